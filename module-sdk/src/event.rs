@@ -1,0 +1,75 @@
+//! Events: what a module hears and what it says.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+/// How an event is kept until its subscribers have handled it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Written to the ledger before it counts as accepted; redelivered until it is handled.
+    Ledger,
+    /// Kept in bounded memory; the oldest is dropped, and counted, when an inbox is full.
+    Live,
+}
+
+/// A type that travels on the bus as JSON.
+///
+/// ```
+/// use module_sdk::{Class, EventType};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct BuildFinished {
+///     commit: String,
+/// }
+///
+/// impl EventType for BuildFinished {
+///     const TOPIC: &'static str = "ci.build.finished";
+///     const CLASS: Class = Class::Live;
+/// }
+/// ```
+pub trait EventType: Serialize + DeserializeOwned {
+    /// The topic, or the filter that covers every topic of the type (`lynex.*`).
+    const TOPIC: &'static str;
+    /// How it is kept.
+    const CLASS: Class;
+
+    /// The topic of this very event.
+    fn topic(&self) -> Cow<'_, str> {
+        Cow::Borrowed(Self::TOPIC)
+    }
+
+    /// What the event is about, CloudEvents `subject`.
+    fn subject(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    /// When it happened, where that is not now.
+    fn time(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// An event on its way to a handler.
+#[derive(Debug, Clone)]
+pub struct Event<'a, T> {
+    /// The id that the host gave, unique for ever (UUIDv7): the key against double handling.
+    pub id: Uuid,
+    /// When it happened.
+    pub time: Timestamp,
+    /// 1 on first delivery, more on each redelivery.
+    pub attempt: u32,
+    /// The dotted topic.
+    pub topic: &'a str,
+    /// Who emitted it, `/lodestar/<module>`.
+    pub source: &'a str,
+    /// What it is about, empty for nothing.
+    pub subject: &'a str,
+    /// The W3C trace context, empty for none.
+    pub traceparent: &'a str,
+    /// The payload.
+    pub data: T,
+}

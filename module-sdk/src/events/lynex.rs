@@ -1,0 +1,77 @@
+//! `lynex.*`: the eleven event types of the Lynex envelope.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::llm::words;
+use crate::{Class, EventType};
+
+words! {
+    /// The type of a Lynex event.
+    LynexType {
+        /// A line of a program's log.
+        Log = "log",
+        /// An error of the program.
+        Error = "error",
+        /// A span of work.
+        Span = "span",
+        /// Tokens that were used.
+        TokenUsage = "token_usage",
+        /// A message to or from a model.
+        Message = "message",
+        /// A figure of an evaluation.
+        EvalMetric = "eval_metric",
+        /// A step of an agent.
+        AgentAction = "agent_action",
+        /// Documents were looked up.
+        Retrieval = "retrieval",
+        /// A tool was called.
+        ToolCall = "tool_call",
+        /// A model has answered.
+        ModelResponse = "model_response",
+        /// Anything else.
+        Custom = "custom",
+    }
+}
+
+/// A Lynex event that is no request to a model: names and numbers from an allow-list, no text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LynexEvent {
+    /// The type; the topic is `lynex.<type>`.
+    pub kind: LynexType,
+    /// The id that the sender gave.
+    pub event_id: String,
+    /// The project.
+    pub project: String,
+    /// Unix milliseconds.
+    pub at: i64,
+    /// The sender's library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sdk: Option<String>,
+    /// The trace that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// What is kept of the body.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+impl EventType for LynexEvent {
+    const TOPIC: &'static str = "lynex.*";
+    const CLASS: Class = Class::Ledger;
+
+    fn topic(&self) -> Cow<'_, str> {
+        Cow::Owned(format!("lynex.{}", self.kind))
+    }
+
+    fn subject(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.project))
+    }
+
+    fn time(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.at).ok()
+    }
+}

@@ -1,0 +1,93 @@
+//! Keeps panics inside the module: none may cross the library boundary.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind, set_hook},
+    sync::Once,
+};
+
+use crate::{Error, ErrorKind, Result};
+
+thread_local! {
+    /// Where the panic of this thread happened, for the error that reports it.
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Installs a hook that notes the place of a panic instead of printing it: the host reports it.
+fn note_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        set_hook(Box::new(|info| {
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            let guarded = PLACE.try_with(|noted| *noted.borrow_mut() = place.clone()).is_ok();
+            let thread = std::thread::current();
+            // A thread that the module started itself has no guard around it.
+            if !guarded || thread.name().is_some_and(|name| !name.starts_with("m:")) {
+                tracing::error!(place, panic = text(info.payload()), "a thread panicked");
+            }
+        }));
+    });
+}
+
+/// Runs `work`; a panic becomes an error that names the place.
+pub(super) fn guard<T>(place: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    note_panics();
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.at(place)),
+        Err(payload) => {
+            let at = PLACE.try_with(RefCell::take).unwrap_or_default();
+            let message = format!("panicked at {at}: {}", text(&*payload));
+            forget(payload);
+            Err(Error::of(ErrorKind::Panic, message).at(place))
+        }
+    }
+}
+
+/// Runs something small that must not let a panic out and has nobody to tell.
+pub(crate) fn contained(work: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+        forget(payload);
+    }
+}
+
+fn text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// A payload's destructor may panic as well.
+fn forget(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_place() {
+        let error =
+            guard("summary", || -> Result<()> { panic!("no {}", "way") }).expect_err("it panicked");
+        assert_eq!(error.kind(), ErrorKind::Panic);
+        assert!(error.to_string().contains("guard.rs"), "{error}");
+        assert!(error.to_string().ends_with("no way"), "{error}");
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_dropped_is_contained() {
+        struct Trap;
+        impl Drop for Trap {
+            fn drop(&mut self) {
+                panic!("in drop");
+            }
+        }
+        let result = guard("trap", || -> Result<()> { std::panic::panic_any(Trap) });
+        assert!(result.expect_err("it panicked").to_string().ends_with("no message"));
+    }
+}

@@ -1,0 +1,427 @@
+//! What the host does for a module.
+
+use std::{
+    future::Future,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use lodestar_abi::{
+    Completion, Completion_TO, FLAG_LEDGER, HostBox, ModError, NewEvent,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RNone, RResult, RSome},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Class, Error, ErrorKind, EventType, Result, glue};
+
+/// What the host tells a module about itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct HostInfo {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) generation: u64,
+    pub(crate) log_level: u32,
+    #[serde(default)]
+    pub(crate) providers: serde_json::Value,
+}
+
+struct Inner {
+    services: HostBox,
+    info: HostInfo,
+    #[cfg(feature = "tokio")]
+    runtime: crate::runtime::RuntimeCell,
+}
+
+/// The host's services. Cheap to clone, usable from every thread of the module.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Host({})", self.inner.info.name)
+    }
+}
+
+impl Host {
+    pub(crate) fn new(services: HostBox) -> Result<Self> {
+        let info = serde_json::from_slice(services.info().as_slice())?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                services,
+                info,
+                #[cfg(feature = "tokio")]
+                runtime: crate::runtime::RuntimeCell::default(),
+            }),
+        })
+    }
+
+    pub(crate) fn services(&self) -> &HostBox {
+        &self.inner.services
+    }
+
+    pub(crate) fn log_level(&self) -> u32 {
+        self.inner.info.log_level
+    }
+
+    /// The name of this module.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.info.name
+    }
+
+    /// The number of this generation: it grows with every start.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.info.generation
+    }
+
+    /// The directory that is this module's own. It exists and is private.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.inner.info.data_dir
+    }
+
+    /// The `providers` of the configuration, where the manifest declares the need.
+    ///
+    /// # Errors
+    ///
+    /// When they do not have the form of `T`.
+    pub fn providers<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        Ok(serde_json::from_value(self.inner.info.providers.clone())?)
+    }
+
+    /// The time. On the test bench it is the bench's.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let nanoseconds = self.inner.services.now_ns();
+        Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default()
+    }
+
+    /// Publishes an event and goes on: the host keeps it in order, and for a ledger type sees to
+    /// it that it is written. Use [`accept`](Self::accept) to be told when.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`] when the host takes no more events just now.
+    pub fn emit<T: EventType>(&self, event: &T) -> Result<()> {
+        self.publish(std::slice::from_ref(event), None)
+    }
+
+    /// Publishes events and tells when all of them are accepted: ledger events are then written.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use module_sdk::{Host, Result, events::LlmRequestCompleted};
+    /// fn report(host: &Host, event: LlmRequestCompleted) -> Result<()> {
+    ///     host.accept(&[event]).wait(Duration::from_secs(5)) // or `.await`
+    /// }
+    /// ```
+    pub fn accept<T: EventType>(&self, events: &[T]) -> Acceptance {
+        let shared = Arc::new(Shared::default());
+        if events.is_empty() {
+            shared.settle(Ok(()));
+        } else if let Err(error) = self.publish(events, Some(&shared)) {
+            shared.settle(Err(error));
+        }
+        Acceptance { shared }
+    }
+
+    fn publish<T: EventType>(&self, events: &[T], done: Option<&Arc<Shared>>) -> Result<()> {
+        let encoded = events
+            .iter()
+            .map(|event| Ok((event.topic(), event.subject(), serde_json::to_vec(event)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let new: Vec<NewEvent<'_>> = events
+            .iter()
+            .zip(&encoded)
+            .map(|(event, (topic, subject, data))| NewEvent {
+                time_ns: event.time().map_or(0, nanoseconds),
+                flags: if T::CLASS == Class::Ledger { FLAG_LEDGER } else { 0 },
+                topic: topic.as_ref().into(),
+                subject: subject.as_deref().unwrap_or_default().into(),
+                traceparent: "".into(),
+                data: data.as_slice().into(),
+                reserved: [0; 4],
+            })
+            .collect();
+        let completion = match done {
+            Some(shared) => RSome(Completion_TO::from_value(Signal(shared.clone()), TD_Opaque)),
+            None => RNone,
+        };
+        self.inner
+            .services
+            .emit(new.as_slice().into(), completion)
+            .into_result()
+            .map_err(Error::from_abi)
+    }
+
+    /// A counter: a number that only grows.
+    ///
+    /// Names follow Prometheus: `lodestar_<noun>_<unit>_total`. A family belongs to one module.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not valid or another module owns it.
+    pub fn counter(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
+        self.metric(0, name, help, labels).map(Counter)
+    }
+
+    /// A gauge: a number that goes up and down.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not valid or another module owns it.
+    pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
+        self.metric(1, name, help, labels).map(Gauge)
+    }
+
+    /// A histogram of durations in seconds or of other sizes, in buckets from 0.005 to 120.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not valid or another module owns it.
+    pub fn histogram(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Histogram> {
+        self.metric(2, name, help, labels).map(Histogram)
+    }
+
+    fn metric(&self, kind: u32, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Metric> {
+        let labels: serde_json::Map<_, _> =
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let labels = serde_json::to_vec(&labels)?;
+        let handle = self
+            .inner
+            .services
+            .metric(kind, name.into(), help.into(), labels.as_slice().into())
+            .into_result()
+            .map_err(Error::from_abi)?;
+        Ok(Metric { host: self.clone(), handle })
+    }
+
+    /// A secret that the manifest declares and the operator gave. It shows as `[redacted]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when it is not declared or not given.
+    pub fn secret(&self, name: &str) -> Result<Secret> {
+        let secret = self.inner.services.secret(name.into()).into_result();
+        secret.map(|text| Secret(text.into_string())).map_err(Error::from_abi)
+    }
+
+    /// A name that stands for `value` in this installation and cannot be turned back: the same for
+    /// every module, another one for every `kind` (`session`, `user`, `host`, `project`).
+    #[must_use]
+    pub fn pseudonym(&self, kind: &str, value: &str) -> String {
+        self.inner.services.pseudonym(kind.into(), value.into()).into_string()
+    }
+
+    /// A listening socket that the manifest declares. The host holds it, so that it survives a
+    /// reload; what is returned is a duplicate.
+    ///
+    /// # Errors
+    ///
+    /// When the manifest does not declare it or its address is taken.
+    pub fn listener(&self, name: &str) -> Result<TcpListener> {
+        let descriptor = self.inner.services.listener(name.into()).into_result();
+        descriptor.map(glue::tcp_listener).map_err(Error::from_abi)
+    }
+
+    /// A value from the host's cache for this module.
+    #[must_use]
+    pub fn cache_get(&self, key: &str) -> Option<Vec<u8>> {
+        let value = self.inner.services.cache_get(key.into()).into_vec();
+        if value.is_empty() { None } else { Some(value) }
+    }
+
+    /// Keeps a value in the host's cache for `ttl`; an empty one removes it.
+    pub fn cache_set(&self, key: &str, value: &[u8], ttl: Duration) {
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.inner.services.cache_set(key.into(), value.into(), ttl);
+    }
+
+    /// The module's own tokio runtime: one thread, started at the first use, stopped after
+    /// [`Module::stop`](crate::Module::stop).
+    ///
+    /// # Errors
+    ///
+    /// When its thread cannot be started.
+    #[cfg(feature = "tokio")]
+    pub fn runtime(&self) -> Result<tokio::runtime::Handle> {
+        self.inner.runtime.handle(self.name())
+    }
+
+    /// Runs a future on the module's own runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot be started.
+    #[cfg(feature = "tokio")]
+    pub fn spawn<F>(&self, future: F) -> Result<tokio::task::JoinHandle<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Ok(self.runtime()?.spawn(future))
+    }
+
+    pub(crate) fn stop_runtime(&self) {
+        #[cfg(feature = "tokio")]
+        self.inner.runtime.stop();
+    }
+}
+
+fn nanoseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
+
+/// A secret. It prints as `[redacted]`.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Metric {
+    host: Host,
+    handle: u64,
+}
+
+impl Metric {
+    fn record(&self, value: f64) {
+        self.host.inner.services.record(self.handle, value);
+    }
+}
+
+/// See [`Host::counter`].
+#[derive(Debug, Clone)]
+pub struct Counter(Metric);
+
+impl Counter {
+    /// Adds; what is negative or no number is ignored.
+    pub fn add(&self, amount: f64) {
+        if amount > 0.0 {
+            self.0.record(amount);
+        }
+    }
+}
+
+/// See [`Host::gauge`].
+#[derive(Debug, Clone)]
+pub struct Gauge(Metric);
+
+impl Gauge {
+    /// Sets.
+    pub fn set(&self, value: f64) {
+        self.0.record(value);
+    }
+}
+
+/// See [`Host::histogram`].
+#[derive(Debug, Clone)]
+pub struct Histogram(Metric);
+
+impl Histogram {
+    /// Observes one value.
+    pub fn observe(&self, value: f64) {
+        self.0.record(value);
+    }
+}
+
+/// The news that events are accepted: a future, or a thing to wait for.
+#[derive(Debug)]
+pub struct Acceptance {
+    shared: Arc<Shared>,
+}
+
+impl Acceptance {
+    /// Waits on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Why they were not accepted; [`ErrorKind::Unavailable`] when `timeout` is over, after which
+    /// they may be accepted or not.
+    pub fn wait(self, timeout: Duration) -> Result<()> {
+        let state = self.shared.lock();
+        let (mut state, _) = self
+            .shared
+            .settled
+            .wait_timeout_while(state, timeout, |state| state.result.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        state.result.take().unwrap_or_else(|| {
+            Err(Error::of(ErrorKind::Unavailable, "the host has not accepted the events in time"))
+        })
+    }
+}
+
+impl Future for Acceptance {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.shared.lock();
+        match state.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    settled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    result: Option<Result<()>>,
+    waker: Option<Waker>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, result: Result<()>) {
+        let mut state = self.lock();
+        state.result = Some(result);
+        let waker = state.waker.take();
+        drop(state);
+        self.settled.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+struct Signal(Arc<Shared>);
+
+impl Completion for Signal {
+    fn complete(&self, result: RResult<(), ModError>) {
+        glue::contained(|| self.0.settle(result.into_result().map_err(Error::from_abi)));
+    }
+}

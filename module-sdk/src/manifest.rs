@@ -1,0 +1,190 @@
+//! `module.toml`: what can be known of a module without running it.
+
+use serde::{Deserialize, Serialize};
+
+/// The manifest of a module. It is embedded in the library by [`export!`](crate::export) and
+/// shipped beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Who it is.
+    pub module: ModuleSection,
+    /// What it was built against.
+    pub abi: AbiSection,
+    /// What it hears and says.
+    #[serde(default)]
+    pub bus: BusSection,
+    /// Listening sockets that the host binds for it.
+    #[serde(default)]
+    pub listeners: Vec<ListenerSection>,
+    /// What it may ask the host for.
+    #[serde(default)]
+    pub capabilities: CapabilitiesSection,
+    /// How it appears on the command line.
+    #[serde(default)]
+    pub cli: CliSection,
+    /// How one generation follows another.
+    #[serde(default)]
+    pub reload: ReloadSection,
+}
+
+/// `[module]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleSection {
+    /// Lower case, digits and `_`; the name of the folder, the library and the key in the YAML.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+    /// SPDX expression.
+    #[serde(default)]
+    pub license: String,
+}
+
+/// `[abi]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbiSection {
+    /// The ABI epoch.
+    pub epoch: u32,
+}
+
+/// `[bus]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSection {
+    /// Topic filters that it subscribes to. Ledger events wait for it while it is disabled.
+    pub consumes: Vec<String>,
+    /// Topic filters of what it may emit.
+    pub publishes: Vec<String>,
+}
+
+/// `[[listeners]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSection {
+    /// The name that the module asks for, and systemd's `FileDescriptorName=<module>.<name>`.
+    pub name: String,
+    /// The key of the module's configuration that holds the address.
+    pub config_key: String,
+    /// The address where that key is absent.
+    pub default: String,
+}
+
+/// `[capabilities]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CapabilitiesSection {
+    /// Names of secrets that it may ask for.
+    pub secrets: Vec<String>,
+    /// Whether it is told the `providers` of the configuration.
+    pub providers: bool,
+}
+
+/// `[cli]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CliSection {
+    /// An alias for the module's name on the command line: `usage`.
+    pub noun: Option<String>,
+    /// The command that runs when none is given.
+    pub default_command: Option<String>,
+}
+
+/// `[reload]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadSection {
+    /// How one generation follows another.
+    pub mode: ReloadMode,
+}
+
+/// How one generation of a module follows another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadMode {
+    /// The new one starts while the old one runs.
+    #[default]
+    Overlap,
+    /// The old one stops before the new one starts, since both need the same exclusive thing.
+    Handover,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    ///
+    /// When it is no TOML, a key is unknown or missing, or the name is not lower-case.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let manifest: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            ManifestError { line, message: error.message().to_owned() }
+        })?;
+        if valid_name(&manifest.module.name) {
+            Ok(manifest)
+        } else {
+            Err(ManifestError {
+                line: 0,
+                message: format!(
+                    "module.name {:?} must be 1 to 32 of a-z, 0-9 and _, beginning with a letter",
+                    manifest.module.name
+                ),
+            })
+        }
+    }
+}
+
+/// Whether a text can be the name of a module.
+#[must_use]
+pub fn valid_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// Why a text is no manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError {
+    line: usize,
+    message: String,
+}
+
+impl std::fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => write!(f, "module.toml: {}", self.message),
+            line => write!(f, "module.toml line {line}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str =
+        "[module]\nname = \"tiny\"\nversion = \"0.1.0\"\ndescription = \"d\"\n\n[abi]\nepoch = 1\n";
+
+    #[test]
+    fn reads_the_least_manifest() {
+        let manifest = Manifest::parse(SMALL).expect("it is valid");
+        assert_eq!(manifest.module.name, "tiny");
+        assert_eq!(manifest.reload.mode, ReloadMode::Overlap);
+    }
+
+    #[test]
+    fn says_where_a_manifest_is_wrong() {
+        let check = |text: String, part: &str| {
+            let error = Manifest::parse(&text).expect_err("it is wrong").to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        check(SMALL.replace("epoch", "epok"), "line 7");
+        check(SMALL.replace("tiny", "Tiny"), "must be 1 to 32");
+        check("[".to_owned(), "line 1");
+    }
+}

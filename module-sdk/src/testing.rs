@@ -1,0 +1,568 @@
+//! A bench for modules: start one without a daemon, feed it, ask it, see what it did.
+//!
+//! The module is reached through the same ABI objects as in the daemon, so panics, error kinds and
+//! encodings are those of production.
+//!
+//! ```
+//! use module_sdk::testing::Bench;
+//! # use module_sdk::{Event, Host, Module, NoArgs, Reply, Result, Wiring};
+//! # use module_sdk::events::LlmRequestCompleted;
+//! # struct Counter(u64);
+//! # impl Module for Counter {
+//! #     type Config = NoArgs;
+//! #     fn start(_: NoArgs, _: &Host) -> Result<Self> { Ok(Self(0)) }
+//! #     fn wire(wiring: &mut Wiring<Self>) {
+//! #         wiring.on(Self::completed).command("status", Self::status);
+//! #     }
+//! # }
+//! # impl Counter {
+//! #     fn completed(&mut self, _: &Event<'_, LlmRequestCompleted>) -> Result<()> {
+//! #         self.0 += 1;
+//! #         Ok(())
+//! #     }
+//! #     fn status(&mut self, _: NoArgs) -> Result<Reply> {
+//! #         Reply::json(&serde_json::json!({"requests": self.0}))
+//! #     }
+//! # }
+//! let mut bench = Bench::<Counter>::start(serde_json::json!({})).expect("it starts");
+//! bench.send(&LlmRequestCompleted::default()).expect("it is handled");
+//! let reply = bench.command("status", serde_json::json!({})).expect("it answers");
+//! assert_eq!(reply.data["requests"], 1);
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    marker::PhantomData,
+    net::{SocketAddr, TcpListener},
+    os::fd::IntoRawFd as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use lodestar_abi::{
+    CompletionBox, CreateRequest, Event as RawEvent, HostServices, HostServices_TO, ModError,
+    ModuleBox, NewEvent, ReplySink, ReplySink_TO,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
+    },
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Error, ErrorKind, EventType, Frame, Health, Module, Reply, Result, Wiring, glue};
+
+/// What a module emitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emitted {
+    /// The topic.
+    pub topic: String,
+    /// The subject, empty for none.
+    pub subject: String,
+    /// Whether it went to the ledger.
+    pub ledger: bool,
+    /// The payload.
+    pub data: Value,
+}
+
+/// What a module logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logged {
+    /// 1 error … 5 trace.
+    pub level: u32,
+    /// The text.
+    pub message: String,
+    /// Its fields.
+    pub fields: Value,
+}
+
+/// A running module on the bench.
+pub struct Bench<M> {
+    instance: Option<ModuleBox>,
+    host: Arc<FakeHost>,
+    timers: Vec<(u64, u64)>,
+    directory: PathBuf,
+    keep_directory: bool,
+    module: PhantomData<M>,
+}
+
+impl<M> std::fmt::Debug for Bench<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bench({})", self.directory.display())
+    }
+}
+
+impl<M: Module> Bench<M> {
+    /// Starts the module with a configuration, in a data directory of its own that is removed
+    /// when the bench is dropped. The clock stands at the real time until it is moved.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not valid or the module does not start.
+    pub fn start(config: Value) -> Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lodestar-bench-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory)?;
+        Self::start_in(&directory, config).map(|mut bench| {
+            bench.keep_directory = false;
+            bench
+        })
+    }
+
+    /// Starts the module in a data directory that stays.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not valid or the module does not start.
+    pub fn start_in(directory: &Path, config: Value) -> Result<Self> {
+        Self::start_on(Arc::new(FakeHost::new(directory)), config)
+    }
+
+    /// Starts the module on a host that the test has prepared.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not valid or the module does not start.
+    pub fn start_on(host: Arc<FakeHost>, config: Value) -> Result<Self> {
+        let config = serde_json::to_vec(&config)?;
+        let request = CreateRequest {
+            config: config.as_slice().into(),
+            restored: RSlice::EMPTY,
+            reserved: [0; 4],
+        };
+        let services = HostServices_TO::from_value(Services(host.clone()), TD_Opaque);
+        let instance =
+            glue::create::<M>(request, services).into_result().map_err(Error::from_abi)?;
+        let mut wiring = Wiring::<M>::new();
+        M::wire(&mut wiring);
+        let now = host.now_ns();
+        let timers = wiring
+            .timers
+            .iter()
+            .map(|timer| timer.description.every_ms.saturating_mul(1_000_000))
+            .map(|period| (period, now + period))
+            .collect();
+        let directory = host.directory.clone();
+        Ok(Self {
+            instance: Some(instance),
+            host,
+            timers,
+            directory,
+            keep_directory: true,
+            module: PhantomData,
+        })
+    }
+
+    /// The host that the module sees.
+    #[must_use]
+    pub fn host(&self) -> &Arc<FakeHost> {
+        &self.host
+    }
+
+    /// The module's data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Delivers one event.
+    ///
+    /// # Errors
+    ///
+    /// What the handler returned.
+    pub fn send<T: EventType>(&mut self, event: &T) -> Result<()> {
+        self.send_all(std::slice::from_ref(event)).1
+    }
+
+    /// Delivers events in one batch; answers how many were handled before the first failure.
+    pub fn send_all<T: EventType>(&mut self, events: &[T]) -> (usize, Result<()>) {
+        let ids: Vec<Uuid> = events.iter().map(|_| Uuid::now_v7()).collect();
+        self.send_with_ids(events, &ids)
+    }
+
+    /// Delivers events under ids that the test chose: twice the same id is a redelivery.
+    pub fn send_with_ids<T: EventType>(
+        &mut self,
+        events: &[T],
+        ids: &[Uuid],
+    ) -> (usize, Result<()>) {
+        let mut encoded = Vec::new();
+        for event in events {
+            match serde_json::to_vec(event) {
+                Ok(data) => encoded.push((event.topic(), event.subject(), data)),
+                Err(error) => return (0, Err(error.into())),
+            }
+        }
+        let now = self.host.now_ns();
+        let raw: Vec<RawEvent<'_>> = events
+            .iter()
+            .zip(ids)
+            .zip(&encoded)
+            .map(|((event, id), (topic, subject, data))| RawEvent {
+                id: *id.as_bytes(),
+                time_ns: event
+                    .time()
+                    .and_then(|time| u64::try_from(time.as_nanosecond()).ok())
+                    .unwrap_or(now),
+                sequence: self.host.sequence.fetch_add(1, Ordering::Relaxed),
+                attempt: 1,
+                flags: u32::from(T::CLASS == crate::Class::Ledger),
+                topic: topic.as_ref().into(),
+                source: "/lodestar/bench".into(),
+                subject: subject.as_deref().unwrap_or_default().into(),
+                traceparent: "".into(),
+                data: data.as_slice().into(),
+                reserved: [0; 4],
+            })
+            .collect();
+        let outcome = self.running().on_batch(raw.as_slice().into());
+        let result = match outcome.error {
+            RSome(error) => Err(Error::from_abi(error)),
+            ROption::RNone => Ok(()),
+        };
+        (outcome.handled as usize, result)
+    }
+
+    /// Runs a command and answers its reply.
+    ///
+    /// # Errors
+    ///
+    /// What the command returned.
+    pub fn command(&mut self, name: &str, args: Value) -> Result<Reply> {
+        self.stream(name, args).map(|(_, reply)| reply)
+    }
+
+    /// Runs a command and answers what it streamed as well.
+    ///
+    /// # Errors
+    ///
+    /// What the command returned.
+    pub fn stream(&mut self, name: &str, args: Value) -> Result<(String, Reply)> {
+        let (sender, receiver) = mpsc::channel();
+        let request = serde_json::to_vec(&serde_json::json!({"command": name, "args": args}))?;
+        let sink = ReplySink_TO::from_value(Sink(sender), TD_Opaque);
+        self.running().command(request.as_slice().into(), sink);
+        let (mut text, mut reply) = (String::new(), None);
+        for message in receiver {
+            match message {
+                Message::Frame(Frame::Chunk(chunk)) => text.push_str(&chunk),
+                Message::Frame(Frame::Reply(last)) => reply = Some(last),
+                Message::Frame(Frame::Progress { .. }) => {}
+                Message::End(result) => result?,
+            }
+        }
+        reply.map(|reply| (text, reply)).ok_or_else(|| Error::new("the command gave no reply"))
+    }
+
+    /// How the module says it is.
+    #[must_use]
+    pub fn health(&mut self) -> Health {
+        let bytes = self.running().health();
+        serde_json::from_slice(bytes.as_slice())
+            .unwrap_or_else(|error| Health::failed(error.to_string()))
+    }
+
+    /// Moves the clock and runs the timers that become due, in order.
+    ///
+    /// # Errors
+    ///
+    /// What the first failing timer returned.
+    pub fn advance(&mut self, by: Duration) -> Result<()> {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let end = self.host.now_ns().saturating_add(by);
+        loop {
+            let next = self.timers.iter().enumerate().min_by_key(|(_, (_, due))| *due);
+            let Some((index, (period, due))) = next.map(|(index, timer)| (index, *timer)) else {
+                break;
+            };
+            if due > end {
+                break;
+            }
+            self.host.set_now_ns(due);
+            self.timers[index].1 = due + period;
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            self.running().on_timer(index).into_result().map_err(Error::from_abi)?;
+        }
+        self.host.set_now_ns(end);
+        Ok(())
+    }
+
+    /// Stops the module as the daemon would.
+    ///
+    /// # Errors
+    ///
+    /// What the module's `stop` or its destructor returned.
+    pub fn stop(mut self) -> Result<()> {
+        match self.instance.take() {
+            Some(mut instance) => instance.stop(5_000).into_result().map_err(Error::from_abi),
+            None => Ok(()),
+        }
+    }
+
+    fn running(&mut self) -> &mut ModuleBox {
+        self.instance.as_mut().expect("only `stop` takes the instance, and it takes the bench too")
+    }
+}
+
+impl<M> Drop for Bench<M> {
+    fn drop(&mut self) {
+        drop(self.instance.take());
+        if !self.keep_directory {
+            drop(std::fs::remove_dir_all(&self.directory));
+        }
+    }
+}
+
+/// The host that a module on the bench sees.
+#[derive(Debug)]
+pub struct FakeHost {
+    directory: PathBuf,
+    sequence: AtomicU64,
+    clock_ns: AtomicU64,
+    state: Mutex<FakeState>,
+}
+
+#[derive(Debug, Default)]
+struct FakeState {
+    emitted: Vec<Emitted>,
+    logged: Vec<Logged>,
+    refuse: Option<String>,
+    secrets: HashMap<String, String>,
+    listeners: HashMap<String, TcpListener>,
+    series: Vec<(String, f64)>,
+    cache: HashMap<String, (u64, Vec<u8>)>,
+}
+
+impl FakeHost {
+    /// A host whose modules keep their data in `directory`.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            sequence: AtomicU64::new(1),
+            clock_ns: AtomicU64::new(
+                u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default(),
+            ),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, FakeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock_ns.load(Ordering::SeqCst)
+    }
+
+    fn set_now_ns(&self, now: u64) {
+        self.clock_ns.store(now, Ordering::SeqCst);
+    }
+
+    /// Sets the clock, without running timers.
+    pub fn set_now(&self, now: Timestamp) {
+        self.set_now_ns(u64::try_from(now.as_nanosecond()).unwrap_or_default());
+    }
+
+    /// Gives the module a secret.
+    pub fn set_secret(&self, name: &str, value: &str) {
+        self.state().secrets.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Makes every further emission fail as unavailable; `None` ends that.
+    pub fn refuse_events(&self, reason: Option<&str>) {
+        self.state().refuse = reason.map(str::to_owned);
+    }
+
+    /// What the module emitted so far.
+    #[must_use]
+    pub fn emitted(&self) -> Vec<Emitted> {
+        self.state().emitted.clone()
+    }
+
+    /// What the module emitted of one type.
+    ///
+    /// # Errors
+    ///
+    /// When a payload does not have the form of the type.
+    pub fn emitted_as<T: EventType>(&self) -> Result<Vec<T>> {
+        let emitted = self.emitted().into_iter();
+        emitted
+            .filter(|event| crate::events::fits(T::TOPIC, &event.topic))
+            .map(|event| Ok(serde_json::from_value(event.data)?))
+            .collect()
+    }
+
+    /// What the module logged so far.
+    #[must_use]
+    pub fn logged(&self) -> Vec<Logged> {
+        self.state().logged.clone()
+    }
+
+    /// The module's metrics: a series is `name{"label":"value"}`; a histogram shows its count.
+    #[must_use]
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        self.state().series.iter().cloned().collect()
+    }
+
+    /// Where a listener listens. It is bound to a free port of the loopback at the first use.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound.
+    pub fn listener_address(&self, name: &str) -> Result<SocketAddr> {
+        Ok(self.bind(name)?.local_addr()?)
+    }
+
+    fn bind(&self, name: &str) -> io::Result<TcpListener> {
+        let mut state = self.state();
+        if let Some(listener) = state.listeners.get(name) {
+            return listener.try_clone();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        state.listeners.insert(name.to_owned(), listener.try_clone()?);
+        Ok(listener)
+    }
+}
+
+fn failure(kind: ErrorKind, message: impl Into<String>) -> ModError {
+    Error::of(kind, message).into_abi()
+}
+
+struct Services(Arc<FakeHost>);
+
+impl HostServices for Services {
+    fn info(&self) -> RVec<u8> {
+        let info = serde_json::json!({
+            "name": "bench", "data_dir": self.0.directory, "generation": 1, "log_level": 5,
+        });
+        info.to_string().into_bytes().into()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
+    }
+
+    fn emit(
+        &self,
+        events: RSlice<'_, NewEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        let mut state = self.0.state();
+        if let Some(reason) = &state.refuse {
+            return RErr(failure(ErrorKind::Unavailable, reason.as_str()));
+        }
+        for event in events.as_slice() {
+            state.emitted.push(Emitted {
+                topic: event.topic.to_string(),
+                subject: event.subject.to_string(),
+                ledger: event.flags & lodestar_abi::FLAG_LEDGER != 0,
+                data: serde_json::from_slice(event.data.as_slice()).unwrap_or_default(),
+            });
+        }
+        drop(state);
+        if let RSome(done) = done {
+            done.complete(ROk(()));
+        }
+        ROk(())
+    }
+
+    fn log(&self, level: u32, _: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
+        self.0.state().logged.push(Logged {
+            level,
+            message: message.to_string(),
+            fields: serde_json::from_slice(fields.as_slice()).unwrap_or_default(),
+        });
+    }
+
+    fn metric(
+        &self,
+        _: u32,
+        name: RStr<'_>,
+        _: RStr<'_>,
+        labels: RSlice<'_, u8>,
+    ) -> RResult<u64, ModError> {
+        let labels = String::from_utf8_lossy(labels.as_slice()).into_owned();
+        let key = if labels == "{}" { name.to_string() } else { format!("{name}{labels}") };
+        let mut state = self.0.state();
+        let handle =
+            state.series.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+                state.series.push((key, 0.0));
+                state.series.len() - 1
+            });
+        ROk(handle as u64)
+    }
+
+    fn record(&self, handle: u64, value: f64) {
+        let index = usize::try_from(handle).unwrap_or(usize::MAX);
+        if let Some((name, current)) = self.0.state().series.get_mut(index) {
+            // The bench does not know kinds: what ends in `_total` adds up, the rest is set.
+            let adds = name.split('{').next().is_some_and(|name| name.ends_with("_total"));
+            *current = if adds { *current + value } else { value };
+        }
+    }
+
+    fn secret(&self, name: RStr<'_>) -> RResult<RString, ModError> {
+        match self.0.state().secrets.get(name.as_str()) {
+            Some(secret) => ROk(secret.as_str().into()),
+            None => RErr(failure(ErrorKind::NotFound, format!("no secret {name:?}"))),
+        }
+    }
+
+    fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        (kind.as_str(), value.as_str()).hash(&mut hasher);
+        format!("{kind}-{:016x}", hasher.finish()).into()
+    }
+
+    fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {
+        match self.0.bind(name.as_str()) {
+            Ok(listener) => ROk(listener.into_raw_fd()),
+            Err(error) => RErr(failure(ErrorKind::Unavailable, error.to_string())),
+        }
+    }
+
+    fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
+        let now = self.0.now_ns();
+        let state = self.0.state();
+        match state.cache.get(key.as_str()) {
+            Some((expires, value)) if *expires > now => value.clone().into(),
+            _ => RVec::new(),
+        }
+    }
+
+    fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
+        let expires = self.0.now_ns().saturating_add(ttl_ms.saturating_mul(1_000_000));
+        self.0.state().cache.insert(key.to_string(), (expires, value.to_vec()));
+    }
+
+    fn heap_bytes(&self, _: u64) {}
+}
+
+enum Message {
+    Frame(Frame),
+    End(Result<()>),
+}
+
+struct Sink(mpsc::Sender<Message>);
+
+impl ReplySink for Sink {
+    fn frame(&self, frame: RSlice<'_, u8>) -> bool {
+        let frame = serde_json::from_slice(frame.as_slice());
+        frame.is_ok_and(|frame| self.0.send(Message::Frame(frame)).is_ok())
+    }
+
+    fn finish(&self, result: RResult<(), ModError>) {
+        drop(self.0.send(Message::End(result.into_result().map_err(Error::from_abi))));
+    }
+}

@@ -1,0 +1,269 @@
+//! What a module answers to.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lodestar_abi::Event as RawEvent;
+use schemars::{JsonSchema, schema_for};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::{
+    Class, CommandDescription, Error, Event, EventType, Job, Reply, Result, Subscription,
+    TimerDescription,
+};
+
+type EventHandler<M> = Box<dyn Fn(&mut M, &[RawEvent<'_>]) -> (usize, Result<()>)>;
+type TimerHandler<M> = Box<dyn Fn(&mut M) -> Result<()>>;
+type CommandHandler<M> = Box<dyn Fn(&mut M, serde_json::Value) -> Result<Answer>>;
+
+pub(crate) enum Answer {
+    Now(Reply),
+    Later(Job),
+}
+
+pub(crate) struct WiredEvent<M> {
+    pub(crate) subscription: Subscription,
+    pub(crate) name: &'static str,
+    pub(crate) handler: EventHandler<M>,
+}
+
+pub(crate) struct WiredTimer<M> {
+    pub(crate) description: TimerDescription,
+    pub(crate) handler: TimerHandler<M>,
+}
+
+pub(crate) struct WiredCommand<M> {
+    pub(crate) description: CommandDescription,
+    pub(crate) handler: CommandHandler<M>,
+}
+
+/// Collects what a module answers to.
+///
+/// The type of a handler's argument picks the topic and the decoder:
+///
+/// ```
+/// use std::time::Duration;
+/// use module_sdk::{Event, Host, Module, NoArgs, Reply, Result, Wiring};
+/// use module_sdk::events::LlmRequestCompleted;
+///
+/// struct Counter {
+///     requests: u64,
+/// }
+///
+/// impl Module for Counter {
+///     type Config = NoArgs;
+///
+///     fn start(_: NoArgs, _: &Host) -> Result<Self> {
+///         Ok(Self { requests: 0 })
+///     }
+///
+///     fn wire(wiring: &mut Wiring<Self>) {
+///         wiring
+///             .on(Self::request_completed)
+///             .every(Duration::from_secs(60), Self::roll_over)
+///             .command("status", Self::status);
+///     }
+/// }
+///
+/// impl Counter {
+///     fn request_completed(&mut self, _: &Event<'_, LlmRequestCompleted>) -> Result<()> {
+///         self.requests += 1;
+///         Ok(())
+///     }
+///
+///     fn roll_over(&mut self) -> Result<()> {
+///         self.requests = 0;
+///         Ok(())
+///     }
+///
+///     fn status(&mut self, _: NoArgs) -> Result<Reply> {
+///         Reply::json(&serde_json::json!({"requests": self.requests}))
+///     }
+/// }
+/// ```
+pub struct Wiring<M> {
+    pub(crate) events: Vec<WiredEvent<M>>,
+    pub(crate) timers: Vec<WiredTimer<M>>,
+    pub(crate) commands: Vec<WiredCommand<M>>,
+}
+
+impl<M> std::fmt::Debug for Wiring<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wiring")
+            .field("events", &self.events.len())
+            .field("timers", &self.timers.len())
+            .field("commands", &self.commands.len())
+            .finish()
+    }
+}
+
+impl<M: 'static> Wiring<M> {
+    pub(crate) const fn new() -> Self {
+        Self { events: Vec::new(), timers: Vec::new(), commands: Vec::new() }
+    }
+
+    /// Calls `handler` for every event of its type, one by one, oldest first.
+    pub fn on<T, H>(&mut self, handler: H) -> &mut Self
+    where
+        T: EventType,
+        H: for<'a, 'e> Fn(&mut M, &'a Event<'e, T>) -> Result<()> + 'static,
+    {
+        self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events| {
+            one_by_one(events, |event| handler(module, &decode(event)?))
+        })
+    }
+
+    /// Calls `handler` with as many events of its type as wait, oldest first. When it fails, none
+    /// of them counts as handled, and they come again one at a time.
+    pub fn on_batch<T, H>(&mut self, handler: H) -> &mut Self
+    where
+        T: EventType,
+        H: for<'a, 'e> Fn(&mut M, &'a [Event<'e, T>]) -> Result<()> + 'static,
+    {
+        self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events| {
+            let mut batch = Vec::with_capacity(events.len());
+            let mut undecoded = Ok(());
+            for event in events {
+                match decode(event) {
+                    Ok(event) => batch.push(event),
+                    Err(error) => {
+                        undecoded = Err(error);
+                        break;
+                    }
+                }
+            }
+            if batch.is_empty() {
+                return (0, undecoded);
+            }
+            match handler(module, &batch) {
+                Ok(()) => (batch.len(), undecoded),
+                Err(error) => (0, Err(error)),
+            }
+        })
+    }
+
+    /// Calls `handler` for every event whose topic fits `filter` (`*` stands for one part, `>`
+    /// for all the rest), as plain JSON.
+    pub fn on_topic<H>(&mut self, filter: &str, handler: H) -> &mut Self
+    where
+        H: for<'a, 'e> Fn(&mut M, &'a Event<'e, serde_json::Value>) -> Result<()> + 'static,
+    {
+        self.listen::<H>(filter, None, move |module, events| {
+            one_by_one(events, |event| handler(module, &decode(event)?))
+        })
+    }
+
+    fn listen<H>(
+        &mut self,
+        filter: &str,
+        class: Option<Class>,
+        handler: impl Fn(&mut M, &[RawEvent<'_>]) -> (usize, Result<()>) + 'static,
+    ) -> &mut Self {
+        self.events.push(WiredEvent {
+            subscription: Subscription { filter: filter.to_owned(), class },
+            name: short_name(std::any::type_name::<H>()),
+            handler: Box::new(handler),
+        });
+        self
+    }
+
+    /// Calls `handler` every `period`, first after one period. A run that is late is not made up
+    /// for by two.
+    pub fn every<H>(&mut self, period: Duration, handler: H) -> &mut Self
+    where
+        H: Fn(&mut M) -> Result<()> + 'static,
+    {
+        self.timers.push(WiredTimer {
+            description: TimerDescription {
+                name: short_name(std::any::type_name::<H>()).to_owned(),
+                every_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1),
+            },
+            handler: Box::new(handler),
+        });
+        self
+    }
+
+    /// Answers `lodestar <module> <name>`. The doc comment of `A` is the command's help, its
+    /// fields are the options.
+    pub fn command<A, H>(&mut self, name: &str, handler: H) -> &mut Self
+    where
+        A: DeserializeOwned + JsonSchema,
+        H: Fn(&mut M, A) -> Result<Reply> + 'static,
+    {
+        self.answer::<A>(name, false, move |module, args| {
+            handler(module, arguments(args)?).map(Answer::Now)
+        })
+    }
+
+    /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module.
+    pub fn stream<A, H>(&mut self, name: &str, handler: H) -> &mut Self
+    where
+        A: DeserializeOwned + JsonSchema,
+        H: Fn(&mut M, A) -> Result<Job> + 'static,
+    {
+        self.answer::<A>(name, true, move |module, args| {
+            handler(module, arguments(args)?).map(Answer::Later)
+        })
+    }
+
+    fn answer<A: JsonSchema>(
+        &mut self,
+        name: &str,
+        streams: bool,
+        handler: impl Fn(&mut M, serde_json::Value) -> Result<Answer> + 'static,
+    ) -> &mut Self {
+        let args = schema_for!(A);
+        let about = args.get("description").and_then(|text| text.as_str()).unwrap_or_default();
+        self.commands.push(WiredCommand {
+            description: CommandDescription {
+                name: name.to_owned(),
+                about: about.to_owned(),
+                args,
+                streams,
+            },
+            handler: Box::new(handler),
+        });
+        self
+    }
+}
+
+fn one_by_one<'e>(
+    events: &[RawEvent<'e>],
+    mut handle: impl FnMut(&RawEvent<'e>) -> Result<()>,
+) -> (usize, Result<()>) {
+    for (index, event) in events.iter().enumerate() {
+        if let Err(error) = handle(event) {
+            return (index, Err(error));
+        }
+    }
+    (events.len(), Ok(()))
+}
+
+fn decode<'e, T: DeserializeOwned>(raw: &RawEvent<'e>) -> Result<Event<'e, T>> {
+    let data = serde_json::from_slice(raw.data.as_slice())
+        .map_err(|error| Error::new(format!("cannot read an event of {}: {error}", raw.topic)))?;
+    Ok(Event {
+        id: Uuid::from_bytes(raw.id),
+        time: Timestamp::from_nanosecond(i128::from(raw.time_ns)).unwrap_or_default(),
+        attempt: raw.attempt,
+        topic: raw.topic.as_str(),
+        source: raw.source.as_str(),
+        subject: raw.subject.as_str(),
+        traceparent: raw.traceparent.as_str(),
+        data,
+    })
+}
+
+fn arguments<A: DeserializeOwned>(args: serde_json::Value) -> Result<A> {
+    serde_path_to_error::deserialize(args).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        Error::usage(if path == "." { error.to_string() } else { format!("{path}: {error}") })
+    })
+}
+
+/// `usage_tracker::UsageTracker::summary` → `summary`
+fn short_name(full: &'static str) -> &'static str {
+    full.rsplit("::").next().unwrap_or(full)
+}
