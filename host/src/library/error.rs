@@ -1,0 +1,91 @@
+//! Why a library is not loaded.
+
+use std::{io, path::PathBuf};
+
+use super::{Difference, elf::ElfError};
+
+/// Why a library is not loaded, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("cannot read {}: {}; is the module built and staged?", .0.display(), .1)]
+    Read(PathBuf, #[source] io::Error),
+    /// Somebody else could change it.
+    #[error("{} {}; give it to root or to the daemon's user, mode 0644 or stricter",
+        .0.display(), .1)]
+    Owner(PathBuf, &'static str),
+    /// It is no library for this machine.
+    #[error("{} {}", .0.display(), .1)]
+    Elf(PathBuf, ElfError),
+    /// It is a library, but no module.
+    #[error(
+        "{} is no Lodestar module ({}); build it as a cdylib with module_sdk::export!",
+        .0.display(), .1
+    )]
+    NoModule(PathBuf, String),
+    /// Its manifest cannot be used.
+    #[error("{}: {}", .0.display(), .1)]
+    Manifest(PathBuf, String),
+    /// It was built for another epoch of the ABI.
+    #[error(
+        "{} speaks ABI epoch {found} (SDK {sdk}), this host speaks epoch {host}; {}",
+        .path.display(), remedy(*.found, *.host)
+    )]
+    Epoch {
+        /// The library.
+        path: PathBuf,
+        /// Its epoch.
+        found: u32,
+        /// Ours.
+        host: u32,
+        /// The SDK that it was built with.
+        sdk: String,
+    },
+    /// A panic in it would end the daemon.
+    #[error(
+        "{} is built with panic = \"abort\", so that a panic in it would end the daemon; \
+         build it with panic = \"unwind\"",
+        .0.display()
+    )]
+    AbortsOnPanic(PathBuf),
+    /// The dynamic linker refuses it.
+    #[error("cannot map {}: {}", .0.display(), .1)]
+    Map(PathBuf, String),
+    /// Its types are not ours.
+    #[error(
+        "{} does not fit this host: {}; rebuild it against SDK {}, or update the host",
+        .path.display(), summary(.differences), .host_sdk
+    )]
+    Layout {
+        /// The library.
+        path: PathBuf,
+        /// The SDK of this host.
+        host_sdk: &'static str,
+        /// Every type that differs.
+        differences: Vec<Difference>,
+    },
+}
+
+impl LoadError {
+    /// Whether the module and the host do not fit, rather than the file being broken.
+    #[must_use]
+    pub const fn is_incompatible(&self) -> bool {
+        matches!(self, Self::Epoch { .. } | Self::Layout { .. } | Self::AbortsOnPanic(_))
+    }
+}
+
+const fn remedy(found: u32, host: u32) -> &'static str {
+    if found < host {
+        "rebuild the module against this host's SDK"
+    } else {
+        "update the host, or rebuild the module against this host's SDK"
+    }
+}
+
+fn summary(all: &[Difference]) -> String {
+    let shown: Vec<String> = all.iter().take(3).map(ToString::to_string).collect();
+    match all.len().saturating_sub(shown.len()) {
+        0 => shown.join("; "),
+        more => format!("{} (and {more} more)", shown.join("; ")),
+    }
+}

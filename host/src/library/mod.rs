@@ -1,0 +1,246 @@
+//! From a file to a root module that may be called: read, hash, seal, check, map, check again.
+//!
+//! What is mapped is a sealed copy of the very bytes that were hashed and checked, so that a file
+//! that is swapped or overwritten meanwhile changes nothing (adr/0003).
+
+mod elf;
+mod error;
+mod layout;
+mod open;
+mod seal;
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use lodestar_abi::{BuildInfo, EPOCH};
+use module_sdk::manifest::Manifest;
+use sha2::{Digest as _, Sha256};
+
+pub use error::LoadError;
+pub use layout::Difference;
+pub use open::Library;
+use seal::SealedCopy;
+
+/// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// The module's name, which is the directory's.
+    pub name: String,
+    /// The directory.
+    pub directory: PathBuf,
+}
+
+impl Package {
+    /// The library file.
+    #[must_use]
+    pub fn library_path(&self) -> PathBuf {
+        self.directory.join(format!("lib{}.so", self.name))
+    }
+
+    /// The text of the module's `config.yaml`, its own defaults; `None` when it has none.
+    #[must_use]
+    pub fn default_config(&self) -> Option<String> {
+        std::fs::read_to_string(self.directory.join("config.yaml")).ok()
+    }
+}
+
+/// Finds a module on the module path. The first directory that has it wins.
+#[must_use]
+pub fn find(module_path: &[PathBuf], name: &str) -> Option<Package> {
+    module_path
+        .iter()
+        .map(|directory| Package { name: name.to_owned(), directory: directory.join(name) })
+        .find(|package| package.directory.is_dir())
+}
+
+/// Every module on the module path, by name.
+#[must_use]
+pub fn list(module_path: &[PathBuf]) -> Vec<Package> {
+    let mut packages: Vec<Package> = Vec::new();
+    for directory in module_path {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let known = packages.iter().any(|package| package.name == name);
+            if !known && module_sdk::manifest::valid_name(&name) && entry.path().is_dir() {
+                packages.push(Package { name, directory: entry.path() });
+            }
+        }
+    }
+    packages.sort_by(|a, b| a.name.cmp(&b.name));
+    packages
+}
+
+/// A library whose bytes are read and checked, but not mapped: no instruction of it has run.
+#[derive(Debug)]
+pub struct Inspected {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Its hash, lower-case hexadecimal.
+    pub sha256: String,
+    /// How it was built.
+    pub build: BuildInfo,
+    /// Its manifest, from the library itself.
+    pub manifest: Manifest,
+    copy: SealedCopy,
+}
+
+/// Reads and checks a module's library without mapping it.
+///
+/// # Errors
+///
+/// When there is no such file, others may write to it, it is no ELF library for this machine, it
+/// is truncated, no Lodestar module, of another ABI epoch, or built to abort on panic.
+pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
+    let path = package.library_path();
+    check_owner(&path)?;
+    let bytes = std::fs::read(&path).map_err(|error| LoadError::Read(path.clone(), error))?;
+    let copy = SealedCopy::new(&package.name, &bytes)
+        .map_err(|error| LoadError::Read(path.clone(), error.into()))?;
+    let contents = elf::check(&bytes).map_err(|reason| LoadError::Elf(path.clone(), reason))?;
+    let build = BuildInfo::from_bytes(contents.build_info)
+        .map_err(|error| LoadError::NoModule(path.clone(), error.to_string()))?;
+    if build.epoch != EPOCH {
+        return Err(LoadError::Epoch {
+            path,
+            found: build.epoch,
+            host: EPOCH,
+            sdk: build.sdk_version(),
+        });
+    }
+    if build.panic_unwind == 0 {
+        return Err(LoadError::AbortsOnPanic(path));
+    }
+    let text = String::from_utf8_lossy(contents.manifest);
+    let manifest = Manifest::parse(&text)
+        .map_err(|error| LoadError::Manifest(path.clone(), error.to_string()))?;
+    if manifest.module.name != package.name {
+        let message = format!(
+            "the library calls itself {:?}, but its directory is {:?}",
+            manifest.module.name, package.name
+        );
+        return Err(LoadError::Manifest(path, message));
+    }
+    let sha256 = hex(&Sha256::digest(&bytes));
+    Ok(Inspected { path, sha256, build, manifest, copy })
+}
+
+/// Who may write to a module may run code as the daemon.
+fn check_owner(path: &Path) -> Result<(), LoadError> {
+    let directory = path.parent().unwrap_or(path);
+    for place in [directory, path] {
+        let metadata = std::fs::symlink_metadata(place)
+            .map_err(|error| LoadError::Read(place.to_owned(), error))?;
+        let me = rustix::process::geteuid().as_raw();
+        let reason = if metadata.file_type().is_symlink() {
+            "is a symbolic link, which could be turned elsewhere between check and load"
+        } else if metadata.mode() & 0o002 != 0 {
+            "can be written by everyone"
+        } else if metadata.uid() != 0 && metadata.uid() != me {
+            "belongs to another user"
+        } else {
+            continue;
+        };
+        return Err(LoadError::Owner(place.to_owned(), reason));
+    }
+    Ok(())
+}
+
+/// The libraries that are mapped. A library stays mapped until the daemon ends; starting the same
+/// bytes again uses the mapped image.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    mapped: Mutex<HashMap<String, Arc<Library>>>,
+}
+
+impl Shelf {
+    /// Maps a library, or finds it mapped.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mapped or its types do not fit this host.
+    pub fn open(&self, inspected: Inspected) -> Result<Arc<Library>, LoadError> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = mapped.get(&inspected.sha256) {
+            return Ok(library.clone());
+        }
+        let library = Arc::new(Library::open(inspected)?);
+        mapped.insert(library.sha256().to_owned(), library.clone());
+        Ok(library)
+    }
+
+    /// How many libraries are mapped.
+    #[must_use]
+    pub fn resident(&self) -> usize {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Package) {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let directory = root.path().join("tiny");
+        std::fs::create_dir(&directory).expect("it is new");
+        for (name, bytes) in files {
+            std::fs::write(directory.join(name), bytes).expect("it is writable");
+        }
+        (root, Package { name: "tiny".to_owned(), directory })
+    }
+
+    fn refusal(files: &[(&str, &[u8])]) -> String {
+        let (_root, package) = package(files);
+        inspect(&package).expect_err("it is no module").to_string()
+    }
+
+    #[test]
+    fn says_why_a_file_is_no_module() {
+        let check = |files: &[(&str, &[u8])], part: &str| {
+            let message = refusal(files);
+            assert!(message.contains(part), "{message} should contain {part}");
+        };
+        check(&[], "libtiny.so");
+        check(&[("libtiny.so", b"")], "empty");
+        check(&[("libtiny.so", b"#!/bin/sh\necho a text with the name of a library\n")], "no ELF");
+        check(&[("libtiny.so", b"\x7fELF\x02\x01\x01")], "truncated");
+    }
+
+    #[test]
+    fn refuses_what_others_may_write_and_links() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_root, package) = package(&[("libtiny.so", b"x")]);
+        let path = package.library_path();
+        let mode = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(&path, mode).expect("it is ours");
+        let message = inspect(&package).expect_err("anyone may write to it").to_string();
+        assert!(message.contains("written by everyone"), "{message}");
+        std::fs::remove_file(&path).expect("it is ours");
+        std::os::unix::fs::symlink("/etc/hostname", &path).expect("it is ours");
+        let message = inspect(&package).expect_err("it is a link").to_string();
+        assert!(message.contains("symbolic link"), "{message}");
+    }
+
+    #[test]
+    fn finds_modules_in_the_order_of_the_path() {
+        let (first, _) = package(&[]);
+        let (second, _) = package(&[]);
+        let path = [first.path().to_owned(), second.path().to_owned()];
+        let found = find(&path, "tiny").expect("both have it");
+        assert!(found.directory.starts_with(first.path()));
+        assert_eq!(list(&path).len(), 1);
+        assert_eq!(find(&path, "absent"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! What the daemon and its modules say: to standard error, and to `lodestar modules logs`.
+
+mod levels;
+mod record;
+mod redact;
+
+use std::{io, sync::Arc};
+
+use tracing::Level;
+use tracing_subscriber::{Layer as _, Registry, layer::SubscriberExt as _};
+
+pub use levels::{Levels, parse as parse_level};
+pub use record::{LogRecord, Recorder};
+pub use redact::Redactor;
+
+/// The target of everything that a module logs; its own target is the field `origin`.
+pub const MODULE_TARGET: &str = "lodestar::module";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The parts of logging that are asked and changed while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct Logging {
+    /// What is logged, per module.
+    pub levels: Arc<Levels>,
+    /// The newest records.
+    pub recorder: Recorder,
+    /// What never appears.
+    pub redactor: Arc<Redactor>,
+}
+
+/// Begins to log. Call once.
+///
+/// # Errors
+///
+/// When something else in this process logs already.
+pub fn start(levels: Levels, format: LogFormat) -> io::Result<Logging> {
+    let logging = Logging {
+        levels: Arc::new(levels),
+        recorder: Recorder::default(),
+        redactor: Arc::new(Redactor::new()),
+    };
+    let redactor = logging.redactor.clone();
+    let writer = move || redactor.clone().writer(io::stderr());
+    let stderr = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+    let stderr = match format {
+        LogFormat::Human => stderr.with_target(false).boxed(),
+        LogFormat::Json => stderr.json().flatten_event(true).with_target(false).boxed(),
+    };
+    let subscriber = Registry::default()
+        .with(levels::filter(logging.levels.clone()))
+        .with(stderr)
+        .with(record::layer(logging.recorder.clone(), logging.redactor.clone()));
+    tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
+    Ok(logging)
+}
+
+/// Writes what a module said. `level` is the ABI's: 1 error … 5 trace.
+pub fn module_said(module: &str, level: u32, origin: &str, message: &str, fields: &str) {
+    macro_rules! say {
+        ($level:expr) => {
+            if matches!(fields, "" | "{}") {
+                tracing::event!(target: MODULE_TARGET, $level, module, origin, "{message}")
+            } else {
+                tracing::event!(target: MODULE_TARGET, $level, module, origin, fields, "{message}")
+            }
+        };
+    }
+    match level {
+        0 | 1 => say!(Level::ERROR),
+        2 => say!(Level::WARN),
+        3 => say!(Level::INFO),
+        4 => say!(Level::DEBUG),
+        _ => say!(Level::TRACE),
+    }
+}

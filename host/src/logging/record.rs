@@ -1,0 +1,177 @@
+//! The newest log records, kept in memory for `lodestar modules logs`.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio::sync::broadcast;
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{Layer, layer::Context};
+
+use super::Redactor;
+
+/// How many records are kept: some minutes of a busy daemon, about 1 MiB.
+const KEPT: usize = 2_000;
+
+/// How far a follower may fall behind before it skips.
+const FOLLOWERS_LAG: usize = 256;
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    /// When.
+    pub time: Timestamp,
+    /// `ERROR` … `TRACE`.
+    pub level: &'static str,
+    /// The module that it is about, empty for the daemon itself.
+    pub module: String,
+    /// The text.
+    pub message: String,
+    /// The other fields.
+    pub fields: Map<String, Value>,
+}
+
+/// Keeps the newest records and hands new ones to followers.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    kept: Arc<Mutex<VecDeque<LogRecord>>>,
+    followers: broadcast::Sender<LogRecord>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { kept: Arc::default(), followers: broadcast::channel(FOLLOWERS_LAG).0 }
+    }
+}
+
+impl Recorder {
+    /// The newest records about a module, oldest first.
+    #[must_use]
+    pub fn newest(&self, module: &str, lines: usize) -> Vec<LogRecord> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let about = kept.iter().rev().filter(|record| record.module == module);
+        let mut newest: Vec<LogRecord> = about.take(lines).cloned().collect();
+        newest.reverse();
+        newest
+    }
+
+    /// Records from now on, of all modules.
+    #[must_use]
+    pub fn follow(&self) -> broadcast::Receiver<LogRecord> {
+        self.followers.subscribe()
+    }
+
+    fn keep(&self, record: LogRecord) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(record.clone());
+        drop(kept);
+        // An error means that nobody follows.
+        let _ = self.followers.send(record);
+    }
+}
+
+pub(super) fn layer<S: Subscriber>(recorder: Recorder, redactor: Arc<Redactor>) -> impl Layer<S> {
+    RecordLayer { recorder, redactor }
+}
+
+struct RecordLayer {
+    recorder: Recorder,
+    redactor: Arc<Redactor>,
+}
+
+impl<S: Subscriber> Layer<S> for RecordLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut parts = Parts { redactor: &self.redactor, record: Map::new(), message: String::new() };
+        event.record(&mut parts);
+        let Parts { mut record, message, .. } = parts;
+        let module = match record.remove("module") {
+            Some(Value::String(module)) => module,
+            _ => String::new(),
+        };
+        if let Some(Value::String(fields)) = record.remove("fields")
+            && let Ok(Value::Object(fields)) = serde_json::from_str(&fields)
+        {
+            record.extend(fields);
+        }
+        self.recorder.keep(LogRecord {
+            time: Timestamp::now(),
+            level: event.metadata().level().as_str(),
+            module,
+            message,
+            fields: record,
+        });
+    }
+}
+
+struct Parts<'a> {
+    redactor: &'a Redactor,
+    record: Map<String, Value>,
+    message: String,
+}
+
+impl Parts<'_> {
+    fn text(&mut self, field: &Field, text: &str) {
+        let text = self.redactor.redact(text).into_owned();
+        if field.name() == "message" {
+            self.message = text;
+        } else {
+            self.record.insert(field.name().to_owned(), text.into());
+        }
+    }
+}
+
+impl Visit for Parts<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.text(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.record.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.record.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.record.insert(field.name().to_owned(), value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn keeps_what_is_about_a_module() {
+        let recorder = Recorder::default();
+        let redactor = Arc::new(Redactor::new());
+        let subscriber =
+            tracing_subscriber::registry().with(layer(recorder.clone(), redactor));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(module = "ingest", port = 4318_u64, "listens");
+            tracing::warn!("the daemon itself, with Bearer abcdefghijklmnopqrstuvwxyz0123456789");
+        });
+        let records = recorder.newest("ingest", 10);
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].message, "listens");
+        assert_eq!(records[0].fields["port"], 4318);
+        let own = &recorder.newest("", 10)[0];
+        assert!(!own.message.contains("abcdefghij"), "{}", own.message);
+    }
+}
