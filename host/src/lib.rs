@@ -1,8 +1,24 @@
-//! The rooms of `lodestard`.
+//! The rooms of `lodestard`, as a library for its two programs and for benchmarks.
+//!
+//! [`supervisor`] makes what is so what the configuration asks; [`bus`] carries events between
+//! modules and [`ledger`] keeps the durable ones; [`library`] turns a file into code that may be
+//! called; [`module`] is a module at run time; [`control`] answers `lodestar`.
+
+pub mod args;
+pub mod bus;
+pub mod config;
+pub mod control;
 pub mod identity;
+pub mod ledger;
 pub mod library;
+pub mod listeners;
 pub mod logging;
 pub mod metrics;
-pub mod args;
-pub mod listeners;
+pub mod module;
+pub mod scrape;
+pub mod start;
+pub mod state_dir;
+pub mod supervisor;
 pub mod systemd;
+pub mod wake;
+pub mod watch;

@@ -1,1 +1,53 @@
-fn main() {}
+//! `lodestard`: arguments, configuration, logging, modules, and one loop.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use lodestar::{args::Args, start, supervisor::Supervisor, wake, watch};
+use tokio::sync::mpsc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = if let Some(directory) = &args.describe {
+        start::describe(directory)
+    } else if args.check {
+        start::check(&args)
+    } else {
+        run(&args).map(|()| ExitCode::SUCCESS)
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("lodestard: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("lodestard")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(live(args))
+}
+
+async fn live(args: &Args) -> anyhow::Result<()> {
+    let (wakes, mut woken) = mpsc::unbounded_channel();
+    wake::watch_signals(wakes.clone()).context("cannot watch for signals")?;
+    let started = start::start(args, wakes.clone())?;
+    let daemon = started.daemon.clone();
+    let mut supervisor = Supervisor::new(Arc::clone(&daemon));
+    supervisor.reconcile();
+    let _watch = watch::watch_config(&daemon.places.config, wakes.clone())
+        .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"));
+    start::serve(&started, wakes);
+    while let Some(wake) = woken.recv().await {
+        if supervisor.handle(wake).is_break() {
+            break;
+        }
+    }
+    start::stopping();
+    supervisor.shut_down().await;
+    started.finish()
+}

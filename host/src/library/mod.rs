@@ -35,6 +35,13 @@ pub struct Package {
 }
 
 impl Package {
+    /// The package that a library file belongs to.
+    #[must_use]
+    pub fn of(library: &Path, name: &str) -> Self {
+        let directory = library.parent().unwrap_or_else(|| Path::new("")).to_owned();
+        Self { name: name.to_owned(), directory }
+    }
+
     /// The library file.
     #[must_use]
     pub fn library_path(&self) -> PathBuf {
@@ -172,10 +179,17 @@ impl Shelf {
         Ok(library)
     }
 
-    /// How many libraries are mapped.
+    /// The mapped library with this hash.
     #[must_use]
-    pub fn resident(&self) -> usize {
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner).len()
+    pub fn mapped(&self, sha256: &str) -> Option<Arc<Library>> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned()
+    }
+
+    /// How many libraries of a module are mapped.
+    #[must_use]
+    pub fn resident_of(&self, module: &str) -> usize {
+        let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        mapped.values().filter(|library| library.manifest().module.name == module).count()
     }
 }
 

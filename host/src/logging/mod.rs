@@ -37,6 +37,18 @@ pub struct Logging {
     pub redactor: Arc<Redactor>,
 }
 
+impl Logging {
+    /// One that writes nowhere, for checks.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self {
+            levels: Arc::new(Levels::new(0)),
+            recorder: Recorder::default(),
+            redactor: Arc::new(Redactor::new()),
+        }
+    }
+}
+
 /// Begins to log. Call once.
 ///
 /// # Errors

@@ -159,7 +159,7 @@ impl<M: Module> Instance<M> {
         self.jobs.retain(|thread| !thread.is_finished());
         let place = name.to_owned();
         let mut output = Output::new(sink);
-        let spawned = std::thread::Builder::new().name(format!("m:{name}")).spawn(move || {
+        let spawned = std::thread::Builder::new().name(format!("job:{}", self.host.name())).spawn(move || {
             let result = guard(&place, || (job.work)(&mut output));
             output.finish(result);
         });

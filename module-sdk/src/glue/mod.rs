@@ -42,7 +42,7 @@ macro_rules! export {
             use super::*;
             use sdk::abi_stable::{
                 library::{CheckTypeLayout, LibHeader, RootModuleResult},
-                prefix_type::{PrefixTypeTrait as _, WithMetadata},
+                prefix_type::WithMetadata,
                 std_types::{RResult, RSlice, RVec},
             };
             use $crate::__export as sdk;
@@ -88,7 +88,9 @@ macro_rules! export {
                 &WithMetadata::new(sdk::ModuleRoot { describe, validate, create });
 
             extern "C" fn root() -> RootModuleResult {
-                sdk::abi_stable::library::__call_root_module_loader(|| ROOT.static_as_prefix())
+                sdk::abi_stable::library::__call_root_module_loader(|| {
+                    sdk::ModuleRoot_Ref(ROOT.static_as_prefix())
+                })
             }
 
             // The name is what `abi_stable` looks for in a library; its own macro would need the

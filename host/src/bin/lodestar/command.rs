@@ -1,0 +1,147 @@
+//! Runs a command of a module: sends its arguments, shows its stream, its progress, its answer.
+
+use std::{future::Future, io, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lodestar::control::api::CommandItem;
+use module_sdk::Reply;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    client::{Client, Lines, escaped},
+    error::{CliError, Result},
+    exit_codes, human,
+    noun::Call,
+    out_file::OutFile,
+    terminal::Terminal,
+};
+
+/// Runs it and gives the exit code that its answer asks for.
+pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) -> Result<u8> {
+    let mut out = call.out.as_deref().map(|path| OutFile::create(path, call.force)).transpose()?;
+    let interrupted = until_signalled(out.is_some())?;
+    let work = answer(&call, client, out.as_mut(), terminal);
+    let reply = tokio::select! {
+        reply = Box::pin(work) => reply.map_err(|error| as_usage(error, &call))?,
+        number = interrupted => {
+            let file = call.out.as_deref().unwrap_or_else(|| "".as_ref()).display().to_string();
+            return Err(CliError::signalled(number, format!("cancelled: {file} is not written")));
+        }
+    };
+    if let Some(out) = out {
+        out.finish()?;
+    }
+    let to_stdout = !(call.streams && call.out.is_none());
+    show(&reply, to_stdout, terminal)?;
+    Ok(reply.exit_code)
+}
+
+/// Reads the stream up to the answer.
+async fn answer(
+    call: &Call,
+    client: &Client,
+    mut out: Option<&mut OutFile>,
+    terminal: &mut Terminal,
+) -> Result<Reply> {
+    let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
+    let mut lines: Lines = client.stream(&path, &call.args).await?;
+    let bar = terminal.progress_bar(out.is_some());
+    let reply = loop {
+        match lines.next().await? {
+            Some(CommandItem::Progress { done, total, unit }) => advance(&bar, done, total, unit),
+            Some(CommandItem::Chunk(text)) => match &mut out {
+                Some(out) => out.write(&text)?,
+                None => terminal.raw(&text)?,
+            },
+            Some(CommandItem::Reply(reply)) => break reply,
+            Some(CommandItem::Error(problem)) => return Err(CliError::from_problem(problem)),
+            None => return Err(unfinished(call)),
+        }
+    };
+    bar.finish_and_clear();
+    Ok(reply)
+}
+
+fn show(reply: &Reply, to_stdout: bool, terminal: &mut Terminal) -> Result<()> {
+    match (&reply.data, &reply.table, terminal.json) {
+        (_, Some(table), false) if to_stdout => terminal.table(table),
+        (_, Some(table), false) => {
+            terminal.note_table(table);
+            Ok(())
+        }
+        (Value::Null, None, false) => Ok(()),
+        (Value::String(text), None, false) if to_stdout => terminal.line(&human::plain(text)),
+        (data, _, _) if to_stdout => terminal.json_document(data),
+        (data, _, _) => {
+            terminal.note(&serde_json::to_string(data).map_err(io::Error::other)?);
+            Ok(())
+        }
+    }
+}
+
+fn advance(bar: &ProgressBar, done: u64, total: Option<u64>, unit: String) {
+    if let Some(total) = total
+        && bar.length() != Some(total)
+    {
+        bar.set_length(total);
+        bar.set_style(
+            ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} {msg}, {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+    }
+    bar.set_message(human::plain(&unit).into_owned());
+    bar.set_position(done);
+}
+
+/// Ends with the number of the first signal that asks this process to end, if a file has to be
+/// cleaned up then; otherwise the signal does its default work.
+fn until_signalled(watch: bool) -> Result<impl Future<Output = u8>> {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = Vec::new();
+    for kind in kinds.into_iter().filter(|_| watch) {
+        signals.push((kind, signal(kind)?));
+    }
+    Ok(std::future::poll_fn(move |context| {
+        for (kind, signal) in &mut signals {
+            if signal.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready(u8::try_from(kind.as_raw_value()).unwrap_or(0));
+            }
+        }
+        std::task::Poll::Pending
+    }))
+}
+
+/// Arguments that a module refuses are a mistake of the command line.
+fn as_usage(error: CliError, call: &Call) -> CliError {
+    match error {
+        CliError::Failure(mut failure) if failure.code == "invalid" => {
+            failure.exit = exit_codes::USAGE;
+            let help = || format!("see `lodestar {} --help`", call.words);
+            failure.help.get_or_insert_with(help);
+            CliError::Failure(failure)
+        }
+        other => other,
+    }
+}
+
+fn unfinished(call: &Call) -> CliError {
+    CliError::failed(format!("`{}` ended without an answer", call.words))
+        .help(format!("see `lodestar modules logs {}`", call.module))
+}
+
+impl Terminal {
+    /// A bar on standard error where one can be seen and does not mix with the stream.
+    fn progress_bar(&self, stream_is_elsewhere: bool) -> ProgressBar {
+        if !self.shows_progress || !(stream_is_elsewhere || self.stdout_is_elsewhere) {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {human_pos} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        bar
+    }
+}

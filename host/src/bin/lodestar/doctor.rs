@@ -1,0 +1,149 @@
+//! `lodestar doctor`
+
+mod checks;
+
+use lodestar::control::api::{self, ConfigView, Lag};
+use serde::Serialize;
+
+use crate::{
+    client::Client,
+    config,
+    error::{CliError, Result},
+    exit_codes, human,
+    terminal::{Terminal, Tone},
+};
+
+/// Look for what is wrong and say what to do; exit code 1 if there is a problem
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {}
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What was looked at.
+    name: String,
+    /// How it is.
+    status: Verdict,
+    /// In a sentence.
+    message: String,
+    /// What to do, where something is to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// How something is; a later one is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Ok,
+    Warning,
+    Problem,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    status: Verdict,
+    checks: Vec<Finding>,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
+        let mut findings = Vec::new();
+        match client.get::<api::Status>("/v1/status").await {
+            Ok(status) => examine(&status, client, &mut findings).await,
+            Err(error) => findings.push(unreachable(&error)),
+        }
+        findings.insert(1, configuration(client).await);
+        let worst = findings.iter().map(|finding| finding.status).max().unwrap_or(Verdict::Ok);
+        if terminal.json {
+            terminal.json_document(&Report { status: worst, checks: findings })?;
+        } else {
+            for finding in &findings {
+                show(finding, terminal)?;
+            }
+        }
+        Ok(if worst == Verdict::Problem { exit_codes::FAILED } else { exit_codes::DONE })
+    }
+}
+
+impl Finding {
+    fn new(name: &str, status: Verdict, message: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), status, message: message.into(), remedy: None }
+    }
+
+    fn ok(name: &str, message: impl Into<String>) -> Self {
+        Self::new(name, Verdict::Ok, message)
+    }
+
+    fn warning(name: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let remedy = Some(remedy.into());
+        Self { remedy, ..Self::new(name, Verdict::Warning, message) }
+    }
+
+    fn problem(name: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let remedy = Some(remedy.into());
+        Self { remedy, ..Self::new(name, Verdict::Problem, message) }
+    }
+}
+
+async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Finding>) {
+    findings.push(checks::daemon(status));
+    for socket in client.sockets.iter().filter(|socket| socket.exists()) {
+        findings.extend(checks::socket(socket));
+    }
+    findings.extend(checks::state_dir(status));
+    findings.push(checks::listeners(status));
+    findings.extend(status.modules.iter().map(checks::module));
+    match client.get::<Vec<Lag>>("/v1/events/lag").await {
+        Ok(lag) => findings.push(checks::events(&lag)),
+        Err(error) => findings.push(could_not("events", &error)),
+    }
+    match client.get::<ConfigView>("/v1/config").await {
+        Ok(view) => findings.push(checks::secrets(&view)),
+        Err(error) => findings.push(could_not("secrets", &error)),
+    }
+}
+
+async fn configuration(client: &Client) -> Finding {
+    match config::check(None, client).await {
+        Ok(report) if report.errors.is_empty() => Finding::ok("configuration", "the file is valid"),
+        Ok(report) => {
+            let lines: Vec<String> = report.errors.iter().map(config::problem_line).collect();
+            Finding::problem(
+                "configuration",
+                lines.join("\n"),
+                "correct the file; what runs stays as it is until then",
+            )
+        }
+        Err(error) => could_not("configuration", &error),
+    }
+}
+
+fn unreachable(error: &CliError) -> Finding {
+    let finding = could_not("daemon", error);
+    Finding { status: Verdict::Problem, ..finding }
+}
+
+/// A check that could not be made is no verdict on what it would have looked at.
+fn could_not(name: &str, error: &CliError) -> Finding {
+    let (message, remedy) = match error.failure() {
+        Some(failure) => (failure.message.clone(), failure.help.clone()),
+        None => ("this could not be checked".to_owned(), None),
+    };
+    Finding { remedy, ..Finding::new(name, Verdict::Warning, message) }
+}
+
+fn show(finding: &Finding, terminal: &mut Terminal) -> Result<()> {
+    let (word, tone) = match finding.status {
+        Verdict::Ok => ("ok", Tone::Good),
+        Verdict::Warning => ("warning", Tone::Warning),
+        Verdict::Problem => ("problem", Tone::Bad),
+    };
+    let word = terminal.paint_state(&format!("{word:<8}"), tone);
+    let message = human::plain(&finding.message).replace('\n', "\n        ");
+    terminal.line(&format!("{word}{}: {message}", finding.name))?;
+    match &finding.remedy {
+        Some(remedy) => terminal.line(&format!("        -> {}", human::plain(remedy))),
+        None => Ok(()),
+    }
+}

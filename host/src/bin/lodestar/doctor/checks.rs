@@ -1,0 +1,339 @@
+//! What the doctor looks at, each check a function of what the daemon or the system said.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use lodestar::control::api::{ConfigView, Lag, Module, Status};
+use rustix::fs::{Access, StatVfsMountFlags};
+use serde_json::Value;
+
+use super::Finding;
+use crate::{human, status::note};
+
+/// Below this the databases may soon fail to grow.
+const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Below this they do.
+const NO_SPACE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Parts of names whose values are secrets. `tokens` counts, `token` opens.
+const SECRET_WORDS: [&str; 8] =
+    ["password", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
+
+pub(super) fn daemon(status: &Status) -> Finding {
+    let (daemon, own) = (status.version.as_str(), env!("CARGO_PKG_VERSION"));
+    if daemon == own {
+        return Finding::ok("daemon", format!("lodestard {daemon} answers, pid {}", status.pid));
+    }
+    Finding::warning(
+        "daemon",
+        format!("lodestard is version {daemon} and this lodestar is version {own}"),
+        "restart lodestard, or install both from one release",
+    )
+}
+
+pub(super) fn socket(path: &Path) -> Option<Finding> {
+    let mode = fs::metadata(path).ok()?.mode() & 0o777;
+    let shown = format!("{} has mode {mode:04o}", path.display());
+    Some(if mode & 0o007 == 0 {
+        Finding::ok("socket", shown)
+    } else {
+        Finding::problem(
+            "socket",
+            format!("{shown}: everybody on this machine may steer the daemon"),
+            "restart lodestard, which sets it to 0600 or, for the service, 0660",
+        )
+    })
+}
+
+pub(super) fn state_dir(status: &Status) -> Vec<Finding> {
+    let path = Path::new(&status.state_dir);
+    if status.state_dir.is_empty() {
+        return Vec::new();
+    }
+    let name = "state directory";
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            return vec![Finding::warning(
+                name,
+                format!("cannot look at {}: {error}", path.display()),
+                "run this as the daemon's user",
+            )];
+        }
+    };
+    // Only the owner's own view says whether the daemon can write.
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if is_own && rustix::fs::access(path, Access::WRITE_OK).is_err() {
+        return vec![Finding::problem(
+            name,
+            format!("{} cannot be written", path.display()),
+            format!("run `chmod u+rwx {}`, or mount it for writing", path.display()),
+        )];
+    }
+    let mut findings = vec![space(path)];
+    if metadata.mode() & 0o007 != 0 {
+        findings.push(Finding::warning(
+            name,
+            format!("{} is open to everybody on this machine", path.display()),
+            format!("run `chmod o-rwx {}`", path.display()),
+        ));
+    }
+    findings
+}
+
+fn space(path: &Path) -> Finding {
+    let name = "state directory";
+    let shown = path.display();
+    let Ok(system) = rustix::fs::statvfs(path) else {
+        let remedy = "look at it with `df`";
+        return Finding::warning(name, format!("the file system of {shown} says nothing"), remedy);
+    };
+    if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        let message = format!("the file system of {shown} is mounted read-only");
+        return Finding::problem(name, message, "mount it for writing");
+    }
+    space_verdict(&shown.to_string(), system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+fn space_verdict(path: &str, free: u64) -> Finding {
+    let message = format!("{path} has {} free", human::bytes(free));
+    let remedy = "free space, or lower `retention_days` and `bus.ledger.max_bytes`";
+    match free {
+        ..NO_SPACE_BYTES => Finding::problem("state directory", message, remedy),
+        ..LOW_SPACE_BYTES => Finding::warning("state directory", message, remedy),
+        _ => Finding::ok("state directory", message),
+    }
+}
+
+pub(super) fn listeners(status: &Status) -> Finding {
+    let of_modules = status.modules.iter().flat_map(|module| &module.listeners);
+    let all: Vec<_> = status.listeners.iter().chain(of_modules).collect();
+    let broken: Vec<String> = all
+        .iter()
+        .filter(|listener| listener.address.is_none())
+        .map(|listener| {
+            let error = listener.error.as_deref().unwrap_or("it could not be bound");
+            format!("{}: {error}", listener.name)
+        })
+        .collect();
+    if broken.is_empty() {
+        return Finding::ok("listeners", format!("{} listen", all.len()));
+    }
+    Finding::problem(
+        "listeners",
+        broken.join("; "),
+        "end the program that has the port, or set another `listen:` in the configuration",
+    )
+}
+
+pub(super) fn module(module: &Module) -> Finding {
+    let name = format!("module {}", module.name);
+    let note = note(module);
+    let because = if note.is_empty() { String::new() } else { format!(": {note}") };
+    let message = format!("{}{because}", module.state);
+    if module.desired != "enabled" {
+        return Finding::ok(&name, module.desired.clone());
+    }
+    let logs = format!("see `lodestar modules logs {}`", module.name);
+    match (module.state.as_str(), module.health.status.as_str()) {
+        ("running", "ok" | "unknown") => Finding::ok(&name, message),
+        ("running", "failed") => Finding::problem(&name, message, logs),
+        ("running" | "degraded" | "draining" | "reloading" | "loading" | "verified", _) => {
+            Finding::warning(&name, message, logs)
+        }
+        ("absent", _) => Finding::problem(
+            &name,
+            message,
+            "install it on the module path, or remove its section from the configuration",
+        ),
+        ("quarantined", _) => Finding::problem(
+            &name,
+            message,
+            format!("{logs}, then lift it with `lodestar modules enable {}`", module.name),
+        ),
+        _ => Finding::problem(&name, message, logs),
+    }
+}
+
+pub(super) fn events(lag: &[Lag]) -> Finding {
+    let mut lost = Vec::new();
+    for row in lag {
+        let dropped: u64 = row.dropped.values().sum();
+        for (number, what) in [(row.dead, "dead"), (dropped, "dropped")] {
+            if number > 0 {
+                lost.push(format!("{} {what} for {}", human::count(number), row.module));
+            }
+        }
+    }
+    if lost.is_empty() {
+        return Finding::ok("events", "none is dead and none was dropped");
+    }
+    Finding::warning(
+        "events",
+        lost.join(", "),
+        "see `lodestar events dead` for the reasons and `lodestar events lag` for what was dropped",
+    )
+}
+
+pub(super) fn secrets(view: &ConfigView) -> Finding {
+    let mut places = Vec::new();
+    for (module, settings) in &view.modules {
+        literal_secrets(settings, &format!("modules.{module}"), &mut places);
+    }
+    if places.is_empty() {
+        return Finding::ok("secrets", "none is written out in the configuration");
+    }
+    Finding::warning(
+        "secrets",
+        format!("written out in the configuration: {}", places.join(", ")),
+        "write `${NAME}` for an environment variable or `file:PATH` in their place",
+    )
+}
+
+/// The keys of texts that look like secrets and are no references. The values are not shown.
+fn literal_secrets(value: &Value, path: &str, places: &mut Vec<String>) {
+    let entries = match value {
+        Value::Object(map) => map,
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                literal_secrets(item, &format!("{path}[{index}]"), places);
+            }
+            return;
+        }
+        _ => return,
+    };
+    for (key, value) in entries {
+        let path = format!("{path}.{key}");
+        match value {
+            Value::String(text) if names_a_secret(key) && is_literal(text) => places.push(path),
+            value => literal_secrets(value, &path, places),
+        }
+    }
+}
+
+fn names_a_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    SECRET_WORDS.iter().any(|word| {
+        key.match_indices(word).any(|(at, word)| {
+            let rest = &key[at + word.len()..];
+            rest.is_empty() || rest.starts_with('_') && !rest.starts_with("_file")
+        })
+    })
+}
+
+fn is_literal(text: &str) -> bool {
+    !text.is_empty() && !text.contains("${") && !text.starts_with("file:")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::Verdict, *};
+    use crate::tests::sample;
+
+    #[test]
+    fn modules_that_do_not_run_are_problems() {
+        let check = |desired: &str, state: &str, health: &str, expected: Verdict| {
+            let mut sample = sample::status().modules.remove(0);
+            (sample.desired, sample.state) = (desired.to_owned(), state.to_owned());
+            sample.health.status = health.to_owned();
+            assert_eq!(module(&sample).status, expected, "{desired} {state} {health}");
+        };
+        check("enabled", "running", "ok", Verdict::Ok);
+        check("enabled", "running", "degraded", Verdict::Warning);
+        check("enabled", "running", "failed", Verdict::Problem);
+        check("enabled", "degraded", "degraded", Verdict::Warning);
+        check("enabled", "failed", "unknown", Verdict::Problem);
+        check("enabled", "absent", "unknown", Verdict::Problem);
+        check("enabled", "quarantined", "unknown", Verdict::Problem);
+        check("disabled", "stopped", "unknown", Verdict::Ok);
+    }
+
+    #[test]
+    fn free_space() {
+        let check = |free, expected| assert_eq!(space_verdict("/state", free).status, expected);
+        check(1 << 40, Verdict::Ok);
+        check(500 << 20, Verdict::Warning);
+        check(1 << 20, Verdict::Problem);
+    }
+
+    #[test]
+    fn the_state_directory() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut status = sample::status();
+        let mut check = |path: &Path, expected: &str| {
+            status.state_dir = path.display().to_string();
+            let found: Vec<String> =
+                state_dir(&status).into_iter().map(|finding| finding.message).collect();
+            assert!(found.join(" | ").contains(expected), "{found:?}");
+        };
+        check(directory.path(), " free");
+        check(&directory.path().join("gone"), "cannot look at");
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(directory.path(), open).expect("it is ours");
+        check(directory.path(), "open to everybody");
+    }
+
+    #[test]
+    fn the_socket_is_not_for_everybody() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let check = |mode: u32, expected: Verdict| {
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(file.path(), permissions).expect("it is ours");
+            assert_eq!(socket(file.path()).expect("a finding").status, expected);
+        };
+        check(0o600, Verdict::Ok);
+        check(0o660, Verdict::Ok);
+        check(0o666, Verdict::Problem);
+    }
+
+    #[test]
+    fn versions_and_listeners() {
+        let mut status = sample::status();
+        status.version = env!("CARGO_PKG_VERSION").to_owned();
+        assert_eq!(daemon(&status).status, Verdict::Ok);
+        assert_eq!(listeners(&status).status, Verdict::Ok);
+        status.version = "9.0.0".to_owned();
+        assert_eq!(daemon(&status).status, Verdict::Warning);
+        status.listeners[0].address = None;
+        status.listeners[0].error = Some("port 9464 is taken by prometheus (pid 9)".to_owned());
+        let finding = listeners(&status);
+        assert_eq!(finding.status, Verdict::Problem);
+        assert_eq!(finding.message, "metrics: port 9464 is taken by prometheus (pid 9)");
+    }
+
+    #[test]
+    fn lost_events_are_named() {
+        let row: Lag = serde_json::from_value(json!({
+            "module": "usage_tracker", "accepted": 10, "handled": 1, "dead": 2,
+            "dropped": {"retention": 7}, "pending": 0, "oldest_pending_ms": null,
+            "state": "running",
+        }))
+        .expect("a row");
+        let message = events(&[row]).message;
+        assert_eq!(message, "2 dead for usage_tracker, 7 dropped for usage_tracker");
+        assert_eq!(events(&[]).status, Verdict::Ok);
+    }
+
+    #[test]
+    fn finds_secrets_that_are_written_out_and_never_shows_them() {
+        let check = |settings: Value, expected: &[&str]| {
+            let mut places = Vec::new();
+            literal_secrets(&settings, "m", &mut places);
+            assert_eq!(places, expected);
+        };
+        check(json!({"api_key": "sk-1"}), &["m.api_key"]);
+        check(json!({"api_key": "${KEY}", "token": "file:/run/token", "secret": ""}), &[]);
+        check(json!({"smtp": [{"password": "p"}]}), &["m.smtp[0].password"]);
+        check(json!({"max_tokens": "5", "input_tokens": "x", "tokenizer": "bpe"}), &[]);
+        check(json!({"password_file": "/run/p", "webhook_token": "t"}), &["m.webhook_token"]);
+        let mut view = sample::config();
+        view.modules.insert("ingest".to_owned(), json!({"api_key": "sk-canary"}));
+        let finding = secrets(&view);
+        assert!(!format!("{finding:?}").contains("sk-canary"));
+        assert_eq!(finding.status, Verdict::Warning);
+    }
+}

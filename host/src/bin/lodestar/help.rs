@@ -1,0 +1,82 @@
+//! Help and mistakes on the command line, with the nouns of the running modules.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{Parser as _, error::ErrorKind};
+use lodestar::control::api::Noun;
+
+use crate::{args::Cli, client::Client, error::Result, schema::one_line, terminal::Terminal};
+
+/// How long help waits for the daemon before it goes without the nouns.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// `lodestar help usage summary` is `lodestar usage summary --help`.
+pub(crate) fn as_option(mut argv: Vec<OsString>) -> Vec<OsString> {
+    let first = argv.iter().skip(1).position(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    if let Some(index) = first
+        && argv[index + 1] == "help"
+    {
+        argv.remove(index + 1);
+        argv.push("--help".into());
+    }
+    argv
+}
+
+/// Shows what the parser says: help on standard output, a mistake on standard error.
+pub(crate) async fn show(
+    error: &clap::Error,
+    argv: &[OsString],
+    terminal: &mut Terminal,
+) -> Result<u8> {
+    let code = u8::try_from(error.exit_code()).unwrap_or(crate::exit_codes::USAGE);
+    let text = terminal.styled(&error.render(), error.use_stderr());
+    if error.use_stderr() {
+        terminal.note(text.trim_end());
+        return Ok(code);
+    }
+    terminal.raw(&text)?;
+    let about_all = argv.iter().skip(1).all(|word| word.as_encoded_bytes().starts_with(b"-"));
+    if error.kind() == ErrorKind::DisplayHelp && about_all {
+        terminal.raw(&nouns_text(&running_nouns(argv).await))?;
+    }
+    Ok(code)
+}
+
+/// The nouns of the running modules; none where no daemon answers at once.
+async fn running_nouns(argv: &[OsString]) -> Vec<Noun> {
+    // Any noun will do: it is there to get at the global options.
+    let Ok(mut cli) = Cli::try_parse_from(["lodestar", "noun"]) else { return Vec::new() };
+    cli.global.overlay(argv);
+    let client = Client { timeout: PATIENCE, ..cli.global.client() };
+    client.get("/v1/nouns").await.unwrap_or_default()
+}
+
+fn nouns_text(nouns: &[Noun]) -> String {
+    if nouns.is_empty() {
+        return String::new();
+    }
+    let width = nouns.iter().map(|noun| noun.noun.len()).max().unwrap_or_default();
+    let line = |noun: &Noun| {
+        let about = one_line(&noun.about);
+        format!("  {:<width$}  {}\n", noun.noun, crate::human::plain(&about))
+    };
+    format!("\nNouns of the running modules:\n{}", nouns.iter().map(line).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_help_is_the_option() {
+        let check = |line: &str, expected: &str| {
+            let argv = as_option(line.split(' ').map(OsString::from).collect());
+            assert_eq!(argv, expected.split(' ').map(OsString::from).collect::<Vec<_>>());
+        };
+        check("lodestar help", "lodestar --help");
+        check("lodestar help usage summary", "lodestar usage summary --help");
+        check("lodestar --json help modules", "lodestar --json modules --help");
+        check("lodestar modules help", "lodestar modules help");
+        check("lodestar", "lodestar");
+    }
+}

@@ -1,0 +1,282 @@
+//! From the JSON schema of a command's arguments to options, and from options to JSON.
+//!
+//! What is understood: `type` (also with `null`), `enum`, `const`, `oneOf`, `anyOf` and `allOf` of
+//! these, `$ref` into the same schema, `items`, `minimum`, `maximum`, `default`, `description`,
+//! `required`, and the extension `x-positional` (`true`, or a number for the order). A value of any
+//! other form is given as JSON.
+
+use clap::{Arg, ArgAction, ArgMatches, builder::PossibleValue, builder::PossibleValuesParser};
+use serde_json::{Map, Number, Value};
+
+/// Names that are options of every command.
+const RESERVED: [&str; 8] =
+    ["json", "socket", "timeout", "color", "help", "version", "out", "force"];
+
+/// How deep references may lie in each other.
+const MAX_DEPTH: usize = 8;
+
+/// One argument of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Field {
+    /// The property.
+    name: String,
+    kind: Kind,
+    required: bool,
+    /// Where it stands among the positional arguments.
+    position: Option<u64>,
+    help: String,
+    default: Option<Value>,
+}
+
+/// What values it takes.
+#[derive(Debug, Clone, PartialEq)]
+enum Kind {
+    Text,
+    Integer { least: Option<i128>, most: Option<i128> },
+    Number,
+    Flag,
+    Choice(Vec<(String, String)>),
+    List(Box<Self>),
+    Json,
+}
+
+/// The arguments that a schema describes.
+pub(crate) fn fields(schema: &Value) -> Vec<Field> {
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|n| n == name));
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let mut fields: Vec<Field> = properties
+        .into_iter()
+        .flatten()
+        .map(|(name, property)| Field {
+            name: name.clone(),
+            kind: kind(property, schema, 0),
+            required: is_required(name),
+            position: position(property),
+            help: text(property, "description"),
+            default: property.get("default").filter(|value| !is_nothing(value)).cloned(),
+        })
+        .collect();
+    fields.sort_by_key(|field| field.position.unwrap_or(u64::MAX));
+    fields
+}
+
+/// The options and positional arguments for a command line.
+pub(crate) fn args(fields: &[Field]) -> Vec<Arg> {
+    fields.iter().map(arg).collect()
+}
+
+/// What was given, as the object that the command expects; what was not given is left to it.
+pub(crate) fn json(fields: &[Field], matches: &ArgMatches) -> Map<String, Value> {
+    let mut object = Map::new();
+    for field in fields {
+        let given =
+            matches.value_source(&field.name) == Some(clap::parser::ValueSource::CommandLine);
+        if given {
+            object.insert(field.name.clone(), field_json(field, matches));
+        }
+    }
+    object
+}
+
+fn field_json(field: &Field, matches: &ArgMatches) -> Value {
+    let values = || matches.get_many::<Value>(&field.name).into_iter().flatten().cloned();
+    match &field.kind {
+        Kind::List(_) => values().collect(),
+        _ => values().last().unwrap_or(Value::Bool(true)),
+    }
+}
+
+fn arg(field: &Field) -> Arg {
+    let arg = Arg::new(field.name.clone())
+        .required(field.required)
+        .help(summary(field))
+        .value_name(field.name.to_uppercase());
+    let arg = match field.position {
+        Some(_) => arg,
+        None => arg.long(long_name(&field.name)),
+    };
+    match &field.kind {
+        Kind::List(item) => {
+            let many = match field.position {
+                Some(_) => arg.num_args(0..),
+                None => arg,
+            };
+            typed(many.action(ArgAction::Append), item)
+        }
+        Kind::Flag if field.position.is_none() => typed(
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            &Kind::Flag,
+        )
+        .hide_possible_values(true),
+        kind => typed(arg, kind),
+    }
+}
+
+/// Gives an argument the parser of its values.
+fn typed(arg: Arg, kind: &Kind) -> Arg {
+    use clap::builder::TypedValueParser as _;
+    match kind {
+        Kind::Text => arg.value_parser(|text: &str| Ok::<_, String>(Value::from(text))),
+        Kind::Integer { least, most } => {
+            let (least, most) = (*least, *most);
+            arg.allow_negative_numbers(true)
+                .value_parser(move |text: &str| integer(text, least, most))
+        }
+        Kind::Number => arg.allow_negative_numbers(true).value_parser(number),
+        Kind::Flag => arg.value_parser(
+            PossibleValuesParser::new(["true", "false"]).map(|text| Value::from(text == "true")),
+        ),
+        Kind::Choice(choices) => {
+            let values = choices.iter().map(|(name, help)| {
+                let value = PossibleValue::new(name.clone());
+                if help.is_empty() { value } else { value.help(help.clone()) }
+            });
+            arg.value_parser(PossibleValuesParser::new(values).map(Value::from))
+        }
+        Kind::List(_) | Kind::Json => arg.value_name("JSON").value_parser(any_json),
+    }
+}
+
+fn any_json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("expected JSON: {error}"))
+}
+
+fn number(text: &str) -> Result<Value, String> {
+    let number = text.parse().ok().and_then(Number::from_f64);
+    number.map(Value::Number).ok_or_else(|| "expected a number".to_owned())
+}
+
+fn integer(text: &str, least: Option<i128>, most: Option<i128>) -> Result<Value, String> {
+    let range = match (least, most) {
+        (Some(least), Some(most)) => format!("expected a whole number from {least} to {most}"),
+        (Some(least), None) => format!("expected a whole number of at least {least}"),
+        (None, Some(most)) => format!("expected a whole number of at most {most}"),
+        (None, None) => "expected a whole number".to_owned(),
+    };
+    let value: i128 = text.parse().map_err(|_| range.clone())?;
+    let fits = least.is_none_or(|least| value >= least) && most.is_none_or(|most| value <= most);
+    let number = Number::from_i128(value).filter(|_| fits);
+    number.map(Value::Number).ok_or(range)
+}
+
+fn long_name(property: &str) -> String {
+    let name = property.replace('_', "-").to_lowercase();
+    if RESERVED.contains(&name.as_str()) { format!("arg-{name}") } else { name }
+}
+
+/// The help of an argument on one line, with its default.
+fn summary(field: &Field) -> String {
+    let help = one_line(&field.help);
+    let default = match &field.default {
+        None => return help,
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    };
+    format!("{help} [default: {default}]").trim().to_owned()
+}
+
+/// A doc comment's first paragraph on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let first = text.split("\n\n").next().unwrap_or_default();
+    first.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
+}
+
+fn position(property: &Value) -> Option<u64> {
+    match property.get("x-positional")? {
+        Value::Bool(true) => Some(u64::MAX - 1),
+        Value::Number(number) => number.as_u64(),
+        _ => None,
+    }
+}
+
+fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
+    if depth > MAX_DEPTH {
+        return Kind::Json;
+    }
+    if let Some(target) = property.get("$ref").and_then(Value::as_str) {
+        let found = target.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
+        return found.map_or(Kind::Json, |target| kind(target, root, depth + 1));
+    }
+    if let Some(names) = strings(property) {
+        return Kind::Choice(names);
+    }
+    for key in ["oneOf", "anyOf", "allOf"] {
+        if let Some(parts) = property.get(key).and_then(Value::as_array) {
+            return joined(
+                parts.iter().filter(|part| !is_null(part)).map(|part| kind(part, root, depth + 1)),
+            );
+        }
+    }
+    match type_name(property) {
+        Some("string") => Kind::Text,
+        Some("integer") => {
+            Kind::Integer { least: limit(property, "minimum"), most: limit(property, "maximum") }
+        }
+        Some("number") => Kind::Number,
+        Some("boolean") => Kind::Flag,
+        Some("array") => {
+            let item = property.get("items").map_or(Kind::Text, |i| kind(i, root, depth + 1));
+            Kind::List(Box::new(item))
+        }
+        _ => Kind::Json,
+    }
+}
+
+/// Several choices are one; anything else must be alone.
+fn joined(kinds: impl Iterator<Item = Kind>) -> Kind {
+    kinds
+        .reduce(|joined, next| match (joined, next) {
+            (Kind::Choice(mut names), Kind::Choice(more)) => {
+                names.extend(more);
+                Kind::Choice(names)
+            }
+            _ => Kind::Json,
+        })
+        .unwrap_or(Kind::Json)
+}
+
+/// The names that a `const` or an `enum` of texts allows.
+fn strings(property: &Value) -> Option<Vec<(String, String)>> {
+    if let Some(name) = property.get("const").and_then(Value::as_str) {
+        return Some(vec![(name.to_owned(), one_line(&text(property, "description")))]);
+    }
+    let names = property.get("enum")?.as_array()?.iter().filter(|name| !name.is_null());
+    names.map(|name| Some((name.as_str()?.to_owned(), String::new()))).collect()
+}
+
+/// The one type beside `null`.
+fn type_name(property: &Value) -> Option<&str> {
+    match property.get("type")? {
+        Value::String(name) => Some(name),
+        Value::Array(names) => {
+            let mut names = names.iter().filter_map(Value::as_str).filter(|name| *name != "null");
+            let first = names.next()?;
+            names.next().is_none().then_some(first)
+        }
+        _ => None,
+    }
+}
+
+fn limit(property: &Value, key: &str) -> Option<i128> {
+    let number = property.get(key)?;
+    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn is_null(part: &Value) -> bool {
+    part.get("type").is_some_and(|name| name == "null")
+}
+
+/// A default that says nothing to a reader.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,130 @@
+//! `lodestar status`
+
+use lodestar::control::api;
+use module_sdk::Table;
+
+use crate::{client::Client, error::Result, exit_codes, human, terminal::Terminal};
+
+/// Show the daemon and its modules
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
+        let status: api::Status = client.get("/v1/status").await?;
+        if terminal.json {
+            terminal.json_document(&status)?;
+        } else {
+            terminal.line(&head(&status))?;
+            terminal.table(&modules(&status.modules))?;
+        }
+        Ok(exit_codes::DONE)
+    }
+}
+
+fn head(status: &api::Status) -> String {
+    let mut lines = format!(
+        "lodestard {}   pid {}   up {}\nconfiguration   {}\n",
+        status.version,
+        status.pid,
+        human::duration_s(status.uptime_s),
+        status.config_path
+    );
+    let own = status.listeners.iter().map(|listener| ("", listener));
+    let of_modules = status.modules.iter().flat_map(|module| {
+        module.listeners.iter().map(|listener| (module.name.as_str(), listener))
+    });
+    for (index, (module, listener)) in own.chain(of_modules).enumerate() {
+        let label = if index == 0 { "listening on" } else { "" };
+        let name = [module, &listener.name].join(" ");
+        lines.push_str(&format!("{label:<16}{} ({})\n", address(listener), name.trim()));
+    }
+    human::plain(&lines).into_owned()
+}
+
+/// The modules with their books.
+fn modules(modules: &[api::Module]) -> Table {
+    let mut table =
+        Table::new(["MODULE", "STATE", "VERSION", "HANDLED#", "PENDING#", "MEMORY#", "NOTE"]);
+    for module in modules {
+        table.row([
+            module.name.clone(),
+            module.state.clone(),
+            module.version.clone().unwrap_or_else(|| "-".to_owned()),
+            human::count(module.events.handled),
+            human::count(module.events.pending),
+            if module.memory_bytes == 0 {
+                "-".to_owned()
+            } else {
+                human::bytes(module.memory_bytes)
+            },
+            note(module),
+        ]);
+    }
+    if modules.is_empty() {
+        table.notes.push("No module is configured and none lies on the module path.".to_owned());
+    }
+    table
+}
+
+/// What one should know of a module: why it does not run, how it is ill, what it could not handle.
+pub(crate) fn note(module: &api::Module) -> String {
+    let mut parts = Vec::new();
+    parts.extend(module.reason.clone().filter(|reason| !reason.is_empty()));
+    let healthy = matches!(module.health.status.as_str(), "ok" | "unknown");
+    if !healthy && !module.health.message.is_empty() {
+        parts.push(module.health.message.clone());
+    }
+    for (number, what) in [(module.events.dead, "dead"), (module.events.dropped, "dropped")] {
+        if number > 0 {
+            parts.push(format!("{} {what}", human::count(number)));
+        }
+    }
+    parts.extend(module.listeners.iter().filter_map(|listener| listener.error.clone()));
+    parts.join("; ")
+}
+
+/// The address of a listener, or why it has none.
+pub(crate) fn address(listener: &api::Listener) -> String {
+    match (&listener.address, &listener.error) {
+        (Some(address), _) => address.clone(),
+        (None, Some(error)) => format!("nothing: {error}"),
+        (None, None) => "nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::sample;
+
+    #[test]
+    fn shows_the_head() {
+        let status = sample::status();
+        assert_eq!(
+            head(&status),
+            "\
+lodestard 0.1.0   pid 4711   up 3h 12m
+configuration   /home/ada/.lodestar/modules.yaml
+listening on    127.0.0.1:9464 (metrics)
+                127.0.0.1:4318 (ingest http)
+"
+        );
+    }
+
+    #[test]
+    fn shows_the_modules() {
+        let table = modules(&sample::status().modules);
+        assert_eq!(
+            crate::render::table(&table, 80, false),
+            "\
+MODULE         STATE    VERSION  HANDLED  PENDING    MEMORY  NOTE
+ingest         running  0.1.0          0        0  2.00 MiB
+usage_tracker  failed   0.1.0      1,204       41         -  the database is
+                                                             locked; 2 dead
+"
+        );
+        let none = crate::render::table(&modules(&[]), 80, false);
+        assert!(none.contains("No module is configured"), "{none}");
+    }
+}

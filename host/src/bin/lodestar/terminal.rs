@@ -1,0 +1,185 @@
+//! Where the output goes: standard output for results, standard error for everything else.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use clap::builder::StyledStr;
+use module_sdk::Table;
+use serde::Serialize;
+
+use crate::{error::Result, render};
+
+/// The width that is assumed where nobody looks: pipes, files, tests.
+const DEFAULT_WIDTH: usize = 80;
+
+/// Below this nothing is readable anyway.
+const LEAST_WIDTH: usize = 40;
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The two streams and how to write to them.
+pub(crate) struct Terminal {
+    pub(crate) stdout: Box<dyn Write + Send>,
+    pub(crate) stderr: Box<dyn Write + Send>,
+    /// Columns.
+    pub(crate) width: usize,
+    /// JSON for programs instead of text for people.
+    pub(crate) json: bool,
+    /// Whether standard error is a terminal, so that progress may be shown.
+    pub(crate) shows_progress: bool,
+    /// Whether standard output is no terminal, so that progress does not mix with it.
+    pub(crate) stdout_is_elsewhere: bool,
+    color_out: bool,
+    color_err: bool,
+}
+
+impl Terminal {
+    /// The streams of this process.
+    pub(crate) fn of_process() -> Self {
+        let mut terminal = Self::on(Box::new(io::stdout()), Box::new(io::stderr()));
+        if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout())
+            && size.ws_col > 0
+        {
+            terminal.width = usize::from(size.ws_col).max(LEAST_WIDTH);
+        }
+        terminal.shows_progress = io::stderr().is_terminal();
+        terminal.stdout_is_elsewhere = !io::stdout().is_terminal();
+        terminal.set_color(ColorChoice::Auto);
+        terminal
+    }
+
+    /// Streams that nobody watches: 80 columns, no colours, no progress.
+    pub(crate) fn on(stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
+        Self {
+            stdout,
+            stderr,
+            width: DEFAULT_WIDTH,
+            json: false,
+            shows_progress: false,
+            stdout_is_elsewhere: true,
+            color_out: false,
+            color_err: false,
+        }
+    }
+
+    /// Follows `--color` and the convention of <https://no-color.org>.
+    pub(crate) fn set_color(&mut self, choice: ColorChoice) {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let allowed = !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+        let decide = |is_terminal: bool| match choice {
+            ColorChoice::Auto => allowed && is_terminal,
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
+        self.color_out = decide(io::stdout().is_terminal());
+        self.color_err = decide(io::stderr().is_terminal());
+    }
+
+    /// Writes one line of the result and sends it off.
+    pub(crate) fn line(&mut self, text: &str) -> Result<()> {
+        writeln!(self.stdout, "{text}")?;
+        Ok(self.stdout.flush()?)
+    }
+
+    /// Writes a piece of a stream as it is.
+    pub(crate) fn raw(&mut self, text: &str) -> Result<()> {
+        self.stdout.write_all(text.as_bytes())?;
+        Ok(self.stdout.flush()?)
+    }
+
+    /// Writes a value as JSON that people can read too.
+    pub(crate) fn json_document(&mut self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+        self.line(&text)
+    }
+
+    /// Writes a value as one line of JSON.
+    pub(crate) fn json_line(&mut self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(io::Error::other)?;
+        self.line(&text)
+    }
+
+    /// Draws a table.
+    pub(crate) fn table(&mut self, table: &Table) -> Result<()> {
+        let text = render::table(table, self.width, self.color_out);
+        self.raw(&text)
+    }
+
+    /// Says something beside the result. Nobody can be told when that fails.
+    pub(crate) fn note(&mut self, text: &str) {
+        drop(writeln!(self.stderr, "{text}").and_then(|()| self.stderr.flush()));
+    }
+
+    /// Draws a table beside the result.
+    pub(crate) fn note_table(&mut self, table: &Table) {
+        let text = render::table(table, self.width, self.color_err);
+        self.note(text.trim_end());
+    }
+
+    /// A text of the parser, with its colours where they are wanted.
+    pub(crate) fn styled(&self, text: &StyledStr, to_stderr: bool) -> String {
+        let color = if to_stderr { self.color_err } else { self.color_out };
+        if color { text.ansi().to_string() } else { text.to_string() }
+    }
+
+    /// A word of the result in the colour of how good it is.
+    pub(crate) fn paint_state(&self, word: &str, tone: Tone) -> String {
+        paint(word, tone.code(), self.color_out)
+    }
+
+    pub(crate) fn paint_error(&self, text: &str) -> String {
+        paint(text, Tone::Bad.code(), self.color_err)
+    }
+
+    pub(crate) fn paint_dim(&self, text: &str) -> String {
+        paint(text, "2", self.color_err)
+    }
+}
+
+/// How good something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    Warning,
+    Bad,
+}
+
+impl Tone {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Good => "32",
+            Self::Warning => "33",
+            Self::Bad => "1;31",
+        }
+    }
+}
+
+/// Wraps a text in the escape sequence (ECMA-48 SGR) of `code`.
+pub(crate) fn paint(text: &str, code: &str, color: bool) -> String {
+    if color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_only_where_asked() {
+        assert_eq!(paint("ok", Tone::Good.code(), true), "\u{1b}[32mok\u{1b}[0m");
+        assert_eq!(paint("ok", Tone::Good.code(), false), "ok");
+        let mut terminal = Terminal::on(Box::new(io::sink()), Box::new(io::sink()));
+        terminal.set_color(ColorChoice::Always);
+        assert_eq!(terminal.paint_error("e"), "\u{1b}[1;31me\u{1b}[0m");
+        terminal.set_color(ColorChoice::Never);
+        assert_eq!(terminal.paint_error("e"), "e");
+    }
+}

@@ -1,0 +1,440 @@
+use std::path::Path;
+
+use lodestar::control::api::{Problem, ProblemCode};
+use serde_json::{Value, json};
+
+use super::{Outcome, daemon::Daemon, lodestar, sample};
+
+fn operation(state: &str, message: &str) -> Value {
+    json!({
+        "id": "019aa3c1", "kind": "enable", "module": "usage_tracker", "state": state,
+        "message": message, "started_at": "2026-11-21T01:50:17.000Z",
+        "config_line": "config/modules.yaml:17 enabled: false -> true",
+    })
+}
+
+fn assert_outcome(outcome: &Outcome, code: u8, stdout: &str, stderr: &str) {
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()),
+        (code, stdout, stderr)
+    );
+}
+
+#[tokio::test]
+async fn status_for_people_and_for_programs() {
+    let daemon = Daemon::start();
+    daemon.answer("GET /v1/status", &sample::status());
+    let outcome = lodestar(&daemon.socket, &["status"]).await;
+    assert_eq!(outcome.code, 0);
+    assert!(outcome.stdout.starts_with("lodestard 0.1.0   pid 4711"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("usage_tracker  failed"), "{}", outcome.stdout);
+    daemon.answer("GET /v1/status", &sample::status());
+    let outcome = lodestar(&daemon.socket, &["--json", "status"]).await;
+    let status: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert_eq!(status["modules"][1]["events"]["handled"], 1204);
+    assert_eq!(status["modules"][0]["reason"], Value::Null);
+}
+
+#[tokio::test]
+async fn without_the_daemon() {
+    let check = async |words: &[&str], part: &str| {
+        let outcome = lodestar(Path::new("/nonexistent/control.sock"), words).await;
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (3, ""), "{words:?}");
+        assert!(outcome.stderr.contains(part), "{words:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("systemctl start lodestard"), "{}", outcome.stderr);
+    };
+    check(&["status"], "nobody answers at /nonexistent/control.sock").await;
+    check(&["usage", "summary"], "cannot look up the noun `usage`").await;
+    check(&["staus"], "did you mean `lodestar status`?").await;
+    check(&["events", "tail"], "lodestard is not running").await;
+    check(&["modules", "enable", "usage_tracker"], "lodestard is not running").await;
+    check(&["--json", "status"], "\"code\":\"not_reachable\"").await;
+}
+
+#[tokio::test]
+async fn problems_have_exit_codes() {
+    let check = async |code: ProblemCode, expected: u8| {
+        let daemon = Daemon::start();
+        let problem = Problem::new(code, "usage_tracker cannot").help("do this");
+        daemon.problem("GET /v1/modules/usage_tracker", &problem);
+        let outcome = lodestar(&daemon.socket, &["modules", "info", "usage_tracker"]).await;
+        let stderr = "error: usage_tracker cannot\nhelp: do this\n";
+        assert_outcome(&outcome, expected, "", stderr);
+    };
+    check(ProblemCode::NotFound, 1).await;
+    check(ProblemCode::Refused, 4).await;
+    check(ProblemCode::Invalid, 4).await;
+    check(ProblemCode::Busy, 1).await;
+    check(ProblemCode::Failed, 1).await;
+    check(ProblemCode::Timeout, 5).await;
+    check(ProblemCode::Unavailable, 1).await;
+}
+
+#[tokio::test]
+async fn enable_waits_for_the_outcome() {
+    let daemon = Daemon::start();
+    daemon
+        .answer("POST /v1/modules/usage_tracker/enable?wait_ms=20000", &operation("pending", ""))
+        .answer("GET /v1/operations/019aa3c1?wait_ms=20000", &operation("done", "it runs"));
+    let outcome = lodestar(&daemon.socket, &["modules", "enable", "usage_tracker"]).await;
+    let stdout = "config/modules.yaml:17 enabled: false -> true\nit runs\n";
+    assert_outcome(&outcome, 0, stdout, "");
+}
+
+#[tokio::test]
+async fn enable_does_not_wait_when_told_so() {
+    let daemon = Daemon::start();
+    let request = "POST /v1/modules/usage_tracker/enable?wait_ms=0";
+    daemon.answer(request, &operation("pending", ""));
+    let words = ["modules", "enable", "usage_tracker", "--no-wait"];
+    let outcome = lodestar(&daemon.socket, &words).await;
+    assert!(outcome.stdout.ends_with("operation 019aa3c1\n"), "{}", outcome.stdout);
+    assert_eq!(outcome.code, 0);
+}
+
+#[tokio::test]
+async fn a_failed_change_is_an_error() {
+    let daemon = Daemon::start();
+    let mut failed = operation("failed", "usage_tracker was built for ABI epoch 2");
+    failed["code"] = json!("refused");
+    failed["help"] = json!("rebuild it");
+    daemon.answer("POST /v1/modules/usage_tracker/enable?wait_ms=20000", &failed);
+    let outcome = lodestar(&daemon.socket, &["modules", "enable", "usage_tracker"]).await;
+    let stderr = "error: usage_tracker was built for ABI epoch 2\nhelp: rebuild it\n";
+    let stdout = "config/modules.yaml:17 enabled: false -> true\n";
+    assert_outcome(&outcome, 4, stdout, stderr);
+}
+
+#[tokio::test]
+async fn a_change_that_takes_too_long() {
+    let daemon = Daemon::start();
+    let pending = operation("pending", "");
+    daemon.answer("POST /v1/modules/usage_tracker/disable?wait_ms=1", &pending);
+    for wait in ["1", "0"] {
+        daemon.answer(&format!("GET /v1/operations/019aa3c1?wait_ms={wait}"), &pending);
+    }
+    let words = ["--timeout", "0.001", "modules", "disable", "usage_tracker"];
+    let outcome = lodestar(&daemon.socket, &words).await;
+    assert_eq!(outcome.code, 5, "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_answer() {
+    let daemon = Daemon::start();
+    let open = daemon.stream("GET /v1/status", 200);
+    let outcome = lodestar(&daemon.socket, &["--timeout", "0.05", "status"]).await;
+    assert_eq!(outcome.code, 5);
+    assert!(outcome.stderr.contains("did not answer within 0.05 s"), "{}", outcome.stderr);
+    drop(open);
+}
+
+fn with_noun(items: &[Value]) -> Daemon {
+    let daemon = Daemon::start();
+    daemon.answer("GET /v1/nouns", &[sample::noun()]);
+    for command in ["summary", "export"] {
+        let request = format!("POST /v1/modules/usage_tracker/commands/{command}");
+        daemon.lines(&request, items);
+    }
+    daemon
+}
+
+fn reply(exit_code: u8) -> Value {
+    json!({"reply": {
+        "data": {"rows": [{"key": "gpt-5", "requests": 7}]},
+        "table": {"title": "", "columns": [{"title": "MODEL", "numeric": false},
+                                           {"title": "REQUESTS", "numeric": true}],
+                  "rows": [["gpt-5", "7"]], "total": [], "notes": ["7 days"]},
+        "exit_code": exit_code,
+    }})
+}
+
+#[tokio::test]
+async fn a_noun_answers_with_a_table_and_its_own_exit_code() {
+    let daemon = with_noun(&[json!({"progress": {"done": 1, "unit": "rows"}}), reply(2)]);
+    let outcome = lodestar(&daemon.socket, &["usage", "--since", "7d", "--by=day"]).await;
+    assert_outcome(&outcome, 2, "MODEL  REQUESTS\ngpt-5         7\n\n7 days\n", "");
+    let (request, args) = daemon.asked().pop().expect("a request");
+    assert_eq!(request, "POST /v1/modules/usage_tracker/commands/summary");
+    assert_eq!(args, json!({"since": "7d", "by": "day"}));
+}
+
+#[tokio::test]
+async fn a_noun_answers_in_json() {
+    let daemon = with_noun(&[reply(0)]);
+    let outcome = lodestar(&daemon.socket, &["usage_tracker", "summary", "--json"]).await;
+    let data: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert_eq!(data, json!({"rows": [{"key": "gpt-5", "requests": 7}]}));
+}
+
+#[tokio::test]
+async fn a_stream_goes_to_standard_output_and_its_answer_beside_it() {
+    let items = [json!({"chunk": "a,b\n1,"}), json!({"chunk": "2\n"}), reply(0)];
+    let outcome = lodestar(&with_noun(&items).socket, &["usage", "export"]).await;
+    let stderr = "MODEL  REQUESTS\ngpt-5         7\n\n7 days\n";
+    assert_outcome(&outcome, 0, "a,b\n1,2\n", stderr);
+}
+
+#[tokio::test]
+async fn a_stream_goes_to_a_file() {
+    let daemon = with_noun(&[json!({"chunk": "a,b\n"}), json!({"chunk": "1,2\n"}), reply(0)]);
+    let file = daemon.directory().join("export.csv");
+    let out = format!("--out={}", file.display());
+    let words = ["usage", "export", &out, "--json"];
+    let outcome = lodestar(&daemon.socket, &words).await;
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
+    assert!(serde_json::from_str::<Value>(&outcome.stdout).is_ok());
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "a,b\n1,2\n");
+    daemon.answer("GET /v1/nouns", &[sample::noun()]);
+    let outcome = lodestar(&daemon.socket, &words[..3]).await;
+    assert_eq!(outcome.code, 4);
+    assert!(outcome.stderr.contains("is there already"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn a_broken_stream_leaves_no_file() {
+    let failed = Problem::new(ProblemCode::Unavailable, "the database is locked");
+    let invalid = Problem::new(ProblemCode::Invalid, "format: unknown");
+    let check = async |end: Vec<Value>, code: u8, part: &str| {
+        let items = [vec![json!({"chunk": "half"})], end].concat();
+        let daemon = with_noun(&items);
+        let file = daemon.directory().join("export.csv");
+        let out = format!("--out={}", file.display());
+        let outcome = lodestar(&daemon.socket, &["usage", "export", &out]).await;
+        assert_eq!(outcome.code, code);
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+        let left = std::fs::read_dir(daemon.directory()).expect("a directory").count();
+        assert_eq!(left, 1, "only the socket is left");
+    };
+    check(vec![json!({"error": failed})], 1, "the database is locked").await;
+    check(vec![json!({"error": invalid})], 2, "see `lodestar usage export --help`").await;
+    check(vec![], 1, "`usage export` ended without an answer").await;
+}
+
+#[tokio::test]
+async fn a_signal_cancels_and_removes_the_file() {
+    let daemon = with_noun(&[]);
+    daemon.answer("GET /v1/nouns", &[sample::noun()]);
+    let request = "POST /v1/modules/usage_tracker/commands/export";
+    // The first answer of `with_noun` is an empty one; take it away.
+    let outcome = lodestar(&daemon.socket, &["usage", "export"]).await;
+    assert_eq!(outcome.code, 1);
+    let pieces = daemon.stream(request, 200);
+    let file = daemon.directory().join("export.csv");
+    let out = format!("--out={}", file.display());
+    let words = ["usage", "export", &out];
+    let interrupt = async {
+        pieces.send("{\"chunk\":\"half\"}\n".into()).expect("the body is open");
+        // The handlers are installed before the request is sent, so from then on it is caught.
+        while daemon.asked().iter().filter(|(asked, _)| asked == request).count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::HUP).expect("it is ours");
+    };
+    let (outcome, ()) = tokio::join!(lodestar(&daemon.socket, &words), interrupt);
+    assert_eq!(outcome.code, 129);
+    let left = std::fs::read_dir(daemon.directory()).expect("a directory").count();
+    assert_eq!(left, 1, "only the socket is left");
+    assert!(pieces.is_closed() || pieces.send("x".into()).is_ok());
+}
+
+#[tokio::test]
+async fn an_unknown_noun_is_explained() {
+    let check = async |word: &str, part: &str| {
+        let daemon = Daemon::start();
+        let mut modules = sample::status().modules;
+        modules[1].desired = "disabled".to_owned();
+        modules[1].reason = None;
+        daemon.answer("GET /v1/nouns", &[sample::noun()][..0].to_vec());
+        daemon.answer("GET /v1/modules", &modules);
+        daemon.answer("GET /v1/modules/usage_tracker", &sample::info());
+        let outcome = lodestar(&daemon.socket, &[word, "summary"]).await;
+        assert_eq!(outcome.code, 2);
+        assert!(outcome.stderr.contains(part), "{word}: {}", outcome.stderr);
+    };
+    check("usage_tracker", "enable it with `lodestar modules enable usage_tracker`").await;
+    check("usage", "enable it with `lodestar modules enable usage_tracker`").await;
+    check("injest", "did you mean `ingest`?").await;
+    check("zzz", "`lodestar --help` lists").await;
+}
+
+#[tokio::test]
+async fn help_of_a_noun_and_of_everything() {
+    let daemon = Daemon::start();
+    let check = async |words: &[&str], part: &str| {
+        daemon.answer("GET /v1/nouns", &[sample::noun()]);
+        let outcome = lodestar(&daemon.socket, words).await;
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{words:?}");
+        assert!(outcome.stdout.contains(part), "{words:?}: {}", outcome.stdout);
+    };
+    check(&["usage", "--help"], "Writes every request").await;
+    check(&["usage", "summary", "--help"], "--only-errors").await;
+    check(&["help", "usage", "export"], "--out <FILE>").await;
+    check(&["completions", "bash"], "only-errors").await;
+    let socket = format!("--socket={}", daemon.socket.display());
+    daemon.answer("GET /v1/nouns", &[sample::noun()]);
+    let outcome = lodestar(Path::new("/nonexistent"), &[&socket, "modules", "--help"]).await;
+    assert!(outcome.stdout.contains("enable"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn events_are_shown_line_by_line() {
+    let daemon = Daemon::start();
+    let items = [json!({"skipped": 3}), serde_json::to_value(sample::envelope()).expect("JSON")];
+    let request = "GET /v1/events/tail?filter=llm.%3E";
+    daemon.lines(request, &items).lines(request, &items).lines(request, &items);
+    let words = ["events", "tail", "llm.>", "--count", "1"];
+    let outcome = lodestar(&daemon.socket, &words).await;
+    assert_eq!(outcome.code, 0);
+    assert!(outcome.stdout.starts_with("... 3 left out"), "{}", outcome.stdout);
+    let outcome = lodestar(&daemon.socket, &[&words[..], &["--json"]].concat()).await;
+    let lines: Vec<Value> =
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(
+        (&lines[0]["skipped"], &lines[1]["type"]),
+        (&json!(3), &json!("llm.request.completed"))
+    );
+    let outcome = lodestar(&daemon.socket, &words[..3]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains("ended the stream"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn dead_events_are_replayed() {
+    let daemon = Daemon::start();
+    daemon.answer("POST /v1/events/replay", &json!({"replayed": 1}));
+    let outcome = lodestar(&daemon.socket, &["events", "replay", "usage_tracker", "019a"]).await;
+    assert_outcome(&outcome, 0, "1 event waits for usage_tracker again\n", "");
+    let (_, body) = daemon.asked().pop().expect("a request");
+    assert_eq!(body, json!({"module": "usage_tracker", "ids": ["019a"]}));
+    daemon.answer("POST /v1/events/replay", &json!({"replayed": 2}));
+    lodestar(&daemon.socket, &["events", "replay", "usage_tracker", "--all"]).await;
+    let (_, body) = daemon.asked().pop().expect("a request");
+    assert_eq!(body, json!({"module": "usage_tracker"}));
+    daemon.answer("GET /v1/events/dead?module=usage_tracker", &json!([]));
+    let outcome = lodestar(&daemon.socket, &["events", "dead", "usage_tracker"]).await;
+    assert_outcome(&outcome, 0, "No event is dead.\n", "");
+}
+
+#[tokio::test]
+async fn books_that_do_not_balance_are_a_failure() {
+    let check = async |balanced: bool, code: u8| {
+        let daemon = Daemon::start();
+        daemon.answer(
+            "GET /v1/events/audit",
+            &json!([{"module": "m", "accepted": 1, "handled": 1, "dead": 0, "dropped": 0,
+                     "pending": 0, "recounted_pending": 0, "balanced": balanced}]),
+        );
+        assert_eq!(lodestar(&daemon.socket, &["events", "audit"]).await.code, code);
+    };
+    check(true, 0).await;
+    check(false, 1).await;
+}
+
+#[tokio::test]
+async fn the_configuration_is_checked_and_shown() {
+    let daemon = Daemon::start();
+    let file = daemon.directory().join("mine.yaml");
+    std::fs::write(&file, "modules: {}\n").expect("a file");
+    let name = file.display().to_string();
+    let error = json!({"file": "modules.yaml", "line": 7, "column": 5, "key": "modules.x",
+                       "message": "unknown key", "hint": "did you mean `y`?"});
+    daemon.answer("POST /v1/config/check", &json!({"errors": [error]}));
+    let outcome = lodestar(&daemon.socket, &["config", "check", &name]).await;
+    let stdout = format!(
+        "{name}:7:5: modules.x: unknown key; did you mean `y`?\nconfiguration {name}: 1 error\n"
+    );
+    assert_outcome(&outcome, 4, &stdout, "");
+    assert_eq!(daemon.asked()[0].1, json!({"text": "modules: {}\n"}));
+    daemon.answer("POST /v1/config/check", &json!({"errors": []}));
+    let outcome = lodestar(&daemon.socket, &["config", "check"]).await;
+    assert_outcome(&outcome, 0, "configuration: valid\n", "");
+    daemon.answer("GET /v1/config", &sample::config());
+    let outcome = lodestar(&daemon.socket, &["config", "show"]).await;
+    assert_eq!(outcome.stdout, sample::config().text);
+    daemon.answer("GET /v1/config", &sample::config());
+    let outcome = lodestar(&daemon.socket, &["config", "show", "ingest"]).await;
+    assert!(outcome.stdout.contains("api_key: ${INGEST_KEY}"), "{}", outcome.stdout);
+    daemon.answer("GET /v1/config/diff", &json!([]));
+    let outcome = lodestar(&daemon.socket, &["config", "diff"]).await;
+    assert_outcome(&outcome, 0, "The configuration file is what runs.\n", "");
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong() {
+    let daemon = Daemon::start();
+    daemon
+        .answer("GET /v1/status", &sample::status())
+        .answer("POST /v1/config/check", &json!({"errors": []}))
+        .answer("GET /v1/events/lag", &json!([]))
+        .answer("GET /v1/config", &sample::config());
+    let outcome = lodestar(&daemon.socket, &["doctor", "--json"]).await;
+    assert_eq!(outcome.code, 1);
+    let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert_eq!(report["status"], "problem");
+    let checks = report["checks"].as_array().expect("checks");
+    let find = |name: &str| checks.iter().find(|check| check["name"] == name).expect(name);
+    assert_eq!(find("module usage_tracker")["status"], "problem");
+    assert_eq!(find("module usage_tracker")["message"], "failed: the database is locked; 2 dead");
+    assert_eq!(find("configuration")["status"], "ok");
+    assert_eq!(find("secrets")["status"], "ok");
+    let outcome = lodestar(Path::new("/nonexistent/control.sock"), &["doctor"]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stdout.starts_with("problem daemon: lodestard is not"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn logs_and_lists() {
+    let daemon = Daemon::start();
+    let line = json!({"time": "t", "level": "info", "module": "ingest", "message": "up"});
+    daemon.lines("GET /v1/modules/ingest/logs?lines=5&follow=false", &[line]);
+    let outcome = lodestar(&daemon.socket, &["modules", "logs", "ingest", "-n", "5"]).await;
+    assert_outcome(&outcome, 0, "t INFO  up\n", "");
+    daemon.answer("GET /v1/modules", &sample::status().modules);
+    let outcome = lodestar(&daemon.socket, &["modules", "list", "--json"]).await;
+    let modules: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert_eq!(modules[1]["name"], "usage_tracker");
+    daemon.answer("GET /v1/modules/usage_tracker", &sample::info());
+    let outcome = lodestar(&daemon.socket, &["modules", "info", "usage_tracker"]).await;
+    assert!(outcome.stdout.contains("generation  42 (2 resident)"), "{}", outcome.stdout);
+    daemon.answer("GET /v1/events/lag", &json!([]));
+    let outcome = lodestar(&daemon.socket, &["events", "lag"]).await;
+    assert!(outcome.stdout.contains("No module listens"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn the_manual_and_the_completions_need_no_daemon() {
+    let nowhere = Path::new("/nonexistent/control.sock");
+    let outcome = lodestar(nowhere, &["man"]).await;
+    assert!(outcome.stdout.contains(".TH LODESTAR"), "{}", outcome.stdout);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().display().to_string();
+    let outcome = lodestar(nowhere, &["man", "--out", &path]).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(directory.path().join("lodestar-modules-enable.1").is_file());
+    for shell in ["bash", "zsh", "fish"] {
+        let outcome = lodestar(nowhere, &["completions", shell]).await;
+        assert!(outcome.stdout.contains("modules"), "{shell}: {}", outcome.stdout);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_went_away_is_no_error() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let daemon = Daemon::start();
+    daemon.answer("GET /v1/status", &sample::status());
+    let stderr = super::Captured::default();
+    let mut terminal = crate::terminal::Terminal::on(Box::new(Gone), Box::new(stderr.clone()));
+    let socket = format!("--socket={}", daemon.socket.display());
+    let argv = ["lodestar", &socket, "status"].map(std::ffi::OsString::from).to_vec();
+    assert_eq!(crate::run(argv, &mut terminal).await, 0);
+    assert_eq!(stderr.text(), "");
+}

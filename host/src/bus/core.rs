@@ -1,0 +1,323 @@
+//! The bus itself: publish, subscribe, close.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use module_sdk::Class;
+
+use super::{
+    BusConfig, Inbox, NewEvent,
+    publish::{Ids, is_filter, now_ns},
+    routes::{Route, Routes},
+    tail::{Tail, Tap},
+};
+use crate::ledger::{
+    Audience, Cursors, Entry, Event, Job, Ledger, LedgerError, LedgerHealth, PublishError, Writer,
+};
+
+/// The event bus. Dropped without [`close`](Self::close) it leaves the disk as a kill would.
+#[derive(Debug)]
+pub struct Bus {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the bus, its threads and its inboxes share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) config: BusConfig,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) cursors: Cursors,
+    pub(super) dead_directory: PathBuf,
+    /// Where a first subscription begins: 0 for the end of the ledger.
+    pub(super) begin_at: u64,
+    pub(super) routes: RwLock<Routes>,
+    /// Held while cursors are written, segments deleted or counted, dead letters moved.
+    pub(super) housekeeping: Mutex<()>,
+    pub(super) ids: Ids,
+    /// Every ledger event up to here has been handed to the subscribers.
+    pub(super) distributed: AtomicU64,
+    /// Cursors have moved since they were last written.
+    pub(super) dirty: AtomicBool,
+    pub(super) stop_keeper: Mutex<bool>,
+    pub(super) wake_keeper: Condvar,
+    pub(super) closed: AtomicBool,
+}
+
+/// Why a module could not subscribe.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// Not the name of a module.
+    #[error("`{0}` is not the name of a module; use a-z, 0-9 and _, at most 64 of them")]
+    Module(String),
+    /// Not a filter.
+    #[error(
+        "`{0}` is not a topic filter; use dotted parts of a-z, 0-9, _ and -, with `*` for one \
+         part and `>` at the end for more"
+    )]
+    Filter(String),
+    /// Its inbox is in use.
+    #[error("{0} has its inbox open already; stop the running generation first")]
+    InUse(String),
+    /// There is no such subscription.
+    #[error("{0} has no subscription; `lodestar events lag` lists those there are")]
+    Unknown(String),
+    /// The subscription could not be written down.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Bus {
+    /// Opens the bus on a directory of its own, after a stop of any kind.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read or written, or is of a later version.
+    pub fn open(config: BusConfig, directory: &Path) -> Result<Self, LedgerError> {
+        super::recover::open(config, directory)
+    }
+
+    /// Publishes events. Ledger events are accepted all or none, later: `done` is told on the
+    /// writer's thread, which it must not hold up. Live events of the same call are delivered at
+    /// once. Order is kept per publisher and topic.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of the call is accepted; `done` is then dropped and not told.
+    pub fn publish(
+        &self,
+        events: Vec<NewEvent>,
+        done: Option<Box<dyn FnOnce(Result<(), PublishError>) + Send>>,
+    ) -> Result<(), PublishError> {
+        let shared = &*self.shared;
+        if shared.closed.load(Ordering::Relaxed) {
+            return Err(PublishError::Closed);
+        }
+        let now = now_ns();
+        let routes = shared.routes();
+        let mut live: Vec<(Arc<Event>, Route)> = Vec::new();
+        let mut entries = Vec::new();
+        for event in &events {
+            event.check()?;
+        }
+        for event in events {
+            let route = match live.last() {
+                Some((before, route)) if Arc::ptr_eq(&before.topic, &event.topic) => route.clone(),
+                _ => routes.of(&event.topic)?,
+            };
+            match event.class {
+                Class::Live => {
+                    let sequence = shared.ids.live_sequence();
+                    live.push((Arc::new(shared.ids.event(event, sequence, now)), route));
+                }
+                Class::Ledger => {
+                    let event = shared.ids.event(event, 0, now);
+                    entries.push(Entry { event, audience: Audience::Subscribers });
+                }
+            }
+        }
+        if entries.is_empty() {
+            routes.push_live(&live, shared.config.inbox_events);
+            drop(routes);
+            if let Some(done) = done {
+                done(Ok(()));
+            }
+            return Ok(());
+        }
+        self.writer.submit(Job { entries, done })?;
+        routes.push_live(&live, shared.config.inbox_events);
+        Ok(())
+    }
+
+    /// Opens the inbox of a module. Its first subscription begins at the end of the ledger; later
+    /// ones go on where it stopped, also after a restart. Other filters than before hold for
+    /// events that come from now on.
+    ///
+    /// # Errors
+    ///
+    /// When a name or filter has no right form, the inbox is open, or the subscription cannot be
+    /// written down.
+    pub fn subscribe(&self, module: &str, filters: &[String]) -> Result<Inbox, SubscribeError> {
+        if !is_module_name(module) {
+            return Err(SubscribeError::Module(module.to_owned()));
+        }
+        if let Some(wrong) = filters.iter().find(|filter| !is_filter(filter)) {
+            return Err(SubscribeError::Filter(wrong.clone()));
+        }
+        let shared = &self.shared;
+        let _housekeeping = shared.housekeeping();
+        let subscriber = shared.register(module, filters)?;
+        if let Err(error) = shared.persist() {
+            let mut state = subscriber.lock();
+            (state.attached, state.listening) = (false, false);
+            return Err(error.into());
+        }
+        Ok(Inbox::new(subscriber, shared.clone()))
+    }
+
+    /// Forgets a module: its place in the ledger, its books and its dead letters.
+    ///
+    /// # Errors
+    ///
+    /// When it has no subscription, its inbox is open, or the change cannot be written down.
+    pub fn unsubscribe(&self, module: &str) -> Result<(), SubscribeError> {
+        let shared = &self.shared;
+        let _housekeeping = shared.housekeeping();
+        let subscriber = {
+            let mut routes = shared.routes_mut();
+            let unknown = || SubscribeError::Unknown(module.to_owned());
+            let subscriber = routes.find(module).cloned().ok_or_else(unknown)?;
+            if subscriber.lock().attached {
+                return Err(SubscribeError::InUse(module.to_owned()));
+            }
+            routes.subscribers.retain(|other| !Arc::ptr_eq(other, &subscriber));
+            routes.changed();
+            subscriber
+        };
+        shared.persist()?;
+        if let Err(error) = subscriber.dead.remove() {
+            tracing::warn!(%module, %error, "cannot remove the dead letters");
+        }
+        Ok(())
+    }
+
+    /// Sees all events that fit one of the filters from now on; all events without a filter.
+    ///
+    /// # Errors
+    ///
+    /// When a filter has no right form.
+    pub fn tail(&self, filters: &[String]) -> Result<Tail, SubscribeError> {
+        if let Some(wrong) = filters.iter().find(|filter| !is_filter(filter)) {
+            return Err(SubscribeError::Filter(wrong.clone()));
+        }
+        let tap = Arc::new(Tap::new(filters));
+        if self.shared.closed.load(Ordering::Relaxed) {
+            tap.close();
+        }
+        self.shared.routes_mut().taps.push(tap.clone());
+        Ok(Tail::new(tap, Arc::downgrade(&self.shared)))
+    }
+
+    /// How the ledger fares.
+    #[must_use]
+    pub fn health(&self) -> LedgerHealth {
+        self.shared.ledger.health()
+    }
+
+    /// Writes what waits for the ledger, then the cursors, and ends the bus's threads. Inboxes
+    /// should be dropped before, so that the cursors say all. Later calls do nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the cursors cannot be written; the events since they last were come again.
+    pub fn close(&self) -> Result<(), LedgerError> {
+        if self.shared.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.writer.finish();
+        self.end_keeper();
+        for tap in &self.shared.routes().taps {
+            tap.close();
+        }
+        let _housekeeping = self.shared.housekeeping();
+        self.shared.persist().map(drop)
+    }
+
+    fn end_keeper(&self) {
+        *self.shared.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake_keeper.notify_one();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper
+            && keeper.join().is_err()
+        {
+            tracing::error!("the keeper of the event ledger ended by a panic");
+        }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        if !self.shared.closed.swap(true, Ordering::SeqCst) {
+            self.writer.abandon();
+            self.end_keeper();
+            for tap in &self.shared.routes().taps {
+                tap.close();
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn housekeeping(&self) -> MutexGuard<'_, ()> {
+        self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that cursors have moved.
+    pub(super) fn touch(&self) {
+        if !self.dirty.swap(true, Ordering::SeqCst) {
+            drop(self.stop_keeper.lock());
+            self.wake_keeper.notify_one();
+        }
+    }
+
+    /// Hands a committed group to its subscribers, on the writer's thread.
+    pub(super) fn distribute(&self, entries: &[Entry<Arc<Event>>]) {
+        let routes = self.routes();
+        let mut found: Vec<Route> = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let same = |before: usize| entries[before].event.topic == entry.event.topic;
+            let route = match index.checked_sub(1) {
+                Some(before) if same(before) => found[before].clone(),
+                _ => routes.of(&entry.event.topic).unwrap_or_else(|_| Route::default()),
+            };
+            found.push(route);
+        }
+        for (place, subscriber) in routes.subscribers.iter().enumerate() {
+            subscriber.push_ledger(entries, &found, place, self.config.inbox_events);
+        }
+        for tap in &routes.taps {
+            entries.iter().for_each(|entry| tap.show(&entry.event));
+        }
+        if let Some(last) = entries.last() {
+            self.distributed.store(last.event.sequence, Ordering::SeqCst);
+        }
+        drop(routes);
+        self.touch();
+    }
+}
+
+impl Routes {
+    fn push_live(&self, events: &[(Arc<Event>, Route)], room: usize) {
+        for (place, subscriber) in self.subscribers.iter().enumerate() {
+            let is_mine = |(_, route): &&(Arc<Event>, Route)| route.contains(&place);
+            let mut mine = events.iter().filter(is_mine).map(|(event, _)| event).peekable();
+            if mine.peek().is_some() {
+                subscriber.push_live(mine, room);
+            }
+        }
+        for tap in &self.taps {
+            events.iter().for_each(|(event, _)| tap.show(event));
+        }
+    }
+}
+
+fn is_module_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=64).contains(&name.len()) && name.bytes().all(known)
+}

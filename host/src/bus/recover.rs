@@ -1,0 +1,219 @@
+//! Opening the bus: after a clean stop, a kill, or a power cut.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use super::{
+    Bus, BusConfig, SubscribeError,
+    core::Shared,
+    publish::Ids,
+    routes::{Routes, wants},
+    subscriber::Subscriber,
+};
+use crate::ledger::{
+    Counts, Cursor, Cursors, DeadStore, DropReason, Epoch, Ledger, LedgerError, Loaded, Opened,
+    Reader, Writer, io_error,
+};
+
+/// The smallest segment, in bytes: below it, files would only be many.
+const MIN_SEGMENT_BYTES: u64 = 4 << 10;
+/// A ledger at its limit has at least so many segments, so that retention takes little at once.
+const MIN_SEGMENTS: u64 = 8;
+
+pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerError> {
+    let dead_directory = directory.join("dead");
+    fs::create_dir_all(&dead_directory).map_err(io_error("make the directory", &dead_directory))?;
+    let power = config.durability == super::Durability::Power;
+    let cursors = Cursors::new(directory, power);
+    let Loaded { cursors: mut known, damaged } = cursors.load()?;
+    let floor = known.iter().map(|cursor| cursor.seen.max(cursor.acked)).max().unwrap_or(0);
+    let segment_bytes =
+        config.segment_bytes.min(config.max_bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
+    let segments = directory.join("segments");
+    let opened = Ledger::open(&segments, config.durability, segment_bytes, floor)?;
+    let end = opened.next - 1;
+    let store = |module: &str| DeadStore::new(&dead_directory, module.into(), power);
+    catch_up(&opened, &mut known, store)?;
+    let mut routes = Routes::default();
+    for cursor in known {
+        let dead = store(&cursor.module);
+        routes.subscribers.push(Arc::new(Subscriber::new(cursor, dead)));
+    }
+    let begin_at = if damaged { opened.ledger.list().first().map_or(0, |info| info.base) } else { 0 };
+    let shared = Arc::new(Shared {
+        config,
+        ledger: opened.ledger.clone(),
+        cursors,
+        dead_directory,
+        begin_at,
+        routes: RwLock::new(routes),
+        housekeeping: Mutex::new(()),
+        ids: Ids::new(),
+        distributed: AtomicU64::new(end),
+        dirty: AtomicBool::new(true),
+        stop_keeper: Mutex::new(false),
+        wake_keeper: Condvar::new(),
+        closed: AtomicBool::new(false),
+    });
+    start(shared, opened, &segments)
+}
+
+fn start(shared: Arc<Shared>, opened: Opened, place: &Path) -> Result<Bus, LedgerError> {
+    let sink = shared.clone();
+    let writer = Writer::start(opened, Box::new(move |entries| sink.distribute(entries)))?;
+    let bus = Bus { shared, writer: Arc::new(writer), keeper: Mutex::new(None) };
+    let (shared, writer) = (bus.shared.clone(), bus.writer.clone());
+    let keeper = std::thread::Builder::new()
+        .name("ledger-keeper".to_owned())
+        .spawn(move || super::keeper::run(&shared, &writer))
+        .map_err(io_error("start the keeper of", place))?;
+    *bus.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
+    Ok(bus)
+}
+
+/// Brings books that were written down some time before the end up to the end of the ledger.
+fn catch_up(
+    opened: &Opened,
+    known: &mut [Cursor],
+    store: impl Fn(&str) -> DeadStore,
+) -> Result<(), LedgerError> {
+    let (ledger, last) = (&opened.ledger, opened.last);
+    let read = |error| io_error("read the event ledger in", &ledger.directory)(error);
+    let first = ledger.list().first().map_or(0, |info| info.base);
+    for cursor in &mut *known {
+        let live = cursor.live.pending;
+        cursor.live.drop_pending(DropReason::Restart, live);
+        recount_letters(cursor, &store(&cursor.module))?;
+        if cursor.seen > last || cursor.acked + 1 < first {
+            let reason =
+                if cursor.seen > last { DropReason::Lost } else { DropReason::Retention };
+            let left = count(ledger, cursor, cursor.acked + 1, cursor.seen.min(last));
+            write_off(cursor, reason, left.map_err(read)?);
+        }
+    }
+    let Some(from) = known.iter().map(|cursor| cursor.seen + 1).min() else { return Ok(()) };
+    let mut reader = Reader::at(from);
+    let mut again = Vec::new();
+    let visited = reader.visit(ledger, last, |record| {
+        for cursor in known.iter_mut().filter(|cursor| cursor.seen < record.sequence) {
+            cursor.seen = record.sequence;
+            if wants(&cursor.module, &cursor.epochs, record) {
+                cursor.ledger.pending += 1;
+                if record.module.is_empty() {
+                    cursor.ledger.accepted += 1;
+                } else {
+                    cursor.ledger.dead = cursor.ledger.dead.saturating_sub(1);
+                    again.push((cursor.module.clone(), record.id));
+                }
+            }
+        }
+        true
+    });
+    visited.map_err(read)?;
+    // A replay was cut short between its two steps: these letters are pending again.
+    for (module, id) in again {
+        let taken = store(&module).take(|letter| letter.event.id == id, |_| Ok(()));
+        taken.map_err(io_error("repair the dead letters in", &ledger.directory))?;
+    }
+    Ok(())
+}
+
+/// Letters beyond the cursor were written after it: their events come again, and letters that
+/// somebody removed by hand are gone.
+fn recount_letters(cursor: &mut Cursor, store: &DeadStore) -> Result<(), LedgerError> {
+    let acked = cursor.acked;
+    let newer = |letter: &crate::ledger::DeadLetter| letter.event.sequence > acked;
+    let taken = store.take(newer, |_| Ok::<_, std::io::Error>(()));
+    let stay = taken.map_err(io_error("read the dead letters of", Path::new(&cursor.module)))?.stay;
+    let gone = cursor.ledger.dead.saturating_sub(stay);
+    cursor.ledger.dead -= gone;
+    cursor.ledger.dropped.add(DropReason::Purged, gone);
+    Ok(())
+}
+
+/// How many records from `from` to `upto` are for this subscriber.
+pub(super) fn count(
+    ledger: &Ledger,
+    cursor: &Cursor,
+    from: u64,
+    upto: u64,
+) -> std::io::Result<u64> {
+    let mut count = 0;
+    Reader::at(from).visit(ledger, upto, |record| {
+        count += u64::from(wants(&cursor.module, &cursor.epochs, record));
+        true
+    })?;
+    Ok(count)
+}
+
+fn write_off(cursor: &mut Cursor, reason: DropReason, left: u64) {
+    let gone = cursor.ledger.pending.saturating_sub(left);
+    if gone > 0 {
+        cursor.ledger.drop_pending(reason, gone);
+        tracing::warn!(
+            module = %cursor.module, events = gone, reason = reason.name(),
+            "events that waited for this module are no longer in the event ledger"
+        );
+    }
+}
+
+impl Shared {
+    /// Finds or makes the subscriber of a module and marks its inbox as out.
+    pub(super) fn register(
+        &self,
+        module: &str,
+        filters: &[String],
+    ) -> Result<Arc<Subscriber>, SubscribeError> {
+        let mut routes = self.routes_mut();
+        let subscriber = match routes.find(module) {
+            Some(subscriber) => subscriber.clone(),
+            None => {
+                let cursor = self.first_cursor(module, filters)?;
+                let sync = self.ledger.is_power();
+                let dead = DeadStore::new(&self.dead_directory, module.into(), sync);
+                let subscriber = Arc::new(Subscriber::new(cursor, dead));
+                routes.subscribers.push(subscriber.clone());
+                subscriber
+            }
+        };
+        let mut state = subscriber.lock();
+        if state.attached {
+            return Err(SubscribeError::InUse(module.to_owned()));
+        }
+        if state.epochs.last().is_none_or(|epoch| epoch.filters != filters) {
+            let epoch = Epoch { from: state.seen + 1, filters: filters.to_vec() };
+            state.epochs = state.epochs.iter().cloned().chain([epoch]).collect();
+        }
+        (state.attached, state.listening) = (true, true);
+        drop(state);
+        routes.changed();
+        Ok(subscriber)
+    }
+
+    /// Where a new subscription begins: at the end, or, when the cursors were lost, with the
+    /// oldest event that is kept.
+    fn first_cursor(&self, module: &str, filters: &[String]) -> Result<Cursor, LedgerError> {
+        let end = self.distributed.load(std::sync::atomic::Ordering::SeqCst);
+        let from = if self.begin_at == 0 { end + 1 } else { self.begin_at };
+        let mut cursor = Cursor {
+            module: module.to_owned(),
+            epochs: vec![Epoch { from, filters: filters.to_vec() }],
+            acked: from - 1,
+            seen: end,
+            ledger: Counts::default(),
+            live: Counts::default(),
+        };
+        if from <= end {
+            let found = count(&self.ledger, &cursor, from, end)
+                .map_err(io_error("read the event ledger in", &self.ledger.directory))?;
+            (cursor.ledger.accepted, cursor.ledger.pending) = (found, found);
+        }
+        Ok(cursor)
+    }
+}

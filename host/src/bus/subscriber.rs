@@ -1,0 +1,329 @@
+//! What the bus keeps for one module: its place in the ledger, its queues, its books.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use module_sdk::Class;
+
+use super::{
+    inbox::Delivery,
+    routes::{Route, any_fits},
+};
+use crate::ledger::{Audience, Counts, Cursor, DeadStore, DropReason, Entry, Epoch, Event};
+
+/// What one class may hold in a module's memory, in bytes.
+pub(super) const INBOX_BYTES: usize = 32 << 20;
+
+/// One module, running or not.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) module: Arc<str>,
+    pub(super) dead: DeadStore,
+    state: Mutex<State>,
+    pub(super) wake: Condvar,
+}
+
+/// Everything that changes, under one lock, so that the books balance whenever one looks.
+#[derive(Debug)]
+pub(super) struct State {
+    /// An [`Inbox`](super::Inbox) is out.
+    pub(super) attached: bool,
+    /// Live events are taken in, because an inbox is out or will be soon.
+    pub(super) listening: bool,
+    pub(super) epochs: Arc<[Epoch]>,
+    pub(super) ledger_books: Counts,
+    pub(super) live_books: Counts,
+    /// Every ledger event up to here is in the books.
+    pub(super) seen: u64,
+    /// Ledger events from here to `seen` are on disk only.
+    pub(super) next: u64,
+    pub(super) ledger: Queue,
+    pub(super) live: Queue,
+    /// The ledger events that the inbox has in its hands, by sequence.
+    pub(super) head: VecDeque<u64>,
+    /// How many live events the inbox has in its hands.
+    pub(super) head_live: u64,
+    /// When the oldest event that the inbox has in its hands was accepted, in milliseconds since
+    /// the Unix epoch.
+    pub(super) head_since: Option<u64>,
+    /// Failed tries of events that a stopped module gave back.
+    pub(super) tried: Vec<Tried>,
+    /// Counts arrivals, so that both classes are delivered in the order of their arrival.
+    pub(super) stamp: u64,
+    pub(super) sleep: Sleep,
+    pub(super) poked: bool,
+    /// The oldest event on disk that waits: for which `next`, and since when.
+    pub(super) oldest_on_disk: Option<(u64, u64)>,
+}
+
+/// For what the module's thread sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sleep {
+    Awake,
+    /// For events too.
+    Idle,
+    /// For a poke only, since it must not touch events yet.
+    BackingOff,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tried {
+    pub(super) sequence: u64,
+    pub(super) attempt: u32,
+    pub(super) failures: u32,
+}
+
+/// Events in memory, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    items: VecDeque<Delivery>,
+    bytes: usize,
+}
+
+/// A moment in the life of an inbox: see [`Inbox::mark`](super::Inbox::mark).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub(super) stamp: u64,
+    pub(super) sequence: u64,
+}
+
+/// Wakes a module's thread from elsewhere.
+#[derive(Debug, Clone)]
+pub struct Poker(pub(super) Arc<Subscriber>);
+
+impl Poker {
+    /// Makes the present or the next [`Inbox::wait`](super::Inbox::wait) answer
+    /// [`Woken::Poked`](super::Woken::Poked).
+    pub fn poke(&self) {
+        let mut state = self.0.lock();
+        state.poked = true;
+        let asleep = std::mem::replace(&mut state.sleep, Sleep::Awake) != Sleep::Awake;
+        drop(state);
+        if asleep {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// As [`Inbox::mark`](super::Inbox::mark).
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.0.lock().mark()
+    }
+}
+
+impl Subscriber {
+    pub(super) fn new(cursor: Cursor, dead: DeadStore) -> Self {
+        let state = State {
+            attached: false,
+            listening: false,
+            epochs: cursor.epochs.into(),
+            ledger_books: cursor.ledger,
+            live_books: cursor.live,
+            seen: cursor.seen,
+            next: cursor.acked + 1,
+            ledger: Queue::default(),
+            live: Queue::default(),
+            head: VecDeque::new(),
+            head_live: 0,
+            head_since: None,
+            tried: Vec::new(),
+            stamp: 1,
+            sleep: Sleep::Awake,
+            poked: false,
+            oldest_on_disk: None,
+        };
+        let module = cursor.module.into();
+        Self { module, dead, state: Mutex::new(state), wake: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its present filters fit a topic.
+    pub(super) fn listens_to(&self, topic: &str) -> bool {
+        let epochs = self.lock().epochs.clone();
+        epochs.last().is_some_and(|epoch| any_fits(&epoch.filters, topic))
+    }
+
+    /// Takes in live events: the oldest go when there is no room.
+    pub(super) fn push_live<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>, room: usize) {
+        let mut pushed_out = Vec::new();
+        let mut state = self.lock();
+        if !state.listening {
+            return;
+        }
+        for event in events {
+            state.live_books.accepted += 1;
+            state.live_books.pending += 1;
+            while !state.live.has_room(room) {
+                let Some(oldest) = state.live.pop() else { break };
+                state.live_books.drop_pending(DropReason::Overflow, 1);
+                pushed_out.push(oldest);
+            }
+            let stamp = state.next_stamp();
+            state.live.push(Delivery::new(event.clone(), stamp));
+        }
+        self.wake_for_events(state);
+    }
+
+    /// Takes in a committed group: `routes` are those of its entries, `place` is this
+    /// subscriber's in them.
+    pub(super) fn push_ledger(
+        &self,
+        entries: &[Entry<Arc<Event>>],
+        routes: &[Route],
+        place: usize,
+        room: usize,
+    ) {
+        let Some(last) = entries.last().map(|entry| entry.event.sequence) else { return };
+        let mut state = self.lock();
+        let mut caught_up = state.next > state.seen;
+        let mut any = false;
+        for (entry, route) in entries.iter().zip(routes) {
+            match &entry.audience {
+                Audience::Subscribers if route.contains(&place) => state.ledger_books.accepted += 1,
+                Audience::DeadLetter(module) if *module == self.module => {
+                    state.ledger_books.dead -= 1;
+                }
+                _ => continue,
+            }
+            any = true;
+            state.ledger_books.pending += 1;
+            if !caught_up {
+                continue;
+            }
+            if state.attached && state.ledger.has_room(room) {
+                let stamp = state.next_stamp();
+                state.ledger.push(Delivery::new(entry.event.clone(), stamp));
+            } else {
+                caught_up = false;
+                state.next = entry.event.sequence;
+            }
+        }
+        state.seen = last;
+        if caught_up {
+            state.next = last + 1;
+        }
+        if any {
+            self.wake_for_events(state);
+        }
+    }
+
+    fn wake_for_events(&self, mut state: MutexGuard<'_, State>) {
+        let idle = state.sleep == Sleep::Idle;
+        if idle {
+            state.sleep = Sleep::Awake;
+        }
+        drop(state);
+        if idle {
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// The sequence up to which everything is settled.
+    pub(super) fn acked(&mut self) -> u64 {
+        self.skip_what_is_for_others();
+        let first = self.head.front().copied().or_else(|| {
+            self.ledger.items.front().map(|delivery| delivery.event.sequence)
+        });
+        first.unwrap_or(self.next) - 1
+    }
+
+    /// Nothing on disk is for this module: no need to read it.
+    pub(super) fn skip_what_is_for_others(&mut self) {
+        if self.ledger_books.pending == self.in_memory() {
+            self.next = self.next.max(self.seen + 1);
+        }
+    }
+
+    /// Ledger events that are in memory.
+    pub(super) fn in_memory(&self) -> u64 {
+        (self.head.len() + self.ledger.items.len()) as u64
+    }
+
+    pub(super) fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark { stamp: self.stamp, sequence: self.seen }
+    }
+
+    /// What is persisted.
+    pub(super) fn cursor(&mut self, module: &str) -> Cursor {
+        let acked = self.acked();
+        // Old filters matter only to events that still wait.
+        let live_from = self.epochs.iter().rposition(|epoch| epoch.from <= acked + 1).unwrap_or(0);
+        if live_from > 0 {
+            self.epochs = self.epochs[live_from..].into();
+        }
+        Cursor {
+            module: module.to_owned(),
+            epochs: self.epochs.to_vec(),
+            acked,
+            seen: self.seen,
+            ledger: self.ledger_books,
+            live: self.live_books,
+        }
+    }
+
+    /// The books of a class.
+    pub(super) const fn books(&mut self, class: Class) -> &mut Counts {
+        match class {
+            Class::Ledger => &mut self.ledger_books,
+            Class::Live => &mut self.live_books,
+        }
+    }
+
+    /// The next event in the order of arrival.
+    pub(super) fn pop(&mut self) -> Option<Delivery> {
+        let ledger = self.ledger.items.front().map(|delivery| delivery.stamp);
+        let live = self.live.items.front().map(|delivery| delivery.stamp);
+        match (ledger, live) {
+            (Some(ledger), Some(live)) if live < ledger => self.live.pop(),
+            (Some(_), _) => self.ledger.pop(),
+            (None, _) => self.live.pop(),
+        }
+    }
+}
+
+impl Queue {
+    fn has_room(&self, events: usize) -> bool {
+        self.items.len() < events && self.bytes < INBOX_BYTES
+    }
+
+    pub(super) fn push(&mut self, delivery: Delivery) {
+        self.bytes += delivery.event.weight();
+        self.items.push_back(delivery);
+    }
+
+    pub(super) fn push_front(&mut self, delivery: Delivery) {
+        self.bytes += delivery.event.weight();
+        self.items.push_front(delivery);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.items.pop_front()?;
+        self.bytes -= delivery.event.weight();
+        Some(delivery)
+    }
+
+    pub(super) fn front(&self) -> Option<&Delivery> {
+        self.items.front()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<Delivery> {
+        self.bytes = 0;
+        std::mem::take(&mut self.items)
+    }
+}

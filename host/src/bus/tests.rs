@@ -1,0 +1,77 @@
+//! Promises of the bus, each tried on real files.
+
+mod model;
+mod scenarios;
+
+use std::{path::Path, sync::mpsc, time::Duration};
+
+use module_sdk::Class;
+
+use super::{Bus, BusConfig, Inbox, NewEvent, PublishError};
+
+/// Small and quick: little memory, little files, no waiting.
+fn config() -> BusConfig {
+    BusConfig {
+        inbox_events: 16,
+        segment_bytes: 4 << 10,
+        retry_after: [Duration::ZERO; 4],
+        unavailable_max: Duration::ZERO,
+        ..BusConfig::default()
+    }
+}
+
+fn open(directory: &Path) -> Bus {
+    Bus::open(config(), directory).expect("the bus opens")
+}
+
+fn event(class: Class, topic: &str, number: u64) -> NewEvent {
+    NewEvent {
+        class,
+        time_ns: 0,
+        topic: topic.into(),
+        source: "/lodestar/test".into(),
+        subject: "".into(),
+        traceparent: "".into(),
+        data: number.to_string().into_bytes().into(),
+    }
+}
+
+fn events(class: Class, topic: &str, numbers: std::ops::Range<u64>) -> Vec<NewEvent> {
+    numbers.map(|number| event(class, topic, number)).collect()
+}
+
+/// Publishes and waits until all is accepted, or is not.
+fn publish(bus: &Bus, events: Vec<NewEvent>) -> Result<(), PublishError> {
+    let (sender, receiver) = mpsc::channel();
+    bus.publish(events, Some(Box::new(move |result| drop(sender.send(result)))))?;
+    receiver.recv().expect("the writer tells every publisher")
+}
+
+fn subscribe(bus: &Bus, module: &str, filters: &[&str]) -> Inbox {
+    let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
+    bus.subscribe(module, &filters).expect("the module subscribes")
+}
+
+fn number(data: &[u8]) -> u64 {
+    std::str::from_utf8(data).expect("text").parse().expect("a number")
+}
+
+/// Takes and settles all that waits; answers the numbers in the order of delivery.
+fn drain(inbox: &mut Inbox) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        let taken = inbox.take(7);
+        if taken.is_empty() {
+            return numbers;
+        }
+        numbers.extend(taken.iter().map(|delivery| number(&delivery.event.data)));
+        let count = taken.len();
+        inbox.settle(count, None);
+    }
+}
+
+fn assert_balanced(bus: &Bus) {
+    for row in bus.audit().expect("the ledger can be read") {
+        assert!(row.balanced, "{row:?} of {:?}", bus.books());
+    }
+}

@@ -1,0 +1,248 @@
+//! Random lives of a bus, beside a model that keeps everything in one list.
+
+use std::{fs, path::Path, sync::atomic::Ordering};
+
+use module_sdk::Class::{self, Ledger, Live};
+use proptest::prelude::*;
+use tempfile::tempdir;
+
+use super::{
+    super::{Bus, DropReason, Failure, FailureKind, Inbox},
+    assert_balanced, event, number, open, publish, subscribe,
+};
+use crate::ledger::Reader;
+
+const MODULES: [(&str, &[&str]); 2] = [("all", &["t.>"]), ("some", &["t.a"])];
+const TOPICS: [&str; 2] = ["t.a", "t.b"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ledger { topic: usize, count: u64 },
+    Live { topic: usize, count: u64 },
+    Handle { module: usize, take: usize, settle: usize },
+    Fail { module: usize, take: usize, settle: usize, kind: FailureKind },
+    Stop { module: usize },
+    Start { module: usize },
+    Replay { module: usize },
+    Persist,
+    Kill,
+    /// A kill, and the disk kept so much less of what was written last.
+    Tear { bytes: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (module, topic) = (0..MODULES.len(), 0..TOPICS.len());
+    let kind = prop_oneof![Just(FailureKind::Failed), Just(FailureKind::Unavailable)];
+    prop_oneof![
+        6 => (topic.clone(), 1_u64..40).prop_map(|(topic, count)| Step::Ledger { topic, count }),
+        2 => (topic, 1_u64..40).prop_map(|(topic, count)| Step::Live { topic, count }),
+        6 => (module.clone(), 1_usize..60, 0_usize..60)
+            .prop_map(|(module, take, settle)| Step::Handle { module, take, settle }),
+        4 => (module.clone(), 1_usize..20, 0_usize..20, kind)
+            .prop_map(|(module, take, settle, kind)| Step::Fail { module, take, settle, kind }),
+        1 => module.clone().prop_map(|module| Step::Stop { module }),
+        2 => module.clone().prop_map(|module| Step::Start { module }),
+        1 => module.prop_map(|module| Step::Replay { module }),
+        1 => Just(Step::Persist),
+        1 => Just(Step::Kill),
+        1 => (1_u64..3_000).prop_map(|bytes| Step::Tear { bytes }),
+    ]
+}
+
+/// What a module must get: the numbers that were accepted for it, with their places in the
+/// ledger, in order.
+#[derive(Default)]
+struct Expected {
+    accepted: Vec<(u64, u64)>,
+    /// How many of them, from the first, are handled or buried.
+    settled: usize,
+    /// After a kill what was settled may come again.
+    may_repeat: bool,
+    /// The last live event that was settled.
+    live: Option<u64>,
+}
+
+impl Expected {
+    /// Checks what was delivered, of which the first `gone` are settled by now.
+    fn check(&mut self, taken: &[(bool, u64)], gone: usize) {
+        let of = |ledger, taken: &[(bool, u64)]| -> Vec<u64> {
+            taken.iter().filter(|(class, _)| *class == ledger).map(|(_, number)| *number).collect()
+        };
+        let ledger = of(true, taken);
+        let fits = |at: &usize| {
+            let rest = self.accepted[*at..].iter().map(|(number, _)| number);
+            ledger.len() <= self.accepted.len() - at && ledger.iter().zip(rest).all(|(a, b)| a == b)
+        };
+        if !ledger.is_empty() {
+            let first = if self.may_repeat { 0 } else { self.settled };
+            let at = (first..=self.settled).rev().find(fits);
+            let at = at.unwrap_or_else(|| {
+                panic!("{ledger:?} is not at {} of {:?}", self.settled, self.accepted)
+            });
+            self.settled = at + of(true, &taken[..gone]).len();
+            self.may_repeat = false;
+        }
+        let live = of(false, taken);
+        assert!(live.is_sorted() && live.first().is_none_or(|first| self.live < Some(*first)));
+        self.live = of(false, &taken[..gone]).last().copied().or(self.live);
+    }
+
+    /// The ledger ends with this sequence now.
+    fn cut(&mut self, last: u64) {
+        self.accepted.retain(|(_, sequence)| *sequence <= last);
+        self.settled = self.settled.min(self.accepted.len());
+        self.may_repeat = true;
+    }
+}
+
+struct Life<'a> {
+    directory: &'a Path,
+    bus: Option<Bus>,
+    inboxes: [Option<Inbox>; 2],
+    expected: [Expected; 2],
+    next: u64,
+}
+
+impl Life<'_> {
+    fn bus(&self) -> &Bus {
+        self.bus.as_ref().expect("it is open between two kills")
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Ledger { topic, count } => self.publish(Ledger, topic, count),
+            Step::Live { topic, count } => self.publish(Live, topic, count),
+            Step::Handle { module, take, settle } => self.handle(module, take, settle, None),
+            Step::Fail { module, take, settle, kind } => {
+                self.handle(module, take, settle, Some(kind));
+            }
+            Step::Stop { module } => self.inboxes[module] = None,
+            Step::Start { module } => self.start(module),
+            Step::Replay { module } => self.replay(module),
+            Step::Persist => keep(self.bus()),
+            Step::Kill => self.kill(0),
+            Step::Tear { bytes } => self.kill(bytes),
+        }
+        assert_balanced(self.bus());
+    }
+
+    fn publish(&mut self, class: Class, topic: usize, count: u64) {
+        let numbers = self.next..self.next + count;
+        self.next += count;
+        let before = self.bus().shared.distributed.load(Ordering::SeqCst);
+        let events = numbers.clone().map(|number| event(class, TOPICS[topic], number)).collect();
+        publish(self.bus(), events).expect("accepted");
+        for (module, expected) in self.expected.iter_mut().enumerate() {
+            if class == Ledger && (module == 0 || topic == 0) {
+                expected.accepted.extend(numbers.clone().zip(before + 1..));
+            }
+        }
+    }
+
+    fn start(&mut self, module: usize) {
+        if self.inboxes[module].is_none() {
+            let (name, filters) = MODULES[module];
+            self.inboxes[module] = Some(subscribe(self.bus(), name, filters));
+        }
+    }
+
+    fn handle(&mut self, module: usize, take: usize, settle: usize, kind: Option<FailureKind>) {
+        let Some(inbox) = &mut self.inboxes[module] else { return };
+        let taken: Vec<(bool, u64)> = inbox
+            .take(take)
+            .iter()
+            .map(|delivery| (delivery.event.class == Ledger, number(&delivery.event.data)))
+            .collect();
+        let settle = settle.min(taken.len());
+        let given_up = |bus: &Bus| {
+            let books = &bus.books()[module];
+            books.ledger.dead + books.live.dropped.of(DropReason::Failed)
+        };
+        let bus = self.bus.as_ref().expect("it is open between two kills");
+        let before = given_up(bus);
+        let message = "it failed".to_owned();
+        inbox.settle(settle, kind.map(|kind| Failure { kind, message }));
+        let gone = settle + usize::try_from(given_up(bus) - before).expect("one at most");
+        self.expected[module].check(&taken, gone);
+    }
+
+    fn replay(&mut self, module: usize) {
+        let bus = self.bus.as_ref().expect("it is open between two kills");
+        let letters = bus.dead(Some(MODULES[module].0)).expect("readable");
+        let before = bus.shared.distributed.load(Ordering::SeqCst);
+        let count = bus.replay_dead(MODULES[module].0, None).expect("replayed");
+        assert_eq!(count, letters.len() as u64);
+        let numbers = letters.iter().map(|letter| number(&letter.event.data));
+        self.expected[module].accepted.extend(numbers.zip(before + 1..));
+    }
+
+    /// Ends the bus as a kill does and opens it again; `tear` bytes of its last file are gone.
+    fn kill(&mut self, tear: u64) {
+        self.inboxes = [None, None];
+        let bus = self.bus.take().expect("it is open between two kills");
+        let last = bus.shared.ledger.list().pop().expect("there is always one");
+        drop(bus);
+        if tear > 0 {
+            let file = fs::File::options().write(true).open(&last.path).expect("a segment");
+            let length = file.metadata().expect("readable").len();
+            file.set_len(length.saturating_sub(tear)).expect("cut");
+        }
+        let bus = open(self.directory);
+        let mut end = 0;
+        let visited = Reader::at(0).visit(&bus.shared.ledger, u64::MAX - 1, |record| {
+            end = record.sequence;
+            true
+        });
+        visited.expect("readable");
+        for expected in &mut self.expected {
+            if tear > 0 { expected.cut(end) } else { expected.may_repeat = true }
+        }
+        self.bus = Some(bus);
+    }
+
+    /// In the end everything is delivered.
+    fn finish(mut self) {
+        for module in 0..MODULES.len() {
+            self.start(module);
+            let idle = |life: &Self| life.bus().books()[module].total().pending == 0;
+            while !idle(&self) {
+                self.handle(module, 50, 50, None);
+            }
+            let expected = &self.expected[module];
+            assert!(expected.may_repeat || expected.settled == expected.accepted.len());
+        }
+        assert_balanced(self.bus());
+    }
+}
+
+fn keep(bus: &Bus) {
+    let _housekeeping = bus.shared.housekeeping();
+    let cursors = bus.shared.persist().expect("room");
+    bus.shared.prune(&cursors).expect("pruned");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn nothing_accepted_is_lost_and_the_books_balance(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let directory = tempdir().expect("a directory");
+        let bus = Some(open(directory.path()));
+        let mut life = Life {
+            directory: directory.path(),
+            bus,
+            inboxes: [None, None],
+            expected: Default::default(),
+            next: 0,
+        };
+        for module in 0..MODULES.len() {
+            life.start(module);
+        }
+        for step in &steps {
+            life.step(step);
+        }
+        life.finish();
+    }
+}

@@ -1,0 +1,98 @@
+//! What differs between two configurations.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Config,
+    resolve::{names_secret, redact},
+    tree::{Entry, Node, Yaml},
+};
+
+/// A key whose value differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// The key with dots.
+    pub path: String,
+    /// What it was; `None` where it was not given. References are shown as they are written,
+    /// what looks like a secret as `[redacted]`.
+    pub before: Option<Value>,
+    /// What it is.
+    pub after: Option<Value>,
+}
+
+/// Every key that differs, in the order of the new file, then what is gone.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = Vec::new();
+    compare(Some(&old.tree), Some(&new.tree), "", false, &mut changes);
+    changes
+}
+
+/// The modules whose sections differ, those that came or went included.
+#[must_use]
+pub fn changed_modules(old: &Config, new: &Config) -> Vec<String> {
+    let modules = |config: &Config| config.tree.get("modules").map(|entry| entry.node.clone());
+    let (old, new) = (modules(old), modules(new));
+    changed_names(entries(old.as_ref()), entries(new.as_ref()))
+}
+
+/// The top-level sections that differ.
+#[must_use]
+pub fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
+    changed_names(entries(Some(&old.tree)), entries(Some(&new.tree)))
+}
+
+fn changed_names(old: &[Entry], new: &[Entry]) -> Vec<String> {
+    let value = |entries, name| find(entries, name).map(Node::to_json);
+    names(old, new).filter(|name| value(old, name) != value(new, name)).map(str::to_owned).collect()
+}
+
+fn entries(node: Option<&Node>) -> &[Entry] {
+    node.and_then(Node::entries).unwrap_or_default()
+}
+
+fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Node> {
+    entries.iter().find(|entry| entry.name == name).map(|entry| &entry.node)
+}
+
+/// The names of both, in the order of the new ones, then what is gone.
+fn names<'a>(old: &'a [Entry], new: &'a [Entry]) -> impl Iterator<Item = &'a str> {
+    let gone = old.iter().filter(|entry| find(new, &entry.name).is_none());
+    new.iter().chain(gone).map(|entry| entry.name.as_str())
+}
+
+fn compare(
+    old: Option<&Node>,
+    new: Option<&Node>,
+    path: &str,
+    secret: bool,
+    changes: &mut Vec<Change>,
+) {
+    let is_map = |node: Option<&Node>| matches!(node.map(|node| &node.value), Some(Yaml::Map(_)));
+    let (before, after) = (value(old, path), value(new, path));
+    // A section that came or went and holds nothing has no keys to show: it is shown itself.
+    let empty_came =
+        before.is_none() != after.is_none() && entries(old).is_empty() && entries(new).is_empty();
+    if (is_map(old) || is_map(new)) && !empty_came {
+        for name in names(entries(old), entries(new)) {
+            let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            let secret = secret || names_secret(name);
+            let (old, new) = (find(entries(old), name), find(entries(new), name));
+            compare(old, new, &path, secret, changes);
+        }
+    } else if before != after {
+        let shown = |value: Option<Value>| value.map(|value| redact(&value, secret));
+        changes.push(Change { path: path.to_owned(), before: shown(before), after: shown(after) });
+    }
+}
+
+/// The value as it counts: a key without one is not given, a module without a body is there.
+fn value(node: Option<&Node>, path: &str) -> Option<Value> {
+    let is_module = path.strip_prefix("modules.").is_some_and(|name| !name.contains('.'));
+    match node?.to_json() {
+        Value::Null if is_module => Some(Value::Object(serde_json::Map::new())),
+        Value::Null => None,
+        value => Some(value),
+    }
+}

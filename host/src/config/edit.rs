@@ -1,0 +1,423 @@
+//! Switching a module on and off in the text of the file, and nothing else in it.
+//!
+//! An edit is proposed first and judged afterwards. The text before and after is read again, and
+//! the edit is refused unless the asked key is the only value that differs and no comment went.
+
+use std::{fmt, path::Path, str::FromStr as _};
+
+use yaml_edit::{YamlBuilder, YamlFile};
+
+use super::{
+    error::ConfigError,
+    layers::overlay,
+    section::valid_section_name,
+    tree::{Node, Place, Yaml},
+};
+
+/// A text with `modules.<name>.enabled` set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited {
+    /// The new text; the old one where the value was right already.
+    pub text: String,
+    /// The line of the key, from 1.
+    pub line: u32,
+    /// What it was; `None` where it was not given.
+    pub before: Option<bool>,
+    /// What it is.
+    pub after: bool,
+}
+
+/// Why a text was not edited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EditError {
+    /// It is not valid, so that nothing can be said about what an edit does to it.
+    Invalid(Box<ConfigError>),
+    /// The name cannot be a module's.
+    Name(String),
+    /// The value cannot be changed in place without changing something else.
+    Entangled {
+        /// The module.
+        module: String,
+        /// The line of its section, 0 where there is none.
+        line: u32,
+        /// What was asked.
+        enabled: bool,
+    },
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(error) => write!(f, "the file cannot be edited: {error}"),
+            Self::Name(name) => write!(
+                f,
+                "{name:?} is no name of a module: names are 1 to 32 of a-z, 0-9 and _, beginning \
+                 with a letter"
+            ),
+            Self::Entangled { module, line, enabled } => {
+                f.write_str("the file cannot be edited without changing other keys or comments ")?;
+                if *line > 0 {
+                    write!(f, "(see line {line}) ")?;
+                }
+                write!(
+                    f,
+                    "by way of an anchor, an alias or its layout; write `enabled: {enabled}` into \
+                     modules.{module} by hand"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for EditError {}
+
+/// Sets `modules.<module>.enabled` in a text, keeping every comment, the order of keys, quotes and
+/// line endings. A section that is missing is added below `modules`.
+///
+/// # Errors
+///
+/// When the text is not valid YAML, or the key cannot be set without changing another one.
+pub fn set_enabled(text: &str, module: &str, enabled: bool) -> Result<Edited, EditError> {
+    if !valid_section_name(module) {
+        return Err(EditError::Name(module.to_owned()));
+    }
+    let file = Path::new("modules.yaml");
+    let invalid = |error| EditError::Invalid(Box::new(error));
+    let old = Node::parse(text, file).map_err(invalid)?;
+    expect_maps(&old, module, file).map_err(invalid)?;
+    let before = switch(&old, module);
+    if let Some((value, line)) = before
+        && value == enabled
+    {
+        return Ok(Edited { text: text.to_owned(), line, before: Some(value), after: enabled });
+    }
+    let mut wanted = old.clone();
+    let path = ["modules", module, "enabled"].map(str::to_owned);
+    overlay(&mut wanted, &path, Yaml::Bool(enabled), &"".into());
+    let judge = |proposal: String| {
+        let new = Node::parse(&proposal, file).ok()?;
+        let (_, line) = switch(&new, module)?;
+        let fits = new.same(&wanted) && keeps_comments(text, &proposal);
+        let before = before.map(|(value, _)| value);
+        fits.then_some(Edited { text: proposal, line, before, after: enabled })
+    };
+    proposals(text, &old, module, enabled).find_map(judge).ok_or_else(|| {
+        let section = old.get("modules").and_then(|modules| modules.node.get(module));
+        let line = section.map_or(0, |section| line_of(&section.place));
+        EditError::Entangled { module: module.to_owned(), line, enabled }
+    })
+}
+
+/// What leads to the key must be maps, or not be there.
+fn expect_maps(root: &Node, module: &str, file: &Path) -> Result<(), ConfigError> {
+    let (mut node, mut key) = (root, String::new());
+    for name in [Some("modules"), Some(module), None] {
+        if node.entries().is_none() {
+            let message = format!("must be a map of keys, but is {}", node.kind());
+            return Err(node.place.error(file, key, message, ""));
+        }
+        let Some(entry) = name.and_then(|name| node.get(name)) else { break };
+        key = if key.is_empty() { entry.name.clone() } else { format!("{key}.{}", entry.name) };
+        node = &entry.node;
+    }
+    Ok(())
+}
+
+/// Ways to write it, the most natural first.
+fn proposals(text: &str, old: &Node, module: &str, enabled: bool) -> impl Iterator<Item = String> {
+    let modules = old.get("modules").map(|entry| &entry.node);
+    let in_tree = move || set_in_tree(text, module, enabled);
+    let (by_text, by_tree): (Option<String>, _) = match modules {
+        Some(node) if matches!(node.value, Yaml::Null) => {
+            (Some(below_modules(text, node, module, enabled)), None)
+        }
+        None => (Some(at_the_end(text, module, enabled)), Some(in_tree)),
+        Some(_) => (None, Some(in_tree)),
+    };
+    by_text.into_iter().chain(by_tree.and_then(|propose| propose()))
+}
+
+/// The usual way: `modules` is a map, and the syntax tree knows how to add to it.
+fn set_in_tree(text: &str, module: &str, enabled: bool) -> Option<String> {
+    let file = YamlFile::from_str(text).ok()?;
+    let root = file.document()?.as_mapping()?;
+    let fresh = YamlBuilder::mapping().pair("enabled", enabled).build_document().as_mapping()?;
+    match root.get_mapping("modules") {
+        Some(modules) => match modules.get_mapping(module) {
+            Some(section) => section.set("enabled", enabled),
+            None => modules.set(module, fresh),
+        },
+        None => {
+            let section = YamlBuilder::mapping().build_document().as_mapping()?;
+            section.set(module, fresh);
+            root.set("modules", section);
+        }
+    }
+    Some(file.to_string())
+}
+
+/// `modules:` has no value: the section goes on the lines below it, and a `~` goes.
+fn below_modules(text: &str, node: &Node, module: &str, enabled: bool) -> String {
+    let value = node.bytes();
+    let (before, after) = (&text[..value.start], &text[value.end..]);
+    let rest_of_line = after.find('\n').map_or(after.len(), |end| end + 1);
+    let (rest, after) = after.split_at(rest_of_line);
+    let end = line_end(text);
+    let (rest, gap) = match rest.strip_suffix('\n') {
+        Some(_) => (rest, ""),
+        None => (rest, end),
+    };
+    let last = if after.is_empty() && !text.ends_with('\n') { "" } else { end };
+    format!("{before}{rest}{gap}  {module}:{end}    enabled: {enabled}{last}{after}")
+}
+
+/// There is no `modules`, or nothing at all: a section of its own at the end.
+fn at_the_end(text: &str, module: &str, enabled: bool) -> String {
+    let end = line_end(text);
+    let (gap, last) = if text.is_empty() || text.ends_with('\n') { ("", end) } else { (end, "") };
+    format!("{text}{gap}modules:{end}  {module}:{end}    enabled: {enabled}{last}")
+}
+
+fn line_end(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
+}
+
+/// The value and line of the switch.
+fn switch(root: &Node, module: &str) -> Option<(bool, u32)> {
+    let entry = root.get("modules")?.node.get(module)?.node.get("enabled")?;
+    match entry.node.value {
+        Yaml::Bool(value) => Some((value, line_of(&entry.place))),
+        _ => None,
+    }
+}
+
+const fn line_of(place: &Place) -> u32 {
+    match place {
+        Place::File { line, .. } => *line,
+        Place::Layer(_) => 0,
+    }
+}
+
+/// Whether every comment of the old text is in the new one: what was left out, taken as one
+/// stretch, holds none; or else each line's comment still ends a line, in the same order.
+fn keeps_comments(old: &str, new: &str) -> bool {
+    let mut lines = new.lines();
+    removed(old, new).iter().all(|byte| !matches!(byte, b'#' | b'\n'))
+        || old
+            .lines()
+            .filter_map(|line| line.rfind('#').map(|start| &line[start..]))
+            .all(|comment| lines.any(|line| line.ends_with(comment)))
+}
+
+/// The bytes of the old text between what both begin and end with.
+fn removed<'a>(old: &'a str, new: &str) -> &'a [u8] {
+    let prefix = old.bytes().zip(new.bytes()).take_while(|(one, two)| one == two).count();
+    let (old, new) = (&old.as_bytes()[prefix..], &new.as_bytes()[prefix..]);
+    let pairs = old.iter().rev().zip(new.iter().rev());
+    let suffix = pairs.take_while(|(one, two)| one == two).count();
+    &old[..old.len() - suffix]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn edits_in_place() {
+        let check = |text: &str, expected: &str| {
+            let edited = set_enabled(text, "a", true).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+            assert_eq!(edited.text, expected, "{text:?}");
+            let line = edited.text.lines().nth(edited.line as usize - 1).unwrap_or_default();
+            assert!(line.contains("enabled"), "{text:?}: line {} is {line:?}", edited.line);
+        };
+        for (text, expected) in VALUES.iter().chain(ADDED) {
+            check(text, expected);
+            check(&text.replace('\n', "\r\n"), &expected.replace('\n', "\r\n"));
+        }
+    }
+
+    /// The key is there.
+    const VALUES: &[(&str, &str)] = &[
+        (
+            "# c\nmodules:\n  a:\n    enabled: false # why\n    x: 1\n",
+            "# c\nmodules:\n  a:\n    enabled: true # why\n    x: 1\n",
+        ),
+        (
+            "modules:\n  b: {enabled: false}\n  a: {x: 1, enabled: false} # c\n",
+            "modules:\n  b: {enabled: false}\n  a: {x: 1, enabled: true} # c\n",
+        ),
+        ("modules:\n  \"a\":\n    'enabled':   false", "modules:\n  \"a\":\n    'enabled':   true"),
+        ("modules: {a: {enabled: false}}\n", "modules: {a: {enabled: true}}\n"),
+        (
+            "modules:\n  a:\n    enabled:\n    x: 1\n",
+            "modules:\n  a:\n    enabled: true\n    x: 1\n",
+        ),
+        ("modules:\n  a:\n    enabled: 'no'\n", "modules:\n  a:\n    enabled: true\n"),
+        (
+            "modules:\n  b:\n    enabled: &on true\n  a:\n    enabled: false\n  c:\n    enabled: *on\n",
+            "modules:\n  b:\n    enabled: &on true\n  a:\n    enabled: true\n  c:\n    enabled: *on\n",
+        ),
+    ];
+
+    /// It is not, or its section, or `modules` itself.
+    const ADDED: &[(&str, &str)] = &[
+        (
+            "modules:\n  a:\n    # enabled: false\n    x: 1 # one\n  # next\n  b:\n    y: 1\n",
+            "modules:\n  a:\n    # enabled: false\n    x: 1 # one\n    enabled: true\n  # next\n  b:\n    y: 1\n",
+        ),
+        (
+            "modules:\n  a: # null\n\n  # b is\n  b:\n    y: 1\n",
+            "modules:\n  a: # null\n    enabled: true\n\n  # b is\n  b:\n    y: 1\n",
+        ),
+        ("modules:\n  a:\n", "modules:\n  a:\n    enabled: true\n"),
+        ("modules:\n  a: {}\n", "modules:\n  a: {enabled: true}\n"),
+        (
+            "modules:\n  b:\n    y: 1\n\n# tail\nbus: {}\n",
+            "modules:\n  b:\n    y: 1\n  a:\n    enabled: true\n\n# tail\nbus: {}\n",
+        ),
+        ("modules:\n  b:\n    y: 1", "modules:\n  b:\n    y: 1\n  a:\n    enabled: true"),
+        (
+            "modules:\n    b:\n        y: |\n            text\n",
+            "modules:\n    b:\n        y: |\n            text\n    a:\n      enabled: true\n",
+        ),
+        ("modules: {b: {x: 1}}\n", "modules: {b: {x: 1}, a: {enabled: true}}\n"),
+        ("modules: {}\n", "modules: {a: {enabled: true}}\n"),
+        ("modules:\nbus: {}\n", "modules:\n  a:\n    enabled: true\nbus: {}\n"),
+        (
+            "modules: ~ # none\n# tail\nbus: {}\n",
+            "modules:  # none\n  a:\n    enabled: true\n# tail\nbus: {}\n",
+        ),
+        ("modules:\n  # none\n", "modules:\n  a:\n    enabled: true\n  # none\n"),
+        ("bus: {} # b\n", "bus: {} # b\nmodules:\n  a:\n    enabled: true\n"),
+        ("{bus: {}}\n", "{bus: {}, modules: {a: {enabled: true}}}\n"),
+        ("# only\n", "# only\nmodules:\n  a:\n    enabled: true\n"),
+        ("---\n# only\n", "---\n# only\nmodules:\n  a:\n    enabled: true\n"),
+    ];
+
+    #[test]
+    fn writes_the_first_section_of_an_empty_file() {
+        let edited = set_enabled("", "a", false).expect("it is valid");
+        assert_eq!(edited.text, "modules:\n  a:\n    enabled: false\n");
+        assert_eq!((edited.line, edited.before, edited.after), (3, None, false));
+        let edited = set_enabled("modules:", "a", true).expect("it is valid");
+        assert_eq!(edited.text, "modules:\n  a:\n    enabled: true");
+    }
+
+    #[test]
+    fn tells_what_was_and_leaves_alone_what_is_right() {
+        let text = "modules:\n  a:\n    enabled: true   # c\n";
+        let same = set_enabled(text, "a", true).expect("it is valid");
+        assert_eq!(
+            same,
+            Edited { text: text.to_owned(), line: 3, before: Some(true), after: true }
+        );
+        let off = set_enabled(text, "a", false).expect("it is valid");
+        assert_eq!(off.text, "modules:\n  a:\n    enabled: false   # c\n");
+        assert_eq!((off.line, off.before, off.after), (3, Some(true), false));
+    }
+
+    #[test]
+    fn refuses_what_would_change_something_else() {
+        let check = |text: &str, expected: &str| {
+            let error = set_enabled(text, "a", true).expect_err(text).to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        };
+        check(
+            "modules:\n  a: &x\n    enabled: false\n  b: *x\n",
+            "(see line 2) by way of an anchor",
+        );
+        check("modules:\n  b: &x {enabled: false, n: 1}\n  a: *x\n", "(see line 3)");
+        check("modules:\n  a: {enabled: &x false}\n  b: {enabled: *x}\n", "`enabled: true` into");
+        check("modules: 5\n", "modules.yaml:1:10: modules: must be a map of keys, but is a number");
+        check("- modules\n", "modules.yaml:1:1: must be a map of keys, but is a list");
+        check("modules:\n  a: on\n", "modules.yaml:2:6: modules.a: must be a map");
+        check("modules:\n  a: [1\n", "the file cannot be edited: modules.yaml:2:6: not valid YAML");
+        assert!(set_enabled("", "../a", true).expect_err("a path").to_string().contains("no name"));
+    }
+
+    fn comment() -> impl Strategy<Value = String> {
+        prop_oneof![Just(String::new()), "[a-z#:{}'é ]{0,12}".prop_map(|text| format!(" # {text}"))]
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z]{1,8}",
+            "\"[a-z:{} ]{0,8}\"",
+            "'[a-z#, ]{0,8}'",
+            (0..9999u32).prop_map(|number| number.to_string()),
+            Just("[1, two, {three: 3}]".to_owned()),
+            Just("{deep: {er: true}}".to_owned()),
+            Just("|\n        text # no comment\n\n        more".to_owned()),
+            Just(String::new()),
+        ]
+    }
+
+    /// A section: its body of comments, keys, and perhaps the switch.
+    fn section(name: &'static str) -> impl Strategy<Value = String> {
+        let switch = prop_oneof![
+            Just(None),
+            any::<bool>().prop_map(|value| Some(format!("enabled: {value}"))),
+        ];
+        let keys = prop::collection::vec((value(), comment(), any::<bool>()), 0..4);
+        (switch, keys, comment(), 0..3usize).prop_map(move |(switch, keys, head, blank)| {
+            let mut lines = vec![format!("  {name}:{head}")];
+            for (index, (value, comment, above)) in keys.into_iter().enumerate() {
+                if above {
+                    lines.push(format!("    # above {index}"));
+                }
+                let comment = if value.starts_with('|') { String::new() } else { comment };
+                lines.push(format!("    key_{index}: {value}{comment}"));
+            }
+            let at = lines.len().min(2);
+            lines.splice(at..at, switch.map(|switch| format!("    {switch} # switch")));
+            lines.extend(std::iter::repeat_n(String::new(), blank));
+            lines.join("\n") + "\n"
+        })
+    }
+
+    fn file() -> impl Strategy<Value = String> {
+        let parts = (section("a"), section("b"), section("other"));
+        (parts, any::<[bool; 6]>()).prop_map(
+            |((a, b, other), [with_a, head, tail, crlf, cut, swap])| {
+                let mut text =
+                    if head { "# head\nlog: {level: info} # log\n" } else { "" }.to_owned();
+                text.push_str("modules: # all\n");
+                let a = if with_a { a } else { String::new() };
+                text.push_str(&if swap { [b, a, other] } else { [a, b, other] }.concat());
+                text.push_str(if tail { "# tail\nbus: {}\n" } else { "" });
+                let text = if cut { text.trim_end().to_owned() } else { text };
+                if crlf { text.replace('\n', "\r\n") } else { text }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn changes_the_asked_key_and_nothing_else(text in file(), enabled: bool) {
+            // The generator makes files that are not valid, too: `x: {}` within quotes and so on.
+            let Ok(mut wanted) = Node::parse(&text, Path::new("m.yaml")) else { return Ok(()) };
+            let edited = set_enabled(&text, "a", enabled)
+                .map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+            let path = ["modules", "a", "enabled"].map(str::to_owned);
+            overlay(&mut wanted, &path, Yaml::Bool(enabled), &"".into());
+            let new = Node::parse(&edited.text, Path::new("m.yaml"))
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert!(new.same(&wanted), "{}", edited.text);
+            let mut lines = edited.text.lines();
+            for old in text.lines().filter(|line| !line.contains("enabled")) {
+                prop_assert!(lines.any(|new| new == old), "{old:?} is gone from\n{}", edited.text);
+            }
+            prop_assert_eq!(edited.text.matches('#').count(), text.matches('#').count());
+            prop_assert_eq!(edited.text.ends_with('\n'), text.ends_with('\n'));
+            prop_assert_eq!(edited.text.contains("\r\n"), text.contains("\r\n"));
+            let again = set_enabled(&edited.text, "a", enabled)
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!(again.text, edited.text);
+        }
+    }
+}

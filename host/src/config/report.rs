@@ -1,0 +1,168 @@
+//! What a module says of its configuration, turned into an error at a place of the file.
+
+use serde::Deserialize;
+
+use super::{
+    Config, HOST_KEYS,
+    error::{ConfigError, nearest, quoted, suggestion},
+    tree::{Node, Place, Yaml},
+};
+
+/// A module's refusal: the key with dots and serde's words.
+#[derive(Deserialize)]
+struct Report {
+    path: String,
+    message: String,
+}
+
+impl Config {
+    /// The error for a module's refusal of its settings: `report` is the JSON
+    /// `{"path": …, "message": …}` of the SDK, or any sentence.
+    #[must_use]
+    pub fn explain(&self, module: &str, report: &str) -> ConfigError {
+        let Report { mut path, message } = serde_json::from_str(report)
+            .unwrap_or_else(|_| Report { path: String::new(), message: report.to_owned() });
+        let words = Words::of(&message, path.is_empty());
+        if let Some(name) = words.key
+            && path.rsplit('.').next() != Some(name)
+        {
+            path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        }
+        let section = format!("modules.{module}");
+        let key = if path.is_empty() { section } else { format!("{section}.{path}") };
+        let nearest = ancestors(&path).find_map(|path| self.place_of(module, path));
+        match nearest {
+            Some(place) => place.error(&self.path, key, words.message, words.hint),
+            None => {
+                let mut error = ConfigError::of_file(&self.path, words.message, words.hint);
+                error.key = key;
+                error
+            }
+        }
+    }
+
+    /// The place of a key of a section: of the key itself where it is a map's, so that an error
+    /// points at the line that the operator looks for.
+    pub(super) fn place_of(&self, module: &str, path: &str) -> Option<&Place> {
+        let entry = self.section(module)?;
+        let mut found = (&entry.place, &entry.node);
+        for step in steps(path) {
+            found = descend(found.1, step)?;
+        }
+        Some(found.0)
+    }
+}
+
+/// `limits.max[2].name` and then `limits.max[2]`, `limits.max`, `limits` and the section itself.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| {
+        (!path.is_empty()).then(|| path.rfind(['.', '[']).map_or("", |end| &path[..end]))
+    })
+}
+
+fn steps(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['.', '[']).filter(|step| !step.is_empty())
+}
+
+fn descend<'a>(node: &'a Node, step: &str) -> Option<(&'a Place, &'a Node)> {
+    match (&node.value, step.strip_suffix(']')) {
+        (Yaml::List(nodes), Some(index)) => {
+            let node = nodes.get(index.parse::<usize>().ok()?)?;
+            Some((&node.place, node))
+        }
+        _ => node.get(step).map(|entry| (&entry.place, &entry.node)),
+    }
+}
+
+/// Serde's words, rewritten: without the value that was found, with the right name.
+struct Words<'a> {
+    key: Option<&'a str>,
+    message: String,
+    hint: String,
+}
+
+impl<'a> Words<'a> {
+    fn of(message: &'a str, at_top: bool) -> Self {
+        let (found, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+        let mut known: Vec<&str> = backticked(expected).collect();
+        if let Some(name) = found.strip_prefix("unknown field ").and_then(unquote) {
+            let hint = match nearest(name, HOST_KEYS) {
+                Some(right) if at_top && nearest(name, known.iter().copied()).is_none() => {
+                    format!("did you mean `{right}`?")
+                }
+                _ => suggestion(name, &known),
+            };
+            return Self { key: Some(name), message: "unknown key".to_owned(), hint };
+        }
+        if let Some(name) = found.strip_prefix("missing field ").and_then(unquote) {
+            let message = "the key is missing".to_owned();
+            return Self { key: Some(name), message, hint: "add it to the section".to_owned() };
+        }
+        if let Some(word) = found.strip_prefix("unknown variant ").and_then(unquote) {
+            let near = nearest(word, known.iter().copied());
+            let hint = near.map(|right| format!("did you mean `{right}`?")).unwrap_or_default();
+            known.dedup();
+            let message = format!("must be {}, but is another word", quoted(&known, "or"));
+            return Self { key: None, message, hint };
+        }
+        Self::of_type(message)
+    }
+
+    fn of_type(message: &str) -> Self {
+        let wrong = message
+            .strip_prefix("invalid type: ")
+            .or_else(|| message.strip_prefix("invalid value: "))
+            // A text that was found may itself hold ", expected ".
+            .and_then(|rest| rest.rsplit_once(", expected "));
+        let Some((found, expected)) = wrong else {
+            return Self { key: None, message: message.to_owned(), hint: String::new() };
+        };
+        let hint = match (found, plain_type(expected)) {
+            ("string \"yes\"" | "string \"no\"" | "string \"on\"" | "string \"off\"", _) => {
+                "only `true` and `false` are booleans in YAML 1.2"
+            }
+            (found, "a text") if !found.starts_with("string") => "put it in quotes",
+            (found, "a whole number" | "a number") if found.starts_with("string") => {
+                "write it without quotes and without a unit"
+            }
+            _ => "",
+        };
+        let message = format!("must be {}, but is {}", plain_type(expected), plain_value(found));
+        Self { key: None, message, hint: hint.to_owned() }
+    }
+}
+
+/// What was found. The value of a text is left out: it may be a secret.
+fn plain_value(found: &str) -> &str {
+    match found.split([' ', '`']).next().unwrap_or(found) {
+        "string" | "character" => "a text",
+        "boolean" => "a boolean",
+        "null" | "unit" | "Option" => "nothing",
+        "sequence" => "a list",
+        "map" => "a map",
+        _ => found,
+    }
+}
+
+fn plain_type(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => {
+            "a whole number"
+        }
+        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64"
+        | "a nonzero usize" => "a whole number above 0",
+        "f32" | "f64" => "a number",
+        "a string" | "a borrowed string" | "str" | "path string" => "a text",
+        "a sequence" => "a list",
+        other if other.starts_with("struct ") => "a map of keys",
+        other => other,
+    }
+}
+
+fn unquote(text: &str) -> Option<&str> {
+    text.strip_prefix('`')?.strip_suffix('`')
+}
+
+fn backticked(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}

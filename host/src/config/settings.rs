@@ -1,0 +1,305 @@
+//! The sections of the configuration that belong to the daemon, typed.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{
+    fields::{Fields, Problems, word},
+    references::Reference,
+};
+
+/// `bus`: the event bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bus {
+    /// The durable store of ledger topics.
+    pub ledger: Ledger,
+    /// Live events that a module's inbox holds before the oldest is dropped: 16 to 1,048,576,
+    /// default 8,192.
+    pub inbox_events: usize,
+}
+
+/// `bus.ledger`: how long and how safely ledger events are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ledger {
+    /// Hours that an event waits for a subscriber: 1 to 8,760, default 168.
+    pub retention_hours: u64,
+    /// Size of the ledger: 1 MiB to 1 TiB, default 1 GiB.
+    pub max_bytes: u64,
+    /// What an accepted event survives.
+    pub durability: Durability,
+}
+
+/// What an accepted ledger event survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A `kill -9` of the daemon. The default.
+    Process,
+    /// A power cut: each group is on the disk before it counts as accepted.
+    Power,
+}
+
+/// `control`: the control API.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Control {
+    /// The Unix socket; `None` for the usual place.
+    pub socket: Option<PathBuf>,
+    /// The group that may use the socket; `None` for the daemon's user alone.
+    pub group: Option<String>,
+    /// A TCP address besides the socket. There is a token whenever there is one.
+    pub listen: Option<String>,
+    /// Where the token of the TCP listener is found.
+    pub token: Option<Reference>,
+}
+
+/// `metrics`: the Prometheus endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether there is one. Default true.
+    pub enabled: bool,
+    /// Its address; port 0 takes a free one. Default `127.0.0.1:9464`.
+    pub listen: String,
+}
+
+/// `log`: what the daemon and its modules log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The level for everything that `modules` does not name. Default `info`.
+    pub level: LogLevel,
+    /// The form of a line. Default `human`.
+    pub format: LogFormat,
+    /// Levels of single modules.
+    pub modules: BTreeMap<String, LogLevel>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// Failures that were survived.
+    Error,
+    /// What works in part.
+    Warn,
+    /// Events that matter.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the file, which is also the one of `tracing`'s filters.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `privacy`: what is kept about people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Privacy {
+    /// Whether users, sessions and hosts are kept as pseudonyms. Default true.
+    pub anonymise: bool,
+    /// Whether the text of prompts and answers may be published to modules. Default false.
+    pub full_logging: bool,
+}
+
+/// An entry of `providers`: somewhere that answers requests to language models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// The operator's name for it.
+    pub id: String,
+    /// `http://` or `https://`, without credentials.
+    pub base_url: String,
+    /// The API that it speaks.
+    pub dialect: Dialect,
+    /// Where its key is found.
+    pub key: Option<Reference>,
+    /// Whether it runs on hardware of one's own, so that an answer costs nothing. Default false.
+    pub local: bool,
+}
+
+/// The API that a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's, and what is compatible with it.
+    Openai,
+    /// Anthropic's.
+    Anthropic,
+    /// Google's Gemini.
+    Gemini,
+    /// Ollama's own.
+    Ollama,
+}
+
+impl Dialect {
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
+        }
+    }
+}
+
+const LEVELS: &[(&str, LogLevel)] = &[
+    ("off", LogLevel::Off),
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+impl Bus {
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
+        let ledger = Ledger::read(fields.below("ledger", problems), problems);
+        let inbox = fields.number("inbox_events", 16..=1_048_576, problems).unwrap_or(8192);
+        fields.finish(problems);
+        Self { ledger, inbox_events: usize::try_from(inbox).unwrap_or(8192) }
+    }
+}
+
+impl Ledger {
+    fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
+        let words = [("process", Durability::Process), ("power", Durability::Power)];
+        let ledger = Self {
+            retention_hours: fields.number("retention_hours", 1..=8760, problems).unwrap_or(168),
+            max_bytes: fields.number("max_bytes", 1 << 20..=1 << 40, problems).unwrap_or(1 << 30),
+            durability: fields.word("durability", &words, problems).unwrap_or(Durability::Process),
+        };
+        fields.finish(problems);
+        ledger
+    }
+}
+
+impl Control {
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
+        let control = Self {
+            socket: fields.parsed("socket", problems, super::references::path),
+            group: fields.text("group", problems).map(str::to_owned),
+            listen: fields.parsed("listen", problems, address),
+            token: fields.parsed("token", problems, Reference::parse),
+        };
+        if let (Some(listen), None) = (fields.take("listen"), fields.take("token")) {
+            let hint = "add `token: ${NAME}` or `token: file:/path` beside it";
+            problems.add(&listen.place, "control.listen", "TCP needs a token", hint);
+        }
+        fields.finish(problems);
+        control
+    }
+}
+
+impl Metrics {
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
+        let listen = fields.parsed("listen", problems, address);
+        let metrics = Self {
+            enabled: fields.boolean("enabled", problems).unwrap_or(true),
+            listen: listen.unwrap_or_else(|| "127.0.0.1:9464".to_owned()),
+        };
+        fields.finish(problems);
+        metrics
+    }
+}
+
+impl Log {
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
+        let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
+        let level = fields.word("level", LEVELS, problems).unwrap_or(LogLevel::Info);
+        let format = fields.word("format", &formats, problems).unwrap_or(LogFormat::Human);
+        let named = fields.below("modules", problems);
+        let modules = named.named().iter().filter_map(|entry| {
+            let level = word(&entry.node, &named.join(&entry.name), LEVELS, problems)?;
+            Some((entry.name.clone(), level))
+        });
+        let log = Self { level, format, modules: modules.collect() };
+        fields.finish(problems);
+        log
+    }
+}
+
+impl Privacy {
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
+        let privacy = Self {
+            anonymise: fields.boolean("anonymise", problems).unwrap_or(true),
+            full_logging: fields.boolean("full_logging", problems).unwrap_or(false),
+        };
+        fields.finish(problems);
+        privacy
+    }
+}
+
+impl Provider {
+    /// All of them, in the order of the file. One with an error is left out.
+    pub(super) fn read_all(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<Self> {
+        let entries = fields.named().iter();
+        entries
+            .filter_map(|entry| {
+                let key = fields.join(&entry.name);
+                let mut fields = Fields::of(&entry.node, &key, problems);
+                let provider = Self::read(&entry.name, &mut fields, problems);
+                for needed in ["base_url", "dialect"] {
+                    if fields.take(needed).is_none() {
+                        let message = format!("`{needed}` is missing");
+                        problems.add(&entry.place, &key, message, "");
+                    }
+                }
+                fields.finish(problems);
+                provider
+            })
+            .collect()
+    }
+
+    fn read(id: &str, fields: &mut Fields<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        let dialects = [Dialect::Openai, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama]
+            .map(|dialect| (dialect.as_str(), dialect));
+        let base_url = fields.parsed("base_url", problems, base_url);
+        let dialect = fields.word("dialect", &dialects, problems);
+        let key = fields.parsed("key", problems, Reference::parse);
+        let local = fields.boolean("local", problems).unwrap_or(false);
+        Some(Self { id: id.to_owned(), base_url: base_url?, dialect: dialect?, key, local })
+    }
+}
+
+/// An address to listen at: an IP address or `localhost`, a colon, a port.
+fn address(text: &str) -> Result<String, String> {
+    let is_local = |(host, port): (&str, &str)| host == "localhost" && port.parse::<u16>().is_ok();
+    if text.parse::<std::net::SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(is_local) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be an address such as `127.0.0.1:9464` or `[::1]:0`".to_owned())
+    }
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+    match host {
+        None | Some("") => {
+            Err("must begin with `https://` or `http://` and name a host".to_owned())
+        }
+        Some(host) if host.contains('@') => {
+            Err("must hold no credentials: give them as `key: ${NAME}`".to_owned())
+        }
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+    }
+}

@@ -1,0 +1,110 @@
+//! The control socket's place in the file system.
+
+use std::{
+    io,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use tokio::net::UnixListener;
+
+use crate::state_dir::private_directory;
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A daemon answers there.
+    #[error("another daemon answers on {}; stop it, or give this one another --socket", .0.display())]
+    Taken(PathBuf),
+    /// Something else lies there.
+    #[error("{} is no socket; remove it, or give another --socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The path is too long for a socket.
+    #[error("the path {} has more than 107 bytes; give a shorter --socket", .0.display())]
+    TooLong(PathBuf),
+    /// The system refuses.
+    #[error("cannot listen on {}: {}; give a --socket in a directory of this user", .0.display(), .1)]
+    System(PathBuf, #[source] io::Error),
+}
+
+/// The longest path of a Unix socket on Linux.
+const MAX_PATH: usize = 107;
+
+/// Binds the control socket, readable by its owner only, or by `group` as well. A stale socket is
+/// replaced.
+///
+/// # Errors
+///
+/// When a daemon answers there, something else lies there, or the system refuses.
+pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketError> {
+    let system = |error| SocketError::System(path.to_owned(), error);
+    if path.as_os_str().len() > MAX_PATH {
+        return Err(SocketError::TooLong(path.to_owned()));
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(SocketError::NoSocket(path.to_owned()));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(SocketError::Taken(path.to_owned()));
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(system)?,
+        Err(_) => {
+            if let Some(parent) = path.parent() {
+                private_directory(parent).map_err(system)?;
+            }
+        }
+    }
+    // Bound under another name and moved into place once its mode is right, so that nobody can
+    // connect before.
+    let temporary = path.with_extension("new");
+    drop(std::fs::remove_file(&temporary));
+    let listener = UnixListener::bind(&temporary).map_err(system)?;
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(&temporary, permissions).map_err(system)?;
+    if let Some(group) = group {
+        let number = group_number(group).ok_or_else(|| {
+            system(io::Error::other(format!("there is no group {group:?} (control.group)")))
+        })?;
+        std::os::unix::fs::chown(&temporary, None, Some(number)).map_err(system)?;
+    }
+    std::fs::rename(&temporary, path).map_err(system)?;
+    Ok(listener)
+}
+
+fn group_number(name: &str) -> Option<u32> {
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn replaces_a_stale_socket_and_respects_a_live_one() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("run/control.sock");
+        let first = bind(&path, None).expect("it is free");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(bind(&path, None), Err(SocketError::Taken(_))));
+        drop(first);
+        bind(&path, None).expect("it is stale");
+    }
+
+    #[tokio::test]
+    async fn leaves_what_is_no_socket() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        assert!(matches!(bind(file.path(), None), Err(SocketError::NoSocket(_))));
+        let long = Path::new("/tmp").join("x".repeat(200));
+        assert!(matches!(bind(&long, None), Err(SocketError::TooLong(_))));
+    }
+}

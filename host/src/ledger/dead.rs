@@ -1,0 +1,273 @@
+//! The dead letters of one subscriber: events that its handler failed five times.
+//!
+//! A file of frames, appended to; a replay or a purge writes it anew. A frame is
+//! `length u32 · crc32 u32 · failed_at_ms u64 · attempts u32 · reason length u16 · reason · record`,
+//! with the record as in a segment.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    Audience, Event, RawRecord,
+    record::{PREFIX_BYTES, encode, prefix},
+};
+
+/// What the dead letters of one module may take, in bytes; beyond it the oldest half goes.
+const MAX_BYTES: u64 = 16 << 20;
+/// What is kept of a reason, in bytes.
+const REASON_BYTES: usize = 1000;
+
+/// An event that a module could not handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The module.
+    pub module: Arc<str>,
+    /// The event.
+    pub event: Arc<Event>,
+    /// What the handler said the last time.
+    pub reason: String,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// When it was given up, in milliseconds since the Unix epoch.
+    pub failed_at_ms: u64,
+}
+
+/// The file of one module.
+#[derive(Debug)]
+pub(crate) struct DeadStore {
+    module: Arc<str>,
+    path: PathBuf,
+    sync: bool,
+    max_bytes: u64,
+    /// Held while the file changes; says where it ends, once that is known.
+    end: Mutex<Option<u64>>,
+}
+
+impl DeadStore {
+    /// The store of `module` in `directory`, which exists. The file comes with the first letter.
+    pub(crate) fn new(directory: &Path, module: Arc<str>, sync: bool) -> Self {
+        let path = directory.join(format!("{module}.log"));
+        Self { module, path, sync, max_bytes: MAX_BYTES, end: Mutex::new(None) }
+    }
+
+    /// Adds a letter; answers how many old ones had to go.
+    pub(crate) fn append(&self, letter: &DeadLetter) -> io::Result<u64> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = match *end {
+            Some(at) => at,
+            None => self.scan()?.1,
+        };
+        let frame = frame(letter);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
+        let written = file.write_all_at(&frame, at).and_then(|()| self.flush(&file));
+        if let Err(error) = written {
+            drop(file.set_len(at));
+            return Err(error);
+        }
+        *end = Some(at + frame.len() as u64);
+        if at + frame.len() as u64 <= self.max_bytes {
+            return Ok(0);
+        }
+        let (letters, _) = self.scan()?;
+        let gone = letters.len() / 2;
+        match self.write(&letters[gone..]).and_then(|bytes| self.replace().map(|()| bytes)) {
+            Ok(bytes) => *end = Some(bytes),
+            Err(error) => {
+                tracing::warn!(module = %self.module, %error, "cannot shorten the dead letters");
+                return Ok(0);
+            }
+        }
+        Ok(gone as u64)
+    }
+
+    /// All letters, oldest first.
+    pub(crate) fn read(&self) -> io::Result<Vec<DeadLetter>> {
+        let _end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.scan()?.0)
+    }
+
+    /// Takes the letters for which `select` holds out of the file, once `done` with them has
+    /// succeeded. No letter is added meanwhile.
+    pub(crate) fn take<E: From<io::Error>>(
+        &self,
+        select: impl FnMut(&DeadLetter) -> bool,
+        done: impl FnOnce(&[DeadLetter]) -> Result<(), E>,
+    ) -> Result<Taken, E> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let (letters, at) = self.scan()?;
+        let (out, stay): (Vec<_>, Vec<_>) = letters.into_iter().partition(select);
+        let taken = Taken { gone: out.len() as u64, stay: stay.len() as u64 };
+        if out.is_empty() {
+            *end = Some(at);
+            return Ok(taken);
+        }
+        // Whatever needs room comes first, so that a full disk leaves all as it was.
+        let bytes = self.write(&stay)?;
+        done(&out)?;
+        self.replace()?;
+        *end = Some(bytes);
+        Ok(taken)
+    }
+
+    /// Removes the file.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        *end = None;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a new file beside the old one; answers its size.
+    fn write(&self, letters: &[DeadLetter]) -> io::Result<u64> {
+        let bytes: Vec<u8> = letters.iter().flat_map(frame).collect();
+        let file = File::create(self.path.with_extension("log.new"))?;
+        file.write_all_at(&bytes, 0)?;
+        self.flush(&file)?;
+        Ok(bytes.len() as u64)
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        fs::rename(self.path.with_extension("log.new"), &self.path)
+    }
+
+    fn flush(&self, file: &File) -> io::Result<()> {
+        if self.sync { file.sync_data() } else { Ok(()) }
+    }
+
+    /// The letters, and where the last whole one ends.
+    fn scan(&self) -> io::Result<(Vec<DeadLetter>, u64)> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+            Err(error) => return Err(error),
+        };
+        let (mut letters, mut at) = (Vec::new(), 0);
+        while let Some((letter, length)) = self.parse(&bytes[at..]) {
+            letters.push(letter);
+            at += length;
+        }
+        Ok((letters, at as u64))
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Option<(DeadLetter, usize)> {
+        let (length, crc) = prefix(bytes)?;
+        let payload = bytes.get(PREFIX_BYTES..PREFIX_BYTES + length)?;
+        if crc32fast::hash(payload) != crc {
+            return None;
+        }
+        let (failed_at_ms, rest) = payload.split_first_chunk::<8>()?;
+        let (attempts, rest) = rest.split_first_chunk::<4>()?;
+        let (reason_length, rest) = rest.split_first_chunk::<2>()?;
+        let reason_length = usize::from(u16::from_le_bytes(*reason_length));
+        let (reason, record) = rest.split_at_checked(reason_length)?;
+        let event = RawRecord::decode(record.get(PREFIX_BYTES..)?)?.to_event();
+        let letter = DeadLetter {
+            module: self.module.clone(),
+            event: Arc::new(event),
+            reason: String::from_utf8_lossy(reason).into_owned(),
+            attempts: u32::from_le_bytes(*attempts),
+            failed_at_ms: u64::from_le_bytes(*failed_at_ms),
+        };
+        Some((letter, PREFIX_BYTES + length))
+    }
+}
+
+/// What [`DeadStore::take`] did, in letters.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) gone: u64,
+    pub(crate) stay: u64,
+}
+
+fn frame(letter: &DeadLetter) -> Vec<u8> {
+    let reason = &letter.reason[..letter.reason.floor_char_boundary(REASON_BYTES)];
+    let mut out = vec![0; PREFIX_BYTES];
+    out.extend_from_slice(&letter.failed_at_ms.to_le_bytes());
+    out.extend_from_slice(&letter.attempts.to_le_bytes());
+    let length = u16::try_from(reason.len()).expect("a reason is cut to 1,000 bytes");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(reason.as_bytes());
+    encode(&letter.event, &Audience::DeadLetter(letter.module.clone()), &mut out);
+    let length = u32::try_from(out.len() - PREFIX_BYTES).expect("events are at most 4 MiB");
+    let crc = crc32fast::hash(&out[PREFIX_BYTES..]);
+    out[..4].copy_from_slice(&length.to_le_bytes());
+    out[4..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use module_sdk::Class;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn letter(sequence: u64) -> DeadLetter {
+        let event = Event {
+            id: Uuid::now_v7(),
+            time_ns: 5,
+            sequence,
+            class: Class::Ledger,
+            topic: "a.b".into(),
+            source: "/lodestar/test".into(),
+            subject: "".into(),
+            traceparent: "".into(),
+            data: b"{}"[..].into(),
+        };
+        DeadLetter {
+            module: "counter".into(),
+            event: Arc::new(event),
+            reason: "ä".repeat(400),
+            attempts: 5,
+            failed_at_ms: 7,
+        }
+    }
+
+    #[test]
+    fn letters_are_kept_removed_and_survive_a_torn_tail() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = DeadStore::new(directory.path(), "counter".into(), true);
+        assert_eq!(store.read().expect("no file"), []);
+        let letters: Vec<_> = (1..=4).map(letter).collect();
+        for letter in &letters {
+            assert_eq!(store.append(letter).expect("room"), 0);
+        }
+        assert_eq!(store.read().expect("readable"), letters);
+        let refused = store.take(|_| true, |_| Err(io::Error::other("not now")));
+        assert_eq!(refused.expect_err("refused").to_string(), "not now");
+        assert_eq!(store.read().expect("readable"), letters);
+        let taken = store.take(|letter| letter.event.sequence == 2, |_| Ok::<_, io::Error>(()));
+        assert_eq!(taken.expect("room"), Taken { gone: 1, stay: 3 });
+        let length = fs::metadata(&store.path).expect("a file").len();
+        let file = File::options().write(true).open(&store.path).expect("a file");
+        file.set_len(length - 1).expect("cut");
+        let again = DeadStore::new(directory.path(), "counter".into(), false);
+        again.append(&letters[1]).expect("room");
+        let sequences: Vec<_> =
+            again.read().expect("readable").iter().map(|letter| letter.event.sequence).collect();
+        assert_eq!(sequences, [1, 3, 2]);
+        again.remove().expect("removed");
+        again.remove().expect("nothing to remove");
+        assert_eq!(again.read().expect("no file"), []);
+    }
+
+    #[test]
+    fn the_oldest_half_goes_when_there_is_no_room() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = DeadStore::new(directory.path(), "counter".into(), false);
+        store.max_bytes = 10 * frame(&letter(1)).len() as u64;
+        let gone: Vec<u64> =
+            (1..=12).map(|sequence| store.append(&letter(sequence)).expect("room")).collect();
+        assert_eq!(gone, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0]);
+        let left = store.read().expect("readable");
+        assert_eq!(left.first().map(|letter| letter.event.sequence), Some(6));
+        assert_eq!(left.len(), 7);
+    }
+}

@@ -1,0 +1,242 @@
+//! One event, in memory and on disk.
+//!
+//! On disk, all numbers little-endian:
+//!
+//! ```text
+//! length u32 · crc32 of the payload u32 · payload
+//! payload: sequence u64 · id 16 bytes · time_ns u64 · audience u8
+//!          · lengths u16 × 5 (module, topic, source, subject, traceparent) · their text · data
+//! ```
+
+use std::sync::Arc;
+
+use module_sdk::Class;
+use uuid::Uuid;
+
+/// The largest record that is taken for one, in bytes: what claims more is damage.
+pub(crate) const MAX_RECORD_BYTES: usize = 8 << 20;
+/// Length and checksum.
+pub(crate) const PREFIX_BYTES: usize = 8;
+const FIXED_BYTES: usize = 8 + 16 + 8 + 1 + 5 * 2;
+
+/// An event that was accepted, shared by all who get it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Unique for ever (UUIDv7: its first 48 bits are the milliseconds of acceptance).
+    pub id: Uuid,
+    /// When it happened, in nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Ledger: its place in the ledger, from 1. Live: a count since the daemon started, from 1.
+    pub sequence: u64,
+    /// How it is kept.
+    pub class: Class,
+    /// The dotted topic.
+    pub topic: Arc<str>,
+    /// Who emitted it, `/lodestar/<module>`.
+    pub source: Arc<str>,
+    /// What it is about, empty for nothing.
+    pub subject: Box<str>,
+    /// The W3C trace context, empty for none.
+    pub traceparent: Box<str>,
+    /// The payload, JSON.
+    pub data: Box<[u8]>,
+}
+
+impl Event {
+    /// When the bus accepted it, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn accepted_ms(&self) -> u64 {
+        id_ms(self.id)
+    }
+
+    /// What it weighs in an inbox, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.data.len() + self.subject.len() + self.traceparent.len() + size_of::<Self>()
+    }
+}
+
+/// The milliseconds in a UUIDv7.
+fn id_ms(id: Uuid) -> u64 {
+    let (high, _) = id.as_u64_pair();
+    high >> 16
+}
+
+/// For whom a record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Every subscriber whose filters fit.
+    Subscribers,
+    /// One module, again, from its dead letters.
+    DeadLetter(Arc<str>),
+}
+
+/// A record: what the writer is given and what it hands on.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry<E = Event> {
+    pub(crate) event: E,
+    pub(crate) audience: Audience,
+}
+
+/// A record as it lies in a buffer.
+#[derive(Debug)]
+pub(crate) struct RawRecord<'a> {
+    pub(crate) sequence: u64,
+    pub(crate) id: Uuid,
+    pub(crate) time_ns: u64,
+    /// The one module it is for, empty for all subscribers.
+    pub(crate) module: &'a str,
+    pub(crate) topic: &'a str,
+    source: &'a str,
+    subject: &'a str,
+    traceparent: &'a str,
+    data: &'a [u8],
+}
+
+/// Appends a record to `out`.
+pub(crate) fn encode(event: &Event, audience: &Audience, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    out.extend_from_slice(&event.sequence.to_le_bytes());
+    out.extend_from_slice(event.id.as_bytes());
+    out.extend_from_slice(&event.time_ns.to_le_bytes());
+    let (kind, module) = match audience {
+        Audience::Subscribers => (0, ""),
+        Audience::DeadLetter(module) => (1, module.as_ref()),
+    };
+    out.push(kind);
+    let texts = [module, &event.topic, &event.source, &event.subject, &event.traceparent];
+    for text in texts {
+        let length = u16::try_from(text.len()).expect("publish refuses texts over 65,535 bytes");
+        out.extend_from_slice(&length.to_le_bytes());
+    }
+    for text in texts {
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.extend_from_slice(&event.data);
+    let payload = start + PREFIX_BYTES;
+    let length = u32::try_from(out.len() - payload).expect("publish refuses events over 4 MiB");
+    let crc = crc32fast::hash(&out[payload..]);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 4..payload].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The length of the payload and its checksum, or `None` where no record can begin.
+pub(crate) fn prefix(bytes: &[u8]) -> Option<(usize, u32)> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let crc = rest.first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let fits = (FIXED_BYTES..=MAX_RECORD_BYTES).contains(&length);
+    fits.then(|| (length, u32::from_le_bytes(*crc)))
+}
+
+impl<'a> RawRecord<'a> {
+    /// Reads a payload whose checksum is right.
+    pub(crate) fn decode(payload: &'a [u8]) -> Option<Self> {
+        let mut rest = payload;
+        let sequence = u64::from_le_bytes(*take(&mut rest)?);
+        let id = Uuid::from_bytes(*take(&mut rest)?);
+        let time_ns = u64::from_le_bytes(*take(&mut rest)?);
+        let [kind] = *take(&mut rest)?;
+        let mut lengths = [0; 5];
+        for length in &mut lengths {
+            *length = usize::from(u16::from_le_bytes(*take(&mut rest)?));
+        }
+        let mut texts = [""; 5];
+        for (text, length) in texts.iter_mut().zip(lengths) {
+            let (bytes, after) = rest.split_at_checked(length)?;
+            *text = std::str::from_utf8(bytes).ok()?;
+            rest = after;
+        }
+        let [module, topic, source, subject, traceparent] = texts;
+        if (kind == 1) == module.is_empty() || kind > 1 {
+            return None;
+        }
+        Some(Self {
+            sequence,
+            id,
+            time_ns,
+            module,
+            topic,
+            source,
+            subject,
+            traceparent,
+            data: rest,
+        })
+    }
+
+    /// An event of its own.
+    pub(crate) fn to_event(&self) -> Event {
+        Event {
+            id: self.id,
+            time_ns: self.time_ns,
+            sequence: self.sequence,
+            class: Class::Ledger,
+            topic: self.topic.into(),
+            source: self.source.into(),
+            subject: self.subject.into(),
+            traceparent: self.traceparent.into(),
+            data: self.data.into(),
+        }
+    }
+
+    /// When the bus accepted it, in milliseconds since the Unix epoch.
+    pub(crate) fn accepted_ms(&self) -> u64 {
+        id_ms(self.id)
+    }
+}
+
+fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(topic: &str, data: &[u8]) -> Event {
+        Event {
+            id: Uuid::now_v7(),
+            time_ns: 17,
+            sequence: 42,
+            class: Class::Ledger,
+            topic: topic.into(),
+            source: "/lodestar/test".into(),
+            subject: "größe".into(),
+            traceparent: "".into(),
+            data: data.into(),
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_went() {
+        for audience in [Audience::Subscribers, Audience::DeadLetter("usage_tracker".into())] {
+            for data in [&b""[..], b"{}", &[7; 70_000]] {
+                let event = event("a.b", data);
+                let mut bytes = Vec::new();
+                encode(&event, &audience, &mut bytes);
+                let (length, crc) = prefix(&bytes).expect("a prefix");
+                assert_eq!(bytes.len(), PREFIX_BYTES + length);
+                assert_eq!(crc, crc32fast::hash(&bytes[PREFIX_BYTES..]));
+                let raw = RawRecord::decode(&bytes[PREFIX_BYTES..]).expect("a record");
+                assert_eq!(raw.to_event(), event);
+                let module = if audience == Audience::Subscribers { "" } else { "usage_tracker" };
+                assert_eq!(raw.module, module);
+            }
+        }
+    }
+
+    #[test]
+    fn no_cut_of_a_record_reads_as_one() {
+        let mut bytes = Vec::new();
+        encode(&event("a.b", b"[1]"), &Audience::Subscribers, &mut bytes);
+        let texts = bytes.len() - 3;
+        for end in PREFIX_BYTES..texts {
+            assert!(RawRecord::decode(&bytes[PREFIX_BYTES..end]).is_none(), "cut at {end}");
+        }
+        assert_eq!(prefix(&[0; 8]), None);
+        assert_eq!(prefix(&[0xff; 8]), None);
+        assert_eq!(prefix(&bytes[..7]), None);
+    }
+}

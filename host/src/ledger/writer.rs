@@ -1,0 +1,293 @@
+//! The one thread that writes the ledger, in groups.
+//!
+//! Whatever has gathered while one group was written is the next group: one `write`, and with
+//! durability `power` one `fdatasync`, for all of it. A group is accepted whole or not at all.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use super::{
+    Entry, Event, Ledger, LedgerError, PublishError, io_error,
+    record::encode,
+    segment::Segment,
+    store::{Opened, now_ms},
+};
+
+/// What may wait for the writer, in bytes.
+const QUEUE_BYTES: u64 = 64 << 20;
+/// What is written at once, in bytes; more waits for the next group.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// Told once, on the writer's thread, whether the events of a call were accepted.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
+/// Hands accepted events on, on the writer's thread.
+pub(crate) type Deliver = Box<dyn FnMut(&[Entry<Arc<Event>>]) + Send>;
+
+/// The events of one call.
+pub(crate) struct Job {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) done: Option<Done>,
+}
+
+/// The queue before the writer thread, and the thread.
+pub(crate) struct Writer {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Queue {
+    state: Mutex<QueueState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    jobs: VecDeque<Job>,
+    bytes: u64,
+    sleeping: bool,
+    /// Seal the active segment, whatever its size.
+    seal: bool,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Write what waits, then end.
+    Finish,
+    /// End as after a kill.
+    Abandon,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({} bytes wait)", self.queue.lock().bytes)
+    }
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(crate) fn start(opened: Opened, deliver: Deliver) -> Result<Self, LedgerError> {
+        let queue = Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() });
+        let directory = opened.ledger.directory.clone();
+        let worker = Worker {
+            ledger: opened.ledger,
+            queue: queue.clone(),
+            active: opened.active,
+            next: opened.next,
+            first_ms: opened.first_ms,
+            buffer: Vec::new(),
+            deliver,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || worker.run())
+            .map_err(io_error("start the writer of", &directory))?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Queues the events of one call.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), PublishError> {
+        let bytes = weight(&job);
+        let mut state = self.queue.lock();
+        if state.end.is_some() {
+            return Err(PublishError::Closed);
+        }
+        if state.bytes > 0 && state.bytes + bytes > QUEUE_BYTES {
+            return Err(PublishError::Full { queued_bytes: state.bytes });
+        }
+        state.bytes += bytes;
+        state.jobs.push_back(job);
+        let asleep = std::mem::take(&mut state.sleeping);
+        drop(state);
+        if asleep {
+            self.queue.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment if it has events, so that retention can reach it.
+    pub(crate) fn seal(&self) {
+        self.queue.lock().seal = true;
+        self.queue.wake.notify_one();
+    }
+
+    /// Writes what waits and ends the thread.
+    pub(crate) fn finish(&self) {
+        self.end(End::Finish);
+    }
+
+    /// Ends the thread as a kill would, between two groups.
+    pub(crate) fn abandon(&self) {
+        self.end(End::Abandon);
+    }
+
+    fn end(&self, end: End) {
+        self.queue.lock().end.get_or_insert(end);
+        self.queue.wake.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the ledger's writer ended by a panic");
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Work {
+    Group(Vec<Job>),
+    Seal,
+}
+
+struct Worker {
+    ledger: Arc<Ledger>,
+    queue: Arc<Queue>,
+    active: Segment,
+    next: u64,
+    first_ms: u64,
+    buffer: Vec<u8>,
+    deliver: Deliver,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(work) = self.next_work() {
+            match work {
+                Work::Group(jobs) => self.commit(jobs),
+                Work::Seal => self.seal(),
+            }
+        }
+        let left = std::mem::take(&mut self.queue.lock().jobs);
+        for done in left.into_iter().filter_map(|job| job.done) {
+            call(done, Err(PublishError::Closed));
+        }
+    }
+
+    fn next_work(&self) -> Option<Work> {
+        let mut state = self.queue.lock();
+        loop {
+            if state.end == Some(End::Abandon) {
+                return None;
+            }
+            if std::mem::take(&mut state.seal) {
+                return Some(Work::Seal);
+            }
+            if !state.jobs.is_empty() {
+                return Some(Work::Group(state.next_group()));
+            }
+            if state.end.is_some() {
+                return None;
+            }
+            state.sleeping = true;
+            state = self.queue.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleeping = false;
+        }
+    }
+
+    /// Writes a group, hands it on, tells its publishers; or tells them why not.
+    fn commit(&mut self, jobs: Vec<Job>) {
+        let bytes: u64 = jobs.iter().map(weight).sum();
+        let mut dones = Vec::with_capacity(jobs.len());
+        let mut entries = Vec::with_capacity(jobs.iter().map(|job| job.entries.len()).sum());
+        let mut sequence = self.next;
+        self.buffer.clear();
+        for job in jobs {
+            dones.extend(job.done);
+            for Entry { mut event, audience } in job.entries {
+                event.sequence = sequence;
+                sequence += 1;
+                encode(&event, &audience, &mut self.buffer);
+                entries.push(Entry { event: Arc::new(event), audience });
+            }
+        }
+        let result = self.write();
+        if result.is_ok() {
+            self.next = sequence;
+            (self.deliver)(&entries);
+        }
+        self.queue.lock().bytes -= bytes;
+        for done in dones {
+            call(done, result.clone());
+        }
+    }
+
+    fn write(&mut self) -> Result<(), PublishError> {
+        let power = self.ledger.is_power();
+        let mut path = self.active.path().to_owned();
+        let mut write = || {
+            if self.active.bytes() >= self.ledger.segment_bytes {
+                path = self.ledger.directory.clone();
+                self.active = self.ledger.begin_segment(self.next)?;
+                self.first_ms = 0;
+                path = self.active.path().to_owned();
+            }
+            self.active.append(&self.buffer, power)
+        };
+        let result = write().map_err(|error| PublishError::Io {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        });
+        match &result {
+            Ok(()) => {
+                if self.first_ms == 0 {
+                    self.first_ms = now_ms();
+                }
+                self.ledger.grown(self.active.bytes());
+                self.ledger.wrote(Ok(()));
+            }
+            Err(error) => self.ledger.wrote(Err(&error.to_string())),
+        }
+        result
+    }
+
+    fn seal(&mut self) {
+        if self.first_ms == 0 {
+            return;
+        }
+        match self.ledger.begin_segment(self.next) {
+            Ok(segment) => {
+                self.active = segment;
+                self.first_ms = 0;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot begin a new event ledger segment, will try again");
+            }
+        }
+    }
+}
+
+impl QueueState {
+    /// Whole calls from the front, as many as one group takes.
+    fn next_group(&mut self) -> Vec<Job> {
+        let mut bytes = 0;
+        let mut count = 0;
+        for job in &self.jobs {
+            bytes += usize::try_from(weight(job)).unwrap_or(usize::MAX);
+            if count > 0 && bytes > GROUP_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        self.jobs.drain(..count).collect()
+    }
+}
+
+fn weight(job: &Job) -> u64 {
+    job.entries.iter().map(|entry| entry.event.weight() as u64).sum()
+}
+
+/// A publisher's panic is not the ledger's.
+fn call(done: Done, result: Result<(), PublishError>) {
+    if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+        tracing::error!("a publisher panicked when it was told about its events");
+    }
+}

@@ -1,0 +1,13 @@
+//! A module at run time: its thread, its state, and what the host does for it.
+
+mod accounting;
+mod calls;
+mod services;
+mod state;
+mod thread;
+
+pub use accounting::{CallClock, cpu_ms};
+pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
+pub use services::{Grant, ServiceContext, Services};
+pub use state::{Entry, Known, State, Transition};
+pub use thread::{Configured, Ended, Start, StartGate, spawn};

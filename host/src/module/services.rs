@@ -1,0 +1,321 @@
+//! What the host does for one module, behind the ABI.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use lodestar_abi::{
+    CompletionBox, FLAG_LEDGER, HostBox, HostServices, HostServices_TO, ModError,
+    NewEvent as AbiEvent,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
+    },
+    error_kind,
+};
+use module_sdk::{Class, events::fits, manifest::Manifest};
+use serde_json::json;
+
+use super::{Entry, state::lock};
+use crate::{
+    bus::{Bus, NewEvent, PublishError},
+    identity::Identity,
+    listeners::{ListenerKey, Listeners},
+    logging::{Levels, module_said},
+    metrics::{Kind, Metrics},
+};
+
+/// The largest payload of an event, bytes.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// The largest value in the cache, bytes, and how many a module may have.
+const MAX_CACHED_BYTES: usize = 1024 * 1024;
+const MAX_CACHED: usize = 10_000;
+
+/// What all modules' services share.
+#[derive(Debug, Clone)]
+pub struct ServiceContext {
+    /// Carries events.
+    pub bus: Arc<Bus>,
+    /// Makes pseudonyms.
+    pub identity: Arc<Identity>,
+    /// Holds the sockets.
+    pub listeners: Arc<Listeners>,
+    /// Keeps the numbers.
+    pub metrics: Arc<Metrics>,
+    /// Says what is logged.
+    pub levels: Arc<Levels>,
+}
+
+/// What a module may know and use.
+#[derive(Debug)]
+pub struct Grant {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its own directory.
+    pub data_dir: PathBuf,
+    /// The addresses of its listeners, by name.
+    pub addresses: HashMap<String, String>,
+    /// The secrets that it declares, by name; an error says why one cannot be had.
+    pub secrets: HashMap<String, Result<String, String>>,
+    /// The providers, where it declares the need.
+    pub providers: serde_json::Value,
+}
+
+/// The services of one generation of a module. Refuses everything once it is closed.
+#[derive(Debug)]
+pub struct Services {
+    context: ServiceContext,
+    entry: Arc<Entry>,
+    grant: Grant,
+    generation: u64,
+    source: String,
+    closed: AtomicBool,
+    cache: Mutex<HashMap<String, (Instant, Vec<u8>)>>,
+}
+
+impl Services {
+    /// Services for the next generation of a module.
+    #[must_use]
+    pub fn new(context: ServiceContext, entry: Arc<Entry>, grant: Grant) -> Arc<Self> {
+        let generation = entry.next_generation();
+        let source = format!("/lodestar/{}", entry.name);
+        Arc::new(Self {
+            context,
+            entry,
+            grant,
+            generation,
+            source,
+            closed: AtomicBool::new(false),
+            cache: Mutex::default(),
+        })
+    }
+
+    /// As the module sees them.
+    #[must_use]
+    pub fn to_abi(self: &Arc<Self>) -> HostBox {
+        HostServices_TO::from_value(Shared(self.clone()), TD_Opaque)
+    }
+
+    /// Refuses every further call: the module has stopped.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn publish(
+        &self,
+        events: &[AbiEvent<'_>],
+        done: Option<CompletionBox>,
+    ) -> Result<(), ModError> {
+        let mut new = Vec::with_capacity(events.len());
+        for event in events {
+            new.push(self.checked(event)?);
+        }
+        let done = done.map(|done| -> Box<dyn FnOnce(Result<(), PublishError>) + Send> {
+            Box::new(move |result| {
+                done.complete(result.map_err(|error| unavailable(error.to_string())).into());
+            })
+        });
+        self.context.bus.publish(new, done).map_err(|error| unavailable(error.to_string()))
+    }
+
+    fn checked(&self, event: &AbiEvent<'_>) -> Result<NewEvent, ModError> {
+        let topic = event.topic.as_str();
+        let allowed = &self.grant.manifest.bus.publishes;
+        if !allowed.iter().any(|filter| fits(filter, topic)) {
+            return Err(failed(format!(
+                "{} may not publish {topic}; add it to bus.publishes in its module.toml",
+                self.entry.name
+            )));
+        }
+        if event.data.len() > MAX_EVENT_BYTES {
+            return Err(failed(format!(
+                "an event of {topic} has {} bytes, the most is {MAX_EVENT_BYTES}",
+                event.data.len()
+            )));
+        }
+        Ok(NewEvent {
+            time_ns: if event.time_ns == 0 { now_ns() } else { event.time_ns },
+            class: if event.flags & FLAG_LEDGER == 0 { Class::Live } else { Class::Ledger },
+            topic: topic.into(),
+            source: self.source.as_str().into(),
+            subject: event.subject.as_str().into(),
+            traceparent: event.traceparent.as_str().into(),
+            data: event.data.as_slice().into(),
+        })
+    }
+
+    fn open(&self) -> Result<(), ModError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(unavailable("the module has stopped".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn series(
+        &self,
+        kind: u32,
+        name: &str,
+        help: &str,
+        labels: &[u8],
+    ) -> Result<u64, ModError> {
+        self.open()?;
+        let kind = Kind::from_number(kind)
+            .ok_or_else(|| failed(format!("there is no kind of metric {kind}")))?;
+        let labels: HashMap<String, String> = serde_json::from_slice(labels)
+            .map_err(|error| failed(format!("the labels of {name} are no strings: {error}")))?;
+        let labels: Vec<(String, String)> = labels.into_iter().collect();
+        self.context
+            .metrics
+            .series(&self.entry.name, kind, name, help, &labels)
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    fn socket(&self, name: &str) -> Result<i32, ModError> {
+        self.open()?;
+        let Some(address) = self.grant.addresses.get(name) else {
+            return Err(not_found(format!(
+                "{} declares no listener {name:?}; add it to module.toml",
+                self.entry.name
+            )));
+        };
+        let key = ListenerKey::new(&self.entry.name, name);
+        self.context
+            .listeners
+            .descriptor(&key, address)
+            .map_err(|error| unavailable(error.to_string()))
+    }
+
+    fn secret_text(&self, name: &str) -> Result<&str, ModError> {
+        self.open()?;
+        match self.grant.secrets.get(name) {
+            Some(Ok(secret)) => Ok(secret),
+            Some(Err(reason)) => Err(not_found(reason.clone())),
+            None => Err(not_found(format!(
+                "{} declares no secret {name:?}; add it to capabilities.secrets in module.toml",
+                self.entry.name
+            ))),
+        }
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now_ns() -> u64 {
+    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
+}
+
+fn error(kind: u32, message: String) -> ModError {
+    ModError { kind, message: message.into(), place: "".into() }
+}
+
+fn failed(message: String) -> ModError {
+    error(error_kind::FAILED, message)
+}
+
+fn unavailable(message: String) -> ModError {
+    error(error_kind::UNAVAILABLE, message)
+}
+
+fn not_found(message: String) -> ModError {
+    error(error_kind::NOT_FOUND, message)
+}
+
+struct Shared(Arc<Services>);
+
+impl HostServices for Shared {
+    fn info(&self) -> RVec<u8> {
+        let services = &self.0;
+        let info = json!({
+            "name": services.entry.name,
+            "data_dir": services.grant.data_dir,
+            "generation": services.generation,
+            "log_level": services.context.levels.of(&services.entry.name),
+            "providers": services.grant.providers,
+        });
+        info.to_string().into_bytes().into()
+    }
+
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+
+    fn emit(
+        &self,
+        events: RSlice<'_, AbiEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        self.0.open().and_then(|()| self.0.publish(events.as_slice(), done.into_option())).into()
+    }
+
+    fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
+        let name = &self.0.entry.name;
+        if level <= self.0.context.levels.of(name) {
+            let fields = String::from_utf8_lossy(fields.as_slice());
+            module_said(name, level, target.as_str(), message.as_str(), &fields);
+        }
+    }
+
+    fn metric(
+        &self,
+        kind: u32,
+        name: RStr<'_>,
+        help: RStr<'_>,
+        labels: RSlice<'_, u8>,
+    ) -> RResult<u64, ModError> {
+        self.0.series(kind, name.as_str(), help.as_str(), labels.as_slice()).into()
+    }
+
+    fn record(&self, handle: u64, value: f64) {
+        if self.0.open().is_ok() {
+            self.0.context.metrics.record(handle, value);
+        }
+    }
+
+    fn secret(&self, name: RStr<'_>) -> RResult<RString, ModError> {
+        self.0.secret_text(name.as_str()).map(RString::from).into()
+    }
+
+    fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
+        self.0.context.identity.pseudonym(kind.as_str(), value.as_str()).into()
+    }
+
+    fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {
+        self.0.socket(name.as_str()).into()
+    }
+
+    fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
+        let cache = lock(&self.0.cache);
+        match cache.get(key.as_str()) {
+            Some((expires, value)) if *expires > Instant::now() => value.clone().into(),
+            _ => RVec::new(),
+        }
+    }
+
+    fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
+        let now = Instant::now();
+        let mut cache = lock(&self.0.cache);
+        if value.is_empty() || value.len() > MAX_CACHED_BYTES {
+            cache.remove(key.as_str());
+            return;
+        }
+        if cache.len() >= MAX_CACHED && !cache.contains_key(key.as_str()) {
+            cache.retain(|_, (expires, _)| *expires > now);
+        }
+        if cache.len() < MAX_CACHED {
+            // A century is as good as for ever, and can be added to any instant.
+            let ttl = Duration::from_millis(ttl_ms).min(Duration::from_hours(24 * 36_525));
+            cache.insert(key.to_string(), (now + ttl, value.to_vec()));
+        }
+    }
+
+    fn heap_bytes(&self, bytes: u64) {
+        self.0.entry.heap_bytes.store(bytes, Ordering::Relaxed);
+    }
+}

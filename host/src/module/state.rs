@@ -1,0 +1,267 @@
+//! What a module is doing, and why.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use module_sdk::{Description, Health, manifest::Manifest};
+use tokio::sync::watch;
+
+use super::{CallClock, calls::CallQueue};
+
+/// What a module is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// It is in the configuration, but not on the module path.
+    Absent,
+    /// It is switched off.
+    Disabled,
+    /// Its file is read and checked.
+    Verified,
+    /// It is being mapped and started.
+    Loading,
+    /// It works.
+    Running,
+    /// It works in part, or one of its calls takes too long.
+    Degraded,
+    /// A call does not come back; its events wait.
+    Stalled,
+    /// It is being stopped.
+    Draining,
+    /// It ended.
+    Stopped,
+    /// It panicked and starts again in a moment.
+    Backoff,
+    /// It did not start, or failed too often.
+    Failed,
+    /// It does not fit this host.
+    Incompatible,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 12] = [
+        Self::Absent,
+        Self::Disabled,
+        Self::Verified,
+        Self::Loading,
+        Self::Running,
+        Self::Degraded,
+        Self::Stalled,
+        Self::Draining,
+        Self::Stopped,
+        Self::Backoff,
+        Self::Failed,
+        Self::Incompatible,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Disabled => "disabled",
+            Self::Verified => "verified",
+            Self::Loading => "loading",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Stalled => "stalled",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Incompatible => "incompatible",
+        }
+    }
+
+    /// Whether the module has a thread that answers, or will soon.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(
+            self,
+            Self::Verified
+                | Self::Loading
+                | Self::Running
+                | Self::Degraded
+                | Self::Stalled
+                | Self::Draining
+                | Self::Backoff
+        )
+    }
+
+    /// Whether an operation that led here has come to its end.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        !matches!(self, Self::Verified | Self::Loading | Self::Draining)
+    }
+
+    /// Whether it does its work, wholly or in part.
+    #[must_use]
+    pub const fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Degraded)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The state of a module with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// What it is doing.
+    pub state: State,
+    /// Why, in a sentence; empty while all is well.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What is known of a module whose library was checked.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// What it declares.
+    pub description: Description,
+    /// The hash of its library.
+    pub sha256: String,
+    /// The SDK it was built with.
+    pub sdk_version: String,
+    /// Where its library lies.
+    pub path: std::path::PathBuf,
+}
+
+/// A module of the configuration. Shared by its thread, the supervisor and the control API.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// How it was last heard to be.
+    health: Mutex<Health>,
+    transition: watch::Sender<Transition>,
+    known: Mutex<Option<Arc<Known>>>,
+    /// What waits for its thread.
+    pub(crate) calls: CallQueue,
+    /// What its thread is in, and since when.
+    pub clock: CallClock,
+    /// How many times it was started.
+    pub generation: AtomicU64,
+    /// How many times it was started again after a panic.
+    pub restarts: AtomicU64,
+    /// Bytes that its allocator has given out.
+    pub heap_bytes: AtomicU64,
+}
+
+impl Entry {
+    /// A module that has not been looked at yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let transition = Transition {
+            state: State::Stopped,
+            reason: String::new(),
+            since: Timestamp::now(),
+        };
+        Self {
+            name: name.to_owned(),
+            health: Mutex::new(Health::ok("")),
+            transition: watch::Sender::new(transition),
+            known: Mutex::default(),
+            calls: CallQueue::default(),
+            clock: CallClock::default(),
+            generation: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            heap_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn transition(&self) -> Transition {
+        self.transition.borrow().clone()
+    }
+
+    /// What it is doing, in a word.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.transition.borrow().state
+    }
+
+    /// Sees every change of state.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Transition> {
+        self.transition.subscribe()
+    }
+
+    /// Notes a change of state; answers the state before when there was a change.
+    pub fn enter(&self, state: State, reason: impl Into<String>) -> Option<State> {
+        let reason = reason.into();
+        let mut before = None;
+        self.transition.send_if_modified(|current| {
+            if current.state == state && current.reason == reason {
+                return false;
+            }
+            before = Some(current.state);
+            *current = Transition { state, reason, since: Timestamp::now() };
+            true
+        });
+        before
+    }
+
+    /// How it was last heard to be.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    pub(crate) fn set_health(&self, health: Health) {
+        *lock(&self.health) = health;
+    }
+
+    /// What is known of it since it was last loaded.
+    #[must_use]
+    pub fn known(&self) -> Option<Arc<Known>> {
+        lock(&self.known).clone()
+    }
+
+    pub(crate) fn set_known(&self, known: Known) {
+        *lock(&self.known) = Some(Arc::new(known));
+    }
+
+    /// The number of the next generation.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_noted_once() {
+        let entry = Entry::new("ingest");
+        assert_eq!(entry.enter(State::Loading, ""), Some(State::Stopped));
+        assert_eq!(entry.enter(State::Loading, ""), None);
+        assert_eq!(entry.enter(State::Failed, "no port"), Some(State::Loading));
+        assert_eq!(entry.transition().reason, "no port");
+    }
+
+    #[test]
+    fn states_have_different_words() {
+        let words: std::collections::HashSet<&str> =
+            State::ALL.iter().map(|state| state.as_str()).collect();
+        assert_eq!(words.len(), State::ALL.len());
+    }
+}

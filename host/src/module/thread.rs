@@ -1,0 +1,554 @@
+//! A module's thread: every call of the module comes from here, one at a time.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use lodestar_abi::{
+    BatchOutcome, CreateRequest, Event as AbiEvent, FLAG_LEDGER, ModError, ModuleBox,
+    abi_stable::std_types::{ROption, RSlice},
+    error_kind,
+};
+use module_sdk::{Class, Description, Health, HealthStatus};
+
+use super::{
+    Call, CommandCall, Entry, Grant, Known, ServiceContext, Services, State, accounting::thread_name,
+    calls::refuse, state::lock,
+};
+use crate::{
+    bus::{Delivery, Failure, FailureKind, Inbox},
+    library::{Inspected, Library, LoadError, Package, Shelf, inspect},
+};
+
+/// How many events one call hands over.
+const BATCH: usize = 256;
+
+/// How often a module that has nothing to do is asked how it is.
+const HEALTH_PERIOD: Duration = Duration::from_secs(10);
+
+/// How often at most a busy one is asked.
+const HEALTH_SPACING: Duration = Duration::from_millis(500);
+
+/// Panics within [`PANIC_WINDOW`] after which a module is not started again by itself.
+const MAX_PANICS: usize = 5;
+const PANIC_WINDOW: Duration = Duration::from_secs(60);
+
+/// The longest pause before a module that panicked starts again.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What a module is started with.
+pub struct Start {
+    /// Its place in the table of modules.
+    pub entry: Arc<Entry>,
+    /// Where its library lies.
+    pub package: Package,
+    /// The libraries that are mapped.
+    pub shelf: Arc<Shelf>,
+    /// What all modules share.
+    pub context: ServiceContext,
+    /// Works out the configuration and the grant once the manifest is known.
+    pub configure: Box<dyn Fn(&Inspected) -> Result<Configured, String> + Send>,
+    /// Puts a report of the module's own validation into words, with the place in the file.
+    pub explain: Box<dyn Fn(&str) -> String + Send>,
+    /// How long the module may take to stop.
+    pub grace: Duration,
+    /// Waits until every module that starts at the same time has subscribed.
+    pub gate: Arc<StartGate>,
+    /// Told once, when the thread ends.
+    pub ended: Box<dyn FnOnce(Ended) + Send>,
+}
+
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Start({})", self.entry.name)
+    }
+}
+
+/// What a module gets.
+#[derive(Debug)]
+pub struct Configured {
+    /// Its configuration, JSON.
+    pub config: Vec<u8>,
+    /// What it may know and use.
+    pub grant: Grant,
+}
+
+/// How a module's thread ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// It could not start or go on; the reason is in its state.
+    Failed,
+}
+
+/// Starts the thread of a module. It loads, configures and starts the module by itself, so that a
+/// module that hangs delays nobody.
+///
+/// # Errors
+///
+/// When the system has no more threads.
+pub fn spawn(start: Start) -> std::io::Result<JoinHandle<()>> {
+    let name = thread_name(&start.entry.name);
+    std::thread::Builder::new().name(name).spawn(move || run(start))
+}
+
+/// Holds modules back until all that start together have subscribed: what one of them emits first
+/// must reach the others.
+#[derive(Debug)]
+pub struct StartGate {
+    missing: std::sync::Mutex<usize>,
+    open: std::sync::Condvar,
+}
+
+/// A file that takes longer to read than this is not waited for.
+const GATE_PATIENCE: Duration = Duration::from_secs(2);
+
+impl StartGate {
+    /// A gate for so many modules.
+    #[must_use]
+    pub fn new(modules: usize) -> Arc<Self> {
+        Arc::new(Self { missing: modules.into(), open: std::sync::Condvar::new() })
+    }
+
+    /// One of the modules has subscribed, or will not.
+    pub fn arrive(&self) {
+        let mut missing = lock(&self.missing);
+        *missing = missing.saturating_sub(1);
+        drop(missing);
+        self.open.notify_all();
+    }
+
+    fn wait(&self) {
+        let missing = lock(&self.missing);
+        drop(self.open.wait_timeout_while(missing, GATE_PATIENCE, |missing| *missing > 0));
+    }
+}
+
+fn run(start: Start) {
+    let entry = start.entry.clone();
+    let prepared = prepare(&start);
+    start.gate.arrive();
+    let outcome = prepared.and_then(|(library, configured, inbox)| {
+        start.gate.wait();
+        let mut life = Life::new(&start, library, configured, inbox);
+        entry.calls.open(life.inbox.poker());
+        let outcome = life.live();
+        entry.calls.close();
+        outcome
+    });
+    let outcome = match outcome {
+        Ok(()) => {
+            enter(&entry, State::Stopped, String::new());
+            Ended::Stopped
+        }
+        Err((state, reason)) => {
+            tracing::error!(module = entry.name, reason, "the module does not run");
+            enter(&entry, state, reason);
+            Ended::Failed
+        }
+    };
+    entry.heap_bytes.store(0, Ordering::Relaxed);
+    (start.ended)(outcome);
+}
+
+type Refusal = (State, String);
+
+fn failed(reason: impl Into<String>) -> Refusal {
+    (State::Failed, reason.into())
+}
+
+/// Everything before the module's own code is asked to start.
+fn prepare(start: &Start) -> Result<(Arc<Library>, Configured, Inbox), Refusal> {
+    let entry = &start.entry;
+    let refused = |error: LoadError| {
+        let state = if error.is_incompatible() { State::Incompatible } else { State::Failed };
+        (state, error.to_string())
+    };
+    enter(entry, State::Loading, String::new());
+    let inspected = inspect(&start.package).map_err(refused)?;
+    enter(entry, State::Verified, String::new());
+    let filters = inspected.manifest.bus.consumes.clone();
+    let inbox = start.context.bus.subscribe(&entry.name, &filters);
+    let inbox = inbox.map_err(|error| failed(format!("cannot subscribe: {error}")))?;
+    let configured = (start.configure)(&inspected).map_err(failed)?;
+    enter(entry, State::Loading, String::new());
+    let library = start.shelf.open(inspected).map_err(refused)?;
+    entry.set_known(describe(&library)?);
+    let validated = (library.root().validate())(configured.config.as_slice().into());
+    validated.into_result().map_err(|error| failed(explain(start, &error)))?;
+    Ok((library, configured, inbox))
+}
+
+fn describe(library: &Library) -> Result<Known, Refusal> {
+    let bytes = (library.root().describe())()
+        .into_result()
+        .map_err(|error| failed(format!("cannot describe itself: {}", error.message)))?;
+    let description: Description = serde_json::from_slice(bytes.as_slice())
+        .map_err(|error| failed(format!("its description cannot be read: {error}")))?;
+    let manifest = library.manifest().clone();
+    for subscription in &description.subscriptions {
+        if !manifest.bus.consumes.contains(&subscription.filter) {
+            return Err(failed(format!(
+                "it listens to {}, which its module.toml does not declare; add it to bus.consumes",
+                subscription.filter
+            )));
+        }
+    }
+    Ok(Known {
+        manifest,
+        description,
+        sha256: library.sha256().to_owned(),
+        sdk_version: library.build().sdk_version(),
+        path: library.path().clone(),
+    })
+}
+
+fn explain(start: &Start, error: &ModError) -> String {
+    if error.kind == error_kind::CONFIG {
+        (start.explain)(error.message.as_str())
+    } else if error.kind == error_kind::PANIC {
+        format!("{} {}", error.place, error.message)
+    } else {
+        error.message.to_string()
+    }
+}
+
+/// Notes a change of state, logs it and tells the bus.
+fn enter(entry: &Entry, state: State, reason: String) {
+    if let Some(before) = entry.enter(state, reason.clone()) {
+        tracing::debug!(module = entry.name, from = %before, to = %state, reason, "state");
+    }
+}
+
+/// One thread's life: a module, made again after each panic.
+struct Life<'a> {
+    start: &'a Start,
+    library: Arc<Library>,
+    config: Vec<u8>,
+    grant: Option<Grant>,
+    inbox: Inbox,
+    panics: Vec<Instant>,
+}
+
+/// Why a module's instance is left.
+enum Leave {
+    Stop,
+    Panic(String),
+}
+
+impl<'a> Life<'a> {
+    fn new(
+        start: &'a Start,
+        library: Arc<Library>,
+        configured: Configured,
+        inbox: Inbox,
+    ) -> Self {
+        let Configured { config, grant } = configured;
+        Self { start, library, config, grant: Some(grant), inbox, panics: Vec::new() }
+    }
+
+    fn entry(&self) -> &'a Entry {
+        &self.start.entry
+    }
+
+    fn live(&mut self) -> Result<(), Refusal> {
+        loop {
+            let (instance, services) = self.create()?;
+            enter(self.entry(), State::Running, String::new());
+            tracing::info!(
+                module = self.entry().name,
+                version = self.library.manifest().module.version,
+                "the module runs"
+            );
+            let entry = self.entry();
+            let mut running = Running::new(self, instance);
+            let leave = running.run();
+            if matches!(leave, Leave::Stop) {
+                enter(entry, State::Draining, String::new());
+            }
+            running.stop();
+            services.close();
+            match leave {
+                Leave::Stop => return Ok(()),
+                Leave::Panic(reason) => {
+                    if self.pause_after(&reason)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn create(&mut self) -> Result<(ModuleBox, Arc<Services>), Refusal> {
+        let entry = self.start.entry.clone();
+        let grant = match self.grant.take() {
+            Some(grant) => grant,
+            // The grant went with the generation before; work it out again.
+            None => {
+                let inspected = inspect(&self.start.package);
+                let inspected = inspected.map_err(|error| failed(error.to_string()))?;
+                (self.start.configure)(&inspected).map_err(failed)?.grant
+            }
+        };
+        let services = Services::new(self.start.context.clone(), entry.clone(), grant);
+        let request = CreateRequest {
+            config: self.config.as_slice().into(),
+            restored: RSlice::EMPTY,
+            reserved: [0; 4],
+        };
+        let create = self.library.root().create();
+        let created = entry.clock.time("start", || create(request, services.to_abi()));
+        created.into_result().map(|instance| (instance, services.clone())).map_err(|error| {
+            services.close();
+            failed(explain(self.start, &error))
+        })
+    }
+
+    /// Waits before the next try; answers whether the module was asked to stop meanwhile.
+    fn pause_after(&mut self, reason: &str) -> Result<bool, Refusal> {
+        let now = Instant::now();
+        self.panics.retain(|panic| now.duration_since(*panic) < PANIC_WINDOW);
+        self.panics.push(now);
+        let entry = self.entry();
+        tracing::error!(module = entry.name, reason, "the module panicked");
+        if self.panics.len() >= MAX_PANICS {
+            return Err(failed(format!(
+                "it panicked {MAX_PANICS} times within {} s, the last time: {reason}; its events \
+                 wait; `lodestar modules enable {}` starts it again",
+                PANIC_WINDOW.as_secs(),
+                entry.name
+            )));
+        }
+        entry.restarts.fetch_add(1, Ordering::Relaxed);
+        let pause = backoff(self.panics.len());
+        enter(entry, State::Backoff, format!("{reason}; starts again in {} s", pause.as_secs()));
+        let until = now + pause;
+        while Instant::now() < until {
+            while let Some(call) = entry.calls.pop(|_| true) {
+                if matches!(call, Call::Stop) {
+                    return Ok(true);
+                }
+                refuse(call, "the module panicked and starts again in a moment");
+            }
+            entry.calls.wait(until);
+        }
+        Ok(false)
+    }
+}
+
+/// The first restart is immediate, then after 1, 2, 4 … 60 s.
+fn backoff(panics: usize) -> Duration {
+    match u32::try_from(panics).unwrap_or(u32::MAX) {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)).min(MAX_BACKOFF),
+    }
+}
+
+/// A module that runs.
+struct Running<'a, 'b> {
+    life: &'b mut Life<'a>,
+    instance: ModuleBox,
+    /// Period and next time of each timer.
+    timers: Vec<(String, Duration, Instant)>,
+    next_health: Instant,
+    last_health: Option<Instant>,
+}
+
+impl<'a, 'b> Running<'a, 'b> {
+    fn new(life: &'b mut Life<'a>, instance: ModuleBox) -> Self {
+        let now = Instant::now();
+        let known = life.entry().known();
+        let timers = known.iter().flat_map(|known| &known.description.timers).map(|timer| {
+            let period = Duration::from_millis(timer.every_ms);
+            (timer.name.clone(), period, now + period)
+        });
+        let timers = timers.collect();
+        Self { life, instance, timers, next_health: now, last_health: None }
+    }
+
+    fn entry(&self) -> &'a Entry {
+        self.life.entry()
+    }
+
+    fn run(&mut self) -> Leave {
+        loop {
+            if let Some(leave) = self.calls().or_else(|| self.timers()).or_else(|| self.events()) {
+                return leave;
+            }
+            self.refresh_health();
+            let wake = self.next_wake();
+            self.life.inbox.wait(wake);
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let timers = self.timers.iter().map(|(_, _, due)| *due);
+        let others = [Some(self.next_health), self.entry().calls.patience()];
+        timers.chain(others.into_iter().flatten()).min()
+    }
+
+    /// Answers what waits, as far as the events before it are handled.
+    fn calls(&mut self) -> Option<Leave> {
+        loop {
+            let inbox = &self.life.inbox;
+            let ready = |call: &Call| match call {
+                Call::Command(CommandCall { after: Some(mark), patience, .. }) => {
+                    inbox.reached(mark) || *patience <= Instant::now()
+                }
+                _ => true,
+            };
+            match self.entry().calls.pop(ready)? {
+                Call::Stop => return Some(Leave::Stop),
+                Call::LogLevel(level) => self.instance.log_level(level),
+                Call::Health(asked) => {
+                    self.last_health = None;
+                    self.refresh_health();
+                    // An error means that nobody waits any more.
+                    let _ = asked.send(());
+                }
+                Call::Command(command) => {
+                    let CommandCall { request, sink, .. } = command;
+                    let clock = &self.life.start.entry.clock;
+                    clock.time("command", || {
+                        self.instance.command(request.as_slice().into(), sink);
+                    });
+                }
+            }
+        }
+    }
+
+    fn timers(&mut self) -> Option<Leave> {
+        let now = Instant::now();
+        for index in 0..self.timers.len() {
+            let (name, period, due) = &mut self.timers[index];
+            if *due > now {
+                continue;
+            }
+            *due = now + *period;
+            let name = name.clone();
+            let clock = &self.life.start.entry.clock;
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            let result = clock.time(&name, || self.instance.on_timer(number));
+            if let Err(error) = result.into_result() {
+                let leave = self.complain(&error);
+                if leave.is_some() {
+                    return leave;
+                }
+            }
+        }
+        None
+    }
+
+    fn events(&mut self) -> Option<Leave> {
+        let clock = &self.life.start.entry.clock;
+        let events: Vec<AbiEvent<'_>> = self.life.inbox.take(BATCH).iter().map(to_abi).collect();
+        if events.is_empty() {
+            return None;
+        }
+        let outcome = clock.time("handler", || self.instance.on_batch(events.as_slice().into()));
+        let BatchOutcome { handled, error } = outcome;
+        let handled = (handled as usize).min(events.len());
+        let ROption::RSome(error) = error else {
+            self.life.inbox.settle(handled, None);
+            return None;
+        };
+        let kind = match error.kind {
+            error_kind::UNAVAILABLE => FailureKind::Unavailable,
+            _ => FailureKind::Failed,
+        };
+        let message = describe_error(&error);
+        self.life.inbox.settle(handled, Some(Failure { kind, message }));
+        self.complain(&error)
+    }
+
+    /// Logs an error of a handler once; a panic ends the instance, whose state may be torn.
+    fn complain(&self, error: &ModError) -> Option<Leave> {
+        let reason = describe_error(error);
+        if error.kind == error_kind::PANIC {
+            return Some(Leave::Panic(reason));
+        }
+        tracing::warn!(module = self.entry().name, reason, "a handler failed");
+        None
+    }
+
+    fn refresh_health(&mut self) {
+        let now = Instant::now();
+        if self.last_health.is_some_and(|last| now < last + HEALTH_SPACING) {
+            return;
+        }
+        self.last_health = Some(now);
+        self.next_health = now + HEALTH_PERIOD;
+        let clock = &self.life.start.entry.clock;
+        let bytes = clock.time("health", || self.instance.health());
+        let health: Health = serde_json::from_slice(bytes.as_slice())
+            .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
+        let (state, reason) = match health.status {
+            HealthStatus::Ok => (State::Running, String::new()),
+            _ => (State::Degraded, health.message.clone()),
+        };
+        enter(self.entry(), state, reason);
+        self.entry().set_health(health);
+    }
+
+    fn stop(self) {
+        let Self { life, mut instance, .. } = self;
+        let entry = life.entry();
+        let grace = u64::try_from(life.start.grace.as_millis()).unwrap_or(u64::MAX);
+        let stopped = entry.clock.time("stop", || instance.stop(grace));
+        if let Err(error) = stopped.into_result() {
+            let reason = describe_error(&error);
+            tracing::warn!(module = entry.name, reason, "the module did not stop well");
+        }
+        entry.clock.time("drop", || drop(instance));
+    }
+}
+
+fn describe_error(error: &ModError) -> String {
+    if error.place.is_empty() {
+        error.message.to_string()
+    } else {
+        format!("{}: {}", error.place, error.message)
+    }
+}
+
+fn to_abi(delivery: &Delivery) -> AbiEvent<'_> {
+    let event = &*delivery.event;
+    AbiEvent {
+        id: *event.id.as_bytes(),
+        time_ns: event.time_ns,
+        sequence: event.sequence,
+        attempt: delivery.attempt,
+        flags: if event.class == Class::Ledger { FLAG_LEDGER } else { 0 },
+        topic: (&*event.topic).into(),
+        source: (&*event.source).into(),
+        subject: (&*event.subject).into(),
+        traceparent: (&*event.traceparent).into(),
+        data: (&*event.data).into(),
+        reserved: [0; 4],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_a_minute() {
+        let seconds = |panics| backoff(panics).as_secs();
+        assert_eq!([1, 2, 3, 4, 5, 9, 200].map(seconds), [0, 1, 2, 4, 8, 60, 60]);
+    }
+
+    #[test]
+    fn the_gate_opens_when_all_have_arrived() {
+        let gate = StartGate::new(2);
+        let other = gate.clone();
+        let thread = std::thread::spawn(move || other.arrive());
+        gate.arrive();
+        gate.wait();
+        assert_eq!(*lock(&gate.missing), 0);
+        thread.join().expect("it ends");
+    }
+}

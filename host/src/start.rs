@@ -1,0 +1,275 @@
+//! What happens before the loop turns, and after it.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::{
+    net::UnixListener,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use crate::{
+    args::Args,
+    bus::{Bus, BusConfig, Durability},
+    config::{self, Config, Environment, Layers},
+    control::{self, api::ConfigReport},
+    identity::Identity,
+    listeners::Listeners,
+    logging::{self, Levels, LogFormat, Logging},
+    module::ServiceContext,
+    scrape,
+    state_dir::StateDir,
+    supervisor::{Daemon, Parts, describe_for_parent, number, report},
+    systemd,
+    wake::{Wake, WakeSender},
+};
+
+/// How often the daemon looks after itself.
+const TICK: Duration = Duration::from_secs(2);
+
+/// systemd is told READY at the latest after this: a module that hangs delays nobody.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A daemon that is about to run.
+#[derive(Debug)]
+pub struct Started {
+    /// What its parts share.
+    pub daemon: Arc<Daemon>,
+    control: Mutex<Option<UnixListener>>,
+    _state_dir: StateDir,
+}
+
+/// Reads the configuration, begins to log, takes the state directory, and opens bus and sockets.
+///
+/// # Errors
+///
+/// When the configuration has errors, another daemon has the state directory or the socket, or the
+/// system refuses something that the daemon cannot do without.
+pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
+    let mut places = args.places();
+    let layers = layers(args)?;
+    let state_dir = StateDir::open(&places.state_dir)?;
+    let fresh = config::write_default(&places.config)?;
+    let config = Config::load(&places.config, &layers)?;
+    let logging = start_logging(&config)?;
+    if fresh {
+        tracing::info!(path = %places.config.display(), "wrote a first configuration");
+    }
+    if let (None, Some(socket)) = (&args.socket, &config.control.socket) {
+        places.socket = config::expand_path(socket, &layers.environment)
+            .map_err(|error| anyhow::anyhow!("control.socket: {error}"))?;
+    }
+    let listeners = Arc::new(Listeners::default());
+    let inherited = adopt_descriptors(&listeners);
+    let control = match inherited {
+        Some(listener) => listener,
+        None => control::bind(&places.socket, config.control.group.as_deref())?,
+    };
+    let context = ServiceContext {
+        bus: Arc::new(open_bus(&config, state_dir.path())?),
+        identity: Arc::new(Identity::open(state_dir.path()).context("the pseudonyms' key")?),
+        listeners,
+        metrics: Arc::default(),
+        levels: logging.levels.clone(),
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %places.config.display(),
+        state_dir = %places.state_dir.display(),
+        socket = %places.socket.display(),
+        "lodestard starts"
+    );
+    let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    Ok(Started { daemon, control: Mutex::new(Some(control)), _state_dir: state_dir })
+}
+
+/// Answers on the control socket and for Prometheus, ticks, and tells systemd when all is ready.
+pub fn serve(started: &Started, wakes: WakeSender) {
+    let daemon = started.daemon.clone();
+    let listener = started.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(listener) = listener {
+        let daemon = daemon.clone();
+        tokio::spawn(async move {
+            if let Err(error) = control::serve(listener, daemon).await {
+                tracing::error!(%error, "the control socket ended");
+            }
+        });
+    }
+    scrape::start(&daemon);
+    tokio::spawn(tell_ready(daemon));
+    tokio::spawn(tick(wakes));
+}
+
+async fn tick(wakes: WakeSender) {
+    let period = systemd::watchdog_period().map_or(TICK, |period| period.min(TICK));
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if wakes.send(Wake::Tick).is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_ready(daemon: Arc<Daemon>) {
+    let all = async {
+        for slot in daemon.slots() {
+            let mut state = slot.entry.watch();
+            // An error means that the module is gone, which is settled as well.
+            let _ = state.wait_for(|transition| transition.state.is_settled()).await;
+        }
+    };
+    let in_time = tokio::time::timeout(READY_PATIENCE, all).await.is_ok();
+    let slots = daemon.slots();
+    let running = slots.iter().filter(|slot| slot.entry.state().is_running()).count();
+    let wanted = slots.iter().filter(|slot| slot.is_desired()).count();
+    let status = format!("{running} of {wanted} modules run");
+    tracing::info!(running, wanted, in_time, "lodestard is ready");
+    systemd::ready(&status);
+}
+
+/// Tells systemd that the daemon ends.
+pub fn stopping() {
+    systemd::stopping();
+}
+
+impl Started {
+    /// Closes the bus and leaves the socket's place free.
+    ///
+    /// # Errors
+    ///
+    /// When the last events cannot be written.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let closed = self.daemon.context.bus.close();
+        // Gone already means somebody else tidied up.
+        let _ = std::fs::remove_file(&self.daemon.places.socket);
+        closed.context("cannot close the ledger")?;
+        tracing::info!("lodestard ended");
+        Ok(())
+    }
+}
+
+/// `lodestard --describe DIR`
+///
+/// # Errors
+///
+/// Why the library cannot be loaded.
+pub fn describe(directory: &Path) -> anyhow::Result<ExitCode> {
+    let text = describe_for_parent(directory).map_err(|error| anyhow::anyhow!(error))?;
+    println!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lodestard --check`: 0 when the configuration is valid, 4 when it is not.
+///
+/// # Errors
+///
+/// When the check itself cannot be made.
+pub fn check(args: &Args) -> anyhow::Result<ExitCode> {
+    let report = check_report(args)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else if report.errors.is_empty() {
+        println!("{}: valid", args.places().config.display());
+    }
+    if report.errors.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.json {
+        for error in &report.errors {
+            let place = match (error.line, error.column) {
+                (0, _) => error.file.clone(),
+                (line, column) => format!("{}:{line}:{column}", error.file),
+            };
+            let hint = error.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            eprintln!("{place}: {}: {}{hint}", error.key, error.message);
+        }
+    }
+    Ok(ExitCode::from(4))
+}
+
+/// Checks without touching the state directory: the bus and the key live in a temporary one.
+fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
+    let places = args.places();
+    let layers = layers(args)?;
+    let config = match Config::load(&places.config, &layers) {
+        Ok(config) => config,
+        Err(errors) => return Ok(report(&errors)),
+    };
+    let temporary = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let (wakes, _woken) = tokio::sync::mpsc::unbounded_channel();
+    let logging = Logging::silent();
+    let context = ServiceContext {
+        bus: Arc::new(open_bus(&config, temporary.path())?),
+        identity: Arc::new(Identity::open(temporary.path())?),
+        listeners: Arc::default(),
+        metrics: Arc::default(),
+        levels: logging.levels.clone(),
+    };
+    let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    Ok(daemon.check_config(None))
+}
+
+fn layers(args: &Args) -> anyhow::Result<Layers> {
+    let settings = args.overrides.iter().map(|text| {
+        let (key, value) = text.split_once('=').with_context(|| {
+            format!("--set {text:?} must look like usage_tracker.retention_days=30")
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    });
+    let settings = settings.collect::<anyhow::Result<_>>()?;
+    Ok(Layers { environment: Environment::of_process(), settings })
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<Logging> {
+    let modules = config.log.modules.iter();
+    let modules = modules.map(|(name, level)| (name.clone(), number(*level))).collect();
+    let levels = Levels::new(number(config.log.level));
+    levels.set(number(config.log.level), modules);
+    let format = match config.log.format {
+        config::LogFormat::Human => LogFormat::Human,
+        config::LogFormat::Json => LogFormat::Json,
+    };
+    logging::start(levels, format).context("cannot log")
+}
+
+fn open_bus(config: &Config, state_dir: &Path) -> anyhow::Result<Bus> {
+    let ledger = &config.bus.ledger;
+    let settings = BusConfig {
+        retention_hours: ledger.retention_hours,
+        max_bytes: ledger.max_bytes,
+        durability: match ledger.durability {
+            config::Durability::Process => Durability::Process,
+            config::Durability::Power => Durability::Power,
+        },
+        inbox_events: config.bus.inbox_events,
+        ..BusConfig::default()
+    };
+    Bus::open(settings, &state_dir.join("ledger")).context("cannot open the ledger")
+}
+
+/// Takes over what systemd opened; answers the control socket when it is among it.
+fn adopt_descriptors(listeners: &Listeners) -> Option<UnixListener> {
+    let mut control = None;
+    for (name, descriptor) in systemd::received_descriptors() {
+        if systemd::is_unix(&descriptor) {
+            let listener = std::os::unix::net::UnixListener::from(descriptor);
+            let adopted = listener
+                .set_nonblocking(true)
+                .and_then(|()| UnixListener::from_std(listener));
+            match adopted {
+                Ok(listener) => control = Some(listener),
+                Err(error) => tracing::warn!(%error, name, "cannot use a socket of systemd's"),
+            }
+        } else {
+            listeners.adopt(&name, descriptor);
+        }
+    }
+    control
+}

@@ -1,0 +1,177 @@
+//! From the configuration to what one module gets: its settings with every reference replaced,
+//! and the grant of what it may know and use.
+
+use std::{collections::HashMap, sync::Arc};
+
+use module_sdk::manifest::Manifest;
+use serde_json::{Map, Value, json};
+
+use super::Daemon;
+use crate::{
+    config::{Config, ConfigErrors},
+    library::{Inspected, Package},
+    module::{Configured, Grant},
+    state_dir::private_directory,
+};
+
+type Configure = Box<dyn Fn(&Inspected) -> Result<Configured, String> + Send>;
+type Explain = Box<dyn Fn(&str) -> String + Send>;
+
+/// Works out what a module gets, once its manifest is known.
+pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>) -> Configure {
+    Box::new(move |inspected| {
+        let manifest = &inspected.manifest;
+        let name = &manifest.module.name;
+        let package = Package::of(&inspected.path, name);
+        let settings = settings(&daemon, &config, &package).map_err(|error| error.to_string())?;
+        let data_dir = daemon.data_dir(name);
+        private_directory(&data_dir).map_err(|error| {
+            format!("cannot make its data directory {}: {error}", data_dir.display())
+        })?;
+        let grant = Grant {
+            addresses: addresses(manifest, &settings)?,
+            secrets: secrets(&daemon, &config, manifest),
+            providers: providers(&daemon, &config, manifest),
+            manifest: manifest.clone(),
+            data_dir,
+        };
+        let config = serde_json::to_vec(&settings).map_err(|error| error.to_string())?;
+        Ok(Configured { config, grant })
+    })
+}
+
+/// Puts a report of a module's own validation into words, with the place in the file.
+pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
+    let module = module.to_owned();
+    Box::new(move |report| config.explain(&module, report).to_string())
+}
+
+/// Asks a running module whether it would take its section of `after`.
+pub(super) fn validate(
+    daemon: &Daemon,
+    after: &Config,
+    module: &str,
+) -> Result<(), ConfigErrors> {
+    let Some(section) = after.module(module) else { return Ok(()) };
+    let Some(package) = daemon.package(section) else { return Ok(()) };
+    let Some(known) = daemon.entry(module).and_then(|entry| entry.known()) else { return Ok(()) };
+    let Some(library) = daemon.shelf.mapped(&known.sha256) else { return Ok(()) };
+    let settings = settings(daemon, after, &package)?;
+    let bytes = Value::Object(settings).to_string();
+    let validated = (library.root().validate())(bytes.as_bytes().into());
+    validated
+        .into_result()
+        .map_err(|error| after.explain(module, error.message.as_str()).into())
+}
+
+/// The settings of a module, every reference replaced. What was secret is kept out of the log
+/// from now on.
+pub(super) fn settings(
+    daemon: &Daemon,
+    config: &Config,
+    package: &Package,
+) -> Result<Map<String, Value>, ConfigErrors> {
+    let environment = &daemon.layers.environment;
+    let written = config.effective(&package.name, package.default_config().as_deref())?;
+    let resolved = config.resolve(&package.name, &written, environment)?;
+    for warning in &resolved.warnings {
+        tracing::warn!(module = package.name, %warning, "a secret is open to others");
+    }
+    let resolved = resolved.settings;
+    for (key, value) in &written {
+        learn_secrets(daemon, value, resolved.get(key).unwrap_or(&Value::Null));
+    }
+    Ok(resolved)
+}
+
+/// Whatever stood behind a reference is taken for a secret.
+fn learn_secrets(daemon: &Daemon, written: &Value, resolved: &Value) {
+    match (written, resolved) {
+        (Value::String(written), Value::String(resolved)) => {
+            if written != resolved && !written.starts_with('~') {
+                daemon.logging.redactor.learn(resolved);
+            }
+        }
+        (Value::Object(written), Value::Object(resolved)) => {
+            for (key, value) in written {
+                learn_secrets(daemon, value, resolved.get(key).unwrap_or(&Value::Null));
+            }
+        }
+        (Value::Array(written), Value::Array(resolved)) => {
+            for (written, resolved) in written.iter().zip(resolved) {
+                learn_secrets(daemon, written, resolved);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn addresses(
+    manifest: &Manifest,
+    settings: &Map<String, Value>,
+) -> Result<HashMap<String, String>, String> {
+    let listeners = manifest.listeners.iter();
+    listeners
+        .map(|listener| {
+            let address = match settings.get(&listener.config_key) {
+                None | Some(Value::Null) => listener.default.clone(),
+                Some(Value::String(address)) => address.clone(),
+                Some(_) => {
+                    let key = &listener.config_key;
+                    return Err(format!("{key} must be an address such as {}", listener.default));
+                }
+            };
+            Ok((listener.name.clone(), address))
+        })
+        .collect()
+}
+
+fn secrets(
+    daemon: &Daemon,
+    config: &Config,
+    manifest: &Manifest,
+) -> HashMap<String, Result<String, String>> {
+    let module = &manifest.module.name;
+    let fetch = |name: &String| {
+        let secret = config
+            .secret(module, name, &daemon.layers.environment)
+            .map_err(|error| error.to_string())
+            .and_then(|secret| {
+                secret.ok_or_else(|| {
+                    format!(
+                        "the secret {name} is not given; write `secrets: {{{name}: ${{NAME}}}}` \
+                         into the section of {module}"
+                    )
+                })
+            })
+            .map(|secret| secret.expose().to_owned());
+        if let Ok(secret) = &secret {
+            daemon.logging.redactor.learn(secret);
+        }
+        (name.clone(), secret)
+    };
+    manifest.capabilities.secrets.iter().map(fetch).collect()
+}
+
+/// The providers as a module sees them: without their keys, which it asks for by name.
+fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest) -> Value {
+    if !manifest.capabilities.providers {
+        return Value::Null;
+    }
+    let providers = config.providers.iter().map(|provider| {
+        let key = provider.key.as_ref().and_then(|key| {
+            let fetched = key.resolve(&daemon.layers.environment).ok()?;
+            let key = fetched.secret.expose().to_owned();
+            daemon.logging.redactor.learn(&key);
+            Some(key)
+        });
+        let facts = json!({
+            "base_url": provider.base_url,
+            "dialect": provider.dialect.as_str(),
+            "local": provider.local,
+            "key": key,
+        });
+        (provider.id.clone(), facts)
+    });
+    Value::Object(providers.collect())
+}

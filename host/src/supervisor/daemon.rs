@@ -1,0 +1,286 @@
+//! What the parts of the running daemon share.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use module_sdk::EventType;
+use tokio::sync::oneshot;
+
+use super::{Operations, shown};
+use crate::{
+    args::Places,
+    bus::NewEvent,
+    config::{self, Config, ConfigErrors, Isolation, Layers, LogLevel, ModuleSection},
+    control::api::{Problem, ProblemCode},
+    library::{self, Package, Shelf},
+    logging::Logging,
+    module::{Call, Entry, ServiceContext},
+    wake::WakeSender,
+};
+
+/// How long `status` waits for modules to say how they are.
+const HEALTH_PATIENCE: Duration = Duration::from_millis(150);
+
+/// What a daemon is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where everything lies.
+    pub places: Places,
+    /// What all modules share.
+    pub context: ServiceContext,
+    /// What is logged.
+    pub logging: Logging,
+    /// Wakes the loop.
+    pub wakes: WakeSender,
+    /// The configuration that was read at the start.
+    pub config: Config,
+    /// What lies above and below the file.
+    pub layers: Layers,
+}
+
+/// The running daemon, shared by its loop, the control API and the metrics.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Where everything lies.
+    pub places: Places,
+    /// What all modules share.
+    pub context: ServiceContext,
+    /// What is logged.
+    pub logging: Logging,
+    /// Changes under way.
+    pub operations: Operations,
+    /// Wakes the loop.
+    pub wakes: WakeSender,
+    /// When it started.
+    pub started: Instant,
+    /// Why there is no metrics endpoint, empty when there is one.
+    pub(super) metrics_error: Mutex<String>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) layers: Layers,
+    slots: RwLock<BTreeMap<String, Arc<Slot>>>,
+    config: RwLock<Arc<Config>>,
+}
+
+/// A module of the configuration.
+#[derive(Debug)]
+pub struct Slot {
+    /// What it is doing.
+    pub entry: Arc<Entry>,
+    desired: AtomicBool,
+    isolated: AtomicBool,
+}
+
+impl Slot {
+    /// Whether the configuration asks for it.
+    #[must_use]
+    pub fn is_desired(&self) -> bool {
+        self.desired.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to run in a process of its own.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.isolated.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_desired(&self, enabled: bool, isolation: Option<Isolation>) {
+        self.desired.store(enabled, Ordering::Relaxed);
+        self.isolated.store(isolation == Some(Isolation::Process), Ordering::Relaxed);
+    }
+}
+
+impl Daemon {
+    /// A daemon that runs nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { places, context, logging, wakes, config, layers } = parts;
+        Arc::new(Self {
+            places,
+            context,
+            logging,
+            operations: Operations::default(),
+            wakes,
+            started: Instant::now(),
+            metrics_error: Mutex::default(),
+            shelf: Arc::default(),
+            layers,
+            slots: RwLock::default(),
+            config: RwLock::new(Arc::new(config)),
+        })
+    }
+
+    /// Notes why there is no metrics endpoint.
+    pub fn set_metrics_error(&self, reason: String) {
+        *self.metrics_error.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The configuration that runs.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Reads the configuration file as it lies on the disk.
+    pub(super) fn load_config(&self) -> Result<Config, ConfigErrors> {
+        Config::load(&self.places.config, &self.layers)
+    }
+
+    /// A module of the configuration, by name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<Arc<Entry>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.get(name).map(|slot| slot.entry.clone())
+    }
+
+    /// All modules of the configuration, by name.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.values().cloned().collect()
+    }
+
+    /// The place of a module in the table, made where it is missing.
+    pub(super) fn slot(self: &Arc<Self>, name: &str) -> Arc<Slot> {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(name) {
+            return slot.clone();
+        }
+        let slot = Arc::new(Slot {
+            entry: Arc::new(Entry::new(name)),
+            desired: AtomicBool::new(false),
+            isolated: AtomicBool::new(false),
+        });
+        slots.insert(name.to_owned(), slot.clone());
+        drop(slots);
+        super::tell_changes(self, &slot);
+        slot
+    }
+
+    /// Takes a module out of the table; answers whether it was there.
+    pub(super) fn forget(&self, name: &str) -> bool {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.remove(name).is_some()
+    }
+
+    /// Where a module's library lies: where its section says, or on the module path.
+    pub(super) fn package(&self, section: &ModuleSection) -> Option<Package> {
+        match &section.path {
+            Some(directory) => {
+                let directory = config::expand_path(directory, &self.layers.environment).ok()?;
+                let package = Package { name: section.name.clone(), directory };
+                package.directory.is_dir().then_some(package)
+            }
+            None => library::find(&self.places.module_path, &section.name),
+        }
+    }
+
+    /// Why a module is absent.
+    pub(super) fn where_looked(&self, name: &str) -> String {
+        let places: Vec<String> =
+            self.places.module_path.iter().map(|path| path.display().to_string()).collect();
+        let packages = library::list(&self.places.module_path);
+        let names = packages.iter().map(|package| package.name.as_str());
+        let hint = config::nearest(name, names)
+            .map(|nearest| format!("; did you mean {nearest}?"))
+            .unwrap_or_default();
+        format!("there is no module {name} in {}{hint}", places.join(", "))
+    }
+
+    /// The answer to a question about a module that nobody knows.
+    #[must_use]
+    pub fn unknown_module(&self, name: &str) -> Problem {
+        let packages = library::list(&self.places.module_path);
+        let mut names: Vec<String> = packages.into_iter().map(|package| package.name).collect();
+        names.extend(self.slots().iter().map(|slot| slot.entry.name.clone()));
+        names.sort();
+        names.dedup();
+        let problem = Problem::new(
+            ProblemCode::NotFound,
+            format!("there is no module {name:?} in {}", shown(&self.places.config)),
+        );
+        match config::nearest(name, names.iter().map(String::as_str)) {
+            Some(nearest) => problem.help(format!("did you mean {nearest}?")),
+            None => problem.help(format!("there are: {}", names.join(", "))),
+        }
+    }
+
+    /// Publishes an event of the daemon itself.
+    pub(super) fn announce<T: EventType>(&self, event: &T) {
+        let Ok(data) = serde_json::to_vec(event) else { return };
+        let new = NewEvent {
+            class: T::CLASS,
+            time_ns: 0,
+            topic: event.topic().into(),
+            source: "/lodestar/lodestard".into(),
+            subject: event.subject().unwrap_or_default().into(),
+            traceparent: "".into(),
+            data: data.into(),
+        };
+        if let Err(error) = self.context.bus.publish(vec![new], None) {
+            tracing::debug!(%error, topic = T::TOPIC, "an event of the daemon was not taken");
+        }
+    }
+
+    /// Takes the log levels of a configuration, and tells the modules.
+    pub fn apply_log_levels(&self, config: &Config) {
+        let log = &config.log;
+        let modules: HashMap<String, u32> =
+            log.modules.iter().map(|(name, level)| (name.clone(), number(*level))).collect();
+        self.logging.levels.set(number(log.level), modules);
+        for slot in self.slots() {
+            let level = self.logging.levels.of(&slot.entry.name);
+            // An error means that it does not run.
+            let _ = slot.entry.calls.push(Call::LogLevel(level));
+        }
+    }
+
+    /// Asks the running modules how they are; what has not answered in time is shown as it was.
+    pub async fn refresh_health(&self) {
+        let mut asked = Vec::new();
+        for slot in self.slots() {
+            let (sender, receiver) = oneshot::channel();
+            if slot.entry.state().is_running()
+                && slot.entry.calls.push(Call::Health(sender)).is_ok()
+            {
+                asked.push(receiver);
+            }
+        }
+        let all = async {
+            for answer in asked {
+                // An error means that the module is ending.
+                let _ = answer.await;
+            }
+        };
+        let _ = tokio::time::timeout(HEALTH_PATIENCE, all).await;
+    }
+
+    /// The directory of a module's own data.
+    #[must_use]
+    pub fn data_dir(&self, module: &str) -> PathBuf {
+        crate::state_dir::data_dir(&self.places.state_dir, module)
+    }
+}
+
+/// The number of the ABI for a level: 0 nothing, 1 error … 5 trace.
+#[must_use]
+pub const fn number(level: LogLevel) -> u32 {
+    match level {
+        LogLevel::Off => 0,
+        LogLevel::Error => 1,
+        LogLevel::Warn => 2,
+        LogLevel::Info => 3,
+        LogLevel::Debug => 4,
+        LogLevel::Trace => 5,
+    }
+}
