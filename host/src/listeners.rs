@@ -154,13 +154,16 @@ fn holder(address: SocketAddr) -> Option<String> {
     })?;
     let wanted = format!("socket:[{inode}]");
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let number = process.file_name().to_string_lossy().into_owned();
+        if !number.bytes().all(|digit| digit.is_ascii_digit()) {
+            continue;
+        }
         let descriptors = std::fs::read_dir(process.path().join("fd"));
         let has = descriptors.into_iter().flatten().flatten().any(|descriptor| {
             std::fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == &*wanted)
         });
         if has {
             let command = std::fs::read_to_string(process.path().join("comm")).ok()?;
-            let number = process.file_name().to_string_lossy().into_owned();
             return Some(format!("{} (process {number})", command.trim()));
         }
     }

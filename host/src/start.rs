@@ -101,6 +101,7 @@ pub fn serve(started: &Started, wakes: WakeSender) {
         });
     }
     scrape::start(&daemon);
+    control::start_tcp(&daemon);
     tokio::spawn(tell_ready(daemon));
     tokio::spawn(tick(wakes));
 }

@@ -34,7 +34,8 @@ pub(super) fn run(shared: &Shared, writer: &Writer) {
         }
         failing = result.is_err();
         // A segment that never fills would never age.
-        let span = HOUR.saturating_mul(u32::try_from(shared.config.retention_hours).unwrap_or(u32::MAX));
+        let span =
+            HOUR.saturating_mul(u32::try_from(shared.config.retention_hours).unwrap_or(u32::MAX));
         if sealed.elapsed() > (span / 8).clamp(HOUR / 4, 24 * HOUR) {
             writer.seal();
             sealed = Instant::now();
@@ -143,7 +144,12 @@ impl Shared {
     }
 
     /// The sequences of a segment that are on disk only for a subscriber.
-    fn waiting(&self, subscriber: &Subscriber, base: u64, last: u64) -> Result<Vec<u64>, LedgerError> {
+    fn waiting(
+        &self,
+        subscriber: &Subscriber,
+        base: u64,
+        last: u64,
+    ) -> Result<Vec<u64>, LedgerError> {
         let (next, epochs) = {
             let state = subscriber.lock();
             (state.next, state.epochs.clone())

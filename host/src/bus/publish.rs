@@ -134,7 +134,8 @@ pub(super) fn is_filter(filter: &str) -> bool {
 }
 
 fn is_part(part: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let known =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
     !part.is_empty() && part.bytes().all(known)
 }
 

@@ -40,12 +40,15 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     let end = opened.next - 1;
     let store = |module: &str| DeadStore::new(&dead_directory, module.into(), power);
     catch_up(&opened, &mut known, store)?;
+    // What was written off must not be looked for again once its numbers have been passed.
+    cursors.save(known.clone())?;
     let mut routes = Routes::default();
     for cursor in known {
         let dead = store(&cursor.module);
         routes.subscribers.push(Arc::new(Subscriber::new(cursor, dead)));
     }
-    let begin_at = if damaged { opened.ledger.list().first().map_or(0, |info| info.base) } else { 0 };
+    let begin_at =
+        if damaged { opened.ledger.list().first().map_or(0, |info| info.base) } else { 0 };
     let shared = Arc::new(Shared {
         config,
         ledger: opened.ledger.clone(),
@@ -91,8 +94,7 @@ fn catch_up(
         cursor.live.drop_pending(DropReason::Restart, live);
         recount_letters(cursor, &store(&cursor.module))?;
         if cursor.seen > last || cursor.acked + 1 < first {
-            let reason =
-                if cursor.seen > last { DropReason::Lost } else { DropReason::Retention };
+            let reason = if cursor.seen > last { DropReason::Lost } else { DropReason::Retention };
             let left = count(ledger, cursor, cursor.acked + 1, cursor.seen.min(last));
             write_off(cursor, reason, left.map_err(read)?);
         }

@@ -228,9 +228,11 @@ impl State {
     /// The sequence up to which everything is settled.
     pub(super) fn acked(&mut self) -> u64 {
         self.skip_what_is_for_others();
-        let first = self.head.front().copied().or_else(|| {
-            self.ledger.items.front().map(|delivery| delivery.event.sequence)
-        });
+        let first = self
+            .head
+            .front()
+            .copied()
+            .or_else(|| self.ledger.items.front().map(|delivery| delivery.event.sequence));
         first.unwrap_or(self.next) - 1
     }
 

@@ -7,6 +7,7 @@ mod modules;
 mod peer;
 mod problem;
 mod socket;
+mod tcp;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tokio::net::UnixListener;
 pub use peer::{Peer, is_allowed};
 pub use problem::Refusal;
 pub use socket::{SocketError, bind};
+pub use tcp::start as start_tcp;
 
 use crate::supervisor::Daemon;
 use api::{ConfigCheck, Healthz, Status};
@@ -31,11 +33,12 @@ use api::{ConfigCheck, Healthz, Status};
 ///
 /// When the socket fails.
 pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
-    let service = router(daemon).into_make_service_with_connect_info::<Peer>();
+    let router = routes(daemon).layer(middleware::from_fn(peer::check));
+    let service = router.into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, service).await
 }
 
-fn router(daemon: Arc<Daemon>) -> Router {
+fn routes(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/v1/healthz", get(healthz))
         .route("/v1/status", get(status))
@@ -60,7 +63,6 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .method_not_allowed_fallback(async || {
             Refusal::invalid("this path of the control API takes another method")
         })
-        .layer(middleware::from_fn(peer::check))
         .with_state(daemon)
 }
 

@@ -245,7 +245,9 @@ impl Cursors {
                 file.sync_all()?;
             }
             fs::rename(&temporary, &self.path)?;
-            if self.sync && let Some(directory) = self.path.parent() {
+            if self.sync
+                && let Some(directory) = self.path.parent()
+            {
                 File::open(directory)?.sync_all()?;
             }
             Ok(())
@@ -259,7 +261,8 @@ mod tests {
     use super::*;
 
     fn cursor() -> Cursor {
-        let mut ledger = Counts { accepted: 9, handled: 4, dead: 1, pending: 3, ..Counts::default() };
+        let mut ledger =
+            Counts { accepted: 9, handled: 4, dead: 1, pending: 3, ..Counts::default() };
         ledger.dropped.add(DropReason::Retention, 1);
         Cursor {
             module: "usage_tracker".to_owned(),

@@ -25,6 +25,6 @@ pub use record::Event;
 pub(crate) use record::{Audience, Entry, RawRecord};
 #[cfg(test)]
 pub(crate) use segment::full_disk;
+pub use store::{Durability, LedgerHealth};
 pub(crate) use store::{Ledger, Opened, now_ms};
 pub(crate) use writer::{Job, Writer};
-pub use store::{Durability, LedgerHealth};

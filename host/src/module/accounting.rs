@@ -1,6 +1,7 @@
 //! What a module costs: its time on the processor, and how long its calls take.
 
 use std::{
+    path::PathBuf,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -48,23 +49,32 @@ pub(super) fn thread_name(module: &str) -> String {
 /// Milliseconds of processor time that the threads of a module have used, those that live now.
 #[must_use]
 pub fn cpu_ms(module: &str) -> u64 {
+    let times = tasks(module).into_iter().filter_map(|task| {
+        let times = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    times.sum::<u64>() / 1_000_000
+}
+
+/// How many threads a module has. A thread without a name of its own bears that of the thread
+/// that started it, so that what a module starts by itself counts as well.
+pub(super) fn threads(module: &str) -> usize {
+    tasks(module).len()
+}
+
+/// The kernel's directories of a module's threads.
+fn tasks(module: &str) -> Vec<PathBuf> {
     let names = THREAD_KINDS.map(|kind| {
         let mut name = format!("{kind}{module}");
         name.truncate(THREAD_NAME_BYTES);
         name
     });
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let nanoseconds: u64 = tasks
-        .filter(|task| {
-            let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            names.iter().any(|own| own == name.trim_end())
-        })
-        .filter_map(|task| {
-            let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            times.split_whitespace().next()?.parse::<u64>().ok()
-        })
-        .sum();
-    nanoseconds / 1_000_000
+    let mine = tasks.map(|task| task.path()).filter(|task| {
+        let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        names.iter().any(|own| own == name.trim_end())
+    });
+    mine.collect()
 }
 
 #[cfg(test)]

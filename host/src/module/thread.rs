@@ -14,7 +14,7 @@ use lodestar_abi::{
 use module_sdk::{Class, Description, Health, HealthStatus};
 
 use super::{
-    Call, CommandCall, Entry, Grant, Known, ServiceContext, Services, State, accounting::thread_name,
+    Call, CommandCall, Entry, Grant, Known, ServiceContext, Services, State, accounting::{thread_name, threads},
     calls::refuse, state::lock,
 };
 use crate::{
@@ -134,7 +134,6 @@ fn run(start: Start) {
     let outcome = prepared.and_then(|(library, configured, inbox)| {
         start.gate.wait();
         let mut life = Life::new(&start, library, configured, inbox);
-        entry.calls.open(life.inbox.poker());
         let outcome = life.live();
         entry.calls.close();
         outcome
@@ -257,6 +256,7 @@ impl<'a> Life<'a> {
     fn live(&mut self) -> Result<(), Refusal> {
         loop {
             let (instance, services) = self.create()?;
+            self.entry().calls.open(self.inbox.poker());
             enter(self.entry(), State::Running, String::new());
             tracing::info!(
                 module = self.entry().name,
@@ -503,6 +503,14 @@ impl<'a, 'b> Running<'a, 'b> {
             tracing::warn!(module = entry.name, reason, "the module did not stop well");
         }
         entry.clock.time("drop", || drop(instance));
+        let left = threads(&entry.name).saturating_sub(1);
+        if left > 0 {
+            tracing::warn!(
+                module = entry.name,
+                threads = left,
+                "the module left threads behind, which run on until the daemon ends"
+            );
+        }
     }
 }
 

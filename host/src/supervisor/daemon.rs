@@ -245,6 +245,19 @@ impl Daemon {
         }
     }
 
+    /// The secret that a reference of the daemon's own settings stands for. It is kept out of the
+    /// log from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the reference leads nowhere.
+    pub fn token(&self, reference: &config::Reference) -> Result<String, String> {
+        let fetched = reference.resolve(&self.layers.environment)?;
+        let token = fetched.secret.expose().to_owned();
+        self.logging.redactor.learn(&token);
+        Ok(token)
+    }
+
     /// Asks the running modules how they are; what has not answered in time is shown as it was.
     pub async fn refresh_health(&self) {
         let mut asked = Vec::new();

@@ -382,7 +382,7 @@ async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
             transition.state.is_settled()
                 && !matches!(transition.state, State::Disabled | State::Stopped)
         } else {
-            !transition.state.is_alive() || transition.state == State::Stalled
+            matches!(transition.state, State::Disabled | State::Absent | State::Stalled)
         }
     });
     let Ok(transition) = settled.await.map(|transition| transition.clone()) else { return };

@@ -28,6 +28,7 @@ Beside the verbs below, each running module answers to a noun of its own, such a
     long_about = LONG_ABOUT,
     after_help = exit_codes::HELP,
     disable_help_subcommand = true,
+    args_override_self = true,
     subcommand_value_name = "VERB",
     subcommand_help_heading = "Verbs",
     max_term_width = 100
@@ -58,7 +59,7 @@ pub(crate) struct Global {
     /// How long to wait for an answer or for the outcome of a change, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) timeout: Duration,
-    /// When to use colours
+    /// When to use colours; `auto` is on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) color: ColorChoice,
 }
@@ -104,6 +105,19 @@ impl Global {
 /// The names of the fixed verbs.
 pub(crate) fn verbs() -> Vec<String> {
     Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
+}
+
+/// Where the verb or noun stands in a command line.
+pub(crate) fn verb_index(argv: &[OsString]) -> Option<usize> {
+    let mut words = argv.iter().enumerate().skip(1);
+    while let Some((index, word)) = words.next() {
+        if ["--socket", "--timeout", "--color"].iter().any(|name| word == name) {
+            words.next();
+        } else if !word.as_bytes().starts_with(b"-") {
+            return Some(index);
+        }
+    }
+    None
 }
 
 /// `--name VALUE` or `--name=VALUE`, the last one of them, up to `--`.
@@ -168,6 +182,16 @@ mod tests {
         check("lodestar status --timeout soon", "above 0");
         check("lodestar events replay usage_tracker", "required");
         check("lodestar events replay usage_tracker --all 0190", "cannot be used with");
+    }
+
+    #[test]
+    fn finds_the_verb() {
+        let check = |line: &str, expected| assert_eq!(verb_index(&words(line)), expected);
+        check("lodestar", None);
+        check("lodestar --json", None);
+        check("lodestar status", Some(1));
+        check("lodestar --socket /a --json --color=never usage status", Some(5));
+        check("lodestar --socket", None);
     }
 
     #[test]

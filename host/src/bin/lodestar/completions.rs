@@ -6,13 +6,16 @@ use lodestar::control::api::Noun;
 
 use crate::{args::Cli, client::Client, error::Result, exit_codes, noun, terminal::Terminal};
 
+const EXAMPLES: &str = "\
+bash, in ~/.bashrc:                  eval \"$(lodestar completions bash)\"
+zsh, in ~/.zshrc:                    source <(lodestar completions zsh)
+fish, in ~/.config/fish/config.fish: lodestar completions fish | source";
+
 /// Write a completion script for a shell to standard output
 ///
 /// The nouns of the modules that run at this moment are part of it.
-///
-/// bash: lodestar completions bash > ~/.local/share/bash-completion/completions/lodestar
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
     /// The shell
     #[arg(value_enum)]

@@ -115,6 +115,11 @@ async fn configuration(client: &Client) -> Finding {
                 "correct the file; what runs stays as it is until then",
             )
         }
+        Err(error) if error.is_not_reachable() => Finding::warning(
+            "configuration",
+            "not checked: lodestard neither runs nor lies beside this lodestar",
+            "start lodestard, or install both in one directory",
+        ),
         Err(error) => could_not("configuration", &error),
     }
 }

@@ -220,13 +220,27 @@ fn audit_table(rows: &[AuditRow]) -> Table {
             human::count(row.books.dropped),
             human::count(row.books.pending),
             human::count(row.recounted_pending),
-            if row.balanced { "balance" } else { "DO NOT BALANCE" }.to_owned(),
+            verdict(row),
         ]);
     }
     if rows.is_empty() {
         table.notes.push("No module listens to events.".to_owned());
     }
     table
+}
+
+/// Whether the books of a module balance, or what they lack.
+fn verdict(row: &AuditRow) -> String {
+    let books = row.books;
+    let found = [books.handled, books.dead, books.dropped, row.recounted_pending];
+    let found = found.iter().fold(0_u64, |sum, number| sum.saturating_add(*number));
+    if row.balanced {
+        "balance".to_owned()
+    } else if found < books.accepted {
+        format!("{} missing", human::count(books.accepted - found))
+    } else {
+        format!("{} too many", human::count(found - books.accepted))
+    }
 }
 
 fn tail_line(item: &TailItem) -> String {
@@ -303,8 +317,7 @@ usage_tracker dropped 6 by overflow
             "\
 MODULE         ACCEPTED  HANDLED  DEAD  DROPPED  PENDING  RECOUNTED  BOOKS
 usage_tracker        10        7     1        0        2          2  balance
-budget               10        7     1        0        2          1  DO NOT
-                                                                     BALANCE
+budget               10        7     1        0        2          1  1 missing
 "
         );
     }

@@ -31,7 +31,7 @@ pub(crate) const SIGNAL: u8 = 128;
 
 /// The table, as `lodestar --help` shows it.
 pub(crate) const HELP: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 refused (validation, ABI,
+Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 refused (validation, ABI, \
 permission), 5 timed out. A command of a module may answer with a code of its own.";
 
 /// The exit code for a problem that the daemon reports.

@@ -5,18 +5,23 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Parser as _, error::ErrorKind};
 use lodestar::control::api::Noun;
 
-use crate::{args::Cli, client::Client, error::Result, schema::one_line, terminal::Terminal};
+use crate::{
+    args::{Cli, verb_index},
+    client::Client,
+    error::Result,
+    schema::one_line,
+    terminal::Terminal,
+};
 
 /// How long help waits for the daemon before it goes without the nouns.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// `lodestar help usage summary` is `lodestar usage summary --help`.
 pub(crate) fn as_option(mut argv: Vec<OsString>) -> Vec<OsString> {
-    let first = argv.iter().skip(1).position(|word| !word.as_encoded_bytes().starts_with(b"-"));
-    if let Some(index) = first
-        && argv[index + 1] == "help"
+    if let Some(index) = verb_index(&argv)
+        && argv[index] == "help"
     {
-        argv.remove(index + 1);
+        argv.remove(index);
         argv.push("--help".into());
     }
     argv
@@ -35,8 +40,7 @@ pub(crate) async fn show(
         return Ok(code);
     }
     terminal.raw(&text)?;
-    let about_all = argv.iter().skip(1).all(|word| word.as_encoded_bytes().starts_with(b"-"));
-    if error.kind() == ErrorKind::DisplayHelp && about_all {
+    if error.kind() == ErrorKind::DisplayHelp && verb_index(argv).is_none() {
         terminal.raw(&nouns_text(&running_nouns(argv).await))?;
     }
     Ok(code)
@@ -76,6 +80,7 @@ mod tests {
         check("lodestar help", "lodestar --help");
         check("lodestar help usage summary", "lodestar usage summary --help");
         check("lodestar --json help modules", "lodestar --json modules --help");
+        check("lodestar --socket /a help status", "lodestar --socket /a status --help");
         check("lodestar modules help", "lodestar modules help");
         check("lodestar", "lodestar");
     }

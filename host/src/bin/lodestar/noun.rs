@@ -118,11 +118,9 @@ fn options(description: &CommandDescription) -> Vec<Arg> {
     let mut options = schema::args(&schema::fields(description.args.as_value()));
     if description.streams {
         options.push(
-            Arg::new(OUT)
-                .long("out")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Write the stream to this file, readable by you only; `-` for the terminal"),
+            Arg::new(OUT).long("out").value_name("FILE").value_parser(value_parser!(PathBuf)).help(
+                "Write the stream to this file, readable by you only; `-` is standard output",
+            ),
         );
         options.push(
             Arg::new(FORCE)
@@ -197,6 +195,10 @@ fn resting_noun(word: &str, module: &Module) -> CliError {
     let reason = module.reason.as_deref().filter(|reason| !reason.is_empty());
     let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let state = if module.desired == "enabled" { &module.state } else { &module.desired };
+    if module.state == "running" {
+        return CliError::usage(format!("the module {name} runs and has no commands"))
+            .help(format!("see `lodestar modules info {name}`"));
+    }
     CliError::usage(format!("the module {name}, which answers to `{word}`, is {state}{because}"))
         .help(if module.desired == "enabled" {
             format!("see `lodestar modules info {name}` and `lodestar modules logs {name}`")

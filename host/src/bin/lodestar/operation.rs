@@ -31,7 +31,9 @@ pub(crate) async fn run(
             return Err(too_slow(&operation, client.timeout));
         }
         let path = format!("/v1/operations/{}", escaped(&operation.id));
-        operation = ask(Method::GET, &path, SLICE.min(left), client).await?;
+        // At least a millisecond, so that the last wait is none that turns in a circle.
+        let wait = SLICE.min(left).max(Duration::from_millis(1));
+        operation = ask(Method::GET, &path, wait, client).await?;
     }
     if terminal.json {
         terminal.json_document(&operation)?;

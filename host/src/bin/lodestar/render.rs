@@ -41,8 +41,9 @@ fn body(table: &Table, width: usize, color: bool) -> String {
         drawn.add_row(row(table, &[]));
         drawn.add_row(row(table, &table.total));
     }
-    for column in drawn.column_iter_mut() {
-        column.set_padding((0, 2));
+    let last = table.columns.len() - 1;
+    for (index, column) in drawn.column_iter_mut().enumerate() {
+        column.set_padding((0, if index == last { 0 } else { 2 }));
     }
     let mut text = String::new();
     for (index, line) in drawn.lines().enumerate() {

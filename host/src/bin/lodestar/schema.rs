@@ -32,8 +32,14 @@ pub(crate) struct Field {
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
     Text,
-    Integer { least: Option<i128>, most: Option<i128> },
+    Integer {
+        least: Option<i128>,
+        most: Option<i128>,
+    },
     Number,
+    /// Named or not.
+    Switch,
+    /// Yes, no, or left to the command.
     Flag,
     Choice(Vec<(String, String)>),
     List(Box<Self>),
@@ -71,7 +77,7 @@ pub(crate) fn json(fields: &[Field], matches: &ArgMatches) -> Map<String, Value>
     let mut object = Map::new();
     for field in fields {
         let given =
-            matches.value_source(&field.name) == Some(clap::parser::ValueSource::CommandLine);
+            matches.value_source(&field.id()) == Some(clap::parser::ValueSource::CommandLine);
         if given {
             object.insert(field.name.clone(), field_json(field, matches));
         }
@@ -79,16 +85,24 @@ pub(crate) fn json(fields: &[Field], matches: &ArgMatches) -> Map<String, Value>
     object
 }
 
+impl Field {
+    /// The parser's name for it, which no option of ours has.
+    fn id(&self) -> String {
+        format!("property {}", self.name)
+    }
+}
+
 fn field_json(field: &Field, matches: &ArgMatches) -> Value {
-    let values = || matches.get_many::<Value>(&field.name).into_iter().flatten().cloned();
+    let values = || matches.get_many::<Value>(&field.id()).into_iter().flatten().cloned();
     match &field.kind {
+        Kind::Switch => Value::Bool(matches.get_flag(&field.id())),
         Kind::List(_) => values().collect(),
-        _ => values().last().unwrap_or(Value::Bool(true)),
+        _ => values().last().unwrap_or_default(),
     }
 }
 
 fn arg(field: &Field) -> Arg {
-    let arg = Arg::new(field.name.clone())
+    let arg = Arg::new(field.id())
         .required(field.required)
         .help(summary(field))
         .value_name(field.name.to_uppercase());
@@ -99,11 +113,12 @@ fn arg(field: &Field) -> Arg {
     match &field.kind {
         Kind::List(item) => {
             let many = match field.position {
-                Some(_) => arg.num_args(0..),
+                Some(_) => arg.num_args(usize::from(field.required)..),
                 None => arg,
             };
             typed(many.action(ArgAction::Append), item)
         }
+        Kind::Switch => arg.action(ArgAction::SetTrue),
         Kind::Flag if field.position.is_none() => typed(
             arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
             &Kind::Flag,
@@ -124,7 +139,7 @@ fn typed(arg: Arg, kind: &Kind) -> Arg {
                 .value_parser(move |text: &str| integer(text, least, most))
         }
         Kind::Number => arg.allow_negative_numbers(true).value_parser(number),
-        Kind::Flag => arg.value_parser(
+        Kind::Switch | Kind::Flag => arg.value_name("BOOL").value_parser(
             PossibleValuesParser::new(["true", "false"]).map(|text| Value::from(text == "true")),
         ),
         Kind::Choice(choices) => {
@@ -214,6 +229,7 @@ fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
             Kind::Integer { least: limit(property, "minimum"), most: limit(property, "maximum") }
         }
         Some("number") => Kind::Number,
+        Some("boolean") if is_switch(property) => Kind::Switch,
         Some("boolean") => Kind::Flag,
         Some("array") => {
             let item = property.get("items").map_or(Kind::Text, |i| kind(i, root, depth + 1));
@@ -221,6 +237,13 @@ fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
         }
         _ => Kind::Json,
     }
+}
+
+/// Whether leaving it away is the same as `false`.
+fn is_switch(property: &Value) -> bool {
+    let is_on = property.get("default").is_some_and(|default| *default == Value::Bool(true));
+    let is_named = property.get("x-positional").is_none();
+    is_named && !is_on && property.get("type").is_some_and(Value::is_string)
 }
 
 /// Several choices are one; anything else must be alone.

@@ -17,17 +17,40 @@ const TOPICS: [&str; 2] = ["t.a", "t.b"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    Ledger { topic: usize, count: u64 },
-    Live { topic: usize, count: u64 },
-    Handle { module: usize, take: usize, settle: usize },
-    Fail { module: usize, take: usize, settle: usize, kind: FailureKind },
-    Stop { module: usize },
-    Start { module: usize },
-    Replay { module: usize },
+    Ledger {
+        topic: usize,
+        count: u64,
+    },
+    Live {
+        topic: usize,
+        count: u64,
+    },
+    Handle {
+        module: usize,
+        take: usize,
+        settle: usize,
+    },
+    Fail {
+        module: usize,
+        take: usize,
+        settle: usize,
+        kind: FailureKind,
+    },
+    Stop {
+        module: usize,
+    },
+    Start {
+        module: usize,
+    },
+    Replay {
+        module: usize,
+    },
     Persist,
     Kill,
     /// A kill, and the disk kept so much less of what was written last.
-    Tear { bytes: u64 },
+    Tear {
+        bytes: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
