@@ -1,0 +1,289 @@
+//! What `lodestar usage …` answers: the arguments and the tables.
+
+use jiff::Timestamp;
+use module_sdk::{Error, Reply, Result, Table};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    format::{count, milliseconds, minute, short, usd},
+    period::Period,
+    prices::{PriceTable, priced_model},
+    query::{self, By, Figures, Reader, RequestFilter, Summary, Usd},
+    store::Stored,
+};
+
+/// Sums up what was used: requests, tokens, cost, savings and response times.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SummaryArgs {
+    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
+    pub(crate) since: Option<String>,
+    /// Until when, in the same forms; a day means all of it [default: now].
+    pub(crate) until: Option<String>,
+    /// What a row stands for.
+    pub(crate) by: By,
+    /// At most so many rows; the total counts all.
+    pub(crate) limit: Option<u32>,
+}
+
+/// Lists sessions, the latest first, with their models, switches and cost.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SessionsArgs {
+    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
+    pub(crate) since: Option<String>,
+    /// Until when, in the same forms; a day means all of it [default: now].
+    pub(crate) until: Option<String>,
+    /// At most so many sessions [default: 50].
+    pub(crate) limit: Option<u32>,
+}
+
+/// Lists single requests, the latest first.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RequestsArgs {
+    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
+    pub(crate) since: Option<String>,
+    /// Until when, in the same forms; a day means all of it [default: now].
+    pub(crate) until: Option<String>,
+    /// Only requests that this model answered.
+    pub(crate) model: Option<String>,
+    /// Only requests of this session, as `sessions` shows it.
+    pub(crate) session: Option<String>,
+    /// Only requests of this project.
+    pub(crate) project: Option<String>,
+    /// Only requests that did not end well.
+    pub(crate) errors: bool,
+    /// At most so many requests [default: 50].
+    pub(crate) limit: Option<u32>,
+}
+
+/// Lists the models in use with their prices, and those that have none.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ModelsArgs {
+    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
+    pub(crate) since: Option<String>,
+    /// Until when, in the same forms; a day means all of it [default: now].
+    pub(crate) until: Option<String>,
+}
+
+/// From when, where nothing is said.
+pub(crate) const SINCE: &str = "30d";
+/// How many rows a list has, where nothing is said.
+const LIMIT: u32 = 50;
+/// The most rows that a list may have: it is made in memory. An export has no limit.
+const MOST: u32 = 10_000;
+
+/// Answers `summary`.
+pub(crate) fn summary(reader: &mut Reader, period: &Period, args: &SummaryArgs) -> Result<Reply> {
+    let mut summary = query::summary(reader, period, args.by)?;
+    let all = summary.rows.len();
+    if let Some(limit) = args.limit {
+        summary.rows.truncate(limit as usize);
+    }
+    let table = summary_table(&summary, all, period);
+    Ok(Reply::json(&summary)?.table(table))
+}
+
+fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
+    let head = serde_json::to_value(summary.by).ok();
+    let head = head.and_then(|by| by.as_str().map(str::to_uppercase)).unwrap_or_default();
+    let mut table = Table::new([
+        head.as_str(),
+        "REQ#",
+        "ERR#",
+        "INPUT#",
+        "CACHED#",
+        "OUTPUT#",
+        "COST#",
+        "SAVED#",
+        "P50#",
+        "P95#",
+    ]);
+    table.title = title("Usage", period);
+    for row in &summary.rows {
+        let key = row.key.as_deref().map_or_else(|| "(unknown)".to_owned(), |key| short(key, 26));
+        table.rows.push(cells(key, &row.figures));
+    }
+    table.total = cells("total".to_owned(), &summary.total);
+    let figures = &summary.total;
+    if figures.requests == 0 {
+        table.total.clear();
+        table.notes.push("no requests in this time".to_owned());
+    }
+    if figures.unpriced_requests > 0 {
+        table.notes.push(format!(
+            "{} without a known price: their cost is missing above (`lodestar usage models` shows \
+             which)",
+            requests(figures.unpriced_requests)
+        ));
+    }
+    if all > summary.rows.len() {
+        let shown = summary.rows.len();
+        table.notes.push(format!("{shown} of {all} rows are shown; the total counts all"));
+    }
+    if summary.rounded_to_hours {
+        table.notes.push(
+            "the edges are rounded to whole hours, since single requests of then are deleted"
+                .to_owned(),
+        );
+    }
+    table
+}
+
+fn cells(key: String, figures: &Figures) -> Vec<String> {
+    vec![
+        key,
+        count(figures.requests),
+        count(figures.errors),
+        count(figures.input_tokens),
+        count(figures.cached_input_tokens),
+        count(figures.output_tokens),
+        usd(figures.cost_usd),
+        usd(figures.savings_usd),
+        milliseconds(figures.latency_ms.p50.map(u64::from)),
+        milliseconds(figures.latency_ms.p95.map(u64::from)),
+    ]
+}
+
+/// Answers `sessions`.
+pub(crate) fn sessions(reader: &mut Reader, period: &Period, args: &SessionsArgs) -> Result<Reply> {
+    let sessions = query::sessions(reader, period, limit(args.limit)?)?;
+    let mut table = Table::new([
+        "SESSION", "PROJECT", "CLIENT", "STARTED", "LASTED#", "REQ#", "MODELS", "SW#", "COST#",
+    ]);
+    table.title = title("Sessions", period);
+    for session in &sessions {
+        let started: Timestamp = session.started_at.parse().unwrap_or_default();
+        let models: Vec<String> = session.models.iter().map(|model| short(model, 18)).collect();
+        table.row([
+            short(&session.session_id, 14),
+            short(session.project.as_deref().unwrap_or("-"), 12),
+            short(session.client.as_deref().unwrap_or("-"), 11),
+            minute(started.as_millisecond(), &period.zone),
+            milliseconds(Some((session.duration_s * 1000.0).max(0.0) as u64)),
+            count(session.requests),
+            models.first().map_or_else(
+                || "-".to_owned(),
+                |model| match models.len() {
+                    1 => model.clone(),
+                    more => format!("{} +{}", short(model, 15), more - 1),
+                },
+            ),
+            count(session.model_switches),
+            usd(session.cost_usd),
+        ]);
+    }
+    if sessions.is_empty() {
+        table.notes.push("no sessions in this time".to_owned());
+    }
+    Ok(Reply::json(&sessions)?.table(table))
+}
+
+/// Answers `requests`.
+pub(crate) fn requests_list(
+    reader: &mut Reader,
+    period: &Period,
+    args: RequestsArgs,
+) -> Result<Reply> {
+    let filter = RequestFilter {
+        model: args.model,
+        session: args.session,
+        project: args.project,
+        errors: args.errors,
+    };
+    let found = query::requests(reader, period, &filter, limit(args.limit)?)?;
+    let mut table = Table::new([
+        "ENDED", "MODEL", "PROJECT", "STATUS", "INPUT#", "CACHED#", "OUTPUT#", "COST#", "TOOK#",
+        "TTFT#",
+    ]);
+    table.title = title("Requests", period);
+    for stored in &found {
+        table.rows.push(request_cells(stored, period));
+    }
+    if found.is_empty() {
+        table.notes.push("no requests in this time, or they are deleted already".to_owned());
+    }
+    let objects = found.iter().map(query::object).collect::<serde_json::Result<Vec<_>>>()?;
+    Ok(Reply::json(&objects)?.table(table))
+}
+
+fn request_cells(stored: &Stored, period: &Period) -> Vec<String> {
+    let request = &stored.report.request;
+    let tokens = |known: Option<u64>| {
+        known.map_or_else(|| "-".to_owned(), |n| count(i64::try_from(n).unwrap_or(i64::MAX)))
+    };
+    vec![
+        minute(request.ended_at, &period.zone),
+        short(priced_model(request).unwrap_or("-"), 18),
+        short(request.project.as_deref().unwrap_or("-"), 10),
+        request.status.map_or("-", |status| status.as_str()).to_owned(),
+        tokens(request.input_tokens),
+        tokens(request.cache_read_tokens),
+        tokens(request.output_tokens),
+        usd(request.cost_nano_usd.map(Usd)),
+        milliseconds(request.duration_ms.map(u64::from)),
+        milliseconds(request.ttft_ms.map(u64::from)),
+    ]
+}
+
+/// Answers `models`.
+pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) -> Result<Reply> {
+    let models = query::models(reader, period, prices)?;
+    let mut table = Table::new([
+        "MODEL",
+        "PROVIDER",
+        "REQ#",
+        "COST#",
+        "IN/M#",
+        "CACHED/M#",
+        "OUT/M#",
+        "PRICES OF",
+    ]);
+    table.title = title("Models", period);
+    let mut unpriced = 0;
+    for model in &models {
+        unpriced += model.figures.unpriced_requests;
+        let price = |pick: fn(&query::ModelPrice) -> Usd| usd(model.price.as_ref().map(pick));
+        table.row([
+            short(model.model.as_deref().unwrap_or("(unknown)"), 26),
+            short(model.provider.as_deref().unwrap_or("-"), 12),
+            count(model.figures.requests),
+            usd(model.figures.cost_usd),
+            price(|price| price.input),
+            price(|price| price.cache_read),
+            price(|price| price.output),
+            model.price.as_ref().map_or("no price", |price| &price.version).to_owned(),
+        ]);
+    }
+    table.notes.push(format!("prices are US dollars per million tokens, {}", prices.version()));
+    if unpriced > 0 {
+        table.notes.push(format!(
+            "{} without a known price: add their models under `prices` in the configuration",
+            requests(unpriced)
+        ));
+    }
+    Ok(Reply::json(&models)?.table(table))
+}
+
+fn limit(asked: Option<u32>) -> Result<u32> {
+    match asked.unwrap_or(LIMIT) {
+        limit @ 1..=MOST => Ok(limit),
+        limit => Err(Error::usage(format!(
+            "--limit is {limit}, it must be 1 to {MOST}; `lodestar usage export` has no limit"
+        ))),
+    }
+}
+
+fn title(what: &str, period: &Period) -> String {
+    let local =
+        |time: Timestamp| time.to_zoned(period.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
+    let zone = period.zone.iana_name().unwrap_or("local time");
+    format!("{what} from {} to {} ({zone})", local(period.from), local(period.to))
+}
+
+fn requests(number: i64) -> String {
+    if number == 1 { "1 request".to_owned() } else { format!("{} requests", count(number)) }
+}

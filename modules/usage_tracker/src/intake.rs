@@ -1,0 +1,282 @@
+//! What is done to a report before it is stored: figures that cannot be true become unknown, and
+//! identifiers of people become pseudonyms.
+
+use module_sdk::events::{LlmRequestCompleted, RequestSource};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// A report of a request, fit to be stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// The id of the event that brought it.
+    pub event_id: Uuid,
+    /// What it says.
+    pub request: LlmRequestCompleted,
+    /// What was wrong with it: [`flag`].
+    pub flags: u8,
+}
+
+/// Bits of [`Report::flags`].
+pub mod flag {
+    /// The sender's clock was wrong; the time of arrival stands instead.
+    pub const CLOCK: u8 = 1;
+    /// A count or cost could not be true and is unknown now.
+    pub const COUNT: u8 = 2;
+    /// A text was longer than anything sensible and was cut.
+    pub const TEXT: u8 = 4;
+}
+
+/// No request before 2015 can be one to a language model; a clock that says so stands wrong.
+const EARLIEST_MS: i64 = 1_420_070_400_000;
+/// How far a sender's clock may run ahead.
+const AHEAD_MS: i64 = 24 * 3_600_000;
+/// No request takes longer.
+const LONGEST_MS: i64 = 7 * 24 * 3_600_000;
+/// No request has more tokens: the largest context windows hold some ten million.
+const MOST_TOKENS: u64 = 1_000_000_000;
+/// No request costs more: a million dollars.
+const MOST_NANO_USD: i64 = 1_000_000_000_000_000;
+/// Longest name, bytes.
+const NAME_BYTES: usize = 256;
+/// Longest identifier, bytes.
+const ID_BYTES: usize = 512;
+
+impl Report {
+    /// Takes a report: what cannot be true becomes unknown and is flagged. `now_ms` is the time of
+    /// arrival, Unix milliseconds.
+    #[must_use]
+    pub fn new(event_id: Uuid, mut request: LlmRequestCompleted, now_ms: i64) -> Self {
+        if request.dedupe_key.is_empty() {
+            request.dedupe_key = format!("event:{event_id}");
+        }
+        request.content_ref = None;
+        let mut flags = 0;
+        set(&mut flags, flag::CLOCK, clock(&mut request, now_ms));
+        set(&mut flags, flag::COUNT, counts(&mut request));
+        set(&mut flags, flag::TEXT, texts(&mut request));
+        Self { event_id, request, flags }
+    }
+
+    /// Replaces what names a person, a session or a file of one by `pseudonym(kind, value)`, where
+    /// that has not been done yet.
+    pub fn anonymise(&mut self, pseudonym: impl Fn(&str, &str) -> String) {
+        let request = &mut self.request;
+        let fields = [
+            ("session", &mut request.session_id),
+            ("turn", &mut request.turn_id),
+            ("user", &mut request.user),
+        ];
+        for (kind, value) in fields {
+            if let Some(value) = value.as_mut().filter(|value| !is_pseudonym(kind, value)) {
+                *value = pseudonym(kind, value);
+            }
+        }
+        // The path of a transcript holds the names of a person and of a session.
+        if request.source == Some(RequestSource::Transcript)
+            && let Some(place) = &mut request.source_ref
+        {
+            let (file, offset) = place.rsplit_once(':').unwrap_or((place, ""));
+            if !is_pseudonym("file", file) {
+                *place = format!("{}:{offset}", pseudonym("file", file));
+            }
+        }
+    }
+}
+
+/// Whether a value is what a host's `pseudonym` answers: `session_` and 26 letters or digits, or
+/// on the test bench `session-` and 16 hexadecimal digits.
+fn is_pseudonym(kind: &str, value: &str) -> bool {
+    let Some(rest) = value.strip_prefix(kind) else { return false };
+    let (separator, rest) = rest.split_at_checked(1).unwrap_or_default();
+    match separator {
+        "_" => rest.len() == 26 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        "-" => rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        _ => false,
+    }
+}
+
+const fn set(flags: &mut u8, bit: u8, wrong: bool) {
+    if wrong {
+        *flags |= bit;
+    }
+}
+
+/// Makes `started_at <= ended_at`, both near enough to now. True when the clock was wrong.
+fn clock(request: &mut LlmRequestCompleted, now_ms: i64) -> bool {
+    let sane = |time: i64| (EARLIEST_MS..=now_ms.saturating_add(AHEAD_MS)).contains(&time);
+    let took = request.duration_ms.map_or(0, i64::from).min(LONGEST_MS);
+    let mut wrong = false;
+    if !sane(request.ended_at) {
+        // Absent is not wrong.
+        wrong = request.ended_at != 0 || (request.started_at != 0 && !sane(request.started_at));
+        request.ended_at = if sane(request.started_at) && sane(request.started_at + took) {
+            request.started_at + took
+        } else {
+            now_ms.max(EARLIEST_MS)
+        };
+    }
+    let elapsed = request.ended_at.saturating_sub(request.started_at);
+    if !(0..=LONGEST_MS).contains(&elapsed) {
+        wrong |= request.started_at != 0;
+        request.started_at = request.ended_at - took;
+    }
+    wrong
+}
+
+/// Forgets counts and costs that cannot be true. True when there were some.
+fn counts(request: &mut LlmRequestCompleted) -> bool {
+    let mut wrong = false;
+    for count in [
+        &mut request.input_tokens,
+        &mut request.cache_read_tokens,
+        &mut request.cache_write_5m_tokens,
+        &mut request.cache_write_1h_tokens,
+        &mut request.output_tokens,
+        &mut request.reasoning_tokens,
+    ] {
+        wrong |= count.take_if(|count| *count > MOST_TOKENS).is_some();
+    }
+    for size in [&mut request.request_bytes, &mut request.response_bytes] {
+        wrong |= size.take_if(|size| i64::try_from(*size).is_err()).is_some();
+    }
+    let cost = &mut request.cost_nano_usd;
+    wrong |= cost.take_if(|cost| !(0..=MOST_NANO_USD).contains(cost)).is_some();
+    wrong
+}
+
+/// Cuts texts that are too long and forgets empty ones. True when one was cut.
+fn texts(request: &mut LlmRequestCompleted) -> bool {
+    let mut wrong = false;
+    if request.dedupe_key.len() > ID_BYTES {
+        // Cutting it would make two keys one.
+        let digest = Sha256::digest(&request.dedupe_key);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        request.dedupe_key = format!("sha256:{hex}");
+        wrong = true;
+    }
+    for id in [
+        &mut request.source_ref,
+        &mut request.session_id,
+        &mut request.turn_id,
+        &mut request.trace_id,
+        &mut request.span_id,
+        &mut request.retry_of,
+        &mut request.response_id,
+        &mut request.upstream_request_id,
+    ] {
+        wrong |= text(id, ID_BYTES);
+    }
+    for name in [
+        &mut request.client,
+        &mut request.client_version,
+        &mut request.project,
+        &mut request.branch,
+        &mut request.user,
+        &mut request.provider,
+        &mut request.upstream,
+        &mut request.operation,
+        &mut request.request_model,
+        &mut request.response_model,
+        &mut request.routed_model,
+        &mut request.error_type,
+        &mut request.finish_reason,
+        &mut request.price_version,
+        &mut request.route_rule,
+        &mut request.variant,
+        &mut request.fallback_from,
+    ] {
+        wrong |= text(name, NAME_BYTES);
+    }
+    wrong
+}
+
+fn text(value: &mut Option<String>, most: usize) -> bool {
+    value.take_if(|text| text.is_empty());
+    value.as_mut().is_some_and(|text| cut(text, most))
+}
+
+fn cut(text: &mut String, most: usize) -> bool {
+    let long = text.len() > most;
+    if long {
+        text.truncate(text.floor_char_boundary(most));
+    }
+    long
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    fn take(request: LlmRequestCompleted) -> Report {
+        Report::new(Uuid::nil(), request, NOW)
+    }
+
+    #[test]
+    fn clocks_that_stand_wrong_are_set() {
+        let check = |started_at, ended_at, duration_ms, expected: (i64, i64, bool)| {
+            let report = take(LlmRequestCompleted {
+                started_at,
+                ended_at,
+                duration_ms,
+                ..Default::default()
+            });
+            let request = &report.request;
+            let clock = report.flags & flag::CLOCK != 0;
+            assert_eq!((request.started_at, request.ended_at, clock), expected);
+        };
+        let hour = 3_600_000;
+        check(NOW - 900, NOW - 100, None, (NOW - 900, NOW - 100, false));
+        check(0, 0, None, (NOW, NOW, false));
+        check(0, NOW - 5, Some(20), (NOW - 25, NOW - 5, false));
+        check(NOW - 50, 0, Some(20), (NOW - 50, NOW - 30, false));
+        check(1, 2, Some(30), (NOW - 30, NOW, true));
+        check(4_070_908_800_000, 4_070_908_800_001, None, (NOW, NOW, true));
+        check(i64::MIN, i64::MAX, Some(u32::MAX), (NOW - LONGEST_MS, NOW, true));
+        check(NOW, NOW - hour, None, (NOW - hour, NOW - hour, true));
+        check(NOW, NOW + hour, None, (NOW, NOW + hour, false));
+    }
+
+    #[test]
+    fn absurd_figures_become_unknown() {
+        let report = take(LlmRequestCompleted {
+            input_tokens: Some(u64::MAX),
+            output_tokens: Some(7),
+            cost_nano_usd: Some(-1),
+            request_bytes: Some(u64::MAX),
+            project: Some("p".repeat(1000)),
+            branch: Some(String::new()),
+            content_ref: Some("blob:1".to_owned()),
+            ..Default::default()
+        });
+        let request = &report.request;
+        assert_eq!((request.input_tokens, request.output_tokens), (None, Some(7)));
+        assert_eq!((request.cost_nano_usd, request.request_bytes), (None, None));
+        assert_eq!(request.project.as_ref().map(String::len), Some(NAME_BYTES));
+        assert_eq!((&request.branch, &request.content_ref), (&None, &None));
+        assert_eq!(report.flags, flag::COUNT | flag::TEXT);
+        assert_eq!(request.dedupe_key, format!("event:{}", Uuid::nil()));
+    }
+
+    #[test]
+    fn people_become_pseudonyms_once() {
+        let known = format!("session_{}", "a".repeat(26));
+        let mut report = take(LlmRequestCompleted {
+            source: Some(RequestSource::Transcript),
+            source_ref: Some("/home/eve/.tool/projects/x.jsonl:77".to_owned()),
+            session_id: Some(known.clone()),
+            user: Some("user_eve".to_owned()),
+            turn_id: Some("turn".to_owned()),
+            ..Default::default()
+        });
+        report.anonymise(|kind, _| format!("{kind}-0123456789abcdef"));
+        let first = report.clone();
+        assert_eq!(first.request.session_id, Some(known));
+        assert_eq!(first.request.user.as_deref(), Some("user-0123456789abcdef"));
+        assert_eq!(first.request.turn_id.as_deref(), Some("turn-0123456789abcdef"));
+        assert_eq!(first.request.source_ref.as_deref(), Some("file-0123456789abcdef:77"));
+        report.anonymise(|_, _| unreachable!("everything is done already"));
+        assert_eq!(report, first);
+    }
+}

@@ -1,0 +1,184 @@
+//! Two reports of one request become one.
+
+use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource};
+
+use crate::intake::{Report, flag};
+
+/// Merges a further report of a request into what is stored of it.
+///
+/// The more trusted source speaks first ([`RequestSource`] is in order of trust); of one source the
+/// report with more output does, since tools repeat a growing answer. What the first leaves unknown
+/// the second fills in. Merging a report again changes nothing.
+#[must_use]
+pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
+    let takes_over = match distrust(further).cmp(&distrust(stored)) {
+        std::cmp::Ordering::Less => true,
+        std::cmp::Ordering::Equal => output(further) > output(stored),
+        std::cmp::Ordering::Greater => false,
+    };
+    let (first, second) = if takes_over { (further, stored) } else { (stored, further) };
+    let clock = if first.flags & !second.flags & flag::CLOCK == 0 { first } else { second };
+    let mut request = fill(&first.request, &second.request);
+    request.dedupe_key.clone_from(&stored.request.dedupe_key);
+    request.started_at = clock.request.started_at;
+    request.ended_at = clock.request.ended_at;
+    let said = [first, second].into_iter().find(|report| was_said(&report.request));
+    let said = said.map(|report| &report.request);
+    request.cost_nano_usd = said.and_then(|request| request.cost_nano_usd);
+    request.cost_source = said.and_then(|request| request.cost_source);
+    request.price_version = None;
+    let flags = (first.flags & !flag::CLOCK) | (clock.flags & flag::CLOCK);
+    Report { event_id: stored.event_id, request, flags }
+}
+
+fn distrust(report: &Report) -> usize {
+    let source = report.request.source;
+    RequestSource::ALL.iter().position(|known| Some(*known) == source).unwrap_or(usize::MAX)
+}
+
+fn output(report: &Report) -> u64 {
+    report.request.output_tokens.unwrap_or(0)
+}
+
+/// Whether the cost is what somebody told us, not what we computed.
+fn was_said(request: &LlmRequestCompleted) -> bool {
+    request.cost_nano_usd.is_some()
+        && matches!(request.cost_source, None | Some(CostSource::Client | CostSource::Provider))
+}
+
+macro_rules! fill {
+    ($first:ident, $second:ident, $($field:ident),+ $(,)?) => {
+        LlmRequestCompleted {
+            schema: $first.schema.max($second.schema),
+            dedupe_key: $first.dedupe_key.clone(),
+            started_at: $first.started_at,
+            ended_at: $first.ended_at,
+            content_ref: None,
+            $($field: $first.$field.clone().or_else(|| $second.$field.clone()),)+
+        }
+    };
+}
+
+/// Every field of the type stands here, so a new one is not forgotten.
+fn fill(first: &LlmRequestCompleted, second: &LlmRequestCompleted) -> LlmRequestCompleted {
+    fill!(
+        first,
+        second,
+        source,
+        source_ref,
+        client,
+        client_version,
+        session_id,
+        turn_id,
+        trace_id,
+        span_id,
+        project,
+        branch,
+        user,
+        provider,
+        upstream,
+        dialect,
+        operation,
+        request_model,
+        response_model,
+        routed_model,
+        stream,
+        status,
+        http_status,
+        attempt,
+        retry_of,
+        error_type,
+        finish_reason,
+        input_tokens,
+        cache_read_tokens,
+        cache_write_5m_tokens,
+        cache_write_1h_tokens,
+        output_tokens,
+        reasoning_tokens,
+        usage_source,
+        cost_nano_usd,
+        cost_source,
+        price_version,
+        duration_ms,
+        ttfb_ms,
+        ttft_ms,
+        upstream_ms,
+        queue_ms,
+        load_ms,
+        prompt_eval_ms,
+        eval_ms,
+        cache,
+        route_rule,
+        variant,
+        fallback_from,
+        response_id,
+        upstream_request_id,
+        request_bytes,
+        response_bytes,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(source: RequestSource, output: Option<u64>, project: Option<&str>) -> Report {
+        let request = LlmRequestCompleted {
+            source: Some(source),
+            output_tokens: output,
+            project: project.map(str::to_owned),
+            ..Default::default()
+        };
+        Report { request, ..Default::default() }
+    }
+
+    #[test]
+    fn trust_decides_then_the_greater_output() {
+        use RequestSource::{Gateway, OtlpLog, OtlpSpan};
+        let check = |one: (RequestSource, u64), two: (RequestSource, u64), expected: u64| {
+            let one = report(one.0, Some(one.1), None);
+            let two = report(two.0, Some(two.1), None);
+            for (stored, further) in [(&one, &two), (&two, &one)] {
+                let merged = merge(stored, further);
+                assert_eq!(merged.request.output_tokens, Some(expected));
+                assert_eq!(merge(&merged, further), merged, "again changes nothing");
+                assert_eq!(merge(&merged, stored), merged, "again changes nothing");
+            }
+        };
+        check((OtlpLog, 34), (OtlpSpan, 35), 34);
+        check((Gateway, 1), (OtlpLog, 34), 1);
+        check((OtlpLog, 1), (OtlpLog, 34), 34);
+        check((OtlpLog, 34), (OtlpLog, 34), 34);
+    }
+
+    #[test]
+    fn what_is_unknown_is_filled_in() {
+        let log = report(RequestSource::OtlpLog, None, Some("site"));
+        let span = report(RequestSource::OtlpSpan, Some(5), None);
+        let merged = merge(&span, &log).request;
+        assert_eq!(merged.source, Some(RequestSource::OtlpLog));
+        assert_eq!((merged.output_tokens, merged.project.as_deref()), (Some(5), Some("site")));
+    }
+
+    #[test]
+    fn a_right_clock_beats_a_wrong_one() {
+        let mut wrong = report(RequestSource::Gateway, None, None);
+        wrong.flags = flag::CLOCK | flag::COUNT;
+        let mut right = report(RequestSource::OtlpSpan, None, None);
+        right.request.ended_at = 77;
+        let merged = merge(&wrong, &right);
+        assert_eq!((merged.request.ended_at, merged.flags), (77, flag::COUNT));
+    }
+
+    #[test]
+    fn a_cost_that_was_said_is_kept_and_ours_is_not() {
+        let mut ours = report(RequestSource::Gateway, None, None);
+        ours.request.cost_nano_usd = Some(1);
+        ours.request.cost_source = Some(CostSource::PriceTable);
+        let mut said = report(RequestSource::OtlpLog, None, None);
+        said.request.cost_nano_usd = Some(2);
+        said.request.cost_source = Some(CostSource::Client);
+        assert_eq!(merge(&ours, &said).request.cost_nano_usd, Some(2));
+        assert_eq!(merge(&ours, &ours).request.cost_nano_usd, None);
+    }
+}

@@ -1,0 +1,329 @@
+//! What a request costs: the dated price table, exact integer money, savings.
+//!
+//! Money is an integer number of nano-USD (1e-9 USD). A price is an integer number of nano-USD per
+//! million tokens, so that a sum is exact and is rounded once, half up.
+
+mod names;
+mod table;
+
+pub use table::{PriceError, PriceOverride, PriceTable};
+
+use std::collections::HashMap;
+
+use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};
+
+/// Nano-USD per million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Of the prompt, neither from a cache nor into one.
+    pub input: i64,
+    /// Read from the provider's cache.
+    pub cache_read: i64,
+    /// Written to it for five minutes.
+    pub cache_write_5m: i64,
+    /// Written to it for an hour.
+    pub cache_write_1h: i64,
+    /// Of the answer.
+    pub output: i64,
+    /// Of reasoning, which is a part of the answer.
+    pub reasoning: i64,
+}
+
+impl Rates {
+    /// Of a local model.
+    pub const FREE: Self = Self {
+        input: 0,
+        cache_read: 0,
+        cache_write_5m: 0,
+        cache_write_1h: 0,
+        output: 0,
+        reasoning: 0,
+    };
+}
+
+/// The price of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// For every request that no tier takes.
+    pub rates: Rates,
+    /// For requests with more input tokens than the number, in rising order.
+    pub tiers: Vec<(u64, Rates)>,
+    /// The version of the table, or `config`.
+    pub version: String,
+}
+
+impl Price {
+    /// What the tokens cost, in nano-USD.
+    #[must_use]
+    pub fn cost(&self, tokens: &Tokens) -> i64 {
+        let over = self.tiers.iter().rev().find(|(above, _)| tokens.input > *above);
+        let rates = over.map_or(&self.rates, |(_, rates)| rates);
+        let cached = [tokens.cache_read, tokens.cache_write_5m, tokens.cache_write_1h];
+        let plain = cached.iter().fold(tokens.input, |rest, part| rest.saturating_sub(*part));
+        let reasoning = tokens.reasoning.min(tokens.output);
+        let sum: i128 = [
+            (plain, rates.input),
+            (tokens.cache_read, rates.cache_read),
+            (tokens.cache_write_5m, rates.cache_write_5m),
+            (tokens.cache_write_1h, rates.cache_write_1h),
+            (tokens.output - reasoning, rates.output),
+            (reasoning, rates.reasoning),
+        ]
+        .iter()
+        .map(|(tokens, rate)| i128::from(*tokens) * i128::from(*rate))
+        .sum();
+        i64::try_from((sum + 500_000) / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+/// The tokens of one request, as `llm.request.completed` counts them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// The whole input, caches included.
+    pub input: u64,
+    /// A part of `input`.
+    pub cache_read: u64,
+    /// A part of `input`.
+    pub cache_write_5m: u64,
+    /// A part of `input`.
+    pub cache_write_1h: u64,
+    /// The whole output.
+    pub output: u64,
+    /// A part of `output`.
+    pub reasoning: u64,
+}
+
+impl Tokens {
+    /// The tokens of a request; `None` when too few counts are known for a cost. Only embeddings
+    /// have no output.
+    #[must_use]
+    pub fn of(request: &LlmRequestCompleted) -> Option<Self> {
+        let embeds = request.dialect == Some(Dialect::Embeddings)
+            || request.operation.as_deref() == Some("embeddings");
+        Some(Self {
+            input: request.input_tokens?,
+            cache_read: request.cache_read_tokens.unwrap_or(0),
+            cache_write_5m: request.cache_write_5m_tokens.unwrap_or(0),
+            cache_write_1h: request.cache_write_1h_tokens.unwrap_or(0),
+            output: if embeds {
+                request.output_tokens.unwrap_or(0)
+            } else {
+                request.output_tokens?
+            },
+            reasoning: request.reasoning_tokens.unwrap_or(0),
+        })
+    }
+}
+
+/// What is known about the cost of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost {
+    /// Nano-USD; `None` for unknown.
+    pub nano_usd: Option<i64>,
+    /// Who computed it.
+    pub source: CostSource,
+    /// The version of our prices, where they were used.
+    pub version: Option<String>,
+    /// The same tokens at the baseline model, nano-USD, where `nano_usd` is known.
+    pub baseline_nano_usd: Option<i64>,
+    /// Whether a cost ought to be known and is not.
+    pub unpriced: bool,
+}
+
+/// Computes costs.
+#[derive(Debug)]
+pub struct Pricer {
+    table: PriceTable,
+    baseline: Option<Price>,
+    /// What the table answered, by provider and model: a handful of pairs make all requests.
+    found: HashMap<(Option<String>, String), Option<Price>>,
+}
+
+/// How many pairs of provider and model are remembered.
+const REMEMBERED: usize = 4096;
+
+impl Pricer {
+    /// Computes costs with a table, and savings against a model of it.
+    ///
+    /// # Errors
+    ///
+    /// When the table has no price for the baseline model.
+    pub fn new(table: PriceTable, baseline_model: Option<&str>) -> Result<Self, PriceError> {
+        let baseline = baseline_model.map(|model| table.baseline(model)).transpose()?;
+        Ok(Self { table, baseline, found: HashMap::new() })
+    }
+
+    /// The table.
+    #[must_use]
+    pub const fn table(&self) -> &PriceTable {
+        &self.table
+    }
+
+    /// The cost of a request: by the table where it has a price, else what the client or the
+    /// provider said. A cost that came from our own table is computed again.
+    pub fn cost(&mut self, request: &LlmRequestCompleted) -> Cost {
+        if request.status == Some(RequestStatus::Cached) {
+            return self.known(request, 0, CostSource::PriceTable, None);
+        }
+        let tokens = Tokens::of(request);
+        let price =
+            priced_model(request).and_then(|model| self.price(request.provider.as_deref(), model));
+        if let (Some(tokens), Some(price)) = (tokens, price) {
+            let (nano, version) = (price.cost(&tokens), price.version.clone());
+            return self.known(request, nano, CostSource::PriceTable, Some(version));
+        }
+        let source = request.cost_source.unwrap_or(CostSource::Client);
+        let said = matches!(source, CostSource::Client | CostSource::Provider);
+        match request.cost_nano_usd {
+            Some(nano) if said => self.known(request, nano, source, None),
+            _ => Cost {
+                nano_usd: None,
+                source: CostSource::None,
+                version: None,
+                baseline_nano_usd: None,
+                unpriced: billable(request),
+            },
+        }
+    }
+
+    fn known(
+        &self,
+        request: &LlmRequestCompleted,
+        nano: i64,
+        source: CostSource,
+        version: Option<String>,
+    ) -> Cost {
+        let baseline = self.baseline.as_ref().zip(Tokens::of(request));
+        Cost {
+            nano_usd: Some(nano),
+            source,
+            version,
+            baseline_nano_usd: baseline.map(|(price, tokens)| price.cost(&tokens)),
+            unpriced: false,
+        }
+    }
+
+    fn price(&mut self, provider: Option<&str>, model: &str) -> Option<&Price> {
+        if self.found.len() >= REMEMBERED {
+            self.found.clear();
+        }
+        let Self { table, found, .. } = self;
+        found
+            .entry((provider.map(str::to_owned), model.to_owned()))
+            .or_insert_with(|| table.find(provider, model))
+            .as_ref()
+    }
+}
+
+/// The model that answered.
+#[must_use]
+pub fn priced_model(request: &LlmRequestCompleted) -> Option<&str> {
+    let models = [&request.response_model, &request.routed_model, &request.request_model];
+    models.into_iter().find_map(|model| model.as_deref())
+}
+
+/// Whether a provider will have charged for it: a request that failed before a single token was
+/// counted costs nothing, and nothing is missing when its cost is unknown.
+fn billable(request: &LlmRequestCompleted) -> bool {
+    let answered = matches!(
+        request.status,
+        None | Some(RequestStatus::Ok | RequestStatus::UpstreamCut | RequestStatus::ClientAbort)
+    );
+    answered || request.input_tokens.is_some() || request.output_tokens.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(model: &str, input: u64, output: u64) -> LlmRequestCompleted {
+        LlmRequestCompleted {
+            request_model: Some(model.to_owned()),
+            input_tokens: Some(input),
+            output_tokens: Some(output),
+            status: Some(RequestStatus::Ok),
+            ..Default::default()
+        }
+    }
+
+    fn pricer(baseline: &str) -> Pricer {
+        Pricer::new(PriceTable::built_in(), Some(baseline)).expect("the baseline has a price")
+    }
+
+    #[test]
+    fn the_agreed_request_costs_what_was_agreed() {
+        let request = LlmRequestCompleted {
+            cache_write_5m_tokens: Some(100),
+            cache_write_1h_tokens: Some(200),
+            cache_read_tokens: Some(500),
+            ..request("claude-sonnet-4-5-20250929", 1200, 34)
+        };
+        let cost = pricer("claude-opus-4-5").cost(&request);
+        assert_eq!(cost.nano_usd, Some(3_435_000));
+        assert_eq!(cost.source, CostSource::PriceTable);
+        // 400×5 + 100×6.25 + 200×10 + 500×0.5 + 34×25, per million.
+        assert_eq!(cost.baseline_nano_usd, Some(5_725_000));
+    }
+
+    #[test]
+    fn costs_follow_the_table() {
+        let check = |model: &str, input, output, nano: Option<i64>| {
+            let cost = pricer("claude-sonnet-4-5").cost(&request(model, input, output));
+            assert_eq!(cost.nano_usd, nano, "{model}");
+            assert_eq!(cost.unpriced, nano.is_none(), "{model}");
+        };
+        check("gpt-4o", 1_000_000, 1_000_000, Some(12_500_000_000));
+        check("gemini-2.5-pro", 200_000, 0, Some(250_000_000));
+        check("gemini-2.5-pro", 200_001, 0, Some(500_002_500));
+        check("gpt-5-nano", 1, 0, Some(50));
+        check("text-embedding-3-small", 7, 0, Some(140));
+        check("llama3.2:3b", 1_000, 1_000, Some(0));
+        check("no-such-model", 1, 1, None);
+    }
+
+    #[test]
+    fn half_a_nano_is_rounded_up() {
+        let rates = Rates { input: 37_500_000, ..Rates::FREE };
+        let price = Price { rates, tiers: Vec::new(), version: String::new() };
+        let check = |input, nano| {
+            assert_eq!(price.cost(&Tokens { input, ..Tokens::default() }), nano);
+        };
+        check(1, 38);
+        check(2, 75);
+        check(u64::MAX, i64::MAX);
+    }
+
+    #[test]
+    fn the_client_is_believed_only_where_the_table_is_silent() {
+        let told = |model: &str| LlmRequestCompleted {
+            cost_nano_usd: Some(42),
+            cost_source: Some(CostSource::Client),
+            ..request(model, 1_000_000, 0)
+        };
+        let mut pricer = pricer("claude-sonnet-4-5");
+        assert_eq!(pricer.cost(&told("gpt-5")).nano_usd, Some(1_250_000_000));
+        let cost = pricer.cost(&told("house-model"));
+        assert_eq!((cost.nano_usd, cost.source), (Some(42), CostSource::Client));
+        assert_eq!(cost.version, None);
+    }
+
+    #[test]
+    fn what_failed_before_a_token_is_not_missing_a_price() {
+        let mut pricer = pricer("claude-sonnet-4-5");
+        let failed = LlmRequestCompleted {
+            status: Some(RequestStatus::Error),
+            request_model: Some("gpt-5".to_owned()),
+            ..Default::default()
+        };
+        let cost = pricer.cost(&failed);
+        assert_eq!((cost.nano_usd, cost.unpriced), (None, false));
+        let counted = LlmRequestCompleted { input_tokens: Some(5), ..failed };
+        assert!(pricer.cost(&counted).unpriced, "without the output it has no cost");
+        let cached = LlmRequestCompleted {
+            status: Some(RequestStatus::Cached),
+            ..request("gpt-5", 1_000_000, 0)
+        };
+        let cost = pricer.cost(&cached);
+        assert_eq!((cost.nano_usd, cost.baseline_nano_usd), (Some(0), Some(3_000_000_000)));
+    }
+}

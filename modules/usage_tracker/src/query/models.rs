@@ -1,0 +1,92 @@
+//! `lodestar usage models`: what is in use, and at which price.
+
+use serde::Serialize;
+
+use super::{
+    Figures, Reader, Usd,
+    summary::{Key, Sums},
+};
+use crate::{
+    period::Period,
+    prices::{PriceTable, Rates},
+    store::StoreError,
+};
+
+/// A model of a provider.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelUse {
+    /// The model that answered.
+    pub model: Option<String>,
+    /// Its provider.
+    pub provider: Option<String>,
+    /// Its price now; `null` for none.
+    pub price: Option<ModelPrice>,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// A price in US dollars per million tokens, without its tiers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelPrice {
+    /// The date of the table, or `config`.
+    pub version: String,
+    /// Input that came neither from a cache nor went into one.
+    pub input: Usd,
+    /// Input from a cache.
+    pub cache_read: Usd,
+    /// Input into a cache for five minutes.
+    pub cache_write_5m: Usd,
+    /// Input into a cache for an hour.
+    pub cache_write_1h: Usd,
+    /// Output.
+    pub output: Usd,
+    /// Reasoning.
+    pub reasoning: Usd,
+    /// Whether long prompts have other prices.
+    pub tiers: bool,
+}
+
+/// The models that were used in a period, the dearest first.
+///
+/// # Errors
+///
+/// When the database cannot be read.
+pub fn models(
+    reader: &mut Reader,
+    period: &Period,
+    prices: &PriceTable,
+) -> Result<Vec<ModelUse>, StoreError> {
+    reader.ask(|connection, texts| {
+        let connection = connection.unchecked_transaction()?;
+        let mut sums = Sums::new(&connection, period)?;
+        let mut models = Vec::new();
+        for (key, total) in sums.by_key(&connection, Key::ProviderAndModel)? {
+            if total.sums.requests == 0 {
+                continue;
+            }
+            let provider = texts.text(&connection, Some(key >> 32))?;
+            let model = texts.text(&connection, Some(key & 0xffff_ffff))?;
+            let price = model.as_deref().and_then(|model| prices.find(provider.as_deref(), model));
+            let price = price.map(|price| {
+                let Rates { input, cache_read, cache_write_5m, cache_write_1h, .. } = price.rates;
+                ModelPrice {
+                    version: price.version,
+                    input: Usd(input),
+                    cache_read: Usd(cache_read),
+                    cache_write_5m: Usd(cache_write_5m),
+                    cache_write_1h: Usd(cache_write_1h),
+                    output: Usd(price.rates.output),
+                    reasoning: Usd(price.rates.reasoning),
+                    tiers: !price.tiers.is_empty(),
+                }
+            });
+            models.push(ModelUse { model, provider, price, figures: total.figures() });
+        }
+        models.sort_by(|one, two| {
+            let rank = |model: &ModelUse| (model.figures.cost_usd, model.figures.requests);
+            rank(two).cmp(&rank(one)).then_with(|| one.model.cmp(&two.model))
+        });
+        Ok(models)
+    })
+}

@@ -1,0 +1,108 @@
+//! Single requests: `lodestar usage requests`, and the pages of an export.
+
+use rusqlite::{Connection, types::Value as SqlValue};
+use serde_json::Value;
+
+use super::Reader;
+use crate::{
+    period::Period,
+    store::{READ, StoreError, Stored, Texts, read},
+};
+
+/// Which requests are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestFilter {
+    /// Only those that this model answered.
+    pub model: Option<String>,
+    /// Only those of this session.
+    pub session: Option<String>,
+    /// Only those of this project.
+    pub project: Option<String>,
+    /// Only those that did not end well.
+    pub errors: bool,
+}
+
+/// The latest requests of a period, the latest first.
+///
+/// # Errors
+///
+/// When the database cannot be read.
+pub fn requests(
+    reader: &mut Reader,
+    period: &Period,
+    filter: &RequestFilter,
+    limit: u32,
+) -> Result<Vec<Stored>, StoreError> {
+    let (from, to) = period.bounds_ms();
+    let mut sql = format!("{}WHERE r.ended_at >= ? AND r.ended_at < ?", *READ);
+    let mut values: Vec<SqlValue> = vec![from.into(), to.into()];
+    let conditions = [
+        (
+            &filter.model,
+            " AND coalesce(r.response_model, r.routed_model, r.request_model) = \
+             (SELECT id FROM name WHERE kind = 'model' AND text = ?)",
+        ),
+        (&filter.session, " AND r.session = (SELECT id FROM session WHERE key = ?)"),
+        (
+            &filter.project,
+            " AND r.project = (SELECT id FROM name WHERE kind = 'project' AND text = ?)",
+        ),
+    ];
+    for (value, condition) in conditions {
+        if let Some(value) = value {
+            sql.push_str(condition);
+            values.push(value.clone().into());
+        }
+    }
+    if filter.errors {
+        sql.push_str(
+            " AND r.status NOT IN \
+             (SELECT id FROM name WHERE kind = 'word' AND text IN ('ok', 'cached'))",
+        );
+    }
+    sql.push_str(" ORDER BY r.ended_at DESC, r.id DESC LIMIT ?");
+    values.push(i64::from(limit).into());
+    reader.ask(|connection, texts| rows(connection, texts, &sql, values))
+}
+
+/// The next requests of a range after a place, oldest first.
+pub(crate) fn page(
+    connection: &Connection,
+    texts: &mut Texts,
+    after: (i64, i64),
+    to: i64,
+    most: u32,
+) -> rusqlite::Result<Vec<Stored>> {
+    let sql = format!(
+        "{}WHERE r.ended_at >= ?1 AND r.ended_at < ?3 AND (r.ended_at, r.id) > (?1, ?2) \
+         ORDER BY r.ended_at, r.id LIMIT ?4",
+        *READ
+    );
+    let values = vec![after.0.into(), after.1.into(), to.into(), i64::from(most).into()];
+    rows(connection, texts, &sql, values)
+}
+
+fn rows(
+    connection: &Connection,
+    texts: &mut Texts,
+    sql: &str,
+    values: Vec<SqlValue>,
+) -> rusqlite::Result<Vec<Stored>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(connection, texts, row)?.0);
+    }
+    Ok(found)
+}
+
+/// A request as JSON: the fields of `llm.request.completed`, and the id of its event.
+pub(crate) fn object(stored: &Stored) -> serde_json::Result<serde_json::Map<String, Value>> {
+    let mut object = serde_json::Map::new();
+    object.insert("event_id".to_owned(), stored.report.event_id.to_string().into());
+    if let Value::Object(fields) = serde_json::to_value(&stored.report.request)? {
+        object.extend(fields);
+    }
+    Ok(object)
+}

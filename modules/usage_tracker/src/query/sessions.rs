@@ -1,0 +1,126 @@
+//! `lodestar usage sessions`.
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::{Reader, Usd, rfc3339};
+use crate::{
+    period::Period,
+    store::{StoreError, Texts, integer},
+};
+
+/// A session. Field names are stable.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SessionUse {
+    /// Its id, a pseudonym by default.
+    pub session_id: String,
+    /// The project that it named last.
+    pub project: Option<String>,
+    /// The tool.
+    pub client: Option<String>,
+    /// When its first request began, RFC 3339.
+    pub started_at: String,
+    /// When its last request ended, RFC 3339.
+    pub ended_at: String,
+    /// From the one to the other, seconds.
+    pub duration_s: f64,
+    /// Requests.
+    pub requests: i64,
+    /// Of them, those that did not end well.
+    pub errors: i64,
+    /// The models that answered, the most used first.
+    pub models: Vec<String>,
+    /// How often the next request was answered by another model.
+    pub model_switches: i64,
+    /// Tokens of the whole input.
+    pub input_tokens: i64,
+    /// Tokens of the whole output.
+    pub output_tokens: i64,
+    /// Requests whose cost ought to be known and is not.
+    pub unpriced_requests: i64,
+    /// The known costs; `null` when none is.
+    pub cost_usd: Option<Usd>,
+    /// Whether it is under way.
+    pub active: bool,
+}
+
+/// The sessions that were active in a period, the latest first, with the figures of their whole
+/// length.
+///
+/// # Errors
+///
+/// When the database cannot be read.
+pub fn sessions(
+    reader: &mut Reader,
+    period: &Period,
+    limit: u32,
+) -> Result<Vec<SessionUse>, StoreError> {
+    let (from, to) = period.bounds_ms();
+    reader.ask(|connection, texts| {
+        let connection = connection.unchecked_transaction()?;
+        let mut statement = connection.prepare_cached(
+            "SELECT id, key, project, client, started_at, ended_at, model_switches, open \
+             FROM session WHERE ended_at >= ?1 AND started_at < ?2 \
+             ORDER BY ended_at DESC, id DESC LIMIT ?3",
+        )?;
+        let mut rows = statement.query((from, to, limit))?;
+        let mut sessions = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (started, ended): (i64, i64) = (row.get(4)?, row.get(5)?);
+            let mut session = SessionUse {
+                session_id: row.get(1)?,
+                project: texts.text(&connection, row.get(2)?)?,
+                client: texts.text(&connection, row.get(3)?)?,
+                started_at: rfc3339(started),
+                ended_at: rfc3339(ended),
+                duration_s: seconds(ended.saturating_sub(started)),
+                requests: 0,
+                errors: 0,
+                models: Vec::new(),
+                model_switches: row.get(6)?,
+                input_tokens: 0,
+                output_tokens: 0,
+                unpriced_requests: 0,
+                cost_usd: None,
+                active: row.get(7)?,
+            };
+            fill(&mut session, &connection, texts, row.get(0)?)?;
+            sessions.push(session);
+        }
+        Ok(sessions)
+    })
+}
+
+fn fill(
+    session: &mut SessionUse,
+    connection: &Connection,
+    texts: &mut Texts,
+    id: i64,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT model, sum(requests) AS n, sum(errors), sum(input), sum(output), sum(unpriced), \
+         sum(priced), sum(cost) FROM usage_session WHERE session = ?1 \
+         GROUP BY model HAVING n > 0 ORDER BY n DESC, model",
+    )?;
+    let mut rows = statement.query([id])?;
+    let mut cost = None;
+    while let Some(row) = rows.next()? {
+        let number = |at| row.get_ref(at).map(integer);
+        session.models.extend(texts.text(connection, row.get(0)?)?);
+        session.requests += number(1)?;
+        session.errors += number(2)?;
+        session.input_tokens = session.input_tokens.saturating_add(number(3)?);
+        session.output_tokens = session.output_tokens.saturating_add(number(4)?);
+        session.unpriced_requests += number(5)?;
+        if number(6)? > 0 {
+            cost = Some(cost.unwrap_or(0_i64).saturating_add(number(7)?));
+        }
+    }
+    session.cost_usd = cost.map(Usd);
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a session does not last 285,000 years")]
+fn seconds(milliseconds: i64) -> f64 {
+    milliseconds as f64 / 1000.0
+}

@@ -1,0 +1,102 @@
+//! The store behind the module: it may be out of reach for a while, and comes back by itself.
+
+use std::path::{Path, PathBuf};
+
+use module_sdk::{Error, Health, Result};
+
+use crate::{
+    config::Config,
+    store::{Store, StoreError, StoreErrorKind},
+};
+
+/// The store, or why there is none just now.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    config: Config,
+    path: PathBuf,
+    store: Option<Store>,
+    trouble: Option<(StoreErrorKind, String)>,
+}
+
+impl Storage {
+    /// Opens the store. Where that may work later (locked, full), the module starts without it and
+    /// the events wait in the ledger.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not valid or the file is not ours to write: damaged, newer,
+    /// another program's.
+    pub(crate) fn open(config: Config, data_dir: &Path) -> Result<Self> {
+        let path = config.database(data_dir);
+        let mut storage = Self { config, path, store: None, trouble: None };
+        let opened = Store::open(&storage.path, storage.config.options()?);
+        match opened {
+            Ok(store) => storage.store = Some(store),
+            Err(error) if error.kind() == StoreErrorKind::Unavailable => {
+                drop(storage.note::<()>(Err(error)));
+            }
+            Err(error) => return Err(Error::new(error.to_string())),
+        }
+        Ok(storage)
+    }
+
+    /// The store; opens it where it was out of reach.
+    ///
+    /// # Errors
+    ///
+    /// When it still is.
+    pub(crate) fn store(&mut self) -> Result<&mut Store> {
+        if self.store.is_none() {
+            let opened = Store::open(&self.path, self.config.options()?);
+            self.store = Some(self.note(opened)?);
+        }
+        self.store.as_mut().ok_or_else(|| Error::unavailable("the usage database is closed"))
+    }
+
+    /// Remembers how the last piece of work went, for the health.
+    ///
+    /// # Errors
+    ///
+    /// Hands on that of the work.
+    pub(crate) fn note<T>(&mut self, done: Result<T, StoreError>) -> Result<T> {
+        match done {
+            Ok(done) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("the usage database can be written again");
+                }
+                Ok(done)
+            }
+            Err(error) => {
+                let message = error.to_string();
+                if self.trouble.as_ref().is_none_or(|(_, known)| *known != message) {
+                    tracing::warn!(error = message, "the usage database cannot be written");
+                }
+                self.trouble = Some((error.kind(), message));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// How the store is.
+    pub(crate) fn health(&self) -> Health {
+        match &self.trouble {
+            None => Health::ok(""),
+            Some((StoreErrorKind::Unavailable, message)) => {
+                Health::degraded(format!("{message}; new requests wait in the ledger until then"))
+            }
+            Some((_, message)) => Health::failed(message.clone()),
+        }
+    }
+
+    /// Closes the file, with everything in it.
+    ///
+    /// # Errors
+    ///
+    /// When the write-ahead log could not be folded in; nothing is lost.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        match self.store.take() {
+            Some(store) => Ok(store.checkpoint()?),
+            None => Ok(()),
+        }
+    }
+}

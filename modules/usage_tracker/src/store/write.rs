@@ -1,0 +1,296 @@
+//! Writing a batch of reports.
+
+use std::collections::HashMap;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    LAST_REQUEST, Store, StoreError,
+    error::At as _,
+    names::{Names, Texts},
+    raise_meta,
+    rollups::Rollups,
+    row::{self, INSERT, Placed, READ, REPLACE, Stored},
+    sessions::{SessionNews, Sessions},
+};
+use crate::{intake::Report, merge::merge, prices::Pricer};
+
+/// What became of a batch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Written {
+    /// The requests that were counted for the first time, with their costs.
+    pub counted: Vec<Stored>,
+    /// Reports that added to a request that was known.
+    pub merged: usize,
+    /// Reports that said nothing new.
+    pub duplicates: usize,
+    /// What was found out about sessions.
+    pub news: SessionNews,
+}
+
+impl Store {
+    /// Writes a batch in one transaction. `now_ms` is the time, Unix milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written; nothing of the batch is, then.
+    pub fn write(&mut self, reports: &[Report], now_ms: i64) -> Result<Written, StoreError> {
+        let before = self.last_request;
+        let written = self.write_all(reports, now_ms);
+        if written.is_err() {
+            // They may know of rows that were rolled back.
+            self.names.forget();
+            self.sessions.forget();
+            self.last_request = before;
+        }
+        written.at(&self.path)
+    }
+
+    fn write_all(&mut self, reports: &[Report], now_ms: i64) -> rusqlite::Result<Written> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch = Batch {
+            insert_key: transaction
+                .prepare_cached("INSERT OR IGNORE INTO request_key VALUES (?1, ?2)")?,
+            insert_row: transaction.prepare_cached(&INSERT)?,
+            connection: &transaction,
+            names: &mut self.names,
+            sessions: &mut self.sessions,
+            pricer: &mut self.options.pricer,
+            last_request: &mut self.last_request,
+            live_from: now_ms.saturating_sub(self.options.session_idle_ms),
+            rollups: Rollups::default(),
+            described: HashMap::new(),
+            written: Written::default(),
+        };
+        for report in reports {
+            batch.take(report)?;
+        }
+        let written = batch.finish()?;
+        transaction.commit()?;
+        Ok(written)
+    }
+}
+
+struct Batch<'a> {
+    connection: &'a Connection,
+    insert_key: CachedStatement<'a>,
+    insert_row: CachedStatement<'a>,
+    names: &'a mut Names,
+    sessions: &'a mut Sessions,
+    pricer: &'a mut Pricer,
+    last_request: &'a mut i64,
+    /// A request that ended later belongs to a session that is under way.
+    live_from: i64,
+    rollups: Rollups,
+    /// Project and client of the sessions of the batch.
+    described: HashMap<i64, (i64, i64)>,
+    written: Written,
+}
+
+impl Batch<'_> {
+    fn take(&mut self, report: &Report) -> rusqlite::Result<()> {
+        let key = key(&report.request.dedupe_key);
+        let id = *self.last_request + 1;
+        if self.insert_key.execute((key, id))? == 0 {
+            return self.again(&key, report);
+        }
+        *self.last_request = id;
+        let cost = self.pricer.cost(&report.request);
+        let stored = Stored::new(id, report.clone(), cost);
+        let live = report.request.ended_at >= self.live_from;
+        let placed = self.put(&stored, live, false)?;
+        self.sessions.add(self.connection, &stored, &placed, live, &mut self.written.news)?;
+        self.rollups.add(&placed, &stored.measures());
+        self.written.counted.push(stored);
+        Ok(())
+    }
+
+    /// A further report of a request. Where the request has been deleted by retention its key
+    /// still says that it was counted.
+    fn again(&mut self, key: &[u8; 16], report: &Report) -> rusqlite::Result<()> {
+        let Some((old, was)) = self.known(key)? else {
+            self.written.duplicates += 1;
+            return Ok(());
+        };
+        let merged = merge(&old.report, report);
+        let cost = self.pricer.cost(&merged.request);
+        let new = Stored::new(old.id, merged, cost);
+        if same(&old, &new) {
+            self.written.duplicates += 1;
+            return Ok(());
+        }
+        self.sessions.take_out(self.connection, &old, &was)?;
+        let placed = self.put(&new, false, true)?;
+        self.sessions.put_in(self.connection, &new, &placed)?;
+        self.rollups.add(&was, &old.measures().negated());
+        self.rollups.add(&placed, &new.measures());
+        self.written.merged += 1;
+        Ok(())
+    }
+
+    fn put(&mut self, stored: &Stored, live: bool, again: bool) -> rusqlite::Result<Placed> {
+        let session = self.sessions.id(self.connection, stored, live, &mut self.written.news)?;
+        let dimensions = if again {
+            let mut replace_row = self.connection.prepare_cached(&REPLACE)?;
+            row::write(self.connection, &mut replace_row, self.names, stored, session)?
+        } else {
+            row::write(self.connection, &mut self.insert_row, self.names, stored, session)?
+        };
+        if let Some(session) = session {
+            let described = self.described.entry(session).or_default();
+            for (slot, id) in
+                [(&mut described.0, dimensions.project), (&mut described.1, dimensions.client)]
+            {
+                if id != 0 {
+                    *slot = id;
+                }
+            }
+        }
+        Ok(Placed { dimensions, session, ended_at: stored.report.request.ended_at })
+    }
+
+    fn known(&self, key: &[u8; 16]) -> rusqlite::Result<Option<(Stored, Placed)>> {
+        let sql = format!("{}WHERE r.id = (SELECT request FROM request_key WHERE key = ?1)", *READ);
+        let mut texts = Texts::default();
+        self.connection
+            .prepare_cached(&sql)?
+            .query_row([key], |found| row::read(self.connection, &mut texts, found))
+            .optional()
+    }
+
+    fn finish(self) -> rusqlite::Result<Written> {
+        self.sessions.write(self.connection, &self.described)?;
+        self.rollups.write(self.connection)?;
+        raise_meta(self.connection, LAST_REQUEST, *self.last_request)?;
+        Ok(self.written)
+    }
+}
+
+/// Whether a merge has changed nothing. A new price table alone is no news of a request.
+fn same(old: &Stored, new: &Stored) -> bool {
+    let plain = |stored: &Stored| {
+        let mut request = stored.report.request.clone();
+        let told = request.cost_nano_usd;
+        (request.cost_nano_usd, request.cost_source, request.price_version) = (None, None, None);
+        (request, stored.report.flags, told.is_some())
+    };
+    plain(old) == plain(new)
+}
+
+/// The first half of the SHA-256 of a dedupe key: two different keys never meet.
+fn key(dedupe_key: &str) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(dedupe_key).into();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use module_sdk::events::LlmRequestCompleted;
+    use rusqlite::Connection;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{Options, StoreErrorKind};
+
+    const NOW: i64 = 1_795_000_000_000;
+
+    fn report(number: u32) -> Report {
+        let request = LlmRequestCompleted {
+            dedupe_key: format!("key-{number}"),
+            ended_at: NOW - i64::from(number),
+            session_id: Some(format!("session-{}", number / 10)),
+            project: Some(format!("project-{}", number / 100)),
+            source_ref: Some("x".repeat(400)),
+            ..Default::default()
+        };
+        Report::new(Uuid::now_v7(), request, NOW)
+    }
+
+    fn count(connection: &Connection, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&sql, [], |row| row.get(0)).expect("it answers")
+    }
+
+    #[test]
+    fn a_full_disk_loses_nothing_and_counts_nothing_twice() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store =
+            Store::open(&directory.path().join("u.db"), Options::default()).expect("it opens");
+        let limit = |store: &Store, pages: i64| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            store.connection.query_row(&sql, [], |_| Ok(())).expect("it is set");
+        };
+        limit(&store, 150);
+        let mut waiting: Vec<Report> = (0..2_000).map(report).collect();
+        let mut failures = 0;
+        while !waiting.is_empty() {
+            let batch = &waiting[..100.min(waiting.len())];
+            match store.write(batch, NOW) {
+                Ok(written) => {
+                    assert_eq!(written.counted.len(), batch.len());
+                    waiting.drain(..batch.len());
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+                    assert!(error.to_string().contains("no space is left"), "{error}");
+                    failures += 1;
+                    limit(&store, 150 * (failures + 1));
+                }
+            }
+        }
+        assert!(failures > 0, "the disk was never full");
+        assert_eq!(count(&store.connection, "request"), 2_000);
+        assert_eq!(count(&store.connection, "request_key"), 2_000);
+        assert_eq!(count(&store.connection, "session"), 200);
+        let hours: i64 = store
+            .connection
+            .query_row("SELECT sum(requests) FROM usage_hour", [], |row| row.get(0))
+            .expect("it answers");
+        assert_eq!(hours, 2_000);
+    }
+
+    #[test]
+    fn sums_that_overflow_are_cut_and_poison_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("u.db");
+        let mut store = Store::open(&path, Options::default()).expect("it opens");
+        for number in 0..2 {
+            let mut report = report(number);
+            report.request.cost_nano_usd = Some(i64::MAX);
+            store.write(&[report], NOW).expect("it is written");
+        }
+        let value = store
+            .connection
+            .query_row("SELECT cost FROM usage_day", [], |row| {
+                Ok(crate::store::integer(row.get_ref(0)?))
+            })
+            .expect("it answers");
+        assert_eq!(value, i64::MAX);
+        store.write(&[report(2)], NOW).expect("it goes on");
+    }
+
+    #[test]
+    fn damage_found_while_writing_keeps_the_events_waiting() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("u.db");
+        let mut store = Store::open(&path, Options::default()).expect("it opens");
+        let batch: Vec<Report> = (0..500).map(report).collect();
+        store.write(&batch, NOW).expect("it is written");
+        store.checkpoint().expect("it is folded in");
+        drop(store);
+        // Everything but the schema is torn.
+        let mut bytes = std::fs::read(&path).expect("it is readable");
+        bytes[40_960..].fill(0xa5);
+        std::fs::write(&path, bytes).expect("it is written");
+        let damaged = Store::open(&path, Options::default())
+            .and_then(|mut store| store.write(&batch, NOW).map(drop))
+            .expect_err("it is damaged");
+        assert_eq!(damaged.kind(), StoreErrorKind::Damaged, "{damaged}");
+        let error = module_sdk::Error::from(damaged);
+        assert_eq!(error.kind(), module_sdk::ErrorKind::Unavailable);
+    }
+}
