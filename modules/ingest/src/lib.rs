@@ -1,1 +1,137 @@
-//! .
+//! Receives what AI tools report and turns it into Lodestar's events.
+//!
+//! Tools send OTLP over HTTP, or Lynex events, to one listener. A body is read within its limits
+//! (`server`), decoded and walked record by record (`otlp`, `lynex`); one mapper per tool turns a
+//! record of one whole request into a report, through an allow-list that lets no text pass
+//! (`sources`); reports of one request get one key (`join`); and the sender hears "accepted" when
+//! the ledger has the events (`app`). What makes no request is counted and shown (`tally`).
+
+mod app;
+mod config;
+mod join;
+mod lynex;
+mod otlp;
+mod report;
+mod server;
+mod sources;
+mod tally;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use module_sdk::{Health, Host, Module, Reply, Result, Wiring};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use app::App;
+pub use config::{ApiKey, Config, Project, RateLimit};
+use server::Server;
+
+module_sdk::export!(Ingest);
+
+/// The module.
+#[derive(Debug)]
+pub struct Ingest {
+    app: Arc<App>,
+    server: Server,
+}
+
+impl Module for Ingest {
+    type Config = Config;
+
+    fn start(config: Config, host: &Host) -> Result<Self> {
+        let app = Arc::new(App::new(config, host)?);
+        let listener = host.listener("http")?;
+        let server = Server::start(&app, listener, router(&app))?;
+        Ok(Self { app, server })
+    }
+
+    fn wire(wiring: &mut Wiring<Self>) {
+        wiring.every(Duration::from_secs(60), Self::tidy).command("sources", Self::sources);
+    }
+
+    fn health(&self) -> Health {
+        self.app.health()
+    }
+
+    fn stop(&mut self, grace: Duration) -> Result<()> {
+        self.app.drain();
+        let cut_off = self.server.stop(grace);
+        if cut_off > 0 {
+            tracing::warn!(connections = cut_off, "connections were cut off at the stop");
+        }
+        Ok(())
+    }
+}
+
+/// What was received, by source, and what became of it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SourcesArgs {
+    /// Show only this outcome: request, event, ignored, repeats, unknown or refused.
+    #[serde(default)]
+    outcome: Option<Outcome>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Request,
+    Event,
+    Ignored,
+    Repeats,
+    Unknown,
+    Refused,
+}
+
+impl Ingest {
+    fn sources(&mut self, args: SourcesArgs) -> Result<Reply> {
+        self.app.tally.reply(args.outcome.map(|outcome| match outcome {
+            Outcome::Request => "request",
+            Outcome::Event => "event",
+            Outcome::Ignored => "ignored",
+            Outcome::Repeats => "repeats",
+            Outcome::Unknown => "unknown",
+            Outcome::Refused => "refused",
+        }))
+    }
+
+    fn tidy(&mut self) -> Result<()> {
+        self.app.tidy();
+        Ok(())
+    }
+}
+
+fn router(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/logs", post(otlp::logs))
+        .route("/v1/traces", post(otlp::traces))
+        .route("/v1/metrics", post(otlp::metrics))
+        .route("/api/v1/event", post(lynex::events))
+        .route("/api/v1/events", post(lynex::events))
+        .route("/api/v1/events/batch", post(lynex::batch))
+        .route("/healthz", get(healthz))
+        .fallback(server::answer_not_found)
+        .method_not_allowed_fallback(server::answer_wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), server::guard))
+        .with_state(app.clone())
+}
+
+async fn healthz(axum::extract::State(app): axum::extract::State<Arc<App>>) -> Response {
+    if app.is_accepting() {
+        (StatusCode::OK, axum::Json(serde_json::json!({"status": "ok"}))).into_response()
+    } else {
+        server::json_error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "events are not accepted at the moment",
+        )
+    }
+}

@@ -1,0 +1,232 @@
+//! The configuration of the module.
+
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
+};
+
+use module_sdk::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+/// Receives what AI tools report.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The address to listen on, `host:port`. Port 0 takes a free one.
+    pub listen: String,
+    /// The largest body of a request, bytes.
+    pub max_body_bytes: NonZeroUsize,
+    /// The largest body after decompression, bytes.
+    pub max_inflated_bytes: NonZeroUsize,
+    /// How much all requests together may hold in memory, bytes; what comes beyond is asked to
+    /// come again.
+    pub max_buffered_bytes: NonZeroUsize,
+    /// How many connections may be open at once; further ones wait.
+    pub max_connections: NonZeroU16,
+    /// How long a client may take for the head of a request, seconds.
+    pub header_timeout_seconds: NonZeroU16,
+    /// How long a client may take for the body of a request, seconds.
+    pub body_timeout_seconds: NonZeroU16,
+    /// Host names besides those of the loopback under which clients may reach this listener.
+    pub allowed_hosts: Vec<String>,
+    /// Web origins (`https://app.example.org`) whose pages may post here. None by default: a web
+    /// page must not reach the loopback.
+    pub allowed_origins: Vec<String>,
+    /// Projects with their API keys. As soon as there is one, Lynex events need a key.
+    pub projects: BTreeMap<String, Project>,
+    /// How many Lynex requests a key, or without keys an address, may make.
+    pub rate_limit: RateLimit,
+    /// Reports of different sources about the same session, model and counts are one request
+    /// within this time, seconds.
+    pub join_window_seconds: NonZeroU16,
+    /// How long a request is remembered so that later reports of it join, minutes.
+    pub forget_after_minutes: NonZeroU16,
+}
+
+/// A project.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    /// Its API key, best as a reference such as `${LODESTAR_KEY_SHOP}`; at least 16 characters.
+    pub key: ApiKey,
+}
+
+/// How many requests per second, and how many at once after a pause.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimit {
+    /// Requests per second in the long run.
+    pub requests_per_second: NonZeroU32,
+    /// Requests at once.
+    pub burst: NonZeroU32,
+}
+
+/// The SHA-256 of an API key. The key itself is not kept.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct ApiKey([u8; 32]);
+
+impl ApiKey {
+    /// Of a key that a client presents.
+    pub(crate) fn presented(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// Whether both are the same, in a time that does not depend on where they differ.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        let difference = self.0.iter().zip(&other.0).fold(0, |sum, (a, b)| sum | (a ^ b));
+        std::hint::black_box(difference) == 0
+    }
+
+    pub(crate) const fn digest(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl TryFrom<String> for ApiKey {
+    type Error = String;
+
+    fn try_from(key: String) -> Result<Self, String> {
+        if key.len() < 16 {
+            return Err("an API key must have at least 16 characters".to_owned());
+        }
+        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("an API key must be visible ASCII, since it travels in a header".to_owned());
+        }
+        Ok(Self::presented(&key))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:4318".to_owned(),
+            max_body_bytes: mebibytes(32),
+            max_inflated_bytes: mebibytes(64),
+            max_buffered_bytes: mebibytes(256),
+            max_connections: small(256),
+            header_timeout_seconds: small(10),
+            body_timeout_seconds: small(60),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            projects: BTreeMap::new(),
+            rate_limit: RateLimit::default(),
+            join_window_seconds: small(2),
+            forget_after_minutes: small(60),
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        const DEFAULT: RateLimit = RateLimit {
+            requests_per_second: NonZeroU32::new(100).expect("100 is not 0"),
+            burst: NonZeroU32::new(200).expect("200 is not 0"),
+        };
+        DEFAULT
+    }
+}
+
+impl Config {
+    /// What the types do not check.
+    ///
+    /// # Errors
+    ///
+    /// When two projects have the same key, or a limit contradicts another.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut known: Vec<(&str, [u8; 32])> = Vec::new();
+        for (name, project) in &self.projects {
+            let digest = project.key.digest();
+            if let Some((other, _)) = known.iter().find(|(_, known)| *known == digest) {
+                return Err(Error::config(format!(
+                    "projects.{name}.key is also the key of {other}; give each project its own"
+                )));
+            }
+            known.push((name, digest));
+        }
+        if self.max_buffered_bytes < self.max_inflated_bytes
+            || self.max_buffered_bytes < self.max_body_bytes
+        {
+            return Err(Error::config(
+                "max_buffered_bytes is smaller than one body may be; raise it to at least \
+                 max_inflated_bytes",
+            ));
+        }
+        Ok(())
+    }
+}
+
+const fn mebibytes(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number * 1024 * 1024).expect("no default is 0")
+}
+
+const fn small(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).expect("no default is 0")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: serde_json::Value) -> Result<Config, String> {
+        let config: Config = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        config.check().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn nothing_is_a_configuration() {
+        let config = read(json!({})).expect("all keys have defaults");
+        assert_eq!(config.listen, "127.0.0.1:4318");
+        assert_eq!(config.max_body_bytes.get(), 32 * 1024 * 1024);
+        assert_eq!(config.rate_limit.burst.get(), 200);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |value: serde_json::Value, part: &str| {
+            let error = read(value).expect_err("it is wrong");
+            assert!(error.contains(part), "{error}");
+            assert!(!error.contains("sk_live"), "the key is told: {error}");
+        };
+        check(json!({"lisen": "x"}), "unknown field `lisen`");
+        check(json!({"max_body_bytes": 0}), "nonzero");
+        check(json!({"join_window_seconds": -1}), "invalid value");
+        check(json!({"projects": {"a": {"key": "sk_live_short"}}}), "at least 16 characters");
+        let key = "sk_live_0123456789";
+        check(
+            json!({"projects": {"a": {"key": key}, "b": {"key": key}}}),
+            "projects.b.key is also the key of a",
+        );
+        check(json!({"max_buffered_bytes": 1024}), "max_buffered_bytes is smaller");
+    }
+
+    #[test]
+    fn keys_are_compared_and_never_shown() {
+        let key = ApiKey::presented("sk_live_0123456789");
+        assert!(key.equals(&ApiKey::presented("sk_live_0123456789")));
+        assert!(!key.equals(&ApiKey::presented("sk_live_0123456780")));
+        assert_eq!(format!("{key:?}"), "[redacted]");
+    }
+
+    #[test]
+    fn the_shipped_file_holds_every_key_with_its_default() {
+        let shipped = include_str!("../config.yaml");
+        let schema = serde_json::to_value(schemars::schema_for!(Config)).expect("it serialises");
+        let properties = schema["properties"].as_object().expect("the keys of the configuration");
+        for key in properties.keys() {
+            assert!(shipped.contains(&format!("# {key}:")), "{key} is not in config.yaml");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What joining remembers across a restart: one file of JSON lines per hour.
+//!
+//! Files are only appended to and deleted as a whole, so that two generations of the module may
+//! use them side by side during a reload, each reading what the other wrote. What a kill leaves
+//! half written is a line that does not decode, and is skipped.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::sighting::Sighting;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// More is not read back: at some 250 bytes a line it is more than is kept in memory.
+const MAX_READ_BYTES: u64 = 32 * 1024 * 1024;
+
+/// The journal of one data directory.
+#[derive(Debug)]
+pub(super) struct Journal {
+    directory: PathBuf,
+    keep_ms: i64,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    hour: i64,
+    file: File,
+    /// Up to here its lines are known.
+    read: u64,
+}
+
+impl Journal {
+    /// Opens the journal and reads back what is younger than `keep_ms`.
+    pub(super) fn open(
+        directory: &Path,
+        keep_ms: i64,
+        now_ms: i64,
+    ) -> io::Result<(Self, Vec<Sighting>)> {
+        let directory = directory.join("joins");
+        std::fs::create_dir_all(&directory)?;
+        let mut journal = Self { directory, keep_ms, current: None };
+        let mut sightings = Vec::new();
+        for (hour, path) in journal.files()? {
+            if hour + HOUR_MS <= now_ms - keep_ms {
+                std::fs::remove_file(&path)?;
+            } else if hour < hour_of(now_ms) {
+                sightings.extend(read_from(&mut File::open(&path)?, 0)?.0);
+            }
+        }
+        sightings.extend(journal.read_new(now_ms)?);
+        Ok((journal, sightings))
+    }
+
+    /// What others have appended since the last look.
+    pub(super) fn read_new(&mut self, now_ms: i64) -> io::Result<Vec<Sighting>> {
+        let current = self.current(now_ms)?;
+        if current.file.metadata()?.len() == current.read {
+            return Ok(Vec::new());
+        }
+        let (sightings, end) = read_from(&mut current.file, current.read)?;
+        current.read = end;
+        Ok(sightings)
+    }
+
+    /// Appends in one write.
+    pub(super) fn append(&mut self, sightings: &[Sighting], now_ms: i64) -> io::Result<()> {
+        let current = self.current(now_ms)?;
+        let mut lines = Vec::with_capacity(sightings.len() * 256);
+        if !ends_with_newline(&mut current.file)? {
+            lines.push(b'\n');
+        }
+        for sighting in sightings {
+            serde_json::to_writer(&mut lines, sighting)?;
+            lines.push(b'\n');
+        }
+        let before = current.file.metadata()?.len();
+        current.file.write_all(&lines)?;
+        // Where nobody else has written in between, there is nothing to read back.
+        if before == current.read && current.file.metadata()?.len() == before + lines.len() as u64 {
+            current.read = before + lines.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn current(&mut self, now_ms: i64) -> io::Result<&mut Current> {
+        let hour = hour_of(now_ms);
+        if self.current.as_ref().is_none_or(|current| current.hour != hour) {
+            for (old, path) in self.files()? {
+                if old + HOUR_MS <= now_ms - self.keep_ms {
+                    std::fs::remove_file(path)?;
+                }
+            }
+            let path = self.directory.join(format!("{hour}.jsonl"));
+            let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+            self.current = Some(Current { hour, file, read: 0 });
+        }
+        Ok(self.current.as_mut().expect("it was opened above"))
+    }
+
+    /// The files, oldest first.
+    fn files(&self) -> io::Result<Vec<(i64, PathBuf)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some(hour) = name.strip_suffix(".jsonl").and_then(|hour| hour.parse().ok()) {
+                files.push((hour, path));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+const fn hour_of(now_ms: i64) -> i64 {
+    now_ms - now_ms.rem_euclid(HOUR_MS)
+}
+
+fn ends_with_newline(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == [b'\n'])
+}
+
+/// The sightings after `start`, and up to where the file is now known: the end of a whole line.
+fn read_from(file: &mut File, start: u64) -> io::Result<(Vec<Sighting>, u64)> {
+    let start = start.max(file.metadata()?.len().saturating_sub(MAX_READ_BYTES));
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_READ_BYTES).read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n');
+    let sightings = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    Ok((sightings, start + whole as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_218_560_000;
+
+    fn sighting(key: &str) -> Sighting {
+        Sighting { key: key.to_owned(), seen_ms: NOW, ..Sighting::default() }
+    }
+
+    fn keys(sightings: &[Sighting]) -> Vec<&str> {
+        sightings.iter().map(|sighting| sighting.key.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_a_torn_line_is_skipped() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut journal, old) = Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens");
+        assert!(old.is_empty());
+        journal.append(&[sighting("a"), sighting("b")], NOW).expect("it writes");
+        let path = journal.directory.join(format!("{}.jsonl", hour_of(NOW)));
+        let mut file = OpenOptions::new().append(true).open(path).expect("it is there");
+        file.write_all(b"{\"k\":\"torn").expect("it writes");
+        let (mut journal, old) = Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens");
+        assert_eq!(keys(&old), ["a", "b"]);
+        journal.append(&[sighting("c")], NOW).expect("it writes");
+        let (_, old) = Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens");
+        assert_eq!(keys(&old), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn two_generations_see_what_the_other_wrote() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens").0;
+        let (mut old, mut new) = (open(), open());
+        old.append(&[sighting("old")], NOW).expect("it writes");
+        assert_eq!(keys(&new.read_new(NOW).expect("it reads")), ["old"]);
+        new.append(&[sighting("new")], NOW).expect("it writes");
+        assert_eq!(keys(&old.read_new(NOW).expect("it reads")), ["new"]);
+        assert!(new.read_new(NOW).expect("it reads").is_empty());
+    }
+
+    #[test]
+    fn old_files_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = |now| Journal::open(directory.path(), HOUR_MS, now).expect("it opens");
+        open(NOW).0.append(&[sighting("a")], NOW).expect("it writes");
+        assert_eq!(open(NOW + HOUR_MS).1.len(), 1);
+        assert!(open(NOW + 3 * HOUR_MS).1.is_empty());
+        assert_eq!(open(NOW + 3 * HOUR_MS).0.files().expect("it lists").len(), 1);
+    }
+}

@@ -1,0 +1,369 @@
+//! Joins the reports of one request: what arrives as log, as span and from an SDK is one request.
+//!
+//! A report gets the `dedupe_key` of the request that it tells of. Strong: the same request or
+//! response id, the same span, or a parent and its child span. Weak: the same session, model,
+//! counts and time, and then only between different reporters, since two records of one reporter
+//! are two requests. adr/0020 has the reasons.
+
+mod journal;
+mod sighting;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    path::Path,
+    time::Duration,
+};
+
+use journal::Journal;
+use sighting::{Sighting, hash};
+
+use crate::report::Report;
+
+/// By what a report was joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Joined {
+    /// A request that was not known.
+    New,
+    /// The very record was here before.
+    Resent,
+    /// By a request or response id.
+    ById,
+    /// By a span and its parent.
+    BySpan,
+    /// By the trace of a Lynex event.
+    ByPair,
+    /// By session, model, counts and time.
+    ByCounts,
+}
+
+impl Joined {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Resent => "resent",
+            Self::ById => "id",
+            Self::BySpan => "span",
+            Self::ByPair => "pair",
+            Self::ByCounts => "counts",
+        }
+    }
+}
+
+/// How many requests are remembered; at some 300 bytes each, 15 MB at most.
+const MAX_REQUESTS: usize = 50_000;
+
+/// How many candidates of a weak match are looked at, newest first: a flood of requests with the
+/// same counts in the same moment must not make each of them slow.
+const MAX_CANDIDATES: usize = 512;
+
+/// How many reporters are told apart in the marks of counts.
+const MAX_REPORTERS: usize = 64;
+
+/// Stands in a mark for a request that several reporters have told of.
+const SEVERAL: u64 = 0;
+
+/// Knows the requests of the last while.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    window_ms: i64,
+    forget_ms: i64,
+    /// Oldest first; the number of the first is `first`.
+    requests: VecDeque<Vec<Sighting>>,
+    first: u64,
+    /// Identities, ids and spans to a request.
+    one: HashMap<u64, u64>,
+    /// Weak marks to the requests that bear them, in ascending order.
+    many: HashMap<u64, Vec<u64>>,
+    /// Who has reported so far.
+    reporters: Vec<u64>,
+    journal: Option<Journal>,
+    unwritten: Vec<Sighting>,
+}
+
+impl Joiner {
+    /// Remembers only in memory.
+    pub(crate) fn in_memory(window: Duration, forget: Duration) -> Self {
+        Self {
+            window_ms: milliseconds(window).max(1),
+            forget_ms: milliseconds(forget),
+            requests: VecDeque::new(),
+            first: 0,
+            one: HashMap::new(),
+            many: HashMap::new(),
+            reporters: Vec::new(),
+            journal: None,
+            unwritten: Vec::new(),
+        }
+    }
+
+    /// Remembers across restarts, in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read or written.
+    pub(crate) fn open(
+        directory: &Path,
+        window: Duration,
+        forget: Duration,
+        now_ms: i64,
+    ) -> io::Result<Self> {
+        let mut joiner = Self::in_memory(window, forget);
+        let (journal, sightings) = Journal::open(directory, joiner.forget_ms, now_ms)?;
+        joiner.journal = Some(journal);
+        for sighting in sightings {
+            joiner.remember(sighting);
+        }
+        joiner.forget(now_ms);
+        Ok(joiner)
+    }
+
+    /// Learns what another generation of the module has written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be read; joining goes on with what is known.
+    pub(crate) fn refresh(&mut self, now_ms: i64) -> io::Result<()> {
+        self.forget(now_ms);
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        for sighting in journal.read_new(now_ms)? {
+            self.remember(sighting);
+        }
+        Ok(())
+    }
+
+    /// Gives a report its key.
+    pub(crate) fn resolve(&mut self, report: &mut Report, now_ms: i64) -> Joined {
+        let mut sighting = Sighting::of(report, now_ms);
+        let (request, joined) = self.find(&sighting);
+        if let Some(known) = request.and_then(|number| self.request(number)?.first()) {
+            sighting.key.clone_from(&known.key);
+        }
+        report.event.dedupe_key.clone_from(&sighting.key);
+        if joined != Joined::Resent {
+            self.unwritten.push(sighting.clone());
+            self.remember_as(sighting, request);
+        }
+        joined
+    }
+
+    /// Writes what was resolved since the last call, before it is told to anybody.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be written; a restart then forgets these joins.
+    pub(crate) fn commit(&mut self, now_ms: i64) -> io::Result<()> {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        match &mut self.journal {
+            Some(journal) if !unwritten.is_empty() => journal.append(&unwritten, now_ms),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many requests are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn find(&self, new: &Sighting) -> (Option<u64>, Joined) {
+        if let Some(number) = self.one.get(&new.identity) {
+            return (Some(*number), Joined::Resent);
+        }
+        let by_id = [new.request, new.response].into_iter().find_map(|id| self.one.get(&id));
+        if let Some(number) = by_id {
+            return (Some(*number), Joined::ById);
+        }
+        if new.pair != 0
+            && let Some(number) = self.nearest(&[mark_pair(new.pair)], new, |_| true)
+        {
+            return (Some(number), Joined::ByPair);
+        }
+        if let Some(number) = self.nearest(&marks_of_relatives(new), new, |_| true) {
+            return (Some(number), Joined::BySpan);
+        }
+        let near = |known: &Sighting| {
+            (known.ended_ms - new.ended_ms).abs() <= self.window_ms
+                && known.tied_to(new)
+                // A failure has no counts, so only the session can tell.
+                && (!new.failed || known.session != 0 && known.session == new.session)
+        };
+        // A request that only one other has told of is the likelier one.
+        let others = self.reporters.iter().copied().filter(|reporter| *reporter != new.reporter);
+        let single: Vec<u64> =
+            others.flat_map(|other| self.marks_of_counts(new, &[-1, 0, 1], other)).collect();
+        let several = self.marks_of_counts(new, &[-1, 0, 1], SEVERAL);
+        match self.nearest(&single, new, near).or_else(|| self.nearest(&several, new, near)) {
+            Some(number) => (Some(number), Joined::ByCounts),
+            None => (None, Joined::New),
+        }
+    }
+
+    /// Of the requests that bear one of `marks`, agree with `new` and fit, the nearest in time.
+    fn nearest(
+        &self,
+        marks: &[u64],
+        new: &Sighting,
+        fits: impl Fn(&Sighting) -> bool,
+    ) -> Option<u64> {
+        let candidates = marks.iter().filter_map(|mark| self.many.get(mark));
+        candidates
+            .flat_map(|bearers| bearers.iter().rev().take(MAX_CANDIDATES))
+            .filter_map(|number| {
+                let sightings = self.request(*number)?;
+                let all_agree = sightings.iter().all(|known| known.agrees_with(new));
+                let fitting = sightings.iter().filter(|known| fits(known));
+                let distance = fitting.map(|known| (known.ended_ms - new.ended_ms).abs()).min()?;
+                all_agree.then_some((distance, *number))
+            })
+            .min()
+            .map(|(_, number)| number)
+    }
+
+    fn request(&self, number: u64) -> Option<&Vec<Sighting>> {
+        self.requests.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Takes over a sighting from the journal.
+    fn remember(&mut self, sighting: Sighting) {
+        if self.one.contains_key(&sighting.identity) {
+            return;
+        }
+        let request = self.one.get(&mark_key(&sighting.key)).copied();
+        self.remember_as(sighting, request);
+    }
+
+    fn remember_as(&mut self, sighting: Sighting, request: Option<u64>) {
+        let number = request.unwrap_or(self.first + self.requests.len() as u64);
+        for mark in marks_of_one(&sighting) {
+            self.one.entry(mark).or_insert(number);
+        }
+        if !self.reporters.contains(&sighting.reporter) && self.reporters.len() < MAX_REPORTERS {
+            self.reporters.push(sighting.reporter);
+        }
+        let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        match self.requests.get_mut(index).map(std::mem::take) {
+            Some(mut sightings) => {
+                sightings.iter().for_each(|known| self.unmark_weak(known, number));
+                sightings.push(sighting);
+                for known in &sightings {
+                    self.mark(&self.marks_of_many(known, SEVERAL), number);
+                }
+                self.requests[index] = sightings;
+            }
+            None => {
+                self.mark(&self.marks_of_many(&sighting, sighting.reporter), number);
+                self.requests.push_back(vec![sighting]);
+            }
+        }
+    }
+
+    fn mark(&mut self, marks: &[u64], number: u64) {
+        for mark in marks {
+            let bearers = self.many.entry(*mark).or_default();
+            if let Err(place) = bearers.binary_search(&number) {
+                bearers.insert(place, number);
+            }
+        }
+    }
+
+    fn forget(&mut self, now_ms: i64) {
+        while let Some(oldest) = self.requests.front() {
+            let expired = oldest.iter().all(|sighting| sighting.seen_ms < now_ms - self.forget_ms);
+            if !expired && self.requests.len() <= MAX_REQUESTS {
+                return;
+            }
+            let number = self.first;
+            let Some(sightings) = self.requests.pop_front() else { return };
+            self.first += 1;
+            for sighting in &sightings {
+                self.unmark(sighting, number);
+            }
+        }
+    }
+
+    fn unmark(&mut self, sighting: &Sighting, number: u64) {
+        for mark in marks_of_one(sighting) {
+            if self.one.get(&mark) == Some(&number) {
+                self.one.remove(&mark);
+            }
+        }
+        self.unmark_weak(sighting, number);
+    }
+
+    fn unmark_weak(&mut self, sighting: &Sighting, number: u64) {
+        for by in [sighting.reporter, SEVERAL] {
+            for mark in self.marks_of_many(sighting, by) {
+                let Some(bearers) = self.many.get_mut(&mark) else { continue };
+                if let Ok(place) = bearers.binary_search(&number) {
+                    bearers.remove(place);
+                }
+                if bearers.is_empty() {
+                    self.many.remove(&mark);
+                }
+            }
+        }
+    }
+
+    fn marks_of_many(&self, sighting: &Sighting, reporter: u64) -> Vec<u64> {
+        let mut marks = self.marks_of_counts(sighting, &[0], reporter);
+        marks.extend((sighting.pair != 0).then(|| mark_pair(sighting.pair)));
+        marks.extend((sighting.span != 0).then(|| mark_within(sighting.span)));
+        marks.extend((sighting.parent != 0).then(|| mark_child(sighting.parent)));
+        marks
+    }
+
+    /// The marks of the counts in the time slots around that of the sighting. Slots keep the
+    /// lists short where many requests have the same counts.
+    fn marks_of_counts(&self, sighting: &Sighting, slots: &[i64], reporter: u64) -> Vec<u64> {
+        let counts = match (sighting.input, sighting.output) {
+            (Some(input), Some(output)) => format!("{input}/{output}"),
+            _ if sighting.failed => "failed".to_owned(),
+            _ => return Vec::new(),
+        };
+        let slot = sighting.ended_ms.div_euclid(self.window_ms);
+        let (client, reporter) = (sighting.client.to_string(), reporter.to_string());
+        let mark =
+            |step: &i64| hash(&["counts", &client, &reporter, &counts, &(slot + step).to_string()]);
+        slots.iter().map(mark).collect()
+    }
+}
+
+fn marks_of_one(sighting: &Sighting) -> impl Iterator<Item = u64> {
+    let ids = [sighting.identity, sighting.request, sighting.response, mark_key(&sighting.key)];
+    ids.into_iter().filter(|mark| *mark != 0)
+}
+
+/// A record within the same span, the children of the span, its parent.
+fn marks_of_relatives(new: &Sighting) -> Vec<u64> {
+    let mut marks = Vec::new();
+    if new.span != 0 {
+        marks.extend([mark_within(new.span), mark_child(new.span)]);
+    }
+    if new.parent != 0 {
+        marks.push(mark_within(new.parent));
+    }
+    marks
+}
+
+fn mark_key(key: &str) -> u64 {
+    hash(&["key", key])
+}
+
+fn mark_pair(pair: u64) -> u64 {
+    hash(&["pair", &pair.to_string()])
+}
+
+fn mark_within(span: u64) -> u64 {
+    hash(&["within", &span.to_string()])
+}
+
+fn mark_child(parent: u64) -> u64 {
+    hash(&["child", &parent.to_string()])
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

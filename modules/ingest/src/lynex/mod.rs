@@ -1,0 +1,172 @@
+//! Lynex events: `POST /api/v1/event`, `/api/v1/events` and `/api/v1/events/batch`.
+
+mod bodies;
+mod envelope;
+mod error;
+mod fields;
+mod keys;
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use module_sdk::events::LynexEvent;
+use serde_json::{Value, json};
+
+pub(crate) use keys::Keys;
+
+use crate::{
+    app::App,
+    report::Report,
+    server::{Encoding, Ends, read},
+    sources::Clock,
+    tally::Kind,
+};
+use envelope::{Event, Meaning};
+use error::Failure;
+
+/// The most events in one batch.
+const MAX_BATCH: usize = 100;
+
+/// `POST /api/v1/event` and `/api/v1/events`: one event, or several as for
+/// `/api/v1/events/batch`.
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let received = receive(&app, ends.peer.ip(), &headers, body, true).await;
+    received.unwrap_or_else(Failure::into_response)
+}
+
+/// `POST /api/v1/events/batch`: `{"events": […]}` or a list.
+pub(crate) async fn batch(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let received = receive(&app, ends.peer.ip(), &headers, body, false).await;
+    received.unwrap_or_else(Failure::into_response)
+}
+
+async fn receive(
+    app: &App,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    body: Body,
+    may_be_one: bool,
+) -> Result<Response, Failure> {
+    let admitted = app.keys.admit(headers, peer)?;
+    if Encoding::of(headers) != Some(Encoding::Json) {
+        return Err(Failure::unsupported_media_type());
+    }
+    let (bytes, mut share) = read(app, headers, body).await?;
+    // A parsed value takes some 70 bytes for every piece of text, number or list.
+    let pieces = bytes.iter().filter(|byte| b",:[{".contains(byte)).count();
+    share.grow_to(bytes.len() + pieces * 72)?;
+    let body: Value = serde_json::from_slice(&bytes).map_err(|error| Failure::not_json(&error))?;
+    let (list, one) = list(&body, may_be_one)?;
+    let now = u64::try_from(app.host.now().as_nanosecond()).unwrap_or(0);
+    let clock = Clock { now_ns: now };
+    let events = read_all(&list, one, clock)?;
+    if let Some(project) = admitted.project {
+        check_project(&events, one, project)?;
+    }
+    publish(app, &events).await?;
+    Ok(answer(&events, one))
+}
+
+/// The events of a body, and whether it is one event and no list.
+fn list(body: &Value, may_be_one: bool) -> Result<(Vec<&Value>, bool), Failure> {
+    let list = match body {
+        Value::Array(list) => list,
+        Value::Object(fields) => match fields.get("events") {
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(Failure::invalid("/events", "must be a list of events")),
+            None if may_be_one => return Ok((vec![body], true)),
+            None => {
+                return Err(Failure::invalid("/events", "is missing; it is the list of events"));
+            }
+        },
+        _ => {
+            return Err(Failure::invalid("", "must be an event, a list, or {\"events\": [...]}"));
+        }
+    };
+    if list.is_empty() {
+        return Err(Failure::invalid("/events", "holds no event"));
+    }
+    if list.len() > MAX_BATCH {
+        let message = format!("holds {} events; send at most {MAX_BATCH} at once", list.len());
+        return Err(Failure::invalid("/events", message));
+    }
+    Ok((list.iter().collect(), false))
+}
+
+/// Reads every event; all or none.
+fn read_all(list: &[&Value], one: bool, clock: Clock) -> Result<Vec<Event>, Failure> {
+    let mut events = Vec::with_capacity(list.len());
+    let mut problems = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        let path = if one { String::new() } else { format!("/{index}") };
+        match envelope::read(value, &path, clock) {
+            Ok(event) => events.push(event),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() { Ok(events) } else { Err(Failure::problems(problems)) }
+}
+
+fn check_project(events: &[Event], one: bool, project: &str) -> Result<(), Failure> {
+    match events.iter().position(|event| event.project != project) {
+        None => Ok(()),
+        Some(_) if one => Err(Failure::wrong_project("/projectId")),
+        Some(index) => Err(Failure::wrong_project(&format!("/{index}/projectId"))),
+    }
+}
+
+async fn publish(app: &App, events: &[Event]) -> Result<(), Failure> {
+    let mut reports: Vec<Report> = Vec::new();
+    let mut others: Vec<LynexEvent> = Vec::new();
+    for event in events {
+        match event.meaning(&app.host) {
+            Meaning::Request(report) => reports.push(*report),
+            Meaning::Other(other) => others.push(*other),
+        }
+    }
+    app.publish(reports, others).await.map_err(|_| Failure::unavailable())?;
+    for event in events {
+        let kind = Kind {
+            source: event.project.clone(),
+            signal: "lynex",
+            record: event.kind.to_string(),
+            outcome: if event.is_request() { "request" } else { "event" },
+            reason: String::new(),
+        };
+        app.tally.records("lynex", kind, 1);
+    }
+    Ok(())
+}
+
+fn answer(events: &[Event], one: bool) -> Response {
+    let body = match events {
+        [event] if one => json!({
+            "status": "queued",
+            "eventId": event.id,
+            "message": "Event received successfully",
+        }),
+        _ => json!({
+            "status": "queued",
+            "count": events.len(),
+            "event_ids": events.iter().map(|event| &event.id).collect::<Vec<_>>(),
+            "message": format!("{} events received successfully", events.len()),
+        }),
+    };
+    (StatusCode::ACCEPTED, Json(body)).into_response()
+}

@@ -1,0 +1,210 @@
+//! The answers that the OTLP specification asks for: the response message of the signal, or a
+//! `google.rpc.Status`, in the encoding of the request.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse},
+    metrics::v1::{
+        ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+    },
+    trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
+};
+use prost::Message;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{
+    batch::{self, Batch},
+    weight::Shape,
+};
+use crate::{
+    app::App,
+    server::{BodyError, Encoding},
+};
+
+/// What the three signals do differently.
+pub(super) trait Signal: Message + Default + DeserializeOwned + Send + 'static {
+    type Answer: Message;
+
+    /// How its messages nest.
+    const SHAPE: Shape;
+
+    /// What JSON calls the number of what was refused.
+    const REJECTED: &'static str;
+
+    /// Maps all records into the batch.
+    fn map(&self, app: &App, project: Option<&str>, batch: &mut Batch);
+
+    /// The answer with what was refused.
+    fn answer(rejected: i64, error_message: String) -> Self::Answer;
+}
+
+macro_rules! signal {
+    ($request:ident, $answer:ident, $partial:ident, $rejected:ident, $json:literal, $map:path,
+     $shape:expr) => {
+        impl Signal for $request {
+            type Answer = $answer;
+            const SHAPE: Shape = $shape;
+            const REJECTED: &'static str = $json;
+
+            fn map(&self, app: &App, project: Option<&str>, batch: &mut Batch) {
+                $map(self, app, project, batch);
+            }
+
+            fn answer(rejected: i64, error_message: String) -> $answer {
+                let refused = rejected > 0 || !error_message.is_empty();
+                let partial = $partial { $rejected: rejected, error_message };
+                $answer { partial_success: refused.then_some(partial) }
+            }
+        }
+    };
+}
+
+signal!(
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+    ExportLogsPartialSuccess,
+    rejected_log_records,
+    "rejectedLogRecords",
+    batch::map_logs,
+    Shape::Logs
+);
+signal!(
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+    ExportTracePartialSuccess,
+    rejected_spans,
+    "rejectedSpans",
+    batch::map_traces,
+    Shape::Traces
+);
+signal!(
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+    ExportMetricsPartialSuccess,
+    rejected_data_points,
+    "rejectedDataPoints",
+    batch::map_metrics,
+    Shape::Metrics
+);
+
+/// 200, with what was refused.
+pub(super) fn success<S: Signal>(encoding: Encoding, batch: &Batch) -> Response {
+    let message = batch.rejection_message();
+    match encoding {
+        Encoding::Protobuf => {
+            let answer = S::answer(batch.rejected, message).encode_to_vec();
+            respond(StatusCode::OK, encoding, answer)
+        }
+        Encoding::Json if batch.rejected == 0 => respond(StatusCode::OK, encoding, b"{}".to_vec()),
+        // Protobuf's JSON writes numbers of 64 bits as text, which the crate does not do here.
+        Encoding::Json => {
+            let rejected = batch.rejected.to_string();
+            let partial = json!({S::REJECTED: rejected, "errorMessage": message});
+            let answer = json!({"partialSuccess": partial}).to_string();
+            respond(StatusCode::OK, encoding, answer.into_bytes())
+        }
+    }
+}
+
+/// Why nothing was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    status: StatusCode,
+    message: String,
+}
+
+/// `google.rpc.Status`, of which OTLP asks for the message only.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    /// A `google.rpc.Code`.
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+impl Failure {
+    pub(super) const fn undecodable(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message }
+    }
+
+    pub(super) fn unavailable() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "the ledger does not take events at the moment; come again".to_owned(),
+        }
+    }
+
+    pub(super) fn unknown_content_type() -> Self {
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            message: "this Content-Type is not understood; set the exporter's protocol to \
+                      http/protobuf (application/x-protobuf) or http/json (application/json)"
+                .to_owned(),
+        }
+    }
+
+    /// The response; one that may be tried again says when.
+    pub(super) fn respond(&self, encoding: Encoding) -> Response {
+        const INVALID_ARGUMENT: i32 = 3;
+        const DEADLINE_EXCEEDED: i32 = 4;
+        const RESOURCE_EXHAUSTED: i32 = 8;
+        const UNAVAILABLE: i32 = 14;
+        let code = match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+            StatusCode::PAYLOAD_TOO_LARGE => RESOURCE_EXHAUSTED,
+            StatusCode::REQUEST_TIMEOUT => DEADLINE_EXCEEDED,
+            _ => INVALID_ARGUMENT,
+        };
+        let message = self.message.clone();
+        let body = match encoding {
+            Encoding::Protobuf => RpcStatus { code, message }.encode_to_vec(),
+            Encoding::Json => json!({"code": code, "message": message}).to_string().into_bytes(),
+        };
+        let mut response = respond(self.status, encoding, body);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<BodyError> for Failure {
+    fn from(error: BodyError) -> Self {
+        Self { status: error.status(), message: error.to_string() }
+    }
+}
+
+fn respond(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
+    (status, [(header::CONTENT_TYPE, encoding.content_type())], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_succeed_later_says_when() {
+        let check = |failure: Failure, retryable: bool| {
+            let response = failure.respond(Encoding::Json);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retryable);
+        };
+        check(Failure::unavailable(), true);
+        check(BodyError::Busy.into(), true);
+        check(BodyError::TooLarge(1).into(), false);
+        check(Failure::undecodable("no".to_owned()), false);
+        check(Failure::unknown_content_type(), false);
+    }
+
+    #[test]
+    fn partial_success_stands_only_where_something_was_refused() {
+        let whole = ExportLogsServiceRequest::answer(0, String::new());
+        assert_eq!(whole.partial_success, None);
+        let part = ExportLogsServiceRequest::answer(2, "why".to_owned());
+        assert_eq!(part.partial_success.map(|part| part.rejected_log_records), Some(2));
+    }
+}

@@ -1,0 +1,157 @@
+//! Walks the records of a request and gathers what became of them.
+
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
+    common::v1::InstrumentationScope,
+    metrics::v1::{Metric, metric::Data},
+    resource::v1::Resource,
+};
+use std::collections::BTreeMap;
+
+use crate::{
+    app::App,
+    report::Report,
+    sources::{
+        Attributes, Clock, Context, Mapper, Outcome, keys, map_log, map_span, name, unnamed,
+    },
+    tally::{Kind, Tally, kind_of},
+};
+
+/// What the records of one request come to.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) reports: Vec<Report>,
+    /// How many records were refused.
+    pub(super) rejected: i64,
+    first_rejection: Option<String>,
+    kinds: BTreeMap<Kind, (Mapper, u64)>,
+}
+
+impl Batch {
+    fn add(&mut self, source: &str, signal: &'static str, mapped: (Mapper, String, Outcome)) {
+        let (mapper, record, outcome) = mapped;
+        let kind = kind_of(source, signal, record, &outcome);
+        match outcome {
+            Outcome::Request(report) => self.reports.push(*report),
+            Outcome::Refused(refusal) => {
+                self.rejected += 1;
+                let message = || format!("{} of {source}: {refusal}", kind.record);
+                self.first_rejection.get_or_insert_with(message);
+            }
+            _ => {}
+        }
+        self.kinds.entry(kind).or_insert((mapper, 0)).1 += 1;
+    }
+
+    /// Which record was refused first and why; empty where none was.
+    pub(super) fn rejection_message(&self) -> String {
+        match (&self.first_rejection, self.rejected) {
+            (Some(first), 1) => format!("one record was refused: {first}"),
+            (Some(first), many) => format!("{many} records were refused, the first: {first}"),
+            (None, _) => String::new(),
+        }
+    }
+
+    /// Counts the records, once they are accepted.
+    pub(super) fn count(&self, tally: &Tally) {
+        for (kind, (mapper, count)) in &self.kinds {
+            tally.records(mapper.label(), kind.clone(), *count);
+        }
+    }
+}
+
+pub(super) fn map_logs(
+    request: &ExportLogsServiceRequest,
+    app: &App,
+    project: Option<&str>,
+    batch: &mut Batch,
+) {
+    for resource in &request.resource_logs {
+        let around = Around::new(app, project, resource.resource.as_ref());
+        for scope in &resource.scope_logs {
+            let context = around.context(scope.scope.as_ref());
+            for record in &scope.log_records {
+                batch.add(&around.source, "logs", map_log(record, &context));
+            }
+        }
+    }
+}
+
+pub(super) fn map_traces(
+    request: &ExportTraceServiceRequest,
+    app: &App,
+    project: Option<&str>,
+    batch: &mut Batch,
+) {
+    app.conversations.learn(&request.resource_spans);
+    for resource in &request.resource_spans {
+        let around = Around::new(app, project, resource.resource.as_ref());
+        for scope in &resource.scope_spans {
+            let context = around.context(scope.scope.as_ref());
+            for span in &scope.spans {
+                batch.add(&around.source, "traces", map_span(span, &context));
+            }
+        }
+    }
+}
+
+pub(super) fn map_metrics(
+    request: &ExportMetricsServiceRequest,
+    app: &App,
+    project: Option<&str>,
+    batch: &mut Batch,
+) {
+    for resource in &request.resource_metrics {
+        let around = Around::new(app, project, resource.resource.as_ref());
+        for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+            // A sum tells how many tokens were used and not by which requests.
+            let outcome = Outcome::Ignored("a metric is a sum and not a request");
+            let record = name(&metric.name).unwrap_or_else(unnamed);
+            let kind = kind_of(&around.source, "metrics", record, &outcome);
+            batch.kinds.entry(kind).or_insert((Mapper::None, 0)).1 += points(metric);
+        }
+    }
+}
+
+/// What surrounds the records of one resource.
+struct Around<'a> {
+    app: &'a App,
+    project: Option<&'a str>,
+    resource: Attributes<'a>,
+    source: String,
+}
+
+impl<'a> Around<'a> {
+    fn new(app: &'a App, project: Option<&'a str>, resource: Option<&'a Resource>) -> Self {
+        let resource = Attributes::new(resource.map_or(&[], |resource| &resource.attributes));
+        let source = resource.name(&[keys::SERVICE_NAME]).unwrap_or_else(unnamed);
+        Self { app, project, resource, source }
+    }
+
+    fn context(&self, scope: Option<&'a InstrumentationScope>) -> Context<'a> {
+        let now = self.app.host.now().as_nanosecond();
+        Context {
+            host: &self.app.host,
+            clock: Clock { now_ns: u64::try_from(now).unwrap_or(0) },
+            project: self.project,
+            resource: self.resource,
+            scope: scope.map_or(("", ""), |scope| (&scope.name, &scope.version)),
+            conversations: &self.app.conversations,
+        }
+    }
+}
+
+fn points(metric: &Metric) -> u64 {
+    let points = match &metric.data {
+        Some(Data::Gauge(data)) => data.data_points.len(),
+        Some(Data::Sum(data)) => data.data_points.len(),
+        Some(Data::Histogram(data)) => data.data_points.len(),
+        Some(Data::ExponentialHistogram(data)) => data.data_points.len(),
+        Some(Data::Summary(data)) => data.data_points.len(),
+        None => 0,
+    };
+    points as u64
+}

@@ -1,0 +1,111 @@
+//! OTLP/HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`.
+
+mod answer;
+mod batch;
+mod codec;
+mod weight;
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderName},
+    response::Response,
+};
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
+};
+
+use crate::{
+    app::App,
+    server::{Encoding, read},
+};
+use answer::{Failure, Signal};
+use batch::Batch;
+
+/// A sender's own word for its project.
+static PROJECT_HEADER: HeaderName = HeaderName::from_static("x-lodestar-project");
+
+/// From this size on a body is decoded beside the other requests, bytes.
+const LARGE: usize = 256 * 1024;
+
+/// `POST /v1/logs`
+pub(crate) async fn logs(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    export::<ExportLogsServiceRequest>(app, headers, body).await
+}
+
+/// `POST /v1/traces`
+pub(crate) async fn traces(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    export::<ExportTraceServiceRequest>(app, headers, body).await
+}
+
+/// `POST /v1/metrics`
+pub(crate) async fn metrics(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    export::<ExportMetricsServiceRequest>(app, headers, body).await
+}
+
+async fn export<S: Signal>(app: Arc<App>, headers: HeaderMap, body: Body) -> Response {
+    let Some(encoding) = Encoding::of(&headers) else {
+        return Failure::unknown_content_type().respond(Encoding::Json);
+    };
+    match receive::<S>(&app, encoding, &headers, body).await {
+        Ok(batch) => answer::success::<S>(encoding, &batch),
+        Err(failure) => failure.respond(encoding),
+    }
+}
+
+async fn receive<S: Signal>(
+    app: &Arc<App>,
+    encoding: Encoding,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Batch, Failure> {
+    let (bytes, mut share) = read(app, headers, body).await?;
+    // Decoded, a small message takes many times its bytes.
+    let weight = weight::of_decoded::<S>(encoding, &bytes);
+    share.grow_to(bytes.len().saturating_add(weight))?;
+    let project = project(app, headers);
+    let decoding = {
+        let app = app.clone();
+        move || decode_and_map::<S>(&app, encoding, &bytes, project.as_deref())
+    };
+    let mut batch = if weight > LARGE {
+        // It can only fail when the runtime ends.
+        tokio::task::spawn_blocking(decoding).await.map_err(|_| Failure::unavailable())??
+    } else {
+        decoding()?
+    };
+    let reports = std::mem::take(&mut batch.reports);
+    app.publish(reports, Vec::new()).await.map_err(|_| Failure::unavailable())?;
+    batch.count(&app.tally);
+    Ok(batch)
+}
+
+fn decode_and_map<S: Signal>(
+    app: &App,
+    encoding: Encoding,
+    bytes: &Bytes,
+    project: Option<&str>,
+) -> Result<Batch, Failure> {
+    let request = codec::decode::<S>(encoding, bytes)?;
+    let mut batch = Batch::default();
+    request.map(app, project, &mut batch);
+    Ok(batch)
+}
+
+/// The project that a key or a header of the sender stands for.
+fn project(app: &App, headers: &HeaderMap) -> Option<String> {
+    let stated = || headers.get(&PROJECT_HEADER)?.to_str().ok().map(str::to_owned);
+    app.keys.project_of(headers).or_else(stated)
+}

@@ -1,0 +1,266 @@
+//! Reads the body of a request within its limits: size while reading, size while inflating, time,
+//! and the memory of all requests together.
+
+use std::{io::Read as _, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::app::App;
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Protobuf,
+    Json,
+}
+
+impl Encoding {
+    /// Of a request; `None` for another or no content type.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let stated = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        match stated.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+            "application/x-protobuf" | "application/protobuf" => Some(Self::Protobuf),
+            "application/json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        }
+    }
+}
+
+/// Why a body cannot be had. The text is for the sender.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the body is larger than {0} bytes (ingest.max_body_bytes); send smaller batches")]
+    TooLarge(usize),
+    #[error(
+        "the body is larger than {0} bytes when inflated (ingest.max_inflated_bytes); send \
+         smaller batches"
+    )]
+    InflatesTooFar(usize),
+    #[error("this Content-Encoding is not understood; send gzip or none")]
+    UnknownCompression,
+    #[error("the body is not whole gzip; send it again, or without Content-Encoding")]
+    NotGzip,
+    #[error("the body broke off; send it again")]
+    Broken,
+    #[error("the body did not arrive in time (ingest.body_timeout_seconds)")]
+    Slow,
+    #[error("too much is being received at the moment; come again in a second")]
+    Busy,
+}
+
+impl BodyError {
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) | Self::InflatesTooFar(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnknownCompression => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotGzip | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) | Self::InflatesTooFar(_) => "too_large",
+            Self::UnknownCompression => "unsupported_encoding",
+            Self::NotGzip => "not_gzip",
+            Self::Broken => "broken_body",
+            Self::Slow => "timeout",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// The memory that all bodies together may take.
+#[derive(Debug)]
+pub(crate) struct Budget(Arc<Semaphore>);
+
+/// Memory is given out in pieces of this size, bytes.
+const PIECE: usize = 4096;
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / PIECE).clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Nothing taken yet.
+    fn share(&self) -> Share {
+        Share { budget: self.0.clone(), permit: None, taken: 0 }
+    }
+}
+
+/// What one request has taken of the [`Budget`]; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    taken: usize,
+}
+
+impl Share {
+    /// Takes as much more as is needed for `bytes` in all.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let pieces = bytes.div_ceil(PIECE);
+        let Some(more) = pieces.checked_sub(self.taken).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let more_permits = u32::try_from(more).map_err(|_| BodyError::Busy)?;
+        let permit = self.budget.clone().try_acquire_many_owned(more_permits);
+        let permit = permit.map_err(|_| BodyError::Busy)?;
+        self.taken = pieces;
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+/// Reads and inflates. The share must live as long as the bytes.
+pub(crate) async fn read(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Share), BodyError> {
+    let gzip = match headers.get(header::CONTENT_ENCODING).map(|value| value.to_str()) {
+        None => false,
+        Some(Ok(name)) if name.eq_ignore_ascii_case("identity") => false,
+        Some(Ok(name)) if name.eq_ignore_ascii_case("gzip") => true,
+        Some(_) => return Err(BodyError::UnknownCompression),
+    };
+    let mut share = app.budget.share();
+    let within = Duration::from_secs(u64::from(app.config.body_timeout_seconds.get()));
+    let limit = app.config.max_body_bytes.get();
+    let bytes = tokio::time::timeout(within, collect(headers, body, limit, &mut share))
+        .await
+        .map_err(|_| BodyError::Slow)??;
+    if !gzip {
+        return Ok((bytes, share));
+    }
+    let limit = app.config.max_inflated_bytes.get();
+    // Inflating a large body takes a tenth of a second, in which other requests go on.
+    let inflating = tokio::task::spawn_blocking(move || {
+        let inflated = inflate(&bytes, limit, &mut share)?;
+        Ok((Bytes::from(inflated), share))
+    });
+    // It can only fail when the runtime ends.
+    inflating.await.unwrap_or(Err(BodyError::Busy))
+}
+
+async fn collect(
+    headers: &HeaderMap,
+    mut body: Body,
+    limit: usize,
+    share: &mut Share,
+) -> Result<Bytes, BodyError> {
+    let stated = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if stated.and_then(|length| length.parse::<usize>().ok()).is_some_and(|bytes| bytes > limit) {
+        return Err(BodyError::TooLarge(limit));
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let length = bytes.len() + data.len();
+        if length > limit {
+            return Err(BodyError::TooLarge(limit));
+        }
+        share.grow_to(length)?;
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
+
+fn inflate(bytes: &[u8], limit: usize, share: &mut Share) -> Result<Vec<u8>, BodyError> {
+    let mut decoder = MultiGzDecoder::new(bytes);
+    let mut inflated = Vec::new();
+    let mut piece = [0; 16 * 1024];
+    loop {
+        let read = decoder.read(&mut piece).map_err(|_| BodyError::NotGzip)?;
+        if read == 0 {
+            return Ok(inflated);
+        }
+        if inflated.len() + read > limit {
+            return Err(BodyError::InflatesTooFar(limit));
+        }
+        share.grow_to(bytes.len() + inflated.len() + read)?;
+        inflated.extend_from_slice(&piece[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).expect("into memory");
+        encoder.finish().expect("into memory")
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit() {
+        let bomb = gzip(&vec![0; 1_000_000]);
+        assert!(bomb.len() < 2000);
+        let budget = Budget::new(10_000_000);
+        let check = |limit: usize, expected: Result<usize, BodyError>| {
+            let inflated = inflate(&bomb, limit, &mut budget.share());
+            assert_eq!(inflated.map(|bytes| bytes.len()), expected);
+        };
+        check(1_000_000, Ok(1_000_000));
+        check(999_999, Err(BodyError::InflatesTooFar(999_999)));
+    }
+
+    #[test]
+    fn what_is_not_gzip_is_said_to_be_so() {
+        let whole = gzip(b"some bytes that are whole");
+        let budget = Budget::new(100_000);
+        let check = |bytes: &[u8]| {
+            assert_eq!(inflate(bytes, 1000, &mut budget.share()), Err(BodyError::NotGzip));
+        };
+        check(b"plain text");
+        check(&whole[..whole.len() - 9]);
+    }
+
+    #[test]
+    fn all_bodies_share_one_budget() {
+        let budget = Budget::new(4 * PIECE);
+        let mut first = budget.share();
+        first.grow_to(3 * PIECE).expect("there is room");
+        let mut second = budget.share();
+        assert_eq!(second.grow_to(2 * PIECE), Err(BodyError::Busy));
+        second.grow_to(PIECE).expect("there is room");
+        drop(first);
+        second.grow_to(4 * PIECE).expect("the first has given back");
+    }
+
+    #[test]
+    fn content_types_may_have_parameters() {
+        let check = |stated: &str, expected: Option<Encoding>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, stated.parse().expect("a header"));
+            assert_eq!(Encoding::of(&headers), expected, "{stated}");
+        };
+        check("application/json; charset=utf-8", Some(Encoding::Json));
+        check("Application/X-Protobuf", Some(Encoding::Protobuf));
+        check("text/plain", None);
+        check("application/grpc", None);
+    }
+}

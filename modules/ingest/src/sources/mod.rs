@@ -1,0 +1,206 @@
+//! From a telemetry record to a [`Report`]: one mapper per source.
+//!
+//! Only records that describe one whole request make a report; everything else is named by an
+//! [`Outcome`] that says why not, so that nothing is lost in silence.
+
+mod ai_sdk;
+mod attributes;
+#[cfg(test)]
+pub(crate) mod build;
+mod claude_code;
+mod codex;
+mod gemini_cli;
+mod genai_log;
+mod genai_span;
+mod openinference;
+mod providers;
+mod shape;
+
+use std::borrow::Cow;
+
+use module_sdk::Host;
+use opentelemetry_proto::tonic::{
+    common::v1::any_value::Value, logs::v1::LogRecord, trace::v1::Span,
+};
+
+pub(crate) use attributes::{Attributes, MAX_TOKENS, keys, milliseconds, name, nano_usd};
+pub(crate) use codex::Conversations;
+pub(crate) use providers::of_model as provider_of_model;
+pub(crate) use shape::Clock;
+
+use crate::report::Report;
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    /// It is a request.
+    Request(Box<Report>),
+    /// A mapper knows it and it is no request; why.
+    Ignored(&'static str),
+    /// It tells again what another record of the same tool tells.
+    Repeats(&'static str),
+    /// No mapper understands it.
+    Unknown,
+    /// It would be a request, but what it says cannot be.
+    Refused(Refusal),
+}
+
+/// Why a record is refused. It names a field and never holds its value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {what}")]
+pub(crate) struct Refusal {
+    field: &'static str,
+    what: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(crate) fn new(field: &'static str, what: impl Into<Cow<'static, str>>) -> Self {
+        Self { field, what: what.into() }
+    }
+}
+
+/// The names of the mappers, as they stand in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Mapper {
+    ClaudeCode,
+    Codex,
+    GeminiCli,
+    GenAi,
+    AiSdk,
+    OpenInference,
+    None,
+}
+
+impl Mapper {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClaudeCode => "claude_code",
+            Self::Codex => "codex",
+            Self::GeminiCli => "gemini_cli",
+            Self::GenAi => "gen_ai",
+            Self::AiSdk => "ai_sdk",
+            Self::OpenInference => "openinference",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What surrounds a record.
+pub(crate) struct Context<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) clock: Clock,
+    /// The project that the sender of the whole body stands for, if it said so.
+    pub(crate) project: Option<&'a str>,
+    pub(crate) resource: Attributes<'a>,
+    /// The instrumentation scope's name and version.
+    pub(crate) scope: (&'a str, &'a str),
+    /// What earlier records of Codex told about the same conversation.
+    pub(crate) conversations: &'a Conversations,
+}
+
+/// A log record with its attributes at hand.
+pub(crate) struct Log<'a> {
+    pub(crate) record: &'a LogRecord,
+    pub(crate) attributes: Attributes<'a>,
+    /// `event.name`, wherever the tool put it.
+    pub(crate) name: Cow<'a, str>,
+}
+
+/// A span with its attributes at hand.
+pub(crate) struct SpanRecord<'a> {
+    pub(crate) span: &'a Span,
+    pub(crate) attributes: Attributes<'a>,
+}
+
+/// Maps a log record.
+pub(crate) fn map_log(record: &LogRecord, context: &Context<'_>) -> (Mapper, String, Outcome) {
+    let attributes = Attributes::new(&record.attributes);
+    let name = log_name(record, attributes);
+    let log = Log { record, attributes, name: Cow::Borrowed(&name) };
+    let (mapper, outcome) = match log.name.split_once('.').map_or("", |(first, _)| first) {
+        "claude_code" => (Mapper::ClaudeCode, claude_code::map_log(&log, context)),
+        "codex" => (Mapper::Codex, codex::map_log(&log, context)),
+        "gemini_cli" => (Mapper::GeminiCli, gemini_cli::map_log(&log, context)),
+        _ if claude_code::owns(context) => {
+            (Mapper::ClaudeCode, claude_code::map_log(&log, context))
+        }
+        _ if gemini_cli::owns(context) => (Mapper::GeminiCli, gemini_cli::map_log(&log, context)),
+        _ if codex::owns(context) => (Mapper::Codex, codex::map_log(&log, context)),
+        "gen_ai" => (Mapper::GenAi, genai_log::map_log(&log, context)),
+        _ => (Mapper::None, Outcome::Unknown),
+    };
+    (mapper, name, outcome)
+}
+
+/// Maps a span.
+pub(crate) fn map_span(span: &Span, context: &Context<'_>) -> (Mapper, String, Outcome) {
+    let record = SpanRecord { span, attributes: Attributes::new(&span.attributes) };
+    let (mapper, outcome) = if claude_code::owns(context) || span.name.starts_with("claude_code.") {
+        (Mapper::ClaudeCode, claude_code::map_span(&record, context))
+    } else if codex::owns(context) {
+        (Mapper::Codex, codex::map_span(&record, context))
+    } else if gemini_cli::owns(context) {
+        (Mapper::GeminiCli, gemini_cli::map_span(&record, context))
+    } else if ai_sdk::owns(span) {
+        (Mapper::AiSdk, ai_sdk::map_span(&record, context))
+    } else if record.attributes.any_named("gen_ai.")
+        || record.attributes.has(keys::LLM_REQUEST_TYPE)
+        || genai_span::owns(span)
+    {
+        (Mapper::GenAi, genai_span::map_span(&record, context))
+    } else if record.attributes.has(keys::OPENINFERENCE_KIND) {
+        (Mapper::OpenInference, openinference::map_span(&record, context))
+    } else {
+        (Mapper::None, Outcome::Unknown)
+    };
+    // The rest of a span's name may be a model, a path or a text.
+    let name = span.name.split_whitespace().next().and_then(name).unwrap_or_else(unnamed);
+    (mapper, name, outcome)
+}
+
+/// The word for what has no name that can be shown.
+pub(crate) fn unnamed() -> String {
+    "(unnamed)".to_owned()
+}
+
+fn log_name(record: &LogRecord, attributes: Attributes<'_>) -> String {
+    let body = match record.body.as_ref().and_then(|body| body.value.as_ref()) {
+        // Only what looks like the name of an event: a body may as well be somebody's text.
+        Some(Value::StringValue(text)) if text.contains('.') => {
+            name(text).filter(|text| text.len() <= 64)
+        }
+        _ => None,
+    };
+    attributes
+        .name(&[keys::EVENT_NAME, keys::EVENT_NAME_OLD])
+        .or_else(|| name(&record.event_name))
+        .or(body)
+        .unwrap_or_else(unnamed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{build::*, *};
+
+    #[test]
+    fn what_nobody_understands_is_named() {
+        let check = |outcome: (Mapper, String, Outcome), name: &str| {
+            assert_eq!(outcome, (Mapper::None, name.to_owned(), Outcome::Unknown));
+        };
+        with_context("program", "scope", |context| {
+            check(map_span(&span("GET /people/jane", 1, 2, &[]), context), "GET");
+            check(map_span(&span("{\"a\": 1}", 1, 2, &[]), context), "(unnamed)");
+            check(map_log(&log(1, &[attr("event.name", text("x.y"))]), context), "x.y");
+            check(map_log(&log(1, &[]), context), "(unnamed)");
+        });
+    }
+
+    #[test]
+    fn a_body_of_text_is_no_name() {
+        let mut record = log(1, &[]);
+        record.body = Some(any(text("Dear diary. Today I wrote a prompt")));
+        with_context("program", "scope", |context| {
+            assert_eq!(map_log(&record, context).1, "(unnamed)");
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! What every mapper does alike: times, identities, cache arithmetic.
+
+use module_sdk::events::{LlmRequestCompleted, RequestSource, UsageSource};
+use opentelemetry_proto::tonic::trace::v1::Span;
+
+use super::{Context, Log, SpanRecord, keys, name};
+use crate::report::Report;
+
+/// Decides which of several times can be true.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    /// When the record was received, in nanoseconds since the epoch.
+    pub(crate) now_ns: u64,
+}
+
+/// 2020-01-01: before it no tool reported requests, so an earlier time is an unset clock.
+const EARLIEST_NS: u64 = 1_577_836_800_000_000_000;
+
+/// How far a sender's clock may be ahead before it is not believed.
+const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
+
+impl Clock {
+    /// The first time that can be, else now; in Unix milliseconds, and whether it is another
+    /// one than the sender states (its first that is not 0).
+    pub(crate) fn pick(self, candidates: &[u64]) -> (i64, bool) {
+        let stated = candidates.iter().copied().find(|time| *time != 0);
+        let latest = self.now_ns.saturating_add(AHEAD_NS);
+        let believable = |time: &&u64| (EARLIEST_NS..=latest).contains(*time);
+        let picked = candidates.iter().find(believable).copied().unwrap_or(self.now_ns);
+        (to_ms(picked), stated.is_some_and(|stated| stated != picked))
+    }
+}
+
+/// Nanoseconds to milliseconds.
+pub(crate) const fn to_ms(ns: u64) -> i64 {
+    (ns / 1_000_000) as i64
+}
+
+/// A report with all that a log record tells whatever the tool.
+pub(crate) fn from_log(log: &Log<'_>, context: &Context<'_>) -> Report {
+    let record = log.record;
+    let event_time = log.attributes.time_ns(keys::EVENT_TIMESTAMP).unwrap_or(0);
+    let candidates = [record.time_unix_nano, event_time, record.observed_time_unix_nano];
+    let (ended_at, clock_corrected) = context.clock.pick(&candidates);
+    let mut report = common(context, RequestSource::OtlpLog);
+    report.stated_time_ns = candidates.into_iter().find(|time| *time != 0).unwrap_or(0);
+    report.clock_corrected = clock_corrected;
+    let event = &mut report.event;
+    event.ended_at = ended_at;
+    event.started_at = ended_at;
+    event.trace_id = hex(&record.trace_id, 16);
+    event.span_id = hex(&record.span_id, 8);
+    report
+}
+
+/// A report with all that a span tells whatever the tool.
+pub(crate) fn from_span(record: &SpanRecord<'_>, context: &Context<'_>) -> Report {
+    let span = record.span;
+    let (ended_at, clock_corrected) =
+        context.clock.pick(&[span.end_time_unix_nano, span.start_time_unix_nano]);
+    let mut report = common(context, RequestSource::OtlpSpan);
+    report.stated_time_ns = span.end_time_unix_nano;
+    report.clock_corrected = clock_corrected;
+    report.parent_span_id = hex(&span.parent_span_id, 8);
+    let duration = duration_ms(span);
+    let event = &mut report.event;
+    event.ended_at = ended_at;
+    event.started_at = ended_at - i64::from(duration.unwrap_or(0));
+    event.duration_ms = duration;
+    event.trace_id = hex(&span.trace_id, 16);
+    event.span_id = hex(&span.span_id, 8);
+    report
+}
+
+/// Sets the duration of a request whose end is known.
+pub(crate) fn lasted(event: &mut LlmRequestCompleted, duration_ms: Option<u32>) {
+    event.duration_ms = duration_ms;
+    event.started_at = event.ended_at - i64::from(duration_ms.unwrap_or(0));
+}
+
+/// Who counted the tokens: nobody, where there are none.
+pub(crate) fn counted(event: &mut LlmRequestCompleted) {
+    let counted = event.input_tokens.is_some() || event.output_tokens.is_some();
+    event.usage_source = Some(if counted { UsageSource::Provider } else { UsageSource::None });
+}
+
+/// Splits cache writes into those for 5 minutes and those for an hour. What nobody splits is for
+/// 5 minutes, the provider's default; the last value says whether that was assumed.
+pub(crate) fn cache_writes(
+    total: Option<u64>,
+    five_minutes: Option<u64>,
+    hour: Option<u64>,
+) -> (Option<u64>, Option<u64>, bool) {
+    match (five_minutes, hour) {
+        (None, None) => (total, total.map(|_| 0), total.is_some_and(|total| total > 0)),
+        _ => {
+            let hour_tokens = hour.unwrap_or(0);
+            let rest = total.unwrap_or(0).saturating_sub(hour_tokens);
+            (Some(five_minutes.unwrap_or(0).max(rest)), Some(hour_tokens), false)
+        }
+    }
+}
+
+fn common(context: &Context<'_>, source: RequestSource) -> Report {
+    let resource = context.resource;
+    let scope = name(context.scope.0);
+    let mut report = Report {
+        reporter: format!("{source} {}", scope.as_deref().unwrap_or("-")),
+        ..Report::default()
+    };
+    let event = &mut report.event;
+    event.schema = 1;
+    event.source = Some(source);
+    event.source_ref = scope;
+    event.client = client(context);
+    event.client_version = resource.name(&[keys::SERVICE_VERSION]);
+    event.project = resource.name(&[keys::PROJECT]).or_else(|| context.project.and_then(name));
+    event.branch = resource.name(&[keys::BRANCH]);
+    report
+}
+
+fn client(context: &Context<'_>) -> Option<String> {
+    // OpenTelemetry's own word for "nobody set a name", with the interpreter behind it.
+    context.resource.name(&[keys::SERVICE_NAME]).filter(|name| !name.starts_with("unknown_service"))
+}
+
+fn duration_ms(span: &Span) -> Option<u32> {
+    let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
+    if start == 0 || end < start {
+        return None;
+    }
+    u32::try_from((end - start + 500_000) / 1_000_000).ok()
+}
+
+/// An id of that many bytes in hexadecimal; the all-zero id means none.
+fn hex(bytes: &[u8], length: usize) -> Option<String> {
+    let valid = bytes.len() == length && bytes.iter().any(|byte| *byte != 0);
+    valid.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_cannot_be_gives_way() {
+        const NOW: u64 = 1_795_218_560_000_000_000;
+        let check = |candidates: &[u64], expected: (i64, bool)| {
+            assert_eq!(Clock { now_ns: NOW }.pick(candidates), expected, "{candidates:?}");
+        };
+        let now_ms = to_ms(NOW);
+        check(&[NOW - 5_000_000, NOW], (now_ms - 5, false));
+        check(&[0, NOW - 7_000_000], (now_ms - 7, false));
+        check(&[1_000_000_000, NOW - 7_000_000], (now_ms - 7, true));
+        check(&[4_070_908_800_000_000_000, 0], (now_ms, true));
+        check(&[u64::MAX], (now_ms, true));
+        check(&[0, 0], (now_ms, false));
+    }
+
+    #[test]
+    fn cache_writes_without_a_split_are_for_five_minutes() {
+        let check = |given: (Option<u64>, Option<u64>, Option<u64>), expected| {
+            assert_eq!(cache_writes(given.0, given.1, given.2), expected, "{given:?}");
+        };
+        check((None, None, None), (None, None, false));
+        check((Some(0), None, None), (Some(0), Some(0), false));
+        check((Some(300), None, None), (Some(300), Some(0), true));
+        check((Some(300), Some(100), Some(200)), (Some(100), Some(200), false));
+        check((Some(300), None, Some(200)), (Some(100), Some(200), false));
+        check((None, Some(100), None), (Some(100), Some(0), false));
+    }
+
+    #[test]
+    fn ids_of_zeros_are_none() {
+        assert_eq!(hex(&[0; 16], 16), None);
+        assert_eq!(hex(&[1; 3], 8), None);
+        assert_eq!(hex(&[0xab; 8], 8).as_deref(), Some("abababababababab"));
+    }
+}

@@ -1,0 +1,253 @@
+//! Counts what came in, by source, and what became of it: for `lodestar ingest sources` and the
+//! metrics.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use module_sdk::{Counter, Host, Reply, Result, Table};
+use serde::Serialize;
+
+use crate::sources::Mapper;
+
+/// More kinds of record than this are counted together, so that a sender of ever new names does
+/// not fill the memory.
+const MAX_ROWS: usize = 512;
+
+/// What one record was and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Kind {
+    /// `service.name`, or the project of a Lynex event.
+    pub(crate) source: String,
+    /// `logs`, `traces`, `metrics` or `lynex`.
+    pub(crate) signal: &'static str,
+    /// The name of the event, span or metric.
+    pub(crate) record: String,
+    /// What became of it: `request`, `event`, `ignored`, `repeats`, `unknown` or `refused`.
+    pub(crate) outcome: &'static str,
+    /// Why it made no request, empty where it did.
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Seen {
+    count: u64,
+    last_seen: Timestamp,
+}
+
+/// All counts since the module started.
+pub(crate) struct Tally {
+    host: Host,
+    since: Timestamp,
+    rows: Mutex<BTreeMap<Kind, Seen>>,
+    counters: Mutex<HashMap<(&'static str, String), Counter>>,
+}
+
+impl Tally {
+    pub(crate) fn new(host: &Host) -> Self {
+        Self {
+            host: host.clone(),
+            since: host.now(),
+            rows: Mutex::default(),
+            counters: Mutex::default(),
+        }
+    }
+
+    /// Counts records.
+    pub(crate) fn records(&self, mapper: &'static str, kind: Kind, count: u64) {
+        let labels = [("source", mapper), ("outcome", kind.outcome)];
+        let help = "Records received, by the mapper that read them and what became of them.";
+        self.add("lodestar_ingest_records_total", help, &labels, count);
+        let now = self.host.now();
+        let mut rows = locked(&self.rows);
+        let kind = if rows.len() < MAX_ROWS || rows.contains_key(&kind) {
+            kind
+        } else {
+            let more = || "(more)".to_owned();
+            Kind { source: more(), record: more(), reason: String::new(), ..kind }
+        };
+        let seen = rows.entry(kind).or_insert(Seen { count: 0, last_seen: now });
+        seen.count += count;
+        seen.last_seen = now;
+    }
+
+    /// Counts an answered request.
+    pub(crate) fn request(&self, endpoint: &str, code: u16) {
+        let code = code.to_string();
+        let labels = [("endpoint", endpoint), ("code", code.as_str())];
+        let help = "HTTP requests answered, by endpoint and status code.";
+        self.add("lodestar_ingest_requests_total", help, &labels, 1);
+    }
+
+    /// Counts an event that was accepted, by its topic and how it was joined.
+    pub(crate) fn event(&self, topic: &str, joined: &str) {
+        let labels = [("topic", topic), ("joined", joined)];
+        let help = "Events accepted by the ledger, by topic and by what reports were joined.";
+        self.add("lodestar_ingest_events_total", help, &labels, 1);
+    }
+
+    /// Counts a record whose stated time could not be.
+    pub(crate) fn corrected_clock(&self) {
+        let help = "Records whose stated time was impossible and was replaced.";
+        self.add("lodestar_ingest_clock_corrections_total", help, &[], 1);
+    }
+
+    /// Shows how many requests are remembered for joining.
+    pub(crate) fn remembered(&self, requests: usize) {
+        let help = "Requests that later reports of them can still join.";
+        match self.host.gauge("lodestar_ingest_remembered_requests", help, &[]) {
+            #[expect(clippy::cast_precision_loss, reason = "at most some ten thousand")]
+            Ok(gauge) => gauge.set(requests as f64),
+            Err(error) => tracing::debug!(%error, "a metric is not available"),
+        }
+    }
+
+    fn add(&self, name: &'static str, help: &str, labels: &[(&str, &str)], amount: u64) {
+        let series: String = labels.iter().map(|(_, value)| format!("{value}\0")).collect();
+        let mut counters = locked(&self.counters);
+        let counter = match counters.entry((name, series)) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                match self.host.counter(name, help, labels) {
+                    Ok(counter) => entry.insert(counter),
+                    Err(error) => {
+                        tracing::debug!(metric = name, %error, "a metric is not available");
+                        return;
+                    }
+                }
+            }
+        };
+        #[expect(clippy::cast_precision_loss, reason = "counts of records of one request")]
+        counter.add(amount as f64);
+    }
+
+    /// Answers the command `sources`.
+    pub(crate) fn reply(&self, only: Option<&str>) -> Result<Reply> {
+        let rows = locked(&self.rows).clone();
+        let mut rows: Vec<(Kind, Seen)> = rows
+            .into_iter()
+            .filter(|(kind, _)| only.is_none_or(|outcome| kind.outcome == outcome))
+            .collect();
+        rows.sort_by(|(a, seen_a), (b, seen_b)| {
+            (&a.source, std::cmp::Reverse(seen_a.count), a).cmp(&(
+                &b.source,
+                std::cmp::Reverse(seen_b.count),
+                b,
+            ))
+        });
+        let json: Vec<Row<'_>> =
+            rows.iter().map(|(kind, seen)| Row { kind, seen: *seen }).collect();
+        let reply = Reply::json(&serde_json::json!({"since": self.since, "rows": json}))?;
+        Ok(reply.table(table(&rows, self.since)))
+    }
+}
+
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tally({} rows)", locked(&self.rows).len())
+    }
+}
+
+/// A row for the tally of what a mapper made of a record.
+pub(crate) fn kind_of(
+    source: &str,
+    signal: &'static str,
+    record: String,
+    outcome: &crate::sources::Outcome,
+) -> Kind {
+    use crate::sources::Outcome::{Ignored, Refused, Repeats, Request, Unknown};
+    let (outcome, reason) = match outcome {
+        Request(_) => ("request", String::new()),
+        Ignored(why) => ("ignored", (*why).to_owned()),
+        Repeats(why) => ("repeats", (*why).to_owned()),
+        Unknown => ("unknown", "no mapper understands it".to_owned()),
+        Refused(refusal) => ("refused", refusal.to_string()),
+    };
+    Kind { source: source.to_owned(), signal, record, outcome, reason }
+}
+
+impl Mapper {
+    /// The label of the metric.
+    pub(crate) const fn label(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    kind: &'a Kind,
+    #[serde(flatten)]
+    seen: Seen,
+}
+
+fn table(rows: &[(Kind, Seen)], since: Timestamp) -> Table {
+    let mut table = Table::new(["SOURCE", "SIGNAL", "RECORD", "OUTCOME", "COUNT#", "WHY"]);
+    table.title = format!("Records received since {since:.0}");
+    for (kind, seen) in rows {
+        table.row([
+            kind.source.clone(),
+            kind.signal.to_owned(),
+            kind.record.clone(),
+            kind.outcome.to_owned(),
+            seen.count.to_string(),
+            kind.reason.clone(),
+        ]);
+    }
+    if rows.is_empty() {
+        table.notes.push("Nothing yet. The module's README shows how to point a tool here.".into());
+    } else if rows.iter().any(|(kind, _)| kind.outcome == "unknown") {
+        table.notes.push("unknown: counted and not used, since no mapper understands it.".into());
+    }
+    table
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::build::host;
+
+    fn kind(source: &str, outcome: &'static str) -> Kind {
+        Kind {
+            source: source.to_owned(),
+            signal: "logs",
+            record: "r".to_owned(),
+            outcome,
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_and_filtered() {
+        let tally = Tally::new(&host());
+        tally.records("codex", kind("codex", "request"), 2);
+        tally.records("codex", kind("codex", "request"), 1);
+        tally.records("none", kind("program", "unknown"), 5);
+        let all = tally.reply(None).expect("it answers");
+        assert_eq!(all.data["rows"].as_array().map(Vec::len), Some(2));
+        assert_eq!(all.data["rows"][0]["count"], 3);
+        assert_eq!(all.table.as_ref().map(|table| table.rows.len()), Some(2));
+        let unknown = tally.reply(Some("unknown")).expect("it answers");
+        assert_eq!(unknown.data["rows"][0]["source"], "program");
+        assert_eq!(unknown.data["rows"][0]["count"], 5);
+    }
+
+    #[test]
+    fn ever_new_names_do_not_fill_the_memory() {
+        let tally = Tally::new(&host());
+        for index in 0..MAX_ROWS + 100 {
+            tally.records("none", kind(&format!("s{index}"), "unknown"), 1);
+        }
+        let reply = tally.reply(None).expect("it answers");
+        let rows = reply.data["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), MAX_ROWS + 1);
+        let more = rows.iter().find(|row| row["source"] == "(more)").expect("the rest");
+        assert_eq!(more["count"], 100);
+    }
+}

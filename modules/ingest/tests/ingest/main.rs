@@ -1,0 +1,12 @@
+//! The module on the bench, over real HTTP.
+
+mod abuse;
+mod fixtures_tmp;
+mod bodies;
+mod http;
+mod joining;
+mod lifecycle;
+mod lynex;
+mod otlp;
+mod privacy;
+mod samples;
