@@ -1,1 +1,66 @@
-fn main() {}
+//! `cargo xtask`: everything that a developer types.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+mod adr;
+mod bench;
+mod build;
+mod demo;
+mod dist;
+mod http;
+mod prices;
+mod process;
+mod test;
+mod tidy;
+mod workspace;
+
+/// Everything that a developer of Lodestar types.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build everything in release and lay it out in <target>/stage as it is installed.
+    Build,
+    /// Build, start a daemon, send it traffic and show what it makes of it.
+    Demo(demo::Args),
+    /// Everything that a change must pass.
+    Test(test::Args),
+    /// Run the benchmark programs, each beside its baseline.
+    Bench(bench::Args),
+    /// Check the rules of the house.
+    Tidy,
+    /// Begin an architecture decision record with the next number.
+    Adr(adr::Args),
+    /// Validate the price table and show how old it is.
+    Prices,
+    /// Pack what `build` staged with unit, configuration, completions and manual.
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        None => Cli::command().print_help().map_err(Into::into),
+        Some(Verb::Build) => build::run().map(drop),
+        Some(Verb::Demo(args)) => demo::run(&args),
+        Some(Verb::Test(args)) => test::run(&args),
+        Some(Verb::Bench(args)) => bench::run(&args),
+        Some(Verb::Tidy) => tidy::run(),
+        Some(Verb::Adr(args)) => adr::run(&args),
+        Some(Verb::Prices) => prices::run(),
+        Some(Verb::Dist) => dist::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

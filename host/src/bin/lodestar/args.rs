@@ -57,7 +57,13 @@ pub(crate) struct Global {
     )]
     pub(crate) socket: Option<OsString>,
     /// How long to wait for an answer or for the outcome of a change, in seconds
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = seconds
+    )]
     pub(crate) timeout: Duration,
     /// When to use colours; `auto` is on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]

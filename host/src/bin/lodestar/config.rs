@@ -213,7 +213,8 @@ mod tests {
         check(
             json!({"file": "modules.yaml", "line": 7, "column": 5, "message": "unknown key",
                    "key": "modules.usage_tracker.databse", "hint": "did you mean `database`?"}),
-            "modules.yaml:7:5: modules.usage_tracker.databse: unknown key; did you mean `database`?",
+            "modules.yaml:7:5: modules.usage_tracker.databse: unknown key; did you mean \
+             `database`?",
         );
         check(
             json!({"file": "a.yaml", "line": 0, "column": 0, "key": "", "message": "is empty"}),
@@ -242,7 +243,8 @@ mod tests {
             check_offline(&fake, Some(Path::new("/etc/x.yaml")))
         };
         let report = run(
-            r#"echo '{"errors":[{"file":"'$4'","line":1,"column":2,"key":"'$1'","message":"m"}]}'; exit 4"#,
+            r#"echo '{"errors":[{"file":"'$4'","line":1,"column":2,"key":"'$1'","message":"m"}]}'
+            exit 4"#,
         )
         .expect("a report");
         assert_eq!(problem_line(&report.errors[0]), "/etc/x.yaml:1:2: --check: m");

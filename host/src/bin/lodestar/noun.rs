@@ -192,7 +192,8 @@ async fn noun_of(module: &Module, client: &Client) -> Option<String> {
 
 fn resting_noun(word: &str, module: &Module) -> CliError {
     let name = &module.name;
-    let reason = module.reason.as_deref().filter(|reason| !reason.is_empty());
+    let reason = module.reason.as_deref().filter(|_| module.desired == "enabled");
+    let reason = reason.filter(|reason| !reason.is_empty());
     let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let state = if module.desired == "enabled" { &module.state } else { &module.desired };
     if module.state == "running" {

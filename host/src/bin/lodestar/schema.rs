@@ -97,7 +97,7 @@ fn field_json(field: &Field, matches: &ArgMatches) -> Value {
     match &field.kind {
         Kind::Switch => Value::Bool(matches.get_flag(&field.id())),
         Kind::List(_) => values().collect(),
-        _ => values().last().unwrap_or_default(),
+        _ => values().next_back().unwrap_or_default(),
     }
 }
 

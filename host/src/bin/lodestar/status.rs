@@ -70,7 +70,9 @@ fn modules(modules: &[api::Module]) -> Table {
 /// What one should know of a module: why it does not run, how it is ill, what it could not handle.
 pub(crate) fn note(module: &api::Module) -> String {
     let mut parts = Vec::new();
-    parts.extend(module.reason.clone().filter(|reason| !reason.is_empty()));
+    // That it is disabled needs no reason: somebody wanted it so.
+    let reason = module.reason.clone().filter(|_| module.state != "disabled");
+    parts.extend(reason.filter(|reason| !reason.is_empty()));
     let healthy = matches!(module.health.status.as_str(), "ok" | "unknown");
     if !healthy && !module.health.message.is_empty() {
         parts.push(module.health.message.clone());
@@ -124,6 +126,9 @@ usage_tracker  failed   0.1.0      1,204       41         -  the database is
                                                              locked; 2 dead
 "
         );
+        let mut disabled = sample::status().modules.remove(1);
+        disabled.state = "disabled".to_owned();
+        assert_eq!(note(&disabled), "2 dead");
         let none = crate::render::table(&modules(&[]), 80, false);
         assert!(none.contains("No module is configured"), "{none}");
     }

@@ -100,7 +100,7 @@ fn space_verdict(path: &str, free: u64) -> Finding {
     let remedy = "free space, or lower `retention_days` and `bus.ledger.max_bytes`";
     match free {
         ..NO_SPACE_BYTES => Finding::problem("state directory", message, remedy),
-        ..LOW_SPACE_BYTES => Finding::warning("state directory", message, remedy),
+        NO_SPACE_BYTES..LOW_SPACE_BYTES => Finding::warning("state directory", message, remedy),
         _ => Finding::ok("state directory", message),
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn listeners(status: &Status) -> Finding {
         })
         .collect();
     if broken.is_empty() {
-        return Finding::ok("listeners", format!("{} listen", all.len()));
+        return Finding::ok("listeners", format!("addresses in use: {}", all.len()));
     }
     Finding::problem(
         "listeners",

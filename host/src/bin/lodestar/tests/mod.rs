@@ -3,6 +3,7 @@
 mod daemon;
 mod end_to_end;
 mod help_pages;
+mod nouns;
 pub(crate) mod sample;
 
 use std::{
@@ -53,4 +54,11 @@ async fn lodestar(socket: &Path, words: &[&str]) -> Outcome {
     argv.extend(words.iter().map(OsString::from));
     let code = Box::pin(crate::run(argv, &mut terminal)).await;
     Outcome { code, stdout: stdout.text(), stderr: stderr.text() }
+}
+
+fn assert_outcome(outcome: &Outcome, code: u8, stdout: &str, stderr: &str) {
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()),
+        (code, stdout, stderr)
+    );
 }

@@ -1,0 +1,147 @@
+//! What the daemon costs as a process: its start, its rest, and the acceptance of an event.
+//!
+//! Run with `cargo xtask bench daemon`, on a quiet machine.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    thread,
+    time::{Duration, Instant},
+};
+
+use harness::{Daemon, Sandbox, http, telemetry};
+use serde_json::{Value, json};
+
+/// How many starts the median is taken of.
+const STARTS: usize = 11;
+/// How long the daemon is watched at rest.
+const REST: Duration = Duration::from_secs(20);
+/// How long a just started daemon gets to come to rest.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Events per second, and for how long.
+const RATE: u32 = 1_000;
+const SECONDS: u32 = 10;
+
+/// A daemon that loads nothing: what the modules add is seen beside it.
+const BARE: &str = "metrics:\n  listen: 127.0.0.1:0\n";
+
+fn main() {
+    start_to_ready();
+    at_rest();
+    acceptance();
+}
+
+/// One line of JSON per figure.
+fn report(figure: Value) {
+    println!("{figure}");
+}
+
+fn start_to_ready() {
+    let usual = Sandbox::usual();
+    let bare = Sandbox::new(&[], BARE);
+    // The first start makes keys and databases; a start is what comes after it.
+    let median = |sandbox: &Sandbox| {
+        ready_ms(sandbox);
+        let mut times = (0..STARTS).map(|_| ready_ms(sandbox)).collect::<Vec<_>>();
+        times.sort_by(f64::total_cmp);
+        times[STARTS / 2]
+    };
+    let baseline = json!({"name": "without modules", "value": median(&bare)});
+    report(json!({
+        "name": "daemon: start to READY, two modules", "value": median(&usual), "unit": "ms",
+        "baseline": baseline, "goal": {"at_most": 300, "of": "value"},
+    }));
+}
+
+/// From the start of the process until it tells systemd that it is ready.
+fn ready_ms(sandbox: &Sandbox) -> f64 {
+    let path = sandbox.path("notify");
+    drop(fs::remove_file(&path));
+    let notify = UnixDatagram::bind(&path).expect("the sandbox is writable");
+    notify.set_read_timeout(Some(Duration::from_secs(20))).expect("it is a socket");
+    let mut command = sandbox.lodestard();
+    command.env("NOTIFY_SOCKET", &path);
+    let begin = Instant::now();
+    let daemon = Daemon::spawn(sandbox, command);
+    let mut said = [0; 512];
+    let count = notify.recv(&mut said).expect("it says that it is ready");
+    let time = begin.elapsed();
+    assert!(String::from_utf8_lossy(&said[..count]).contains("READY=1"));
+    assert!(daemon.stop().success());
+    time.as_secs_f64() * 1e3
+}
+
+fn at_rest() {
+    let (usual, bare) = (Sandbox::usual(), Sandbox::new(&[], BARE));
+    let (usual, bare) = (usual.start(), bare.start());
+    thread::sleep(SETTLE);
+    let before = (cpu_seconds(&usual), cpu_seconds(&bare));
+    thread::sleep(REST);
+    let percent = |seconds: f64| seconds / REST.as_secs_f64() * 100.0;
+    report(json!({
+        "name": "daemon: memory at rest, two modules", "value": rss_mib(&usual), "unit": "MiB",
+        "baseline": {"name": "without modules", "value": rss_mib(&bare)},
+        "goal": {"at_most": 30, "of": "value"},
+    }));
+    report(json!({
+        "name": "daemon: CPU at rest, two modules",
+        "value": percent(cpu_seconds(&usual) - before.0), "unit": "%",
+        "baseline": {"name": "without modules", "value": percent(cpu_seconds(&bare) - before.1)},
+        "goal": {"at_most": 0.2, "of": "value"},
+    }));
+}
+
+/// Resident memory (`VmRSS` of proc(5)).
+fn rss_mib(daemon: &Daemon<'_>) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    let kib = line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok());
+    kib.expect("a number of KiB") / 1024.0
+}
+
+/// Processor time of all its threads so far (`/proc/PID/schedstat` counts nanoseconds per thread;
+/// the ticks of `/proc/PID/stat` are too coarse for a daemon that does nothing).
+fn cpu_seconds(daemon: &Daemon<'_>) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it lives");
+    let of_task = |task: std::io::Result<fs::DirEntry>| {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    tasks.filter_map(of_task).sum::<f64>() / 1e9
+}
+
+/// The time from a request's first byte to `200`, one event each, at a fixed rate.
+fn acceptance() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    let baseline = p99_ms(|_| {
+        let answer = http::get(&address, "/healthz").expect("it answers");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    });
+    let value = p99_ms(|number| {
+        let body = telemetry::claude_code("bench", &format!("bench-{number}")).to_string();
+        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        assert_eq!(answer.expect("ingest answers").status, 200);
+    });
+    report(json!({
+        "name": "ingest: acceptance over HTTP at 1,000/s, p99", "value": value, "unit": "ms",
+        "baseline": {"name": "GET /healthz", "value": baseline},
+        "goal": {"at_most": 5, "of": "value"},
+    }));
+}
+
+/// The 99th percentile of a call's time, called at [`RATE`].
+fn p99_ms(call: impl Fn(u32)) -> f64 {
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    for number in 0..RATE * SECONDS {
+        let due = begin + Duration::from_secs(1) * number / RATE;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        // From when it was due: a call that waits behind a slow one counts its wait.
+        call(number);
+        times.push(due.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() * 99 / 100]
+}

@@ -1,0 +1,209 @@
+//! `modules.yaml`: bad ones change nothing, good ones take effect while the daemon runs.
+
+use harness::{Daemon, Sandbox, run, wait_until};
+
+/// How long an edit may take until it is seen.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// What is wrong, and what the error must say: the line, and the remedy or the thing.
+const BAD: [(&str, &str, &[&str]); 9] = [
+    ("not YAML", "modules: [", &["modules.yaml:1"]),
+    ("a list", "- a\n- b\n", &["modules.yaml"]),
+    (
+        "a duplicate key",
+        "modules:\n  ingest:\n    enabled: true\n  ingest:\n    enabled: false\n",
+        &["modules.yaml:4", "ingest"],
+    ),
+    ("an unknown section", "modulse:\n  ingest:\n", &["modules.yaml:1", "modules"]),
+    (
+        "an unknown key of the daemon",
+        "metrics:\n  lisen: 127.0.0.1:0\n",
+        &["modules.yaml:2", "listen"],
+    ),
+    (
+        "an unknown key of a module",
+        "modules:\n  usage_tracker:\n    retention_day: 3\n",
+        &["modules.yaml:3", "retention_days"],
+    ),
+    (
+        "a wrong type",
+        "modules:\n  usage_tracker:\n    retention_days: many\n",
+        &["modules.yaml:3", "retention_days"],
+    ),
+    (
+        "a switch that is none",
+        "modules:\n  ingest:\n    enabled: maybe\n",
+        &["modules.yaml:3", "enabled"],
+    ),
+    (
+        "a reference to nothing",
+        "modules:\n  ingest:\n    projects: {shop: {key: \"${LODESTAR_NO_SUCH_KEY}\"}}\n",
+        &["modules.yaml:3", "LODESTAR_NO_SUCH_KEY"],
+    ),
+];
+
+/// An alias bomb: nine levels of nine.
+fn bomb() -> String {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let below = format!("*a{}", level - 1);
+        let list = [below.as_str(); 9].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+    }
+    text
+}
+
+#[test]
+fn a_bad_file_is_explained_before_the_daemon_starts() {
+    let sandbox = Sandbox::usual();
+    for (what, text, parts) in BAD {
+        sandbox.configure(text);
+        let checked = run(sandbox.lodestard().arg("--check"));
+        assert_ne!(checked.code, 0, "{what}: {checked:#?}");
+        let said = format!("{}{}", checked.stdout, checked.stderr);
+        for part in parts {
+            assert!(said.contains(part), "{what} must name {part}: {said}");
+        }
+    }
+    sandbox.configure(&bomb());
+    let checked = run(sandbox.lodestard().arg("--check"));
+    assert_ne!(checked.code, 0, "a bomb: {checked:#?}");
+}
+
+#[test]
+fn a_bad_edit_changes_nothing() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration();
+    let daemon = sandbox.start();
+    let generation = daemon.module("usage_tracker")["generation"].clone();
+    let mut seen = daemon.log().len();
+    let bombs = [("a bomb", bomb(), &["modules.yaml"][..])];
+    let bad = BAD.iter().map(|(what, text, parts)| (*what, (*text).to_owned(), *parts));
+    for (what, text, parts) in bad.chain(bombs) {
+        sandbox.configure(&text);
+        wait_until(&format!("{what} is reported"), PATIENCE, || {
+            let log = daemon.log();
+            let new = &log[seen..];
+            parts.iter().all(|part| new.contains(part)).then_some(())
+        });
+        seen = daemon.log().len();
+        let tracker = daemon.module("usage_tracker");
+        assert_eq!(tracker["state"], "running", "{what}");
+        assert_eq!(tracker["generation"], generation, "{what}");
+        assert_ne!(sandbox.lodestar(&["config", "check"]).code, 0, "{what}");
+    }
+    sandbox.configure(&good);
+    wait_until("the good file is taken again", PATIENCE, || {
+        (sandbox.lodestar(&["config", "check"]).code == 0).then_some(())
+    });
+    assert_eq!(daemon.module("usage_tracker")["generation"], generation);
+}
+
+#[test]
+fn an_empty_file_is_a_daemon_without_modules() {
+    let sandbox = Sandbox::new(&[], "");
+    let mut command = sandbox.lodestard();
+    command.env("LODESTAR_METRICS__LISTEN", "127.0.0.1:0");
+    let daemon = Daemon::spawn(&sandbox, command);
+    daemon.wait_settled();
+    assert_eq!(sandbox.json(&["modules", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_module_that_is_not_there_is_shown_as_absent() {
+    let config = "modules:\n  usage_tracke:\n    enabled: true\n  counter:\n    enabled: true\n\
+                  metrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["usage_tracker", "counter"], config);
+    let daemon = sandbox.start();
+    let absent = daemon.wait_state("usage_tracke", "absent");
+    let reason = absent["reason"].as_str().expect("it has a reason");
+    assert!(reason.contains(&sandbox.path("modules").display().to_string()), "{reason}");
+    assert!(reason.contains("usage_tracker"), "the nearest name: {reason}");
+    daemon.wait_state("counter", "running");
+}
+
+#[test]
+fn enable_and_disable_edit_one_word_and_keep_the_rest() {
+    let text = "# The house.\nmodules:\n  # what it costs\n  usage_tracker:   # ours\n    \
+                enabled: false # off for now\n    retention_days: 7\n\n  counter: {enabled: true}\n\
+                metrics: {listen: '127.0.0.1:0'} # last line\n";
+    let sandbox = Sandbox::new(&["usage_tracker", "counter"], text);
+    let daemon = sandbox.start();
+    daemon.wait_state("usage_tracker", "disabled");
+
+    let enabled = sandbox.lodestar(&["modules", "enable", "usage_tracker"]);
+    assert_eq!(enabled.code, 0, "{enabled:#?}");
+    assert_eq!(daemon.module("usage_tracker")["state"], "running");
+    assert_eq!(sandbox.configuration(), text.replace("enabled: false #", "enabled: true #"));
+
+    let disabled = sandbox.lodestar(&["modules", "disable", "usage_tracker"]);
+    assert_eq!(disabled.code, 0, "{disabled:#?}");
+    assert_eq!(daemon.module("usage_tracker")["state"], "disabled");
+    assert_eq!(sandbox.configuration(), text);
+    assert_eq!(daemon.module("counter")["generation"], 1, "the other module was left alone");
+
+    let unknown = sandbox.lodestar(&["modules", "enable", "usage_trakcer"]);
+    assert_ne!(unknown.code, 0);
+    assert!(unknown.stderr.contains("usage_tracker"), "{unknown:#?}");
+}
+
+#[test]
+fn an_edit_takes_effect_when_it_is_saved() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let on = sandbox.configuration();
+    let off =
+        on.replacen("usage_tracker:\n    enabled: true", "usage_tracker:\n    enabled: false", 1);
+    // Renamed over the old one, as editors do, and more than once.
+    for _ in 0..3 {
+        sandbox.configure(&off);
+        daemon.wait_state("usage_tracker", "disabled");
+        sandbox.configure(&on);
+        daemon.wait_state("usage_tracker", "running");
+    }
+    // Written in place.
+    std::fs::write(sandbox.path("modules.yaml"), &off).expect("the sandbox is writable");
+    daemon.wait_state("usage_tracker", "disabled");
+    assert_eq!(daemon.module("ingest")["generation"], 1, "the other module was left alone");
+}
+
+#[test]
+fn a_hangup_reads_the_file_again() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let off = sandbox.configuration().replace("enabled: true", "enabled: false");
+    std::fs::write(sandbox.path("modules.yaml"), off).expect("the sandbox is writable");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_state("ingest", "disabled");
+    daemon.wait_state("usage_tracker", "disabled");
+    assert!(daemon.lives(), "a hangup is no reason to end");
+}
+
+#[test]
+fn layers_lie_above_the_file() {
+    let sandbox = Sandbox::usual();
+    let mut command = sandbox.lodestard();
+    command.env("LODESTAR_USAGE_TRACKER__RETENTION_DAYS", "12");
+    command.args(["--set", "ingest.join_window_seconds=3"]);
+    let daemon = Daemon::spawn(&sandbox, command);
+    daemon.wait_settled();
+    let shown = sandbox.json(&["config", "show"]);
+    assert_eq!(shown["modules"]["usage_tracker"]["retention_days"], 12, "{shown:#}");
+    assert_eq!(shown["modules"]["ingest"]["join_window_seconds"], 3, "{shown:#}");
+}
+
+#[test]
+fn a_secret_is_shown_as_its_reference() {
+    let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    projects: \
+                  {shop: {key: \"${SHOP_KEY}\"}}\nmetrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["ingest"], config);
+    let mut command = sandbox.lodestard();
+    command.env("SHOP_KEY", "sk_live_canary0123456789abcdef");
+    let daemon = Daemon::spawn(&sandbox, command);
+    daemon.wait_settled();
+    daemon.wait_state("ingest", "running");
+    let shown = sandbox.lodestar(&["config", "show", "--json"]);
+    assert!(shown.stdout.contains("${SHOP_KEY}"), "{shown:#?}");
+    assert!(!shown.stdout.contains("canary"), "{shown:#?}");
+    assert!(!daemon.log().contains("canary"), "{}", daemon.log());
+}

@@ -1,0 +1,110 @@
+//! What can be seen of events, and what becomes of them while their subscriber is away.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::Duration,
+};
+
+use harness::{Sandbox, http, program, telemetry, wait_until};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn post(address: &str, id: &str) {
+    let body = telemetry::claude_code("s", id).to_string();
+    let answer = http::post(address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+}
+
+#[test]
+fn events_wait_for_a_disabled_module() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    post(&address, "before");
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    for number in 0..20 {
+        post(&address, &format!("while-{number}"));
+    }
+    let waiting = daemon.module("usage_tracker");
+    assert_eq!(waiting["events"]["pending"], 20, "{waiting:#}");
+    // They wait across a restart as well.
+    assert!(daemon.stop().success());
+    let daemon = sandbox.start();
+    assert_eq!(daemon.module("usage_tracker")["events"]["pending"], 20);
+    post(&daemon.address("ingest", "http"), "after");
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
+    wait_until("all are counted", PATIENCE, || {
+        (sandbox.json(&["usage", "summary"])["total"]["requests"] == 22).then_some(())
+    });
+    let books = daemon.module("usage_tracker")["events"].clone();
+    assert_eq!((&books["accepted"], &books["handled"]), (&22.into(), &22.into()), "{books}");
+}
+
+#[test]
+fn an_answer_includes_every_event_before_it() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    for number in 1..=30_u64 {
+        post(&address, &format!("barrier-{number}"));
+        let summary = sandbox.json(&["usage", "summary"]);
+        assert_eq!(summary["total"]["requests"], number, "{summary:#}");
+    }
+}
+
+#[test]
+fn a_tail_shows_events_as_they_come() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    let mut tail = sandbox.isolated(&program("lodestar"));
+    tail.args(["events", "tail", "--json", "llm.>"]).stdout(Stdio::piped());
+    let mut tail = tail.spawn().expect("it is built");
+    let lines = BufReader::new(tail.stdout.take().expect("it is piped")).lines();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    // The tail begins at some moment after its start: send until it has one.
+    let mut number = 0;
+    let line = wait_until("the tail shows an event", PATIENCE, || {
+        post(&address, &format!("tail-{number}"));
+        number += 1;
+        receiver.try_iter().find(|line| line.contains("llm.request.completed"))
+    });
+    let event: Value = serde_json::from_str(&line).expect("it is JSON");
+    assert_eq!(event["specversion"], "1.0", "{event:#}");
+    assert_eq!(event["type"], "llm.request.completed");
+    assert_eq!(event["class"], "ledger");
+    assert_eq!(event["source"], "/lodestar/ingest");
+    assert_eq!(event["data"]["output_tokens"], 34);
+    tail.kill().expect("it runs");
+    tail.wait().expect("it is our child");
+}
+
+#[test]
+fn the_books_balance_while_events_flow() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    std::thread::scope(|scope| {
+        let senders = (0..2).map(|thread| {
+            let address = &address;
+            scope.spawn(move || {
+                (0..100).for_each(|number| post(address, &format!("books-{thread}-{number}")));
+            })
+        });
+        let senders = senders.collect::<Vec<_>>();
+        while senders.iter().any(|sender| !sender.is_finished()) {
+            let audit = sandbox.json(&["events", "audit"]);
+            let rows = audit.as_array().expect("a list");
+            assert!(rows.iter().all(|row| row["balanced"] == true), "{audit:#}");
+        }
+    });
+    let lag = wait_until("all are handled", PATIENCE, || {
+        let lag = sandbox.json(&["events", "lag"]);
+        let row = lag.as_array()?.iter().find(|row| row["module"] == "usage_tracker")?.clone();
+        (row["pending"] == 0).then_some(row)
+    });
+    assert_eq!((&lag["accepted"], &lag["handled"]), (&200.into(), &200.into()), "{lag}");
+}

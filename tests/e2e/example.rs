@@ -1,0 +1,42 @@
+//! The author's example: it is built, loaded and does its work.
+
+use std::{fs, path::Path};
+
+use harness::{Sandbox, http, telemetry};
+
+const CONFIG: &str = "\
+modules:
+  ingest:
+    listen: 127.0.0.1:0
+  budget_guard:
+    limit_usd: 0.000001
+metrics:
+  listen: 127.0.0.1:0
+";
+
+#[test]
+fn the_example_is_loaded_and_warns() {
+    let sandbox = Sandbox::new(&["ingest", "budget_guard"], CONFIG);
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    let body = telemetry::claude_code("s", "example").to_string();
+    let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+    let status = sandbox.json(&["budget_guard", "status"]);
+    assert_eq!(status["spent_nano_usd"], 3_435_000, "{status:#}");
+    let logs = sandbox.lodestar(&["modules", "logs", "budget_guard"]);
+    assert!(logs.stdout.contains("today costs more than it may"), "{logs:#?}");
+}
+
+#[test]
+fn the_page_for_authors_shows_the_example_as_it_is() {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk");
+    let page = fs::read_to_string(sdk.join("README.md")).expect("the page is there");
+    for file in ["src/lib.rs", "module.toml", "config.yaml"] {
+        let path = sdk.join("examples/budget_guard").join(file);
+        let text = fs::read_to_string(path).expect("the example is there");
+        // The page does without the tests.
+        let shown = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+        assert!(page.contains(shown.trim()), "README.md shows another {file}");
+    }
+}

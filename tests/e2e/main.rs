@@ -1,0 +1,14 @@
+//! End to end: the real daemon, the real command line, real module libraries, as processes.
+//!
+//! One program, so that it is linked once; one file per promise.
+
+mod configuration;
+mod crashes;
+mod events;
+mod example;
+mod faults;
+mod libraries;
+mod operation;
+mod start;
+mod storage;
+mod telemetry;

@@ -1,0 +1,158 @@
+//! Databases and disks that do not do what they should.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use harness::{Daemon, Sandbox, http, is_root, telemetry, tool_or_skip, wait_until};
+use rusqlite::Connection;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn database(sandbox: &Sandbox) -> PathBuf {
+    sandbox.state().join("data/usage_tracker/usage.db")
+}
+
+fn post(daemon: &Daemon<'_>, id: &str) -> u16 {
+    let address = daemon.address("ingest", "http");
+    let body = telemetry::claude_code("s", id).to_string();
+    let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    answer.expect("ingest answers").status
+}
+
+fn requests(sandbox: &Sandbox) -> u64 {
+    let summary = sandbox.lodestar(&["usage", "summary", "--json"]);
+    let total = serde_json::from_str::<serde_json::Value>(&summary.stdout).unwrap_or_default();
+    total["total"]["requests"].as_u64().unwrap_or(u64::MAX)
+}
+
+/// A database as a run has left it, then spoilt: the module must refuse it, by name, and keep it.
+#[track_caller]
+fn refused(spoil: impl FnOnce(&Path), parts: &[&str]) {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(post(&daemon, "before"), 200);
+    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    assert!(daemon.stop().success());
+    let path = database(&sandbox);
+    spoil(&path);
+    let spoilt = fs::read(&path).expect("it is there");
+    let daemon = sandbox.start();
+    let tracker = daemon.module("usage_tracker");
+    let said = format!("{} {}", tracker["reason"], tracker["health"]);
+    assert!(tracker["state"] != "running" || tracker["health"]["status"] != "ok", "{tracker:#}");
+    for part in parts {
+        assert!(said.contains(part), "it must say {part}: {said}");
+    }
+    assert_eq!(fs::read(&path).expect("it is there"), spoilt, "the file is kept as it was");
+    assert_eq!(post(&daemon, "meanwhile"), 200);
+    let books = daemon.module("usage_tracker")["events"].clone();
+    assert_eq!(books["pending"], 1, "the event waits: {books}");
+    assert_eq!(books["dead"], 0, "{books}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_corrupt_database_is_refused_and_kept() {
+    let spoil = |path: &Path| {
+        drop(fs::remove_file(path.with_extension("db-wal")));
+        let mut bytes = fs::read(path).expect("it is there");
+        bytes[..100].fill(b'#');
+        fs::write(path, bytes).expect("it is ours");
+    };
+    refused(spoil, &["usage.db"]);
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_and_kept() {
+    let spoil = |path: &Path| {
+        let database = Connection::open(path).expect("it opens");
+        database.pragma_update(None, "user_version", 9_999).expect("it is writable");
+        database.pragma_update(None, "wal_checkpoint", "TRUNCATE").ok();
+    };
+    refused(spoil, &["usage.db", "9999", "update Lodestar"]);
+}
+
+#[test]
+fn a_locked_database_costs_time_and_no_event() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(post(&daemon, "before"), 200);
+    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    let other = Connection::open(database(&sandbox)).expect("it opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+    for number in 0..5 {
+        assert_eq!(post(&daemon, &format!("locked-{number}")), 200, "the ledger takes it");
+    }
+    wait_until("the module says so", PATIENCE, || {
+        (daemon.module("usage_tracker")["health"]["status"] == "degraded").then_some(())
+    });
+    assert_eq!(daemon.module("usage_tracker")["events"]["pending"], 5);
+    other.execute_batch("ROLLBACK").expect("it was begun");
+    wait_until("all are counted", PATIENCE, || (requests(&sandbox) == 6).then_some(()));
+    wait_until("it is well again", PATIENCE, || {
+        (daemon.module("usage_tracker")["health"]["status"] == "ok").then_some(())
+    });
+    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let test = "a_full_disk_refuses_and_recovers";
+    let Some(unshare) = tool_or_skip("unshare", test) else { return };
+    let sandbox = Sandbox::usual();
+    fs::create_dir(sandbox.state()).expect("the sandbox is writable");
+    // A small disk of its own, in a mount namespace of its own: gone with the daemon.
+    let script = "mount -t tmpfs -o size=6m,mode=0700 tmpfs \"$0\" && exec \"$@\"";
+    let mut command = sandbox.isolated(&unshare);
+    command.arg(if is_root() { "-m" } else { "-rm" }).args(["sh", "-c", script]);
+    command.arg(sandbox.state());
+    let lodestard = sandbox.lodestard();
+    command.arg(lodestard.get_program()).args(lodestard.get_args());
+    let daemon = Daemon::spawn(&sandbox, command);
+    daemon.wait_settled();
+    // From outside the namespace the disk is seen through the process.
+    let disk = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
+    let disk = disk.join(sandbox.state().strip_prefix("/").expect("it is absolute"));
+    assert_eq!(post(&daemon, "before"), 200);
+
+    let filler = disk.join("filler");
+    fill(&filler);
+    let mut accepted = 1;
+    let refused = (0..20_000).any(|number| match post(&daemon, &format!("full-{number}")) {
+        200 => {
+            accepted += 1;
+            false
+        }
+        status => {
+            assert_eq!(status, 503, "a client must know that it may try again");
+            true
+        }
+    });
+    assert!(refused, "the disk did not get full");
+    assert!(daemon.lives(), "{}", daemon.log());
+    assert!(daemon.status().is_some(), "it still answers");
+
+    fs::remove_file(&filler).expect("it is ours");
+    wait_until("it accepts again", PATIENCE, || {
+        let status = post(&daemon, "after");
+        (status == 200).then_some(())
+    });
+    wait_until("all that was accepted is counted", PATIENCE, || {
+        (requests(&sandbox) == accepted + 1).then_some(())
+    });
+    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
+    let audit = sandbox.json(&["events", "audit"]);
+    assert!(audit.as_array().expect("a list").iter().all(|row| row["balanced"] == true), "{audit}");
+}
+
+/// Writes until nothing more fits.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path).expect("it is ours");
+    for size in [64 << 10, 4 << 10, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+}

@@ -1,0 +1,208 @@
+//! What tools send becomes what `lodestar usage` shows; what nobody should send is answered.
+
+use std::io::Write as _;
+
+use flate2::{Compression, write::GzEncoder};
+use harness::{
+    Daemon, Sandbox,
+    http::{self, Answer},
+    telemetry::{self, JSON, PROTOBUF},
+};
+use serde_json::{Value, json};
+
+fn post(daemon: &Daemon<'_>, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+    let address = daemon.address("ingest", "http");
+    http::post(&address, path, headers, body).expect("ingest answers")
+}
+
+fn total(sandbox: &Sandbox) -> Value {
+    sandbox.json(&["usage", "summary"])["total"].clone()
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).expect("memory takes all");
+    encoder.finish().expect("memory takes all")
+}
+
+#[test]
+fn claude_code_is_counted_and_priced() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let body = telemetry::claude_code("session-a", "req_1");
+    let answer = post(&daemon, "/v1/logs", &[JSON], body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let second = telemetry::protobuf(&telemetry::claude_code("session-a", "req_2"));
+    assert_eq!(post(&daemon, "/v1/logs", &[PROTOBUF], &second).status, 200);
+    // The same once more, as a client does that lost the answer, and compressed.
+    let again = post(&daemon, "/v1/logs", &[PROTOBUF, "Content-Encoding: gzip"], &gzip(&second));
+    assert_eq!(again.status, 200, "{}", again.text());
+    let total = total(&sandbox);
+    let expected = [
+        ("requests", 2),
+        ("errors", 0),
+        ("input_tokens", 2_400),
+        ("output_tokens", 68),
+        ("cached_input_tokens", 1_000),
+        ("cache_write_input_tokens", 600),
+        ("unpriced_requests", 0),
+    ];
+    for (key, expected) in expected {
+        assert_eq!(total[key], expected, "{key} of {total:#}");
+    }
+    let cost = total["cost_usd"].to_string();
+    assert_eq!(cost.trim_matches('"'), "0.00687", "{total:#}");
+}
+
+#[test]
+fn every_source_arrives_under_its_model() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let send = |path: &str, headers: &[&str], body: &[u8], expected: u16| {
+        let answer = post(&daemon, path, headers, body);
+        assert_eq!(answer.status, expected, "{path}: {}", answer.text());
+    };
+    let claude = telemetry::claude_code("a", "req_1").to_string();
+    send("/v1/logs", &[JSON], claude.as_bytes(), 200);
+    send("/v1/logs", &[JSON], telemetry::codex("b").to_string().as_bytes(), 200);
+    send("/v1/traces", &[PROTOBUF], &telemetry::genai_span("chatcmpl-1"), 200);
+    let lynex = telemetry::lynex_token_usage("lynex-1").to_string();
+    send("/api/v1/event", &[JSON], lynex.as_bytes(), 202);
+    let summary = sandbox.json(&["usage", "summary", "--by", "model"]);
+    let row = |key: &str| {
+        let rows = summary["rows"].as_array().expect("a list");
+        let row = rows.iter().find(|row| row["key"] == key).cloned();
+        row.unwrap_or_else(|| panic!("no row {key} in {summary:#}"))
+    };
+    let check = |key: &str, requests: u64, input: u64, output: u64| {
+        let row = row(key);
+        assert_eq!(row["requests"], requests, "{row:#}");
+        assert_eq!(row["input_tokens"], input, "{row:#}");
+        assert_eq!(row["output_tokens"], output, "{row:#}");
+    };
+    check("claude-sonnet-4-5", 1, 1_200, 34);
+    check("gpt-5.1-codex", 1, 1_200, 34);
+    check("gpt-4o-mini", 2, 126, 54);
+    assert_eq!(row("gpt-5.1-codex")["reasoning_tokens"], 10);
+    assert_eq!(summary["total"]["requests"], 4);
+}
+
+#[test]
+fn sessions_switches_and_exports() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    for (number, model) in ["claude-sonnet-4-5", "claude-haiku-4-5"].iter().enumerate() {
+        let body = telemetry::claude_code("session-a", &format!("req_{number}")).to_string();
+        let body = body.replace("claude-sonnet-4-5", model);
+        assert_eq!(post(&daemon, "/v1/logs", &[JSON], body.as_bytes()).status, 200);
+    }
+    let sessions = sandbox.json(&["usage", "sessions"]);
+    let session = &sessions[0];
+    assert_eq!(sessions.as_array().map(Vec::len), Some(1), "{sessions:#}");
+    assert_eq!((&session["requests"], &session["model_switches"]), (&2.into(), &1.into()));
+    assert_ne!(session["session_id"], "session-a", "it is a pseudonym");
+    assert_eq!(session["client"], "claude-code");
+
+    let jsonl = sandbox.lodestar(&["usage", "export", "--format", "jsonl"]);
+    assert_eq!(jsonl.stdout.lines().count(), 2, "{jsonl:#?}");
+    for line in jsonl.stdout.lines() {
+        let row: Value = serde_json::from_str(line).expect("a line is JSON");
+        for key in ["event_id", "dedupe_key", "response_model", "input_tokens", "cost_nano_usd"] {
+            assert!(!row[key].is_null() || !row["request_model"].is_null(), "{key} of {row:#}");
+        }
+    }
+    let json = sandbox.lodestar(&["usage", "export", "--format", "json"]).json();
+    assert_eq!(json.as_array().map(Vec::len), Some(2), "{json:#}");
+    let file = sandbox.path("usage.csv");
+    let name = file.display().to_string();
+    let csv = sandbox.lodestar(&["usage", "export", "--format", "csv", "--out", &name]);
+    assert_eq!(csv.code, 0, "{csv:#?}");
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    let again = sandbox.lodestar(&["usage", "export", "--format", "csv", "--out", &name]);
+    assert_ne!(again.code, 0, "a file is not overwritten: {again:#?}");
+}
+
+#[test]
+fn what_nobody_understands_is_counted_and_shown() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let record = json!([{"timeUnixNano": telemetry::now_ns().to_string(), "attributes": []}]);
+    let body = telemetry::logs("strange-tool", "strange.scope", &record).to_string();
+    assert_eq!(post(&daemon, "/v1/logs", &[JSON], body.as_bytes()).status, 200);
+    let sources = sandbox.lodestar(&["ingest", "sources"]);
+    assert!(sources.stdout.contains("strange-tool"), "{sources:#?}");
+    assert_eq!(total(&sandbox)["requests"], 0);
+}
+
+#[test]
+fn bad_bodies_are_answered_and_harm_nothing() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let good = telemetry::protobuf(&telemetry::claude_code("a", "good"));
+    let check = |what: &str, path: &str, headers: &[&str], body: &[u8], expected: &[u16]| {
+        let answer = post(&daemon, path, headers, body);
+        assert!(expected.contains(&answer.status), "{what}: {}: {}", answer.status, answer.text());
+        assert!(!answer.text().contains("panicked"), "{what}: {}", answer.text());
+    };
+    check("truncated", "/v1/logs", &[PROTOBUF], &good[..good.len() / 2], &[400]);
+    check("not JSON", "/v1/logs", &[JSON], b"{\"resourceLogs\":[", &[400]);
+    check("not UTF-8", "/v1/logs", &[JSON], b"{\"resourceLogs\":\"\xff\xfe\"}", &[400]);
+    check("wrong type", "/v1/logs", &["Content-Type: text/plain"], b"x", &[415]);
+    check("no type", "/v1/logs", &[], b"x", &[400, 415]);
+    let unknown = [PROTOBUF, "Content-Encoding: br"];
+    check("unknown encoding", "/v1/logs", &unknown, &good, &[415]);
+    let compressed = [PROTOBUF, "Content-Encoding: gzip"];
+    check("no gzip", "/v1/logs", &compressed, b"not gzip", &[400]);
+    let bomb = gzip(&vec![0; 80 << 20]);
+    check("a bomb", "/v1/logs", &compressed, &bomb, &[413]);
+    let deep = "[".repeat(100_000);
+    check("deep JSON", "/v1/logs", &[JSON], deep.as_bytes(), &[400]);
+    check("too big", "/v1/logs", &[JSON], &vec![b' '; 33 << 20], &[413]);
+    check("unknown path", "/v1/nothing", &[JSON], b"{}", &[404]);
+    check("no event", "/api/v1/event", &[JSON], b"{}", &[400, 422]);
+    let strange = telemetry::lynex("x", "telepathy", json!({})).to_string();
+    check("unknown type", "/api/v1/event", &[JSON], strange.as_bytes(), &[400, 422]);
+    let from_a_page = [JSON, "Origin: https://evil.example"];
+    check("a web page", "/api/v1/event", &from_a_page, strange.as_bytes(), &[403]);
+    assert_eq!(post(&daemon, "/v1/logs", &[PROTOBUF], &good).status, 200);
+    assert_eq!(total(&sandbox)["requests"], 1);
+    assert_eq!(daemon.module("ingest")["restarts"], 0);
+}
+
+#[test]
+fn absurd_numbers_and_clocks_poison_nothing() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let plain = telemetry::claude_code("a", "req").to_string();
+    let time = telemetry::now_ns().to_string();
+    let negative = plain.replace("{\"intValue\":400}", "{\"intValue\":-400}");
+    let huge = plain.replace("{\"intValue\":34}", "{\"intValue\":\"99999999999999999999999\"}");
+    let most = plain.replace("{\"intValue\":34}", "{\"intValue\":\"9223372036854775807\"}");
+    let old = plain.replace(&time[..9], "000000000");
+    let future = plain.replace(&time[..3], "407");
+    assert!([&negative, &huge, &most, &old, &future].iter().all(|body| **body != plain));
+    for (number, body) in [&negative, &huge, &most, &old, &future].iter().enumerate() {
+        let body = body.replace("\"req\"", &format!("\"req_{number}\""));
+        let answer = post(&daemon, "/v1/logs", &[JSON], body.as_bytes());
+        assert!(matches!(answer.status, 200 | 400), "{number}: {}", answer.text());
+    }
+    assert_eq!(post(&daemon, "/v1/logs", &[JSON], plain.as_bytes()).status, 200);
+    let tracker = daemon.module("usage_tracker");
+    assert_eq!(tracker["state"], "running", "{tracker:#}");
+    assert!(total(&sandbox)["requests"].as_u64().is_some_and(|count| count >= 1));
+    assert_eq!(sandbox.json(&["events", "dead"]), json!([]), "no batch was poisoned");
+}
+
+#[test]
+fn an_event_of_ten_mebibytes_is_taken_or_refused_and_harms_nothing() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let body = json!({"role": "user", "content": "x".repeat(10 << 20)});
+    let event = telemetry::lynex("big", "message", body).to_string();
+    let answer = post(&daemon, "/api/v1/event", &[JSON], event.as_bytes());
+    assert!(matches!(answer.status, 202 | 413), "{}", answer.text());
+    let small = telemetry::lynex_token_usage("small").to_string();
+    assert_eq!(post(&daemon, "/api/v1/event", &[JSON], small.as_bytes()).status, 202);
+    assert_eq!(total(&sandbox)["requests"], 1);
+}

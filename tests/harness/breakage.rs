@@ -1,0 +1,92 @@
+//! Libraries that are broken in one way, made from good ones.
+
+/// The magic at the beginning of the build record of a module.
+const MAGIC: &[u8; 16] = b"lodestar-module\0";
+/// Where the epoch and the panic strategy stand in that record.
+const EPOCH_AT: usize = 16;
+const PANIC_AT: usize = 48;
+
+/// The library with another ABI epoch in its build record.
+#[must_use]
+pub fn with_epoch(mut library: Vec<u8>, epoch: u32) -> Vec<u8> {
+    let at = build_record(&library) + EPOCH_AT;
+    library[at..at + 4].copy_from_slice(&epoch.to_ne_bytes());
+    library
+}
+
+/// The library with a build record that says that a panic aborts.
+#[must_use]
+pub fn with_abort_panic(mut library: Vec<u8>) -> Vec<u8> {
+    let at = build_record(&library) + PANIC_AT;
+    assert_eq!(library[at], 1, "the library was built with unwinding panics");
+    library[at] = 0;
+    library
+}
+
+/// The library with another name in place of the symbol that the host looks for.
+#[must_use]
+pub fn without_entry(mut library: Vec<u8>) -> Vec<u8> {
+    let symbol = b"_1as_0lib_1header_0root_bmodule_bloader\0";
+    let mut replaced = 0;
+    while let Some(at) = find(&library, symbol) {
+        library[at] = b'X';
+        replaced += 1;
+    }
+    assert!(replaced > 0, "the library exports the symbol");
+    library
+}
+
+/// The library as if for another machine (AArch64, or x86-64 on AArch64).
+#[must_use]
+pub fn of_another_machine(mut library: Vec<u8>) -> Vec<u8> {
+    // e_machine, a 16-bit number at offset 18: 62 is EM_X86_64, 183 is EM_AARCH64.
+    let other: u16 = if library[18] == 62 { 183 } else { 62 };
+    library[18..20].copy_from_slice(&other.to_le_bytes());
+    library
+}
+
+/// The first `bytes` of the library.
+#[must_use]
+pub fn truncated(mut library: Vec<u8>, bytes: usize) -> Vec<u8> {
+    assert!(bytes < library.len(), "nothing would be cut off");
+    library.truncate(bytes);
+    library
+}
+
+fn build_record(library: &[u8]) -> usize {
+    // The magic may stand in the code of other libraries as well; a record begins with it and
+    // holds the size of itself, 64, after the epoch.
+    let mut from = 0;
+    while let Some(at) = find(&library[from..], MAGIC) {
+        let record = from + at;
+        if library.get(record + 20..record + 24) == Some(&64_u32.to_ne_bytes()) {
+            return record;
+        }
+        from = record + 1;
+    }
+    panic!("the library has no build record");
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_the_record_and_nothing_else() {
+        let mut library = vec![9; 40];
+        library.extend(MAGIC);
+        library.extend(1_u32.to_ne_bytes());
+        library.extend(64_u32.to_ne_bytes());
+        library.extend([0; 24]);
+        library.push(1);
+        library.extend([0; 15]);
+        let older = with_epoch(library.clone(), 0);
+        let differing = older.iter().zip(&library).filter(|(a, b)| a != b).count();
+        assert_eq!(differing, 1);
+        assert_eq!(with_abort_panic(library.clone())[40 + PANIC_AT], 0);
+    }
+}

@@ -1,0 +1,16 @@
+//! What the end-to-end tests are written with: a daemon of one's own, its command line, what tools
+//! send, and broken libraries.
+//!
+//! Everything here ends a test by a panic where the ground under the test is missing: a program
+//! that is not built, a temporary directory that cannot be made.
+
+pub mod breakage;
+mod daemon;
+pub mod http;
+mod sandbox;
+pub mod telemetry;
+mod tools;
+
+pub use daemon::Daemon;
+pub use sandbox::{Output, Sandbox, library, program, run};
+pub use tools::{is_root, tool_or_skip, wait_until};

@@ -1,0 +1,56 @@
+//! Waiting, and programs of others.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a condition is looked at.
+const EVERY: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` gives something, and panics with `what` when `patience` is over.
+pub fn wait_until<T>(
+    what: &str,
+    patience: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begin.elapsed() < patience, "waited {patience:?} in vain until {what}");
+        thread::sleep(EVERY);
+    }
+}
+
+/// The path of a program of others. Where it is missing the test says so and ends early; in
+/// continuous integration (`CI=true`) that is a failure.
+#[must_use]
+pub fn tool_or_skip(program: &str, test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|it| it.join(program)).find(|it| it.is_file());
+    if found.is_none() {
+        assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "{program} is missing");
+        skip(test, &format!("{program} is not installed"));
+    }
+    found
+}
+
+/// Notes that a test could not run. `cargo xtask test` names it in its summary.
+fn skip(test: &str, reason: &str) {
+    eprintln!("SKIPPED {test}: {reason}");
+    if let Some(list) = std::env::var_os("LODESTAR_TEST_SKIPS") {
+        let list = std::fs::OpenOptions::new().append(true).create(true).open(list);
+        let noted = list.and_then(|mut list| writeln!(list, "{test}: {reason}"));
+        noted.expect("the list of skipped tests is writable");
+    }
+}
+
+/// Whether the tests run as root, who passes every check of permissions.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

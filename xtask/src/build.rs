@@ -1,0 +1,104 @@
+//! `cargo xtask build`: release build of everything, laid out as it is installed.
+
+use std::{fs, path::Path, time::Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    process,
+    workspace::{Package, Workspace},
+};
+
+/// The programs that are installed.
+const PROGRAMS: [&str; 2] = ["lodestard", "lodestar"];
+
+/// Builds, stages, and gives the workspace.
+pub(crate) fn run() -> Result<Workspace> {
+    let workspace = Workspace::read()?;
+    let begin = Instant::now();
+    compile(&workspace)?;
+    stage(&workspace)?;
+    eprintln!(
+        "staged in {} after {:.1} s",
+        workspace.stage().display(),
+        begin.elapsed().as_secs_f64()
+    );
+    Ok(workspace)
+}
+
+/// Compiles all members at once: cargo then picks the same features as for the tests, and
+/// nothing is compiled twice (adr/0030).
+pub(crate) fn compile(workspace: &Workspace) -> Result<()> {
+    let mut build = process::cargo();
+    build.args(["build", "--release", "--workspace", "--locked"]).current_dir(&workspace.root);
+    process::run(&mut build)
+}
+
+/// Copies programs and modules to where they would be installed.
+pub(crate) fn stage(workspace: &Workspace) -> Result<()> {
+    let (stage, built) = (workspace.stage(), workspace.target.join("release"));
+    for program in PROGRAMS {
+        place(&built.join(program), &stage.join("bin").join(program))?;
+    }
+    let modules = stage.join("modules");
+    for module in workspace.modules() {
+        stage_module(module, &built, &modules.join(&module.name))?;
+    }
+    forget_removed(workspace, &modules)
+}
+
+fn stage_module(module: &Package, built: &Path, to: &Path) -> Result<()> {
+    let library = format!("lib{}.so", module.name);
+    place(&built.join(&library), &to.join(&library))?;
+    for file in ["module.toml", "config.yaml"] {
+        place(&module.directory.join(file), &to.join(file))?;
+    }
+    Ok(())
+}
+
+/// A module that has left the repository leaves the stage as well.
+fn forget_removed(workspace: &Workspace, modules: &Path) -> Result<()> {
+    for entry in
+        fs::read_dir(modules).with_context(|| format!("cannot list {}", modules.display()))?
+    {
+        let entry = entry?;
+        if !workspace.modules().any(|module| entry.file_name() == *module.name) {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file beside its place and renames it there: what runs keeps the old one.
+pub(crate) fn place(from: &Path, to: &Path) -> Result<()> {
+    let copy = || -> std::io::Result<()> {
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let new = to.with_extension("new");
+        fs::copy(from, &new)?;
+        fs::rename(&new, to)
+    };
+    copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_not_overwritten() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (from, to) = (directory.path().join("a"), directory.path().join("deep/b"));
+        fs::write(&from, "one").expect("it is writable");
+        place(&from, &to).expect("it copies");
+        let held = fs::File::open(&to).expect("it is there");
+        fs::write(&from, "two").expect("it is writable");
+        place(&from, &to).expect("it copies");
+        assert_eq!(std::io::read_to_string(held).expect("it reads"), "one");
+        assert_eq!(fs::read_to_string(&to).expect("it reads"), "two");
+        let error = place(&directory.path().join("none"), &to).expect_err("nothing is there");
+        assert!(error.to_string().contains("none"), "{error}");
+    }
+}

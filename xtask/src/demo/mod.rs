@@ -1,0 +1,158 @@
+//! `cargo xtask demo`: a daemon of one's own, real traffic, and proof that nothing is lost.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::build;
+
+mod daemon;
+mod protobuf;
+mod traffic;
+
+use daemon::Daemon;
+use traffic::{Sender, Sent};
+
+/// Build, start a daemon, send it traffic and show what it makes of it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave the daemon up at the end.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// How many requests the first part sends in each form.
+const FIRST: u64 = 12;
+/// How many requests must have been sent in each state of the module, live.
+const LIVE: u64 = 40;
+/// How long the daemon may take for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs the demonstration.
+///
+/// # Errors
+///
+/// When a step fails or a request was lost or counted twice.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    heading("Building (release)");
+    let workspace = build::run()?;
+    heading("Starting lodestard on free ports, with a state directory of its own");
+    let mut daemon = Daemon::start(&workspace.stage())?;
+    let result = show(&daemon);
+    if result.is_ok() && args.keep {
+        daemon.keep();
+    } else {
+        daemon.stop()?;
+    }
+    result?;
+    farewell(&daemon, args.keep);
+    Ok(())
+}
+
+fn show(daemon: &Daemon) -> Result<()> {
+    let sender = Sender::new(daemon.listener("ingest", "http")?);
+    heading("Sending what Claude Code, Codex and a program with the Lynex SDK send");
+    let mut sent = Sent::default();
+    for number in 0..FIRST {
+        sender.claude_code_json(number, &mut sent)?;
+        sender.claude_code_protobuf(number, &mut sent)?;
+        sender.codex_json(number, &mut sent)?;
+        sender.lynex(number, &mut sent)?;
+    }
+    println!("{}", sender.described(&sent));
+    sender.again(&mut sent)?;
+    println!("One of the bodies was sent twice, as a client does after a lost answer.");
+
+    heading("What the daemon makes of it");
+    daemon.shown(&["status"])?;
+    daemon.shown(&["usage", "summary"])?;
+    daemon.shown(&["usage", "sessions"])?;
+
+    heading("Disabling and enabling usage_tracker while requests go on");
+    let live = toggled(daemon, &sender)?;
+    sent.requests += live;
+    daemon.shown(&["events", "lag"])?;
+    compare(daemon, sent.requests)
+}
+
+/// Requests on a thread of their own while the module is switched off and on again.
+fn toggled(daemon: &Daemon, sender: &Sender) -> Result<u64> {
+    let enough = AtomicBool::new(false);
+    let sent = Mutex::new(Sent::default());
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| -> Result<()> {
+            for number in FIRST.. {
+                if enough.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut sent = sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                sender.claude_code_json(number, &mut sent)?;
+                drop(sent);
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        let count = || sent.lock().map_or(0, |sent| sent.requests);
+        let switched = (|| {
+            more(count, LIVE)?;
+            daemon.shown(&["modules", "disable", "usage_tracker"])?;
+            let while_disabled = more(count, LIVE)?;
+            println!("{while_disabled} requests were accepted while usage_tracker was disabled.\n");
+            daemon.shown(&["modules", "enable", "usage_tracker"])?;
+            more(count, LIVE)
+        })();
+        enough.store(true, Ordering::Relaxed);
+        let traffic = traffic.join().map_err(|_| anyhow::anyhow!("the traffic thread panicked"))?;
+        traffic.context("a request was not accepted")?;
+        switched?;
+        Ok(count())
+    })
+}
+
+/// Waits until `by` more requests are sent.
+fn more(count: impl Fn() -> u64, by: u64) -> Result<u64> {
+    let (from, begin) = (count(), Instant::now());
+    while count() < from + by {
+        ensure!(begin.elapsed() < PATIENCE, "the daemon takes no more requests");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(count() - from)
+}
+
+/// The books: as many requests in the table as were sent.
+fn compare(daemon: &Daemon, sent: u64) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let summary = daemon.json(&["usage", "summary"])?;
+        let counted = summary["total"]["requests"].as_u64().context("the summary has no total")?;
+        if counted == sent {
+            println!("sent {sent} requests, counted {counted}: nothing lost, nothing twice");
+            return Ok(());
+        }
+        if counted > sent || begin.elapsed() > PATIENCE {
+            daemon.shown(&["events", "audit"])?;
+            bail!("sent {sent} requests, but usage_tracker counted {counted}");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}\n");
+}
+
+fn farewell(daemon: &Daemon, kept: bool) {
+    if kept {
+        println!("\nThe daemon is up. Ask it: {}", daemon.example());
+        println!("Stop it: kill {}", daemon.pid());
+    }
+    println!("\nTo start for real: {}", daemon.for_real());
+    println!("and point your tools at http://127.0.0.1:4318 (modules/ingest/README.md says how).");
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask dist`: what is staged, packed with all that an installation needs.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{build, process, workspace::Workspace};
+
+/// Builds and packs; prints where the archive lies.
+pub(crate) fn run() -> Result<()> {
+    let workspace = build::run()?;
+    let name = format!("lodestar-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    let dist = workspace.target.join("dist");
+    let tree = dist.join(&name);
+    if tree.exists() {
+        fs::remove_dir_all(&tree).with_context(|| format!("cannot empty {}", tree.display()))?;
+    }
+    programs(&workspace, &tree)?;
+    documents(&workspace, &tree)?;
+    generated(&tree)?;
+    pack(&dist, &name)
+}
+
+/// Programs and modules, without the names that only a debugger reads.
+fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
+    let stage = workspace.stage();
+    for program in ["lodestard", "lodestar"] {
+        build::place(&stage.join("bin").join(program), &tree.join("usr/bin").join(program))?;
+        strip(&tree.join("usr/bin").join(program))?;
+    }
+    for module in workspace.modules() {
+        let from = stage.join("modules").join(&module.name);
+        let to = tree.join("usr/lib/lodestar/modules").join(&module.name);
+        let library = format!("lib{}.so", module.name);
+        for file in [library.as_str(), "module.toml", "config.yaml"] {
+            build::place(&from.join(file), &to.join(file))?;
+        }
+        strip(&to.join(&library))?;
+    }
+    Ok(())
+}
+
+fn strip(file: &Path) -> Result<()> {
+    process::capture(Command::new("strip").arg("--strip-debug").arg(file)).map(drop)
+}
+
+/// Units, configuration and pages, as they are in the repository.
+fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
+    let config = workspace.root.join("config");
+    for entry in
+        fs::read_dir(&config).with_context(|| format!("cannot list {}", config.display()))?
+    {
+        let name = entry?.file_name();
+        let place = match Path::new(&name).extension().and_then(|it| it.to_str()) {
+            Some("service" | "socket") => "usr/lib/systemd/system",
+            Some("yaml") => "etc/lodestar",
+            _ => "usr/share/lodestar",
+        };
+        build::place(&config.join(&name), &tree.join(place).join(&name))?;
+    }
+    for page in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+        if workspace.root.join(page).exists() {
+            build::place(
+                &workspace.root.join(page),
+                &tree.join("usr/share/doc/lodestar").join(page),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Completions and manual, written by the program that they are about.
+fn generated(tree: &Path) -> Result<()> {
+    let lodestar = tree.join("usr/bin/lodestar");
+    let completions = [
+        ("bash", "usr/share/bash-completion/completions/lodestar"),
+        ("zsh", "usr/share/zsh/vendor-completions/_lodestar"),
+        ("fish", "usr/share/fish/vendor_completions.d/lodestar.fish"),
+    ];
+    for (shell, place) in completions {
+        let text = process::capture(Command::new(&lodestar).args(["completions", shell]))?;
+        let file = tree.join(place);
+        fs::create_dir_all(file.parent().unwrap_or(tree))?;
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let manual = tree.join("usr/share/man/man1");
+    fs::create_dir_all(&manual)?;
+    process::capture(Command::new(&lodestar).args(["man", "--out"]).arg(&manual)).map(drop)
+}
+
+/// The same tree gives the same bytes: names sorted, no owner, one time.
+fn pack(dist: &Path, name: &str) -> Result<()> {
+    let archive = dist.join(format!("{name}.tar.gz"));
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"]);
+    tar.arg("--use-compress-program=gzip -n").arg("-C").arg(dist);
+    process::capture(tar.arg("-cf").arg(&archive).arg(name))?;
+    println!("{}", archive.display());
+    Ok(())
+}

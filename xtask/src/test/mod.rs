@@ -1,0 +1,145 @@
+//! `cargo xtask test`: everything that a change must pass, in order, each step with its time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::{build, process, tidy, workspace::Workspace};
+
+mod programs;
+mod tools;
+
+/// Everything that a change must pass.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only the end-to-end tests whose name holds this text, after the build.
+    only: Option<String>,
+}
+
+/// What came of the run so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    passed: u64,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+/// Runs all steps and prints the summary.
+///
+/// # Errors
+///
+/// When anything failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let begin = Instant::now();
+    let workspace = Workspace::read()?;
+    let mut tally = Tally::default();
+    tools::prepare(&mut tally)?;
+    match &args.only {
+        Some(filter) => end_to_end(&workspace, Some(filter), &mut tally)?,
+        None => everything(&workspace, &mut tally)?,
+    }
+    summary(&tally, begin.elapsed())
+}
+
+fn everything(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let cargo = |words: &str| {
+        let mut command = process::cargo();
+        command.args(words.split_whitespace()).current_dir(&workspace.root);
+        command
+    };
+    step("format", tally, || process::run(&mut cargo("fmt --all --check")));
+    step("tidy", tally, tidy::run);
+    let built = step("build", tally, || {
+        build::compile(workspace)?;
+        build::stage(workspace)
+    });
+    if !built {
+        tally.skipped.push("lints, tests and end-to-end tests: the build failed".to_owned());
+        return Ok(());
+    }
+    let lints = "clippy --release --workspace --all-targets --locked -- -D warnings";
+    step("lints", tally, || process::run(&mut cargo(lints)));
+    let programs = match programs::compile(workspace) {
+        Ok(programs) => programs,
+        Err(error) => {
+            eprintln!("{error:#}");
+            tally.failed.push("compiling the tests".to_owned());
+            return Ok(());
+        }
+    };
+    let (end_to_end, near): (Vec<_>, Vec<_>) =
+        programs.into_iter().partition(programs::Program::is_end_to_end);
+    for program in &near {
+        program.run(None, tally)?;
+    }
+    let mut documents = cargo("test --release --workspace --locked --doc");
+    programs::counted("examples in the documentation", &mut documents, tally)?;
+    for program in &end_to_end {
+        program.run(None, tally)?;
+    }
+    Ok(())
+}
+
+fn end_to_end(workspace: &Workspace, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    build::compile(workspace)?;
+    build::stage(workspace)?;
+    for program in programs::compile(workspace)?.iter().filter(|it| it.is_end_to_end()) {
+        program.run(filter, tally)?;
+    }
+    Ok(())
+}
+
+/// Does one step and prints a line for it. Whether it passed.
+fn step(name: &str, tally: &mut Tally, work: impl FnOnce() -> Result<()>) -> bool {
+    let begin = Instant::now();
+    let result = work();
+    line(name, result.is_ok(), "", begin.elapsed());
+    match result {
+        Ok(()) => {
+            tally.passed += 1;
+            true
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            tally.failed.push(name.to_owned());
+            false
+        }
+    }
+}
+
+/// The line of a step or a test program.
+fn line(name: &str, passed: bool, detail: &str, took: Duration) {
+    let word = if passed { "ok" } else { "FAILED" };
+    println!("{word:<6} {name:<48} {:>7.1} s  {detail}", took.as_secs_f64());
+}
+
+/// Says what failed and what was skipped; the last line is the count.
+fn summary(tally: &Tally, took: Duration) -> Result<()> {
+    println!();
+    for skipped in &tally.skipped {
+        println!("skipped: {skipped}");
+    }
+    for failed in &tally.failed {
+        println!("failed: {failed}");
+    }
+    println!("took {:.0} s", took.as_secs_f64());
+    let (failed, skipped) = (tally.failed.len(), tally.skipped.len());
+    println!("{} passed, {failed} failed, {skipped} skipped", tally.passed);
+    if failed == 0 { Ok(()) } else { bail!("not everything passed; see the lines above") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_counts() {
+        let mut tally = Tally::default();
+        assert!(step("good", &mut tally, || Ok(())));
+        assert!(!step("bad", &mut tally, || bail!("no")));
+        assert_eq!((tally.passed, tally.failed.as_slice()), (1, ["bad".to_owned()].as_slice()));
+        summary(&tally, Duration::ZERO).expect_err("one failed");
+        tally.failed.clear();
+        summary(&tally, Duration::ZERO).expect("none failed");
+    }
+}

@@ -1,0 +1,120 @@
+//! Who may import whom, and where versions stand.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use super::Problem;
+use crate::workspace::{Package, Workspace};
+
+const ABI: &str = "lodestar-abi";
+const SDK: &str = "lodestar-module-sdk";
+
+pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<()> {
+    for package in &workspace.packages {
+        check_imports(workspace, package, problems);
+        let manifest = package.directory.join("Cargo.toml");
+        let text = fs::read_to_string(&manifest)
+            .with_context(|| format!("cannot read {}", manifest.display()))?;
+        let place = workspace.relative(&manifest).to_string();
+        check_versions(&place, &text, problems)?;
+    }
+    Ok(())
+}
+
+fn check_imports(workspace: &Workspace, package: &Package, problems: &mut Vec<Problem>) {
+    let room = workspace.relative(&package.directory).to_string();
+    let Some(allowed) = allowed(&room) else {
+        problems.push(format!(
+            "{room}: a package outside the rooms of the house; move it or add its room to tidy"
+        ));
+        return;
+    };
+    for import in &package.ours {
+        if !allowed.contains(&import.as_str()) {
+            problems.push(format!("{room}: imports {import}; it may import {}", shown(allowed)));
+        }
+    }
+}
+
+/// What a package in this folder may import of our own.
+fn allowed(room: &str) -> Option<&'static [&'static str]> {
+    match room {
+        "module-sdk/abi" | "xtask" => Some(&[]),
+        "module-sdk" => Some(&[ABI]),
+        "host" => Some(&[ABI, SDK]),
+        "tests" => Some(&[SDK]),
+        _ if room.starts_with("modules/") => Some(&[SDK]),
+        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK]),
+        _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
+        _ => None,
+    }
+}
+
+fn shown(allowed: &[&str]) -> String {
+    if allowed.is_empty() { "none of ours".to_owned() } else { allowed.join(" and ") }
+}
+
+fn check_versions(place: &str, text: &str, problems: &mut Vec<Problem>) -> Result<()> {
+    let manifest: toml::Table = text.parse().with_context(|| format!("{place} is no TOML"))?;
+    for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+        let Some(dependencies) = manifest.get(section).and_then(toml::Value::as_table) else {
+            continue;
+        };
+        for (name, dependency) in dependencies {
+            let inherited = dependency.get("workspace").and_then(toml::Value::as_bool);
+            if inherited != Some(true) {
+                problems.push(format!(
+                    "{place}: {section}.{name} has a version of its own; \
+                     write `{name}.workspace = true` and the version in the root's table"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_have_their_imports() {
+        let check = |room, expected: Option<&[&str]>| assert_eq!(allowed(room), expected, "{room}");
+        check("module-sdk/abi", Some(&[]));
+        check("modules/ingest", Some(&[SDK]));
+        check("host", Some(&[ABI, SDK]));
+        check("tests", Some(&[SDK]));
+        check("attic", None);
+    }
+
+    #[test]
+    fn versions_stand_in_one_table() {
+        let check = |text: &str, expected: usize| {
+            let mut problems = Vec::new();
+            check_versions("host/Cargo.toml", text, &mut problems).expect("it is TOML");
+            assert_eq!(problems.len(), expected, "{problems:?}");
+        };
+        check("[dependencies]\nserde.workspace = true\n", 0);
+        check("[dependencies]\nserde = { workspace = true, features = [\"rc\"] }\n", 0);
+        check("[dependencies]\nserde = \"1\"\n", 1);
+        check("[dev-dependencies]\nserde = { version = \"1\" }\nb = { path = \"../b\" }\n", 2);
+    }
+
+    #[test]
+    fn an_import_across_rooms_is_a_problem() {
+        let workspace =
+            Workspace { root: "/r".into(), target: "/r/target".into(), packages: Vec::new() };
+        let package = Package {
+            name: "ingest".into(),
+            directory: "/r/modules/ingest".into(),
+            library: None,
+            benches: Vec::new(),
+            ours: vec![SDK.into(), "lodestar".into()],
+        };
+        let mut problems = Vec::new();
+        check_imports(&workspace, &package, &mut problems);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("modules/ingest: imports lodestar;"), "{problems:?}");
+    }
+}
