@@ -71,7 +71,11 @@ impl Args {
             if system { "/var/lib/lodestar".into() } else { home.join(".lodestar") }
         });
         let config = self.config.clone().unwrap_or_else(|| {
-            if system { "/etc/lodestar/modules.yaml".into() } else { state_dir.join("modules.yaml") }
+            if system {
+                "/etc/lodestar/modules.yaml".into()
+            } else {
+                state_dir.join("modules.yaml")
+            }
         });
         let socket = self.socket.clone().unwrap_or_else(|| {
             if system { "/run/lodestar/control.sock".into() } else { person_socket(&home) }

@@ -60,8 +60,8 @@ impl Identity {
     /// `<kind>_<26 characters>`: HMAC-SHA256 of kind and value, in base 32.
     #[must_use]
     pub fn pseudonym(&self, kind: &str, value: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key)
-            .expect("HMAC takes a key of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
         mac.update(kind.as_bytes());
         mac.update(&[0]);
         mac.update(value.as_bytes());

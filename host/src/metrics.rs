@@ -168,9 +168,8 @@ impl Metrics {
         help: &str,
         label_names: &[String],
     ) -> Result<Family, MetricError> {
-        let invalid = |error: prometheus::Error| {
-            MetricError::Invalid(name.to_owned(), error.to_string())
-        };
+        let invalid =
+            |error: prometheus::Error| MetricError::Invalid(name.to_owned(), error.to_string());
         if kind == Kind::Counter && !name.ends_with("_total") {
             let reason = "the name of a counter ends in _total".to_owned();
             return Err(MetricError::Invalid(name.to_owned(), reason));
@@ -303,9 +302,8 @@ mod tests {
     #[test]
     fn a_label_without_bounds_is_stopped() {
         let metrics = Metrics::default();
-        let add = |number: usize| {
-            metrics.series("m", Kind::Gauge, "g", "h", &label(&number.to_string()))
-        };
+        let add =
+            |number: usize| metrics.series("m", Kind::Gauge, "g", "h", &label(&number.to_string()));
         assert!((0..MAX_SERIES).all(|number| add(number).is_ok()));
         assert_eq!(add(MAX_SERIES), Err(MetricError::TooMany("g".to_owned())));
     }

@@ -29,9 +29,9 @@ pub fn start(daemon: &Arc<Daemon>) {
     }
     let key = ListenerKey::new(OWN, "metrics");
     let socket = daemon.context.listeners.get(&key, &config.metrics.listen);
-    let socket = socket.map_err(|error| error.to_string()).and_then(|socket| {
-        http_guard::into_tokio(socket).map_err(|error| error.to_string())
-    });
+    let socket = socket
+        .map_err(|error| error.to_string())
+        .and_then(|socket| http_guard::into_tokio(socket).map_err(|error| error.to_string()));
     match socket {
         Ok(socket) => {
             let router = Router::new()

@@ -261,9 +261,8 @@ fn adopt_descriptors(listeners: &Listeners) -> Option<UnixListener> {
     for (name, descriptor) in systemd::received_descriptors() {
         if systemd::is_unix(&descriptor) {
             let listener = std::os::unix::net::UnixListener::from(descriptor);
-            let adopted = listener
-                .set_nonblocking(true)
-                .and_then(|()| UnixListener::from_std(listener));
+            let adopted =
+                listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
             match adopted {
                 Ok(listener) => control = Some(listener),
                 Err(error) => tracing::warn!(%error, name, "cannot use a socket of systemd's"),

@@ -51,8 +51,7 @@ impl StateDir {
     ///
     /// When it cannot be written to, or another daemon has it.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
-        let unwritable =
-            |source| StateDirError::Unwritable { path: path.to_owned(), source };
+        let unwritable = |source| StateDirError::Unwritable { path: path.to_owned(), source };
         private_directory(path).map_err(unwritable)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);

@@ -13,4 +13,4 @@ mod tools;
 
 pub use daemon::Daemon;
 pub use sandbox::{Output, Sandbox, library, program, run};
-pub use tools::{is_root, tool_or_skip, wait_until};
+pub use tools::{is_root, skip, tool_or_skip, wait_until};

@@ -39,8 +39,12 @@ pub fn tool_or_skip(program: &str, test: &str) -> Option<PathBuf> {
     found
 }
 
-/// Notes that a test could not run. `cargo xtask test` names it in its summary.
-fn skip(test: &str, reason: &str) {
+/// Notes that a test cannot run here, for a reason that no package mends. `cargo xtask test` names it in its summary.
+///
+/// # Panics
+///
+/// When the list of skipped tests cannot be written.
+pub fn skip(test: &str, reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     if let Some(list) = std::env::var_os("LODESTAR_TEST_SKIPS") {
         let list = std::fs::OpenOptions::new().append(true).create(true).open(list);

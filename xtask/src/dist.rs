@@ -21,12 +21,11 @@ pub(crate) fn run() -> Result<()> {
     pack(&dist, &name)
 }
 
-/// Programs and modules, without the names that only a debugger reads.
+/// Programs and modules, as they were staged.
 fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
     let stage = workspace.stage();
     for program in ["lodestard", "lodestar"] {
         build::place(&stage.join("bin").join(program), &tree.join("usr/bin").join(program))?;
-        strip(&tree.join("usr/bin").join(program))?;
     }
     for module in workspace.modules() {
         let from = stage.join("modules").join(&module.name);
@@ -35,13 +34,8 @@ fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
         for file in [library.as_str(), "module.toml", "config.yaml"] {
             build::place(&from.join(file), &to.join(file))?;
         }
-        strip(&to.join(&library))?;
     }
     Ok(())
-}
-
-fn strip(file: &Path) -> Result<()> {
-    process::capture(Command::new("strip").arg("--strip-debug").arg(file)).map(drop)
 }
 
 /// Units, configuration and pages, as they are in the repository.

@@ -49,7 +49,11 @@ fn main() -> ExitCode {
         None => Cli::command().print_help().map_err(Into::into),
         Some(Verb::Build) => build::run().map(drop),
         Some(Verb::Demo(args)) => demo::run(&args),
-        Some(Verb::Test(args)) => test::run(&args),
+        Some(Verb::Test(args)) => match test::run(&args) {
+            // The count is the last line, failed or not.
+            Ok(passed) => return if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+            Err(error) => Err(error),
+        },
         Some(Verb::Bench(args)) => bench::run(&args),
         Some(Verb::Tidy) => tidy::run(),
         Some(Verb::Adr(args)) => adr::run(&args),

@@ -51,6 +51,9 @@ pub(crate) struct Shared {
     pub(super) closed: AtomicBool,
 }
 
+/// Told once whether the ledger events of a call were accepted.
+pub type Accepted = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
+
 /// Why a module could not subscribe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,7 +98,7 @@ impl Bus {
     pub fn publish(
         &self,
         events: Vec<NewEvent>,
-        done: Option<Box<dyn FnOnce(Result<(), PublishError>) + Send>>,
+        done: Option<Accepted>,
     ) -> Result<(), PublishError> {
         let shared = &*self.shared;
         if shared.closed.load(Ordering::Relaxed) {

@@ -21,9 +21,9 @@ const MAX_FAILURES: u32 = 5;
 /// What is read from disk at once, in events and in bytes.
 const REFILL_EVENTS: usize = 1024;
 const REFILL_BYTES: usize = 4 << 20;
-/// How often a thread that ran out of events lets others run before it sleeps: a busy publisher
-/// then pays for no wake-up.
-const YIELDS: u32 = 4;
+/// How long a thread that just ran out of events lets new ones gather before it asks to be woken
+/// for the next: at high rates publishers then pay for no wake-ups, and batches are large.
+const GATHER: Duration = Duration::from_micros(50);
 
 /// One event in a module's hands.
 #[derive(Debug, Clone)]
@@ -89,6 +89,8 @@ pub struct Inbox {
     /// How often in a row the module was not available.
     unavailable: u32,
     retry_at: Option<Instant>,
+    /// Something was taken since the last wait.
+    busy: bool,
     keep_live: bool,
 }
 
@@ -103,6 +105,7 @@ impl Inbox {
             limit: usize::MAX,
             unavailable: 0,
             retry_at: None,
+            busy: false,
             keep_live: false,
         }
     }
@@ -121,6 +124,7 @@ impl Inbox {
             self.fill(wanted);
         }
         self.out = wanted.min(self.head.len());
+        self.busy |= self.out > 0;
         let taken = &mut self.head.make_contiguous()[..self.out];
         for delivery in &mut *taken {
             delivery.attempt += 1;
@@ -160,7 +164,6 @@ impl Inbox {
 
     /// Sleeps until there is something to take, somebody pokes, or `until` has come.
     pub fn wait(&mut self, until: Option<Instant>) -> Woken {
-        let mut yields = 0;
         let mut state = self.subscriber.lock();
         loop {
             state.sleep = Sleep::Awake;
@@ -175,15 +178,14 @@ impl Inbox {
             if until.is_some_and(|until| until <= now) {
                 return Woken::Deadline;
             }
-            if yields < YIELDS && retry_at.is_none() {
-                yields += 1;
-                drop(state);
-                std::thread::yield_now();
-                state = self.subscriber.lock();
-                continue;
+            let gather = std::mem::take(&mut self.busy) && retry_at.is_none();
+            if gather || retry_at.is_some() {
+                state.sleep = Sleep::NoEvents;
+            } else {
+                state.sleep = Sleep::Idle;
             }
-            state.sleep = if retry_at.is_some() { Sleep::BackingOff } else { Sleep::Idle };
-            let end = [until, retry_at].into_iter().flatten().min();
+            let gathered = gather.then_some(now + GATHER);
+            let end = [until, retry_at, gathered].into_iter().flatten().min();
             state = sleep(&self.subscriber, state, end.map(|end| end - now));
         }
     }

@@ -33,7 +33,7 @@ pub use crate::ledger::{
     PublishError,
 };
 pub use books::{AuditRow, Books};
-pub use core::{Bus, SubscribeError};
+pub use core::{Accepted, Bus, SubscribeError};
 pub use inbox::{Delivery, Failure, FailureKind, Inbox, Woken};
 pub use publish::{MAX_EVENT_BYTES, NewEvent};
 pub use subscriber::{Mark, Poker};
@@ -49,7 +49,7 @@ pub struct BusConfig {
     /// What an accepted ledger event survives.
     pub durability: Durability,
     /// How many events of each class wait in a module's memory. Beyond it live events push the
-    /// oldest out, and ledger events wait on disk.
+    /// oldest out, and ledger events wait on disk. So they do beyond 4 KiB for each of so many.
     pub inbox_events: usize,
     /// The size at which a file of the ledger is sealed, in bytes.
     pub segment_bytes: u64,

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::ledger::{Audience, Counts, Cursor, DeadStore, DropReason, Entry, Epoch, Event};
 
-/// What one class may hold in a module's memory, in bytes.
-pub(super) const INBOX_BYTES: usize = 32 << 20;
+/// What the events of one class may weigh in a module's memory, in bytes for each of the events
+/// that fit: more than events weigh, so that it matters only to a flood of large ones.
+const BYTES_PER_EVENT: usize = 4 << 10;
 
 /// One module, running or not.
 #[derive(Debug)]
@@ -64,8 +65,8 @@ pub(super) enum Sleep {
     Awake,
     /// For events too.
     Idle,
-    /// For a poke only, since it must not touch events yet.
-    BackingOff,
+    /// For a poke or a time, not for events.
+    NoEvents,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -297,7 +298,7 @@ impl State {
 
 impl Queue {
     fn has_room(&self, events: usize) -> bool {
-        self.items.len() < events && self.bytes < INBOX_BYTES
+        self.items.len() < events && self.bytes < events.saturating_mul(BYTES_PER_EVENT)
     }
 
     pub(super) fn push(&mut self, delivery: Delivery) {

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::{
     api::{
-        AuditRow, DeadLetter, DeadQuery, Envelope, Lag, NDJSON, Replay, Replayed,
-        TailItem, TailQuery,
+        AuditRow, DeadLetter, DeadQuery, Envelope, Lag, NDJSON, Replay, Replayed, TailItem,
+        TailQuery,
     },
     modules::{ndjson, unknown},
     problem::Refusal,
@@ -89,7 +89,8 @@ fn envelope(event: &Event) -> Envelope {
 pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Lag>> {
     let rows = daemon.context.bus.books().into_iter().map(|books| {
         let counts = books.total();
-        let dropped = counts.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count));
+        let dropped =
+            counts.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count));
         Lag {
             state: daemon
                 .entry(&books.module)

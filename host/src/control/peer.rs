@@ -50,7 +50,8 @@ pub(super) async fn check(
         ProblemCode::Refused,
         "only the daemon's user, its group and root may use the control socket",
     );
-    Refusal(problem.help("run the command as that user, or join the daemon's group")).into_response()
+    Refusal(problem.help("run the command as that user, or join the daemon's group"))
+        .into_response()
 }
 
 /// Whether a peer may: root, the daemon's user, and members of the daemon's group where that is

@@ -57,11 +57,7 @@ fn guarded(router: Router, token: &str) -> Router {
         .layer(middleware::from_fn(http_guard::check_host))
 }
 
-async fn check_token(
-    State(expected): State<[u8; 32]>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn check_token(State(expected): State<[u8; 32]>, request: Request, next: Next) -> Response {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     if is_same(&Sha256::digest(token.as_bytes()).into(), &expected) {

@@ -232,7 +232,7 @@ mod tests {
         segment.file.write_all_at(&[0; 100], segment.bytes).expect("zeros");
         let (segment, found) = Segment::recover(&path).expect("read").expect("a header");
         assert_eq!((found.last, found.cut_bytes), (Some(3), 100));
-        segment.file.write_all_at(&[b'y'], segment.bytes - 1).expect("damage");
+        segment.file.write_all_at(b"y", segment.bytes - 1).expect("damage");
         let (segment, found) = Segment::recover(&path).expect("read").expect("a header");
         assert_eq!(found.last, Some(2));
         segment.file.set_len(HEADER_BYTES as u64 - 1).expect("cut");

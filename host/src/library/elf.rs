@@ -109,9 +109,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<Contents<'_>, ElfError> {
     check_dynamic(header, endian, bytes)?;
     let sections = header.sections(endian, bytes).map_err(truncated)?;
     let section = |name: &'static str| {
-        let (_, section) = sections
-            .section_by_name(endian, name.as_bytes())
-            .ok_or(ElfError::NoModule(name))?;
+        let (_, section) =
+            sections.section_by_name(endian, name.as_bytes()).ok_or(ElfError::NoModule(name))?;
         section.data(endian, bytes).map_err(truncated)
     };
     let build_info = section(BUILD_INFO_SECTION)?;

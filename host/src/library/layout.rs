@@ -124,10 +124,8 @@ mod tests {
 
     #[test]
     fn other_types_do_not() {
-        let differences = summary(
-            &check(<u32 as StableAbi>::LAYOUT, u64::LAYOUT)
-                .expect_err("they differ"),
-        );
+        let differences =
+            summary(&check(<u32 as StableAbi>::LAYOUT, u64::LAYOUT).expect_err("they differ"));
         assert!(
             differences.iter().any(|difference| difference.to_string().contains("expected u32")),
             "{differences:?}"

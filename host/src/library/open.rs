@@ -74,7 +74,9 @@ fn find_root(handle: &Handle, path: &Path) -> Result<ModuleRoot_Ref, LoadError> 
     // SAFETY: the symbol, where it exists, is the header that `export!` wrote; `upgrade` below
     // checks its magic and the C ABI before anything else of it is read.
     let header = unsafe {
-        handle.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()).map(|symbol| *symbol)
+        handle
+            .get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes())
+            .map(|symbol| *symbol)
     };
     let header = header.map_err(|error| no_module(whole(&error)))?;
     let header = header.upgrade().map_err(|error| no_module(first_line(&error.to_string())))?;
@@ -92,7 +94,11 @@ fn find_root(handle: &Handle, path: &Path) -> Result<ModuleRoot_Ref, LoadError> 
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given").to_owned()
+    text.lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("no reason given")
+        .to_owned()
 }
 
 /// `libloading` keeps what the linker said in the source of its error.

@@ -29,8 +29,7 @@ impl SealedCopy {
             other => other?,
         };
         let mut file = File::from(file);
-        file.write_all(bytes)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        file.write_all(bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let file = OwnedFd::from(file);
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;

@@ -5,16 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use tracing::{
-    Event, Level, Metadata,
-    level_filters::LevelFilter,
-    subscriber::Interest,
-};
-use tracing_subscriber::{
-    Layer,
-    field::Visit,
-    layer::Context,
-};
+use tracing::{Event, Level, Metadata, level_filters::LevelFilter, subscriber::Interest};
+use tracing_subscriber::{Layer, field::Visit, layer::Context};
 
 use super::MODULE_TARGET;
 

@@ -90,7 +90,8 @@ struct RecordLayer {
 
 impl<S: Subscriber> Layer<S> for RecordLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut parts = Parts { redactor: &self.redactor, record: Map::new(), message: String::new() };
+        let mut parts =
+            Parts { redactor: &self.redactor, record: Map::new(), message: String::new() };
         event.record(&mut parts);
         let Parts { mut record, message, .. } = parts;
         let module = match record.remove("module") {
@@ -161,8 +162,7 @@ mod tests {
     fn keeps_what_is_about_a_module() {
         let recorder = Recorder::default();
         let redactor = Arc::new(Redactor::new());
-        let subscriber =
-            tracing_subscriber::registry().with(layer(recorder.clone(), redactor));
+        let subscriber = tracing_subscriber::registry().with(layer(recorder.clone(), redactor));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(module = "ingest", port = 4318_u64, "listens");
             tracing::warn!("the daemon itself, with Bearer abcdefghijklmnopqrstuvwxyz0123456789");

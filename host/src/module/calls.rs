@@ -8,8 +8,10 @@ use std::{
 };
 
 use lodestar_abi::{
-    ModError, ReplySink, ReplySink_TO, ReplySinkBox, abi_stable::erased_types::TD_Opaque,
-    abi_stable::std_types::{RResult, RSlice}, error_kind,
+    ModError, ReplySink, ReplySink_TO, ReplySinkBox,
+    abi_stable::erased_types::TD_Opaque,
+    abi_stable::std_types::{RResult, RSlice},
+    error_kind,
 };
 use tokio::sync::mpsc;
 
@@ -143,11 +145,8 @@ impl CallQueue {
 /// Tells who waits that the call will not be answered.
 pub(super) fn refuse(call: Call, reason: &str) {
     if let Call::Command(command) = call {
-        let error = ModError {
-            kind: error_kind::UNAVAILABLE,
-            message: reason.into(),
-            place: "".into(),
-        };
+        let error =
+            ModError { kind: error_kind::UNAVAILABLE, message: reason.into(), place: "".into() };
         command.sink.finish(RResult::RErr(error));
     }
 }

@@ -10,4 +10,4 @@ pub use accounting::{CallClock, cpu_ms};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
-pub use thread::{Configured, Ended, Start, StartGate, spawn};
+pub use thread::{Configure, Configured, Ended, RestartPolicy, Start, StartGate, spawn};

@@ -159,13 +159,7 @@ impl Services {
         Ok(())
     }
 
-    fn series(
-        &self,
-        kind: u32,
-        name: &str,
-        help: &str,
-        labels: &[u8],
-    ) -> Result<u64, ModError> {
+    fn series(&self, kind: u32, name: &str, help: &str, labels: &[u8]) -> Result<u64, ModError> {
         self.open()?;
         let kind = Kind::from_number(kind)
             .ok_or_else(|| failed(format!("there is no kind of metric {kind}")))?;

@@ -164,11 +164,8 @@ impl Entry {
     /// A module that has not been looked at yet.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let transition = Transition {
-            state: State::Stopped,
-            reason: String::new(),
-            since: Timestamp::now(),
-        };
+        let transition =
+            Transition { state: State::Stopped, reason: String::new(), since: Timestamp::now() };
         Self {
             name: name.to_owned(),
             health: Mutex::new(Health::ok("")),

@@ -14,8 +14,10 @@ use lodestar_abi::{
 use module_sdk::{Class, Description, Health, HealthStatus};
 
 use super::{
-    Call, CommandCall, Entry, Grant, Known, ServiceContext, Services, State, accounting::{thread_name, threads},
-    calls::refuse, state::lock,
+    Call, CommandCall, Entry, Grant, Known, ServiceContext, Services, State,
+    accounting::{thread_name, threads},
+    calls::refuse,
+    state::lock,
 };
 use crate::{
     bus::{Delivery, Failure, FailureKind, Inbox},
@@ -31,12 +33,11 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(10);
 /// How often at most a busy one is asked.
 const HEALTH_SPACING: Duration = Duration::from_millis(500);
 
-/// Panics within [`PANIC_WINDOW`] after which a module is not started again by itself.
-const MAX_PANICS: usize = 5;
+/// The time within which panics are counted for [`RestartPolicy::limit`].
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// The longest pause before a module that panicked starts again.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Works out what a module gets.
+pub type Configure = Box<dyn Fn(&Inspected) -> Result<Configured, String> + Send>;
 
 /// What a module is started with.
 pub struct Start {
@@ -49,11 +50,13 @@ pub struct Start {
     /// What all modules share.
     pub context: ServiceContext,
     /// Works out the configuration and the grant once the manifest is known.
-    pub configure: Box<dyn Fn(&Inspected) -> Result<Configured, String> + Send>,
+    pub configure: Configure,
     /// Puts a report of the module's own validation into words, with the place in the file.
     pub explain: Box<dyn Fn(&str) -> String + Send>,
     /// How long the module may take to stop.
     pub grace: Duration,
+    /// What happens after a panic.
+    pub restart: RestartPolicy,
     /// Waits until every module that starts at the same time has subscribed.
     pub gate: Arc<StartGate>,
     /// Told once, when the thread ends.
@@ -64,6 +67,15 @@ impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Start({})", self.entry.name)
     }
+}
+
+/// What happens after a module panicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// Restarts within a minute, after which it is not started again by itself.
+    pub limit: usize,
+    /// The longest pause before it starts again.
+    pub max_backoff: Duration,
 }
 
 /// What a module gets.
@@ -239,12 +251,7 @@ enum Leave {
 }
 
 impl<'a> Life<'a> {
-    fn new(
-        start: &'a Start,
-        library: Arc<Library>,
-        configured: Configured,
-        inbox: Inbox,
-    ) -> Self {
+    fn new(start: &'a Start, library: Arc<Library>, configured: Configured, inbox: Inbox) -> Self {
         let Configured { config, grant } = configured;
         Self { start, library, config, grant: Some(grant), inbox, panics: Vec::new() }
     }
@@ -314,16 +321,18 @@ impl<'a> Life<'a> {
         self.panics.push(now);
         let entry = self.entry();
         tracing::error!(module = entry.name, reason, "the module panicked");
-        if self.panics.len() >= MAX_PANICS {
+        let RestartPolicy { limit, max_backoff } = self.start.restart;
+        if self.panics.len() > limit {
+            let count = self.panics.len();
             return Err(failed(format!(
-                "it panicked {MAX_PANICS} times within {} s, the last time: {reason}; its events \
+                "it panicked {count} times within {} s, the last time: {reason}; its events \
                  wait; `lodestar modules enable {}` starts it again",
                 PANIC_WINDOW.as_secs(),
                 entry.name
             )));
         }
         entry.restarts.fetch_add(1, Ordering::Relaxed);
-        let pause = backoff(self.panics.len());
+        let pause = backoff(self.panics.len()).min(max_backoff);
         enter(entry, State::Backoff, format!("{reason}; starts again in {} s", pause.as_secs()));
         let until = now + pause;
         while Instant::now() < until {
@@ -339,11 +348,11 @@ impl<'a> Life<'a> {
     }
 }
 
-/// The first restart is immediate, then after 1, 2, 4 … 60 s.
+/// The first restart is immediate, then after 1, 2, 4 … seconds.
 fn backoff(panics: usize) -> Duration {
     match u32::try_from(panics).unwrap_or(u32::MAX) {
         0 | 1 => Duration::ZERO,
-        more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)).min(MAX_BACKOFF),
+        more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)),
     }
 }
 
@@ -544,9 +553,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_grows_to_a_minute() {
+    fn the_pause_doubles() {
         let seconds = |panics| backoff(panics).as_secs();
-        assert_eq!([1, 2, 3, 4, 5, 9, 200].map(seconds), [0, 1, 2, 4, 8, 60, 60]);
+        assert_eq!([1, 2, 3, 4, 5, 9].map(seconds), [0, 1, 2, 4, 8, 128]);
+        assert!(seconds(200) > 1_000_000);
     }
 
     #[test]

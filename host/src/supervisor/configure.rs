@@ -9,12 +9,11 @@ use serde_json::{Map, Value, json};
 use super::Daemon;
 use crate::{
     config::{Config, ConfigErrors},
-    library::{Inspected, Package},
-    module::{Configured, Grant},
+    library::Package,
+    module::{Configure, Configured, Grant},
     state_dir::private_directory,
 };
 
-type Configure = Box<dyn Fn(&Inspected) -> Result<Configured, String> + Send>;
 type Explain = Box<dyn Fn(&str) -> String + Send>;
 
 /// Works out what a module gets, once its manifest is known.
@@ -47,11 +46,7 @@ pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
 }
 
 /// Asks a running module whether it would take its section of `after`.
-pub(super) fn validate(
-    daemon: &Daemon,
-    after: &Config,
-    module: &str,
-) -> Result<(), ConfigErrors> {
+pub(super) fn validate(daemon: &Daemon, after: &Config, module: &str) -> Result<(), ConfigErrors> {
     let Some(section) = after.module(module) else { return Ok(()) };
     let Some(package) = daemon.package(section) else { return Ok(()) };
     let Some(known) = daemon.entry(module).and_then(|entry| entry.known()) else { return Ok(()) };
@@ -59,9 +54,7 @@ pub(super) fn validate(
     let settings = settings(daemon, after, &package)?;
     let bytes = Value::Object(settings).to_string();
     let validated = (library.root().validate())(bytes.as_bytes().into());
-    validated
-        .into_result()
-        .map_err(|error| after.explain(module, error.message.as_str()).into())
+    validated.into_result().map_err(|error| after.explain(module, error.message.as_str()).into())
 }
 
 /// The settings of a module, every reference replaced. What was secret is kept out of the log
@@ -87,10 +80,10 @@ pub(super) fn settings(
 /// Whatever stood behind a reference is taken for a secret.
 fn learn_secrets(daemon: &Daemon, written: &Value, resolved: &Value) {
     match (written, resolved) {
-        (Value::String(written), Value::String(resolved)) => {
-            if written != resolved && !written.starts_with('~') {
-                daemon.logging.redactor.learn(resolved);
-            }
+        (Value::String(written), Value::String(resolved))
+            if written != resolved && !written.starts_with('~') =>
+        {
+            daemon.logging.redactor.learn(resolved);
         }
         (Value::Object(written), Value::Object(resolved)) => {
             for (key, value) in written {

@@ -7,7 +7,6 @@ mod operations;
 mod probe;
 mod view;
 
-
 use std::{
     collections::{HashMap, HashSet},
     ops::ControlFlow,
@@ -26,10 +25,10 @@ pub use probe::{Probe, describe_for_parent, report};
 pub use view::{OWN, counts};
 
 use crate::{
-    config::{self, Config, ConfigErrors},
+    config::{self, Config, ConfigErrors, ModuleSection},
     control::api::{Operation, Problem, ProblemCode},
     library,
-    module::{self, Call, Ended, Start, StartGate, State},
+    module::{self, Call, Ended, RestartPolicy, Start, StartGate, State},
     wake::{Request, Wake},
 };
 
@@ -146,11 +145,7 @@ impl Supervisor {
         }
     }
 
-    fn asked(
-        &mut self,
-        request: Request,
-        answer: oneshot::Sender<Result<Operation, Problem>>,
-    ) {
+    fn asked(&mut self, request: Request, answer: oneshot::Sender<Result<Operation, Problem>>) {
         let result = match request {
             Request::SetEnabled { module, enabled } => self.set_enabled(&module, enabled),
             Request::ReloadConfig => self.reload_on_request(),
@@ -269,6 +264,7 @@ impl Supervisor {
         let Some(package) = self.daemon.package(section) else {
             return give_up(State::Absent, self.daemon.where_looked(&name));
         };
+        say_what_has_no_effect(section);
         slot.entry.enter(State::Loading, "");
         let wakes = self.daemon.wakes.clone();
         let ended_name = name.clone();
@@ -280,6 +276,10 @@ impl Supervisor {
             configure: configure::configure(self.daemon.clone(), config.clone()),
             explain: configure::explain(config.clone(), &name),
             grace: STOP_GRACE,
+            restart: RestartPolicy {
+                limit: usize::try_from(section.restart.limit).unwrap_or(usize::MAX),
+                max_backoff: Duration::from_millis(section.restart.backoff_max_ms),
+            },
             gate: gate.clone(),
             ended: Box::new(move |ended| {
                 // An error means that the daemon is ending.
@@ -357,10 +357,14 @@ impl Supervisor {
     }
 
     fn watch_deadlines(&self) {
+        let config = self.daemon.config();
         for slot in self.daemon.slots() {
             let state = slot.entry.state();
             let Some((call, time)) = slot.entry.clock.running() else { continue };
-            if time < CALL_DEADLINE || matches!(state, State::Stalled) {
+            let deadline =
+                config.module(&slot.entry.name).and_then(|it| it.limits.call_deadline_ms);
+            let deadline = deadline.map_or(CALL_DEADLINE, Duration::from_millis);
+            if time < deadline || matches!(state, State::Stalled) {
                 continue;
             }
             let name = &slot.entry.name;
@@ -371,6 +375,20 @@ impl Supervisor {
                 format!("its {call} has not returned for {seconds} s; its events wait"),
             );
         }
+    }
+}
+
+/// Keys that only a process of its own can make true are accepted, so that a file can be written
+/// for later, and said to do nothing now.
+fn say_what_has_no_effect(section: &ModuleSection) {
+    let limits = section.limits;
+    let keys = [
+        ("limits.memory_bytes", limits.memory_bytes.is_some()),
+        ("limits.cpu_percent", limits.cpu_percent.is_some()),
+        ("unload", section.unload),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
+        tracing::warn!(module = section.name, key, "this key has no effect in this version");
     }
 }
 

@@ -95,7 +95,11 @@ pub(super) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
     } else {
         let text = String::from_utf8_lossy(&output.stderr);
         let reason = text.lines().last().unwrap_or_default().trim_start_matches("lodestard: ");
-        Err(if reason.is_empty() { format!("it ended with {}", output.status) } else { reason.into() })
+        Err(if reason.is_empty() {
+            format!("it ended with {}", output.status)
+        } else {
+            reason.into()
+        })
     }
 }
 

@@ -10,9 +10,7 @@ use prometheus::proto::MetricFamily;
 use super::{Daemon, Slot};
 use crate::{
     bus::{Books, Counts},
-    control::api::{
-        EventBooks, Listener, Module, ModuleHealth, ModuleInfo, Noun, Status, Timer,
-    },
+    control::api::{EventBooks, Listener, Module, ModuleHealth, ModuleInfo, Noun, Status, Timer},
     library,
     metrics::{Kind, Snapshot},
     module::{State, cpu_ms},
@@ -141,10 +139,11 @@ impl Daemon {
                 .map(|it| it.commands.iter().map(|command| command.name.clone()).collect())
                 .unwrap_or_default(),
             timers: description
-                .map(|it| it.timers.iter().map(|timer| Timer {
-                    name: timer.name.clone(),
-                    every_ms: timer.every_ms,
-                }))
+                .map(|it| {
+                    it.timers
+                        .iter()
+                        .map(|timer| Timer { name: timer.name.clone(), every_ms: timer.every_ms })
+                })
                 .map(Iterator::collect)
                 .unwrap_or_default(),
             since: entry.map(|entry| format!("{:.3}", entry.transition().since)),
@@ -157,9 +156,10 @@ impl Daemon {
 
     fn last_errors(&self, name: &str) -> Vec<crate::control::api::ModuleError> {
         let records = self.logging.recorder.newest(name, usize::MAX);
-        let bad = records.into_iter().rev().filter(|record| {
-            record.level == "ERROR" || record.level == "WARN"
-        });
+        let bad = records
+            .into_iter()
+            .rev()
+            .filter(|record| record.level == "ERROR" || record.level == "WARN");
         bad.take(5)
             .map(|record| crate::control::api::ModuleError {
                 time: format!("{:.3}", record.time),
@@ -262,10 +262,11 @@ impl Daemon {
         let books = self.context.bus.books();
         let outcomes = books.iter().flat_map(|books| {
             let counts = books.total();
-            [("accepted", counts.accepted), ("handled", counts.handled), ("dead", counts.dead)]
-                .map(|(outcome, count)| {
+            [("accepted", counts.accepted), ("handled", counts.handled), ("dead", counts.dead)].map(
+                |(outcome, count)| {
                     (vec![books.module.to_string(), outcome.to_owned()], number(count))
-                })
+                },
+            )
         });
         families.family(
             Kind::Counter,
@@ -288,7 +289,8 @@ impl Daemon {
             &["module", "reason"],
             dropped.collect::<Vec<_>>(),
         );
-        let depth = books.iter().map(|it| (vec![it.module.to_string()], number(it.total().pending)));
+        let depth =
+            books.iter().map(|it| (vec![it.module.to_string()], number(it.total().pending)));
         families.family(
             Kind::Gauge,
             "lodestar_bus_queue_depth",

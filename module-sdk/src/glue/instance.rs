@@ -62,6 +62,7 @@ pub fn create<M: Module>(
         });
         match started {
             Ok(module) => {
+                host.services().heap_bytes(heap::bytes());
                 let instance =
                     Instance { module: Some(module), wiring: wired::<M>(), host, jobs: Vec::new() };
                 Ok(ModuleInstance_TO::from_value(instance, TD_Opaque))
@@ -159,10 +160,12 @@ impl<M: Module> Instance<M> {
         self.jobs.retain(|thread| !thread.is_finished());
         let place = name.to_owned();
         let mut output = Output::new(sink);
-        let spawned = std::thread::Builder::new().name(format!("job:{}", self.host.name())).spawn(move || {
-            let result = guard(&place, || (job.work)(&mut output));
-            output.finish(result);
-        });
+        let spawned = std::thread::Builder::new().name(format!("job:{}", self.host.name())).spawn(
+            move || {
+                let result = guard(&place, || (job.work)(&mut output));
+                output.finish(result);
+            },
+        );
         match spawned {
             Ok(thread) => self.jobs.push(thread),
             // The sink went with the closure; the host sees it dropped and ends the answer.

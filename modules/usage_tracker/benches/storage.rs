@@ -67,14 +67,15 @@ fn fill(path: &Path, rows: usize) -> module_sdk::Result<(f64, f64)> {
     while number < rows {
         let batch: Vec<Report> =
             (number..rows.min(number + BATCH)).map(|number| report(number, rows)).collect();
+        let count = batch.len();
         let begun = Instant::now();
-        store.write(&batch, NOW_MS)?;
+        store.write(batch, NOW_MS)?;
         let seconds = begun.elapsed().as_secs_f64();
         all += seconds;
         if number < COMPARED {
             first += seconds;
         }
-        number += batch.len();
+        number += count;
     }
     store.checkpoint()?;
     Ok((all, first))
@@ -177,7 +178,11 @@ fn report(number: usize, rows: usize) -> Report {
         request_model: text(model.to_owned()),
         response_model: text(model.to_owned()),
         stream: Some(true),
-        status: Some(if noise % 50 == 0 { RequestStatus::Error } else { RequestStatus::Ok }),
+        status: Some(if noise.is_multiple_of(50) {
+            RequestStatus::Error
+        } else {
+            RequestStatus::Ok
+        }),
         input_tokens: Some(input),
         cache_read_tokens: Some(input / 2),
         output_tokens: Some(noise % 2_000),

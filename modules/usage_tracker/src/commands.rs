@@ -9,7 +9,7 @@ use crate::{
     format::{count, milliseconds, minute, short, usd},
     period::Period,
     prices::{PriceTable, priced_model},
-    query::{self, By, Figures, Reader, RequestFilter, Summary, Usd},
+    query::{self, By, Figures, Percentiles, Reader, RequestFilter, SessionUse, Summary, Usd},
     store::Stored,
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct RequestsArgs {
     pub(crate) until: Option<String>,
     /// Only requests that this model answered.
     pub(crate) model: Option<String>,
-    /// Only requests of this session, as `sessions` shows it.
+    /// Only requests of this session: its whole id, as `sessions --json` shows it.
     pub(crate) session: Option<String>,
     /// Only requests of this project.
     pub(crate) project: Option<String>,
@@ -93,18 +93,16 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
     let mut table = Table::new([
         head.as_str(),
         "REQ#",
-        "ERR#",
         "INPUT#",
         "CACHED#",
         "OUTPUT#",
         "COST#",
         "SAVED#",
         "P50#",
-        "P95#",
     ]);
     table.title = title("Usage", period);
     for row in &summary.rows {
-        let key = row.key.as_deref().map_or_else(|| "(unknown)".to_owned(), |key| short(key, 26));
+        let key = row.key.as_deref().map_or_else(|| "(unknown)".to_owned(), |key| short(key, 22));
         table.rows.push(cells(key, &row.figures));
     }
     table.total = cells("total".to_owned(), &summary.total);
@@ -112,6 +110,13 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
     if figures.requests == 0 {
         table.total.clear();
         table.notes.push("no requests in this time".to_owned());
+    }
+    if let Some(note) = response_times(figures) {
+        table.notes.push(note);
+    }
+    if figures.errors > 0 {
+        let all = requests(figures.requests);
+        table.notes.push(format!("{} of {all} did not end well", count(figures.errors)));
     }
     if figures.unpriced_requests > 0 {
         table.notes.push(format!(
@@ -137,49 +142,66 @@ fn cells(key: String, figures: &Figures) -> Vec<String> {
     vec![
         key,
         count(figures.requests),
-        count(figures.errors),
         count(figures.input_tokens),
         count(figures.cached_input_tokens),
         count(figures.output_tokens),
         usd(figures.cost_usd),
         usd(figures.savings_usd),
         milliseconds(figures.latency_ms.p50.map(u64::from)),
-        milliseconds(figures.latency_ms.p95.map(u64::from)),
     ]
+}
+
+fn response_times(figures: &Figures) -> Option<String> {
+    let times = |percentiles: &Percentiles| {
+        let ms = |value: Option<u32>| milliseconds(value.map(u64::from));
+        let Percentiles { p50, p95, p99 } = *percentiles;
+        p50.is_some().then(|| format!("p50 {}, p95 {}, p99 {}", ms(p50), ms(p95), ms(p99)))
+    };
+    let whole = times(&figures.latency_ms)?;
+    Some(match times(&figures.ttft_ms) {
+        Some(first) => format!("response times: {whole}; to the first token: {first}"),
+        None => format!("response times: {whole}"),
+    })
 }
 
 /// Answers `sessions`.
 pub(crate) fn sessions(reader: &mut Reader, period: &Period, args: &SessionsArgs) -> Result<Reply> {
     let sessions = query::sessions(reader, period, limit(args.limit)?)?;
-    let mut table = Table::new([
-        "SESSION", "PROJECT", "CLIENT", "STARTED", "LASTED#", "REQ#", "MODELS", "SW#", "COST#",
-    ]);
+    let projects = sessions.iter().any(|session| session.project.is_some());
+    let belongs = if projects { "PROJECT" } else { "CLIENT" };
+    let mut table =
+        Table::new(["SESSION", belongs, "STARTED", "LASTED#", "REQ#", "MODELS", "SW#", "COST#"]);
     table.title = title("Sessions", period);
     for session in &sessions {
-        let started: Timestamp = session.started_at.parse().unwrap_or_default();
-        let models: Vec<String> = session.models.iter().map(|model| short(model, 18)).collect();
-        table.row([
-            short(&session.session_id, 14),
-            short(session.project.as_deref().unwrap_or("-"), 12),
-            short(session.client.as_deref().unwrap_or("-"), 11),
-            minute(started.as_millisecond(), &period.zone),
-            milliseconds(Some((session.duration_s * 1000.0).max(0.0) as u64)),
-            count(session.requests),
-            models.first().map_or_else(
-                || "-".to_owned(),
-                |model| match models.len() {
-                    1 => model.clone(),
-                    more => format!("{} +{}", short(model, 15), more - 1),
-                },
-            ),
-            count(session.model_switches),
-            usd(session.cost_usd),
-        ]);
+        let belongs = if projects { &session.project } else { &session.client };
+        table.row(session_cells(session, belongs.as_deref(), period));
     }
     if sessions.is_empty() {
         table.notes.push("no sessions in this time".to_owned());
     }
     Ok(Reply::json(&sessions)?.table(table))
+}
+
+fn session_cells(session: &SessionUse, belongs: Option<&str>, period: &Period) -> [String; 8] {
+    let id = session.session_id.strip_prefix("session_").unwrap_or(&session.session_id);
+    let started: Timestamp = session.started_at.parse().unwrap_or_default();
+    let ended: Timestamp = session.ended_at.parse().unwrap_or(started);
+    let lasted = ended.as_millisecond().saturating_sub(started.as_millisecond());
+    let models = match session.models.as_slice() {
+        [] => "-".to_owned(),
+        [model] => short(model, 16),
+        [model, more @ ..] => format!("{} +{}", short(model, 13), more.len()),
+    };
+    [
+        short(id, 9),
+        short(belongs.unwrap_or("-"), 11),
+        minute(started.as_millisecond(), &period.zone),
+        milliseconds(u64::try_from(lasted).ok()),
+        count(session.requests),
+        models,
+        count(session.model_switches),
+        usd(session.cost_usd),
+    ]
 }
 
 /// Answers `requests`.
@@ -195,10 +217,8 @@ pub(crate) fn requests_list(
         errors: args.errors,
     };
     let found = query::requests(reader, period, &filter, limit(args.limit)?)?;
-    let mut table = Table::new([
-        "ENDED", "MODEL", "PROJECT", "STATUS", "INPUT#", "CACHED#", "OUTPUT#", "COST#", "TOOK#",
-        "TTFT#",
-    ]);
+    let mut table =
+        Table::new(["ENDED", "MODEL", "STATUS", "INPUT#", "CACHED#", "OUTPUT#", "COST#", "TOOK#"]);
     table.title = title("Requests", period);
     for stored in &found {
         table.rows.push(request_cells(stored, period));
@@ -218,47 +238,38 @@ fn request_cells(stored: &Stored, period: &Period) -> Vec<String> {
     vec![
         minute(request.ended_at, &period.zone),
         short(priced_model(request).unwrap_or("-"), 18),
-        short(request.project.as_deref().unwrap_or("-"), 10),
         request.status.map_or("-", |status| status.as_str()).to_owned(),
         tokens(request.input_tokens),
         tokens(request.cache_read_tokens),
         tokens(request.output_tokens),
         usd(request.cost_nano_usd.map(Usd)),
         milliseconds(request.duration_ms.map(u64::from)),
-        milliseconds(request.ttft_ms.map(u64::from)),
     ]
 }
 
 /// Answers `models`.
 pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) -> Result<Reply> {
     let models = query::models(reader, period, prices)?;
-    let mut table = Table::new([
-        "MODEL",
-        "PROVIDER",
-        "REQ#",
-        "COST#",
-        "IN/M#",
-        "CACHED/M#",
-        "OUT/M#",
-        "PRICES OF",
-    ]);
+    let mut table =
+        Table::new(["MODEL", "PROVIDER", "REQ#", "COST#", "IN/M#", "CACHED/M#", "OUT/M#"]);
     table.title = title("Models", period);
     let mut unpriced = 0;
     for model in &models {
         unpriced += model.figures.unpriced_requests;
         let price = |pick: fn(&query::ModelPrice) -> Usd| usd(model.price.as_ref().map(pick));
         table.row([
-            short(model.model.as_deref().unwrap_or("(unknown)"), 26),
+            short(model.model.as_deref().unwrap_or("(unknown)"), 24),
             short(model.provider.as_deref().unwrap_or("-"), 12),
             count(model.figures.requests),
             usd(model.figures.cost_usd),
             price(|price| price.input),
             price(|price| price.cache_read),
             price(|price| price.output),
-            model.price.as_ref().map_or("no price", |price| &price.version).to_owned(),
         ]);
     }
-    table.notes.push(format!("prices are US dollars per million tokens, {}", prices.version()));
+    table
+        .notes
+        .push(format!("prices are US dollars per million tokens, table of {}", prices.version()));
     if unpriced > 0 {
         table.notes.push(format!(
             "{} without a known price: add their models under `prices` in the configuration",

@@ -4,7 +4,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::query::Usd;
 
-/// Money with as many digits as its size deserves: `$1234`, `$12.34`, `$0.0343`, `$0.003435`.
+/// Money with as many digits as its size deserves: `$1235`, `$12.34`, `$0.0343`, `<$0.0001`.
 pub(crate) fn usd(money: Option<Usd>) -> String {
     let Some(money) = money else { return "-".to_owned() };
     let (sign, nano) =
@@ -13,13 +13,12 @@ pub(crate) fn usd(money: Option<Usd>) -> String {
         0 => 2,
         n if n >= 1_000_000_000_000 => 0,
         n if n >= 1_000_000_000 => 2,
-        n if n >= 10_000_000 => 4,
-        _ => 6,
+        _ => 4,
     };
     let step = 10_u64.pow(9 - decimals);
     let rounded = (nano + step / 2) / step;
     if rounded == 0 && nano > 0 {
-        return format!("{sign}<$0.000001");
+        return format!("{sign}<$0.0001");
     }
     let scale = 10_u64.pow(decimals);
     let (whole, rest) = (rounded / scale, rounded % scale);
@@ -89,9 +88,9 @@ mod tests {
     fn money_is_readable() {
         let check = |nano, expected: &str| assert_eq!(usd(Some(Usd(nano))), expected);
         check(0, "$0.00");
-        check(1, "<$0.000001");
-        check(3_435_000, "$0.003435");
-        check(3_400_000, "$0.0034");
+        check(1, "<$0.0001");
+        check(3_435_000, "$0.0034");
+        check(3_050_000, "$0.0031");
         check(34_349_000, "$0.0343");
         check(500_000_000, "$0.50");
         check(12_345_678_901, "$12.35");

@@ -110,7 +110,7 @@ impl UsageTracker {
         let reports: Vec<Report> = events.iter().map(|event| self.report(event, now)).collect();
         let begun = Instant::now();
         let store = self.storage.store()?;
-        let written = store.write(&reports, now);
+        let written = store.write(reports, now);
         let seconds = begun.elapsed().as_secs_f64();
         let written = self.storage.note(written)?;
         for started in &written.news.started {

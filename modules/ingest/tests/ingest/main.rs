@@ -1,8 +1,8 @@
 //! The module on the bench, over real HTTP.
 
 mod abuse;
-mod fixtures_tmp;
 mod bodies;
+mod fixtures_tmp;
 mod http;
 mod joining;
 mod lifecycle;

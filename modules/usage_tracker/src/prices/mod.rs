@@ -135,8 +135,11 @@ pub struct Cost {
 pub struct Pricer {
     table: PriceTable,
     baseline: Option<Price>,
-    /// What the table answered, by provider and model: a handful of pairs make all requests.
-    found: HashMap<(Option<String>, String), Option<Price>>,
+    /// What the table answered, by provider (empty for none) and model: a handful of pairs make all
+    /// requests.
+    found: HashMap<String, HashMap<String, Option<Price>>>,
+    /// How many pairs it holds.
+    remembered: usize,
 }
 
 /// How many pairs of provider and model are remembered.
@@ -150,7 +153,7 @@ impl Pricer {
     /// When the table has no price for the baseline model.
     pub fn new(table: PriceTable, baseline_model: Option<&str>) -> Result<Self, PriceError> {
         let baseline = baseline_model.map(|model| table.baseline(model)).transpose()?;
-        Ok(Self { table, baseline, found: HashMap::new() })
+        Ok(Self { table, baseline, found: HashMap::new(), remembered: 0 })
     }
 
     /// The table.
@@ -204,14 +207,18 @@ impl Pricer {
     }
 
     fn price(&mut self, provider: Option<&str>, model: &str) -> Option<&Price> {
-        if self.found.len() >= REMEMBERED {
-            self.found.clear();
+        let by = provider.unwrap_or_default();
+        let known = self.found.get(by).is_some_and(|models| models.contains_key(model));
+        if !known {
+            if self.remembered >= REMEMBERED {
+                self.found.clear();
+                self.remembered = 0;
+            }
+            let price = self.table.find(provider, model);
+            self.found.entry(by.to_owned()).or_default().insert(model.to_owned(), price);
+            self.remembered += 1;
         }
-        let Self { table, found, .. } = self;
-        found
-            .entry((provider.map(str::to_owned), model.to_owned()))
-            .or_insert_with(|| table.find(provider, model))
-            .as_ref()
+        self.found.get(by)?.get(model)?.as_ref()
     }
 }
 

@@ -16,7 +16,7 @@
 //!     ..Default::default()
 //! };
 //! let report = Report::new(uuid::Uuid::now_v7(), request, 1_790_000_000_000);
-//! let written = store.write(&[report.clone(), report], 1_790_000_000_000)?;
+//! let written = store.write(vec![report.clone(), report], 1_790_000_000_000)?;
 //! assert_eq!((written.counted.len(), written.duplicates), (1, 1));
 //! # std::fs::remove_dir_all(directory)?;
 //! # Ok::<(), module_sdk::Error>(())

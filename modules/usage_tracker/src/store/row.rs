@@ -398,9 +398,12 @@ impl Derived {
 }
 
 fn derived_key(request: &LlmRequestCompleted) -> Option<Derived> {
-    [Derived::FromRequestId, Derived::FromResponseId]
-        .into_iter()
-        .find(|derived| derived.key(request).as_deref() == Some(request.dedupe_key.as_str()))
+    let id = request.dedupe_key.strip_prefix(request.provider.as_deref()?)?.strip_prefix(':')?;
+    if request.upstream_request_id.as_deref() == Some(id) {
+        Some(Derived::FromRequestId)
+    } else {
+        (request.response_id.as_deref() == Some(id)).then_some(Derived::FromResponseId)
+    }
 }
 
 struct Binder<'a, 'c> {

@@ -35,7 +35,7 @@ impl Store {
     /// # Errors
     ///
     /// When the database cannot be written; nothing of the batch is, then.
-    pub fn write(&mut self, reports: &[Report], now_ms: i64) -> Result<Written, StoreError> {
+    pub fn write(&mut self, reports: Vec<Report>, now_ms: i64) -> Result<Written, StoreError> {
         let before = self.last_request;
         let written = self.write_all(reports, now_ms);
         if written.is_err() {
@@ -47,7 +47,7 @@ impl Store {
         written.at(&self.path)
     }
 
-    fn write_all(&mut self, reports: &[Report], now_ms: i64) -> rusqlite::Result<Written> {
+    fn write_all(&mut self, reports: Vec<Report>, now_ms: i64) -> rusqlite::Result<Written> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch {
@@ -62,7 +62,7 @@ impl Store {
             live_from: now_ms.saturating_sub(self.options.session_idle_ms),
             rollups: Rollups::default(),
             described: HashMap::new(),
-            written: Written::default(),
+            written: Written { counted: Vec::with_capacity(reports.len()), ..Written::default() },
         };
         for report in reports {
             batch.take(report)?;
@@ -90,16 +90,16 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn take(&mut self, report: &Report) -> rusqlite::Result<()> {
+    fn take(&mut self, report: Report) -> rusqlite::Result<()> {
         let key = key(&report.request.dedupe_key);
         let id = *self.last_request + 1;
         if self.insert_key.execute((key, id))? == 0 {
-            return self.again(&key, report);
+            return self.again(&key, &report);
         }
         *self.last_request = id;
         let cost = self.pricer.cost(&report.request);
-        let stored = Stored::new(id, report.clone(), cost);
         let live = report.request.ended_at >= self.live_from;
+        let stored = Stored::new(id, report, cost);
         let placed = self.put(&stored, live, false)?;
         self.sessions.add(self.connection, &stored, &placed, live, &mut self.written.news)?;
         self.rollups.add(&placed, &stored.measures());
@@ -229,7 +229,7 @@ mod tests {
         let mut failures = 0;
         while !waiting.is_empty() {
             let batch = &waiting[..100.min(waiting.len())];
-            match store.write(batch, NOW) {
+            match store.write(batch.to_vec(), NOW) {
                 Ok(written) => {
                     assert_eq!(written.counted.len(), batch.len());
                     waiting.drain(..batch.len());
@@ -261,7 +261,7 @@ mod tests {
         for number in 0..2 {
             let mut report = report(number);
             report.request.cost_nano_usd = Some(i64::MAX);
-            store.write(&[report], NOW).expect("it is written");
+            store.write(vec![report], NOW).expect("it is written");
         }
         let value = store
             .connection
@@ -270,7 +270,7 @@ mod tests {
             })
             .expect("it answers");
         assert_eq!(value, i64::MAX);
-        store.write(&[report(2)], NOW).expect("it goes on");
+        store.write(vec![report(2)], NOW).expect("it goes on");
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
         let path = directory.path().join("u.db");
         let mut store = Store::open(&path, Options::default()).expect("it opens");
         let batch: Vec<Report> = (0..500).map(report).collect();
-        store.write(&batch, NOW).expect("it is written");
+        store.write(batch.clone(), NOW).expect("it is written");
         store.checkpoint().expect("it is folded in");
         drop(store);
         // Everything but the schema is torn.
@@ -287,7 +287,7 @@ mod tests {
         bytes[40_960..].fill(0xa5);
         std::fs::write(&path, bytes).expect("it is written");
         let damaged = Store::open(&path, Options::default())
-            .and_then(|mut store| store.write(&batch, NOW).map(drop))
+            .and_then(|mut store| store.write(batch, NOW).map(drop))
             .expect_err("it is damaged");
         assert_eq!(damaged.kind(), StoreErrorKind::Damaged, "{damaged}");
         let error = module_sdk::Error::from(damaged);
