@@ -35,17 +35,25 @@ const PAYLOAD: usize = 300;
 fn main() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let package = package(directory.path());
+    // One event per call, and as many as a client's request brings.
+    for batch in [1, 32] {
+        bus(&package, batch);
+    }
+    calls(&package);
+}
+
+fn bus(package: &Path, batch: usize) {
     let events = 1_000_000;
     let mut rounds: Vec<(f64, f64)> =
-        (0..7).map(|_| (bus_to_modules(&package, events), broadcast(events))).collect();
+        (0..7).map(|_| (bus_to_modules(package, events, batch), broadcast(events))).collect();
     rounds.sort_by(|left, right| f64::total_cmp(&(left.0 / left.1), &(right.0 / right.1)));
     let (across, baseline) = rounds[rounds.len() / 2];
     report(json!({
-        "name": "bus: live events to three modules", "value": across, "unit": "events/s",
+        "name": format!("bus: live events to three modules, {batch} a call"),
+        "value": across, "unit": "events/s",
         "baseline": {"name": "tokio::sync::broadcast", "value": baseline},
         "goal": {"at_least": 2.0, "of": "ratio"},
     }));
-    calls(&package);
 }
 
 /// One line of JSON per figure.
@@ -105,7 +113,7 @@ fn create(library: &Library, context: &ServiceContext, name: &str) -> ModuleBox 
 }
 
 /// Events per second to three modules, each behind the ABI on a thread of its own.
-fn bus_to_modules(package: &Path, events: u64) -> f64 {
+fn bus_to_modules(package: &Path, events: u64, batch: usize) -> f64 {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let library = load(package);
     let context = context(directory.path());
@@ -139,8 +147,9 @@ fn bus_to_modules(package: &Path, events: u64) -> f64 {
     // Building the payload is not the bus's work.
     let payloads: Vec<Box<[u8]>> = (0..events).map(payload).collect();
     let begin = Instant::now();
-    for data in payloads {
-        let event = NewEvent {
+    let mut payloads = payloads.into_iter();
+    loop {
+        let new = |data| NewEvent {
             class: Class::Live,
             time_ns: 1,
             topic: topic.clone(),
@@ -149,7 +158,11 @@ fn bus_to_modules(package: &Path, events: u64) -> f64 {
             traceparent: "".into(),
             data,
         };
-        context.bus.publish(vec![event], None).expect("the bus is open");
+        let call: Vec<NewEvent> = payloads.by_ref().take(batch).map(new).collect();
+        if call.is_empty() {
+            break;
+        }
+        context.bus.publish(call, None).expect("the bus is open");
     }
     for thread in threads {
         thread.join().expect("no panic");

@@ -17,6 +17,10 @@ const MAX_SERIES: usize = 1_000;
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
+/// Families that the host writes itself begin like this.
+const RESERVED: [&str; 4] =
+    ["lodestar_build_info", "lodestar_module_", "lodestar_bus_", "process_"];
+
 /// The kinds of metrics, with the numbers of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -168,6 +172,10 @@ impl Metrics {
         help: &str,
         label_names: &[String],
     ) -> Result<Family, MetricError> {
+        if RESERVED.iter().any(|prefix| name.starts_with(prefix)) {
+            let (name, owner) = (name.to_owned(), "lodestard".to_owned());
+            return Err(MetricError::Owned { name, owner });
+        }
         let invalid =
             |error: prometheus::Error| MetricError::Invalid(name.to_owned(), error.to_string());
         if kind == Kind::Counter && !name.ends_with("_total") {
@@ -297,6 +305,8 @@ mod tests {
         assert!(series("usage_tracker", Kind::Counter, &[]).is_err());
         assert!(metrics.series("m", Kind::Counter, "no_suffix", "h", &[]).is_err());
         assert!(metrics.series("m", Kind::Gauge, "no name", "h", &[]).is_err());
+        let error = metrics.series("m", Kind::Gauge, "lodestar_module_state", "h", &[]);
+        assert!(error.expect_err("it is the host's").to_string().contains("lodestard"));
     }
 
     #[test]

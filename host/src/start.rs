@@ -41,6 +41,8 @@ pub struct Started {
     /// What its parts share.
     pub daemon: Arc<Daemon>,
     control: Mutex<Option<UnixListener>>,
+    /// Whether the control socket is systemd's, which keeps it when the daemon ends.
+    inherited: bool,
     _state_dir: StateDir,
 }
 
@@ -65,8 +67,9 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
             .map_err(|error| anyhow::anyhow!("control.socket: {error}"))?;
     }
     let listeners = Arc::new(Listeners::default());
-    let inherited = adopt_descriptors(&listeners);
-    let control = match inherited {
+    let adopted = adopt_descriptors(&listeners);
+    let inherited = adopted.is_some();
+    let control = match adopted {
         Some(listener) => listener,
         None => control::bind(&places.socket, config.control.group.as_deref())?,
     };
@@ -85,7 +88,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         "lodestard starts"
     );
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
-    Ok(Started { daemon, control: Mutex::new(Some(control)), _state_dir: state_dir })
+    Ok(Started { daemon, control: Mutex::new(Some(control)), inherited, _state_dir: state_dir })
 }
 
 /// Answers on the control socket and for Prometheus, ticks, and tells systemd when all is ready.
@@ -148,8 +151,10 @@ impl Started {
     /// When the last events cannot be written.
     pub fn finish(self) -> anyhow::Result<()> {
         let closed = self.daemon.context.bus.close();
-        // Gone already means somebody else tidied up.
-        let _ = std::fs::remove_file(&self.daemon.places.socket);
+        if !self.inherited {
+            // Gone already means somebody else tidied up.
+            let _ = std::fs::remove_file(&self.daemon.places.socket);
+        }
         closed.context("cannot close the ledger")?;
         tracing::info!("lodestard ended");
         Ok(())

@@ -104,39 +104,21 @@ impl Bus {
         if shared.closed.load(Ordering::Relaxed) {
             return Err(PublishError::Closed);
         }
-        let now = now_ns();
-        let routes = shared.routes();
-        let mut live: Vec<(Arc<Event>, Route)> = Vec::new();
-        let mut entries = Vec::new();
         for event in &events {
             event.check()?;
         }
-        for event in events {
-            let route = match live.last() {
-                Some((before, route)) if Arc::ptr_eq(&before.topic, &event.topic) => route.clone(),
-                _ => routes.of(&event.topic)?,
-            };
-            match event.class {
-                Class::Live => {
-                    let sequence = shared.ids.live_sequence();
-                    live.push((Arc::new(shared.ids.event(event, sequence, now)), route));
-                }
-                Class::Ledger => {
-                    let event = shared.ids.event(event, 0, now);
-                    entries.push(Entry { event, audience: Audience::Subscribers });
-                }
-            }
-        }
-        if entries.is_empty() {
+        let routes = shared.routes();
+        let (live, entries) = shared.sort(events, &routes)?;
+        if !entries.is_empty() {
+            self.writer.submit(Job { entries, done })?;
             routes.push_live(&live, shared.config.inbox_events);
-            drop(routes);
-            if let Some(done) = done {
-                done(Ok(()));
-            }
             return Ok(());
         }
-        self.writer.submit(Job { entries, done })?;
         routes.push_live(&live, shared.config.inbox_events);
+        drop(routes);
+        if let Some(done) = done {
+            done(Ok(()));
+        }
         Ok(())
     }
 
@@ -157,8 +139,9 @@ impl Bus {
         }
         let shared = &self.shared;
         let _housekeeping = shared.housekeeping();
-        let subscriber = shared.register(module, filters)?;
-        if let Err(error) = shared.persist() {
+        let (subscriber, is_new) = shared.register(module, filters)?;
+        // What is known already needs no room on the disk.
+        if is_new && let Err(error) = shared.persist() {
             let mut state = subscriber.lock();
             (state.attached, state.listening) = (false, false);
             return Err(error.into());
@@ -258,7 +241,34 @@ impl Drop for Bus {
     }
 }
 
+/// Live events, each with those it reaches, and what goes to the ledger.
+type Sorted = (Vec<(Arc<Event>, Route)>, Vec<Entry>);
+
 impl Shared {
+    /// Gives events their ids and sorts them by class.
+    fn sort(&self, events: Vec<NewEvent>, routes: &Routes) -> Result<Sorted, PublishError> {
+        let now = now_ns();
+        let mut live: Vec<(Arc<Event>, Route)> = Vec::with_capacity(events.len());
+        let mut entries = Vec::new();
+        for event in events {
+            let route = match live.last() {
+                Some((before, route)) if Arc::ptr_eq(&before.topic, &event.topic) => route.clone(),
+                _ => routes.of(&event.topic)?,
+            };
+            match event.class {
+                Class::Live => {
+                    let sequence = self.ids.live_sequence();
+                    live.push((Arc::new(self.ids.event(event, sequence, now)), route));
+                }
+                Class::Ledger => {
+                    let event = self.ids.event(event, 0, now);
+                    entries.push(Entry { event, audience: Audience::Subscribers });
+                }
+            }
+        }
+        Ok((live, entries))
+    }
+
     pub(super) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
         self.routes.read().unwrap_or_else(PoisonError::into_inner)
     }

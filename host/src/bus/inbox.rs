@@ -14,10 +14,8 @@ use super::{
     routes::wants,
     subscriber::{Mark, Poker, Sleep, State, Subscriber, Tried},
 };
-use crate::ledger::{Counts, DeadLetter, DropReason, Event, Reader, now_ms};
+use crate::ledger::{DropReason, Event, Reader};
 
-/// After so many failures an event is given up.
-const MAX_FAILURES: u32 = 5;
 /// What is read from disk at once, in events and in bytes.
 const REFILL_EVENTS: usize = 1024;
 const REFILL_BYTES: usize = 4 << 20;
@@ -77,18 +75,18 @@ pub enum Woken {
 /// events wait for the next inbox of the module, live events are dropped.
 #[derive(Debug)]
 pub struct Inbox {
-    subscriber: Arc<Subscriber>,
-    shared: Arc<Shared>,
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) shared: Arc<Shared>,
     reader: Reader,
     /// What was taken from the queues and is not settled, oldest first.
-    head: VecDeque<Delivery>,
+    pub(super) head: VecDeque<Delivery>,
     /// How many of `head` the module holds.
     out: usize,
     /// How many are given at once: one after a failure, twice as many after each success.
-    limit: usize,
+    pub(super) limit: usize,
     /// How often in a row the module was not available.
-    unavailable: u32,
-    retry_at: Option<Instant>,
+    pub(super) unavailable: u32,
+    pub(super) retry_at: Option<Instant>,
     /// Something was taken since the last wait.
     busy: bool,
     keep_live: bool,
@@ -299,81 +297,6 @@ impl Inbox {
         }
         Ok(())
     }
-
-    /// The event at the head was not handled.
-    fn failed(&mut self, failure: &Failure, alone: bool) {
-        let Some(first) = self.head.front_mut() else { return };
-        let live = first.event.class == Class::Live;
-        first.failures += u32::from(failure.kind == FailureKind::Failed || live);
-        let failures = first.failures;
-        match failure.kind {
-            FailureKind::Unavailable if live && failures >= MAX_FAILURES => self.drop_head(),
-            FailureKind::Unavailable => {}
-            FailureKind::Failed => self.limit = 1,
-        }
-        match failure.kind {
-            FailureKind::Unavailable => self.back_off_unavailable(),
-            FailureKind::Failed if live && alone => self.drop_head(),
-            FailureKind::Failed if live => {}
-            FailureKind::Failed if failures < MAX_FAILURES => {
-                let wait = self.shared.config.retry_after[failures as usize - 1];
-                self.retry_at = Some(Instant::now() + wait);
-            }
-            FailureKind::Failed => self.bury_head(&failure.message),
-        }
-    }
-
-    fn back_off_unavailable(&mut self) {
-        let config = &self.shared.config;
-        let factor = 1_u32 << self.unavailable.min(20);
-        let wait = config.retry_after[0].saturating_mul(factor).min(config.unavailable_max);
-        self.unavailable += 1;
-        self.retry_at = Some(Instant::now() + wait);
-    }
-
-    /// A live event failed: it is given up.
-    fn drop_head(&mut self) {
-        let Some(delivery) = self.head.pop_front() else { return };
-        let mut state = self.subscriber.lock();
-        state.live_books.drop_pending(DropReason::Failed, 1);
-        state.gone_from_head(&delivery);
-        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
-    }
-
-    /// A ledger event failed for the last time: it becomes a dead letter.
-    fn bury_head(&mut self, reason: &str) {
-        let Some(delivery) = self.head.front() else { return };
-        let letter = DeadLetter {
-            module: self.subscriber.module.clone(),
-            event: delivery.event.clone(),
-            reason: reason.to_owned(),
-            attempts: delivery.attempt,
-            failed_at_ms: now_ms(),
-        };
-        let purged = match self.subscriber.dead.append(&letter) {
-            Ok(purged) => purged,
-            Err(error) => {
-                let module = &self.subscriber.module;
-                tracing::error!(%module, %error, "cannot write a dead letter, will try again");
-                self.back_off_unavailable();
-                return;
-            }
-        };
-        let mut state = self.subscriber.lock();
-        bury(&mut state.ledger_books, purged);
-        if let Some(delivery) = self.head.pop_front() {
-            state.gone_from_head(&delivery);
-        }
-        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
-        drop(state);
-        self.retry_at = None;
-        self.shared.touch();
-        tracing::warn!(
-            module = %letter.module, topic = %letter.event.topic, event = %letter.event.id,
-            attempts = letter.attempts,
-            "an event failed too often and was set aside; see `lodestar events dead`"
-        );
-    }
 }
 
 impl Drop for Inbox {
@@ -407,7 +330,7 @@ impl State {
         self.ledger.front().is_some() || self.live.front().is_some() || self.next <= self.seen
     }
 
-    fn gone_from_head(&mut self, delivery: &Delivery) {
+    pub(super) fn gone_from_head(&mut self, delivery: &Delivery) {
         match delivery.event.class {
             Class::Ledger => drop(self.head.pop_front()),
             Class::Live => self.head_live -= 1,
@@ -438,14 +361,6 @@ impl State {
         }
         delivery
     }
-}
-
-/// A pending event becomes a dead letter, and so many old letters had to go for it.
-fn bury(books: &mut Counts, purged: u64) {
-    books.pending -= 1;
-    books.dead += 1;
-    books.dead -= purged;
-    books.dropped.add(DropReason::Purged, purged);
 }
 
 fn sleep<'a>(

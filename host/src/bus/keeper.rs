@@ -100,7 +100,8 @@ impl Shared {
         dropped.sort();
         for modules in dropped.chunk_by(|(left, _), (right, _)| left == right) {
             tracing::warn!(
-                module = %modules[0].0, events = modules.iter().map(|(_, count)| count).sum::<u64>(),
+                module = %modules[0].0,
+                events = modules.iter().map(|(_, count)| count).sum::<u64>(),
                 "the event ledger is at its limit: events that waited for this module were \
                  dropped; see `lodestar events lag`"
             );
@@ -178,7 +179,8 @@ impl Shared {
         let left = match super::recover::count(&self.ledger, &cursor, next, cursor.seen) {
             Ok(left) => left,
             Err(error) => {
-                tracing::error!(module = %subscriber.module, %error, "cannot read the event ledger");
+                let module = &subscriber.module;
+                tracing::error!(%module, %error, "cannot read the event ledger");
                 return;
             }
         };

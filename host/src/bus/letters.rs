@@ -44,6 +44,8 @@ impl Bus {
     pub fn replay_dead(&self, module: &str, ids: Option<&[Uuid]>) -> Result<u64, SubscribeError> {
         let _housekeeping = self.shared.housekeeping();
         let subscriber = self.subscriber(module)?;
+        // After a kill in the middle, the books must know the letters that were replayed.
+        self.shared.persist()?;
         let taken = subscriber.dead.take(
             |letter| is_meant(ids, letter),
             |letters| self.publish_again(&subscriber.module, letters),

@@ -20,6 +20,7 @@ mod keeper;
 mod letters;
 mod publish;
 mod recover;
+mod retry;
 mod routes;
 mod subscriber;
 mod tail;

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use uuid::Uuid;
+
 use super::{
     Bus, BusConfig, SubscribeError,
     core::Shared,
@@ -40,8 +42,11 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     let end = opened.next - 1;
     let store = |module: &str| DeadStore::new(&dead_directory, module.into(), power);
     catch_up(&opened, &mut known, store)?;
-    // What was written off must not be looked for again once its numbers have been passed.
-    cursors.save(known.clone())?;
+    // What was written off must not be looked for again once its numbers have been passed. A full
+    // disk must not keep the daemon down, though.
+    if let Err(error) = cursors.save(known.clone()) {
+        tracing::error!(%error, "cannot write down where the modules are in the event ledger");
+    }
     let mut routes = Routes::default();
     for cursor in known {
         let dead = store(&cursor.module);
@@ -92,17 +97,29 @@ fn catch_up(
     for cursor in &mut *known {
         let live = cursor.live.pending;
         cursor.live.drop_pending(DropReason::Restart, live);
-        recount_letters(cursor, &store(&cursor.module))?;
         if cursor.seen > last || cursor.acked + 1 < first {
             let reason = if cursor.seen > last { DropReason::Lost } else { DropReason::Retention };
             let left = count(ledger, cursor, cursor.acked + 1, cursor.seen.min(last));
             write_off(cursor, reason, left.map_err(read)?);
         }
     }
-    let Some(from) = known.iter().map(|cursor| cursor.seen + 1).min() else { return Ok(()) };
-    let mut reader = Reader::at(from);
-    let mut again = Vec::new();
-    let visited = reader.visit(ledger, last, |record| {
+    // A replay may have been cut short between its steps: these letters are pending again.
+    for (module, id) in count_unseen(ledger, known, last).map_err(read)? {
+        let taken = store(&module).take(|letter| letter.event.id == id, |_| Ok(()));
+        taken.map_err(io_error("repair the dead letters in", &ledger.directory))?;
+    }
+    known.iter_mut().try_for_each(|cursor| recount_letters(cursor, &store(&cursor.module)))
+}
+
+/// Takes what came after the books into them; answers the dead letters that were replayed.
+fn count_unseen(
+    ledger: &Ledger,
+    known: &mut [Cursor],
+    last: u64,
+) -> std::io::Result<Vec<(String, Uuid)>> {
+    let mut replayed = Vec::new();
+    let Some(from) = known.iter().map(|cursor| cursor.seen + 1).min() else { return Ok(replayed) };
+    Reader::at(from).visit(ledger, last, |record| {
         for cursor in known.iter_mut().filter(|cursor| cursor.seen < record.sequence) {
             cursor.seen = record.sequence;
             if wants(&cursor.module, &cursor.epochs, record) {
@@ -110,20 +127,14 @@ fn catch_up(
                 if record.module.is_empty() {
                     cursor.ledger.accepted += 1;
                 } else {
-                    cursor.ledger.dead = cursor.ledger.dead.saturating_sub(1);
-                    again.push((cursor.module.clone(), record.id));
+                    cursor.ledger.dead -= 1;
+                    replayed.push((cursor.module.clone(), record.id));
                 }
             }
         }
         true
-    });
-    visited.map_err(read)?;
-    // A replay was cut short between its two steps: these letters are pending again.
-    for (module, id) in again {
-        let taken = store(&module).take(|letter| letter.event.id == id, |_| Ok(()));
-        taken.map_err(io_error("repair the dead letters in", &ledger.directory))?;
-    }
-    Ok(())
+    })?;
+    Ok(replayed)
 }
 
 /// Letters beyond the cursor were written after it: their events come again, and letters that
@@ -166,13 +177,15 @@ fn write_off(cursor: &mut Cursor, reason: DropReason, left: u64) {
 }
 
 impl Shared {
-    /// Finds or makes the subscriber of a module and marks its inbox as out.
+    /// Finds or makes the subscriber of a module and marks its inbox as out; answers whether
+    /// anything about it is new.
     pub(super) fn register(
         &self,
         module: &str,
         filters: &[String],
-    ) -> Result<Arc<Subscriber>, SubscribeError> {
+    ) -> Result<(Arc<Subscriber>, bool), SubscribeError> {
         let mut routes = self.routes_mut();
+        let mut is_new = false;
         let subscriber = match routes.find(module) {
             Some(subscriber) => subscriber.clone(),
             None => {
@@ -181,6 +194,7 @@ impl Shared {
                 let dead = DeadStore::new(&self.dead_directory, module.into(), sync);
                 let subscriber = Arc::new(Subscriber::new(cursor, dead));
                 routes.subscribers.push(subscriber.clone());
+                is_new = true;
                 subscriber
             }
         };
@@ -191,11 +205,12 @@ impl Shared {
         if state.epochs.last().is_none_or(|epoch| epoch.filters != filters) {
             let epoch = Epoch { from: state.seen + 1, filters: filters.to_vec() };
             state.epochs = state.epochs.iter().cloned().chain([epoch]).collect();
+            is_new = true;
         }
         (state.attached, state.listening) = (true, true);
         drop(state);
         routes.changed();
-        Ok(subscriber)
+        Ok((subscriber, is_new))
     }
 
     /// Where a new subscription begins: at the end, or, when the cursors were lost, with the

@@ -1,7 +1,9 @@
 //! Promises of the bus, each tried on real files.
 
+mod delivery;
+mod failures;
+mod keeping;
 mod model;
-mod scenarios;
 
 use std::{path::Path, sync::mpsc, time::Duration};
 
@@ -74,4 +76,11 @@ fn assert_balanced(bus: &Bus) {
     for row in bus.audit().expect("the ledger can be read") {
         assert!(row.balanced, "{row:?} of {:?}", bus.books());
     }
+}
+
+/// What the keeper does, now.
+fn keep(bus: &Bus) {
+    let _housekeeping = bus.shared.housekeeping();
+    let cursors = bus.shared.persist().expect("room");
+    bus.shared.prune(&cursors).expect("pruned");
 }

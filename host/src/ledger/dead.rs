@@ -1,8 +1,8 @@
 //! The dead letters of one subscriber: events that its handler failed five times.
 //!
-//! A file of frames, appended to; a replay or a purge writes it anew. A frame is
-//! `length u32 · crc32 u32 · failed_at_ms u64 · attempts u32 · reason length u16 · reason · record`,
-//! with the record as in a segment.
+//! A file of frames, appended to; a replay or a purge writes it anew. A frame is `length u32 ·
+//! crc32 u32 · failed_at_ms u64 · attempts u32 · reason length u16 · reason · record`, with the
+//! record as in a segment.
 
 use std::{
     fs::{self, File, OpenOptions},

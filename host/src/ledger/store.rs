@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     LedgerError, io_error,
-    segment::{Segment, segment_base},
+    segment::{Found, Segment, segment_base},
 };
 
 /// What an accepted ledger event survives.
@@ -78,30 +78,11 @@ impl Ledger {
         fs::create_dir_all(directory).map_err(io_error("make the directory", directory))?;
         let mut segments = list(directory)?;
         let (mut active, mut next, mut last, mut first_ms) = (None, floor + 1, 0, 0);
-        while let Some(info) = segments.last_mut() {
-            let base = info.base;
-            if let Some((segment, found)) = Segment::recover(&info.path)?
-                && (found.last.is_some() || base >= next)
-            {
-                if found.cut_bytes > 0 {
-                    tracing::warn!(
-                        segment = %info.path.display(), bytes = found.cut_bytes,
-                        "cut an unfinished write off the event ledger"
-                    );
-                }
-                let after = found.last.map_or(info.base, |last| last + 1);
-                info.bytes = segment.bytes();
-                last = after - 1;
-                if after >= next {
-                    (next, first_ms) = (after, found.first_ms);
-                    active = Some(segment);
-                }
-                break;
+        if let Some((segment, found)) = recover_last(&mut segments, next)? {
+            last = found.last.unwrap_or(next - 1);
+            if last + 1 >= next {
+                (active, next, first_ms) = (Some(segment), last + 1, found.first_ms);
             }
-            // It never got an event.
-            let path = info.path.clone();
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
-            segments.pop();
         }
         let ledger = Self {
             directory: directory.to_owned(),
@@ -205,6 +186,31 @@ impl Ledger {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The last segment that holds an event, or else one that may take the event `next`. Emptier ones
+/// are removed.
+fn recover_last(
+    segments: &mut Vec<SegmentInfo>,
+    next: u64,
+) -> Result<Option<(Segment, Found)>, LedgerError> {
+    while let Some(info) = segments.last_mut() {
+        if let Some((segment, found)) = Segment::recover(&info.path)?
+            && (found.last.is_some() || info.base == next)
+        {
+            if found.cut_bytes > 0 {
+                tracing::warn!(
+                    segment = %info.path.display(), bytes = found.cut_bytes,
+                    "cut an unfinished write off the event ledger"
+                );
+            }
+            info.bytes = segment.bytes();
+            return Ok(Some((segment, found)));
+        }
+        fs::remove_file(&info.path).map_err(io_error("remove", &info.path))?;
+        segments.pop();
+    }
+    Ok(None)
 }
 
 fn list(directory: &Path) -> Result<Vec<SegmentInfo>, LedgerError> {

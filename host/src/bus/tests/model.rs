@@ -8,7 +8,7 @@ use tempfile::tempdir;
 
 use super::{
     super::{Bus, DropReason, Failure, FailureKind, Inbox},
-    assert_balanced, event, number, open, publish, subscribe,
+    assert_balanced, event, keep, number, open, publish, subscribe,
 };
 use crate::ledger::Reader;
 
@@ -236,12 +236,6 @@ impl Life<'_> {
         }
         assert_balanced(self.bus());
     }
-}
-
-fn keep(bus: &Bus) {
-    let _housekeeping = bus.shared.housekeeping();
-    let cursors = bus.shared.persist().expect("room");
-    bus.shared.prune(&cursors).expect("pruned");
 }
 
 proptest! {

@@ -1,0 +1,96 @@
+//! What happens to an event that was not handled.
+
+use std::time::Instant;
+
+use module_sdk::Class;
+
+use super::inbox::{Failure, FailureKind, Inbox};
+use crate::ledger::{Counts, DeadLetter, DropReason, now_ms};
+
+/// After so many failures an event is given up.
+const MAX_FAILURES: u32 = 5;
+
+impl Inbox {
+    /// The event at the head was not handled.
+    pub(super) fn failed(&mut self, failure: &Failure, alone: bool) {
+        let Some(first) = self.head.front_mut() else { return };
+        let live = first.event.class == Class::Live;
+        first.failures += u32::from(failure.kind == FailureKind::Failed || live);
+        let failures = first.failures;
+        match failure.kind {
+            FailureKind::Unavailable if live && failures >= MAX_FAILURES => self.drop_head(),
+            FailureKind::Unavailable => {}
+            FailureKind::Failed => self.limit = 1,
+        }
+        match failure.kind {
+            FailureKind::Unavailable => self.back_off_unavailable(),
+            FailureKind::Failed if live && alone => self.drop_head(),
+            FailureKind::Failed if live => {}
+            FailureKind::Failed if failures < MAX_FAILURES => {
+                let wait = self.shared.config.retry_after[failures as usize - 1];
+                self.retry_at = Some(Instant::now() + wait);
+            }
+            FailureKind::Failed => self.bury_head(&failure.message),
+        }
+    }
+
+    pub(super) fn back_off_unavailable(&mut self) {
+        let config = &self.shared.config;
+        let factor = 1_u32 << self.unavailable.min(20);
+        let wait = config.retry_after[0].saturating_mul(factor).min(config.unavailable_max);
+        self.unavailable += 1;
+        self.retry_at = Some(Instant::now() + wait);
+    }
+
+    /// A live event failed: it is given up.
+    fn drop_head(&mut self) {
+        let Some(delivery) = self.head.pop_front() else { return };
+        let mut state = self.subscriber.lock();
+        state.live_books.drop_pending(DropReason::Failed, 1);
+        state.gone_from_head(&delivery);
+        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
+    }
+
+    /// A ledger event failed for the last time: it becomes a dead letter.
+    fn bury_head(&mut self, reason: &str) {
+        let Some(delivery) = self.head.front() else { return };
+        let letter = DeadLetter {
+            module: self.subscriber.module.clone(),
+            event: delivery.event.clone(),
+            reason: reason.to_owned(),
+            attempts: delivery.attempt,
+            failed_at_ms: now_ms(),
+        };
+        let purged = match self.subscriber.dead.append(&letter) {
+            Ok(purged) => purged,
+            Err(error) => {
+                let module = &self.subscriber.module;
+                tracing::error!(%module, %error, "cannot write a dead letter, will try again");
+                self.back_off_unavailable();
+                return;
+            }
+        };
+        let mut state = self.subscriber.lock();
+        bury(&mut state.ledger_books, purged);
+        if let Some(delivery) = self.head.pop_front() {
+            state.gone_from_head(&delivery);
+        }
+        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
+        drop(state);
+        self.retry_at = None;
+        self.shared.touch();
+        tracing::warn!(
+            module = %letter.module, topic = %letter.event.topic, event = %letter.event.id,
+            attempts = letter.attempts,
+            "an event failed too often and was set aside; see `lodestar events dead`"
+        );
+    }
+}
+
+/// A pending event becomes a dead letter, and so many old letters had to go for it.
+fn bury(books: &mut Counts, purged: u64) {
+    books.pending -= 1;
+    books.dead += 1;
+    books.dead -= purged;
+    books.dropped.add(DropReason::Purged, purged);
+}
