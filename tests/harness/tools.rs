@@ -39,7 +39,8 @@ pub fn tool_or_skip(program: &str, test: &str) -> Option<PathBuf> {
     found
 }
 
-/// Notes that a test cannot run here, for a reason that no package mends. `cargo xtask test` names it in its summary.
+/// Notes that a test cannot run here, for a reason that no package mends. `cargo xtask test` names
+/// it in its summary.
 ///
 /// # Panics
 ///

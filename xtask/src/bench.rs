@@ -1,18 +1,15 @@
 //! `cargo xtask bench`: the benchmark programs, each figure beside its baseline and its goal.
 //!
-//! A benchmark of a package (`benches/*.rs`, `harness = false`) prints one JSON object per figure on a line of its own:
-//! `{"name","value","unit","baseline"?: {"name","value"},"goal"?: {"at_least"|"at_most": number,
-//! "of": "value"|"ratio"}}`. Everything else that it prints is passed on.
+//! A benchmark of a package (`benches/*.rs`, `harness = false`) prints one JSON object per figure,
+//! each on a line of its own: `{"name", "value", "unit", "baseline"?: {"name", "value"}, "goal"?:
+//! {"at_least" | "at_most": number, "of": "value" | "ratio"}}`. Everything else is passed on.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{collections::BTreeSet, process::Stdio};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use crate::{
-    build, process,
-    workspace::{Package, Workspace},
-};
+use crate::{build, process, workspace::Workspace};
 
 /// Run the benchmark programs.
 #[derive(clap::Args)]
@@ -33,14 +30,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = build::run()?;
     let programs = programs(&workspace);
-    if let Some(unknown) = args.names.iter().find(|name| !programs.contains_key(*name)) {
-        let known = programs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = args.names.iter().find(|name| !programs.contains(*name)) {
+        let known = programs.into_iter().collect::<Vec<_>>().join(", ");
         bail!("there is no benchmark {unknown:?}; there are: {known}");
     }
     let mut figures = Vec::new();
-    for (program, package) in &programs {
+    for program in &programs {
         if args.names.is_empty() || args.names.contains(program) {
-            figures.extend(figures_of(&workspace, package, program)?);
+            figures.extend(figures_of(&workspace, program)?);
         }
     }
     if args.json {
@@ -51,20 +48,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The benchmark programs, each with its package.
-fn programs(workspace: &Workspace) -> BTreeMap<String, String> {
-    let named = |package: &Package| {
-        let benches = package.benches.clone();
-        let name = package.name.clone();
-        benches.into_iter().map(move |bench| (bench, name.clone()))
-    };
-    workspace.packages.iter().flat_map(named).collect()
+/// The benchmark programs of all packages.
+fn programs(workspace: &Workspace) -> BTreeSet<String> {
+    workspace.packages.iter().flat_map(|package| package.benches.clone()).collect()
 }
 
-fn figures_of(workspace: &Workspace, package: &str, program: &str) -> Result<Vec<Value>> {
+fn figures_of(workspace: &Workspace, program: &str) -> Result<Vec<Value>> {
     let mut bench = process::cargo();
-    // The release profile, in which everything is compiled already; `bench` would be another.
-    bench.args(["bench", "--profile", "release", "--locked", "-p", package, "--bench", program]);
+    // The release profile and the features of the whole workspace, in which all is compiled
+    // already; cargo's own profile `bench`, or a single package, would compile it again.
+    bench.args(["bench", "--profile", "release", "--locked", "--workspace", "--bench", program]);
     bench.current_dir(&workspace.root).stderr(Stdio::inherit());
     eprintln!("$ {}", process::shown(&bench));
     let output = process::output(&mut bench)?;

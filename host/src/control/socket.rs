@@ -17,7 +17,10 @@ use crate::state_dir::private_directory;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A daemon answers there.
-    #[error("another daemon answers on {}; stop it, or give this one another --socket", .0.display())]
+    #[error(
+        "another daemon answers on {}; stop it, or give this one another --socket",
+        .0.display()
+    )]
     Taken(PathBuf),
     /// Something else lies there.
     #[error("{} is no socket; remove it, or give another --socket", .0.display())]
@@ -26,7 +29,10 @@ pub enum SocketError {
     #[error("the path {} has more than 107 bytes; give a shorter --socket", .0.display())]
     TooLong(PathBuf),
     /// The system refuses.
-    #[error("cannot listen on {}: {}; give a --socket in a directory of this user", .0.display(), .1)]
+    #[error(
+        "cannot listen on {}: {}; give a --socket in a directory of this user",
+        .0.display(), .1
+    )]
     System(PathBuf, #[source] io::Error),
 }
 

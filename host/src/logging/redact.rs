@@ -12,7 +12,7 @@ const REPLACEMENT: &str = "[redacted]";
 
 /// What keys and credentials look like. Every pattern keeps its first group, where it has one.
 const PATTERNS: [&str; 12] = [
-    // provider keys: OpenAI, Anthropic, Lynex, OpenRouter, xAI, Groq, Google, GitHub, Slack, AWS, HF
+    // keys of OpenAI, Anthropic, Lynex, OpenRouter, xAI, Groq, Hugging Face, GitHub, Google, Slack
     r"\bsk[-_][A-Za-z0-9_-]{16,}",
     r"\b(?:xai|gsk|hf|ghp|gho|ghs|glpat)[-_][A-Za-z0-9_-]{16,}",
     r"\bgithub_pat_[A-Za-z0-9_]{20,}",
@@ -22,7 +22,10 @@ const PATTERNS: [&str; 12] = [
     // headers and parameters
     r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}",
     r"(?i)\b(basic\s+)[A-Za-z0-9+/=]{12,}",
-    r#"(?i)\b((?:x-)?(?:api[-_]?key|access[-_]?token|secret|password|passwd)["']?\s*[:=]\s*["']?)[^\s"',;&]{6,}"#,
+    concat!(
+        r"(?i)\b((?:x-)?(?:api[-_]?key|access[-_]?token|secret|password|passwd)",
+        r#"["']?\s*[:=]\s*["']?)[^\s"',;&]{6,}"#
+    ),
     // JSON web tokens, URLs with a password, private keys
     r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
     r"\b([a-z][a-z0-9+.-]*://[^\s:/@]+:)[^\s@/]+@",

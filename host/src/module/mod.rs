@@ -2,6 +2,7 @@
 
 mod accounting;
 mod calls;
+mod running;
 mod services;
 mod state;
 mod thread;

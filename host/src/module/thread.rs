@@ -6,32 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lodestar_abi::{
-    BatchOutcome, CreateRequest, Event as AbiEvent, FLAG_LEDGER, ModError, ModuleBox,
-    abi_stable::std_types::{ROption, RSlice},
-    error_kind,
-};
-use module_sdk::{Class, Description, Health, HealthStatus};
+use lodestar_abi::{CreateRequest, ModError, ModuleBox, abi_stable::std_types::RSlice, error_kind};
+use module_sdk::Description;
 
 use super::{
-    Call, CommandCall, Entry, Grant, Known, ServiceContext, Services, State,
-    accounting::{thread_name, threads},
-    calls::refuse,
-    state::lock,
+    Call, Entry, Grant, Known, ServiceContext, Services, State, accounting::thread_name,
+    calls::refuse, running::Running, state::lock,
 };
 use crate::{
-    bus::{Delivery, Failure, FailureKind, Inbox},
+    bus::Inbox,
     library::{Inspected, Library, LoadError, Package, Shelf, inspect},
 };
-
-/// How many events one call hands over.
-const BATCH: usize = 256;
-
-/// How often a module that has nothing to do is asked how it is.
-const HEALTH_PERIOD: Duration = Duration::from_secs(10);
-
-/// How often at most a busy one is asked.
-const HEALTH_SPACING: Duration = Duration::from_millis(500);
 
 /// The time within which panics are counted for [`RestartPolicy::limit`].
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
@@ -228,24 +213,24 @@ fn explain(start: &Start, error: &ModError) -> String {
 }
 
 /// Notes a change of state, logs it and tells the bus.
-fn enter(entry: &Entry, state: State, reason: String) {
+pub(super) fn enter(entry: &Entry, state: State, reason: String) {
     if let Some(before) = entry.enter(state, reason.clone()) {
         tracing::debug!(module = entry.name, from = %before, to = %state, reason, "state");
     }
 }
 
 /// One thread's life: a module, made again after each panic.
-struct Life<'a> {
-    start: &'a Start,
+pub(super) struct Life<'a> {
+    pub(super) start: &'a Start,
     library: Arc<Library>,
     config: Vec<u8>,
     grant: Option<Grant>,
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     panics: Vec<Instant>,
 }
 
 /// Why a module's instance is left.
-enum Leave {
+pub(super) enum Leave {
     Stop,
     Panic(String),
 }
@@ -256,7 +241,7 @@ impl<'a> Life<'a> {
         Self { start, library, config, grant: Some(grant), inbox, panics: Vec::new() }
     }
 
-    fn entry(&self) -> &'a Entry {
+    pub(super) fn entry(&self) -> &'a Entry {
         &self.start.entry
     }
 
@@ -353,198 +338,6 @@ fn backoff(panics: usize) -> Duration {
     match u32::try_from(panics).unwrap_or(u32::MAX) {
         0 | 1 => Duration::ZERO,
         more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)),
-    }
-}
-
-/// A module that runs.
-struct Running<'a, 'b> {
-    life: &'b mut Life<'a>,
-    instance: ModuleBox,
-    /// Period and next time of each timer.
-    timers: Vec<(String, Duration, Instant)>,
-    next_health: Instant,
-    last_health: Option<Instant>,
-}
-
-impl<'a, 'b> Running<'a, 'b> {
-    fn new(life: &'b mut Life<'a>, instance: ModuleBox) -> Self {
-        let now = Instant::now();
-        let known = life.entry().known();
-        let timers = known.iter().flat_map(|known| &known.description.timers).map(|timer| {
-            let period = Duration::from_millis(timer.every_ms);
-            (timer.name.clone(), period, now + period)
-        });
-        let timers = timers.collect();
-        Self { life, instance, timers, next_health: now, last_health: None }
-    }
-
-    fn entry(&self) -> &'a Entry {
-        self.life.entry()
-    }
-
-    fn run(&mut self) -> Leave {
-        loop {
-            if let Some(leave) = self.calls().or_else(|| self.timers()).or_else(|| self.events()) {
-                return leave;
-            }
-            self.refresh_health();
-            let wake = self.next_wake();
-            self.life.inbox.wait(wake);
-        }
-    }
-
-    fn next_wake(&self) -> Option<Instant> {
-        let timers = self.timers.iter().map(|(_, _, due)| *due);
-        let others = [Some(self.next_health), self.entry().calls.patience()];
-        timers.chain(others.into_iter().flatten()).min()
-    }
-
-    /// Answers what waits, as far as the events before it are handled.
-    fn calls(&mut self) -> Option<Leave> {
-        loop {
-            let inbox = &self.life.inbox;
-            let ready = |call: &Call| match call {
-                Call::Command(CommandCall { after: Some(mark), patience, .. }) => {
-                    inbox.reached(mark) || *patience <= Instant::now()
-                }
-                _ => true,
-            };
-            match self.entry().calls.pop(ready)? {
-                Call::Stop => return Some(Leave::Stop),
-                Call::LogLevel(level) => self.instance.log_level(level),
-                Call::Health(asked) => {
-                    self.last_health = None;
-                    self.refresh_health();
-                    // An error means that nobody waits any more.
-                    let _ = asked.send(());
-                }
-                Call::Command(command) => {
-                    let CommandCall { request, sink, .. } = command;
-                    let clock = &self.life.start.entry.clock;
-                    clock.time("command", || {
-                        self.instance.command(request.as_slice().into(), sink);
-                    });
-                }
-            }
-        }
-    }
-
-    fn timers(&mut self) -> Option<Leave> {
-        let now = Instant::now();
-        for index in 0..self.timers.len() {
-            let (name, period, due) = &mut self.timers[index];
-            if *due > now {
-                continue;
-            }
-            *due = now + *period;
-            let name = name.clone();
-            let clock = &self.life.start.entry.clock;
-            let number = u32::try_from(index).unwrap_or(u32::MAX);
-            let result = clock.time(&name, || self.instance.on_timer(number));
-            if let Err(error) = result.into_result() {
-                let leave = self.complain(&error);
-                if leave.is_some() {
-                    return leave;
-                }
-            }
-        }
-        None
-    }
-
-    fn events(&mut self) -> Option<Leave> {
-        let clock = &self.life.start.entry.clock;
-        let events: Vec<AbiEvent<'_>> = self.life.inbox.take(BATCH).iter().map(to_abi).collect();
-        if events.is_empty() {
-            return None;
-        }
-        let outcome = clock.time("handler", || self.instance.on_batch(events.as_slice().into()));
-        let BatchOutcome { handled, error } = outcome;
-        let handled = (handled as usize).min(events.len());
-        let ROption::RSome(error) = error else {
-            self.life.inbox.settle(handled, None);
-            return None;
-        };
-        let kind = match error.kind {
-            error_kind::UNAVAILABLE => FailureKind::Unavailable,
-            _ => FailureKind::Failed,
-        };
-        let message = describe_error(&error);
-        self.life.inbox.settle(handled, Some(Failure { kind, message }));
-        self.complain(&error)
-    }
-
-    /// Logs an error of a handler once; a panic ends the instance, whose state may be torn.
-    fn complain(&self, error: &ModError) -> Option<Leave> {
-        let reason = describe_error(error);
-        if error.kind == error_kind::PANIC {
-            return Some(Leave::Panic(reason));
-        }
-        tracing::warn!(module = self.entry().name, reason, "a handler failed");
-        None
-    }
-
-    fn refresh_health(&mut self) {
-        let now = Instant::now();
-        if self.last_health.is_some_and(|last| now < last + HEALTH_SPACING) {
-            return;
-        }
-        self.last_health = Some(now);
-        self.next_health = now + HEALTH_PERIOD;
-        let clock = &self.life.start.entry.clock;
-        let bytes = clock.time("health", || self.instance.health());
-        let health: Health = serde_json::from_slice(bytes.as_slice())
-            .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
-        let (state, reason) = match health.status {
-            HealthStatus::Ok => (State::Running, String::new()),
-            _ => (State::Degraded, health.message.clone()),
-        };
-        enter(self.entry(), state, reason);
-        self.entry().set_health(health);
-    }
-
-    fn stop(self) {
-        let Self { life, mut instance, .. } = self;
-        let entry = life.entry();
-        let grace = u64::try_from(life.start.grace.as_millis()).unwrap_or(u64::MAX);
-        let stopped = entry.clock.time("stop", || instance.stop(grace));
-        if let Err(error) = stopped.into_result() {
-            let reason = describe_error(&error);
-            tracing::warn!(module = entry.name, reason, "the module did not stop well");
-        }
-        entry.clock.time("drop", || drop(instance));
-        let left = threads(&entry.name).saturating_sub(1);
-        if left > 0 {
-            tracing::warn!(
-                module = entry.name,
-                threads = left,
-                "the module left threads behind, which run on until the daemon ends"
-            );
-        }
-    }
-}
-
-fn describe_error(error: &ModError) -> String {
-    if error.place.is_empty() {
-        error.message.to_string()
-    } else {
-        format!("{}: {}", error.place, error.message)
-    }
-}
-
-fn to_abi(delivery: &Delivery) -> AbiEvent<'_> {
-    let event = &*delivery.event;
-    AbiEvent {
-        id: *event.id.as_bytes(),
-        time_ns: event.time_ns,
-        sequence: event.sequence,
-        attempt: delivery.attempt,
-        flags: if event.class == Class::Ledger { FLAG_LEDGER } else { 0 },
-        topic: (&*event.topic).into(),
-        source: (&*event.source).into(),
-        subject: (&*event.subject).into(),
-        traceparent: (&*event.traceparent).into(),
-        data: (&*event.data).into(),
-        reserved: [0; 4],
     }
 }
 

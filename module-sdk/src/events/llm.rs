@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, EventType};
 
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum $name {
@@ -36,7 +38,8 @@ macro_rules! words {
 
             fn from_str(word: &str) -> Result<Self, Self::Err> {
                 Self::ALL.iter().copied().find(|value| value.as_str() == word).ok_or_else(|| {
-                    crate::Error::new(format!(concat!("no ", stringify!($name), " is called {:?}"), word))
+                    let kind = stringify!($name);
+                    crate::Error::new(format!("no {kind} is called {word:?}"))
                 })
             }
         }

@@ -130,12 +130,8 @@ impl Tally {
             .into_iter()
             .filter(|(kind, _)| only.is_none_or(|outcome| kind.outcome == outcome))
             .collect();
-        rows.sort_by(|(a, seen_a), (b, seen_b)| {
-            (&a.source, std::cmp::Reverse(seen_a.count), a).cmp(&(
-                &b.source,
-                std::cmp::Reverse(seen_b.count),
-                b,
-            ))
+        rows.sort_by_key(|(kind, seen)| {
+            (kind.source.clone(), rank(kind.outcome), std::cmp::Reverse(seen.count), kind.clone())
         });
         let json: Vec<Row<'_>> =
             rows.iter().map(|(kind, seen)| Row { kind, seen: *seen }).collect();
@@ -181,6 +177,12 @@ struct Row<'a> {
     kind: &'a Kind,
     #[serde(flatten)]
     seen: Seen,
+}
+
+/// What somebody should look at comes first.
+fn rank(outcome: &str) -> usize {
+    const ORDER: &[&str] = &["request", "event", "refused", "unknown", "repeats", "ignored"];
+    ORDER.iter().position(|known| *known == outcome).unwrap_or(ORDER.len())
 }
 
 fn table(rows: &[(Kind, Seen)], since: Timestamp) -> Table {

@@ -59,7 +59,7 @@ fn everything(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     }
     let lints = "clippy --release --workspace --all-targets --locked -- -D warnings";
     step("lints", tally, || process::run(&mut cargo(lints)));
-    let programs = match programs::compile(workspace) {
+    let programs = match programs::compile(workspace, None) {
         Ok(programs) => programs,
         Err(error) => {
             eprintln!("{error:#}");
@@ -83,7 +83,8 @@ fn everything(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 fn end_to_end(workspace: &Workspace, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     build::compile(workspace)?;
     build::stage(workspace)?;
-    for program in programs::compile(workspace)?.iter().filter(|it| it.is_end_to_end()) {
+    for program in programs::compile(workspace, Some("e2e"))?.iter().filter(|it| it.is_end_to_end())
+    {
         program.run(filter, tally)?;
     }
     Ok(())

@@ -20,14 +20,15 @@ pub(super) struct Program {
     directory: PathBuf,
 }
 
-/// Compiles all test programs and lists them.
+/// Compiles all test programs, or those of one name, and lists them.
 ///
 /// # Errors
 ///
 /// When they do not compile.
-pub(super) fn compile(workspace: &Workspace) -> Result<Vec<Program>> {
+pub(super) fn compile(workspace: &Workspace, only: Option<&str>) -> Result<Vec<Program>> {
     let mut build = process::cargo();
     build.args(["test", "--release", "--workspace", "--locked", "--no-run"]);
+    build.args(only.map(|name| format!("--test={name}")));
     build.args(["--message-format", "json-render-diagnostics"]);
     build.current_dir(&workspace.root).stderr(Stdio::inherit());
     eprintln!("$ {}", process::shown(&build));

@@ -40,7 +40,10 @@ const VALUES: &[(&str, &str)] = &[
 const ADDED: &[(&str, &str)] = &[
     (
         "modules:\n  a:\n    # enabled: false\n    x: 1 # one\n  # next\n  b: {}\n",
-        "modules:\n  a:\n    # enabled: false\n    x: 1 # one\n    enabled: true\n  # next\n  b: {}\n",
+        concat!(
+            "modules:\n  a:\n    # enabled: false\n    x: 1 # one\n    enabled: true\n",
+            "  # next\n  b: {}\n",
+        ),
     ),
     (
         "modules:\n  a: # null\n\n  # b is\n  b:\n    y: 1\n",

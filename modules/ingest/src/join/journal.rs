@@ -1,4 +1,4 @@
-//! What joining remembers across a restart: one file of JSON lines per hour.
+//! What joining remembers across a restart: files of JSON lines, by hour and size.
 //!
 //! Files are only appended to and deleted as a whole, so that two generations of the module may
 //! use them side by side during a reload, each reading what the other wrote. What a kill leaves
@@ -14,8 +14,14 @@ use super::sighting::Sighting;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// More is not read back: at some 250 bytes a line it is more than is kept in memory.
-const MAX_READ_BYTES: u64 = 32 * 1024 * 1024;
+/// A file that has grown so far is followed by another one.
+const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How many files are kept: at some 250 bytes a line more than is remembered in memory.
+const MAX_FILES: usize = 4;
+
+/// The hour in which a file was begun, and its number within it.
+type Name = (i64, u32);
 
 /// The journal of one data directory.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ pub(super) struct Journal {
 
 #[derive(Debug)]
 struct Current {
-    hour: i64,
+    name: Name,
     file: File,
     /// Up to here its lines are known.
     read: u64,
@@ -44,10 +50,10 @@ impl Journal {
         std::fs::create_dir_all(&directory)?;
         let mut journal = Self { directory, keep_ms, current: None };
         let mut sightings = Vec::new();
-        for (hour, path) in journal.files()? {
-            if hour + HOUR_MS <= now_ms - keep_ms {
-                std::fs::remove_file(&path)?;
-            } else if hour < hour_of(now_ms) {
+        journal.prune(now_ms)?;
+        let current = journal.current(now_ms)?.name;
+        for (name, path) in journal.files()? {
+            if name != current {
                 sightings.extend(read_from(&mut File::open(&path)?, 0)?.0);
             }
         }
@@ -57,7 +63,16 @@ impl Journal {
 
     /// What others have appended since the last look.
     pub(super) fn read_new(&mut self, now_ms: i64) -> io::Result<Vec<Sighting>> {
-        let current = self.current(now_ms)?;
+        let mut sightings = self.rest_of_current()?;
+        let before = self.current.as_ref().map(|current| current.name);
+        if before != Some(self.current(now_ms)?.name) {
+            sightings.extend(self.rest_of_current()?);
+        }
+        Ok(sightings)
+    }
+
+    fn rest_of_current(&mut self) -> io::Result<Vec<Sighting>> {
+        let Some(current) = &mut self.current else { return Ok(Vec::new()) };
         if current.file.metadata()?.len() == current.read {
             return Ok(Vec::new());
         }
@@ -86,29 +101,60 @@ impl Journal {
         Ok(())
     }
 
+    /// The file to write to: that of this hour with the highest number, or the next one.
     fn current(&mut self, now_ms: i64) -> io::Result<&mut Current> {
         let hour = hour_of(now_ms);
-        if self.current.as_ref().is_none_or(|current| current.hour != hour) {
-            for (old, path) in self.files()? {
-                if old + HOUR_MS <= now_ms - self.keep_ms {
-                    std::fs::remove_file(path)?;
-                }
+        let stays = match &self.current {
+            Some(current) => {
+                current.name.0 == hour && current.file.metadata()?.len() < MAX_FILE_BYTES
             }
-            let path = self.directory.join(format!("{hour}.jsonl"));
+            None => false,
+        };
+        if !stays {
+            let files = self.files()?;
+            let last = files.iter().rev().find(|(name, _)| name.0 == hour);
+            let number = match last {
+                Some((name, path)) if path.metadata()?.len() < MAX_FILE_BYTES => name.1,
+                Some((name, _)) => name.1 + 1,
+                None => 0,
+            };
+            let path = self.directory.join(format!("{hour}-{number}.jsonl"));
             let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-            self.current = Some(Current { hour, file, read: 0 });
+            self.current = Some(Current { name: (hour, number), file, read: 0 });
+            self.prune(now_ms)?;
         }
         Ok(self.current.as_mut().expect("it was opened above"))
     }
 
+    /// Deletes what is too old or too much.
+    fn prune(&self, now_ms: i64) -> io::Result<()> {
+        let files = self.files()?;
+        let surplus = files.len().saturating_sub(MAX_FILES);
+        for (index, (name, path)) in files.into_iter().enumerate() {
+            let expired = name.0 + HOUR_MS <= now_ms - self.keep_ms;
+            // The other generation may have been quicker.
+            if (expired || index < surplus)
+                && let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// The files, oldest first.
-    fn files(&self) -> io::Result<Vec<(i64, PathBuf)>> {
+    fn files(&self) -> io::Result<Vec<(Name, PathBuf)>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(hour) = name.strip_suffix(".jsonl").and_then(|hour| hour.parse().ok()) {
-                files.push((hour, path));
+            let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jsonl"));
+            let name = stem.and_then(|stem| {
+                let (hour, number) = stem.rsplit_once('-')?;
+                Some((hour.parse().ok()?, number.parse().ok()?))
+            });
+            if let Some(name) = name {
+                files.push((name, path));
             }
         }
         files.sort();
@@ -132,10 +178,9 @@ fn ends_with_newline(file: &mut File) -> io::Result<bool> {
 
 /// The sightings after `start`, and up to where the file is now known: the end of a whole line.
 fn read_from(file: &mut File, start: u64) -> io::Result<(Vec<Sighting>, u64)> {
-    let start = start.max(file.metadata()?.len().saturating_sub(MAX_READ_BYTES));
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
-    file.take(MAX_READ_BYTES).read_to_end(&mut bytes)?;
+    file.read_to_end(&mut bytes)?;
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let lines = bytes[..whole].split(|byte| *byte == b'\n');
     let sightings = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
@@ -162,7 +207,7 @@ mod tests {
         let (mut journal, old) = Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens");
         assert!(old.is_empty());
         journal.append(&[sighting("a"), sighting("b")], NOW).expect("it writes");
-        let path = journal.directory.join(format!("{}.jsonl", hour_of(NOW)));
+        let path = journal.directory.join(format!("{}-0.jsonl", hour_of(NOW)));
         let mut file = OpenOptions::new().append(true).open(path).expect("it is there");
         file.write_all(b"{\"k\":\"torn").expect("it writes");
         let (mut journal, old) = Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens");
@@ -192,5 +237,23 @@ mod tests {
         assert_eq!(open(NOW + HOUR_MS).1.len(), 1);
         assert!(open(NOW + 3 * HOUR_MS).1.is_empty());
         assert_eq!(open(NOW + 3 * HOUR_MS).0.files().expect("it lists").len(), 1);
+    }
+
+    #[test]
+    fn the_files_have_a_size_and_a_number() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || Journal::open(directory.path(), HOUR_MS, NOW).expect("it opens");
+        let (mut old, mut new) = (open().0, open().0);
+        let many = vec![sighting("many"); 20_000];
+        let mut written = 0;
+        while old.files().expect("it lists").last().is_some_and(|(name, _)| name.1 < 6) {
+            old.append(&many, NOW).expect("it writes");
+            written += 1;
+            assert_eq!(new.read_new(NOW).expect("it reads").len(), many.len(), "{written}");
+        }
+        old.append(&[sighting("last")], NOW).expect("it writes");
+        assert_eq!(keys(&new.read_new(NOW).expect("it reads")), ["last"]);
+        assert_eq!(old.files().expect("it lists").len(), MAX_FILES);
+        assert_eq!(keys(&open().1).last(), Some(&"last"));
     }
 }

@@ -133,7 +133,7 @@ fn identity(report: &Report, provider: &str) -> (u64, String) {
     if let Some(record) = &report.record_id {
         return (hash(&["record", record]), format!("lynex:{record}"));
     }
-    for id in [&event.upstream_request_id, &event.response_id].into_iter().flatten() {
+    if let Some(id) = event.upstream_request_id.as_ref().or(event.response_id.as_ref()) {
         let key = format!("{provider}:{id}");
         return (hash(&["own id", &report.reporter, &key]), key);
     }

@@ -277,13 +277,15 @@ mod tests {
         );
         check(
             "agent_action",
-            json!({"agentName": "planner", "action": "search", "input": {"q": "x"}, "output": "yes"}),
+            json!({"agentName": "planner", "action": "search", "input": {"q": "x"},
+                   "output": "yes"}),
             json!({"agent": "planner", "action": "search", "input_chars": 9, "output_chars": 3}),
         );
         check(
             "retrieval",
             json!({"query": "who", "vectorDimensions": 768,
-                   "results": [{"id": "a", "score": 0.5, "text": "t"}, {"id": "b", "score": 0.75}]}),
+                   "results": [{"id": "a", "score": 0.5, "text": "t"},
+                               {"id": "b", "score": 0.75}]}),
             json!({"query_chars": 3, "results": 2, "top_score": 0.75, "vector_dimensions": 768}),
         );
         check(

@@ -17,6 +17,12 @@ pub(super) fn decode<S: Signal>(encoding: Encoding, bytes: &[u8]) -> Result<S, F
 }
 
 fn decode_json<S: Signal>(bytes: &[u8]) -> Result<S, Failure> {
+    // Fields that are not known here are skipped unread, so the whole is checked beforehand.
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let at = error.valid_up_to();
+        let message = format!("the body is not valid OTLP JSON: it is not UTF-8 at byte {at}");
+        return Err(Failure::undecodable(message));
+    }
     let mut error = match serde_json::from_slice(bytes) {
         Ok(request) => return Ok(request),
         Err(error) => error,

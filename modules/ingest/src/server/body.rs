@@ -58,6 +58,11 @@ pub(crate) enum BodyError {
     Broken,
     #[error("the body did not arrive in time (ingest.body_timeout_seconds)")]
     Slow,
+    #[error(
+        "the body needs more memory than all bodies may have (ingest.max_buffered_bytes); send \
+         smaller batches"
+    )]
+    TooHeavy,
     #[error("too much is being received at the moment; come again in a second")]
     Busy,
 }
@@ -65,7 +70,9 @@ pub(crate) enum BodyError {
 impl BodyError {
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge(_) | Self::InflatesTooFar(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::UnknownCompression => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotGzip | Self::Broken => StatusCode::BAD_REQUEST,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -75,7 +82,7 @@ impl BodyError {
 
     pub(crate) const fn code(&self) -> &'static str {
         match self {
-            Self::TooLarge(_) | Self::InflatesTooFar(_) => "too_large",
+            Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy => "too_large",
             Self::UnknownCompression => "unsupported_encoding",
             Self::NotGzip => "not_gzip",
             Self::Broken => "broken_body",
@@ -87,19 +94,23 @@ impl BodyError {
 
 /// The memory that all bodies together may take.
 #[derive(Debug)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    pieces: Arc<Semaphore>,
+    all: usize,
+}
 
 /// Memory is given out in pieces of this size, bytes.
 const PIECE: usize = 4096;
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / PIECE).clamp(1, Semaphore::MAX_PERMITS))))
+        let all = (bytes / PIECE).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self { pieces: Arc::new(Semaphore::new(all)), all }
     }
 
     /// Nothing taken yet.
     fn share(&self) -> Share {
-        Share { budget: self.0.clone(), permit: None, taken: 0 }
+        Share { budget: self.pieces.clone(), all: self.all, permit: None, taken: 0 }
     }
 }
 
@@ -107,6 +118,7 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Semaphore>,
+    all: usize,
     permit: Option<OwnedSemaphorePermit>,
     taken: usize,
 }
@@ -118,8 +130,11 @@ impl Share {
         let Some(more) = pieces.checked_sub(self.taken).filter(|more| *more > 0) else {
             return Ok(());
         };
-        let more_permits = u32::try_from(more).map_err(|_| BodyError::Busy)?;
-        let permit = self.budget.clone().try_acquire_many_owned(more_permits);
+        let more = match u32::try_from(more) {
+            Ok(more) if pieces <= self.all => more,
+            _ => return Err(BodyError::TooHeavy),
+        };
+        let permit = self.budget.clone().try_acquire_many_owned(more);
         let permit = permit.map_err(|_| BodyError::Busy)?;
         self.taken = pieces;
         match &mut self.permit {
@@ -249,6 +264,7 @@ mod tests {
         second.grow_to(PIECE).expect("there is room");
         drop(first);
         second.grow_to(4 * PIECE).expect("the first has given back");
+        assert_eq!(second.grow_to(5 * PIECE), Err(BodyError::TooHeavy));
     }
 
     #[test]

@@ -153,14 +153,35 @@ pub(crate) fn map_span(span: &Span, context: &Context<'_>) -> (Mapper, String, O
     } else {
         (Mapper::None, Outcome::Unknown)
     };
-    // The rest of a span's name may be a model, a path or a text.
-    let name = span.name.split_whitespace().next().and_then(name).unwrap_or_else(unnamed);
+    let name = span_name(&span.name);
     (mapper, name, outcome)
 }
 
 /// The word for what has no name that can be shown.
 pub(crate) fn unnamed() -> String {
     "(unnamed)".to_owned()
+}
+
+/// A span's name where it is one word. Of several words the first is shown where it is certainly
+/// an operation: the rest may be a model, a path, or all of it somebody's text.
+fn span_name(text: &str) -> String {
+    const OPERATIONS: &[&str] = &[
+        "chat",
+        "generate_content",
+        "text_completion",
+        "embeddings",
+        "invoke_agent",
+        "create_agent",
+        "execute_tool",
+        "GET",
+        "POST",
+        "PUT",
+        "DELETE",
+    ];
+    let mut words = text.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let certain = words.next().is_none() || OPERATIONS.contains(&first) || first.contains('.');
+    name(first).filter(|first| certain && first.len() <= 64).unwrap_or_else(unnamed)
 }
 
 fn log_name(record: &LogRecord, attributes: Attributes<'_>) -> String {
@@ -190,6 +211,8 @@ mod tests {
         with_context("program", "scope", |context| {
             check(map_span(&span("GET /people/jane", 1, 2, &[]), context), "GET");
             check(map_span(&span("{\"a\": 1}", 1, 2, &[]), context), "(unnamed)");
+            check(map_span(&span("please write a poem", 1, 2, &[]), context), "(unnamed)");
+            check(map_span(&span("http.server GET", 1, 2, &[]), context), "http.server");
             check(map_log(&log(1, &[attr("event.name", text("x.y"))]), context), "x.y");
             check(map_log(&log(1, &[]), context), "(unnamed)");
         });

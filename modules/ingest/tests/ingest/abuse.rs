@@ -79,7 +79,7 @@ fn large_bodies_and_bombs_are_413() {
 }
 
 #[test]
-fn a_small_body_that_would_fill_the_memory_is_put_off() {
+fn a_small_body_that_would_fill_the_memory_is_413() {
     let budget = 2_000_000;
     let site = Site::start(json!({
         "max_body_bytes": 500_000, "max_inflated_bytes": 500_000, "max_buffered_bytes": budget,
@@ -89,12 +89,13 @@ fn a_small_body_that_would_fill_the_memory_is_put_off() {
     let body = logs("bomb", "scope", records).encode_to_vec();
     assert!(body.len() < 500_000);
     let answer = site.post("/v1/logs", &[PROTOBUF], &body);
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(answer.text().contains("max_buffered_bytes"), "{}", answer.text());
     let json = format!(
         "{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{}{{}}]}}]}}]}}",
         "{},".repeat(100_000)
     );
-    assert_eq!(site.post("/v1/logs", &[JSON], json.as_bytes()).status, 503);
+    assert_eq!(site.post("/v1/logs", &[JSON], json.as_bytes()).status, 413);
     still_works(&site);
 }
 

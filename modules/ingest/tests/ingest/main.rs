@@ -2,11 +2,9 @@
 
 mod abuse;
 mod bodies;
-mod fixtures_tmp;
 mod http;
 mod joining;
 mod lifecycle;
 mod lynex;
 mod otlp;
 mod privacy;
-mod samples;

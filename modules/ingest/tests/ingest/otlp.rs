@@ -142,8 +142,8 @@ fn what_makes_no_request_is_counted_and_shown() {
     assert_eq!(
         found,
         [
-            "claude-code claude_code.token.usage ignored 2",
             "claude-code api_request request 1",
+            "claude-code claude_code.token.usage ignored 2",
             "claude-code user_prompt ignored 1",
             "my-program my.own.event unknown 1",
         ]

@@ -30,34 +30,33 @@
 //! assert_eq!(reply.data["requests"], 1);
 //! ```
 
+mod fake_host;
+
 use std::{
-    collections::{BTreeMap, HashMap},
-    io,
     marker::PhantomData,
-    net::{SocketAddr, TcpListener},
-    os::fd::IntoRawFd as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
     time::Duration,
 };
 
-use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, CreateRequest, Event as RawEvent, HostServices, HostServices_TO, ModError,
-    ModuleBox, NewEvent, ReplySink, ReplySink_TO,
+    CreateRequest, Event as RawEvent, HostServices_TO, ModError, ModuleBox, ReplySink,
+    ReplySink_TO,
     abi_stable::{
         erased_types::TD_Opaque,
-        std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
+        std_types::{ROption, RResult, RSlice, RSome},
     },
 };
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Error, ErrorKind, EventType, Frame, Health, Module, Reply, Result, Wiring, glue};
+use crate::{Error, EventType, Frame, Health, Module, Reply, Result, Wiring, glue};
+pub use fake_host::FakeHost;
+use fake_host::Services;
 
 /// What a module emitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -320,233 +319,6 @@ impl<M> Drop for Bench<M> {
             drop(std::fs::remove_dir_all(&self.directory));
         }
     }
-}
-
-/// The host that a module on the bench sees.
-#[derive(Debug)]
-pub struct FakeHost {
-    directory: PathBuf,
-    sequence: AtomicU64,
-    clock_ns: AtomicU64,
-    state: Mutex<FakeState>,
-}
-
-#[derive(Debug, Default)]
-struct FakeState {
-    emitted: Vec<Emitted>,
-    logged: Vec<Logged>,
-    refuse: Option<String>,
-    secrets: HashMap<String, String>,
-    listeners: HashMap<String, TcpListener>,
-    series: Vec<(String, f64)>,
-    cache: HashMap<String, (u64, Vec<u8>)>,
-}
-
-impl FakeHost {
-    /// A host whose modules keep their data in `directory`.
-    #[must_use]
-    pub fn new(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            sequence: AtomicU64::new(1),
-            clock_ns: AtomicU64::new(
-                u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default(),
-            ),
-            state: Mutex::default(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, FakeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.clock_ns.load(Ordering::SeqCst)
-    }
-
-    fn set_now_ns(&self, now: u64) {
-        self.clock_ns.store(now, Ordering::SeqCst);
-    }
-
-    /// Sets the clock, without running timers.
-    pub fn set_now(&self, now: Timestamp) {
-        self.set_now_ns(u64::try_from(now.as_nanosecond()).unwrap_or_default());
-    }
-
-    /// Gives the module a secret.
-    pub fn set_secret(&self, name: &str, value: &str) {
-        self.state().secrets.insert(name.to_owned(), value.to_owned());
-    }
-
-    /// Makes every further emission fail as unavailable; `None` ends that.
-    pub fn refuse_events(&self, reason: Option<&str>) {
-        self.state().refuse = reason.map(str::to_owned);
-    }
-
-    /// What the module emitted so far.
-    #[must_use]
-    pub fn emitted(&self) -> Vec<Emitted> {
-        self.state().emitted.clone()
-    }
-
-    /// What the module emitted of one type.
-    ///
-    /// # Errors
-    ///
-    /// When a payload does not have the form of the type.
-    pub fn emitted_as<T: EventType>(&self) -> Result<Vec<T>> {
-        let emitted = self.emitted().into_iter();
-        emitted
-            .filter(|event| crate::events::fits(T::TOPIC, &event.topic))
-            .map(|event| Ok(serde_json::from_value(event.data)?))
-            .collect()
-    }
-
-    /// What the module logged so far.
-    #[must_use]
-    pub fn logged(&self) -> Vec<Logged> {
-        self.state().logged.clone()
-    }
-
-    /// The module's metrics: a series is `name{"label":"value"}`; a histogram shows its count.
-    #[must_use]
-    pub fn metrics(&self) -> BTreeMap<String, f64> {
-        self.state().series.iter().cloned().collect()
-    }
-
-    /// Where a listener listens. It is bound to a free port of the loopback at the first use.
-    ///
-    /// # Errors
-    ///
-    /// When no port can be bound.
-    pub fn listener_address(&self, name: &str) -> Result<SocketAddr> {
-        Ok(self.bind(name)?.local_addr()?)
-    }
-
-    fn bind(&self, name: &str) -> io::Result<TcpListener> {
-        let mut state = self.state();
-        if let Some(listener) = state.listeners.get(name) {
-            return listener.try_clone();
-        }
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        state.listeners.insert(name.to_owned(), listener.try_clone()?);
-        Ok(listener)
-    }
-}
-
-fn failure(kind: ErrorKind, message: impl Into<String>) -> ModError {
-    Error::of(kind, message).into_abi()
-}
-
-struct Services(Arc<FakeHost>);
-
-impl HostServices for Services {
-    fn info(&self) -> RVec<u8> {
-        let info = serde_json::json!({
-            "name": "bench", "data_dir": self.0.directory, "generation": 1, "log_level": 5,
-        });
-        info.to_string().into_bytes().into()
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.0.now_ns()
-    }
-
-    fn emit(
-        &self,
-        events: RSlice<'_, NewEvent<'_>>,
-        done: ROption<CompletionBox>,
-    ) -> RResult<(), ModError> {
-        let mut state = self.0.state();
-        if let Some(reason) = &state.refuse {
-            return RErr(failure(ErrorKind::Unavailable, reason.as_str()));
-        }
-        for event in events.as_slice() {
-            state.emitted.push(Emitted {
-                topic: event.topic.to_string(),
-                subject: event.subject.to_string(),
-                ledger: event.flags & lodestar_abi::FLAG_LEDGER != 0,
-                data: serde_json::from_slice(event.data.as_slice()).unwrap_or_default(),
-            });
-        }
-        drop(state);
-        if let RSome(done) = done {
-            done.complete(ROk(()));
-        }
-        ROk(())
-    }
-
-    fn log(&self, level: u32, _: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
-        self.0.state().logged.push(Logged {
-            level,
-            message: message.to_string(),
-            fields: serde_json::from_slice(fields.as_slice()).unwrap_or_default(),
-        });
-    }
-
-    fn metric(
-        &self,
-        _: u32,
-        name: RStr<'_>,
-        _: RStr<'_>,
-        labels: RSlice<'_, u8>,
-    ) -> RResult<u64, ModError> {
-        let labels = String::from_utf8_lossy(labels.as_slice()).into_owned();
-        let key = if labels == "{}" { name.to_string() } else { format!("{name}{labels}") };
-        let mut state = self.0.state();
-        let handle =
-            state.series.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
-                state.series.push((key, 0.0));
-                state.series.len() - 1
-            });
-        ROk(handle as u64)
-    }
-
-    fn record(&self, handle: u64, value: f64) {
-        let index = usize::try_from(handle).unwrap_or(usize::MAX);
-        if let Some((name, current)) = self.0.state().series.get_mut(index) {
-            // The bench does not know kinds: what ends in `_total` adds up, the rest is set.
-            let adds = name.split('{').next().is_some_and(|name| name.ends_with("_total"));
-            *current = if adds { *current + value } else { value };
-        }
-    }
-
-    fn secret(&self, name: RStr<'_>) -> RResult<RString, ModError> {
-        match self.0.state().secrets.get(name.as_str()) {
-            Some(secret) => ROk(secret.as_str().into()),
-            None => RErr(failure(ErrorKind::NotFound, format!("no secret {name:?}"))),
-        }
-    }
-
-    fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let mut hasher = DefaultHasher::new();
-        (kind.as_str(), value.as_str()).hash(&mut hasher);
-        format!("{kind}-{:016x}", hasher.finish()).into()
-    }
-
-    fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {
-        match self.0.bind(name.as_str()) {
-            Ok(listener) => ROk(listener.into_raw_fd()),
-            Err(error) => RErr(failure(ErrorKind::Unavailable, error.to_string())),
-        }
-    }
-
-    fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
-        let now = self.0.now_ns();
-        let state = self.0.state();
-        match state.cache.get(key.as_str()) {
-            Some((expires, value)) if *expires > now => value.clone().into(),
-            _ => RVec::new(),
-        }
-    }
-
-    fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
-        let expires = self.0.now_ns().saturating_add(ttl_ms.saturating_mul(1_000_000));
-        self.0.state().cache.insert(key.to_string(), (expires, value.to_vec()));
-    }
-
-    fn heap_bytes(&self, _: u64) {}
 }
 
 enum Message {
