@@ -20,7 +20,7 @@ use lodestar_abi::{
 /// One place where the module's types are not the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The way to it: `create > CreateRequest > config`.
+    /// The way to it, and the type whose field it is: `create > request > CreateRequest.config`.
     pub place: String,
     /// What is compared.
     pub what: String,
@@ -60,8 +60,9 @@ fn check(
 fn summary(errors: &AbiInstabilityErrors) -> Vec<Difference> {
     let mut differences: Vec<Difference> = Vec::new();
     for error in &errors.errors {
-        let steps: Vec<&str> = error.stack_trace.iter().map(|step| name(&step.found)).collect();
-        let place = if steps.is_empty() { "ModuleRoot".to_owned() } else { steps.join(" > ") };
+        let steps: Vec<&TLFieldOrFunction> =
+            error.stack_trace.iter().map(|step| &step.found).collect();
+        let place = place(&steps);
         for instability in &error.errs {
             let (what, expected, found) = describe(instability);
             let difference = Difference { place: place.clone(), what, expected, found };
@@ -73,6 +74,18 @@ fn summary(errors: &AbiInstabilityErrors) -> Vec<Difference> {
     // The root of the trouble is the deepest one: sizes of what contains it differ as well.
     differences.sort_by_key(|difference| std::cmp::Reverse(difference.place.matches('>').count()));
     differences
+}
+
+/// `create > request > CreateRequest.config`: the way, and the type whose field differs.
+fn place(steps: &[&TLFieldOrFunction]) -> String {
+    let Some((last, way)) = steps.split_last() else { return "ModuleRoot".to_owned() };
+    let mut place: String = way.iter().map(|step| format!("{} > ", name(step))).collect();
+    if let Some(TLFieldOrFunction::Field(container)) = way.last() {
+        place.push_str(container.layout().name());
+        place.push('.');
+    }
+    place.push_str(name(last));
+    place
 }
 
 fn name(step: &TLFieldOrFunction) -> &str {

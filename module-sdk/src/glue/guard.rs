@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     cell::RefCell,
-    panic::{AssertUnwindSafe, catch_unwind, set_hook},
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
     sync::Once,
 };
 
@@ -15,19 +15,29 @@ thread_local! {
 }
 
 /// Installs a hook that notes the place of a panic instead of printing it: the host reports it.
+/// On a thread that is not the module's, a test's for one, the hook before it has its say as well.
 fn note_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        set_hook(Box::new(|info| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
             let place = info.location().map(ToString::to_string).unwrap_or_default();
-            let guarded = PLACE.try_with(|noted| *noted.borrow_mut() = place.clone()).is_ok();
-            let thread = std::thread::current();
-            // A thread that the module started itself has no guard around it.
-            if !guarded || thread.name().is_some_and(|name| !name.starts_with("m:")) {
-                tracing::error!(place, panic = text(info.payload()), "a thread panicked");
+            // An error means that the thread is ending, where nobody would read the place.
+            let _ = PLACE.try_with(|noted| *noted.borrow_mut() = place.clone());
+            match std::thread::current().name() {
+                // Guarded: the error tells.
+                Some(name) if name.starts_with("m:") || name.starts_with("job:") => {}
+                // What the module started itself has no guard around it.
+                Some(name) if name.starts_with("rt:") => unguarded(&place, info.payload()),
+                None => unguarded(&place, info.payload()),
+                Some(_) => before(info),
             }
         }));
     });
+}
+
+fn unguarded(place: &str, payload: &(dyn Any + Send)) {
+    tracing::error!(place, panic = text(payload), "a thread of the module panicked");
 }
 
 /// Runs `work`; a panic becomes an error that names the place.

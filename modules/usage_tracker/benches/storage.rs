@@ -13,6 +13,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 use module_sdk::events::{LlmRequestCompleted, RequestSource, RequestStatus};
 use rusqlite::{Connection, params_from_iter, types::Value};
+use serde_json::json;
 use usage_tracker::{
     intake::Report,
     period::Period,
@@ -42,19 +43,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(Store::open(&path, Options::default()).map_err(|error| error.to_string())?);
     let open_ms = begun.elapsed().as_secs_f64() * 1e3;
     let rate = |rows: usize, seconds: f64| (rows as f64 / seconds).round();
-    let report = serde_json::json!({
-        "rows": rows,
-        "batch": BATCH,
-        "stored_rows_per_s": rate(rows, stored_s),
-        "stored_first_rows_per_s": rate(compared, first_s),
-        "bare_rows_per_s": rate(compared, bare_s),
-        "ratio": (bare_s / first_s * 100.0).round() / 100.0,
-        "bytes_per_row": path.metadata()?.len() / rows.max(1) as u64,
-        "open_ms": open_ms,
-        "summary_30d_by_model_first_ms": first_ms,
-        "summary_30d_by_model_median_ms": median_ms,
-    });
-    println!("{report:#}");
+    let bytes = path.metadata()?.len() / rows.max(1) as u64;
+    for figure in [
+        json!({
+            "name": format!("usage: rows stored, batches of {BATCH}"), "unit": "rows/s",
+            "value": rate(compared, first_s),
+            "baseline": {"name": "a bare rusqlite loop", "value": rate(compared, bare_s)},
+            "goal": {"at_least": 0.6, "of": "ratio"},
+        }),
+        json!({
+            "name": format!("usage: rows stored, mean of {rows}"), "unit": "rows/s",
+            "value": rate(rows, stored_s),
+        }),
+        json!({
+            "name": format!("usage: 30-day summary by model, {rows} rows"), "unit": "ms",
+            "value": median_ms, "baseline": {"name": "the first time", "value": first_ms},
+            "goal": {"at_most": 100, "of": "value"},
+        }),
+        json!({"name": "usage: opening that database", "unit": "ms", "value": open_ms}),
+        json!({"name": "usage: size of a row", "unit": "bytes", "value": bytes}),
+    ] {
+        println!("{figure}");
+    }
     std::fs::remove_dir_all(directory)?;
     Ok(())
 }
