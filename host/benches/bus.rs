@@ -278,7 +278,7 @@ fn direct_call() -> f64 {
 
 fn emit(module: &mut ModuleBox) -> f64 {
     let request = br#"{"command":"emit","args":{"count":200000}}"#;
-    let (sink, mut answers) = reply_channel();
+    let (sink, mut answers, _) = reply_channel();
     let (sender, receiver) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         while let Some(answer) = answers.blocking_recv() {

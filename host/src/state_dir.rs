@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -56,7 +57,7 @@ impl StateDir {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut lock = options.open(path.join("lock")).map_err(unwritable)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !take(&lock) {
             let mut holder = String::new();
             let read = lock.read_to_string(&mut holder);
             let holder = match read {
@@ -78,6 +79,23 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// How long a lock is waited for: a daemon that was just killed still holds it while the kernel
+/// takes it apart.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+fn take(lock: &File) -> bool {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::park_timeout(PATIENCE / 30);
     }
 }
 

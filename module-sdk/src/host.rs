@@ -65,6 +65,11 @@ impl Host {
         })
     }
 
+    /// Whether both are the same instance's.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) fn services(&self) -> &HostBox {
         &self.inner.services
     }

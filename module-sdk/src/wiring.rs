@@ -1,6 +1,9 @@
 //! What a module answers to.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use lodestar_abi::Event as RawEvent;
@@ -13,7 +16,8 @@ use crate::{
     TimerDescription,
 };
 
-type EventHandler<M> = Box<dyn Fn(&mut M, &[RawEvent<'_>]) -> (usize, Result<()>)>;
+/// Handles events, oldest first, and counts those that are done: also when it panics.
+type EventHandler<M> = Box<dyn Fn(&mut M, &[RawEvent<'_>], &AtomicUsize) -> Result<()>>;
 type TimerHandler<M> = Box<dyn Fn(&mut M) -> Result<()>>;
 type CommandHandler<M> = Box<dyn Fn(&mut M, serde_json::Value) -> Result<Answer>>;
 
@@ -109,8 +113,8 @@ impl<M: 'static> Wiring<M> {
         T: EventType,
         H: for<'a, 'e> Fn(&mut M, &'a Event<'e, T>) -> Result<()> + 'static,
     {
-        self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events| {
-            one_by_one(events, |event| handler(module, &decode(event)?))
+        self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events, done| {
+            one_by_one(events, done, |event| handler(module, &decode(event)?))
         })
     }
 
@@ -121,7 +125,7 @@ impl<M: 'static> Wiring<M> {
         T: EventType,
         H: for<'a, 'e> Fn(&mut M, &'a [Event<'e, T>]) -> Result<()> + 'static,
     {
-        self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events| {
+        self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events, done| {
             let mut batch = Vec::with_capacity(events.len());
             let mut undecoded = Ok(());
             for event in events {
@@ -133,13 +137,11 @@ impl<M: 'static> Wiring<M> {
                     }
                 }
             }
-            if batch.is_empty() {
-                return (0, undecoded);
+            if !batch.is_empty() {
+                handler(module, &batch)?;
+                done.store(batch.len(), Ordering::Relaxed);
             }
-            match handler(module, &batch) {
-                Ok(()) => (batch.len(), undecoded),
-                Err(error) => (0, Err(error)),
-            }
+            undecoded
         })
     }
 
@@ -149,8 +151,8 @@ impl<M: 'static> Wiring<M> {
     where
         H: for<'a, 'e> Fn(&mut M, &'a Event<'e, serde_json::Value>) -> Result<()> + 'static,
     {
-        self.listen::<H>(filter, None, move |module, events| {
-            one_by_one(events, |event| handler(module, &decode(event)?))
+        self.listen::<H>(filter, None, move |module, events, done| {
+            one_by_one(events, done, |event| handler(module, &decode(event)?))
         })
     }
 
@@ -158,7 +160,7 @@ impl<M: 'static> Wiring<M> {
         &mut self,
         filter: &str,
         class: Option<Class>,
-        handler: impl Fn(&mut M, &[RawEvent<'_>]) -> (usize, Result<()>) + 'static,
+        handler: impl Fn(&mut M, &[RawEvent<'_>], &AtomicUsize) -> Result<()> + 'static,
     ) -> &mut Self {
         self.events.push(WiredEvent {
             subscription: Subscription { filter: filter.to_owned(), class },
@@ -230,14 +232,14 @@ impl<M: 'static> Wiring<M> {
 
 fn one_by_one<'e>(
     events: &[RawEvent<'e>],
+    done: &AtomicUsize,
     mut handle: impl FnMut(&RawEvent<'e>) -> Result<()>,
-) -> (usize, Result<()>) {
+) -> Result<()> {
     for (index, event) in events.iter().enumerate() {
-        if let Err(error) = handle(event) {
-            return (index, Err(error));
-        }
+        handle(event)?;
+        done.store(index + 1, Ordering::Relaxed);
     }
-    (events.len(), Ok(()))
+    Ok(())
 }
 
 fn decode<'e, T: DeserializeOwned>(raw: &RawEvent<'e>) -> Result<Event<'e, T>> {

@@ -4,14 +4,15 @@ use std::{convert::Infallible, sync::Arc, time::Instant};
 
 use axum::{
     Json,
-    body::Body,
+    body::{Body, Bytes},
     extract::{Path, State},
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
 };
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use lodestar_abi::{ModError, error_kind};
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     api::{NDJSON, Noun, Problem, ProblemCode},
@@ -19,7 +20,9 @@ use super::{
     problem::Refusal,
 };
 use crate::{
-    module::{Answer, Call, CallError, CommandCall, State as ModuleState, reply_channel},
+    module::{
+        Answer, Call, CallError, CommandCall, State as ModuleState, Transition, reply_channel,
+    },
     supervisor::{COMMAND_PATIENCE, Daemon},
 };
 
@@ -35,10 +38,11 @@ pub(super) async fn run(
     let entry = daemon.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;
     let args = args.map_or_else(|| json!({}), |Json(args)| args);
     let request = json!({"command": command, "args": args}).to_string().into_bytes();
-    let (sink, mut answers) = reply_channel();
+    let (sink, mut answers, panicked) = reply_channel();
     let call = CommandCall {
         request,
         sink,
+        panicked,
         after: entry.calls.mark(),
         patience: Instant::now() + COMMAND_PATIENCE,
     };
@@ -51,34 +55,49 @@ pub(super) async fn run(
             return Err(Refusal::failed(format!("{name} gave no answer to {command:?}")));
         }
     };
-    let state = entry.watch();
-    let frames = stream::unfold((Some(first), answers, state, name), async |state| {
-        let (first, mut answers, mut module, name) = state;
-        if let Some(frame) = first {
-            return Some((line(frame), (None, answers, module, name)));
-        }
-        // A module that stops must not wait for a client that reads slowly.
-        let stops = module.wait_for(|transition| transition.state == ModuleState::Draining);
-        let answer = tokio::select! {
-            answer = answers.recv() => answer,
-            _ = stops => Some(Answer::End(Err(stopped()))),
-        };
-        match answer {
-            Some(Answer::Frame(frame)) => Some((line(frame), (None, answers, module, name))),
-            Some(Answer::End(Err(error))) => {
-                answers.close();
-                let end = ndjson(&json!({"error": problem(&name, &error)}));
-                Some((Ok(end.into()), (None, answers, module, name)))
-            }
-            Some(Answer::End(Ok(()))) | None => None,
-        }
-    });
-    Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(frames)).into_response())
+    let (lines, mut received) = mpsc::channel(1);
+    tokio::spawn(forward(first, answers, entry.watch(), lines, name));
+    let body = stream::poll_fn(move |context| received.poll_recv(context));
+    Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(body.map(Ok::<_, Infallible>))).into_response())
 }
 
-fn line(mut frame: Vec<u8>) -> Result<axum::body::Bytes, Infallible> {
+/// Hands an answer on line by line. It owns the answer, so that a module that stops does not wait
+/// for a client that has ceased to read.
+async fn forward(
+    first: Vec<u8>,
+    mut answers: mpsc::Receiver<Answer>,
+    mut module: watch::Receiver<Transition>,
+    lines: mpsc::Sender<Bytes>,
+    name: String,
+) {
+    let mut next = line(first);
+    loop {
+        let draining = |transition: &Transition| transition.state == ModuleState::Draining;
+        tokio::select! {
+            sent = lines.send(next) => if sent.is_err() { return },
+            _ = module.wait_for(draining) => return,
+        }
+        let answer = tokio::select! {
+            answer = answers.recv() => answer,
+            _ = module.wait_for(draining) => Some(Answer::End(Err(stopped()))),
+        };
+        match answer {
+            Some(Answer::Frame(frame)) => next = line(frame),
+            Some(Answer::End(Err(error))) => {
+                drop(answers);
+                let end = ndjson(&json!({"error": problem(&name, &error)}));
+                // An error means that the client is gone.
+                let _ = lines.send(end.into()).await;
+                return;
+            }
+            Some(Answer::End(Ok(()))) | None => return,
+        }
+    }
+}
+
+fn line(mut frame: Vec<u8>) -> Bytes {
     frame.push(b'\n');
-    Ok(frame.into())
+    frame.into()
 }
 
 fn stopped() -> ModError {

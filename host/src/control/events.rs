@@ -111,8 +111,11 @@ pub(super) async fn dead(
     State(daemon): State<Arc<Daemon>>,
     Query(query): Query<DeadQuery>,
 ) -> Result<Json<Vec<DeadLetter>>, Refusal> {
-    let letters = daemon.context.bus.dead(query.module.as_deref());
-    let letters = letters.map_err(|error| Refusal::failed(error.to_string()))?;
+    let bus = daemon.context.bus.clone();
+    let letters = tokio::task::spawn_blocking(move || bus.dead(query.module.as_deref()))
+        .await
+        .map_err(|error| Refusal::failed(error.to_string()))?
+        .map_err(|error| Refusal::failed(error.to_string()))?;
     let rows = letters.into_iter().map(|letter| DeadLetter {
         module: letter.module.to_string(),
         event: envelope(&letter.event),
@@ -140,8 +143,12 @@ pub(super) async fn replay(
             ids.iter().map(parse).collect::<Result<Vec<_>, _>>()
         })
         .transpose()?;
-    let replayed = daemon.context.bus.replay_dead(&replay.module, ids.as_deref());
-    let replayed = replayed.map_err(|error| Refusal::failed(error.to_string()))?;
+    let bus = daemon.context.bus.clone();
+    let replayed =
+        tokio::task::spawn_blocking(move || bus.replay_dead(&replay.module, ids.as_deref()))
+            .await
+            .map_err(|error| Refusal::failed(error.to_string()))?
+            .map_err(|error| Refusal::failed(error.to_string()))?;
     Ok(Json(Replayed { replayed }))
 }
 

@@ -33,7 +33,9 @@ use api::{ConfigCheck, Healthz, Status};
 ///
 /// When the socket fails.
 pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
-    let router = routes(daemon).layer(middleware::from_fn(peer::check));
+    let named = daemon.config().control.group.as_deref().and_then(socket::group_number);
+    let group = named.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    let router = routes(daemon).layer(middleware::from_fn_with_state(group, peer::check));
     let service = router.into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, service).await
 }

@@ -4,7 +4,7 @@
 //! mode somebody widened.
 
 use axum::{
-    extract::{ConnectInfo, Request, connect_info::Connected},
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
     middleware::Next,
     response::{IntoResponse as _, Response},
     serve::IncomingStream,
@@ -36,12 +36,12 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 }
 
 pub(super) async fn check(
+    State(group): State<u32>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
     let own = rustix::process::geteuid().as_raw();
-    let group = rustix::process::getegid().as_raw();
     if is_allowed(peer, own, group, &groups_file()) {
         return next.run(request).await;
     }

@@ -82,7 +82,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketErro
     Ok(listener)
 }
 
-fn group_number(name: &str) -> Option<u32> {
+pub(super) fn group_number(name: &str) -> Option<u32> {
     let groups = std::fs::read_to_string("/etc/group").ok()?;
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');

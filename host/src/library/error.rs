@@ -11,7 +11,7 @@ pub enum LoadError {
     #[error("cannot read {}: {}; is the module built and staged?", .0.display(), .1)]
     Read(PathBuf, #[source] io::Error),
     /// Somebody else could change it.
-    #[error("{} {}; give it to root or to the daemon's user, mode 0644 or stricter",
+    #[error("{} {}; it must be a file of root or of the daemon's user that others cannot write",
         .0.display(), .1)]
     Owner(PathBuf, &'static str),
     /// It is no library for this machine.

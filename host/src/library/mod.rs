@@ -144,6 +144,8 @@ fn check_owner(path: &Path) -> Result<(), LoadError> {
         let me = rustix::process::geteuid().as_raw();
         let reason = if metadata.file_type().is_symlink() {
             "is a symbolic link, which could be turned elsewhere between check and load"
+        } else if place == path && !metadata.is_file() {
+            "is no regular file"
         } else if metadata.mode() & 0o002 != 0 {
             "can be written by everyone"
         } else if metadata.uid() != 0 && metadata.uid() != me {

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -40,6 +43,8 @@ pub struct CommandCall {
     pub request: Vec<u8>,
     /// Where the answer goes.
     pub sink: ReplySinkBox,
+    /// Set when the answer was that the command panicked.
+    pub panicked: Arc<AtomicBool>,
     /// What must be handled before, so that the answer includes it.
     pub after: Option<Mark>,
     /// When it is answered even if events before it wait.
@@ -163,15 +168,19 @@ pub enum Answer {
 /// How many frames may wait for a client. A job that is faster waits for it.
 const FRAMES_AHEAD: usize = 16;
 
-/// A sink and the end that the client reads. When the reader is dropped, the sink says so.
+/// A sink, the end that the client reads, and whether the answer was a panic. When the reader is
+/// dropped, the sink says so.
 #[must_use]
-pub fn reply_channel() -> (ReplySinkBox, mpsc::Receiver<Answer>) {
+pub fn reply_channel() -> (ReplySinkBox, mpsc::Receiver<Answer>, Arc<AtomicBool>) {
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    (ReplySink_TO::from_value(Sink { sender }, TD_Opaque), receiver)
+    let panicked = Arc::new(AtomicBool::new(false));
+    let sink = Sink { sender, panicked: panicked.clone() };
+    (ReplySink_TO::from_value(sink, TD_Opaque), receiver, panicked)
 }
 
 struct Sink {
     sender: mpsc::Sender<Answer>,
+    panicked: Arc<AtomicBool>,
 }
 
 impl ReplySink for Sink {
@@ -186,6 +195,9 @@ impl ReplySink for Sink {
             message: error.message.as_str().into(),
             place: error.place.as_str().into(),
         });
+        if result.as_ref().is_err_and(|error| error.kind == error_kind::PANIC) {
+            self.panicked.store(true, Ordering::Release);
+        }
         // An error means that the client is gone.
         let _ = self.sender.blocking_send(Answer::End(result));
     }

@@ -1,6 +1,9 @@
 //! A module that runs: its calls, timers, events and health, in turn.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use lodestar_abi::{
     BatchOutcome, Event as AbiEvent, FLAG_LEDGER, ModError, ModuleBox,
@@ -87,11 +90,14 @@ impl<'a, 'b> Running<'a, 'b> {
                     let _ = asked.send(());
                 }
                 Call::Command(command) => {
-                    let CommandCall { request, sink, .. } = command;
+                    let CommandCall { request, sink, panicked, .. } = command;
                     let clock = &self.life.start.entry.clock;
                     clock.time("command", || {
                         self.instance.command(request.as_slice().into(), sink);
                     });
+                    if panicked.load(Ordering::Acquire) {
+                        return Some(Leave::Panic("a command panicked".to_owned()));
+                    }
                 }
             }
         }

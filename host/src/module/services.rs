@@ -55,7 +55,6 @@ pub struct ServiceContext {
 }
 
 /// What a module may know and use.
-#[derive(Debug)]
 pub struct Grant {
     /// Its manifest.
     pub manifest: Manifest,
@@ -67,6 +66,13 @@ pub struct Grant {
     pub secrets: HashMap<String, Result<String, String>>,
     /// The providers, where it declares the need.
     pub providers: serde_json::Value,
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets stand in it.
+        write!(f, "Grant({})", self.manifest.module.name)
+    }
 }
 
 /// The services of one generation of a module. Refuses everything once it is closed.

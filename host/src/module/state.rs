@@ -212,6 +212,17 @@ impl Entry {
         before
     }
 
+    /// Notes a change of state, unless it left `from` meanwhile.
+    pub fn enter_from(&self, from: State, state: State, reason: String) {
+        self.transition.send_if_modified(|current| {
+            let still = current.state == from;
+            if still {
+                *current = Transition { state, reason, since: Timestamp::now() };
+            }
+            still
+        });
+    }
+
     /// How it was last heard to be.
     #[must_use]
     pub fn health(&self) -> Health {

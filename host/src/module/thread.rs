@@ -64,12 +64,18 @@ pub struct RestartPolicy {
 }
 
 /// What a module gets.
-#[derive(Debug)]
 pub struct Configured {
     /// Its configuration, JSON.
     pub config: Vec<u8>,
     /// What it may know and use.
     pub grant: Grant,
+}
+
+impl std::fmt::Debug for Configured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets stand in it.
+        f.write_str("Configured")
+    }
 }
 
 /// How a module's thread ended.
@@ -171,9 +177,11 @@ fn prepare(start: &Start) -> Result<(Arc<Library>, Configured, Inbox), Refusal> 
     let inbox = inbox.map_err(|error| failed(format!("cannot subscribe: {error}")))?;
     let configured = (start.configure)(&inspected).map_err(failed)?;
     enter(entry, State::Loading, String::new());
-    let library = start.shelf.open(inspected).map_err(refused)?;
-    entry.set_known(describe(&library)?);
-    let validated = (library.root().validate())(configured.config.as_slice().into());
+    let clock = &entry.clock;
+    let library = clock.time("load", || start.shelf.open(inspected)).map_err(refused)?;
+    entry.set_known(clock.time("description", || describe(&library))?);
+    let validate = library.root().validate();
+    let validated = clock.time("validation", || validate(configured.config.as_slice().into()));
     validated.into_result().map_err(|error| failed(explain(start, &error)))?;
     Ok((library, configured, inbox))
 }

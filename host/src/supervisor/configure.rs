@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use module_sdk::manifest::Manifest;
 use serde_json::{Map, Value, json};
 
-use super::Daemon;
+use super::{Daemon, Probe};
 use crate::{
     config::{Config, ConfigErrors},
     library::Package,
@@ -45,16 +45,16 @@ pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
     Box::new(move |report| config.explain(&module, report).to_string())
 }
 
-/// Asks a running module whether it would take its section of `after`.
+/// Asks a module's library, in a process of its own, whether it would take its section of `after`.
 pub(super) fn validate(daemon: &Daemon, after: &Config, module: &str) -> Result<(), ConfigErrors> {
     let Some(section) = after.module(module) else { return Ok(()) };
     let Some(package) = daemon.package(section) else { return Ok(()) };
-    let Some(known) = daemon.entry(module).and_then(|entry| entry.known()) else { return Ok(()) };
-    let Some(library) = daemon.shelf.mapped(&known.sha256) else { return Ok(()) };
-    let settings = settings(daemon, after, &package)?;
-    let bytes = Value::Object(settings).to_string();
-    let validated = (library.root().validate())(bytes.as_bytes().into());
-    validated.into_result().map_err(|error| after.explain(module, error.message.as_str()).into())
+    let settings = Value::Object(settings(daemon, after, &package)?).to_string();
+    match super::probe::probe(&package, settings.as_bytes()) {
+        Ok(Probe { refusal: Some(report), .. }) => Err(after.explain(module, &report).into()),
+        // A library that cannot be asked cannot refuse; starting it will tell.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// The settings of a module, every reference replaced. What was secret is kept out of the log
@@ -146,7 +146,7 @@ fn secrets(
     manifest.capabilities.secrets.iter().map(fetch).collect()
 }
 
-/// The providers as a module sees them: without their keys, which it asks for by name.
+/// The providers, keys included, for a module that declares the need.
 fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest) -> Value {
     if !manifest.capabilities.providers {
         return Value::Null;

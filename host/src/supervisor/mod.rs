@@ -16,7 +16,6 @@ use std::{
 };
 
 use module_sdk::events::{ConfigChanged, ModuleStateChanged};
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 pub use daemon::{Daemon, Parts, Slot, number};
@@ -48,8 +47,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Supervisor {
     daemon: Arc<Daemon>,
-    /// The settings that each running module was started with.
-    applied: HashMap<String, Map<String, Value>>,
+    /// The section that each running module was started with.
+    applied: HashMap<String, ModuleSection>,
     /// Modules that have a thread.
     alive: HashSet<String>,
     stopping: bool,
@@ -76,7 +75,7 @@ impl Supervisor {
         for (slot, section) in wanted.iter().zip(&config.modules) {
             let name = &section.name;
             let alive = self.alive.contains(name);
-            let changed = self.applied.get(name).is_some_and(|known| *known != section.settings.0);
+            let changed = self.applied.get(name).is_some_and(|known| known != section);
             match (section.enabled, alive) {
                 (true, false) => starts.push(slot.clone()),
                 (true, true) if changed => {
@@ -177,14 +176,15 @@ impl Supervisor {
             return Err(self.daemon.unknown_module(module));
         }
         let verb = if enabled { "enable" } else { "disable" };
-        let pending = self.daemon.operations.begin(verb, Some(module));
-        if let Some(line) = self.edit(module, enabled)? {
-            pending.edited(line);
-        }
+        let edited = self.edit(module, enabled)?;
         self.reload().map_err(|errors| {
             Problem::new(ProblemCode::Invalid, errors.to_string())
                 .help("correct the file; `lodestar config check` shows every error")
         })?;
+        let pending = self.daemon.operations.begin(verb, Some(module));
+        if let Some(line) = edited {
+            pending.edited(line);
+        }
         let operation = pending.operation();
         tokio::spawn(follow(self.daemon.slot(module), pending, enabled));
         Ok(operation)
@@ -204,6 +204,11 @@ impl Supervisor {
         if edited.text == text {
             return Ok(None);
         }
+        // A file with errors elsewhere stays as it is.
+        Config::parse(&edited.text, path, &self.daemon.layers).map_err(|errors| {
+            Problem::new(ProblemCode::Invalid, errors.to_string())
+                .help("correct the file first; `lodestar config check` shows every error")
+        })?;
         config::write_atomically(path, &text, &edited.text)
             .map_err(|error| refused(error.to_string()))?;
         let (place, line, after) = (shown(path), edited.line, edited.after);
@@ -226,6 +231,7 @@ impl Supervisor {
                 modules: changed.clone(),
             });
             tracing::info!(modules = changed.join(","), "took the configuration");
+            say_what_needs_a_restart(&before, &after);
         }
         self.daemon.apply_log_levels(&after);
         self.daemon.set_config(after);
@@ -237,8 +243,7 @@ impl Supervisor {
     /// changes.
     fn validate_running(&self, after: &Config) -> Result<(), ConfigErrors> {
         for section in after.modules.iter().filter(|section| section.enabled) {
-            let changed =
-                self.applied.get(&section.name).is_some_and(|known| *known != section.settings.0);
+            let changed = self.applied.get(&section.name).is_some_and(|known| known != section);
             if changed && self.alive.contains(&section.name) {
                 configure::validate(&self.daemon, after, &section.name)?;
             }
@@ -288,7 +293,7 @@ impl Supervisor {
         };
         match module::spawn(start) {
             Ok(_) => {
-                self.applied.insert(name.clone(), section.settings.0.clone());
+                self.applied.insert(name.clone(), section.clone());
                 self.alive.insert(name);
             }
             Err(error) => give_up(State::Failed, format!("cannot start a thread: {error}")),
@@ -303,8 +308,10 @@ impl Supervisor {
         let slot_entry = slot.entry.clone();
         tokio::spawn(async move {
             let mut state = slot_entry.watch();
-            let started = state.wait_for(|transition| transition.state.is_running());
-            if started.await.is_ok() {
+            let started = state.wait_for(|transition| {
+                transition.state.is_running() || !transition.state.is_alive()
+            });
+            if started.await.is_ok_and(|transition| transition.state.is_running()) {
                 // An error means that it has ended by itself.
                 let _ = slot_entry.calls.push(Call::Stop);
             }
@@ -319,8 +326,11 @@ impl Supervisor {
             return;
         }
         if !slot.is_desired() {
-            self.daemon.context.listeners.release(name);
             self.show_disabled(&slot);
+            let config = self.daemon.config();
+            self.forget_removed(&config);
+        } else if *ended == Ended::Failed {
+            self.daemon.context.listeners.release(name);
         } else if *ended == Ended::Stopped {
             // It was stopped to take a new configuration.
             self.reconcile();
@@ -331,8 +341,10 @@ impl Supervisor {
         if slot.entry.state().is_alive() {
             return;
         }
-        let path = &self.daemon.places.module_path;
-        if library::find(path, &slot.entry.name).is_some() {
+        self.daemon.context.listeners.release(&slot.entry.name);
+        let config = self.daemon.config();
+        let section = config.module(&slot.entry.name);
+        if section.is_some_and(|section| self.daemon.package(section).is_some()) {
             slot.entry.enter(State::Disabled, "disabled in the configuration");
         } else {
             slot.entry.enter(State::Absent, self.daemon.where_looked(&slot.entry.name));
@@ -350,6 +362,7 @@ impl Supervisor {
             if self.alive.contains(name) {
                 self.stop(&slot);
             } else if self.daemon.forget(name) {
+                self.daemon.context.listeners.release(name);
                 // An error means that it never subscribed.
                 let _ = self.daemon.context.bus.unsubscribe(name);
             }
@@ -370,11 +383,20 @@ impl Supervisor {
             let name = &slot.entry.name;
             let seconds = time.as_secs();
             tracing::error!(module = name, call, seconds, "a call of the module does not return");
-            slot.entry.enter(
+            slot.entry.enter_from(
+                state,
                 State::Stalled,
                 format!("its {call} has not returned for {seconds} s; its events wait"),
             );
         }
+    }
+}
+
+/// Sections that are read once, when the daemon starts.
+fn say_what_needs_a_restart(before: &Config, after: &Config) {
+    let sections = config::changed_sections(before, after);
+    for section in sections.iter().filter(|name| !matches!(name.as_str(), "modules" | "log")) {
+        tracing::warn!(section, "this section takes effect when lodestard is started again");
     }
 }
 
@@ -396,6 +418,9 @@ fn say_what_has_no_effect(section: &ModuleSection) {
 async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
     let mut state = slot.entry.watch();
     let settled = state.wait_for(|transition| {
+        if slot.is_desired() != enabled {
+            return true;
+        }
         if enabled {
             transition.state.is_settled()
                 && !matches!(transition.state, State::Disabled | State::Stopped)
@@ -406,6 +431,10 @@ async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
     let Ok(transition) = settled.await.map(|transition| transition.clone()) else { return };
     let name = &slot.entry.name;
     let reason = &transition.reason;
+    if slot.is_desired() != enabled {
+        let message = format!("a later change of {name} came first; it is {}", transition.state);
+        return pending.failed(ProblemCode::Busy, message, None);
+    }
     match (enabled, transition.state) {
         (true, State::Running) => pending.done(format!("{name} is running")),
         (true, State::Degraded) => pending.done(format!("{name} is degraded: {reason}")),

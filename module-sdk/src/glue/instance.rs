@@ -1,10 +1,6 @@
 //! One running module behind the ABI.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::atomic::AtomicUsize, thread::JoinHandle, time::Duration};
 
 use lodestar_abi::{
     BatchOutcome, CreateRequest, Event as RawEvent, HostBox, ModError, ModuleBox, ModuleInstance,
@@ -136,14 +132,10 @@ impl<M: Module> Instance<M> {
                 if !crate::events::fits(&wired.subscription.filter, topic) {
                     continue;
                 }
-                let reached = AtomicUsize::new(0);
-                let result = guard(wired.name, || {
-                    let (count, result) = (wired.handler)(module, run);
-                    reached.store(count, Ordering::Relaxed);
-                    result
-                });
+                let done = AtomicUsize::new(0);
+                let result = guard(wired.name, || (wired.handler)(module, run, &done));
                 if result.is_err() {
-                    handled = handled.min(reached.into_inner());
+                    handled = handled.min(done.into_inner());
                     failure = result;
                     break;
                 }

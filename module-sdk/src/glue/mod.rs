@@ -5,6 +5,7 @@ mod heap;
 mod instance;
 
 use std::{
+    cell::RefCell,
     net::TcpListener,
     os::fd::{FromRawFd as _, OwnedFd},
     sync::{PoisonError, RwLock},
@@ -116,20 +117,33 @@ pub(crate) fn tcp_listener(descriptor: i32) -> TcpListener {
 /// The host that log records go to: the one of the newest instance in this library.
 static LOG_HOST: RwLock<Option<Host>> = RwLock::new(None);
 
+thread_local! {
+    /// The host of the instance that lives on this thread: it comes first, so that modules which
+    /// run side by side on a test's threads do not log into each other's benches.
+    static OWN_LOG_HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
+}
+
 pub(crate) fn set_log_host(host: Host) {
+    // An error means that the thread is ending.
+    let _ = OWN_LOG_HOST.try_with(|own| own.replace(Some(host.clone())));
     *LOG_HOST.write().unwrap_or_else(PoisonError::into_inner) = Some(host);
 }
 
 pub(crate) fn clear_log_host(host: &Host) {
+    let is_it = |known: &Option<Host>| known.as_ref().is_some_and(|known| known.is(host));
+    let own = OWN_LOG_HOST.try_with(|own| if is_it(&own.borrow()) { own.take() } else { None });
+    drop(own);
     let mut current = LOG_HOST.write().unwrap_or_else(PoisonError::into_inner);
-    if current.as_ref().is_some_and(|current| current.generation() == host.generation()) {
-        let old = current.take();
-        drop(current);
-        drop(old);
-    }
+    let old = if is_it(&current) { current.take() } else { None };
+    drop(current);
+    drop(old);
 }
 
 pub(crate) fn with_log_host(log: impl FnOnce(&Host)) {
+    let own = OWN_LOG_HOST.try_with(|own| own.try_borrow().ok().and_then(|own| own.clone()));
+    if let Ok(Some(host)) = own {
+        return log(&host);
+    }
     // `try_read`: dropping a host may log, and a log line is not worth a deadlock.
     if let Ok(current) = LOG_HOST.try_read()
         && let Some(host) = current.as_ref()

@@ -221,7 +221,14 @@ impl HostServices for Services {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hasher = DefaultHasher::new();
         (kind.as_str(), value.as_str()).hash(&mut hasher);
-        format!("{kind}-{:016x}", hasher.finish()).into()
+        // The form of the daemon's: 26 characters of base 32.
+        let mut bits = hasher.finish();
+        let mut name = format!("{kind}_");
+        for _ in 0..26 {
+            name.push(char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(bits & 31) as usize]));
+            bits = bits.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+        name.into()
     }
 
     fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {

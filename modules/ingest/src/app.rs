@@ -147,7 +147,8 @@ impl App {
         let joined =
             reports.iter_mut().map(|report| resolve(&mut joiner, report, now_ms)).collect();
         // Before anybody hears of the keys: a resend after a kill must find them.
-        let written = refreshed.and_then(|()| joiner.commit(now_ms));
+        let committed = joiner.commit(now_ms);
+        let written = refreshed.and(committed);
         drop(joiner);
         self.note_journal(written.err().map(|error| error.to_string()));
         joined

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(event.cost_source, Some(CostSource::Client));
         assert_eq!(event.started_at, event.ended_at - 487);
         assert_eq!(event.upstream_request_id.as_deref(), Some("req_1"));
-        assert!(event.session_id.as_deref().is_some_and(|id| id.starts_with("session-")));
+        assert!(event.session_id.as_deref().is_some_and(|id| id.starts_with("session_")));
         assert!(!report.cache_split_assumed);
     }
 

@@ -162,9 +162,9 @@ fn names_of_people_and_sessions_are_pseudonyms() {
     let request = &site.requests()[0];
     let starts =
         |text: &Option<String>, with: &str| text.as_ref().is_some_and(|t| t.starts_with(with));
-    assert!(starts(&request.session_id, "session-"), "{request:?}");
-    assert!(starts(&request.user, "user-"), "{request:?}");
-    assert!(starts(&request.turn_id, "turn-"), "{request:?}");
+    assert!(starts(&request.session_id, "session_"), "{request:?}");
+    assert!(starts(&request.user, "user_"), "{request:?}");
+    assert!(starts(&request.turn_id, "turn_"), "{request:?}");
     let told = format!("{:?}", site.bench.host().emitted());
     for raw in ["bd74aaac", "5af01934", "c068229e", "workstation-of-jane"] {
         assert!(!told.contains(raw), "{raw} came out");

@@ -281,7 +281,7 @@ fn no_identifier_of_a_person_reaches_the_file() {
     bench.send(&request).expect("it is handled");
     let session = bench.command("sessions", json!({})).expect("it answers").data[0].clone();
     let id = session["session_id"].as_str().expect("a text").to_owned();
-    assert!(id.starts_with("session-"), "{id}");
+    assert!(id.starts_with("session_"), "{id}");
     // Asked for by its pseudonym, the session is found.
     let found = bench.command("requests", json!({"session": id})).expect("it answers").data;
     assert_eq!(found.as_array().map(Vec::len), Some(1));
