@@ -156,6 +156,19 @@ impl<M: 'static> Wiring<M> {
         })
     }
 
+    /// Calls `handler` for every event whose topic fits `filter`, as the bytes that were published
+    /// (JSON): for a module that passes events on, or reads few of them.
+    pub fn on_bytes<H>(&mut self, filter: &str, handler: H) -> &mut Self
+    where
+        H: for<'a, 'e> Fn(&mut M, &'a Event<'e, &'e [u8]>) -> Result<()> + 'static,
+    {
+        self.listen::<H>(filter, None, move |module, events, done| {
+            one_by_one(events, done, |event| {
+                handler(module, &with_data(event, event.data.as_slice()))
+            })
+        })
+    }
+
     fn listen<H>(
         &mut self,
         filter: &str,
@@ -245,16 +258,26 @@ fn one_by_one<'e>(
 fn decode<'e, T: DeserializeOwned>(raw: &RawEvent<'e>) -> Result<Event<'e, T>> {
     let data = serde_json::from_slice(raw.data.as_slice())
         .map_err(|error| Error::new(format!("cannot read an event of {}: {error}", raw.topic)))?;
-    Ok(Event {
+    Ok(with_data(raw, data))
+}
+
+fn with_data<'e, T>(raw: &RawEvent<'e>, data: T) -> Event<'e, T> {
+    Event {
         id: Uuid::from_bytes(raw.id),
-        time: Timestamp::from_nanosecond(i128::from(raw.time_ns)).unwrap_or_default(),
+        time: timestamp(raw.time_ns),
         attempt: raw.attempt,
         topic: raw.topic.as_str(),
         source: raw.source.as_str(),
         subject: raw.subject.as_str(),
         traceparent: raw.traceparent.as_str(),
         data,
-    })
+    }
+}
+
+fn timestamp(time_ns: u64) -> Timestamp {
+    const SECOND: u64 = 1_000_000_000;
+    // Both fit: 2^64 ns are 1.8e10 s.
+    Timestamp::new((time_ns / SECOND) as i64, (time_ns % SECOND) as i32).unwrap_or_default()
 }
 
 fn arguments<A: DeserializeOwned>(args: serde_json::Value) -> Result<A> {

@@ -153,8 +153,8 @@ impl State {
             return None;
         }
         let in_hands = self.head_since;
-        let queued =
-            [&self.ledger, &self.live].map(|queue| queue.front().map(|d| d.event.accepted_ms()));
+        let queued = [&self.ledger, &self.live]
+            .map(|queue| queue.front().map(|run| run.first().accepted_ms()));
         let on_disk = self.oldest_on_disk.filter(|(next, _)| *next == self.next).map(|(_, ms)| ms);
         queued.into_iter().chain([in_hands, on_disk]).flatten().min()
     }

@@ -1,6 +1,7 @@
 //! The bus itself: publish, subscribe, close.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -18,7 +19,8 @@ use super::{
     tail::{Tail, Tap},
 };
 use crate::ledger::{
-    Audience, Cursors, Entry, Event, Job, Ledger, LedgerError, LedgerHealth, PublishError, Writer,
+    Audience, Cursors, Entry, Event, Job, Ledger, LedgerError, LedgerHealth, PublishError,
+    SharedEvent, Writer,
 };
 
 /// The event bus. Dropped without [`close`](Self::close) it leaves the disk as a kill would.
@@ -241,32 +243,48 @@ impl Drop for Bus {
     }
 }
 
-/// Live events, each with those it reaches, and what goes to the ledger.
-type Sorted = (Vec<(Arc<Event>, Route)>, Vec<Entry>);
+/// The live events of one call, and which of them go where.
+#[derive(Debug)]
+struct LiveGroup {
+    events: Arc<[Event]>,
+    /// Neighbours that reach the same subscribers.
+    routes: Vec<(Range<usize>, Route)>,
+}
 
 impl Shared {
     /// Gives events their ids and sorts them by class.
-    fn sort(&self, events: Vec<NewEvent>, routes: &Routes) -> Result<Sorted, PublishError> {
+    fn sort(
+        &self,
+        events: Vec<NewEvent>,
+        routes: &Routes,
+    ) -> Result<(LiveGroup, Vec<Entry>), PublishError> {
         let now = now_ns();
-        let mut live: Vec<(Arc<Event>, Route)> = Vec::with_capacity(events.len());
-        let mut entries = Vec::new();
+        let ledger = events.iter().filter(|event| event.class == Class::Ledger).count();
+        let mut live: Vec<Event> = Vec::with_capacity(events.len() - ledger);
+        let mut reached: Vec<(Range<usize>, Route)> = Vec::new();
+        let mut entries = Vec::with_capacity(ledger);
         for event in events {
-            let route = match live.last() {
-                Some((before, route)) if Arc::ptr_eq(&before.topic, &event.topic) => route.clone(),
-                _ => routes.of(&event.topic)?,
-            };
-            match event.class {
-                Class::Live => {
-                    let sequence = self.ids.live_sequence();
-                    live.push((Arc::new(self.ids.event(event, sequence, now)), route));
+            if event.class == Class::Ledger {
+                // Refused now if it is no topic: the writer must not meet it.
+                let known =
+                    entries.last().is_some_and(|before: &Entry| before.event.topic == event.topic);
+                if !known {
+                    routes.of(&event.topic)?;
                 }
-                Class::Ledger => {
-                    let event = self.ids.event(event, 0, now);
-                    entries.push(Entry { event, audience: Audience::Subscribers });
-                }
+                let event = self.ids.event(event, 0, now);
+                entries.push(Entry { event, audience: Audience::Subscribers });
+                continue;
             }
+            let at = live.len();
+            match (live.last(), reached.last_mut()) {
+                (Some(before), Some((range, _))) if before.topic == event.topic => {
+                    range.end = at + 1;
+                }
+                _ => reached.push((at..at + 1, routes.of(&event.topic)?)),
+            }
+            live.push(self.ids.event(event, self.ids.live_sequence(), now));
         }
-        Ok((live, entries))
+        Ok((LiveGroup { events: live.into(), routes: reached }, entries))
     }
 
     pub(super) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
@@ -290,7 +308,7 @@ impl Shared {
     }
 
     /// Hands a committed group to its subscribers, on the writer's thread.
-    pub(super) fn distribute(&self, entries: &[Entry<Arc<Event>>]) {
+    pub(super) fn distribute(&self, entries: &[Entry<SharedEvent>]) {
         let routes = self.routes();
         let mut found: Vec<Route> = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
@@ -316,16 +334,21 @@ impl Shared {
 }
 
 impl Routes {
-    fn push_live(&self, events: &[(Arc<Event>, Route)], room: usize) {
+    fn push_live(&self, live: &LiveGroup, room: usize) {
         for (place, subscriber) in self.subscribers.iter().enumerate() {
-            let is_mine = |(_, route): &&(Arc<Event>, Route)| route.contains(&place);
-            let mut mine = events.iter().filter(is_mine).map(|(event, _)| event).peekable();
-            if mine.peek().is_some() {
-                subscriber.push_live(mine, room);
+            let is_mine = |(_, route): &&(Range<usize>, Route)| route.contains(&place);
+            let ranges = live.routes.iter().filter(is_mine).map(|(range, _)| range.clone());
+            let mut ranges = ranges.peekable();
+            if ranges.peek().is_some() {
+                subscriber.push_live(&live.events, ranges, room);
             }
         }
-        for tap in &self.taps {
-            events.iter().for_each(|(event, _)| tap.show(event));
+        if self.taps.is_empty() {
+            return;
+        }
+        for index in 0..live.events.len() {
+            let event = SharedEvent::new(live.events.clone(), index);
+            self.taps.iter().for_each(|tap| tap.show(&event));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A module's side of the bus: take, handle, settle.
 
 use std::{
-    collections::VecDeque,
     io,
     sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -11,6 +10,7 @@ use module_sdk::Class;
 
 use super::{
     core::Shared,
+    queue::{Queue, Run},
     routes::wants,
     subscriber::{Mark, Poker, Sleep, State, Subscriber, Tried},
 };
@@ -20,24 +20,18 @@ use crate::ledger::{DropReason, Event, Reader};
 const REFILL_EVENTS: usize = 1024;
 const REFILL_BYTES: usize = 4 << 20;
 /// How long a thread that just ran out of events lets new ones gather before it asks to be woken
-/// for the next: at high rates publishers then pay for no wake-ups, and batches are large.
-const GATHER: Duration = Duration::from_micros(50);
+/// for the next: at high rates publishers then pay for no wake-ups, and batches are large. Where
+/// so few came at once, the next is answered without delay.
+const GATHER: Duration = Duration::from_micros(100);
+const GATHER_FROM: usize = 8;
 
 /// One event in a module's hands.
-#[derive(Debug, Clone)]
-pub struct Delivery {
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
     /// The event.
-    pub event: Arc<Event>,
+    pub event: &'a Event,
     /// 1 on first delivery, more on each redelivery.
     pub attempt: u32,
-    pub(super) stamp: u64,
-    pub(super) failures: u32,
-}
-
-impl Delivery {
-    pub(super) fn new(event: Arc<Event>, stamp: u64) -> Self {
-        Self { event, attempt: 0, stamp, failures: 0 }
-    }
 }
 
 /// What came of an event that was not handled.
@@ -79,7 +73,7 @@ pub struct Inbox {
     pub(super) shared: Arc<Shared>,
     reader: Reader,
     /// What was taken from the queues and is not settled, oldest first.
-    pub(super) head: VecDeque<Delivery>,
+    pub(super) head: Queue,
     /// How many of `head` the module holds.
     out: usize,
     /// How many are given at once: one after a failure, twice as many after each success.
@@ -87,7 +81,7 @@ pub struct Inbox {
     /// How often in a row the module was not available.
     pub(super) unavailable: u32,
     pub(super) retry_at: Option<Instant>,
-    /// Something was taken since the last wait.
+    /// Many events were taken at once since the last wait.
     busy: bool,
     keep_live: bool,
 }
@@ -98,7 +92,7 @@ impl Inbox {
             subscriber,
             shared,
             reader: Reader::at(0),
-            head: VecDeque::new(),
+            head: Queue::default(),
             out: 0,
             limit: usize::MAX,
             unavailable: 0,
@@ -112,21 +106,20 @@ impl Inbox {
     /// its next try. After a failure they come one by one, then in batches that double.
     ///
     /// What is taken must be [settled](Self::settle); until then the same events come again.
-    pub fn take(&mut self, max: usize) -> &[Delivery] {
+    pub fn take(&mut self, max: usize) -> Vec<Delivery<'_>> {
         self.out = 0;
         if self.is_backing_off() {
-            return &[];
+            return Vec::new();
         }
         let wanted = max.min(self.limit);
         if self.head.len() < wanted {
             self.fill(wanted);
         }
         self.out = wanted.min(self.head.len());
-        self.busy |= self.out > 0;
-        let taken = &mut self.head.make_contiguous()[..self.out];
-        for delivery in &mut *taken {
-            delivery.attempt += 1;
-        }
+        self.busy |= self.out >= GATHER_FROM;
+        let mut taken = Vec::with_capacity(self.out);
+        let out = self.head.hand_out(self.out);
+        taken.extend(out.map(|(event, attempt)| Delivery { event, attempt }));
         taken
     }
 
@@ -136,16 +129,17 @@ impl Inbox {
         let out = std::mem::take(&mut self.out);
         let handled = handled.min(out);
         let alone = out == 1;
-        let done: Vec<Delivery> = self.head.drain(..handled).collect();
+        let done = self.head.pop_all(handled);
         let mut state = self.subscriber.lock();
-        for delivery in &done {
-            state.books(delivery.event.class).handled += 1;
-            state.books(delivery.event.class).pending -= 1;
-            state.gone_from_head(delivery);
+        for run in &done {
+            let count = run.len() as u64;
+            state.books(run.class()).handled += count;
+            state.books(run.class()).pending -= count;
+            state.gone_from_head(run);
         }
-        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
+        state.head_since = self.head_since();
         drop(state);
-        if done.iter().any(|delivery| delivery.event.class == Class::Ledger) {
+        if done.iter().any(|run| run.class() == Class::Ledger) {
             self.shared.touch();
         }
         if handled > 0 {
@@ -207,12 +201,12 @@ impl Inbox {
         if self.is_backing_off() {
             return true;
         }
-        let live = self.head.iter().find(|delivery| delivery.event.class == Class::Live);
-        if live.is_some_and(|delivery| delivery.stamp <= mark.stamp) {
+        let live = self.head.runs().find(|run| run.class() == Class::Live);
+        if live.is_some_and(|run| run.stamp <= mark.stamp) {
             return false;
         }
         let mut state = self.subscriber.lock();
-        let live = state.live.front().is_none_or(|delivery| delivery.stamp > mark.stamp);
+        let live = state.live.front().is_none_or(|run| run.stamp > mark.stamp);
         live && state.acked() >= mark.sequence
     }
 
@@ -225,13 +219,18 @@ impl Inbox {
     /// How often the event at the head has failed so far, 0 when nothing failed.
     #[must_use]
     pub fn head_failures(&self) -> u32 {
-        self.head.front().map_or(0, |delivery| delivery.failures)
+        self.head.front().map_or(0, |run| run.failures)
     }
 
     /// Ends this inbox as a drop does, but live events go on to be collected, for a successor
     /// that is to come soon.
     pub fn hand_over(mut self) {
         self.keep_live = true;
+    }
+
+    /// When the oldest event in hand was accepted.
+    pub(super) fn head_since(&self) -> Option<u64> {
+        self.head.front().map(|run| run.first().accepted_ms())
     }
 
     fn is_backing_off(&self) -> bool {
@@ -246,16 +245,14 @@ impl Inbox {
             self.back_off_unavailable();
         }
         let mut state = self.subscriber.lock();
-        while self.head.len() < wanted
-            && let Some(delivery) = state.pop()
-        {
-            match delivery.event.class {
-                Class::Ledger => state.head.push_back(delivery.event.sequence),
-                Class::Live => state.head_live += 1,
+        while let Some(run) = state.pop(wanted.saturating_sub(self.head.len())) {
+            match run.class() {
+                Class::Ledger => state.head.extend(run.events().iter().map(|event| event.sequence)),
+                Class::Live => state.head_live += run.len() as u64,
             }
-            self.head.push_back(delivery);
+            self.head.push(run);
         }
-        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
+        state.head_since = self.head_since();
     }
 
     /// Reads on from disk when nothing of the ledger is left in memory and more waits there. The
@@ -275,7 +272,7 @@ impl Inbox {
         let (mut events, mut bytes) = (Vec::new(), 0);
         self.reader.visit(&self.shared.ledger, upto, |record| {
             if wants(&self.subscriber.module, &epochs, record) {
-                let event = Arc::new(record.to_event());
+                let event = record.to_event();
                 bytes += event.weight();
                 events.push(event);
             }
@@ -285,9 +282,9 @@ impl Inbox {
         for event in events {
             // Retention may have passed by meanwhile.
             if event.sequence >= state.next {
-                let stamp = state.next_stamp();
-                let delivery = state.with_tries(Delivery::new(event, stamp));
-                state.ledger.push(delivery);
+                let stamp = state.stamps(1);
+                let run = state.with_tries(Run::one(event.into(), stamp));
+                state.ledger.push(run);
             }
         }
         state.next = state.next.max(self.reader.next());
@@ -302,8 +299,8 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         let mut state = self.subscriber.lock();
-        while let Some(delivery) = self.head.pop_back() {
-            state.give_back(delivery);
+        while let Some(run) = self.head.pop_back() {
+            state.give_back(run);
         }
         state.head.clear();
         state.head_live = 0;
@@ -312,11 +309,11 @@ impl Drop for Inbox {
         state.listening = self.keep_live;
         state.sleep = Sleep::Awake;
         // A module that does not run needs no memory: its ledger events wait on disk.
-        if let Some(first) = state.ledger.front().map(|delivery| delivery.event.sequence) {
+        if let Some(first) = state.ledger.front().map(|run| run.first().sequence) {
             state.next = first;
         }
-        let ledger = state.ledger.take();
-        let live = if self.keep_live { VecDeque::new() } else { state.live.take() };
+        let ledger = std::mem::take(&mut state.ledger);
+        let live = if self.keep_live { Queue::default() } else { std::mem::take(&mut state.live) };
         state.live_books.drop_pending(DropReason::Stopped, live.len() as u64);
         drop(state);
         drop((ledger, live));
@@ -330,36 +327,36 @@ impl State {
         self.ledger.front().is_some() || self.live.front().is_some() || self.next <= self.seen
     }
 
-    pub(super) fn gone_from_head(&mut self, delivery: &Delivery) {
-        match delivery.event.class {
-            Class::Ledger => drop(self.head.pop_front()),
-            Class::Live => self.head_live -= 1,
+    pub(super) fn gone_from_head(&mut self, run: &Run) {
+        match run.class() {
+            Class::Ledger => drop(self.head.drain(..run.len())),
+            Class::Live => self.head_live -= run.len() as u64,
         }
     }
 
-    fn give_back(&mut self, delivery: Delivery) {
-        if delivery.event.class == Class::Live {
-            self.live.push_front(delivery);
+    fn give_back(&mut self, run: Run) {
+        if run.class() == Class::Live {
+            self.live.push_front(run);
             return;
         }
-        if delivery.attempt > 0 {
-            self.tried.push(Tried {
-                sequence: delivery.event.sequence,
-                attempt: delivery.attempt,
-                failures: delivery.failures,
-            });
+        if run.attempt > 0 {
+            self.tried.extend(run.events().iter().map(|event| Tried {
+                sequence: event.sequence,
+                attempt: run.attempt,
+                failures: run.failures,
+            }));
         }
-        self.ledger.push_front(delivery);
+        self.ledger.push_front(run);
     }
 
-    fn with_tries(&mut self, mut delivery: Delivery) -> Delivery {
-        let sequence = delivery.event.sequence;
+    fn with_tries(&mut self, mut run: Run) -> Run {
+        let sequence = run.first().sequence;
         if let Some(at) = self.tried.iter().position(|tried| tried.sequence == sequence) {
             let tried = self.tried.swap_remove(at);
-            delivery.attempt = tried.attempt;
-            delivery.failures = tried.failures;
+            run.attempt = tried.attempt;
+            run.failures = tried.failures;
         }
-        delivery
+        run
     }
 }
 

@@ -129,8 +129,8 @@ impl Shared {
             let waiting = self.waiting(&subscriber, base, last)?;
             let mut state = subscriber.lock();
             let mut gone = 0;
-            while state.ledger.front().is_some_and(|oldest| oldest.event.sequence <= last) {
-                gone += state.ledger.pop().map_or(0, |_| 1);
+            while state.ledger.front().is_some_and(|oldest| oldest.first().sequence <= last) {
+                gone += state.ledger.pop(1).map_or(0, |_| 1);
             }
             let next = state.next;
             gone += waiting.iter().filter(|sequence| **sequence >= next).count() as u64;

@@ -19,6 +19,7 @@ mod inbox;
 mod keeper;
 mod letters;
 mod publish;
+mod queue;
 mod recover;
 mod retry;
 mod routes;

@@ -13,8 +13,8 @@ const MAX_FAILURES: u32 = 5;
 impl Inbox {
     /// The event at the head was not handled.
     pub(super) fn failed(&mut self, failure: &Failure, alone: bool) {
-        let Some(first) = self.head.front_mut() else { return };
-        let live = first.event.class == Class::Live;
+        let Some(first) = self.head.first_alone() else { return };
+        let live = first.class() == Class::Live;
         first.failures += u32::from(failure.kind == FailureKind::Failed || live);
         let failures = first.failures;
         match failure.kind {
@@ -44,21 +44,21 @@ impl Inbox {
 
     /// A live event failed: it is given up.
     fn drop_head(&mut self) {
-        let Some(delivery) = self.head.pop_front() else { return };
+        let Some(run) = self.head.pop(1) else { return };
         let mut state = self.subscriber.lock();
         state.live_books.drop_pending(DropReason::Failed, 1);
-        state.gone_from_head(&delivery);
-        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
+        state.gone_from_head(&run);
+        state.head_since = self.head_since();
     }
 
     /// A ledger event failed for the last time: it becomes a dead letter.
     fn bury_head(&mut self, reason: &str) {
-        let Some(delivery) = self.head.front() else { return };
+        let Some(run) = self.head.front() else { return };
         let letter = DeadLetter {
             module: self.subscriber.module.clone(),
-            event: delivery.event.clone(),
+            event: run.share_first(),
             reason: reason.to_owned(),
-            attempts: delivery.attempt,
+            attempts: run.attempt,
             failed_at_ms: now_ms(),
         };
         let purged = match self.subscriber.dead.append(&letter) {
@@ -72,10 +72,10 @@ impl Inbox {
         };
         let mut state = self.subscriber.lock();
         bury(&mut state.ledger_books, purged);
-        if let Some(delivery) = self.head.pop_front() {
-            state.gone_from_head(&delivery);
+        if let Some(run) = self.head.pop(1) {
+            state.gone_from_head(&run);
         }
-        state.head_since = self.head.front().map(|delivery| delivery.event.accepted_ms());
+        state.head_since = self.head_since();
         drop(state);
         self.retry_at = None;
         self.shared.touch();

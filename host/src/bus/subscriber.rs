@@ -2,20 +2,19 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use module_sdk::Class;
 
 use super::{
-    inbox::Delivery,
+    queue::{Queue, Run},
     routes::{Route, any_fits},
 };
-use crate::ledger::{Audience, Counts, Cursor, DeadStore, DropReason, Entry, Epoch, Event};
-
-/// What the events of one class may weigh in a module's memory, in bytes for each of the events
-/// that fit: more than events weigh, so that it matters only to a flood of large ones.
-const BYTES_PER_EVENT: usize = 4 << 10;
+use crate::ledger::{
+    Audience, Counts, Cursor, DeadStore, DropReason, Entry, Epoch, Event, SharedEvent,
+};
 
 /// One module, running or not.
 #[derive(Debug)]
@@ -74,13 +73,6 @@ pub(super) struct Tried {
     pub(super) sequence: u64,
     pub(super) attempt: u32,
     pub(super) failures: u32,
-}
-
-/// Events in memory, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    items: VecDeque<Delivery>,
-    bytes: usize,
 }
 
 /// A moment in the life of an inbox: see [`Inbox::mark`](super::Inbox::mark).
@@ -149,23 +141,29 @@ impl Subscriber {
         epochs.last().is_some_and(|epoch| any_fits(&epoch.filters, topic))
     }
 
-    /// Takes in live events: the oldest go when there is no room.
-    pub(super) fn push_live<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>, room: usize) {
+    /// Takes in some events of a live group: the oldest go when there is no room.
+    pub(super) fn push_live(
+        &self,
+        group: &Arc<[Event]>,
+        ranges: impl Iterator<Item = Range<usize>>,
+        room: usize,
+    ) {
         let mut pushed_out = Vec::new();
         let mut state = self.lock();
         if !state.listening {
             return;
         }
-        for event in events {
-            state.live_books.accepted += 1;
-            state.live_books.pending += 1;
-            while !state.live.has_room(room) {
-                let Some(oldest) = state.live.pop() else { break };
-                state.live_books.drop_pending(DropReason::Overflow, 1);
-                pushed_out.push(oldest);
-            }
-            let stamp = state.next_stamp();
-            state.live.push(Delivery::new(event.clone(), stamp));
+        for range in ranges {
+            let count = range.len() as u64;
+            state.live_books.accepted += count;
+            state.live_books.pending += count;
+            let stamp = state.stamps(count);
+            state.live.push(Run::new(group.clone(), range, stamp));
+        }
+        while state.live.is_over(room) {
+            let Some(oldest) = state.live.pop(1) else { break };
+            state.live_books.drop_pending(DropReason::Overflow, 1);
+            pushed_out.push(oldest);
         }
         self.wake_for_events(state);
     }
@@ -174,7 +172,7 @@ impl Subscriber {
     /// subscriber's in them.
     pub(super) fn push_ledger(
         &self,
-        entries: &[Entry<Arc<Event>>],
+        entries: &[Entry<SharedEvent>],
         routes: &[Route],
         place: usize,
         room: usize,
@@ -197,8 +195,8 @@ impl Subscriber {
                 continue;
             }
             if state.attached && state.ledger.has_room(room) {
-                let stamp = state.next_stamp();
-                state.ledger.push(Delivery::new(entry.event.clone(), stamp));
+                let stamp = state.stamps(1);
+                state.ledger.push(Run::one(entry.event.clone(), stamp));
             } else {
                 caught_up = false;
                 state.next = entry.event.sequence;
@@ -233,7 +231,7 @@ impl State {
             .head
             .front()
             .copied()
-            .or_else(|| self.ledger.items.front().map(|delivery| delivery.event.sequence));
+            .or_else(|| self.ledger.front().map(|run| run.first().sequence));
         first.unwrap_or(self.next) - 1
     }
 
@@ -246,12 +244,14 @@ impl State {
 
     /// Ledger events that are in memory.
     pub(super) fn in_memory(&self) -> u64 {
-        (self.head.len() + self.ledger.items.len()) as u64
+        (self.head.len() + self.ledger.len()) as u64
     }
 
-    pub(super) fn next_stamp(&mut self) -> u64 {
-        self.stamp += 1;
-        self.stamp
+    /// The first of the next `count` arrival stamps.
+    pub(super) fn stamps(&mut self, count: u64) -> u64 {
+        let first = self.stamp + 1;
+        self.stamp += count;
+        first
     }
 
     pub(super) fn mark(&self) -> Mark {
@@ -284,49 +284,14 @@ impl State {
         }
     }
 
-    /// The next event in the order of arrival.
-    pub(super) fn pop(&mut self) -> Option<Delivery> {
-        let ledger = self.ledger.items.front().map(|delivery| delivery.stamp);
-        let live = self.live.items.front().map(|delivery| delivery.stamp);
+    /// The next events in the order of arrival, at most `max`.
+    pub(super) fn pop(&mut self, max: usize) -> Option<Run> {
+        let ledger = self.ledger.front().map(|run| run.stamp);
+        let live = self.live.front().map(|run| run.stamp);
         match (ledger, live) {
-            (Some(ledger), Some(live)) if live < ledger => self.live.pop(),
-            (Some(_), _) => self.ledger.pop(),
-            (None, _) => self.live.pop(),
+            (Some(ledger), Some(live)) if live < ledger => self.live.pop(max),
+            (Some(_), _) => self.ledger.pop(max),
+            (None, _) => self.live.pop(max),
         }
-    }
-}
-
-impl Queue {
-    fn has_room(&self, events: usize) -> bool {
-        self.items.len() < events && self.bytes < events.saturating_mul(BYTES_PER_EVENT)
-    }
-
-    pub(super) fn push(&mut self, delivery: Delivery) {
-        self.bytes += delivery.event.weight();
-        self.items.push_back(delivery);
-    }
-
-    pub(super) fn push_front(&mut self, delivery: Delivery) {
-        self.bytes += delivery.event.weight();
-        self.items.push_front(delivery);
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Delivery> {
-        let delivery = self.items.pop_front()?;
-        self.bytes -= delivery.event.weight();
-        Some(delivery)
-    }
-
-    pub(super) fn front(&self) -> Option<&Delivery> {
-        self.items.front()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    pub(super) fn take(&mut self) -> VecDeque<Delivery> {
-        self.bytes = 0;
-        std::mem::take(&mut self.items)
     }
 }

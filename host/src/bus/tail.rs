@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{core::Shared, routes::any_fits};
-use crate::ledger::Event;
+use crate::ledger::SharedEvent;
 
 /// How many events wait for a slow reader.
 const TAIL_EVENTS: usize = 4096;
@@ -18,7 +18,7 @@ const TAIL_BYTES: usize = 8 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tailed {
     /// An event passed.
-    Event(Arc<Event>),
+    Event(SharedEvent),
     /// So many passed here unseen, because the reader was too slow.
     Skipped(u64),
     /// Nothing passed in the time given.
@@ -95,7 +95,7 @@ impl Tap {
     }
 
     /// Shows an event.
-    pub(super) fn show(&self, event: &Arc<Event>) {
+    pub(super) fn show(&self, event: &SharedEvent) {
         if !self.filters.is_empty() && !any_fits(&self.filters, &event.topic) {
             return;
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Audience, Event, RawRecord,
+    Audience, RawRecord, SharedEvent,
     record::{PREFIX_BYTES, encode, prefix},
 };
 
@@ -28,7 +28,7 @@ pub struct DeadLetter {
     /// The module.
     pub module: Arc<str>,
     /// The event.
-    pub event: Arc<Event>,
+    pub event: SharedEvent,
     /// What the handler said the last time.
     pub reason: String,
     /// How often it was delivered.
@@ -170,7 +170,7 @@ impl DeadStore {
         let event = RawRecord::decode(record.get(PREFIX_BYTES..)?)?.to_event();
         let letter = DeadLetter {
             module: self.module.clone(),
-            event: Arc::new(event),
+            event: event.into(),
             reason: String::from_utf8_lossy(reason).into_owned(),
             attempts: u32::from_le_bytes(*attempts),
             failed_at_ms: u64::from_le_bytes(*failed_at_ms),
@@ -208,6 +208,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::ledger::Event;
 
     fn letter(sequence: u64) -> DeadLetter {
         let event = Event {
@@ -223,7 +224,7 @@ mod tests {
         };
         DeadLetter {
             module: "counter".into(),
-            event: Arc::new(event),
+            event: event.into(),
             reason: "ä".repeat(400),
             attempts: 5,
             failed_at_ms: 7,

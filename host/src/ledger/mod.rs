@@ -21,8 +21,8 @@ pub(crate) use dead::DeadStore;
 pub(crate) use error::io_error;
 pub use error::{LedgerError, PublishError};
 pub(crate) use reader::Reader;
-pub use record::Event;
 pub(crate) use record::{Audience, Entry, RawRecord};
+pub use record::{Event, SharedEvent};
 #[cfg(test)]
 pub(crate) use segment::full_disk;
 pub use store::{Durability, LedgerHealth};

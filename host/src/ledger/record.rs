@@ -55,6 +55,45 @@ impl Event {
     }
 }
 
+/// An event together with those that were published with it: they share one reference.
+#[derive(Debug, Clone)]
+pub struct SharedEvent {
+    group: Arc<[Event]>,
+    index: usize,
+}
+
+impl SharedEvent {
+    pub(crate) fn new(group: Arc<[Event]>, index: usize) -> Self {
+        Self { group, index }
+    }
+
+    pub(crate) fn into_parts(self) -> (Arc<[Event]>, usize) {
+        (self.group, self.index)
+    }
+}
+
+impl std::ops::Deref for SharedEvent {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.group[self.index]
+    }
+}
+
+impl From<Event> for SharedEvent {
+    fn from(event: Event) -> Self {
+        Self { group: Arc::new([event]), index: 0 }
+    }
+}
+
+impl PartialEq for SharedEvent {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for SharedEvent {}
+
 /// The milliseconds in a UUIDv7.
 fn id_ms(id: Uuid) -> u64 {
     let (high, _) = id.as_u64_pair();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Entry, Event, Ledger, LedgerError, PublishError, io_error,
+    Entry, Ledger, LedgerError, PublishError, SharedEvent, io_error,
     record::encode,
     segment::Segment,
     store::{Opened, now_ms},
@@ -25,7 +25,7 @@ const GROUP_BYTES: usize = 4 << 20;
 /// Told once, on the writer's thread, whether the events of a call were accepted.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
 /// Hands accepted events on, on the writer's thread.
-pub(crate) type Deliver = Box<dyn FnMut(&[Entry<Arc<Event>>]) + Send>;
+pub(crate) type Deliver = Box<dyn FnMut(&[Entry<SharedEvent>]) + Send>;
 
 /// The events of one call.
 pub(crate) struct Job {
@@ -206,7 +206,7 @@ impl Worker {
                 event.sequence = sequence;
                 sequence += 1;
                 encode(&event, &audience, &mut self.buffer);
-                entries.push(Entry { event: Arc::new(event), audience });
+                entries.push(Entry { event: event.into(), audience });
             }
         }
         let result = self.write();

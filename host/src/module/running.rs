@@ -205,8 +205,8 @@ fn describe_error(error: &ModError) -> String {
     }
 }
 
-fn to_abi(delivery: &Delivery) -> AbiEvent<'_> {
-    let event = &*delivery.event;
+fn to_abi<'a>(delivery: &Delivery<'a>) -> AbiEvent<'a> {
+    let event = delivery.event;
     AbiEvent {
         id: *event.id.as_bytes(),
         time_ns: event.time_ns,

@@ -237,7 +237,7 @@ fn publishers_keep_their_order_and_the_books_balance_under_load() {
                     while count < 3 * EACH {
                         inbox.wait(None);
                         let taken = inbox.take(64);
-                        for delivery in taken {
+                        for delivery in &taken {
                             let number = number(&delivery.event.data);
                             let expected = last.entry(delivery.event.topic.clone()).or_default();
                             assert_eq!(number, *expected);
