@@ -2,6 +2,7 @@
 
 mod accounting;
 mod calls;
+mod image;
 mod running;
 mod services;
 mod state;
@@ -9,6 +10,7 @@ mod thread;
 
 pub use accounting::{CallClock, cpu_ms};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
+pub use image::Image;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
 pub use thread::{Configure, Configured, Ended, RestartPolicy, Start, StartGate, spawn};

@@ -6,14 +6,15 @@ use std::{
 };
 
 use lodestar_abi::{
-    BatchOutcome, Event as AbiEvent, FLAG_LEDGER, ModError, ModuleBox,
-    abi_stable::std_types::ROption, error_kind,
+    BatchOutcome, Event as AbiEvent, FLAG_LEDGER, ModError, abi_stable::std_types::ROption,
+    error_kind,
 };
 use module_sdk::{Class, Health, HealthStatus};
 
 use super::{
     Call, CommandCall, Entry, State,
     accounting::threads,
+    image::Instance,
     thread::{Leave, Life, enter},
 };
 use crate::bus::{Delivery, Failure, FailureKind};
@@ -30,7 +31,7 @@ const HEALTH_SPACING: Duration = Duration::from_millis(500);
 /// A module that runs.
 pub(super) struct Running<'a, 'b> {
     life: &'b mut Life<'a>,
-    instance: ModuleBox,
+    instance: Box<dyn Instance>,
     /// Period and next time of each timer.
     timers: Vec<(String, Duration, Instant)>,
     next_health: Instant,
@@ -38,7 +39,7 @@ pub(super) struct Running<'a, 'b> {
 }
 
 impl<'a, 'b> Running<'a, 'b> {
-    pub(super) fn new(life: &'b mut Life<'a>, instance: ModuleBox) -> Self {
+    pub(super) fn new(life: &'b mut Life<'a>, instance: Box<dyn Instance>) -> Self {
         let now = Instant::now();
         let known = life.entry().known();
         let timers = known.iter().flat_map(|known| &known.description.timers).map(|timer| {
@@ -93,7 +94,7 @@ impl<'a, 'b> Running<'a, 'b> {
                     let CommandCall { request, sink, panicked, .. } = command;
                     let clock = &self.life.start.entry.clock;
                     clock.time("command", || {
-                        self.instance.command(request.as_slice().into(), sink);
+                        self.instance.command(&request, sink);
                     });
                     if panicked.load(Ordering::Acquire) {
                         return Some(Leave::Panic("a command panicked".to_owned()));
@@ -115,7 +116,7 @@ impl<'a, 'b> Running<'a, 'b> {
             let clock = &self.life.start.entry.clock;
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             let result = clock.time(&name, || self.instance.on_timer(number));
-            if let Err(error) = result.into_result() {
+            if let Err(error) = result {
                 let leave = self.complain(&error);
                 if leave.is_some() {
                     return leave;
@@ -131,7 +132,7 @@ impl<'a, 'b> Running<'a, 'b> {
         if events.is_empty() {
             return None;
         }
-        let outcome = clock.time("handler", || self.instance.on_batch(events.as_slice().into()));
+        let outcome = clock.time("handler", || self.instance.on_batch(&events));
         let BatchOutcome { handled, error } = outcome;
         let handled = (handled as usize).min(events.len());
         let ROption::RSome(error) = error else {
@@ -166,7 +167,7 @@ impl<'a, 'b> Running<'a, 'b> {
         self.next_health = now + HEALTH_PERIOD;
         let clock = &self.life.start.entry.clock;
         let bytes = clock.time("health", || self.instance.health());
-        let health: Health = serde_json::from_slice(bytes.as_slice())
+        let health: Health = serde_json::from_slice(&bytes)
             .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
         let (state, reason) = match health.status {
             HealthStatus::Ok => (State::Running, String::new()),
@@ -179,9 +180,8 @@ impl<'a, 'b> Running<'a, 'b> {
     pub(super) fn stop(self) {
         let Self { life, mut instance, .. } = self;
         let entry = life.entry();
-        let grace = u64::try_from(life.start.grace.as_millis()).unwrap_or(u64::MAX);
-        let stopped = entry.clock.time("stop", || instance.stop(grace));
-        if let Err(error) = stopped.into_result() {
+        let stopped = entry.clock.time("stop", || instance.stop(life.start.grace));
+        if let Err(error) = stopped {
             let reason = describe_error(&error);
             tracing::warn!(module = entry.name, reason, "the module did not stop well");
         }

@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lodestar_abi::{CreateRequest, ModError, ModuleBox, abi_stable::std_types::RSlice, error_kind};
+use lodestar_abi::{ModError, error_kind};
 use module_sdk::Description;
 
 use super::{
-    Call, Entry, Grant, Known, ServiceContext, Services, State, accounting::thread_name,
-    calls::refuse, running::Running, state::lock,
+    Call, Entry, Grant, Image, Known, ServiceContext, Services, State, accounting::thread_name,
+    calls::refuse, image::Instance, running::Running, state::lock,
 };
 use crate::{
     bus::Inbox,
-    library::{Inspected, Library, LoadError, Package, Shelf, inspect},
+    library::{Inspected, LoadError, Package, Shelf, inspect},
 };
 
 /// The time within which panics are counted for [`RestartPolicy::limit`].
@@ -134,9 +134,9 @@ fn run(start: Start) {
     let entry = start.entry.clone();
     let prepared = prepare(&start);
     start.gate.arrive();
-    let outcome = prepared.and_then(|(library, configured, inbox)| {
+    let outcome = prepared.and_then(|(image, configured, inbox)| {
         start.gate.wait();
-        let mut life = Life::new(&start, library, configured, inbox);
+        let mut life = Life::new(&start, image, configured, inbox);
         let outcome = life.live();
         entry.calls.close();
         outcome
@@ -163,7 +163,7 @@ fn failed(reason: impl Into<String>) -> Refusal {
 }
 
 /// Everything before the module's own code is asked to start.
-fn prepare(start: &Start) -> Result<(Arc<Library>, Configured, Inbox), Refusal> {
+fn prepare(start: &Start) -> Result<(Image, Configured, Inbox), Refusal> {
     let entry = &start.entry;
     let refused = |error: LoadError| {
         let state = if error.is_incompatible() { State::Incompatible } else { State::Failed };
@@ -179,20 +179,20 @@ fn prepare(start: &Start) -> Result<(Arc<Library>, Configured, Inbox), Refusal> 
     enter(entry, State::Loading, String::new());
     let clock = &entry.clock;
     let library = clock.time("load", || start.shelf.open(inspected)).map_err(refused)?;
-    entry.set_known(clock.time("description", || describe(&library))?);
-    let validate = library.root().validate();
-    let validated = clock.time("validation", || validate(configured.config.as_slice().into()));
-    validated.into_result().map_err(|error| failed(explain(start, &error)))?;
-    Ok((library, configured, inbox))
+    let image = Image::Mapped(library);
+    entry.set_known(clock.time("description", || describe(&image))?);
+    let validated = clock.time("validation", || image.validate(&configured.config));
+    validated.map_err(|error| failed(explain(start, &error)))?;
+    Ok((image, configured, inbox))
 }
 
-fn describe(library: &Library) -> Result<Known, Refusal> {
-    let bytes = (library.root().describe())()
-        .into_result()
+fn describe(image: &Image) -> Result<Known, Refusal> {
+    let bytes = image
+        .describe()
         .map_err(|error| failed(format!("cannot describe itself: {}", error.message)))?;
-    let description: Description = serde_json::from_slice(bytes.as_slice())
+    let description: Description = serde_json::from_slice(&bytes)
         .map_err(|error| failed(format!("its description cannot be read: {error}")))?;
-    let manifest = library.manifest().clone();
+    let manifest = image.manifest().clone();
     for subscription in &description.subscriptions {
         if !manifest.bus.consumes.contains(&subscription.filter) {
             return Err(failed(format!(
@@ -204,9 +204,9 @@ fn describe(library: &Library) -> Result<Known, Refusal> {
     Ok(Known {
         manifest,
         description,
-        sha256: library.sha256().to_owned(),
-        sdk_version: library.build().sdk_version(),
-        path: library.path().clone(),
+        sha256: image.sha256().to_owned(),
+        sdk_version: image.sdk_version(),
+        path: image.path().to_owned(),
     })
 }
 
@@ -230,7 +230,7 @@ pub(super) fn enter(entry: &Entry, state: State, reason: String) {
 /// One thread's life: a module, made again after each panic.
 pub(super) struct Life<'a> {
     pub(super) start: &'a Start,
-    library: Arc<Library>,
+    image: Image,
     config: Vec<u8>,
     grant: Option<Grant>,
     pub(super) inbox: Inbox,
@@ -244,9 +244,9 @@ pub(super) enum Leave {
 }
 
 impl<'a> Life<'a> {
-    fn new(start: &'a Start, library: Arc<Library>, configured: Configured, inbox: Inbox) -> Self {
+    fn new(start: &'a Start, image: Image, configured: Configured, inbox: Inbox) -> Self {
         let Configured { config, grant } = configured;
-        Self { start, library, config, grant: Some(grant), inbox, panics: Vec::new() }
+        Self { start, image, config, grant: Some(grant), inbox, panics: Vec::new() }
     }
 
     pub(super) fn entry(&self) -> &'a Entry {
@@ -260,7 +260,7 @@ impl<'a> Life<'a> {
             enter(self.entry(), State::Running, String::new());
             tracing::info!(
                 module = self.entry().name,
-                version = self.library.manifest().module.version,
+                version = self.image.manifest().module.version,
                 "the module runs"
             );
             let entry = self.entry();
@@ -282,7 +282,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn create(&mut self) -> Result<(ModuleBox, Arc<Services>), Refusal> {
+    fn create(&mut self) -> Result<(Box<dyn Instance>, Arc<Services>), Refusal> {
         let entry = self.start.entry.clone();
         let grant = match self.grant.take() {
             Some(grant) => grant,
@@ -294,14 +294,9 @@ impl<'a> Life<'a> {
             }
         };
         let services = Services::new(self.start.context.clone(), entry.clone(), grant);
-        let request = CreateRequest {
-            config: self.config.as_slice().into(),
-            restored: RSlice::EMPTY,
-            reserved: [0; 4],
-        };
-        let create = self.library.root().create();
-        let created = entry.clock.time("start", || create(request, services.to_abi()));
-        created.into_result().map(|instance| (instance, services.clone())).map_err(|error| {
+        let create = || self.image.create(&self.config, &[], &services);
+        let created = entry.clock.time("start", create);
+        created.map(|instance| (instance, services.clone())).map_err(|error| {
             services.close();
             failed(explain(self.start, &error))
         })
