@@ -97,7 +97,7 @@ fn context(directory: &Path) -> ServiceContext {
 fn load(package: &Path) -> Arc<Library> {
     let name = package.file_name().expect("a directory").to_string_lossy().into_owned();
     let package = Package { name, directory: package.to_owned() };
-    Shelf::default().open(inspect(&package).expect("it is a module")).expect("it fits")
+    Shelf::default().open(inspect(&package).expect("it is a module"), false).expect("it fits")
 }
 
 fn create(library: &Library, context: &ServiceContext, name: &str) -> ModuleBox {

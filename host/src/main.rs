@@ -41,6 +41,8 @@ async fn live(args: &Args) -> anyhow::Result<()> {
     supervisor.reconcile();
     let _watch = watch::watch_config(&daemon.places.config, wakes.clone())
         .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"));
+    let _libraries = watch::watch_libraries(&daemon.library_directories(), wakes.clone())
+        .inspect_err(|error| tracing::warn!(%error, "the module path is not watched"));
     start::serve(&started, wakes);
     while let Some(wake) = woken.recv().await {
         if supervisor.handle(wake).is_break() {

@@ -2,26 +2,33 @@
 
 use std::io;
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
 };
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{control::api::Operation, module::Ended};
+use crate::{control::api::Operation, module::News};
 
 /// What the daemon's one loop turns on.
 #[derive(Debug)]
 pub enum Wake {
     /// Somebody asks through the control socket for a change.
     Asked(Request, oneshot::Sender<Result<Operation, crate::control::api::Problem>>),
-    /// The configuration file changed, or SIGHUP came.
+    /// The configuration file changed.
     ConfigChanged,
-    /// A module's thread ended.
-    ModuleEnded {
+    /// SIGHUP came: read the configuration, and try again what did not start.
+    HangUp,
+    /// Something on the module path changed.
+    LibraryChanged,
+    /// A module's thread tells something.
+    Module {
         /// The module.
         name: String,
-        /// How.
-        ended: Ended,
+        /// What.
+        news: News,
+        /// The thread.
+        thread: std::thread::ThreadId,
     },
     /// Time to look for calls that do not come back, and to tell systemd that we are alive.
     Tick,
@@ -41,6 +48,16 @@ pub enum Request {
     },
     /// Read the configuration again.
     ReloadConfig,
+    /// Replace a module by what lies on the module path now.
+    Reload {
+        /// The module.
+        module: String,
+    },
+    /// Put the generation before back.
+    Rollback {
+        /// The module.
+        module: String,
+    },
 }
 
 /// Why the daemon ends.
@@ -60,30 +77,39 @@ pub type WakeSender = mpsc::UnboundedSender<Wake>;
 ///
 /// # Errors
 ///
-/// When the system refuses a handler.
+/// When the system refuses a handler or a thread.
 pub fn watch_signals(wakes: WakeSender) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        let mut stopping = false;
-        loop {
-            let wake = tokio::select! {
-                _ = terminate.recv() => Wake::Signal(StopSignal::Terminate),
-                _ = interrupt.recv() => Wake::Signal(StopSignal::Interrupt),
-                _ = hang_up.recv() => Wake::ConfigChanged,
-            };
-            if matches!(wake, Wake::Signal(_)) {
-                if stopping {
-                    tracing::warn!("a second signal: the daemon ends at once");
-                    std::process::exit(1);
-                }
-                stopping = true;
+    let mut stopping = false;
+    for_each_signal(&[SIGTERM, SIGINT, SIGHUP], move |signal| {
+        let wake = match signal {
+            SIGTERM => Wake::Signal(StopSignal::Terminate),
+            SIGINT => Wake::Signal(StopSignal::Interrupt),
+            _ => Wake::HangUp,
+        };
+        if matches!(wake, Wake::Signal(_)) {
+            if stopping {
+                tracing::warn!("a second signal: the daemon ends at once");
+                std::process::exit(1);
             }
-            if wakes.send(wake).is_err() {
-                return;
-            }
+            stopping = true;
         }
-    });
-    Ok(())
+        // An error means that the daemon is ending.
+        let _ = wakes.send(wake);
+    })
+}
+
+/// Calls `act` for every signal of these numbers, on a thread of its own. Not with tokio: its
+/// feature `signal` would be built into every module of this workspace, and each mapped copy of it
+/// holds two sockets for ever.
+///
+/// # Errors
+///
+/// When the system refuses a handler or a thread.
+pub fn for_each_signal(
+    numbers: &[i32],
+    mut act: impl FnMut(i32) + Send + 'static,
+) -> io::Result<()> {
+    let mut signals = Signals::new(numbers)?;
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || signals.forever().for_each(&mut act)).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Notices changes of the configuration file, however an editor makes them.
+//! Notices changes of the configuration file, however an editor makes them, and of libraries.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +14,9 @@ use crate::wake::{Wake, WakeSender};
 
 /// Editors write a file in several steps; what comes within this time is one change.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// A library that is copied comes in several writes as well; a developer waits for it.
+const LIBRARY_SETTLE: Duration = Duration::from_millis(30);
 
 /// Watches as long as it lives.
 #[derive(Debug)]
@@ -64,6 +67,29 @@ pub fn watch_config(path: &Path, wakes: WakeSender) -> notify::Result<Watch> {
     Ok(Watch { _debouncer: debouncer })
 }
 
+/// Watches directories with modules, as far as they are there.
+///
+/// # Errors
+///
+/// When the system has no more watches (`fs.inotify.max_user_watches`).
+pub fn watch_libraries(directories: &[PathBuf], wakes: WakeSender) -> notify::Result<Watch> {
+    let on_change = move |result: DebounceEventResult| {
+        let events = result.unwrap_or_default();
+        let is_library =
+            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "so");
+        let mut changes = events.iter().filter(|event| !event.kind.is_access());
+        if changes.any(|event| event.paths.iter().any(is_library)) {
+            // An error means that the daemon is ending.
+            let _ = wakes.send(Wake::LibraryChanged);
+        }
+    };
+    let mut debouncer = new_debouncer(LIBRARY_SETTLE, None, on_change)?;
+    for directory in directories.iter().filter(|directory| directory.is_dir()) {
+        debouncer.watch(directory, RecursiveMode::Recursive)?;
+    }
+    Ok(Watch { _debouncer: debouncer })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +103,20 @@ mod tests {
         change(&file);
         let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
         assert!(matches!(wake, Ok(Some(Wake::ConfigChanged))), "{wake:?}");
+    }
+
+    #[tokio::test]
+    async fn sees_a_library_that_is_replaced() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let module = directory.path().join("tiny");
+        std::fs::create_dir(&module).expect("it is new");
+        let (sender, mut wakes) = tokio::sync::mpsc::unbounded_channel();
+        let watched = [directory.path().to_owned(), directory.path().join("absent")];
+        let _watch = watch_libraries(&watched, sender).expect("watches are left");
+        std::fs::write(module.join("new"), "bytes").expect("it is writable");
+        std::fs::rename(module.join("new"), module.join("libtiny.so")).expect("it is ours");
+        let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
+        assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{wake:?}");
     }
 
     #[tokio::test]

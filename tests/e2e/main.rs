@@ -9,6 +9,7 @@ mod example;
 mod faults;
 mod libraries;
 mod operation;
+mod reloads;
 mod start;
 mod storage;
 mod telemetry;

@@ -88,7 +88,7 @@ fn the_doctor_finds_what_is_wrong() {
     let well = sandbox.lodestar(&["doctor"]);
     assert_eq!(well.code, 0, "{well:#?}");
     sandbox.configure(&sandbox.configuration().replace("fault: none", "fault: start_fails"));
-    daemon.wait_state("misbehaver", "failed");
+    daemon.wait_state("misbehaver", "quarantined");
     let ill = sandbox.lodestar(&["doctor"]);
     assert_eq!(ill.code, 1, "{ill:#?}");
     assert!(ill.stdout.contains("misbehaver"), "{ill:#?}");

@@ -7,10 +7,12 @@
 pub mod breakage;
 mod daemon;
 pub mod http;
+mod keep_alive;
 mod sandbox;
 pub mod telemetry;
 mod tools;
 
 pub use daemon::Daemon;
+pub use keep_alive::KeepAlive;
 pub use sandbox::{Output, Sandbox, library, program, run};
 pub use tools::{is_root, skip, tool_or_skip, wait_until};

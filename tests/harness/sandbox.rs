@@ -113,6 +113,22 @@ impl Sandbox {
         fs::write(folder.join(format!("lib{module}.so")), bytes).expect("the sandbox is writable");
     }
 
+    /// Replaces the library of a module at once by the same code with another hash: bytes after the
+    /// end of an ELF file mean nothing.
+    pub fn replace_library(&self, module: &str, salt: u8) {
+        let mut bytes = library(module);
+        bytes.extend([b'#', salt]);
+        self.replace_bytes(module, &bytes);
+    }
+
+    /// Replaces the library of a module at once, as a package manager does.
+    pub fn replace_bytes(&self, module: &str, bytes: &[u8]) {
+        let folder = self.path("modules").join(module);
+        fs::write(folder.join("new"), bytes).expect("the sandbox is writable");
+        fs::rename(folder.join("new"), folder.join(format!("lib{module}.so")))
+            .expect("the sandbox is writable");
+    }
+
     /// Starts a daemon and waits until its modules run or have failed.
     #[must_use]
     pub fn start(&self) -> Daemon<'_> {

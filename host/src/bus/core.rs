@@ -151,6 +151,30 @@ impl Bus {
         Ok(Inbox::new(subscriber, shared.clone()))
     }
 
+    /// Gives the open inbox of a module other filters, for events that come from now on.
+    ///
+    /// # Errors
+    ///
+    /// When a filter has no right form, there is no such subscription, or it cannot be written
+    /// down.
+    pub fn refilter(&self, module: &str, filters: &[String]) -> Result<(), SubscribeError> {
+        if let Some(wrong) = filters.iter().find(|filter| !is_filter(filter)) {
+            return Err(SubscribeError::Filter(wrong.clone()));
+        }
+        let shared = &self.shared;
+        let _housekeeping = shared.housekeeping();
+        let mut routes = shared.routes_mut();
+        let subscriber = routes.find(module).cloned();
+        let unknown = || SubscribeError::Unknown(module.to_owned());
+        let is_new = subscriber.ok_or_else(unknown)?.lock().listen_to(filters);
+        routes.changed();
+        drop(routes);
+        if is_new {
+            shared.persist()?;
+        }
+        Ok(())
+    }
+
     /// Forgets a module: its place in the ledger, its books and its dead letters.
     ///
     /// # Errors

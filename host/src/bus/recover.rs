@@ -202,11 +202,7 @@ impl Shared {
         if state.attached {
             return Err(SubscribeError::InUse(module.to_owned()));
         }
-        if state.epochs.last().is_none_or(|epoch| epoch.filters != filters) {
-            let epoch = Epoch { from: state.seen + 1, filters: filters.to_vec() };
-            state.epochs = state.epochs.iter().cloned().chain([epoch]).collect();
-            is_new = true;
-        }
+        is_new |= state.listen_to(filters);
         (state.attached, state.listening) = (true, true);
         drop(state);
         routes.changed();

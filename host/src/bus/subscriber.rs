@@ -254,6 +254,16 @@ impl State {
         first
     }
 
+    /// Takes other filters, for what comes from now on; answers whether they are others.
+    pub(super) fn listen_to(&mut self, filters: &[String]) -> bool {
+        if self.epochs.last().is_some_and(|epoch| epoch.filters == filters) {
+            return false;
+        }
+        let epoch = Epoch { from: self.seen + 1, filters: filters.to_vec() };
+        self.epochs = self.epochs.iter().cloned().chain([epoch]).collect();
+        true
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark { stamp: self.stamp, sequence: self.seen }
     }

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::{broadcast::error::RecvError, oneshot};
 
 use super::{
-    api::{LogLine, LogsQuery, Module, ModuleInfo, NDJSON, Operation, WaitQuery},
+    api::{LogLine, LogsQuery, Module, ModuleInfo, NDJSON, Operation, WaitQuery, Why},
     problem::Refusal,
 };
 use crate::{
@@ -52,6 +52,32 @@ pub(super) async fn disable(
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     ask(&daemon, Request::SetEnabled { module: name, enabled: false }, wait).await
+}
+
+pub(super) async fn reload(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+    Query(wait): Query<WaitQuery>,
+) -> Result<Json<Operation>, Refusal> {
+    ask(&daemon, Request::Reload { module: name }, wait).await
+}
+
+pub(super) async fn rollback(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+    Query(wait): Query<WaitQuery>,
+) -> Result<Json<Operation>, Refusal> {
+    ask(&daemon, Request::Rollback { module: name }, wait).await
+}
+
+pub(super) async fn why(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+) -> Result<Json<Why>, Refusal> {
+    let shown = daemon.clone();
+    let asked = name.clone();
+    let why = tokio::task::spawn_blocking(move || shown.why(&asked)).await;
+    why.ok().flatten().map(Json).ok_or_else(|| unknown(&daemon, &name))
 }
 
 pub(super) async fn reload_config(

@@ -51,6 +51,15 @@ pub enum LoadError {
     /// The dynamic linker refuses it.
     #[error("cannot map {}: {}", .0.display(), .1)]
     Map(PathBuf, String),
+    /// Too many libraries are mapped.
+    #[error(
+        "restart needed: {resident} libraries are mapped, the most there may be; restart \
+         lodestard, or set `unload: true` for modules that are reloaded often"
+    )]
+    RestartNeeded {
+        /// How many are mapped.
+        resident: usize,
+    },
     /// Its types are not ours.
     #[error(
         "{} does not fit this host: {}; rebuild it against SDK {}, or update the host",

@@ -5,15 +5,17 @@
 
 mod elf;
 mod error;
+mod interpose;
+mod kept;
 mod layout;
+mod maps;
 mod open;
 mod seal;
+mod shelf;
 
 use std::{
-    collections::HashMap,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
 use lodestar_abi::{BuildInfo, EPOCH};
@@ -21,9 +23,11 @@ use module_sdk::manifest::Manifest;
 use sha2::{Digest as _, Sha256};
 
 pub use error::LoadError;
+pub use kept::{keep, kept, kept_with};
 pub use layout::Difference;
 pub use open::Library;
 use seal::SealedCopy;
+pub use shelf::Shelf;
 
 /// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +139,13 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     Ok(Inspected { path, sha256, build, manifest, copy })
 }
 
+/// The hash of a package's library as it lies there; `None` when it cannot be read.
+#[must_use]
+pub fn hash(package: &Package) -> Option<String> {
+    let bytes = std::fs::read(package.library_path()).ok()?;
+    Some(hex(&Sha256::digest(&bytes)))
+}
+
 /// Who may write to a module may run code as the daemon.
 fn check_owner(path: &Path) -> Result<(), LoadError> {
     let directory = path.parent().unwrap_or(path);
@@ -156,43 +167,6 @@ fn check_owner(path: &Path) -> Result<(), LoadError> {
         return Err(LoadError::Owner(place.to_owned(), reason));
     }
     Ok(())
-}
-
-/// The libraries that are mapped. A library stays mapped until the daemon ends; starting the same
-/// bytes again uses the mapped image.
-#[derive(Debug, Default)]
-pub struct Shelf {
-    mapped: Mutex<HashMap<String, Arc<Library>>>,
-}
-
-impl Shelf {
-    /// Maps a library, or finds it mapped.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be mapped or its types do not fit this host.
-    pub fn open(&self, inspected: Inspected) -> Result<Arc<Library>, LoadError> {
-        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(library) = mapped.get(&inspected.sha256) {
-            return Ok(library.clone());
-        }
-        let library = Arc::new(Library::open(inspected)?);
-        mapped.insert(library.sha256().to_owned(), library.clone());
-        Ok(library)
-    }
-
-    /// The mapped library with this hash.
-    #[must_use]
-    pub fn mapped(&self, sha256: &str) -> Option<Arc<Library>> {
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned()
-    }
-
-    /// How many libraries of a module are mapped.
-    #[must_use]
-    pub fn resident_of(&self, module: &str) -> usize {
-        let mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        mapped.values().filter(|library| library.manifest().module.name == module).count()
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,7 +1,14 @@
-//! Mapping a checked library and finding its root module.
+//! Mapping a checked library, finding its root module, and unmapping it.
 #![expect(unsafe_code, reason = "running foreign code is what loading means")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    mem::ManuallyDrop,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use lodestar_abi::{
@@ -10,13 +17,27 @@ use lodestar_abi::{
 };
 use module_sdk::manifest::Manifest;
 
-use super::{Inspected, LoadError, layout};
+use super::{Inspected, LoadError, interpose, layout, maps};
 
-/// A mapped library whose types are ours. It stays mapped as long as the daemon runs: code of it
-/// may be referred to from thread-local destructors, and nothing proves that it is not.
+/// A mapped library whose types are ours. Dropped it stays mapped: code of it may be referred to
+/// from anywhere. See [`Shelf::sweep`](super::Shelf::sweep) for how it leaves.
 pub struct Library {
-    inspected: Inspected,
+    /// Not dropped while it is mapped: the linker knows it by the path of its copy, which no other
+    /// library may get.
+    inspected: ManuallyDrop<Inspected>,
     root: ModuleRoot_Ref,
+    handle: ManuallyDrop<Handle>,
+    /// A later generation runs in its place.
+    replaced: AtomicBool,
+    /// It was swept and stays mapped.
+    retired: AtomicBool,
+}
+
+/// A library that could not be unmapped; absent where the linker let go of it and the kernel shows
+/// it still.
+pub(super) struct Kept {
+    pub(super) library: Option<Arc<Library>>,
+    pub(super) reason: &'static str,
 }
 
 impl std::fmt::Debug for Library {
@@ -33,9 +54,66 @@ impl Library {
         let handle = unsafe { Handle::open(Some(inspected.copy.path()), RTLD_NOW | RTLD_LOCAL) };
         let handle = handle.map_err(|error| LoadError::Map(path.clone(), whole(&error)))?;
         let root = find_root(&handle, &path)?;
-        // Never unmapped, see the type's description.
-        std::mem::forget(handle);
-        Ok(Self { inspected, root })
+        let handle = ManuallyDrop::new(handle);
+        let inspected = ManuallyDrop::new(inspected);
+        Ok(Self { inspected, root, handle, replaced: false.into(), retired: false.into() })
+    }
+
+    /// Notes whether a later generation runs in its place.
+    pub fn set_replaced(&self, replaced: bool) {
+        self.replaced.store(replaced, Ordering::Release);
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Takes back the thread-local keys of a library that stays mapped and is never used again.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        if let Some(mapped) = self.mapped()
+            && interpose::threads_in(&mapped.range) == 0
+        {
+            interpose::reclaim_keys(&mapped.range);
+        }
+    }
+
+    /// Unmaps a library of which no code runs; answers how many thread-local keys it had.
+    pub(super) fn unmap(self) -> Result<usize, Kept> {
+        let keep = |library: Self, reason| {
+            library.retired.store(true, Ordering::Release);
+            Err(Kept { library: Some(Arc::new(library)), reason })
+        };
+        let Some(mapped) = self.mapped() else {
+            return keep(self, "where it is mapped cannot be found out");
+        };
+        if interpose::threads_in(&mapped.range) > 0 {
+            return keep(self, "a thread that it started is alive");
+        }
+        if interpose::handles_a_signal(&mapped.range) {
+            return keep(self, "it handles a signal");
+        }
+        let keys = interpose::reclaim_keys(&mapped.range);
+        let Self { inspected, handle, .. } = self;
+        let inspected = ManuallyDrop::into_inner(inspected);
+        // An error is seen below: it is still mapped then.
+        let _ = ManuallyDrop::into_inner(handle).close();
+        if maps::is_mapped(&mapped) {
+            std::mem::forget(inspected);
+            let reason = "the linker does not let go of it";
+            return Err(Kept { library: None, reason });
+        }
+        Ok(keys)
+    }
+
+    /// Where it is mapped.
+    fn mapped(&self) -> Option<maps::Mapped> {
+        let describe = self.root.describe() as *const () as usize;
+        maps::at(describe)
     }
 
     /// What the library exports.
@@ -50,21 +128,27 @@ impl Library {
         &self.inspected.sha256
     }
 
+    /// Where the very bytes that are mapped can be read.
+    #[must_use]
+    pub fn sealed(&self) -> PathBuf {
+        self.inspected.copy.path().into()
+    }
+
     /// Its manifest.
     #[must_use]
-    pub const fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Manifest {
         &self.inspected.manifest
     }
 
     /// How it was built.
     #[must_use]
-    pub const fn build(&self) -> &BuildInfo {
+    pub fn build(&self) -> &BuildInfo {
         &self.inspected.build
     }
 
     /// Where it was read from.
     #[must_use]
-    pub const fn path(&self) -> &PathBuf {
+    pub fn path(&self) -> &PathBuf {
         &self.inspected.path
     }
 }

@@ -3,10 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -18,7 +15,7 @@ use lodestar_abi::{
 };
 use tokio::sync::mpsc;
 
-use super::state::lock;
+use super::{handover::Hold, state::lock};
 use crate::bus::{Mark, Poker};
 
 /// How many commands may wait for one module.
@@ -33,6 +30,8 @@ pub enum Call {
     Health(tokio::sync::oneshot::Sender<()>),
     /// Take another log level: 1 error … 5 trace.
     LogLevel(u32),
+    /// Pause for a successor.
+    Hold(Hold),
     /// End.
     Stop,
 }
@@ -43,8 +42,8 @@ pub struct CommandCall {
     pub request: Vec<u8>,
     /// Where the answer goes.
     pub sink: ReplySinkBox,
-    /// Set when the answer was that the command panicked.
-    pub panicked: Arc<AtomicBool>,
+    /// Set when the answer was that the command panicked: which, and what it said.
+    pub panicked: Arc<OnceLock<String>>,
     /// What must be handled before, so that the answer includes it.
     pub after: Option<Mark>,
     /// When it is answered even if events before it wait.
@@ -149,10 +148,17 @@ impl CallQueue {
 
 /// Tells who waits that the call will not be answered.
 pub(super) fn refuse(call: Call, reason: &str) {
-    if let Call::Command(command) = call {
-        let error =
-            ModError { kind: error_kind::UNAVAILABLE, message: reason.into(), place: "".into() };
-        command.sink.finish(RResult::RErr(error));
+    match call {
+        Call::Command(command) => {
+            let error = ModError {
+                kind: error_kind::UNAVAILABLE,
+                message: reason.into(),
+                place: "".into(),
+            };
+            command.sink.finish(RResult::RErr(error));
+        }
+        Call::Hold(hold) => hold.refuse(reason),
+        Call::Health(_) | Call::LogLevel(_) | Call::Stop => {}
     }
 }
 
@@ -171,16 +177,16 @@ const FRAMES_AHEAD: usize = 16;
 /// A sink, the end that the client reads, and whether the answer was a panic. When the reader is
 /// dropped, the sink says so.
 #[must_use]
-pub fn reply_channel() -> (ReplySinkBox, mpsc::Receiver<Answer>, Arc<AtomicBool>) {
+pub fn reply_channel() -> (ReplySinkBox, mpsc::Receiver<Answer>, Arc<OnceLock<String>>) {
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    let panicked = Arc::new(AtomicBool::new(false));
+    let panicked = Arc::new(OnceLock::new());
     let sink = Sink { sender, panicked: panicked.clone() };
     (ReplySink_TO::from_value(sink, TD_Opaque), receiver, panicked)
 }
 
 struct Sink {
     sender: mpsc::Sender<Answer>,
-    panicked: Arc<AtomicBool>,
+    panicked: Arc<OnceLock<String>>,
 }
 
 impl ReplySink for Sink {
@@ -195,8 +201,10 @@ impl ReplySink for Sink {
             message: error.message.as_str().into(),
             place: error.place.as_str().into(),
         });
-        if result.as_ref().is_err_and(|error| error.kind == error_kind::PANIC) {
-            self.panicked.store(true, Ordering::Release);
+        if let Err(error) = &result
+            && error.kind == error_kind::PANIC
+        {
+            self.panicked.get_or_init(|| format!("{}: {}", error.place, error.message));
         }
         // An error means that the client is gone.
         let _ = self.sender.blocking_send(Answer::End(result));

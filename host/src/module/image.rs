@@ -31,7 +31,6 @@ pub(super) trait Instance {
     /// Takes another log level.
     fn log_level(&mut self, level: u32);
     /// Its state for the next generation, JSON; empty for none.
-    #[expect(dead_code, reason = "a reload takes it, which is built next")]
     fn snapshot(&mut self) -> Result<Vec<u8>, ModError>;
     /// Ends it. Dropped afterwards.
     fn stop(&mut self, grace: Duration) -> Result<(), ModError>;
@@ -67,6 +66,13 @@ impl Image {
     pub fn path(&self) -> &Path {
         match self {
             Self::Mapped(library) => library.path(),
+        }
+    }
+
+    /// Notes whether a later generation runs in its place.
+    pub(super) fn set_replaced(&self, replaced: bool) {
+        match self {
+            Self::Mapped(library) => library.set_replaced(replaced),
         }
     }
 

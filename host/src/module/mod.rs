@@ -2,10 +2,14 @@
 
 mod accounting;
 mod calls;
+mod generation;
+mod handover;
 mod image;
+mod life;
 mod running;
 mod services;
 mod state;
+mod successor;
 mod thread;
 
 pub use accounting::{CallClock, cpu_ms};
@@ -13,4 +17,6 @@ pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
 pub use image::Image;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
-pub use thread::{Configure, Configured, Ended, RestartPolicy, Start, StartGate, spawn};
+pub use thread::{
+    Configure, Configured, Ended, News, RestartPolicy, Start, StartGate, Tell, spawn,
+};

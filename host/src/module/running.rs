@@ -9,13 +9,11 @@ use lodestar_abi::{
     BatchOutcome, Event as AbiEvent, FLAG_LEDGER, ModError, abi_stable::std_types::ROption,
     error_kind,
 };
-use module_sdk::{Class, Health, HealthStatus};
+use module_sdk::{Class, Health, HealthStatus, manifest::ReloadMode};
 
 use super::{
-    Call, CommandCall, Entry, State,
-    accounting::threads,
-    image::Instance,
-    thread::{Leave, Life, enter},
+    Call, CommandCall, Entry, State, accounting::threads, handover::Hold, image::Instance,
+    life::Life, thread::enter,
 };
 use crate::bus::{Delivery, Failure, FailureKind};
 
@@ -27,6 +25,18 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often at most a busy one is asked.
 const HEALTH_SPACING: Duration = Duration::from_millis(500);
+
+/// Why a module's instance is left.
+pub(super) enum Leave {
+    Stop,
+    Panic(String),
+    /// A successor asks.
+    Hold(Hold),
+    /// It stops, so that the successor can start; with its state.
+    HandOver(Hold, Vec<u8>),
+    /// The successor runs.
+    Replaced,
+}
 
 /// A module that runs.
 pub(super) struct Running<'a, 'b> {
@@ -50,7 +60,7 @@ impl<'a, 'b> Running<'a, 'b> {
         Self { life, instance, timers, next_health: now, last_health: None }
     }
 
-    fn entry(&self) -> &'a Entry {
+    pub(super) fn entry(&self) -> &'a Entry {
         self.life.entry()
     }
 
@@ -61,28 +71,32 @@ impl<'a, 'b> Running<'a, 'b> {
             }
             self.refresh_health();
             let wake = self.next_wake();
-            self.life.inbox.wait(wake);
+            self.life.look_at_probation();
+            self.life.inbox().wait(wake);
         }
     }
 
     fn next_wake(&self) -> Option<Instant> {
         let timers = self.timers.iter().map(|(_, _, due)| *due);
-        let others = [Some(self.next_health), self.entry().calls.patience()];
+        let others =
+            [Some(self.next_health), self.entry().calls.patience(), self.life.probation_ends()];
         timers.chain(others.into_iter().flatten()).min()
     }
 
     /// Answers what waits, as far as the events before it are handled.
     fn calls(&mut self) -> Option<Leave> {
         loop {
-            let inbox = &self.life.inbox;
+            let entry = self.entry();
+            let inbox = &*self.life.inbox();
             let ready = |call: &Call| match call {
                 Call::Command(CommandCall { after: Some(mark), patience, .. }) => {
                     inbox.reached(mark) || *patience <= Instant::now()
                 }
                 _ => true,
             };
-            match self.entry().calls.pop(ready)? {
+            match entry.calls.pop(ready)? {
                 Call::Stop => return Some(Leave::Stop),
+                Call::Hold(hold) => return Some(Leave::Hold(hold)),
                 Call::LogLevel(level) => self.instance.log_level(level),
                 Call::Health(asked) => {
                     self.last_health = None;
@@ -92,12 +106,12 @@ impl<'a, 'b> Running<'a, 'b> {
                 }
                 Call::Command(command) => {
                     let CommandCall { request, sink, panicked, .. } = command;
-                    let clock = &self.life.start.entry.clock;
+                    let clock = self.life.clock.clone();
                     clock.time("command", || {
                         self.instance.command(&request, sink);
                     });
-                    if panicked.load(Ordering::Acquire) {
-                        return Some(Leave::Panic("a command panicked".to_owned()));
+                    if let Some(reason) = panicked.get() {
+                        return Some(Leave::Panic(reason.clone()));
                     }
                 }
             }
@@ -113,7 +127,7 @@ impl<'a, 'b> Running<'a, 'b> {
             }
             *due = now + *period;
             let name = name.clone();
-            let clock = &self.life.start.entry.clock;
+            let clock = self.life.clock.clone();
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             let result = clock.time(&name, || self.instance.on_timer(number));
             if let Err(error) = result {
@@ -127,8 +141,8 @@ impl<'a, 'b> Running<'a, 'b> {
     }
 
     fn events(&mut self) -> Option<Leave> {
-        let clock = &self.life.start.entry.clock;
-        let events: Vec<AbiEvent<'_>> = self.life.inbox.take(BATCH).iter().map(to_abi).collect();
+        let clock = self.life.clock.clone();
+        let events: Vec<AbiEvent<'_>> = self.life.inbox().take(BATCH).iter().map(to_abi).collect();
         if events.is_empty() {
             return None;
         }
@@ -136,7 +150,7 @@ impl<'a, 'b> Running<'a, 'b> {
         let BatchOutcome { handled, error } = outcome;
         let handled = (handled as usize).min(events.len());
         let ROption::RSome(error) = error else {
-            self.life.inbox.settle(handled, None);
+            self.life.inbox().settle(handled, None);
             return None;
         };
         let kind = match error.kind {
@@ -144,7 +158,7 @@ impl<'a, 'b> Running<'a, 'b> {
             _ => FailureKind::Failed,
         };
         let message = describe_error(&error);
-        self.life.inbox.settle(handled, Some(Failure { kind, message }));
+        self.life.inbox().settle(handled, Some(Failure { kind, message }));
         self.complain(&error)
     }
 
@@ -165,7 +179,7 @@ impl<'a, 'b> Running<'a, 'b> {
         }
         self.last_health = Some(now);
         self.next_health = now + HEALTH_PERIOD;
-        let clock = &self.life.start.entry.clock;
+        let clock = self.life.clock.clone();
         let bytes = clock.time("health", || self.instance.health());
         let health: Health = serde_json::from_slice(&bytes)
             .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
@@ -177,16 +191,48 @@ impl<'a, 'b> Running<'a, 'b> {
         self.entry().set_health(health);
     }
 
+    /// Pauses for a successor. Answers none when this generation goes on.
+    pub(super) fn hold(&mut self, hold: Hold) -> Option<Leave> {
+        if !hold.begin() {
+            return None;
+        }
+        let entry = self.entry();
+        enter(entry, State::Reloading, "a new generation starts".to_owned());
+        let clock = self.life.clock.clone();
+        let leave = match clock.time("snapshot", || self.instance.snapshot()) {
+            Ok(snapshot) if hold.mode() == ReloadMode::Handover => {
+                return Some(Leave::HandOver(hold, snapshot));
+            }
+            Ok(snapshot) => self.life.await_verdict(hold, snapshot).then_some(Leave::Replaced),
+            Err(error) => {
+                let reason = describe_error(&error);
+                hold.refuse(format!("the running generation cannot hand over its state: {reason}"));
+                self.complain(&error)
+            }
+        };
+        if leave.is_none() {
+            enter(entry, State::Running, String::new());
+            self.last_health = None;
+        }
+        leave
+    }
+
     pub(super) fn stop(self) {
         let Self { life, mut instance, .. } = self;
         let entry = life.entry();
-        let stopped = entry.clock.time("stop", || instance.stop(life.start.grace));
+        let clock = &life.clock;
+        let stopped = clock.time("stop", || instance.stop(life.start.grace));
         if let Err(error) = stopped {
             let reason = describe_error(&error);
             tracing::warn!(module = entry.name, reason, "the module did not stop well");
         }
-        entry.clock.time("drop", || drop(instance));
-        let left = threads(&entry.name).saturating_sub(1);
+        clock.time("drop", || drop(instance));
+        // The threads of a successor bear the same names.
+        if life.is_replaced() {
+            return;
+        }
+        let own = entry.host_threads.load(Ordering::Relaxed);
+        let left = threads(&entry.name).saturating_sub(own);
         if left > 0 {
             tracing::warn!(
                 module = entry.name,

@@ -104,6 +104,12 @@ impl Services {
         })
     }
 
+    /// The number of the generation that they are for.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// As the module sees them.
     #[must_use]
     pub fn to_abi(self: &Arc<Self>) -> HostBox {

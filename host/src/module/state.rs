@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -31,21 +31,25 @@ pub enum State {
     Degraded,
     /// A call does not come back; its events wait.
     Stalled,
+    /// A new generation takes over.
+    Reloading,
     /// It is being stopped.
     Draining,
     /// It ended.
     Stopped,
     /// It panicked and starts again in a moment.
     Backoff,
-    /// It did not start, or failed too often.
+    /// It did not start.
     Failed,
+    /// It failed too often and is left alone until it is enabled again.
+    Quarantined,
     /// It does not fit this host.
     Incompatible,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Absent,
         Self::Disabled,
         Self::Verified,
@@ -53,10 +57,12 @@ impl State {
         Self::Running,
         Self::Degraded,
         Self::Stalled,
+        Self::Reloading,
         Self::Draining,
         Self::Stopped,
         Self::Backoff,
         Self::Failed,
+        Self::Quarantined,
         Self::Incompatible,
     ];
 
@@ -71,10 +77,12 @@ impl State {
             Self::Running => "running",
             Self::Degraded => "degraded",
             Self::Stalled => "stalled",
+            Self::Reloading => "reloading",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
             Self::Backoff => "backoff",
             Self::Failed => "failed",
+            Self::Quarantined => "quarantined",
             Self::Incompatible => "incompatible",
         }
     }
@@ -89,6 +97,7 @@ impl State {
                 | Self::Running
                 | Self::Degraded
                 | Self::Stalled
+                | Self::Reloading
                 | Self::Draining
                 | Self::Backoff
         )
@@ -97,13 +106,13 @@ impl State {
     /// Whether an operation that led here has come to its end.
     #[must_use]
     pub const fn is_settled(self) -> bool {
-        !matches!(self, Self::Verified | Self::Loading | Self::Draining)
+        !matches!(self, Self::Verified | Self::Loading | Self::Reloading | Self::Draining)
     }
 
     /// Whether it does its work, wholly or in part.
     #[must_use]
     pub const fn is_running(self) -> bool {
-        matches!(self, Self::Running | Self::Degraded)
+        matches!(self, Self::Running | Self::Degraded | Self::Reloading)
     }
 }
 
@@ -150,10 +159,16 @@ pub struct Entry {
     known: Mutex<Option<Arc<Known>>>,
     /// What waits for its thread.
     pub(crate) calls: CallQueue,
-    /// What its thread is in, and since when.
-    pub clock: CallClock,
-    /// How many times it was started.
+    /// What the thread of the generation that runs is in, and since when.
+    clock: Mutex<Arc<CallClock>>,
+    /// What the thread of a generation that is to take over is in.
+    successor_clock: Mutex<Option<Arc<CallClock>>>,
+    /// The number of the generation that runs.
     pub generation: AtomicU64,
+    /// Threads of the host that lead a generation of it now.
+    pub(super) host_threads: AtomicUsize,
+    /// How many generations were made, whether they took over or not.
+    made: AtomicU64,
     /// How many times it was started again after a panic.
     pub restarts: AtomicU64,
     /// Bytes that its allocator has given out.
@@ -172,8 +187,11 @@ impl Entry {
             transition: watch::Sender::new(transition),
             known: Mutex::default(),
             calls: CallQueue::default(),
-            clock: CallClock::default(),
+            clock: Mutex::default(),
+            successor_clock: Mutex::default(),
             generation: AtomicU64::new(0),
+            host_threads: AtomicUsize::new(0),
+            made: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             heap_bytes: AtomicU64::new(0),
         }
@@ -239,13 +257,33 @@ impl Entry {
         lock(&self.known).clone()
     }
 
-    pub(crate) fn set_known(&self, known: Known) {
-        *lock(&self.known) = Some(Arc::new(known));
+    pub(crate) fn set_known(&self, known: Arc<Known>) {
+        *lock(&self.known) = Some(known);
+    }
+
+    /// What the thread of the generation that runs is in, and since when.
+    #[must_use]
+    pub fn clock(&self) -> Arc<CallClock> {
+        lock(&self.clock).clone()
+    }
+
+    pub(super) fn set_clock(&self, clock: Arc<CallClock>) {
+        *lock(&self.clock) = clock;
+    }
+
+    /// What the thread of a generation that is to take over is in.
+    #[must_use]
+    pub fn successor_clock(&self) -> Option<Arc<CallClock>> {
+        lock(&self.successor_clock).clone()
+    }
+
+    pub(super) fn set_successor_clock(&self, clock: Option<Arc<CallClock>>) {
+        *lock(&self.successor_clock) = clock;
     }
 
     /// The number of the next generation.
     pub(crate) fn next_generation(&self) -> u64 {
-        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+        self.made.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 

@@ -1,28 +1,29 @@
 //! A module's thread: every call of the module comes from here, one at a time.
 
 use std::{
+    path::Path,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use lodestar_abi::{ModError, error_kind};
-use module_sdk::Description;
+use module_sdk::manifest::Manifest;
 
 use super::{
-    Call, Entry, Grant, Image, Known, ServiceContext, Services, State, accounting::thread_name,
-    calls::refuse, image::Instance, running::Running, state::lock,
+    CallClock, Entry, Grant, ServiceContext, State,
+    accounting::thread_name,
+    generation::{self, Refusal, failed},
+    life::{End, Life},
+    state::lock,
+    successor,
 };
-use crate::{
-    bus::Inbox,
-    library::{Inspected, LoadError, Package, Shelf, inspect},
-};
+use crate::library::{Package, Shelf};
 
-/// The time within which panics are counted for [`RestartPolicy::limit`].
-const PANIC_WINDOW: Duration = Duration::from_secs(60);
+/// Works out what a module gets from its manifest and the place of its library.
+pub type Configure = Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, String> + Send + Sync>;
 
-/// Works out what a module gets.
-pub type Configure = Box<dyn Fn(&Inspected) -> Result<Configured, String> + Send>;
+/// Told what a module's thread came to.
+pub type Tell = Box<dyn Fn(News) + Send>;
 
 /// What a module is started with.
 pub struct Start {
@@ -44,8 +45,10 @@ pub struct Start {
     pub restart: RestartPolicy,
     /// Waits until every module that starts at the same time has subscribed.
     pub gate: Arc<StartGate>,
-    /// Told once, when the thread ends.
-    pub ended: Box<dyn FnOnce(Ended) + Send>,
+    /// It takes over from the generation that runs.
+    pub successor: bool,
+    /// Told what comes of it.
+    pub tell: Tell,
 }
 
 impl std::fmt::Debug for Start {
@@ -57,10 +60,13 @@ impl std::fmt::Debug for Start {
 /// What happens after a module panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// Restarts within a minute, after which it is not started again by itself.
+    /// Restarts within a minute, after which it is quarantined.
     pub limit: usize,
     /// The longest pause before it starts again.
     pub max_backoff: Duration,
+    /// For how long a new generation is on probation: if it panics within, the one before it goes
+    /// on.
+    pub probation: Duration,
 }
 
 /// What a module gets.
@@ -78,13 +84,53 @@ impl std::fmt::Debug for Configured {
     }
 }
 
-/// How a module's thread ended.
+/// What a module's thread tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A generation runs. The last word on a reload that worked.
+    Runs {
+        /// The hash of its library.
+        sha256: String,
+        /// Its version.
+        version: String,
+        /// Its number.
+        generation: u64,
+        /// For how long events waited while it took over; `None` when there was none before it.
+        switched_in: Option<Duration>,
+    },
+    /// A successor was no good; the generation before it goes on.
+    Rejected(String),
+    /// A generation on probation panicked; the one before it is back.
+    RolledBack {
+        /// The hash of the bad library.
+        from: String,
+        /// The hash of the one that is back.
+        to: String,
+        /// What the bad one did.
+        reason: String,
+    },
+    /// It panicked, and starts again after a pause.
+    Restarts {
+        /// What it did.
+        reason: String,
+        /// For how long it pauses.
+        pause: Duration,
+    },
+    /// The thread ends.
+    Ended(Ended),
+}
+
+/// How a module's thread ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// It was asked to.
     Stopped,
     /// It could not start or go on; the reason is in its state.
     Failed,
+    /// It gave way to its successor.
+    Replaced,
+    /// It was a successor and did not take over.
+    Rejected,
 }
 
 /// Starts the thread of a module. It loads, configures and starts the module by itself, so that a
@@ -95,7 +141,12 @@ pub enum Ended {
 /// When the system has no more threads.
 pub fn spawn(start: Start) -> std::io::Result<JoinHandle<()>> {
     let name = thread_name(&start.entry.name);
-    std::thread::Builder::new().name(name).spawn(move || run(start))
+    std::thread::Builder::new().name(name).spawn(move || {
+        let count = &start.entry.host_threads;
+        count.fetch_add(1, Ordering::Relaxed);
+        run(&start);
+        count.fetch_sub(1, Ordering::Relaxed);
+    })
 }
 
 /// Holds modules back until all that start together have subscribed: what one of them emits first
@@ -130,94 +181,56 @@ impl StartGate {
     }
 }
 
-fn run(start: Start) {
-    let entry = start.entry.clone();
-    let prepared = prepare(&start);
-    start.gate.arrive();
-    let outcome = prepared.and_then(|(image, configured, inbox)| {
-        start.gate.wait();
-        let mut life = Life::new(&start, image, configured, inbox);
-        let outcome = life.live();
-        entry.calls.close();
-        outcome
-    });
-    let outcome = match outcome {
-        Ok(()) => {
-            enter(&entry, State::Stopped, String::new());
+fn run(start: &Start) {
+    let entry = &start.entry;
+    let prepared = if start.successor {
+        match successor::take_over(start) {
+            Ok(life) => Ok(life),
+            Err(reason) => {
+                (start.tell)(News::Rejected(reason));
+                return (start.tell)(News::Ended(Ended::Rejected));
+            }
+        }
+    } else {
+        let prepared = first(start);
+        start.gate.arrive();
+        prepared.inspect(|_| start.gate.wait())
+    };
+    let outcome = prepared.and_then(|mut life| life.live());
+    let ended = match outcome {
+        Ok(End::Replaced) => return (start.tell)(News::Ended(Ended::Replaced)),
+        Ok(End::Stopped) => {
+            entry.calls.close();
+            enter(entry, State::Stopped, String::new());
             Ended::Stopped
         }
         Err((state, reason)) => {
+            entry.calls.close();
             tracing::error!(module = entry.name, reason, "the module does not run");
-            enter(&entry, state, reason);
+            enter(entry, state, reason);
             Ended::Failed
         }
     };
     entry.heap_bytes.store(0, Ordering::Relaxed);
-    (start.ended)(outcome);
+    (start.tell)(News::Ended(ended));
 }
 
-type Refusal = (State, String);
-
-fn failed(reason: impl Into<String>) -> Refusal {
-    (State::Failed, reason.into())
-}
-
-/// Everything before the module's own code is asked to start.
-fn prepare(start: &Start) -> Result<(Image, Configured, Inbox), Refusal> {
+/// Prepares a generation that has none before it. It subscribes first: whatever happens later, its
+/// events wait for it.
+fn first(start: &Start) -> Result<Life<'_>, Refusal> {
     let entry = &start.entry;
-    let refused = |error: LoadError| {
-        let state = if error.is_incompatible() { State::Incompatible } else { State::Failed };
-        (state, error.to_string())
-    };
+    let clock = Arc::new(CallClock::default());
+    entry.set_clock(clock.clone());
     enter(entry, State::Loading, String::new());
-    let inspected = inspect(&start.package).map_err(refused)?;
+    let inspected = generation::read(start)?;
     enter(entry, State::Verified, String::new());
     let filters = inspected.manifest.bus.consumes.clone();
     let inbox = start.context.bus.subscribe(&entry.name, &filters);
     let inbox = inbox.map_err(|error| failed(format!("cannot subscribe: {error}")))?;
-    let configured = (start.configure)(&inspected).map_err(failed)?;
     enter(entry, State::Loading, String::new());
-    let clock = &entry.clock;
-    let library = clock.time("load", || start.shelf.open(inspected)).map_err(refused)?;
-    let image = Image::Mapped(library);
-    entry.set_known(clock.time("description", || describe(&image))?);
-    let validated = clock.time("validation", || image.validate(&configured.config));
-    validated.map_err(|error| failed(explain(start, &error)))?;
-    Ok((image, configured, inbox))
-}
-
-fn describe(image: &Image) -> Result<Known, Refusal> {
-    let bytes = image
-        .describe()
-        .map_err(|error| failed(format!("cannot describe itself: {}", error.message)))?;
-    let description: Description = serde_json::from_slice(&bytes)
-        .map_err(|error| failed(format!("its description cannot be read: {error}")))?;
-    let manifest = image.manifest().clone();
-    for subscription in &description.subscriptions {
-        if !manifest.bus.consumes.contains(&subscription.filter) {
-            return Err(failed(format!(
-                "it listens to {}, which its module.toml does not declare; add it to bus.consumes",
-                subscription.filter
-            )));
-        }
-    }
-    Ok(Known {
-        manifest,
-        description,
-        sha256: image.sha256().to_owned(),
-        sdk_version: image.sdk_version(),
-        path: image.path().to_owned(),
-    })
-}
-
-fn explain(start: &Start, error: &ModError) -> String {
-    if error.kind == error_kind::CONFIG {
-        (start.explain)(error.message.as_str())
-    } else if error.kind == error_kind::PANIC {
-        format!("{} {}", error.place, error.message)
-    } else {
-        error.message.to_string()
-    }
+    let generation = generation::load(start, &clock, inspected)?;
+    entry.set_known(generation.known());
+    Ok(Life::new(start, clock, generation.image, generation.configured, inbox))
 }
 
 /// Notes a change of state, logs it and tells the bus.
@@ -227,133 +240,9 @@ pub(super) fn enter(entry: &Entry, state: State, reason: String) {
     }
 }
 
-/// One thread's life: a module, made again after each panic.
-pub(super) struct Life<'a> {
-    pub(super) start: &'a Start,
-    image: Image,
-    config: Vec<u8>,
-    grant: Option<Grant>,
-    pub(super) inbox: Inbox,
-    panics: Vec<Instant>,
-}
-
-/// Why a module's instance is left.
-pub(super) enum Leave {
-    Stop,
-    Panic(String),
-}
-
-impl<'a> Life<'a> {
-    fn new(start: &'a Start, image: Image, configured: Configured, inbox: Inbox) -> Self {
-        let Configured { config, grant } = configured;
-        Self { start, image, config, grant: Some(grant), inbox, panics: Vec::new() }
-    }
-
-    pub(super) fn entry(&self) -> &'a Entry {
-        &self.start.entry
-    }
-
-    fn live(&mut self) -> Result<(), Refusal> {
-        loop {
-            let (instance, services) = self.create()?;
-            self.entry().calls.open(self.inbox.poker());
-            enter(self.entry(), State::Running, String::new());
-            tracing::info!(
-                module = self.entry().name,
-                version = self.image.manifest().module.version,
-                "the module runs"
-            );
-            let entry = self.entry();
-            let mut running = Running::new(self, instance);
-            let leave = running.run();
-            if matches!(leave, Leave::Stop) {
-                enter(entry, State::Draining, String::new());
-            }
-            running.stop();
-            services.close();
-            match leave {
-                Leave::Stop => return Ok(()),
-                Leave::Panic(reason) => {
-                    if self.pause_after(&reason)? {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    fn create(&mut self) -> Result<(Box<dyn Instance>, Arc<Services>), Refusal> {
-        let entry = self.start.entry.clone();
-        let grant = match self.grant.take() {
-            Some(grant) => grant,
-            // The grant went with the generation before; work it out again.
-            None => {
-                let inspected = inspect(&self.start.package);
-                let inspected = inspected.map_err(|error| failed(error.to_string()))?;
-                (self.start.configure)(&inspected).map_err(failed)?.grant
-            }
-        };
-        let services = Services::new(self.start.context.clone(), entry.clone(), grant);
-        let create = || self.image.create(&self.config, &[], &services);
-        let created = entry.clock.time("start", create);
-        created.map(|instance| (instance, services.clone())).map_err(|error| {
-            services.close();
-            failed(explain(self.start, &error))
-        })
-    }
-
-    /// Waits before the next try; answers whether the module was asked to stop meanwhile.
-    fn pause_after(&mut self, reason: &str) -> Result<bool, Refusal> {
-        let now = Instant::now();
-        self.panics.retain(|panic| now.duration_since(*panic) < PANIC_WINDOW);
-        self.panics.push(now);
-        let entry = self.entry();
-        tracing::error!(module = entry.name, reason, "the module panicked");
-        let RestartPolicy { limit, max_backoff } = self.start.restart;
-        if self.panics.len() > limit {
-            let count = self.panics.len();
-            return Err(failed(format!(
-                "it panicked {count} times within {} s, the last time: {reason}; its events \
-                 wait; `lodestar modules enable {}` starts it again",
-                PANIC_WINDOW.as_secs(),
-                entry.name
-            )));
-        }
-        entry.restarts.fetch_add(1, Ordering::Relaxed);
-        let pause = backoff(self.panics.len()).min(max_backoff);
-        enter(entry, State::Backoff, format!("{reason}; starts again in {} s", pause.as_secs()));
-        let until = now + pause;
-        while Instant::now() < until {
-            while let Some(call) = entry.calls.pop(|_| true) {
-                if matches!(call, Call::Stop) {
-                    return Ok(true);
-                }
-                refuse(call, "the module panicked and starts again in a moment");
-            }
-            entry.calls.wait(until);
-        }
-        Ok(false)
-    }
-}
-
-/// The first restart is immediate, then after 1, 2, 4 … seconds.
-fn backoff(panics: usize) -> Duration {
-    match u32::try_from(panics).unwrap_or(u32::MAX) {
-        0 | 1 => Duration::ZERO,
-        more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_pause_doubles() {
-        let seconds = |panics| backoff(panics).as_secs();
-        assert_eq!([1, 2, 3, 4, 5, 9].map(seconds), [0, 1, 2, 4, 8, 128]);
-        assert!(seconds(200) > 1_000_000);
-    }
 
     #[test]
     fn the_gate_opens_when_all_have_arrived() {

@@ -18,10 +18,9 @@ type Explain = Box<dyn Fn(&str) -> String + Send>;
 
 /// Works out what a module gets, once its manifest is known.
 pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>) -> Configure {
-    Box::new(move |inspected| {
-        let manifest = &inspected.manifest;
+    Arc::new(move |manifest, path| {
         let name = &manifest.module.name;
-        let package = Package::of(&inspected.path, name);
+        let package = Package::of(path, name);
         let settings = settings(&daemon, &config, &package).map_err(|error| error.to_string())?;
         let data_dir = daemon.data_dir(name);
         private_directory(&data_dir).map_err(|error| {

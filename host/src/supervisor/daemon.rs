@@ -13,7 +13,7 @@ use std::{
 use module_sdk::EventType;
 use tokio::sync::oneshot;
 
-use super::{Operations, shown};
+use super::{Operations, Stories, shown};
 use crate::{
     args::Places,
     bus::NewEvent,
@@ -56,6 +56,8 @@ pub struct Daemon {
     pub logging: Logging,
     /// Changes under way.
     pub operations: Operations,
+    /// What happened to each module.
+    pub stories: Arc<Stories>,
     /// Wakes the loop.
     pub wakes: WakeSender,
     /// When it started.
@@ -102,6 +104,7 @@ impl Daemon {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { places, context, logging, wakes, config, layers } = parts;
         Arc::new(Self {
+            stories: Arc::new(Stories::new(&places.state_dir)),
             places,
             context,
             logging,
@@ -183,6 +186,21 @@ impl Daemon {
             }
             None => library::find(&self.places.module_path, &section.name),
         }
+    }
+
+    /// Deals with the libraries that nobody uses any more.
+    pub(super) fn sweep(&self) {
+        let config = self.config();
+        self.shelf.sweep(|module| config.module(module).is_some_and(|section| section.unload));
+    }
+
+    /// Every directory where a library may be replaced.
+    #[must_use]
+    pub fn library_directories(&self) -> Vec<PathBuf> {
+        let config = self.config();
+        let own = config.modules.iter().filter(|section| section.path.is_some());
+        let own = own.filter_map(|section| Some(self.package(section)?.directory));
+        self.places.module_path.iter().cloned().chain(own).collect()
     }
 
     /// Why a module is absent.

@@ -5,30 +5,36 @@ mod configure;
 mod daemon;
 mod operations;
 mod probe;
+mod reloads;
+mod requests;
+mod starting;
+mod story;
 mod view;
+mod why;
 
 use std::{
     collections::{HashMap, HashSet},
     ops::ControlFlow,
-    path::Path,
     sync::Arc,
+    thread::{JoinHandle, ThreadId},
     time::{Duration, Instant},
 };
 
 use module_sdk::events::{ConfigChanged, ModuleStateChanged};
-use tokio::sync::oneshot;
 
 pub use daemon::{Daemon, Parts, Slot, number};
 pub use operations::{Operations, Pending};
 pub use probe::{Probe, describe_for_parent, report};
+use reloads::Reload;
+use requests::shown;
+pub use story::{Refused, Standing, Stories};
 pub use view::{OWN, counts};
 
 use crate::{
     config::{self, Config, ConfigErrors, ModuleSection},
-    control::api::{Operation, Problem, ProblemCode},
     library,
-    module::{self, Call, Ended, RestartPolicy, Start, StartGate, State},
-    wake::{Request, Wake},
+    module::{Ended, News, StartGate, State},
+    wake::Wake,
 };
 
 /// How long a command waits for the events before it.
@@ -51,6 +57,15 @@ pub struct Supervisor {
     applied: HashMap<String, ModuleSection>,
     /// Modules that have a thread.
     alive: HashSet<String>,
+    /// Modules that did not start or go on, with the section that they had: they are tried again
+    /// when it changes, their library changes, or somebody asks.
+    given_up: HashMap<String, ModuleSection>,
+    /// Sections that a module that runs did not take.
+    refused_sections: HashMap<String, ModuleSection>,
+    reloads: HashMap<String, Reload>,
+    threads: HashMap<ThreadId, JoinHandle<()>>,
+    /// The hash of each library when it was last looked at.
+    seen: HashMap<String, String>,
     stopping: bool,
 }
 
@@ -58,7 +73,17 @@ impl Supervisor {
     /// One that has started nothing yet.
     #[must_use]
     pub fn new(daemon: Arc<Daemon>) -> Self {
-        Self { daemon, applied: HashMap::new(), alive: HashSet::new(), stopping: false }
+        Self {
+            daemon,
+            applied: HashMap::new(),
+            alive: HashSet::new(),
+            given_up: HashMap::new(),
+            refused_sections: HashMap::new(),
+            reloads: HashMap::new(),
+            threads: HashMap::new(),
+            seen: HashMap::new(),
+            stopping: false,
+        }
     }
 
     /// Starts and stops modules until all are as the configuration asks. Returns at once; what was
@@ -77,10 +102,11 @@ impl Supervisor {
             let alive = self.alive.contains(name);
             let changed = self.applied.get(name).is_some_and(|known| known != section);
             match (section.enabled, alive) {
+                (true, false) if self.given_up.get(name) == Some(section) => {}
                 (true, false) => starts.push(slot.clone()),
-                (true, true) if changed => {
-                    tracing::info!(module = name, "its configuration changed: it starts again");
-                    self.stop(slot);
+                (true, true) if changed && self.refused_sections.get(name) != Some(section) => {
+                    tracing::info!(module = name, "its configuration changed: it is reloaded");
+                    self.reload_module(name, None, "reload");
                 }
                 (false, true) => self.stop(slot),
                 (false, false) => self.show_disabled(slot),
@@ -97,7 +123,10 @@ impl Supervisor {
     pub fn handle(&mut self, wake: Wake) -> ControlFlow<()> {
         match wake {
             Wake::Asked(request, answer) => self.asked(request, answer),
-            Wake::ConfigChanged => {
+            Wake::HangUp | Wake::ConfigChanged => {
+                if matches!(wake, Wake::HangUp) {
+                    self.given_up.clear();
+                }
                 if let Err(errors) = self.reload() {
                     tracing::error!(
                         %errors,
@@ -105,10 +134,20 @@ impl Supervisor {
                     );
                 }
             }
-            Wake::ModuleEnded { name, ended } => self.ended(&name, &ended),
+            Wake::Module { name, news, thread } => {
+                if matches!(news, News::Ended(_)) {
+                    self.join(thread);
+                }
+                self.heard(&name, news);
+            }
+            Wake::LibraryChanged => self.libraries_changed(),
             Wake::Tick => {
                 crate::systemd::alive();
                 self.watch_deadlines();
+                self.watch_reloads();
+                let daemon = Arc::clone(&self.daemon);
+                // A generation whose probation is over lets the one before it go.
+                tokio::task::spawn_blocking(move || daemon.sweep());
             }
             Wake::Signal(signal) => {
                 tracing::info!(?signal, "the daemon ends");
@@ -134,7 +173,7 @@ impl Supervisor {
             let mut state = slot.entry.watch();
             let ended = state.wait_for(|transition| !transition.state.is_alive());
             if tokio::time::timeout(grace, ended).await.is_err() {
-                let call = slot.entry.clock.running().map(|(what, _)| what);
+                let call = slot.entry.clock().running().map(|(what, _)| what);
                 tracing::error!(
                     module = section.name,
                     call,
@@ -142,78 +181,10 @@ impl Supervisor {
                 );
             }
         }
-    }
-
-    fn asked(&mut self, request: Request, answer: oneshot::Sender<Result<Operation, Problem>>) {
-        let result = match request {
-            Request::SetEnabled { module, enabled } => self.set_enabled(&module, enabled),
-            Request::ReloadConfig => self.reload_on_request(),
-        };
-        // An error means that the client is gone.
-        let _ = answer.send(result);
-    }
-
-    fn reload_on_request(&mut self) -> Result<Operation, Problem> {
-        let pending = self.daemon.operations.begin("reload_config", None);
-        let operation = pending.operation();
-        match self.reload() {
-            Ok(changed) if changed.is_empty() => pending.done("nothing changed"),
-            Ok(changed) => pending.done(format!("changed: {}", changed.join(", "))),
-            Err(errors) => pending.failed(
-                ProblemCode::Invalid,
-                errors.to_string(),
-                Some("correct the file; the daemon goes on with the one before".to_owned()),
-            ),
+        // Generations that were replaced, and modules whose section is gone, may still drain.
+        if !self.threads_end(until.min(Instant::now() + STOP_GRACE)).await {
+            tracing::warn!("a thread of a module has not ended; the daemon ends without it");
         }
-        Ok(operation)
-    }
-
-    fn set_enabled(&mut self, module: &str, enabled: bool) -> Result<Operation, Problem> {
-        let config = self.daemon.config();
-        let known = config.modules.iter().any(|section| section.name == module)
-            || library::find(&self.daemon.places.module_path, module).is_some();
-        if !known {
-            return Err(self.daemon.unknown_module(module));
-        }
-        let verb = if enabled { "enable" } else { "disable" };
-        let edited = self.edit(module, enabled)?;
-        self.reload().map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("correct the file; `lodestar config check` shows every error")
-        })?;
-        let pending = self.daemon.operations.begin(verb, Some(module));
-        if let Some(line) = edited {
-            pending.edited(line);
-        }
-        let operation = pending.operation();
-        tokio::spawn(follow(self.daemon.slot(module), pending, enabled));
-        Ok(operation)
-    }
-
-    /// Writes the switch into the file; answers what was changed there.
-    fn edit(&self, module: &str, enabled: bool) -> Result<Option<String>, Problem> {
-        let path = &self.daemon.places.config;
-        let refused = |error: String| {
-            Problem::new(ProblemCode::Refused, error)
-                .help("edit the file by hand; the daemon takes it when it is saved")
-        };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
-        let edited = config::set_enabled(&text, module, enabled)
-            .map_err(|error| refused(error.to_string()))?;
-        if edited.text == text {
-            return Ok(None);
-        }
-        // A file with errors elsewhere stays as it is.
-        Config::parse(&edited.text, path, &self.daemon.layers).map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("correct the file first; `lodestar config check` shows every error")
-        })?;
-        config::write_atomically(path, &text, &edited.text)
-            .map_err(|error| refused(error.to_string()))?;
-        let (place, line, after) = (shown(path), edited.line, edited.after);
-        let before = edited.before.map_or_else(|| "absent".to_owned(), |value| value.to_string());
-        Ok(Some(format!("{place}:{line} enabled: {before} -> {after}")))
     }
 
     /// Reads the file again; answers the names of the modules whose section changed.
@@ -251,77 +222,15 @@ impl Supervisor {
         Ok(())
     }
 
-    fn start(&mut self, slot: &Arc<Slot>, config: &Arc<Config>, gate: &Arc<StartGate>) {
-        let name = slot.entry.name.clone();
-        let give_up = |state, reason: String| {
-            tracing::warn!(module = name, reason, "the module does not run");
-            slot.entry.enter(state, reason);
-            gate.arrive();
-        };
-        let Some(section) = config.modules.iter().find(|section| section.name == name) else {
-            return gate.arrive();
-        };
-        if section.isolation == Some(config::Isolation::Process) {
-            let reason = "isolation: process is not built yet; write isolation: in_process, or \
-                          leave the key out";
-            return give_up(State::Failed, reason.to_owned());
-        }
-        let Some(package) = self.daemon.package(section) else {
-            return give_up(State::Absent, self.daemon.where_looked(&name));
-        };
-        say_what_has_no_effect(section);
-        slot.entry.enter(State::Loading, "");
-        let wakes = self.daemon.wakes.clone();
-        let ended_name = name.clone();
-        let start = Start {
-            entry: slot.entry.clone(),
-            package,
-            shelf: self.daemon.shelf.clone(),
-            context: self.daemon.context.clone(),
-            configure: configure::configure(self.daemon.clone(), config.clone()),
-            explain: configure::explain(config.clone(), &name),
-            grace: STOP_GRACE,
-            restart: RestartPolicy {
-                limit: usize::try_from(section.restart.limit).unwrap_or(usize::MAX),
-                max_backoff: Duration::from_millis(section.restart.backoff_max_ms),
-            },
-            gate: gate.clone(),
-            ended: Box::new(move |ended| {
-                // An error means that the daemon is ending.
-                let _ = wakes.send(Wake::ModuleEnded { name: ended_name, ended });
-            }),
-        };
-        match module::spawn(start) {
-            Ok(_) => {
-                self.applied.insert(name.clone(), section.clone());
-                self.alive.insert(name);
-            }
-            Err(error) => give_up(State::Failed, format!("cannot start a thread: {error}")),
-        }
-    }
-
-    fn stop(&self, slot: &Slot) {
-        if slot.entry.calls.push(Call::Stop).is_ok() {
+    fn ended(&mut self, name: &str, ended: Ended) {
+        if matches!(ended, Ended::Replaced | Ended::Rejected) {
             return;
         }
-        // It has no inbox yet: it is starting, and is stopped when it has started.
-        let slot_entry = slot.entry.clone();
-        tokio::spawn(async move {
-            let mut state = slot_entry.watch();
-            let started = state.wait_for(|transition| {
-                transition.state.is_running() || !transition.state.is_alive()
-            });
-            if started.await.is_ok_and(|transition| transition.state.is_running()) {
-                // An error means that it has ended by itself.
-                let _ = slot_entry.calls.push(Call::Stop);
-            }
-        });
-    }
-
-    fn ended(&mut self, name: &str, ended: &Ended) {
         self.alive.remove(name);
-        self.applied.remove(name);
+        let section = self.applied.remove(name);
         let slot = self.daemon.slot(name);
+        self.tell_end(&slot, ended);
+        self.reload_without_module(name, ended);
         if self.stopping {
             return;
         }
@@ -329,12 +238,76 @@ impl Supervisor {
             self.show_disabled(&slot);
             let config = self.daemon.config();
             self.forget_removed(&config);
-        } else if *ended == Ended::Failed {
+        } else if ended == Ended::Failed {
+            self.given_up.extend(section.map(|section| (name.to_owned(), section)));
             self.daemon.context.listeners.release(name);
-        } else if *ended == Ended::Stopped {
-            // It was stopped to take a new configuration.
+            // Its section may have changed meanwhile.
+            self.reconcile();
+        } else {
+            // It was enabled again while it stopped.
             self.reconcile();
         }
+    }
+
+    /// Notes how a module ended, and that one that failed too often is left alone from now on.
+    fn tell_end(&self, slot: &Slot, ended: Ended) {
+        let name = &slot.entry.name;
+        let transition = slot.entry.transition();
+        match ended {
+            Ended::Failed => {
+                let reason = transition.reason;
+                self.daemon.stories.tell(name, transition.state.as_str(), reason.clone());
+                if transition.state == State::Quarantined {
+                    self.daemon.stories.decide(name, |it| it.quarantined = Some(reason));
+                }
+            }
+            _ if self.stopping => self.daemon.stories.tell(name, "stopped", "the daemon ends"),
+            _ => self.daemon.stories.tell(name, "stopped", ""),
+        }
+    }
+
+    /// Lets a thread go that has said that it ends.
+    fn join(&mut self, thread: ThreadId) {
+        let Some(thread) = self.threads.remove(&thread) else { return };
+        let daemon = Arc::clone(&self.daemon);
+        tokio::task::spawn_blocking(move || {
+            if thread.join().is_err() {
+                tracing::error!("the thread of a module ended by a panic of the host");
+            }
+            daemon.sweep();
+        });
+    }
+
+    /// Reloads every module whose library is not the one that runs, and tries those again that did
+    /// not start.
+    fn libraries_changed(&mut self) {
+        for slot in self.daemon.slots() {
+            let name = slot.entry.name.clone();
+            let config = self.daemon.config();
+            let Some(section) = config.module(&name).filter(|section| section.enabled) else {
+                continue;
+            };
+            let Some(package) = self.daemon.package(section) else { continue };
+            let Some(sha256) = library::hash(&package) else { continue };
+            if self.seen.get(&name) == Some(&sha256) {
+                continue;
+            }
+            self.seen.insert(name.clone(), sha256.clone());
+            let standing = self.daemon.stories.standing(&name);
+            if standing.refused.is_some_and(|refused| refused.sha256 == sha256) {
+                continue;
+            }
+            if self.alive.contains(&name) {
+                let running = slot.entry.known().is_some_and(|known| known.sha256 == sha256);
+                if !running {
+                    self.daemon.stories.tell(&name, "changed", "its library was replaced");
+                    self.reload_module(&name, None, "reload");
+                }
+            } else {
+                self.given_up.remove(&name);
+            }
+        }
+        self.reconcile();
     }
 
     fn show_disabled(&self, slot: &Slot) {
@@ -363,31 +336,10 @@ impl Supervisor {
                 self.stop(&slot);
             } else if self.daemon.forget(name) {
                 self.daemon.context.listeners.release(name);
+                self.daemon.stories.forget(name);
                 // An error means that it never subscribed.
                 let _ = self.daemon.context.bus.unsubscribe(name);
             }
-        }
-    }
-
-    fn watch_deadlines(&self) {
-        let config = self.daemon.config();
-        for slot in self.daemon.slots() {
-            let state = slot.entry.state();
-            let Some((call, time)) = slot.entry.clock.running() else { continue };
-            let deadline =
-                config.module(&slot.entry.name).and_then(|it| it.limits.call_deadline_ms);
-            let deadline = deadline.map_or(CALL_DEADLINE, Duration::from_millis);
-            if time < deadline || matches!(state, State::Stalled) {
-                continue;
-            }
-            let name = &slot.entry.name;
-            let seconds = time.as_secs();
-            tracing::error!(module = name, call, seconds, "a call of the module does not return");
-            slot.entry.enter_from(
-                state,
-                State::Stalled,
-                format!("its {call} has not returned for {seconds} s; its events wait"),
-            );
         }
     }
 }
@@ -397,57 +349,6 @@ fn say_what_needs_a_restart(before: &Config, after: &Config) {
     let sections = config::changed_sections(before, after);
     for section in sections.iter().filter(|name| !matches!(name.as_str(), "modules" | "log")) {
         tracing::warn!(section, "this section takes effect when lodestard is started again");
-    }
-}
-
-/// Keys that only a process of its own can make true are accepted, so that a file can be written
-/// for later, and said to do nothing now.
-fn say_what_has_no_effect(section: &ModuleSection) {
-    let limits = section.limits;
-    let keys = [
-        ("limits.memory_bytes", limits.memory_bytes.is_some()),
-        ("limits.cpu_percent", limits.cpu_percent.is_some()),
-        ("unload", section.unload),
-    ];
-    for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
-        tracing::warn!(module = section.name, key, "this key has no effect in this version");
-    }
-}
-
-/// Ends an operation when its module has arrived where it was sent.
-async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
-    let mut state = slot.entry.watch();
-    let settled = state.wait_for(|transition| {
-        if slot.is_desired() != enabled {
-            return true;
-        }
-        if enabled {
-            transition.state.is_settled()
-                && !matches!(transition.state, State::Disabled | State::Stopped)
-        } else {
-            matches!(transition.state, State::Disabled | State::Absent | State::Stalled)
-        }
-    });
-    let Ok(transition) = settled.await.map(|transition| transition.clone()) else { return };
-    let name = &slot.entry.name;
-    let reason = &transition.reason;
-    if slot.is_desired() != enabled {
-        let message = format!("a later change of {name} came first; it is {}", transition.state);
-        return pending.failed(ProblemCode::Busy, message, None);
-    }
-    match (enabled, transition.state) {
-        (true, State::Running) => pending.done(format!("{name} is running")),
-        (true, State::Degraded) => pending.done(format!("{name} is degraded: {reason}")),
-        (false, state) if state != State::Stalled => pending.done(format!("{name} is {state}")),
-        (_, State::Incompatible) => {
-            pending.failed(ProblemCode::Refused, format!("{name}: {reason}"), None);
-        }
-        (_, State::Absent) => pending.failed(ProblemCode::NotFound, reason.clone(), None),
-        (_, state) => {
-            let help = format!("see `lodestar modules logs {name}`");
-            let message = format!("{name} is {state}: {reason}");
-            pending.failed(ProblemCode::Failed, message, Some(help));
-        }
     }
 }
 
@@ -473,11 +374,4 @@ fn tell_changes(daemon: &Arc<Daemon>, slot: &Slot) {
             before = transition.state;
         }
     });
-}
-
-/// The path as messages show it: relative to where the daemon was started, when it is below.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().ok();
-    let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
-    relative.unwrap_or_else(|| path.to_owned()).display().to_string()
 }

@@ -42,7 +42,7 @@ pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
     let package = Package { name, directory: directory.to_owned() };
     let mut config = Vec::new();
     std::io::stdin().read_to_end(&mut config).map_err(|error| error.to_string())?;
-    let library = inspect(&package).and_then(|inspected| Shelf::default().open(inspected));
+    let library = inspect(&package).and_then(|inspected| Shelf::default().open(inspected, false));
     let library = library.map_err(|error| error.to_string())?;
     let description = (library.root().describe())().into_result();
     let description = description.map_err(|error| error.message.into_string())?;

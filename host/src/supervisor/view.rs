@@ -254,7 +254,7 @@ impl Daemon {
             Kind::Gauge,
             "lodestar_module_call_age_seconds",
             "How long the call that the module is in has taken so far, 0 between calls.",
-            &|slot| slot.entry.clock.running().map_or(0.0, |(_, time)| time.as_secs_f64()),
+            &|slot| slot.entry.clock().running().map_or(0.0, |(_, time)| time.as_secs_f64()),
         );
     }
 

@@ -3,10 +3,10 @@
 use std::{future::Future, io, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lodestar::control::api::CommandItem;
+use lodestar::{control::api::CommandItem, wake};
 use module_sdk::Reply;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::{
     client::{Client, Lines, escaped},
@@ -97,19 +97,19 @@ fn advance(bar: &ProgressBar, done: u64, total: Option<u64>, unit: String) {
 /// Ends with the number of the first signal that asks this process to end, if a file has to be
 /// cleaned up then; otherwise the signal does its default work.
 fn until_signalled(watch: bool) -> Result<impl Future<Output = u8>> {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let mut signals = Vec::new();
-    for kind in kinds.into_iter().filter(|_| watch) {
-        signals.push((kind, signal(kind)?));
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    if watch {
+        let sender = sender.clone();
+        wake::for_each_signal(&[SIGINT, SIGTERM, SIGHUP], move |signal| {
+            // An error means that the program is ending.
+            let _ = sender.send(u8::try_from(signal).unwrap_or(0));
+        })?;
     }
-    Ok(std::future::poll_fn(move |context| {
-        for (kind, signal) in &mut signals {
-            if signal.poll_recv(context).is_ready() {
-                return std::task::Poll::Ready(u8::try_from(kind.as_raw_value()).unwrap_or(0));
-            }
-        }
-        std::task::Poll::Pending
-    }))
+    Ok(async move {
+        // Where nothing is watched it waits for ever.
+        let _sender = sender;
+        receiver.recv().await.unwrap_or(0)
+    })
 }
 
 /// Arguments that a module refuses are a mistake of the command line.

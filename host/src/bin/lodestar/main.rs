@@ -23,6 +23,7 @@ mod status;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

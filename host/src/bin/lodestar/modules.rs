@@ -9,15 +9,19 @@ use crate::{
     exit_codes, human, operation,
     status::{address, note},
     terminal::{Terminal, Tone},
+    why::Why,
 };
 
-/// List modules, look into one, enable and disable them, read their logs
+/// List modules, look into one, enable, disable and reload them, read their logs
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Modules {
     List(List),
     Info(Info),
     Enable(Enable),
     Disable(Disable),
+    Reload(Reload),
+    Rollback(Rollback),
+    Why(Why),
     Logs(Logs),
 }
 
@@ -46,6 +50,23 @@ pub(crate) struct Enable {
 /// Durable events that it listens to wait for it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Disable {
+    #[command(flatten)]
+    change: StateChange,
+}
+
+/// Replace a module by the library that lies on the module path now, without a gap
+///
+/// The new one is loaded, started and asked how it is before it takes over. If anything fails, the
+/// old one goes on and the reason is printed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    change: StateChange,
+}
+
+/// Put the generation back that ran before the present one
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollback {
     #[command(flatten)]
     change: StateChange,
 }
@@ -81,6 +102,9 @@ impl Modules {
             Self::Info(Info { name }) => info(&name, client, terminal).await,
             Self::Enable(Enable { change }) => change.run("enable", client, terminal).await,
             Self::Disable(Disable { change }) => change.run("disable", client, terminal).await,
+            Self::Reload(Reload { change }) => change.run("reload", client, terminal).await,
+            Self::Rollback(Rollback { change }) => change.run("rollback", client, terminal).await,
+            Self::Why(verb) => verb.run(client, terminal).await,
             Self::Logs(verb) => verb.run(client, terminal).await,
         }
     }

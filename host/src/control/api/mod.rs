@@ -11,6 +11,8 @@
 //! | `GET /v1/modules` | `[`[`Module`]`]` |
 //! | `GET /v1/modules/{name}` | [`ModuleInfo`] |
 //! | `POST /v1/modules/{name}/enable`, `…/disable`, [`WaitQuery`] | [`Operation`] |
+//! | `POST /v1/modules/{name}/reload`, `…/rollback`, [`WaitQuery`] | [`Operation`] |
+//! | `GET /v1/modules/{name}/why` | [`Why`] |
 //! | `GET /v1/modules/{name}/logs`, [`LogsQuery`] | lines of [`LogLine`] |
 //! | `POST /v1/modules/{name}/commands/{command}`, its arguments | lines of [`CommandItem`] |
 //! | `GET /v1/operations/{id}`, [`WaitQuery`] | [`Operation`] |
@@ -26,6 +28,7 @@
 //! | `GET /v1/events/audit` | `[`[`AuditRow`]`]` |
 
 mod events;
+mod why;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +39,8 @@ use serde_json::Value;
 pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
+
+pub use why::{Chapter, Why};
 
 /// The media type of [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";

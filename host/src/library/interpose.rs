@@ -1,0 +1,220 @@
+//! Stands between modules and three functions of the C library, to know what a module leaves
+//! behind: thread-local keys and threads.
+//!
+//! The C library has 1,024 thread-local keys for a process, and the standard library of Rust, of
+//! which every module has a copy, makes one and never deletes it: without this every daemon would
+//! end at about its thousandth reload. `lodestard` exports these symbols (`build.rs`), so that a
+//! library that is mapped later binds to them rather than to the C library's. In a program that
+//! does not export them nothing is seen, and nothing is reclaimed.
+#![expect(unsafe_code, reason = "the C library's interface of threads")]
+
+use std::{
+    ffi::{CStr, c_int, c_void},
+    ops::Range,
+    path::Path,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use libc::{pthread_attr_t, pthread_key_t, pthread_t};
+
+/// glibc's `PTHREAD_KEYS_MAX`.
+const KEYS: usize = 1024;
+
+/// The destructor of each key, 0 where there is none or the key was not made through us.
+static DESTRUCTORS: [AtomicUsize; KEYS] = [const { AtomicUsize::new(0) }; KEYS];
+
+/// Threads whose first function is not of this program: their numbers and that function.
+static FOREIGN: Mutex<Vec<(libc::pid_t, usize)>> = Mutex::new(Vec::new());
+
+type Destructor = unsafe extern "C" fn(*mut c_void);
+type StartRoutine = extern "C" fn(*mut c_void) -> *mut c_void;
+
+unsafe extern "C" {
+    /// Where the program's own code begins and ends, from the linker.
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// The next definition of a symbol: the C library's.
+fn next(name: &CStr) -> *mut c_void {
+    // SAFETY: the name is a C string; the answer is checked by the callers.
+    unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
+}
+
+/// Makes a thread-local key and notes its destructor.
+///
+/// # Safety
+///
+/// As the C library's function of this name.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn pthread_key_create(
+    key: *mut pthread_key_t,
+    destructor: Option<Destructor>,
+) -> c_int {
+    type Real = unsafe extern "C" fn(*mut pthread_key_t, Option<Destructor>) -> c_int;
+    static REAL: OnceLock<usize> = OnceLock::new();
+    let real = *REAL.get_or_init(|| next(c"pthread_key_create") as usize);
+    if real == 0 {
+        return libc::EAGAIN;
+    }
+    // SAFETY: it is the C library's function of this name and type.
+    let real = unsafe { std::mem::transmute::<usize, Real>(real) };
+    // SAFETY: the caller's promises are those of the function.
+    let result = unsafe { real(key, destructor) };
+    if result == 0 {
+        // SAFETY: the function has just written it.
+        let number = unsafe { *key } as usize;
+        if let Some(noted) = DESTRUCTORS.get(number) {
+            noted.store(destructor.map_or(0, |it| it as usize), Ordering::Release);
+        }
+    }
+    result
+}
+
+/// Deletes a thread-local key and forgets its destructor.
+///
+/// # Safety
+///
+/// As the C library's function of this name.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn pthread_key_delete(key: pthread_key_t) -> c_int {
+    type Real = unsafe extern "C" fn(pthread_key_t) -> c_int;
+    static REAL: OnceLock<usize> = OnceLock::new();
+    let real = *REAL.get_or_init(|| next(c"pthread_key_delete") as usize);
+    if real == 0 {
+        return libc::EINVAL;
+    }
+    if let Some(noted) = DESTRUCTORS.get(key as usize) {
+        noted.store(0, Ordering::Release);
+    }
+    // SAFETY: it is the C library's function of this name and type, with the caller's promises.
+    unsafe { std::mem::transmute::<usize, Real>(real)(key) }
+}
+
+/// Starts a thread. Those of modules are noted by their number in the kernel.
+///
+/// # Safety
+///
+/// As the C library's function of this name.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn pthread_create(
+    thread: *mut pthread_t,
+    attributes: *const pthread_attr_t,
+    start: StartRoutine,
+    argument: *mut c_void,
+) -> c_int {
+    type Real = unsafe extern "C" fn(
+        *mut pthread_t,
+        *const pthread_attr_t,
+        StartRoutine,
+        *mut c_void,
+    ) -> c_int;
+    static REAL: OnceLock<usize> = OnceLock::new();
+    let real = *REAL.get_or_init(|| next(c"pthread_create") as usize);
+    if real == 0 {
+        return libc::EAGAIN;
+    }
+    // SAFETY: it is the C library's function of this name and type.
+    let real = unsafe { std::mem::transmute::<usize, Real>(real) };
+    if is_own(start as usize) {
+        // SAFETY: the caller's promises are those of the function.
+        return unsafe { real(thread, attributes, start, argument) };
+    }
+    let noted = Box::into_raw(Box::new((start, argument)));
+    // SAFETY: as above; `begin` takes the box back.
+    let result = unsafe { real(thread, attributes, begin, noted.cast()) };
+    if result != 0 {
+        // SAFETY: no thread was started that could have taken it.
+        drop(unsafe { Box::from_raw(noted) });
+    }
+    result
+}
+
+/// The first function of a module's thread: notes it, then does what the module wanted.
+extern "C" fn begin(noted: *mut c_void) -> *mut c_void {
+    // SAFETY: `pthread_create` above made this box for this thread alone.
+    let (start, argument) = *unsafe { Box::from_raw(noted.cast::<(StartRoutine, *mut c_void)>()) };
+    // SAFETY: it has no conditions.
+    let number = unsafe { libc::gettid() };
+    let mut foreign = FOREIGN.lock().unwrap_or_else(PoisonError::into_inner);
+    if foreign.len() % 64 == 63 {
+        foreign.retain(|(number, _)| is_alive(*number));
+    }
+    foreign.push((number, start as usize));
+    drop(foreign);
+    start(argument)
+}
+
+/// Whether an address is of this program rather than of a library that it mapped.
+fn is_own(address: usize) -> bool {
+    let begin = (&raw const __executable_start) as usize;
+    let end = (&raw const etext) as usize;
+    (begin..end).contains(&address)
+}
+
+fn is_alive(number: libc::pid_t) -> bool {
+    Path::new("/proc/self/task").join(number.to_string()).exists()
+}
+
+/// How many threads live whose first function lies in a range of addresses.
+pub(super) fn threads_in(range: &Range<usize>) -> usize {
+    let mut foreign = FOREIGN.lock().unwrap_or_else(PoisonError::into_inner);
+    foreign.retain(|(number, _)| is_alive(*number));
+    foreign.iter().filter(|(_, start)| range.contains(start)).count()
+}
+
+/// Deletes the keys whose destructors lie in a range of addresses; answers how many. No thread may
+/// run code of this range any more.
+pub(super) fn reclaim_keys(range: &Range<usize>) -> usize {
+    let mut reclaimed = 0;
+    for (key, destructor) in DESTRUCTORS.iter().enumerate() {
+        if range.contains(&destructor.load(Ordering::Acquire)) {
+            let Ok(key) = pthread_key_t::try_from(key) else { continue };
+            // SAFETY: the key's owner is the library in this range, of which no code runs again.
+            reclaimed += usize::from(unsafe { pthread_key_delete(key) } == 0);
+        }
+    }
+    reclaimed
+}
+
+/// Whether a signal's handler lies in a range of addresses.
+pub(super) fn handles_a_signal(range: &Range<usize>) -> bool {
+    (1..=64).any(|signal| {
+        // SAFETY: an all-zero `sigaction` is a valid value of this plain C type.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: it only reads the action there is, into a place of its type.
+        let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
+        known && range.contains(&action.sa_sigaction)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    extern "C" fn nothing(_: *mut c_void) {}
+
+    #[test]
+    fn keys_are_noted_and_reclaimed_by_their_destructors() {
+        let mut key = 0;
+        // SAFETY: the key is a place of its type, the destructor does nothing.
+        assert_eq!(unsafe { pthread_key_create(&raw mut key, Some(nothing)) }, 0);
+        let address = nothing as *const () as usize;
+        assert_eq!(reclaim_keys(&(address..address + 1)), 1);
+        assert_eq!(reclaim_keys(&(address..address + 1)), 0, "once");
+    }
+
+    #[test]
+    fn threads_of_this_program_are_not_foreign() {
+        assert!(is_own(nothing as *const () as usize));
+        assert!(!is_own(next(c"pthread_create") as usize));
+        let own = nothing as *const () as usize;
+        std::thread::spawn(move || assert_eq!(threads_in(&(own..own + 1)), 0))
+            .join()
+            .expect("no panic");
+        assert!(!handles_a_signal(&(own..own + 1)));
+    }
+}

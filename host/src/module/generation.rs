@@ -1,0 +1,92 @@
+//! Everything before a module's own code is asked to start.
+
+use std::sync::Arc;
+
+use lodestar_abi::{ModError, error_kind};
+use module_sdk::Description;
+
+use super::{CallClock, Configured, Image, Known, Start, State};
+use crate::library::{Inspected, LoadError, inspect};
+
+/// Why a module does not start, with the state that this leaves it in.
+pub(super) type Refusal = (State, String);
+
+/// A generation that may be started.
+pub(super) struct Generation {
+    pub(super) image: Image,
+    pub(super) configured: Configured,
+    pub(super) known: Known,
+}
+
+pub(super) fn failed(reason: impl Into<String>) -> Refusal {
+    (State::Failed, reason.into())
+}
+
+/// Reads and checks the file.
+pub(super) fn read(start: &Start) -> Result<Inspected, Refusal> {
+    inspect(&start.package).map_err(|error| refused(&error))
+}
+
+/// Works out the configuration, maps the library, and asks it what it is and whether it takes the
+/// configuration.
+pub(super) fn load(
+    start: &Start,
+    clock: &CallClock,
+    inspected: Inspected,
+) -> Result<Generation, Refusal> {
+    let configured = (start.configure)(&inspected.manifest, &inspected.path).map_err(failed)?;
+    let fresh = start.successor;
+    let open = || start.shelf.open(inspected, fresh);
+    let library = clock.time("load", open).map_err(|error| refused(&error))?;
+    let image = Image::Mapped(library);
+    let known = clock.time("description", || describe(&image))?;
+    let validated = clock.time("validation", || image.validate(&configured.config));
+    validated.map_err(|error| failed(explain(start, &error)))?;
+    Ok(Generation { image, configured, known })
+}
+
+fn refused(error: &LoadError) -> Refusal {
+    let state = if error.is_incompatible() { State::Incompatible } else { State::Failed };
+    (state, error.to_string())
+}
+
+pub(super) fn describe(image: &Image) -> Result<Known, Refusal> {
+    let bytes = image
+        .describe()
+        .map_err(|error| failed(format!("cannot describe itself: {}", error.message)))?;
+    let description: Description = serde_json::from_slice(&bytes)
+        .map_err(|error| failed(format!("its description cannot be read: {error}")))?;
+    let manifest = image.manifest().clone();
+    for subscription in &description.subscriptions {
+        if !manifest.bus.consumes.contains(&subscription.filter) {
+            return Err(failed(format!(
+                "it listens to {}, which its module.toml does not declare; add it to bus.consumes",
+                subscription.filter
+            )));
+        }
+    }
+    Ok(Known {
+        manifest,
+        description,
+        sha256: image.sha256().to_owned(),
+        sdk_version: image.sdk_version(),
+        path: image.path().to_owned(),
+    })
+}
+
+/// What a module says when it refuses to start, in words.
+pub(super) fn explain(start: &Start, error: &ModError) -> String {
+    if error.kind == error_kind::CONFIG {
+        (start.explain)(error.message.as_str())
+    } else if error.kind == error_kind::PANIC {
+        format!("{} {}", error.place, error.message)
+    } else {
+        error.message.to_string()
+    }
+}
+
+impl Generation {
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::new(self.known.clone())
+    }
+}

@@ -1,0 +1,387 @@
+//! The life of a module on its thread: made, run, made again after a panic, replaced.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Call, CallClock, Configure, Configured, Entry, Grant, Image, Services, Start, State,
+    calls::refuse,
+    generation::{Refusal, explain, failed},
+    handover::{Former, Hold, Verdict},
+    image::Instance,
+    running::{Leave, Running},
+    thread::{News, RestartPolicy, enter},
+};
+use crate::bus::Inbox;
+
+/// The time within which panics are counted for [`RestartPolicy::limit`].
+const PANIC_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long a generation that overlaps waits for its successor before it goes on by itself.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// One thread's life.
+pub(super) struct Life<'a> {
+    pub(super) start: &'a Start,
+    pub(super) clock: Arc<CallClock>,
+    image: Image,
+    config: Vec<u8>,
+    configure: Configure,
+    grant: Option<Grant>,
+    /// `None` before it took over and after it was replaced.
+    inbox: Option<Inbox>,
+    panics: Vec<Instant>,
+    probation: Option<Probation>,
+    /// A generation that was proven before it took over.
+    made: Option<Made>,
+}
+
+/// A generation that took over must not panic for a while; else the one before it comes back.
+struct Probation {
+    until: Instant,
+    former: Former,
+    snapshot: Vec<u8>,
+}
+
+/// An instance with the services that it was given.
+pub(super) struct Made {
+    pub(super) instance: Box<dyn Instance>,
+    services: Arc<Services>,
+}
+
+/// How a life ends well.
+pub(super) enum End {
+    Stopped,
+    /// The inbox and the name belong to the successor.
+    Replaced,
+}
+
+impl Made {
+    pub(super) fn generation(&self) -> u64 {
+        self.services.generation()
+    }
+
+    /// Ends an instance that got no work.
+    pub(super) fn discard(mut self, start: &Start, clock: &CallClock) {
+        let stopped = clock.time("stop", || self.instance.stop(start.grace));
+        if let Err(error) = stopped {
+            tracing::debug!(module = start.entry.name, %error.message, "did not stop well");
+        }
+        clock.time("drop", || drop(self.instance));
+        self.services.close();
+    }
+}
+
+impl<'a> Life<'a> {
+    pub(super) fn new(
+        start: &'a Start,
+        clock: Arc<CallClock>,
+        image: Image,
+        configured: Configured,
+        inbox: Inbox,
+    ) -> Self {
+        let mut life = Self::without_inbox(start, clock, image, configured);
+        life.inbox = Some(inbox);
+        life
+    }
+
+    pub(super) fn without_inbox(
+        start: &'a Start,
+        clock: Arc<CallClock>,
+        image: Image,
+        configured: Configured,
+    ) -> Self {
+        let Configured { config, grant } = configured;
+        Self {
+            start,
+            clock,
+            image,
+            config,
+            configure: start.configure.clone(),
+            grant: Some(grant),
+            inbox: None,
+            panics: Vec::new(),
+            probation: None,
+            made: None,
+        }
+    }
+
+    /// Takes over from the generation before.
+    pub(super) fn begin(&mut self, made: Made, inbox: Inbox, former: Former, snapshot: Vec<u8>) {
+        let until = Instant::now() + self.start.restart.probation;
+        self.probation = Some(Probation { until, former, snapshot });
+        self.inbox = Some(inbox);
+        self.made = Some(made);
+    }
+
+    pub(super) fn entry(&self) -> &'a Entry {
+        &self.start.entry
+    }
+
+    pub(super) fn inbox(&mut self) -> &mut Inbox {
+        self.inbox.as_mut().expect("a generation that runs has its inbox")
+    }
+
+    pub(super) const fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Whether a successor has its inbox.
+    pub(super) const fn is_replaced(&self) -> bool {
+        self.inbox.is_none()
+    }
+
+    /// When the probation ends, if it is on probation.
+    pub(super) fn probation_ends(&self) -> Option<Instant> {
+        self.probation.as_ref().map(|probation| probation.until)
+    }
+
+    /// Lets the generation before go when the probation is over.
+    pub(super) fn look_at_probation(&mut self) {
+        if self.probation_ends().is_some_and(|until| until <= Instant::now()) {
+            self.probation = None;
+        }
+    }
+
+    pub(super) fn live(&mut self) -> Result<End, Refusal> {
+        let mut restored = Vec::new();
+        loop {
+            let first = self.made.is_none();
+            let made = match self.made.take() {
+                Some(made) => made,
+                None => self.create(&restored)?,
+            };
+            let services = made.services.clone();
+            self.open(&made, first);
+            let mut running = Running::new(self, made.instance);
+            let leave = loop {
+                match running.run() {
+                    Leave::Hold(hold) => match running.hold(hold) {
+                        Some(leave) => break leave,
+                        None => continue,
+                    },
+                    leave => break leave,
+                }
+            };
+            if matches!(leave, Leave::Stop) {
+                enter(running.entry(), State::Draining, String::new());
+            }
+            running.stop();
+            services.close();
+            match leave {
+                Leave::Stop => return Ok(End::Stopped),
+                Leave::Replaced => return Ok(self.replaced()),
+                Leave::Panic(reason) => {
+                    restored = Vec::new();
+                    if let Some(snapshot) = self.roll_back(&reason) {
+                        restored = snapshot;
+                    } else if let Some(end) = self.pause_after(&reason)? {
+                        return Ok(end);
+                    }
+                }
+                Leave::HandOver(hold, snapshot) => match self.hand_over(hold, snapshot) {
+                    Some(snapshot) => restored = snapshot,
+                    None => return Ok(self.replaced()),
+                },
+                Leave::Hold(_) => {}
+            }
+        }
+    }
+
+    /// Its image is of no more use, unless the successor proves bad on probation.
+    fn replaced(&self) -> End {
+        self.image.set_replaced(true);
+        End::Replaced
+    }
+
+    /// The module answers from now on.
+    fn open(&mut self, made: &Made, first: bool) {
+        let entry = self.entry();
+        entry.generation.store(made.generation(), Ordering::Relaxed);
+        let poker = self.inbox().poker();
+        entry.calls.open(poker);
+        enter(entry, State::Running, String::new());
+        let module = &self.image.manifest().module;
+        tracing::info!(module = entry.name, version = module.version, "the module runs");
+        if first {
+            (self.start.tell)(News::Runs {
+                sha256: self.image.sha256().to_owned(),
+                version: module.version.clone(),
+                generation: made.generation(),
+                switched_in: None,
+            });
+        }
+    }
+
+    pub(super) fn create(&mut self, restored: &[u8]) -> Result<Made, Refusal> {
+        let entry = self.start.entry.clone();
+        let grant = match self.grant.take() {
+            Some(grant) => grant,
+            // The grant went with the instance before; work it out again.
+            None => {
+                let configured = (self.configure)(self.image.manifest(), self.image.path());
+                configured.map_err(failed)?.grant
+            }
+        };
+        let services = Services::new(self.start.context.clone(), entry, grant);
+        let create = || self.image.create(&self.config, restored, &services);
+        match self.clock.time("start", create) {
+            Ok(instance) => Ok(Made { instance, services }),
+            Err(error) => {
+                services.close();
+                Err(failed(explain(self.start, &error)))
+            }
+        }
+    }
+
+    pub(super) fn former(&self) -> Former {
+        Former {
+            image: self.image.clone(),
+            config: self.config.clone(),
+            configure: self.configure.clone(),
+            known: self.entry().known(),
+        }
+    }
+
+    /// Waits for the verdict on the successor while this generation is alive. True when it is
+    /// replaced.
+    pub(super) fn await_verdict(&mut self, hold: Hold, snapshot: Vec<u8>) -> bool {
+        let verdict = hold.answer(snapshot, self.former());
+        match verdict.recv_timeout(VERDICT_PATIENCE) {
+            Ok(Verdict::Commit(successor)) => self.give_inbox(&successor),
+            // A successor that has ended, or hangs: it finds nobody to take over from.
+            Ok(Verdict::GoOn) | Err(_) => false,
+        }
+    }
+
+    /// Waits for the verdict when this generation has stopped. Answers its state when it must
+    /// start again.
+    fn hand_over(&mut self, hold: Hold, snapshot: Vec<u8>) -> Option<Vec<u8>> {
+        let verdict = hold.answer(snapshot.clone(), self.former());
+        match verdict.recv() {
+            Ok(Verdict::Commit(successor)) if self.give_inbox(&successor) => None,
+            _ => Some(snapshot),
+        }
+    }
+
+    fn give_inbox(&mut self, successor: &std::sync::mpsc::SyncSender<Inbox>) -> bool {
+        let Some(inbox) = self.inbox.take() else { return false };
+        match successor.send(inbox) {
+            Ok(()) => true,
+            Err(unsent) => {
+                self.inbox = Some(unsent.0);
+                false
+            }
+        }
+    }
+
+    /// Puts the generation before back, if this one is on probation. Answers its state.
+    fn roll_back(&mut self, reason: &str) -> Option<Vec<u8>> {
+        let probation = self.probation.take()?;
+        let entry = self.entry();
+        let from = self.image.sha256().to_owned();
+        self.image.set_replaced(true);
+        probation.former.image.set_replaced(false);
+        let Former { image, config, configure, known } = probation.former;
+        tracing::error!(
+            module = entry.name,
+            reason,
+            version = image.manifest().module.version,
+            "the new generation panicked on probation; the one before it is back"
+        );
+        entry.restarts.fetch_add(1, Ordering::Relaxed);
+        (self.image, self.config, self.configure) = (image, config, configure);
+        if let Some(known) = known {
+            let filters = &known.manifest.bus.consumes;
+            if let Err(error) = self.start.context.bus.refilter(&entry.name, filters) {
+                tracing::error!(module = entry.name, %error, "its subscriptions stay as they were");
+            }
+            entry.set_known(known);
+        }
+        let to = self.image.sha256().to_owned();
+        (self.start.tell)(News::RolledBack { from, to, reason: reason.to_owned() });
+        Some(probation.snapshot)
+    }
+
+    /// Waits before the next try; answers how the life ends when it is stopped or replaced
+    /// meanwhile.
+    fn pause_after(&mut self, reason: &str) -> Result<Option<End>, Refusal> {
+        let now = Instant::now();
+        self.panics.retain(|panic| now.duration_since(*panic) < PANIC_WINDOW);
+        self.panics.push(now);
+        let entry = self.entry();
+        tracing::error!(module = entry.name, reason, "the module panicked");
+        let RestartPolicy { limit, max_backoff, .. } = self.start.restart;
+        if self.panics.len() > limit {
+            let count = self.panics.len();
+            let reason = format!(
+                "it panicked {count} times within {} s, the last time: {reason}; its events \
+                 wait; `lodestar modules enable {}` starts it again",
+                PANIC_WINDOW.as_secs(),
+                entry.name
+            );
+            return Err((State::Quarantined, reason));
+        }
+        entry.restarts.fetch_add(1, Ordering::Relaxed);
+        let pause = jittered(backoff(self.panics.len()).min(max_backoff));
+        (self.start.tell)(News::Restarts { reason: reason.to_owned(), pause });
+        let words = format!("{reason}; starts again in {:.1} s", pause.as_secs_f64());
+        enter(entry, State::Backoff, words);
+        let until = now + pause;
+        while Instant::now() < until {
+            while let Some(call) = entry.calls.pop(|_| true) {
+                match call {
+                    Call::Stop => return Ok(Some(End::Stopped)),
+                    // There is nothing to stop and no state to hand over.
+                    Call::Hold(hold) if hold.begin() => {
+                        if self.hand_over(hold, Vec::new()).is_none() {
+                            return Ok(Some(self.replaced()));
+                        }
+                    }
+                    call => refuse(call, "the module panicked and starts again in a moment"),
+                }
+            }
+            entry.calls.wait(until);
+        }
+        Ok(None)
+    }
+}
+
+/// The first restart is immediate, then after 1, 2, 4 … seconds.
+fn backoff(panics: usize) -> Duration {
+    match u32::try_from(panics).unwrap_or(u32::MAX) {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)),
+    }
+}
+
+/// Up to a quarter less, so that modules that fell together do not rise together.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_u128() % 1000;
+    let share = u32::try_from(random).unwrap_or_default();
+    pause - pause / 4 * share / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles() {
+        let seconds = |panics| backoff(panics).as_secs();
+        assert_eq!([1, 2, 3, 4, 5, 9].map(seconds), [0, 1, 2, 4, 8, 128]);
+        assert!(seconds(200) > 1_000_000);
+    }
+
+    #[test]
+    fn jitter_takes_a_quarter_at_most() {
+        let pause = Duration::from_secs(4);
+        for _ in 0..100 {
+            let jittered = jittered(pause);
+            assert!(jittered <= pause && jittered >= pause - pause / 4, "{jittered:?}");
+        }
+        assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
+    }
+}

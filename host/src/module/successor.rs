@@ -1,0 +1,90 @@
+//! The new generation's side of a reload.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use module_sdk::{Health, HealthStatus};
+
+use super::{
+    Call, CallClock, Start, generation, handover,
+    life::{Life, Made},
+    thread::News,
+};
+
+/// How long the running generation may take to come to a pause.
+const HOLD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Proves the new generation and takes over from the running one; or says why not, and then
+/// nothing has changed.
+pub(super) fn take_over(start: &Start) -> Result<Life<'_>, String> {
+    let entry = &start.entry;
+    let clock = Arc::new(CallClock::default());
+    entry.set_successor_clock(Some(clock.clone()));
+    let life = prove(start, &clock);
+    entry.set_successor_clock(None);
+    life
+}
+
+fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, String> {
+    let entry = &start.entry;
+    let reason = |(_, reason): generation::Refusal| reason;
+    let inspected = generation::read(start).map_err(reason)?;
+    let generation = generation::load(start, clock, inspected).map_err(reason)?;
+    let known = generation.known();
+    let mode = known.manifest.reload.mode;
+    let (hold, asked) = handover::ask(mode);
+    if entry.calls.push(Call::Hold(hold)).is_err() {
+        return Err("the generation before ended meanwhile; enable it to start it".to_owned());
+    }
+    let held = asked.wait(HOLD_PATIENCE).inspect_err(|_| generation.image.set_replaced(true))?;
+    let begin = Instant::now();
+    let generation::Generation { image, configured, .. } = generation;
+    // Until it has taken over, nothing of it is to stay.
+    image.set_replaced(true);
+    let mut life = Life::without_inbox(start, clock.clone(), image, configured);
+    let made = life.create(&held.snapshot).map_err(|(_, reason)| reason);
+    let made = made.and_then(|made| healthy(start, clock, made));
+    let made = match made {
+        Ok(made) => made,
+        Err(reason) => {
+            held.give_back();
+            return Err(reason);
+        }
+    };
+    let snapshot = held.snapshot.clone();
+    let Some((inbox, former)) = held.commit() else {
+        made.discard(start, clock);
+        return Err("it took so long to start that the generation before went on".to_owned());
+    };
+    life.image().set_replaced(false);
+    let switched_in = begin.elapsed();
+    let filters = &known.manifest.bus.consumes;
+    if let Err(error) = start.context.bus.refilter(&entry.name, filters) {
+        tracing::error!(module = entry.name, %error, "its subscriptions stay as they were");
+    }
+    entry.set_known(known.clone());
+    entry.set_clock(clock.clone());
+    let generation = made.generation();
+    life.begin(made, inbox, former, snapshot);
+    (start.tell)(News::Runs {
+        sha256: known.sha256.clone(),
+        version: known.manifest.module.version.clone(),
+        generation,
+        switched_in: Some(switched_in),
+    });
+    Ok(life)
+}
+
+/// Asks the new generation how it is before it gets any work.
+fn healthy(start: &Start, clock: &CallClock, mut made: Made) -> Result<Made, String> {
+    let bytes = clock.time("health", || made.instance.health());
+    let health: Health = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
+    if health.status != HealthStatus::Failed {
+        return Ok(made);
+    }
+    made.discard(start, clock);
+    Err(format!("it started, but its health is failed: {}", health.message))
+}

@@ -1,0 +1,218 @@
+//! What somebody asks for through the control socket.
+
+use std::{path::Path, sync::Arc};
+
+use tokio::sync::oneshot;
+
+use super::{Pending, Slot, Supervisor};
+use crate::{
+    config::{self, Config},
+    control::api::{Operation, Problem, ProblemCode},
+    library,
+    module::State,
+    wake::Request,
+};
+
+impl Supervisor {
+    pub(super) fn asked(
+        &mut self,
+        request: Request,
+        answer: oneshot::Sender<Result<Operation, Problem>>,
+    ) {
+        let result = match request {
+            Request::SetEnabled { module, enabled } => self.set_enabled(&module, enabled),
+            Request::ReloadConfig => self.reload_on_request(),
+            Request::Reload { module } => self.reload_module_on_request(&module),
+            Request::Rollback { module } => self.rollback_on_request(&module),
+        };
+        // An error means that the client is gone.
+        let _ = answer.send(result);
+    }
+    fn reload_on_request(&mut self) -> Result<Operation, Problem> {
+        let pending = self.daemon.operations.begin("reload_config", None);
+        let operation = pending.operation();
+        match self.reload() {
+            Ok(changed) if changed.is_empty() => pending.done("nothing changed"),
+            Ok(changed) => pending.done(format!("changed: {}", changed.join(", "))),
+            Err(errors) => pending.failed(
+                ProblemCode::Invalid,
+                errors.to_string(),
+                Some("correct the file; the daemon goes on with the one before".to_owned()),
+            ),
+        }
+        Ok(operation)
+    }
+
+    fn set_enabled(&mut self, module: &str, enabled: bool) -> Result<Operation, Problem> {
+        let config = self.daemon.config();
+        let known = config.modules.iter().any(|section| section.name == module)
+            || library::find(&self.daemon.places.module_path, module).is_some();
+        if !known {
+            return Err(self.daemon.unknown_module(module));
+        }
+        let verb = if enabled { "enable" } else { "disable" };
+        let edited = self.edit(module, enabled)?;
+        self.daemon.stories.tell(module, "asked", verb);
+        if enabled {
+            // Who asks for it has seen why it was left alone.
+            self.given_up.remove(module);
+            self.daemon.stories.decide(module, |standing| {
+                standing.quarantined = None;
+                standing.isolated = None;
+            });
+        }
+        self.reload().map_err(|errors| {
+            Problem::new(ProblemCode::Invalid, errors.to_string())
+                .help("correct the file; `lodestar config check` shows every error")
+        })?;
+        let pending = self.daemon.operations.begin(verb, Some(module));
+        if let Some(line) = edited {
+            pending.edited(line);
+        }
+        let operation = pending.operation();
+        tokio::spawn(follow(self.daemon.slot(module), pending, enabled));
+        Ok(operation)
+    }
+
+    /// Writes the switch into the file; answers what was changed there.
+    fn edit(&self, module: &str, enabled: bool) -> Result<Option<String>, Problem> {
+        let path = &self.daemon.places.config;
+        let refused = |error: String| {
+            Problem::new(ProblemCode::Refused, error)
+                .help("edit the file by hand; the daemon takes it when it is saved")
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+        let edited = config::set_enabled(&text, module, enabled)
+            .map_err(|error| refused(error.to_string()))?;
+        if edited.text == text {
+            return Ok(None);
+        }
+        // A file with errors elsewhere stays as it is.
+        Config::parse(&edited.text, path, &self.daemon.layers).map_err(|errors| {
+            Problem::new(ProblemCode::Invalid, errors.to_string())
+                .help("correct the file first; `lodestar config check` shows every error")
+        })?;
+        config::write_atomically(path, &text, &edited.text)
+            .map_err(|error| refused(error.to_string()))?;
+        let (place, line, after) = (shown(path), edited.line, edited.after);
+        let before = edited.before.map_or_else(|| "absent".to_owned(), |value| value.to_string());
+        Ok(Some(format!("{place}:{line} enabled: {before} -> {after}")))
+    }
+
+    fn reload_module_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
+        let slot = self.wanted_slot(module, "reload")?;
+        // Who asks for the library that proved bad shall have it.
+        self.daemon.stories.decide(module, |standing| {
+            standing.refused = None;
+            standing.quarantined = None;
+        });
+        self.daemon.stories.tell(module, "asked", "reload");
+        if self.alive.contains(module) {
+            return Ok(self.reload_module(module, None, "reload"));
+        }
+        Ok(self.start_on_request(&slot, "reload"))
+    }
+
+    fn rollback_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
+        let slot = self.wanted_slot(module, "roll back")?;
+        let running = slot.entry.known().map(|known| known.sha256.clone());
+        let kept = library::kept(&self.daemon.places.state_dir, module);
+        let other = kept.into_iter().find(|package| {
+            package.directory.file_name().map(|name| name.to_string_lossy().into_owned()) != running
+        });
+        let Some(package) = other else {
+            let message = format!("there is no earlier generation of {module} to go back to");
+            return Err(Problem::new(ProblemCode::NotFound, message)
+                .help("generations are kept when a module was reloaded with another library"));
+        };
+        let instead =
+            package.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.daemon.stories.tell(module, "asked", format!("roll back to {}", short(&instead)));
+        self.daemon.stories.decide(module, |standing| {
+            standing.quarantined = None;
+            standing.refused = running.map(|sha256| super::Refused {
+                sha256,
+                instead,
+                reason: "an operator rolled it back".to_owned(),
+            });
+        });
+        if self.alive.contains(module) {
+            return Ok(self.reload_module(module, Some(package), "rollback"));
+        }
+        Ok(self.start_on_request(&slot, "rollback"))
+    }
+
+    /// The place of a module that is switched on.
+    fn wanted_slot(&self, module: &str, verb: &str) -> Result<Arc<Slot>, Problem> {
+        let config = self.daemon.config();
+        let Some(section) = config.module(module) else {
+            return Err(self.daemon.unknown_module(module));
+        };
+        if !section.enabled {
+            let message = format!("{module} is disabled: there is nothing to {verb}");
+            return Err(Problem::new(ProblemCode::Invalid, message)
+                .help(format!("`lodestar modules enable {module}` starts it")));
+        }
+        Ok(self.daemon.slot(module))
+    }
+
+    fn start_on_request(&mut self, slot: &Arc<Slot>, verb: &str) -> Operation {
+        let module = slot.entry.name.clone();
+        let pending = self.daemon.operations.begin(verb, Some(&module));
+        let operation = pending.operation();
+        self.given_up.remove(&module);
+        self.reconcile();
+        tokio::spawn(follow(slot.clone(), pending, true));
+        operation
+    }
+}
+
+/// The first characters of a hash, as people see it.
+pub(super) fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
+}
+
+/// Ends an operation when its module has arrived where it was sent.
+async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
+    let mut state = slot.entry.watch();
+    let settled = state.wait_for(|transition| {
+        if slot.is_desired() != enabled {
+            return true;
+        }
+        if enabled {
+            transition.state.is_settled()
+                && !matches!(transition.state, State::Disabled | State::Stopped)
+        } else {
+            matches!(transition.state, State::Disabled | State::Absent | State::Stalled)
+        }
+    });
+    let Ok(transition) = settled.await.map(|transition| transition.clone()) else { return };
+    let name = &slot.entry.name;
+    let reason = &transition.reason;
+    if slot.is_desired() != enabled {
+        let message = format!("a later change of {name} came first; it is {}", transition.state);
+        return pending.failed(ProblemCode::Busy, message, None);
+    }
+    match (enabled, transition.state) {
+        (true, State::Running) => pending.done(format!("{name} is running")),
+        (true, State::Degraded) => pending.done(format!("{name} is degraded: {reason}")),
+        (false, state) if state != State::Stalled => pending.done(format!("{name} is {state}")),
+        (_, State::Incompatible) => {
+            pending.failed(ProblemCode::Refused, format!("{name}: {reason}"), None);
+        }
+        (_, State::Absent) => pending.failed(ProblemCode::NotFound, reason.clone(), None),
+        (_, state) => {
+            let help = format!("see `lodestar modules logs {name}`");
+            let message = format!("{name} is {state}: {reason}");
+            pending.failed(ProblemCode::Failed, message, Some(help));
+        }
+    }
+}
+
+/// The path as messages show it: relative to where the daemon was started, when it is below.
+pub(super) fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
+    relative.unwrap_or_else(|| path.to_owned()).display().to_string()
+}

@@ -1,0 +1,185 @@
+//! Starts the threads of modules, and stops them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{CALL_DEADLINE, STOP_GRACE, Slot, Supervisor, configure, requests::short};
+use crate::{
+    config::{self, Config, ModuleSection},
+    library::{self, Package},
+    module::{self, Call, RestartPolicy, Start, StartGate, State},
+    wake::Wake,
+};
+
+/// For how long a new generation must not panic.
+const PROBATION: Duration = Duration::from_mins(1);
+
+impl Supervisor {
+    /// Starts a module that does not run.
+    pub(super) fn start(&mut self, slot: &Arc<Slot>, config: &Arc<Config>, gate: &Arc<StartGate>) {
+        let name = slot.entry.name.clone();
+        let Some(section) = config.modules.iter().find(|section| section.name == name) else {
+            return gate.arrive();
+        };
+        if let Err((state, reason)) = self.try_start(slot, config, section, gate) {
+            tracing::warn!(module = name, reason, "the module does not run");
+            self.given_up.insert(name, section.clone());
+            slot.entry.enter(state, reason);
+            gate.arrive();
+        }
+    }
+
+    fn try_start(
+        &mut self,
+        slot: &Arc<Slot>,
+        config: &Arc<Config>,
+        section: &ModuleSection,
+        gate: &Arc<StartGate>,
+    ) -> Result<(), (State, String)> {
+        let name = &section.name;
+        let standing = self.daemon.stories.standing(name);
+        if let Some(reason) = standing.quarantined {
+            return Err((State::Quarantined, reason));
+        }
+        if section.isolation == Some(config::Isolation::Process) {
+            let reason = "isolation: process is not built yet; write isolation: in_process, or \
+                          leave the key out";
+            return Err((State::Failed, reason.to_owned()));
+        }
+        let absent = || (State::Absent, self.daemon.where_looked(name));
+        let package = self.daemon.package(section).ok_or_else(absent)?;
+        let package = self.instead_of_refused(package);
+        say_what_has_no_effect(section);
+        slot.entry.enter(State::Loading, "");
+        self.spawn(slot, config, section, package, gate, false)
+            .map_err(|reason| (State::Failed, reason))?;
+        self.applied.insert(name.clone(), section.clone());
+        self.alive.insert(name.clone());
+        Ok(())
+    }
+
+    /// The kept generation, where the library on the module path is one that proved bad.
+    fn instead_of_refused(&self, package: Package) -> Package {
+        let name = &package.name;
+        let Some(refused) = self.daemon.stories.standing(name).refused else { return package };
+        let on_path = library::inspect(&package).is_ok_and(|it| it.sha256 == refused.sha256);
+        let state_dir = &self.daemon.places.state_dir;
+        match library::kept_with(state_dir, name, &refused.instead) {
+            Some(kept) if on_path => {
+                tracing::warn!(
+                    module = name,
+                    refused = short(&refused.sha256),
+                    runs = short(&refused.instead),
+                    reason = refused.reason,
+                    "the library on the module path proved bad; the one before it runs"
+                );
+                kept
+            }
+            _ => package,
+        }
+    }
+
+    /// Starts the thread of a generation.
+    pub(super) fn spawn(
+        &mut self,
+        slot: &Arc<Slot>,
+        config: &Arc<Config>,
+        section: &ModuleSection,
+        package: Package,
+        gate: &Arc<StartGate>,
+        successor: bool,
+    ) -> Result<(), String> {
+        let name = section.name.clone();
+        let wakes = self.daemon.wakes.clone();
+        let start = Start {
+            entry: slot.entry.clone(),
+            package,
+            shelf: self.daemon.shelf.clone(),
+            context: self.daemon.context.clone(),
+            configure: configure::configure(self.daemon.clone(), config.clone()),
+            explain: configure::explain(config.clone(), &name),
+            grace: STOP_GRACE,
+            restart: RestartPolicy {
+                limit: usize::try_from(section.restart.limit).unwrap_or(usize::MAX),
+                max_backoff: Duration::from_millis(section.restart.backoff_max_ms),
+                probation: PROBATION,
+            },
+            gate: gate.clone(),
+            successor,
+            tell: Box::new(move |news| {
+                let thread = std::thread::current().id();
+                // An error means that the daemon is ending.
+                let _ = wakes.send(Wake::Module { name: name.clone(), news, thread });
+            }),
+        };
+        let thread = module::spawn(start);
+        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        self.threads.insert(thread.thread().id(), thread);
+        Ok(())
+    }
+
+    pub(super) fn stop(&self, slot: &Slot) {
+        if slot.entry.calls.push(Call::Stop).is_ok() {
+            return;
+        }
+        // It has no inbox yet: it is starting, and is stopped when it has started.
+        let slot_entry = slot.entry.clone();
+        tokio::spawn(async move {
+            let mut state = slot_entry.watch();
+            let started = state.wait_for(|transition| {
+                transition.state.is_running() || !transition.state.is_alive()
+            });
+            if started.await.is_ok_and(|transition| transition.state.is_running()) {
+                // An error means that it has ended by itself.
+                let _ = slot_entry.calls.push(Call::Stop);
+            }
+        });
+    }
+
+    /// Shows modules whose call does not return.
+    pub(super) fn watch_deadlines(&self) {
+        let config = self.daemon.config();
+        for slot in self.daemon.slots() {
+            let state = slot.entry.state();
+            let Some((call, time)) = slot.entry.clock().running() else { continue };
+            let deadline =
+                config.module(&slot.entry.name).and_then(|it| it.limits.call_deadline_ms);
+            let deadline = deadline.map_or(CALL_DEADLINE, Duration::from_millis);
+            if time < deadline || matches!(state, State::Stalled) {
+                continue;
+            }
+            let name = &slot.entry.name;
+            let seconds = time.as_secs();
+            tracing::error!(module = name, call, seconds, "a call of the module does not return");
+            let reason = format!("its {call} has not returned for {seconds} s; its events wait");
+            self.daemon.stories.tell(name, "stalled", reason.clone());
+            slot.entry.enter_from(state, State::Stalled, reason);
+        }
+    }
+
+    /// Waits for threads that have said that they end. Answers whether all have.
+    pub(super) async fn threads_end(&mut self, until: Instant) -> bool {
+        while self.threads.values().any(|thread| !thread.is_finished()) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+}
+
+/// Keys that only a process of its own can make true are accepted, so that a file can be written
+/// for later, and said to do nothing now.
+fn say_what_has_no_effect(section: &ModuleSection) {
+    let limits = section.limits;
+    let keys = [
+        ("limits.memory_bytes", limits.memory_bytes.is_some()),
+        ("limits.cpu_percent", limits.cpu_percent.is_some()),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
+        tracing::warn!(module = section.name, key, "this key has no effect in this version");
+    }
+}

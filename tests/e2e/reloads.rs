@@ -1,0 +1,263 @@
+//! Reloads: no request fails, no event is lost or handled twice, a bad one changes nothing.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use harness::{Daemon, KeepAlive, Sandbox, breakage, http, library, telemetry, wait_until};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn config(gear: &str) -> String {
+    format!(
+        "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: {{requests_per_second: \
+         100000, burst: 100000}}\n  gear:\n    listen: 127.0.0.1:0\n{gear}metrics:\n  listen: \
+         127.0.0.1:0\n"
+    )
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(&["ingest", "gear"], &config(""))
+}
+
+fn send(daemon: &Daemon<'_>, id: &str) {
+    let body = telemetry::claude_code("s", id).to_string();
+    let address = daemon.address("ingest", "http");
+    let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+}
+
+fn seen(sandbox: &Sandbox) -> u64 {
+    sandbox.json(&["gear", "seen"])["seen"].as_u64().expect("a number")
+}
+
+fn story(sandbox: &Sandbox, module: &str) -> String {
+    sandbox.json(&["modules", "why", module]).to_string()
+}
+
+#[test]
+fn a_reload_under_load_fails_no_request_and_loses_no_event() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let stop = AtomicBool::new(false);
+    let (requests, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
+    let reloads = 12;
+    let address = daemon.address("gear", "http");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (address, stop, requests) = (&address, &stop, &requests);
+            scope.spawn(move || {
+                let mut client = KeepAlive::new(address);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").expect("no request fails"), 200);
+                    requests.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let (daemon, stop, accepted) = (&daemon, &stop, &accepted);
+        scope.spawn(move || {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                send(daemon, &format!("load-{number}"));
+                accepted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for reload in 0..reloads {
+            let before = requests.load(Ordering::Relaxed) + accepted.load(Ordering::Relaxed);
+            // Two builds that differ in their hash take turns.
+            sandbox.replace_library("gear", reload % 2);
+            let generation = u64::from(reload) + 2;
+            wait_until("the new generation runs", PATIENCE, || {
+                (daemon.module("gear")["generation"] == generation).then_some(())
+            });
+            wait_until("load goes on", PATIENCE, || {
+                let now = requests.load(Ordering::Relaxed) + accepted.load(Ordering::Relaxed);
+                (now > before + 20).then_some(())
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let accepted = accepted.load(Ordering::Relaxed);
+    wait_until("all is handled", PATIENCE, || (seen(&sandbox) >= accepted).then_some(()));
+    assert_eq!(seen(&sandbox), accepted, "the state was handed over, nothing is handled twice");
+    let deliveries = std::fs::read_to_string(sandbox.state().join("data/gear/deliveries"));
+    let deliveries = deliveries.expect("gear writes them");
+    let ids: HashSet<&str> = deliveries.lines().collect();
+    assert_eq!((ids.len(), deliveries.lines().count()), (accepted as usize, accepted as usize));
+    let events = daemon.module("gear")["events"].clone();
+    assert_eq!((&events["handled"], &events["dead"]), (&Value::from(accepted), &Value::from(0)));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_reload_to_something_bad_changes_nothing() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    send(&daemon, "before");
+    wait_until("it is handled", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+    let good = library("gear");
+    let mut other_machine = good.clone();
+    other_machine[18] = 0xb7;
+    let older = breakage::with_epoch(good.clone(), 0);
+    let newer = breakage::with_epoch(good.clone(), 99);
+    for (bytes, words) in [
+        (&good[..good.len() / 2], "truncated"),
+        (&b"no library"[..], "ELF"),
+        (&other_machine[..], "machine"),
+        (&older[..], "epoch"),
+        (&newer[..], "epoch"),
+    ] {
+        sandbox.replace_bytes("gear", bytes);
+        let output = sandbox.lodestar(&["modules", "reload", "gear"]);
+        assert_eq!(output.code, 4, "{output:#?}");
+        assert!(output.stderr.contains(words), "{words}: {output:#?}");
+        assert!(output.stderr.contains("the generation before goes on"), "{output:#?}");
+        assert_eq!(seen(&sandbox), 1, "{words}");
+    }
+    sandbox.install("gear");
+    let output = sandbox.lodestar(&["modules", "reload", "gear"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    assert_eq!(seen(&sandbox), 1, "the state was handed over");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_new_generation_that_fails_leaves_the_old_one_running() {
+    for (fault, words) in [
+        ("start_panics", "planted: start"),
+        ("start_fails", "planted: start"),
+        ("health_fails", "planted: health"),
+        ("restore_fails", "planted: no state"),
+    ] {
+        let sandbox = sandbox();
+        let daemon = sandbox.start();
+        send(&daemon, "before");
+        wait_until("it is handled", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+        let mut client = KeepAlive::new(&daemon.address("gear", "http"));
+        assert_eq!(client.get("/").expect("it serves"), 200);
+        sandbox.configure(&config(&format!("    fault: {fault}\n")));
+        wait_until("it was refused", PATIENCE, || {
+            story(&sandbox, "gear").contains(words).then_some(())
+        });
+        assert_eq!(client.get("/").expect("it serves on"), 200);
+        assert_eq!((seen(&sandbox), client.connections), (1, 1), "{fault}");
+        send(&daemon, "after");
+        wait_until("it handles on", PATIENCE, || (seen(&sandbox) == 2).then_some(()));
+        assert_eq!(daemon.module("gear")["generation"], 1, "{fault}");
+        // A good file is taken again.
+        sandbox.configure(&config(""));
+        assert!(daemon.stop().success());
+    }
+}
+
+#[test]
+fn a_start_that_hangs_ends_the_reload_and_not_the_module() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    sandbox.configure(&config("    fault: start_hangs\n"));
+    send(&daemon, "meanwhile");
+    wait_until("the old one goes on", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+    wait_until("the reload is given up", PATIENCE, || {
+        story(&sandbox, "gear").contains("has not returned").then_some(())
+    });
+    assert_eq!(daemon.module("gear")["state"], "running");
+    daemon.kill();
+}
+
+#[test]
+fn a_crash_on_probation_brings_the_last_good_generation_back() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let first = sandbox.json(&["modules", "info", "gear"])["sha256"].clone();
+    send(&daemon, "before");
+    wait_until("it is handled", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+    sandbox.replace_library("gear", 7);
+    wait_until("the new one runs", PATIENCE, || {
+        (daemon.module("gear")["generation"] == 2).then_some(())
+    });
+    assert_eq!(sandbox.lodestar(&["gear", "panic"]).code, 1);
+    wait_until("the old one is back", PATIENCE, || {
+        let info = sandbox.json(&["modules", "info", "gear"]);
+        (info["state"] == "running" && info["sha256"] == first).then_some(())
+    });
+    assert_eq!(seen(&sandbox), 1, "with the state that it handed over");
+    assert!(story(&sandbox, "gear").contains("rolled_back"));
+    assert!(daemon.stop().success());
+    // What proved bad does not come back by a restart.
+    let daemon = sandbox.start();
+    let info = sandbox.json(&["modules", "info", "gear"]);
+    assert_eq!(info["sha256"], first, "{info:#}");
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0, "unless one asks for it");
+    assert_ne!(sandbox.json(&["modules", "info", "gear"])["sha256"], first);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_rollback_goes_back_and_forth() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let sha256 = |sandbox: &Sandbox| sandbox.json(&["modules", "info", "gear"])["sha256"].clone();
+    let output = sandbox.lodestar(&["modules", "rollback", "gear"]);
+    assert_eq!(output.code, 1, "{output:#?}");
+    assert!(output.stderr.contains("no earlier generation"), "{output:#?}");
+    let first = sha256(&sandbox);
+    sandbox.replace_library("gear", 1);
+    wait_until("the new one runs and is kept", PATIENCE, || {
+        let kept = std::fs::read_dir(sandbox.state().join("generations/gear")).ok()?.count();
+        (sha256(&sandbox) != first && kept == 2).then_some(())
+    });
+    let second = sha256(&sandbox);
+    for expected in [&first, &second, &first] {
+        let output = sandbox.lodestar(&["modules", "rollback", "gear"]);
+        assert_eq!(output.code, 0, "{output:#?}");
+        assert_eq!(&sha256(&sandbox), expected);
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn who_asks_at_the_same_time_shares_an_outcome() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let operations: Vec<Value> = std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| sandbox.json(&["modules", "reload", "gear"]))).collect();
+        asking.into_iter().map(|it| it.join().expect("no panic")).collect()
+    });
+    let ids: HashSet<&str> = operations.iter().filter_map(|it| it["id"].as_str()).collect();
+    assert!(operations.iter().all(|operation| operation["state"] == "done"), "{operations:#?}");
+    let generation = daemon.module("gear")["generation"].as_u64().expect("a number");
+    assert_eq!(generation, 1 + ids.len() as u64, "one generation for each operation");
+    let waiting = sandbox.json(&["modules", "reload", "gear", "--no-wait"]);
+    assert_eq!(waiting["state"], "pending");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_quarantine_survives_a_restart_and_is_lifted_by_enable() {
+    let sandbox = sandbox();
+    sandbox.configure(&config("    restart: {limit: 1, backoff_max_ms: 10}\n"));
+    let daemon = sandbox.start();
+    for _ in 0..2 {
+        wait_until("it answers", PATIENCE, || {
+            let output = sandbox.lodestar(&["gear", "panic"]);
+            output.stderr.contains("planted").then_some(())
+        });
+    }
+    daemon.wait_state("gear", "quarantined");
+    assert!(daemon.stop().success());
+    let daemon = sandbox.start();
+    let module = daemon.wait_state("gear", "quarantined");
+    assert!(module["reason"].to_string().contains("planted: command"), "{module:#}");
+    let why = sandbox.json(&["modules", "why", "gear"]);
+    assert!(why["advice"].to_string().contains("modules enable gear"), "{why:#}");
+    send(&daemon, "while quarantined");
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "gear"]).code, 0);
+    wait_until("its events have waited", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+    assert!(daemon.stop().success());
+}
