@@ -46,6 +46,10 @@ pub struct Args {
     /// Describe one library and exit: the daemon runs this in a process of its own
     #[arg(long, hide = true, value_name = "DIR")]
     pub describe: Option<PathBuf>,
+
+    /// Run one module with `isolation: process`: the daemon starts this
+    #[arg(long, hide = true, value_name = "MODULE")]
+    pub runner: Option<String>,
 }
 
 /// Where everything lies.

@@ -16,6 +16,7 @@ pub mod listeners;
 pub mod logging;
 pub mod metrics;
 pub mod module;
+pub mod runner;
 pub mod scrape;
 pub mod start;
 pub mod state_dir;

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs as _},
-    os::fd::{IntoRawFd as _, OwnedFd},
+    os::fd::OwnedFd,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -100,15 +100,6 @@ impl Listeners {
         let duplicate = socket.try_clone().map_err(system)?;
         held.insert(key.clone(), Held { wanted: wanted.to_owned(), socket });
         Ok(duplicate)
-    }
-
-    /// A duplicate as a raw descriptor, for a module.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn descriptor(&self, key: &ListenerKey, wanted: &str) -> Result<i32, ListenError> {
-        self.get(key, wanted).map(|socket| socket.into_raw_fd())
     }
 
     /// Closes the sockets of a module that was disabled. Those from systemd stay.

@@ -4,12 +4,14 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use lodestar::{args::Args, start, supervisor::Supervisor, wake, watch};
+use lodestar::{args::Args, runner, start, supervisor::Supervisor, wake, watch};
 use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = if let Some(directory) = &args.describe {
+    let result = if args.runner.is_some() {
+        runner::main()
+    } else if let Some(directory) = &args.describe {
         start::describe(directory)
     } else if args.check {
         start::check(&args)

@@ -81,6 +81,12 @@ pub struct CapabilitiesSection {
     pub secrets: Vec<String>,
     /// Whether it is told the `providers` of the configuration.
     pub providers: bool,
+    /// Keys of its configuration (`logs`, `store.path`) that hold paths that it reads. In a process
+    /// of its own it can read nothing else of a person's.
+    pub paths_read: Vec<String>,
+    /// Keys of its configuration that hold paths which it writes. In a process of its own it can
+    /// write there, that is in the directory of such a file, and in its data directory.
+    pub paths_write: Vec<String>,
 }
 
 /// `[cli]`

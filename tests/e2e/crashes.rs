@@ -43,6 +43,17 @@ impl Sent {
         }
     }
 
+    /// Sends until it is time to stop; what got no answer is sent again.
+    fn until_told(&self, address: &str, client: &str, stop: &AtomicBool) {
+        for number in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let unanswered = lock(&self.unanswered).pop();
+            self.send(address, unanswered.unwrap_or_else(|| batch(client, number)));
+        }
+    }
+
     /// Whether it was answered.
     fn send(&self, address: &str, batch: Batch) -> bool {
         match http::post(address, "/v1/logs", &[telemetry::JSON], batch.1.as_bytes()) {
@@ -111,6 +122,57 @@ fn kills_under_load_lose_nothing_and_count_nothing_twice() {
     wait_until("all that waits is handled", PATIENCE, || {
         (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
     });
+    compare(&sandbox, &sent, seed);
+}
+
+#[test]
+fn kills_of_runners_under_load_lose_nothing_and_count_nothing_twice() {
+    let kills = std::env::var("LODESTAR_TEST_KILLS").ok().and_then(|kills| kills.parse().ok());
+    let modules = ["usage_tracker", "ingest"];
+    let own = "    isolation: process\n    restart: {limit: 1000, backoff_max_ms: 1}\n";
+    let config = modules.map(|module| format!("  {module}:\n{own}")).concat();
+    let sandbox = Sandbox::new(
+        &modules,
+        &format!(
+            "modules:\n{config}    listen: 127.0.0.1:0\n    rate_limit: {{requests_per_second: \
+             100000, burst: 100000}}\nmetrics:\n  listen: 127.0.0.1:0\n"
+        ),
+    );
+    let (sent, stop) = (Sent::default(), AtomicBool::new(false));
+    let seed = telemetry::now_ns();
+    let mut random = seed;
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (sent, address, stop) = (&sent, &address, &stop);
+            scope.spawn(move || sent.until_told(address, &format!("client{client}"), stop));
+        }
+        for _ in 0..kills.unwrap_or(KILLS) {
+            random =
+                random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+            let module = modules[usize::from(random >> 40 & 3 == 0)];
+            let goal = sent.count.load(Ordering::Relaxed) + 1 + (random >> 33) % 100;
+            let runner = wait_until("the module has a process", PATIENCE, || {
+                let info = sandbox.json(&["modules", "info", module]);
+                i32::try_from(info["process"]["pid"].as_i64()?).ok()
+            });
+            wait_until("enough is accepted", PATIENCE, || {
+                (sent.count.load(Ordering::Relaxed) >= goal).then_some(())
+            });
+            let runner = rustix::process::Pid::from_raw(runner).expect("a pid is positive");
+            // An error means that it has just been killed.
+            let _ = rustix::process::kill_process(runner, rustix::process::Signal::KILL);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    while let Some(batch) = lock(&sent.unanswered).pop() {
+        sent.send(&address, batch);
+    }
+    wait_until("all that waits is handled", PATIENCE, || {
+        (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
+    });
+    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]), "nobody is to blame");
     compare(&sandbox, &sent, seed);
 }
 

@@ -7,6 +7,7 @@ mod crashes;
 mod events;
 mod example;
 mod faults;
+mod isolation;
 mod libraries;
 mod operation;
 mod reloads;

@@ -87,8 +87,16 @@ fn the_doctor_finds_what_is_wrong() {
     let daemon = sandbox.start();
     let well = sandbox.lodestar(&["doctor"]);
     assert_eq!(well.code, 0, "{well:#?}");
+    // What runs goes on, and the doctor says that it is not what the file asks for.
     sandbox.configure(&sandbox.configuration().replace("fault: none", "fault: start_fails"));
-    daemon.wait_state("misbehaver", "quarantined");
+    harness::wait_until("the doctor knows", std::time::Duration::from_secs(30), || {
+        let doctor = sandbox.lodestar(&["doctor"]);
+        doctor.stdout.contains("planted: start").then_some(())
+    });
+    assert_eq!(daemon.module("misbehaver")["state"], "running");
+    assert!(daemon.stop().success());
+    let daemon = sandbox.start();
+    daemon.wait_state("misbehaver", "failed");
     let ill = sandbox.lodestar(&["doctor"]);
     assert_eq!(ill.code, 1, "{ill:#?}");
     assert!(ill.stdout.contains("misbehaver"), "{ill:#?}");

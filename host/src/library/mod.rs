@@ -14,7 +14,10 @@ mod seal;
 mod shelf;
 
 use std::{
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -99,6 +102,28 @@ pub struct Inspected {
     copy: SealedCopy,
 }
 
+impl Inspected {
+    /// The sealed copy.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.copy.descriptor()
+    }
+
+    /// Takes over a sealed copy that another process has inspected: `path` is where that was read
+    /// from, `sha256` its hash.
+    ///
+    /// # Errors
+    ///
+    /// When it can still be changed, or is no module.
+    pub fn adopt(copy: OwnedFd, name: &str, path: &Path, sha256: &str) -> Result<Self, LoadError> {
+        let read = |error: std::io::Error| LoadError::Read(path.to_owned(), error);
+        let copy = SealedCopy::adopt(copy).map_err(|error| read(error.into()))?;
+        let bytes = std::fs::read(copy.path()).map_err(read)?;
+        let (build, manifest) = examine(&bytes, name, path)?;
+        Ok(Self { path: path.to_owned(), sha256: sha256.to_owned(), build, manifest, copy })
+    }
+}
+
 /// Reads and checks a module's library without mapping it.
 ///
 /// # Errors
@@ -111,32 +136,38 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let bytes = std::fs::read(&path).map_err(|error| LoadError::Read(path.clone(), error))?;
     let copy = SealedCopy::new(&package.name, &bytes)
         .map_err(|error| LoadError::Read(path.clone(), error.into()))?;
-    let contents = elf::check(&bytes).map_err(|reason| LoadError::Elf(path.clone(), reason))?;
+    let (build, manifest) = examine(&bytes, &package.name, &path)?;
+    let sha256 = hex(&Sha256::digest(&bytes));
+    Ok(Inspected { path, sha256, build, manifest, copy })
+}
+
+/// Checks the bytes of a library.
+fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest), LoadError> {
+    let contents = elf::check(bytes).map_err(|reason| LoadError::Elf(path.to_owned(), reason))?;
     let build = BuildInfo::from_bytes(contents.build_info)
-        .map_err(|error| LoadError::NoModule(path.clone(), error.to_string()))?;
+        .map_err(|error| LoadError::NoModule(path.to_owned(), error.to_string()))?;
     if build.epoch != EPOCH {
         return Err(LoadError::Epoch {
-            path,
+            path: path.to_owned(),
             found: build.epoch,
             host: EPOCH,
             sdk: build.sdk_version(),
         });
     }
     if build.panic_unwind == 0 {
-        return Err(LoadError::AbortsOnPanic(path));
+        return Err(LoadError::AbortsOnPanic(path.to_owned()));
     }
     let text = String::from_utf8_lossy(contents.manifest);
     let manifest = Manifest::parse(&text)
-        .map_err(|error| LoadError::Manifest(path.clone(), error.to_string()))?;
-    if manifest.module.name != package.name {
+        .map_err(|error| LoadError::Manifest(path.to_owned(), error.to_string()))?;
+    if manifest.module.name != name {
         let message = format!(
             "the library calls itself {:?}, but its directory is {:?}",
-            manifest.module.name, package.name
+            manifest.module.name, name
         );
-        return Err(LoadError::Manifest(path, message));
+        return Err(LoadError::Manifest(path.to_owned(), message));
     }
-    let sha256 = hex(&Sha256::digest(&bytes));
-    Ok(Inspected { path, sha256, build, manifest, copy })
+    Ok((build, manifest))
 }
 
 /// The hash of a package's library as it lies there; `None` when it cannot be read.

@@ -47,7 +47,12 @@ impl std::fmt::Debug for Library {
 }
 
 impl Library {
-    pub(super) fn open(inspected: Inspected) -> Result<Self, LoadError> {
+    /// Maps a library.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mapped or its types do not fit this host.
+    pub(crate) fn open(inspected: Inspected) -> Result<Self, LoadError> {
         let path = inspected.path.clone();
         // SAFETY: the constructors of the library run now. That is what the operator asked for by
         // putting it on the module path; the file is a whole ELF library for this machine.

@@ -4,13 +4,17 @@ use std::{
     ffi::CString,
     fs::File,
     io::Write as _,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create},
     io::Errno,
 };
+
+/// Nothing of it changes, this included.
+const SEALS: SealFlags =
+    SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
 /// A sealed memory file. Its path is unique as long as it lives, which the dynamic linker needs:
 /// it takes a path that it knows for the library that it has.
@@ -31,9 +35,18 @@ impl SealedCopy {
         let mut file = File::from(file);
         file.write_all(bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let file = OwnedFd::from(file);
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
-        fcntl_add_seals(&file, seals)?;
+        fcntl_add_seals(&file, SEALS)?;
         Ok(Self { file })
+    }
+
+    /// Takes over a copy that another process has sealed.
+    pub(super) fn adopt(file: OwnedFd) -> Result<Self, Errno> {
+        let seals = fcntl_get_seals(&file)?;
+        if seals.contains(SEALS) { Ok(Self { file }) } else { Err(Errno::PERM) }
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// The path to map it by.
@@ -45,6 +58,15 @@ impl SealedCopy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_sealed_is_taken_over() {
+        let copy = SealedCopy::new("tiny", b"the bytes").expect("memory is there");
+        let again = copy.file.try_clone().expect("descriptors are left");
+        assert!(SealedCopy::adopt(again).is_ok());
+        let open = memfd_create("open", MemfdFlags::ALLOW_SEALING).expect("memory is there");
+        assert_eq!(SealedCopy::adopt(open).expect_err("it can change"), Errno::PERM);
+    }
 
     #[test]
     fn nobody_can_change_the_copy() {

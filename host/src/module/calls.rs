@@ -103,6 +103,13 @@ impl CallQueue {
         lock(&self.state).poker.as_ref().map(Poker::mark)
     }
 
+    /// Wakes the thread to look at what it runs.
+    pub(crate) fn poke(&self) {
+        if let Some(poker) = &lock(&self.state).poker {
+            poker.poke();
+        }
+    }
+
     /// Adds a call and wakes the thread.
     pub(crate) fn push(&self, call: Call) -> Result<(), (CallError, Call)> {
         let mut state = lock(&self.state);

@@ -6,7 +6,10 @@ use lodestar_abi::{ModError, error_kind};
 use module_sdk::Description;
 
 use super::{CallClock, Configured, Image, Known, Start, State};
-use crate::library::{Inspected, LoadError, inspect};
+use crate::{
+    library::{Inspected, LoadError, inspect},
+    runner::{Isolated, Refused},
+};
 
 /// Why a module does not start, with the state that this leaves it in.
 pub(super) type Refusal = (State, String);
@@ -35,14 +38,23 @@ pub(super) fn load(
     inspected: Inspected,
 ) -> Result<Generation, Refusal> {
     let configured = (start.configure)(&inspected.manifest, &inspected.path).map_err(failed)?;
-    let fresh = start.successor;
-    let open = || start.shelf.open(inspected, fresh);
-    let library = clock.time("load", open).map_err(|error| refused(&error))?;
-    let image = Image::Mapped(library);
+    let image = clock.time("load", || image(start, inspected, &configured))?;
     let known = clock.time("description", || describe(&image))?;
     let validated = clock.time("validation", || image.validate(&configured.config));
     validated.map_err(|error| failed(explain(start, &error)))?;
     Ok(Generation { image, configured, known })
+}
+
+/// The library, mapped into the daemon or behind a process of its own.
+fn image(start: &Start, inspected: Inspected, configured: &Configured) -> Result<Image, Refusal> {
+    let Some(place) = start.place.clone() else {
+        let library = start.shelf.open(inspected, start.successor);
+        return library.map(Image::Mapped).map_err(|error| refused(&error));
+    };
+    Isolated::new(inspected, configured, place).map(Image::Isolated).map_err(|error| match error {
+        Refused::Incompatible(reason) => (State::Incompatible, reason),
+        error => failed(error.to_string()),
+    })
 }
 
 fn refused(error: &LoadError) -> Refusal {

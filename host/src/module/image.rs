@@ -9,17 +9,23 @@ use lodestar_abi::{
 use module_sdk::manifest::Manifest;
 
 use super::Services;
-use crate::library::Library;
+use crate::{library::Library, runner::Isolated};
+
+/// A kind of [`ModError`] that never crosses the ABI: the process of the module was ended by
+/// somebody else. The module is not to blame; what it had in its hands comes again.
+pub const GONE: u32 = 0x8000_0000;
 
 /// The code of one generation of a module, ready to be started.
 #[derive(Debug, Clone)]
 pub enum Image {
     /// Mapped into the daemon.
     Mapped(Arc<Library>),
+    /// Mapped in a process of its own, never in the daemon.
+    Isolated(Arc<Isolated>),
 }
 
 /// A module that was started: the seam between its thread and wherever its code runs.
-pub(super) trait Instance {
+pub trait Instance {
     /// Hands over events, oldest first.
     fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome;
     /// Timer number `index` is due.
@@ -34,6 +40,10 @@ pub(super) trait Instance {
     fn snapshot(&mut self) -> Result<Vec<u8>, ModError>;
     /// Ends it. Dropped afterwards.
     fn stop(&mut self, grace: Duration) -> Result<(), ModError>;
+    /// Why no call will come back any more, where its code runs in a process that has ended.
+    fn gone(&self) -> Option<ModError> {
+        None
+    }
 }
 
 impl Image {
@@ -42,6 +52,7 @@ impl Image {
     pub fn manifest(&self) -> &Manifest {
         match self {
             Self::Mapped(library) => library.manifest(),
+            Self::Isolated(isolated) => &isolated.inspected().manifest,
         }
     }
 
@@ -50,6 +61,7 @@ impl Image {
     pub fn sha256(&self) -> &str {
         match self {
             Self::Mapped(library) => library.sha256(),
+            Self::Isolated(isolated) => &isolated.inspected().sha256,
         }
     }
 
@@ -58,6 +70,7 @@ impl Image {
     pub fn sdk_version(&self) -> String {
         match self {
             Self::Mapped(library) => library.build().sdk_version(),
+            Self::Isolated(isolated) => isolated.inspected().build.sdk_version(),
         }
     }
 
@@ -66,6 +79,7 @@ impl Image {
     pub fn path(&self) -> &Path {
         match self {
             Self::Mapped(library) => library.path(),
+            Self::Isolated(isolated) => &isolated.inspected().path,
         }
     }
 
@@ -73,6 +87,7 @@ impl Image {
     pub(super) fn set_replaced(&self, replaced: bool) {
         match self {
             Self::Mapped(library) => library.set_replaced(replaced),
+            Self::Isolated(_) => {}
         }
     }
 
@@ -82,6 +97,7 @@ impl Image {
             Self::Mapped(library) => {
                 (library.root().describe())().into_result().map(|bytes| bytes.to_vec())
             }
+            Self::Isolated(isolated) => isolated.describe(),
         }
     }
 
@@ -89,6 +105,7 @@ impl Image {
     pub(super) fn validate(&self, config: &[u8]) -> Result<(), ModError> {
         match self {
             Self::Mapped(library) => (library.root().validate())(config.into()).into_result(),
+            Self::Isolated(isolated) => isolated.validate(config),
         }
     }
 
@@ -108,6 +125,10 @@ impl Image {
                 };
                 let created = (library.root().create())(request, services.to_abi());
                 created.into_result().map(|module| Box::new(module) as Box<dyn Instance>)
+            }
+            Self::Isolated(isolated) => {
+                let remote = isolated.create(config, restored, services)?;
+                Ok(Box::new(remote))
             }
         }
     }

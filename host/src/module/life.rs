@@ -289,7 +289,7 @@ impl<'a> Life<'a> {
             module = entry.name,
             reason,
             version = image.manifest().module.version,
-            "the new generation panicked on probation; the one before it is back"
+            "the new generation failed on probation; the one before it is back"
         );
         entry.restarts.fetch_add(1, Ordering::Relaxed);
         (self.image, self.config, self.configure) = (image, config, configure);
@@ -312,12 +312,12 @@ impl<'a> Life<'a> {
         self.panics.retain(|panic| now.duration_since(*panic) < PANIC_WINDOW);
         self.panics.push(now);
         let entry = self.entry();
-        tracing::error!(module = entry.name, reason, "the module panicked");
+        tracing::error!(module = entry.name, reason, "the module failed");
         let RestartPolicy { limit, max_backoff, .. } = self.start.restart;
         if self.panics.len() > limit {
             let count = self.panics.len();
             let reason = format!(
-                "it panicked {count} times within {} s, the last time: {reason}; its events \
+                "it failed {count} times within {} s, the last time: {reason}; its events \
                  wait; `lodestar modules enable {}` starts it again",
                 PANIC_WINDOW.as_secs(),
                 entry.name
@@ -340,7 +340,7 @@ impl<'a> Life<'a> {
                             return Ok(Some(self.replaced()));
                         }
                     }
-                    call => refuse(call, "the module panicked and starts again in a moment"),
+                    call => refuse(call, "the module failed and starts again in a moment"),
                 }
             }
             entry.calls.wait(until);

@@ -14,7 +14,8 @@ mod thread;
 
 pub use accounting::{CallClock, cpu_ms};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
-pub use image::Image;
+pub use image::{GONE, Image, Instance};
+pub(crate) use services::may_publish;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
 pub use thread::{

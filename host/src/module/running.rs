@@ -12,7 +12,7 @@ use lodestar_abi::{
 use module_sdk::{Class, Health, HealthStatus, manifest::ReloadMode};
 
 use super::{
-    Call, CommandCall, Entry, State, accounting::threads, handover::Hold, image::Instance,
+    Call, CommandCall, Entry, GONE, State, accounting::threads, handover::Hold, image::Instance,
     life::Life, thread::enter,
 };
 use crate::bus::{Delivery, Failure, FailureKind};
@@ -66,6 +66,9 @@ impl<'a, 'b> Running<'a, 'b> {
 
     pub(super) fn run(&mut self) -> Leave {
         loop {
+            if let Some(error) = self.instance.gone() {
+                return Leave::Panic(describe_error(&error));
+            }
             if let Some(leave) = self.calls().or_else(|| self.timers()).or_else(|| self.events()) {
                 return leave;
             }
@@ -154,7 +157,7 @@ impl<'a, 'b> Running<'a, 'b> {
             return None;
         };
         let kind = match error.kind {
-            error_kind::UNAVAILABLE => FailureKind::Unavailable,
+            error_kind::UNAVAILABLE | GONE => FailureKind::Unavailable,
             _ => FailureKind::Failed,
         };
         let message = describe_error(&error);
@@ -165,7 +168,7 @@ impl<'a, 'b> Running<'a, 'b> {
     /// Logs an error of a handler once; a panic ends the instance, whose state may be torn.
     fn complain(&self, error: &ModError) -> Option<Leave> {
         let reason = describe_error(error);
-        if error.kind == error_kind::PANIC {
+        if matches!(error.kind, error_kind::PANIC | GONE) {
             return Some(Leave::Panic(reason));
         }
         tracing::warn!(module = self.entry().name, reason, "a handler failed");

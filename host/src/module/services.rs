@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    net::TcpListener,
+    os::fd::IntoRawFd,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -116,6 +118,11 @@ impl Services {
         HostServices_TO::from_value(Shared(self.clone()), TD_Opaque)
     }
 
+    /// The module.
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
     /// Refuses every further call: the module has stopped.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -140,19 +147,7 @@ impl Services {
 
     fn checked(&self, event: &AbiEvent<'_>) -> Result<NewEvent, ModError> {
         let topic = event.topic.as_str();
-        let allowed = &self.grant.manifest.bus.publishes;
-        if !allowed.iter().any(|filter| fits(filter, topic)) {
-            return Err(failed(format!(
-                "{} may not publish {topic}; add it to bus.publishes in its module.toml",
-                self.entry.name
-            )));
-        }
-        if event.data.len() > MAX_EVENT_BYTES {
-            return Err(failed(format!(
-                "an event of {topic} has {} bytes, the most is {MAX_EVENT_BYTES}",
-                event.data.len()
-            )));
-        }
+        may_publish(&self.grant.manifest, topic, event.data.len())?;
         Ok(NewEvent {
             time_ns: if event.time_ns == 0 { now_ns() } else { event.time_ns },
             class: if event.flags & FLAG_LEDGER == 0 { Class::Live } else { Class::Ledger },
@@ -184,7 +179,8 @@ impl Services {
             .map_err(|error| failed(error.to_string()))
     }
 
-    fn socket(&self, name: &str) -> Result<i32, ModError> {
+    /// A duplicate of a listening socket.
+    pub(crate) fn socket(&self, name: &str) -> Result<TcpListener, ModError> {
         self.open()?;
         let Some(address) = self.grant.addresses.get(name) else {
             return Err(not_found(format!(
@@ -193,10 +189,7 @@ impl Services {
             )));
         };
         let key = ListenerKey::new(&self.entry.name, name);
-        self.context
-            .listeners
-            .descriptor(&key, address)
-            .map_err(|error| unavailable(error.to_string()))
+        self.context.listeners.get(&key, address).map_err(|error| unavailable(error.to_string()))
     }
 
     fn secret_text(&self, name: &str) -> Result<&str, ModError> {
@@ -210,6 +203,22 @@ impl Services {
             ))),
         }
     }
+}
+
+/// Whether a module may publish so many bytes on a topic.
+pub(crate) fn may_publish(manifest: &Manifest, topic: &str, bytes: usize) -> Result<(), ModError> {
+    if !manifest.bus.publishes.iter().any(|filter| fits(filter, topic)) {
+        return Err(failed(format!(
+            "{} may not publish {topic}; add it to bus.publishes in its module.toml",
+            manifest.module.name
+        )));
+    }
+    if bytes > MAX_EVENT_BYTES {
+        return Err(failed(format!(
+            "an event of {topic} has {bytes} bytes, the most is {MAX_EVENT_BYTES}"
+        )));
+    }
+    Ok(())
 }
 
 /// Nanoseconds since the Unix epoch.
@@ -293,7 +302,7 @@ impl HostServices for Shared {
     }
 
     fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {
-        self.0.socket(name.as_str()).into()
+        self.0.socket(name.as_str()).map(IntoRawFd::into_raw_fd).into()
     }
 
     fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {

@@ -13,6 +13,7 @@ use module_sdk::{Description, Health, manifest::Manifest};
 use tokio::sync::watch;
 
 use super::{CallClock, calls::CallQueue};
+use crate::runner::ProcessView;
 
 /// What a module is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,6 +158,8 @@ pub struct Entry {
     health: Mutex<Health>,
     transition: watch::Sender<Transition>,
     known: Mutex<Option<Arc<Known>>>,
+    /// The process that it runs in, where that is its own.
+    process: Mutex<Option<Arc<ProcessView>>>,
     /// What waits for its thread.
     pub(crate) calls: CallQueue,
     /// What the thread of the generation that runs is in, and since when.
@@ -186,6 +189,7 @@ impl Entry {
             health: Mutex::new(Health::ok("")),
             transition: watch::Sender::new(transition),
             known: Mutex::default(),
+            process: Mutex::default(),
             calls: CallQueue::default(),
             clock: Mutex::default(),
             successor_clock: Mutex::default(),
@@ -279,6 +283,21 @@ impl Entry {
 
     pub(super) fn set_successor_clock(&self, clock: Option<Arc<CallClock>>) {
         *lock(&self.successor_clock) = clock;
+    }
+
+    /// The process that it runs in, where that is its own.
+    #[must_use]
+    pub fn process(&self) -> Option<Arc<ProcessView>> {
+        lock(&self.process).clone()
+    }
+
+    pub(crate) fn set_process(&self, process: Option<Arc<ProcessView>>) {
+        *lock(&self.process) = process;
+    }
+
+    /// A process has ended; that of another generation stays known.
+    pub(crate) fn forget_process(&self, pid: u32) {
+        lock(&self.process).take_if(|process| process.pid == pid);
     }
 
     /// The number of the next generation.

@@ -17,7 +17,10 @@ use super::{
     state::lock,
     successor,
 };
-use crate::library::{Package, Shelf};
+use crate::{
+    library::{Package, Shelf},
+    runner::Place,
+};
 
 /// Works out what a module gets from its manifest and the place of its library.
 pub type Configure = Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, String> + Send + Sync>;
@@ -33,6 +36,8 @@ pub struct Start {
     pub package: Package,
     /// The libraries that are mapped.
     pub shelf: Arc<Shelf>,
+    /// Where it runs, `None` for in the daemon.
+    pub place: Option<Place>,
     /// What all modules share.
     pub context: ServiceContext,
     /// Works out the configuration and the grant once the manifest is known.

@@ -77,9 +77,21 @@ pub struct Slot {
     pub entry: Arc<Entry>,
     desired: AtomicBool,
     isolated: AtomicBool,
+    /// Why it runs, but not as the file or the library on the module path says.
+    behind: Mutex<Option<String>>,
 }
 
 impl Slot {
+    /// Why it runs, but not as the file or the library on the module path says.
+    #[must_use]
+    pub fn behind(&self) -> Option<String> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_behind(&self, reason: Option<String>) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
     /// Whether the configuration asks for it.
     #[must_use]
     pub fn is_desired(&self) -> bool {
@@ -163,6 +175,7 @@ impl Daemon {
             entry: Arc::new(Entry::new(name)),
             desired: AtomicBool::new(false),
             isolated: AtomicBool::new(false),
+            behind: Mutex::default(),
         });
         slots.insert(name.to_owned(), slot.clone());
         drop(slots);

@@ -83,17 +83,21 @@ impl Supervisor {
                 stories.tell(module, "runs", what.clone());
                 self.keep(&sha256);
                 if switched_in.is_some() {
+                    self.daemon.slot(module).set_behind(None);
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
                 }
             }
             News::Rejected(reason) => {
                 tracing::error!(module, reason, "the new generation was refused; the old goes on");
                 stories.tell(module, "refused", format!("{reason}; the generation before goes on"));
+                let behind = format!("its reload was refused: {reason}");
+                self.daemon.slot(module).set_behind(Some(behind));
                 self.reload_ended(module, Err(reason));
             }
             News::RolledBack { from, to, reason } => {
                 let detail = format!("{} did: {reason}; {} is back", short(&from), short(&to));
-                stories.tell(module, "rolled_back", detail);
+                stories.tell(module, "rolled_back", detail.clone());
+                self.daemon.slot(module).set_behind(Some(detail));
                 if from != to {
                     stories.decide(module, |standing| {
                         standing.refused =

@@ -10,6 +10,7 @@ use crate::{
     config::{self, Config, ModuleSection},
     library::{self, Package},
     module::{self, Call, RestartPolicy, Start, StartGate, State},
+    runner,
     wake::Wake,
 };
 
@@ -43,14 +44,10 @@ impl Supervisor {
         if let Some(reason) = standing.quarantined {
             return Err((State::Quarantined, reason));
         }
-        if section.isolation == Some(config::Isolation::Process) {
-            let reason = "isolation: process is not built yet; write isolation: in_process, or \
-                          leave the key out";
-            return Err((State::Failed, reason.to_owned()));
-        }
         let absent = || (State::Absent, self.daemon.where_looked(name));
         let package = self.daemon.package(section).ok_or_else(absent)?;
-        let package = self.instead_of_refused(package);
+        slot.set_behind(None);
+        let package = self.instead_of_refused(slot, package);
         say_what_has_no_effect(section);
         slot.entry.enter(State::Loading, "");
         self.spawn(slot, config, section, package, gate, false)
@@ -61,13 +58,17 @@ impl Supervisor {
     }
 
     /// The kept generation, where the library on the module path is one that proved bad.
-    fn instead_of_refused(&self, package: Package) -> Package {
+    fn instead_of_refused(&self, slot: &Slot, package: Package) -> Package {
         let name = &package.name;
         let Some(refused) = self.daemon.stories.standing(name).refused else { return package };
         let on_path = library::inspect(&package).is_ok_and(|it| it.sha256 == refused.sha256);
         let state_dir = &self.daemon.places.state_dir;
         match library::kept_with(state_dir, name, &refused.instead) {
             Some(kept) if on_path => {
+                slot.set_behind(Some(format!(
+                    "the library on the module path proved bad ({}); the one before it runs",
+                    refused.reason
+                )));
                 tracing::warn!(
                     module = name,
                     refused = short(&refused.sha256),
@@ -97,6 +98,7 @@ impl Supervisor {
             entry: slot.entry.clone(),
             package,
             shelf: self.daemon.shelf.clone(),
+            place: place(section),
             context: self.daemon.context.clone(),
             configure: configure::configure(self.daemon.clone(), config.clone()),
             explain: configure::explain(config.clone(), &name),
@@ -171,6 +173,13 @@ impl Supervisor {
     }
 }
 
+/// The process that a module gets, where it is to have one of its own.
+fn place(section: &ModuleSection) -> Option<runner::Place> {
+    let deadline = section.limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
+    let isolated = section.isolation == Some(config::Isolation::Process);
+    isolated.then(|| runner::Place::own(section.limits, deadline))
+}
+
 /// Keys that only a process of its own can make true are accepted, so that a file can be written
 /// for later, and said to do nothing now.
 fn say_what_has_no_effect(section: &ModuleSection) {
@@ -179,7 +188,10 @@ fn say_what_has_no_effect(section: &ModuleSection) {
         ("limits.memory_bytes", limits.memory_bytes.is_some()),
         ("limits.cpu_percent", limits.cpu_percent.is_some()),
     ];
+    if section.isolation == Some(config::Isolation::Process) {
+        return;
+    }
     for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
-        tracing::warn!(module = section.name, key, "this key has no effect in this version");
+        tracing::warn!(module = section.name, key, "only `isolation: process` makes this key true");
     }
 }

@@ -10,10 +10,13 @@ use prometheus::proto::MetricFamily;
 use super::{Daemon, Slot};
 use crate::{
     bus::{Books, Counts},
-    control::api::{EventBooks, Listener, Module, ModuleHealth, ModuleInfo, Noun, Status, Timer},
+    control::api::{
+        EventBooks, Listener, Module, ModuleHealth, ModuleInfo, ModuleProcess, Noun, Status, Timer,
+    },
     library,
     metrics::{Kind, Snapshot},
-    module::{State, cpu_ms},
+    module::{Entry, State, cpu_ms},
+    runner::{self, Figures},
 };
 use module_sdk::{HealthStatus, manifest::Manifest};
 
@@ -74,7 +77,7 @@ impl Daemon {
     fn module(&self, slot: &Slot, books: &HashMap<String, Books>) -> Module {
         let entry = &slot.entry;
         let transition = entry.transition();
-        let running = transition.state.is_running();
+        let used = used(entry);
         let health = match (transition.state.is_alive(), entry.health()) {
             (true, health) => ModuleHealth {
                 status: match health.status {
@@ -92,14 +95,16 @@ impl Daemon {
             version: self.manifest(&entry.name).map(|manifest| manifest.module.version),
             desired: if slot.is_desired() { "enabled" } else { "disabled" }.to_owned(),
             state: transition.state.to_string(),
-            reason: (!transition.reason.is_empty()).then_some(transition.reason),
+            reason: Some(transition.reason)
+                .filter(|reason| !reason.is_empty())
+                .or_else(|| slot.behind()),
             isolation: if slot.is_isolated() { "process" } else { "in_process" }.to_owned(),
             generation: entry.generation.load(Ordering::Relaxed),
             health,
             events: books.get(&entry.name).map(event_books).unwrap_or_default(),
             restarts: entry.restarts.load(Ordering::Relaxed),
-            cpu_ms: if running { cpu_ms(&entry.name) } else { 0 },
-            memory_bytes: entry.heap_bytes.load(Ordering::Relaxed),
+            cpu_ms: used.cpu_ms,
+            memory_bytes: used.memory_bytes,
             listeners: self.listeners(&entry.name),
         }
     }
@@ -146,9 +151,10 @@ impl Daemon {
                 })
                 .map(Iterator::collect)
                 .unwrap_or_default(),
-            since: entry.map(|entry| format!("{:.3}", entry.transition().since)),
+            since: entry.as_ref().map(|entry| format!("{:.3}", entry.transition().since)),
             last_errors: self.last_errors(name),
             data_dir: Some(self.data_dir(name).display().to_string()),
+            process: entry.as_ref().and_then(|entry| process(entry)),
             resident_generations: self.shelf.resident_of(name) as u64,
             module,
         })
@@ -247,14 +253,28 @@ impl Daemon {
         per_module(
             Kind::Gauge,
             "lodestar_module_cpu_seconds",
-            "CPU time of the module's threads that live now.",
-            &|slot| number(cpu_ms(&slot.entry.name)) / 1_000.0,
+            "CPU time of the module's process, or of its threads in the daemon that live now.",
+            &|slot| number(used(&slot.entry).cpu_ms) / 1_000.0,
         );
         per_module(
             Kind::Gauge,
             "lodestar_module_call_age_seconds",
             "How long the call that the module is in has taken so far, 0 between calls.",
             &|slot| slot.entry.clock().running().map_or(0.0, |(_, time)| time.as_secs_f64()),
+        );
+        let processes: Vec<_> = slots
+            .iter()
+            .filter_map(|slot| {
+                let pid = slot.entry.process()?.pid;
+                Some((vec![name(slot)], number(runner::figures(pid).memory_bytes)))
+            })
+            .collect();
+        families.family(
+            Kind::Gauge,
+            "lodestar_module_memory_bytes",
+            "Resident memory of a module's own process.",
+            &["module"],
+            processes,
         );
     }
 
@@ -352,6 +372,31 @@ pub fn counts(counts: &Counts) -> EventBooks {
         dropped: counts.dropped.total(),
         pending: counts.pending,
     }
+}
+
+/// What a module uses: its own process, or what is counted of it in the daemon.
+fn used(entry: &Entry) -> Figures {
+    if let Some(process) = entry.process() {
+        return runner::figures(process.pid);
+    }
+    let running = entry.state().is_running();
+    Figures {
+        cpu_ms: if running { cpu_ms(&entry.name) } else { 0 },
+        memory_bytes: entry.heap_bytes.load(Ordering::Relaxed),
+        threads: 0,
+    }
+}
+
+/// The process of a module for `modules info`.
+fn process(entry: &Entry) -> Option<ModuleProcess> {
+    let process = entry.process()?;
+    Some(ModuleProcess {
+        pid: process.pid,
+        threads: runner::figures(process.pid).threads,
+        memory_limit: process.memory_limit.clone(),
+        cpu_limit: process.cpu_limit.clone(),
+        sandbox: process.sandbox.clone(),
+    })
 }
 
 /// A module that lies on the module path, but not in the configuration.

@@ -207,6 +207,13 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         ("timers", timers(info)),
         ("events", books(module.events)),
     ];
+    if let Some(process) = &info.process {
+        let optional = |limit: &Option<String>| limit.clone().unwrap_or_default();
+        lines.push(("process", format!("{} ({} threads)", process.pid, process.threads)));
+        lines.push(("sandbox", process.sandbox.clone()));
+        lines.push(("memory max", optional(&process.memory_limit)));
+        lines.push(("cpu max", optional(&process.cpu_limit)));
+    }
     for listener in &module.listeners {
         lines.push(("listener", format!("{} {}", listener.name, plain(&address(listener)))));
     }

@@ -40,7 +40,7 @@ pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
 
-pub use why::{Chapter, Why};
+pub use why::{Chapter, ModuleProcess, Why};
 
 /// The media type of [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -207,9 +207,10 @@ pub struct Module {
     pub events: EventBooks,
     /// How often it was started again after a failure.
     pub restarts: u64,
-    /// CPU time of its thread in milliseconds, 0 while it does not run.
+    /// CPU time of its threads, or of its process, in milliseconds; 0 while it does not run.
     pub cpu_ms: u64,
-    /// Memory that it has allocated, 0 while it does not run.
+    /// Memory that it has allocated, or that its process has resident, in bytes; 0 while it does
+    /// not run.
     pub memory_bytes: u64,
     /// Its listening sockets.
     pub listeners: Vec<Listener>,
@@ -281,7 +282,10 @@ pub struct ModuleInfo {
     /// Its data directory.
     #[serde(default)]
     pub data_dir: Option<String>,
-    /// Generations of its library that are still mapped, the running one among them.
+    /// The process that it runs in, where that is its own.
+    #[serde(default)]
+    pub process: Option<ModuleProcess>,
+    /// Generations of its library that are mapped into the daemon, the running one among them.
     #[serde(default)]
     pub resident_generations: u64,
 }

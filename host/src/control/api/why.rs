@@ -1,4 +1,4 @@
-//! What happened to a module.
+//! What happened to a module, and where it runs.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,4 +29,19 @@ pub struct Why {
     pub advice: Vec<String>,
     /// What happened, oldest first.
     pub story: Vec<Chapter>,
+}
+
+/// The process of a module with `isolation: process`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleProcess {
+    /// Its number.
+    pub pid: u32,
+    /// Its threads.
+    pub threads: u64,
+    /// Which limit on its memory is in force, in words; `null` for none.
+    pub memory_limit: Option<String>,
+    /// Which limit on its time on the processors is in force, in words; `null` for none.
+    pub cpu_limit: Option<String>,
+    /// How far its sandbox holds, in words.
+    pub sandbox: String,
 }

@@ -136,6 +136,10 @@ pub(super) fn module(module: &Module) -> Finding {
     }
     let logs = format!("see `lodestar modules logs {}`", module.name);
     match (module.state.as_str(), module.health.status.as_str()) {
+        ("running", "ok" | "unknown") if module.reason.is_some() => {
+            let why = format!("see `lodestar modules why {}`", module.name);
+            Finding::warning(&name, message, why)
+        }
         ("running", "ok" | "unknown") => Finding::ok(&name, message),
         ("running", "failed") => Finding::problem(&name, message, logs),
         ("running" | "degraded" | "draining" | "reloading" | "loading" | "verified", _) => {

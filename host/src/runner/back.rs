@@ -1,0 +1,177 @@
+//! The way back to a runner, on which nobody waits.
+//!
+//! The bus tells a runner that its events are accepted from the thread that writes the ledger for
+//! everybody: a runner that does not read must not hold that up. What the socket does not take at
+//! once waits here, and the runner's desk sends it on.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+};
+
+use super::{
+    channel::{ChannelError, encode},
+    wire::Given,
+};
+
+/// What may wait in bytes: the largest value of the cache, several times.
+const MAX_WAITING: usize = 16 << 20;
+
+/// See the description of this file.
+#[derive(Debug)]
+pub(super) struct Back {
+    stream: UnixStream,
+    waiting: Mutex<Waiting>,
+    /// Readable while something waits.
+    bell: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    parcels: VecDeque<Parcel>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Parcel {
+    frame: Vec<u8>,
+    sent: usize,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Back {
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { stream, waiting: Mutex::default(), bell })
+    }
+
+    /// Sends, now or later.
+    pub(super) fn send(&self, given: &Given<'_>) -> Result<(), ChannelError> {
+        self.post(given, None)
+    }
+
+    /// Sends with a descriptor.
+    pub(super) fn send_with(
+        &self,
+        given: &Given<'_>,
+        descriptor: OwnedFd,
+    ) -> Result<(), ChannelError> {
+        self.post(given, Some(descriptor))
+    }
+
+    fn post(&self, given: &Given<'_>, descriptor: Option<OwnedFd>) -> Result<(), ChannelError> {
+        let mut frame = Vec::new();
+        encode(given, &mut frame)?;
+        let mut waiting = self.waiting();
+        if waiting.bytes + frame.len() > MAX_WAITING {
+            return Err(ChannelError::TimedOut);
+        }
+        waiting.bytes += frame.len();
+        let was_empty = waiting.parcels.is_empty();
+        waiting.parcels.push_back(Parcel { frame, sent: 0, descriptor });
+        if was_empty {
+            self.send_waiting(&mut waiting)?;
+            if !waiting.parcels.is_empty() {
+                rustix::io::write(&self.bell, &1_u64.to_ne_bytes()).map_err(io::Error::from)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Readable while something waits.
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Whether something waits for room in the socket.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.waiting().parcels.is_empty()
+    }
+
+    /// Sends what waits, as far as the socket takes it.
+    pub(super) fn catch_up(&self) -> Result<(), ChannelError> {
+        let mut waiting = self.waiting();
+        self.send_waiting(&mut waiting)?;
+        if waiting.parcels.is_empty() {
+            // It was not rung when there is nothing to read.
+            let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        }
+        Ok(())
+    }
+
+    fn send_waiting(&self, waiting: &mut Waiting) -> Result<(), ChannelError> {
+        while let Some(parcel) = waiting.parcels.front_mut() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let descriptor = parcel.descriptor.as_ref().map(|descriptor| [descriptor.as_fd()]);
+            if let Some(descriptors) = &descriptor {
+                ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+            }
+            let rest = [IoSlice::new(&parcel.frame[parcel.sent..])];
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match sendmsg(&self.stream, &rest, &mut ancillary, flags) {
+                Ok(count) => {
+                    parcel.sent += count;
+                    parcel.descriptor = None;
+                    if parcel.sent == parcel.frame.len() {
+                        waiting.bytes -= parcel.sent;
+                        waiting.parcels.pop_front();
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::channel::Reader;
+
+    #[test]
+    fn who_does_not_read_holds_nobody_up() {
+        let (left, right) = UnixStream::pair().expect("descriptors are left");
+        let back = Back::new(left).expect("descriptors are left");
+        let bytes = vec![7; 1 << 20];
+        let mut sent = 0;
+        while back.send(&Given::Bytes { ask: sent, bytes: &bytes }).is_ok() {
+            sent += 1;
+        }
+        assert!((15..=17).contains(&sent), "{sent} of 1 MiB were taken, then it was full");
+        let file = tempfile::tempfile().expect("a temporary file");
+        let reader = std::thread::spawn(move || {
+            let mut reader = Reader::with_descriptors(right);
+            for number in 0..sent {
+                let Ok(Given::Bytes { ask, bytes }) = reader.next() else { panic!("bytes") };
+                assert_eq!((ask, bytes.len()), (number, 1 << 20));
+            }
+            assert!(matches!(reader.next(), Ok(Given::Listener { ask: 9 })));
+            assert!(reader.take_descriptor().is_some());
+        });
+        while back.is_behind() {
+            back.catch_up().expect("it is read");
+        }
+        back.send_with(&Given::Listener { ask: 9 }, file.into()).expect("there is room");
+        reader.join().expect("no panic");
+    }
+}

@@ -1,0 +1,324 @@
+//! Frames over a socket, with a descriptor where one belongs to a frame.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, IoSliceMut, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+
+use super::wire::MAX_FRAME;
+
+/// The length before each frame.
+const HEAD: usize = 4;
+
+/// What is read at once at least.
+const READ: usize = 64 << 10;
+
+/// A buffer that grew beyond this for one frame is let go afterwards.
+const KEPT: usize = 1 << 20;
+
+/// Why a channel cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChannelError {
+    /// The other end is closed.
+    #[error("the other end is closed")]
+    Closed,
+    /// It took too long.
+    #[error("the other end does not answer in time")]
+    TimedOut,
+    /// What came is no message.
+    #[error("what came is no message: {0}")]
+    Garbage(String),
+    /// A message is too long to be sent.
+    #[error("a message of {0} bytes is too long; the most is {MAX_FRAME}")]
+    TooLong(usize),
+    /// The system refuses.
+    #[error("{0}")]
+    System(io::Error),
+}
+
+impl From<io::Error> for ChannelError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
+            _ => Self::System(error),
+        }
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct Writer {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Sends one message.
+    pub(super) fn send(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
+        encode(message, &mut self.buffer)?;
+        self.stream.write_all(&self.buffer)?;
+        self.forget_a_large_one();
+        Ok(())
+    }
+
+    /// Sends one message and a descriptor with it.
+    pub(super) fn send_with(
+        &mut self,
+        message: &impl Serialize,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<(), ChannelError> {
+        encode(message, &mut self.buffer)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let parts = [IoSlice::new(&self.buffer)];
+        let sent = sendmsg(&self.stream, &parts, &mut ancillary, SendFlags::NOSIGNAL)
+            .map_err(io::Error::from)?;
+        self.stream.write_all(&self.buffer[sent..])?;
+        Ok(())
+    }
+
+    fn forget_a_large_one(&mut self) {
+        if self.buffer.capacity() > KEPT {
+            self.buffer = Vec::new();
+        }
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(super) struct Reader {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    /// What is in `buffer` and not yet taken.
+    start: usize,
+    end: usize,
+    /// Descriptors that came; `None` where none is wanted, and the kernel closes what comes.
+    descriptors: Option<VecDeque<OwnedFd>>,
+}
+
+impl Reader {
+    /// Reads frames; descriptors are let go.
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, buffer: Vec::new(), start: 0, end: 0, descriptors: None }
+    }
+
+    /// Reads frames and the descriptors that come with them.
+    pub(super) fn with_descriptors(stream: UnixStream) -> Self {
+        Self { descriptors: Some(VecDeque::new()), ..Self::new(stream) }
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// The next message, waiting for it.
+    pub(super) fn next<'a, T: Deserialize<'a>>(&'a mut self) -> Result<T, ChannelError> {
+        let frame = loop {
+            match self.whole_frame()? {
+                Some(frame) => break frame,
+                None => self.fill()?,
+            }
+        };
+        decode(&self.buffer[frame])
+    }
+
+    /// The next message, where one has come already.
+    pub(super) fn next_here<'a, T: Deserialize<'a>>(
+        &'a mut self,
+    ) -> Result<Option<T>, ChannelError> {
+        match self.whole_frame()? {
+            Some(frame) => decode(&self.buffer[frame]).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a whole frame has come.
+    pub(super) fn has_frame(&mut self) -> Result<bool, ChannelError> {
+        let start = self.start;
+        let frame = self.whole_frame()?;
+        self.start = start;
+        Ok(frame.is_some())
+    }
+
+    /// The descriptor that came with the last message.
+    pub(super) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.as_mut()?.pop_front()
+    }
+
+    /// Takes the next frame out of what is there.
+    fn whole_frame(&mut self) -> Result<Option<std::ops::Range<usize>>, ChannelError> {
+        let here = &self.buffer[self.start..self.end];
+        let Some((head, _)) = here.split_first_chunk::<HEAD>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*head) as usize;
+        if length > MAX_FRAME {
+            return Err(ChannelError::Garbage(format!(
+                "a frame of {length} bytes, where {MAX_FRAME} is the most"
+            )));
+        }
+        if here.len() < HEAD + length {
+            return Ok(None);
+        }
+        let from = self.start + HEAD;
+        self.start = from + length;
+        Ok(Some(from..from + length))
+    }
+
+    /// Reads once, at least one byte.
+    pub(super) fn fill(&mut self) -> Result<(), ChannelError> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > KEPT {
+                self.buffer = Vec::new();
+            }
+        } else if self.start > 0 && self.buffer.len() - self.end < READ {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.buffer.len() - self.end < READ {
+            // Doubling: a long frame is believed as it comes, not as it announces itself.
+            self.buffer.resize((self.buffer.len() * 2).max(self.end + READ), 0);
+        }
+        match self.receive()? {
+            0 => Err(ChannelError::Closed),
+            count => {
+                self.end += count;
+                Ok(())
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<usize, ChannelError> {
+        let room = &mut self.buffer[self.end..];
+        let Some(descriptors) = &mut self.descriptors else {
+            return loop {
+                match rustix::io::read(&self.stream, &mut *room) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    other => break Ok(other.map_err(io::Error::from)?),
+                }
+            };
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut parts = [IoSliceMut::new(room)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            match recvmsg(&self.stream, &mut parts, &mut ancillary, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.map_err(io::Error::from)?,
+            }
+        };
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(came) = message {
+                descriptors.extend(came);
+            }
+        }
+        Ok(received.bytes)
+    }
+}
+
+/// Writes a frame in place of what is in the buffer.
+pub(super) fn encode(message: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), ChannelError> {
+    buffer.clear();
+    buffer.extend([0; HEAD]);
+    *buffer = postcard::to_extend(message, std::mem::take(buffer))
+        .map_err(|error| ChannelError::Garbage(error.to_string()))?;
+    let length = buffer.len() - HEAD;
+    let number = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
+    let number = number.ok_or(ChannelError::TooLong(length))?;
+    buffer[..HEAD].copy_from_slice(&number.to_le_bytes());
+    Ok(())
+}
+
+fn decode<'a, T: Deserialize<'a>>(frame: &'a [u8]) -> Result<T, ChannelError> {
+    match postcard::take_from_bytes(frame) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(ChannelError::Garbage(format!("{} bytes too many", rest.len()))),
+        Err(error) => Err(ChannelError::Garbage(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+    use crate::runner::wire::{Ask, Need};
+
+    fn pair() -> (Writer, Reader) {
+        let (left, right) = UnixStream::pair().expect("descriptors are left");
+        (Writer::new(left), Reader::with_descriptors(right))
+    }
+
+    #[test]
+    fn messages_arrive_as_they_were_sent() {
+        let (mut writer, mut reader) = pair();
+        let large = vec![7; 3 << 20];
+        let sender = std::thread::spawn(move || {
+            for number in 0..100 {
+                writer.send(&Need::Record { handle: number, value: 0.5 }).expect("it is read");
+            }
+            writer.send(&Ask::Validate(&large)).expect("it is read");
+            writer.send(&Ask::Timer(7)).expect("it is read");
+        });
+        for number in 0..100 {
+            let Need::Record { handle, .. } = reader.next().expect("a message") else {
+                panic!("another message");
+            };
+            assert_eq!(handle, number);
+        }
+        let Ask::Validate(bytes) = reader.next().expect("a message") else { panic!("another") };
+        assert_eq!((bytes.len(), bytes[0]), (3 << 20, 7));
+        assert!(matches!(reader.next(), Ok(Ask::Timer(7))));
+        sender.join().expect("no panic");
+        assert!(matches!(reader.next::<Ask<'_>>(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_message() {
+        let (mut writer, mut reader) = pair();
+        let file = tempfile::tempfile().expect("a temporary file");
+        writer.send(&Ask::Timer(1)).expect("it fits");
+        writer.send_with(&Ask::Timer(2), file.as_fd()).expect("it fits");
+        assert!(matches!(reader.next(), Ok(Ask::Timer(1))));
+        assert!(matches!(reader.next(), Ok(Ask::Timer(2))));
+        assert!(reader.take_descriptor().is_some());
+        assert!(reader.take_descriptor().is_none());
+    }
+
+    #[test]
+    fn garbage_is_told_from_messages() {
+        let check = |bytes: &[u8], part: &str| {
+            let (mut writer, mut reader) = pair();
+            writer.stream.write_all(bytes).expect("it fits");
+            drop(writer);
+            let error = reader.next::<Need<'_>>().expect_err("it is no message").to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        check(&[0xff; 64], "a frame of 4294967295 bytes");
+        check(&[1, 0, 0, 0, 0xff], "no message");
+        check(&[0, 0, 0, 0], "no message");
+        check(&[9, 0, 0, 0, 3, 0, 0, 0], "closed");
+        // A record with a byte behind it.
+        let mut long = vec![11, 0, 0, 0, 3, 0];
+        long.extend([0; 9]);
+        check(&long, "too many");
+    }
+}

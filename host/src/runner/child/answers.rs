@@ -1,0 +1,131 @@
+//! Answers of commands, from the module's side.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lodestar_abi::{
+    ModError, ReplySink, ReplySink_TO, ReplySinkBox,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RResult, RSlice},
+    },
+    error_kind,
+};
+
+use super::link::Link;
+use crate::runner::{
+    channel::ChannelError,
+    wire::{Fault, Need, WINDOW},
+};
+
+/// How many frames of an answer are under way, and whether anybody wants more.
+#[derive(Debug)]
+pub(super) struct Window {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    under_way: usize,
+    wanted: bool,
+}
+
+impl Window {
+    fn new() -> Arc<Self> {
+        let state = State { under_way: 0, wanted: true };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    /// Waits for room; false when nobody wants the next frame.
+    fn enter(&self) -> bool {
+        let full = |state: &mut State| state.wanted && state.under_way >= WINDOW;
+        let state = self.changed.wait_while(self.state(), full);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.under_way += 1;
+        state.wanted
+    }
+
+    /// A frame was taken.
+    pub(super) fn leave(&self, wanted: bool) {
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+        state.wanted &= wanted;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a command writes its answer.
+pub(super) fn sink(link: &Arc<Link>, number: u64) -> ReplySinkBox {
+    let window = Window::new();
+    link.expect_frames_taken(number, window.clone());
+    let answer =
+        Answer { link: link.clone(), number, window, state: Mutex::new(AnswerState::default()) };
+    ReplySink_TO::from_value(answer, TD_Opaque)
+}
+
+struct Answer {
+    link: Arc<Link>,
+    number: u64,
+    window: Arc<Window>,
+    state: Mutex<AnswerState>,
+}
+
+#[derive(Default)]
+struct AnswerState {
+    /// What is wrong with the answer, found on the way.
+    fault: Option<Fault>,
+    ended: bool,
+}
+
+impl Answer {
+    fn state(&self) -> MutexGuard<'_, AnswerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, fault: Option<Fault>) {
+        let mut state = self.state();
+        if state.ended {
+            return;
+        }
+        state.ended = true;
+        let fault = state.fault.take().or(fault);
+        drop(state);
+        self.link.forget_frames(self.number);
+        // An error means that the daemon is gone, and this process will be.
+        let _ = self.link.send(&Need::Finish { number: self.number, fault });
+    }
+}
+
+impl ReplySink for Answer {
+    fn frame(&self, frame: RSlice<'_, u8>) -> bool {
+        if !self.window.enter() {
+            return false;
+        }
+        let need = Need::Frame { number: self.number, bytes: frame.as_slice() };
+        match self.link.send(&need) {
+            Ok(()) => true,
+            Err(ChannelError::TooLong(bytes)) => {
+                let reason = format!("a frame of its answer has {bytes} bytes, which is too long");
+                self.state().fault = Some(Fault::new(error_kind::FAILED, reason));
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn finish(&self, result: RResult<(), ModError>) {
+        self.end(result.into_result().err().map(|error| Fault::from(&error)));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Dropped without an end, the answer ends as it does in the daemon.
+        self.end(None);
+    }
+}

@@ -1,0 +1,288 @@
+//! The host's services as a module in a runner sees them: what it asks for goes over the socket.
+
+use std::{
+    collections::HashMap,
+    os::{
+        fd::{IntoRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::ThreadId,
+};
+
+use lodestar_abi::{
+    CompletionBox, FLAG_LEDGER, HostBox, HostServices_TO, ModError, NewEvent as AbiNewEvent,
+    abi_stable::{erased_types::TD_Opaque, std_types::RResult},
+    error_kind,
+};
+use module_sdk::manifest::Manifest;
+
+use super::answers::Window;
+use crate::{
+    module::may_publish,
+    runner::{
+        channel::{ChannelError, Reader, Writer},
+        wire::{Answer, Fault, Given, Need, NewEvent},
+    },
+};
+
+/// How many values of metrics wait for the end of a call at most.
+const MAX_RECORDS: usize = 4096;
+
+/// How many pseudonyms are remembered: they never change, and a round trip costs more than the
+/// hash.
+const MAX_PSEUDONYMS: usize = 4096;
+
+/// The module's end of the services.
+pub(super) struct Link {
+    needs: Mutex<Writer>,
+    manifest: Manifest,
+    /// What the host says of the module, JSON.
+    info: Mutex<Vec<u8>>,
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, Waiter>>,
+    windows: Mutex<HashMap<u64, Arc<Window>>>,
+    pseudonyms: Mutex<HashMap<(String, String), String>>,
+    log_level: AtomicU32,
+    heap: AtomicU64,
+    /// The thread that takes the calls, and whether it is in one: what it records then goes with
+    /// the reply.
+    thread: Mutex<Option<ThreadId>>,
+    in_call: AtomicBool,
+    records: Mutex<Vec<(u64, f64)>>,
+}
+
+/// Who waits for an answer.
+enum Waiter {
+    Thread(SyncSender<Answered>),
+    Completion(CompletionBox),
+}
+
+/// What the host answered.
+pub(super) enum Answered {
+    Done,
+    Bytes(Vec<u8>),
+    Number(u64),
+    Listener(OwnedFd),
+    Refused(Fault),
+}
+
+impl Link {
+    pub(super) fn new(services: UnixStream, manifest: Manifest) -> Arc<Self> {
+        Arc::new(Self {
+            needs: Mutex::new(Writer::new(services)),
+            manifest,
+            info: Mutex::default(),
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            windows: Mutex::default(),
+            pseudonyms: Mutex::default(),
+            log_level: AtomicU32::new(3),
+            heap: AtomicU64::new(0),
+            thread: Mutex::default(),
+            in_call: AtomicBool::new(false),
+            records: Mutex::default(),
+        })
+    }
+
+    /// As the module sees it.
+    pub(super) fn to_abi(self: &Arc<Self>) -> HostBox {
+        HostServices_TO::from_value(super::services::Shared(self.clone()), TD_Opaque)
+    }
+
+    /// Takes what the host says of the module.
+    pub(super) fn learn(&self, info: &[u8]) {
+        #[derive(serde::Deserialize)]
+        struct Level {
+            log_level: u32,
+        }
+        if let Ok(Level { log_level }) = serde_json::from_slice(info) {
+            self.set_log_level(log_level);
+        }
+        *lock(&self.info) = info.to_vec();
+    }
+
+    pub(super) fn info(&self) -> Vec<u8> {
+        lock(&self.info).clone()
+    }
+
+    pub(super) fn set_log_level(&self, level: u32) {
+        self.log_level.store(level, Ordering::Relaxed);
+    }
+
+    /// Whether the host wants a log record of this level; it looks again itself.
+    pub(super) fn logs(&self, level: u32) -> bool {
+        level <= self.log_level.load(Ordering::Relaxed)
+    }
+
+    /// Hears what the host gives, until the daemon is gone.
+    pub(super) fn hear(&self, mut given: Reader) {
+        loop {
+            let (ask, answered) = match given.next() {
+                Ok(Given::Done { ask, fault: None }) => (ask, Answered::Done),
+                Ok(Given::Done { ask, fault: Some(fault) }) => (ask, Answered::Refused(fault)),
+                Ok(Given::Bytes { ask, bytes }) => (ask, Answered::Bytes(bytes.to_vec())),
+                Ok(Given::Number { ask, number }) => (ask, Answered::Number(number)),
+                Ok(Given::Listener { ask }) => match given.take_descriptor() {
+                    Some(descriptor) => (ask, Answered::Listener(descriptor)),
+                    None => (ask, Answered::Refused(lost_descriptor())),
+                },
+                Ok(Given::FrameTaken { number, wanted }) => {
+                    if let Some(window) = lock(&self.windows).get(&number) {
+                        window.leave(wanted);
+                    }
+                    continue;
+                }
+                Err(_) => return,
+            };
+            let waiter = lock(&self.waiting).remove(&ask);
+            match (waiter, answered) {
+                // An error means that the thread has gone on.
+                (Some(Waiter::Thread(thread)), answered) => drop(thread.try_send(answered)),
+                (Some(Waiter::Completion(done)), Answered::Refused(fault)) => {
+                    done.complete(RResult::RErr(fault.into()));
+                }
+                (Some(Waiter::Completion(done)), _) => done.complete(RResult::ROk(())),
+                (None, _) => {}
+            }
+        }
+    }
+
+    pub(super) fn send(&self, need: &Need<'_>) -> Result<(), ChannelError> {
+        lock(&self.needs).send(need)
+    }
+
+    /// Asks and waits for the answer.
+    pub(super) fn ask<'a>(&self, need: impl FnOnce(u64) -> Need<'a>) -> Result<Answered, ModError> {
+        let number = self.number();
+        let (sender, receiver) = sync_channel(1);
+        lock(&self.waiting).insert(number, Waiter::Thread(sender));
+        if let Err(error) = self.send(&need(number)) {
+            lock(&self.waiting).remove(&number);
+            return Err(refused(&error));
+        }
+        match receiver.recv() {
+            Ok(Answered::Refused(fault)) => Err(fault.into()),
+            Ok(answered) => Ok(answered),
+            Err(_) => Err(refused(&ChannelError::Closed)),
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Publishes. Live events are checked here and sent without waiting; what the host has to say
+    /// about ledger events is waited for.
+    pub(super) fn emit(
+        &self,
+        events: &[AbiNewEvent<'_>],
+        done: Option<CompletionBox>,
+    ) -> Result<(), ModError> {
+        for event in events {
+            may_publish(&self.manifest, event.topic.as_str(), event.data.len())?;
+        }
+        let is_ledger = |event: &AbiNewEvent<'_>| event.flags & FLAG_LEDGER != 0;
+        let need =
+            |answer| Need::Emit { answer, events: events.iter().map(NewEvent::from).collect() };
+        if let Some(done) = done {
+            let number = self.number();
+            lock(&self.waiting).insert(number, Waiter::Completion(done));
+            let sent = self.send(&need(Answer::Accepted(number)));
+            return sent.map_err(|error| {
+                lock(&self.waiting).remove(&number);
+                refused(&error)
+            });
+        }
+        if events.iter().any(is_ledger) {
+            return self.ask(|number| need(Answer::Taken(number))).map(drop);
+        }
+        self.send(&need(Answer::No)).map_err(|error| refused(&error))
+    }
+
+    pub(super) fn record(&self, handle: u64, value: f64) {
+        let here = Some(std::thread::current().id());
+        if self.in_call.load(Ordering::Relaxed) && *lock(&self.thread) == here {
+            let mut records = lock(&self.records);
+            if records.len() < MAX_RECORDS {
+                records.push((handle, value));
+                return;
+            }
+        }
+        // An error means that the daemon is gone, and this process will be.
+        let _ = self.send(&Need::Record { handle, value });
+    }
+
+    pub(super) fn note_heap(&self, bytes: u64) {
+        self.heap.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_served_by_this_thread(&self) {
+        *lock(&self.thread) = Some(std::thread::current().id());
+    }
+
+    pub(super) fn begin_call(&self) {
+        self.in_call.store(true, Ordering::Relaxed);
+    }
+
+    /// What goes with the reply: the module's memory, and what was recorded.
+    pub(super) fn end_call(&self) -> (u64, Vec<(u64, f64)>) {
+        self.in_call.store(false, Ordering::Relaxed);
+        (self.heap.load(Ordering::Relaxed), std::mem::take(&mut *lock(&self.records)))
+    }
+
+    /// A pseudonym, remembered.
+    pub(super) fn pseudonym(&self, kind: &str, value: &str) -> String {
+        let key = (kind.to_owned(), value.to_owned());
+        if let Some(known) = lock(&self.pseudonyms).get(&key) {
+            return known.clone();
+        }
+        let Ok(Answered::Bytes(bytes)) = self.ask(|ask| Need::Pseudonym { ask, kind, value })
+        else {
+            return String::new();
+        };
+        let name = String::from_utf8_lossy(&bytes).into_owned();
+        let mut known = lock(&self.pseudonyms);
+        if known.len() >= MAX_PSEUDONYMS {
+            known.clear();
+        }
+        known.insert(key, name.clone());
+        name
+    }
+
+    /// The number of a listening socket that the caller owns from now on.
+    pub(super) fn listener(&self, name: &str) -> Result<i32, ModError> {
+        match self.ask(|ask| Need::Listener { ask, name })? {
+            Answered::Listener(descriptor) => Ok(descriptor.into_raw_fd()),
+            _ => Err(lost_descriptor().into()),
+        }
+    }
+
+    pub(super) fn expect_frames_taken(&self, number: u64, window: Arc<Window>) {
+        lock(&self.windows).insert(number, window);
+    }
+
+    pub(super) fn forget_frames(&self, number: u64) {
+        lock(&self.windows).remove(&number);
+    }
+}
+
+fn lost_descriptor() -> Fault {
+    Fault::new(error_kind::UNAVAILABLE, "the socket did not come; are descriptors left?")
+}
+
+fn refused(error: &ChannelError) -> ModError {
+    let kind = match error {
+        ChannelError::TooLong(_) => error_kind::FAILED,
+        _ => error_kind::UNAVAILABLE,
+    };
+    ModError { kind, message: error.to_string().into(), place: "".into() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

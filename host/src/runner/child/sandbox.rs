@@ -1,0 +1,159 @@
+//! What a runner does without, before it maps its library.
+
+use std::path::Path;
+
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, RestrictionStatus,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::runner::wire::Setup;
+
+/// The newest rules that are known; older kernels hold those that they know.
+const NEWEST: ABI = ABI::V9;
+
+/// Programs and libraries, what name resolution, TLS and time zones need, and what the kernel
+/// tells everybody about the machine.
+const SYSTEM: [&str; 42] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/hostname",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/etc/alternatives",
+    "/etc/os-release",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/loadavg",
+    "/proc/uptime",
+    "/proc/version",
+    "/proc/filesystems",
+    "/proc/pressure",
+    "/proc/sys",
+    "/proc/driver/nvidia",
+    "/sys/devices",
+    "/sys/class",
+    "/sys/bus",
+    "/sys/module/nvidia",
+];
+
+/// Devices without a memory, and the graphics card.
+const DEVICES: [&str; 8] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/nvidiactl",
+    "/dev/nvidia0",
+    "/dev/nvidia-uvm",
+];
+
+/// How far the sandbox holds.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    pub(super) in_words: String,
+    pub(super) holds: bool,
+}
+
+/// Gives up what the module is not granted. For this thread and all that it starts; there is no
+/// other yet.
+pub(super) fn enter(setup: &Setup) -> Sandbox {
+    // Its memory holds secrets, which have no place in a core file.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let core = setrlimit(Resource::Core, none);
+    let privileges = rustix::thread::set_no_new_privs(true);
+    let mut sandbox = match restrict(setup) {
+        Ok(status) => judge(&status.landlock),
+        Err(error) => Sandbox { in_words: format!("no Landlock: {error}"), holds: false },
+    };
+    for (what, result) in [("core files", core), ("privileges", privileges)] {
+        if let Err(error) = result {
+            sandbox.in_words = format!("{}; {what} are not given up: {error}", sandbox.in_words);
+            sandbox.holds = false;
+        }
+    }
+    sandbox
+}
+
+fn restrict(setup: &Setup) -> Result<RestrictionStatus, RulesetError> {
+    let read = AccessFs::from_read(NEWEST);
+    let all = AccessFs::from_all(NEWEST);
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?
+        .add_rules(path_beneath_rules(SYSTEM.map(Path::new), read))?
+        .add_rules(path_beneath_rules(&setup.readable, read))?
+        .add_rules(path_beneath_rules(DEVICES.map(Path::new), all))?
+        .add_rules(path_beneath_rules(&setup.writable, all))?
+        .restrict_self()
+}
+
+fn judge(status: &LandlockStatus) -> Sandbox {
+    match status {
+        LandlockStatus::Available { effective_abi, .. } => {
+            Sandbox { in_words: in_words(*effective_abi as i32), holds: true }
+        }
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
+            let in_words = "this kernel has no Landlock: it can reach every file of the daemon's \
+                            user; add `landlock` to the kernel's `lsm=`";
+            Sandbox { in_words: in_words.to_owned(), holds: false }
+        }
+    }
+}
+
+fn in_words(version: i32) -> String {
+    match version {
+        ..=5 => format!("Landlock {version}: files; not signals to other processes"),
+        6..=8 => format!("Landlock {version}: files, signals; not other programs' sockets"),
+        _ => format!("Landlock {version}: files, signals, other programs' sockets"),
+    }
+}
+
+/// Whether this kernel can hold a module to its files.
+#[must_use]
+pub fn landlock_version() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .and_then(Ruleset::create)
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_how_far_it_holds() {
+        assert!(in_words(3).contains("not signals"));
+        assert!(in_words(7).ends_with("not other programs' sockets"));
+        assert!(!in_words(9).contains("not"));
+        assert!(!judge(&LandlockStatus::NotEnabled).holds);
+    }
+}

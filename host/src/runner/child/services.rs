@@ -1,0 +1,122 @@
+//! The ABI's side of a [`Link`].
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use lodestar_abi::{
+    CompletionBox, HostServices, ModError, NewEvent as AbiNewEvent,
+    abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
+    error_kind,
+};
+
+use super::link::{Answered, Link};
+use crate::runner::wire::Need;
+
+/// The longest text of a log record that crosses.
+const MAX_LOG_BYTES: usize = 256 << 10;
+
+/// What a module in a runner holds.
+pub(super) struct Shared(pub(super) Arc<Link>);
+
+impl HostServices for Shared {
+    fn info(&self) -> RVec<u8> {
+        self.0.info().into()
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
+    }
+
+    fn emit(
+        &self,
+        events: RSlice<'_, AbiNewEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        self.0.emit(events.as_slice(), done.into_option()).into()
+    }
+
+    fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
+        if !self.0.logs(level) {
+            return;
+        }
+        let message = shortened(message.as_str());
+        let fields = if fields.len() > MAX_LOG_BYTES { b"{}" } else { fields.as_slice() };
+        // An error means that the daemon is gone, and this process will be.
+        let _ = self.0.send(&Need::Log { level, target: target.as_str(), message, fields });
+    }
+
+    fn metric(
+        &self,
+        kind: u32,
+        name: RStr<'_>,
+        help: RStr<'_>,
+        labels: RSlice<'_, u8>,
+    ) -> RResult<u64, ModError> {
+        let (name, help, labels) = (name.as_str(), help.as_str(), labels.as_slice());
+        let answered = self.0.ask(|ask| Need::Metric { ask, kind, name, help, labels });
+        answered
+            .and_then(|answered| match answered {
+                Answered::Number(handle) => Ok(handle),
+                _ => Err(another_answer()),
+            })
+            .into()
+    }
+
+    fn record(&self, handle: u64, value: f64) {
+        self.0.record(handle, value);
+    }
+
+    fn secret(&self, name: RStr<'_>) -> RResult<RString, ModError> {
+        let name = name.as_str();
+        self.0.ask(|ask| Need::Secret { ask, name }).and_then(text).into()
+    }
+
+    fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
+        self.0.pseudonym(kind.as_str(), value.as_str()).into()
+    }
+
+    fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {
+        self.0.listener(name.as_str()).into()
+    }
+
+    fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
+        let key = key.as_str();
+        match self.0.ask(|ask| Need::CacheGet { ask, key }) {
+            Ok(Answered::Bytes(bytes)) => bytes.into(),
+            _ => RVec::new(),
+        }
+    }
+
+    fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
+        let (key, value) = (key.as_str(), value.as_slice());
+        // A value that is too long for a frame is too long for the cache.
+        let _ = self.0.send(&Need::CacheSet { key, value, ttl_ms });
+    }
+
+    fn heap_bytes(&self, bytes: u64) {
+        self.0.note_heap(bytes);
+    }
+}
+
+fn text(answered: Answered) -> Result<RString, ModError> {
+    match answered {
+        Answered::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned().into()),
+        _ => Err(another_answer()),
+    }
+}
+
+fn another_answer() -> ModError {
+    ModError {
+        kind: error_kind::UNAVAILABLE,
+        message: "the host gave another answer than asked for".into(),
+        place: "".into(),
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(MAX_LOG_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

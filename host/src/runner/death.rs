@@ -1,0 +1,131 @@
+//! Why a process ended, in words.
+
+use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
+use super::limits::{InForce, MemoryLimit};
+
+/// How a runner ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Death {
+    /// A sentence without a full stop.
+    pub(super) reason: String,
+    /// Whether the module is to blame. A `kill` from outside blames nobody, and the events that it
+    /// had in its hands come again as if nothing had happened.
+    pub(super) blamed: bool,
+}
+
+/// Signals by which others end a process.
+const FROM_OUTSIDE: [i32; 4] = [1, 2, 9, 15];
+
+pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &InForce) -> Death {
+    let Some(signal) = status.signal() else {
+        let code = status.code().unwrap_or_default();
+        return Death { reason: format!("its process exited with code {code}"), blamed: true };
+    };
+    if signal == 9 && in_force.memory_killed() {
+        let reason = format!("its process was ended for want of memory{}", limit(in_force));
+        return Death { reason, blamed: true };
+    }
+    let mut reason = format!("its process was ended by signal {signal}{}", name(signal));
+    if let Some(words) = last_words {
+        reason = format!("{reason}: {words}");
+        if words.starts_with(NO_MEMORY) {
+            reason.push_str(&limit(in_force));
+        }
+    }
+    Death { reason, blamed: !FROM_OUTSIDE.contains(&signal) }
+}
+
+fn limit(in_force: &InForce) -> String {
+    match in_force.memory {
+        MemoryLimit::Group(bytes) | MemoryLimit::Data(bytes) => {
+            format!("; limits.memory_bytes is {bytes}")
+        }
+        MemoryLimit::None | MemoryLimit::Refused(_) => String::new(),
+    }
+}
+
+fn name(signal: i32) -> &'static str {
+    match signal {
+        1 => " (SIGHUP)",
+        2 => " (SIGINT)",
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        24 => " (SIGXCPU)",
+        25 => " (SIGXFSZ)",
+        31 => " (SIGSYS)",
+        _ => "",
+    }
+}
+
+const NO_MEMORY: &str = "memory allocation of ";
+
+/// What the run-time libraries say before they abort. Only these fixed texts go into a reason:
+/// anything else on standard error may hold what no event and no state should.
+pub(super) fn explains_an_end(line: &str) -> Option<&str> {
+    const BEGINNINGS: [&str; 8] = [
+        NO_MEMORY,
+        "free(): ",
+        "double free",
+        "malloc(): ",
+        "realloc(): ",
+        "corrupted ",
+        "munmap_chunk(): ",
+        "*** stack smashing detected",
+    ];
+    const OVERFLOW: &str = "has overflowed its stack";
+    if line.ends_with(OVERFLOW) {
+        return Some("a thread has overflowed its stack");
+    }
+    let known = BEGINNINGS.iter().any(|beginning| line.starts_with(beginning));
+    (known && line.len() <= 100).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_how_a_process_ended() {
+        let check = |raw: i32, words: Option<&str>, reason: &str, blamed: bool| {
+            let in_force = InForce { memory: MemoryLimit::Data(64), ..InForce::default() };
+            let death = explain(ExitStatus::from_raw(raw), words, &in_force);
+            assert_eq!(death, Death { reason: reason.to_owned(), blamed });
+        };
+        check(3 << 8, None, "its process exited with code 3", true);
+        check(0, None, "its process exited with code 0", true);
+        check(11, None, "its process was ended by signal 11 (SIGSEGV)", true);
+        check(9, None, "its process was ended by signal 9 (SIGKILL)", false);
+        check(15, None, "its process was ended by signal 15 (SIGTERM)", false);
+        check(
+            6,
+            Some("memory allocation of 9 bytes failed"),
+            "its process was ended by signal 6 (SIGABRT): memory allocation of 9 bytes failed; \
+             limits.memory_bytes is 64",
+            true,
+        );
+    }
+
+    #[test]
+    fn only_fixed_texts_explain() {
+        let check = |line, expected| assert_eq!(explains_an_end(line), expected, "{line}");
+        check(
+            "thread 'm:x' (7) has overflowed its stack",
+            Some("a thread has overflowed its stack"),
+        );
+        check("memory allocation of 16 bytes failed", Some("memory allocation of 16 bytes failed"));
+        check("free(): invalid pointer", Some("free(): invalid pointer"));
+        check("the user asked about memory allocation of 16 bytes", None);
+        check(
+            "corrupted by the text of a prompt that goes on and on and on and on and on and on \
+               and on and on",
+            None,
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! The daemon's end of the services: one thread for each runner gives what the module asks for,
+//! through the same [`Services`] as in process, and sees to it that the end of the process is
+//! known.
+
+use std::{
+    collections::HashSet,
+    io::Read as _,
+    os::fd::AsFd as _,
+    process::{Child, ChildStderr},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use lodestar_abi::{
+    Completion, Completion_TO, HostBox, ModError, NewEvent as AbiNewEvent,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RNone, RResult, RSlice, RSome},
+    },
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{
+    back::Back,
+    channel::{ChannelError, Reader},
+    death,
+    process::Process,
+    replies::Replies,
+    wire::{Answer, Fault, Given, Need, NewEvent},
+};
+use crate::{
+    logging::module_said,
+    module::{Entry, Services},
+};
+
+/// How long a process may live on after it has closed its socket.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// How long a line on standard error may be; what is longer comes in parts.
+const MAX_LINE: usize = 4096;
+
+/// What the daemon's ends of both sockets share.
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub(super) name: String,
+    pub(super) process: Process,
+    pub(super) replies: Replies,
+    /// Where what is given is sent.
+    pub(super) back: Arc<Back>,
+    pub(super) seat: OnceLock<Seat>,
+    /// The series that the module registered.
+    pub(super) series: Mutex<HashSet<u64>>,
+}
+
+/// Who the module is, known once it is created.
+pub(super) struct Seat {
+    pub(super) entry: Arc<Entry>,
+    pub(super) services: Arc<Services>,
+    pub(super) host: HostBox,
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Seat({})", self.entry.name)
+    }
+}
+
+/// What the thread of the desk works on.
+pub(super) struct Desk {
+    pub(super) runner: Arc<Runner>,
+    pub(super) needs: Reader,
+    pub(super) child: Child,
+    pub(super) stderr: ChildStderr,
+    /// The beginning of a line.
+    pub(super) line: Vec<u8>,
+    /// Its standard error is closed.
+    pub(super) is_mute: bool,
+}
+
+/// What a desk was woken by.
+#[derive(Debug, Clone, Copy)]
+struct Woken {
+    /// The runner wants something, or has closed its end.
+    asks: bool,
+    /// It takes what waits for it.
+    reads: bool,
+    /// Its process has ended.
+    ended: bool,
+    /// Something is on its standard error.
+    speaks: bool,
+}
+
+impl Desk {
+    /// Starts the thread. It ends with the process.
+    pub(super) fn open(self) -> std::io::Result<()> {
+        let name = format!("desk:{}", self.runner.name);
+        std::thread::Builder::new().name(name).spawn(move || self.run()).map(drop)
+    }
+
+    fn run(mut self) {
+        if let Err(reason) = self.serve() {
+            self.runner.process.condemn(reason);
+        }
+        self.wait_for_end();
+        self.hear(true);
+        let Self { runner, child, .. } = self;
+        let death = runner.process.bury(child);
+        runner.replies.fail_all(&death.reason);
+        if let Some(seat) = runner.seat.get() {
+            seat.entry.calls.poke();
+        }
+    }
+
+    /// Gives what is asked for, until the other end is closed. An error says what the runner did
+    /// that it may not.
+    fn serve(&mut self) -> Result<(), String> {
+        loop {
+            while let Some(need) = here(&mut self.needs)? {
+                self.runner.give(need)?;
+            }
+            let woken = self.wait();
+            if woken.speaks {
+                self.hear(false);
+            }
+            if woken.reads {
+                sent(self.runner.back.catch_up())?;
+            }
+            if woken.ended && !woken.asks {
+                // Everything that it sent has been read.
+                return Ok(());
+            }
+            if woken.asks {
+                match self.needs.fill() {
+                    Ok(()) => {}
+                    Err(ChannelError::Closed) => return Ok(()),
+                    Err(error) => return Err(format!("its socket failed: {error}")),
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) -> Woken {
+        let back = &self.runner.back;
+        let room = if back.is_behind() { PollFlags::OUT } else { PollFlags::empty() };
+        let mut sources = [
+            PollFd::new(self.needs.stream(), PollFlags::IN | room),
+            PollFd::from_borrowed_fd(back.bell(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.runner.process.handle(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.stderr.as_fd(), PollFlags::IN),
+        ];
+        // A standard error that was closed would wake for ever.
+        let count = if self.is_mute { 3 } else { 4 };
+        // An interruption finds nothing and comes here again.
+        let _ = poll(&mut sources[..count], None);
+        let [socket, bell, handle, stderr] = sources.map(|source| source.revents());
+        Woken {
+            asks: socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
+            reads: socket.contains(PollFlags::OUT)
+                || bell.contains(PollFlags::IN) && room.is_empty(),
+            ended: !handle.is_empty(),
+            speaks: !stderr.is_empty(),
+        }
+    }
+
+    /// Waits until the process has ended; what does not end by itself is ended.
+    fn wait_for_end(&self) {
+        let handle = self.runner.process.handle();
+        let mut ended = [PollFd::from_borrowed_fd(handle, PollFlags::IN)];
+        let patience = Timespec::try_from(LAST_BREATH).ok();
+        if !matches!(poll(&mut ended, patience.as_ref()), Ok(1)) {
+            self.runner.process.condemn("it closed its socket and went on".to_owned());
+            while !matches!(poll(&mut ended, None), Ok(1)) {}
+        }
+    }
+
+    /// Logs what was said on standard error; `all` reads until there is no more.
+    fn hear(&mut self, all: bool) {
+        let mut bytes = [0; MAX_LINE];
+        loop {
+            let mut source = [PollFd::from_borrowed_fd(self.stderr.as_fd(), PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            if !matches!(poll(&mut source, Some(&now)), Ok(1)) {
+                break;
+            }
+            let Ok(count @ 1..) = self.stderr.read(&mut bytes) else {
+                self.is_mute = true;
+                break;
+            };
+            for byte in &bytes[..count] {
+                if *byte == b'\n' || self.line.len() >= MAX_LINE {
+                    self.say_line();
+                }
+                if *byte != b'\n' {
+                    self.line.push(*byte);
+                }
+            }
+            if !all {
+                return;
+            }
+        }
+        if all {
+            self.say_line();
+        }
+    }
+
+    fn say_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim();
+        if text.is_empty() {
+            return;
+        }
+        if let Some(words) = death::explains_an_end(text) {
+            self.runner.process.note_last_words(words);
+        }
+        module_said(&self.runner.name, 2, "stderr", text, "");
+    }
+}
+
+fn here(needs: &mut Reader) -> Result<Option<Need<'_>>, String> {
+    needs.next_here().map_err(|error| format!("it sent garbage: {error}"))
+}
+
+impl Runner {
+    fn give(&self, need: Need<'_>) -> Result<(), String> {
+        let Some(seat) = self.seat.get() else {
+            return Err("it asked for something before it was started".to_owned());
+        };
+        let host = &seat.host;
+        let given = match need {
+            Need::Emit { answer, events } => return self.emit(seat, answer, &events),
+            Need::Log { level, target, message, fields } => {
+                host.log(level, target.into(), message.into(), fields.into());
+                return Ok(());
+            }
+            Need::Record { handle, value } => {
+                self.record(seat, handle, value);
+                return Ok(());
+            }
+            Need::CacheSet { key, value, ttl_ms } => {
+                host.cache_set(key.into(), value.into(), ttl_ms);
+                return Ok(());
+            }
+            Need::Frame { number, bytes } => {
+                return self.replies.frame(&self.name, number, bytes, &self.back);
+            }
+            Need::Finish { number, fault } => {
+                self.replies.finish(number, fault);
+                return Ok(());
+            }
+            Need::Listener { ask, name } => return self.lend_listener(seat, ask, name),
+            Need::Metric { ask, kind, name, help, labels } => {
+                match host.metric(kind, name.into(), help.into(), labels.into()) {
+                    RResult::ROk(number) => {
+                        self.series().insert(number);
+                        Given::Number { ask, number }
+                    }
+                    RResult::RErr(error) => refused(ask, &error),
+                }
+            }
+            Need::Secret { ask, name } => match host.secret(name.into()) {
+                RResult::ROk(text) => return self.send_bytes(ask, text.as_bytes()),
+                RResult::RErr(error) => refused(ask, &error),
+            },
+            Need::Pseudonym { ask, kind, value } => {
+                let name = host.pseudonym(kind.into(), value.into());
+                return self.send_bytes(ask, name.as_bytes());
+            }
+            Need::CacheGet { ask, key } => {
+                return self.send_bytes(ask, host.cache_get(key.into()).as_slice());
+            }
+        };
+        self.send(&given)
+    }
+
+    /// Records a value in a series of this module: a number that was guessed is another's.
+    pub(super) fn record(&self, seat: &Seat, handle: u64, value: f64) {
+        if self.series().contains(&handle) {
+            seat.host.record(handle, value);
+        }
+    }
+
+    fn series(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn emit(&self, seat: &Seat, answer: Answer, events: &[NewEvent<'_>]) -> Result<(), String> {
+        let events: Vec<AbiNewEvent<'_>> = events.iter().map(NewEvent::to_abi).collect();
+        let done = match answer {
+            Answer::Accepted(ask) => {
+                let told = Told { back: self.back.clone(), ask };
+                RSome(Completion_TO::from_value(told, TD_Opaque))
+            }
+            Answer::No | Answer::Taken(_) => RNone,
+        };
+        let result = seat.host.emit(RSlice::from_slice(&events), done).into_result();
+        match (answer, result) {
+            (Answer::Taken(ask), Ok(())) => self.send(&Given::Done { ask, fault: None }),
+            (Answer::Taken(ask) | Answer::Accepted(ask), Err(error)) => {
+                self.send(&refused(ask, &error))
+            }
+            (Answer::No, Err(error)) => {
+                let reason = error.message.as_str();
+                tracing::debug!(module = self.name, reason, "a live event was not taken");
+                Ok(())
+            }
+            (Answer::No | Answer::Accepted(_), Ok(())) => Ok(()),
+        }
+    }
+
+    fn lend_listener(&self, seat: &Seat, ask: u64, name: &str) -> Result<(), String> {
+        match seat.services.socket(name) {
+            Ok(socket) => sent(self.back.send_with(&Given::Listener { ask }, socket.into())),
+            Err(error) => self.send(&refused(ask, &error)),
+        }
+    }
+
+    fn send_bytes(&self, ask: u64, bytes: &[u8]) -> Result<(), String> {
+        self.send(&Given::Bytes { ask, bytes })
+    }
+
+    fn send(&self, given: &Given<'_>) -> Result<(), String> {
+        sent(self.back.send(given))
+    }
+}
+
+/// A runner that has ended reads no more, which is no fault of what was given.
+fn sent(result: Result<(), ChannelError>) -> Result<(), String> {
+    match result {
+        Ok(()) | Err(ChannelError::Closed) => Ok(()),
+        Err(ChannelError::TimedOut) => Err("it does not read what it asked for".to_owned()),
+        Err(error) => Err(format!("it cannot be answered: {error}")),
+    }
+}
+
+fn refused(ask: u64, error: &ModError) -> Given<'static> {
+    Given::Done { ask, fault: Some(Fault::from(error)) }
+}
+
+/// Tells a runner that its events are accepted.
+struct Told {
+    back: Arc<Back>,
+    ask: u64,
+}
+
+impl Completion for Told {
+    fn complete(&self, result: RResult<(), ModError>) {
+        let fault = result.into_result().err().map(|error| Fault::from(&error));
+        let given = Given::Done { ask: self.ask, fault };
+        // An error means that the runner is gone, which its desk sees as well.
+        let _ = self.back.send(&given);
+    }
+}

@@ -1,0 +1,329 @@
+//! A module that runs elsewhere, as its thread in the daemon sees it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lodestar_abi::{
+    BatchOutcome, Event as AbiEvent, ModError, ReplySinkBox,
+    abi_stable::std_types::{RNone, RSome},
+    error_kind,
+};
+use module_sdk::Health;
+
+use super::{
+    ProcessView,
+    channel::{ChannelError, Reader, Writer},
+    death::Death,
+    desk::{Runner, Seat},
+    wire::{Ask, Event, Fault, Outcome, Reply},
+};
+use crate::module::{GONE, Instance};
+
+/// How many bytes of events go into one frame; one event may be longer.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// How long the end of a process may take once its socket is closed.
+const BURIAL: Duration = Duration::from_secs(5);
+
+/// How long a process may take to end once its module has stopped.
+const EXIT: Duration = Duration::from_secs(1);
+
+/// The daemon's end of one runner. Dropped, it ends the process.
+#[derive(Debug)]
+pub struct Remote {
+    runner: Arc<Runner>,
+    writer: Writer,
+    reader: Reader,
+    /// How far the sandbox holds.
+    sandbox: String,
+    deadline: Duration,
+    commands: u64,
+}
+
+impl Remote {
+    pub(super) fn new(
+        runner: Arc<Runner>,
+        writer: Writer,
+        reader: Reader,
+        sandbox: String,
+        deadline: Duration,
+    ) -> Self {
+        Self { runner, writer, reader, sandbox, deadline, commands: 0 }
+    }
+
+    pub(super) fn death(&self) -> Option<Death> {
+        self.runner.process.death()
+    }
+
+    pub(super) fn describe(&mut self, deadline: Duration) -> Result<Vec<u8>, ModError> {
+        self.bytes("description", deadline, &Ask::Describe)
+    }
+
+    pub(super) fn validate(&mut self, config: &[u8], deadline: Duration) -> Result<(), ModError> {
+        self.done("validation", deadline, &Ask::Validate(config))
+    }
+
+    /// Starts the module: from now on it may ask the host for its services.
+    pub(super) fn create(
+        &mut self,
+        seat: Seat,
+        (config, restored, info): (&[u8], &[u8], &[u8]),
+        deadline: Duration,
+    ) -> Result<(), ModError> {
+        let entry = seat.entry.clone();
+        drop(self.runner.seat.set(seat));
+        self.done("start", deadline, &Ask::Create { config, restored, info })?;
+        entry.set_process(Some(Arc::new(ProcessView {
+            pid: self.runner.process.pid(),
+            memory_limit: self.runner.process.in_force().memory_in_words(),
+            cpu_limit: self.runner.process.in_force().cpu_in_words(),
+            sandbox: self.sandbox.clone(),
+        })));
+        Ok(())
+    }
+
+    /// One call: the runner replies within the deadline, or its process ends.
+    fn ask<T>(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        ask: &Ask<'_>,
+        take: impl FnOnce(Outcome<'_>) -> Option<T>,
+    ) -> Result<T, ModError> {
+        if let Some(death) = self.death() {
+            return Err(error(&death, what));
+        }
+        let Self { runner, writer, reader, .. } = self;
+        let begin = Instant::now();
+        let replied = set_deadline(reader, deadline)
+            .and_then(|()| writer.send(ask))
+            .and_then(|()| next_within(reader, begin, deadline));
+        match replied {
+            Ok(Reply { heap, records, outcome }) => {
+                if let Some(seat) = runner.seat.get() {
+                    seat.host.heap_bytes(heap);
+                    for (handle, value) in records {
+                        runner.record(seat, handle, value);
+                    }
+                }
+                if let Outcome::Refused(fault) = outcome {
+                    return Err(fault.into());
+                }
+                take(outcome).ok_or_else(|| {
+                    let wrong = ChannelError::Garbage("another answer than asked for".to_owned());
+                    error(&lost(runner, what, &wrong), what)
+                })
+            }
+            Err(ChannelError::TooLong(bytes)) => Err(ModError {
+                kind: error_kind::FAILED,
+                message: format!("{bytes} bytes are too much for a call of a module").into(),
+                place: what.into(),
+            }),
+            Err(ChannelError::TimedOut) => {
+                let reason = format!(
+                    "it did not return within {} ms (limits.call_deadline_ms), and its process \
+                     was ended",
+                    deadline.as_millis()
+                );
+                runner.process.condemn(reason);
+                Err(error(&await_death(runner), what))
+            }
+            Err(wrong) => Err(error(&lost(runner, what, &wrong), what)),
+        }
+    }
+
+    fn done(&mut self, what: &str, deadline: Duration, ask: &Ask<'_>) -> Result<(), ModError> {
+        self.ask(what, deadline, ask, |outcome| matches!(outcome, Outcome::Done).then_some(()))
+    }
+
+    fn bytes(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        ask: &Ask<'_>,
+    ) -> Result<Vec<u8>, ModError> {
+        self.ask(what, deadline, ask, |outcome| match outcome {
+            Outcome::Bytes(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        })
+    }
+
+    /// One frame of events; how many are handled, and what the next one met.
+    fn hand_over(&mut self, events: &[AbiEvent<'_>]) -> (u32, Option<ModError>) {
+        let ask = Ask::Batch(events.iter().map(Event::from).collect());
+        let outcome = self.ask("handler", self.deadline, &ask, |outcome| match outcome {
+            Outcome::Batch { handled, fault } => Some((handled, fault)),
+            _ => None,
+        });
+        match outcome {
+            Ok((handled, fault)) => (handled, fault.map(Fault::into)),
+            Err(error) => (0, Some(error)),
+        }
+    }
+}
+
+impl Instance for Remote {
+    fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome {
+        let mut done = 0;
+        while done < events.len() {
+            let rest = &events[done..];
+            let count = how_many_fit(rest);
+            let (handled, error) = self.hand_over(&rest[..count]);
+            let handled = (handled as usize).min(count);
+            done += handled;
+            if let Some(error) = error {
+                return outcome(done, Some(error));
+            }
+            if handled < count {
+                // It says neither that they are handled nor why not: they come again.
+                let reason = format!("{handled} of {count} events were handled, without a reason");
+                let error = ModError {
+                    kind: error_kind::FAILED,
+                    message: reason.into(),
+                    place: "handler".into(),
+                };
+                return outcome(done, Some(error));
+            }
+        }
+        outcome(done, None)
+    }
+
+    fn on_timer(&mut self, index: u32) -> Result<(), ModError> {
+        self.done("timer", self.deadline, &Ask::Timer(index))
+    }
+
+    fn command(&mut self, request: &[u8], sink: ReplySinkBox) {
+        self.commands += 1;
+        let number = self.commands;
+        self.runner.replies.expect(number, sink);
+        let asked = self.done("command", self.deadline, &Ask::Command { number, request });
+        if let Err(error) = asked {
+            // A process that is gone is no panic: that it is gone is seen for itself.
+            let fault = Fault::new(error_kind::FAILED, error.message.as_str());
+            self.runner.replies.finish(number, Some(fault));
+        }
+    }
+
+    fn health(&mut self) -> Vec<u8> {
+        let health = self.bytes("health", self.deadline, &Ask::Health);
+        health.unwrap_or_else(|error| {
+            serde_json::to_vec(&Health::failed(error.message.as_str())).unwrap_or_default()
+        })
+    }
+
+    fn log_level(&mut self, level: u32) {
+        // An error means that its process has ended, which the next call says.
+        let _ = self.done("log level", self.deadline, &Ask::LogLevel(level));
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<u8>, ModError> {
+        self.bytes("snapshot", self.deadline, &Ask::Snapshot)
+    }
+
+    fn stop(&mut self, grace: Duration) -> Result<(), ModError> {
+        if self.death().is_some() {
+            return Ok(());
+        }
+        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let stopped = self.done("stop", grace, &Ask::Stop(millis));
+        if self.death().is_none() {
+            self.runner.process.leave();
+            if self.runner.process.wait_for_death(EXIT).is_none() {
+                self.runner.process.condemn("it did not end after its stop".to_owned());
+                await_death(&self.runner);
+            }
+        }
+        stopped
+    }
+
+    fn gone(&self) -> Option<ModError> {
+        self.death().map(|death| error(&death, ""))
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        if self.death().is_none() {
+            self.runner.process.leave();
+            self.runner.process.condemn("it is not needed any more".to_owned());
+            await_death(&self.runner);
+        }
+        if let Some(seat) = self.runner.seat.get() {
+            seat.entry.forget_process(self.runner.process.pid());
+        }
+    }
+}
+
+/// What a module's process died of, as an error of the call `what`.
+fn error(death: &Death, what: &str) -> ModError {
+    let kind = if death.blamed { error_kind::PANIC } else { GONE };
+    ModError { kind, message: death.reason.as_str().into(), place: what.into() }
+}
+
+/// The socket cannot be used any more: learns why, and makes sure that the process ends.
+pub(super) fn lost(runner: &Runner, what: &str, error: &ChannelError) -> Death {
+    match error {
+        // It has ended, or will be made to by its desk.
+        ChannelError::Closed | ChannelError::System(_) => {}
+        ChannelError::TimedOut => {
+            runner.process.condemn(format!("its {what} did not come in time"));
+        }
+        ChannelError::Garbage(_) | ChannelError::TooLong(_) => {
+            runner.process.condemn(format!("it sent garbage: {error}"));
+        }
+    }
+    await_death(runner)
+}
+
+fn await_death(runner: &Runner) -> Death {
+    if let Some(death) = runner.process.wait_for_death(BURIAL) {
+        return death;
+    }
+    runner.process.condemn("it closed its socket and went on".to_owned());
+    let death = runner.process.wait_for_death(BURIAL);
+    death.unwrap_or_else(|| Death {
+        reason: format!("its process {} cannot be ended", runner.process.pid()),
+        blamed: true,
+    })
+}
+
+fn set_deadline(reader: &Reader, deadline: Duration) -> Result<(), ChannelError> {
+    let stream = reader.stream();
+    if stream.read_timeout()? != Some(deadline) {
+        stream.set_read_timeout(Some(deadline))?;
+    }
+    Ok(())
+}
+
+/// The reply; bytes that trickle in do not put the deadline off.
+fn next_within<'a>(
+    reader: &'a mut Reader,
+    begin: Instant,
+    deadline: Duration,
+) -> Result<Reply<'a>, ChannelError> {
+    while !reader.has_frame()? {
+        reader.fill()?;
+        if begin.elapsed() > deadline {
+            return Err(ChannelError::TimedOut);
+        }
+    }
+    reader.next()
+}
+
+fn how_many_fit(events: &[AbiEvent<'_>]) -> usize {
+    let mut bytes = 0;
+    let fit = events.iter().take_while(|event| {
+        bytes += event.data.len() + event.subject.len() + event.topic.len();
+        bytes <= BATCH_BYTES
+    });
+    fit.count().max(1)
+}
+
+fn outcome(handled: usize, error: Option<ModError>) -> BatchOutcome {
+    BatchOutcome {
+        handled: u32::try_from(handled).unwrap_or(u32::MAX),
+        error: error.map_or(RNone, RSome),
+    }
+}

@@ -1,0 +1,314 @@
+//! What the daemon and a runner say to each other, and how it lies on the wire.
+//!
+//! Two sockets join them. On the first the daemon asks and the runner replies, one at a time: the
+//! calls of the module. On the second the module asks and the daemon gives, many at a time: the
+//! services of the host. A frame is a length of four bytes and one message in postcard's format.
+//! Both ends are the same program, so that a version guards against nothing but a mistake.
+
+use std::path::PathBuf;
+
+use lodestar_abi::{Event as AbiEvent, ModError, NewEvent as AbiNewEvent};
+use serde::{Deserialize, Serialize};
+
+/// The version of these messages.
+pub(super) const VERSION: u32 = 1;
+
+/// The longest frame in bytes. The longest answer of a command is a little shorter.
+pub(super) const MAX_FRAME: usize = 64 << 20;
+
+/// Frames of one answer that may be under way without a word from the daemon.
+pub(super) const WINDOW: usize = 16;
+
+/// The first frame on the first socket; the descriptor of the sealed library comes with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Setup {
+    pub(super) version: u32,
+    /// The daemon's process.
+    pub(super) parent: u32,
+    /// The module.
+    pub(super) name: String,
+    /// Where its library was read from, for messages.
+    pub(super) library: PathBuf,
+    pub(super) sha256: String,
+    /// What it may read, besides the system's libraries and settings.
+    pub(super) readable: Vec<PathBuf>,
+    /// What it may write.
+    pub(super) writable: Vec<PathBuf>,
+}
+
+/// The reply to [`Setup`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Loaded {
+    /// The library is mapped; the sentence says how far the sandbox holds.
+    Yes { sandbox: String, sandboxed: bool },
+    /// It is not.
+    No { reason: String, incompatible: bool },
+}
+
+/// A call of the module.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Ask<'a> {
+    Describe,
+    Validate(#[serde(with = "serde_bytes")] &'a [u8]),
+    Create {
+        #[serde(with = "serde_bytes")]
+        config: &'a [u8],
+        #[serde(with = "serde_bytes")]
+        restored: &'a [u8],
+        #[serde(with = "serde_bytes")]
+        info: &'a [u8],
+    },
+    Batch(#[serde(borrow)] Vec<Event<'a>>),
+    Timer(u32),
+    Command {
+        /// Under which frames of the answer come.
+        number: u64,
+        #[serde(with = "serde_bytes")]
+        request: &'a [u8],
+    },
+    Health,
+    LogLevel(u32),
+    Snapshot,
+    /// With the grace in milliseconds. The runner ends after its reply.
+    Stop(u64),
+}
+
+/// What became of a call.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Reply<'a> {
+    /// Bytes that the module's allocator has given out.
+    pub(super) heap: u64,
+    /// What the module's thread recorded meanwhile: handles and values.
+    pub(super) records: Vec<(u64, f64)>,
+    #[serde(borrow)]
+    pub(super) outcome: Outcome<'a>,
+}
+
+/// See [`Reply`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Outcome<'a> {
+    Done,
+    Bytes(#[serde(with = "serde_bytes")] &'a [u8]),
+    Batch { handled: u32, fault: Option<Fault> },
+    Refused(Fault),
+}
+
+/// What a module asks of the host. Where there is an `ask`, a [`Given`] with the same number comes
+/// back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Need<'a> {
+    Emit {
+        answer: Answer,
+        #[serde(borrow)]
+        events: Vec<NewEvent<'a>>,
+    },
+    Log {
+        level: u32,
+        target: &'a str,
+        message: &'a str,
+        #[serde(with = "serde_bytes")]
+        fields: &'a [u8],
+    },
+    Metric {
+        ask: u64,
+        kind: u32,
+        name: &'a str,
+        help: &'a str,
+        #[serde(with = "serde_bytes")]
+        labels: &'a [u8],
+    },
+    Record {
+        handle: u64,
+        value: f64,
+    },
+    Secret {
+        ask: u64,
+        name: &'a str,
+    },
+    Pseudonym {
+        ask: u64,
+        kind: &'a str,
+        value: &'a str,
+    },
+    Listener {
+        ask: u64,
+        name: &'a str,
+    },
+    CacheGet {
+        ask: u64,
+        key: &'a str,
+    },
+    CacheSet {
+        key: &'a str,
+        #[serde(with = "serde_bytes")]
+        value: &'a [u8],
+        ttl_ms: u64,
+    },
+    Frame {
+        number: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: &'a [u8],
+    },
+    Finish {
+        number: u64,
+        fault: Option<Fault>,
+    },
+}
+
+/// Whether and when an emitter is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// Not at all.
+    No,
+    /// When the bus has taken the events in.
+    Taken(u64),
+    /// When they are accepted: ledger events are then written.
+    Accepted(u64),
+}
+
+/// What the host gives.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Given<'a> {
+    Done {
+        ask: u64,
+        fault: Option<Fault>,
+    },
+    Bytes {
+        ask: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: &'a [u8],
+    },
+    Number {
+        ask: u64,
+        number: u64,
+    },
+    /// The descriptor comes with it.
+    Listener {
+        ask: u64,
+    },
+    /// A frame of an answer is taken; nobody wants the next when `wanted` is false.
+    FrameTaken {
+        number: u64,
+        wanted: bool,
+    },
+}
+
+/// An error on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    pub(super) kind: u32,
+    pub(super) message: String,
+    pub(super) place: String,
+}
+
+/// An event for the module.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Event<'a> {
+    id: [u8; 16],
+    time_ns: u64,
+    sequence: u64,
+    attempt: u32,
+    flags: u32,
+    topic: &'a str,
+    source: &'a str,
+    subject: &'a str,
+    traceparent: &'a str,
+    #[serde(with = "serde_bytes")]
+    data: &'a [u8],
+}
+
+/// An event from the module.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct NewEvent<'a> {
+    time_ns: u64,
+    flags: u32,
+    topic: &'a str,
+    subject: &'a str,
+    traceparent: &'a str,
+    #[serde(with = "serde_bytes")]
+    data: &'a [u8],
+}
+
+impl<'a> From<&'a AbiEvent<'a>> for Event<'a> {
+    fn from(event: &'a AbiEvent<'a>) -> Self {
+        Self {
+            id: event.id,
+            time_ns: event.time_ns,
+            sequence: event.sequence,
+            attempt: event.attempt,
+            flags: event.flags,
+            topic: event.topic.as_str(),
+            source: event.source.as_str(),
+            subject: event.subject.as_str(),
+            traceparent: event.traceparent.as_str(),
+            data: event.data.as_slice(),
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn to_abi(&self) -> AbiEvent<'a> {
+        AbiEvent {
+            id: self.id,
+            time_ns: self.time_ns,
+            sequence: self.sequence,
+            attempt: self.attempt,
+            flags: self.flags,
+            topic: self.topic.into(),
+            source: self.source.into(),
+            subject: self.subject.into(),
+            traceparent: self.traceparent.into(),
+            data: self.data.into(),
+            reserved: [0; 4],
+        }
+    }
+}
+
+impl<'a> From<&'a AbiNewEvent<'a>> for NewEvent<'a> {
+    fn from(event: &'a AbiNewEvent<'a>) -> Self {
+        Self {
+            time_ns: event.time_ns,
+            flags: event.flags,
+            topic: event.topic.as_str(),
+            subject: event.subject.as_str(),
+            traceparent: event.traceparent.as_str(),
+            data: event.data.as_slice(),
+        }
+    }
+}
+
+impl<'a> NewEvent<'a> {
+    pub(super) fn to_abi(&self) -> AbiNewEvent<'a> {
+        AbiNewEvent {
+            time_ns: self.time_ns,
+            flags: self.flags,
+            topic: self.topic.into(),
+            subject: self.subject.into(),
+            traceparent: self.traceparent.into(),
+            data: self.data.into(),
+            reserved: [0; 4],
+        }
+    }
+}
+
+impl Fault {
+    pub(super) fn new(kind: u32, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), place: String::new() }
+    }
+}
+
+impl From<&ModError> for Fault {
+    fn from(error: &ModError) -> Self {
+        Self {
+            kind: error.kind,
+            message: error.message.to_string(),
+            place: error.place.to_string(),
+        }
+    }
+}
+
+impl From<Fault> for ModError {
+    fn from(fault: Fault) -> Self {
+        Self { kind: fault.kind, message: fault.message.into(), place: fault.place.into() }
+    }
+}

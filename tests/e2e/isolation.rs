@@ -1,0 +1,207 @@
+//! `isolation: process`: everything works there, and what ends the process ends nothing else.
+
+use std::{fs, path::Path, time::Duration};
+
+use harness::{Daemon, Sandbox, http, telemetry, wait_until};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The misbehaver in a process of its own, and a healthy module in the daemon.
+fn sandbox(keys: &str) -> Sandbox {
+    let config = format!(
+        "modules:\n  ingest:\n    isolation: process\n    listen: 127.0.0.1:0\n  \
+         usage_tracker:\n    isolation: process\n  misbehaver:\n    isolation: process\nlog:\n  modules:\n    \
+         misbehaver: warn\nmetrics:\n  listen: 127.0.0.1:0\n",
+    );
+    let daemon = sandbox.start();
+    let ids: Vec<String> = (0..300).map(|number| format!("r{number}")).collect();
+    send(&daemon, &ids.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_until("all is counted", PATIENCE, || {
+        (sandbox.json(&["usage", "summary"])["total"]["requests"] == 300).then_some(())
+    });
+    // A stream of an answer, its order and its end.
+    let export = sandbox.lodestar(&["usage", "export", "--format", "jsonl"]);
+    assert_eq!((export.code, export.stdout.lines().count()), (0, 300), "{}", export.stderr);
+    let big = sandbox.json(&["misbehaver", "big", "--bytes", "5000000"]);
+    assert_eq!(big.as_str().map(str::len), Some(5_000_000));
+    let sources = sandbox.json(&["ingest", "sources"]);
+    assert!(sources.to_string().contains("300"), "{sources:#}");
+    // Names of sessions come from the host's key.
+    let session = sandbox.json(&["usage", "sessions"])[0]["session_id"].to_string();
+    assert!(session.contains("session_"), "{session}");
+    let metrics = http::get(&daemon.address("", "metrics"), "/metrics").expect("it answers").text();
+    assert!(metrics.contains("lodestar_requests_total{"), "{metrics}");
+    assert!(metrics.contains("lodestar_module_memory_bytes{module=\"ingest\"}"), "{metrics}");
+    // Its log bears its name, at its level.
+    assert_eq!(sandbox.lodestar(&["misbehaver", "log", "--text", "hello"]).code, 0);
+    let logs = sandbox.lodestar(&["modules", "logs", "misbehaver"]).stdout;
+    assert!(logs.contains("planted: hello"), "{logs}");
+    for module in ["ingest", "usage_tracker", "misbehaver"] {
+        let info = sandbox.json(&["modules", "info", module]);
+        assert_eq!(info["isolation"], "process");
+        assert!(info["memory_bytes"].as_u64() > Some(1 << 20), "{info:#}");
+        assert!(info["process"]["threads"].as_u64() >= Some(2), "{info:#}");
+        assert_eq!(info["resident_generations"], 0, "the daemon has mapped nothing: {info:#}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn whatever_ends_its_process_ends_nothing_else() {
+    let sandbox = sandbox("    limits: {call_deadline_ms: 1000, memory_bytes: 268435456}\n");
+    let daemon = sandbox.start();
+    for (how, reason) in [
+        ("segfault", "ended by signal 11 (SIGSEGV)"),
+        ("abort", "ended by signal 6 (SIGABRT)"),
+        ("overflow", "a thread has overflowed its stack"),
+        ("exit", "exited with code 3"),
+        ("leak", "limits.memory_bytes is 268435456"),
+        ("spin", "did not return within 1000 ms"),
+        ("deadlock", "did not return within 1000 ms"),
+        ("garbage", "it sent garbage"),
+    ] {
+        daemon.wait_state("misbehaver", "running");
+        let before = wait_for_pid(&sandbox, "misbehaver");
+        let output = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
+        if how != "garbage" {
+            assert_eq!(output.code, 1, "{how}: {output:#?}");
+            assert!(output.stderr.contains(reason), "{how}: {output:#?}");
+        }
+        wait_for_another(&sandbox, &daemon, "misbehaver", before);
+        assert!(errors(&sandbox, "misbehaver").contains(reason), "{how}: {}", daemon.log());
+        others_go_on(&sandbox, &daemon, how);
+    }
+    let handled = sandbox.json(&["misbehaver", "handled"]);
+    assert!(handled["handled"].is_u64(), "it works again: {handled:#}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn an_event_that_crashes_is_set_aside_and_the_others_are_handled() {
+    let sandbox = sandbox("    fault: event_segfaults\n");
+    let daemon = sandbox.start();
+    let ids: Vec<String> = (0..40).map(|number| format!("good{number}")).collect();
+    let mut ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    ids.insert(20, "poison");
+    send(&daemon, &ids);
+    let letter = wait_until("the event is set aside", PATIENCE, || {
+        sandbox.json(&["events", "dead"]).as_array()?.first().cloned()
+    });
+    assert!(letter["reason"].to_string().contains("SIGSEGV"), "{letter:#}");
+    wait_until("the others are handled", PATIENCE, || {
+        (daemon.module("misbehaver")["events"]["handled"] == 40).then_some(())
+    });
+    let audit = sandbox.json(&["events", "audit"]);
+    let rows = audit.as_array().expect("a list");
+    assert!(rows.iter().all(|row| row["balanced"] == true), "{audit:#}");
+}
+
+#[test]
+fn an_idle_process_that_is_killed_is_noticed_at_once_and_blamed_on_nobody() {
+    let sandbox = sandbox("");
+    let daemon = sandbox.start();
+    let before = wait_for_pid(&sandbox, "misbehaver");
+    kill_process(before, Signal::KILL).expect("it lives");
+    wait_for_another(&sandbox, &daemon, "misbehaver", before);
+    assert!(errors(&sandbox, "misbehaver").contains("signal 9 (SIGKILL)"));
+    others_go_on(&sandbox, &daemon, "killed");
+}
+
+#[test]
+fn a_killed_daemon_leaves_no_process_behind() {
+    let sandbox = sandbox("");
+    let daemon = sandbox.start();
+    let runner = wait_for_pid(&sandbox, "misbehaver");
+    // Also one that is in a call and does not look.
+    let spinning = sandbox.lodestar(&["--timeout", "1", "misbehaver", "crash", "--how", "spin"]);
+    assert_eq!(spinning.code, 5, "{spinning:#?}");
+    daemon.kill();
+    wait_until("the process has ended", PATIENCE, || {
+        let gone = test_kill_process(runner).is_err();
+        // In a container nobody may take note of its end.
+        let state = fs::read_to_string(format!("/proc/{}/stat", runner.as_raw_nonzero()));
+        (gone || state.is_ok_and(|state| state.contains(") Z "))).then_some(())
+    });
+}
+
+#[test]
+fn a_module_that_does_not_stop_is_ended() {
+    let sandbox = sandbox("    fault: stop_hangs\n");
+    let daemon = sandbox.start();
+    let runner = wait_for_pid(&sandbox, "misbehaver");
+    let output = sandbox.lodestar(&["modules", "disable", "misbehaver"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    assert!(test_kill_process(runner).is_err(), "its process has ended");
+    let output = sandbox.lodestar(&["modules", "enable", "misbehaver"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    others_go_on(&sandbox, &daemon, "stopped");
+}
+
+#[test]
+fn a_flood_from_a_process_holds_nobody_up() {
+    let sandbox = sandbox("    fault: timer_floods\n");
+    let daemon = sandbox.start();
+    wait_until("the other module is flooded", PATIENCE, || {
+        (sandbox.json(&["counter", "report"])["noise"].as_u64()? > 50_000).then_some(())
+    });
+    others_go_on(&sandbox, &daemon, "in a flood");
+}
+
+#[test]
+fn a_module_reaches_its_own_files_and_nobody_elses() {
+    let sandbox = sandbox("");
+    let daemon = sandbox.start();
+    let info = sandbox.json(&["modules", "info", "misbehaver"]);
+    if !info["process"]["sandbox"].to_string().contains("Landlock") {
+        return harness::skip("isolation", "this kernel has no Landlock");
+    }
+    let read = |path: &Path| {
+        let path = path.display().to_string();
+        sandbox.lodestar(&["misbehaver", "read", "--path", &path])
+    };
+    let own = Path::new(info["data_dir"].as_str().expect("it has one")).join("own");
+    fs::write(&own, "mine").expect("the sandbox is writable");
+    assert_eq!(read(&own).code, 0, "{:#?}", read(&own));
+    let daemons = format!("/proc/{}/environ", daemon.pid());
+    for others in [
+        sandbox.state().join("pseudonym.key"),
+        sandbox.state().join("data/counter/deliveries"),
+        sandbox.path("modules.yaml"),
+        daemons.into(),
+    ] {
+        assert!(fs::read(&others).is_ok(), "{} is there", others.display());
+        let output = read(&others);
+        assert!(output.stderr.contains("ermission denied"), "{}: {output:#?}", others.display());
+    }
+}
+
+#[test]
+fn a_database_beside_the_daemons_own_files_is_refused() {
+    let sandbox = Sandbox::new(&["usage_tracker"], "modules: {}\n");
+    let config = |file: &str| {
+        let place = sandbox.path(file);
+        format!(
+            "modules:\n  usage_tracker:\n    isolation: process\n    database: {}\n",
+            place.display()
+        )
+    };
+    sandbox.configure(&config("state/usage.db"));
+    let daemon = sandbox.start();
+    let module = daemon.wait_state("usage_tracker", "failed");
+    let reason = module["reason"].to_string();
+    assert!(reason.contains("database lies in ") && reason.contains("isolation"), "{reason}");
+    sandbox.configure(&config("elsewhere/usage.db"));
+    daemon.wait_state("usage_tracker", "running");
+    assert!(sandbox.path("elsewhere/usage.db").exists());
+}
+
+#[test]
+fn a_library_that_does_not_fit_is_incompatible_there_too() {
+    let config = "modules:\n  layout_changed:\n    isolation: process\n";
+    let sandbox = Sandbox::new(&["layout_changed"], config);
+    let daemon = sandbox.start();
+    let module: Value = daemon.wait_state("layout_changed", "incompatible");
+    assert!(module["reason"].to_string().contains("does not fit this host"), "{module:#}");
+}
