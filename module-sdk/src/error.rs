@@ -3,6 +3,7 @@
 use std::fmt;
 
 use lodestar_abi::{ModError, error_kind};
+use serde::{Deserialize, Serialize};
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -69,6 +70,10 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     place: String,
+    /// The key of the configuration that is wrong, with dots; empty for none in particular.
+    key: String,
+    /// What to do; empty where the message says it.
+    hint: String,
 }
 
 impl Error {
@@ -92,9 +97,41 @@ impl Error {
         Self::of(ErrorKind::Config, message)
     }
 
+    /// One key of the configuration has a value that cannot be used: `key` with dots
+    /// (`rate_limit.burst`), `message` what is wrong with it. The operator is shown the line of the
+    /// file. Leave the value out: it may be a secret.
+    ///
+    /// ```
+    /// use module_sdk::Error;
+    ///
+    /// let error = Error::config_at("timezone", "is no time zone");
+    /// let error = error.near("Europe/Wien", ["Europe/Vienna"]);
+    /// assert_eq!(error.to_string(), "timezone: is no time zone; did you mean `Europe/Vienna`?");
+    /// ```
+    pub fn config_at(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), ..Self::config(message) }
+    }
+
     /// An error of any kind.
     pub fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), place: String::new() }
+        let message = message.into();
+        Self { kind, message, place: String::new(), key: String::new(), hint: String::new() }
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn hint(mut self, what: impl Into<String>) -> Self {
+        self.hint = what.into();
+        self
+    }
+
+    /// Asks whether the nearest of `known` was meant, where one of them is near to what was given.
+    #[must_use]
+    pub fn near<'a>(self, given: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(given, known) {
+            Some(right) => self.hint(format!("did you mean `{right}`?")),
+            None => self,
+        }
     }
 
     /// How the host treats it.
@@ -110,6 +147,12 @@ impl Error {
         self
     }
 
+    /// Whatever a module's own check meets says that the configuration cannot be used.
+    #[must_use]
+    pub(crate) fn into_config(self) -> Self {
+        Self { kind: ErrorKind::Config, ..self }
+    }
+
     /// Names the handler, command or timer.
     #[must_use]
     pub(crate) fn at(mut self, place: impl Into<String>) -> Self {
@@ -120,27 +163,77 @@ impl Error {
     }
 
     pub(crate) fn from_abi(error: ModError) -> Self {
-        Self {
-            kind: ErrorKind::from_code(error.kind),
-            message: error.message.into_string(),
-            place: error.place.into_string(),
+        let kind = ErrorKind::from_code(error.kind);
+        let (message, place) = (error.message.into_string(), error.place.into_string());
+        let report = match kind {
+            ErrorKind::Config => serde_json::from_str::<ConfigReport>(&message).ok(),
+            _ => None,
+        };
+        match report {
+            Some(ConfigReport { path, message, hint }) => {
+                Self { kind, message, place, key: path, hint }
+            }
+            None => Self { place, ..Self::of(kind, message) },
         }
     }
 
     pub(crate) fn into_abi(self) -> ModError {
-        ModError { kind: self.kind.code(), message: self.message.into(), place: self.place.into() }
+        let message = self.to_string();
+        ModError { kind: self.kind.code(), message: message.into(), place: self.place.into() }
     }
+
+    /// The same for a refusal of the configuration, whose message is a [`ConfigReport`].
+    pub(crate) fn into_abi_report(self) -> ModError {
+        if self.kind != ErrorKind::Config {
+            return self.into_abi();
+        }
+        let (kind, place) = (self.kind.code(), self.place.into());
+        let report = ConfigReport { path: self.key, message: self.message, hint: self.hint };
+        let json = serde_json::to_string(&report).unwrap_or(report.message);
+        ModError { kind, message: json.into(), place }
+    }
+}
+
+/// What a refusal of the configuration says, as JSON, so that the host can point at the place in
+/// the file.
+#[derive(Serialize, Deserialize)]
+struct ConfigReport {
+    path: String,
+    message: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    hint: String,
+}
+
+/// The candidate that a person most likely meant, where one is near enough: a Jaro–Winkler
+/// similarity of 0.8 or more, or a Damerau–Levenshtein distance of at most a third of the letters.
+#[must_use]
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = |candidate: &str| {
+        let edits = strsim::damerau_levenshtein(name, candidate);
+        strsim::jaro_winkler(name, candidate) >= 0.8 || edits * 3 <= name.chars().count()
+    };
+    candidates
+        .into_iter()
+        .filter(|candidate| near(candidate))
+        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        if !self.hint.is_empty() {
+            write!(f, "; {}", self.hint)?;
+        }
+        Ok(())
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.kind, self.message)
+        write!(f, "{:?}: {self}", self.kind)
     }
 }
 
@@ -156,5 +249,38 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
             source = cause.source();
         }
         Self::new(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_nearest_name() {
+        let names = ["database", "retention_days", "enabled"];
+        let check = |name, expected| assert_eq!(nearest(name, names), expected, "{name}");
+        check("databse", Some("database"));
+        check("retention", Some("retention_days"));
+        check("enabeld", Some("enabled"));
+        check("Enabled", Some("enabled"));
+        check("colour", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_refused_key_crosses_the_boundary_whole() {
+        let there = || Error::config_at("a.b", "is wrong").hint("mend it");
+        let crossed = there().into_abi_report();
+        assert_eq!(
+            crossed.message.as_str(),
+            r#"{"path":"a.b","message":"is wrong","hint":"mend it"}"#
+        );
+        assert_eq!(Error::from_abi(crossed).to_string(), there().to_string());
+        // Where nobody looks for a report it is a sentence, and a sentence stays one.
+        assert_eq!(there().into_abi().message.as_str(), "a.b: is wrong; mend it");
+        let sentence = Error::config("no way").into_abi();
+        assert_eq!(Error::from_abi(sentence).to_string(), "no way");
+        assert_eq!(Error::new("a fault").into_abi_report().message.as_str(), "a fault");
     }
 }

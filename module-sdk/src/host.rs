@@ -247,7 +247,12 @@ impl Host {
         if value.is_empty() { None } else { Some(value) }
     }
 
-    /// Keeps a value in the host's cache for `ttl`; an empty one removes it.
+    /// Keeps a value in the host's cache for `ttl`; an empty one removes it. The cache is memory,
+    /// and goes with this generation of the module.
+    ///
+    /// A module may keep 10,000 values, of 1 MiB each at most and 16 MiB together, keys included.
+    /// What is beyond that is not kept, and a value that stood under the key is gone: so treat the
+    /// cache as a hint, and make anew what is not there.
     pub fn cache_set(&self, key: &str, value: &[u8], ttl: Duration) {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         self.inner.services.cache_set(key.into(), value.into(), ttl);

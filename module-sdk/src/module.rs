@@ -16,7 +16,21 @@ pub trait Module: Sized + 'static {
     /// `#[serde(deny_unknown_fields, default)]` so that a misspelt key is an error with a hint.
     type Config: DeserializeOwned + JsonSchema;
 
-    /// Makes a running module: constructing is starting.
+    /// Tells whether a configuration makes sense: what its types cannot say, such as ranges, names
+    /// and keys that contradict each other. Called before [`start`](Self::start), and in a process
+    /// of its own by `lodestard --check` and before a changed file is taken: so it looks at nothing
+    /// but `config`, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, best as [`Error::config_at`](crate::Error::config_at), which leads to the
+    /// line of the file.
+    fn check(config: &Self::Config) -> Result<()> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// Makes a running module from a configuration that was checked: constructing is starting.
     ///
     /// # Errors
     ///

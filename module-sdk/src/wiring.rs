@@ -123,7 +123,7 @@ impl<M: 'static> Wiring<M> {
     pub fn on_batch<T, H>(&mut self, handler: H) -> &mut Self
     where
         T: EventType,
-        H: for<'a, 'e> Fn(&mut M, &'a [Event<'e, T>]) -> Result<()> + 'static,
+        H: for<'e> Fn(&mut M, Vec<Event<'e, T>>) -> Result<()> + 'static,
     {
         self.listen::<H>(T::TOPIC, Some(T::CLASS), move |module, events, done| {
             let mut batch = Vec::with_capacity(events.len());
@@ -137,9 +137,10 @@ impl<M: 'static> Wiring<M> {
                     }
                 }
             }
-            if !batch.is_empty() {
-                handler(module, &batch)?;
-                done.store(batch.len(), Ordering::Relaxed);
+            let decoded = batch.len();
+            if decoded > 0 {
+                handler(module, batch)?;
+                done.store(decoded, Ordering::Relaxed);
             }
             undecoded
         })
@@ -292,3 +293,6 @@ fn arguments<A: DeserializeOwned>(args: serde_json::Value) -> Result<A> {
 fn short_name(full: &'static str) -> &'static str {
     full.rsplit("::").next().unwrap_or(full)
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -6,7 +6,7 @@ use harness::{Daemon, Sandbox, run, wait_until};
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// What is wrong, and what the error must say: the line, and the remedy or the thing.
-const BAD: [(&str, &str, &[&str]); 9] = [
+const BAD: [(&str, &str, &[&str]); 16] = [
     ("not YAML", "modules: [", &["modules.yaml:1"]),
     ("a list", "- a\n- b\n", &["modules.yaml"]),
     (
@@ -39,6 +39,41 @@ const BAD: [(&str, &str, &[&str]); 9] = [
         "a reference to nothing",
         "modules:\n  ingest:\n    projects: {shop: {key: \"${LODESTAR_NO_SUCH_KEY}\"}}\n",
         &["modules.yaml:3", "LODESTAR_NO_SUCH_KEY"],
+    ),
+    (
+        "a time zone that is none",
+        "modules:\n  usage_tracker:\n    timezone: Europe/Viena\n",
+        &["modules.yaml:3:5: modules.usage_tracker.timezone: ", "did you mean `Europe/Vienna`?"],
+    ),
+    (
+        "a baseline without a price",
+        "modules:\n  usage_tracker:\n    baseline_model: claude-sonet-4-5\n",
+        &["modules.yaml:3:5: modules.usage_tracker.baseline_model: ", "`claude-sonnet-4-5`"],
+    ),
+    (
+        "a number out of its range",
+        "modules:\n  usage_tracker:\n    retention_days: 40000\n",
+        &["modules.yaml:3:5: modules.usage_tracker.retention_days: is 40000, the most is 36500"],
+    ),
+    (
+        "a price below nothing",
+        "modules:\n  usage_tracker:\n    prices:\n      gpt-5.1: {input: -1, output: 1}\n",
+        &["modules.yaml:4:17: modules.usage_tracker.prices.gpt-5.1.input: is -1"],
+    ),
+    (
+        "limits that contradict each other",
+        "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    max_buffered_bytes: 1024\n",
+        &["modules.yaml:4:5: modules.ingest.max_buffered_bytes: is smaller than"],
+    ),
+    (
+        "a port that is none",
+        "modules:\n  ingest:\n    listen: 127.0.0.1:99999\n",
+        &["modules.yaml:3:5: modules.ingest.listen: must end with a port"],
+    ),
+    (
+        "the network without a key",
+        "modules:\n  ingest:\n    listen: 0.0.0.0:0\n",
+        &["modules.yaml:3:5: modules.ingest.listen: is open to the network", "projects"],
     ),
 ];
 

@@ -11,9 +11,58 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The misbehaver in a process of its own, and a healthy module in the daemon.
 fn sandbox(keys: &str) -> Sandbox {
     let config = format!(
+        "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  counter:\n    enabled: true\n  \
+         misbehaver:\n    isolation: process\n    restart: {{limit: 1000, backoff_max_ms: 1}}\n\
+         {keys}metrics:\n  listen: 127.0.0.1:0\n"
+    );
+    Sandbox::new(&["ingest", "misbehaver", "counter"], &config)
+}
+
+fn send(daemon: &Daemon<'_>, ids: &[&str]) {
+    let body = telemetry::claude_code_many("s", ids).to_string();
+    let address = daemon.address("ingest", "http");
+    let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+}
+
+/// Sends one request and waits until the healthy module has it.
+fn others_go_on(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
+    let before = sandbox.json(&["counter", "report"])["events"].as_u64().expect("a number");
+    send(daemon, &[id]);
+    wait_until("the other module has the event", PATIENCE, || {
+        (sandbox.json(&["counter", "report"])["events"].as_u64()? > before).then_some(())
+    });
+}
+
+fn pid(sandbox: &Sandbox, module: &str) -> Option<Pid> {
+    let info = sandbox.json(&["modules", "info", module]);
+    let pid = info["process"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw)
+}
+
+fn wait_for_pid(sandbox: &Sandbox, module: &str) -> Pid {
+    wait_until("the module has a process", PATIENCE, || pid(sandbox, module))
+}
+
+/// Waits until the module runs in another process than `before`.
+fn wait_for_another(sandbox: &Sandbox, daemon: &Daemon<'_>, module: &str, before: Pid) {
+    wait_until("the module has another process", PATIENCE, || {
+        let running = daemon.module(module)["state"] == "running";
+        (running && pid(sandbox, module)? != before).then_some(())
+    });
+}
+
+fn errors(sandbox: &Sandbox, module: &str) -> String {
+    sandbox.json(&["modules", "info", module])["last_errors"].to_string()
+}
+
+#[test]
+fn everything_works_in_processes_of_their_own() {
+    let sandbox = Sandbox::new(
+        &["ingest", "usage_tracker", "misbehaver"],
         "modules:\n  ingest:\n    isolation: process\n    listen: 127.0.0.1:0\n  \
-         usage_tracker:\n    isolation: process\n  misbehaver:\n    isolation: process\nlog:\n  modules:\n    \
-         misbehaver: warn\nmetrics:\n  listen: 127.0.0.1:0\n",
+         usage_tracker:\n    isolation: process\n  misbehaver:\n    isolation: process\n\
+         log:\n  modules:\n    misbehaver: warn\nmetrics:\n  listen: 127.0.0.1:0\n",
     );
     let daemon = sandbox.start();
     let ids: Vec<String> = (0..300).map(|number| format!("r{number}")).collect();

@@ -185,6 +185,10 @@ fn a_noun_of_a_disabled_module_says_how_to_enable_it() {
     let unknown = sandbox.lodestar(&["usge"]);
     assert_eq!(unknown.code, 2, "{unknown:#?}");
     let disabled = sandbox.lodestar(&["usage_tracker", "summary"]);
-    assert_eq!(disabled.code, 2, "{disabled:#?}");
+    assert_eq!(disabled.code, 1, "{disabled:#?}");
+    assert!(disabled.stderr.contains("usage_tracker is disabled"), "{disabled:#?}");
     assert!(disabled.stderr.contains("modules enable usage_tracker"), "{disabled:#?}");
+    let help = sandbox.lodestar(&["usage", "summary", "--help"]);
+    assert_eq!(help.code, 0, "{help:#?}");
+    assert!(help.stdout.contains("--since"), "its commands are known: {help:#?}");
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
+pub use module_sdk::nearest;
 use serde::Serialize;
 
 /// One thing that is wrong.
@@ -77,7 +78,7 @@ pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     /// `value` where nothing is wrong.
-    pub(super) fn or<T>(mut errors: Vec<ConfigError>, value: T) -> Result<T, Self> {
+    pub(crate) fn or<T>(mut errors: Vec<ConfigError>, value: T) -> Result<T, Self> {
         if errors.is_empty() {
             return Ok(value);
         }
@@ -121,22 +122,6 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The candidate that a person most likely meant, where one is near enough.
-///
-/// Near is a Jaro–Winkler similarity of 0.8 or more, or a Damerau–Levenshtein distance of at most
-/// a third of the letters.
-#[must_use]
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = |candidate: &str| {
-        let edits = strsim::damerau_levenshtein(name, candidate);
-        strsim::jaro_winkler(name, candidate) >= 0.8 || edits * 3 <= name.chars().count()
-    };
-    candidates
-        .into_iter()
-        .filter(|candidate| near(candidate))
-        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
-}
-
 /// `did you mean …?`, or else the list of what there is.
 pub(super) fn suggestion(name: &str, candidates: &[&str]) -> String {
     match nearest(name, candidates.iter().copied()) {
@@ -161,18 +146,6 @@ pub(super) fn quoted(names: &[&str], joint: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_the_nearest_name() {
-        let names = ["database", "retention_days", "enabled"];
-        let check = |name, expected| assert_eq!(nearest(name, names), expected, "{name}");
-        check("databse", Some("database"));
-        check("retention", Some("retention_days"));
-        check("enabeld", Some("enabled"));
-        check("Enabled", Some("enabled"));
-        check("colour", None);
-        check("", None);
-    }
 
     #[test]
     fn says_where_what_and_the_remedy() {

@@ -4,6 +4,7 @@
 //! stay raw until the supervisor asks for [`Config::effective`] (what `config show` prints, with
 //! references) and [`Config::resolve`] (what the module gets).
 
+mod address;
 mod diff;
 mod edit;
 mod error;

@@ -5,24 +5,33 @@ use serde::Deserialize;
 use super::{
     Config, HOST_KEYS,
     error::{ConfigError, nearest, quoted, suggestion},
-    tree::{Node, Place, Yaml},
+    tree::{Entry, Node, Place, Yaml},
 };
 
-/// A module's refusal: the key with dots and serde's words.
+/// A module's refusal: the key with dots, serde's words or its own, and what to do.
 #[derive(Deserialize)]
 struct Report {
     path: String,
     message: String,
+    #[serde(default)]
+    hint: String,
 }
 
 impl Config {
     /// The error for a module's refusal of its settings: `report` is the JSON
-    /// `{"path": …, "message": …}` of the SDK, or any sentence.
+    /// `{"path": …, "message": …, "hint"?: …}` of the SDK, or any sentence.
     #[must_use]
     pub fn explain(&self, module: &str, report: &str) -> ConfigError {
-        let Report { mut path, message } = serde_json::from_str(report)
-            .unwrap_or_else(|_| Report { path: String::new(), message: report.to_owned() });
-        let words = Words::of(&message, path.is_empty());
+        let Report { mut path, message, hint } =
+            serde_json::from_str(report).unwrap_or_else(|_| Report {
+                path: String::new(),
+                message: report.to_owned(),
+                hint: String::new(),
+            });
+        let mut words = Words::of(&message, path.is_empty());
+        if !hint.is_empty() {
+            words.hint = hint;
+        }
         if let Some(name) = words.key
             && path.rsplit('.').next() != Some(name)
         {
@@ -46,8 +55,11 @@ impl Config {
     pub(super) fn place_of(&self, module: &str, path: &str) -> Option<&Place> {
         let entry = self.section(module)?;
         let mut found = (&entry.place, &entry.node);
-        for step in steps(path) {
-            found = descend(found.1, step)?;
+        let mut rest = path;
+        while !rest.is_empty() {
+            let step = Step::first(found.1, rest)?;
+            found = (step.place, step.node);
+            rest = step.rest;
         }
         Some(found.0)
     }
@@ -60,17 +72,31 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn steps(path: &str) -> impl Iterator<Item = &str> {
-    path.split(['.', '[']).filter(|step| !step.is_empty())
+/// One step down a path.
+struct Step<'a, 'p> {
+    place: &'a Place,
+    node: &'a Node,
+    rest: &'p str,
 }
 
-fn descend<'a>(node: &'a Node, step: &str) -> Option<(&'a Place, &'a Node)> {
-    match (&node.value, step.strip_suffix(']')) {
-        (Yaml::List(nodes), Some(index)) => {
+impl<'a, 'p> Step<'a, 'p> {
+    fn first(node: &'a Node, path: &'p str) -> Option<Self> {
+        if let Yaml::List(nodes) = &node.value {
+            let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
             let node = nodes.get(index.parse::<usize>().ok()?)?;
-            Some((&node.place, node))
+            return Some(Self { place: &node.place, node, rest: rest.trim_start_matches('.') });
         }
-        _ => node.get(step).map(|entry| (&entry.place, &entry.node)),
+        // A key may hold dots itself, `gpt-5.1`: the longest that fits is the one.
+        let fits = |entry: &'a Entry| {
+            let rest = path.strip_prefix(entry.name.as_str())?;
+            let ends = rest.is_empty() || rest.starts_with(['.', '[']);
+            ends.then_some(Self {
+                place: &entry.place,
+                node: &entry.node,
+                rest: rest.trim_start_matches('.'),
+            })
+        };
+        node.entries()?.iter().filter_map(fits).min_by_key(|step| step.rest.len())
     }
 }
 

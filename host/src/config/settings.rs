@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
+    address::listen_address,
     fields::{Fields, Problems, word},
     references::Reference,
 };
@@ -197,7 +198,7 @@ impl Control {
         let control = Self {
             socket: fields.parsed("socket", problems, super::references::path),
             group: fields.text("group", problems).map(str::to_owned),
-            listen: fields.parsed("listen", problems, address),
+            listen: fields.parsed("listen", problems, listen_address),
             token: fields.parsed("token", problems, Reference::parse),
         };
         if let (Some(listen), None) = (fields.take("listen"), fields.take("token")) {
@@ -211,7 +212,7 @@ impl Control {
 
 impl Metrics {
     pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
-        let listen = fields.parsed("listen", problems, address);
+        let listen = fields.parsed("listen", problems, listen_address);
         let metrics = Self {
             enabled: fields.boolean("enabled", problems).unwrap_or(true),
             listen: listen.unwrap_or_else(|| "127.0.0.1:9464".to_owned()),
@@ -277,16 +278,6 @@ impl Provider {
         let key = fields.parsed("key", problems, Reference::parse);
         let local = fields.boolean("local", problems).unwrap_or(false);
         Some(Self { id: id.to_owned(), base_url: base_url?, dialect: dialect?, key, local })
-    }
-}
-
-/// An address to listen at: an IP address or `localhost`, a colon, a port.
-fn address(text: &str) -> Result<String, String> {
-    let is_local = |(host, port): (&str, &str)| host == "localhost" && port.parse::<u16>().is_ok();
-    if text.parse::<std::net::SocketAddr>().is_ok() || text.rsplit_once(':').is_some_and(is_local) {
-        Ok(text.to_owned())
-    } else {
-        Err("must be an address such as `127.0.0.1:9464` or `[::1]:0`".to_owned())
     }
 }
 

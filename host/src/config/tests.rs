@@ -156,7 +156,8 @@ fn says_what_is_wrong_where_and_what_would_be_right() {
     );
     check(
         "metrics:\n  listen: example.com\n",
-        "m.yaml:2:11: metrics.listen: must be an address such as `127.0.0.1:9464` or `[::1]:0`",
+        "m.yaml:2:11: metrics.listen: must be an address with a port, such as \
+         `127.0.0.1:4318` or `[::1]:0` (port 0 takes a free one)",
     );
     check(
         "control:\n  listen: 127.0.0.1:0\n",
@@ -256,7 +257,7 @@ fn names_the_layer_of_an_error() {
 fn explains_a_modules_refusal_at_its_place() {
     let config = valid(
         "modules:\n  m:\n    databse: x\n    enabeld: true\n    limits_ms:\n      - max: many\n    \
-         flag: yes\n",
+         flag: yes\n    prices:\n      gpt-5.1:\n        {input: -1}\n",
     );
     let check = |report: serde_json::Value, expected: &str| {
         assert_eq!(config.explain("m", &report.to_string()).to_string(), expected);
@@ -297,6 +298,14 @@ fn explains_a_modules_refusal_at_its_place() {
     check(
         json!({"path": "limits_ms", "message": "must not be empty"}),
         "m.yaml:5:5: modules.m.limits_ms: must not be empty",
+    );
+    check(
+        json!({"path": "limits_ms[0].max", "message": "is too much", "hint": "take less"}),
+        "m.yaml:6:9: modules.m.limits_ms[0].max: is too much; take less",
+    );
+    check(
+        json!({"path": "prices.gpt-5.1.input", "message": "is negative"}),
+        "m.yaml:10:10: modules.m.prices.gpt-5.1.input: is negative",
     );
     let plain = config.explain("other", "the disk is full").to_string();
     assert_eq!(plain, "m.yaml: modules.other: the disk is full");

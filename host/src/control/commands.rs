@@ -26,8 +26,9 @@ use crate::{
     supervisor::{COMMAND_PATIENCE, Daemon},
 };
 
-pub(super) async fn nouns(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Noun>> {
-    Json(daemon.nouns())
+pub(super) async fn nouns(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Noun>>, Refusal> {
+    let nouns = tokio::task::spawn_blocking(move || daemon.nouns()).await;
+    nouns.map(Json).map_err(|_| Refusal::failed("the modules could not be asked"))
 }
 
 pub(super) async fn run(
@@ -115,12 +116,16 @@ fn not_taken(name: &str, error: CallError, entry: &crate::module::Entry) -> Refu
         CallError::NotRunning => {
             let state = transition.state;
             let detail = match transition.reason.as_str() {
+                _ if state == ModuleState::Disabled => format!("{name} is disabled"),
                 "" => format!("{name} is {state}"),
                 reason => format!("{name} is {state}: {reason}"),
             };
             let problem = Problem::new(ProblemCode::Unavailable, detail);
             match state {
-                ModuleState::Disabled | ModuleState::Stopped | ModuleState::Failed => {
+                ModuleState::Disabled => {
+                    problem.help(format!("enable it with `lodestar modules enable {name}`"))
+                }
+                ModuleState::Stopped | ModuleState::Failed => {
                     problem.help(format!("start it with `lodestar modules enable {name}`"))
                 }
                 _ => problem.help("see `lodestar modules list`"),

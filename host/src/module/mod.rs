@@ -1,6 +1,7 @@
 //! A module at run time: its thread, its state, and what the host does for it.
 
 mod accounting;
+mod cache;
 mod calls;
 mod generation;
 mod handover;

@@ -69,7 +69,9 @@ impl<'a, 'b> Running<'a, 'b> {
             if let Some(error) = self.instance.gone() {
                 return Leave::Panic(describe_error(&error));
             }
-            if let Some(leave) = self.calls().or_else(|| self.timers()).or_else(|| self.events()) {
+            let work = self.calls().or_else(|| self.timers()).or_else(|| self.events());
+            // What waited for the events just handled is answered before this thread sleeps.
+            if let Some(leave) = work.or_else(|| self.calls()) {
                 return leave;
             }
             self.refresh_health();

@@ -25,7 +25,7 @@ use lodestar_abi::{
 use module_sdk::{Class, events::fits, manifest::Manifest};
 use serde_json::json;
 
-use super::{Entry, state::lock};
+use super::{Entry, cache::Cache, state::lock};
 use crate::{
     bus::{Bus, NewEvent, PublishError},
     identity::Identity,
@@ -36,10 +36,6 @@ use crate::{
 
 /// The largest payload of an event, bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
-
-/// The largest value in the cache, bytes, and how many a module may have.
-const MAX_CACHED_BYTES: usize = 1024 * 1024;
-const MAX_CACHED: usize = 10_000;
 
 /// What all modules' services share.
 #[derive(Debug, Clone)]
@@ -86,7 +82,7 @@ pub struct Services {
     generation: u64,
     source: String,
     closed: AtomicBool,
-    cache: Mutex<HashMap<String, (Instant, Vec<u8>)>>,
+    cache: Mutex<Cache>,
 }
 
 impl Services {
@@ -306,28 +302,12 @@ impl HostServices for Shared {
     }
 
     fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
-        let cache = lock(&self.0.cache);
-        match cache.get(key.as_str()) {
-            Some((expires, value)) if *expires > Instant::now() => value.clone().into(),
-            _ => RVec::new(),
-        }
+        lock(&self.0.cache).get(key.as_str(), Instant::now()).map(RVec::from).unwrap_or_default()
     }
 
     fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
-        let now = Instant::now();
-        let mut cache = lock(&self.0.cache);
-        if value.is_empty() || value.len() > MAX_CACHED_BYTES {
-            cache.remove(key.as_str());
-            return;
-        }
-        if cache.len() >= MAX_CACHED && !cache.contains_key(key.as_str()) {
-            cache.retain(|_, (expires, _)| *expires > now);
-        }
-        if cache.len() < MAX_CACHED {
-            // A century is as good as for ever, and can be added to any instant.
-            let ttl = Duration::from_millis(ttl_ms).min(Duration::from_hours(24 * 36_525));
-            cache.insert(key.to_string(), (now + ttl, value.to_vec()));
-        }
+        let ttl = Duration::from_millis(ttl_ms);
+        lock(&self.0.cache).set(key.as_str(), value.as_slice(), Instant::now(), ttl);
     }
 
     fn heap_bytes(&self, bytes: u64) {

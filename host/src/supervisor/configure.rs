@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use module_sdk::manifest::Manifest;
+use module_sdk::manifest::{ListenerSection, Manifest};
 use serde_json::{Map, Value, json};
 
-use super::{Daemon, Probe};
+use super::Daemon;
 use crate::{
     config::{Config, ConfigErrors},
     library::Package,
@@ -27,7 +27,7 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>) -> Configure {
             format!("cannot make its data directory {}: {error}", data_dir.display())
         })?;
         let grant = Grant {
-            addresses: addresses(manifest, &settings)?,
+            addresses: addresses(&config, manifest, &settings)?,
             secrets: secrets(&daemon, &config, manifest),
             providers: providers(&daemon, &config, manifest),
             manifest: manifest.clone(),
@@ -44,16 +44,11 @@ pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
     Box::new(move |report| config.explain(&module, report).to_string())
 }
 
-/// Asks a module's library, in a process of its own, whether it would take its section of `after`.
+/// Whether a module would take its section of `after`: asked in a process of its own, before
+/// anything changes.
 pub(super) fn validate(daemon: &Daemon, after: &Config, module: &str) -> Result<(), ConfigErrors> {
     let Some(section) = after.module(module) else { return Ok(()) };
-    let Some(package) = daemon.package(section) else { return Ok(()) };
-    let settings = Value::Object(settings(daemon, after, &package)?).to_string();
-    match super::probe::probe(&package, settings.as_bytes()) {
-        Ok(Probe { refusal: Some(report), .. }) => Err(after.explain(module, &report).into()),
-        // A library that cannot be asked cannot refuse; starting it will tell.
-        Ok(_) | Err(_) => Ok(()),
-    }
+    ConfigErrors::or(super::probe::judge(daemon, after, section).refusals, ())
 }
 
 /// The settings of a module, every reference replaced. What was secret is kept out of the log
@@ -99,23 +94,19 @@ fn learn_secrets(daemon: &Daemon, written: &Value, resolved: &Value) {
 }
 
 fn addresses(
+    config: &Config,
     manifest: &Manifest,
     settings: &Map<String, Value>,
 ) -> Result<HashMap<String, String>, String> {
-    let listeners = manifest.listeners.iter();
-    listeners
-        .map(|listener| {
-            let address = match settings.get(&listener.config_key) {
-                None | Some(Value::Null) => listener.default.clone(),
-                Some(Value::String(address)) => address.clone(),
-                Some(_) => {
-                    let key = &listener.config_key;
-                    return Err(format!("{key} must be an address such as {}", listener.default));
-                }
-            };
-            Ok((listener.name.clone(), address))
-        })
-        .collect()
+    let wrong = config.wrong_addresses(&manifest.module.name, &manifest.listeners, settings);
+    if let Some(error) = wrong.first() {
+        return Err(error.to_string());
+    }
+    let address = |listener: &ListenerSection| {
+        let given = settings.get(&listener.config_key).and_then(Value::as_str);
+        (listener.name.clone(), given.unwrap_or(&listener.default).to_owned())
+    };
+    Ok(manifest.listeners.iter().map(address).collect())
 }
 
 fn secrets(

@@ -13,7 +13,7 @@ use std::{
 use module_sdk::EventType;
 use tokio::sync::oneshot;
 
-use super::{Operations, Stories, shown};
+use super::{Operations, Stories, descriptions::Descriptions, shown};
 use crate::{
     args::Places,
     bus::NewEvent,
@@ -65,6 +65,7 @@ pub struct Daemon {
     /// Why there is no metrics endpoint, empty when there is one.
     pub(super) metrics_error: Mutex<String>,
     pub(super) shelf: Arc<Shelf>,
+    pub(super) descriptions: Descriptions,
     pub(super) layers: Layers,
     slots: RwLock<BTreeMap<String, Arc<Slot>>>,
     config: RwLock<Arc<Config>>,
@@ -117,6 +118,7 @@ impl Daemon {
         let Parts { places, context, logging, wakes, config, layers } = parts;
         Arc::new(Self {
             stories: Arc::new(Stories::new(&places.state_dir)),
+            descriptions: Descriptions::below(&places.state_dir),
             places,
             context,
             logging,

@@ -3,6 +3,7 @@
 
 mod configure;
 mod daemon;
+mod descriptions;
 mod operations;
 mod probe;
 mod reloads;

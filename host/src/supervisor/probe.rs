@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use module_sdk::Description;
+use module_sdk::{Description, manifest::Manifest};
 use serde::{Deserialize, Serialize};
 
 use super::{Daemon, configure};
 use crate::{
-    config::{Config, ConfigError, ConfigErrors},
+    config::{Config, ConfigError, ConfigErrors, ModuleSection},
     control::api::{Change, ConfigProblem, ConfigReport, ConfigView},
     library::{Package, Shelf, inspect},
 };
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a library says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
+    /// Its manifest.
+    pub manifest: Manifest,
     /// What it declares.
     pub description: Description,
     /// Its refusal of the configuration that it was shown, JSON; `None` when it would take it.
@@ -42,7 +44,9 @@ pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
     let package = Package { name, directory: directory.to_owned() };
     let mut config = Vec::new();
     std::io::stdin().read_to_end(&mut config).map_err(|error| error.to_string())?;
-    let library = inspect(&package).and_then(|inspected| Shelf::default().open(inspected, false));
+    let inspected = inspect(&package).map_err(|error| error.to_string())?;
+    let manifest = inspected.manifest.clone();
+    let library = Shelf::default().open(inspected, false);
     let library = library.map_err(|error| error.to_string())?;
     let description = (library.root().describe())().into_result();
     let description = description.map_err(|error| error.message.into_string())?;
@@ -54,7 +58,8 @@ pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
         let validated = (library.root().validate())(config.as_slice().into());
         validated.into_result().err().map(|error| error.message.into_string())
     };
-    serde_json::to_string(&Probe { description, refusal }).map_err(|error| error.to_string())
+    serde_json::to_string(&Probe { manifest, description, refusal })
+        .map_err(|error| error.to_string())
 }
 
 /// Asks a library in a process of its own.
@@ -103,6 +108,35 @@ pub(super) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
     }
 }
 
+/// What a module says of its section.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// Everything that is wrong with it.
+    pub(super) refusals: Vec<ConfigError>,
+    /// Why the module cannot be asked. It cannot refuse then; starting it will tell.
+    pub(super) mute: Option<ConfigError>,
+}
+
+/// Asks a module in a process of its own whether it would take its section of `config`.
+pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -> Judged {
+    // A module that is not installed is no error of the file.
+    let Some(package) = daemon.package(section) else { return Judged::default() };
+    let name = &section.name;
+    let settings = match configure::settings(daemon, config, &package) {
+        Ok(settings) => settings,
+        Err(errors) => return Judged { refusals: errors.into_iter().collect(), mute: None },
+    };
+    let bytes = serde_json::Value::Object(settings.clone()).to_string();
+    match probe(&package, bytes.as_bytes()) {
+        Ok(probe) => {
+            let mut refusals = config.wrong_addresses(name, &probe.manifest.listeners, &settings);
+            refusals.extend(probe.refusal.map(|report| config.explain(name, &report)));
+            Judged { refusals, mute: None }
+        }
+        Err(reason) => Judged { refusals: Vec::new(), mute: Some(config.explain(name, &reason)) },
+    }
+}
+
 impl Daemon {
     /// Everything that is wrong with a configuration, the modules' sections included; with the
     /// file on the disk when no text is given.
@@ -120,26 +154,12 @@ impl Daemon {
         };
         let mut errors = Vec::new();
         for section in &config.modules {
-            // A module that is not installed is no error of the file.
-            let Some(package) = self.package(section) else { continue };
-            match configure::settings(self, &config, &package) {
-                Ok(settings) => {
-                    let bytes = serde_json::Value::Object(settings).to_string();
-                    match probe(&package, bytes.as_bytes()) {
-                        Ok(Probe { refusal: Some(report), .. }) => {
-                            errors.push(problem(&config.explain(&section.name, &report)));
-                        }
-                        Ok(_) => {}
-                        Err(reason) if section.enabled => {
-                            errors.push(problem(&config.explain(&section.name, &reason)));
-                        }
-                        Err(_) => {}
-                    }
-                }
-                Err(wrong) => errors.extend(wrong.as_slice().iter().map(problem)),
-            }
+            let judged = judge(self, &config, section);
+            errors.extend(judged.refusals);
+            // What cannot be asked is no error of a section that is switched off.
+            errors.extend(judged.mute.filter(|_| section.enabled));
         }
-        ConfigReport { errors }
+        ConfigReport { errors: errors.iter().map(problem).collect() }
     }
 
     /// The configuration that runs, secrets left out.

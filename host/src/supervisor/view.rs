@@ -18,7 +18,7 @@ use crate::{
     module::{Entry, State, cpu_ms},
     runner::{self, Figures},
 };
-use module_sdk::{HealthStatus, manifest::Manifest};
+use module_sdk::{Description, HealthStatus, manifest::Manifest};
 
 /// The owner of the daemon's own sockets.
 pub const OWN: &str = "lodestard";
@@ -178,25 +178,21 @@ impl Daemon {
             .collect()
     }
 
-    /// What the running modules answer to on the command line.
+    /// What the modules of the configuration answer to on the command line, those that do not run
+    /// included. May take a while where a library has to be asked: not for the runtime's threads.
     #[must_use]
     pub fn nouns(&self) -> Vec<Noun> {
-        let running = self.slots().into_iter().filter(|slot| slot.entry.state().is_alive());
-        running
-            .filter_map(|slot| slot.entry.known())
-            .map(|known| {
-                let manifest = &known.manifest;
-                let name = manifest.module.name.clone();
-                Noun {
-                    noun: manifest.cli.noun.clone().unwrap_or_else(|| name.clone()),
-                    aliases: vec![name.clone()],
-                    module: name,
-                    about: manifest.module.description.clone(),
-                    default_command: manifest.cli.default_command.clone(),
-                    commands: known.description.commands.clone(),
-                }
-            })
-            .collect()
+        let config = self.config();
+        let known = |slot: &Slot| slot.entry.known().filter(|_| slot.entry.state().is_alive());
+        let nouns = self.slots().into_iter().filter_map(|slot| match known(&slot) {
+            Some(known) => Some(noun(&known.manifest, &known.description)),
+            None => {
+                let package = self.package(config.module(&slot.entry.name)?)?;
+                let described = self.descriptions.of(&package)?;
+                Some(noun(&described.manifest, &described.description))
+            }
+        });
+        nouns.collect()
     }
 
     /// The metrics of the daemon and the bus.
@@ -318,6 +314,18 @@ impl Daemon {
             &["module"],
             depth.collect::<Vec<_>>(),
         );
+    }
+}
+
+fn noun(manifest: &Manifest, description: &Description) -> Noun {
+    let name = manifest.module.name.clone();
+    Noun {
+        noun: manifest.cli.noun.clone().unwrap_or_else(|| name.clone()),
+        aliases: vec![name.clone()],
+        module: name,
+        about: manifest.module.description.clone(),
+        default_command: manifest.cli.default_command.clone(),
+        commands: description.commands.clone(),
     }
 }
 

@@ -247,7 +247,8 @@ pub struct LlmRequestCompleted {
     /// Tokens of the input that were written to the cache for five minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_5m_tokens: Option<u64>,
-    /// Tokens of the input that were written to the cache for an hour.
+    /// Tokens of the input that were written to the cache for an hour. Absent beside
+    /// `cache_write_5m_tokens` where nobody told the two apart: all then count as 5 minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_tokens: Option<u64>,
     /// Tokens of the whole output.

@@ -36,7 +36,8 @@ pub fn describe<M: Module>() -> RResult<RVec<u8>, ModError> {
 
 /// Answers [`ModuleRoot::validate`](lodestar_abi::ModuleRoot).
 pub fn validate<M: Module>(config: RSlice<'_, u8>) -> RResult<(), ModError> {
-    into_abi(guard("configuration", || read_config::<M>(config.as_slice()).map(drop)))
+    let read = guard("configuration", || read_config::<M>(config.as_slice()).map(drop));
+    read.map_err(Error::into_abi_report).into()
 }
 
 /// Answers [`ModuleRoot::create`](lodestar_abi::ModuleRoot).
@@ -44,7 +45,7 @@ pub fn create<M: Module>(
     request: CreateRequest<'_>,
     host: HostBox,
 ) -> RResult<ModuleBox, ModError> {
-    into_abi(guard("start", || {
+    let created = guard("start", || {
         let config = read_config::<M>(request.config.as_slice())?;
         let host = Host::new(host)?;
         logging::install(&host);
@@ -69,7 +70,8 @@ pub fn create<M: Module>(
                 Err(error)
             }
         }
-    }))
+    });
+    created.map_err(Error::into_abi_report).into()
 }
 
 fn wired<M: Module>() -> Wiring<M> {
@@ -82,23 +84,17 @@ fn into_abi<T>(result: Result<T>) -> RResult<T, ModError> {
     result.map_err(Error::into_abi).into()
 }
 
-/// What a configuration error says, as JSON, so that the host can point at the place in the file.
-#[derive(serde::Serialize)]
-struct ConfigReport {
-    path: String,
-    message: String,
-}
-
+/// Reads a configuration and has the module judge it.
 fn read_config<M: Module>(bytes: &[u8]) -> Result<M::Config> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let text = error.into_inner().to_string();
         // serde_json adds a position in bytes that the operator never saw.
-        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-        let report = ConfigReport { path: if path == "." { String::new() } else { path }, message };
-        Error::config(serde_json::to_string(&report).unwrap_or(report.message))
-    })
+        let message = text.split(" at line ").next().unwrap_or(&text);
+        Error::config_at(if path == "." { "" } else { &path }, message)
+    })?;
+    M::check(&config).map(|()| config).map_err(Error::into_config)
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use module_sdk::{
     Class, EventType, Health, Host, Result,
-    events::{LlmRequestCompleted, LynexEvent, RequestSource},
+    events::{LlmRequestCompleted, LynexEvent},
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,6 @@ impl EventType for Outgoing {
 
 impl App {
     pub(crate) fn new(config: Config, host: &Host) -> Result<Self> {
-        config.check()?;
         let window = Duration::from_secs(u64::from(config.join_window_seconds.get()));
         let forget = Duration::from_secs(60 * u64::from(config.forget_after_minutes.get()));
         let now_ms = host.now().as_millisecond();
@@ -116,13 +115,23 @@ impl App {
     ///
     /// When the host does not accept; nothing is then certain, and the sender should come again.
     pub(crate) async fn publish(
-        &self,
+        self: &Arc<Self>,
         mut reports: Vec<Report>,
         lynex: Vec<LynexEvent>,
     ) -> Result<()> {
-        // What knows more goes first: of two reports of equal trust the first one counts.
-        reports.sort_by_key(|report| report.cache_split_assumed);
-        let joined = self.join(&mut reports);
+        let joined = if reports.is_empty() {
+            Vec::new()
+        } else {
+            let app = self.clone();
+            // The journal is a file: whoever waits for the disk must not hold up the others.
+            let joining = tokio::task::spawn_blocking(move || {
+                let joined = app.join(&mut reports);
+                (joined, reports)
+            });
+            let joined;
+            (joined, reports) = joining.await?;
+            joined
+        };
         let corrected = reports.iter().filter(|report| report.clock_corrected).count();
         let requests = reports.into_iter().map(|report| Outgoing::Request(Box::new(report.event)));
         let events: Vec<Outgoing> =
@@ -138,14 +147,10 @@ impl App {
     }
 
     fn join(&self, reports: &mut [Report]) -> Vec<Joined> {
-        if reports.is_empty() {
-            return Vec::new();
-        }
         let now_ms = self.host.now().as_millisecond();
         let mut joiner = locked(&self.joiner);
         let refreshed = joiner.refresh(now_ms);
-        let joined =
-            reports.iter_mut().map(|report| resolve(&mut joiner, report, now_ms)).collect();
+        let joined = reports.iter_mut().map(|report| joiner.resolve(report, now_ms)).collect();
         // Before anybody hears of the keys: a resend after a kill must find them.
         let committed = joiner.commit(now_ms);
         let written = refreshed.and(committed);
@@ -218,17 +223,6 @@ impl App {
         }
         *known = fault;
     }
-}
-
-fn resolve(joiner: &mut Joiner, report: &mut Report, now_ms: i64) -> Joined {
-    let joined = joiner.resolve(report, now_ms);
-    let adds = !matches!(joined, Joined::New | Joined::Resent);
-    // A default is no news about a request that somebody else has told of.
-    if adds && report.cache_split_assumed && report.event.source == Some(RequestSource::OtlpSpan) {
-        report.event.cache_write_5m_tokens = None;
-        report.event.cache_write_1h_tokens = None;
-    }
-    joined
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

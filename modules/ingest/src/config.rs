@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     num::{NonZeroU16, NonZeroU32, NonZeroUsize},
 };
 
@@ -141,27 +142,72 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When two projects have the same key, or a limit contradicts another.
+    /// The first key that cannot be used, or that contradicts another.
     pub(crate) fn check(&self) -> Result<()> {
+        self.check_keys()?;
+        self.check_listen()?;
+        self.check_names()?;
+        let refused = |key: &str, message: &str| Err(Error::config_at(key, message));
+        if self.max_inflated_bytes < self.max_body_bytes {
+            return refused("max_inflated_bytes", "is smaller than max_body_bytes; raise it");
+        }
+        if self.max_buffered_bytes < self.max_inflated_bytes {
+            return refused("max_buffered_bytes", "is smaller than max_inflated_bytes; raise it");
+        }
+        if u32::from(self.join_window_seconds.get())
+            > 60 * u32::from(self.forget_after_minutes.get())
+        {
+            return refused("join_window_seconds", "is longer than forget_after_minutes");
+        }
+        Ok(())
+    }
+
+    fn check_keys(&self) -> Result<()> {
         let mut known: Vec<(&str, [u8; 32])> = Vec::new();
         for (name, project) in &self.projects {
             let digest = project.key.digest();
             if let Some((other, _)) = known.iter().find(|(_, known)| *known == digest) {
-                return Err(Error::config(format!(
-                    "projects.{name}.key is also the key of {other}; give each project its own"
-                )));
+                let message = format!("is also the key of {other}");
+                return Err(Error::config_at(format!("projects.{name}.key"), message)
+                    .hint("give each project its own"));
             }
             known.push((name, digest));
         }
-        if self.max_buffered_bytes < self.max_inflated_bytes
-            || self.max_buffered_bytes < self.max_body_bytes
-        {
-            return Err(Error::config(
-                "max_buffered_bytes is smaller than one body may be; raise it to at least \
-                 max_inflated_bytes",
-            ));
-        }
         Ok(())
+    }
+
+    /// Whoever reaches the network must not be able to send events in the name of others. That the
+    /// address is one is for the host to say.
+    fn check_listen(&self) -> Result<()> {
+        let address = self.listen.parse::<SocketAddr>();
+        let is_open = address.is_ok_and(|address| !address.ip().to_canonical().is_loopback());
+        if !is_open || !self.projects.is_empty() {
+            return Ok(());
+        }
+        Err(Error::config_at("listen", "is open to the network while no project has a key")
+            .hint("add one under `projects`, or listen on 127.0.0.1"))
+    }
+
+    fn check_names(&self) -> Result<()> {
+        let plain = |host: &str| {
+            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            !host.is_empty() && host.chars().all(known)
+        };
+        if let Some(index) = self.allowed_hosts.iter().position(|host| !plain(host)) {
+            return Err(Error::config_at(format!("allowed_hosts[{index}]"), "is no host name")
+                .hint("write the name alone, without scheme, port and path"));
+        }
+        let is_origin = |origin: &str| {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '*', '?', '#', '@']))
+        };
+        match self.allowed_origins.iter().position(|origin| !is_origin(origin)) {
+            None => Ok(()),
+            Some(index) => {
+                Err(Error::config_at(format!("allowed_origins[{index}]"), "is no web origin")
+                    .hint("write it as `https://app.example.org`, without a path"))
+            }
+        }
     }
 }
 
@@ -207,9 +253,33 @@ mod tests {
         let key = "sk_live_0123456789";
         check(
             json!({"projects": {"a": {"key": key}, "b": {"key": key}}}),
-            "projects.b.key is also the key of a",
+            "projects.b.key: is also the key of a; give",
         );
-        check(json!({"max_buffered_bytes": 1024}), "max_buffered_bytes is smaller");
+        check(json!({"max_buffered_bytes": 1024}), "max_buffered_bytes: is smaller");
+        check(json!({"max_inflated_bytes": 1024}), "max_inflated_bytes: is smaller");
+        check(
+            json!({"join_window_seconds": 61, "forget_after_minutes": 1}),
+            "join_window_seconds: is longer",
+        );
+        check(json!({"allowed_hosts": ["a", "http://b"]}), "allowed_hosts[1]: is no host name");
+        check(json!({"allowed_origins": ["app.example"]}), "allowed_origins[0]: is no web origin");
+    }
+
+    #[test]
+    fn the_network_is_let_in_with_keys_only() {
+        let check = |listen: &str, alone: bool| {
+            assert_eq!(read(json!({"listen": listen})).is_ok(), alone, "{listen}");
+            let projects = json!({"a": {"key": "sk_live_0123456789"}});
+            assert!(read(json!({"listen": listen, "projects": projects})).is_ok(), "{listen}");
+        };
+        check("127.0.0.1:4318", true);
+        check("localhost:4318", true);
+        check("[::1]:0", true);
+        check("no address", true);
+        check("[::ffff:127.0.0.1]:0", true);
+        check("0.0.0.0:4318", false);
+        check("[::]:4318", false);
+        check("192.168.1.7:4318", false);
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub struct Ingest {
 impl Module for Ingest {
     type Config = Config;
 
+    fn check(config: &Config) -> Result<()> {
+        config.check()
+    }
+
     fn start(config: Config, host: &Host) -> Result<Self> {
         let app = Arc::new(App::new(config, host)?);
         let listener = host.listener("http")?;

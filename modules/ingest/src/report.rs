@@ -16,9 +16,6 @@ pub(crate) struct Report {
     pub(crate) stated_time_ns: u64,
     /// Whether the stated time could not be and another one stands in the event.
     pub(crate) clock_corrected: bool,
-    /// Whether the split of the cache writes into 5 minutes and 1 hour is the default and no
-    /// report.
-    pub(crate) cache_split_assumed: bool,
     /// What pairs two records of one request where the source has such a thing (a Lynex trace).
     pub(crate) pair: Option<String>,
     /// The id that the sender gave the record itself (a Lynex event id with its project).

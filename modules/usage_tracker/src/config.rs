@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    prices::{PriceOverride, PriceTable, Pricer},
+    prices::{MOST_USD, PriceError, PriceOverride, PriceTable, Pricer},
     store::{Durability, Options},
 };
 
@@ -74,6 +74,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What the types do not check.
+    ///
+    /// # Errors
+    ///
+    /// The first key that cannot be used.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.timezone()?;
+        self.options().map(drop)
+    }
+
     /// Where the database lies.
     pub(crate) fn database(&self, data_dir: &Path) -> PathBuf {
         data_dir.join(self.database.as_deref().unwrap_or_else(|| Path::new("usage.db")))
@@ -87,12 +97,7 @@ impl Config {
     pub(crate) fn timezone(&self) -> Result<TimeZone> {
         match &self.timezone {
             None => Ok(TimeZone::system()),
-            Some(name) => TimeZone::get(name).map_err(|_| {
-                Error::config(format!(
-                    "timezone {name:?} is not known; write an IANA name such as Europe/Vienna, or \
-                     leave it out for the zone of the system"
-                ))
-            }),
+            Some(name) => TimeZone::get(name).map_err(|_| unknown_zone(name)),
         }
     }
 
@@ -103,25 +108,55 @@ impl Config {
     /// When a value is out of its range or a price cannot be used.
     pub(crate) fn options(&self) -> Result<Options> {
         if self.retention_days > 36_500 {
-            let days = self.retention_days;
-            return Err(Error::config(format!(
-                "retention_days is {days}, it must be 0 (for ever) to 36500"
-            )));
+            let message = format!("is {}, the most is 36500 (a century)", self.retention_days);
+            return Err(Error::config_at("retention_days", message).hint("0 keeps them for ever"));
         }
         if !(1..=10_080).contains(&self.session_idle_minutes) {
             let minutes = self.session_idle_minutes;
-            return Err(Error::config(format!(
-                "session_idle_minutes is {minutes}, it must be 1 to 10080 (a week)"
-            )));
+            let message = format!("is {minutes}, it must be 1 to 10080 (a week)");
+            return Err(Error::config_at("session_idle_minutes", message));
         }
-        let refused = |error: crate::prices::PriceError| Error::config(error.to_string());
-        let table = PriceTable::built_in().with(&self.prices).map_err(refused)?;
+        let table = PriceTable::built_in().with(&self.prices).map_err(|error| refused(&error))?;
+        if !self.baseline_model.is_empty() && table.find(None, &self.baseline_model).is_none() {
+            return Err(unpriced(&self.baseline_model, &table));
+        }
         let baseline = Some(self.baseline_model.as_str()).filter(|model| !model.is_empty());
         Ok(Options {
             durability: self.durability,
-            pricer: Pricer::new(table, baseline).map_err(refused)?,
+            pricer: Pricer::new(table, baseline).map_err(|error| refused(&error))?,
             session_idle_ms: i64::from(self.session_idle_minutes) * 60_000,
         })
+    }
+}
+
+fn unknown_zone(given: &str) -> Error {
+    let error = Error::config_at("timezone", "is no known time zone")
+        .hint("write an IANA name such as `Europe/Vienna`, or leave it out for that of the system");
+    let zones: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    let city = given.replace(' ', "_");
+    // Who writes only the city means the zone that ends with it.
+    let of_city = zones.iter().find(|zone| {
+        zone.rsplit_once('/').is_some_and(|(_, name)| name.eq_ignore_ascii_case(&city))
+    });
+    error.near(of_city.map_or(given, String::as_str), zones.iter().map(String::as_str))
+}
+
+fn unpriced(baseline: &str, table: &PriceTable) -> Error {
+    Error::config_at("baseline_model", "has no price")
+        .hint(
+            "name a model of the price table (`lodestar usage models` shows those in use), add it \
+             under `prices`, or write \"\" for no savings",
+        )
+        .near(baseline, table.names())
+}
+
+fn refused(error: &PriceError) -> Error {
+    match error {
+        PriceError::Value { model, key, value } => Error::config_at(
+            format!("prices.{model}.{key}"),
+            format!("is {value}, it must be US dollars per million tokens, from 0 to {MOST_USD}"),
+        ),
+        PriceError::Table(_) | PriceError::Baseline(_) => Error::config(error.to_string()),
     }
 }
 
@@ -162,15 +197,38 @@ mod tests {
     fn a_bad_value_is_named_with_its_remedy() {
         let check = |json: serde_json::Value, part: &str| {
             let config = read(json);
-            let error = config.options().map(drop).and(config.timezone().map(drop));
-            let error = error.expect_err("it is refused").to_string();
-            assert!(error.contains(part), "{error}");
+            let error = config.check().expect_err("it is refused").to_string();
+            assert!(error.starts_with(part), "{error}");
         };
-        check(serde_json::json!({"retention_days": 99_999}), "0 (for ever) to 36500");
-        check(serde_json::json!({"session_idle_minutes": 0}), "1 to 10080");
-        check(serde_json::json!({"baseline_model": "gpt-99"}), "gpt-99");
-        check(serde_json::json!({"timezone": "Mars/Olympus"}), "Europe/Vienna");
-        check(serde_json::json!({"prices": {"m": {"input": -1, "output": 1}}}), "\"m\"");
+        check(serde_json::json!({"retention_days": 99_999}), "retention_days: is 99999, the most");
+        check(
+            serde_json::json!({"session_idle_minutes": 0}),
+            "session_idle_minutes: is 0, it must be 1 to 10080",
+        );
+        check(serde_json::json!({"baseline_model": "zzz"}), "baseline_model: has no price; name");
+        check(
+            serde_json::json!({"baseline_model": "claude-sonet-4-5"}),
+            "baseline_model: has no price; did you mean `claude-sonnet-4-5`?",
+        );
+        check(
+            serde_json::json!({"prices": {"m.1": {"input": -1, "output": 1}}}),
+            "prices.m.1.input: is -1, it must be US dollars per million tokens",
+        );
+    }
+
+    #[test]
+    fn a_time_zone_that_is_none_is_answered_with_the_nearest() {
+        let check = |zone: &str, part: &str| {
+            let error = read(serde_json::json!({"timezone": zone})).check();
+            let error = error.expect_err("it is refused").to_string();
+            assert_eq!(error, format!("timezone: is no known time zone; {part}"), "{zone}");
+        };
+        check("Europe/Viena", "did you mean `Europe/Vienna`?");
+        check("Vienna", "did you mean `Europe/Vienna`?");
+        check("new york", "did you mean `America/New_York`?");
+        let any = "write an IANA name such as `Europe/Vienna`, or leave it out for that of the \
+                   system";
+        check("Mars/Olympus", any);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! The story: a batch of `llm.request.completed` comes in; figures that cannot be true and names of
 //! people are taken out ([`intake`]); the batch is written in one transaction, every request
 //! priced ([`prices`]), counted once and added to the rollups ([`store`]); only then is it
-//! acknowledged. Questions are answered from the rollups over connections that only read
-//! ([`query`]).
+//! acknowledged. By the clock old requests are deleted and idle sessions ended (`upkeep`).
+//! Questions are answered from the rollups over connections that only read (`answers`,
+//! [`query`]).
 
+mod answers;
 mod commands;
 pub mod config;
 mod export;
@@ -19,9 +21,9 @@ pub mod prices;
 pub mod query;
 mod storage;
 pub mod store;
+mod upkeep;
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -30,23 +32,9 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
-use module_sdk::{
-    Event, Health, Host, Job, Module, Reply, Result, Wiring, events::LlmRequestCompleted,
-};
+use module_sdk::{Event, Health, Host, Module, Result, Wiring, events::LlmRequestCompleted};
 
-use crate::{
-    commands::{ModelsArgs, RequestsArgs, SessionsArgs, SummaryArgs},
-    config::Config,
-    export::ExportArgs,
-    intake::Report,
-    metrics::Metrics,
-    period::Period,
-    query::Reader,
-    storage::Storage,
-};
-
-/// How many pieces of a thousand requests retention deletes before it lets events through again.
-const PURGES_AT_ONCE: usize = 10;
+use crate::{config::Config, intake::Report, metrics::Metrics, storage::Storage};
 
 /// The module.
 #[derive(Debug)]
@@ -66,6 +54,10 @@ module_sdk::export!(UsageTracker);
 
 impl Module for UsageTracker {
     type Config = Config;
+
+    fn check(config: &Config) -> Result<()> {
+        config.check()
+    }
 
     fn start(config: Config, host: &Host) -> Result<Self> {
         let zone = config.timezone()?;
@@ -105,9 +97,10 @@ impl Module for UsageTracker {
 
 impl UsageTracker {
     /// Writes a batch; when this answers `Ok` it is safe.
-    fn completed(&mut self, events: &[Event<'_, LlmRequestCompleted>]) -> Result<()> {
+    fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {
         let now = self.host.now().as_millisecond();
-        let reports: Vec<Report> = events.iter().map(|event| self.report(event, now)).collect();
+        let reports: Vec<Report> =
+            events.into_iter().map(|event| self.report(event, now)).collect();
         let begun = Instant::now();
         let store = self.storage.store()?;
         let written = store.write(reports, now);
@@ -127,8 +120,8 @@ impl UsageTracker {
         Ok(())
     }
 
-    fn report(&self, event: &Event<'_, LlmRequestCompleted>, now_ms: i64) -> Report {
-        let mut report = Report::new(event.id, event.data.clone(), now_ms);
+    fn report(&self, event: Event<'_, LlmRequestCompleted>, now_ms: i64) -> Report {
+        let mut report = Report::new(event.id, event.data, now_ms);
         if self.anonymise {
             report.anonymise(|kind, value| self.host.pseudonym(kind, value));
         }
@@ -140,67 +133,5 @@ impl UsageTracker {
         if let Err(error) = self.host.emit(event) {
             tracing::debug!(%error, topic = T::TOPIC, "cannot tell about a session");
         }
-    }
-
-    fn delete_old_requests(&mut self) -> Result<()> {
-        let Some(retention_ms) = self.retention_ms else { return Ok(()) };
-        let before = self.host.now().as_millisecond().saturating_sub(retention_ms);
-        let mut deleted = 0;
-        for _ in 0..PURGES_AT_ONCE {
-            let purged = self.storage.store()?.purge(before);
-            match self.storage.note(purged)? {
-                0 => break,
-                some => deleted += some,
-            }
-        }
-        if deleted > 0 {
-            tracing::debug!(deleted, "deleted requests older than retention_days");
-        }
-        self.metrics.sizes(self.storage.store()?);
-        Ok(())
-    }
-
-    fn end_idle_sessions(&mut self) -> Result<()> {
-        let now = self.host.now().as_millisecond();
-        let ended = self.storage.store()?.end_idle_sessions(now);
-        for session in self.storage.note(ended)? {
-            self.tell(&session);
-        }
-        Ok(())
-    }
-
-    fn summary(&mut self, args: SummaryArgs) -> Result<Reply> {
-        let period = self.period(&args.since, &args.until, commands::SINCE)?;
-        commands::summary(&mut self.reader()?, &period, &args)
-    }
-
-    fn sessions(&mut self, args: SessionsArgs) -> Result<Reply> {
-        let period = self.period(&args.since, &args.until, commands::SINCE)?;
-        commands::sessions(&mut self.reader()?, &period, &args)
-    }
-
-    fn requests(&mut self, args: RequestsArgs) -> Result<Reply> {
-        let period = self.period(&args.since, &args.until, commands::SINCE)?;
-        commands::requests_list(&mut self.reader()?, &period, args)
-    }
-
-    fn models(&mut self, args: ModelsArgs) -> Result<Reply> {
-        let period = self.period(&args.since, &args.until, commands::SINCE)?;
-        let mut reader = self.reader()?;
-        commands::models(&mut reader, &period, self.storage.store()?.pricer().table())
-    }
-
-    fn export(&mut self, args: ExportArgs) -> Result<Job> {
-        let period = self.period(&args.since, &args.until, export::SINCE)?;
-        let database: PathBuf = self.storage.store()?.path().to_owned();
-        Ok(export::job(database, args.format, period, self.stopping.clone()))
-    }
-
-    fn period(&self, since: &Option<String>, until: &Option<String>, from: &str) -> Result<Period> {
-        Period::read(since.as_deref(), until.as_deref(), from, self.host.now(), &self.zone)
-    }
-
-    fn reader(&mut self) -> Result<Reader> {
-        Ok(Reader::open(self.storage.store()?.path())?)
     }
 }

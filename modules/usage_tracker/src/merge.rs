@@ -19,6 +19,8 @@ pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
     let (first, second) = if takes_over { (further, stored) } else { (stored, further) };
     let clock = if first.flags & !second.flags & flag::CLOCK == 0 { first } else { second };
     let mut request = fill(&first.request, &second.request);
+    (request.cache_write_5m_tokens, request.cache_write_1h_tokens) =
+        cache_writes(&first.request, &second.request);
     request.dedupe_key.clone_from(&stored.request.dedupe_key);
     request.started_at = clock.request.started_at;
     request.ended_at = clock.request.ended_at;
@@ -38,6 +40,22 @@ fn distrust(report: &Report) -> usize {
 
 fn output(report: &Report) -> u64 {
     report.request.output_tokens.unwrap_or(0)
+}
+
+/// The cache writes for 5 minutes and for an hour, which belong together: those of the first report
+/// that tells, but split as the other one does where only that one tells them apart.
+fn cache_writes(
+    first: &LlmRequestCompleted,
+    second: &LlmRequestCompleted,
+) -> (Option<u64>, Option<u64>) {
+    let of = |it: &LlmRequestCompleted| (it.cache_write_5m_tokens, it.cache_write_1h_tokens);
+    match (of(first), of(second)) {
+        ((None, None), second) => second,
+        ((Some(all), None), (Some(short), Some(long))) if short.saturating_add(long) == all => {
+            (Some(short), Some(long))
+        }
+        (first, _) => first,
+    }
 }
 
 /// Whether the cost is what somebody told us, not what we computed.
@@ -158,6 +176,36 @@ mod tests {
         let merged = merge(&span, &log).request;
         assert_eq!(merged.source, Some(RequestSource::OtlpLog));
         assert_eq!((merged.output_tokens, merged.project.as_deref()), (Some(5), Some("site")));
+    }
+
+    #[test]
+    fn the_split_of_cache_writes_is_corrected_by_who_knows_it() {
+        type Writes = (Option<u64>, Option<u64>);
+        let check = |log: Writes, span: Writes, expected: Writes| {
+            let of = |source, writes: Writes| {
+                let mut report = report(source, Some(34), None);
+                report.request.cache_write_5m_tokens = writes.0;
+                report.request.cache_write_1h_tokens = writes.1;
+                report
+            };
+            let (log, span) = (of(RequestSource::OtlpLog, log), of(RequestSource::OtlpSpan, span));
+            for (stored, further) in [(&log, &span), (&span, &log)] {
+                let merged = merge(stored, further);
+                let request = &merged.request;
+                let writes = (request.cache_write_5m_tokens, request.cache_write_1h_tokens);
+                assert_eq!(writes, expected, "{stored:?} {further:?}");
+                assert_eq!(merge(&merged, further), merged, "again changes nothing");
+                assert_eq!(merge(&merged, stored), merged, "again changes nothing");
+            }
+        };
+        let split = (Some(100), Some(200));
+        check((Some(300), None), split, split);
+        check(split, (Some(300), None), split);
+        check((None, None), split, split);
+        check((Some(300), None), (None, None), (Some(300), None));
+        // Another total is another opinion, and the log is trusted more.
+        check((Some(400), None), split, (Some(400), None));
+        check((Some(300), Some(0)), split, (Some(300), Some(0)));
     }
 
     #[test]

@@ -59,8 +59,25 @@ impl Metrics {
     pub(crate) fn written(&mut self, written: &Written, seconds: f64, store: &Store) -> Result<()> {
         self.commit.observe(seconds);
         self.sizes(store);
+        // One call to the host for all that counts into the same series.
+        let (mut requests, mut spend) = (HashMap::new(), HashMap::new());
         for stored in &written.counted {
-            self.request(&stored.report.request)?;
+            let request = &stored.report.request;
+            self.times(request);
+            let model = priced_model(request).unwrap_or("unknown");
+            let outcome = request.status.map_or("ok", |status| status.as_str());
+            *requests.entry((model, outcome)).or_insert(0.0) += 1.0;
+            if let Some(cost) = request.cost_nano_usd {
+                let provider = request.provider.as_deref().unwrap_or("unknown");
+                let spent: &mut i64 = spend.entry(provider).or_default();
+                *spent = spent.saturating_add(cost);
+            }
+        }
+        for ((model, outcome), count) in requests {
+            self.requests(model, outcome)?.add(count);
+        }
+        for (provider, nano_usd) in spend {
+            self.spend(provider)?.add(Usd(nano_usd).as_f64());
         }
         Ok(())
     }
@@ -71,41 +88,36 @@ impl Metrics {
         self.wal_bytes.set(bytes(wal));
     }
 
-    fn request(&mut self, request: &LlmRequestCompleted) -> Result<()> {
+    fn times(&self, request: &LlmRequestCompleted) {
         if let Some(ms) = request.duration_ms {
             self.duration.observe(f64::from(ms) / 1e3);
         }
         if let Some(ms) = request.ttft_ms {
             self.ttft.observe(f64::from(ms) / 1e3);
         }
-        let model = self.model(priced_model(request).unwrap_or("unknown"));
-        let outcome = request.status.map_or("ok", |status| status.as_str());
-        let Self { host, requests, spend, .. } = self;
-        let counter = match requests.get(&(model.clone(), outcome)) {
-            Some(counter) => counter.clone(),
-            None => {
-                let labels = [("gen_ai_request_model", model.as_str()), ("outcome", outcome)];
-                let help = "Requests by model and outcome.";
-                let counter = host.counter("lodestar_requests_total", help, &labels)?;
-                requests.entry((model, outcome)).or_insert(counter).clone()
-            }
-        };
-        counter.add(1.0);
-        let Some(cost) = request.cost_nano_usd else { return Ok(()) };
-        let mut provider = request.provider.as_deref().unwrap_or("unknown");
-        if !spend.contains_key(provider) {
-            if spend.len() >= PROVIDERS {
-                provider = "other";
-            }
+    }
+
+    fn requests(&mut self, model: &str, outcome: &'static str) -> Result<&Counter> {
+        let key = (self.model(model), outcome);
+        if !self.requests.contains_key(&key) {
+            let labels = [("gen_ai_request_model", key.0.as_str()), ("outcome", outcome)];
+            let help = "Requests by model and outcome.";
+            let counter = self.host.counter("lodestar_requests_total", help, &labels)?;
+            self.requests.insert(key.clone(), counter);
+        }
+        Ok(&self.requests[&key])
+    }
+
+    fn spend(&mut self, provider: &str) -> Result<&Counter> {
+        let is_one_too_many = !self.spend.contains_key(provider) && self.spend.len() >= PROVIDERS;
+        let provider = if is_one_too_many { "other" } else { provider };
+        if !self.spend.contains_key(provider) {
             let help = "Money spent on model calls in US dollars.";
             let labels = [("gen_ai_provider_name", provider)];
-            let counter = host.counter("lodestar_spend_usd_total", help, &labels)?;
-            spend.entry(provider.to_owned()).or_insert(counter);
+            let counter = self.host.counter("lodestar_spend_usd_total", help, &labels)?;
+            self.spend.insert(provider.to_owned(), counter);
         }
-        if let Some(counter) = spend.get(provider) {
-            counter.add(Usd(cost).as_f64());
-        }
-        Ok(())
+        Ok(&self.spend[provider])
     }
 
     fn model(&mut self, model: &str) -> String {

@@ -53,6 +53,10 @@ impl Joined {
 /// How many requests are remembered; at some 300 bytes each, 15 MB at most.
 const MAX_REQUESTS: usize = 50_000;
 
+/// How many reports of one request are remembered; what comes beyond joins by what those tell. A
+/// request has three or four; a program that gives all its requests one id has thousands.
+const MAX_SIGHTINGS: usize = 16;
+
 /// How many candidates of a weak match are looked at, newest first: a flood of requests with the
 /// same counts in the same moment must not make each of them slow.
 const MAX_CANDIDATES: usize = 512;
@@ -140,7 +144,10 @@ impl Joiner {
             sighting.key.clone_from(&known.key);
         }
         report.event.dedupe_key.clone_from(&sighting.key);
-        if joined != Joined::Resent {
+        let is_full = request
+            .and_then(|number| self.request(number))
+            .is_some_and(|known| known.len() >= MAX_SIGHTINGS);
+        if joined != Joined::Resent && !is_full {
             self.unwritten.push(sighting.clone());
             self.remember_as(sighting, request);
         }
@@ -229,7 +236,10 @@ impl Joiner {
             return;
         }
         let request = self.one.get(&mark_key(&sighting.key)).copied();
-        self.remember_as(sighting, request);
+        let known = request.and_then(|number| self.request(number));
+        if known.is_none_or(|known| known.len() < MAX_SIGHTINGS) {
+            self.remember_as(sighting, request);
+        }
     }
 
     fn remember_as(&mut self, sighting: Sighting, request: Option<u64>) {
@@ -243,11 +253,12 @@ impl Joiner {
         let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
         match self.requests.get_mut(index).map(std::mem::take) {
             Some(mut sightings) => {
-                sightings.iter().for_each(|known| self.unmark_weak(known, number));
-                sightings.push(sighting);
-                for known in &sightings {
-                    self.mark(&self.marks_of_many(known, SEVERAL), number);
+                if let [only] = sightings.as_slice() {
+                    self.unmark_weak(only, number);
+                    self.mark(&self.marks_of_many(only, SEVERAL), number);
                 }
+                self.mark(&self.marks_of_many(&sighting, SEVERAL), number);
+                sightings.push(sighting);
                 self.requests[index] = sightings;
             }
             None => {

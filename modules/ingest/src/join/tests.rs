@@ -254,6 +254,32 @@ fn memory_is_bounded_in_time() {
 }
 
 #[test]
+fn memory_is_bounded_in_reports_of_one_request() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || {
+        let window = Duration::from_secs(2);
+        Joiner::open(directory.path(), window, Duration::from_secs(3600), NOW).expect("it opens")
+    };
+    let mut joiner = open();
+    let mut keys = std::collections::HashSet::new();
+    for index in 0..10 * MAX_SIGHTINGS {
+        // One id for everything, told by ever new reporters.
+        let mut report = report(&format!("r{index}"), 0, index as u64, request_id("always"));
+        joiner.resolve(&mut report, NOW);
+        keys.insert(report.event.dedupe_key);
+    }
+    joiner.commit(NOW).expect("it writes");
+    assert_eq!(keys.len(), 1, "they all join");
+    assert_eq!(joiner.request(0).map(Vec::len), Some(MAX_SIGHTINGS));
+    assert!(joiner.one.len() <= 4 * MAX_SIGHTINGS, "{}", joiner.one.len());
+    assert!(joiner.many.len() <= 4 * MAX_SIGHTINGS, "{}", joiner.many.len());
+    let again = open();
+    assert_eq!(again.request(0).map(Vec::len), Some(MAX_SIGHTINGS));
+    joiner.refresh(NOW + 3_600_001).expect("nothing to read");
+    assert!(joiner.one.is_empty() && joiner.many.is_empty(), "all marks go with it");
+}
+
+#[test]
 fn memory_is_bounded_in_number() {
     let mut joiner = joiner();
     for index in 0..=MAX_REQUESTS {

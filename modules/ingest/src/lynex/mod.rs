@@ -57,7 +57,7 @@ pub(crate) async fn batch(
 }
 
 async fn receive(
-    app: &App,
+    app: &Arc<App>,
     peer: IpAddr,
     headers: &HeaderMap,
     body: Body,
@@ -131,7 +131,7 @@ fn check_project(events: &[Event], one: bool, project: &str) -> Result<(), Failu
     }
 }
 
-async fn publish(app: &App, events: &[Event]) -> Result<(), Failure> {
+async fn publish(app: &Arc<App>, events: &[Event]) -> Result<(), Failure> {
     let mut reports: Vec<Report> = Vec::new();
     let mut others: Vec<LynexEvent> = Vec::new();
     for event in events {

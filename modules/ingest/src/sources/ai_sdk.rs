@@ -34,8 +34,7 @@ fn request(record: &SpanRecord<'_>, name: &str, context: &Context<'_>) -> Result
     let mut report = from_span(record, context);
     let read = attributes.count(&[keys::AI_CACHE_READ, keys::AI_CACHED_INPUT])?;
     let written = attributes.count(&[keys::AI_CACHE_WRITE])?;
-    let (five_minutes, hour, assumed) = cache_writes(written, None, None);
-    report.cache_split_assumed = assumed;
+    let (five_minutes, hour) = cache_writes(written, None, None);
     let input =
         attributes.count(&[keys::AI_INPUT_TOKENS, keys::AI_PROMPT_TOKENS, keys::USAGE_INPUT])?;
     let event = &mut report.event;

@@ -115,6 +115,7 @@ pub(crate) mod keys {
         LLM_IS_STREAMING = "llm.is_streaming";
         LITELLM_CALL_ID = "litellm.call_id";
         LITELLM_COST = "gen_ai.cost.total_cost";
+        LITELLM_USAGE = "metadata.usage_object";
         // The AI SDK (opencode).
         AI_MODEL_PROVIDER = "ai.model.provider";
         AI_MODEL_ID = "ai.model.id";
@@ -204,6 +205,23 @@ impl<'a> Attributes<'a> {
             Some((key, value)) => count(value).map_err(|what| Refusal::new(key.as_str(), what)),
             None => Ok(None),
         }
+    }
+
+    /// The number behind `'name':` in a text that holds an object as Python or JSON writes it.
+    /// Nothing else of the text is read.
+    pub(crate) fn count_within(self, key: Key, name: &str) -> Option<u64> {
+        let Value::StringValue(text) = self.value(key)? else { return None };
+        let places =
+            text.match_indices(name).map(|(at, _)| (&text[..at], &text[at + name.len()..]));
+        let named = places.filter(|(before, _)| before.ends_with(['\'', '"']));
+        named
+            .filter_map(|(_, after)| after.strip_prefix(['\'', '"'])?.strip_prefix(':'))
+            .find_map(|value| {
+                let value = value.trim_start();
+                let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+                value[..end].parse().ok()
+            })
+            .filter(|count| *count <= MAX_TOKENS)
     }
 
     /// The first of `keys` that is there, as money: USD to nano-USD.

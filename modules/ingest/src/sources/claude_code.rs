@@ -48,7 +48,7 @@ impl From<Result<Report, Refusal>> for Outcome {
 fn request(log: &Log<'_>, context: &Context<'_>) -> Result<Report, Refusal> {
     let mut report = from_log(log, context);
     identify(&mut report.event, log.attributes, context);
-    report.cache_split_assumed = tokens(&mut report.event, log.attributes)?;
+    tokens(&mut report.event, log.attributes)?;
     let event = &mut report.event;
     event.status = Some(RequestStatus::Ok);
     event.ttft_ms = log.attributes.milliseconds(&[keys::TTFT_MS]);
@@ -78,7 +78,7 @@ fn llm_request(record: &SpanRecord<'_>, context: &Context<'_>) -> Result<Report,
     let attributes = record.attributes;
     let mut report = from_span(record, context);
     identify(&mut report.event, attributes, context);
-    report.cache_split_assumed = tokens(&mut report.event, attributes)?;
+    tokens(&mut report.event, attributes)?;
     let event = &mut report.event;
     // It calls the request id a response id.
     if event.upstream_request_id.is_none() {
@@ -118,11 +118,11 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
 }
 
 /// Reads the counts; answers whether the split of the cache writes is an assumption.
-fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<bool, Refusal> {
+fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<(), Refusal> {
     let input = attributes.count(&[keys::INPUT_TOKENS])?;
     let read = attributes.count(&[keys::CACHE_READ_TOKENS])?;
     let created = attributes.count(&[keys::CACHE_CREATION_TOKENS])?;
-    let (five_minutes, hour, assumed) = cache_writes(
+    let (five_minutes, hour) = cache_writes(
         created,
         attributes.count(&[keys::CACHE_CREATION_5M_TOKENS])?,
         attributes.count(&[keys::CACHE_CREATION_1H_TOKENS])?,
@@ -134,7 +134,7 @@ fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result
     event.cache_write_1h_tokens = hour;
     event.output_tokens = attributes.count(&[keys::OUTPUT_TOKENS])?;
     counted(event);
-    Ok(assumed)
+    Ok(())
 }
 
 fn cost(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<(), Refusal> {
@@ -198,7 +198,6 @@ mod tests {
         assert_eq!(event.started_at, event.ended_at - 487);
         assert_eq!(event.upstream_request_id.as_deref(), Some("req_1"));
         assert!(event.session_id.as_deref().is_some_and(|id| id.starts_with("session_")));
-        assert!(!report.cache_split_assumed);
     }
 
     #[test]
@@ -206,7 +205,7 @@ mod tests {
         let report = request_of(mapped(&[]));
         assert_eq!(report.event.input_tokens, Some(1200));
         assert_eq!(report.event.cache_write_5m_tokens, Some(300));
-        assert!(report.cache_split_assumed);
+        assert_eq!(report.event.cache_write_1h_tokens, None, "nobody told");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) fn read(
     let event = &mut report.event;
     identify(event, attributes, context);
     outcome(event, attributes, failed);
-    report.cache_split_assumed = tokens(event, attributes)?;
+    tokens(event, attributes)?;
     event.ttft_ms = attributes.seconds_as_ms(&[keys::TIME_TO_FIRST_CHUNK]);
     event.cost_nano_usd = attributes.usd(&[keys::USAGE_COST, keys::LITELLM_COST])?;
     event.cost_source = event.cost_nano_usd.map(|_| CostSource::Client);
@@ -135,18 +135,21 @@ fn outcome(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, failed: 
     });
 }
 
-fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<bool, Refusal> {
+fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<(), Refusal> {
+    let told = |keys, names| Ok(attributes.count(keys)?.or_else(|| litellm(attributes, names)));
     let input = attributes.count(&[keys::USAGE_INPUT, keys::USAGE_PROMPT_OLD])?;
-    let read = attributes.count(&[keys::USAGE_CACHE_READ, keys::USAGE_CACHE_READ_OLD])?;
-    let written = attributes.count(&[
-        keys::USAGE_CACHE_WRITE,
-        keys::USAGE_CACHE_CREATION,
-        keys::USAGE_CACHE_CREATION_OLD,
-    ])?;
-    let (five_minutes, hour, assumed) = cache_writes(
+    let read = told(
+        &[keys::USAGE_CACHE_READ, keys::USAGE_CACHE_READ_OLD],
+        &["cache_read_input_tokens", "cached_tokens"],
+    )?;
+    let written = told(
+        &[keys::USAGE_CACHE_WRITE, keys::USAGE_CACHE_CREATION, keys::USAGE_CACHE_CREATION_OLD],
+        &["cache_creation_input_tokens", "cache_creation_tokens", "cache_write_tokens"],
+    )?;
+    let (five_minutes, hour) = cache_writes(
         written,
-        attributes.count(&[keys::ANTHROPIC_WRITE_5M])?,
-        attributes.count(&[keys::ANTHROPIC_WRITE_1H])?,
+        told(&[keys::ANTHROPIC_WRITE_5M], &["ephemeral_5m_input_tokens"])?,
+        told(&[keys::ANTHROPIC_WRITE_1H], &["ephemeral_1h_input_tokens"])?,
     );
     let cached = read.unwrap_or(0) + five_minutes.unwrap_or(0) + hour.unwrap_or(0);
     // A part larger than the whole: an instrumentation from before the conventions said that
@@ -157,9 +160,14 @@ fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result
     event.cache_write_1h_tokens = hour;
     event.output_tokens = attributes.count(&[keys::USAGE_OUTPUT, keys::USAGE_COMPLETION_OLD])?;
     event.reasoning_tokens =
-        attributes.count(&[keys::USAGE_REASONING, keys::USAGE_REASONING_OLD])?;
+        told(&[keys::USAGE_REASONING, keys::USAGE_REASONING_OLD], &["reasoning_tokens"])?;
     counted(event);
-    Ok(assumed)
+    Ok(())
+}
+
+/// What LiteLLM knows of the caches and of reasoning stands only in a text of its own.
+fn litellm(attributes: Attributes<'_>, names: &[&str]) -> Option<u64> {
+    names.iter().find_map(|name| attributes.count_within(keys::LITELLM_USAGE, name))
 }
 
 #[cfg(test)]
@@ -244,7 +252,6 @@ mod tests {
         assert_eq!(report.event.upstream_request_id.as_deref(), Some("req_1"));
         assert_eq!(report.event.response_id.as_deref(), Some("msg_1"));
         assert_eq!(report.event.finish_reason.as_deref(), Some("end_turn"));
-        assert!(!report.cache_split_assumed);
     }
 
     #[test]
@@ -291,6 +298,40 @@ mod tests {
         check("execute_tool t", &[operation("execute_tool")]);
         check("llm_call", &[operation("llm_call")]);
         check("raw_gen_ai_request", &[]);
+    }
+
+    #[test]
+    fn litellms_own_text_tells_of_caches_and_reasoning() {
+        let event = |usage: &str| {
+            let attributes = [
+                attr("gen_ai.operation.name", text("chat")),
+                attr("gen_ai.usage.input_tokens", int(1200)),
+                attr("gen_ai.usage.output_tokens", int(34)),
+                attr("metadata.usage_object", text(usage)),
+            ];
+            request_of(outcome_of("litellm_request", &attributes)).event
+        };
+        let anthropic = event(
+            "{'prompt_tokens': 1200, 'completion_tokens_details': {'reasoning_tokens': 0}, \
+             'prompt_tokens_details': {'audio_tokens': None, 'cached_tokens': 500, \
+             'cache_creation_tokens': 300, 'cache_creation_token_details': \
+             {'ephemeral_5m_input_tokens': 100, 'ephemeral_1h_input_tokens': 200}}, \
+             'cache_creation_input_tokens': 300, 'cache_read_input_tokens': 500}",
+        );
+        assert_eq!(anthropic.input_tokens, Some(1200));
+        assert_eq!(anthropic.cache_read_tokens, Some(500));
+        assert_eq!(anthropic.cache_write_5m_tokens, Some(100));
+        assert_eq!(anthropic.cache_write_1h_tokens, Some(200));
+        assert_eq!(anthropic.reasoning_tokens, Some(0));
+        let openai = event(
+            "{\"completion_tokens_details\": {\"reasoning_tokens\": 10}, \
+             \"prompt_tokens_details\": {\"cached_tokens\": 800, \"cache_write_tokens\": null}}",
+        );
+        assert_eq!(openai.cache_read_tokens, Some(800));
+        assert_eq!(openai.reasoning_tokens, Some(10));
+        assert_eq!(openai.cache_write_5m_tokens, None);
+        let none = event("{'prompt_tokens_details': None}");
+        assert_eq!((none.cache_read_tokens, none.reasoning_tokens), (None, None));
     }
 
     #[test]

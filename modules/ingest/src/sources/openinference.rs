@@ -26,8 +26,7 @@ fn request(
     let attributes = record.attributes;
     let mut report = from_span(record, context);
     let written = attributes.count(&[keys::LLM_CACHE_WRITE])?;
-    let (five_minutes, hour, assumed) = cache_writes(written, None, None);
-    report.cache_split_assumed = assumed;
+    let (five_minutes, hour) = cache_writes(written, None, None);
     let event = &mut report.event;
     event.input_tokens = attributes.count(&[keys::LLM_PROMPT_TOKENS])?;
     event.output_tokens = attributes.count(&[keys::LLM_COMPLETION_TOKENS])?;

@@ -84,19 +84,19 @@ pub(crate) fn counted(event: &mut LlmRequestCompleted) {
     event.usage_source = Some(if counted { UsageSource::Provider } else { UsageSource::None });
 }
 
-/// Splits cache writes into those for 5 minutes and those for an hour. What nobody splits is for
-/// 5 minutes, the provider's default; the last value says whether that was assumed.
+/// Splits cache writes into those for 5 minutes and those for an hour. What nobody splits counts as
+/// for 5 minutes, the provider's default, while how much was for an hour stays unknown.
 pub(crate) fn cache_writes(
     total: Option<u64>,
     five_minutes: Option<u64>,
     hour: Option<u64>,
-) -> (Option<u64>, Option<u64>, bool) {
+) -> (Option<u64>, Option<u64>) {
     match (five_minutes, hour) {
-        (None, None) => (total, total.map(|_| 0), total.is_some_and(|total| total > 0)),
+        (None, None) => (total, total.filter(|total| *total == 0)),
         _ => {
             let hour_tokens = hour.unwrap_or(0);
             let rest = total.unwrap_or(0).saturating_sub(hour_tokens);
-            (Some(five_minutes.unwrap_or(0).max(rest)), Some(hour_tokens), false)
+            (Some(five_minutes.unwrap_or(0).max(rest)), Some(hour_tokens))
         }
     }
 }
@@ -162,12 +162,12 @@ mod tests {
         let check = |given: (Option<u64>, Option<u64>, Option<u64>), expected| {
             assert_eq!(cache_writes(given.0, given.1, given.2), expected, "{given:?}");
         };
-        check((None, None, None), (None, None, false));
-        check((Some(0), None, None), (Some(0), Some(0), false));
-        check((Some(300), None, None), (Some(300), Some(0), true));
-        check((Some(300), Some(100), Some(200)), (Some(100), Some(200), false));
-        check((Some(300), None, Some(200)), (Some(100), Some(200), false));
-        check((None, Some(100), None), (Some(100), Some(0), false));
+        check((None, None, None), (None, None));
+        check((Some(0), None, None), (Some(0), Some(0)));
+        check((Some(300), None, None), (Some(300), None));
+        check((Some(300), Some(100), Some(200)), (Some(100), Some(200)));
+        check((Some(300), None, Some(200)), (Some(100), Some(200)));
+        check((None, Some(100), None), (Some(100), Some(0)));
     }
 
     #[test]

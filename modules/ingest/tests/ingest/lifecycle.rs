@@ -21,7 +21,7 @@ fn the_configuration_is_checked() {
     };
     check(json!({"lisen": "127.0.0.1:1"}), "unknown field `lisen`");
     check(json!({"max_connections": 0}), "max_connections");
-    check(json!({"max_buffered_bytes": 1}), "max_buffered_bytes is smaller");
+    check(json!({"max_buffered_bytes": 1}), "max_buffered_bytes: is smaller");
 }
 
 #[test]

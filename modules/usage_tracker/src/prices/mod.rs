@@ -6,7 +6,7 @@
 mod names;
 mod table;
 
-pub use table::{PriceError, PriceOverride, PriceTable};
+pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable};
 
 use std::collections::HashMap;
 

@@ -41,7 +41,7 @@ pub enum PriceError {
 }
 
 /// The highest price that is believed, US dollars per million tokens.
-const MOST_USD: f64 = 100_000.0;
+pub const MOST_USD: f64 = 100_000.0;
 
 /// A price of your own, in US dollars per million tokens.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -189,6 +189,11 @@ impl PriceTable {
             let open = matches!(provider.as_deref(), None | Some("openai")) && !hosted;
             (open && self.has_family(&candidates[0])).then(|| self.free())
         })
+    }
+
+    /// The models that have a price of their own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().chain(self.configured.keys()).map(String::as_str)
     }
 
     /// The price that savings are measured against.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// What a text is the name of. One kind per meaning, so that numbers are never mixed up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Branch,
     Client,
@@ -47,13 +47,17 @@ impl Kind {
     }
 }
 
+/// How many kinds there are; the last one is [`Kind::Word`].
+const KINDS: usize = Kind::Word as usize + 1;
+
 /// How many names are held in memory; there are seldom more than some hundred.
 const HELD: usize = 50_000;
 
 /// The names that the writer knows.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    ids: HashMap<Kind, HashMap<String, i64>>,
+    /// By kind: a row has some fifteen names, so each look-up counts.
+    ids: [HashMap<String, i64>; KINDS],
     held: usize,
 }
 
@@ -65,7 +69,7 @@ impl Names {
         kind: Kind,
         text: &str,
     ) -> rusqlite::Result<i64> {
-        if let Some(id) = self.ids.get(&kind).and_then(|ids| ids.get(text)) {
+        if let Some(id) = self.ids[kind as usize].get(text) {
             return Ok(*id);
         }
         let known = connection
@@ -85,13 +89,13 @@ impl Names {
             self.forget();
         }
         self.held += 1;
-        self.ids.entry(kind).or_default().insert(text.to_owned(), id);
+        self.ids[kind as usize].insert(text.to_owned(), id);
         Ok(id)
     }
 
     /// Forgets everything, since a transaction that made some of them was rolled back.
     pub(crate) fn forget(&mut self) {
-        self.ids.clear();
+        self.ids.iter_mut().for_each(HashMap::clear);
         self.held = 0;
     }
 }

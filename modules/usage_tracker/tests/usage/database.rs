@@ -100,6 +100,6 @@ fn a_configuration_that_cannot_be_is_refused() {
         assert!(error.to_string().contains(part), "{error}");
     };
     check(json!({"retention_day": 3}), "retention_days");
-    check(json!({"baseline_model": "nobody"}), "nobody");
+    check(json!({"baseline_model": "nobody"}), "baseline_model: has no price");
     check(json!({"privacy": {"anonymise": "yes"}}), "privacy.anonymise");
 }

@@ -1,0 +1,95 @@
+//! Addresses to listen at, as the configuration writes them.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use module_sdk::manifest::ListenerSection;
+use serde_json::{Map, Value, json};
+
+use super::{Config, ConfigError};
+
+/// Takes an IP address or `localhost`, a colon, and a port; port 0 picks a free one.
+pub(super) fn listen_address(text: &str) -> Result<String, String> {
+    let usual = "such as `127.0.0.1:4318` or `[::1]:0` (port 0 takes a free one)";
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err("must have an IPv6 address in brackets and a port, such as `[::1]:0`".into());
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("must be an address with a port, {usual}"));
+    };
+    if port.parse::<u16>().is_err() {
+        return Err("must end with a port, a number from 0 to 65535".to_owned());
+    }
+    let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_address = match in_brackets {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None if host.parse::<Ipv6Addr>().is_ok() => {
+            return Err("must have its IPv6 address in brackets, such as `[::1]:0`".to_owned());
+        }
+        None => host == "localhost" || host.parse::<IpAddr>().is_ok(),
+    };
+    match (is_address, host) {
+        (true, _) => Ok(text.to_owned()),
+        (false, "") => {
+            Err("must name a host before the port: `127.0.0.1` for this machine alone, \
+                            `0.0.0.0` for every network"
+                .to_owned())
+        }
+        (false, _) => Err(format!("must be an IP address or `localhost`, and a port, {usual}")),
+    }
+}
+
+impl Config {
+    /// What is wrong with the addresses of a module's listeners. `settings` are the module's own,
+    /// every reference resolved.
+    #[must_use]
+    pub fn wrong_addresses(
+        &self,
+        module: &str,
+        listeners: &[ListenerSection],
+        settings: &Map<String, Value>,
+    ) -> Vec<ConfigError> {
+        let keys = listeners.iter().map(|listener| &listener.config_key);
+        keys.filter_map(|key| {
+            let message = match settings.get(key)? {
+                Value::Null => return None,
+                Value::String(text) => listen_address(text).err()?,
+                _ => "must be a text, an address such as `127.0.0.1:4318`".to_owned(),
+            };
+            let report = json!({"path": key, "message": message}).to_string();
+            Some(self.explain(module, &report))
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_from_what_is_none() {
+        for good in ["127.0.0.1:0", "0.0.0.0:4318", "localhost:4318", "[::1]:0", "[::]:65535"] {
+            assert_eq!(listen_address(good).as_deref(), Ok(good));
+        }
+        let check = |text: &str, part: &str| {
+            let error = listen_address(text).expect_err("it is none");
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(error.starts_with("must "), "{error}");
+        };
+        check("127.0.0.1:99999", "from 0 to 65535");
+        check("127.0.0.1:-1", "from 0 to 65535");
+        check("127.0.0.1:", "from 0 to 65535");
+        check("127.0.0.1", "with a port");
+        check("localhost", "with a port");
+        check("", "with a port");
+        check("4318", "with a port");
+        check(":4318", "`0.0.0.0` for every network");
+        check("::1", "in brackets");
+        check("fe80::1:2:3:4:5:6:4318", "in brackets");
+        check("[::1]", "from 0 to 65535");
+        check("[127.0.0.1]:1", "IP address or `localhost`");
+        check("example.org:80", "IP address or `localhost`");
+        check("http://127.0.0.1:80", "IP address or `localhost`");
+        check("127.0.0.1:80/metrics", "from 0 to 65535");
+    }
+}

@@ -1,0 +1,102 @@
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    Class, Error, ErrorKind, Event, EventType, Host, Module, NoArgs, Reply, Result, Wiring,
+    testing::Bench,
+};
+
+/// An event on a topic of the test's choice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Said {
+    on: String,
+    word: String,
+}
+
+impl EventType for Said {
+    const TOPIC: &'static str = ">";
+    const CLASS: Class = Class::Ledger;
+
+    fn topic(&self) -> Cow<'_, str> {
+        self.on.as_str().into()
+    }
+}
+
+fn said(on: &str, word: &str) -> Said {
+    Said { on: on.to_owned(), word: word.to_owned() }
+}
+
+/// Keeps the bytes of what it hears on `said.*`, and fails at the word "fail".
+struct Listener {
+    heard: Vec<(String, String)>,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Config {
+    /// How many.
+    most: u32,
+}
+
+impl Module for Listener {
+    type Config = Config;
+
+    fn check(config: &Config) -> Result<()> {
+        match config.most {
+            0..=10 => Ok(()),
+            _ => Err(Error::config_at("most", "is more than 10")),
+        }
+    }
+
+    fn start(config: Config, _: &Host) -> Result<Self> {
+        assert!(config.most <= 10, "it was checked");
+        Ok(Self { heard: Vec::new() })
+    }
+
+    fn wire(wiring: &mut Wiring<Self>) {
+        wiring.on_bytes("said.*", Self::bytes).command("heard", Self::heard);
+    }
+}
+
+impl Listener {
+    fn bytes(&mut self, event: &Event<'_, &[u8]>) -> Result<()> {
+        let text = String::from_utf8(event.data.to_vec())?;
+        if text.contains("fail") {
+            return Err(Error::unavailable("not now"));
+        }
+        self.heard.push((event.topic.to_owned(), text));
+        Ok(())
+    }
+
+    fn heard(&mut self, _: NoArgs) -> Result<Reply> {
+        Reply::json(&self.heard)
+    }
+}
+
+#[test]
+fn bytes_come_as_they_were_published_and_one_by_one() {
+    let mut bench = Bench::<Listener>::start(json!({})).expect("it starts");
+    let events =
+        [said("said.a", "one"), said("other.a", "two"), said("said.a.b", "3"), said("said.b", "4")];
+    let (handled, result) = bench.send_all(&events);
+    assert_eq!((handled, result.is_ok()), (4, true));
+    let failing = [said("said.a", "five"), said("said.a", "fail"), said("said.a", "six")];
+    let (handled, result) = bench.send_all(&failing);
+    let error = result.expect_err("the second fails");
+    assert_eq!((handled, error.kind()), (1, ErrorKind::Unavailable));
+    let heard = bench.command("heard", json!({})).expect("it answers").data;
+    let bytes = |event: &Said| json!([event.on, serde_json::to_string(event).expect("it encodes")]);
+    assert_eq!(heard, json!([bytes(&events[0]), bytes(&events[3]), bytes(&failing[0])]));
+}
+
+#[test]
+fn a_configuration_is_judged_before_the_start() {
+    let error = Bench::<Listener>::start(json!({"most": 11})).expect_err("it is refused");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.to_string(), "most: is more than 10");
+    let error = Bench::<Listener>::start(json!({"most": -1})).expect_err("it has no such type");
+    assert!(error.to_string().starts_with("most: invalid value"), "{error}");
+}

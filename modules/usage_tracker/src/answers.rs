@@ -1,0 +1,50 @@
+//! Answers the commands: opens what a question needs and hands over to [`commands`].
+
+use std::path::PathBuf;
+
+use module_sdk::{Job, Reply, Result};
+
+use crate::{
+    UsageTracker,
+    commands::{self, ModelsArgs, RequestsArgs, SessionsArgs, SummaryArgs},
+    export::{self, ExportArgs},
+    period::Period,
+    query::Reader,
+};
+
+impl UsageTracker {
+    pub(crate) fn summary(&mut self, args: SummaryArgs) -> Result<Reply> {
+        let period = self.period(&args.since, &args.until, commands::SINCE)?;
+        commands::summary(&mut self.reader()?, &period, &args)
+    }
+
+    pub(crate) fn sessions(&mut self, args: SessionsArgs) -> Result<Reply> {
+        let period = self.period(&args.since, &args.until, commands::SINCE)?;
+        commands::sessions(&mut self.reader()?, &period, &args)
+    }
+
+    pub(crate) fn requests(&mut self, args: RequestsArgs) -> Result<Reply> {
+        let period = self.period(&args.since, &args.until, commands::SINCE)?;
+        commands::requests_list(&mut self.reader()?, &period, args)
+    }
+
+    pub(crate) fn models(&mut self, args: ModelsArgs) -> Result<Reply> {
+        let period = self.period(&args.since, &args.until, commands::SINCE)?;
+        let mut reader = self.reader()?;
+        commands::models(&mut reader, &period, self.storage.store()?.pricer().table())
+    }
+
+    pub(crate) fn export(&mut self, args: ExportArgs) -> Result<Job> {
+        let period = self.period(&args.since, &args.until, export::SINCE)?;
+        let database: PathBuf = self.storage.store()?.path().to_owned();
+        Ok(export::job(database, args.format, period, self.stopping.clone()))
+    }
+
+    fn period(&self, since: &Option<String>, until: &Option<String>, from: &str) -> Result<Period> {
+        Period::read(since.as_deref(), until.as_deref(), from, self.host.now(), &self.zone)
+    }
+
+    fn reader(&mut self) -> Result<Reader> {
+        Ok(Reader::open(self.storage.store()?.path())?)
+    }
+}
