@@ -89,8 +89,15 @@ impl Args {
             None => default_module_path(),
         };
         module_path.push(state_dir.join("modules"));
-        Places { config, state_dir, module_path, socket }
+        let module_path = module_path.into_iter().map(absolute).collect();
+        Places { config: absolute(config), state_dir: absolute(state_dir), module_path, socket }
     }
+}
+
+/// The path from the root, so that what is shown means the same to a reader elsewhere. The socket
+/// stays as it is: its path has room for some hundred bytes only.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// Where a person's control socket lies.
@@ -141,6 +148,16 @@ mod tests {
         assert_eq!(places.config, Path::new("/c/modules.yaml"));
         assert_eq!(places.module_path, ["/a", "/b", "/s/modules"].map(PathBuf::from));
         assert_eq!(places.socket, Path::new("/run/x.sock"));
+    }
+
+    #[test]
+    fn paths_begin_at_the_root() {
+        let here = env::current_dir().expect("there is one");
+        let args = Args::parse_from(["lodestard", "--config=c.yaml", "--state-dir=./s"]);
+        let places = args.places();
+        assert_eq!(places.config, here.join("c.yaml"));
+        assert_eq!(places.state_dir, here.join("s"));
+        assert_eq!(places.module_path.last(), Some(&here.join("s/modules")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod args;
 pub mod bus;
 pub mod config;
 pub mod control;
+pub mod crash;
 pub mod http_guard;
 pub mod identity;
 pub mod ledger;

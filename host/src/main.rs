@@ -40,6 +40,9 @@ async fn live(args: &Args) -> anyhow::Result<()> {
     let started = start::start(args, wakes.clone())?;
     let daemon = started.daemon.clone();
     let mut supervisor = Supervisor::new(Arc::clone(&daemon));
+    if let Some(culprit) = started.culprit() {
+        supervisor.blame(culprit);
+    }
     supervisor.reconcile();
     let _watch = watch::watch_config(&daemon.places.config, wakes.clone())
         .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     middleware,
     response::{IntoResponse as _, Response},
     routing::get,
@@ -52,6 +52,13 @@ pub fn start(daemon: &Arc<Daemon>) {
 }
 
 async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
-    let text = daemon.context.metrics.encode(daemon.own_metrics());
-    ([(header::CONTENT_TYPE, TEXT)], text).into_response()
+    // The books are looked up on disk.
+    let encode = move || daemon.context.metrics.encode(daemon.own_metrics());
+    match tokio::task::spawn_blocking(encode).await {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be gathered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }

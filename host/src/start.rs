@@ -18,6 +18,7 @@ use crate::{
     bus::{Bus, BusConfig, Durability},
     config::{self, Config, Environment, Layers},
     control::{self, api::ConfigReport},
+    crash::{self, Culprit},
     identity::Identity,
     listeners::Listeners,
     logging::{self, Levels, LogFormat, Logging},
@@ -43,6 +44,7 @@ pub struct Started {
     control: Mutex<Option<UnixListener>>,
     /// Whether the control socket is systemd's, which keeps it when the daemon ends.
     inherited: bool,
+    culprit: Option<Culprit>,
     _state_dir: StateDir,
 }
 
@@ -88,7 +90,11 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         "lodestard starts"
     );
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
-    Ok(Started { daemon, control: Mutex::new(Some(control)), inherited, _state_dir: state_dir })
+    let culprit = crash::watch(&daemon.places.state_dir)
+        .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))
+        .unwrap_or_default();
+    let control = Mutex::new(Some(control));
+    Ok(Started { daemon, control, inherited, culprit, _state_dir: state_dir })
 }
 
 /// Answers on the control socket and for Prometheus, ticks, and tells systemd when all is ready.
@@ -144,6 +150,12 @@ pub fn stopping() {
 }
 
 impl Started {
+    /// The module that ended the daemon when it last ran.
+    #[must_use]
+    pub const fn culprit(&self) -> Option<&Culprit> {
+        self.culprit.as_ref()
+    }
+
     /// Closes the bus and leaves the socket's place free.
     ///
     /// # Errors
@@ -181,23 +193,14 @@ pub fn check(args: &Args) -> anyhow::Result<ExitCode> {
     let report = check_report(args)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
-    } else if report.errors.is_empty() {
-        println!("{}: valid", args.places().config.display());
-    }
-    if report.errors.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.json {
-        for error in &report.errors {
-            let place = match (error.line, error.column) {
-                (0, _) => error.file.clone(),
-                (line, column) => format!("{}:{line}:{column}", error.file),
-            };
-            let hint = error.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
-            eprintln!("{place}: {}: {}{hint}", error.key, error.message);
+    } else {
+        report.errors.iter().for_each(|error| eprintln!("{error}"));
+        report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        if report.errors.is_empty() {
+            println!("{}: valid", args.places().config.display());
         }
     }
-    Ok(ExitCode::from(4))
+    Ok(if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
 /// Checks without touching the state directory: the bus and the key live in a temporary one.

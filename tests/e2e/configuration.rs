@@ -106,6 +106,68 @@ fn a_bad_file_is_explained_before_the_daemon_starts() {
 }
 
 #[test]
+fn what_is_valid_and_hardly_meant_is_a_warning() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration();
+    let daemon = sandbox.start();
+    let other = sandbox.path("other.yaml");
+    let misspelt = good.replace("usage_tracker:", "usage_traker:");
+    let stops = "these running modules would stop: usage_tracker";
+    for (text, parts) in [
+        (
+            misspelt.as_str(),
+            &["other.yaml:6:3: modules.usage_traker", "`usage_tracker`", stops][..],
+        ),
+        ("", &["names no module", "these running modules would stop: ingest, usage_tracker"]),
+        ("modules:\n  usage_tracker:\n    api_key: sk-canary\n", &["a secret stands in"]),
+    ] {
+        std::fs::write(&other, text).expect("the sandbox is writable");
+        let checked = sandbox.lodestar(&["config", "check", &other.display().to_string()]);
+        for part in parts {
+            assert!(checked.stdout.contains(part), "{part}: {checked:#?}");
+        }
+        assert!(!format!("{checked:?}").contains("canary"), "{checked:#?}");
+    }
+    sandbox.configure(&misspelt);
+    let offline = run(sandbox.lodestard().arg("--check"));
+    assert_eq!(offline.code, 0, "{offline:#?}");
+    assert!(offline.stderr.contains("did you mean `usage_tracker`?"), "{offline:#?}");
+    // Once it has been taken, the doctor tells.
+    daemon.wait_state("usage_traker", "absent");
+    let doctor = sandbox.lodestar(&["doctor", "--json"]);
+    assert_eq!(doctor.code, 1, "a module is absent: {doctor:#?}");
+    let report: serde_json::Value = serde_json::from_str(&doctor.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let found = checks.filter(|check| check["name"] == "configuration").collect::<Vec<_>>();
+    assert_eq!(found[0]["status"], "warning", "{report:#}");
+}
+
+#[test]
+fn each_setting_of_a_module_names_its_origin() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    daemon.wait_state("ingest", "running");
+    let shown = sandbox.lodestar(&["config", "show", "ingest"]);
+    let line = |key: &str| {
+        let line = shown.stdout.lines().find(|line| line.starts_with(&format!("{key}:")));
+        line.unwrap_or_else(|| panic!("{key}: {shown:#?}")).to_owned()
+    };
+    let file = sandbox.path("modules.yaml").display().to_string();
+    assert!(line("listen").ends_with(&format!("# {file}:4")), "{shown:#?}");
+    assert!(line("rate_limit.burst").starts_with("rate_limit.burst: 100000 "), "{shown:#?}");
+    assert!(line("join_window_seconds").ends_with("# default"), "{shown:#?}");
+    // As well of one that does not run.
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    let shown = sandbox.json(&["config", "show", "usage_tracker"]);
+    let settings = shown.as_array().expect("a list").iter();
+    let days = settings.filter(|setting| setting["key"] == "retention_days").collect::<Vec<_>>();
+    assert_eq!((&days[0]["value"], &days[0]["origin"]), (&90.into(), &"default".into()));
+    let unknown = sandbox.lodestar(&["config", "show", "usage_trakcer"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("did you mean usage_tracker?"), "{unknown:#?}");
+}
+
+#[test]
 fn a_bad_edit_changes_nothing() {
     let sandbox = Sandbox::usual();
     let good = sandbox.configuration();

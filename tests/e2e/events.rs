@@ -83,6 +83,50 @@ fn a_tail_shows_events_as_they_come() {
 }
 
 #[test]
+fn a_replay_by_time_counts_nothing_twice() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    (0..10).for_each(|number| post(&address, &format!("replay-{number}")));
+    let summary = sandbox.json(&["usage", "summary"]);
+    assert_eq!(summary["total"]["requests"], 10, "{summary:#}");
+    let replayed = sandbox.json(&["events", "replay", "usage_tracker", "--since", "1h"]);
+    assert_eq!(replayed["replayed"], 10, "{replayed:#}");
+    assert!(replayed["kept_since"].is_string(), "{replayed:#}");
+    let books = wait_until("all are handled again", PATIENCE, || {
+        let books = daemon.module("usage_tracker")["events"].clone();
+        (books["handled"] == 20).then_some(books)
+    });
+    assert_eq!((&books["accepted"], &books["pending"]), (&20.into(), &0.into()), "{books}");
+    let summary = sandbox.json(&["usage", "summary"]);
+    assert_eq!(summary["total"]["requests"], 10, "{summary:#}");
+    let audit = sandbox.json(&["events", "audit"]);
+    assert!(audit.as_array().is_some_and(|rows| rows.iter().all(|row| row["balanced"] == true)));
+    let unknown = sandbox.lodestar(&["events", "replay", "nobody", "--since", "1h"]);
+    assert_eq!(unknown.code, 1, "{unknown:#?}");
+}
+
+#[test]
+fn what_follows_ends_with_its_reader() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    daemon.wait_state("ingest", "running");
+    for words in [&["events", "tail", "no.such.topic"][..], &["modules", "logs", "-f", "ingest"]] {
+        let mut follower = sandbox.isolated(&program("lodestar"));
+        follower.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut follower = follower.spawn().expect("it is built");
+        drop(follower.stdout.take());
+        // Nothing more is written: only the closed pipe can end it.
+        let status = wait_until("it ends", PATIENCE, || follower.try_wait().expect("our child"));
+        assert!(status.success(), "{words:?}: {status}");
+        let mut said = String::new();
+        let mut stderr = follower.stderr.take().expect("it is piped");
+        std::io::Read::read_to_string(&mut stderr, &mut said).expect("it is text");
+        assert_eq!(said, "", "{words:?}");
+    }
+}
+
+#[test]
 fn the_books_balance_while_events_flow() {
     let sandbox = Sandbox::usual();
     let daemon = sandbox.start();

@@ -261,3 +261,32 @@ fn a_quarantine_survives_a_restart_and_is_lifted_by_enable() {
     wait_until("its events have waited", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn who_crashes_the_daemon_is_named_and_isolated() {
+    let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  misbehaver:\nmetrics:\n  \
+                  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["ingest", "misbehaver"], config);
+    for (how, signal) in [("segfault", "SIGSEGV"), ("abort", "SIGABRT")] {
+        let daemon = sandbox.start();
+        let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
+        assert!(!daemon.wait().success(), "{how} takes the daemon down");
+        let daemon = sandbox.start();
+        let module = daemon.wait_state("misbehaver", "running");
+        assert_eq!(module["isolation"], "process", "{how}: {module:#}");
+        assert_eq!(daemon.module("ingest")["isolation"], "in_process");
+        let why = sandbox.json(&["modules", "why", "misbehaver"]);
+        assert!(why["story"].to_string().contains(signal), "{how}: {why:#}");
+        assert!(why["advice"].to_string().contains("modules enable misbehaver"), "{why:#}");
+        // The same again is its own affair now.
+        let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
+        daemon.wait_state("misbehaver", "running");
+        assert_eq!(sandbox.lodestar(&["modules", "enable", "misbehaver"]).code, 0);
+        assert_eq!(daemon.module("misbehaver")["isolation"], "in_process");
+        // A kill from outside blames nobody.
+        daemon.kill();
+        let daemon = sandbox.start();
+        assert_eq!(daemon.module("misbehaver")["isolation"], "in_process", "{how}");
+        assert!(daemon.stop().success());
+    }
+}

@@ -8,6 +8,7 @@ use std::{
 
 use harness::{Daemon, Sandbox, http, is_root, run, skip, telemetry, tool_or_skip, wait_until};
 use rusqlite::Connection;
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -140,7 +141,15 @@ fn a_full_disk_refuses_and_recovers() {
     });
     assert!(refused, "the disk did not get full");
     assert!(daemon.lives(), "{}", daemon.log());
-    assert!(daemon.status().is_some(), "it still answers");
+    let status = daemon.status().expect("it still answers");
+    let trouble = status["ledger"]["trouble"].as_str().unwrap_or_default();
+    assert!(trouble.contains("free space"), "{status:#}");
+    let shown = sandbox.lodestar(&["status"]);
+    assert!(shown.stdout.contains("event ledger    cannot write"), "{shown:#?}");
+    let doctor = sandbox.lodestar(&["doctor"]);
+    assert_eq!(doctor.code, 1, "{doctor:#?}");
+    assert!(doctor.stdout.contains("problem event ledger: "), "{doctor:#?}");
+    assert!(writable(&daemon).ends_with("lodestar_ledger_writable 0"), "{}", writable(&daemon));
 
     fs::remove_file(&filler).expect("it is ours");
     wait_until("it accepts again", PATIENCE, || {
@@ -150,9 +159,19 @@ fn a_full_disk_refuses_and_recovers() {
     wait_until("all that was accepted is counted", PATIENCE, || {
         (requests(&sandbox) == accepted + 1).then_some(())
     });
+    assert_eq!(daemon.status().expect("it answers")["ledger"]["trouble"], Value::Null);
+    assert!(writable(&daemon).ends_with("lodestar_ledger_writable 1"), "{}", writable(&daemon));
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
     let audit = sandbox.json(&["events", "audit"]);
     assert!(audit.as_array().expect("a list").iter().all(|row| row["balanced"] == true), "{audit}");
+}
+
+/// The line of the metrics that says whether the ledger takes events.
+fn writable(daemon: &Daemon<'_>) -> String {
+    let answer = http::get(&daemon.address("", "metrics"), "/metrics").expect("it answers");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let line = text.lines().find(|line| line.starts_with("lodestar_ledger_writable "));
+    line.unwrap_or_default().to_owned()
 }
 
 /// Writes until nothing more fits.

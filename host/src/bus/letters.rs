@@ -90,7 +90,7 @@ impl Bus {
         Ok(())
     }
 
-    fn subscriber(&self, module: &str) -> Result<Arc<Subscriber>, SubscribeError> {
+    pub(super) fn subscriber(&self, module: &str) -> Result<Arc<Subscriber>, SubscribeError> {
         let unknown = || SubscribeError::Unknown(module.to_owned());
         self.shared.routes().find(module).cloned().ok_or_else(unknown)
     }

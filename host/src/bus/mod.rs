@@ -21,6 +21,7 @@ mod letters;
 mod publish;
 mod queue;
 mod recover;
+mod replay;
 mod retry;
 mod routes;
 mod subscriber;
@@ -38,6 +39,7 @@ pub use books::{AuditRow, Books};
 pub use core::{Accepted, Bus, SubscribeError};
 pub use inbox::{Delivery, Failure, FailureKind, Inbox, Woken};
 pub use publish::{MAX_EVENT_BYTES, NewEvent};
+pub use replay::{ReplayError, Replayed};
 pub use subscriber::{Mark, Poker};
 pub use tail::{Tail, Tailed};
 

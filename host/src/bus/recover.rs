@@ -124,7 +124,7 @@ fn count_unseen(
             cursor.seen = record.sequence;
             if wants(&cursor.module, &cursor.epochs, record) {
                 cursor.ledger.pending += 1;
-                if record.module.is_empty() {
+                if !record.from_dead {
                     cursor.ledger.accepted += 1;
                 } else {
                     cursor.ledger.dead -= 1;

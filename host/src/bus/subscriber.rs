@@ -184,6 +184,9 @@ impl Subscriber {
         for (entry, route) in entries.iter().zip(routes) {
             match &entry.audience {
                 Audience::Subscribers if route.contains(&place) => state.ledger_books.accepted += 1,
+                Audience::Replay(module) if *module == self.module => {
+                    state.ledger_books.accepted += 1;
+                }
                 Audience::DeadLetter(module) if *module == self.module => {
                     state.ledger_books.dead -= 1;
                 }

@@ -4,6 +4,7 @@ mod delivery;
 mod failures;
 mod keeping;
 mod model;
+mod replay;
 
 use std::{path::Path, sync::mpsc, time::Duration};
 

@@ -11,6 +11,7 @@ mod error;
 mod fields;
 mod file;
 mod layers;
+mod origins;
 mod references;
 mod report;
 mod resolve;
@@ -28,6 +29,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors, nearest},
     file::{WriteError, write_atomically, write_default},
     layers::Layers,
+    origins::Origins,
     references::{Environment, Fetched, Reference, Secret, expand_path},
     resolve::{Resolved, literal_secrets, redacted},
     section::{HOST_KEYS, Isolation, Limits, ModuleSection, Restart, Settings},

@@ -1,6 +1,6 @@
 //! `/v1/events`: what travels, what waits, what died.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -17,14 +17,15 @@ use uuid::Uuid;
 
 use super::{
     api::{
-        AuditRow, DeadLetter, DeadQuery, Envelope, Lag, NDJSON, Replay, Replayed, TailItem,
-        TailQuery,
+        AuditRow, DeadLetter, DeadQuery, Envelope, Lag, NDJSON, Problem, ProblemCode, Replay,
+        Replayed, TailItem, TailQuery,
     },
+    blocking,
     modules::{ndjson, unknown},
     problem::Refusal,
 };
 use crate::{
-    bus::{Event, Tail, Tailed},
+    bus::{Event, ReplayError, SubscribeError, Tail, Tailed},
     supervisor::{Daemon, counts},
 };
 
@@ -86,7 +87,11 @@ fn envelope(event: &Event) -> Envelope {
     }
 }
 
-pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Lag>> {
+pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Lag>>, Refusal> {
+    blocking(&daemon, lag_of).await.map(Json)
+}
+
+fn lag_of(daemon: &Daemon) -> Vec<Lag> {
     let rows = daemon.context.bus.books().into_iter().map(|books| {
         let counts = books.total();
         let dropped =
@@ -104,18 +109,16 @@ pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Lag>> {
             oldest_pending_ms: books.oldest_pending_ms,
         }
     });
-    Json(rows.collect())
+    rows.collect()
 }
 
 pub(super) async fn dead(
     State(daemon): State<Arc<Daemon>>,
     Query(query): Query<DeadQuery>,
 ) -> Result<Json<Vec<DeadLetter>>, Refusal> {
-    let bus = daemon.context.bus.clone();
-    let letters = tokio::task::spawn_blocking(move || bus.dead(query.module.as_deref()))
-        .await
-        .map_err(|error| Refusal::failed(error.to_string()))?
-        .map_err(|error| Refusal::failed(error.to_string()))?;
+    let read = move |daemon: &Daemon| daemon.context.bus.dead(query.module.as_deref());
+    let letters = blocking(&daemon, read).await?;
+    let letters = letters.map_err(|error| not_done(&error))?;
     let rows = letters.into_iter().map(|letter| DeadLetter {
         module: letter.module.to_string(),
         event: envelope(&letter.event),
@@ -133,33 +136,68 @@ pub(super) async fn replay(
     if daemon.entry(&replay.module).is_none() {
         return Err(unknown(&daemon, &replay.module));
     }
-    let ids = replay
-        .ids
-        .map(|ids| {
-            let parse = |id: &String| {
-                Uuid::parse_str(id)
-                    .map_err(|_| Refusal::invalid(format!("{id:?} is no id of an event")))
-            };
-            ids.iter().map(parse).collect::<Result<Vec<_>, _>>()
-        })
-        .transpose()?;
-    let bus = daemon.context.bus.clone();
-    let replayed =
-        tokio::task::spawn_blocking(move || bus.replay_dead(&replay.module, ids.as_deref()))
-            .await
-            .map_err(|error| Refusal::failed(error.to_string()))?
-            .map_err(|error| Refusal::failed(error.to_string()))?;
-    Ok(Json(Replayed { replayed }))
+    if replay.since.is_some() || replay.until.is_some() {
+        let accepted_ms = range(&replay)?;
+        let again = move |daemon: &Daemon| daemon.context.bus.replay(&replay.module, accepted_ms);
+        let replayed = blocking(&daemon, again).await?.map_err(|error| not_replayed(&error))?;
+        let kept_since = replayed.kept_since_ms.map(|ms| format!("{:.3}", moment(ms)));
+        return Ok(Json(Replayed { replayed: replayed.events, kept_since }));
+    }
+    let parse = |id: &String| {
+        Uuid::parse_str(id).map_err(|_| Refusal::invalid(format!("{id:?} is no id of an event")))
+    };
+    let ids = replay.ids.map(|ids| ids.iter().map(parse).collect::<Result<Vec<_>, _>>());
+    let ids = ids.transpose()?;
+    let again =
+        move |daemon: &Daemon| daemon.context.bus.replay_dead(&replay.module, ids.as_deref());
+    let replayed = blocking(&daemon, again).await?.map_err(|error| not_done(&error))?;
+    Ok(Json(Replayed { replayed, kept_since: None }))
+}
+
+/// The time of a replay, in milliseconds since the Unix epoch.
+fn range(replay: &Replay) -> Result<Range<u64>, Refusal> {
+    let read = |name: &str, text: &Option<String>| {
+        let time = text.as_ref().map(|text| {
+            let time = text.parse::<Timestamp>();
+            time.map_err(|_| Refusal::invalid(format!("`{name}` is {text:?} and no RFC 3339 time")))
+        });
+        time.transpose()
+    };
+    if replay.ids.is_some() {
+        return Err(Refusal::invalid("`ids` names dead letters: leave out `since` and `until`"));
+    }
+    let since = read("since", &replay.since)?;
+    let since = since.ok_or_else(|| Refusal::invalid("`until` needs a `since`"))?;
+    let until = read("until", &replay.until)?.unwrap_or(Timestamp::MAX);
+    if until <= since {
+        return Err(Refusal::invalid("`until` is not after `since`"));
+    }
+    let ms = |time: Timestamp| u64::try_from(time.as_millisecond()).unwrap_or(0);
+    Ok(ms(since)..ms(until))
+}
+
+fn not_replayed(error: &ReplayError) -> Refusal {
+    match error {
+        ReplayError::Subscribe(error) => not_done(error),
+        ReplayError::NoRoom { .. } => {
+            Refusal(Problem::new(ProblemCode::Refused, error.to_string()))
+        }
+        _ => Refusal::failed(error.to_string()),
+    }
+}
+
+fn not_done(error: &SubscribeError) -> Refusal {
+    match error {
+        SubscribeError::Unknown(_) => Refusal::not_found(error.to_string()),
+        _ => Refusal::failed(error.to_string()),
+    }
 }
 
 pub(super) async fn audit(
     State(daemon): State<Arc<Daemon>>,
 ) -> Result<Json<Vec<AuditRow>>, Refusal> {
-    let bus = daemon.context.bus.clone();
-    let rows = tokio::task::spawn_blocking(move || bus.audit())
-        .await
-        .map_err(|error| Refusal::failed(error.to_string()))?
-        .map_err(|error| Refusal::failed(error.to_string()))?;
+    let rows = blocking(&daemon, |daemon| daemon.context.bus.audit()).await?;
+    let rows = rows.map_err(|error| Refusal::failed(error.to_string()))?;
     let rows = rows.into_iter().map(|row| AuditRow {
         module: row.module,
         books: counts(&row.counts),

@@ -2,7 +2,9 @@
 
 pub mod api;
 mod commands;
+mod config;
 mod events;
+mod ledger;
 mod modules;
 mod peer;
 mod problem;
@@ -25,7 +27,7 @@ pub use socket::{SocketError, bind};
 pub use tcp::start as start_tcp;
 
 use crate::supervisor::Daemon;
-use api::{ConfigCheck, Healthz, Status};
+use api::{Healthz, Status};
 
 /// Answers on the socket until the daemon ends.
 ///
@@ -55,9 +57,10 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/modules/{name}/commands/{command}", post(commands::run))
         .route("/v1/operations/{id}", get(modules::operation))
         .route("/v1/nouns", get(commands::nouns))
-        .route("/v1/config", get(config))
-        .route("/v1/config/diff", get(diff))
-        .route("/v1/config/check", post(check))
+        .route("/v1/config", get(config::show))
+        .route("/v1/config/modules/{name}", get(config::settings))
+        .route("/v1/config/diff", get(config::diff))
+        .route("/v1/config/check", post(config::check))
         .route("/v1/config/reload", post(modules::reload_config))
         .route("/v1/events/tail", get(events::tail))
         .route("/v1/events/lag", get(events::lag))
@@ -75,23 +78,18 @@ async fn healthz() -> Json<Healthz> {
     Json(Healthz { status: "ok".to_owned() })
 }
 
-async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
+async fn status(State(daemon): State<Arc<Daemon>>) -> Result<Json<Status>, Refusal> {
     daemon.refresh_health().await;
-    Json(daemon.status())
+    blocking(&daemon, Daemon::status).await.map(Json)
 }
 
-async fn config(State(daemon): State<Arc<Daemon>>) -> Result<Json<api::ConfigView>, Refusal> {
-    Ok(Json(daemon.config_view()))
-}
-
-async fn diff(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<api::Change>>, Refusal> {
-    daemon.config_diff().map(Json).map_err(|errors| Refusal::invalid(errors.to_string()))
-}
-
-async fn check(
-    State(daemon): State<Arc<Daemon>>,
-    Json(check): Json<ConfigCheck>,
-) -> Result<Json<api::ConfigReport>, Refusal> {
-    let report = tokio::task::spawn_blocking(move || daemon.check_config(check.text.as_deref()));
-    report.await.map(Json).map_err(|error| Refusal::failed(error.to_string()))
+/// Does what reads the disk away from the runtime's few threads, which the module's listeners and
+/// every other client need.
+async fn blocking<T: Send + 'static>(
+    daemon: &Arc<Daemon>,
+    work: impl FnOnce(&Daemon) -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let daemon = Arc::clone(daemon);
+    let done = tokio::task::spawn_blocking(move || work(&daemon)).await;
+    done.map_err(|error| Refusal::failed(format!("the answer could not be made: {error}")))
 }

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast::error::RecvError, oneshot};
 
 use super::{
     api::{LogLine, LogsQuery, Module, ModuleInfo, NDJSON, Operation, WaitQuery, Why},
+    blocking,
     problem::Refusal,
 };
 use crate::{
@@ -25,9 +26,10 @@ use crate::{
 /// The longest wait that a client may ask for.
 const MAX_WAIT: Duration = Duration::from_mins(1);
 
-pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Module>> {
+pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Module>>, Refusal> {
     daemon.refresh_health().await;
-    Json(daemon.status().modules)
+    let status = blocking(&daemon, Daemon::status).await?;
+    Ok(Json(status.modules))
 }
 
 pub(super) async fn info(
@@ -35,7 +37,7 @@ pub(super) async fn info(
     Path(name): Path<String>,
 ) -> Result<Json<ModuleInfo>, Refusal> {
     daemon.refresh_health().await;
-    daemon.module_info(&name).map(Json).ok_or_else(|| unknown(&daemon, &name))
+    find(&daemon, name).await.map(Json)
 }
 
 pub(super) async fn enable(
@@ -115,6 +117,12 @@ fn patience(wait: WaitQuery) -> Duration {
     Duration::from_millis(wait.wait_ms).min(MAX_WAIT)
 }
 
+async fn find(daemon: &Arc<Daemon>, name: String) -> Result<ModuleInfo, Refusal> {
+    let look =
+        move |daemon: &Daemon| daemon.module_info(&name).ok_or_else(|| unknown(daemon, &name));
+    blocking(daemon, look).await?
+}
+
 pub(super) fn unknown(daemon: &Daemon, name: &str) -> Refusal {
     Refusal(daemon.unknown_module(name))
 }
@@ -124,9 +132,7 @@ pub(super) async fn logs(
     Path(name): Path<String>,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Refusal> {
-    if daemon.module_info(&name).is_none() {
-        return Err(unknown(&daemon, &name));
-    }
+    let name = find(&daemon, name).await?.module.name;
     // First follow, then read: a line in between is seen twice rather than never.
     let follower = query.follow.then(|| daemon.logging.recorder.follow());
     let lines = usize::try_from(query.lines).unwrap_or(usize::MAX);

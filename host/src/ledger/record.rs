@@ -107,6 +107,8 @@ pub(crate) enum Audience {
     Subscribers,
     /// One module, again, from its dead letters.
     DeadLetter(Arc<str>),
+    /// One module, again, from the ledger itself.
+    Replay(Arc<str>),
 }
 
 /// A record: what the writer is given and what it hands on.
@@ -124,6 +126,8 @@ pub(crate) struct RawRecord<'a> {
     pub(crate) time_ns: u64,
     /// The one module it is for, empty for all subscribers.
     pub(crate) module: &'a str,
+    /// It left that module's dead letters.
+    pub(crate) from_dead: bool,
     pub(crate) topic: &'a str,
     source: &'a str,
     subject: &'a str,
@@ -141,6 +145,7 @@ pub(crate) fn encode(event: &Event, audience: &Audience, out: &mut Vec<u8>) {
     let (kind, module) = match audience {
         Audience::Subscribers => (0, ""),
         Audience::DeadLetter(module) => (1, module.as_ref()),
+        Audience::Replay(module) => (2, module.as_ref()),
     };
     out.push(kind);
     let texts = [module, &event.topic, &event.source, &event.subject, &event.traceparent];
@@ -187,7 +192,7 @@ impl<'a> RawRecord<'a> {
             rest = after;
         }
         let [module, topic, source, subject, traceparent] = texts;
-        if (kind == 1) == module.is_empty() || kind > 1 {
+        if (kind > 0) == module.is_empty() || kind > 2 {
             return None;
         }
         Some(Self {
@@ -195,6 +200,7 @@ impl<'a> RawRecord<'a> {
             id,
             time_ns,
             module,
+            from_dead: kind == 1,
             topic,
             source,
             subject,
@@ -221,6 +227,17 @@ impl<'a> RawRecord<'a> {
     /// When the bus accepted it, in milliseconds since the Unix epoch.
     pub(crate) fn accepted_ms(&self) -> u64 {
         id_ms(self.id)
+    }
+
+    /// Its payload, in bytes.
+    pub(crate) const fn data_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// What it takes on disk, in bytes.
+    pub(crate) const fn disk_bytes(&self) -> usize {
+        let texts = self.module.len() + self.topic.len() + self.source.len() + self.subject.len();
+        PREFIX_BYTES + FIXED_BYTES + texts + self.traceparent.len() + self.data.len()
     }
 }
 
@@ -250,7 +267,12 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_as_it_went() {
-        for audience in [Audience::Subscribers, Audience::DeadLetter("usage_tracker".into())] {
+        let tracker: Arc<str> = "usage_tracker".into();
+        for audience in [
+            Audience::Subscribers,
+            Audience::DeadLetter(tracker.clone()),
+            Audience::Replay(tracker),
+        ] {
             for data in [&b""[..], b"{}", &[7; 70_000]] {
                 let event = event("a.b", data);
                 let mut bytes = Vec::new();
@@ -262,6 +284,9 @@ mod tests {
                 assert_eq!(raw.to_event(), event);
                 let module = if audience == Audience::Subscribers { "" } else { "usage_tracker" };
                 assert_eq!(raw.module, module);
+                assert_eq!(raw.disk_bytes(), bytes.len());
+                let from_dead = matches!(audience, Audience::DeadLetter(_));
+                assert_eq!(raw.from_dead, from_dead);
             }
         }
     }

@@ -70,12 +70,12 @@ const NO_MEMORY: &str = "memory allocation of ";
 /// anything else on standard error may hold what no event and no state should.
 pub(super) fn explains_an_end(line: &str) -> Option<&str> {
     const BEGINNINGS: [&str; 8] = [
-        NO_MEMORY,
         "free(): ",
-        "double free",
+        "double free or corruption",
         "malloc(): ",
         "realloc(): ",
-        "corrupted ",
+        "corrupted size vs. prev_size",
+        "corrupted double-linked list",
         "munmap_chunk(): ",
         "*** stack smashing detected",
     ];
@@ -83,8 +83,11 @@ pub(super) fn explains_an_end(line: &str) -> Option<&str> {
     if line.ends_with(OVERFLOW) {
         return Some("a thread has overflowed its stack");
     }
-    let known = BEGINNINGS.iter().any(|beginning| line.starts_with(beginning));
-    (known && line.len() <= 100).then_some(line)
+    let size = line.strip_prefix(NO_MEMORY).and_then(|rest| rest.strip_suffix(" bytes failed"));
+    if size.is_some_and(|size| size.bytes().all(|digit| digit.is_ascii_digit())) {
+        return Some(line);
+    }
+    BEGINNINGS.into_iter().find(|beginning| line.starts_with(beginning)).map(str::trim_end)
 }
 
 #[cfg(test)]
@@ -120,12 +123,10 @@ mod tests {
             Some("a thread has overflowed its stack"),
         );
         check("memory allocation of 16 bytes failed", Some("memory allocation of 16 bytes failed"));
-        check("free(): invalid pointer", Some("free(): invalid pointer"));
-        check("the user asked about memory allocation of 16 bytes", None);
-        check(
-            "corrupted by the text of a prompt that goes on and on and on and on and on and on \
-               and on and on",
-            None,
-        );
+        check("free(): the text of a prompt", Some("free():"));
+        check("corrupted size vs. prev_size in fastbins", Some("corrupted size vs. prev_size"));
+        check("the user asked about memory allocation of 16 bytes failed", None);
+        check("memory allocation of the text of a prompt bytes failed", None);
+        check("corrupted by the text of a prompt", None);
     }
 }

@@ -66,7 +66,7 @@ pub struct Daemon {
     pub(super) metrics_error: Mutex<String>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) descriptions: Descriptions,
-    pub(super) layers: Layers,
+    pub(crate) layers: Layers,
     slots: RwLock<BTreeMap<String, Arc<Slot>>>,
     config: RwLock<Arc<Config>>,
 }
@@ -192,7 +192,7 @@ impl Daemon {
     }
 
     /// Where a module's library lies: where its section says, or on the module path.
-    pub(super) fn package(&self, section: &ModuleSection) -> Option<Package> {
+    pub(crate) fn package(&self, section: &ModuleSection) -> Option<Package> {
         match &section.path {
             Some(directory) => {
                 let directory = config::expand_path(directory, &self.layers.environment).ok()?;
@@ -200,6 +200,15 @@ impl Daemon {
                 package.directory.is_dir().then_some(package)
             }
             None => library::find(&self.places.module_path, &section.name),
+        }
+    }
+
+    /// Where a module runs: as its section says, but in a process of its own after it crashed the
+    /// daemon.
+    pub(super) fn isolation(&self, section: &ModuleSection) -> Option<Isolation> {
+        match self.stories.standing(&section.name).isolated {
+            Some(_) => Some(Isolation::Process),
+            None => section.isolation,
         }
     }
 

@@ -25,6 +25,7 @@ use module_sdk::events::{ConfigChanged, ModuleStateChanged};
 
 pub use daemon::{Daemon, Parts, Slot, number};
 pub use operations::{Operations, Pending};
+pub(crate) use probe::probe;
 pub use probe::{Probe, describe_for_parent, report};
 use reloads::Reload;
 use requests::shown;
@@ -64,6 +65,8 @@ pub struct Supervisor {
     /// Sections that a module that runs did not take.
     refused_sections: HashMap<String, ModuleSection>,
     reloads: HashMap<String, Reload>,
+    /// The hash of the library that each module ran last.
+    ran: HashMap<String, String>,
     threads: HashMap<ThreadId, JoinHandle<()>>,
     /// The hash of each library when it was last looked at.
     seen: HashMap<String, String>,
@@ -81,6 +84,7 @@ impl Supervisor {
             given_up: HashMap::new(),
             refused_sections: HashMap::new(),
             reloads: HashMap::new(),
+            ran: HashMap::new(),
             threads: HashMap::new(),
             seen: HashMap::new(),
             stopping: false,
@@ -94,7 +98,7 @@ impl Supervisor {
         let wanted: Vec<Arc<Slot>> =
             config.modules.iter().map(|section| self.daemon.slot(&section.name)).collect();
         for (slot, section) in wanted.iter().zip(&config.modules) {
-            slot.set_desired(section.enabled, section.isolation);
+            slot.set_desired(section.enabled, self.daemon.isolation(section));
         }
         self.forget_removed(&config);
         let mut starts = Vec::new();

@@ -67,7 +67,7 @@ pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
 /// # Errors
 ///
 /// Why it cannot be loaded, or that it did not answer in time.
-pub(super) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
+pub(crate) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut child = Command::new(program)
         .arg("--describe")
@@ -159,7 +159,8 @@ impl Daemon {
             // What cannot be asked is no error of a section that is switched off.
             errors.extend(judged.mute.filter(|_| section.enabled));
         }
-        ConfigReport { errors: errors.iter().map(problem).collect() }
+        let errors = errors.iter().map(problem).collect();
+        ConfigReport { errors, warnings: self.config_warnings(&config) }
     }
 
     /// The configuration that runs, secrets left out.
@@ -199,16 +200,9 @@ impl Daemon {
 /// Errors as the control API shows them.
 #[must_use]
 pub fn report(errors: &ConfigErrors) -> ConfigReport {
-    ConfigReport { errors: errors.as_slice().iter().map(problem).collect() }
+    ConfigReport { errors: errors.as_slice().iter().map(problem).collect(), warnings: Vec::new() }
 }
 
 fn problem(error: &ConfigError) -> ConfigProblem {
-    ConfigProblem {
-        file: error.path.clone(),
-        line: error.line.into(),
-        column: error.column.into(),
-        key: error.key.clone(),
-        message: error.message.clone(),
-        hint: (!error.hint.is_empty()).then(|| error.hint.clone()),
-    }
+    error.into()
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pending, Supervisor, requests::short};
+use super::{Pending, Supervisor, requests::short, starting::PROBATION, story::Probation};
 use crate::{
     config::ModuleSection,
     control::api::{Operation, ProblemCode},
@@ -80,6 +80,7 @@ impl Supervisor {
                     format!("; its events waited {:.1} ms", time.as_secs_f64() * 1e3)
                 });
                 let what = format!("{version} ({}), generation {generation}{how}", short(&sha256));
+                self.note_probation(module, &sha256, switched_in.is_some());
                 stories.tell(module, "runs", what.clone());
                 self.keep(&sha256);
                 if switched_in.is_some() {
@@ -112,6 +113,15 @@ impl Supervisor {
             }
             News::Ended(ended) => self.ended(module, ended),
         }
+    }
+
+    /// Writes down that a generation is on probation, in case it takes the daemon with it.
+    fn note_probation(&mut self, module: &str, sha256: &str, took_over: bool) {
+        let former = self.ran.insert(module.to_owned(), sha256.to_owned());
+        let Some(former) = former.filter(|former| took_over && former != sha256) else { return };
+        let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
+        let probation = Probation { sha256: sha256.to_owned(), former, until_s };
+        self.daemon.stories.decide(module, |standing| standing.probation = Some(probation));
     }
 
     fn reload_ended(&mut self, module: &str, outcome: Result<String, String>) {

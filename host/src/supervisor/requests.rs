@@ -56,10 +56,14 @@ impl Supervisor {
         if enabled {
             // Who asks for it has seen why it was left alone.
             self.given_up.remove(module);
+            let mut moves = false;
             self.daemon.stories.decide(module, |standing| {
                 standing.quarantined = None;
-                standing.isolated = None;
+                moves = standing.isolated.take().is_some();
             });
+            if moves && self.alive.contains(module) {
+                return Ok(self.reload_module(module, None, verb));
+            }
         }
         self.reload().map_err(|errors| {
             Problem::new(ProblemCode::Invalid, errors.to_string())

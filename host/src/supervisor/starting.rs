@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CALL_DEADLINE, STOP_GRACE, Slot, Supervisor, configure, requests::short};
+use super::{CALL_DEADLINE, Refused, STOP_GRACE, Slot, Supervisor, configure, requests::short};
 use crate::{
     config::{self, Config, ModuleSection},
+    crash::Culprit,
     library::{self, Package},
     module::{self, Call, RestartPolicy, Start, StartGate, State},
     runner,
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// For how long a new generation must not panic.
-const PROBATION: Duration = Duration::from_mins(1);
+pub(super) const PROBATION: Duration = Duration::from_mins(1);
 
 impl Supervisor {
     /// Starts a module that does not run.
@@ -98,7 +99,7 @@ impl Supervisor {
             entry: slot.entry.clone(),
             package,
             shelf: self.daemon.shelf.clone(),
-            place: place(section),
+            place: self.place(section),
             context: self.daemon.context.clone(),
             configure: configure::configure(self.daemon.clone(), config.clone()),
             explain: configure::explain(config.clone(), &name),
@@ -120,6 +121,44 @@ impl Supervisor {
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
         self.threads.insert(thread.thread().id(), thread);
         Ok(())
+    }
+
+    /// The process that a module gets, where it is to have one of its own.
+    fn place(&self, section: &ModuleSection) -> Option<runner::Place> {
+        let deadline = section.limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
+        let isolated = self.daemon.isolation(section) == Some(config::Isolation::Process);
+        isolated.then(|| runner::Place::own(section.limits, deadline))
+    }
+
+    /// Acts on the note that the run before left: the module that ended the daemon goes back to the
+    /// generation before, if it was on probation, or runs in a process of its own from now on.
+    pub fn blame(&self, culprit: &Culprit) {
+        let config = self.daemon.config();
+        let Some(section) = config.modules.iter().find(|section| culprit.is(&section.name)) else {
+            return tracing::error!(?culprit, "a module that is gone ended the daemon");
+        };
+        let name = &section.name;
+        let what = format!("it ended the daemon by {}", culprit.signal);
+        let now = jiff::Timestamp::now().as_second();
+        let mut then = String::new();
+        self.daemon.stories.decide(name, |standing| {
+            match standing.probation.take().filter(|probation| now < probation.until_s) {
+                Some(probation) => {
+                    then = format!("{} is back", short(&probation.former));
+                    standing.refused = Some(Refused {
+                        sha256: probation.sha256,
+                        instead: probation.former,
+                        reason: what.clone(),
+                    });
+                }
+                None => {
+                    then = "it starts in a process of its own".to_owned();
+                    standing.isolated = Some(what.clone());
+                }
+            }
+        });
+        tracing::error!(module = name, what, then, "the daemon crashed when it last ran");
+        self.daemon.stories.tell(name, "crashed", format!("{what}; {then}"));
     }
 
     pub(super) fn stop(&self, slot: &Slot) {
@@ -171,13 +210,6 @@ impl Supervisor {
         }
         true
     }
-}
-
-/// The process that a module gets, where it is to have one of its own.
-fn place(section: &ModuleSection) -> Option<runner::Place> {
-    let deadline = section.limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
-    let isolated = section.isolation == Some(config::Isolation::Process);
-    isolated.then(|| runner::Place::own(section.limits, deadline))
 }
 
 /// Keys that only a process of its own can make true are accepted, so that a file can be written

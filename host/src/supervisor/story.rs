@@ -27,6 +27,19 @@ pub struct Standing {
     pub refused: Option<Refused>,
     /// Why it runs in a process of its own although its section does not say so.
     pub isolated: Option<String>,
+    /// The generation that took over last, while it is on probation.
+    pub probation: Option<Probation>,
+}
+
+/// A generation on probation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probation {
+    /// The hash of its library.
+    pub sha256: String,
+    /// The hash of the one before it.
+    pub former: String,
+    /// When the probation ends, in seconds since the Unix epoch.
+    pub until_s: i64,
 }
 
 /// A library that proved bad.

@@ -46,6 +46,7 @@ impl Daemon {
             uptime_s: self.started.elapsed().as_secs(),
             config_path: self.places.config.display().to_string(),
             state_dir: self.places.state_dir.display().to_string(),
+            ledger: self.ledger_status(),
             listeners: self.own_listeners(),
             modules,
         }
@@ -275,6 +276,7 @@ impl Daemon {
     }
 
     fn bus_metrics(&self, families: &mut Snapshot) {
+        self.ledger_metrics(families);
         let books = self.context.bus.books();
         let outcomes = books.iter().flat_map(|books| {
             let counts = books.total();

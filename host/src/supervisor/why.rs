@@ -53,6 +53,12 @@ impl Daemon {
             State::Absent => say(self.where_looked(name)),
             _ => {}
         }
+        if let Some(reason) = standing.isolated {
+            say(format!(
+                "it runs in a process of its own since {reason}; to put it back into the daemon: \
+                 lodestar modules enable {name}"
+            ));
+        }
         if let Some(refused) = standing.refused {
             say(format!(
                 "the library {} on the module path is passed over ({}); replace it, or try it \

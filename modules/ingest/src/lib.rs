@@ -81,6 +81,9 @@ struct SourcesArgs {
     /// Show only this outcome: request, event, ignored, repeats, unknown or refused.
     #[serde(default)]
     outcome: Option<Outcome>,
+    /// List every kind of record that is ignored by design or repeats another, not their sums.
+    #[serde(default)]
+    all: bool,
 }
 
 /// What became of a record.
@@ -97,14 +100,15 @@ enum Outcome {
 
 impl Ingest {
     fn sources(&mut self, args: SourcesArgs) -> Result<Reply> {
-        self.app.tally.reply(args.outcome.map(|outcome| match outcome {
+        let outcome = args.outcome.map(|outcome| match outcome {
             Outcome::Request => "request",
             Outcome::Event => "event",
             Outcome::Ignored => "ignored",
             Outcome::Repeats => "repeats",
             Outcome::Unknown => "unknown",
             Outcome::Refused => "refused",
-        }))
+        });
+        self.app.tally.reply(outcome, args.all)
     }
 
     fn tidy(&mut self) -> Result<()> {

@@ -123,8 +123,9 @@ impl Tally {
         counter.add(amount as f64);
     }
 
-    /// Answers the command `sources`.
-    pub(crate) fn reply(&self, only: Option<&str>) -> Result<Reply> {
+    /// Answers the command `sources`. Its table sums up what is left out by design, unless `all`
+    /// or one outcome is asked for.
+    pub(crate) fn reply(&self, only: Option<&str>, all: bool) -> Result<Reply> {
         let rows = locked(&self.rows).clone();
         let mut rows: Vec<(Kind, Seen)> = rows
             .into_iter()
@@ -136,7 +137,8 @@ impl Tally {
         let json: Vec<Row<'_>> =
             rows.iter().map(|(kind, seen)| Row { kind, seen: *seen }).collect();
         let reply = Reply::json(&serde_json::json!({"since": self.since, "rows": json}))?;
-        Ok(reply.table(table(&rows, self.since)))
+        let shown = if all || only.is_some() { rows } else { summed_up(&rows) };
+        Ok(reply.table(table(&shown, self.since)))
     }
 }
 
@@ -185,6 +187,35 @@ fn rank(outcome: &str) -> usize {
     ORDER.iter().position(|known| *known == outcome).unwrap_or(ORDER.len())
 }
 
+/// The kinds of one source that are left out by design as one row for each outcome.
+fn summed_up(rows: &[(Kind, Seen)]) -> Vec<(Kind, Seen)> {
+    let is_by_design = |kind: &Kind| matches!(kind.outcome, "ignored" | "repeats");
+    let together = |left: &(Kind, Seen), right: &(Kind, Seen)| {
+        let key = |kind: &Kind| (kind.source.clone(), kind.outcome);
+        is_by_design(&left.0) && key(&left.0) == key(&right.0)
+    };
+    let groups = rows.chunk_by(together);
+    groups
+        .map(|group| match group {
+            [(first, _), _, ..] => {
+                let of = |kind: &Kind| kind.signal;
+                let one_signal = group.iter().all(|(kind, _)| of(kind) == of(first));
+                let kind = Kind {
+                    source: first.source.clone(),
+                    signal: if one_signal { first.signal } else { "all" },
+                    record: format!("({} kinds)", group.len()),
+                    outcome: first.outcome,
+                    reason: "by design; --all lists them".to_owned(),
+                };
+                let count = group.iter().map(|(_, seen)| seen.count).sum();
+                let last_seen = group.iter().map(|(_, seen)| seen.last_seen).max();
+                (kind, Seen { count, last_seen: last_seen.unwrap_or_default() })
+            }
+            one => one[0].clone(),
+        })
+        .collect()
+}
+
 fn table(rows: &[(Kind, Seen)], since: Timestamp) -> Table {
     let mut table = Table::new(["SOURCE", "SIGNAL", "RECORD", "OUTCOME", "COUNT#", "WHY"]);
     table.title = format!("Records received since {since:.0}");
@@ -231,13 +262,36 @@ mod tests {
         tally.records("codex", kind("codex", "request"), 2);
         tally.records("codex", kind("codex", "request"), 1);
         tally.records("none", kind("program", "unknown"), 5);
-        let all = tally.reply(None).expect("it answers");
+        let all = tally.reply(None, false).expect("it answers");
         assert_eq!(all.data["rows"].as_array().map(Vec::len), Some(2));
         assert_eq!(all.data["rows"][0]["count"], 3);
         assert_eq!(all.table.as_ref().map(|table| table.rows.len()), Some(2));
-        let unknown = tally.reply(Some("unknown")).expect("it answers");
+        let unknown = tally.reply(Some("unknown"), false).expect("it answers");
         assert_eq!(unknown.data["rows"][0]["source"], "program");
         assert_eq!(unknown.data["rows"][0]["count"], 5);
+    }
+
+    #[test]
+    fn what_is_left_out_by_design_is_summed_up() {
+        let tally = Tally::new(&host());
+        let kind = |record: &str, outcome| Kind { record: record.into(), ..kind("codex", outcome) };
+        tally.records("codex", kind("completed", "request"), 3);
+        for (record, count) in [("a", 5), ("b", 7), ("c", 1)] {
+            tally.records("codex", kind(record, "ignored"), count);
+        }
+        tally.records("codex", kind("d", "repeats"), 2);
+        tally.records("codex", kind("e", "unknown"), 1);
+        tally.records("codex", kind("f", "unknown"), 1);
+        let rows = |only, all| {
+            let reply = tally.reply(only, all).expect("it answers");
+            let rows = reply.table.expect("a table").rows;
+            rows.into_iter().map(|cells| format!("{} {}", cells[2], cells[4])).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(None, false), ["completed 3", "e 1", "f 1", "d 2", "(3 kinds) 13"]);
+        assert_eq!(rows(Some("ignored"), false), ["b 7", "a 5", "c 1"]);
+        assert_eq!(rows(None, true).len(), 7);
+        let data = tally.reply(None, false).expect("it answers").data;
+        assert_eq!(data["rows"].as_array().map(Vec::len), Some(7), "programs get all");
     }
 
     #[test]
@@ -246,7 +300,7 @@ mod tests {
         for index in 0..MAX_ROWS + 100 {
             tally.records("none", kind(&format!("s{index}"), "unknown"), 1);
         }
-        let reply = tally.reply(None).expect("it answers");
+        let reply = tally.reply(None, false).expect("it answers");
         let rows = reply.data["rows"].as_array().expect("rows");
         assert_eq!(rows.len(), MAX_ROWS + 1);
         let more = rows.iter().find(|row| row["source"] == "(more)").expect("the rest");

@@ -24,6 +24,7 @@ pub(crate) struct SummaryArgs {
     /// What a row stands for.
     pub(crate) by: By,
     /// At most so many rows; the total counts all.
+    #[schemars(range(min = 1))]
     pub(crate) limit: Option<u32>,
 }
 
@@ -36,6 +37,7 @@ pub(crate) struct SessionsArgs {
     /// Until when, in the same forms; a day means all of it [default: now].
     pub(crate) until: Option<String>,
     /// At most so many sessions [default: 50].
+    #[schemars(range(min = 1, max = MOST))]
     pub(crate) limit: Option<u32>,
 }
 
@@ -56,6 +58,7 @@ pub(crate) struct RequestsArgs {
     /// Only requests that did not end well.
     pub(crate) errors: bool,
     /// At most so many requests [default: 50].
+    #[schemars(range(min = 1, max = MOST))]
     pub(crate) limit: Option<u32>,
 }
 
@@ -80,8 +83,10 @@ const MOST: u32 = 10_000;
 pub(crate) fn summary(reader: &mut Reader, period: &Period, args: &SummaryArgs) -> Result<Reply> {
     let mut summary = query::summary(reader, period, args.by)?;
     let all = summary.rows.len();
-    if let Some(limit) = args.limit {
-        summary.rows.truncate(limit as usize);
+    match args.limit {
+        Some(0) => return Err(Error::usage("--limit is 0, it must be at least 1")),
+        Some(limit) => summary.rows.truncate(limit as usize),
+        None => {}
     }
     let table = summary_table(&summary, all, period);
     Ok(Reply::json(&summary)?.table(table))
@@ -102,7 +107,13 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
     ]);
     table.title = title("Usage", period);
     for row in &summary.rows {
-        let key = row.key.as_deref().map_or_else(|| "(unknown)".to_owned(), |key| short(key, 22));
+        let key = row.key.as_deref().map_or_else(
+            || "(unknown)".to_owned(),
+            |key| match summary.by {
+                By::Hour => hour(key),
+                _ => short(key, 22),
+            },
+        );
         table.rows.push(cells(key, &row.figures));
     }
     table.total = cells("total".to_owned(), &summary.total);
@@ -136,6 +147,15 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
         );
     }
     table
+}
+
+/// `2026-11-21T01:00:00+01:00` as `2026-11-21 01:00+01:00`, which fits. The offset tells apart the
+/// hour that comes twice in autumn.
+fn hour(key: &str) -> String {
+    match (key.get(..10), key.get(11..16), key.get(19..)) {
+        (Some(day), Some(time), Some(offset)) => format!("{day} {time}{offset}"),
+        _ => key.to_owned(),
+    }
 }
 
 fn cells(key: String, figures: &Figures) -> Vec<String> {
@@ -295,6 +315,19 @@ fn title(what: &str, period: &Period) -> String {
     format!("{what} from {} to {} ({zone})", local(period.from), local(period.to))
 }
 
-fn requests(number: i64) -> String {
+pub(crate) fn requests(number: i64) -> String {
     if number == 1 { "1 request".to_owned() } else { format!("{} requests", count(number)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_fit_and_are_whole() {
+        let check = |key: &str, expected: &str| assert_eq!(hour(key), expected);
+        check("2026-10-25T02:00:00+01:00", "2026-10-25 02:00+01:00");
+        check("2026-11-21T13:00:00+00:00", "2026-11-21 13:00+00:00");
+        check("", "");
+    }
 }

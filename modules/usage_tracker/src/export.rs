@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result};
+use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -151,7 +151,12 @@ pub(crate) fn job(
         if format == Format::Json {
             output.write_all(if rows == 0 { b"]\n" } else { b"\n]\n" })?;
         }
-        Reply::json(&serde_json::json!({"requests": rows}))
+        let exported = format!(
+            "{} exported",
+            crate::commands::requests(i64::try_from(rows).unwrap_or(i64::MAX))
+        );
+        let table = Table { notes: vec![exported], ..Table::default() };
+        Ok(Reply::json(&serde_json::json!({"requests": rows}))?.table(table))
     })
 }
 

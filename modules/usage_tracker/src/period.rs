@@ -41,8 +41,16 @@ impl Period {
             None => now.timestamp().max(from),
         };
         if until.is_some() && to <= from {
+            let shown = |time: Timestamp| {
+                time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+            };
             return Err(Error::usage(format!(
-                "--until ({to}) is not after --since ({from}); exchange them or widen the range"
+                "--until {} ends at {} and --since {} begins at {}; exchange them or widen the \
+                 range",
+                until.unwrap_or_default(),
+                shown(to),
+                since.unwrap_or(default_since),
+                shown(from)
             )));
         }
         Ok(Self { from, to, open: until.is_none(), zone: zone.clone() })
@@ -93,11 +101,11 @@ fn moment(option: &str, text: &str, now: &Zoned, edge: Edge) -> Result<Timestamp
             {
                 time.to_zoned(now.time_zone().clone()).map(|time| time.timestamp())
             } else {
-                return ago(text, now).ok_or_else(|| unknown(option, text));
+                return ago(text, now).ok_or_else(|| unknown(option, text, now));
             }
         }
     };
-    found.map_err(|_| unknown(option, text))
+    found.map_err(|_| unknown(option, text, now))
 }
 
 /// `90m`, `12h`, `7d`, `2w` before now. Days and weeks are those of the calendar.
@@ -117,7 +125,12 @@ fn ago(text: &str, now: &Zoned) -> Option<Timestamp> {
     now.checked_sub(span).ok().map(|time| time.timestamp())
 }
 
-fn unknown(option: &str, text: &str) -> Error {
+fn unknown(option: &str, text: &str, now: &Zoned) -> Error {
+    if let Some(ago_text) = text.strip_prefix('-').filter(|rest| ago(rest, now).is_some()) {
+        return Error::usage(format!(
+            "--{option} {text:?} is no time; write --{option} {ago_text}, which is that long ago"
+        ));
+    }
     Error::usage(format!(
         "--{option} {text:?} is no time; write 7d, 12h, 90m, 2w, today, yesterday, 2026-11-01, \
          2026-11-01T10:30 or 2026-11-01T10:30:00Z"
@@ -190,12 +203,18 @@ mod tests {
         };
         check("7 days", None, "7d, 12h");
         check("", None, "7d, 12h");
-        check("-3d", None, "7d, 12h");
+        check("-3d", None, "write --since 3d");
+        check("-3x", None, "7d, 12h");
         check("99999999999999999999d", None, "7d, 12h");
         check("3µ", None, "7d, 12h");
         check("2026-13-01", None, "7d, 12h");
         check("999999w", None, "7d, 12h");
-        check("today", Some("yesterday"), "not after");
+        check(
+            "today",
+            Some("yesterday"),
+            "--until yesterday ends at 2026-11-21 00:00 and --since today begins at \
+             2026-11-21 00:00",
+        );
     }
 
     #[test]

@@ -33,7 +33,12 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
         out.finish()?;
     }
     let to_stdout = !(call.streams && call.out.is_none());
-    show(&reply, to_stdout, terminal)?;
+    match (&call.out, sentence(&reply)) {
+        (Some(file), Some(sentence)) if !terminal.json => {
+            terminal.line(&human::plain(&format!("{}: {sentence}", file.display())))?;
+        }
+        _ => show(&reply, to_stdout, terminal)?,
+    }
     Ok(reply.exit_code)
 }
 
@@ -61,6 +66,15 @@ async fn answer(
     };
     bar.finish_and_clear();
     Ok(reply)
+}
+
+/// An answer that is one sentence and no table.
+fn sentence(reply: &Reply) -> Option<&str> {
+    let table = reply.table.as_ref()?;
+    match table.notes.as_slice() {
+        [note] if table.columns.is_empty() && table.title.is_empty() => Some(note),
+        _ => None,
+    }
 }
 
 fn show(reply: &Reply, to_stdout: bool, terminal: &mut Terminal) -> Result<()> {

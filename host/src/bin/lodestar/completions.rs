@@ -1,8 +1,8 @@
 //! `lodestar completions SHELL`
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _, builder::PossibleValuesParser};
 use clap_complete::Shell;
-use lodestar::control::api::Noun;
+use lodestar::control::api::{Module, Noun};
 
 use crate::{args::Cli, client::Client, error::Result, exit_codes, noun, terminal::Terminal};
 
@@ -13,7 +13,7 @@ fish, in ~/.config/fish/config.fish: lodestar completions fish | source";
 
 /// Write a completion script for a shell to standard output
 ///
-/// The nouns of the modules that run at this moment are part of it.
+/// The nouns of the modules that run at this moment are part of it, and the names of all.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
@@ -38,10 +38,51 @@ impl Completions {
             ShellName::Zsh => Shell::Zsh,
             ShellName::Fish => Shell::Fish,
         };
-        let mut command = nouns.iter().fold(Cli::command(), noun::with_noun);
+        let modules: Vec<Module> = client.get("/v1/modules").await.unwrap_or_default();
+        let modules: Vec<String> = modules.into_iter().map(|module| module.name).collect();
+        let command = nouns.iter().fold(Cli::command(), noun::with_noun);
+        let mut command = with_modules(command, &modules);
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "lodestar", &mut script);
         terminal.raw(&String::from_utf8_lossy(&script))?;
+        if matches!(self.shell, ShellName::Fish) && !modules.is_empty() {
+            terminal.raw(&fish_modules(&command, &modules))?;
+        }
         Ok(exit_codes::DONE)
     }
+}
+
+/// Lets every argument that stands for a module be one of these.
+fn with_modules(mut command: Command, modules: &[String]) -> Command {
+    if modules.is_empty() {
+        return command;
+    }
+    if let Some(id) = module_argument(&command) {
+        command = command
+            .mut_arg(id, |arg| arg.value_parser(PossibleValuesParser::new(modules.to_vec())));
+    }
+    command.mut_subcommands(|verb| with_modules(verb, modules))
+}
+
+fn module_argument(command: &Command) -> Option<clap::Id> {
+    let is_module =
+        |argument: &&clap::Arg| argument.get_value_names().is_some_and(|names| names == ["MODULE"]);
+    command.get_positionals().find(is_module).map(|argument| argument.get_id().clone())
+}
+
+/// What the generator leaves out for fish: the values of arguments that are no options.
+fn fish_modules(command: &Command, modules: &[String]) -> String {
+    let names = modules.join(" ");
+    let mut lines = String::new();
+    for verb in command.get_subcommands() {
+        for inner in verb.get_subcommands().filter(|inner| module_argument(inner).is_some()) {
+            lines.push_str(&format!(
+                "complete -c lodestar -n \"__fish_lodestar_using_subcommand {}; and \
+                 __fish_seen_subcommand_from {}\" -f -a \"{names}\"\n",
+                verb.get_name(),
+                inner.get_name()
+            ));
+        }
+    }
+    lines
 }

@@ -5,11 +5,11 @@ use std::{
     process::Command,
 };
 
-use lodestar::control::api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView};
+use lodestar::control::api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting};
 use serde_json::Value;
 
 use crate::{
-    client::Client,
+    client::{Client, escaped},
     error::{CliError, Result},
     exit_codes, human,
     terminal::{Terminal, Tone},
@@ -64,21 +64,40 @@ impl Check {
             terminal.json_document(&report)?;
         } else {
             for error in &report.errors {
-                terminal.line(&problem_line(error))?;
+                terminal.line(&human::plain(&error.to_string()))?;
             }
-            let file = self.file.as_ref().map(|file| format!("{} ", file.display()));
-            let verdict = match report.errors.len() {
-                0 => terminal.paint_state("valid", Tone::Good),
-                1 => terminal.paint_state("1 error", Tone::Bad),
-                number => terminal.paint_state(&format!("{number} errors"), Tone::Bad),
-            };
-            terminal.line(
-                &format!("configuration {}: {verdict}", file.unwrap_or_default().trim())
-                    .replace(" :", ":"),
-            )?;
+            for warning in warnings(&report, terminal) {
+                terminal.line(&warning)?;
+            }
+            let file = self.file.as_ref().map(|file| format!(" {}", file.display()));
+            let verdict = verdict(&report, terminal);
+            terminal.line(&format!("configuration{}: {verdict}", file.unwrap_or_default()))?;
         }
         Ok(if report.errors.is_empty() { exit_codes::DONE } else { exit_codes::REFUSED })
     }
+}
+
+/// `valid`, `valid, 2 warnings`, `1 error`.
+fn verdict(report: &ConfigReport, terminal: &Terminal) -> String {
+    let counted = |number: usize, what: &str| {
+        let ending = if number == 1 { "" } else { "s" };
+        format!("{number} {what}{ending}")
+    };
+    let first = match report.errors.len() {
+        0 => terminal.paint_state("valid", Tone::Good),
+        number => terminal.paint_state(&counted(number, "error"), Tone::Bad),
+    };
+    match report.warnings.len() {
+        0 => first,
+        number => format!("{first}, {}", counted(number, "warning")),
+    }
+}
+
+/// The warnings of a report, a line for each.
+fn warnings(report: &ConfigReport, terminal: &Terminal) -> Vec<String> {
+    let label = terminal.paint_state("warning:", Tone::Warning);
+    let warnings = report.warnings.iter();
+    warnings.map(|warning| format!("{label} {}", human::plain(&warning.to_string()))).collect()
 }
 
 /// Checks a file, or the daemon's own, by the daemon or, where none runs, by `lodestard --check`.
@@ -93,8 +112,8 @@ pub(crate) async fn check(file: Option<&Path>, client: &Client) -> Result<Config
         other => other?,
     };
     if let Some(file) = file {
-        for error in &mut report.errors {
-            error.file = file.display().to_string();
+        for problem in report.errors.iter_mut().chain(&mut report.warnings) {
+            problem.file = file.display().to_string();
         }
     }
     Ok(report)
@@ -126,11 +145,13 @@ fn check_offline(executable: &Path, file: Option<&Path>) -> Result<ConfigReport>
 
 impl Show {
     async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
+        if let Some(module) = self.module {
+            return show_module(&module, client, terminal).await;
+        }
         let view: ConfigView = client.get("/v1/config").await?;
-        match self.module {
-            Some(module) => show_module(&module, &view, terminal)?,
-            None if terminal.json => terminal.json_document(&view)?,
-            None => {
+        match terminal.json {
+            true => terminal.json_document(&view)?,
+            false => {
                 terminal.note(&terminal.paint_dim(&format!("# {}", human::plain(&view.path))));
                 terminal.raw(&human::plain(&view.text))?;
             }
@@ -139,22 +160,47 @@ impl Show {
     }
 }
 
-fn show_module(module: &str, view: &ConfigView, terminal: &mut Terminal) -> Result<()> {
-    let Some(settings) = view.modules.get(module) else {
-        let known: Vec<&str> = view.modules.keys().map(String::as_str).collect();
-        return Err(CliError::failed(format!("{} has no module {module:?}", view.path))
-            .help(format!("it has {}", known.join(", "))));
-    };
+async fn show_module(module: &str, client: &Client, terminal: &mut Terminal) -> Result<u8> {
+    let path = format!("/v1/config/modules/{}", escaped(module));
+    let settings: Vec<Setting> = client.get(&path).await?;
     if terminal.json {
-        return terminal.json_document(settings);
+        terminal.json_document(&settings)?;
+    } else {
+        let lines = setting_lines(&settings);
+        lines.into_iter().try_for_each(|line| terminal.line(&line))?;
     }
-    let yaml = serde_saphyr::to_string(settings)
-        .map_err(|error| CliError::failed(format!("cannot write the settings as YAML: {error}")))?;
-    terminal.raw(&human::plain(&yaml))
+    Ok(exit_codes::DONE)
+}
+
+/// `retention_days: 90    # default`, the comments below each other.
+fn setting_lines(settings: &[Setting]) -> Vec<String> {
+    let shown = |setting: &Setting| match &setting.value {
+        Value::Null => format!("{}:", setting.key),
+        Value::String(text) if is_plain(text) => format!("{}: {text}", setting.key),
+        value => format!("{}: {value}", setting.key),
+    };
+    let lines: Vec<String> = settings.iter().map(shown).collect();
+    let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= 48).max();
+    let width = width.unwrap_or_default();
+    let lines = lines.iter().zip(settings);
+    lines
+        .map(|(line, setting)| format!("{line:<width$}    # {}", setting.origin))
+        .map(|line| human::plain(&line).replace('\n', "\\n"))
+        .collect()
+}
+
+/// Whether YAML reads the text as itself without quotes.
+fn is_plain(text: &str) -> bool {
+    serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value.as_str() == Some(text))
+        && !text.contains(['#', '\n'])
 }
 
 async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     let changes: Vec<Change> = client.get("/v1/config/diff").await?;
+    let report = check(None, client).await.unwrap_or_default();
+    for warning in warnings(&report, terminal) {
+        terminal.note(&warning);
+    }
     if terminal.json {
         terminal.json_document(&changes)?;
         return Ok(exit_codes::DONE);
@@ -177,27 +223,6 @@ fn change_line(change: &Change) -> String {
     human::plain(&line).into_owned()
 }
 
-/// `modules.yaml:7:5: modules.usage_tracker.databse: unknown key; did you mean …`
-pub(crate) fn problem_line(problem: &ConfigProblem) -> String {
-    let mut line = problem.file.clone();
-    if problem.line > 0 {
-        line.push_str(&format!(":{}", problem.line));
-        if problem.column > 0 {
-            line.push_str(&format!(":{}", problem.column));
-        }
-    }
-    for part in [&problem.key, &problem.message] {
-        if !part.is_empty() {
-            line.push_str(if line.is_empty() { "" } else { ": " });
-            line.push_str(part);
-        }
-    }
-    if let Some(hint) = &problem.hint {
-        line.push_str(&format!("; {hint}"));
-    }
-    human::plain(&line).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -205,20 +230,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_problems_as_compilers_do() {
-        let check = |problem: Value, expected: &str| {
-            let problem: ConfigProblem = serde_json::from_value(problem).expect("a problem");
-            assert_eq!(problem_line(&problem), expected);
+    fn settings_name_their_origin() {
+        let setting = |key: &str, value: Value, origin: &str| {
+            let (key, origin) = (key.to_owned(), origin.to_owned());
+            Setting { key, value, origin }
         };
-        check(
-            json!({"file": "modules.yaml", "line": 7, "column": 5, "message": "unknown key",
-                   "key": "modules.usage_tracker.databse", "hint": "did you mean `database`?"}),
-            "modules.yaml:7:5: modules.usage_tracker.databse: unknown key; did you mean \
-             `database`?",
-        );
-        check(
-            json!({"file": "a.yaml", "line": 0, "column": 0, "key": "", "message": "is empty"}),
-            "a.yaml: is empty",
+        let settings = [
+            setting("database", Value::Null, "default"),
+            setting("days", json!(7), "m.yaml:3"),
+            setting("listen", json!("127.0.0.1:0"), "config.yaml of m"),
+            setting("name", json!("yes: no"), "--set m.name"),
+            setting("on", json!("true"), "default"),
+        ];
+        assert_eq!(
+            setting_lines(&settings),
+            [
+                "database:              # default",
+                "days: 7                # m.yaml:3",
+                "listen: 127.0.0.1:0    # config.yaml of m",
+                "name: \"yes: no\"        # --set m.name",
+                "on: \"true\"             # default",
+            ]
         );
     }
 
@@ -247,7 +279,7 @@ mod tests {
             exit 4"#,
         )
         .expect("a report");
-        assert_eq!(problem_line(&report.errors[0]), "/etc/x.yaml:1:2: --check: m");
+        assert_eq!(report.errors[0].to_string(), "/etc/x.yaml:1:2: --check: m");
         let error = run("echo no such library >&2; exit 1").expect_err("no report");
         let failure = error.failure().expect("a failure");
         assert!(failure.message.ends_with("said: no such library"), "{}", failure.message);

@@ -2,7 +2,7 @@
 
 mod checks;
 
-use lodestar::control::api::{self, ConfigView, Lag};
+use lodestar::control::api::{self, ConfigReport, Lag};
 use serde::Serialize;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     terminal::{Terminal, Tone},
 };
 
-/// Look for what is wrong and say what to do; exit code 1 if there is a problem
+/// Look for what is wrong and say what to do; exit code 1 if there is a problem, 3 without a daemon
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {}
 
@@ -48,10 +48,13 @@ struct Report {
 
 impl Doctor {
     pub(crate) async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
-        let mut findings = Vec::new();
+        let (mut findings, mut is_reachable) = (Vec::new(), true);
         match client.get::<api::Status>("/v1/status").await {
             Ok(status) => examine(&status, client, &mut findings).await,
-            Err(error) => findings.push(unreachable(&error)),
+            Err(error) => {
+                is_reachable = !error.is_not_reachable();
+                findings.push(unreachable(&error));
+            }
         }
         findings.insert(1, configuration(client).await);
         let worst = findings.iter().map(|finding| finding.status).max().unwrap_or(Verdict::Ok);
@@ -62,7 +65,11 @@ impl Doctor {
                 show(finding, terminal)?;
             }
         }
-        Ok(if worst == Verdict::Problem { exit_codes::FAILED } else { exit_codes::DONE })
+        Ok(match worst {
+            _ if !is_reachable => exit_codes::NOT_REACHABLE,
+            Verdict::Problem => exit_codes::FAILED,
+            Verdict::Ok | Verdict::Warning => exit_codes::DONE,
+        })
     }
 }
 
@@ -92,29 +99,18 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
         findings.extend(checks::socket(socket));
     }
     findings.extend(checks::state_dir(status));
+    findings.push(checks::ledger(status));
     findings.push(checks::listeners(status));
     findings.extend(status.modules.iter().map(checks::module));
     match client.get::<Vec<Lag>>("/v1/events/lag").await {
         Ok(lag) => findings.push(checks::events(&lag)),
         Err(error) => findings.push(could_not("events", &error)),
     }
-    match client.get::<ConfigView>("/v1/config").await {
-        Ok(view) => findings.push(checks::secrets(&view)),
-        Err(error) => findings.push(could_not("secrets", &error)),
-    }
 }
 
 async fn configuration(client: &Client) -> Finding {
     match config::check(None, client).await {
-        Ok(report) if report.errors.is_empty() => Finding::ok("configuration", "the file is valid"),
-        Ok(report) => {
-            let lines: Vec<String> = report.errors.iter().map(config::problem_line).collect();
-            Finding::problem(
-                "configuration",
-                lines.join("\n"),
-                "correct the file; what runs stays as it is until then",
-            )
-        }
+        Ok(report) => verdict_on(&report),
         Err(error) if error.is_not_reachable() => Finding::warning(
             "configuration",
             "not checked: lodestard neither runs nor lies beside this lodestar",
@@ -122,6 +118,21 @@ async fn configuration(client: &Client) -> Finding {
         ),
         Err(error) => could_not("configuration", &error),
     }
+}
+
+fn verdict_on(report: &ConfigReport) -> Finding {
+    let all = report.errors.iter().chain(&report.warnings);
+    let lines = all.map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let name = "configuration";
+    if !report.errors.is_empty() {
+        let remedy = "correct the file; what runs stays as it is until then";
+        return Finding::problem(name, lines, remedy);
+    }
+    if !report.warnings.is_empty() {
+        let remedy = "the file is valid: correct what is not meant";
+        return Finding::warning(name, lines, remedy);
+    }
+    Finding::ok(name, "the file is valid")
 }
 
 fn unreachable(error: &CliError) -> Finding {

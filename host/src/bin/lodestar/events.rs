@@ -1,7 +1,10 @@
 //! `lodestar events …`
 
-use clap::ArgGroup;
-use lodestar::control::api::{AuditRow, DeadLetter, Envelope, Lag, Replay, Replayed, TailItem};
+mod replay;
+
+use std::pin::pin;
+
+use lodestar::control::api::{AuditRow, DeadLetter, Envelope, Lag, TailItem};
 use module_sdk::Table;
 use serde_json::Value;
 
@@ -18,7 +21,7 @@ pub(crate) enum Events {
     Tail(Tail),
     Lag(LagArgs),
     Dead(Dead),
-    Replay(ReplayArgs),
+    Replay(replay::ReplayArgs),
     Audit(Audit),
 }
 
@@ -47,21 +50,6 @@ pub(crate) struct Dead {
     module: Option<String>,
 }
 
-/// Deliver dead events of a module to it again
-#[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("which").required(true))]
-pub(crate) struct ReplayArgs {
-    /// The module
-    #[arg(value_name = "MODULE")]
-    module: String,
-    /// The ids of the events, as `lodestar events dead` lists them
-    #[arg(value_name = "ID", group = "which")]
-    ids: Vec<String>,
-    /// All dead events of the module
-    #[arg(long, group = "which")]
-    all: bool,
-}
-
 /// Count again what waits and check that the books balance; exit code 1 if they do not
 #[derive(Debug, clap::Args)]
 pub(crate) struct Audit {}
@@ -86,7 +74,13 @@ impl Tail {
             return Ok(exit_codes::DONE);
         }
         let mut lines = client.follow(&path).await?;
-        while let Some(item) = lines.next::<TailItem>().await? {
+        let mut gone = pin!(terminal.reader_gone());
+        loop {
+            let item = tokio::select! {
+                item = lines.next::<TailItem>() => item?,
+                () = &mut gone => return Ok(exit_codes::DONE),
+            };
+            let Some(item) = item else { break };
             if terminal.json {
                 terminal.json_line(&item)?;
             } else {
@@ -120,22 +114,6 @@ impl Dead {
             terminal.line("No event is dead.")?;
         } else {
             terminal.note("Deliver them again with `lodestar events replay MODULE --all`.");
-        }
-        Ok(exit_codes::DONE)
-    }
-}
-
-impl ReplayArgs {
-    async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
-        let ids = (!self.all).then_some(self.ids);
-        let replay = Replay { module: self.module, ids };
-        let replayed: Replayed = client.post("/v1/events/replay", &replay).await?;
-        if terminal.json {
-            terminal.json_document(&replayed)?;
-        } else {
-            let events = if replayed.replayed == 1 { "event waits" } else { "events wait" };
-            let number = human::count(replayed.replayed);
-            terminal.line(&format!("{number} {events} for {} again", replay.module))?;
         }
         Ok(exit_codes::DONE)
     }

@@ -3,10 +3,10 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | failed |
+//! | 1 | failed; the named module, session or event does not exist |
 //! | 2 | usage: unknown verb, noun or option, or an argument that does not fit |
-//! | 3 | the daemon cannot be reached |
-//! | 4 | refused: validation, ABI, permission |
+//! | 3 | the daemon cannot be reached, `doctor` included |
+//! | 4 | refused: validation, ABI, permission, a file of `--out` that is there already |
 //! | 5 | timed out |
 //! | 128 + n | ended by signal n while writing `--out FILE`, which is removed |
 //!
@@ -31,8 +31,9 @@ pub(crate) const SIGNAL: u8 = 128;
 
 /// The table, as `lodestar --help` shows it.
 pub(crate) const HELP: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 refused (validation, ABI, \
-permission), 5 timed out. A command of a module may answer with a code of its own.";
+Exit codes: 0 done, 1 failed or no such module, 2 usage, 3 daemon not reachable, 4 refused \
+(validation, ABI, permission, a file that is there already), 5 timed out. A command of a module \
+may answer with a code of its own.";
 
 /// The exit code for a problem that the daemon reports.
 pub(crate) const fn of(code: ProblemCode) -> u8 {

@@ -13,6 +13,7 @@ mod help;
 mod human;
 mod man;
 mod modules;
+mod moment;
 mod noun;
 mod operation;
 mod out_file;

@@ -1,5 +1,7 @@
 //! `lodestar modules …`
 
+use std::pin::pin;
+
 use lodestar::control::api::{self, LogLine, ModuleInfo};
 use module_sdk::Table;
 
@@ -7,7 +9,7 @@ use crate::{
     client::{Client, escaped},
     error::Result,
     exit_codes, human, operation,
-    status::{address, note},
+    status::{address, note_cell},
     terminal::{Terminal, Tone},
     why::Why,
 };
@@ -126,7 +128,13 @@ impl Logs {
             self.follow
         );
         let mut lines = client.follow(&path).await?;
-        while let Some(line) = lines.next::<LogLine>().await? {
+        let mut gone = pin!(terminal.reader_gone());
+        loop {
+            let line = tokio::select! {
+                line = lines.next::<LogLine>() => line?,
+                () = &mut gone => break,
+            };
+            let Some(line) = line else { break };
             if terminal.json {
                 terminal.json_line(&line)?;
             } else {
@@ -152,6 +160,7 @@ fn list_table(modules: &[api::Module]) -> Table {
     let mut table =
         Table::new(["MODULE", "VERSION", "DESIRED", "STATE", "ISOLATION", "RESTARTS#", "NOTE"]);
     for module in modules {
+        let note = note_cell(module, &mut table);
         table.row([
             module.name.clone(),
             module.version.clone().unwrap_or_else(|| "-".to_owned()),
@@ -159,7 +168,7 @@ fn list_table(modules: &[api::Module]) -> Table {
             module.state.clone(),
             module.isolation.clone(),
             human::count(module.restarts),
-            note(module),
+            note,
         ]);
     }
     if modules.is_empty() {

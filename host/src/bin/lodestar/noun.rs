@@ -1,6 +1,6 @@
 //! Nouns: `lodestar usage summary`, built from what the running modules declare.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _, value_parser};
 use lodestar::control::api::{Module, ModuleInfo, Noun};
@@ -47,12 +47,36 @@ pub(crate) async fn run(
     let Some(noun) = nouns.iter().find(|noun| answers_to(noun, &word)) else {
         return Err(Box::pin(unknown(&word, &nouns, client)).await);
     };
-    let matches = match with_noun(Cli::command(), noun).try_get_matches_from(argv) {
+    let argv = with_negative_values(argv);
+    let matches = match with_noun(Cli::command(), noun).try_get_matches_from(&argv) {
         Ok(matches) => matches,
-        Err(error) => return help::show(&error, argv, terminal).await,
+        Err(error) => return help::show(&error, &argv, terminal).await,
     };
     let call = call(noun, &matches)?;
     Box::pin(command::run(call, client, terminal)).await
+}
+
+/// `--since -3d` is `--since=-3d`: no option begins with a digit, and the module can say what is
+/// wrong with the value better than the parser, which would take it for options.
+fn with_negative_values(argv: &[OsString]) -> Vec<OsString> {
+    let is_option =
+        |word: &[u8]| word.starts_with(b"--") && word.len() > 2 && !word.contains(&b'=');
+    let is_negative = |word: &[u8]| matches!(word, [b'-', digit, ..] if digit.is_ascii_digit());
+    let mut joined: Vec<OsString> = Vec::with_capacity(argv.len());
+    let mut is_behind = false;
+    for word in argv {
+        is_behind |= word == "--";
+        match joined.last_mut() {
+            Some(last)
+                if !is_behind && is_option(last.as_bytes()) && is_negative(word.as_bytes()) =>
+            {
+                last.push("=");
+                last.push(word);
+            }
+            _ => joined.push(word.clone()),
+        }
+    }
+    joined
 }
 
 /// Adds a noun to the command line. A verb of ours keeps its word.
@@ -230,6 +254,7 @@ mod tests {
     fn parse(line: &str) -> Result<Call, String> {
         let noun = sample::noun();
         let argv = line.split(' ').map(OsString::from);
+        let argv = with_negative_values(&argv.collect::<Vec<_>>());
         let matches = with_noun(Cli::command(), &noun)
             .try_get_matches_from(argv)
             .map_err(|error| error.to_string())?;
@@ -256,6 +281,7 @@ mod tests {
             json!({"limit": 5, "only_errors": true, "model": ["a", "b"]}),
         );
         check("lodestar usage summary --rounded=false", "summary", json!({"rounded": false}));
+        check("lodestar usage summary --since -3d", "summary", json!({"since": "-3d"}));
         check("lodestar usage summary --least -0.5", "summary", json!({"least": -0.5}));
         check("lodestar usage show s1 s2", "show", json!({"sessions": ["s1", "s2"]}));
         check("lodestar usage export --format csv", "export", json!({"format": "csv"}));

@@ -56,7 +56,7 @@ impl OutFile {
             .prefix(".lodestar-")
             .suffix(".partial")
             .tempfile_in(directory)
-            .map_err(|error| cannot(&path, &error))?;
+            .map_err(|error| cannot_in(directory, &path, &error))?;
         Ok(Self { path, target: Target::Beside(BufWriter::new(file)), force })
     }
 
@@ -105,6 +105,19 @@ impl OutFile {
 fn is_there(path: &Path) -> CliError {
     CliError::refused(format!("{} is there already", path.display()))
         .help("name another file, or overwrite it with --force")
+}
+
+/// The file under way has a name of its own, which says nothing to the person who gave another.
+fn cannot_in(directory: &Path, path: &Path, error: &io::Error) -> CliError {
+    let (directory, path) = (directory.display(), path.display());
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            CliError::failed(format!("cannot write {path}: there is no directory {directory}"))
+                .help(format!("make it with `mkdir -p {directory}`, or name another place"))
+        }
+        kind => CliError::failed(format!("cannot write {path}: {kind} in {directory}"))
+            .help("name a place that you may write, with enough space, with --out"),
+    }
 }
 
 fn cannot(path: &Path, error: &io::Error) -> CliError {
@@ -176,8 +189,17 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let error = OutFile::create(directory.path(), true).expect_err("no file");
         assert_eq!(error.failure().expect("a failure").exit, 2);
-        let error = OutFile::create(&directory.path().join("no/such"), false).expect_err("no way");
-        assert_eq!(error.failure().expect("a failure").exit, 1);
+        let missing = directory.path().join("no");
+        let error = OutFile::create(&missing.join("such.csv"), false).expect_err("no way");
+        let failure = error.failure().expect("a failure");
+        assert_eq!(failure.exit, 1);
+        let expected = format!(
+            "cannot write {}: there is no directory {}",
+            missing.join("such.csv").display(),
+            missing.display()
+        );
+        assert_eq!(failure.message, expected);
+        assert!(failure.help.as_deref().is_some_and(|help| help.contains("mkdir -p")));
         let mut out = OutFile::create(Path::new("/dev/null"), false).expect("a device");
         out.write("gone").expect("it writes");
         out.finish().expect("it ends");

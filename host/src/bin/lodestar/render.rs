@@ -1,6 +1,6 @@
 //! Tables for people: an upper-case head, two spaces between columns, no lines.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
 use module_sdk::Table;
 
 use crate::{human, terminal::paint};
@@ -13,7 +13,7 @@ pub(crate) fn table(table: &Table, width: usize, color: bool) -> String {
         text.push_str(&format!("{}\n\n", human::plain(&table.title)));
     }
     text.push_str(&body(table, width, color));
-    if !table.notes.is_empty() {
+    if !table.notes.is_empty() && !text.is_empty() {
         text.push('\n');
     }
     for note in &table.notes {
@@ -42,8 +42,13 @@ fn body(table: &Table, width: usize, color: bool) -> String {
         drawn.add_row(row(table, &table.total));
     }
     let last = table.columns.len() - 1;
+    let least = least_widths(table, width);
     for (index, column) in drawn.column_iter_mut().enumerate() {
-        column.set_padding((0, if index == last { 0 } else { 2 }));
+        let padding = if index == last { 0 } else { 2 };
+        column.set_padding((0, padding));
+        if let Some(least) = least.as_ref().and_then(|least| u16::try_from(least[index]).ok()) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least + padding)));
+        }
     }
     let mut text = String::new();
     for (index, line) in drawn.lines().enumerate() {
@@ -60,6 +65,22 @@ fn body(table: &Table, width: usize, color: bool) -> String {
 
 fn titles(table: &Table) -> Vec<String> {
     table.columns.iter().map(|column| column.title.clone()).collect()
+}
+
+/// How wide each column must be to keep its longest word whole; `None` where they do not all fit.
+fn least_widths(table: &Table, width: usize) -> Option<Vec<usize>> {
+    let longest = |text: &str| {
+        human::plain(text).split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0)
+    };
+    let least: Vec<usize> = (0..table.columns.len())
+        .map(|index| {
+            let rows = table.rows.iter().chain([&table.total]);
+            let cells = rows.filter_map(|cells| cells.get(index)).map(String::as_str);
+            cells.chain([table.columns[index].title.as_str()]).map(longest).max().unwrap_or(0)
+        })
+        .collect();
+    let gaps = 2 * (table.columns.len() - 1);
+    (least.iter().sum::<usize>() + gaps <= width).then_some(least)
 }
 
 /// A row with as many cells as there are columns, whatever a module sent.
@@ -151,6 +172,19 @@ usage_tracker  failed  cannot open /var/lib/lodestar/usage_tracker/usage.db: it
 "
         );
         assert!(drawn.lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn keeps_words_whole_where_they_fit() {
+        let mut wide = Table::new(["SOURCE", "RECORD", "OUTCOME", "COUNT#", "WHY"]);
+        let words = ["codex_cli_rs", "codex.websocket.request", "ignored", "12,345"];
+        let why = "no request: part of one that is reported as a whole by another record";
+        wide.row(words.into_iter().chain([why]).map(str::to_owned));
+        let drawn = table(&wide, 80, false);
+        for word in words.into_iter().chain(why.split(' ')) {
+            assert!(drawn.split_whitespace().any(|part| part == word), "{word}:\n{drawn}");
+        }
+        assert!(drawn.lines().all(|line| line.chars().count() <= 80), "{drawn}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ fn head(status: &api::Status) -> String {
         human::duration_s(status.uptime_s),
         status.config_path
     );
+    if let Some(trouble) = &status.ledger.trouble {
+        lines.push_str(&format!("event ledger    {trouble}\n"));
+    }
     let own = status.listeners.iter().map(|listener| ("", listener));
     let of_modules = status.modules.iter().flat_map(|module| {
         module.listeners.iter().map(|listener| (module.name.as_str(), listener))
@@ -42,11 +45,15 @@ fn head(status: &api::Status) -> String {
     human::plain(&lines).into_owned()
 }
 
+/// A note with a longer word, a path mostly, stands below the table: its column has no room.
+const WIDE_WORD: usize = 20;
+
 /// The modules with their books.
 fn modules(modules: &[api::Module]) -> Table {
     let mut table =
         Table::new(["MODULE", "STATE", "VERSION", "HANDLED#", "PENDING#", "MEMORY#", "NOTE"]);
     for module in modules {
+        let note = note_cell(module, &mut table);
         table.row([
             module.name.clone(),
             module.state.clone(),
@@ -58,13 +65,23 @@ fn modules(modules: &[api::Module]) -> Table {
             } else {
                 human::bytes(module.memory_bytes)
             },
-            note(module),
+            note,
         ]);
     }
     if modules.is_empty() {
         table.notes.push("No module is configured and none lies on the module path.".to_owned());
     }
     table
+}
+
+/// The note of a module for its row, or below the table.
+pub(crate) fn note_cell(module: &api::Module, table: &mut Table) -> String {
+    let note = note(module);
+    if note.split(' ').all(|word| word.chars().count() <= WIDE_WORD) {
+        return note;
+    }
+    table.notes.push(format!("{}: {note}", module.name));
+    "see below".to_owned()
 }
 
 /// What one should know of a module: why it does not run, how it is ill, what it could not handle.
@@ -115,6 +132,14 @@ listening on    127.0.0.1:9464 (metrics)
     }
 
     #[test]
+    fn says_that_no_event_is_accepted() {
+        let mut status = sample::status();
+        assert!(!head(&status).contains("ledger"));
+        status.ledger.trouble = Some("cannot write /l/1.seg: disk full".to_owned());
+        assert!(head(&status).contains("\nevent ledger    cannot write /l/1.seg: disk full\n"));
+    }
+
+    #[test]
     fn shows_the_modules() {
         let table = modules(&sample::status().modules);
         assert_eq!(
@@ -126,6 +151,11 @@ usage_tracker  failed   0.1.0      1,204       41         -  the database is
                                                              locked; 2 dead
 "
         );
+        let mut absent = sample::status().modules.remove(1);
+        absent.reason = Some("there is no module x in /usr/lib/lodestar/modules, /s".to_owned());
+        let drawn = crate::render::table(&modules(&[absent]), 80, false);
+        assert!(drawn.contains("  see below\n"), "{drawn}");
+        assert!(drawn.contains("\nusage_tracker: there is no module x in /usr/lib/lodestar/"));
         let mut disabled = sample::status().modules.remove(1);
         disabled.state = "disabled".to_owned();
         assert_eq!(note(&disabled), "2 dead");

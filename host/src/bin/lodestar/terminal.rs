@@ -4,7 +4,12 @@ use std::io::{self, IsTerminal as _, Write};
 
 use clap::builder::StyledStr;
 use module_sdk::Table;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::FileType,
+};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::{error::Result, render};
 
@@ -35,6 +40,8 @@ pub(crate) struct Terminal {
     pub(crate) shows_progress: bool,
     /// Whether standard output is no terminal, so that progress does not mix with it.
     pub(crate) stdout_is_elsewhere: bool,
+    /// Whether standard output is a pipe of this process, whose reader may go away.
+    watches_reader: bool,
     color_out: bool,
     color_err: bool,
 }
@@ -50,6 +57,7 @@ impl Terminal {
         }
         terminal.shows_progress = io::stderr().is_terminal();
         terminal.stdout_is_elsewhere = !io::stdout().is_terminal();
+        terminal.watches_reader = is_pipe();
         terminal.set_color(ColorChoice::Auto);
         terminal
     }
@@ -63,6 +71,7 @@ impl Terminal {
             json: false,
             shows_progress: false,
             stdout_is_elsewhere: true,
+            watches_reader: false,
             color_out: false,
             color_err: false,
         }
@@ -105,6 +114,25 @@ impl Terminal {
         self.line(&text)
     }
 
+    /// Ends when nobody reads standard output any more: a pipe tells that to who writes next, and
+    /// what follows a quiet stream may not write for hours.
+    pub(crate) fn reader_gone(&self) -> impl Future<Output = ()> + use<> {
+        let (sender, gone) = oneshot::channel();
+        let watch = move || {
+            wait_for_hangup();
+            sender.send(())
+        };
+        // A thread of its own: one of the runtime's would be waited for at the end.
+        if self.watches_reader {
+            std::thread::spawn(watch);
+        }
+        async move {
+            if gone.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Draws a table.
     pub(crate) fn table(&mut self, table: &Table) -> Result<()> {
         let text = render::table(table, self.width, self.color_out);
@@ -140,6 +168,19 @@ impl Terminal {
     pub(crate) fn paint_dim(&self, text: &str) -> String {
         paint(text, "2", self.color_err)
     }
+}
+
+fn is_pipe() -> bool {
+    let status = rustix::fs::fstat(io::stdout());
+    status.is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Fifo)
+}
+
+/// Waits until the other end of standard output is closed.
+fn wait_for_hangup() {
+    let stdout = io::stdout();
+    // Errors are told without being asked for.
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    while matches!(poll(&mut watched, None), Err(rustix::io::Errno::INTR)) {}
 }
 
 /// How good something is.

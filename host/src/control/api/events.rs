@@ -100,7 +100,7 @@ pub struct DeadLetter {
     pub failed_at: String,
 }
 
-/// Which dead letters to deliver again.
+/// Which events to deliver again: dead letters, or with `since` what the ledger still keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
     /// To which module.
@@ -108,13 +108,24 @@ pub struct Replay {
     /// The ids of the events; all of the module's where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
+    /// Not dead letters, but every kept event accepted from then on (RFC 3339), those before the
+    /// module's subscription among them. They count as newly accepted for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// With `since`: accepted before then (RFC 3339); now where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// What became of a [`Replay`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
     /// How many events wait again.
     pub replayed: u64,
+    /// Of a replay by time: when the oldest event that the ledger keeps was accepted; `null` when
+    /// it keeps none. The ledger deletes what every module has settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_since: Option<String>,
 }
 
 /// The books of a subscriber beside a recount of what waits.

@@ -18,6 +18,7 @@
 //! | `GET /v1/operations/{id}`, [`WaitQuery`] | [`Operation`] |
 //! | `GET /v1/nouns` | `[`[`Noun`]`]` of the running modules |
 //! | `GET /v1/config` | [`ConfigView`] |
+//! | `GET /v1/config/modules/{name}` | `[`[`Setting`]`]` of one module, with their origins |
 //! | `GET /v1/config/diff` | `[`[`Change`]`]` between what runs and the file |
 //! | `POST /v1/config/check`, [`ConfigCheck`] | [`ConfigReport`] |
 //! | `POST /v1/config/reload`, [`WaitQuery`] | [`Operation`] |
@@ -27,15 +28,15 @@
 //! | `POST /v1/events/replay`, [`Replay`] | [`Replayed`] |
 //! | `GET /v1/events/audit` | `[`[`AuditRow`]`]` |
 
+mod config;
 mod events;
 mod why;
-
-use std::collections::BTreeMap;
 
 use module_sdk::{CommandDescription, Reply};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use config::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView, Setting};
 pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
@@ -165,10 +166,24 @@ pub struct Status {
     /// The state directory.
     #[serde(default)]
     pub state_dir: String,
+    /// Whether the event ledger can be written.
+    #[serde(default)]
+    pub ledger: LedgerStatus,
     /// The daemon's own listeners (`metrics`); a module's are in its entry.
     pub listeners: Vec<Listener>,
     /// The modules that the configuration names or the module path holds.
     pub modules: Vec<Module>,
+}
+
+/// How the event ledger fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LedgerStatus {
+    /// Why the last write failed, one sentence; `null` when it did not. No ledger event is accepted
+    /// while it stands.
+    pub trouble: Option<String>,
+    /// Writes that failed since the daemon started.
+    pub failed_writes: u64,
 }
 
 /// A listening socket.
@@ -432,59 +447,4 @@ pub enum CommandItem {
     Reply(Reply),
     /// The end, without an answer.
     Error(Problem),
-}
-
-/// The configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConfigView {
-    /// The file.
-    pub path: String,
-    /// Its text as it runs.
-    pub text: String,
-    /// The effective settings of each module, with references (`${NAME}`, `file:`) unresolved.
-    pub modules: BTreeMap<String, Value>,
-}
-
-/// What to check.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ConfigCheck {
-    /// The text; `null` for the daemon's file as it lies on disk.
-    pub text: Option<String>,
-}
-
-/// What is wrong with a configuration. Also the output of `lodestard --check --json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigReport {
-    /// Nothing is wrong when it is empty.
-    pub errors: Vec<ConfigProblem>,
-}
-
-/// One thing that is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigProblem {
-    /// The file.
-    pub file: String,
-    /// From 1; 0 where there is no place.
-    pub line: u64,
-    /// From 1; 0 where there is no place.
-    pub column: u64,
-    /// The dotted key, may be empty.
-    pub key: String,
-    /// What is wrong.
-    pub message: String,
-    /// What to do, or the nearest right name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
-/// A difference between two configurations.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Change {
-    /// The dotted key.
-    pub path: String,
-    /// What runs; `null` for nothing.
-    pub before: Value,
-    /// What the file says; `null` for nothing.
-    pub after: Value,
 }

@@ -332,5 +332,5 @@ fn arguments_that_make_no_sense_are_refused_with_a_remedy() {
     check("summary", json!({"sinse": "7d"}), "since");
     check("sessions", json!({"limit": 0}), "1 to 10000");
     check("requests", json!({"limit": 99999}), "usage export");
-    check("summary", json!({"since": "today", "until": "yesterday"}), "not after");
+    check("summary", json!({"since": "today", "until": "yesterday"}), "exchange them");
 }

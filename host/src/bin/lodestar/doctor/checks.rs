@@ -2,9 +2,8 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use lodestar::control::api::{ConfigView, Lag, Module, Status};
+use lodestar::control::api::{Lag, Module, Status};
 use rustix::fs::{Access, StatVfsMountFlags};
-use serde_json::Value;
 
 use super::Finding;
 use crate::{human, status::note};
@@ -14,10 +13,6 @@ const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Below this they do.
 const NO_SPACE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Parts of names whose values are secrets. `tokens` counts, `token` opens.
-const SECRET_WORDS: [&str; 8] =
-    ["password", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
 
 pub(super) fn daemon(status: &Status) -> Finding {
     let (daemon, own) = (status.version.as_str(), env!("CARGO_PKG_VERSION"));
@@ -105,6 +100,21 @@ fn space_verdict(path: &str, free: u64) -> Finding {
     }
 }
 
+pub(super) fn ledger(status: &Status) -> Finding {
+    match &status.ledger.trouble {
+        None => Finding::ok("event ledger", "it takes events"),
+        Some(trouble) => Finding::problem(
+            "event ledger",
+            format!("no event has been accepted since the last write failed: {trouble}"),
+            format!(
+                "free space on the file system of {} and make it writable for the daemon's user; \
+                 the next event that is accepted clears this",
+                status.state_dir
+            ),
+        ),
+    }
+}
+
 pub(super) fn listeners(status: &Status) -> Finding {
     let of_modules = status.modules.iter().flat_map(|module| &module.listeners);
     let all: Vec<_> = status.listeners.iter().chain(of_modules).collect();
@@ -177,56 +187,6 @@ pub(super) fn events(lag: &[Lag]) -> Finding {
         lost.join(", "),
         "see `lodestar events dead` for the reasons and `lodestar events lag` for what was dropped",
     )
-}
-
-pub(super) fn secrets(view: &ConfigView) -> Finding {
-    let mut places = Vec::new();
-    for (module, settings) in &view.modules {
-        literal_secrets(settings, &format!("modules.{module}"), &mut places);
-    }
-    if places.is_empty() {
-        return Finding::ok("secrets", "none is written out in the configuration");
-    }
-    Finding::warning(
-        "secrets",
-        format!("written out in the configuration: {}", places.join(", ")),
-        "write `${NAME}` for an environment variable or `file:PATH` in their place",
-    )
-}
-
-/// The keys of texts that look like secrets and are no references. The values are not shown.
-fn literal_secrets(value: &Value, path: &str, places: &mut Vec<String>) {
-    let entries = match value {
-        Value::Object(map) => map,
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                literal_secrets(item, &format!("{path}[{index}]"), places);
-            }
-            return;
-        }
-        _ => return,
-    };
-    for (key, value) in entries {
-        let path = format!("{path}.{key}");
-        match value {
-            Value::String(text) if names_a_secret(key) && is_literal(text) => places.push(path),
-            value => literal_secrets(value, &path, places),
-        }
-    }
-}
-
-fn names_a_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    SECRET_WORDS.iter().any(|word| {
-        key.match_indices(word).any(|(at, word)| {
-            let rest = &key[at + word.len()..];
-            rest.is_empty() || rest.starts_with('_') && !rest.starts_with("_file")
-        })
-    })
-}
-
-fn is_literal(text: &str) -> bool {
-    !text.is_empty() && !text.contains("${") && !text.starts_with("file:")
 }
 
 #[cfg(test)]
@@ -310,6 +270,17 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_that_cannot_be_written_is_a_problem() {
+        let mut status = sample::status();
+        assert_eq!(ledger(&status).status, Verdict::Ok);
+        status.ledger.trouble = Some("cannot write /l/1.seg: disk full".to_owned());
+        let finding = ledger(&status);
+        assert_eq!(finding.status, Verdict::Problem);
+        assert!(finding.message.ends_with("/l/1.seg: disk full"), "{}", finding.message);
+        assert!(finding.remedy.is_some_and(|remedy| remedy.contains("free space")));
+    }
+
+    #[test]
     fn lost_events_are_named() {
         let row: Lag = serde_json::from_value(json!({
             "module": "usage_tracker", "accepted": 10, "handled": 1, "dead": 2,
@@ -320,24 +291,5 @@ mod tests {
         let message = events(&[row]).message;
         assert_eq!(message, "2 dead for usage_tracker, 7 dropped for usage_tracker");
         assert_eq!(events(&[]).status, Verdict::Ok);
-    }
-
-    #[test]
-    fn finds_secrets_that_are_written_out_and_never_shows_them() {
-        let check = |settings: Value, expected: &[&str]| {
-            let mut places = Vec::new();
-            literal_secrets(&settings, "m", &mut places);
-            assert_eq!(places, expected);
-        };
-        check(json!({"api_key": "sk-1"}), &["m.api_key"]);
-        check(json!({"api_key": "${KEY}", "token": "file:/run/token", "secret": ""}), &[]);
-        check(json!({"smtp": [{"password": "p"}]}), &["m.smtp[0].password"]);
-        check(json!({"max_tokens": "5", "input_tokens": "x", "tokenizer": "bpe"}), &[]);
-        check(json!({"password_file": "/run/p", "webhook_token": "t"}), &["m.webhook_token"]);
-        let mut view = sample::config();
-        view.modules.insert("ingest".to_owned(), json!({"api_key": "sk-canary"}));
-        let finding = secrets(&view);
-        assert!(!format!("{finding:?}").contains("sk-canary"));
-        assert_eq!(finding.status, Verdict::Warning);
     }
 }

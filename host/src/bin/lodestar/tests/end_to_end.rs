@@ -198,12 +198,59 @@ async fn the_configuration_is_checked_and_shown() {
     daemon.answer("GET /v1/config", &sample::config());
     let outcome = lodestar(&daemon.socket, &["config", "show"]).await;
     assert_eq!(outcome.stdout, sample::config().text);
-    daemon.answer("GET /v1/config", &sample::config());
+    let settings = json!([{"key": "api_key", "value": "${INGEST_KEY}", "origin": "m.yaml:3"}]);
+    daemon.answer("GET /v1/config/modules/ingest", &settings);
     let outcome = lodestar(&daemon.socket, &["config", "show", "ingest"]).await;
-    assert!(outcome.stdout.contains("api_key: ${INGEST_KEY}"), "{}", outcome.stdout);
+    assert_outcome(&outcome, 0, "api_key: ${INGEST_KEY}    # m.yaml:3\n", "");
     daemon.answer("GET /v1/config/diff", &json!([]));
+    daemon.answer("POST /v1/config/check", &json!({"errors": []}));
     let outcome = lodestar(&daemon.socket, &["config", "diff"]).await;
     assert_outcome(&outcome, 0, "The configuration file is what runs.\n", "");
+}
+
+#[tokio::test]
+async fn warnings_are_shown_and_are_no_errors() {
+    let daemon = Daemon::start();
+    let warning = json!({"file": "m.yaml", "line": 2, "column": 3, "key": "modules.usage_traker",
+                         "message": "there is no such module", "hint": "did you mean `u`?"});
+    let report = json!({"errors": [], "warnings": [warning]});
+    let line = "warning: m.yaml:2:3: modules.usage_traker: there is no such module; did you mean \
+                `u`?\n";
+    daemon.answer("POST /v1/config/check", &report);
+    let outcome = lodestar(&daemon.socket, &["config", "check"]).await;
+    assert_outcome(&outcome, 0, &format!("{line}configuration: valid, 1 warning\n"), "");
+    daemon.answer("GET /v1/config/diff", &json!([])).answer("POST /v1/config/check", &report);
+    let outcome = lodestar(&daemon.socket, &["config", "diff"]).await;
+    assert_outcome(&outcome, 0, "The configuration file is what runs.\n", line);
+    daemon.answer("GET /v1/status", &sample::status());
+    daemon.answer("POST /v1/config/check", &report);
+    let outcome = lodestar(&daemon.socket, &["doctor"]).await;
+    let expected = "warning configuration: m.yaml:2:3: modules.usage_traker";
+    assert!(outcome.stdout.contains(expected), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn kept_events_are_replayed_by_time() {
+    let daemon = Daemon::start();
+    let answer = json!({"replayed": 12, "kept_since": "2026-11-02T00:00:00.000Z"});
+    daemon.answer("POST /v1/events/replay", &answer);
+    let words = ["events", "replay", "budget", "--since", "2026-11-01T00:00:00Z"];
+    let outcome = lodestar(&daemon.socket, &words).await;
+    let stderr = "The oldest event that the ledger still keeps was accepted at \
+                  2026-11-02T00:00:00.000Z.\n";
+    assert_outcome(&outcome, 0, "12 events wait for budget again\n", stderr);
+    let (_, body) = daemon.asked().pop().expect("a request");
+    assert_eq!(body, json!({"module": "budget", "since": "2026-11-01T00:00:00Z"}));
+    let check = async |words: &[&str], part: &str| {
+        let words = [&["events", "replay", "budget"], words].concat();
+        let outcome = lodestar(&daemon.socket, &words).await;
+        assert_eq!(outcome.code, 2, "{words:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(part), "{words:?}: {}", outcome.stderr);
+    };
+    check(&["--since", "-3d"], "write --since 3d").await;
+    check(&["--until", "3d"], "--since").await;
+    check(&["--since", "1d", "--all"], "cannot be used with").await;
+    check(&["--since", "today", "--until", "yesterday"], "--since begins at").await;
 }
 
 #[tokio::test]
@@ -212,8 +259,7 @@ async fn the_doctor_finds_what_is_wrong() {
     daemon
         .answer("GET /v1/status", &sample::status())
         .answer("POST /v1/config/check", &json!({"errors": []}))
-        .answer("GET /v1/events/lag", &json!([]))
-        .answer("GET /v1/config", &sample::config());
+        .answer("GET /v1/events/lag", &json!([]));
     let outcome = lodestar(&daemon.socket, &["doctor", "--json"]).await;
     assert_eq!(outcome.code, 1);
     let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
@@ -223,9 +269,9 @@ async fn the_doctor_finds_what_is_wrong() {
     assert_eq!(find("module usage_tracker")["status"], "problem");
     assert_eq!(find("module usage_tracker")["message"], "failed: the database is locked; 2 dead");
     assert_eq!(find("configuration")["status"], "ok");
-    assert_eq!(find("secrets")["status"], "ok");
+    assert_eq!(find("event ledger")["status"], "ok");
     let outcome = lodestar(Path::new("/nonexistent/control.sock"), &["doctor"]).await;
-    assert_eq!(outcome.code, 1);
+    assert_eq!(outcome.code, 3);
     assert!(outcome.stdout.starts_with("problem daemon: lodestard is not"), "{}", outcome.stdout);
 }
 
@@ -261,6 +307,19 @@ async fn the_manual_and_the_completions_need_no_daemon() {
     for shell in ["bash", "zsh", "fish"] {
         let outcome = lodestar(nowhere, &["completions", shell]).await;
         assert!(outcome.stdout.contains("modules"), "{shell}: {}", outcome.stdout);
+    }
+}
+
+#[tokio::test]
+async fn completions_know_the_modules_and_their_nouns() {
+    for shell in ["bash", "zsh", "fish"] {
+        let daemon = Daemon::start();
+        daemon.answer("GET /v1/nouns", &[sample::noun()]);
+        daemon.answer("GET /v1/modules", &sample::status().modules);
+        let outcome = lodestar(&daemon.socket, &["completions", shell]).await;
+        let enable = outcome.stdout.lines().filter(|line| line.contains("ingest"));
+        assert!(enable.count() > 0, "{shell}: {}", outcome.stdout);
+        assert!(outcome.stdout.contains("only-errors"), "{shell}: {}", outcome.stdout);
     }
 }
 

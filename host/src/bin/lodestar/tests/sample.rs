@@ -21,6 +21,7 @@ pub(crate) fn status() -> Status {
     let address = |name: &str, address: &str| json!({"name": name, "address": address});
     read(json!({
         "version": "0.1.0", "pid": 4711, "uptime_s": 11_550,
+        "ledger": {"trouble": null, "failed_writes": 0},
         "config_path": "/home/ada/.lodestar/modules.yaml", "state_dir": "/home/ada/.lodestar",
         "listeners": [address("metrics", "127.0.0.1:9464")],
         "modules": [

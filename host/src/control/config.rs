@@ -1,0 +1,158 @@
+//! `/v1/config`: what runs, what the file says, and what in it is valid but perhaps not meant.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+
+use super::{
+    api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView, Setting},
+    blocking,
+    modules::unknown,
+    problem::Refusal,
+};
+use crate::{
+    config::{self, Config, ConfigError, ModuleSection},
+    library,
+    supervisor::{Daemon, probe},
+};
+
+pub(super) async fn show(State(daemon): State<Arc<Daemon>>) -> Result<Json<ConfigView>, Refusal> {
+    blocking(&daemon, Daemon::config_view).await.map(Json)
+}
+
+pub(super) async fn diff(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Change>>, Refusal> {
+    let changes = blocking(&daemon, Daemon::config_diff).await?;
+    changes.map(Json).map_err(|errors| Refusal::invalid(errors.to_string()))
+}
+
+pub(super) async fn check(
+    State(daemon): State<Arc<Daemon>>,
+    Json(check): Json<ConfigCheck>,
+) -> Result<Json<ConfigReport>, Refusal> {
+    let check = move |daemon: &Daemon| daemon.check_config(check.text.as_deref());
+    blocking(&daemon, check).await.map(Json)
+}
+
+pub(super) async fn settings(
+    State(daemon): State<Arc<Daemon>>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<Setting>>, Refusal> {
+    let answer = blocking(&daemon, move |daemon| settings_of(daemon, &name)).await?;
+    answer.map(Json)
+}
+
+/// The settings of a module that the configuration names, as they count now.
+fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
+    let config = daemon.config();
+    let section = config.module(name).ok_or_else(|| unknown(daemon, name))?;
+    let package = daemon.package(section);
+    let described = match daemon.entry(name).and_then(|entry| entry.known()) {
+        Some(known) => Some(known.description.clone()),
+        None => {
+            package.as_ref().and_then(|package| probe(package, b"").ok()).map(|it| it.description)
+        }
+    };
+    let schema = described.map(|it| it.config_schema.to_value()).unwrap_or_default();
+    let defaults = package.and_then(|package| package.default_config());
+    let origins = config.origins(name, &schema, defaults.as_deref());
+    let origins = origins.map_err(|errors| Refusal::failed(errors.to_string()))?;
+    let setting = |(key, (value, origin))| Setting { key, value, origin };
+    Ok(origins.into_iter().map(setting).collect())
+}
+
+impl Daemon {
+    /// What in a valid configuration is perhaps not meant.
+    pub(crate) fn config_warnings(&self, config: &Config) -> Vec<ConfigProblem> {
+        let packages = library::list(&self.places.module_path);
+        let installed: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+        let mut found = config::literal_secrets(config);
+        if config.modules.is_empty() && !installed.is_empty() {
+            let names = installed.join(", ");
+            let message =
+                format!("names no module, so that none would run ({names} are installed)");
+            let hint = "write their sections below `modules:`";
+            found.push(ConfigError::of_file(&config.path, message, hint));
+        }
+        for section in &config.modules {
+            match self.package(section) {
+                Some(package) => found.extend(self.open_secrets(config, &package)),
+                None => found.extend(self.missing(config, section, &installed)),
+            }
+        }
+        found.extend(self.would_stop(config));
+        found.iter().map(ConfigProblem::from).collect()
+    }
+
+    /// Files with secrets of a module that are open to others. A reference that leads nowhere is
+    /// an error, and reported as one.
+    fn open_secrets(&self, config: &Config, package: &library::Package) -> Vec<ConfigError> {
+        let defaults = package.default_config();
+        let written = config.effective(&package.name, defaults.as_deref());
+        let resolved = written
+            .and_then(|written| config.resolve(&package.name, &written, &self.layers.environment));
+        resolved.map(|resolved| resolved.warnings).unwrap_or_default()
+    }
+
+    /// A section whose module nobody has. One that is switched off and resembles no other may
+    /// wait for its module to be installed.
+    fn missing(
+        &self,
+        config: &Config,
+        section: &ModuleSection,
+        installed: &[&str],
+    ) -> Option<ConfigError> {
+        let name = &section.name;
+        let free = installed.iter().copied().filter(|other| config.module(other).is_none());
+        let near = config::nearest(name, free);
+        if !section.enabled && near.is_none() {
+            return None;
+        }
+        let place = match &section.path {
+            Some(path) => path.display().to_string(),
+            None => {
+                let places = self.places.module_path.iter().map(|path| path.display().to_string());
+                places.collect::<Vec<_>>().join(", ")
+            }
+        };
+        let message = format!("there is no module {name} in {place}, so that it would not run");
+        let mut warning = config.explain(name, &message);
+        warning.hint = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "install it there, or remove its section".to_owned(),
+        };
+        Some(warning)
+    }
+
+    /// The modules that run and would not if this configuration were taken, although nobody
+    /// switched them off.
+    fn would_stop(&self, config: &Config) -> Option<ConfigError> {
+        let slots = self.slots();
+        let gone = slots
+            .iter()
+            .map(|slot| &slot.entry)
+            .filter(|entry| entry.state().is_alive() && config.module(&entry.name).is_none());
+        let names: Vec<&str> = gone.map(|entry| entry.name.as_str()).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let message = format!("these running modules would stop: {}", names.join(", "));
+        let hint = "keep their sections, with `enabled: false` where that is meant";
+        Some(ConfigError::of_file(&config.path, message, hint))
+    }
+}
+
+impl From<&ConfigError> for ConfigProblem {
+    fn from(error: &ConfigError) -> Self {
+        Self {
+            file: error.path.clone(),
+            line: error.line.into(),
+            column: error.column.into(),
+            key: error.key.clone(),
+            message: error.message.clone(),
+            hint: (!error.hint.is_empty()).then(|| error.hint.clone()),
+        }
+    }
+}
