@@ -100,6 +100,8 @@ impl Bench {
         };
         let services = self.services(&Arc::new(Entry::new("sink")));
         let module = (library.root().create())(request, services.to_abi());
+        // The code must outlive the module.
+        std::mem::forget(library);
         Box::new(module.into_result().expect("it starts"))
     }
 

@@ -50,6 +50,16 @@ pub struct Args {
     /// Run one module with `isolation: process`: the daemon starts this
     #[arg(long, hide = true, value_name = "MODULE")]
     pub runner: Option<String>,
+
+    /// Make every check of one library, print each as a line of JSON, and exit: `lodestar modules
+    /// check` runs this in a process of its own
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub examine: Option<PathBuf>,
+
+    /// End when the process ends that started this one: the private daemon of `lodestar modules
+    /// dev` leaves nothing behind
+    #[arg(long, hide = true)]
+    pub end_with_parent: bool,
 }
 
 /// Where everything lies.

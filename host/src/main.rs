@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         runner::main()
     } else if let Some(directory) = &args.describe {
         start::describe(directory)
+    } else if let Some(library) = &args.examine {
+        start::examine(library)
     } else if args.check {
         start::check(&args)
     } else {
@@ -25,6 +27,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    if args.end_with_parent {
+        start::end_with_parent()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("lodestard")

@@ -20,6 +20,7 @@ use crate::{
     control::{self, api::ConfigReport},
     crash::{self, Culprit},
     identity::Identity,
+    library,
     listeners::Listeners,
     logging::{self, Levels, LogFormat, Logging},
     module::ServiceContext,
@@ -182,6 +183,38 @@ pub fn describe(directory: &Path) -> anyhow::Result<ExitCode> {
     let text = describe_for_parent(directory).map_err(|error| anyhow::anyhow!(error))?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// `lodestard --examine FILE`: a line of JSON for each check, as soon as it is made, since the next
+/// one may be the end of this process.
+///
+/// # Errors
+///
+/// When nobody reads.
+pub fn examine(file: &Path) -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
+    let mut result = Ok(());
+    library::check_all(file, |check| {
+        let mut output = std::io::stdout().lock();
+        let line = serde_json::to_string(&check).map_err(std::io::Error::other);
+        let written =
+            line.and_then(|line| writeln!(output, "{line}")).and_then(|()| output.flush());
+        if result.is_ok() {
+            result = written;
+        }
+    });
+    result.context("cannot write the result")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the kernel ask this process to end when its parent does.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn end_with_parent() -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("cannot tie this process to its parent")
 }
 
 /// `lodestard --check`: 0 when the configuration is valid, 4 when it is not.

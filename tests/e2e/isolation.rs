@@ -98,6 +98,47 @@ fn everything_works_in_processes_of_their_own() {
 }
 
 #[test]
+fn reloads_and_a_change_of_place_lose_nothing() {
+    let config = |isolation: &str| {
+        format!(
+            "modules:\n  ingest:\n    isolation: {isolation}\n    listen: 127.0.0.1:0\n  \
+             usage_tracker:\n    isolation: {isolation}\nmetrics:\n  listen: 127.0.0.1:0\n"
+        )
+    };
+    let sandbox = Sandbox::new(&["ingest", "usage_tracker"], &config("process"));
+    let daemon = sandbox.start();
+    let mut sent = 0;
+    let mut send_some = || {
+        for _ in 0..20 {
+            send(&daemon, &[&format!("r{sent}")]);
+            sent += 1;
+        }
+    };
+    send_some();
+    for module in ["ingest", "usage_tracker"] {
+        let before = wait_for_pid(&sandbox, module);
+        let output = sandbox.lodestar(&["modules", "reload", module]);
+        assert_eq!(output.code, 0, "{output:#?}");
+        assert_ne!(wait_for_pid(&sandbox, module), before);
+        send_some();
+    }
+    for isolation in ["in_process", "process"] {
+        sandbox.configure(&config(isolation));
+        for module in ["ingest", "usage_tracker"] {
+            wait_until("the module runs elsewhere", PATIENCE, || {
+                send_some();
+                let is_there = pid(&sandbox, module).is_some() == (isolation == "process");
+                (is_there && daemon.module(module)["state"] == "running").then_some(())
+            });
+        }
+    }
+    wait_until("all is counted once", PATIENCE, || {
+        (sandbox.json(&["usage", "summary"])["total"]["requests"] == sent).then_some(())
+    });
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn whatever_ends_its_process_ends_nothing_else() {
     let sandbox = sandbox("    limits: {call_deadline_ms: 1000, memory_bytes: 268435456}\n");
     let daemon = sandbox.start();
@@ -156,6 +197,14 @@ fn an_idle_process_that_is_killed_is_noticed_at_once_and_blamed_on_nobody() {
     wait_for_another(&sandbox, &daemon, "misbehaver", before);
     assert!(errors(&sandbox, "misbehaver").contains("signal 9 (SIGKILL)"));
     others_go_on(&sandbox, &daemon, "killed");
+
+    // Nor is a new generation on probation.
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "misbehaver"]).code, 0);
+    let before = wait_for_pid(&sandbox, "misbehaver");
+    kill_process(before, Signal::KILL).expect("it lives");
+    wait_for_another(&sandbox, &daemon, "misbehaver", before);
+    let story = sandbox.json(&["modules", "why", "misbehaver"]).to_string();
+    assert!(!story.contains("rolled_back"), "{story}");
 }
 
 #[test]

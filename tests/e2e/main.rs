@@ -2,6 +2,8 @@
 //!
 //! One program, so that it is linked once; one file per promise.
 
+mod abi;
+mod author;
 mod configuration;
 mod crashes;
 mod events;
@@ -14,3 +16,4 @@ mod reloads;
 mod start;
 mod storage;
 mod telemetry;
+mod tutorial;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{self, Config, ConfigError, ModuleSection},
     library,
-    supervisor::{Daemon, probe},
+    supervisor::Daemon,
 };
 
 pub(super) async fn show(State(daemon): State<Arc<Daemon>>) -> Result<Json<ConfigView>, Refusal> {
@@ -49,15 +49,9 @@ fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
     let config = daemon.config();
     let section = config.module(name).ok_or_else(|| unknown(daemon, name))?;
     let package = daemon.package(section);
-    let described = match daemon.entry(name).and_then(|entry| entry.known()) {
-        Some(known) => Some(known.description.clone()),
-        None => {
-            package.as_ref().and_then(|package| probe(package, b"").ok()).map(|it| it.description)
-        }
-    };
-    let schema = described.map(|it| it.config_schema.to_value()).unwrap_or_default();
+    let schema = package.as_ref().and_then(|package| daemon.config_schema(package));
     let defaults = package.and_then(|package| package.default_config());
-    let origins = config.origins(name, &schema, defaults.as_deref());
+    let origins = config.origins(name, &schema.unwrap_or_default(), defaults.as_deref());
     let origins = origins.map_err(|errors| Refusal::failed(errors.to_string()))?;
     let setting = |(key, (value, origin))| Setting { key, value, origin };
     Ok(origins.into_iter().map(setting).collect())

@@ -16,9 +16,10 @@ use lodestar_abi::{
         type_layout::{TLFieldOrFunction, TypeLayout},
     },
 };
+use serde::{Deserialize, Serialize};
 
 /// One place where the module's types are not the host's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The way to it, and the type whose field it is: `create > request > CreateRequest.config`.
     pub place: String,
@@ -125,6 +126,9 @@ fn describe(instability: &AbiInstability) -> (String, String, String) {
         }
     }
 }
+
+#[cfg(test)]
+mod golden;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! What is mapped is a sealed copy of the very bytes that were hashed and checked, so that a file
 //! that is swapped or overwritten meanwhile changes nothing (adr/0003).
 
+mod checks;
 mod elf;
 mod error;
 mod interpose;
@@ -25,6 +26,7 @@ use lodestar_abi::{BuildInfo, EPOCH};
 use module_sdk::manifest::Manifest;
 use sha2::{Digest as _, Sha256};
 
+pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
 pub use kept::{keep, kept, kept_with};
 pub use layout::Difference;

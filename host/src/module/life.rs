@@ -181,6 +181,13 @@ impl<'a> Life<'a> {
                         return Ok(end);
                     }
                 }
+                // Nothing speaks against a generation on probation.
+                Leave::Gone(reason) => {
+                    restored = Vec::new();
+                    if let Some(end) = self.pause_after(&reason)? {
+                        return Ok(end);
+                    }
+                }
                 Leave::HandOver(hold, snapshot) => match self.hand_over(hold, snapshot) {
                     Some(snapshot) => restored = snapshot,
                     None => return Ok(self.replaced()),

@@ -30,6 +30,8 @@ const HEALTH_SPACING: Duration = Duration::from_millis(500);
 pub(super) enum Leave {
     Stop,
     Panic(String),
+    /// The process that it ran in was ended by somebody else.
+    Gone(String),
     /// A successor asks.
     Hold(Hold),
     /// It stops, so that the successor can start; with its state.
@@ -67,7 +69,7 @@ impl<'a, 'b> Running<'a, 'b> {
     pub(super) fn run(&mut self) -> Leave {
         loop {
             if let Some(error) = self.instance.gone() {
-                return Leave::Panic(describe_error(&error));
+                return gone(&error);
             }
             let work = self.calls().or_else(|| self.timers()).or_else(|| self.events());
             // What waited for the events just handled is answered before this thread sleeps.
@@ -171,7 +173,7 @@ impl<'a, 'b> Running<'a, 'b> {
     fn complain(&self, error: &ModError) -> Option<Leave> {
         let reason = describe_error(error);
         if matches!(error.kind, error_kind::PANIC | GONE) {
-            return Some(Leave::Panic(reason));
+            return Some(gone(error));
         }
         tracing::warn!(module = self.entry().name, reason, "a handler failed");
         None
@@ -246,6 +248,12 @@ impl<'a, 'b> Running<'a, 'b> {
             );
         }
     }
+}
+
+/// The instance is of no more use; whether it is to blame is in the kind of the error.
+fn gone(error: &ModError) -> Leave {
+    let reason = describe_error(error);
+    if error.kind == GONE { Leave::Gone(reason) } else { Leave::Panic(reason) }
 }
 
 fn describe_error(error: &ModError) -> String {

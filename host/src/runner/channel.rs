@@ -8,11 +8,12 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::{Duration, Instant},
 };
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,12 @@ const HEAD: usize = 4;
 
 /// What is read at once at least.
 const READ: usize = 64 << 10;
+
+/// How long a thread looks before it sleeps.
+const MOMENT: Duration = Duration::from_micros(50);
+
+/// Who waits no longer than this is in the middle of something.
+const BUSY: Duration = Duration::from_micros(150);
 
 /// A buffer that grew beyond this for one frame is let go afterwards.
 const KEPT: usize = 1 << 20;
@@ -112,12 +119,14 @@ pub(super) struct Reader {
     end: usize,
     /// Descriptors that came; `None` where none is wanted, and the kernel closes what comes.
     descriptors: Option<VecDeque<OwnedFd>>,
+    /// The message before came at once.
+    is_busy: bool,
 }
 
 impl Reader {
     /// Reads frames; descriptors are let go.
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, end: 0, descriptors: None }
+        Self { stream, buffer: Vec::new(), start: 0, end: 0, descriptors: None, is_busy: false }
     }
 
     /// Reads frames and the descriptors that come with them.
@@ -138,6 +147,21 @@ impl Reader {
             }
         };
         decode(&self.buffer[frame])
+    }
+
+    /// As [`next`](Self::next), looking for a moment before it sleeps where the message before
+    /// came within such a moment as well: then one call follows another.
+    pub(super) fn next_soon<'a, T: Deserialize<'a>>(&'a mut self) -> Result<T, ChannelError> {
+        let begin = Instant::now();
+        while !self.has_frame()? {
+            if self.is_busy {
+                self.fill_soon()?;
+            } else {
+                self.fill()?;
+            }
+        }
+        self.is_busy = begin.elapsed() < BUSY;
+        self.next()
     }
 
     /// The next message, where one has come already.
@@ -183,6 +207,36 @@ impl Reader {
 
     /// Reads once, at least one byte.
     pub(super) fn fill(&mut self) -> Result<(), ChannelError> {
+        self.make_room();
+        let count = self.receive(RecvFlags::empty())?;
+        self.filled(count)
+    }
+
+    /// As [`fill`](Self::fill), but looks for a moment before it sleeps: to wake a thread on a
+    /// processor that sleeps takes ten times as long as a call takes.
+    pub(super) fn fill_soon(&mut self) -> Result<(), ChannelError> {
+        self.make_room();
+        let begin = Instant::now();
+        while begin.elapsed() < MOMENT {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(count) => return self.filled(count),
+                // The other end may need this very processor.
+                Err(ChannelError::TimedOut) => std::thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        self.fill()
+    }
+
+    fn filled(&mut self, count: usize) -> Result<(), ChannelError> {
+        if count == 0 {
+            return Err(ChannelError::Closed);
+        }
+        self.end += count;
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.buffer.len() > KEPT {
@@ -196,22 +250,15 @@ impl Reader {
             // Doubling: a long frame is believed as it comes, not as it announces itself.
             self.buffer.resize((self.buffer.len() * 2).max(self.end + READ), 0);
         }
-        match self.receive()? {
-            0 => Err(ChannelError::Closed),
-            count => {
-                self.end += count;
-                Ok(())
-            }
-        }
     }
 
-    fn receive(&mut self) -> Result<usize, ChannelError> {
+    fn receive(&mut self, flags: RecvFlags) -> Result<usize, ChannelError> {
         let room = &mut self.buffer[self.end..];
         let Some(descriptors) = &mut self.descriptors else {
             return loop {
-                match rustix::io::read(&self.stream, &mut *room) {
+                match recv(&self.stream, &mut *room, flags) {
                     Err(rustix::io::Errno::INTR) => {}
-                    other => break Ok(other.map_err(io::Error::from)?),
+                    other => break Ok(other.map_err(io::Error::from)?.0),
                 }
             };
         };
@@ -219,7 +266,7 @@ impl Reader {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let mut parts = [IoSliceMut::new(room)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
+            let flags = flags | RecvFlags::CMSG_CLOEXEC;
             match recvmsg(&self.stream, &mut parts, &mut ancillary, flags) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.map_err(io::Error::from)?,

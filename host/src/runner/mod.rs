@@ -22,7 +22,7 @@ mod remote;
 mod replies;
 mod wire;
 
-pub use child::{landlock_version, main};
+pub use child::{landlock_works, main};
 pub use figures::{Figures, figures};
 pub use isolated::{Isolated, Place, Refused};
 pub use remote::Remote;

@@ -304,7 +304,7 @@ fn next_within<'a>(
     deadline: Duration,
 ) -> Result<Reply<'a>, ChannelError> {
     while !reader.has_frame()? {
-        reader.fill()?;
+        reader.fill_soon()?;
         if begin.elapsed() > deadline {
             return Err(ChannelError::TimedOut);
         }

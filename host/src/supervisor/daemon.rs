@@ -227,6 +227,11 @@ impl Daemon {
         self.places.module_path.iter().cloned().chain(own).collect()
     }
 
+    /// The JSON schema of a module's configuration; `None` where its library cannot be asked.
+    pub(crate) fn config_schema(&self, package: &Package) -> Option<serde_json::Value> {
+        Some(self.descriptions.of(package)?.description.config_schema.clone().to_value())
+    }
+
     /// Why a module is absent.
     pub(super) fn where_looked(&self, name: &str) -> String {
         let places: Vec<String> =

@@ -25,7 +25,6 @@ use module_sdk::events::{ConfigChanged, ModuleStateChanged};
 
 pub use daemon::{Daemon, Parts, Slot, number};
 pub use operations::{Operations, Pending};
-pub(crate) use probe::probe;
 pub use probe::{Probe, describe_for_parent, report};
 use reloads::Reload;
 use requests::shown;

@@ -67,7 +67,7 @@ pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
 /// # Errors
 ///
 /// Why it cannot be loaded, or that it did not answer in time.
-pub(crate) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
+pub(super) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut child = Command::new(program)
         .arg("--describe")

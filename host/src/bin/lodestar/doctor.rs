@@ -102,6 +102,7 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
     findings.push(checks::ledger(status));
     findings.push(checks::listeners(status));
     findings.extend(status.modules.iter().map(checks::module));
+    findings.extend(checks::sandbox(status, lodestar::runner::landlock_works()));
     match client.get::<Vec<Lag>>("/v1/events/lag").await {
         Ok(lag) => findings.push(checks::events(&lag)),
         Err(error) => findings.push(could_not("events", &error)),

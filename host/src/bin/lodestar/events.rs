@@ -221,7 +221,7 @@ fn verdict(row: &AuditRow) -> String {
     }
 }
 
-fn tail_line(item: &TailItem) -> String {
+pub(crate) fn tail_line(item: &TailItem) -> String {
     match item {
         TailItem::Skipped { skipped } => {
             format!("... {} left out: this reader was too slow", human::count(*skipped))

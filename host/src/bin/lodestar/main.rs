@@ -1,6 +1,7 @@
 //! `lodestar`, the command line of `lodestard`.
 
 mod args;
+mod author;
 mod client;
 mod command;
 mod completions;

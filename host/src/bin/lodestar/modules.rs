@@ -6,6 +6,7 @@ use lodestar::control::api::{self, LogLine, ModuleInfo};
 use module_sdk::Table;
 
 use crate::{
+    author,
     client::{Client, escaped},
     error::Result,
     exit_codes, human, operation,
@@ -14,7 +15,7 @@ use crate::{
     why::Why,
 };
 
-/// List modules, look into one, enable, disable and reload them, read their logs
+/// List modules, look into one, enable, disable and reload them, read their logs, write new ones
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Modules {
     List(List),
@@ -25,6 +26,9 @@ pub(crate) enum Modules {
     Rollback(Rollback),
     Why(Why),
     Logs(Logs),
+    New(author::New),
+    Dev(author::Dev),
+    Check(author::Check),
 }
 
 /// List the modules that are configured or installed
@@ -108,6 +112,9 @@ impl Modules {
             Self::Rollback(Rollback { change }) => change.run("rollback", client, terminal).await,
             Self::Why(verb) => verb.run(client, terminal).await,
             Self::Logs(verb) => verb.run(client, terminal).await,
+            Self::New(verb) => verb.run(terminal),
+            Self::Dev(verb) => verb.run(client, terminal).await,
+            Self::Check(verb) => verb.run(terminal),
         }
     }
 }
@@ -267,7 +274,7 @@ fn tone(state: &str) -> Tone {
     }
 }
 
-fn log_line(line: &LogLine, terminal: &Terminal) -> String {
+pub(crate) fn log_line(line: &LogLine, terminal: &Terminal) -> String {
     let level = format!("{:<5}", line.level.to_uppercase());
     let level = match line.level.as_str() {
         "error" => terminal.paint_state(&level, Tone::Bad),

@@ -90,6 +90,11 @@ impl Terminal {
         self.color_err = decide(io::stderr().is_terminal());
     }
 
+    /// Whether the result may have colours.
+    pub(crate) const fn has_color(&self) -> bool {
+        self.color_out
+    }
+
     /// Writes one line of the result and sends it off.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         writeln!(self.stdout, "{text}")?;

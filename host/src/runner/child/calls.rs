@@ -49,7 +49,7 @@ impl Calls {
         link.is_served_by_this_thread();
         let mut module: Option<ModuleBox> = None;
         loop {
-            let Ok(ask) = asks.next::<Ask<'_>>() else { end_at_once() };
+            let Ok(ask) = asks.next_soon::<Ask<'_>>() else { end_at_once() };
             let is_last = matches!(ask, Ask::Stop(_));
             link.begin_call();
             let done = serve(&library, &link, &mut module, ask);

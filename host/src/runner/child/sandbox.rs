@@ -137,7 +137,7 @@ fn in_words(version: i32) -> String {
 
 /// Whether this kernel can hold a module to its files.
 #[must_use]
-pub fn landlock_version() -> bool {
+pub fn landlock_works() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))

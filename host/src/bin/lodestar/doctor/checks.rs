@@ -115,6 +115,25 @@ pub(super) fn ledger(status: &Status) -> Finding {
     }
 }
 
+/// Whether modules of their own processes are held to their files.
+pub(super) fn sandbox(status: &Status, works: bool) -> Option<Finding> {
+    let isolated = status.modules.iter().filter(|module| module.isolation == "process").count();
+    if isolated == 0 {
+        return None;
+    }
+    let name = "sandbox";
+    Some(if works {
+        Finding::ok(name, format!("Landlock holds {isolated} modules to their own files"))
+    } else {
+        Finding::warning(
+            name,
+            "this kernel has no Landlock: a module of its own process reaches every file of the \
+             daemon's user",
+            "add `landlock` to `lsm=` on the kernel's command line",
+        )
+    })
+}
+
 pub(super) fn listeners(status: &Status) -> Finding {
     let of_modules = status.modules.iter().flat_map(|module| &module.listeners);
     let all: Vec<_> = status.listeners.iter().chain(of_modules).collect();

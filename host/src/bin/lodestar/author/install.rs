@@ -1,0 +1,96 @@
+//! Putting a module where a daemon finds it: whole, or not at all.
+
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+
+use lodestar::library::Package;
+use module_sdk::manifest::Manifest;
+
+use super::private;
+use crate::error::{CliError, Result};
+
+/// What lies beside a library, where it is there.
+const BESIDE: [&str; 2] = ["module.toml", "config.yaml"];
+
+/// Puts a library that was built, and what lies in the module's folder, into `modules`. The library
+/// comes last, and by renaming: whoever looks at that moment sees the old one or the new one.
+///
+/// # Errors
+///
+/// When `modules` cannot be written to.
+pub(super) fn install(name: &str, library: &Path, sources: &Path, modules: &Path) -> Result<()> {
+    let place = || -> io::Result<()> {
+        let folder = modules.join(name);
+        fs::create_dir_all(&folder)?;
+        for file in BESIDE.iter().filter(|file| sources.join(file).is_file()) {
+            replace(&sources.join(file), &folder.join(file), 0o644)?;
+        }
+        replace(library, &folder.join(format!("lib{name}.so")), 0o755)
+    };
+    place().map_err(|error| {
+        CliError::failed(format!("cannot install {name} in {}: {error}", modules.display()))
+            .help("run this as the daemon's user, or without --running in a daemon of its own")
+    })
+}
+
+/// Copies a module that is installed here into `modules`; gives its manifest.
+///
+/// # Errors
+///
+/// When there is none of that name.
+pub(super) fn copy_installed(name: &str, modules: &Path) -> Result<Manifest> {
+    let Some(package) = private::installed(name) else {
+        return Err(CliError::failed(format!("no module {name} is installed here"))
+            .help("--with names a module that lies beside lodestard or in ~/.lodestar/modules"));
+    };
+    let Package { directory, .. } = &package;
+    install(name, &package.library_path(), directory, modules)?;
+    manifest(directory)
+}
+
+/// The manifest in a module's folder.
+///
+/// # Errors
+///
+/// When there is none, or it is not valid.
+pub(super) fn manifest(folder: &Path) -> Result<Manifest> {
+    let path = folder.join("module.toml");
+    let text = fs::read_to_string(&path).map_err(|error| {
+        CliError::failed(format!("cannot read {}: {error}", path.display()))
+            .help("name the folder of a module; `lodestar modules new` makes one")
+    })?;
+    Manifest::parse(&text)
+        .map_err(|error| CliError::refused(format!("{}: {error}", folder.display())))
+}
+
+fn replace(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
+    let new = to.with_extension("new");
+    fs::copy(from, &new)?;
+    // Whatever the sources' modes are: what others may write is refused.
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+    fs::rename(new, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_replaced_and_not_overwritten() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let (library, modules) = (root.path().join("built.so"), root.path().join("modules"));
+        fs::write(root.path().join("config.yaml"), "a: 1\n").expect("it is writable");
+        fs::write(&library, "one").expect("it is writable");
+        fs::set_permissions(&library, fs::Permissions::from_mode(0o666)).expect("it is ours");
+        install("tiny", &library, root.path(), &modules).expect("it is writable");
+        let installed = modules.join("tiny/libtiny.so");
+        let held = fs::File::open(&installed).expect("it is there");
+        fs::write(&library, "two").expect("it is writable");
+        install("tiny", &library, root.path(), &modules).expect("it is writable");
+        assert_eq!(io::read_to_string(held).expect("it is whole"), "one");
+        assert_eq!(fs::read_to_string(&installed).expect("it is there"), "two");
+        let mode = fs::metadata(&installed).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        assert!(modules.join("tiny/config.yaml").is_file());
+        assert_eq!(fs::read_dir(modules.join("tiny")).expect("it is there").count(), 2);
+    }
+}

@@ -1,0 +1,237 @@
+//! The author's loop: a module is begun, checked, developed and reloaded by the command line.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use harness::{Sandbox, breakage, library, program};
+use serde_json::Value;
+
+const NOTHING: &str = "modules: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
+
+/// Generous: what a module depends on is compiled in it, once.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A command that may call cargo, as the author's shell would, whose builds share one folder.
+pub(super) fn author(sandbox: &Sandbox, program: &Path) -> Command {
+    let mut command = sandbox.isolated(program);
+    command.env("CARGO_TARGET_DIR", target()).env("CARGO_TERM_COLOR", "never");
+    // Fast to compile: these builds are loaded, not measured.
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    for (name, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        let place = std::env::var_os(name).map_or_else(|| home.join(folder), PathBuf::from);
+        command.env(name, place);
+    }
+    let bin = self::program("lodestar").parent().expect("it lies in a folder").to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(&path)));
+    command.env("PATH", path.expect("a PATH can be made of a PATH"));
+    command
+}
+
+/// Beside the folder of the build: kept between runs.
+fn target() -> PathBuf {
+    let release = program("lodestar");
+    release.ancestors().nth(2).expect("target/release/lodestar").join("author")
+}
+
+fn lodestar(sandbox: &Sandbox, args: &[&str]) -> harness::Output {
+    harness::run(author(sandbox, &program("lodestar")).args(args))
+}
+
+/// A new module, in the sandbox.
+fn begin(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk").display().to_string();
+    let output = lodestar(sandbox, &["modules", "new", name, "--sdk", &sdk]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    sandbox.path(name)
+}
+
+fn check_of<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().expect("a list");
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{report:#}"))
+}
+
+/// The checks that failed.
+fn failed(report: &Value) -> Vec<&str> {
+    let checks = report["checks"].as_array().expect("a list").iter();
+    let failed = checks.filter(|check| check["status"] == "failed");
+    failed.filter_map(|check| check["name"].as_str()).collect()
+}
+
+#[test]
+fn a_new_module_is_formatted_tested_and_would_load() {
+    let sandbox = Sandbox::new(&[], NOTHING);
+    let folder = begin(&sandbox, "hour_guard");
+    assert!(folder.join("Cargo.lock").is_file(), "it has a lock of its own");
+    for words in ["fmt --check", "test --offline --locked"] {
+        let mut cargo = author(&sandbox, Path::new("cargo"));
+        let output = harness::run(cargo.args(words.split(' ')).current_dir(&folder));
+        assert_eq!(output.code, 0, "cargo {words}: {output:#?}");
+    }
+    let output = lodestar(&sandbox, &["modules", "check", "hour_guard", "--json"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    let report = output.json();
+    assert_eq!((&report["loads"], failed(&report)), (&Value::Bool(true), vec![]), "{report:#}");
+    let again = lodestar(&sandbox, &["modules", "new", "hour_guard"]);
+    assert_eq!(again.code, 1, "{again:#?}");
+    assert!(again.stderr.contains("is there already"), "{again:#?}");
+    fs::write(folder.join("src/lib.rs"), "fn broken( {\n").expect("it is writable");
+    let broken = lodestar(&sandbox, &["modules", "check", "hour_guard"]);
+    assert_eq!(broken.code, 1, "{broken:#?}");
+    assert!(broken.stderr.contains("src/lib.rs:1"), "{broken:#?}");
+}
+
+#[test]
+fn check_says_what_is_wrong_with_a_library() {
+    let sandbox = Sandbox::new(&["counter", "misbehaver", "layout_changed", "no_entry"], NOTHING);
+    let check = |module: &str, name: &str, part: &str| {
+        let path = format!("modules/{module}");
+        let output = sandbox.lodestar(&["modules", "check", &path, "--json"]);
+        let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        if name.is_empty() {
+            assert_eq!((output.code, failed(&report)), (0, vec![]), "{report:#}");
+            return report;
+        }
+        assert_eq!((output.code, failed(&report)), (4, vec![name]), "{report:#}");
+        let row = check_of(&report, name);
+        assert!(row.to_string().contains(part), "{part}: {row:#}");
+        assert!(!row["remedy"].is_null(), "{row:#}");
+        report
+    };
+    check("counter", "", "");
+    let report = check("layout_changed", "layout", "rebuild");
+    let differences = check_of(&report, "layout")["differences"].to_string();
+    for part in ["Event.attempt", "u32", "u64"] {
+        assert!(differences.contains(part), "{part}: {differences}");
+    }
+    check("no_entry", "module", "export!");
+    let good = library("misbehaver");
+    let broken = |bytes: Vec<u8>| sandbox.install_bytes("misbehaver", &bytes);
+    broken(breakage::truncated(good.clone(), 1_000));
+    check("misbehaver", "format", "truncated");
+    broken(breakage::of_another_machine(good.clone()));
+    check("misbehaver", "format", "another machine");
+    broken(breakage::with_epoch(good.clone(), 2));
+    check("misbehaver", "epoch", "update the host");
+    broken(breakage::with_abort_panic(good));
+    check("misbehaver", "panics", "unwind");
+    fs::write(sandbox.path("modules/counter/config.yaml"), "wrong_key: 1\n").expect("writable");
+    check("counter", "configuration", "wrong_key");
+    let people = sandbox.lodestar(&["modules", "check", "modules/layout_changed"]);
+    assert_eq!(people.code, 4);
+    for part in ["Event.attempt", "would not load here", "-> rebuild"] {
+        assert!(people.stdout.contains(part), "{part}: {}", people.stdout);
+    }
+}
+
+/// A `lodestar modules dev` that runs, and what it says.
+struct Developing {
+    child: Child,
+    lines: mpsc::Receiver<Value>,
+    seen: Vec<Value>,
+}
+
+impl Developing {
+    fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
+        let mut command = author(sandbox, &program("lodestar"));
+        command.args(["modules", "dev", "--json"]).args(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it is built");
+        let output = child.stdout.take().expect("it is piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).expect("a line is JSON");
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line of a kind that holds a text.
+    #[track_caller]
+    fn wait(&mut self, kind: &str, part: &str) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let Ok(line) = line else { panic!("no {kind} with {part:?}: {:#?}", self.seen) };
+            self.seen.push(line.clone());
+            if line["kind"] == kind && line.to_string().contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Ctrl-C: it ends by itself, and well.
+    fn interrupt(mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT)
+            .expect("it lives");
+        let status = self.child.wait().expect("it is ours");
+        assert!(status.success(), "{status}: {:#?}", self.seen);
+    }
+}
+
+impl Drop for Developing {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).expect("it is there");
+    assert_eq!(text.matches(from).count(), 1, "{from} in {}", file.display());
+    let new = file.with_extension("new");
+    fs::write(&new, text.replace(from, to)).expect("it is writable");
+    fs::rename(new, file).expect("it is writable");
+}
+
+#[test]
+fn a_saved_change_runs_and_a_bad_one_changes_nothing() {
+    let sandbox = Sandbox::new(&[], NOTHING);
+    let folder = begin(&sandbox, "hour_guard");
+    let source = folder.join("src/lib.rs");
+    let mut dev = Developing::start(&sandbox, &["hour_guard", "--set", "requests_per_hour=7"]);
+    let daemon = dev.wait("daemon", "--socket");
+    let socket = daemon["text"].as_str().and_then(|text| text.rsplit(' ').next());
+    let socket = PathBuf::from(socket.expect("it is named"));
+    dev.wait("reload", "from save to running");
+    let status = || {
+        let socket = socket.display().to_string();
+        let words = ["--socket", &socket, "hour_guard", "status", "--json"];
+        lodestar(&sandbox, &words).json()
+    };
+    assert_eq!(status()["requests"], 0);
+
+    edit(&source, "json!({\"requests\": ", "json!({\"hours\": ");
+    dev.wait("reload", "from save to running");
+    assert_eq!(status()["hours"], 0, "the new code runs");
+
+    edit(&source, "self.requests = 0;", "self.requests = ;");
+    dev.wait("compiler", "expected expression");
+    dev.wait("build", "waiting for the next save");
+    assert_eq!(status()["hours"], 0, "what ran goes on");
+
+    edit(&source, "self.requests = ;", "self.requests = 0;");
+    let dies = "if config.requests_per_hour == 7 { panic!(\"no such start\"); }";
+    edit(&source, "Ok(Self { config", &format!("{dies}\n        Ok(Self {{ config"));
+    dev.wait("reload", "no such start");
+    assert_eq!(status()["hours"], 0, "a start that dies changes nothing");
+
+    edit(&source, dies, "tracing::info!(\"begun\");");
+    dev.wait("log", "begun");
+    dev.interrupt();
+    assert!(!socket.exists(), "the private daemon is gone");
+    assert!(!socket.parent().expect("it has a folder").exists(), "nothing is left");
+}
