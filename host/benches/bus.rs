@@ -20,7 +20,7 @@ use lodestar::{
     listeners::Listeners,
     logging::Levels,
     metrics::Metrics,
-    module::{Answer, Entry, Grant, ServiceContext, Services, reply_channel},
+    module::{Answer, Entry, Grant, ServiceContext, Services, reply_channel, to_abi},
 };
 use lodestar_abi::{
     CreateRequest, Event as AbiEvent, ModuleBox,
@@ -174,23 +174,6 @@ fn bus_to_modules(package: &Path, topic: &str, events: u64, batch: usize) -> f64
     let elapsed = begin.elapsed();
     assert_eq!(handled.load(Ordering::Relaxed), events * SUBSCRIBERS as u64, "nothing is lost");
     rate(events, elapsed)
-}
-
-fn to_abi<'a>(delivery: &lodestar::bus::Delivery<'a>) -> AbiEvent<'a> {
-    let event = delivery.event;
-    AbiEvent {
-        id: *event.id.as_bytes(),
-        time_ns: event.time_ns,
-        sequence: event.sequence,
-        attempt: delivery.attempt,
-        flags: 0,
-        topic: (&*event.topic).into(),
-        source: (&*event.source).into(),
-        subject: (&*event.subject).into(),
-        traceparent: (&*event.traceparent).into(),
-        data: (&*event.data).into(),
-        reserved: [0; 4],
-    }
 }
 
 /// The same payload through `tokio::sync::broadcast` to three tasks that never lag: the publisher

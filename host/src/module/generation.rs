@@ -39,6 +39,8 @@ pub(super) fn load(
 ) -> Result<Generation, Refusal> {
     let configured = (start.configure)(&inspected.manifest, &inspected.path).map_err(failed)?;
     let image = clock.time("load", || image(start, inspected, &configured))?;
+    // Until a successor has taken over, nothing of it is to stay.
+    image.set_replaced(start.successor);
     let known = clock.time("description", || describe(&image))?;
     let validated = clock.time("validation", || image.validate(&configured.config));
     validated.map_err(|error| failed(explain(start, &error)))?;

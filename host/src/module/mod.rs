@@ -16,6 +16,7 @@ mod thread;
 pub use accounting::{CallClock, cpu_ms};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
 pub use image::{GONE, Image, Instance};
+pub use running::to_abi;
 pub(crate) use services::may_publish;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};

@@ -264,7 +264,9 @@ fn describe_error(error: &ModError) -> String {
     }
 }
 
-fn to_abi<'a>(delivery: &Delivery<'a>) -> AbiEvent<'a> {
+/// An event as a module sees it.
+#[must_use]
+pub fn to_abi<'a>(delivery: &Delivery<'a>) -> AbiEvent<'a> {
     let event = delivery.event;
     AbiEvent {
         id: *event.id.as_bytes(),

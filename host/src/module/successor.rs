@@ -38,11 +38,9 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     if entry.calls.push(Call::Hold(hold)).is_err() {
         return Err("the generation before ended meanwhile; enable it to start it".to_owned());
     }
-    let held = asked.wait(HOLD_PATIENCE).inspect_err(|_| generation.image.set_replaced(true))?;
+    let held = asked.wait(HOLD_PATIENCE)?;
     let begin = Instant::now();
     let generation::Generation { image, configured, .. } = generation;
-    // Until it has taken over, nothing of it is to stay.
-    image.set_replaced(true);
     let mut life = Life::without_inbox(start, clock.clone(), image, configured);
     let made = life.create(&held.snapshot).map_err(|(_, reason)| reason);
     let made = made.and_then(|made| healthy(start, clock, made));

@@ -131,7 +131,7 @@ impl Supervisor {
                 if matches!(wake, Wake::HangUp) {
                     self.given_up.clear();
                 }
-                if let Err(errors) = self.reload() {
+                if let Err(errors) = self.take_configuration() {
                     tracing::error!(
                         %errors,
                         "the configuration has errors; the daemon goes on with the one before"
@@ -192,7 +192,7 @@ impl Supervisor {
     }
 
     /// Reads the file again; answers the names of the modules whose section changed.
-    fn reload(&mut self) -> Result<Vec<String>, ConfigErrors> {
+    fn take_configuration(&mut self) -> Result<Vec<String>, ConfigErrors> {
         if self.stopping {
             return Ok(Vec::new());
         }

@@ -99,12 +99,13 @@ impl Supervisor {
                 let detail = format!("{} did: {reason}; {} is back", short(&from), short(&to));
                 stories.tell(module, "rolled_back", detail.clone());
                 self.daemon.slot(module).set_behind(Some(detail));
-                if from != to {
-                    stories.decide(module, |standing| {
+                stories.decide(module, |standing| {
+                    standing.probation = None;
+                    if from != to {
                         standing.refused =
                             Some(super::Refused { sha256: from, instead: to, reason });
-                    });
-                }
+                    }
+                });
             }
             News::Restarts { reason, pause } => {
                 let seconds = pause.as_secs_f64();

@@ -21,17 +21,18 @@ impl Supervisor {
     ) {
         let result = match request {
             Request::SetEnabled { module, enabled } => self.set_enabled(&module, enabled),
-            Request::ReloadConfig => self.reload_on_request(),
+            Request::ReloadConfig => self.configuration_on_request(),
             Request::Reload { module } => self.reload_module_on_request(&module),
             Request::Rollback { module } => self.rollback_on_request(&module),
         };
         // An error means that the client is gone.
         let _ = answer.send(result);
     }
-    fn reload_on_request(&mut self) -> Result<Operation, Problem> {
+
+    fn configuration_on_request(&mut self) -> Result<Operation, Problem> {
         let pending = self.daemon.operations.begin("reload_config", None);
         let operation = pending.operation();
-        match self.reload() {
+        match self.take_configuration() {
             Ok(changed) if changed.is_empty() => pending.done("nothing changed"),
             Ok(changed) => pending.done(format!("changed: {}", changed.join(", "))),
             Err(errors) => pending.failed(
@@ -65,7 +66,7 @@ impl Supervisor {
                 return Ok(self.reload_module(module, None, verb));
             }
         }
-        self.reload().map_err(|errors| {
+        self.take_configuration().map_err(|errors| {
             Problem::new(ProblemCode::Invalid, errors.to_string())
                 .help("correct the file; `lodestar config check` shows every error")
         })?;
