@@ -1,7 +1,6 @@
 //! What Prometheus sees. Names by `gen_ai.*` where OpenTelemetry has them.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use module_sdk::{Counter, Gauge, Histogram, Host, Result, events::LlmRequestCompleted};
 
 use crate::{
@@ -37,9 +36,9 @@ impl Metrics {
         };
         let histogram = |name, help| host.histogram(name, help, &[]);
         Ok(Self {
-            requests: HashMap::new(),
+            requests: HashMap::default(),
             models: Vec::new(),
-            spend: HashMap::new(),
+            spend: HashMap::default(),
             duration: histogram(
                 "gen_ai_client_operation_duration_seconds",
                 "GenAI operation duration.",
@@ -60,7 +59,7 @@ impl Metrics {
         self.commit.observe(seconds);
         self.sizes(store);
         // One call to the host for all that counts into the same series.
-        let (mut requests, mut spend) = (HashMap::new(), HashMap::new());
+        let (mut requests, mut spend) = (HashMap::default(), HashMap::default());
         for stored in &written.counted {
             let request = &stored.report.request;
             self.times(request);

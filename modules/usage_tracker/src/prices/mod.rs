@@ -8,8 +8,7 @@ mod table;
 
 pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable};
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};
 
 /// Nano-USD per million tokens.
@@ -153,7 +152,7 @@ impl Pricer {
     /// When the table has no price for the baseline model.
     pub fn new(table: PriceTable, baseline_model: Option<&str>) -> Result<Self, PriceError> {
         let baseline = baseline_model.map(|model| table.baseline(model)).transpose()?;
-        Ok(Self { table, baseline, found: HashMap::new(), remembered: 0 })
+        Ok(Self { table, baseline, found: HashMap::default(), remembered: 0 })
     }
 
     /// The table.

@@ -22,6 +22,7 @@
 //! # Ok::<(), module_sdk::Error>(())
 //! ```
 
+mod checkpoint;
 mod error;
 mod measures;
 mod names;
@@ -75,6 +76,8 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    /// Ends when the connection is closed, so it stands below it.
+    _checkpointer: checkpoint::Checkpointer,
     path: PathBuf,
     options: Options,
     names: names::Names,
@@ -100,10 +103,12 @@ impl Store {
     /// When the file cannot be opened, is damaged, is another program's, or was written by a newer
     /// version. It is then left as it is.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let connection = open::writer(path, options.durability)?;
+        let mut connection = open::writer(path, options.durability)?;
+        let checkpointer = checkpoint::Checkpointer::start(&mut connection, path).at(path)?;
         let last_request = meta(&connection, LAST_REQUEST).at(path)?.unwrap_or(0);
         Ok(Self {
             connection,
+            _checkpointer: checkpointer,
             path: path.to_owned(),
             options,
             names: names::Names::default(),

@@ -1,7 +1,6 @@
 //! Texts that come again and again are stored once and named by a number.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// What a text is the name of. One kind per meaning, so that numbers are never mixed up.

@@ -110,10 +110,8 @@ fn tune(connection: &Connection, durability: Durability) -> rusqlite::Result<()>
             Durability::Power => "FULL",
         },
     )?;
-    // Keys are hashes, so their pages come in no order: a larger cache and rarer checkpoints
-    // write each page less often.
+    // Keys are hashes, so their pages come in no order: a larger cache writes each less often.
     connection.pragma_update(None, "cache_size", -16_000)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);

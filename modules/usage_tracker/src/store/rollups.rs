@@ -1,7 +1,8 @@
 //! Rollups: what a batch adds to every hour, day and session, written once per row and batch.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::sync::LazyLock;
 
+use foldhash::HashMap;
 use rusqlite::{Connection, Statement};
 
 use super::{
@@ -34,7 +35,7 @@ impl Rollups {
 
     /// Writes what was added.
     pub(super) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut days: HashMap<(i64, Dimensions), Measures> = HashMap::new();
+        let mut days: HashMap<(i64, Dimensions), Measures> = HashMap::default();
         let mut statement = connection.prepare_cached(&HOURS)?;
         for ((hour, dimensions), measures) in self.hours {
             upsert(&mut statement, &place(hour, dimensions), &measures)?;

@@ -4,8 +4,7 @@
 //! comes late is put between its neighbours, which are looked up, so the count does not depend on
 //! the order of arrival (as long as the neighbours are kept: `retention_days`).
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use module_sdk::events::{LlmModelSwitched, LlmSessionEnded, LlmSessionStarted};
 use rusqlite::{Connection, OptionalExtension as _};
 

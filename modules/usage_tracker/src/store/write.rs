@@ -1,7 +1,6 @@
 //! Writing a batch of reports.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
 
@@ -61,7 +60,7 @@ impl Store {
             last_request: &mut self.last_request,
             live_from: now_ms.saturating_sub(self.options.session_idle_ms),
             rollups: Rollups::default(),
-            described: HashMap::new(),
+            described: HashMap::default(),
             written: Written { counted: Vec::with_capacity(reports.len()), ..Written::default() },
         };
         for report in reports {
