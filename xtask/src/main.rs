@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod adr;
 mod bench;
 mod build;
+mod coverage;
 mod demo;
 mod dist;
 mod http;
@@ -34,6 +35,8 @@ enum Verb {
     Test(test::Args),
     /// Run the benchmark programs, each beside its baseline.
     Bench(bench::Args),
+    /// Run the tests with counters and show which lines they ran.
+    Coverage(coverage::Args),
     /// Check the rules of the house.
     Tidy,
     /// Begin an architecture decision record with the next number.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Some(Verb::Bench(args)) => bench::run(&args),
+        Some(Verb::Coverage(args)) => coverage::run(&args),
         Some(Verb::Tidy) => tidy::run(),
         Some(Verb::Adr(args)) => adr::run(&args),
         Some(Verb::Prices) => prices::run(),
