@@ -20,7 +20,10 @@ use lodestar::{
     listeners::Listeners,
     logging::Levels,
     metrics::Metrics,
-    module::{Answer, Entry, Grant, ServiceContext, Services, reply_channel, to_abi},
+    module::{
+        Answer, CallClock, Entry, Grant, Meter, ServiceContext, Services, Work, reply_channel,
+        to_abi,
+    },
 };
 use lodestar_abi::{
     CreateRequest, Event as AbiEvent, ModuleBox,
@@ -40,13 +43,17 @@ fn main() {
     bus(&package, "bench.bytes", 32, "");
     bus(&package, "bench.tick", 32, ", each decodes JSON");
     bus(&package, "bench.bytes", 1, ", one by one");
+    accounting(&package);
     calls(&package);
 }
 
 fn bus(package: &Path, topic: &str, batch: usize, note: &str) {
     let events = 1_000_000;
     let mut rounds: Vec<(f64, f64)> = (0..7)
-        .map(|_| (bus_to_modules(package, topic, events, batch), broadcast(events)))
+        .map(|_| {
+            let across = bus_to_modules(package, topic, events, batch, Accounting::Off);
+            (across, broadcast(events))
+        })
         .collect();
     rounds.sort_by(|left, right| f64::total_cmp(&(left.0 / left.1), &(right.0 / right.1)));
     let (across, baseline) = rounds[rounds.len() / 2];
@@ -59,6 +66,47 @@ fn bus(package: &Path, topic: &str, batch: usize, note: &str) {
         figure["goal"] = json!({"at_least": 2.0, "of": "ratio"});
     }
     report(figure);
+}
+
+/// Whether the calls of the modules are accounted for, as the host does it, or made as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accounting {
+    On,
+    Off,
+}
+
+/// What it costs to account for every call. Runs with and without alternate in pairs that begin
+/// with the one or the other; the middle one of their ratios is shown, so that neither a machine
+/// that grows hot nor another program that wakes up decides.
+fn accounting(package: &Path) {
+    let events = 1_000_000;
+    let run = |accounting| bus_to_modules(package, "bench.bytes", events, 32, accounting);
+    let mut pairs: Vec<(f64, f64)> = (0..15)
+        .map(|number| {
+            if number % 2 == 0 {
+                let on = run(Accounting::On);
+                (on, run(Accounting::Off))
+            } else {
+                let off = run(Accounting::Off);
+                (run(Accounting::On), off)
+            }
+        })
+        .collect();
+    pairs.sort_by(|left, right| f64::total_cmp(&(left.0 / left.1), &(right.0 / right.1)));
+    let (on, off) = pairs[pairs.len() / 2];
+    report(json!({
+        "name": "bus: the same with accounting", "value": on, "unit": "events/s",
+        "baseline": {"name": "without accounting", "value": off},
+        "goal": {"at_least": 0.97, "of": "ratio"},
+    }));
+    let (meter, clock) = (Meter::default(), CallClock::default());
+    let count = 2_000_000_u32;
+    let begin = Instant::now();
+    for _ in 0..count {
+        meter.time(&clock, (Work::Events, 256), "handler", || black_box(()));
+    }
+    let ns = begin.elapsed().as_nanos() as f64 / f64::from(count);
+    report(json!({"name": "accounting: one call of a handler", "value": ns, "unit": "ns"}));
 }
 
 /// One line of JSON per figure.
@@ -118,7 +166,13 @@ fn create(library: &Library, context: &ServiceContext, name: &str) -> ModuleBox 
 }
 
 /// Events per second to three modules, each behind the ABI on a thread of its own.
-fn bus_to_modules(package: &Path, topic: &str, events: u64, batch: usize) -> f64 {
+fn bus_to_modules(
+    package: &Path,
+    topic: &str,
+    events: u64,
+    batch: usize,
+    accounting: Accounting,
+) -> f64 {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let library = load(package);
     let context = context(directory.path());
@@ -130,6 +184,7 @@ fn bus_to_modules(package: &Path, topic: &str, events: u64, batch: usize) -> f64
             let mut inbox = context.bus.subscribe(&name, &[topic.to_owned()]).expect("a new name");
             std::thread::spawn(move || {
                 let mut module = create(&library, &context, &name);
+                let (meter, clock) = (Meter::default(), CallClock::default());
                 let mut seen = 0;
                 while seen < events {
                     let batch: Vec<AbiEvent<'_>> = inbox.take(256).iter().map(to_abi).collect();
@@ -137,7 +192,13 @@ fn bus_to_modules(package: &Path, topic: &str, events: u64, batch: usize) -> f64
                         inbox.wait(None);
                         continue;
                     }
-                    let outcome = module.on_batch(batch.as_slice().into());
+                    let mut call = || module.on_batch(batch.as_slice().into());
+                    let outcome = match accounting {
+                        Accounting::On => {
+                            meter.time(&clock, (Work::Events, batch.len()), "handler", call)
+                        }
+                        Accounting::Off => call(),
+                    };
                     assert!(matches!(outcome.error, ROption::RNone), "{:?}", outcome.error);
                     seen += u64::from(outcome.handled);
                     inbox.settle(outcome.handled as usize, None);

@@ -7,7 +7,8 @@ use std::{
 
 use prometheus::{
     Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
-    Opts, Registry, TextEncoder, proto::MetricFamily,
+    Opts, Registry, TextEncoder,
+    proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType},
 };
 
 /// Most series that one family may have: an unbounded label must not fill the memory.
@@ -18,8 +19,8 @@ const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// Families that the host writes itself begin like this.
-const RESERVED: [&str; 4] =
-    ["lodestar_build_info", "lodestar_module_", "lodestar_bus_", "process_"];
+const RESERVED: [&str; 5] =
+    ["lodestar_build_info", "lodestar_module_", "lodestar_bus_", "lodestar_ledger_", "process_"];
 
 /// The kinds of metrics, with the numbers of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,6 +233,43 @@ impl Metrics {
     }
 }
 
+/// One histogram of a family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramRow {
+    /// The values of its labels.
+    pub labels: Vec<String>,
+    /// Upper bounds, rising, and how many values are at most that.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many values there are.
+    pub count: u64,
+    /// All of them together.
+    pub sum: f64,
+}
+
+impl HistogramRow {
+    fn into_metric(self, names: &[&str]) -> Metric {
+        let label = |(name, value): (&&str, String)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value(value);
+            pair
+        };
+        let bucket = |(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        };
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(self.buckets.into_iter().map(bucket).collect());
+        histogram.set_sample_count(self.count);
+        histogram.set_sample_sum(self.sum);
+        let mut metric = Metric::from_label(names.iter().zip(self.labels).map(label).collect());
+        metric.set_histogram(histogram);
+        metric
+    }
+}
+
 /// Builds families whose values are looked up at each scrape.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -271,6 +309,23 @@ impl Snapshot {
             Ok(families) => self.families.extend(families),
             Err(error) => tracing::error!(name, %error, "cannot build a metric family"),
         }
+        self
+    }
+
+    /// Adds a family of histograms that were counted elsewhere.
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        rows: impl IntoIterator<Item = HistogramRow>,
+    ) -> &mut Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(MetricType::HISTOGRAM);
+        family.set_metric(rows.into_iter().map(|row| row.into_metric(labels)).collect());
+        self.families.push(family);
         self
     }
 
@@ -331,5 +386,24 @@ mod tests {
         let text = metrics.encode(own.finish());
         assert!(text.contains("# TYPE c_total counter\nc_total{model=\"x\"} 2\n"), "{text}");
         assert!(text.contains("# TYPE up gauge\nup 1\n"), "{text}");
+    }
+
+    #[test]
+    fn writes_histograms_that_were_counted_elsewhere() {
+        let row = HistogramRow {
+            labels: vec!["ingest".to_owned()],
+            buckets: vec![(0.1, 2), (1.0, 3)],
+            count: 4,
+            sum: 7.5,
+        };
+        let mut own = Snapshot::default();
+        own.histogram("h", "H.", &["module"], [row]);
+        let text = Metrics::default().encode(own.finish());
+        let expected = "# HELP h H.\n# TYPE h histogram\n\
+                        h_bucket{module=\"ingest\",le=\"0.1\"} 2\n\
+                        h_bucket{module=\"ingest\",le=\"1\"} 3\n\
+                        h_bucket{module=\"ingest\",le=\"+Inf\"} 4\n\
+                        h_sum{module=\"ingest\"} 7.5\nh_count{module=\"ingest\"} 4\n";
+        assert_eq!(text, expected);
     }
 }

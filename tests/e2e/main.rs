@@ -3,6 +3,7 @@
 //! One program, so that it is linked once; one file per promise.
 
 mod abi;
+mod accounting;
 mod author;
 mod configuration;
 mod crashes;

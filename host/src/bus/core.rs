@@ -224,6 +224,12 @@ impl Bus {
         self.shared.ledger.health()
     }
 
+    /// How much the ledger keeps on disk, in bytes.
+    #[must_use]
+    pub fn ledger_bytes(&self) -> u64 {
+        self.shared.ledger.list().iter().map(|segment| segment.bytes).sum()
+    }
+
     /// Writes what waits for the ledger, then the cursors, and ends the bus's threads. Inboxes
     /// should be dropped before, so that the cursors say all. Later calls do nothing.
     ///

@@ -10,14 +10,18 @@ impl Daemon {
     /// Whether the event ledger can be written.
     pub(crate) fn ledger_status(&self) -> LedgerStatus {
         let health = self.context.bus.health();
-        LedgerStatus { trouble: health.trouble, failed_writes: health.failed_writes }
+        LedgerStatus {
+            trouble: health.trouble,
+            failed_writes: health.failed_writes,
+            bytes: self.context.bus.ledger_bytes(),
+        }
     }
 
     /// The same as metrics.
     pub(crate) fn ledger_metrics(&self, families: &mut Snapshot) {
         let ledger = self.ledger_status();
         #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-        let failed_writes = ledger.failed_writes as f64;
+        let (failed_writes, bytes) = (ledger.failed_writes as f64, ledger.bytes as f64);
         families
             .family(
                 Kind::Gauge,
@@ -32,6 +36,13 @@ impl Daemon {
                 "Writes of the event ledger that failed.",
                 &[],
                 [(vec![], failed_writes)],
+            )
+            .family(
+                Kind::Gauge,
+                "lodestar_ledger_bytes",
+                "What the event ledger keeps on disk.",
+                &[],
+                [(vec![], bytes)],
             );
     }
 }

@@ -1,33 +1,127 @@
 //! What a module costs: its time on the processor, and how long its calls take.
 
 use std::{
-    path::PathBuf,
-    sync::Mutex,
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use super::state::lock;
+use super::{Entry, state::lock};
+use crate::runner;
 
 /// What a module's thread is in. Watched from outside, so that a call that never comes back is
 /// seen.
 #[derive(Debug, Default)]
 pub struct CallClock {
-    current: Mutex<Option<(String, Instant)>>,
+    current: Mutex<Option<(Cow<'static, str>, Instant)>>,
 }
 
 impl CallClock {
     /// Runs a call under the clock.
-    pub fn time<T>(&self, what: &str, call: impl FnOnce() -> T) -> T {
-        *lock(&self.current) = Some((what.to_owned(), Instant::now()));
+    pub fn time<T>(&self, what: impl Into<Cow<'static, str>>, call: impl FnOnce() -> T) -> T {
+        self.timed(what, call).0
+    }
+
+    /// Runs a call under the clock, and says how long it took.
+    pub(super) fn timed<T>(
+        &self,
+        what: impl Into<Cow<'static, str>>,
+        call: impl FnOnce() -> T,
+    ) -> (T, Duration) {
+        let begin = Instant::now();
+        *lock(&self.current) = Some((what.into(), begin));
         let result = call();
         *lock(&self.current) = None;
-        result
+        (result, begin.elapsed())
     }
 
     /// The call that runs now, and for how long.
     #[must_use]
     pub fn running(&self) -> Option<(String, Duration)> {
-        lock(&self.current).as_ref().map(|(what, since)| (what.clone(), since.elapsed()))
+        lock(&self.current)
+            .as_ref()
+            .map(|(what, since)| (what.clone().into_owned(), since.elapsed()))
+    }
+}
+
+/// What a module uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Milliseconds of processor time since the daemon started: of its threads in the daemon and of
+    /// its processes, those that have ended too. What a thread used since it was last looked at,
+    /// two seconds at most, is missing where it ends by itself.
+    pub cpu_ms: u64,
+    /// Bytes that its allocator has given out, or that its process has resident.
+    pub memory_bytes: u64,
+    /// Threads of its process, or its own in the daemon, that live.
+    pub threads: u64,
+}
+
+impl Entry {
+    /// What the module uses now; it is noted, so that it stays counted when what lives ends.
+    pub fn used(&self, tasks: &Tasks) -> Used {
+        let mut living = tasks.of(&self.name);
+        let threads = living.len() as u64;
+        let process = self.process().map(|process| (process.pid, runner::figures(process.pid)));
+        // One that has ended uses nothing, and is counted already.
+        let process = process.filter(|(_, figures)| figures.threads > 0);
+        living.extend(process.map(|(pid, figures)| (pid, figures.cpu_ms * 1_000_000)));
+        let cpu_ms = self.cpu.update(&living) / 1_000_000;
+        match process {
+            Some((_, figures)) => {
+                Used { cpu_ms, memory_bytes: figures.memory_bytes, threads: figures.threads }
+            }
+            None => {
+                let memory_bytes = self.heap_bytes.load(Ordering::Relaxed);
+                Used { cpu_ms, memory_bytes, threads }
+            }
+        }
+    }
+
+    /// Ends the process `pid` of the module by `reap`, and keeps what it used.
+    pub(crate) fn bury<T>(&self, pid: u32, reap: impl FnOnce() -> T) -> T {
+        // Between the last look at the process and its end nobody else may look.
+        let _looking = lock(&LOOKING);
+        let last = runner::figures(pid).cpu_ms * 1_000_000;
+        let result = reap();
+        self.cpu.finish(pid, last);
+        result
+    }
+}
+
+/// Processor time of what lives, as it was last seen, and of what has ended.
+#[derive(Debug, Default)]
+pub struct CpuTime(Mutex<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    ended_ns: u64,
+    /// By the number of the thread or process.
+    living_ns: HashMap<u32, u64>,
+}
+
+impl CpuTime {
+    /// Takes note of what lives; answers the nanoseconds of all. Never less than before.
+    fn update(&self, living: &[(u32, u64)]) -> u64 {
+        let mut times = lock(&self.0);
+        let mut before = std::mem::take(&mut times.living_ns);
+        for (id, ns) in living {
+            if let Some(seen) = before.remove(id).filter(|seen| seen > ns) {
+                // Its number was given to another one.
+                times.ended_ns += seen;
+            }
+            times.living_ns.insert(*id, *ns);
+        }
+        times.ended_ns += before.into_values().sum::<u64>();
+        times.ended_ns + times.living_ns.values().sum::<u64>()
+    }
+
+    /// One has ended, and used so many nanoseconds in all.
+    fn finish(&self, id: u32, ns: u64) {
+        let mut times = lock(&self.0);
+        let seen = times.living_ns.remove(&id).unwrap_or_default();
+        times.ended_ns += seen.max(ns);
     }
 }
 
@@ -41,40 +135,66 @@ const THREAD_KINDS: [&str; 3] = ["m:", "rt:", "job:"];
 /// The name of a module's own thread.
 #[must_use]
 pub(super) fn thread_name(module: &str) -> String {
-    let mut name = format!("m:{module}");
+    kernel_name("m:", module)
+}
+
+fn kernel_name(kind: &str, module: &str) -> String {
+    let mut name = format!("{kind}{module}");
     name.truncate(THREAD_NAME_BYTES);
     name
 }
 
-/// Milliseconds of processor time that the threads of a module have used, those that live now.
-#[must_use]
-pub fn cpu_ms(module: &str) -> u64 {
-    let times = tasks(module).into_iter().filter_map(|task| {
-        let times = std::fs::read_to_string(task.join("schedstat")).ok()?;
-        times.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    times.sum::<u64>() / 1_000_000
+/// Held while somebody looks at what lives, until it is noted: an older look must not come after a
+/// newer one.
+static LOOKING: Mutex<()> = Mutex::new(());
+
+/// The threads of modules that live in this process. Others who look wait until it is dropped.
+#[derive(Debug)]
+pub struct Tasks {
+    tasks: Vec<Task>,
+    _looking: MutexGuard<'static, ()>,
 }
 
-/// How many threads a module has. A thread without a name of its own bears that of the thread
-/// that started it, so that what a module starts by itself counts as well.
-pub(super) fn threads(module: &str) -> usize {
-    tasks(module).len()
+#[derive(Debug)]
+struct Task {
+    id: u32,
+    name: String,
+    cpu_ns: u64,
 }
 
-/// The kernel's directories of a module's threads.
-fn tasks(module: &str) -> Vec<PathBuf> {
-    let names = THREAD_KINDS.map(|kind| {
-        let mut name = format!("{kind}{module}");
-        name.truncate(THREAD_NAME_BYTES);
-        name
-    });
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let mine = tasks.map(|task| task.path()).filter(|task| {
-        let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-        names.iter().any(|own| own == name.trim_end())
-    });
-    mine.collect()
+impl Tasks {
+    /// Those of this moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let looking = lock(&LOOKING);
+        let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let tasks = tasks.filter_map(|task| {
+            let id = task.file_name().to_str()?.parse().ok()?;
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let name = name.trim_end();
+            if !THREAD_KINDS.iter().any(|kind| name.starts_with(kind)) {
+                return None;
+            }
+            let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let cpu_ns = times.split_whitespace().next()?.parse().ok()?;
+            Some(Task { id, name: name.to_owned(), cpu_ns })
+        });
+        Self { tasks: tasks.collect(), _looking: looking }
+    }
+
+    /// The number and the nanoseconds of each thread of a module. A thread without a name of its
+    /// own bears that of the thread that started it, so that what a module starts by itself counts
+    /// as well.
+    fn of(&self, module: &str) -> Vec<(u32, u64)> {
+        let names = THREAD_KINDS.map(|kind| kernel_name(kind, module));
+        let own = self.tasks.iter().filter(|task| names.contains(&task.name));
+        own.map(|task| (task.id, task.cpu_ns)).collect()
+    }
+
+    /// How many threads a module has.
+    pub(super) fn count(&self, module: &str) -> usize {
+        self.of(module).len()
+    }
 }
 
 #[cfg(test)]
@@ -91,22 +211,38 @@ mod tests {
     }
 
     #[test]
-    fn counts_the_time_of_a_modules_threads() {
-        let thread = std::thread::Builder::new().name(thread_name("burner_with_a_long_name"));
-        let spent = thread
-            .spawn(|| {
-                let begin = Instant::now();
-                while begin.elapsed() < Duration::from_millis(200)
-                    && cpu_ms("burner_with_a_long_name") < 20
-                {
-                    std::hint::black_box((0..100_000_u64).sum::<u64>());
-                }
-                cpu_ms("burner_with_a_long_name")
-            })
-            .expect("a thread starts")
-            .join()
-            .expect("it ends");
-        assert!(spent > 0);
-        assert_eq!(cpu_ms("nobody"), 0);
+    fn what_has_ended_stays_counted() {
+        let cpu = CpuTime::default();
+        let check = |living: &[(u32, u64)], expected| assert_eq!(cpu.update(living), expected);
+        check(&[(1, 100), (2, 50)], 150);
+        check(&[(1, 120)], 170);
+        check(&[(1, 7)], 177);
+        check(&[], 177);
+        check(&[(3, 10)], 187);
+        cpu.finish(3, 40);
+        check(&[], 217);
+        cpu.finish(4, 3);
+        check(&[], 220);
+    }
+
+    #[test]
+    fn keeps_the_time_of_threads_that_end() {
+        let entry = std::sync::Arc::new(Entry::new("burner_with_a_long_name"));
+        let burner = entry.clone();
+        let thread = std::thread::Builder::new().name(thread_name(&entry.name));
+        let spent = thread.spawn(move || {
+            let used = || burner.used(&Tasks::now());
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(10) && used().cpu_ms < 20 {
+                std::hint::black_box((0..100_000_u64).sum::<u64>());
+            }
+            used()
+        });
+        let spent = spent.expect("a thread starts").join().expect("it ends");
+        assert!(spent.cpu_ms >= 20 && spent.threads == 1, "{spent:?}");
+        let after = entry.used(&Tasks::now());
+        assert!(after.cpu_ms >= spent.cpu_ms, "{after:?} after {spent:?}");
+        assert_eq!(after.threads, 0);
+        assert_eq!(Entry::new("nobody").used(&Tasks::now()), Used::default());
     }
 }

@@ -12,7 +12,7 @@ use lodestar_abi::{
 use module_sdk::{Class, Health, HealthStatus, manifest::ReloadMode};
 
 use super::{
-    Call, CommandCall, Entry, GONE, State, accounting::threads, handover::Hold, image::Instance,
+    Call, CommandCall, Entry, GONE, State, Tasks, Work, handover::Hold, image::Instance,
     life::Life, thread::enter,
 };
 use crate::bus::{Delivery, Failure, FailureKind};
@@ -114,10 +114,11 @@ impl<'a, 'b> Running<'a, 'b> {
                 Call::Command(command) => {
                     let CommandCall { request, sink, panicked, .. } = command;
                     let clock = self.life.clock.clone();
-                    clock.time("command", || {
+                    entry.meter.time(&clock, (Work::Command, 1), "command", || {
                         self.instance.command(&request, sink);
                     });
                     if let Some(reason) = panicked.get() {
+                        entry.meter.failed(Work::Command);
                         return Some(Leave::Panic(reason.clone()));
                     }
                 }
@@ -126,7 +127,7 @@ impl<'a, 'b> Running<'a, 'b> {
     }
 
     fn timers(&mut self) -> Option<Leave> {
-        let now = Instant::now();
+        let (entry, now) = (self.entry(), Instant::now());
         for index in 0..self.timers.len() {
             let (name, period, due) = &mut self.timers[index];
             if *due > now {
@@ -136,8 +137,10 @@ impl<'a, 'b> Running<'a, 'b> {
             let name = name.clone();
             let clock = self.life.clock.clone();
             let number = u32::try_from(index).unwrap_or(u32::MAX);
-            let result = clock.time(&name, || self.instance.on_timer(number));
+            let call = || self.instance.on_timer(number);
+            let result = entry.meter.time(&clock, (Work::Timer, 1), name, call);
             if let Err(error) = result {
+                entry.meter.failed(Work::Timer);
                 let leave = self.complain(&error);
                 if leave.is_some() {
                     return leave;
@@ -148,18 +151,20 @@ impl<'a, 'b> Running<'a, 'b> {
     }
 
     fn events(&mut self) -> Option<Leave> {
-        let clock = self.life.clock.clone();
+        let (clock, meter) = (self.life.clock.clone(), &self.entry().meter);
         let events: Vec<AbiEvent<'_>> = self.life.inbox().take(BATCH).iter().map(to_abi).collect();
         if events.is_empty() {
             return None;
         }
-        let outcome = clock.time("handler", || self.instance.on_batch(&events));
+        let work = (Work::Events, events.len());
+        let outcome = meter.time(&clock, work, "handler", || self.instance.on_batch(&events));
         let BatchOutcome { handled, error } = outcome;
         let handled = (handled as usize).min(events.len());
         let ROption::RSome(error) = error else {
             self.life.inbox().settle(handled, None);
             return None;
         };
+        meter.failed(Work::Events);
         let kind = match error.kind {
             error_kind::UNAVAILABLE | GONE => FailureKind::Unavailable,
             _ => FailureKind::Failed,
@@ -187,7 +192,8 @@ impl<'a, 'b> Running<'a, 'b> {
         self.last_health = Some(now);
         self.next_health = now + HEALTH_PERIOD;
         let clock = self.life.clock.clone();
-        let bytes = clock.time("health", || self.instance.health());
+        let meter = &self.entry().meter;
+        let bytes = meter.time(&clock, (Work::Health, 1), "health", || self.instance.health());
         let health: Health = serde_json::from_slice(&bytes)
             .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
         let (state, reason) = match health.status {
@@ -228,6 +234,8 @@ impl<'a, 'b> Running<'a, 'b> {
         let Self { life, mut instance, .. } = self;
         let entry = life.entry();
         let clock = &life.clock;
+        // The threads that end with it are seen once more.
+        entry.used(&Tasks::now());
         let stopped = clock.time("stop", || instance.stop(life.start.grace));
         if let Err(error) = stopped {
             let reason = describe_error(&error);
@@ -239,7 +247,7 @@ impl<'a, 'b> Running<'a, 'b> {
             return;
         }
         let own = entry.host_threads.load(Ordering::Relaxed);
-        let left = threads(&entry.name).saturating_sub(own);
+        let left = Tasks::now().count(&entry.name).saturating_sub(own);
         if left > 0 {
             tracing::warn!(
                 module = entry.name,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use module_sdk::{Description, Health, manifest::Manifest};
 use tokio::sync::watch;
 
-use super::{CallClock, calls::CallQueue};
+use super::{CallClock, CpuTime, Meter, calls::CallQueue};
 use crate::runner::ProcessView;
 
 /// What a module is doing.
@@ -176,6 +176,10 @@ pub struct Entry {
     pub restarts: AtomicU64,
     /// Bytes that its allocator has given out.
     pub heap_bytes: AtomicU64,
+    /// Its time on the processors.
+    pub(super) cpu: CpuTime,
+    /// Its calls.
+    pub meter: Meter,
 }
 
 impl Entry {
@@ -198,6 +202,8 @@ impl Entry {
             made: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             heap_bytes: AtomicU64::new(0),
+            cpu: CpuTime::default(),
+            meter: Meter::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use module_sdk::manifest::Manifest;
 
 use super::{
     CallClock, Entry, Grant, ServiceContext, State,
-    accounting::thread_name,
+    accounting::{Tasks, thread_name},
     generation::{self, Refusal, failed},
     life::{End, Life},
     state::lock,
@@ -150,6 +150,8 @@ pub fn spawn(start: Start) -> std::io::Result<JoinHandle<()>> {
         let count = &start.entry.host_threads;
         count.fetch_add(1, Ordering::Relaxed);
         run(&start);
+        // The last look at what this thread used.
+        start.entry.used(&Tasks::now());
         count.fetch_sub(1, Ordering::Relaxed);
     })
 }

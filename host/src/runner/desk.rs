@@ -104,7 +104,11 @@ impl Desk {
         self.wait_for_end();
         self.hear(true);
         let Self { runner, child, .. } = self;
-        let death = runner.process.bury(child);
+        let pid = runner.process.pid();
+        let death = match runner.seat.get() {
+            Some(seat) => seat.entry.bury(pid, || runner.process.bury(child)),
+            None => runner.process.bury(child),
+        };
         runner.replies.fail_all(&death.reason);
         if let Some(seat) = runner.seat.get() {
             seat.entry.calls.poke();

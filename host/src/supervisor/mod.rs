@@ -4,6 +4,7 @@
 mod configure;
 mod daemon;
 mod descriptions;
+mod metrics;
 mod operations;
 mod probe;
 mod reloads;
@@ -151,7 +152,10 @@ impl Supervisor {
                 self.watch_reloads();
                 let daemon = Arc::clone(&self.daemon);
                 // A generation whose probation is over lets the one before it go.
-                tokio::task::spawn_blocking(move || daemon.sweep());
+                tokio::task::spawn_blocking(move || {
+                    daemon.account();
+                    daemon.sweep();
+                });
             }
             Wake::Signal(signal) => {
                 tracing::info!(?signal, "the daemon ends");

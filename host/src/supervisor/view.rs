@@ -1,22 +1,21 @@
 //! The daemon as the control API and the metrics show it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{PoisonError, atomic::Ordering},
+    time::Instant,
 };
-
-use prometheus::proto::MetricFamily;
 
 use super::{Daemon, Slot};
 use crate::{
     bus::{Books, Counts},
     control::api::{
-        EventBooks, Listener, Module, ModuleHealth, ModuleInfo, ModuleProcess, Noun, Status, Timer,
+        CallFigures, EventBooks, Listener, Module, ModuleHealth, ModuleInfo, ModuleProcess, Noun,
+        RecentCalls, Status, Timer,
     },
     library,
-    metrics::{Kind, Snapshot},
-    module::{Entry, State, cpu_ms},
-    runner::{self, Figures},
+    module::{Durations, Entry, Measured, State, Tasks},
+    runner,
 };
 use module_sdk::{Description, HealthStatus, manifest::Manifest};
 
@@ -29,10 +28,11 @@ impl Daemon {
     pub fn status(&self) -> Status {
         let books = self.books();
         let config = self.config();
+        let tasks = Tasks::now();
         let mut modules: Vec<Module> = Vec::new();
         for section in &config.modules {
             if let Some(slot) = self.slots().iter().find(|slot| slot.entry.name == section.name) {
-                modules.push(self.module(slot, &books));
+                modules.push(self.module(slot, &books, &tasks));
             }
         }
         for package in library::list(&self.places.module_path) {
@@ -40,10 +40,15 @@ impl Daemon {
                 modules.push(unlisted(&package));
             }
         }
+        drop(tasks);
+        let own = runner::figures(std::process::id());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
+            cpu_ms: own.cpu_ms,
+            memory_bytes: own.memory_bytes,
+            threads: own.threads,
             config_path: self.places.config.display().to_string(),
             state_dir: self.places.state_dir.display().to_string(),
             ledger: self.ledger_status(),
@@ -75,10 +80,20 @@ impl Daemon {
         books.map(|books| (books.module.to_string(), books)).collect()
     }
 
-    fn module(&self, slot: &Slot, books: &HashMap<String, Books>) -> Module {
+    /// Takes note of what every module uses now, so that what ends until the next time is counted.
+    pub fn account(&self) {
+        let (tasks, now) = (Tasks::now(), Instant::now());
+        for slot in self.slots() {
+            slot.entry.used(&tasks);
+            slot.entry.meter.turn(now);
+        }
+    }
+
+    fn module(&self, slot: &Slot, books: &HashMap<String, Books>, tasks: &Tasks) -> Module {
         let entry = &slot.entry;
+        let books = books.get(&entry.name);
         let transition = entry.transition();
-        let used = used(entry);
+        let used = entry.used(tasks);
         let health = match (transition.state.is_alive(), entry.health()) {
             (true, health) => ModuleHealth {
                 status: match health.status {
@@ -102,10 +117,15 @@ impl Daemon {
             isolation: if slot.is_isolated() { "process" } else { "in_process" }.to_owned(),
             generation: entry.generation.load(Ordering::Relaxed),
             health,
-            events: books.get(&entry.name).map(event_books).unwrap_or_default(),
+            events: books.map(event_books).unwrap_or_default(),
+            dropped_by: books.map(dropped_by).unwrap_or_default(),
+            lag_ms: books.and_then(|books| books.oldest_pending_ms).unwrap_or_default(),
             restarts: entry.restarts.load(Ordering::Relaxed),
             cpu_ms: used.cpu_ms,
             memory_bytes: used.memory_bytes,
+            threads: used.threads,
+            calls: entry.meter.measured().iter().map(call_figures).collect(),
+            recent: recent_calls(&entry.meter.recent()),
             listeners: self.listeners(&entry.name),
         }
     }
@@ -195,128 +215,6 @@ impl Daemon {
         });
         nouns.collect()
     }
-
-    /// The metrics of the daemon and the bus.
-    #[must_use]
-    pub fn own_metrics(&self) -> Vec<MetricFamily> {
-        let mut families = Snapshot::default();
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let abi = lodestar_abi::EPOCH.to_string();
-        families.family(
-            Kind::Gauge,
-            "lodestar_build_info",
-            "Build information, value is always 1.",
-            &["version", "abi"],
-            [(vec![version, abi], 1.0)],
-        );
-        self.module_metrics(&mut families);
-        self.bus_metrics(&mut families);
-        process_metrics(&mut families);
-        families.finish()
-    }
-
-    fn module_metrics(&self, families: &mut Snapshot) {
-        let slots = self.slots();
-        let name = |slot: &Slot| slot.entry.name.clone();
-        let states = slots.iter().flat_map(|slot| {
-            let current = slot.entry.state();
-            State::ALL.map(|state| {
-                (vec![name(slot), state.to_string()], f64::from(u8::from(state == current)))
-            })
-        });
-        families.family(
-            Kind::Gauge,
-            "lodestar_module_state",
-            "1 for the current state of a module, 0 for the others.",
-            &["module", "state"],
-            states.collect::<Vec<_>>(),
-        );
-        let mut per_module = |kind, family: &str, help, value: &dyn Fn(&Slot) -> f64| {
-            let rows: Vec<_> = slots.iter().map(|slot| (vec![name(slot)], value(slot))).collect();
-            families.family(kind, family, help, &["module"], rows);
-        };
-        per_module(
-            Kind::Counter,
-            "lodestar_module_restarts_total",
-            "Restarts of a module after a panic.",
-            &|slot| number(slot.entry.restarts.load(Ordering::Relaxed)),
-        );
-        per_module(
-            Kind::Gauge,
-            "lodestar_module_heap_bytes",
-            "Memory that the module's own allocator has given out.",
-            &|slot| number(slot.entry.heap_bytes.load(Ordering::Relaxed)),
-        );
-        per_module(
-            Kind::Gauge,
-            "lodestar_module_cpu_seconds",
-            "CPU time of the module's process, or of its threads in the daemon that live now.",
-            &|slot| number(used(&slot.entry).cpu_ms) / 1_000.0,
-        );
-        per_module(
-            Kind::Gauge,
-            "lodestar_module_call_age_seconds",
-            "How long the call that the module is in has taken so far, 0 between calls.",
-            &|slot| slot.entry.clock().running().map_or(0.0, |(_, time)| time.as_secs_f64()),
-        );
-        let processes: Vec<_> = slots
-            .iter()
-            .filter_map(|slot| {
-                let pid = slot.entry.process()?.pid;
-                Some((vec![name(slot)], number(runner::figures(pid).memory_bytes)))
-            })
-            .collect();
-        families.family(
-            Kind::Gauge,
-            "lodestar_module_memory_bytes",
-            "Resident memory of a module's own process.",
-            &["module"],
-            processes,
-        );
-    }
-
-    fn bus_metrics(&self, families: &mut Snapshot) {
-        self.ledger_metrics(families);
-        let books = self.context.bus.books();
-        let outcomes = books.iter().flat_map(|books| {
-            let counts = books.total();
-            [("accepted", counts.accepted), ("handled", counts.handled), ("dead", counts.dead)].map(
-                |(outcome, count)| {
-                    (vec![books.module.to_string(), outcome.to_owned()], number(count))
-                },
-            )
-        });
-        families.family(
-            Kind::Counter,
-            "lodestar_bus_events_total",
-            "Events for a module by what became of them.",
-            &["module", "outcome"],
-            outcomes.collect::<Vec<_>>(),
-        );
-        let dropped = books.iter().flat_map(|books| {
-            let dropped: Vec<_> = books.total().dropped.iter().collect();
-            let row = |(reason, count): (crate::bus::DropReason, u64)| {
-                (vec![books.module.clone(), reason.name().to_owned()], number(count))
-            };
-            dropped.into_iter().map(row)
-        });
-        families.family(
-            Kind::Counter,
-            "lodestar_bus_events_dropped_total",
-            "Events that a module lost, by reason.",
-            &["module", "reason"],
-            dropped.collect::<Vec<_>>(),
-        );
-        let depth =
-            books.iter().map(|it| (vec![it.module.to_string()], number(it.total().pending)));
-        families.family(
-            Kind::Gauge,
-            "lodestar_bus_queue_depth",
-            "Events waiting for a module.",
-            &["module"],
-            depth.collect::<Vec<_>>(),
-        );
-    }
 }
 
 fn noun(manifest: &Manifest, description: &Description) -> Noun {
@@ -331,46 +229,36 @@ fn noun(manifest: &Manifest, description: &Description) -> Noun {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-const fn number(count: u64) -> f64 {
-    count as f64
-}
-
-fn process_metrics(families: &mut Snapshot) {
-    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-    let pages = read("/proc/self/statm");
-    let pages = pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    let page = rustix::param::page_size() as u64;
-    let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let cpu = number(u64::try_from(cpu.tv_sec).unwrap_or_default())
-        + number(u64::try_from(cpu.tv_nsec).unwrap_or_default()) / 1e9;
-    families
-        .family(
-            Kind::Gauge,
-            "process_memory_usage_bytes",
-            "Resident memory of lodestard.",
-            &[],
-            [(vec![], number(pages.unwrap_or_default() * page))],
-        )
-        .family(
-            Kind::Counter,
-            "process_cpu_time_seconds_total",
-            "CPU time of lodestard.",
-            &[],
-            [(vec![], cpu)],
-        )
-        .family(
-            Kind::Gauge,
-            "process_open_fds",
-            "Open file descriptors.",
-            &[],
-            [(vec![], number(descriptors))],
-        );
-}
-
 fn event_books(books: &Books) -> EventBooks {
     counts(&books.total())
+}
+
+/// Why events were dropped, as far as any were.
+fn dropped_by(books: &Books) -> BTreeMap<String, u64> {
+    let dropped = books.total().dropped;
+    dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}
+
+fn call_figures(measured: &Measured) -> CallFigures {
+    let Measured { work, durations, items, failures } = measured;
+    CallFigures {
+        kind: work.name().to_owned(),
+        calls: durations.count(),
+        items: *items,
+        failures: *failures,
+        total_ns: durations.sum_ns,
+        p50_ns: durations.percentile(50),
+        p99_ns: durations.percentile(99),
+        max_ns: durations.max_ns,
+    }
+}
+
+fn recent_calls(durations: &Durations) -> RecentCalls {
+    RecentCalls {
+        calls: durations.count(),
+        p50_ns: durations.percentile(50),
+        p99_ns: durations.percentile(99),
+    }
 }
 
 /// The books of both classes together.
@@ -381,19 +269,6 @@ pub fn counts(counts: &Counts) -> EventBooks {
         dead: counts.dead,
         dropped: counts.dropped.total(),
         pending: counts.pending,
-    }
-}
-
-/// What a module uses: its own process, or what is counted of it in the daemon.
-fn used(entry: &Entry) -> Figures {
-    if let Some(process) = entry.process() {
-        return runner::figures(process.pid);
-    }
-    let running = entry.state().is_running();
-    Figures {
-        cpu_ms: if running { cpu_ms(&entry.name) } else { 0 },
-        memory_bytes: entry.heap_bytes.load(Ordering::Relaxed),
-        threads: 0,
     }
 }
 
@@ -421,10 +296,6 @@ fn unlisted(package: &library::Package) -> Module {
         isolation: "in_process".to_owned(),
         generation: 0,
         health: ModuleHealth { status: "unknown".to_owned(), message: String::new() },
-        events: EventBooks::default(),
-        restarts: 0,
-        cpu_ms: 0,
-        memory_bytes: 0,
-        listeners: Vec::new(),
+        ..Module::default()
     }
 }

@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     client::Client, completions, config, doctor, events, exit_codes, man, modules, socket, status,
-    terminal::ColorChoice,
+    terminal::ColorChoice, top,
 };
 
 const LONG_ABOUT: &str = "\
@@ -73,6 +73,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Status(status::Status),
+    Top(top::Top),
     Doctor(doctor::Doctor),
     #[command(subcommand)]
     Config(config::Config),
@@ -169,6 +170,7 @@ mod tests {
             assert!(shown.starts_with(expected), "{line}: {shown}");
         };
         check("lodestar status", "Status");
+        check("lodestar top --once --interval 0.5", "Top(");
         check("lodestar --json modules list", "Modules(List");
         check("lodestar modules enable usage_tracker --no-wait", "Modules(Enable");
         check("lodestar events replay usage_tracker --all", "Events(Replay");
@@ -186,6 +188,8 @@ mod tests {
         check("lodestar modules lst", "list");
         check("lodestar status --timeout 0", "above 0");
         check("lodestar status --timeout soon", "above 0");
+        check("lodestar top --interval 0.01", "from 0.1");
+        check("lodestar top --once --count 2", "cannot be used with");
         check("lodestar events replay usage_tracker", "required");
         check("lodestar events replay usage_tracker --all 0190", "cannot be used with");
     }

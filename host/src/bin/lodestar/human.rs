@@ -39,6 +39,14 @@ pub(crate) fn duration_ms(milliseconds: u64) -> String {
     }
 }
 
+/// A length of time in nanoseconds, with three digits.
+pub(crate) fn duration_ns(nanoseconds: u64) -> String {
+    if nanoseconds < 1_000 {
+        return format!("{nanoseconds}ns");
+    }
+    scaled(nanoseconds, 1_000, &["µs", "ms", "s"])
+}
+
 /// Text that came from elsewhere, without what a terminal would obey: a log line or the subject
 /// of an event must not move the cursor or change the title of the window.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
@@ -130,6 +138,18 @@ mod tests {
         check(61_000, "1m 1s");
         check(3_600_000 * 5 + 60_000 * 7, "5h 7m");
         check(86_400_000 * 3, "3d 0h");
+    }
+
+    #[test]
+    fn short_durations() {
+        let check = |nanoseconds, expected: &str| assert_eq!(duration_ns(nanoseconds), expected);
+        check(0, "0ns");
+        check(999, "999ns");
+        check(1_500, "1.50µs");
+        check(41_200_000, "41.2ms");
+        check(999_400_000, "999ms");
+        check(2_310_000_000, "2.31s");
+        check(137_000_000_000, "137s");
     }
 
     #[test]

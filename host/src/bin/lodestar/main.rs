@@ -25,6 +25,7 @@ mod status;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod top;
 mod why;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -65,6 +66,7 @@ async fn dispatch(argv: Vec<OsString>, terminal: &mut Terminal) -> Result<u8> {
     let client = global.client();
     match cli.verb {
         Verb::Status(verb) => verb.run(&client, terminal).await,
+        Verb::Top(verb) => verb.run(&client, terminal).await,
         Verb::Doctor(verb) => verb.run(&client, terminal).await,
         Verb::Config(verb) => verb.run(&client, terminal).await,
         Verb::Modules(verb) => verb.run(&client, terminal).await,

@@ -212,6 +212,7 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         ("restarts", human::count(module.restarts)),
         ("cpu", human::duration_ms(module.cpu_ms)),
         ("memory", human::bytes(module.memory_bytes)),
+        ("threads", human::count(module.threads)),
         ("library", optional(&info.library)),
         ("sha256", optional(&info.sha256)),
         ("sdk", optional(&info.sdk_version)),
@@ -222,7 +223,9 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         ("publishes", info.publishes.join(", ")),
         ("timers", timers(info)),
         ("events", books(module.events)),
+        ("dropped", dropped(module)),
     ];
+    lines.extend(module.calls.iter().map(|calls| ("calls", spent(calls))));
     if let Some(process) = &info.process {
         let optional = |limit: &Option<String>| limit.clone().unwrap_or_default();
         lines.push(("process", format!("{} ({} threads)", process.pid, process.threads)));
@@ -264,6 +267,30 @@ fn books(books: api::EventBooks) -> String {
         human::count(books.dropped),
         human::count(books.pending)
     )
+}
+
+/// Why events were dropped, empty where none were.
+pub(crate) fn dropped(module: &api::Module) -> String {
+    let reasons = module.dropped_by.iter();
+    let reasons = reasons.map(|(reason, count)| format!("{} {reason}", human::count(*count)));
+    reasons.collect::<Vec<_>>().join(", ")
+}
+
+/// What a kind of calls cost, empty where there was none.
+pub(crate) fn spent(calls: &api::CallFigures) -> String {
+    let (Some(p50), Some(p99)) = (calls.p50_ns, calls.p99_ns) else { return String::new() };
+    let mut text = format!("{}: {} calls", calls.kind, human::count(calls.calls));
+    if calls.items != calls.calls {
+        text.push_str(&format!(" with {}", human::count(calls.items)));
+    }
+    let times = [("p50", p50), ("p99", p99), ("max", calls.max_ns), ("sum", calls.total_ns)];
+    for (name, time) in times {
+        text.push_str(&format!(", {name} {}", human::duration_ns(time)));
+    }
+    if calls.failures > 0 {
+        text.push_str(&format!(", {} failed", human::count(calls.failures)));
+    }
+    text
 }
 
 fn tone(state: &str) -> Tone {
@@ -327,10 +354,12 @@ generation  42 (2 resident)
 restarts    5
 cpu         0ms
 memory      0 B
+threads     0
 noun        usage
 commands    summary, export
 timers      retain every 1m 0s
 events      1,247 accepted = 1,204 handled + 2 dead + 0 dropped + 41 pending
+calls       events: 12 calls with 1,206, p50 1.20ms, p99 8.30ms, max 9.00ms, sum 20.0ms, 2 failed
 error       2026-11-21T01:50:17.000Z in completed: the database is locked"
         );
     }

@@ -50,21 +50,18 @@ const WIDE_WORD: usize = 20;
 
 /// The modules with their books.
 fn modules(modules: &[api::Module]) -> Table {
-    let mut table =
-        Table::new(["MODULE", "STATE", "VERSION", "HANDLED#", "PENDING#", "MEMORY#", "NOTE"]);
+    let columns = ["MODULE", "STATE", "HANDLED#", "PENDING#", "CPU#", "MEMORY#", "P99#", "NOTE"];
+    let mut table = Table::new(columns);
     for module in modules {
         let note = note_cell(module, &mut table);
         table.row([
             module.name.clone(),
             module.state.clone(),
-            module.version.clone().unwrap_or_else(|| "-".to_owned()),
             human::count(module.events.handled),
             human::count(module.events.pending),
-            if module.memory_bytes == 0 {
-                "-".to_owned()
-            } else {
-                human::bytes(module.memory_bytes)
-            },
+            known(module.cpu_ms, human::duration_ms),
+            known(module.memory_bytes, human::bytes),
+            module.recent.p99_ns.map_or_else(|| "-".to_owned(), human::duration_ns),
             note,
         ]);
     }
@@ -72,6 +69,11 @@ fn modules(modules: &[api::Module]) -> Table {
         table.notes.push("No module is configured and none lies on the module path.".to_owned());
     }
     table
+}
+
+/// A figure, or a dash for none.
+fn known(figure: u64, text: fn(u64) -> String) -> String {
+    if figure == 0 { "-".to_owned() } else { text(figure) }
 }
 
 /// The note of a module for its row, or below the table.
@@ -145,10 +147,11 @@ listening on    127.0.0.1:9464 (metrics)
         assert_eq!(
             crate::render::table(&table, 80, false),
             "\
-MODULE         STATE    VERSION  HANDLED  PENDING    MEMORY  NOTE
-ingest         running  0.1.0          0        0  2.00 MiB
-usage_tracker  failed   0.1.0      1,204       41         -  the database is
-                                                             locked; 2 dead
+MODULE         STATE    HANDLED  PENDING   CPU    MEMORY     P99  NOTE
+ingest         running        0        0  12ms  2.00 MiB       -
+usage_tracker  failed     1,204       41     -         -  8.30ms  the database
+                                                                  is locked; 2
+                                                                  dead
 "
         );
         let mut absent = sample::status().modules.remove(1);

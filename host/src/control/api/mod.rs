@@ -30,17 +30,21 @@
 
 mod config;
 mod events;
+mod figures;
+mod logs;
 mod why;
+
+use std::collections::BTreeMap;
 
 use module_sdk::{CommandDescription, Reply};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use config::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView, Setting};
 pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
-
+pub use figures::{CallFigures, LedgerStatus, RecentCalls};
+pub use logs::{LogLine, LogsQuery};
 pub use why::{Chapter, ModuleProcess, Why};
 
 /// The media type of [`Problem`].
@@ -161,6 +165,15 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// Its CPU time in milliseconds, modules in it included.
+    #[serde(default)]
+    pub cpu_ms: u64,
+    /// Its resident memory in bytes, modules in it included.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Its threads.
+    #[serde(default)]
+    pub threads: u64,
     /// The configuration file.
     pub config_path: String,
     /// The state directory.
@@ -173,17 +186,6 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// The modules that the configuration names or the module path holds.
     pub modules: Vec<Module>,
-}
-
-/// How the event ledger fares.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LedgerStatus {
-    /// Why the last write failed, one sentence; `null` when it did not. No ledger event is accepted
-    /// while it stands.
-    pub trouble: Option<String>,
-    /// Writes that failed since the daemon started.
-    pub failed_writes: u64,
 }
 
 /// A listening socket.
@@ -199,7 +201,7 @@ pub struct Listener {
 }
 
 /// A module as it is now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Module {
     /// Its name.
     pub name: String,
@@ -222,17 +224,34 @@ pub struct Module {
     pub events: EventBooks,
     /// How often it was started again after a failure.
     pub restarts: u64,
-    /// CPU time of its threads, or of its process, in milliseconds; 0 while it does not run.
+    /// CPU time in milliseconds since the daemon started: of its threads in the daemon and of its
+    /// processes, those that have ended too.
     pub cpu_ms: u64,
     /// Memory that it has allocated, or that its process has resident, in bytes; 0 while it does
     /// not run.
     pub memory_bytes: u64,
+    /// Its threads in the daemon, or those of its process.
+    #[serde(default)]
+    pub threads: u64,
+    /// For how long the oldest event that waits for it has waited, in milliseconds; 0 for none.
+    #[serde(default)]
+    pub lag_ms: u64,
+    /// The dropped events by reason: `overflow`, `retention`, `failed`, `stopped`, `restart`,
+    /// `lost`, `purged`.
+    #[serde(default)]
+    pub dropped_by: BTreeMap<String, u64>,
+    /// Its calls since the daemon started, by kind.
+    #[serde(default)]
+    pub calls: Vec<CallFigures>,
+    /// Its calls of the last half to whole minute.
+    #[serde(default)]
+    pub recent: RecentCalls,
     /// Its listening sockets.
     pub listeners: Vec<Listener>,
 }
 
 /// How a module says it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleHealth {
     /// `ok`, `degraded`, `failed`; `unknown` while it does not run.
     pub status: String,
@@ -373,38 +392,6 @@ pub enum OperationState {
 pub struct WaitQuery {
     /// At most 60 000.
     pub wait_ms: u64,
-}
-
-/// Which lines of a module's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LogsQuery {
-    /// How many of the last ones.
-    pub lines: u64,
-    /// Whether to go on with new ones until the client goes away.
-    pub follow: bool,
-}
-
-impl Default for LogsQuery {
-    fn default() -> Self {
-        Self { lines: 100, follow: false }
-    }
-}
-
-/// A line of a module's log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LogLine {
-    /// When.
-    pub time: String,
-    /// `error`, `warn`, `info`, `debug`, `trace`.
-    pub level: String,
-    /// The module.
-    pub module: String,
-    /// The text.
-    pub message: String,
-    /// Key and value.
-    #[serde(default)]
-    pub fields: serde_json::Map<String, Value>,
 }
 
 /// What a module answers to on the command line.

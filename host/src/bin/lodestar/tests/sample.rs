@@ -13,7 +13,13 @@ fn tracker() -> Value {
         "reason": "the database is locked", "isolation": "in_process", "generation": 42,
         "health": {"status": "unknown", "message": ""},
         "events": {"accepted": 1247, "handled": 1204, "dead": 2, "dropped": 0, "pending": 41},
-        "restarts": 5, "cpu_ms": 0, "memory_bytes": 0, "listeners": [],
+        "restarts": 5, "cpu_ms": 0, "memory_bytes": 0, "listeners": [], "lag_ms": 125_000,
+        "recent": {"calls": 3, "p50_ns": 1_200_000, "p99_ns": 8_300_000},
+        "calls": [
+            {"kind": "events", "calls": 12, "items": 1206, "failures": 2, "p50_ns": 1_200_000,
+             "p99_ns": 8_300_000, "max_ns": 9_000_000, "total_ns": 20_000_000},
+            {"kind": "timer", "calls": 0, "p50_ns": null, "p99_ns": null},
+        ],
     })
 }
 
@@ -21,7 +27,8 @@ pub(crate) fn status() -> Status {
     let address = |name: &str, address: &str| json!({"name": name, "address": address});
     read(json!({
         "version": "0.1.0", "pid": 4711, "uptime_s": 11_550,
-        "ledger": {"trouble": null, "failed_writes": 0},
+        "ledger": {"trouble": null, "failed_writes": 0, "bytes": 1_048_576},
+        "cpu_ms": 4_200, "memory_bytes": 25_165_824, "threads": 17,
         "config_path": "/home/ada/.lodestar/modules.yaml", "state_dir": "/home/ada/.lodestar",
         "listeners": [address("metrics", "127.0.0.1:9464")],
         "modules": [
@@ -30,7 +37,7 @@ pub(crate) fn status() -> Status {
                 "reason": null, "isolation": "in_process", "generation": 1,
                 "health": {"status": "ok", "message": ""},
                 "events": {"accepted": 0, "handled": 0, "dead": 0, "dropped": 0, "pending": 0},
-                "restarts": 0, "cpu_ms": 12, "memory_bytes": 2_097_152,
+                "restarts": 0, "cpu_ms": 12, "memory_bytes": 2_097_152, "threads": 3,
                 "listeners": [address("http", "127.0.0.1:4318")],
             },
             tracker(),

@@ -1,0 +1,50 @@
+//! How the event ledger fares, and what a module does with its time.
+
+use serde::{Deserialize, Serialize};
+
+/// How the event ledger fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LedgerStatus {
+    /// Why the last write failed, one sentence; `null` when it did not. No ledger event is accepted
+    /// while it stands.
+    pub trouble: Option<String>,
+    /// Writes that failed since the daemon started.
+    pub failed_writes: u64,
+    /// How much it keeps on disk, in bytes.
+    pub bytes: u64,
+}
+
+/// The calls of one kind since the daemon started. Percentiles are right within 1/64.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallFigures {
+    /// `events`, `command`, `timer`, `health`.
+    pub kind: String,
+    /// How many calls.
+    pub calls: u64,
+    /// Events that were handed over in them; of other kinds the calls.
+    pub items: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// How long all of them took, in nanoseconds.
+    pub total_ns: u64,
+    /// Half of them took at most this long, in nanoseconds; `null` when there was none.
+    pub p50_ns: Option<u64>,
+    /// 99 of 100 took at most this long, in nanoseconds.
+    pub p99_ns: Option<u64>,
+    /// The longest one, in nanoseconds.
+    pub max_ns: u64,
+}
+
+/// The calls of a module within the last half to whole minute, of all kinds but `health`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecentCalls {
+    /// How many.
+    pub calls: u64,
+    /// Half of them took at most this long, in nanoseconds; `null` when there was none.
+    pub p50_ns: Option<u64>,
+    /// 99 of 100 took at most this long, in nanoseconds.
+    pub p99_ns: Option<u64>,
+}
