@@ -75,6 +75,20 @@ fn the_time_of_a_process_that_was_killed_stays_counted() {
 }
 
 #[test]
+fn a_thread_with_a_name_of_its_own_is_its_modules() {
+    let config = "modules:\n  misbehaver:\n    fault: leaves_thread\n  counter:\n";
+    let sandbox = Sandbox::new(&["misbehaver", "counter"], config);
+    let daemon = sandbox.start();
+    let threads = |module: &str| daemon.module(module)["threads"].as_u64();
+    assert_eq!(["misbehaver", "counter"].map(threads), [Some(2), Some(1)]);
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "misbehaver"]).code, 0);
+    wait_until("what it leaves behind is still its own", PATIENCE, || {
+        (threads("misbehaver") == Some(1)).then_some(())
+    });
+    assert!(daemon.log().contains("left threads behind"), "{}", daemon.log());
+}
+
+#[test]
 fn top_prints_a_table_or_documents() {
     let sandbox = Sandbox::usual();
     let daemon = sandbox.start();

@@ -1,5 +1,5 @@
 //! Stands between modules and three functions of the C library, to know what a module leaves
-//! behind: thread-local keys and threads.
+//! behind, thread-local keys and threads, and which module a thread works for.
 //!
 //! The C library has 1,024 thread-local keys for a process, and the standard library of Rust, of
 //! which every module has a copy, makes one and never deletes it: without this every daemon would
@@ -9,11 +9,13 @@
 #![expect(unsafe_code, reason = "the C library's interface of threads")]
 
 use std::{
+    cell::Cell,
+    collections::HashMap,
     ffi::{CStr, c_int, c_void},
     ops::Range,
     path::Path,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -28,6 +30,20 @@ static DESTRUCTORS: [AtomicUsize; KEYS] = [const { AtomicUsize::new(0) }; KEYS];
 
 /// Threads whose first function is not of this program: their numbers and that function.
 static FOREIGN: Mutex<Vec<(libc::pid_t, usize)>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// For which module this thread works: its place in [`OWNERS`] and one more, 0 for none. What
+    /// it starts works for the same.
+    static OWNER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The modules that threads work for, and the threads that do, by their number.
+static OWNERS: Mutex<Owners> = Mutex::new(Owners { modules: Vec::new(), threads: Vec::new() });
+
+struct Owners {
+    modules: Vec<String>,
+    threads: Vec<(libc::pid_t, usize)>,
+}
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
 type StartRoutine = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -123,7 +139,7 @@ pub(super) unsafe extern "C" fn pthread_create(
         // SAFETY: the caller's promises are those of the function.
         return unsafe { real(thread, attributes, start, argument) };
     }
-    let noted = Box::into_raw(Box::new((start, argument)));
+    let noted = Box::into_raw(Box::new(Noted { start, argument, owner: OWNER.get() }));
     // SAFETY: as above; `begin` takes the box back.
     let result = unsafe { real(thread, attributes, begin, noted.cast()) };
     if result != 0 {
@@ -136,7 +152,7 @@ pub(super) unsafe extern "C" fn pthread_create(
 /// The first function of a module's thread: notes it, then does what the module wanted.
 extern "C" fn begin(noted: *mut c_void) -> *mut c_void {
     // SAFETY: `pthread_create` above made this box for this thread alone.
-    let (start, argument) = *unsafe { Box::from_raw(noted.cast::<(StartRoutine, *mut c_void)>()) };
+    let Noted { start, argument, owner } = *unsafe { Box::from_raw(noted.cast::<Noted>()) };
     // SAFETY: it has no conditions.
     let number = unsafe { libc::gettid() };
     let mut foreign = FOREIGN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,7 +161,74 @@ extern "C" fn begin(noted: *mut c_void) -> *mut c_void {
     }
     foreign.push((number, start as usize));
     drop(foreign);
-    start(argument)
+    register(number, owner);
+    // Nothing here may want to be dropped meanwhile: `pthread_exit` unwinds past this frame.
+    let result = start(argument);
+    unregister(number);
+    result
+}
+
+/// What a thread of a module begins with.
+struct Noted {
+    start: StartRoutine,
+    argument: *mut c_void,
+    owner: usize,
+}
+
+/// A thread works for a module until this is dropped.
+#[derive(Debug)]
+pub struct Working {
+    number: libc::pid_t,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        unregister(self.number);
+    }
+}
+
+/// From now on this thread works for a module, and so does what it starts in the module's library.
+#[must_use]
+pub fn work_for(module: &str) -> Working {
+    // SAFETY: it has no conditions.
+    let number = unsafe { libc::gettid() };
+    let mut owners = owners();
+    let place = owners.modules.iter().position(|known| known == module).unwrap_or_else(|| {
+        owners.modules.push(module.to_owned());
+        owners.modules.len() - 1
+    });
+    drop(owners);
+    register(number, place + 1);
+    Working { number }
+}
+
+/// This thread, of this number, works for a module from now on, or for none.
+fn register(number: libc::pid_t, owner: usize) {
+    OWNER.set(owner);
+    if owner > 0 {
+        owners().threads.push((number, owner));
+    }
+}
+
+fn unregister(number: libc::pid_t) {
+    OWNER.set(0);
+    owners().threads.retain(|(known, _)| *known != number);
+}
+
+/// The modules that threads of this process work for, by the threads' numbers.
+#[must_use]
+pub fn workers() -> HashMap<u32, String> {
+    let mut owners = owners();
+    // One that ended by `pthread_exit` has not said so.
+    owners.threads.retain(|(number, _)| is_alive(*number));
+    let worker = |(number, owner): &(libc::pid_t, usize)| {
+        Some((u32::try_from(*number).ok()?, owners.modules.get(owner - 1)?.clone()))
+    };
+    owners.threads.iter().filter_map(worker).collect()
+}
+
+fn owners() -> MutexGuard<'static, Owners> {
+    OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether an address is of this program rather than of a library that it mapped.
@@ -205,6 +288,29 @@ mod tests {
         let address = nothing as *const () as usize;
         assert_eq!(reclaim_keys(&(address..address + 1)), 1);
         assert_eq!(reclaim_keys(&(address..address + 1)), 0, "once");
+    }
+
+    #[test]
+    fn a_thread_works_for_its_module_until_it_ends() {
+        let mine = |module: &str| workers().values().filter(|it| *it == module).count();
+        let working = work_for("a_module");
+        let other = std::thread::spawn(|| {
+            let _working = work_for("another_module");
+            workers().into_values().filter(|it| it == "another_module").count()
+        });
+        assert_eq!(other.join().expect("no panic"), 1);
+        assert_eq!((mine("a_module"), mine("another_module")), (1, 0));
+        extern "C" fn count(_: *mut c_void) -> *mut c_void {
+            let mine = workers().into_values().filter(|it| it == "a_module").count();
+            std::ptr::without_provenance_mut(mine)
+        }
+        let noted =
+            Box::new(Noted { start: count, argument: std::ptr::null_mut(), owner: OWNER.get() });
+        let noted = Box::into_raw(noted) as usize;
+        let started = std::thread::spawn(move || begin(noted as *mut c_void).addr());
+        assert_eq!(started.join().expect("no panic"), 2, "what it starts works for the same");
+        drop(working);
+        assert_eq!((mine("a_module"), OWNER.get()), (0, 0));
     }
 
     #[test]

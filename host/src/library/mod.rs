@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
+pub use interpose::{Working, work_for, workers};
 pub use kept::{keep, kept, kept_with};
 pub use layout::Difference;
 pub use open::Library;

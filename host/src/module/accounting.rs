@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Entry, state::lock};
-use crate::runner;
+use crate::{library, runner};
 
 /// What a module's thread is in. Watched from outside, so that a call that never comes back is
 /// seen.
@@ -158,6 +158,8 @@ pub struct Tasks {
 #[derive(Debug)]
 struct Task {
     id: u32,
+    /// The module that it works for, where that is known.
+    owner: Option<String>,
     name: String,
     cpu_ns: u64,
 }
@@ -168,26 +170,30 @@ impl Tasks {
     pub fn now() -> Self {
         let looking = lock(&LOOKING);
         let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let mut owners = library::workers();
         let tasks = tasks.filter_map(|task| {
             let id = task.file_name().to_str()?.parse().ok()?;
+            let owner = owners.remove(&id);
             let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
             let name = name.trim_end();
-            if !THREAD_KINDS.iter().any(|kind| name.starts_with(kind)) {
+            if owner.is_none() && !THREAD_KINDS.iter().any(|kind| name.starts_with(kind)) {
                 return None;
             }
             let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
             let cpu_ns = times.split_whitespace().next()?.parse().ok()?;
-            Some(Task { id, name: name.to_owned(), cpu_ns })
+            Some(Task { id, owner, name: name.to_owned(), cpu_ns })
         });
         Self { tasks: tasks.collect(), _looking: looking }
     }
 
-    /// The number and the nanoseconds of each thread of a module. A thread without a name of its
-    /// own bears that of the thread that started it, so that what a module starts by itself counts
-    /// as well.
+    /// The number and the nanoseconds of each thread of a module: of those that work for it, and
+    /// of those that nobody knows and that bear its name.
     fn of(&self, module: &str) -> Vec<(u32, u64)> {
         let names = THREAD_KINDS.map(|kind| kernel_name(kind, module));
-        let own = self.tasks.iter().filter(|task| names.contains(&task.name));
+        let own = self.tasks.iter().filter(|task| match &task.owner {
+            Some(owner) => owner == module,
+            None => names.contains(&task.name),
+        });
         own.map(|task| (task.id, task.cpu_ns)).collect()
     }
 
@@ -244,5 +250,19 @@ mod tests {
         assert!(after.cpu_ms >= spent.cpu_ms, "{after:?} after {spent:?}");
         assert_eq!(after.threads, 0);
         assert_eq!(Entry::new("nobody").used(&Tasks::now()), Used::default());
+    }
+
+    #[test]
+    fn modules_with_the_same_first_letters_are_told_apart() {
+        let [one, two] = ["a_module_with_a_long_name", "a_module_with_a_longer_one"];
+        let thread = std::thread::Builder::new().name(thread_name(one));
+        let counts = thread.spawn(move || {
+            let count = || [one, two].map(|module| Tasks::now().count(module));
+            let by_name = count();
+            let _working = library::work_for(one);
+            (by_name, count())
+        });
+        let counts = counts.expect("a thread starts").join().expect("it ends");
+        assert_eq!(counts, ([1, 1], [1, 0]));
     }
 }

@@ -18,7 +18,7 @@ use super::{
     successor,
 };
 use crate::{
-    library::{Package, Shelf},
+    library::{self, Package, Shelf},
     runner::Place,
 };
 
@@ -147,6 +147,7 @@ pub enum Ended {
 pub fn spawn(start: Start) -> std::io::Result<JoinHandle<()>> {
     let name = thread_name(&start.entry.name);
     std::thread::Builder::new().name(name).spawn(move || {
+        let _working = library::work_for(&start.entry.name);
         let count = &start.entry.host_threads;
         count.fetch_add(1, Ordering::Relaxed);
         run(&start);
