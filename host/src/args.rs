@@ -47,6 +47,10 @@ pub struct Args {
     #[arg(long, hide = true, value_name = "DIR")]
     pub describe: Option<PathBuf>,
 
+    /// With --describe: hold the library to its own files, its data directory this one
+    #[arg(long, hide = true, value_name = "DIR", requires = "describe")]
+    pub confined_to: Option<PathBuf>,
+
     /// Run one module with `isolation: process`: the daemon starts this
     #[arg(long, hide = true, value_name = "MODULE")]
     pub runner: Option<String>,

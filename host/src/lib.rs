@@ -2,7 +2,8 @@
 //!
 //! [`supervisor`] makes what is so what the configuration asks; [`bus`] carries events between
 //! modules and [`ledger`] keeps the durable ones; [`library`] turns a file into code that may be
-//! called; [`module`] is a module at run time; [`control`] answers `lodestar`.
+//! called; [`install`] puts modules in their place; [`module`] is a module at run time; [`control`]
+//! answers `lodestar`.
 
 pub mod args;
 pub mod bus;
@@ -11,6 +12,7 @@ pub mod control;
 pub mod crash;
 pub mod http_guard;
 pub mod identity;
+pub mod install;
 pub mod ledger;
 pub mod library;
 pub mod listeners;

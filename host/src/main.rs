@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let result = if args.runner.is_some() {
         runner::main()
     } else if let Some(directory) = &args.describe {
-        start::describe(directory)
+        start::describe(directory, args.confined_to.as_deref())
     } else if let Some(library) = &args.examine {
         start::examine(library)
     } else if args.check {

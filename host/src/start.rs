@@ -91,6 +91,8 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         "lodestard starts"
     );
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    daemon.settle_installs();
+    library::clear_half_kept(&daemon.places.state_dir);
     let culprit = crash::watch(&daemon.places.state_dir)
         .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))
         .unwrap_or_default();
@@ -174,13 +176,13 @@ impl Started {
     }
 }
 
-/// `lodestard --describe DIR`
+/// `lodestard --describe DIR [--confined-to DIR]`
 ///
 /// # Errors
 ///
 /// Why the library cannot be loaded.
-pub fn describe(directory: &Path) -> anyhow::Result<ExitCode> {
-    let text = describe_for_parent(directory).map_err(|error| anyhow::anyhow!(error))?;
+pub fn describe(directory: &Path, confined: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let text = describe_for_parent(directory, confined).map_err(|error| anyhow::anyhow!(error))?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)
 }

@@ -58,6 +58,22 @@ pub enum Request {
         /// The module.
         module: String,
     },
+    /// Take up a module that was put in its place.
+    TakeUp {
+        /// The module.
+        module: String,
+        /// What is said of it in its section, lines.
+        notes: Vec<String>,
+    },
+    /// Stop a module and take it away.
+    Remove {
+        /// The module.
+        module: String,
+        /// Its data as well.
+        purge: bool,
+        /// Although events wait for it.
+        yes: bool,
+    },
 }
 
 /// Why the daemon ends.

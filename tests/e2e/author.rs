@@ -45,7 +45,8 @@ fn lodestar(sandbox: &Sandbox, args: &[&str]) -> harness::Output {
     harness::run(author(sandbox, &program("lodestar")).args(args))
 }
 
-/// A new module, in the sandbox.
+/// A new module, in the sandbox. Tests that run it give it a name of their own: they share the
+/// folder where cargo puts what it built.
 fn begin(sandbox: &Sandbox, name: &str) -> PathBuf {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk").display().to_string();
     let output = lodestar(sandbox, &["modules", "new", name, "--sdk", &sdk]);
@@ -234,4 +235,59 @@ fn a_saved_change_runs_and_a_bad_one_changes_nothing() {
     dev.interrupt();
     assert!(!socket.exists(), "the private daemon is gone");
     assert!(!socket.parent().expect("it has a folder").exists(), "nothing is left");
+}
+
+#[test]
+fn it_is_developed_in_the_daemon_that_runs() {
+    let sandbox = Sandbox::new(&[], "# mine\nmodules: {}\nmetrics:\n  listen: 127.0.0.1:0\n");
+    let daemon = sandbox.start();
+    let folder = begin(&sandbox, "live_guard");
+    let mut dev = Developing::start(&sandbox, &["live_guard", "--running"]);
+    dev.wait("daemon", "the one that runs");
+    dev.wait("reload", "from save to running");
+    let info = || sandbox.json(&["modules", "info", "live_guard"]);
+    let first = info();
+    assert_eq!((&first["state"], &first["isolation"]), (&"running".into(), &"process".into()));
+    assert_eq!(sandbox.json(&["live_guard", "status"])["requests"], 0);
+    assert_eq!(sandbox.json(&["modules", "verify"])[0]["ok"], true, "it is in the lock");
+
+    let source = folder.join("src/lib.rs");
+    edit(&source, "json!({\"requests\": ", "json!({\"hours\": ");
+    dev.wait("reload", "from save to running");
+    assert_eq!(sandbox.json(&["live_guard", "status"])["hours"], 0, "the new code runs");
+    assert_ne!(info()["sha256"], first["sha256"]);
+
+    edit(&source, "Ok(Self { config", "panic!(\"no such start\");\n        Ok(Self { config");
+    dev.wait("reload", "no such start");
+    assert_eq!(sandbox.json(&["live_guard", "status"])["hours"], 0, "what ran goes on");
+
+    edit(&source, "panic!(\"no such start\");\n        ", "");
+    dev.wait("reload", "from save to running");
+    dev.interrupt();
+    assert_eq!(info()["state"], "running", "it stays");
+    let removed = sandbox.lodestar(&["modules", "remove", "live_guard", "--purge"]);
+    assert_eq!(removed.code, 0, "{removed:#?}");
+    assert!(sandbox.configuration().starts_with("# mine\nmodules:"));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_crate_is_built_and_installed() {
+    let sandbox = Sandbox::new(&[], "modules:\n  other:\n    enabled: false\n");
+    let daemon = sandbox.start();
+    let folder = begin(&sandbox, "crate_guard");
+    let output = lodestar(&sandbox, &["modules", "install", "crate_guard", "--json"]);
+    let installed = output.json();
+    assert_eq!((&installed["name"], &installed["change"]), (&"crate_guard".into(), &"new".into()));
+    let defaults = sandbox.state().join("modules/crate_guard/config.yaml");
+    assert_eq!(
+        fs::read(defaults).expect("its defaults came with it"),
+        fs::read(folder.join("config.yaml")).expect("the template has some")
+    );
+    assert!(sandbox.configuration().contains("requests_per_hour"), "as comments in its section");
+    fs::write(folder.join("src/lib.rs"), "fn broken( {\n").expect("it is writable");
+    let broken = lodestar(&sandbox, &["modules", "install", "crate_guard"]);
+    assert_eq!(broken.code, 1, "{broken:#?}");
+    assert!(broken.stderr.contains("does not build"), "{broken:#?}");
+    assert!(daemon.stop().success());
 }

@@ -36,6 +36,14 @@ pub fn without_entry(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
+/// The library with another library that it needs in place of the C library.
+#[must_use]
+pub fn with_needed(mut library: Vec<u8>) -> Vec<u8> {
+    let at = find(&library, b"\0libc.so.6\0").expect("it needs the C library");
+    library[at + 4] = b'q';
+    library
+}
+
 /// The library as if for another machine (AArch64, or x86-64 on AArch64).
 #[must_use]
 pub fn of_another_machine(mut library: Vec<u8>) -> Vec<u8> {

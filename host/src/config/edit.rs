@@ -3,9 +3,13 @@
 //! An edit is proposed first and judged afterwards. The text before and after is read again, and
 //! the edit is refused unless the asked key is the only value that differs and no comment went.
 
+mod sections;
+
 use std::{fmt, path::Path, str::FromStr as _};
 
 use yaml_edit::{YamlBuilder, YamlFile};
+
+pub use sections::{add_section, remove_section};
 
 use super::{
     error::ConfigError,
@@ -44,6 +48,13 @@ pub enum EditError {
         /// What was asked.
         enabled: bool,
     },
+    /// The section cannot be taken out without changing something else.
+    Section {
+        /// The module.
+        module: String,
+        /// The line of its section.
+        line: u32,
+    },
 }
 
 impl fmt::Display for EditError {
@@ -66,6 +77,11 @@ impl fmt::Display for EditError {
                      modules.{module} by hand"
                 )
             }
+            Self::Section { module, line } => write!(
+                f,
+                "modules.{module} (see line {line}) cannot be taken out of the file without \
+                 changing other keys or comments; delete it by hand"
+            ),
         }
     }
 }

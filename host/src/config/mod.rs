@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 
 pub use self::{
     diff::{Change, changed_modules, changed_sections, diff},
-    edit::{EditError, Edited, set_enabled},
+    edit::{EditError, Edited, add_section, remove_section, set_enabled},
     error::{ConfigError, ConfigErrors, nearest},
     file::{WriteError, write_atomically, write_default},
     layers::Layers,
@@ -176,6 +176,15 @@ fn read_modules(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<ModuleS
         }
     }
     modules
+}
+
+/// Whether a module's `config.yaml` can be read.
+///
+/// # Errors
+///
+/// That it is no YAML map.
+pub fn check_defaults(text: &str, module: &str) -> Result<(), ConfigErrors> {
+    default_entries(text, module).map(drop)
 }
 
 fn default_entries(text: &str, module: &str) -> Result<Vec<Entry>, ConfigErrors> {

@@ -4,6 +4,7 @@ pub mod api;
 mod commands;
 mod config;
 mod events;
+mod installs;
 mod ledger;
 mod modules;
 mod peer;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     middleware,
     routing::{get, post},
 };
@@ -47,7 +48,9 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/healthz", get(healthz))
         .route("/v1/status", get(status))
         .route("/v1/modules", get(modules::list))
+        .route("/v1/modules/install", post(installs::install).layer(package_limit()))
         .route("/v1/modules/{name}", get(modules::info))
+        .route("/v1/modules/{name}/remove", post(installs::remove))
         .route("/v1/modules/{name}/enable", post(modules::enable))
         .route("/v1/modules/{name}/disable", post(modules::disable))
         .route("/v1/modules/{name}/reload", post(modules::reload))
@@ -55,6 +58,7 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/modules/{name}/why", get(modules::why))
         .route("/v1/modules/{name}/logs", get(modules::logs))
         .route("/v1/modules/{name}/commands/{command}", post(commands::run))
+        .route("/v1/verify", get(installs::verify))
         .route("/v1/operations/{id}", get(modules::operation))
         .route("/v1/nouns", get(commands::nouns))
         .route("/v1/config", get(config::show))
@@ -72,6 +76,11 @@ fn routes(daemon: Arc<Daemon>) -> Router {
             Refusal::invalid("this path of the control API takes another method")
         })
         .with_state(daemon)
+}
+
+/// A package may be as large as it may be unpacked; every other body has axum's limit of 2 MiB.
+fn package_limit() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(usize::try_from(crate::install::MAX_BUNDLE).unwrap_or(usize::MAX))
 }
 
 async fn healthz() -> Json<Healthz> {

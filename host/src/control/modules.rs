@@ -100,7 +100,7 @@ pub(super) async fn operation(
     })
 }
 
-async fn ask(
+pub(super) async fn ask(
     daemon: &Daemon,
     request: Request,
     wait: WaitQuery,

@@ -10,6 +10,10 @@ pub enum LoadError {
     /// It cannot be read.
     #[error("cannot read {}: {}; is the module built and staged?", .0.display(), .1)]
     Read(PathBuf, #[source] io::Error),
+    /// There is no room for its sealed copy.
+    #[error("cannot copy {} into memory: {}; the machine is short of memory or of descriptors",
+        .0.display(), .1)]
+    Seal(PathBuf, #[source] io::Error),
     /// Somebody else could change it.
     #[error("{} {}; it must be a file of root or of the daemon's user that others cannot write",
         .0.display(), .1)]

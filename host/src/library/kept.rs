@@ -8,54 +8,93 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Library, Package};
+use tempfile::TempDir;
+
+use super::{Inspected, Package};
 
 /// How many generations of a module are kept.
 const KEPT: usize = 2;
 
+/// How the folder of one begins that is not whole.
+const HALF: &str = ".half-";
+
 /// Where a module's generations are kept.
-fn place(state_dir: &Path, module: &str) -> PathBuf {
+#[must_use]
+pub fn generations(state_dir: &Path, module: &str) -> PathBuf {
     state_dir.join("generations").join(module)
 }
 
-/// Keeps a library that runs, from the very bytes that are mapped, with the files beside it. The
-/// newest two of a module stay.
+/// A library that is written down, and not yet one to go back to: it has to run first. Dropped it
+/// is gone again.
+#[derive(Debug)]
+pub struct Candidate {
+    module: String,
+    directory: PathBuf,
+    /// `None` where it is kept already.
+    half: Option<TempDir>,
+}
+
+/// Writes a library down, from the very bytes that will be mapped, with the files beside it.
 ///
 /// # Errors
 ///
-/// When the disk does not take it; what was kept before is still there.
-pub fn keep(state_dir: &Path, library: &Library) -> io::Result<()> {
-    let module = &library.manifest().module.name;
-    let place = place(state_dir, module);
-    let directory = place.join(library.sha256());
-    let target = Package { name: module.clone(), directory: directory.clone() };
-    if !directory.is_dir() {
-        fs::create_dir_all(&place)?;
-        let half = tempfile::Builder::new().prefix(".half-").tempdir_in(&place)?;
-        let file = target.library_path();
-        let name = file.file_name().unwrap_or(file.as_os_str());
-        fs::copy(library.sealed(), half.path().join(name))?;
-        // The memory file that it comes from may be executed by all.
-        fs::set_permissions(half.path().join(name), Permissions::from_mode(0o600))?;
-        let from = library.path().parent().unwrap_or_else(|| Path::new(""));
-        for beside in ["module.toml", "config.yaml"] {
-            if from.join(beside).is_file() {
-                fs::copy(from.join(beside), half.path().join(beside))?;
-            }
+/// When the disk does not take it; nothing is left of it then.
+pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
+    let module = inspected.manifest.module.name.clone();
+    let place = generations(state_dir, &module);
+    let directory = place.join(&inspected.sha256);
+    if directory.is_dir() {
+        return Ok(Candidate { module, directory, half: None });
+    }
+    fs::create_dir_all(&place)?;
+    let half = tempfile::Builder::new().prefix(HALF).tempdir_in(&place)?;
+    let library = half.path().join(format!("lib{module}.so"));
+    fs::copy(inspected.copy.path(), &library)?;
+    // The memory file that it comes from may be executed by all.
+    fs::set_permissions(&library, Permissions::from_mode(0o600))?;
+    let from = inspected.path.parent().unwrap_or_else(|| Path::new(""));
+    for beside in ["module.toml", "config.yaml"] {
+        if from.join(beside).is_file() {
+            fs::copy(from.join(beside), half.path().join(beside))?;
         }
-        fs::rename(half.keep(), &directory)?;
     }
-    fs::File::open(&directory)?.set_modified(SystemTime::now())?;
-    for old in kept(state_dir, module).into_iter().skip(KEPT) {
-        fs::remove_dir_all(&old.directory)?;
+    Ok(Candidate { module, directory, half: Some(half) })
+}
+
+impl Candidate {
+    /// Keeps it: it runs. The newest two of a module stay.
+    ///
+    /// # Errors
+    ///
+    /// When the file system fails; what was kept before is still there.
+    pub fn keep(self, state_dir: &Path) -> io::Result<()> {
+        if let Some(half) = self.half {
+            fs::rename(half.path(), &self.directory)?;
+            // Its name is another one now.
+            let _ = half.keep();
+        }
+        fs::File::open(&self.directory)?.set_modified(SystemTime::now())?;
+        for old in kept(state_dir, &self.module).into_iter().skip(KEPT) {
+            fs::remove_dir_all(&old.directory)?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Removes what a kill left half written.
+pub fn clear_half_kept(state_dir: &Path) {
+    let modules = fs::read_dir(state_dir.join("generations")).into_iter().flatten().flatten();
+    let entries = modules.filter_map(|module| fs::read_dir(module.path()).ok()).flatten().flatten();
+    for entry in entries.filter(|it| it.file_name().to_string_lossy().starts_with(HALF)) {
+        // An error shows when something is to be written there.
+        let _ = fs::remove_dir_all(entry.path());
+    }
 }
 
 /// The generations of a module that are kept, the one that ran last first.
 #[must_use]
 pub fn kept(state_dir: &Path, module: &str) -> Vec<Package> {
-    let mut found: Vec<(SystemTime, Package)> = fs::read_dir(place(state_dir, module))
+    let mut found: Vec<(SystemTime, Package)> = fs::read_dir(generations(state_dir, module))
         .into_iter()
         .flatten()
         .flatten()
@@ -72,6 +111,53 @@ pub fn kept(state_dir: &Path, module: &str) -> Vec<Package> {
 /// The kept generation with this hash.
 #[must_use]
 pub fn kept_with(state_dir: &Path, module: &str, sha256: &str) -> Option<Package> {
-    let directory = place(state_dir, module).join(sha256);
+    let directory = generations(state_dir, module).join(sha256);
     directory.is_dir().then(|| Package { name: module.to_owned(), directory })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kill_left_goes_and_what_is_kept_stays() {
+        let state = tempfile::tempdir().expect("a directory");
+        let place = generations(state.path(), "tiny");
+        clear_half_kept(state.path());
+        for folder in [".half-a1b2", "ab12", "cd34"] {
+            fs::create_dir_all(place.join(folder)).expect("it is new");
+        }
+        fs::write(place.join(".half-a1b2/libtiny.so"), "half").expect("it is writable");
+        assert_eq!(kept(state.path(), "tiny").len(), 2, "half of one is none to go back to");
+        clear_half_kept(state.path());
+        assert!(!place.join(".half-a1b2").exists());
+        assert_eq!(kept(state.path(), "tiny").len(), 2);
+    }
+
+    #[test]
+    fn two_stay_and_a_candidate_that_is_not_kept_goes() {
+        let state = tempfile::tempdir().expect("a directory");
+        let place = generations(state.path(), "tiny");
+        fs::create_dir_all(&place).expect("it is new");
+        let candidate = |sha256: &str| {
+            let half = tempfile::Builder::new().prefix(HALF).tempdir_in(&place);
+            let half = Some(half.expect("it is writable"));
+            Candidate { module: "tiny".to_owned(), directory: place.join(sha256), half }
+        };
+        for sha256 in ["1", "2", "3"] {
+            candidate(sha256).keep(state.path()).expect("it is writable");
+        }
+        drop(candidate("4"));
+        let names = || -> Vec<String> {
+            let kept = kept(state.path(), "tiny").into_iter();
+            kept.map(|it| it.directory.file_name().unwrap_or_default().display().to_string())
+                .collect()
+        };
+        assert_eq!(names(), ["3", "2"]);
+        // One that runs again is the newest again.
+        let again = Candidate { module: "tiny".to_owned(), directory: place.join("2"), half: None };
+        again.keep(state.path()).expect("it is there");
+        assert_eq!(names(), ["2", "3"]);
+        assert_eq!(fs::read_dir(&place).expect("it is there").count(), 2, "nothing half is left");
+    }
 }

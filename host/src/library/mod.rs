@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
 pub use interpose::{Working, work_for, workers};
-pub use kept::{keep, kept, kept_with};
+pub use kept::{Candidate, clear_half_kept, generations, kept, kept_with, stage};
 pub use layout::Difference;
 pub use open::Library;
 use seal::SealedCopy;
@@ -138,7 +138,7 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     check_owner(&path)?;
     let bytes = std::fs::read(&path).map_err(|error| LoadError::Read(path.clone(), error))?;
     let copy = SealedCopy::new(&package.name, &bytes)
-        .map_err(|error| LoadError::Read(path.clone(), error.into()))?;
+        .map_err(|error| LoadError::Seal(path.clone(), error.into()))?;
     let (build, manifest) = examine(&bytes, &package.name, &path)?;
     let sha256 = hex(&Sha256::digest(&bytes));
     Ok(Inspected { path, sha256, build, manifest, copy })

@@ -27,7 +27,9 @@ pub(super) fn failed(reason: impl Into<String>) -> Refusal {
 
 /// Reads and checks the file.
 pub(super) fn read(start: &Start) -> Result<Inspected, Refusal> {
-    inspect(&start.package).map_err(|error| refused(&error))
+    let inspected = inspect(&start.package).map_err(|error| refused(&error))?;
+    (start.admit)(&inspected).map_err(|reason| (State::Incompatible, reason))?;
+    Ok(inspected)
 }
 
 /// Works out the configuration, maps the library, and asks it what it is and whether it takes the

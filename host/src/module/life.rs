@@ -12,9 +12,9 @@ use super::{
     handover::{Former, Hold, Verdict},
     image::Instance,
     running::{Leave, Running},
-    thread::{News, RestartPolicy, enter},
+    thread::{News, RestartPolicy, enter, not_kept},
 };
-use crate::bus::Inbox;
+use crate::{bus::Inbox, library::Candidate};
 
 /// The time within which panics are counted for [`RestartPolicy::limit`].
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
@@ -36,6 +36,8 @@ pub(super) struct Life<'a> {
     probation: Option<Probation>,
     /// A generation that was proven before it took over.
     made: Option<Made>,
+    /// Its library, written down and kept as soon as it runs.
+    pub(super) candidate: Option<Candidate>,
 }
 
 /// A generation that took over must not panic for a while; else the one before it comes back.
@@ -105,6 +107,7 @@ impl<'a> Life<'a> {
             panics: Vec::new(),
             probation: None,
             made: None,
+            candidate: None,
         }
     }
 
@@ -210,6 +213,7 @@ impl<'a> Life<'a> {
         let poker = self.inbox().poker();
         entry.calls.open(poker);
         enter(entry, State::Running, String::new());
+        self.keep();
         let module = &self.image.manifest().module;
         tracing::info!(module = entry.name, version = module.version, "the module runs");
         if first {
@@ -219,6 +223,14 @@ impl<'a> Life<'a> {
                 generation: made.generation(),
                 switched_in: None,
             });
+        }
+    }
+
+    /// Keeps its library for a way back, now that it runs.
+    pub(super) fn keep(&mut self) {
+        let Some(candidate) = self.candidate.take() else { return };
+        if let Err(error) = candidate.keep(&self.start.state_dir) {
+            not_kept(self.entry(), &error);
         }
     }
 

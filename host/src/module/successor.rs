@@ -1,6 +1,8 @@
 //! The new generation's side of a reload.
 
 use std::{
+    io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +14,7 @@ use super::{
     life::{Life, Made},
     thread::News,
 };
+use crate::library;
 
 /// How long the running generation may take to come to a pause.
 const HOLD_PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +34,8 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     let entry = &start.entry;
     let reason = |(_, reason): generation::Refusal| reason;
     let inspected = generation::read(start).map_err(reason)?;
+    let candidate = library::stage(&start.state_dir, &inspected);
+    let candidate = candidate.map_err(|error| no_room(&start.state_dir, &error))?;
     let generation = generation::load(start, clock, inspected).map_err(reason)?;
     let known = generation.known();
     let mode = known.manifest.reload.mode;
@@ -66,6 +71,8 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     entry.set_clock(clock.clone());
     let generation = made.generation();
     life.begin(made, inbox, former, snapshot);
+    life.candidate = Some(candidate);
+    life.keep();
     (start.tell)(News::Runs {
         sha256: known.sha256.clone(),
         version: known.manifest.module.version.clone(),
@@ -73,6 +80,16 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
         switched_in: Some(switched_in),
     });
     Ok(life)
+}
+
+/// Without its library on the disk there would be no way back to it, nor from the next one.
+fn no_room(state_dir: &Path, error: &io::Error) -> String {
+    let place = state_dir.join("generations");
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its file system",
+        _ => "see that lodestard's user may write there",
+    };
+    format!("cannot keep the new generation in {}: {error}; {remedy}", place.display())
 }
 
 /// Asks the new generation how it is before it gets any work.

@@ -1,7 +1,7 @@
 //! A module's thread: every call of the module comes from here, one at a time.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
@@ -18,7 +18,7 @@ use super::{
     successor,
 };
 use crate::{
-    library::{self, Package, Shelf},
+    library::{self, Inspected, Package, Shelf},
     runner::Place,
 };
 
@@ -28,12 +28,17 @@ pub type Configure = Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, String> 
 /// Told what a module's thread came to.
 pub type Tell = Box<dyn Fn(News) + Send>;
 
+/// Says why a library that was read may not be loaded.
+pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), String> + Send>;
+
 /// What a module is started with.
 pub struct Start {
     /// Its place in the table of modules.
     pub entry: Arc<Entry>,
     /// Where its library lies.
     pub package: Package,
+    /// Says why what was read may not be loaded, though it is a module that fits.
+    pub admit: Admit,
     /// The libraries that are mapped.
     pub shelf: Arc<Shelf>,
     /// Where it runs, `None` for in the daemon.
@@ -48,6 +53,8 @@ pub struct Start {
     pub grace: Duration,
     /// What happens after a panic.
     pub restart: RestartPolicy,
+    /// The state directory, where generations are kept.
+    pub state_dir: PathBuf,
     /// Waits until every module that starts at the same time has subscribed.
     pub gate: Arc<StartGate>,
     /// It takes over from the generation that runs.
@@ -236,9 +243,20 @@ fn first(start: &Start) -> Result<Life<'_>, Refusal> {
     let inbox = start.context.bus.subscribe(&entry.name, &filters);
     let inbox = inbox.map_err(|error| failed(format!("cannot subscribe: {error}")))?;
     enter(entry, State::Loading, String::new());
+    // A full disk must not keep a module from starting; it only has no way back then.
+    let candidate = library::stage(&start.state_dir, &inspected)
+        .inspect_err(|error| not_kept(entry, error))
+        .ok();
     let generation = generation::load(start, &clock, inspected)?;
     entry.set_known(generation.known());
-    Ok(Life::new(start, clock, generation.image, generation.configured, inbox))
+    let mut life = Life::new(start, clock, generation.image, generation.configured, inbox);
+    life.candidate = candidate;
+    Ok(life)
+}
+
+/// A generation that cannot be kept runs all the same.
+pub(super) fn not_kept(entry: &Entry, error: &std::io::Error) {
+    tracing::warn!(module = entry.name, %error, "this generation is not kept: no way back to it");
 }
 
 /// Notes a change of state, logs it and tells the bus.

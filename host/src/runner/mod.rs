@@ -22,9 +22,10 @@ mod remote;
 mod replies;
 mod wire;
 
-pub use child::{landlock_works, main};
+pub use child::{confine, landlock_works, main};
 pub use figures::{Figures, figures};
 pub use isolated::{Isolated, Place, Refused};
+pub use paths::shown;
 pub use remote::Remote;
 
 /// A module's process as the control API shows it.

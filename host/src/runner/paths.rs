@@ -36,6 +36,16 @@ pub(super) fn declared(
     Ok(Paths { readable, writable })
 }
 
+/// The paths in the configuration under every key that the manifest declares, for a question that
+/// changes nothing.
+#[must_use]
+pub fn shown(manifest: &Manifest, config: &[u8], data_dir: &Path) -> Vec<PathBuf> {
+    let config: Value = serde_json::from_slice(config).unwrap_or_default();
+    let keys = manifest.capabilities.paths_read.iter().chain(&manifest.capabilities.paths_write);
+    let named = keys.flat_map(|key| paths(&config, key, data_dir));
+    named.chain([data_dir.to_owned()]).collect()
+}
+
 fn paths(config: &Value, key: &str, data_dir: &Path) -> Vec<PathBuf> {
     let value = config.pointer(&format!("/{}", key.replace('.', "/")));
     let texts = match value {

@@ -67,6 +67,8 @@ pub struct Daemon {
     pub(super) shelf: Arc<Shelf>,
     pub(super) descriptions: Descriptions,
     pub(crate) layers: Layers,
+    /// Held by whoever changes what is installed.
+    pub(super) installing: Mutex<()>,
     slots: RwLock<BTreeMap<String, Arc<Slot>>>,
     config: RwLock<Arc<Config>>,
 }
@@ -105,9 +107,9 @@ impl Slot {
         self.isolated.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_desired(&self, enabled: bool, isolation: Option<Isolation>) {
+    pub(super) fn set_desired(&self, enabled: bool, isolation: Isolation) {
         self.desired.store(enabled, Ordering::Relaxed);
-        self.isolated.store(isolation == Some(Isolation::Process), Ordering::Relaxed);
+        self.isolated.store(isolation == Isolation::Process, Ordering::Relaxed);
     }
 }
 
@@ -128,6 +130,7 @@ impl Daemon {
             metrics_error: Mutex::default(),
             shelf: Arc::default(),
             layers,
+            installing: Mutex::default(),
             slots: RwLock::default(),
             config: RwLock::new(Arc::new(config)),
         })
@@ -203,15 +206,6 @@ impl Daemon {
         }
     }
 
-    /// Where a module runs: as its section says, but in a process of its own after it crashed the
-    /// daemon.
-    pub(super) fn isolation(&self, section: &ModuleSection) -> Option<Isolation> {
-        match self.stories.standing(&section.name).isolated {
-            Some(_) => Some(Isolation::Process),
-            None => section.isolation,
-        }
-    }
-
     /// Deals with the libraries that nobody uses any more.
     pub(super) fn sweep(&self) {
         let config = self.config();
@@ -229,7 +223,8 @@ impl Daemon {
 
     /// The JSON schema of a module's configuration; `None` where its library cannot be asked.
     pub(crate) fn config_schema(&self, package: &Package) -> Option<serde_json::Value> {
-        Some(self.descriptions.of(package)?.description.config_schema.clone().to_value())
+        let ask = |package: &Package| self.ask(package, b"");
+        Some(self.descriptions.of(package, ask)?.description.config_schema.clone().to_value())
     }
 
     /// Why a module is absent.

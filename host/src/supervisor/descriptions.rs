@@ -12,7 +12,7 @@ use std::{
 use module_sdk::{Description, manifest::Manifest};
 use serde::{Deserialize, Serialize};
 
-use super::probe::probe;
+use super::Probe;
 use crate::{
     library::{Package, inspect},
     state_dir::private_directory,
@@ -53,7 +53,11 @@ impl Descriptions {
 
     /// What a library says of itself: known, read from the disk, or asked in a process of its own.
     /// `None` where it cannot be asked. May take as long as starting that process does.
-    pub(super) fn of(&self, package: &Package) -> Option<Arc<Described>> {
+    pub(super) fn of(
+        &self,
+        package: &Package,
+        ask: impl Fn(&Package) -> Result<Probe, String>,
+    ) -> Option<Arc<Described>> {
         let path = package.library_path();
         let stamp = stamp(&path)?;
         if let Some((known, described)) = self.seen().get(&path)
@@ -61,7 +65,7 @@ impl Descriptions {
         {
             return described.clone();
         }
-        let described = self.kept_or_asked(package).map(Arc::new);
+        let described = self.kept_or_asked(package, ask).map(Arc::new);
         self.seen().insert(path, (stamp, described.clone()));
         described
     }
@@ -70,13 +74,17 @@ impl Descriptions {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept_or_asked(&self, package: &Package) -> Option<Described> {
+    fn kept_or_asked(
+        &self,
+        package: &Package,
+        ask: impl Fn(&Package) -> Result<Probe, String>,
+    ) -> Option<Described> {
         let sha256 = inspect(package).ok()?.sha256;
         let file = self.directory.join(format!("{sha256}.json"));
         if let Some(kept) = read(&file) {
             return Some(kept);
         }
-        let answer = probe(package, b"")
+        let answer = ask(package)
             .inspect_err(|reason| {
                 let module = package.name.as_str();
                 tracing::warn!(module, reason, "the module cannot be asked for its commands");

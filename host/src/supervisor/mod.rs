@@ -1,13 +1,18 @@
 //! Makes what is so what the configuration asks: start-up, an edit of the file, enable, disable
 //! and shut-down are all one `reconcile`.
 
+mod blame;
 mod configure;
 mod daemon;
+mod deadlines;
 mod descriptions;
+mod installs;
+mod isolation;
 mod metrics;
 mod operations;
 mod probe;
 mod reloads;
+mod removals;
 mod requests;
 mod starting;
 mod story;
@@ -25,6 +30,8 @@ use std::{
 use module_sdk::events::{ConfigChanged, ModuleStateChanged};
 
 pub use daemon::{Daemon, Parts, Slot, number};
+pub use installs::{Put, change};
+pub use isolation::Placed;
 pub use operations::{Operations, Pending};
 pub use probe::{Probe, describe_for_parent, report};
 use reloads::Reload;
@@ -33,7 +40,7 @@ pub use story::{Refused, Standing, Stories};
 pub use view::{OWN, counts};
 
 use crate::{
-    config::{self, Config, ConfigErrors, ModuleSection},
+    config::{self, Config, ConfigErrors, Isolation, ModuleSection},
     library,
     module::{Ended, News, StartGate, State},
     wake::Wake,
@@ -339,7 +346,7 @@ impl Supervisor {
             if config.modules.iter().any(|section| section.name == *name) {
                 continue;
             }
-            slot.set_desired(false, None);
+            slot.set_desired(false, Isolation::InProcess);
             if self.alive.contains(name) {
                 self.stop(&slot);
             } else if self.daemon.forget(name) {

@@ -16,7 +16,9 @@ use super::{Daemon, configure};
 use crate::{
     config::{Config, ConfigError, ConfigErrors, ModuleSection},
     control::api::{Change, ConfigProblem, ConfigReport, ConfigView},
-    library::{Package, Shelf, inspect},
+    install::{Lock, Place},
+    library::{self, Package, Shelf, inspect},
+    runner,
 };
 
 /// How long a library may take to describe itself.
@@ -34,18 +36,22 @@ pub struct Probe {
 }
 
 /// `lodestard --describe DIR`: loads one library, prints what it says of itself and of the
-/// configuration on standard input.
+/// configuration on standard input. `confined` is the data directory of a module that others made:
+/// its code reaches no other file of the daemon's user.
 ///
 /// # Errors
 ///
 /// Why it cannot be loaded, a sentence.
-pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
+pub fn describe_for_parent(directory: &Path, confined: Option<&Path>) -> Result<String, String> {
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let package = Package { name, directory: directory.to_owned() };
     let mut config = Vec::new();
     std::io::stdin().read_to_end(&mut config).map_err(|error| error.to_string())?;
     let inspected = inspect(&package).map_err(|error| error.to_string())?;
     let manifest = inspected.manifest.clone();
+    if let Some(data_dir) = confined {
+        runner::confine(&runner::shown(&manifest, &config, data_dir));
+    }
     let library = Shelf::default().open(inspected, false);
     let library = library.map_err(|error| error.to_string())?;
     let description = (library.root().describe())().into_result();
@@ -67,11 +73,18 @@ pub fn describe_for_parent(directory: &Path) -> Result<String, String> {
 /// # Errors
 ///
 /// Why it cannot be loaded, or that it did not answer in time.
-pub(super) fn probe(package: &Package, config: &[u8]) -> Result<Probe, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut child = Command::new(program)
-        .arg("--describe")
-        .arg(&package.directory)
+pub(super) fn probe(
+    package: &Package,
+    config: &[u8],
+    confined: Option<&Path>,
+) -> Result<Probe, String> {
+    // Also the right one when its file was replaced meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--describe").arg(&package.directory);
+    if let Some(data_dir) = confined {
+        command.arg("--confined-to").arg(data_dir);
+    }
+    let mut child = command
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -127,7 +140,7 @@ pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -
         Err(errors) => return Judged { refusals: errors.into_iter().collect(), mute: None },
     };
     let bytes = serde_json::Value::Object(settings.clone()).to_string();
-    match probe(&package, bytes.as_bytes()) {
+    match daemon.ask(&package, bytes.as_bytes()) {
         Ok(probe) => {
             let mut refusals = config.wrong_addresses(name, &probe.manifest.listeners, &settings);
             refusals.extend(probe.refusal.map(|report| config.explain(name, &report)));
@@ -138,6 +151,18 @@ pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -
 }
 
 impl Daemon {
+    /// Asks a library on the module path what it is. One that was installed must be as it was, and
+    /// is held to its own files.
+    pub(super) fn ask(&self, package: &Package, config: &[u8]) -> Result<Probe, String> {
+        let place = Place::of(&self.places.state_dir);
+        if !place.holds(package) {
+            return probe(package, config, None);
+        }
+        let sha256 = library::hash(package).unwrap_or_default();
+        Lock::read(&self.places.state_dir)?.admit(package, &sha256)?;
+        probe(package, config, Some(&self.data_dir(&package.name)))
+    }
+
     /// Everything that is wrong with a configuration, the modules' sections included; with the
     /// file on the disk when no text is given.
     #[must_use]

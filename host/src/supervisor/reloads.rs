@@ -1,15 +1,12 @@
 //! Reloads under way: at most one of a module at a time, and one that waits behind it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Pending, Supervisor, requests::short, starting::PROBATION, story::Probation};
 use crate::{
     config::ModuleSection,
     control::api::{Operation, ProblemCode},
-    library::{self, Package},
+    library::Package,
     module::{Ended, News, StartGate},
 };
 
@@ -82,7 +79,6 @@ impl Supervisor {
                 let what = format!("{version} ({}), generation {generation}{how}", short(&sha256));
                 self.note_probation(module, &sha256, switched_in.is_some());
                 stories.tell(module, "runs", what.clone());
-                self.keep(&sha256);
                 if switched_in.is_some() {
                     self.daemon.slot(module).set_behind(None);
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
@@ -137,6 +133,9 @@ impl Supervisor {
             Err(reason) => {
                 // What was refused is not tried again until it changes.
                 self.refused_sections.insert(module.to_owned(), section);
+                if waiting.operation().kind == "install" {
+                    self.pass_over(module, &reason);
+                }
                 let message = format!("{module}: {reason}; the generation before goes on");
                 let help = format!("`lodestar modules why {module}` tells the story");
                 waiting.failed(ProblemCode::Refused, message, Some(help));
@@ -182,17 +181,5 @@ impl Supervisor {
                 pending.failed(ProblemCode::Failed, message, None);
             }
         }
-    }
-
-    /// Keeps the library that runs, for a way back. Off the loop: it is a few megabytes.
-    fn keep(&self, sha256: &str) {
-        let Some(library) = self.daemon.shelf.mapped(sha256) else { return };
-        let daemon = Arc::clone(&self.daemon);
-        tokio::task::spawn_blocking(move || {
-            let module = library.manifest().module.name.clone();
-            if let Err(error) = library::keep(&daemon.places.state_dir, &library) {
-                tracing::warn!(module, %error, "this generation is not kept: no way back to it");
-            }
-        });
     }
 }

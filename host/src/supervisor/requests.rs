@@ -24,6 +24,8 @@ impl Supervisor {
             Request::ReloadConfig => self.configuration_on_request(),
             Request::Reload { module } => self.reload_module_on_request(&module),
             Request::Rollback { module } => self.rollback_on_request(&module),
+            Request::TakeUp { module, notes } => self.take_up(&module, &notes),
+            Request::Remove { module, purge, yes } => self.remove_on_request(&module, purge, yes),
         };
         // An error means that the client is gone.
         let _ = answer.send(result);
@@ -93,16 +95,23 @@ impl Supervisor {
         if edited.text == text {
             return Ok(None);
         }
-        // A file with errors elsewhere stays as it is.
-        Config::parse(&edited.text, path, &self.daemon.layers).map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("correct the file first; `lodestar config check` shows every error")
-        })?;
-        config::write_atomically(path, &text, &edited.text)
-            .map_err(|error| refused(error.to_string()))?;
+        self.write_config(&text, &edited.text)?;
         let (place, line, after) = (shown(path), edited.line, edited.after);
         let before = edited.before.map_or_else(|| "absent".to_owned(), |value| value.to_string());
         Ok(Some(format!("{place}:{line} enabled: {before} -> {after}")))
+    }
+
+    /// Writes the file, unless it would have errors: a file with errors elsewhere stays as it is.
+    pub(super) fn write_config(&self, before: &str, after: &str) -> Result<(), Problem> {
+        let path = &self.daemon.places.config;
+        Config::parse(after, path, &self.daemon.layers).map_err(|errors| {
+            Problem::new(ProblemCode::Invalid, errors.to_string())
+                .help("correct the file first; `lodestar config check` shows every error")
+        })?;
+        config::write_atomically(path, before, after).map_err(|error| {
+            Problem::new(ProblemCode::Refused, error.to_string())
+                .help("edit the file by hand; the daemon takes it when it is saved")
+        })
     }
 
     fn reload_module_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
@@ -162,7 +171,7 @@ impl Supervisor {
         Ok(self.daemon.slot(module))
     }
 
-    fn start_on_request(&mut self, slot: &Arc<Slot>, verb: &str) -> Operation {
+    pub(super) fn start_on_request(&mut self, slot: &Arc<Slot>, verb: &str) -> Operation {
         let module = slot.entry.name.clone();
         let pending = self.daemon.operations.begin(verb, Some(&module));
         let operation = pending.operation();

@@ -1,14 +1,10 @@
 //! Starts the threads of modules, and stops them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use super::{CALL_DEADLINE, Refused, STOP_GRACE, Slot, Supervisor, configure, requests::short};
+use super::{CALL_DEADLINE, STOP_GRACE, Slot, Supervisor, configure, requests::short};
 use crate::{
-    config::{self, Config, ModuleSection},
-    crash::Culprit,
+    config::{Config, Isolation, ModuleSection},
     library::{self, Package},
     module::{self, Call, RestartPolicy, Start, StartGate, State},
     runner,
@@ -49,7 +45,7 @@ impl Supervisor {
         let package = self.daemon.package(section).ok_or_else(absent)?;
         slot.set_behind(None);
         let package = self.instead_of_refused(slot, package);
-        say_what_has_no_effect(section);
+        say_what_has_no_effect(section, self.daemon.isolation(section));
         slot.entry.enter(State::Loading, "");
         self.spawn(slot, config, section, package, gate, false)
             .map_err(|reason| (State::Failed, reason))?;
@@ -98,6 +94,7 @@ impl Supervisor {
         let start = Start {
             entry: slot.entry.clone(),
             package,
+            admit: self.daemon.admission(),
             shelf: self.daemon.shelf.clone(),
             place: self.place(section),
             context: self.daemon.context.clone(),
@@ -109,6 +106,7 @@ impl Supervisor {
                 max_backoff: Duration::from_millis(section.restart.backoff_max_ms),
                 probation: PROBATION,
             },
+            state_dir: self.daemon.places.state_dir.clone(),
             gate: gate.clone(),
             successor,
             tell: Box::new(move |news| {
@@ -126,39 +124,8 @@ impl Supervisor {
     /// The process that a module gets, where it is to have one of its own.
     fn place(&self, section: &ModuleSection) -> Option<runner::Place> {
         let deadline = section.limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
-        let isolated = self.daemon.isolation(section) == Some(config::Isolation::Process);
+        let isolated = self.daemon.isolation(section) == Isolation::Process;
         isolated.then(|| runner::Place::own(section.limits, deadline))
-    }
-
-    /// Acts on the note that the run before left: the module that ended the daemon goes back to the
-    /// generation before, if it was on probation, or runs in a process of its own from now on.
-    pub fn blame(&self, culprit: &Culprit) {
-        let config = self.daemon.config();
-        let Some(section) = config.modules.iter().find(|section| culprit.is(&section.name)) else {
-            return tracing::error!(?culprit, "a module that is gone ended the daemon");
-        };
-        let name = &section.name;
-        let what = format!("it ended the daemon by {}", culprit.signal);
-        let now = jiff::Timestamp::now().as_second();
-        let mut then = String::new();
-        self.daemon.stories.decide(name, |standing| {
-            match standing.probation.take().filter(|probation| now < probation.until_s) {
-                Some(probation) => {
-                    then = format!("{} is back", short(&probation.former));
-                    standing.refused = Some(Refused {
-                        sha256: probation.sha256,
-                        instead: probation.former,
-                        reason: what.clone(),
-                    });
-                }
-                None => {
-                    then = "it starts in a process of its own".to_owned();
-                    standing.isolated = Some(what.clone());
-                }
-            }
-        });
-        tracing::error!(module = name, what, then, "the daemon crashed when it last ran");
-        self.daemon.stories.tell(name, "crashed", format!("{what}; {then}"));
     }
 
     pub(super) fn stop(&self, slot: &Slot) {
@@ -178,49 +145,17 @@ impl Supervisor {
             }
         });
     }
-
-    /// Shows modules whose call does not return.
-    pub(super) fn watch_deadlines(&self) {
-        let config = self.daemon.config();
-        for slot in self.daemon.slots() {
-            let state = slot.entry.state();
-            let Some((call, time)) = slot.entry.clock().running() else { continue };
-            let deadline =
-                config.module(&slot.entry.name).and_then(|it| it.limits.call_deadline_ms);
-            let deadline = deadline.map_or(CALL_DEADLINE, Duration::from_millis);
-            if time < deadline || matches!(state, State::Stalled) {
-                continue;
-            }
-            let name = &slot.entry.name;
-            let seconds = time.as_secs();
-            tracing::error!(module = name, call, seconds, "a call of the module does not return");
-            let reason = format!("its {call} has not returned for {seconds} s; its events wait");
-            self.daemon.stories.tell(name, "stalled", reason.clone());
-            slot.entry.enter_from(state, State::Stalled, reason);
-        }
-    }
-
-    /// Waits for threads that have said that they end. Answers whether all have.
-    pub(super) async fn threads_end(&mut self, until: Instant) -> bool {
-        while self.threads.values().any(|thread| !thread.is_finished()) {
-            if Instant::now() >= until {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        true
-    }
 }
 
 /// Keys that only a process of its own can make true are accepted, so that a file can be written
 /// for later, and said to do nothing now.
-fn say_what_has_no_effect(section: &ModuleSection) {
+fn say_what_has_no_effect(section: &ModuleSection, isolation: Isolation) {
     let limits = section.limits;
     let keys = [
         ("limits.memory_bytes", limits.memory_bytes.is_some()),
         ("limits.cpu_percent", limits.cpu_percent.is_some()),
     ];
-    if section.isolation == Some(config::Isolation::Process) {
+    if isolation == Isolation::Process {
         return;
     }
     for (key, _) in keys.into_iter().filter(|(_, given)| *given) {

@@ -9,11 +9,12 @@ use std::{
 use super::{Daemon, Slot};
 use crate::{
     bus::{Books, Counts},
+    config::Isolation,
     control::api::{
         CallFigures, EventBooks, Listener, Module, ModuleHealth, ModuleInfo, ModuleProcess, Noun,
         RecentCalls, Status, Timer,
     },
-    library,
+    library::{self, Package},
     module::{Durations, Entry, Measured, State, Tasks},
     runner,
 };
@@ -37,7 +38,8 @@ impl Daemon {
         }
         for package in library::list(&self.places.module_path) {
             if !modules.iter().any(|module| module.name == package.name) {
-                modules.push(unlisted(&package));
+                let isolation = self.by_kind(&package).isolation;
+                modules.push(unlisted(&package, isolation));
             }
         }
         drop(tasks);
@@ -151,6 +153,7 @@ impl Daemon {
         let description = known.as_ref().map(|known| &known.description);
         let bus = manifest.as_ref().map(|manifest| manifest.bus.clone()).unwrap_or_default();
         Some(ModuleInfo {
+            isolation_reason: self.isolation_reason(&module),
             description: manifest
                 .as_ref()
                 .map(|manifest| manifest.module.description.clone())
@@ -209,7 +212,8 @@ impl Daemon {
             Some(known) => Some(noun(&known.manifest, &known.description)),
             None => {
                 let package = self.package(config.module(&slot.entry.name)?)?;
-                let described = self.descriptions.of(&package)?;
+                let ask = |package: &Package| self.ask(package, b"");
+                let described = self.descriptions.of(&package, ask)?;
                 Some(noun(&described.manifest, &described.description))
             }
         });
@@ -285,7 +289,7 @@ fn process(entry: &Entry) -> Option<ModuleProcess> {
 }
 
 /// A module that lies on the module path, but not in the configuration.
-fn unlisted(package: &library::Package) -> Module {
+fn unlisted(package: &Package, isolation: Isolation) -> Module {
     let text = std::fs::read_to_string(package.directory.join("module.toml")).unwrap_or_default();
     Module {
         name: package.name.clone(),
@@ -293,7 +297,7 @@ fn unlisted(package: &library::Package) -> Module {
         desired: "disabled".to_owned(),
         state: State::Disabled.to_string(),
         reason: Some("not in the configuration".to_owned()),
-        isolation: "in_process".to_owned(),
+        isolation: isolation.as_str().to_owned(),
         generation: 0,
         health: ModuleHealth { status: "unknown".to_owned(), message: String::new() },
         ..Module::default()

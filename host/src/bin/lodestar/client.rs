@@ -52,6 +52,11 @@ impl Client {
         self.value(Method::POST, path, encode(body)?, self.timeout).await
     }
 
+    /// Sends bytes and asks for a value.
+    pub(crate) async fn upload<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T> {
+        self.value(Method::POST, path, body, self.timeout).await
+    }
+
     /// Asks for a value that the daemon may hold back for `wait` on purpose.
     pub(crate) async fn wait_for<T: DeserializeOwned>(
         &self,

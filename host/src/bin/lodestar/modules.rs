@@ -9,13 +9,18 @@ use crate::{
     author,
     client::{Client, escaped},
     error::Result,
-    exit_codes, human, operation,
+    exit_codes, human,
+    modules_install::Install,
+    modules_remove::Remove,
+    modules_verify::Verify,
+    operation,
     status::{address, note_cell},
     terminal::{Terminal, Tone},
     why::Why,
 };
 
-/// List modules, look into one, enable, disable and reload them, read their logs, write new ones
+/// List modules, look into one, install, enable, reload and remove them, read their logs, write new
+/// ones
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Modules {
     List(List),
@@ -24,6 +29,9 @@ pub(crate) enum Modules {
     Disable(Disable),
     Reload(Reload),
     Rollback(Rollback),
+    Install(Install),
+    Verify(Verify),
+    Remove(Remove),
     Why(Why),
     Logs(Logs),
     New(author::New),
@@ -110,6 +118,9 @@ impl Modules {
             Self::Disable(Disable { change }) => change.run("disable", client, terminal).await,
             Self::Reload(Reload { change }) => change.run("reload", client, terminal).await,
             Self::Rollback(Rollback { change }) => change.run("rollback", client, terminal).await,
+            Self::Install(verb) => verb.run(client, terminal).await,
+            Self::Verify(verb) => verb.run(client, terminal).await,
+            Self::Remove(verb) => verb.run(client, terminal).await,
             Self::Why(verb) => verb.run(client, terminal).await,
             Self::Logs(verb) => verb.run(client, terminal).await,
             Self::New(verb) => verb.run(terminal),
@@ -207,7 +218,7 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         ("since", optional(&info.since)),
         ("desired", module.desired.clone()),
         ("health", plain(&[&*module.health.status, &*module.health.message].join(" "))),
-        ("isolation", module.isolation.clone()),
+        ("isolation", isolation(info)),
         ("generation", generation(info)),
         ("restarts", human::count(module.restarts)),
         ("cpu", human::duration_ms(module.cpu_ms)),
@@ -243,6 +254,14 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
     }
     let shown = lines.iter().filter(|(_, value)| !value.trim().is_empty());
     shown.map(|(key, value)| format!("{key:<12}{}", value.trim())).collect::<Vec<_>>().join("\n")
+}
+
+fn isolation(info: &ModuleInfo) -> String {
+    let isolation = &info.module.isolation;
+    match &info.isolation_reason {
+        Some(reason) => format!("{isolation} ({})", human::plain(reason)),
+        None => isolation.clone(),
+    }
 }
 
 fn generation(info: &ModuleInfo) -> String {

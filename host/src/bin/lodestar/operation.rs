@@ -22,10 +22,31 @@ pub(crate) async fn run(
     client: &Client,
     terminal: &mut Terminal,
 ) -> Result<u8> {
-    let deadline = Instant::now() + client.timeout;
     let first = if no_wait { Duration::ZERO } else { SLICE.min(client.timeout) };
-    let mut operation: Operation = ask(Method::POST, path, first, client).await?;
-    while operation.state == OperationState::Pending && !no_wait {
+    let operation = ask(Method::POST, path, first, client).await?;
+    let operation = if no_wait { operation } else { ended(operation, client).await? };
+    if terminal.json {
+        terminal.json_document(&operation)?;
+    } else {
+        for line in lines(&operation) {
+            terminal.line(&human::plain(&line))?;
+        }
+    }
+    outcome(operation)
+}
+
+/// The exit code of an operation, or why it failed.
+pub(crate) fn outcome(operation: Operation) -> Result<u8> {
+    match operation.state {
+        OperationState::Failed => Err(failure(operation)),
+        OperationState::Done | OperationState::Pending => Ok(exit_codes::DONE),
+    }
+}
+
+/// Waits until an operation has ended.
+pub(crate) async fn ended(mut operation: Operation, client: &Client) -> Result<Operation> {
+    let deadline = Instant::now() + client.timeout;
+    while operation.state == OperationState::Pending {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(too_slow(&operation, client.timeout));
@@ -35,25 +56,16 @@ pub(crate) async fn run(
         let wait = SLICE.min(left).max(Duration::from_millis(1));
         operation = ask(Method::GET, &path, wait, client).await?;
     }
-    if terminal.json {
-        terminal.json_document(&operation)?;
-    } else {
-        for line in lines(&operation) {
-            terminal.line(&human::plain(&line))?;
-        }
-    }
-    match operation.state {
-        OperationState::Failed => Err(failure(operation)),
-        OperationState::Done | OperationState::Pending => Ok(exit_codes::DONE),
-    }
+    Ok(operation)
 }
 
 async fn ask(method: Method, path: &str, wait: Duration, client: &Client) -> Result<Operation> {
-    client.wait_for(method, &format!("{path}?wait_ms={}", wait.as_millis()), wait).await
+    let mark = if path.contains('?') { '&' } else { '?' };
+    client.wait_for(method, &format!("{path}{mark}wait_ms={}", wait.as_millis()), wait).await
 }
 
 /// What is shown of the way there; the reason of a failure follows as the error.
-fn lines(operation: &Operation) -> Vec<String> {
+pub(crate) fn lines(operation: &Operation) -> Vec<String> {
     let mut lines: Vec<String> = operation.config_line.iter().cloned().collect();
     match operation.state {
         OperationState::Done if !operation.message.is_empty() => {

@@ -13,6 +13,9 @@
 //! | `POST /v1/modules/{name}/enable`, `…/disable`, [`WaitQuery`] | [`Operation`] |
 //! | `POST /v1/modules/{name}/reload`, `…/rollback`, [`WaitQuery`] | [`Operation`] |
 //! | `GET /v1/modules/{name}/why` | [`Why`] |
+//! | `POST /v1/modules/install`, [`InstallQuery`], a `tar` archive | [`Installed`] |
+//! | `POST /v1/modules/{name}/remove`, [`RemoveQuery`] | [`Operation`] |
+//! | `GET /v1/verify`, [`VerifyQuery`] | `[`[`Verified`]`]` |
 //! | `GET /v1/modules/{name}/logs`, [`LogsQuery`] | lines of [`LogLine`] |
 //! | `POST /v1/modules/{name}/commands/{command}`, its arguments | lines of [`CommandItem`] |
 //! | `GET /v1/operations/{id}`, [`WaitQuery`] | [`Operation`] |
@@ -31,6 +34,7 @@
 mod config;
 mod events;
 mod figures;
+mod install;
 mod logs;
 mod why;
 
@@ -44,6 +48,7 @@ pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
 pub use figures::{CallFigures, LedgerStatus, RecentCalls};
+pub use install::{InstallQuery, Installed, RemoveQuery, Verified, VerifyQuery};
 pub use logs::{LogLine, LogsQuery};
 pub use why::{Chapter, ModuleProcess, Why};
 
@@ -280,6 +285,9 @@ pub struct ModuleInfo {
     /// What the list shows.
     #[serde(flatten)]
     pub module: Module,
+    /// Why it runs where it runs, half a sentence; `null` where nothing speaks against the daemon.
+    #[serde(default)]
+    pub isolation_reason: Option<String>,
     /// One sentence from its manifest.
     #[serde(default)]
     pub description: String,

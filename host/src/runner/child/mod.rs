@@ -33,7 +33,7 @@ use super::{
 };
 use crate::library::{Inspected, Library, LoadError};
 
-pub use sandbox::landlock_works;
+pub use sandbox::{confine, landlock_works};
 
 /// Runs one module until the daemon asks it to end or is gone.
 ///

@@ -1,6 +1,6 @@
 //! What a runner does without, before it maps its library.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, RestrictionStatus,
@@ -82,11 +82,21 @@ pub(super) struct Sandbox {
 /// Gives up what the module is not granted. For this thread and all that it starts; there is no
 /// other yet.
 pub(super) fn enter(setup: &Setup) -> Sandbox {
+    enter_with(&setup.readable, &setup.writable)
+}
+
+/// Holds this process to the files of the system and these, before it asks a library what it is.
+/// Without Landlock nothing is held back, as with a module that runs.
+pub fn confine(readable: &[PathBuf]) {
+    enter_with(readable, &[]);
+}
+
+fn enter_with(readable: &[PathBuf], writable: &[PathBuf]) -> Sandbox {
     // Its memory holds secrets, which have no place in a core file.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let core = setrlimit(Resource::Core, none);
     let privileges = rustix::thread::set_no_new_privs(true);
-    let mut sandbox = match restrict(setup) {
+    let mut sandbox = match restrict(readable, writable) {
         Ok(status) => judge(&status.landlock),
         Err(error) => Sandbox { in_words: format!("no Landlock: {error}"), holds: false },
     };
@@ -99,7 +109,7 @@ pub(super) fn enter(setup: &Setup) -> Sandbox {
     sandbox
 }
 
-fn restrict(setup: &Setup) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<RestrictionStatus, RulesetError> {
     let read = AccessFs::from_read(NEWEST);
     let all = AccessFs::from_all(NEWEST);
     Ruleset::default()
@@ -108,9 +118,9 @@ fn restrict(setup: &Setup) -> Result<RestrictionStatus, RulesetError> {
         .scope(Scope::from_all(NEWEST))?
         .create()?
         .add_rules(path_beneath_rules(SYSTEM.map(Path::new), read))?
-        .add_rules(path_beneath_rules(&setup.readable, read))?
+        .add_rules(path_beneath_rules(readable, read))?
         .add_rules(path_beneath_rules(DEVICES.map(Path::new), all))?
-        .add_rules(path_beneath_rules(&setup.writable, all))?
+        .add_rules(path_beneath_rules(writable, all))?
         .restrict_self()
 }
 

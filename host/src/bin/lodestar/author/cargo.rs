@@ -13,11 +13,11 @@ use crate::error::{CliError, Result};
 
 /// A library that cargo built.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Built {
+pub(crate) struct Built {
     /// The name of the module.
     pub(super) name: String,
     /// The library.
-    pub(super) library: PathBuf,
+    pub(crate) library: PathBuf,
     /// How long it took.
     pub(super) took: Duration,
 }

@@ -13,7 +13,7 @@ use lodestar::library::{CHECKS, Check as Row, Verdict};
 use module_sdk::Table;
 use serde::Serialize;
 
-use super::cargo::Build;
+use super::cargo::{Build, Built};
 use crate::{
     error::{CliError, Result},
     exit_codes, human,
@@ -51,7 +51,7 @@ impl Check {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<u8> {
         let library = match Subject::of(&self.path)? {
             Subject::Library(library) => Staged { library, _folder: None },
-            Subject::Crate(folder) => build(&folder, self.release, terminal)?,
+            Subject::Crate(folder) => staged(&folder, self.release, terminal)?,
         };
         let report = report(&library.library)?;
         if terminal.json {
@@ -98,10 +98,19 @@ struct Staged {
     _folder: Option<tempfile::TempDir>,
 }
 
-/// Builds a crate and lays it out.
-fn build(folder: &Path, release: bool, terminal: &mut Terminal) -> Result<Staged> {
+/// Builds a crate and shows what the compiler says.
+///
+/// # Errors
+///
+/// When it does not build, or is no module.
+pub(crate) fn build(folder: &Path, release: bool, terminal: &mut Terminal) -> Result<Built> {
     let mut build = Build::start(folder, release, false)?;
-    let built = build.finish(|text| terminal.note(&human::plain(text)))?;
+    build.finish(|text| terminal.note(&human::plain(text)))
+}
+
+/// Builds a crate and lays it out.
+fn staged(folder: &Path, release: bool, terminal: &mut Terminal) -> Result<Staged> {
+    let built = build(folder, release, terminal)?;
     let temporary = tempfile::Builder::new().prefix("lodestar-check-").tempdir()?;
     let place = temporary.path().join(&built.name);
     let library = place.join(format!("lib{}.so", built.name));

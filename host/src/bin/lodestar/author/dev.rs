@@ -1,13 +1,14 @@
 //! `lodestar modules dev`
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use hyper::Method;
 use lodestar::{
     control::api::{LogLine, ModuleInfo, Operation, OperationState, Status, TailItem},
+    install::open_built,
     wake,
 };
 use module_sdk::manifest::Manifest;
@@ -26,6 +27,8 @@ use crate::{
     client::{Client, Lines},
     error::{CliError, Result},
     exit_codes,
+    modules_install::send,
+    operation,
     status::address,
     terminal::Terminal,
 };
@@ -45,7 +48,7 @@ pub(crate) struct Dev {
     /// Build as for a release
     #[arg(long)]
     release: bool,
-    /// Use the daemon that runs, and install the module there
+    /// Use the daemon that runs: each build is installed there, unsigned, and stays
     #[arg(long)]
     running: bool,
     /// A module to run beside it, such as ingest; may be given more than once
@@ -162,7 +165,7 @@ impl Loop<'_> {
                 Wake::Log(line) => self.story.log(&line)?,
                 Wake::Event(item) => self.story.event(&item)?,
                 Wake::Lost => self.lost()?,
-                Wake::Signal => return Ok(()),
+                Wake::Signal => return self.leave(),
             }
         }
         Ok(())
@@ -238,14 +241,16 @@ impl Loop<'_> {
             let message = format!("module.toml says {name:?}, the library is {:?}", built.name);
             return Err(CliError::refused(message).help("give both one name"));
         }
-        let modules = match &self.private {
-            Some(private) => private.modules(),
-            None => {
-                let status: Status = self.client.get("/v1/status").await?;
-                PathBuf::from(status.state_dir).join("modules")
-            }
-        };
-        install::install(&name, &built.library, &self.dev.path, &modules)?;
+        match self.private.as_ref().map(PrivateDaemon::modules) {
+            Some(modules) => self.place(&built.library, &modules).await,
+            None => self.send(&built.library).await,
+        }
+    }
+
+    /// Puts the library on the module path of the private daemon.
+    async fn place(&mut self, library: &Path, modules: &Path) -> Result<String> {
+        let name = self.manifest.module.name.clone();
+        install::install(&name, library, &self.dev.path, modules)?;
         let revived = self.revive().await?;
         let known = self.client.get::<ModuleInfo>(&format!("/v1/modules/{name}")).await;
         let enabled = known.as_ref().is_ok_and(|info| info.module.desired == "enabled");
@@ -264,23 +269,28 @@ impl Loop<'_> {
         outcome
     }
 
+    /// Installs the library in the daemon that runs, as `lodestar modules install` does.
+    async fn send(&mut self, library: &Path) -> Result<String> {
+        let bundle = open_built(library, &self.dev.path).map_err(CliError::from_problem)?;
+        let installed = send(bundle, &self.dev.path, false, &self.client).await?;
+        self.follow(&installed.name).await?;
+        let operation = operation::ended(installed.operation, &self.client).await?;
+        let module = format!("/v1/modules/{}", installed.name);
+        let info: ModuleInfo = self.client.get(&module).await?;
+        if info.module.desired == "enabled" {
+            return outcome(operation);
+        }
+        outcome(operation)?;
+        let enabled = self.ask(&format!("{module}/enable")).await;
+        self.listeners().await?;
+        enabled
+    }
+
     /// Asks for a change and waits for its outcome.
     async fn ask(&self, path: &str) -> Result<String> {
         let path = format!("{path}?wait_ms={}", RELOAD.as_millis());
         let operation: Operation = self.client.wait_for(Method::POST, &path, RELOAD).await?;
-        match operation.state {
-            OperationState::Done => Ok(operation.message),
-            OperationState::Failed => {
-                let error = CliError::refused(operation.message);
-                Err(match operation.help {
-                    Some(help) => error.help(help),
-                    None => error,
-                })
-            }
-            OperationState::Pending => {
-                Err(CliError::timed_out(format!("the start hangs (operation {})", operation.id)))
-            }
-        }
+        outcome(operation)
     }
 
     /// Starts the private daemon again when the module has taken it down. Whether it did.
@@ -321,6 +331,16 @@ impl Loop<'_> {
         Ok(())
     }
 
+    /// What is installed in the daemon that runs stays there.
+    fn leave(&mut self) -> Result<()> {
+        if self.private.is_some() || !self.following {
+            return Ok(());
+        }
+        let name = &self.manifest.module.name;
+        let text = format!("{name} stays as it is; `lodestar modules remove {name}` removes it");
+        self.story.tell("daemon", &text)
+    }
+
     fn lost(&mut self) -> Result<()> {
         if !self.following {
             return Ok(());
@@ -334,6 +354,23 @@ impl Loop<'_> {
             None => "lodestard ended; it is looked for again with the next save".to_owned(),
         };
         self.story.trouble("daemon", &CliError::failed(text))
+    }
+}
+
+/// What an operation came to, in its words.
+fn outcome(operation: Operation) -> Result<String> {
+    match operation.state {
+        OperationState::Done => Ok(operation.message),
+        OperationState::Failed => {
+            let error = CliError::refused(operation.message);
+            Err(match operation.help {
+                Some(help) => error.help(help),
+                None => error,
+            })
+        }
+        OperationState::Pending => {
+            Err(CliError::timed_out(format!("the start hangs (operation {})", operation.id)))
+        }
     }
 }
 

@@ -12,7 +12,11 @@ mod story;
 
 use std::path::PathBuf;
 
-pub(crate) use self::{check::Check, dev::Dev, new::New};
+pub(crate) use self::{
+    check::{Check, build},
+    dev::Dev,
+    new::New,
+};
 use crate::error::{CliError, Result};
 
 /// `lodestard`, beside this program or where the shell would find it.

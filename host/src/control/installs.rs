@@ -1,0 +1,68 @@
+//! `/v1/modules/install`, `/v1/modules/{name}/remove`, `/v1/verify`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, Query, State},
+};
+
+use super::{
+    api::{InstallQuery, Installed, Operation, RemoveQuery, Verified, VerifyQuery, WaitQuery},
+    modules::ask,
+    problem::Refusal,
+};
+use crate::{
+    install::Bundle,
+    supervisor::{Daemon, Put, change},
+    wake::Request,
+};
+
+/// The body is a package that the client has opened: the daemon opens no path that it named.
+pub(super) async fn install(
+    State(daemon): State<Arc<Daemon>>,
+    Query(query): Query<InstallQuery>,
+    body: Bytes,
+) -> Result<Json<Installed>, Refusal> {
+    let installing = daemon.clone();
+    let put = tokio::task::spawn_blocking(move || {
+        let bundle = Bundle::from_archive(&body[..])?;
+        drop(body);
+        installing.install(&bundle, &query)
+    });
+    let Put { name, locked, previous, directory, notes, warnings } =
+        put.await.map_err(|error| Refusal::failed(error.to_string()))??;
+    let request = Request::TakeUp { module: name.clone(), notes };
+    let Json(operation) = ask(&daemon, request, WaitQuery::default()).await?;
+    Ok(Json(Installed {
+        change: change(previous.as_deref(), &locked.version).to_owned(),
+        isolation: daemon.placed_by_name(&name).isolation.as_str().to_owned(),
+        name,
+        version: locked.version,
+        previous_version: previous,
+        sha256: locked.sha256,
+        signer: locked.signer,
+        directory,
+        notes: warnings,
+        operation,
+    }))
+}
+
+pub(super) async fn remove(
+    State(daemon): State<Arc<Daemon>>,
+    Path(module): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Result<Json<Operation>, Refusal> {
+    let RemoveQuery { purge, yes, wait_ms } = query;
+    ask(&daemon, Request::Remove { module, purge, yes }, WaitQuery { wait_ms }).await
+}
+
+pub(super) async fn verify(
+    State(daemon): State<Arc<Daemon>>,
+    Query(query): Query<VerifyQuery>,
+) -> Result<Json<Vec<Verified>>, Refusal> {
+    let verified = tokio::task::spawn_blocking(move || daemon.verify(query.module.as_deref()));
+    let verified = verified.await.map_err(|error| Refusal::failed(error.to_string()))?;
+    Ok(Json(verified?))
+}

@@ -1,0 +1,222 @@
+//! `STATE/modules.lock`: which bytes each installed module consists of, and where they come from.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::library::{self, Package};
+
+const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
+                    # `lodestar modules verify` compares them with what lies on the disk.\n\n";
+
+/// The lock file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// By name.
+    #[serde(default)]
+    pub modules: BTreeMap<String, Locked>,
+    /// What is being put in place: written before and settled after, so that a kill in between
+    /// leaves a module that is either the old one or the new one, and known as such.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub coming: BTreeMap<String, Locked>,
+}
+
+/// An installed module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    /// Its version.
+    pub version: String,
+    /// The hash of its library, lower-case hexadecimal.
+    pub sha256: String,
+    /// The hash of its `config.yaml`, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_sha256: Option<String>,
+    /// The name of the trusted key that signed it; without it the module is unsigned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// That key, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Where it was installed from, in the words of who did it.
+    pub source: String,
+    /// When, RFC 3339, UTC.
+    pub installed_at: String,
+}
+
+impl Lock {
+    /// Reads the lock of a state directory; there is none before the first install.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read. It is never guessed at.
+    pub fn read(state_dir: &Path) -> Result<Self, String> {
+        let path = path(state_dir);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        };
+        toml::from_str(&text).map_err(|error| {
+            let reason = error.message();
+            format!(
+                "{} is damaged ({reason}); restore it, or move it away and install the modules \
+                 again",
+                path.display()
+            )
+        })
+    }
+
+    /// Writes it so that a kill leaves the old or the new one.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn write(&self, state_dir: &Path) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        let mut file = tempfile::Builder::new().prefix(".modules.lock.").tempfile_in(state_dir)?;
+        file.write_all(HEAD.as_bytes())?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path(state_dir)).map_err(|error| error.error)?;
+        fs::File::open(state_dir)?.sync_all()
+    }
+
+    /// Takes for installed what was being put in place and lies there, and forgets the rest of
+    /// it. Answers whether there was anything to settle.
+    pub fn settle(&mut self, modules: &Path) -> bool {
+        let coming = std::mem::take(&mut self.coming);
+        let settled = !coming.is_empty();
+        for (name, locked) in coming {
+            if locked.modified(&package(modules, &name)).is_none() {
+                self.modules.insert(name, locked);
+            }
+        }
+        settled
+    }
+
+    /// Why what lies in `package` may not be loaded: it is not what was installed. Its library has
+    /// the hash `sha256`.
+    ///
+    /// # Errors
+    ///
+    /// One sentence with the remedy.
+    pub fn admit(&self, package: &Package, sha256: &str) -> Result<(), String> {
+        let name = &package.name;
+        let known = [self.modules.get(name), self.coming.get(name)];
+        let mut known = known.into_iter().flatten().peekable();
+        if known.peek().is_none() {
+            return Ok(());
+        }
+        let config = config_hash(&package.directory);
+        if known.any(|locked| locked.sha256 == sha256 && locked.config_sha256 == config) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} was modified since it was installed; `lodestar modules verify {name}` shows what \
+             differs, `lodestar modules install` puts it right",
+            package.directory.display()
+        ))
+    }
+}
+
+impl Locked {
+    /// Which file is not as it was installed.
+    #[must_use]
+    pub fn modified(&self, package: &Package) -> Option<&'static str> {
+        match library::hash(package) {
+            None => Some("its library is missing"),
+            Some(sha256) if sha256 != self.sha256 => Some("its library was modified"),
+            Some(_) if config_hash(&package.directory) != self.config_sha256 => {
+                Some("its config.yaml was modified")
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Where an installed module lies.
+pub(super) fn package(modules: &Path, name: &str) -> Package {
+    Package { name: name.to_owned(), directory: modules.join(name) }
+}
+
+/// The hash of some bytes, lower-case hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn config_hash(directory: &Path) -> Option<String> {
+    fs::read(directory.join("config.yaml")).ok().map(|bytes| sha256(&bytes))
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("modules.lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locked(library: &[u8]) -> Locked {
+        Locked {
+            version: "0.1.0".to_owned(),
+            sha256: sha256(library),
+            config_sha256: None,
+            signer: None,
+            key: None,
+            source: "/tmp/tiny".to_owned(),
+            installed_at: "2026-11-21T00:00:00Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn survives_the_disk_and_is_never_guessed() {
+        let state = tempfile::tempdir().expect("a directory");
+        assert_eq!(Lock::read(state.path()), Ok(Lock::default()));
+        let mut lock = Lock::default();
+        lock.modules.insert("tiny".to_owned(), locked(b"one"));
+        lock.coming.insert("tiny".to_owned(), locked(b"two"));
+        lock.write(state.path()).expect("it is writable");
+        assert_eq!(Lock::read(state.path()), Ok(lock));
+        fs::write(path(state.path()), "modules = 5").expect("it is writable");
+        assert!(Lock::read(state.path()).expect_err("damaged").contains("is damaged"));
+    }
+
+    #[test]
+    fn what_a_kill_left_is_the_old_or_the_new() {
+        let modules = tempfile::tempdir().expect("a directory");
+        let tiny = package(modules.path(), "tiny");
+        fs::create_dir(&tiny.directory).expect("it is new");
+        for (there, expected) in [(&b"old"[..], b"old"), (b"new", b"new")] {
+            let mut lock = Lock::default();
+            lock.modules.insert("tiny".to_owned(), locked(b"old"));
+            lock.coming.insert("tiny".to_owned(), locked(b"new"));
+            fs::write(tiny.library_path(), there).expect("it is writable");
+            assert_eq!(lock.admit(&tiny, &sha256(there)), Ok(()), "while it comes");
+            assert!(lock.settle(modules.path()));
+            assert_eq!(lock.modules["tiny"], locked(expected));
+            assert!(!lock.settle(modules.path()), "once is enough");
+        }
+    }
+
+    #[test]
+    fn only_what_was_installed_is_loaded() {
+        let modules = tempfile::tempdir().expect("a directory");
+        let tiny = package(modules.path(), "tiny");
+        fs::create_dir(&tiny.directory).expect("it is new");
+        let mut lock = Lock::default();
+        assert_eq!(lock.admit(&tiny, "any"), Ok(()), "nobody installed it");
+        lock.modules.insert("tiny".to_owned(), locked(b"one"));
+        assert_eq!(lock.admit(&tiny, &sha256(b"one")), Ok(()));
+        let reason = lock.admit(&tiny, &sha256(b"two")).expect_err("it differs");
+        assert!(reason.contains("modified since it was installed"), "{reason}");
+        fs::write(tiny.directory.join("config.yaml"), "a: 1").expect("it is writable");
+        assert!(lock.admit(&tiny, &sha256(b"one")).is_err(), "its defaults differ");
+    }
+}

@@ -1,0 +1,27 @@
+//! Installed modules: what comes in, what is checked of it, and what is written down about it.
+//!
+//! A module that an operator installs lies in `STATE/modules/<name>`. `STATE/modules.lock` says
+//! which bytes that are, whose signature they carry and where they came from; nothing else is
+//! loaded from there under that name. See adr/0043.
+
+mod archive;
+mod bundle;
+mod keys;
+mod lock;
+mod place;
+mod source;
+mod verify;
+
+pub use bundle::{Bundle, MAX_BUNDLE};
+pub use keys::{Keys, Signed};
+pub use lock::{Lock, Locked, sha256};
+pub use place::{Place, Staged};
+pub use source::{open, open_built};
+pub use verify::verify;
+
+use crate::control::api::{Problem, ProblemCode};
+
+/// Something about a package that is not acceptable, with the remedy.
+fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
+    Problem::new(ProblemCode::Refused, what).help(remedy)
+}

@@ -1,0 +1,40 @@
+//! Calls and threads of modules that take too long.
+
+use std::time::{Duration, Instant};
+
+use super::{CALL_DEADLINE, Supervisor};
+use crate::module::State;
+
+impl Supervisor {
+    /// Shows modules whose call does not return.
+    pub(super) fn watch_deadlines(&self) {
+        let config = self.daemon.config();
+        for slot in self.daemon.slots() {
+            let state = slot.entry.state();
+            let Some((call, time)) = slot.entry.clock().running() else { continue };
+            let deadline =
+                config.module(&slot.entry.name).and_then(|it| it.limits.call_deadline_ms);
+            let deadline = deadline.map_or(CALL_DEADLINE, Duration::from_millis);
+            if time < deadline || matches!(state, State::Stalled) {
+                continue;
+            }
+            let name = &slot.entry.name;
+            let seconds = time.as_secs();
+            tracing::error!(module = name, call, seconds, "a call of the module does not return");
+            let reason = format!("its {call} has not returned for {seconds} s; its events wait");
+            self.daemon.stories.tell(name, "stalled", reason.clone());
+            slot.entry.enter_from(state, State::Stalled, reason);
+        }
+    }
+
+    /// Waits for threads that have said that they end. Answers whether all have.
+    pub(super) async fn threads_end(&mut self, until: Instant) -> bool {
+        while self.threads.values().any(|thread| !thread.is_finished()) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+}
