@@ -109,6 +109,10 @@ impl Slot {
 
     pub(super) fn set_desired(&self, enabled: bool, isolation: Isolation) {
         self.desired.store(enabled, Ordering::Relaxed);
+        self.set_isolation(isolation);
+    }
+
+    pub(super) fn set_isolation(&self, isolation: Isolation) {
         self.isolated.store(isolation == Isolation::Process, Ordering::Relaxed);
     }
 }

@@ -126,6 +126,8 @@ impl Supervisor {
         let Reload { waiting, section, next, .. } = reload;
         match outcome {
             Ok(message) => {
+                // Whoever waits for the outcome is to see where it runs now.
+                self.daemon.slot(module).set_isolation(self.daemon.isolation(&section));
                 self.applied.insert(module.to_owned(), section);
                 self.refused_sections.remove(module);
                 waiting.done(message);
