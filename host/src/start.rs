@@ -131,20 +131,24 @@ async fn tick(wakes: WakeSender) {
 }
 
 async fn tell_ready(daemon: Arc<Daemon>) {
-    let all = async {
-        for slot in daemon.slots() {
-            let mut state = slot.entry.watch();
-            // An error means that the module is gone, which is settled as well.
-            let _ = state.wait_for(|transition| transition.state.is_settled()).await;
-        }
-    };
-    let in_time = tokio::time::timeout(READY_PATIENCE, all).await.is_ok();
+    let in_time = tokio::time::timeout(READY_PATIENCE, settled(&daemon)).await.is_ok();
     let slots = daemon.slots();
     let running = slots.iter().filter(|slot| slot.entry.state().is_running()).count();
     let wanted = slots.iter().filter(|slot| slot.is_desired()).count();
     let status = format!("{running} of {wanted} modules run");
     tracing::info!(running, wanted, in_time, "lodestard is ready");
     systemd::ready(&status);
+    settled(&daemon).await;
+    daemon.context.listeners.release_unclaimed();
+}
+
+/// Waits until every module has come to rest.
+async fn settled(daemon: &Daemon) {
+    for slot in daemon.slots() {
+        let mut state = slot.entry.watch();
+        // An error means that the module is gone, which is settled as well.
+        let _ = state.wait_for(|transition| transition.state.is_settled()).await;
+    }
 }
 
 /// Tells systemd that the daemon ends.
@@ -298,7 +302,7 @@ fn open_bus(config: &Config, state_dir: &Path) -> anyhow::Result<Bus> {
     Bus::open(settings, &state_dir.join("ledger")).context("cannot open the ledger")
 }
 
-/// Takes over what systemd opened; answers the control socket when it is among it.
+/// Takes over what systemd opened or kept; answers the control socket when it is among it.
 fn adopt_descriptors(listeners: &Listeners) -> Option<UnixListener> {
     let mut control = None;
     for (name, descriptor) in systemd::received_descriptors() {

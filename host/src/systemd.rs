@@ -1,21 +1,23 @@
 //! What systemd is told, and what it hands over.
 
 use std::{
-    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     time::Duration,
 };
 
+use rustix::net::{AddressFamily, sockopt};
+
 use sd_notify::NotifyState;
 
-/// Descriptors that systemd opened, with their names. Asks only once: the variables that name
-/// them are read and removed.
+/// Descriptors that systemd opened or kept, with their names. To be asked once: each call would own
+/// the same descriptors.
 #[must_use]
 pub fn received_descriptors() -> Vec<(String, OwnedFd)> {
     let Ok(received) = sd_notify::listen_fds_with_names() else { return Vec::new() };
     received
         .map(|(descriptor, name)| {
             #[expect(unsafe_code, reason = "descriptors are inherited as numbers")]
-            // SAFETY: systemd opened it for this process and nobody else has taken it.
+            // SAFETY: systemd passed it to this process and nobody else has taken it.
             let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
             (name, descriptor)
         })
@@ -43,6 +45,21 @@ pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
+/// Has systemd keep a duplicate of a socket and hand it to the next daemon, if its unit says so
+/// (`FileDescriptorStoreMax=`). `name` has no colon.
+pub fn keep(name: &str, socket: BorrowedFd<'_>) {
+    // A listening socket has no events that would end its keeping.
+    let states = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &[socket]) {
+        tracing::warn!(%error, name, "systemd cannot keep a socket over a restart");
+    }
+}
+
+/// Has systemd close what it keeps under this name.
+pub fn forget(name: &str) {
+    notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot reach systemd's notification socket");
@@ -52,6 +69,11 @@ fn notify(states: &[NotifyState<'_>]) {
 /// Whether a descriptor is a Unix socket rather than TCP.
 #[must_use]
 pub fn is_unix(descriptor: &OwnedFd) -> bool {
-    rustix::net::sockopt::socket_domain(descriptor.as_fd())
-        .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
+    sockopt::socket_domain(descriptor.as_fd()).is_ok_and(|domain| domain == AddressFamily::UNIX)
+}
+
+/// Whether a descriptor is a socket that takes connections.
+#[must_use]
+pub fn is_listening(descriptor: &OwnedFd) -> bool {
+    sockopt::socket_acceptconn(descriptor.as_fd()).unwrap_or(false)
 }

@@ -4,12 +4,14 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::net::UnixDatagram,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use harness::{Daemon, Sandbox, http, telemetry};
+use harness::{Daemon, Sandbox, ServiceManager, http, telemetry};
 use serde_json::{Value, json};
 
 /// How many starts the median is taken of.
@@ -27,6 +29,7 @@ const BARE: &str = "metrics:\n  listen: 127.0.0.1:0\n";
 
 fn main() {
     start_to_ready();
+    restarts();
     at_rest();
     acceptance();
 }
@@ -64,11 +67,86 @@ fn ready_ms(sandbox: &Sandbox) -> f64 {
     let begin = Instant::now();
     let daemon = Daemon::spawn(sandbox, command);
     let mut said = [0; 512];
-    let count = notify.recv(&mut said).expect("it says that it is ready");
+    // It says other things as well: which sockets to keep over a restart.
+    while {
+        let count = notify.recv(&mut said).expect("it says that it is ready");
+        !String::from_utf8_lossy(&said[..count]).contains("READY=1")
+    } {}
     let time = begin.elapsed();
-    assert!(String::from_utf8_lossy(&said[..count]).contains("READY=1"));
     assert!(daemon.stop().success());
     time.as_secs_f64() * 1e3
+}
+
+/// For how long callers of a module's port get no answer while the daemon is replaced.
+fn restarts() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = free.local_addr().expect("it is bound").to_string();
+    drop(free);
+    let config = format!(
+        "modules:\n  ingest:\n    listen: {address}\n  usage_tracker:\nmetrics:\n  listen: \
+         127.0.0.1:0\n"
+    );
+    let sandbox = Sandbox::new(&["ingest", "usage_tracker"], &config);
+    let (alone, _) = median_restart(&address, &|| sandbox.start());
+    let manager = ServiceManager::new(&sandbox);
+    let (kept, failed) = median_restart(&address, &|| manager.start());
+    report(json!({
+        "name": "daemon: restart, no answer for", "value": alone, "unit": "ms",
+        "baseline": {"name": "systemd keeps the sockets", "value": kept},
+    }));
+    report(json!({
+        "name": "daemon: calls failed while it keeps them", "value": failed, "unit": "",
+        "goal": {"at_most": 0, "of": "value"},
+    }));
+}
+
+/// What a caller met that calls again and again.
+struct Restart {
+    /// The longest time between two answers.
+    gap_ms: f64,
+    failed: u64,
+}
+
+/// The median of the gaps, and how many calls failed in all.
+fn median_restart<'a>(address: &str, start: &dyn Fn() -> Daemon<'a>) -> (f64, u64) {
+    let mut gaps: Vec<_> = (0..STARTS).map(|_| restart(address, start)).collect();
+    gaps.sort_by(|left, right| left.gap_ms.total_cmp(&right.gap_ms));
+    (gaps[STARTS / 2].gap_ms, gaps.iter().map(|it| it.failed).sum())
+}
+
+fn restart<'a>(address: &str, start: &dyn Fn() -> Daemon<'a>) -> Restart {
+    let before = start();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| call(address, &stop));
+        assert!(before.stop().success());
+        let after = start();
+        stop.store(true, Ordering::Relaxed);
+        let seen = caller.join().expect("it does not panic");
+        assert!(after.stop().success());
+        seen
+    })
+}
+
+/// Calls until it is told to stop, and then until it was answered.
+fn call(address: &str, stop: &AtomicBool) -> Restart {
+    let mut seen = Restart { gap_ms: 0.0, failed: 0 };
+    let mut last = Instant::now();
+    loop {
+        // A daemon that ends says 503 to who asks for its health: an answer as well.
+        match http::get(address, "/healthz") {
+            Ok(_) => {
+                seen.gap_ms = seen.gap_ms.max(last.elapsed().as_secs_f64() * 1e3);
+                last = Instant::now();
+                if stop.load(Ordering::Relaxed) {
+                    return seen;
+                }
+            }
+            // Refused, or queued by the kernel when the socket was closed.
+            Err(_) => seen.failed += 1,
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 fn at_rest() {

@@ -16,6 +16,7 @@ mod isolation;
 mod libraries;
 mod operation;
 mod reloads;
+mod restarts;
 mod start;
 mod storage;
 mod telemetry;

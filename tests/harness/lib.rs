@@ -8,11 +8,16 @@ pub mod breakage;
 mod daemon;
 pub mod http;
 mod keep_alive;
+pub mod kills;
 mod sandbox;
+mod sent;
+mod service_manager;
 pub mod telemetry;
 mod tools;
 
 pub use daemon::Daemon;
 pub use keep_alive::KeepAlive;
 pub use sandbox::{Output, Sandbox, library, program, run};
+pub use sent::{Counted, Sent};
+pub use service_manager::ServiceManager;
 pub use tools::{is_root, skip, tool_or_skip, wait_until};

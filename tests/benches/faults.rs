@@ -1,0 +1,132 @@
+//! What faults under load cost: panics in the daemon, and kills of modules in processes of their
+//! own.
+//!
+//! Run with `cargo xtask bench faults`.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use harness::{
+    Daemon, Sandbox, Sent, http,
+    kills::{self, MODULES, Random},
+    telemetry, wait_until,
+};
+use serde_json::{Value, json};
+
+const PANICS: u64 = 10_000;
+const KILLS: u64 = 500;
+/// How many events travel in one request.
+const BATCH: u64 = 100;
+const CLIENTS: u64 = 3;
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn main() {
+    panics();
+    kills_of_runners();
+}
+
+fn report(name: &str, value: impl Into<Value>, unit: &str, rest: Value) {
+    let mut figure =
+        json!({"name": format!("faults: {name}"), "value": value.into(), "unit": unit});
+    if let (Value::Object(figure), Value::Object(rest)) = (&mut figure, rest) {
+        figure.extend(rest);
+    }
+    println!("{figure}");
+}
+
+/// A count that must be 0.
+fn none(name: &str, value: u64, unit: &str) {
+    report(name, value, unit, json!({"goal": {"at_most": 0, "of": "value"}}));
+}
+
+/// Each event is handled at the second attempt, since the first one panics.
+fn panics() {
+    let calm = handle_all("none");
+    let shaken = handle_all("event_panics_at_times");
+    let per_event = |it: &Handled| it.seconds * 1e3 / PANICS as f64;
+    report(
+        "panics in process",
+        shaken.restarts,
+        "",
+        json!({"goal": {"at_least": PANICS, "of": "value"}}),
+    );
+    none("daemons that panics ended", u64::from(!shaken.lives), "");
+    none("events that panics lost", PANICS - shaken.handled, "events");
+    let baseline = json!({"baseline": {"name": "without a panic", "value": per_event(&calm)}});
+    report("an event that panics once", per_event(&shaken), "ms", baseline);
+}
+
+struct Handled {
+    seconds: f64,
+    handled: u64,
+    restarts: u64,
+    lives: bool,
+}
+
+/// Sends as many events as there are to be panics and waits until all are dealt with.
+fn handle_all(fault: &str) -> Handled {
+    let config = format!(
+        "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  misbehaver:\n    fault: {fault}\n    \
+         restart: {{limit: 1000000, backoff_max_ms: 1}}\nlog:\n  level: error\nmetrics:\n  listen: \
+         127.0.0.1:0\n"
+    );
+    let sandbox = Sandbox::new(&["ingest", "misbehaver"], &config);
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    let begin = Instant::now();
+    for batch in 0..PANICS / BATCH {
+        let ids: Vec<String> = (0..BATCH).map(|index| format!("{batch}-{index}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let body = telemetry::claude_code_many("s", &ids).to_string();
+        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        assert_eq!(answer.expect("ingest answers").status, 200);
+    }
+    let number = |module: &Value, key: &str| module["events"][key].as_u64().unwrap_or_default();
+    let module = wait_until("all events are dealt with", PATIENCE, || {
+        let module = daemon.module("misbehaver");
+        let done = ["handled", "dead", "dropped"].map(|key| number(&module, key));
+        (!daemon.lives() || done.into_iter().sum::<u64>() >= PANICS).then_some(module)
+    });
+    Handled {
+        seconds: begin.elapsed().as_secs_f64(),
+        handled: number(&module, "handled"),
+        restarts: module["restarts"].as_u64().unwrap_or_default(),
+        lives: daemon.lives(),
+    }
+}
+
+fn kills_of_runners() {
+    let sandbox = kills::isolated();
+    let (sent, stop) = (Sent::default(), AtomicBool::new(false));
+    let mut random = Random::new(telemetry::now_ns());
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (sent, address, stop) = (&sent, &address, &stop);
+            scope.spawn(move || sent.until_told(address, &format!("client{client}"), stop));
+        }
+        for _ in 0..KILLS {
+            let goal = sent.count() + 1 + random.below(100);
+            wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
+            kills::kill_runner(&sandbox, MODULES[usize::from(random.below(4) == 0)]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
+    wait_until_handled(&daemon);
+    let counted = sent.counted(&sandbox);
+    report("kills of runners under load", KILLS, "", json!({}));
+    report("requests meanwhile", counted.requests, "", json!({}));
+    none("events that kills lost", counted.lost.len() as u64, "events");
+    none("events that kills had counted twice", counted.twice.len() as u64, "events");
+    assert!(daemon.stop().success());
+}
+
+fn wait_until_handled(daemon: &Daemon<'_>) {
+    wait_until("all that waits is handled", PATIENCE, || {
+        (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
+    });
+}
