@@ -2,8 +2,9 @@
 //!
 //! A module in the daemon can take it down. The thread that faults bears the name of its module
 //! (`m:`, `rt:` or `job:` and the module's name), so the handler writes the signal and that name
-//! into a file that was opened before. A thread without such a name, a kill from outside, an OOM
-//! kill or a power cut leave no note, and nobody is blamed.
+//! into a file that was opened before. So does a call of `exit` on such a thread. A thread without
+//! such a name, a kill from outside, an OOM kill or a power cut leave no note, and nobody is
+//! blamed.
 #![expect(unsafe_code, reason = "handlers of signals")]
 
 use std::{
@@ -25,6 +26,9 @@ const FATAL: [(c_int, &str); 5] = [
     (libc::SIGABRT, "SIGABRT"),
 ];
 
+/// Stands in a note in place of a signal for a call of `exit`.
+const EXIT: c_int = 0;
+
 /// Where the note goes, -1 for nowhere.
 static NOTE: AtomicI32 = AtomicI32::new(-1);
 
@@ -33,8 +37,8 @@ static NOTE: AtomicI32 = AtomicI32::new(-1);
 pub struct Culprit {
     /// The name of the thread, without what tells its kind; long names are cut.
     pub thread: String,
-    /// The signal.
-    pub signal: String,
+    /// By what: a signal, or a call of `exit`.
+    pub means: String,
 }
 
 impl Culprit {
@@ -73,7 +77,18 @@ pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
             return Err(io::Error::last_os_error());
         }
     }
+    // SAFETY: the function lives as long as the program, and it cannot unwind.
+    if unsafe { libc::atexit(note_exit) } != 0 {
+        return Err(io::Error::other("the C library takes no function to call at exit"));
+    }
     Ok(culprit)
+}
+
+/// Runs on the thread that calls `exit`. The daemon's own have other names.
+extern "C" fn note_exit() {
+    if let Some(name) = module_thread() {
+        write(EXIT, &name, NOTE.swap(-1, Ordering::AcqRel));
+    }
 }
 
 /// Writes `SIGNAL NAME` of the thread that faults. With `SA_RESETHAND` the signal does its default
@@ -81,19 +96,31 @@ pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
 extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel hands over a valid one.
     let from_outside = unsafe { (*info).si_code } == libc::SI_USER;
+    let target = NOTE.swap(-1, Ordering::AcqRel);
+    match module_thread() {
+        Some(name) if !from_outside => write(signal, &name, target),
+        _ => raise_again(signal, from_outside),
+    }
+}
+
+/// The name of this thread, where it is a module's.
+fn module_thread() -> Option<[u8; 16]> {
     let mut name = [0_u8; 16];
     // SAFETY: the call writes at most 16 bytes there.
     let named = unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) } == 0;
     let is_module = [&b"m:"[..], b"rt:", b"job:"].iter().any(|kind| name.starts_with(kind));
-    let target = NOTE.swap(-1, Ordering::AcqRel);
-    if from_outside || !named || !is_module || target < 0 {
-        raise_again(signal, from_outside);
+    (named && is_module).then_some(name)
+}
+
+/// Writes the note; `target` is -1 when there is one already. Async-signal-safe.
+fn write(signal: c_int, name: &[u8; 16], target: c_int) {
+    if target < 0 {
         return;
     }
     let mut line = [b' '; 20];
     line[0] = b'0' + u8::try_from(signal / 10).unwrap_or(0);
     line[1] = b'0' + u8::try_from(signal % 10).unwrap_or(0);
-    line[3..19].copy_from_slice(&name);
+    line[3..19].copy_from_slice(name);
     line[19] = b'\n';
     // SAFETY: the descriptor was opened for this, the bytes are ours. Nothing can be done about
     // an error here.
@@ -111,11 +138,15 @@ fn raise_again(signal: c_int, from_outside: bool) {
 fn read(text: &str) -> Option<Culprit> {
     let (number, name) = text.split_once(' ')?;
     let number = number.parse::<c_int>().ok()?;
-    let (_, word) = FATAL.iter().find(|(signal, _)| *signal == number)?;
+    let means = if number == EXIT {
+        "a call of exit()".to_owned()
+    } else {
+        let (_, word) = FATAL.iter().find(|(signal, _)| *signal == number)?;
+        format!("signal {number} ({word})")
+    };
     let name = name.trim_end_matches(['\n', ' ']).trim_end_matches('\0');
     let (_, thread) = name.split_once(':')?;
-    let signal = format!("signal {number} ({word})");
-    Some(Culprit { thread: thread.to_owned(), signal })
+    Some(Culprit { thread: thread.to_owned(), means })
 }
 
 #[cfg(test)]
@@ -126,11 +157,13 @@ mod tests {
     fn a_note_names_the_module() {
         let note = "11 m:usage_tracker\0\n";
         let culprit = read(note).expect("it is a note");
-        assert_eq!(culprit.signal, "signal 11 (SIGSEGV)");
+        assert_eq!(culprit.means, "signal 11 (SIGSEGV)");
         assert!(culprit.is("usage_tracker"), "{culprit:?}");
         assert!(!culprit.is("ingest"), "{culprit:?}");
         let runtime = read("06 rt:usage_tracke\0\n").expect("it is a note");
         assert!(runtime.is("usage_tracker"), "its name is cut: {runtime:?}");
+        let exit = read("00 m:ingest\0\n").expect("it is a note");
+        assert_eq!((exit.thread.as_str(), exit.means.as_str()), ("ingest", "a call of exit()"));
         for nonsense in ["", "11", "99 m:ingest", "x m:ingest", "11 lodestard"] {
             assert_eq!(read(nonsense), None, "{nonsense}");
         }

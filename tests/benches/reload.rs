@@ -12,15 +12,127 @@ use harness::{Daemon, KeepAlive, Sandbox, http, telemetry};
 use serde_json::{Value, json};
 
 const RELOADS: u64 = 1_000;
+/// From here on memory is watched: what is needed once is there.
+const WARM: u64 = 100;
 const CLIENTS: usize = 16;
 /// Events per second: so many requests a second, with so many events each.
 const REQUESTS: u64 = 50;
 const EVENTS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const CONFIG: &str = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: \
-                      {requests_per_second: 100000, burst: 100000}\n  gear:\n    listen: \
-                      127.0.0.1:0\n    unload: true\nmetrics:\n  listen: 127.0.0.1:0\n";
+fn main() {
+    let reloaded = unloading();
+    let alone = load_alone(reloaded.warm, reloaded.whole);
+    figure(
+        "memory beyond what the load takes",
+        json!(reloaded.growth_kib - alone),
+        "KiB",
+        json!({"baseline": {"name": "the load alone", "value": alone},
+               "goal": {"at_most": 2048, "of": "value"}}),
+    );
+    keeping();
+}
+
+fn figure(name: &str, value: Value, unit: &str, rest: Value) {
+    let mut figure = json!({"name": format!("reload: {name}"), "value": value, "unit": unit});
+    if let (Value::Object(figure), Value::Object(rest)) = (&mut figure, rest) {
+        figure.extend(rest);
+    }
+    println!("{figure}");
+}
+
+fn at_most(goal: impl Into<Value>) -> Value {
+    json!({"goal": {"at_most": goal.into(), "of": "value"}})
+}
+
+fn sandbox(unload: bool) -> Sandbox {
+    let config = format!(
+        "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: {{requests_per_second: \
+         100000, burst: 100000}}\n  gear:\n    listen: 127.0.0.1:0\n    unload: \
+         {unload}\nmetrics:\n  listen: 127.0.0.1:0\n"
+    );
+    Sandbox::new(&["ingest", "gear"], &config)
+}
+
+/// What the reloads of [`unloading`] took.
+struct Reloaded {
+    /// Until the first memory was taken, and until the second.
+    warm: Duration,
+    whole: Duration,
+    growth_kib: i64,
+}
+
+/// 1,000 reloads of a module that is unmapped each time.
+fn unloading() -> Reloaded {
+    let sandbox = sandbox(true);
+    let daemon = sandbox.start();
+    let load = Load::default();
+    let begin = Instant::now();
+    let (mut saved, mut warm, mut memory) = (Vec::new(), Duration::ZERO, (0, 0));
+    load.during(&daemon, || {
+        for reload in 0..RELOADS {
+            let begin_one = Instant::now();
+            // Two builds that differ in their hash take turns.
+            sandbox.replace_library("gear", u8::from(reload % 2 == 0));
+            wait_for_generation(&daemon, reload + 2);
+            saved.push(begin_one.elapsed().as_secs_f64() * 1e3);
+            if reload == WARM {
+                warm = begin.elapsed();
+                memory.0 = resident_kib(&daemon);
+            }
+        }
+        memory.1 = resident_kib(&daemon);
+    });
+    let whole = begin.elapsed();
+    load.report(&sandbox, "");
+    let mut switched = switches(&sandbox);
+    figure("events wait for the switch, p50", json!(median(&mut switched)), "ms", at_most(10));
+    figure("saved to running, p50", json!(median(&mut saved)), "ms", at_most(100));
+    assert!(daemon.stop().success());
+    Reloaded { warm, whole, growth_kib: memory.1 - memory.0 }
+}
+
+/// How much memory the same load takes for as long without a reload: `ingest` remembers which
+/// requests it was told of.
+fn load_alone(warm: Duration, whole: Duration) -> i64 {
+    let sandbox = sandbox(true);
+    let daemon = sandbox.start();
+    let load = Load::default();
+    let mut memory = (0, 0);
+    load.during(&daemon, || {
+        thread::sleep(warm);
+        memory.0 = resident_kib(&daemon);
+        thread::sleep(whole.saturating_sub(warm));
+        memory.1 = resident_kib(&daemon);
+    });
+    assert!(daemon.stop().success());
+    memory.1 - memory.0
+}
+
+/// Reloads of a module that stays mapped, until that is refused; everything goes on then.
+fn keeping() {
+    let sandbox = sandbox(false);
+    let daemon = sandbox.start();
+    let load = Load::default();
+    let mut reloads = 0;
+    load.during(&daemon, || {
+        let refused = loop {
+            let output = sandbox.lodestar(&["modules", "reload", "gear"]);
+            if output.code != 0 || reloads == RELOADS {
+                break output;
+            }
+            reloads += 1;
+        };
+        assert!(refused.stderr.contains("restart needed"), "{refused:#?}");
+        let requests = load.requests.load(Ordering::Relaxed) + 1_000;
+        while load.requests.load(Ordering::Relaxed) < requests {
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+    figure("reloads until `restart needed` by default", json!(reloads), "", json!({}));
+    load.report(&sandbox, " by default");
+    assert!(daemon.stop().success(), "it goes on and ends as always");
+}
 
 /// What the clients saw.
 #[derive(Default)]
@@ -31,81 +143,74 @@ struct Load {
     accepted: AtomicU64,
 }
 
-fn main() {
-    let sandbox = Sandbox::new(&["ingest", "gear"], CONFIG);
-    let daemon = sandbox.start();
-    let load = Load::default();
-    let (mut saved, mut memory) = (Vec::new(), (0, 0));
-    thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| ask(&daemon.address("gear", "http"), &load));
-        }
-        scope.spawn(|| send(&daemon, &load));
-        for reload in 0..RELOADS {
-            let begin = Instant::now();
-            // Two builds that differ in their hash take turns.
-            sandbox.replace_library("gear", u8::from(reload % 2 == 0));
-            wait_for_generation(&daemon, reload + 2);
-            saved.push(begin.elapsed().as_secs_f64() * 1e3);
-            match reload {
-                100 => memory.0 = resident_kib(&daemon),
-                999 => memory.1 = resident_kib(&daemon),
-                _ => {}
+impl Load {
+    /// Does something while clients ask and events are sent.
+    fn during(&self, daemon: &Daemon<'_>, act: impl FnOnce()) {
+        let address = daemon.address("gear", "http");
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| self.ask(&address));
             }
-        }
-        load.stop.store(true, Ordering::Relaxed);
-    });
-    let seen = handled(&sandbox, &load);
-    let accepted = load.accepted.load(Ordering::Relaxed);
-    let figure = |name: &str, value: Value, unit: &str, at_most: Value| {
-        println!(
-            "{}",
-            json!({"name": format!("reload: {name}"), "value": value, "unit": unit,
-                   "goal": {"at_most": at_most, "of": "value"}})
-        );
-    };
-    let failed = load.failed.load(Ordering::Relaxed);
-    figure("requests that failed", json!(failed), "requests", json!(0));
-    figure("events lost", json!(accepted.saturating_sub(seen)), "events", json!(0));
-    figure("events handled twice", json!(seen.saturating_sub(accepted)), "events", json!(0));
-    let mut switched = switches(&sandbox);
-    figure("events wait for the switch, p50", json!(median(&mut switched)), "ms", json!(10));
-    figure("saved to running, p50", json!(median(&mut saved)), "ms", json!(100));
-    let growth = memory.1 - memory.0;
-    figure("memory from the 100th to the last", json!(growth), "KiB", json!(2048));
-    let requests = load.requests.load(Ordering::Relaxed);
-    println!("{}", json!({"name": "reload: requests answered", "value": requests, "unit": ""}));
-    assert!(daemon.stop().success());
-}
-
-fn ask(address: &str, load: &Load) {
-    let mut client = KeepAlive::new(address);
-    while !load.stop.load(Ordering::Relaxed) {
-        match client.get("/") {
-            Ok(200) => load.requests.fetch_add(1, Ordering::Relaxed),
-            _ => load.failed.fetch_add(1, Ordering::Relaxed),
-        };
-        // Sixteen clients that never rest would be a figure of the scheduler.
-        thread::sleep(Duration::from_millis(5));
+            scope.spawn(|| self.send(&daemon.address("ingest", "http")));
+            act();
+            self.stop.store(true, Ordering::Relaxed);
+        });
     }
-}
 
-fn send(daemon: &Daemon<'_>, load: &Load) {
-    let address = daemon.address("ingest", "http");
-    let begin = Instant::now();
-    for number in 0_u32.. {
-        if load.stop.load(Ordering::Relaxed) {
-            return;
+    fn ask(&self, address: &str) {
+        let mut client = KeepAlive::new(address);
+        while !self.stop.load(Ordering::Relaxed) {
+            match client.get("/") {
+                Ok(200) => self.requests.fetch_add(1, Ordering::Relaxed),
+                _ => self.failed.fetch_add(1, Ordering::Relaxed),
+            };
+            // Sixteen clients that never rest would be a figure of the scheduler.
+            thread::sleep(Duration::from_millis(5));
         }
-        let ids: Vec<String> = (0..EVENTS).map(|index| format!("{number}-{index}")).collect();
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let body = telemetry::claude_code_many("s", &ids).to_string();
-        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
-        assert_eq!(answer.expect("ingest answers").status, 200);
-        load.accepted.fetch_add(EVENTS as u64, Ordering::Relaxed);
-        let next =
-            begin + Duration::from_secs(1) / u32::try_from(REQUESTS).expect("small") * number;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+
+    fn send(&self, address: &str) {
+        let begin = Instant::now();
+        for number in 0_u32.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let ids: Vec<String> = (0..EVENTS).map(|index| format!("{number}-{index}")).collect();
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let body = telemetry::claude_code_many("s", &ids).to_string();
+            let answer = http::post(address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+            assert_eq!(answer.expect("ingest answers").status, 200);
+            self.accepted.fetch_add(EVENTS as u64, Ordering::Relaxed);
+            let next =
+                begin + Duration::from_secs(1) / u32::try_from(REQUESTS).expect("small") * number;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn report(&self, sandbox: &Sandbox, when: &str) {
+        let (failed, requests) = (&self.failed, &self.requests);
+        let (failed, requests) = (failed.load(Ordering::Relaxed), requests.load(Ordering::Relaxed));
+        let (accepted, seen) = (self.accepted.load(Ordering::Relaxed), self.handled(sandbox));
+        let count = |what: &str, value: u64, unit: &str, rest: Value| {
+            figure(&format!("{what}{when}"), json!(value), unit, rest);
+        };
+        count("requests answered", requests, "requests", json!({}));
+        count("requests that failed", failed, "requests", at_most(0));
+        count("events lost", accepted.saturating_sub(seen), "events", at_most(0));
+        count("events handled twice", seen.saturating_sub(accepted), "events", at_most(0));
+    }
+
+    /// How many events the module has handled when all must be there.
+    fn handled(&self, sandbox: &Sandbox) -> u64 {
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        let begin = Instant::now();
+        loop {
+            let seen = sandbox.json(&["gear", "seen"])["seen"].as_u64().expect("a number");
+            if seen >= accepted || begin.elapsed() > PATIENCE {
+                return seen;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -114,19 +219,6 @@ fn wait_for_generation(daemon: &Daemon<'_>, generation: u64) {
     while daemon.module("gear")["generation"].as_u64() < Some(generation) {
         assert!(begin.elapsed() < PATIENCE, "{}", daemon.log());
         thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// How many events the module has handled when all must be there.
-fn handled(sandbox: &Sandbox, load: &Load) -> u64 {
-    let accepted = load.accepted.load(Ordering::Relaxed);
-    let begin = Instant::now();
-    loop {
-        let seen = sandbox.json(&["gear", "seen"])["seen"].as_u64().expect("a number");
-        if seen >= accepted || begin.elapsed() > PATIENCE {
-            return seen;
-        }
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,8 +1,12 @@
 //! Modules that misbehave: none takes the daemon or another module down, none loses an event.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::Duration,
+};
 
-use harness::{Daemon, Sandbox, http, telemetry, wait_until};
+use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 use serde_json::Value;
 
 /// Longer than every deadline of the daemon.
@@ -172,6 +176,107 @@ fn a_command_that_never_returns_times_out() {
     assert_eq!(output.code, 5, "{output:#?}");
     counted(&sandbox, &daemon, "a command hangs");
     said(&daemon, &sandbox, &["\"stalled\"", "hang"]);
+}
+
+#[test]
+fn a_module_that_never_returns_is_not_replaced_and_holds_nobody_up() {
+    for how in ["spin", "deadlock"] {
+        let sandbox = sandbox("none");
+        let daemon = sandbox.start();
+        let stuck = ["--timeout", "1", "misbehaver", "crash", "--how", how];
+        assert_eq!(sandbox.lodestar(&stuck).code, 5, "{how}");
+        let output = sandbox.lodestar(&["modules", "reload", "misbehaver"]);
+        assert_eq!(output.code, 4, "{how}: {output:#?}");
+        let words = "the running generation did not come to a pause within 10 s";
+        assert!(output.stderr.contains(words), "{how}: {output:#?}");
+        let module = daemon.wait_state("misbehaver", "stalled");
+        assert!(module["reason"].to_string().contains("its command"), "{how}: {module:#}");
+        counted(&sandbox, &daemon, how);
+        assert!(daemon.stop().success(), "{how}: it ends without the module");
+    }
+}
+
+#[test]
+fn a_library_is_not_unmapped_while_a_thread_of_it_lives() {
+    // The one that runs, and the one before it, which is kept for a way back.
+    for (fault, resident) in [("none", 2), ("leaves_thread", 4)] {
+        let sandbox = sandbox(&format!("{fault}\n    unload: true"));
+        let daemon = sandbox.start();
+        for generation in 2..=4 {
+            sandbox.replace_library("misbehaver", generation);
+            wait_until("the new one runs", PATIENCE, || {
+                (daemon.module("misbehaver")["generation"] == generation).then_some(())
+            });
+        }
+        wait_until(&format!("{fault}: {resident} are mapped"), PATIENCE, || {
+            let info = sandbox.json(&["modules", "info", "misbehaver"]);
+            (info["resident_generations"] == resident).then_some(())
+        });
+        counted(&sandbox, &daemon, fault);
+        assert!(daemon.stop().success(), "{fault}");
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_stream_that_it_asked_for() {
+    for isolation in ["in_process", "process"] {
+        let sandbox = sandbox(&format!("none\n    isolation: {isolation}"));
+        let daemon = sandbox.start();
+        let mut command = sandbox.isolated(&program("lodestar"));
+        command.args(["misbehaver", "drip"]).stdout(Stdio::piped());
+        let mut client = command.spawn().expect("the program is built");
+        let stdout = client.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        assert_eq!(lines.next().expect("it streams").expect("it is text"), "drip");
+        client.kill().expect("it lives");
+        client.wait().expect("it is ours");
+        wait_until("the module is told", PATIENCE, || {
+            let handled = sandbox.json(&["misbehaver", "handled"]);
+            (handled["cancelled"] == true).then_some(())
+        });
+        counted(&sandbox, &daemon, isolation);
+    }
+}
+
+#[test]
+fn a_module_gets_the_secrets_that_it_declares() {
+    for isolation in ["in_process", "process"] {
+        let sandbox = sandbox(&format!(
+            "none\n    isolation: {isolation}\n    secrets: {{token: '${{A_TOKEN}}'}}"
+        ));
+        let mut command = sandbox.lodestard();
+        command.env("A_TOKEN", "0123456789");
+        let daemon = Daemon::spawn(&sandbox, command);
+        daemon.wait_settled();
+        let secret = |name: &str| sandbox.lodestar(&["misbehaver", "secret", "--name", name]);
+        let declared = secret("token");
+        assert_eq!(declared.code, 0, "{isolation}: {declared:#?}");
+        assert!(declared.stdout.contains("10"), "{isolation}: {declared:#?}");
+        let other = secret("another");
+        assert_eq!(other.code, 1, "{isolation}: {other:#?}");
+        assert!(other.stderr.contains("capabilities.secrets"), "{isolation}: {other:#?}");
+        assert!(!daemon.log().contains("0123456789"));
+        assert!(daemon.stop().success());
+    }
+}
+
+#[test]
+fn panics_in_a_row_lose_no_event() {
+    let sandbox = sandbox("event_panics_at_times\n    restart: {limit: 1000, backoff_max_ms: 1}");
+    let daemon = sandbox.start();
+    let ids: Vec<String> = (0..100).map(|number| format!("r{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let body = telemetry::claude_code_many("s", &ids).to_string();
+    let address = daemon.address("ingest", "http");
+    let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+    wait_until("all are handled", PATIENCE, || {
+        (daemon.module("misbehaver")["events"]["handled"] == 100).then_some(())
+    });
+    assert!(daemon.module("misbehaver")["restarts"].as_u64() >= Some(100));
+    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
+    balanced(&sandbox);
+    assert!(daemon.stop().success());
 }
 
 #[test]

@@ -139,6 +139,47 @@ fn reloads_and_a_change_of_place_lose_nothing() {
 }
 
 #[test]
+fn state_goes_from_process_to_process_and_back_into_the_daemon() {
+    let config = |isolation: &str| {
+        format!(
+            "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  gear:\n    isolation: \
+             {isolation}\n    listen: 127.0.0.1:0\nmetrics:\n  listen: 127.0.0.1:0\n"
+        )
+    };
+    let sandbox = Sandbox::new(&["ingest", "gear"], &config("process"));
+    let daemon = sandbox.start();
+    let seen = || sandbox.json(&["gear", "seen"])["seen"].clone();
+    send(&daemon, &["one", "two", "three"]);
+    wait_until("they are handled", PATIENCE, || (seen() == 3).then_some(()));
+    let before = wait_for_pid(&sandbox, "gear");
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0);
+    assert_ne!(wait_for_pid(&sandbox, "gear"), before);
+    assert_eq!(seen(), 3, "from process to process");
+    for isolation in ["in_process", "process"] {
+        sandbox.configure(&config(isolation));
+        wait_until("it runs elsewhere", PATIENCE, || {
+            (daemon.module("gear")["isolation"] == isolation).then_some(())
+        });
+        daemon.wait_state("gear", "running");
+        assert_eq!(seen(), 3, "to {isolation}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_start_that_hangs_is_ended_with_its_process() {
+    let sandbox = sandbox("    fault: start_hangs\n");
+    let daemon = sandbox.spawn();
+    daemon.wait_state("counter", "running");
+    daemon.wait_state("ingest", "running");
+    wait_until("its process is ended", PATIENCE, || {
+        errors(&sandbox, "misbehaver").contains("did not return within 30000 ms").then_some(())
+    });
+    others_go_on(&sandbox, &daemon, "start hangs");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn whatever_ends_its_process_ends_nothing_else() {
     let sandbox = sandbox("    limits: {call_deadline_ms: 1000, memory_bytes: 268435456}\n");
     let daemon = sandbox.start();

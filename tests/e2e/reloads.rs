@@ -156,17 +156,43 @@ fn a_new_generation_that_fails_leaves_the_old_one_running() {
 }
 
 #[test]
-fn a_start_that_hangs_ends_the_reload_and_not_the_module() {
-    let sandbox = sandbox();
-    let daemon = sandbox.start();
-    sandbox.configure(&config("    fault: start_hangs\n"));
-    send(&daemon, "meanwhile");
-    wait_until("the old one goes on", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
-    wait_until("the reload is given up", PATIENCE, || {
-        story(&sandbox, "gear").contains("has not returned").then_some(())
+fn a_new_generation_that_hangs_ends_the_reload_and_not_the_module() {
+    std::thread::scope(|scope| {
+        for fault in ["start_hangs", "restore_hangs"] {
+            let words = "the start of the new generation has not returned";
+            scope.spawn(move || {
+                let sandbox = sandbox();
+                let daemon = sandbox.start();
+                sandbox.configure(&config(&format!("    fault: {fault}\n")));
+                send(&daemon, "meanwhile");
+                wait_until("the reload is given up", PATIENCE, || {
+                    story(&sandbox, "gear").contains(words).then_some(())
+                });
+                wait_until("the old one goes on", PATIENCE, || {
+                    (seen(&sandbox) == 1 && daemon.module("gear")["state"] == "running")
+                        .then_some(())
+                });
+                daemon.kill();
+            });
+        }
     });
-    assert_eq!(daemon.module("gear")["state"], "running");
-    daemon.kill();
+}
+
+#[test]
+fn a_snapshot_that_hangs_ends_the_reload_and_delays_nobody_else() {
+    let config = config("    fault: snapshot_hangs\n  counter:\n");
+    let sandbox = Sandbox::new(&["ingest", "gear", "counter"], &config);
+    let daemon = sandbox.start();
+    let output = sandbox.lodestar(&["modules", "reload", "gear"]);
+    assert_eq!(output.code, 4, "{output:#?}");
+    let words = "the snapshot of the running generation has not returned";
+    assert!(output.stderr.contains(words), "{output:#?}");
+    daemon.wait_state("gear", "stalled");
+    send(&daemon, "meanwhile");
+    wait_until("the other module has the event", PATIENCE, || {
+        (sandbox.json(&["counter", "report"])["events"] == 1).then_some(())
+    });
+    assert!(daemon.stop().success(), "it ends without the module");
 }
 
 #[test]
@@ -267,7 +293,12 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
     let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  misbehaver:\nmetrics:\n  \
                   listen: 127.0.0.1:0\n";
     let sandbox = Sandbox::new(&["ingest", "misbehaver"], config);
-    for (how, signal) in [("segfault", "SIGSEGV"), ("abort", "SIGABRT")] {
+    for (how, means) in [
+        ("segfault", "SIGSEGV"),
+        ("abort", "SIGABRT"),
+        ("overflow", "SIGSEGV"),
+        ("exit", "a call of exit()"),
+    ] {
         let daemon = sandbox.start();
         let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
         assert!(!daemon.wait().success(), "{how} takes the daemon down");
@@ -276,13 +307,13 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
         assert_eq!(module["isolation"], "process", "{how}: {module:#}");
         assert_eq!(daemon.module("ingest")["isolation"], "in_process");
         let why = sandbox.json(&["modules", "why", "misbehaver"]);
-        assert!(why["story"].to_string().contains(signal), "{how}: {why:#}");
+        assert!(why["story"].to_string().contains(means), "{how}: {why:#}");
         assert!(why["advice"].to_string().contains("modules enable misbehaver"), "{why:#}");
         // The same again is its own affair now.
         let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
         daemon.wait_state("misbehaver", "running");
         assert_eq!(sandbox.lodestar(&["modules", "enable", "misbehaver"]).code, 0);
-        assert_eq!(daemon.module("misbehaver")["isolation"], "in_process");
+        assert_eq!(daemon.module("misbehaver")["isolation"], "in_process", "{how}");
         // A kill from outside blames nobody.
         daemon.kill();
         let daemon = sandbox.start();

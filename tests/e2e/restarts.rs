@@ -128,14 +128,14 @@ fn a_kept_socket_goes_when_the_configuration_no_longer_asks_for_it() {
     };
     let daemon = manager.start();
     let first = daemon.address("ingest", "http");
-    assert_eq!(of_ingest(), [first.clone()]);
+    assert_eq!(of_ingest(), [first.as_str()]);
     // Disabled and enabled while it runs.
     assert_eq!(sandbox.lodestar(&["modules", "disable", "ingest"]).code, 0);
     wait_until("it is closed", PATIENCE, || of_ingest().is_empty().then_some(()));
     TcpListener::bind(&first).expect("nobody has it");
     assert_eq!(sandbox.lodestar(&["modules", "enable", "ingest"]).code, 0);
     let second = daemon.address("ingest", "http");
-    assert_eq!(of_ingest(), [second.clone()]);
+    assert_eq!(of_ingest(), [second.as_str()]);
     // Another address while it does not run.
     assert!(daemon.stop().success());
     let usual = sandbox.configuration();
@@ -145,7 +145,7 @@ fn a_kept_socket_goes_when_the_configuration_no_longer_asks_for_it() {
     sandbox.configure(&usual.replacen("127.0.0.1:0", &other, 1));
     let daemon = manager.start();
     assert_eq!(daemon.address("ingest", "http"), other);
-    assert_eq!(of_ingest(), [other.clone()]);
+    assert_eq!(of_ingest(), [other.as_str()]);
     TcpListener::bind(&second).expect("nobody has it");
     // Disabled, or gone from the file, while it does not run.
     assert!(daemon.stop().success());

@@ -99,31 +99,66 @@ fn a_locked_database_costs_time_and_no_event() {
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
 }
 
-#[test]
-fn a_full_disk_refuses_and_recovers() {
-    let test = "a_full_disk_refuses_and_recovers";
-    let Some(unshare) = tool_or_skip("unshare", test) else { return };
-    let sandbox = Sandbox::usual();
+/// Starts a daemon whose state lies on a small disk of its own; answers where that disk is seen.
+fn on_a_small_disk<'a>(
+    sandbox: &'a Sandbox,
+    size: &str,
+    test: &str,
+) -> Option<(Daemon<'a>, PathBuf)> {
+    let unshare = tool_or_skip("unshare", test)?;
     fs::create_dir(sandbox.state()).expect("the sandbox is writable");
-    // A small disk of its own, in a mount namespace of its own: gone with the daemon.
-    let script = "mount -t tmpfs -o size=6m,mode=0700 tmpfs \"$0\" && exec \"$@\"";
+    // In a mount namespace of its own: gone with the daemon.
+    let script = format!("mount -t tmpfs -o size={size},mode=0700 tmpfs \"$0\" && exec \"$@\"");
     let with_disk = || {
         let mut command = sandbox.isolated(&unshare);
-        command.arg(if is_root() { "-m" } else { "-rm" }).args(["sh", "-c", script]);
+        command.arg(if is_root() { "-m" } else { "-rm" }).args(["sh", "-c", &script]);
         command.arg(sandbox.state());
         command
     };
     if run(with_disk().arg("true")).code != 0 {
-        return skip(test, "this machine lets nobody mount a file system");
+        skip(test, "this machine lets nobody mount a file system");
+        return None;
     }
     let mut command = with_disk();
     let lodestard = sandbox.lodestard();
     command.arg(lodestard.get_program()).args(lodestard.get_args());
-    let daemon = Daemon::spawn(&sandbox, command);
+    let daemon = Daemon::spawn(sandbox, command);
     daemon.wait_settled();
     // From outside the namespace the disk is seen through the process.
     let disk = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
     let disk = disk.join(sandbox.state().strip_prefix("/").expect("it is absolute"));
+    Some((daemon, disk))
+}
+
+#[test]
+fn a_full_disk_holds_up_no_reload() {
+    let config = "modules:\n  gear:\n    listen: 127.0.0.1:0\nmetrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["gear"], config);
+    let test = "a_full_disk_holds_up_no_reload";
+    let Some((daemon, disk)) = on_a_small_disk(&sandbox, "40m", test) else { return };
+    wait_until("the first generation is kept", PATIENCE, || {
+        (fs::read_dir(disk.join("generations/gear")).ok()?.count() == 1).then_some(())
+    });
+    let filler = disk.join("filler");
+    fill(&filler);
+    sandbox.replace_library("gear", 1);
+    wait_until("the new one runs", PATIENCE, || {
+        (daemon.module("gear")["generation"] == 2).then_some(())
+    });
+    wait_until("the daemon says what is amiss", PATIENCE, || {
+        daemon.log().contains("this generation is not kept").then_some(())
+    });
+    assert_eq!(sandbox.json(&["gear", "seen"])["seen"], 0);
+    assert_eq!(sandbox.lodestar(&["modules", "rollback", "gear"]).code, 0, "the first was kept");
+    fs::remove_file(&filler).expect("it is ours");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let sandbox = Sandbox::usual();
+    let test = "a_full_disk_refuses_and_recovers";
+    let Some((daemon, disk)) = on_a_small_disk(&sandbox, "6m", test) else { return };
     assert_eq!(post(&daemon, "before"), 200);
 
     let filler = disk.join("filler");

@@ -83,7 +83,7 @@ pub struct Limits {
 /// How often a module that failed is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
-    /// Restarts within 60 s before it is quarantined: 0 to 1,000, default 5.
+    /// Restarts within 60 s before it is quarantined: 0 to 1,000,000, default 5.
     pub limit: u64,
     /// The longest pause between two restarts in milliseconds: 1 to 3,600,000, default 60,000.
     pub backoff_max_ms: u64,
@@ -143,7 +143,7 @@ impl Restart {
     fn read(mut fields: Fields<'_>, problems: &mut Problems<'_>) -> Self {
         let backoff_max_ms = fields.number("backoff_max_ms", 1..=3_600_000, problems);
         let restart = Self {
-            limit: fields.number("limit", 0..=1000, problems).unwrap_or(5),
+            limit: fields.number("limit", 0..=1_000_000, problems).unwrap_or(5),
             backoff_max_ms: backoff_max_ms.unwrap_or(60_000),
         };
         fields.finish(problems);

@@ -12,7 +12,7 @@ impl Supervisor {
             return tracing::error!(?culprit, "a module that is gone ended the daemon");
         };
         let name = &section.name;
-        let what = format!("it ended the daemon by {}", culprit.signal);
+        let what = format!("it ended the daemon by {}", culprit.means);
         let now = jiff::Timestamp::now().as_second();
         let mut then = String::new();
         self.daemon.stories.decide(name, |standing| {

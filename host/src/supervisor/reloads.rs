@@ -160,10 +160,15 @@ impl Supervisor {
             .collect();
         for module in hung {
             let slot = self.daemon.slot(&module);
-            let call = slot.entry.successor_clock().and_then(|clock| clock.running());
-            let call = call.map_or_else(|| "start".to_owned(), |(call, _)| call);
+            let new = slot.entry.successor_clock().and_then(|clock| clock.running());
+            // The new one may wait for the one that runs.
+            let old = || slot.entry.clock().running().map(|(call, _)| (call, "running"));
+            let (call, whose) = new
+                .map(|(call, _)| (call, "new"))
+                .or_else(old)
+                .unwrap_or_else(|| ("start".to_owned(), "new"));
             let reason = format!(
-                "the {call} of the new generation has not returned for {} s",
+                "the {call} of the {whose} generation has not returned for {} s",
                 RELOAD_DEADLINE.as_secs()
             );
             tracing::error!(module, reason, "a reload hangs");
