@@ -4,15 +4,19 @@
 //! open and the kernel queues who calls. Nor does a restart under systemd, which keeps what was
 //! bound here until the next daemon takes it over.
 
+mod address;
+
 use std::{
     collections::BTreeMap,
-    io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    net::{SocketAddr, TcpListener},
     os::fd::{AsFd as _, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+pub use address::ListenError;
+
 use crate::systemd;
+use address::{bind, fits};
 
 /// Who a socket is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,33 +35,17 @@ impl ListenerKey {
     }
 }
 
-/// Why a socket cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// The address is no address.
-    #[error("{0:?} is no address; write host:port, such as 127.0.0.1:4318 (port 0 picks one)")]
-    Address(String),
-    /// Somebody else has it.
-    #[error("{address} is taken by {holder}; stop that, or choose another address")]
-    Taken {
-        /// The address.
-        address: String,
-        /// Who has it, as far as can be seen.
-        holder: String,
-    },
-    /// The system refuses.
-    #[error("cannot listen on {address}: {source}")]
-    System {
-        /// The address.
-        address: String,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
 struct Held {
     origin: Origin,
     socket: TcpListener,
+    /// One for another address, and that address, for a generation that is to take over.
+    next: Option<(String, TcpListener)>,
+}
+
+impl Held {
+    fn new(origin: Origin, socket: TcpListener) -> Self {
+        Self { origin, socket, next: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,48 +101,75 @@ impl Listeners {
         if held.get(&key).is_some_and(|known| known.origin == Origin::Unit || kept.is_some()) {
             return forget(&key);
         }
-        let before = held.insert(key.clone(), Held { origin, socket: descriptor.into() });
+        let before = held.insert(key.clone(), Held::new(origin, descriptor.into()));
         if before.is_some() {
             forget(&key);
         }
     }
 
-    /// A duplicate of a socket; it is bound at the first call and again when the address changed.
+    /// A duplicate of a socket, which is bound at the first call. For another address than before
+    /// a further one is bound: which of the two stays is told by [`settle`](Self::settle) or
+    /// [`take_back`](Self::take_back).
     ///
     /// # Errors
     ///
     /// When the address is not valid or cannot be bound. The error names who has it.
     pub fn get(&self, key: &ListenerKey, wanted: &str) -> Result<TcpListener, ListenError> {
-        let system = |source| ListenError::System { address: wanted.to_owned(), source };
+        let duplicate = |socket: &TcpListener| {
+            let system = |source| ListenError::System { address: wanted.to_owned(), source };
+            socket.try_clone().map_err(system)
+        };
         let mut held = self.held();
-        if let Some(known) = held.get_mut(key) {
-            match &known.origin {
-                Origin::Unit => return known.socket.try_clone().map_err(system),
-                Origin::Bound(address) if address == wanted => {
-                    return known.socket.try_clone().map_err(system);
-                }
-                Origin::Kept if fits(&known.socket, wanted) => {
-                    known.origin = Origin::Bound(wanted.to_owned());
-                    systemd::keep(&kept_name(key), known.socket.as_fd());
-                    return known.socket.try_clone().map_err(system);
-                }
-                // Nobody uses it, and while it is open its port may be wanted in vain.
-                Origin::Kept => {
-                    held.remove(key);
-                    forget(key);
-                }
-                Origin::Bound(_) => {}
-            }
-        }
-        let socket = bind(wanted)?;
-        let duplicate = socket.try_clone().map_err(system)?;
-        if held.remove(key).is_some() {
+        // Nobody uses it, and while it is open its port may be wanted in vain.
+        let is_stale = |known: &Held| known.origin == Origin::Kept && !fits(&known.socket, wanted);
+        if held.get(key).is_some_and(is_stale) {
+            held.remove(key);
             forget(key);
         }
-        systemd::keep(&kept_name(key), socket.as_fd());
-        let origin = Origin::Bound(wanted.to_owned());
-        held.insert(key.clone(), Held { origin, socket });
-        Ok(duplicate)
+        let Some(known) = held.get_mut(key) else {
+            let socket = bind(wanted)?;
+            let answer = duplicate(&socket)?;
+            systemd::keep(&kept_name(key), socket.as_fd());
+            held.insert(key.clone(), Held::new(Origin::Bound(wanted.to_owned()), socket));
+            return Ok(answer);
+        };
+        match &known.origin {
+            Origin::Unit => return duplicate(&known.socket),
+            Origin::Kept => {
+                known.origin = Origin::Bound(wanted.to_owned());
+                systemd::keep(&kept_name(key), known.socket.as_fd());
+                return duplicate(&known.socket);
+            }
+            Origin::Bound(address) if address == wanted || fits(&known.socket, wanted) => {
+                return duplicate(&known.socket);
+            }
+            Origin::Bound(_) => {}
+        }
+        if let Some((_, socket)) = known.next.as_ref().filter(|(address, _)| address == wanted) {
+            return duplicate(socket);
+        }
+        let socket = bind(wanted).map_err(|error| known.explain(key, error))?;
+        let answer = duplicate(&socket)?;
+        known.next = Some((wanted.to_owned(), socket));
+        Ok(answer)
+    }
+
+    /// A generation runs with the addresses that it asked for: those before are closed.
+    pub fn settle(&self, owner: &str) {
+        for (key, held) in self.held().iter_mut().filter(|(key, _)| key.owner == owner) {
+            if let Some((address, socket)) = held.next.take() {
+                forget(key);
+                systemd::keep(&kept_name(key), socket.as_fd());
+                *held = Held::new(Origin::Bound(address), socket);
+            }
+        }
+    }
+
+    /// A generation was refused: what was bound for it alone is closed.
+    pub fn take_back(&self, owner: &str) {
+        for (_, held) in self.held().iter_mut().filter(|(key, _)| key.owner == owner) {
+            held.next = None;
+        }
     }
 
     /// Closes the sockets of a module that was disabled. Those of a unit stay.
@@ -189,60 +204,22 @@ impl Listeners {
     }
 }
 
-fn forget(key: &ListenerKey) {
-    systemd::forget(&kept_name(key));
-}
-
-/// Whether a socket is bound to this address. Port 0 asks for any port, and this is one.
-fn fits(socket: &TcpListener, wanted: &str) -> bool {
-    let Ok(bound) = socket.local_addr() else { return false };
-    let is_same = |address: SocketAddr| {
-        address.ip() == bound.ip() && [0, bound.port()].contains(&address.port())
-    };
-    wanted.to_socket_addrs().is_ok_and(|mut addresses| addresses.any(is_same))
-}
-
-fn bind(wanted: &str) -> Result<TcpListener, ListenError> {
-    let mut addresses =
-        wanted.to_socket_addrs().map_err(|_| ListenError::Address(wanted.to_owned()))?;
-    let address = addresses.next().ok_or_else(|| ListenError::Address(wanted.to_owned()))?;
-    TcpListener::bind(address).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::Taken {
-            address: wanted.to_owned(),
-            holder: holder(address).unwrap_or_else(|| "another program".to_owned()),
-        },
-        _ => ListenError::System { address: wanted.to_owned(), source },
-    })
-}
-
-/// Finds the process that listens on a port: its socket's inode is in `/proc/net/tcp`, and the
-/// process has a descriptor of that inode.
-fn holder(address: SocketAddr) -> Option<String> {
-    let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let table = std::fs::read_to_string(table).ok()?;
-    let inode = table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let port = fields.get(1)?.rsplit(':').next()?;
-        let listens = fields.get(3) == Some(&"0A");
-        let same_port = u16::from_str_radix(port, 16) == Ok(address.port());
-        (listens && same_port).then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
-    })?;
-    let wanted = format!("socket:[{inode}]");
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let number = process.file_name().to_string_lossy().into_owned();
-        if !number.bytes().all(|digit| digit.is_ascii_digit()) {
-            continue;
-        }
-        let descriptors = std::fs::read_dir(process.path().join("fd"));
-        let has = descriptors.into_iter().flatten().flatten().any(|descriptor| {
-            std::fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == &*wanted)
-        });
-        if has {
-            let command = std::fs::read_to_string(process.path().join("comm")).ok()?;
-            return Some(format!("{} (process {number})", command.trim()));
+impl Held {
+    /// Says it where the socket that is in the way is this one.
+    fn explain(&self, key: &ListenerKey, error: ListenError) -> ListenError {
+        let ListenError::Taken { address, holder } = error else { return error };
+        let port = |address: &str| address.rsplit(':').next().map(str::to_owned);
+        match self.socket.local_addr() {
+            Ok(now) if port(&address) == Some(now.port().to_string()) => {
+                ListenError::Own { address, now, owner: key.owner.clone() }
+            }
+            _ => ListenError::Taken { address, holder },
         }
     }
-    None
+}
+
+fn forget(key: &ListenerKey) {
+    systemd::forget(&kept_name(key));
 }
 
 #[cfg(test)]
@@ -257,9 +234,48 @@ mod tests {
         let second = listeners.get(&key, "127.0.0.1:0").expect("it is held");
         let address = first.local_addr().expect("it is bound");
         assert_eq!(second.local_addr().expect("it is bound"), address);
+        let named = format!("localhost:{}", address.port());
+        let third = listeners.get(&key, &named).expect("the same address by its name");
+        assert_eq!(third.local_addr().expect("it is bound"), address);
         assert_eq!(listeners.addresses(Some("ingest")), [(key.clone(), address)]);
         listeners.release("ingest");
         assert!(listeners.addresses(None).is_empty());
+    }
+
+    #[test]
+    fn a_refused_generation_takes_its_new_address_with_it() {
+        let listeners = Listeners::default();
+        let key = ListenerKey::new("ingest", "http");
+        let address = |socket: TcpListener| socket.local_addr().expect("it is bound");
+        let old = address(listeners.get(&key, "127.0.0.1:0").expect("a port is free"));
+        for is_refused in [true, false] {
+            let new = listeners.get(&key, "127.0.0.2:0").expect("a port is free");
+            let new = address(new);
+            let again = listeners.get(&key, "127.0.0.2:0").expect("it is held");
+            assert_eq!(address(again), new, "one for each address");
+            assert_eq!(listeners.addresses(None), [(key.clone(), old)], "it still listens there");
+            if is_refused {
+                listeners.take_back("ingest");
+                TcpListener::bind(new).expect("it is free again");
+                let known = listeners.get(&key, "127.0.0.1:0").expect("it was held all along");
+                assert_eq!(address(known), old);
+            } else {
+                listeners.settle("ingest");
+                TcpListener::bind(old).expect("it is free now");
+                assert_eq!(listeners.addresses(None), [(key.clone(), new)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wider_address_on_the_same_port_is_explained() {
+        let listeners = Listeners::default();
+        let key = ListenerKey::new("ingest", "http");
+        let socket = listeners.get(&key, "127.0.0.1:0").expect("a port is free");
+        let port = socket.local_addr().expect("it is bound").port();
+        let refused = listeners.get(&key, &format!("0.0.0.0:{port}")).expect_err("it overlaps");
+        let expected = format!("overlaps 127.0.0.1:{port}, where ingest listens now");
+        assert!(refused.to_string().contains(&expected), "{refused}");
     }
 
     /// A listening socket, its address, and the same as a descriptor.

@@ -188,11 +188,14 @@ fn a_bad_edit_changes_nothing() {
         assert_eq!(tracker["state"], "running", "{what}");
         assert_eq!(tracker["generation"], generation, "{what}");
         assert_ne!(sandbox.lodestar(&["config", "check"]).code, 0, "{what}");
+        let error = sandbox.json(&["status"])["config_error"].clone();
+        assert!(error.as_str().is_some_and(|error| error.contains(parts[0])), "{what}: {error}");
     }
     sandbox.configure(&good);
     wait_until("the good file is taken again", PATIENCE, || {
-        (sandbox.lodestar(&["config", "check"]).code == 0).then_some(())
+        sandbox.json(&["status"])["config_error"].is_null().then_some(())
     });
+    assert_eq!(sandbox.lodestar(&["config", "check"]).code, 0);
     assert_eq!(daemon.module("usage_tracker")["generation"], generation);
 }
 

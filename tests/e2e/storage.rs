@@ -131,30 +131,6 @@ fn on_a_small_disk<'a>(
 }
 
 #[test]
-fn a_full_disk_holds_up_no_reload() {
-    let config = "modules:\n  gear:\n    listen: 127.0.0.1:0\nmetrics:\n  listen: 127.0.0.1:0\n";
-    let sandbox = Sandbox::new(&["gear"], config);
-    let test = "a_full_disk_holds_up_no_reload";
-    let Some((daemon, disk)) = on_a_small_disk(&sandbox, "40m", test) else { return };
-    wait_until("the first generation is kept", PATIENCE, || {
-        (fs::read_dir(disk.join("generations/gear")).ok()?.count() == 1).then_some(())
-    });
-    let filler = disk.join("filler");
-    fill(&filler);
-    sandbox.replace_library("gear", 1);
-    wait_until("the new one runs", PATIENCE, || {
-        (daemon.module("gear")["generation"] == 2).then_some(())
-    });
-    wait_until("the daemon says what is amiss", PATIENCE, || {
-        daemon.log().contains("this generation is not kept").then_some(())
-    });
-    assert_eq!(sandbox.json(&["gear", "seen"])["seen"], 0);
-    assert_eq!(sandbox.lodestar(&["modules", "rollback", "gear"]).code, 0, "the first was kept");
-    fs::remove_file(&filler).expect("it is ours");
-    assert!(daemon.stop().success());
-}
-
-#[test]
 fn a_full_disk_refuses_and_recovers() {
     let sandbox = Sandbox::usual();
     let test = "a_full_disk_refuses_and_recovers";

@@ -212,6 +212,7 @@ impl<'a> Life<'a> {
         entry.generation.store(made.generation(), Ordering::Relaxed);
         let poker = self.inbox().poker();
         entry.calls.open(poker);
+        self.start.context.listeners.settle(&entry.name);
         enter(entry, State::Running, String::new());
         self.keep();
         let module = &self.image.manifest().module;

@@ -73,6 +73,7 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     life.begin(made, inbox, former, snapshot);
     life.candidate = Some(candidate);
     life.keep();
+    start.context.listeners.settle(&entry.name);
     (start.tell)(News::Runs {
         sha256: known.sha256.clone(),
         version: known.manifest.module.version.clone(),

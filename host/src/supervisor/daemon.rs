@@ -64,6 +64,8 @@ pub struct Daemon {
     pub started: Instant,
     /// Why there is no metrics endpoint, empty when there is one.
     pub(super) metrics_error: Mutex<String>,
+    /// Why the file as it lies on the disk is not the configuration that runs.
+    config_error: Mutex<Option<String>>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) descriptions: Descriptions,
     pub(crate) layers: Layers,
@@ -132,6 +134,7 @@ impl Daemon {
             wakes,
             started: Instant::now(),
             metrics_error: Mutex::default(),
+            config_error: Mutex::default(),
             shelf: Arc::default(),
             layers,
             installing: Mutex::default(),
@@ -153,6 +156,22 @@ impl Daemon {
 
     pub(super) fn set_config(&self, config: Config) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Why the file as it lies on the disk was refused; `None` when it is what runs.
+    #[must_use]
+    pub fn config_error(&self) -> Option<String> {
+        self.config_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes whether the file was taken.
+    pub(super) fn note_config(&self, refused: Option<&ConfigErrors>) {
+        let error = refused.map(|errors| match errors.as_slice() {
+            [only] => only.to_string(),
+            [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+            [] => errors.to_string(),
+        });
+        *self.config_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     /// Reads the configuration file as it lies on the disk.

@@ -30,6 +30,13 @@ impl Daemon {
             &["version", "abi"],
             [(vec![version, abi], 1.0)],
         );
+        families.family(
+            Kind::Gauge,
+            "lodestar_config_last_reload_successful",
+            "1 when the configuration file as it lies on the disk is what runs, else 0.",
+            &[],
+            [(Vec::new(), f64::from(u8::from(self.config_error().is_none())))],
+        );
         self.module_metrics(&mut families);
         self.call_metrics(&mut families);
         self.bus_metrics(&mut families);

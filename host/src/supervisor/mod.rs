@@ -196,6 +196,10 @@ impl Supervisor {
                 );
             }
         }
+        // What a module told in the last moment is not heard any more, but holds.
+        for slot in self.daemon.slots() {
+            self.keep_quarantine(&slot);
+        }
         // Generations that were replaced, and modules whose section is gone, may still drain.
         if !self.threads_end(until.min(Instant::now() + STOP_GRACE)).await {
             tracing::warn!("a thread of a module has not ended; the daemon ends without it");
@@ -207,6 +211,12 @@ impl Supervisor {
         if self.stopping {
             return Ok(Vec::new());
         }
+        let taken = self.take_file();
+        self.daemon.note_config(taken.as_ref().err());
+        taken
+    }
+
+    fn take_file(&mut self) -> Result<Vec<String>, ConfigErrors> {
         let before = self.daemon.config();
         let after = self.daemon.load_config()?;
         self.validate_running(&after)?;
@@ -271,13 +281,20 @@ impl Supervisor {
         match ended {
             Ended::Failed => {
                 let reason = transition.reason;
-                self.daemon.stories.tell(name, transition.state.as_str(), reason.clone());
-                if transition.state == State::Quarantined {
-                    self.daemon.stories.decide(name, |it| it.quarantined = Some(reason));
-                }
+                self.daemon.stories.tell(name, transition.state.as_str(), reason);
+                self.keep_quarantine(slot);
             }
             _ if self.stopping => self.daemon.stories.tell(name, "stopped", "the daemon ends"),
             _ => self.daemon.stories.tell(name, "stopped", ""),
+        }
+    }
+
+    /// Writes down that a module is in quarantine, so that a restart does not end it.
+    fn keep_quarantine(&self, slot: &Slot) {
+        let transition = slot.entry.transition();
+        if transition.state == State::Quarantined {
+            let keep = |it: &mut Standing| it.quarantined = Some(transition.reason);
+            self.daemon.stories.decide(&slot.entry.name, keep);
         }
     }
 

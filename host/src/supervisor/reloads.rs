@@ -86,6 +86,7 @@ impl Supervisor {
             }
             News::Rejected(reason) => {
                 tracing::error!(module, reason, "the new generation was refused; the old goes on");
+                self.daemon.context.listeners.take_back(module);
                 stories.tell(module, "refused", format!("{reason}; the generation before goes on"));
                 let behind = format!("its reload was refused: {reason}");
                 self.daemon.slot(module).set_behind(Some(behind));

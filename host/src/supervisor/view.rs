@@ -52,6 +52,7 @@ impl Daemon {
             memory_bytes: own.memory_bytes,
             threads: own.threads,
             config_path: self.places.config.display().to_string(),
+            config_error: self.config_error(),
             state_dir: self.places.state_dir.display().to_string(),
             ledger: self.ledger_status(),
             listeners: self.own_listeners(),

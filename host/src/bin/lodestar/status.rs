@@ -30,6 +30,10 @@ fn head(status: &api::Status) -> String {
         human::duration_s(status.uptime_s),
         status.config_path
     );
+    if let Some(error) = &status.config_error {
+        lines.push_str(&format!("{:<16}was not taken: {error}\n", ""));
+        lines.push_str(&format!("{:<16}the one before runs; see `lodestar config check`\n", ""));
+    }
     if let Some(trouble) = &status.ledger.trouble {
         lines.push_str(&format!("event ledger    {trouble}\n"));
     }
@@ -131,6 +135,17 @@ listening on    127.0.0.1:9464 (metrics)
                 127.0.0.1:4318 (ingest http)
 "
         );
+    }
+
+    #[test]
+    fn says_that_the_saved_file_does_not_run() {
+        let mut status = sample::status();
+        status.config_error = Some("modules.yaml:3: modules.ingest.lisen: unknown".to_owned());
+        let expected = "\
+                was not taken: modules.yaml:3: modules.ingest.lisen: unknown
+                the one before runs; see `lodestar config check`
+";
+        assert!(head(&status).contains(expected), "{}", head(&status));
     }
 
     #[test]

@@ -181,6 +181,10 @@ pub struct Status {
     pub threads: u64,
     /// The configuration file.
     pub config_path: String,
+    /// What is wrong with that file as it lies on the disk; the daemon then goes on with the one
+    /// before. `null` when it is what runs.
+    #[serde(default)]
+    pub config_error: Option<String>,
     /// The state directory.
     #[serde(default)]
     pub state_dir: String,
