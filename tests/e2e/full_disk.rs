@@ -4,50 +4,48 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use harness::{Sandbox, library};
+use harness::{Daemon, Sandbox, is_root, library, run, skip, tool_or_skip};
 
 use crate::install::package;
 
-/// A small file system for the state, gone when it is dropped.
-struct SmallDisk {
-    place: PathBuf,
+/// Starts a daemon whose state lies on a small disk of its own; answers where that disk is seen.
+pub(crate) fn on_a_small_disk<'a>(
+    sandbox: &'a Sandbox,
+    size: &str,
+    test: &str,
+) -> Option<(Daemon<'a>, PathBuf)> {
+    let unshare = tool_or_skip("unshare", test)?;
+    fs::create_dir(sandbox.state()).expect("the sandbox is writable");
+    // In a mount namespace of its own: gone with the daemon.
+    let script = format!("mount -t tmpfs -o size={size},mode=0700 tmpfs \"$0\" && exec \"$@\"");
+    let with_disk = || {
+        let mut command = sandbox.isolated(&unshare);
+        command.arg(if is_root() { "-m" } else { "-rm" }).args(["sh", "-c", &script]);
+        command.arg(sandbox.state());
+        command
+    };
+    if run(with_disk().arg("true")).code != 0 {
+        skip(test, "this machine lets nobody mount a file system");
+        return None;
+    }
+    let mut command = with_disk();
+    let lodestard = sandbox.lodestard();
+    command.arg(lodestard.get_program()).args(lodestard.get_args());
+    let daemon = Daemon::spawn(sandbox, command);
+    daemon.wait_settled();
+    // From outside the namespace the disk is seen through the process.
+    let disk = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
+    let disk = disk.join(sandbox.state().strip_prefix("/").expect("it is absolute"));
+    Some((daemon, disk))
 }
 
-impl SmallDisk {
-    /// `None` where this user cannot mount one; the test is noted as skipped then.
-    fn new(sandbox: &Sandbox, test: &str) -> Option<Self> {
-        let place = sandbox.state();
-        fs::create_dir(&place).expect("it is new");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=48m,mode=700", "tmpfs"]).arg(&place);
-        if mount.output().is_ok_and(|output| output.status.success()) {
-            return Some(Self { place });
-        }
-        harness::skip(test, "this user cannot mount a small file system");
-        None
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) -> PathBuf {
-        let path = self.place.join("filler");
-        let mut file = fs::File::create(&path).expect("a name is left");
-        let mut block = vec![1; 1 << 20];
-        while !block.is_empty() {
-            if file.write_all(&block).is_err() {
-                block.truncate(block.len() / 2);
-            }
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a daemon of a test that failed may still be there.
-        drop(Command::new("umount").arg("--lazy").arg(&self.place).status());
+/// Writes until nothing more fits.
+pub(crate) fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("it is ours");
+    for size in [64 << 10, 4 << 10, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
     }
 }
 
@@ -59,10 +57,8 @@ fn half_written(generations: &Path) -> usize {
 #[test]
 fn an_install_changes_nothing() {
     let sandbox = crate::install::sandbox();
-    let Some(_disk) = SmallDisk::new(&sandbox, "full_disk::an_install_changes_nothing") else {
-        return;
-    };
-    let daemon = sandbox.start();
+    let test = "full_disk::an_install_changes_nothing";
+    let Some((daemon, _)) = on_a_small_disk(&sandbox, "48m", test) else { return };
     let folder = package(&sandbox, "sink", &library("sink"));
     let output = sandbox.lodestar(&["modules", "install", &folder.display().to_string()]);
     assert_eq!(output.code, 0, "there is room for one: {output:#?}");
@@ -92,15 +88,14 @@ fn reload_on_a_full_disk(isolation: &str) {
          metrics:\n  listen: 127.0.0.1:0\n"
     );
     let sandbox = Sandbox::new(&["counter"], &config);
-    let Some(disk) = SmallDisk::new(&sandbox, "full_disk::a_reload_changes_nothing") else {
-        return;
-    };
-    let daemon = sandbox.start();
-    let generations = sandbox.state().join("generations/counter");
+    let test = "full_disk::a_reload_changes_nothing";
+    let Some((daemon, disk)) = on_a_small_disk(&sandbox, "48m", test) else { return };
+    let generations = disk.join("generations/counter");
     let before = daemon.module("counter");
     let sha256 = || sandbox.json(&["modules", "info", "counter"])["sha256"].clone();
     let old = sha256();
-    let filler = disk.fill();
+    let filler = disk.join("filler");
+    fill(&filler);
     sandbox.replace_library("counter", 1);
     let output = sandbox.lodestar(&["modules", "reload", "counter"]);
     assert_eq!(output.code, 4, "{isolation}: {output:#?}");

@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
-use harness::{Daemon, Sandbox, http, is_root, run, skip, telemetry, tool_or_skip, wait_until};
+use harness::{Daemon, Sandbox, http, telemetry, wait_until};
 use rusqlite::Connection;
 use serde_json::Value;
+
+use crate::full_disk::{fill, on_a_small_disk};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -99,37 +101,6 @@ fn a_locked_database_costs_time_and_no_event() {
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
 }
 
-/// Starts a daemon whose state lies on a small disk of its own; answers where that disk is seen.
-fn on_a_small_disk<'a>(
-    sandbox: &'a Sandbox,
-    size: &str,
-    test: &str,
-) -> Option<(Daemon<'a>, PathBuf)> {
-    let unshare = tool_or_skip("unshare", test)?;
-    fs::create_dir(sandbox.state()).expect("the sandbox is writable");
-    // In a mount namespace of its own: gone with the daemon.
-    let script = format!("mount -t tmpfs -o size={size},mode=0700 tmpfs \"$0\" && exec \"$@\"");
-    let with_disk = || {
-        let mut command = sandbox.isolated(&unshare);
-        command.arg(if is_root() { "-m" } else { "-rm" }).args(["sh", "-c", &script]);
-        command.arg(sandbox.state());
-        command
-    };
-    if run(with_disk().arg("true")).code != 0 {
-        skip(test, "this machine lets nobody mount a file system");
-        return None;
-    }
-    let mut command = with_disk();
-    let lodestard = sandbox.lodestard();
-    command.arg(lodestard.get_program()).args(lodestard.get_args());
-    let daemon = Daemon::spawn(sandbox, command);
-    daemon.wait_settled();
-    // From outside the namespace the disk is seen through the process.
-    let disk = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
-    let disk = disk.join(sandbox.state().strip_prefix("/").expect("it is absolute"));
-    Some((daemon, disk))
-}
-
 #[test]
 fn a_full_disk_refuses_and_recovers() {
     let sandbox = Sandbox::usual();
@@ -183,13 +154,4 @@ fn writable(daemon: &Daemon<'_>) -> String {
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     let line = text.lines().find(|line| line.starts_with("lodestar_ledger_writable "));
     line.unwrap_or_default().to_owned()
-}
-
-/// Writes until nothing more fits.
-fn fill(path: &Path) {
-    use std::io::Write as _;
-    let mut file = fs::File::create(path).expect("it is ours");
-    for size in [64 << 10, 4 << 10, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
-    }
 }
