@@ -2,13 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
 };
 
-use notify_debouncer_full::{
-    DebounceEventResult, Debouncer, RecommendedCache, new_debouncer,
-    notify::{self, RecommendedWatcher, RecursiveMode},
-};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use crate::wake::{Wake, WakeSender};
 
@@ -20,8 +18,57 @@ const LIBRARY_SETTLE: Duration = Duration::from_millis(30);
 
 /// Watches as long as it lives.
 #[derive(Debug)]
-pub struct Watch {
-    _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
+pub struct Watch(RecommendedWatcher);
+
+impl Watch {
+    /// Calls `settled` with the moment of the first of some changes, once nothing that `concerns`
+    /// it has changed for as long as `quiet`. Sleeps without any clock while nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no more watchers (`fs.inotify.max_user_instances`).
+    pub fn new(
+        quiet: Duration,
+        concerns: impl Fn(&Path) -> bool + Send + 'static,
+        settled: impl FnMut(Instant) + Send + 'static,
+    ) -> notify::Result<Self> {
+        let (sender, changes) = channel();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let is_change = match event {
+                Ok(event) if event.kind.is_access() => false,
+                // The kernel has forgotten some: anything may have changed.
+                Ok(event) => event.need_rescan() || event.paths.iter().any(|path| concerns(path)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot watch for changes");
+                    false
+                }
+            };
+            if is_change {
+                // An error means that the watch ends.
+                let _ = sender.send(Instant::now());
+            }
+        })?;
+        let thread = std::thread::Builder::new().name("watch".to_owned());
+        thread.spawn(move || tell(quiet, &changes, settled)).map_err(notify::Error::io)?;
+        Ok(Self(watcher))
+    }
+
+    /// Watches a directory, and with [`RecursiveMode::Recursive`] all below it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, or the system has no more watches (`fs.inotify.max_user_watches`).
+    pub fn add(&mut self, directory: &Path, mode: RecursiveMode) -> notify::Result<()> {
+        self.0.watch(directory, mode)
+    }
+}
+
+/// Tells of changes that have settled until the watch ends.
+fn tell(quiet: Duration, changes: &Receiver<Instant>, mut settled: impl FnMut(Instant)) {
+    while let Ok(first) = changes.recv() {
+        while changes.recv_timeout(quiet).is_ok() {}
+        settled(first);
+    }
 }
 
 /// Watches the directory of a file, and that of the file it links to: an editor that replaces a
@@ -38,33 +85,18 @@ pub fn watch_config(path: &Path, wakes: WakeSender) -> notify::Result<Watch> {
     {
         files.push(target);
     }
-    let watched = files.clone();
-    let on_change = move |result: DebounceEventResult| match result {
-        Ok(events) => {
-            let touched = events
-                .iter()
-                .filter(|event| !event.kind.is_access())
-                .flat_map(|event| &event.paths)
-                .any(|changed| watched.contains(changed));
-            if touched {
-                // An error means that the daemon is ending.
-                let _ = wakes.send(Wake::ConfigChanged);
-            }
-        }
-        Err(errors) => {
-            for error in errors {
-                tracing::warn!(%error, "cannot watch the configuration file");
-            }
-        }
-    };
-    let mut debouncer = new_debouncer(SETTLE, None, on_change)?;
     let mut directories: Vec<PathBuf> =
         files.iter().filter_map(|file| file.parent().map(Path::to_owned)).collect();
     directories.dedup();
+    let is_ours = move |changed: &Path| files.iter().any(|file| file == changed);
+    let mut watch = Watch::new(SETTLE, is_ours, move |_| {
+        // An error means that the daemon is ending.
+        let _ = wakes.send(Wake::ConfigChanged);
+    })?;
     for directory in directories {
-        debouncer.watch(&directory, RecursiveMode::NonRecursive)?;
+        watch.add(&directory, RecursiveMode::NonRecursive)?;
     }
-    Ok(Watch { _debouncer: debouncer })
+    Ok(watch)
 }
 
 /// Watches directories with modules, as far as they are there.
@@ -73,21 +105,15 @@ pub fn watch_config(path: &Path, wakes: WakeSender) -> notify::Result<Watch> {
 ///
 /// When the system has no more watches (`fs.inotify.max_user_watches`).
 pub fn watch_libraries(directories: &[PathBuf], wakes: WakeSender) -> notify::Result<Watch> {
-    let on_change = move |result: DebounceEventResult| {
-        let events = result.unwrap_or_default();
-        let is_library =
-            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "so");
-        let mut changes = events.iter().filter(|event| !event.kind.is_access());
-        if changes.any(|event| event.paths.iter().any(is_library)) {
-            // An error means that the daemon is ending.
-            let _ = wakes.send(Wake::LibraryChanged);
-        }
-    };
-    let mut debouncer = new_debouncer(LIBRARY_SETTLE, None, on_change)?;
+    let is_library = |path: &Path| path.extension().is_some_and(|extension| extension == "so");
+    let mut watch = Watch::new(LIBRARY_SETTLE, is_library, move |_| {
+        // An error means that the daemon is ending.
+        let _ = wakes.send(Wake::LibraryChanged);
+    })?;
     for directory in directories.iter().filter(|directory| directory.is_dir()) {
-        debouncer.watch(directory, RecursiveMode::Recursive)?;
+        watch.add(directory, RecursiveMode::Recursive)?;
     }
-    Ok(Watch { _debouncer: debouncer })
+    Ok(watch)
 }
 
 #[cfg(test)]
@@ -117,6 +143,25 @@ mod tests {
         std::fs::rename(module.join("new"), module.join("libtiny.so")).expect("it is ours");
         let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
         assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{wake:?}");
+    }
+
+    #[test]
+    fn many_changes_at_once_are_told_once() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (sender, told) = channel();
+        let quiet = Duration::from_millis(200);
+        let settled = move |first| sender.send(first).expect("the test waits");
+        let mut watch = Watch::new(quiet, |_| true, settled).expect("watches are left");
+        watch.add(directory.path(), RecursiveMode::NonRecursive).expect("it is there");
+        let before = Instant::now();
+        for number in 0..50 {
+            std::fs::write(directory.path().join(number.to_string()), "x").expect("it is ours");
+        }
+        let written = Instant::now();
+        let first = told.recv_timeout(Duration::from_secs(10)).expect("they are told");
+        assert!((before..=written).contains(&first), "the moment of the first");
+        drop(watch);
+        assert!(told.recv().is_err(), "it is told once, and the thread ends with the watch");
     }
 
     #[tokio::test]

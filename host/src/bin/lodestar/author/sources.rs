@@ -5,19 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notify_debouncer_full::{
-    DebounceEventResult, Debouncer, RecommendedCache, new_debouncer,
-    notify::{self, RecommendedWatcher, RecursiveMode},
-};
+use lodestar::watch::Watch;
+use notify::RecursiveMode;
 
 /// Editors save in several steps; what comes within this time is one save.
 const SETTLE: Duration = Duration::from_millis(30);
-
-/// Watches as long as it lives.
-#[derive(Debug)]
-pub(super) struct Watch {
-    _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
-}
 
 /// Calls `saved` with the moment of each save of a source below `folder`.
 ///
@@ -29,21 +21,12 @@ pub(super) fn watch(
     saved: impl Fn(Instant) + Send + 'static,
 ) -> notify::Result<Watch> {
     let root = folder.to_owned();
-    let on_change = move |result: DebounceEventResult| {
-        let events = result.unwrap_or_default();
-        let sources = events.iter().filter(|event| {
-            !event.kind.is_access() && event.paths.iter().any(|path| is_source(&root, path))
-        });
-        if let Some(first) = sources.map(|event| event.time).min() {
-            saved(first);
-        }
-    };
-    let mut debouncer = new_debouncer(SETTLE, None, on_change)?;
-    debouncer.watch(folder, RecursiveMode::NonRecursive)?;
+    let mut watch = Watch::new(SETTLE, move |path| is_source(&root, path), saved)?;
+    watch.add(folder, RecursiveMode::NonRecursive)?;
     for inner in folders(folder) {
-        debouncer.watch(&inner, RecursiveMode::Recursive)?;
+        watch.add(&inner, RecursiveMode::Recursive)?;
     }
-    Ok(Watch { _debouncer: debouncer })
+    Ok(watch)
 }
 
 /// The folders that may hold sources. What cargo writes is none of them.
