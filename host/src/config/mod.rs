@@ -42,7 +42,7 @@ use self::{
     fields::{Fields, Problems},
     layers::merge,
     section::{own_entries, valid_section_name},
-    tree::{Entry, Node, json_map},
+    tree::{Entry, Node, Place, Yaml, json_map},
 };
 
 /// The configuration that is shipped, and written at a first start.
@@ -123,7 +123,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// That `defaults` is no YAML map.
+    /// That `defaults` is no YAML map, or refers to the environment or to files.
     pub fn effective(
         &self,
         module: &str,
@@ -143,8 +143,8 @@ impl Config {
     #[must_use]
     pub fn locate(&self, module: &str, path: &str) -> Option<(u32, u32)> {
         match self.place_of(module, path)? {
-            tree::Place::File { line, column } => Some((*line, *column)),
-            tree::Place::Layer(_) => None,
+            Place::File { line, column } => Some((*line, *column)),
+            Place::Layer(_) => None,
         }
     }
 
@@ -178,24 +178,47 @@ fn read_modules(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<ModuleS
     modules
 }
 
-/// Whether a module's `config.yaml` can be read.
+/// Whether a module's `config.yaml` can be used.
 ///
 /// # Errors
 ///
-/// That it is no YAML map.
+/// That it is no YAML map, or what in it refers to the daemon's environment or to a file.
 pub fn check_defaults(text: &str, module: &str) -> Result<(), ConfigErrors> {
     default_entries(text, module).map(drop)
 }
 
+/// Who made a module is not to say which of the operator's variables and files it gets.
 fn default_entries(text: &str, module: &str) -> Result<Vec<Entry>, ConfigErrors> {
     let file = Path::new(module).join("config.yaml");
     let node = Node::parse(text, &file)?;
-    match node.entries() {
-        Some(entries) => Ok(entries.to_vec()),
-        None => {
-            let message = format!("must be a map of the module's keys, but is {}", node.kind());
-            Err(node.place.error(&file, "", message, "").into())
+    let Some(entries) = node.entries() else {
+        let message = format!("must be a map of the module's keys, but is {}", node.kind());
+        return Err(node.place.error(&file, "", message, "").into());
+    };
+    let mut errors = Vec::new();
+    find_references(&node, "", &mut |place, key| {
+        let message = "a module's own defaults must not refer to the environment or to files";
+        let hint = "write `${NAME}` or `file:/path` into the module's section of modules.yaml";
+        errors.push(place.error(&file, key, message, hint));
+    });
+    ConfigErrors::or(errors, entries.to_vec())
+}
+
+fn find_references(node: &Node, key: &str, found: &mut impl FnMut(&Place, &str)) {
+    match &node.value {
+        Yaml::String(text) if references::looks_up(text) => found(&node.place, key),
+        Yaml::List(nodes) => {
+            for (index, node) in nodes.iter().enumerate() {
+                find_references(node, &format!("{key}[{index}]"), found);
+            }
         }
+        Yaml::Map(entries) => {
+            for Entry { name, node, .. } in entries {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                find_references(node, &key, found);
+            }
+        }
+        Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::String(_) => {}
     }
 }
 

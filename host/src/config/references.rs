@@ -174,13 +174,27 @@ pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, 
         let fetched = read_secret(&expand_path(Path::new(&path), environment)?)?;
         return Ok(Expanded { text: fetched.secret.0, warning: fetched.warning });
     }
-    let text = substitute(text, environment)?;
+    with_home(substitute(text, environment)?, environment)
+}
+
+/// A text of a module's own defaults: `~/` and `$$` mean what they mean in `modules.yaml`, and
+/// nothing in it is looked up.
+pub(super) fn expand_default(text: &str, environment: &Environment) -> Result<Expanded, String> {
+    with_home(substitute(text, &Environment::default())?, environment)
+}
+
+fn with_home(text: String, environment: &Environment) -> Result<Expanded, String> {
     let text = if text == "~" || text.starts_with("~/") {
         expand_path(Path::new(&text), environment)?.display().to_string()
     } else {
         text
     };
     Ok(Expanded { text, warning: None })
+}
+
+/// Whether a text stands for something in the daemon's environment or in a file.
+pub(super) fn looks_up(text: &str) -> bool {
+    file_of(text).is_some() || text.replace("$$", "").contains("${")
 }
 
 /// A text whose references are replaced.

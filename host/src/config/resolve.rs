@@ -28,7 +28,8 @@ impl std::fmt::Debug for Resolved {
 }
 
 impl Config {
-    /// Replaces `~/`, `${NAME}` and `file:/path` in the texts of a module's settings.
+    /// Replaces `~/`, `${NAME}` and `file:/path` in the texts of a module's settings. The last two
+    /// only where this configuration gives the text: what came with the module looks nothing up.
     ///
     /// # Errors
     ///
@@ -43,8 +44,10 @@ impl Config {
         let mut walk =
             Walk { config: self, module, environment, errors: Vec::new(), warnings: Vec::new() };
         let mut settings = settings.clone();
+        let section = self.section(module);
         for (key, value) in &mut settings {
-            walk.value(key, value);
+            let given = section.and_then(|section| section.node.get(key));
+            walk.value(key, value, given.map(|entry| &entry.node));
         }
         ConfigErrors::or(walk.errors, Resolved { settings, warnings: walk.warnings })
     }
@@ -106,31 +109,41 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn value(&mut self, path: &str, value: &mut Value) {
+    /// `given` is what stands in this place of the configuration; without it the value is the
+    /// module's own default.
+    fn value(&mut self, path: &str, value: &mut Value, given: Option<&Node>) {
         match value {
-            Value::String(text) => match references::expand(text, self.environment) {
-                Ok(expanded) => {
-                    *text = expanded.text;
-                    let warning = expanded.warning;
-                    self.warnings.extend(
-                        warning.map(|message| self.config.error_at(self.module, path, message)),
-                    );
-                }
-                Err(message) => {
-                    self.errors.push(self.config.error_at(self.module, path, message));
-                }
-            },
+            Value::String(text) => self.text(path, text, given.is_some()),
             Value::Array(values) => {
                 for (index, value) in values.iter_mut().enumerate() {
-                    self.value(&format!("{path}[{index}]"), value);
+                    let given = given.and_then(|node| node.item(index));
+                    self.value(&format!("{path}[{index}]"), value, given);
                 }
             }
             Value::Object(map) => {
                 for (key, value) in map {
-                    self.value(&format!("{path}.{key}"), value);
+                    let given = given.and_then(|node| node.get(key)).map(|entry| &entry.node);
+                    self.value(&format!("{path}.{key}"), value, given);
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn text(&mut self, path: &str, text: &mut String, given: bool) {
+        let expanded = match given {
+            true => references::expand(text, self.environment),
+            false => references::expand_default(text, self.environment),
+        };
+        match expanded {
+            Ok(expanded) => {
+                *text = expanded.text;
+                let warning = expanded.warning;
+                self.warnings.extend(
+                    warning.map(|message| self.config.error_at(self.module, path, message)),
+                );
+            }
+            Err(message) => self.errors.push(self.config.error_at(self.module, path, message)),
         }
     }
 }
@@ -248,6 +261,42 @@ mod tests {
         check("$NAME costs 5$", "$NAME costs 5$");
         check("$${NAME} $$", "${NAME} $");
         check("file:relative", "file:relative");
+    }
+
+    #[test]
+    fn what_came_with_a_module_looks_nothing_up() {
+        let environment: Environment =
+            [("HOME", "/home/me"), ("KEY", "s3cret")].into_iter().collect();
+        let config = config("modules:\n  m:\n    own: ${KEY}\n    map: {own: '${KEY}'}\n");
+        for (text, place) in [
+            ("a: ${KEY}\n", "1:4: a"),
+            ("b: file:~/.ssh/id_ed25519\n", "1:4: b"),
+            ("c: file:///etc/shadow\n", "1:4: c"),
+            ("d: {e: [x, 'in $${A} ${KEY}']}\n", "1:12: d.e[1]"),
+            // Also where the operator's own value lies above it.
+            ("own: ${KEY}\n", "1:6: own"),
+        ] {
+            let errors = config.effective("m", Some(text)).expect_err(text).to_string();
+            assert!(
+                errors.starts_with(&format!("m/config.yaml:{place}: a module's own")),
+                "{errors}"
+            );
+            assert!(crate::config::check_defaults(text, "m").is_err(), "{text}");
+            assert!(!errors.contains("s3cret"));
+        }
+        let defaults = "home: ~/x\nplain: $${A} $$ file:x\nmap: {other: [b]}\n";
+        let settings = config.effective("m", Some(defaults)).expect("it is valid");
+        let resolved = config.resolve("m", &settings, &environment).expect("it is valid");
+        let expected = json!({
+            "home": "/home/me/x", "plain": "${A} $ file:x", "own": "s3cret",
+            "map": {"own": "s3cret", "other": ["b"]},
+        });
+        assert_eq!(json!(resolved.settings), expected);
+        // The second bolt: what was let through by mistake is not looked up all the same.
+        let smuggled =
+            json!({"x": "${KEY}", "map": {"own": "${KEY}"}, "file": "file:/etc/hostname"});
+        let smuggled = smuggled.as_object().expect("it is a map");
+        assert!(config.resolve("m", smuggled, &environment).is_err(), "x is not the operator's");
     }
 
     #[test]

@@ -133,6 +133,14 @@ impl Node {
         self.entries()?.iter().find(|entry| entry.name == name)
     }
 
+    /// An item of this list.
+    pub(super) fn item(&self, index: usize) -> Option<&Self> {
+        match &self.value {
+            Yaml::List(nodes) => nodes.get(index),
+            _ => None,
+        }
+    }
+
     /// Whether two values are the same wherever they stand; the order of keys does not count.
     pub(super) fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
