@@ -63,6 +63,23 @@ fn the_unit_is_hardened() {
     assert!(score.is_some_and(|score| score <= 1.5), "{last}");
 }
 
+/// What no score sees: the keys that are trusted are there before they are made read-only, and not
+/// the daemon's; one module without memory does not stop the service.
+#[test]
+fn the_unit_keeps_its_promises() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/lodestard.service");
+    let unit = std::fs::read_to_string(unit).expect("it is there");
+    let at = |line: &str| {
+        unit.lines().position(|it| it == line).unwrap_or_else(|| panic!("{line} is missing"))
+    };
+    let folder = "ExecStartPre=+/usr/bin/install -d";
+    let above = at(&format!("{folder} -o lodestar -g lodestar -m 0750 /etc/lodestar"));
+    let keys = at(&format!("{folder} -o root -g lodestar -m 0750 /etc/lodestar/trusted_keys"));
+    assert!(above < keys, "one after the other");
+    at("ReadOnlyPaths=-/etc/lodestar/trusted_keys");
+    at("OOMPolicy=continue");
+}
+
 #[test]
 fn completions_and_manual_are_made() {
     let sandbox = Sandbox::usual();
