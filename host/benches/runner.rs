@@ -19,7 +19,7 @@ use lodestar::{
     library::{Package, Shelf, inspect},
     logging::Levels,
     module::{Configured, Entry, Grant, Instance, ServiceContext, Services},
-    runner::{Isolated, Place},
+    runner::{Bounds, Isolated, Place},
 };
 use lodestar_abi::{
     CreateRequest, Event as AbiEvent,
@@ -106,7 +106,8 @@ impl Bench {
     }
 
     fn isolated(&self) -> Arc<Isolated> {
-        let configured = Configured { config: b"{}".to_vec(), grant: self.grant() };
+        let (config, grant, bounds) = (b"{}".to_vec(), self.grant(), Bounds::default());
+        let configured = Configured { config, grant, bounds };
         let limits = Limits { memory_bytes: None, cpu_percent: None, call_deadline_ms: None };
         let program = self.target.join("lodestard");
         let place = Place { program, limits, call_deadline: Duration::from_secs(10) };

@@ -82,7 +82,8 @@ pub struct CapabilitiesSection {
     /// Whether it is told the `providers` of the configuration.
     pub providers: bool,
     /// Keys of its configuration (`logs`, `store.path`) that hold paths that it reads. In a process
-    /// of its own it can read nothing else of a person's.
+    /// of its own it can read nothing else of a person's, and these only where `modules.yaml` gives
+    /// them: its own `config.yaml` opens no path.
     pub paths_read: Vec<String>,
     /// Keys of its configuration that hold paths which it writes. In a process of its own it can
     /// write there, that is in the directory of such a file, and in its data directory.

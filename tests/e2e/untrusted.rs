@@ -151,3 +151,99 @@ fn what_is_asked_before_it_is_in_place_reaches_nothing() {
     assert!(!prowled.exists(), "it wrote where it may not");
     assert!(daemon.stop().success());
 }
+
+/// What the daemon knows and its user can read is not for a package to name.
+#[test]
+fn the_defaults_of_a_package_name_no_secret_and_open_no_path() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let folder = package(&sandbox, "misbehaver", &library("misbehaver"));
+    let secret = sandbox.path("secret");
+    fs::write(&secret, "s3cret-of-somebody").expect("the sandbox is writable");
+    let defaults = folder.join("config.yaml");
+    let lookups = ["${HOME}".to_owned(), format!("file:{}", secret.display())];
+    for text in lookups.clone() {
+        fs::write(&defaults, format!("fault: none\nnote: {text}\n")).expect("it is writable");
+        refused(&sandbox, &folder, "misbehaver/config.yaml:2:7: note: a module's own defaults");
+    }
+    fs::remove_file(&defaults).expect("it is there");
+    install(&sandbox, &folder);
+    // Neither does one that was put there by hand, and is asked about while it is switched off.
+    let planted = sandbox.state().join("modules/misbehaver/config.yaml");
+    for text in lookups {
+        fs::write(&planted, format!("note: {text}\n")).expect("it is writable");
+        let output = sandbox.lodestar(&["config", "check"]);
+        assert!(output.stdout.contains("must not refer to"), "{output:#?}");
+        assert!(!format!("{output:?}").contains("s3cret-of-somebody"), "{output:#?}");
+    }
+    assert!(daemon.stop().success());
+}
+
+/// Trust belongs to bytes: the signature of the version that is installed now says nothing about
+/// the one before it.
+#[test]
+fn an_unsigned_generation_that_comes_back_is_not_trusted() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let folder = package(&sandbox, "counter", &library("counter"));
+    let unsigned = install(&sandbox, &folder)["sha256"].clone();
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "counter"]).code, 0);
+    let pair = minisign::KeyPair::generate_unencrypted_keypair().expect("there is randomness");
+    fs::create_dir(sandbox.path("trusted_keys")).expect("it is new");
+    let key = pair.pk.to_box().expect("a box").into_string();
+    fs::write(sandbox.path("trusted_keys/acme.pub"), key).expect("the sandbox is writable");
+    let bytes = salted("counter", 1);
+    let signature = minisign::sign(None, &pair.sk, bytes.as_slice(), None, None);
+    let signature = signature.expect("it signs").into_string();
+    package(&sandbox, "counter", &bytes);
+    fs::write(folder.join("libcounter.so.minisig"), signature).expect("it is writable");
+    assert_eq!(install(&sandbox, &folder)["operation"]["state"], "done");
+    let info = || sandbox.json(&["modules", "info", "counter"]);
+    let runs_in = |what: &str, isolation: &str| {
+        let info = info();
+        assert_eq!(info["state"], "running", "{what}: {info:#}");
+        assert_eq!(info["isolation"], isolation, "{what}: {info:#}");
+        assert_eq!(info["process"].is_null(), isolation == "in_process", "{what}: {info:#}");
+        info["sha256"].clone()
+    };
+    assert_ne!(runs_in("signed", "in_process"), unsigned);
+    assert_eq!(sandbox.lodestar(&["modules", "rollback", "counter"]).code, 0);
+    assert_eq!(runs_in("rolled back", "process"), unsigned);
+    assert!(daemon.stop().success());
+    let daemon = sandbox.start();
+    daemon.wait_state("counter", "running");
+    assert_eq!(runs_in("after a restart", "process"), unsigned);
+    let reason = info()["isolation_reason"].to_string();
+    assert!(reason.contains("no signature of these bytes is on record"), "{reason}");
+
+    // Nor is a kept one that is no longer what it was.
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "counter"]).code, 0);
+    assert_ne!(runs_in("asked for", "in_process"), unsigned);
+    let sha256 = unsigned.as_str().expect("a hash");
+    let kept = sandbox.state().join("generations/counter").join(sha256).join("libcounter.so");
+    fs::write(kept, salted("counter", 9)).expect("it is ours");
+    let output = sandbox.lodestar(&["modules", "rollback", "counter"]);
+    assert_ne!(output.code, 0, "{output:#?}");
+    assert!(output.stderr.contains("modified since it was kept"), "{output:#?}");
+    assert_ne!(runs_in("it goes on", "in_process"), unsigned);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_repaired_build_takes_a_module_out_of_quarantine() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let folder = package(&sandbox, "misbehaver", &library("misbehaver"));
+    fs::write(folder.join("config.yaml"), "fault: timer_panics\n").expect("it is writable");
+    install(&sandbox, &folder);
+    let on = "  misbehaver:\n    enabled: true\n    restart: {limit: 0}\n";
+    let configuration = sandbox.configuration();
+    sandbox.configure(&configuration.replace("  misbehaver:\n    enabled: false\n", on));
+    daemon.wait_state("misbehaver", "quarantined");
+    package(&sandbox, "misbehaver", &salted("misbehaver", 1));
+    fs::remove_file(folder.join("config.yaml")).expect("it is there");
+    let installed = install(&sandbox, &folder);
+    assert_eq!(installed["operation"]["state"], "done", "{installed:#}");
+    assert_eq!(daemon.module("misbehaver")["state"], "running");
+    assert!(daemon.stop().success());
+}

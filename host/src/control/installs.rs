@@ -31,7 +31,7 @@ pub(super) async fn install(
         drop(body);
         installing.install(&bundle, &query)
     });
-    let Put { name, locked, previous, directory, notes, warnings } =
+    let Put { name, locked, declares, previous, directory, notes, warnings } =
         put.await.map_err(|error| Refusal::failed(error.to_string()))??;
     let request = Request::TakeUp { module: name.clone(), notes };
     let Json(operation) = ask(&daemon, request, WaitQuery::default()).await?;
@@ -43,6 +43,7 @@ pub(super) async fn install(
         previous_version: previous,
         sha256: locked.sha256,
         signer: locked.signer,
+        declares,
         directory,
         notes: warnings,
         operation,

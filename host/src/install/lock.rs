@@ -8,9 +8,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use crate::library::{self, Package};
+use crate::library::{self, Package, sha256};
 
 const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
                     # `lodestar modules verify` compares them with what lies on the disk.\n\n";
@@ -100,6 +99,14 @@ impl Lock {
         settled
     }
 
+    /// What is known of a module whose library has this hash: as it was installed, or as it is
+    /// being put in place.
+    #[must_use]
+    pub fn of_bytes(&self, module: &str, sha256: &str) -> Option<&Locked> {
+        let known = [self.modules.get(module), self.coming.get(module)];
+        known.into_iter().flatten().find(|locked| locked.sha256 == sha256)
+    }
+
     /// Why what lies in `package` may not be loaded: it is not what was installed. Its library has
     /// the hash `sha256`.
     ///
@@ -143,12 +150,6 @@ impl Locked {
 /// Where an installed module lies.
 pub(super) fn package(modules: &Path, name: &str) -> Package {
     Package { name: name.to_owned(), directory: modules.join(name) }
-}
-
-/// The hash of some bytes, lower-case hexadecimal.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn config_hash(directory: &Path) -> Option<String> {

@@ -14,7 +14,7 @@ mod verify;
 
 pub use bundle::{Bundle, MAX_BUNDLE};
 pub use keys::{Keys, Signed};
-pub use lock::{Lock, Locked, sha256};
+pub use lock::{Lock, Locked};
 pub use place::{Place, Staged};
 pub use source::{open, open_built};
 pub use verify::verify;

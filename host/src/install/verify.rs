@@ -110,7 +110,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::install::{Bundle, lock::sha256};
+    use crate::{install::Bundle, library::sha256};
 
     #[test]
     fn finds_what_is_not_as_it_was() {

@@ -108,6 +108,17 @@ pub fn kept(state_dir: &Path, module: &str) -> Vec<Package> {
     found.into_iter().map(|(_, package)| package).collect()
 }
 
+/// The hash that a kept generation must have, the name of its folder; `None` for a package that is
+/// none, by whatever way it was reached.
+#[must_use]
+pub fn kept_as(state_dir: &Path, package: &Package) -> Option<String> {
+    let place = generations(state_dir, &package.name);
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = real(&package.directory);
+    let is_kept = directory.parent() == Some(&real(&place));
+    is_kept.then(|| directory.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
 /// The kept generation with this hash.
 #[must_use]
 pub fn kept_with(state_dir: &Path, module: &str, sha256: &str) -> Option<Package> {

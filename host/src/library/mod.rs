@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
 pub use interpose::{Working, work_for, workers};
-pub use kept::{Candidate, clear_half_kept, generations, kept, kept_with, stage};
+pub use kept::{Candidate, clear_half_kept, generations, kept, kept_as, kept_with, stage};
 pub use layout::Difference;
 pub use open::Library;
 use seal::SealedCopy;
@@ -140,7 +140,7 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let copy = SealedCopy::new(&package.name, &bytes)
         .map_err(|error| LoadError::Seal(path.clone(), error.into()))?;
     let (build, manifest) = examine(&bytes, &package.name, &path)?;
-    let sha256 = hex(&Sha256::digest(&bytes));
+    let sha256 = sha256(&bytes);
     Ok(Inspected { path, sha256, build, manifest, copy })
 }
 
@@ -176,8 +176,7 @@ fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest
 /// The hash of a package's library as it lies there; `None` when it cannot be read.
 #[must_use]
 pub fn hash(package: &Package) -> Option<String> {
-    let bytes = std::fs::read(package.library_path()).ok()?;
-    Some(hex(&Sha256::digest(&bytes)))
+    std::fs::read(package.library_path()).ok().map(|bytes| sha256(&bytes))
 }
 
 /// Who may write to a module may run code as the daemon.
@@ -203,12 +202,10 @@ fn check_owner(path: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// The hash of some bytes, lower-case hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

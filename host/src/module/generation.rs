@@ -51,7 +51,7 @@ pub(super) fn load(
 
 /// The library, mapped into the daemon or behind a process of its own.
 fn image(start: &Start, inspected: Inspected, configured: &Configured) -> Result<Image, Refusal> {
-    let Some(place) = start.place.clone() else {
+    let Some(place) = (start.place)(&inspected) else {
         let library = start.shelf.open(inspected, start.successor);
         return library.map(Image::Mapped).map_err(|error| refused(&error));
     };

@@ -95,7 +95,7 @@ impl<'a> Life<'a> {
         image: Image,
         configured: Configured,
     ) -> Self {
-        let Configured { config, grant } = configured;
+        let Configured { config, grant, .. } = configured;
         Self {
             start,
             clock,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     library::{self, Inspected, Package, Shelf},
-    runner::Place,
+    runner::{Bounds, Place},
 };
 
 /// Works out what a module gets from its manifest and the place of its library.
@@ -31,6 +31,10 @@ pub type Tell = Box<dyn Fn(News) + Send>;
 /// Says why a library that was read may not be loaded.
 pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), String> + Send>;
 
+/// Says where a library that was read runs, `None` for in the daemon. Decided of the bytes and not
+/// of the place where they were found: another version of them may lie there by now.
+pub type Placing = Box<dyn Fn(&Inspected) -> Option<Place> + Send>;
+
 /// What a module is started with.
 pub struct Start {
     /// Its place in the table of modules.
@@ -41,8 +45,8 @@ pub struct Start {
     pub admit: Admit,
     /// The libraries that are mapped.
     pub shelf: Arc<Shelf>,
-    /// Where it runs, `None` for in the daemon.
-    pub place: Option<Place>,
+    /// Decides where what was read runs.
+    pub place: Placing,
     /// What all modules share.
     pub context: ServiceContext,
     /// Works out the configuration and the grant once the manifest is known.
@@ -87,6 +91,8 @@ pub struct Configured {
     pub config: Vec<u8>,
     /// What it may know and use.
     pub grant: Grant,
+    /// Which paths may be opened to it in a process of its own.
+    pub bounds: Bounds,
 }
 
 impl std::fmt::Debug for Configured {

@@ -77,7 +77,7 @@ impl Isolated {
     ) -> Result<Arc<Self>, Refused> {
         let name = inspected.manifest.module.name.clone();
         let data_dir = configured.grant.data_dir.clone();
-        let paths = paths::declared(&inspected.manifest, &configured.config, &data_dir);
+        let paths = paths::declared(&inspected.manifest, &configured.bounds, &data_dir);
         let paths = paths.map_err(Refused::Other)?;
         let setup = Setup {
             version: VERSION,

@@ -25,7 +25,7 @@ mod wire;
 pub use child::{confine, landlock_works, main};
 pub use figures::{Figures, figures};
 pub use isolated::{Isolated, Place, Refused};
-pub use paths::shown;
+pub use paths::Bounds;
 pub use remote::Remote;
 
 /// A module's process as the control API shows it.

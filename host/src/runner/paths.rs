@@ -1,9 +1,19 @@
 //! Which paths of its configuration a module of its own process may use.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use module_sdk::manifest::Manifest;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+/// What may be opened to a module's process, and what never is.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Its settings as the operator gave them, references replaced. What came with the module is
+    /// not among them: it must not choose what is opened to it.
+    pub given: Map<String, Value>,
+    /// What belongs to the daemon: nothing in it, and no directory that holds it, is opened.
+    pub closed: Vec<PathBuf>,
+}
 
 /// What a module's process may reach besides its data directory.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,43 +22,61 @@ pub(super) struct Paths {
     pub(super) writable: Vec<PathBuf>,
 }
 
-/// The paths in the configuration under the keys that the manifest declares, and the data
+/// The paths that the operator gave under the keys that the manifest declares, and the data
 /// directory.
 ///
 /// # Errors
 ///
-/// When a path to be written leads to a directory that holds the data of others.
+/// When a path leads to where the daemon or other modules keep their files, or cannot be used.
 pub(super) fn declared(
     manifest: &Manifest,
-    config: &[u8],
+    bounds: &Bounds,
     data_dir: &Path,
 ) -> Result<Paths, String> {
-    let config: Value = serde_json::from_slice(config).unwrap_or_default();
     let capabilities = &manifest.capabilities;
-    let readable = capabilities.paths_read.iter();
-    let readable = readable.flat_map(|key| paths(&config, key, data_dir)).collect();
     let mut writable = vec![data_dir.to_owned()];
     for key in &capabilities.paths_write {
-        for path in paths(&config, key, data_dir) {
-            writable.push(directory_of(key, &path, data_dir)?);
+        for path in paths(&bounds.given, key, data_dir) {
+            if !is_within(&path, &writable) {
+                writable.push(bounds.admit(key, &directory_of(key, &path)?)?);
+            }
+        }
+    }
+    let mut readable = Vec::new();
+    for key in &capabilities.paths_read {
+        for path in paths(&bounds.given, key, data_dir) {
+            // What does not exist cannot be opened to it; the module says so in its own words.
+            if !is_within(&path, &writable)
+                && let Ok(real) = path.canonicalize()
+            {
+                readable.push(bounds.admit(key, &real)?);
+            }
         }
     }
     Ok(Paths { readable, writable })
 }
 
-/// The paths in the configuration under every key that the manifest declares, for a question that
-/// changes nothing.
-#[must_use]
-pub fn shown(manifest: &Manifest, config: &[u8], data_dir: &Path) -> Vec<PathBuf> {
-    let config: Value = serde_json::from_slice(config).unwrap_or_default();
-    let keys = manifest.capabilities.paths_read.iter().chain(&manifest.capabilities.paths_write);
-    let named = keys.flat_map(|key| paths(&config, key, data_dir));
-    named.chain([data_dir.to_owned()]).collect()
+impl Bounds {
+    /// A path without links that may be opened.
+    fn admit(&self, key: &str, real: &Path) -> Result<PathBuf, String> {
+        let closed = self.closed.iter().map(|it| it.canonicalize().unwrap_or_else(|_| it.clone()));
+        let mut closed = closed.filter(|it| real.starts_with(it) || it.starts_with(real));
+        if closed.next().is_none() {
+            return Ok(real.to_owned());
+        }
+        Err(format!(
+            "{key} lies in {}, where the daemon and other modules keep their data as well, which a \
+             module of its own process must not reach; put it into a directory of its own, or \
+             write isolation: in_process",
+            real.display()
+        ))
+    }
 }
 
-fn paths(config: &Value, key: &str, data_dir: &Path) -> Vec<PathBuf> {
-    let value = config.pointer(&format!("/{}", key.replace('.', "/")));
-    let texts = match value {
+fn paths(given: &Map<String, Value>, key: &str, data_dir: &Path) -> Vec<PathBuf> {
+    let mut steps = key.split('.');
+    let first = steps.next().and_then(|step| given.get(step));
+    let texts = match steps.try_fold(first, |value, step| Some(value?.get(step))).flatten() {
         Some(Value::String(text)) => vec![text.as_str()],
         Some(Value::Array(texts)) => texts.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
@@ -56,8 +84,15 @@ fn paths(config: &Value, key: &str, data_dir: &Path) -> Vec<PathBuf> {
     texts.into_iter().filter(|text| !text.is_empty()).map(|text| data_dir.join(text)).collect()
 }
 
+/// Whether a path is open already. It is not looked at then: the module itself can put a link
+/// there, and a link is not to widen what it may do.
+fn is_within(path: &Path, open: &[PathBuf]) -> bool {
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    !climbs && open.iter().any(|directory| path.starts_with(directory))
+}
+
 /// A database makes files beside its own, so that the right to write is one to a directory.
-fn directory_of(key: &str, path: &Path, data_dir: &Path) -> Result<PathBuf, String> {
+fn directory_of(key: &str, path: &Path) -> Result<PathBuf, String> {
     let directory = match path.parent() {
         Some(parent) if !path.is_dir() => parent,
         _ => path,
@@ -66,49 +101,114 @@ fn directory_of(key: &str, path: &Path, data_dir: &Path) -> Result<PathBuf, Stri
         format!("{key} lies in {}, which cannot be used: {error}", directory.display())
     };
     crate::state_dir::private_directory(directory).map_err(cannot)?;
-    let real = directory.canonicalize().map_err(cannot)?;
-    let own = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
-    if real != own && own.starts_with(&real) {
-        return Err(format!(
-            "{key} lies in {}, where the daemon and other modules keep their data as well, which a \
-             module of its own process must not reach; put it into a directory of its own, or \
-             write isolation: in_process",
-            directory.display()
-        ));
-    }
-    Ok(real)
+    directory.canonicalize().map_err(cannot)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use serde_json::json;
+
     use super::*;
 
-    #[test]
-    fn only_declared_keys_open_a_path() {
+    /// A state directory with the data of a module, its configuration beside it, and what is
+    /// somebody's own.
+    struct Machine {
+        root: tempfile::TempDir,
+        data: PathBuf,
+        manifest: Manifest,
+    }
+
+    fn machine() -> Machine {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let data = root.path().join("state/data/m");
-        std::fs::create_dir_all(&data).expect("it is new");
+        for directory in ["state/data/m", "state/data/other", "etc/trusted_keys", "mine/logs"] {
+            fs::create_dir_all(root.path().join(directory)).expect("it is new");
+        }
+        fs::write(root.path().join("etc/modules.yaml"), "").expect("it is writable");
+        fs::write(root.path().join("state/usage.db"), "").expect("it is writable");
         let manifest = Manifest::parse(
             "[module]\nname = \"m\"\nversion = \"0.1.0\"\ndescription = \"d\"\n[abi]\nepoch = 1\n\
              [capabilities]\npaths_read = [\"logs\"]\npaths_write = [\"store.database\"]\n",
         );
         let manifest = manifest.expect("it is a manifest");
-        let check = |config: Value| declared(&manifest, config.to_string().as_bytes(), &data);
-        let none = Paths { readable: vec![], writable: vec![data.clone()] };
-        assert_eq!(check(serde_json::json!({"other": "/etc"})), Ok(none));
-        let elsewhere = root.path().join("elsewhere");
-        let config = serde_json::json!({
-            "logs": ["/var/log/a", "/var/log/b"],
-            "store": {"database": elsewhere.join("usage.db")},
-        });
-        let paths = check(config).expect("it is a directory of its own");
-        assert_eq!(paths.readable, ["/var/log/a", "/var/log/b"].map(PathBuf::from));
-        assert_eq!(paths.writable, [data.clone(), elsewhere.canonicalize().expect("it is made")]);
-        for shared in ["state/usage.db", "state/data/usage.db", "usage.db"] {
-            let path = root.path().join(shared);
-            let refused = check(serde_json::json!({"store": {"database": path}}));
-            let reason = refused.expect_err("others keep their data there");
-            assert!(reason.starts_with("store.database lies in "), "{reason}");
+        let data = root.path().join("state/data/m");
+        Machine { root, data, manifest }
+    }
+
+    impl Machine {
+        fn declared(&self, given: Value) -> Result<Paths, String> {
+            let closed = ["state", "etc/modules.yaml", "etc/trusted_keys"];
+            let closed = closed.map(|it| self.root.path().join(it)).to_vec();
+            let given = given.as_object().cloned().unwrap_or_default();
+            declared(&self.manifest, &Bounds { given, closed }, &self.data)
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.root.path().canonicalize().expect("it is there").join(path)
+        }
+    }
+
+    #[test]
+    fn only_declared_keys_open_a_path() {
+        let machine = machine();
+        let none = || Paths { readable: vec![], writable: vec![machine.data.clone()] };
+        assert_eq!(machine.declared(json!({"other": "/etc"})), Ok(none()));
+        assert_eq!(machine.declared(json!({"logs": "/absent", "store": "/usr"})), Ok(none()));
+        let (logs, database) = (machine.at("mine/logs"), machine.at("elsewhere/usage.db"));
+        let given = json!({"logs": [logs, "/usr"], "store": {"database": database}});
+        let paths = machine.declared(given).expect("it is a directory of its own");
+        assert_eq!(paths.readable, [machine.at("mine/logs"), "/usr".into()]);
+        assert_eq!(paths.writable, [machine.data.clone(), machine.at("elsewhere")]);
+        let inside = json!({"logs": "logs", "store": {"database": "deep/usage.db"}});
+        assert_eq!(machine.declared(inside), Ok(none()));
+    }
+
+    #[test]
+    fn what_belongs_to_the_daemon_is_never_opened() {
+        let machine = machine();
+        let refused = |key: &str, path: PathBuf| {
+            let given = match key {
+                "logs" => json!({"logs": ["/usr", path]}),
+                _ => json!({"store": {"database": path}}),
+            };
+            let reason = machine.declared(given).expect_err(key);
+            assert!(reason.starts_with(&format!("{key} lies in ")), "{reason}");
+            assert!(reason.contains("isolation: in_process"), "{reason}");
+        };
+        for path in [
+            "",
+            "/",
+            "state",
+            "state/usage.db",
+            "state/data",
+            "state/data/other",
+            "etc",
+            "etc/modules.yaml",
+            "etc/trusted_keys",
+            "mine/../state/usage.db",
+            "state/data/m/../other",
+        ] {
+            refused("logs", machine.root.path().join(path));
+        }
+        for path in ["usage.db", "state/usage.db", "state/data/usage.db", "state/data/other/x.db"] {
+            refused("store.database", machine.root.path().join(path));
+        }
+        refused("store.database", machine.root.path().join("etc/trusted_keys/x.db"));
+        symlink(machine.root.path().join("state"), machine.root.path().join("mine/way"))
+            .expect("new");
+        refused("logs", machine.root.path().join("mine/way"));
+        refused("store.database", machine.root.path().join("mine/way/x.db"));
+    }
+
+    /// It writes there: a link of its own must not lead the daemon's user elsewhere.
+    #[test]
+    fn a_link_in_its_data_directory_opens_nothing() {
+        let machine = machine();
+        symlink(machine.root.path().join("mine"), machine.data.join("logs")).expect("it is new");
+        for given in [json!({"logs": "logs"}), json!({"store": {"database": "logs/usage.db"}})] {
+            let paths = machine.declared(given).expect("they are its own");
+            assert_eq!(paths, Paths { readable: vec![], writable: vec![machine.data.clone()] });
         }
     }
 }

@@ -8,9 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::Daemon;
 use crate::{
+    args::Places,
     config::{Config, ConfigErrors},
+    install::Keys,
     library::Package,
     module::{Configure, Configured, Grant},
+    runner::Bounds,
     state_dir::private_directory,
 };
 
@@ -33,9 +36,20 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>) -> Configure {
             manifest: manifest.clone(),
             data_dir,
         };
+        let bounds = bounds(&daemon, &config, name).map_err(|error| error.to_string())?;
         let config = serde_json::to_vec(&settings).map_err(|error| error.to_string())?;
-        Ok(Configured { config, grant })
+        Ok(Configured { config, grant, bounds })
     })
+}
+
+/// What may be opened to the process of a module. The paths come from the operator alone: a module
+/// that was installed must not choose them in the `config.yaml` that it brings.
+fn bounds(daemon: &Daemon, config: &Config, module: &str) -> Result<Bounds, ConfigErrors> {
+    let given = config.effective(module, None)?;
+    let given = config.resolve(module, &given, &daemon.layers.environment)?.settings;
+    let Places { config, state_dir, .. } = &daemon.places;
+    let keys = Keys::beside(config).directory().to_owned();
+    Ok(Bounds { given, closed: vec![state_dir.clone(), config.clone(), keys] })
 }
 
 /// Puts a report of a module's own validation into words, with the place in the file.

@@ -3,12 +3,13 @@
 use std::{io, path::Path, sync::PoisonError};
 
 use jiff::Timestamp;
+use module_sdk::manifest::CapabilitiesSection;
 use semver::Version;
 
-use super::{Daemon, Supervisor, probe::probe, requests::shown};
+use super::{Daemon, probe::probe};
 use crate::{
     config,
-    control::api::{InstallQuery, Operation, Problem, ProblemCode, Verified},
+    control::api::{Declares, InstallQuery, Problem, ProblemCode, Verified},
     install::{self, Bundle, Keys, Lock, Locked, Place, Signed, Staged},
     library::{self, Inspected, Package},
     module::Admit,
@@ -21,6 +22,8 @@ pub struct Put {
     pub name: String,
     /// Its entry in the lock.
     pub locked: Locked,
+    /// What it asks for.
+    pub declares: Declares,
     /// The version that was there before.
     pub previous: Option<String>,
     /// Where it lies.
@@ -73,6 +76,7 @@ impl Daemon {
         Ok(Put {
             name: bundle.name.clone(),
             notes: notes(bundle, &inspected, &locked),
+            declares: declares(&inspected),
             previous: previous.map(|previous| previous.version),
             warnings: warnings(bundle, &locked, keys),
             locked,
@@ -135,11 +139,14 @@ impl Daemon {
         Lock::read(&self.places.state_dir).map_err(|error| Problem::new(ProblemCode::Failed, error))
     }
 
-    /// Lets of the installed modules only those through that are as they were installed.
+    /// Lets only those installed modules and kept generations through that are as they were.
     pub(super) fn admission(&self) -> Admit {
         let state_dir = self.places.state_dir.clone();
         Box::new(move |inspected: &Inspected| {
             let package = Package::of(&inspected.path, &inspected.manifest.module.name);
+            if let Some(sha256) = library::kept_as(&state_dir, &package) {
+                return is_as_kept(&package, inspected, &sha256);
+            }
             if !Place::of(&state_dir).holds(&package) {
                 return Ok(());
             }
@@ -160,73 +167,6 @@ impl Daemon {
     }
 }
 
-impl Supervisor {
-    /// Gives a module that was put in its place its section, and reloads it where it runs.
-    pub(super) fn take_up(&mut self, module: &str, notes: &[String]) -> Result<Operation, Problem> {
-        let added = self.add_section(module, notes)?;
-        self.daemon.stories.tell(module, "installed", notes.first().cloned().unwrap_or_default());
-        self.given_up.remove(module);
-        self.daemon.stories.decide(module, |standing| standing.refused = None);
-        let place = Place::of(&self.daemon.places.state_dir);
-        // What is taken up here is no news to the watch of the module path.
-        let sha256 = library::hash(&place.package(module));
-        self.seen.extend(sha256.map(|sha256| (module.to_owned(), sha256)));
-        let ran = self.alive.contains(module);
-        self.take_configuration().map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("the module is installed; correct the file and enable it")
-        })?;
-        if ran {
-            return Ok(self.reload_module(module, None, "install"));
-        }
-        if self.daemon.config().module(module).is_some_and(|section| section.enabled) {
-            let slot = self.daemon.slot(module);
-            return Ok(self.start_on_request(&slot, "install"));
-        }
-        let pending = self.daemon.operations.begin("install", Some(module));
-        if let Some(line) = added {
-            pending.edited(line);
-        }
-        let operation = pending.operation();
-        pending.done(format!("{module} is installed"));
-        Ok(operation)
-    }
-
-    /// What was installed and does not start is not tried again by a restart of the daemon: the
-    /// generation that goes on runs until another one is installed or somebody asks.
-    pub(super) fn pass_over(&self, module: &str, reason: &str) {
-        let Some(known) = self.daemon.slot(module).entry.known() else { return };
-        let package = Place::of(&self.daemon.places.state_dir).package(module);
-        let Some(sha256) = library::hash(&package).filter(|it| *it != known.sha256) else { return };
-        let (instead, reason) = (known.sha256.clone(), reason.to_owned());
-        let refused = super::Refused { sha256, instead, reason };
-        self.daemon.stories.decide(module, |standing| standing.refused = Some(refused));
-    }
-
-    /// Answers where the section was added, `None` where there was one.
-    fn add_section(&self, module: &str, notes: &[String]) -> Result<Option<String>, Problem> {
-        // Of the file as it lies there: an edit may not have been taken yet.
-        if self.daemon.load_config().is_ok_and(|config| config.module(module).is_some()) {
-            return Ok(None);
-        }
-        let path = &self.daemon.places.config;
-        let refused = |error: String| {
-            let what = format!("{module} is installed, but has no section: {error}");
-            Problem::new(ProblemCode::Refused, what)
-                .help(format!("write `{module}: {{enabled: true}}` below `modules:` by hand"))
-        };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
-        let edited = config::add_section(&text, module, notes)
-            .map_err(|error| refused(error.to_string()))?;
-        if edited.text == text {
-            return Ok(None);
-        }
-        self.write_config(&text, &edited.text)?;
-        Ok(Some(format!("{}:{} {module} added, disabled", shown(path), edited.line)))
-    }
-}
-
 /// Asks everything of a library that can be asked before it is in its place.
 fn examine(staged: &Staged, bundle: &Bundle, data_dir: &Path) -> Result<Inspected, Problem> {
     let package = &staged.package;
@@ -244,6 +184,18 @@ fn examine(staged: &Staged, bundle: &Bundle, data_dir: &Path) -> Result<Inspecte
     }
     probe(package, b"", Some(data_dir)).map_err(refused)?;
     Ok(inspected)
+}
+
+/// A kept generation is named after the hash of its library.
+fn is_as_kept(package: &Package, inspected: &Inspected, sha256: &str) -> Result<(), String> {
+    if inspected.sha256 == sha256 {
+        return Ok(());
+    }
+    Err(format!(
+        "{} was modified since it was kept; remove it, and install or reload {} again",
+        package.directory.display(),
+        package.name
+    ))
 }
 
 /// A module that carries a trusted signature does not give way to one that does not by itself.
@@ -272,7 +224,7 @@ fn locked(
     Locked {
         version: inspected.manifest.module.version.clone(),
         sha256: inspected.sha256.clone(),
-        config_sha256: bundle.config.as_deref().map(install::sha256),
+        config_sha256: bundle.config.as_deref().map(library::sha256),
         signer: signed.as_ref().map(|signed| signed.by.clone()),
         key: signed.map(|signed| signed.key),
         source: query.source.chars().filter(|c| !c.is_control()).take(1024).collect(),
@@ -290,6 +242,14 @@ fn warnings(bundle: &Bundle, locked: &Locked, keys: Keys) -> Vec<String> {
         ));
     }
     warnings
+}
+
+fn declares(inspected: &Inspected) -> Declares {
+    let CapabilitiesSection { secrets, providers, paths_read, paths_write } =
+        inspected.manifest.capabilities.clone();
+    let listeners = inspected.manifest.listeners.iter();
+    let listeners = listeners.map(|it| format!("{} ({} without it)", it.config_key, it.default));
+    Declares { secrets, providers, paths_read, paths_write, listeners: listeners.collect() }
 }
 
 /// What stands in a new section: who it is, and its defaults as comments.

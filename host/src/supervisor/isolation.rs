@@ -5,7 +5,7 @@ use crate::{
     config::{Isolation, ModuleSection},
     control::api::Module,
     install::{Keys, Lock, Place},
-    library::Package,
+    library::{self, Package},
 };
 
 /// Where a module runs.
@@ -24,16 +24,45 @@ impl Daemon {
         self.config().module(module).map_or_else(Placed::in_daemon, |section| self.placed(section))
     }
 
-    /// Where a module runs: in a process of its own after it crashed the daemon, else where its
-    /// section says, else where its kind does.
+    /// Where the module of a section runs, or would run when it is started.
     pub(super) fn placed(&self, section: &ModuleSection) -> Placed {
+        let Some(package) = self.package(section) else {
+            return self.by_decision(section).unwrap_or_else(Placed::in_daemon);
+        };
+        self.placed_as(section, &package, self.bytes_of(&section.name).as_deref())
+    }
+
+    /// Where a package runs: in a process of its own after it crashed the daemon, else where its
+    /// section says, else where its kind does. `sha256` is the hash of its library, where that is
+    /// known.
+    pub(super) fn placed_as(
+        &self,
+        section: &ModuleSection,
+        package: &Package,
+        sha256: Option<&str>,
+    ) -> Placed {
+        self.by_decision(section).unwrap_or_else(|| self.by_bytes(package, sha256))
+    }
+
+    fn by_decision(&self, section: &ModuleSection) -> Option<Placed> {
         if let Some(what) = self.stories.standing(&section.name).isolated {
-            return Placed { isolation: Isolation::Process, why: Some(what) };
+            return Some(Placed { isolation: Isolation::Process, why: Some(what) });
         }
-        if let Some(isolation) = section.isolation {
-            return Placed { isolation, why: Some("its section says so".to_owned()) };
+        let why = || Some("its section says so".to_owned());
+        section.isolation.map(|isolation| Placed { isolation, why: why() })
+    }
+
+    /// The hash of the library that runs, or of the kept one that would be started in the place of
+    /// one that proved bad; `None` for what lies on the module path.
+    fn bytes_of(&self, module: &str) -> Option<String> {
+        let slots = self.slots();
+        let slot = slots.iter().find(|slot| slot.entry.name == module);
+        if let Some(slot) = slot.filter(|slot| slot.entry.state().is_running()) {
+            return slot.entry.known().map(|known| known.sha256.clone());
         }
-        self.package(section).map_or_else(Placed::in_daemon, |package| self.by_kind(&package))
+        let refused = self.stories.standing(module).refused?;
+        let lock = Lock::read(&self.places.state_dir).unwrap_or_default();
+        lock.of_bytes(module, &refused.sha256).map(|_| refused.instead)
     }
 
     /// Why a module runs where it runs. What was decided since it started holds from its next
@@ -53,16 +82,29 @@ impl Daemon {
         self.placed(section).isolation
     }
 
+    /// Where what lies on the module path would run if nothing else were said.
+    pub(super) fn by_kind(&self, package: &Package) -> Placed {
+        self.by_bytes(package, None)
+    }
+
     /// One that was installed without a signature by a key that is trusted now runs in a process of
     /// its own; one that came with the daemon, or that an operator put on the module path, in it.
-    pub(super) fn by_kind(&self, package: &Package) -> Placed {
-        if !Place::of(&self.places.state_dir).holds(package) {
+    /// The signature that counts is the one of these bytes, and not the one of what was installed
+    /// before or after them under the same name.
+    fn by_bytes(&self, package: &Package, sha256: Option<&str>) -> Placed {
+        // A lock that cannot be read vouches for nothing.
+        let lock = Lock::read(&self.places.state_dir).unwrap_or_default();
+        if !self.was_installed(package, &lock) {
             return Placed::in_daemon();
         }
-        let lock = Lock::read(&self.places.state_dir).unwrap_or_default();
-        let locked = lock.modules.get(&package.name);
-        let Some((signer, key)) = locked.and_then(|it| it.signer.as_ref().zip(it.key.as_ref()))
-        else {
+        let locked = match sha256 {
+            Some(sha256) => lock.of_bytes(&package.name, sha256),
+            None => lock.modules.get(&package.name),
+        };
+        let Some(locked) = locked else {
+            return Placed::unsigned("no signature of these bytes is on record");
+        };
+        let Some((signer, key)) = locked.signer.as_ref().zip(locked.key.as_ref()) else {
             return Placed::unsigned("it was installed unsigned");
         };
         if Keys::beside(&self.places.config).trusts(key) {
@@ -70,6 +112,17 @@ impl Daemon {
             return Placed { isolation: Isolation::InProcess, why };
         }
         Placed::unsigned(&format!("its signer {signer} is no longer trusted"))
+    }
+
+    /// Whether a package, or the one that it is a kept generation of, was installed.
+    fn was_installed(&self, package: &Package, lock: &Lock) -> bool {
+        let (state_dir, name) = (&self.places.state_dir, &package.name);
+        let place = Place::of(state_dir);
+        place.holds(package)
+            || library::kept_as(state_dir, package).is_some()
+                && (lock.modules.contains_key(name)
+                    || lock.coming.contains_key(name)
+                    || place.package(name).directory.exists())
     }
 }
 

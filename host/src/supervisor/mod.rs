@@ -16,6 +16,7 @@ mod removals;
 mod requests;
 mod starting;
 mod story;
+mod taking_up;
 mod view;
 mod why;
 

@@ -50,7 +50,7 @@ pub fn describe_for_parent(directory: &Path, confined: Option<&Path>) -> Result<
     let inspected = inspect(&package).map_err(|error| error.to_string())?;
     let manifest = inspected.manifest.clone();
     if let Some(data_dir) = confined {
-        runner::confine(&runner::shown(&manifest, &config, data_dir));
+        runner::confine(&[data_dir.to_owned()]);
     }
     let library = Shelf::default().open(inspected, false);
     let library = library.map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@ use super::{CALL_DEADLINE, STOP_GRACE, Slot, Supervisor, configure, requests::sh
 use crate::{
     config::{Config, Isolation, ModuleSection},
     library::{self, Package},
-    module::{self, Call, RestartPolicy, Start, StartGate, State},
+    module::{self, Call, Placing, RestartPolicy, Start, StartGate, State},
     runner,
     wake::Wake,
 };
@@ -122,10 +122,16 @@ impl Supervisor {
     }
 
     /// The process that a module gets, where it is to have one of its own.
-    fn place(&self, section: &ModuleSection) -> Option<runner::Place> {
-        let deadline = section.limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
-        let isolated = self.daemon.isolation(section) == Isolation::Process;
-        isolated.then(|| runner::Place::own(section.limits, deadline))
+    fn place(&self, section: &ModuleSection) -> Placing {
+        let (daemon, section) = (self.daemon.clone(), section.clone());
+        Box::new(move |inspected| {
+            let limits = section.limits;
+            let deadline = limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
+            let package = Package::of(&inspected.path, &section.name);
+            let placed = daemon.placed_as(&section, &package, Some(&inspected.sha256));
+            let isolated = placed.isolation == Isolation::Process;
+            isolated.then(|| runner::Place::own(limits, deadline))
+        })
     }
 
     pub(super) fn stop(&self, slot: &Slot) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lodestar::{
-    control::api::{Installed, OperationState},
+    control::api::{Declares, Installed, OperationState},
     install::{self, Bundle},
 };
 
@@ -84,10 +84,29 @@ fn lines(installed: &Installed, reloaded: bool) -> Vec<String> {
     let mut lines =
         vec![format!("{name} {version} ({change}) in {directory}"), format!("sha256 {sha256}")];
     lines.push(signer);
+    lines.extend(declared(&installed.declares));
     lines.extend(installed.notes.iter().cloned());
     lines.extend(operation::lines(&installed.operation));
     if !reloaded {
         lines.push(format!("start it with `lodestar modules enable {name}`"));
+    }
+    lines
+}
+
+/// What it asks for, before anybody enables it.
+fn declared(declares: &Declares) -> Vec<String> {
+    let Declares { secrets, providers, paths_read, paths_write, listeners } = declares;
+    let asks = [
+        ("for the secrets", secrets),
+        ("to read the paths in", paths_read),
+        ("to write the paths in", paths_write),
+        ("to listen at", listeners),
+    ];
+    let asks = asks.into_iter().filter(|(_, names)| !names.is_empty());
+    let mut lines: Vec<String> =
+        asks.map(|(what, names)| format!("asks {what} {}", names.join(", "))).collect();
+    if *providers {
+        lines.push("asks for the providers of the configuration with their keys".to_owned());
     }
     lines
 }
@@ -111,12 +130,23 @@ mod tests {
             },
         }))
         .expect("an answer");
+        installed.declares = Declares {
+            secrets: vec!["token".to_owned(), "key".to_owned()],
+            providers: true,
+            paths_write: vec!["database".to_owned()],
+            listeners: vec!["listen (127.0.0.1:4318 without it)".to_owned()],
+            ..Declares::default()
+        };
         assert_eq!(
             lines(&installed, false).join("\n"),
             "\
 tiny 0.2.0 (new) in /s/modules/tiny
 sha256 ab12
 unsigned; runs process
+asks for the secrets token, key
+asks to write the paths in database
+asks to listen at listen (127.0.0.1:4318 without it)
+asks for the providers of the configuration with their keys
 modules.yaml:3 tiny added, disabled
 tiny is installed
 start it with `lodestar modules enable tiny`"

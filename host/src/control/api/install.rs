@@ -31,6 +31,9 @@ pub struct Installed {
     pub signer: Option<String>,
     /// Where it runs unless its section says otherwise: `in_process` or `process`.
     pub isolation: String,
+    /// What it asks for.
+    #[serde(default)]
+    pub declares: Declares,
     /// Where it lies.
     pub directory: String,
     /// What there is to be known beside that, sentences.
@@ -38,6 +41,22 @@ pub struct Installed {
     pub notes: Vec<String>,
     /// What followed: the section in the file, and the reload of a module that runs.
     pub operation: Operation,
+}
+
+/// What the manifest of a module asks for beyond its own data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Declares {
+    /// Names of secrets.
+    pub secrets: Vec<String>,
+    /// The `providers` of the configuration, with their keys.
+    pub providers: bool,
+    /// Keys of its section whose paths it reads.
+    pub paths_read: Vec<String>,
+    /// Keys of its section whose paths it writes.
+    pub paths_write: Vec<String>,
+    /// What it listens on: the key of its section, and the address without it.
+    pub listeners: Vec<String>,
 }
 
 /// What a removal takes along.

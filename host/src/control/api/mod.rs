@@ -48,7 +48,7 @@ pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
 pub use figures::{CallFigures, LedgerStatus, RecentCalls};
-pub use install::{InstallQuery, Installed, RemoveQuery, Verified, VerifyQuery};
+pub use install::{Declares, InstallQuery, Installed, RemoveQuery, Verified, VerifyQuery};
 pub use logs::{LogLine, LogsQuery};
 pub use why::{Chapter, ModuleProcess, Why};
 
