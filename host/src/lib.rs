@@ -23,6 +23,7 @@ pub mod runner;
 pub mod scrape;
 pub mod start;
 pub mod state_dir;
+pub mod strangers;
 pub mod supervisor;
 pub mod systemd;
 pub mod wake;

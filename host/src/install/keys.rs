@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use minisign_verify::{Error, PublicKey, Signature};
 
 use super::{Bundle, refused};
-use crate::control::api::Problem;
+use crate::{
+    control::api::Problem,
+    strangers::{self, Also, Stranger},
+};
 
 /// The trusted keys: `trusted_keys/*.pub` beside `modules.yaml`, where the operator writes and a
 /// service only reads.
@@ -122,12 +124,13 @@ impl Keys {
 /// Who can write a key can sign for its owner.
 fn read(path: &Path) -> Result<Key, String> {
     let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
-    let me = rustix::process::geteuid().as_raw();
-    if !metadata.is_file() || metadata.mode() & 0o022 != 0 {
-        return Err("is no plain file that only its owner can write; `chmod 644` it".to_owned());
+    if !metadata.is_file() {
+        return Err("is no plain file; put the key itself there".to_owned());
     }
-    if metadata.uid() != 0 && metadata.uid() != me {
-        return Err("belongs to another user; give it to root".to_owned());
+    match strangers::of(&metadata, Also::Nobody) {
+        Some(it @ Stranger::Owner(_)) => return Err(format!("{it}; give it to root")),
+        Some(it @ Stranger::Mode(_)) => return Err(format!("{it}; `chmod 644` it")),
+        None => {}
     }
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim();

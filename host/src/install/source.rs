@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{Bundle, bundle::Part, refused};
-use crate::control::api::{Problem, ProblemCode};
+use crate::{
+    control::api::{Problem, ProblemCode},
+    strangers::{self, Also, Stranger},
+};
 
 /// The largest `.tar.gz`.
 const MAX_PACKED: u64 = 160 * 1024 * 1024;
@@ -115,24 +118,22 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
 /// Whoever may write to it decides what runs.
 fn check(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     let shown = path.display();
-    let (me, mine) = (rustix::process::geteuid(), rustix::process::getegid());
     if !metadata.is_file() && !metadata.is_dir() {
         return Err(refused(format!("{shown} is no plain file"), "name a file or a folder"));
     }
-    let owner = metadata.uid();
-    if owner != 0 && owner != me.as_raw() {
-        let what = format!("{shown} belongs to another user ({owner})");
-        return Err(refused(what, "copy it, and look at what you copied before you install it"));
-    }
-    let mode = metadata.mode();
     // In a directory such as /tmp nobody can replace the file of another.
-    let sticky = metadata.is_dir() && mode & 0o1000 != 0;
-    let by_group = mode & 0o020 != 0 && metadata.gid() != mine.as_raw();
-    if (mode & 0o002 != 0 || by_group) && !sticky {
-        let what = format!("{shown} can be written by others (mode {:o})", mode & 0o777);
-        return Err(refused(what, format!("`chmod go-w {shown}`, once you know who wrote it")));
+    let is_sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+    match strangers::of(metadata, Also::OwnGroup) {
+        Some(stranger @ Stranger::Owner(_)) => {
+            let remedy = "copy it, and look at what you copied before you install it";
+            Err(refused(format!("{shown} {stranger}"), remedy))
+        }
+        Some(stranger @ Stranger::Mode(_)) if !is_sticky => {
+            let remedy = format!("`chmod go-w {shown}`, once you know who wrote it");
+            Err(refused(format!("{shown} {stranger}"), remedy))
+        }
+        Some(Stranger::Mode(_)) | None => Ok(()),
     }
-    Ok(())
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {

@@ -1,9 +1,9 @@
 //! Whether what lies in `STATE/modules` is what was installed.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, io, path::Path};
 
 use super::{Keys, Lock, Locked, Place};
-use crate::{control::api::Verified, library::Package};
+use crate::{control::api::Verified, library::Package, strangers};
 
 /// Compares every installed module, or the one named `only`, with the lock. `probe` asks a library
 /// whether it fits this host; it is asked of unmodified ones alone, since that runs their code.
@@ -88,15 +88,12 @@ fn files(directory: &Path) -> Result<(), String> {
     for entry in fs::read_dir(directory).map_err(failed)? {
         paths.push(entry.map_err(failed)?.path());
     }
-    let me = rustix::process::geteuid().as_raw();
     for path in paths {
         let metadata = path.symlink_metadata().map_err(failed)?;
         let what = if metadata.is_symlink() {
-            "is a symbolic link"
-        } else if metadata.mode() & 0o022 != 0 {
-            "can be written by others"
-        } else if metadata.uid() != 0 && metadata.uid() != me {
-            "belongs to another user"
+            "is a symbolic link".to_owned()
+        } else if let Some(stranger) = strangers::of(&metadata, strangers::Also::Nobody) {
+            stranger.to_string()
         } else {
             continue;
         };

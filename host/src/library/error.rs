@@ -17,7 +17,7 @@ pub enum LoadError {
     /// Somebody else could change it.
     #[error("{} {}; it must be a file of root or of the daemon's user that others cannot write",
         .0.display(), .1)]
-    Owner(PathBuf, &'static str),
+    Owner(PathBuf, String),
     /// It is no library for this machine.
     #[error("{} {}", .0.display(), .1)]
     Elf(PathBuf, ElfError),

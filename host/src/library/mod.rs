@@ -15,10 +15,7 @@ mod seal;
 mod shelf;
 
 use std::{
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -34,6 +31,8 @@ pub use layout::Difference;
 pub use open::Library;
 use seal::SealedCopy;
 pub use shelf::Shelf;
+
+use crate::strangers;
 
 /// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,15 +184,12 @@ fn check_owner(path: &Path) -> Result<(), LoadError> {
     for place in [directory, path] {
         let metadata = std::fs::symlink_metadata(place)
             .map_err(|error| LoadError::Read(place.to_owned(), error))?;
-        let me = rustix::process::geteuid().as_raw();
         let reason = if metadata.file_type().is_symlink() {
-            "is a symbolic link, which could be turned elsewhere between check and load"
+            "is a symbolic link, which could be turned elsewhere between check and load".to_owned()
         } else if place == path && !metadata.is_file() {
-            "is no regular file"
-        } else if metadata.mode() & 0o002 != 0 {
-            "can be written by everyone"
-        } else if metadata.uid() != 0 && metadata.uid() != me {
-            "belongs to another user"
+            "is no regular file".to_owned()
+        } else if let Some(stranger) = strangers::of(&metadata, strangers::Also::OwnGroup) {
+            stranger.to_string()
         } else {
             continue;
         };
@@ -247,7 +243,7 @@ mod tests {
         let mode = std::fs::Permissions::from_mode(0o666);
         std::fs::set_permissions(&path, mode).expect("it is ours");
         let message = inspect(&package).expect_err("anyone may write to it").to_string();
-        assert!(message.contains("written by everyone"), "{message}");
+        assert!(message.contains("written by others"), "{message}");
         std::fs::remove_file(&path).expect("it is ours");
         std::os::unix::fs::symlink("/etc/hostname", &path).expect("it is ours");
         let message = inspect(&package).expect_err("it is a link").to_string();
