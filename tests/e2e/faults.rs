@@ -218,6 +218,20 @@ fn a_library_is_not_unmapped_while_a_thread_of_it_lives() {
 }
 
 #[test]
+fn a_fork_that_crashes_and_a_thread_that_ends_itself_are_no_crash_of_the_daemon() {
+    let sandbox = sandbox("none");
+    let daemon = sandbox.start();
+    for how in ["pthread_exit", "fork"] {
+        assert_eq!(sandbox.json(&["misbehaver", "crash", "--how", how]), how);
+        counted(&sandbox, &daemon, how);
+    }
+    daemon.kill();
+    let daemon = sandbox.start();
+    assert_eq!(daemon.module("misbehaver")["isolation"], "in_process", "nobody is blamed");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn a_client_that_goes_away_ends_the_stream_that_it_asked_for() {
     for isolation in ["in_process", "process"] {
         let sandbox = sandbox(&format!("none\n    isolation: {isolation}"));

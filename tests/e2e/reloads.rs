@@ -295,6 +295,7 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
     let sandbox = Sandbox::new(&["ingest", "misbehaver"], config);
     for (how, means) in [
         ("segfault", "SIGSEGV"),
+        ("thread", "SIGSEGV"),
         ("abort", "SIGABRT"),
         ("overflow", "SIGSEGV"),
         ("exit", "a call of exit()"),

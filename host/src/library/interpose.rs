@@ -32,21 +32,22 @@ static DESTRUCTORS: [AtomicUsize; KEYS] = [const { AtomicUsize::new(0) }; KEYS];
 static FOREIGN: Mutex<Vec<(libc::pid_t, usize)>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// For which module this thread works: its place in [`OWNERS`] and one more, 0 for none. What
-    /// it starts works for the same.
-    static OWNER: Cell<usize> = const { Cell::new(0) };
+    /// For which module this thread works. What it starts works for the same. Read by the handler of
+    /// a signal: no lock, no allocation, and names that stay.
+    static OWNER: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// The modules that threads work for, and the threads that do, by their number.
 static OWNERS: Mutex<Owners> = Mutex::new(Owners { modules: Vec::new(), threads: Vec::new() });
 
 struct Owners {
-    modules: Vec<String>,
-    threads: Vec<(libc::pid_t, usize)>,
+    modules: Vec<&'static str>,
+    threads: Vec<(libc::pid_t, &'static str)>,
 }
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
-type StartRoutine = extern "C" fn(*mut c_void) -> *mut c_void;
+/// `pthread_exit` unwinds through it.
+type StartRoutine = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 
 unsafe extern "C" {
     /// Where the program's own code begins and ends, from the linker.
@@ -150,7 +151,7 @@ pub(super) unsafe extern "C" fn pthread_create(
 }
 
 /// The first function of a module's thread: notes it, then does what the module wanted.
-extern "C" fn begin(noted: *mut c_void) -> *mut c_void {
+extern "C-unwind" fn begin(noted: *mut c_void) -> *mut c_void {
     // SAFETY: `pthread_create` above made this box for this thread alone.
     let Noted { start, argument, owner } = *unsafe { Box::from_raw(noted.cast::<Noted>()) };
     // SAFETY: it has no conditions.
@@ -172,7 +173,7 @@ extern "C" fn begin(noted: *mut c_void) -> *mut c_void {
 struct Noted {
     start: StartRoutine,
     argument: *mut c_void,
-    owner: usize,
+    owner: Option<&'static str>,
 }
 
 /// A thread works for a module until this is dropped.
@@ -193,25 +194,32 @@ pub fn work_for(module: &str) -> Working {
     // SAFETY: it has no conditions.
     let number = unsafe { libc::gettid() };
     let mut owners = owners();
-    let place = owners.modules.iter().position(|known| known == module).unwrap_or_else(|| {
-        owners.modules.push(module.to_owned());
-        owners.modules.len() - 1
+    let known = owners.modules.iter().find(|known| **known == module).copied();
+    let name = known.unwrap_or_else(|| {
+        // Once for each module that there ever is.
+        let name: &'static str = Box::leak(module.into());
+        owners.modules.push(name);
+        name
     });
     drop(owners);
-    register(number, place + 1);
+    register(number, Some(name));
     Working { number }
 }
 
+/// The module that this thread works for. Async-signal-safe.
+#[must_use]
+pub fn works_for() -> Option<&'static str> {
+    OWNER.try_with(Cell::get).ok().flatten()
+}
+
 /// This thread, of this number, works for a module from now on, or for none.
-fn register(number: libc::pid_t, owner: usize) {
+fn register(number: libc::pid_t, owner: Option<&'static str>) {
     OWNER.set(owner);
-    if owner > 0 {
-        owners().threads.push((number, owner));
-    }
+    owners().threads.extend(owner.map(|owner| (number, owner)));
 }
 
 fn unregister(number: libc::pid_t) {
-    OWNER.set(0);
+    OWNER.set(None);
     owners().threads.retain(|(known, _)| *known != number);
 }
 
@@ -221,8 +229,8 @@ pub fn workers() -> HashMap<u32, String> {
     let mut owners = owners();
     // One that ended by `pthread_exit` has not said so.
     owners.threads.retain(|(number, _)| is_alive(*number));
-    let worker = |(number, owner): &(libc::pid_t, usize)| {
-        Some((u32::try_from(*number).ok()?, owners.modules.get(owner - 1)?.clone()))
+    let worker = |(number, owner): &(libc::pid_t, &'static str)| {
+        Some((u32::try_from(*number).ok()?, (*owner).to_owned()))
     };
     owners.threads.iter().filter_map(worker).collect()
 }
@@ -294,13 +302,14 @@ mod tests {
     fn a_thread_works_for_its_module_until_it_ends() {
         let mine = |module: &str| workers().values().filter(|it| *it == module).count();
         let working = work_for("a_module");
+        assert_eq!(works_for(), Some("a_module"));
         let other = std::thread::spawn(|| {
             let _working = work_for("another_module");
             workers().into_values().filter(|it| it == "another_module").count()
         });
         assert_eq!(other.join().expect("no panic"), 1);
         assert_eq!((mine("a_module"), mine("another_module")), (1, 0));
-        extern "C" fn count(_: *mut c_void) -> *mut c_void {
+        extern "C-unwind" fn count(_: *mut c_void) -> *mut c_void {
             let mine = workers().into_values().filter(|it| it == "a_module").count();
             std::ptr::without_provenance_mut(mine)
         }
@@ -310,7 +319,7 @@ mod tests {
         let started = std::thread::spawn(move || begin(noted as *mut c_void).addr());
         assert_eq!(started.join().expect("no panic"), 2, "what it starts works for the same");
         drop(working);
-        assert_eq!((mine("a_module"), OWNER.get()), (0, 0));
+        assert_eq!((mine("a_module"), works_for()), (0, None));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
-pub use interpose::{Working, work_for, workers};
+pub use interpose::{Working, work_for, workers, works_for};
 pub use kept::{Candidate, clear_half_kept, generations, kept, kept_as, kept_with, stage};
 pub use layout::Difference;
 pub use open::Library;
