@@ -51,6 +51,10 @@ pub struct Args {
     #[arg(long, hide = true, value_name = "DIR", requires = "describe")]
     pub confined_to: Option<PathBuf>,
 
+    /// With --describe: end with this process, which asked
+    #[arg(long, hide = true, value_name = "PID", requires = "describe")]
+    pub asked_by: Option<u32>,
+
     /// Run one module with `isolation: process`: the daemon starts this
     #[arg(long, hide = true, value_name = "MODULE")]
     pub runner: Option<String>,

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let result = if args.runner.is_some() {
         runner::main()
     } else if let Some(directory) = &args.describe {
-        start::describe(directory, args.confined_to.as_deref())
+        start::describe(directory, args.confined_to.as_deref(), args.asked_by)
     } else if let Some(library) = &args.examine {
         start::examine(library)
     } else if args.check {
@@ -60,6 +60,6 @@ async fn live(args: &Args) -> anyhow::Result<()> {
         }
     }
     start::stopping();
-    supervisor.shut_down().await;
+    supervisor.shut_down(&mut woken).await;
     started.finish()
 }

@@ -24,7 +24,7 @@ use crate::{
     listeners::Listeners,
     logging::{self, Levels, LogFormat, Logging},
     module::ServiceContext,
-    scrape,
+    runner, scrape,
     state_dir::StateDir,
     supervisor::{Daemon, Parts, describe_for_parent, number, report},
     systemd,
@@ -180,12 +180,19 @@ impl Started {
     }
 }
 
-/// `lodestard --describe DIR [--confined-to DIR]`
+/// `lodestard --describe DIR [--confined-to DIR] [--asked-by PID]`
 ///
 /// # Errors
 ///
 /// Why the library cannot be loaded.
-pub fn describe(directory: &Path, confined: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub fn describe(
+    directory: &Path,
+    confined: Option<&Path>,
+    asked_by: Option<u32>,
+) -> anyhow::Result<ExitCode> {
+    if let Some(parent) = asked_by {
+        runner::answer_to(parent).context("cannot hold this process to its limits")?;
+    }
     let text = describe_for_parent(directory, confined).map_err(|error| anyhow::anyhow!(error))?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)

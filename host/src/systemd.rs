@@ -13,7 +13,13 @@ use sd_notify::NotifyState;
 /// the same descriptors.
 #[must_use]
 pub fn received_descriptors() -> Vec<(String, OwnedFd)> {
-    let Ok(received) = sd_notify::listen_fds_with_names() else { return Vec::new() };
+    let received = match sd_notify::listen_fds_with_names() {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::error!(%error, "cannot take the sockets that systemd hands over");
+            return Vec::new();
+        }
+    };
     received
         .map(|(descriptor, name)| {
             #[expect(unsafe_code, reason = "descriptors are inherited as numbers")]

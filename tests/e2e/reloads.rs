@@ -216,6 +216,7 @@ fn a_crash_on_probation_brings_the_last_good_generation_back() {
     assert!(daemon.stop().success());
     // What proved bad does not come back by a restart.
     let daemon = sandbox.start();
+    assert!(story(&sandbox, "gear").contains("the daemon ends"), "its last moments are told");
     let info = sandbox.json(&["modules", "info", "gear"]);
     assert_eq!(info["sha256"], first, "{info:#}");
     assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0, "unless one asks for it");

@@ -1,9 +1,15 @@
 //! What strangers made: packages that lead elsewhere, and modules that nobody signed.
 
-use std::{fs, io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use flate2::{Compression, write::GzEncoder};
-use harness::{Sandbox, library, wait_until};
+use harness::{Sandbox, library, program, wait_until};
 use tar::{Builder, EntryType, Header};
 
 use crate::install::{install, package, refused, salted, sandbox};
@@ -152,6 +158,7 @@ fn what_is_asked_before_it_is_in_place_reaches_nothing() {
     assert!(daemon.stop().success());
 }
 
+<<<<<<< HEAD
 /// What the daemon knows and its user can read is not for a package to name.
 #[test]
 fn the_defaults_of_a_package_name_no_secret_and_open_no_path() {
@@ -246,4 +253,30 @@ fn a_repaired_build_takes_a_module_out_of_quarantine() {
     assert_eq!(installed["operation"]["state"], "done", "{installed:#}");
     assert_eq!(daemon.module("misbehaver")["state"], "running");
     assert!(daemon.stop().success());
+=======
+/// The processes that ask a library in this folder.
+fn asked(folder: &Path) -> usize {
+    let folder = folder.display().to_string();
+    let processes = fs::read_dir("/proc").expect("it is there").flatten();
+    let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+    lines.filter(|line| line.contains("--describe") && line.contains(&folder)).count()
+}
+
+#[test]
+fn libraries_are_asked_at_the_same_time_and_not_beyond_the_daemon() {
+    let modules = ["gear", "misbehaver"];
+    let config = "modules:\n  gear:\n  misbehaver:\nmetrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&modules, config);
+    let daemon = sandbox.start();
+    fs::write(sandbox.path("linger"), "").expect("the sandbox is writable");
+    let mut check = sandbox.isolated(&program("lodestar"));
+    check.args(["config", "check"]).stderr(Stdio::null());
+    let mut check = check.spawn().expect("it is built");
+    let folder = sandbox.path("modules");
+    wait_until("both are asked", PATIENCE, || (asked(&folder) == modules.len()).then_some(()));
+    daemon.kill();
+    wait_until("nothing is left of it", PATIENCE, || (asked(&folder) == 0).then_some(()));
+    check.wait().expect("it is ours");
+>>>>>>> f01837d (fix(host): asking a library has limits and leaves nothing behind)
 }

@@ -7,6 +7,7 @@
 //! the module what it asks for, through the same services, and learns first of its end. What the
 //! runner does itself is in [`child`].
 
+mod asked;
 mod back;
 mod cgroup;
 mod channel;
@@ -22,6 +23,7 @@ mod remote;
 mod replies;
 mod wire;
 
+pub use asked::{Answered, answer_to, ask};
 pub use child::{confine, landlock_works, main};
 pub use figures::{Figures, figures};
 pub use isolated::{Isolated, Place, Refused};

@@ -101,9 +101,9 @@ pub(super) fn start(
 
 type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// Starts a command from a thread that lasts: the kernel ends a runner with the *thread* that
-/// started it, and a module's thread may end before the module does.
-fn spawn(command: Command) -> io::Result<Child> {
+/// Starts a command from a thread that lasts: the kernel ends a process that asks for it with the
+/// *thread* that started it, and a module's thread may end before the module does.
+pub(super) fn spawn(command: Command) -> io::Result<Child> {
     static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let orders = ORDERS.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Order>();

@@ -58,13 +58,6 @@ pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
     Box::new(move |report| config.explain(&module, report).to_string())
 }
 
-/// Whether a module would take its section of `after`: asked in a process of its own, before
-/// anything changes.
-pub(super) fn validate(daemon: &Daemon, after: &Config, module: &str) -> Result<(), ConfigErrors> {
-    let Some(section) = after.module(module) else { return Ok(()) };
-    ConfigErrors::or(super::probe::judge(daemon, after, section).refusals, ())
-}
-
 /// The settings of a module, every reference replaced. What was secret is kept out of the log
 /// from now on.
 pub(super) fn settings(

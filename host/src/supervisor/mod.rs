@@ -29,6 +29,7 @@ use std::{
 };
 
 use module_sdk::events::{ConfigChanged, ModuleStateChanged};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use daemon::{Daemon, Parts, Slot, number};
 pub use installs::{Put, change};
@@ -102,6 +103,9 @@ impl Supervisor {
     /// Starts and stops modules until all are as the configuration asks. Returns at once; what was
     /// begun goes on by itself.
     pub fn reconcile(&mut self) {
+        if self.stopping {
+            return;
+        }
         let config = self.daemon.config();
         let wanted: Vec<Arc<Slot>> =
             config.modules.iter().map(|section| self.daemon.slot(&section.name)).collect();
@@ -174,7 +178,8 @@ impl Supervisor {
     }
 
     /// Stops all modules, the last of the file first, and waits for them within the grace period.
-    pub async fn shut_down(mut self) {
+    /// What they tell in their last moments is among `woken`.
+    pub async fn shut_down(mut self, woken: &mut UnboundedReceiver<Wake>) {
         self.stopping = true;
         let until = Instant::now() + SHUTDOWN_GRACE;
         let config = self.daemon.config();
@@ -197,13 +202,14 @@ impl Supervisor {
                 );
             }
         }
-        // What a module told in the last moment is not heard any more, but holds.
-        for slot in self.daemon.slots() {
-            self.keep_quarantine(&slot);
-        }
         // Generations that were replaced, and modules whose section is gone, may still drain.
         if !self.threads_end(until.min(Instant::now() + STOP_GRACE)).await {
             tracing::warn!("a thread of a module has not ended; the daemon ends without it");
+        }
+        while let Ok(wake) = woken.try_recv() {
+            if let Wake::Module { name, news, .. } = wake {
+                self.heard(&name, news);
+            }
         }
     }
 
@@ -236,16 +242,21 @@ impl Supervisor {
         Ok(changed)
     }
 
-    /// Asks every running module whose section changed whether it would take it, before anything
-    /// changes.
+    /// Asks every running module whose section changed whether it would take it, all at the same
+    /// time, before anything changes.
     fn validate_running(&self, after: &Config) -> Result<(), ConfigErrors> {
-        for section in after.modules.iter().filter(|section| section.enabled) {
-            let changed = self.applied.get(&section.name).is_some_and(|known| known != section);
-            if changed && self.alive.contains(&section.name) {
-                configure::validate(&self.daemon, after, &section.name)?;
-            }
-        }
-        Ok(())
+        let changed = after.modules.iter().filter(|section| {
+            let known = self.applied.get(&section.name);
+            section.enabled
+                && known.is_some_and(|known| known != *section)
+                && self.alive.contains(&section.name)
+        });
+        let daemon = &*self.daemon;
+        let judged = probe::judge_all(daemon, after, changed);
+        // The loop turns: that took a while, and not for ever.
+        crate::systemd::alive();
+        let refusals = judged.into_iter().flat_map(|judged| judged.refusals);
+        ConfigErrors::or(refusals.collect(), ())
     }
 
     fn ended(&mut self, name: &str, ended: Ended) {

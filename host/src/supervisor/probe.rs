@@ -1,13 +1,7 @@
 //! Asking a library what it is without mapping it into the daemon: a process of its own does it
 //! and ends.
 
-use std::{
-    io::{Read as _, Write as _},
-    path::Path,
-    process::{Command, Stdio},
-    sync::mpsc,
-    time::Duration,
-};
+use std::{io::Read as _, panic::resume_unwind, path::Path, process::Command, time::Duration};
 
 use module_sdk::{Description, manifest::Manifest};
 use serde::{Deserialize, Serialize};
@@ -18,7 +12,7 @@ use crate::{
     control::api::{Change, ConfigProblem, ConfigReport, ConfigView},
     install::{Lock, Place},
     library::{self, Package, Shelf, inspect},
-    runner,
+    runner::{self, Answered},
 };
 
 /// How long a library may take to describe itself.
@@ -80,45 +74,22 @@ pub(super) fn probe(
 ) -> Result<Probe, String> {
     // Also the right one when its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg("--describe").arg(&package.directory);
+    command.arg("--describe").arg(&package.directory).env_clear();
+    command.arg("--asked-by").arg(std::process::id().to_string());
     if let Some(data_dir) = confined {
         command.arg("--confined-to").arg(data_dir);
     }
-    let mut child = command
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+    let answered = runner::ask(command, config, PATIENCE)
         .map_err(|error| format!("cannot start a process to look at it: {error}"))?;
-    let mut input = child.stdin.take().ok_or("the process has no standard input")?;
-    // A library that fails before it reads closes the pipe; its exit tells why.
-    let _ = input.write_all(config);
-    drop(input);
-    let id = child.id();
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        // An error means that nobody waits any more.
-        let _ = sender.send(child.wait_with_output());
-    });
-    let Ok(output) = receiver.recv_timeout(PATIENCE) else {
-        if let Some(process) = rustix::process::Pid::from_raw(i32::try_from(id).unwrap_or(0)) {
-            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-        }
+    let Some(Answered { status, output, complaints }) = answered else {
         return Err(format!("it did not describe itself within {} s", PATIENCE.as_secs()));
     };
-    let output = output.map_err(|error| error.to_string())?;
-    if output.status.success() {
-        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
-    } else {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("lodestard: ");
-        Err(if reason.is_empty() {
-            format!("it ended with {}", output.status)
-        } else {
-            reason.into()
-        })
+    if status.success() {
+        return serde_json::from_slice(&output).map_err(|error| error.to_string());
     }
+    let text = String::from_utf8_lossy(&complaints);
+    let reason = text.lines().last().unwrap_or_default().trim_start_matches("lodestard: ");
+    Err(if reason.is_empty() { format!("it ended with {status}") } else { reason.into() })
 }
 
 /// What a module says of its section.
@@ -150,6 +121,21 @@ pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -
     }
 }
 
+/// Asks several modules at the same time, so that one that hangs delays the answer and not the
+/// others. In the order of the sections.
+pub(super) fn judge_all<'a>(
+    daemon: &Daemon,
+    config: &Config,
+    sections: impl Iterator<Item = &'a ModuleSection>,
+) -> Vec<Judged> {
+    std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            sections.map(|section| scope.spawn(move || judge(daemon, config, section))).collect();
+        let judged = asking.into_iter().map(|asking| asking.join());
+        judged.map(|judged| judged.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
 impl Daemon {
     /// Asks a library on the module path what it is. One that was installed must be as it was, and
     /// is held to its own files.
@@ -178,8 +164,8 @@ impl Daemon {
             }
         };
         let mut errors = Vec::new();
-        for section in &config.modules {
-            let judged = judge(self, &config, section);
+        let judged = judge_all(self, &config, config.modules.iter());
+        for (section, judged) in config.modules.iter().zip(judged) {
             errors.extend(judged.refusals);
             // What cannot be asked is no error of a section that is switched off.
             errors.extend(judged.mute.filter(|_| section.enabled));

@@ -49,6 +49,9 @@ impl Supervisor {
     fn begin_reload(&mut self, module: &str, package: Option<Package>, pending: Pending) {
         let config = self.daemon.config();
         let slot = self.daemon.slot(module);
+        if self.stopping {
+            return pending.failed(ProblemCode::Busy, "the daemon ends", None);
+        }
         let Some(section) = config.module(module).filter(|section| section.enabled) else {
             let message = format!("{module} was disabled meanwhile");
             return pending.failed(ProblemCode::Busy, message, None);

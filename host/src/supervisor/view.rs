@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -15,7 +15,7 @@ use crate::{
         RecentCalls, Status, Timer,
     },
     library::{self, Package},
-    module::{Durations, Entry, Measured, State, Tasks},
+    module::{Durations, Entry, Measured, State, Tasks, Used},
     runner,
 };
 use module_sdk::{Description, HealthStatus, manifest::Manifest};
@@ -29,20 +29,24 @@ impl Daemon {
     pub fn status(&self) -> Status {
         let books = self.books();
         let config = self.config();
-        let tasks = Tasks::now();
-        let mut modules: Vec<Module> = Vec::new();
-        for section in &config.modules {
-            if let Some(slot) = self.slots().iter().find(|slot| slot.entry.name == section.name) {
-                modules.push(self.module(slot, &books, &tasks));
-            }
-        }
+        let slots = self.slots();
+        let in_file = config.modules.iter().filter_map(|section| {
+            slots.iter().find(|slot| slot.entry.name == section.name).map(Arc::as_ref)
+        });
+        let in_file: Vec<(&Slot, Used)> = {
+            // Who ends a process of a module waits meanwhile.
+            let tasks = Tasks::now();
+            in_file.map(|slot| (slot, slot.entry.used(&tasks))).collect()
+        };
+        let in_file = in_file.into_iter();
+        let mut modules: Vec<Module> =
+            in_file.map(|(slot, used)| self.module(slot, &books, used)).collect();
         for package in library::list(&self.places.module_path) {
             if !modules.iter().any(|module| module.name == package.name) {
                 let isolation = self.by_kind(&package).isolation;
                 modules.push(unlisted(&package, isolation));
             }
         }
-        drop(tasks);
         let own = runner::figures(std::process::id());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,11 +96,10 @@ impl Daemon {
         }
     }
 
-    fn module(&self, slot: &Slot, books: &HashMap<String, Books>, tasks: &Tasks) -> Module {
+    fn module(&self, slot: &Slot, books: &HashMap<String, Books>, used: Used) -> Module {
         let entry = &slot.entry;
         let books = books.get(&entry.name);
         let transition = entry.transition();
-        let used = entry.used(tasks);
         let health = match (transition.state.is_alive(), entry.health()) {
             (true, health) => ModuleHealth {
                 status: match health.status {
