@@ -158,7 +158,6 @@ fn what_is_asked_before_it_is_in_place_reaches_nothing() {
     assert!(daemon.stop().success());
 }
 
-<<<<<<< HEAD
 /// What the daemon knows and its user can read is not for a package to name.
 #[test]
 fn the_defaults_of_a_package_name_no_secret_and_open_no_path() {
@@ -253,7 +252,8 @@ fn a_repaired_build_takes_a_module_out_of_quarantine() {
     assert_eq!(installed["operation"]["state"], "done", "{installed:#}");
     assert_eq!(daemon.module("misbehaver")["state"], "running");
     assert!(daemon.stop().success());
-=======
+}
+
 /// The processes that ask a library in this folder.
 fn asked(folder: &Path) -> usize {
     let folder = folder.display().to_string();
@@ -278,5 +278,4 @@ fn libraries_are_asked_at_the_same_time_and_not_beyond_the_daemon() {
     daemon.kill();
     wait_until("nothing is left of it", PATIENCE, || (asked(&folder) == 0).then_some(()));
     check.wait().expect("it is ours");
->>>>>>> f01837d (fix(host): asking a library has limits and leaves nothing behind)
 }

@@ -32,8 +32,8 @@ static DESTRUCTORS: [AtomicUsize; KEYS] = [const { AtomicUsize::new(0) }; KEYS];
 static FOREIGN: Mutex<Vec<(libc::pid_t, usize)>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// For which module this thread works. What it starts works for the same. Read by the handler of
-    /// a signal: no lock, no allocation, and names that stay.
+    /// For which module this thread works. What it starts works for the same. Read by the handler
+    /// of a signal: no lock, no allocation, and names that stay.
     static OWNER: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 

@@ -1,6 +1,6 @@
-//! Calls and threads of modules that take too long.
+//! Calls of modules that take too long.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{CALL_DEADLINE, Supervisor};
 use crate::module::State;
@@ -25,16 +25,5 @@ impl Supervisor {
             self.daemon.stories.tell(name, "stalled", reason.clone());
             slot.entry.enter_from(state, State::Stalled, reason);
         }
-    }
-
-    /// Waits for threads that have said that they end. Answers whether all have.
-    pub(super) async fn threads_end(&mut self, until: Instant) -> bool {
-        while self.threads.values().any(|thread| !thread.is_finished()) {
-            if Instant::now() >= until {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        true
     }
 }

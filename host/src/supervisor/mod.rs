@@ -6,6 +6,7 @@ mod configure;
 mod daemon;
 mod deadlines;
 mod descriptions;
+mod ending;
 mod installs;
 mod isolation;
 mod metrics;
@@ -25,11 +26,10 @@ use std::{
     ops::ControlFlow,
     sync::Arc,
     thread::{JoinHandle, ThreadId},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use module_sdk::events::{ConfigChanged, ModuleStateChanged};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use daemon::{Daemon, Parts, Slot, number};
 pub use installs::{Put, change};
@@ -56,9 +56,6 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a module may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// How long all modules together may take to stop when the daemon ends.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
 
 /// Runs the modules that the configuration asks for.
 #[derive(Debug)]
@@ -175,42 +172,6 @@ impl Supervisor {
             }
         }
         ControlFlow::Continue(())
-    }
-
-    /// Stops all modules, the last of the file first, and waits for them within the grace period.
-    /// What they tell in their last moments is among `woken`.
-    pub async fn shut_down(mut self, woken: &mut UnboundedReceiver<Wake>) {
-        self.stopping = true;
-        let until = Instant::now() + SHUTDOWN_GRACE;
-        let config = self.daemon.config();
-        for section in config.modules.iter().rev() {
-            let slot = self.daemon.slot(&section.name);
-            if !self.alive.contains(&section.name) {
-                continue;
-            }
-            self.stop(&slot);
-            let grace = (STOP_GRACE + Duration::from_secs(1))
-                .min(until.saturating_duration_since(Instant::now()));
-            let mut state = slot.entry.watch();
-            let ended = state.wait_for(|transition| !transition.state.is_alive());
-            if tokio::time::timeout(grace, ended).await.is_err() {
-                let call = slot.entry.clock().running().map(|(what, _)| what);
-                tracing::error!(
-                    module = section.name,
-                    call,
-                    "the module did not stop in time; the daemon ends without it"
-                );
-            }
-        }
-        // Generations that were replaced, and modules whose section is gone, may still drain.
-        if !self.threads_end(until.min(Instant::now() + STOP_GRACE)).await {
-            tracing::warn!("a thread of a module has not ended; the daemon ends without it");
-        }
-        while let Ok(wake) = woken.try_recv() {
-            if let Wake::Module { name, news, .. } = wake {
-                self.heard(&name, news);
-            }
-        }
     }
 
     /// Reads the file again; answers the names of the modules whose section changed.

@@ -1,0 +1,60 @@
+//! The end of the daemon: modules stop, and what they tell on the way is heard.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{STOP_GRACE, Supervisor};
+use crate::wake::Wake;
+
+/// How long all modules together may take to stop when the daemon ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
+
+impl Supervisor {
+    /// Stops all modules, the last of the file first, and waits for them within the grace period.
+    /// What they tell in their last moments is among `woken`.
+    pub async fn shut_down(mut self, woken: &mut UnboundedReceiver<Wake>) {
+        self.stopping = true;
+        let until = Instant::now() + SHUTDOWN_GRACE;
+        let config = self.daemon.config();
+        for section in config.modules.iter().rev() {
+            let slot = self.daemon.slot(&section.name);
+            if !self.alive.contains(&section.name) {
+                continue;
+            }
+            self.stop(&slot);
+            let grace = (STOP_GRACE + Duration::from_secs(1))
+                .min(until.saturating_duration_since(Instant::now()));
+            let mut state = slot.entry.watch();
+            let ended = state.wait_for(|transition| !transition.state.is_alive());
+            if tokio::time::timeout(grace, ended).await.is_err() {
+                let call = slot.entry.clock().running().map(|(what, _)| what);
+                tracing::error!(
+                    module = section.name,
+                    call,
+                    "the module did not stop in time; the daemon ends without it"
+                );
+            }
+        }
+        // Generations that were replaced, and modules whose section is gone, may still drain.
+        if !self.threads_end(until.min(Instant::now() + STOP_GRACE)).await {
+            tracing::warn!("a thread of a module has not ended; the daemon ends without it");
+        }
+        while let Ok(wake) = woken.try_recv() {
+            if let Wake::Module { name, news, .. } = wake {
+                self.heard(&name, news);
+            }
+        }
+    }
+
+    /// Waits for threads that have said that they end. Answers whether all have.
+    async fn threads_end(&mut self, until: Instant) -> bool {
+        while self.threads.values().any(|thread| !thread.is_finished()) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+}
