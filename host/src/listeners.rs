@@ -140,7 +140,11 @@ impl Listeners {
                 systemd::keep(&kept_name(key), known.socket.as_fd());
                 return duplicate(&known.socket);
             }
-            Origin::Bound(address) if address == wanted || fits(&known.socket, wanted) => {
+            // Port 0 beside a port before asks for another one.
+            Origin::Bound(address)
+                if address == wanted
+                    || (!wanted.ends_with(":0") && fits(&known.socket, wanted)) =>
+            {
                 return duplicate(&known.socket);
             }
             Origin::Bound(_) => {}

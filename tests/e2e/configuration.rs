@@ -1,6 +1,6 @@
 //! `modules.yaml`: bad ones change nothing, good ones take effect while the daemon runs.
 
-use harness::{Daemon, Sandbox, run, wait_until};
+use harness::{Daemon, Sandbox, http, run, telemetry, wait_until};
 
 /// How long an edit may take until it is seen.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -197,6 +197,52 @@ fn a_bad_edit_changes_nothing() {
     });
     assert_eq!(sandbox.lodestar(&["config", "check"]).code, 0);
     assert_eq!(daemon.module("usage_tracker")["generation"], generation);
+}
+
+#[test]
+fn a_misspelt_section_costs_no_event() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration();
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    let send = |id: &str| {
+        let body = telemetry::claude_code("s", id).to_string();
+        let address = daemon.address("ingest", "http");
+        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        assert_eq!(answer.expect("ingest answers").status, 200);
+    };
+    send("before");
+    sandbox.configure(&sandbox.configuration().replace("usage_tracker:", "usage_traker:"));
+    daemon.wait_state("usage_traker", "absent");
+    wait_until("it is said", PATIENCE, || {
+        daemon.log().contains("its section is gone; its events wait").then_some(())
+    });
+    send("meanwhile");
+    sandbox.configure(&good);
+    daemon.wait_state("usage_tracker", "running");
+    assert_eq!(sandbox.json(&["usage", "summary"])["total"]["requests"], 2);
+}
+
+#[test]
+fn what_waits_for_a_restart_is_a_difference() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration();
+    let _daemon = sandbox.start();
+    let paths = || {
+        let changes = sandbox.json(&["config", "diff"]);
+        let changes = changes.as_array().expect("a list").clone();
+        changes.iter().map(|change| change["path"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(), [""; 0]);
+    sandbox.configure(
+        &good.replace("metrics:\n  listen: 127.0.0.1:0", "metrics:\n  listen: 127.0.0.2:0"),
+    );
+    wait_until("it is taken", PATIENCE, || {
+        sandbox.json(&["status"])["config_error"].is_null().then_some(())
+    });
+    assert_eq!(paths(), ["\"metrics.listen\""]);
+    sandbox.configure(&good);
+    assert_eq!(paths(), [""; 0]);
 }
 
 #[test]

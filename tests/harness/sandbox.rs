@@ -167,6 +167,10 @@ impl Sandbox {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path("home")).env("TZ", "UTC");
         command.env("XDG_RUNTIME_DIR", self.path("run")).env("LODESTAR_SOCKET", self.socket());
+        // Where `cargo xtask coverage` wants the counters of what the tests start.
+        if let Some(counters) = std::env::var_os("LLVM_PROFILE_FILE") {
+            command.env("LLVM_PROFILE_FILE", counters);
+        }
         command.current_dir(self.root.path()).stdin(Stdio::null());
         command
     }

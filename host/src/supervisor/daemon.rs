@@ -73,6 +73,8 @@ pub struct Daemon {
     pub(super) installing: Mutex<()>,
     slots: RwLock<BTreeMap<String, Arc<Slot>>>,
     config: RwLock<Arc<Config>>,
+    /// The configuration of the start: some sections are read only then.
+    pub(super) config_of_start: Arc<Config>,
 }
 
 /// A module of the configuration.
@@ -124,6 +126,7 @@ impl Daemon {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { places, context, logging, wakes, config, layers } = parts;
+        let config = Arc::new(config);
         Arc::new(Self {
             stories: Arc::new(Stories::new(&places.state_dir)),
             descriptions: Descriptions::below(&places.state_dir),
@@ -139,7 +142,8 @@ impl Daemon {
             layers,
             installing: Mutex::default(),
             slots: RwLock::default(),
-            config: RwLock::new(Arc::new(config)),
+            config_of_start: Arc::clone(&config),
+            config: RwLock::new(config),
         })
     }
 

@@ -124,7 +124,13 @@ impl Supervisor {
                 }
                 (false, true) => self.stop(slot),
                 (false, false) => self.show_disabled(slot),
-                (true, true) => {}
+                (true, true) => {
+                    // A section that was refused and taken back leaves nothing to be said.
+                    if self.refused_sections.get(name).is_some_and(|refused| refused != section) {
+                        self.refused_sections.remove(name);
+                        slot.set_behind(None);
+                    }
+                }
             }
         }
         let gate = StartGate::new(starts.len());
@@ -141,11 +147,15 @@ impl Supervisor {
                 if matches!(wake, Wake::HangUp) {
                     self.given_up.clear();
                 }
-                if let Err(errors) = self.take_configuration() {
-                    tracing::error!(
+                match self.take_configuration() {
+                    Ok(changed) if changed.is_empty() && matches!(wake, Wake::HangUp) => {
+                        tracing::info!("SIGHUP: the modules are as the configuration says");
+                    }
+                    Ok(_) => {}
+                    Err(errors) => tracing::error!(
                         %errors,
                         "the configuration has errors; the daemon goes on with the one before"
-                    );
+                    ),
                 }
             }
             Wake::Module { name, news, thread } => {
@@ -315,6 +325,16 @@ impl Supervisor {
         self.reconcile();
     }
 
+    /// Takes note of the library that a reload on request is about to load: that it is new there
+    /// needs no further one.
+    pub(super) fn notice_library(&mut self, module: &str) {
+        let config = self.daemon.config();
+        let package = config.module(module).and_then(|section| self.daemon.package(section));
+        if let Some(sha256) = package.and_then(|package| library::hash(&package)) {
+            self.seen.insert(module.to_owned(), sha256);
+        }
+    }
+
     fn show_disabled(&self, slot: &Slot) {
         if slot.entry.state().is_alive() {
             return;
@@ -329,7 +349,8 @@ impl Supervisor {
         }
     }
 
-    /// Stops modules whose section is gone and ends their subscriptions.
+    /// Stops modules whose section is gone and ends their subscriptions. One with events that wait
+    /// stays: a name may be misspelt, and only `modules remove` is meant to drop them.
     fn forget_removed(&mut self, config: &Config) {
         for slot in self.daemon.slots() {
             let name = &slot.entry.name;
@@ -341,6 +362,18 @@ impl Supervisor {
                 self.stop(&slot);
             } else if self.daemon.forget(name) {
                 self.daemon.context.listeners.release(name);
+                let books = self.daemon.context.bus.books().into_iter();
+                let waiting = books.filter(|books| books.module == *name);
+                let waiting: u64 = waiting.map(|books| books.ledger.pending).sum();
+                if waiting > 0 {
+                    tracing::warn!(
+                        module = name,
+                        waiting,
+                        "its section is gone; its events wait until there is one again, or until \
+                         `lodestar modules remove`"
+                    );
+                    continue;
+                }
                 self.daemon.stories.forget(name);
                 // An error means that it never subscribed.
                 let _ = self.daemon.context.bus.unsubscribe(name);
@@ -352,7 +385,7 @@ impl Supervisor {
 /// Sections that are read once, when the daemon starts.
 fn say_what_needs_a_restart(before: &Config, after: &Config) {
     let sections = config::changed_sections(before, after);
-    for section in sections.iter().filter(|name| !matches!(name.as_str(), "modules" | "log")) {
+    for section in sections.iter().filter(|section| probe::needs_a_restart(section)) {
         tracing::warn!(section, "this section takes effect when lodestard is started again");
     }
 }

@@ -198,14 +198,25 @@ impl Daemon {
     /// Everything that is wrong with the file.
     pub fn config_diff(&self) -> Result<Vec<Change>, crate::config::ConfigErrors> {
         let after = self.load_config()?;
-        let changes = crate::config::diff(&self.config(), &after).into_iter();
+        let mut changes = crate::config::diff(&self.config(), &after);
+        // What was taken and waits for a restart does not run either.
+        changes.retain(|change| !needs_a_restart(&change.path));
+        let mut others = crate::config::diff(&self.config_of_start, &after);
+        others.retain(|change| needs_a_restart(&change.path));
+        changes.append(&mut others);
         let change = |change: crate::config::Change| Change {
             path: change.path,
             before: change.before.unwrap_or_default(),
             after: change.after.unwrap_or_default(),
         };
-        Ok(changes.map(change).collect())
+        Ok(changes.into_iter().map(change).collect())
     }
+}
+
+/// Whether a setting is read once, when the daemon starts.
+pub(super) fn needs_a_restart(path: &str) -> bool {
+    let section = path.split('.').next().unwrap_or_default();
+    !matches!(section, "modules" | "log")
 }
 
 /// Errors as the control API shows them.

@@ -123,6 +123,7 @@ impl Supervisor {
         });
         self.daemon.stories.tell(module, "asked", "reload");
         if self.alive.contains(module) {
+            self.notice_library(module);
             return Ok(self.reload_module(module, None, "reload"));
         }
         Ok(self.start_on_request(&slot, "reload"))
@@ -142,10 +143,14 @@ impl Supervisor {
         };
         let instead =
             package.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // What the next start is to pass over is what lies there to be loaded, whatever runs.
+        let config = self.daemon.config();
+        let on_path = config.module(module).and_then(|section| self.daemon.package(section));
+        let lies_there = on_path.and_then(|package| library::hash(&package));
         self.daemon.stories.tell(module, "asked", format!("roll back to {}", short(&instead)));
         self.daemon.stories.decide(module, |standing| {
             standing.quarantined = None;
-            standing.refused = running.map(|sha256| super::Refused {
+            standing.refused = lies_there.or(running).map(|sha256| super::Refused {
                 sha256,
                 instead,
                 reason: "an operator rolled it back".to_owned(),

@@ -210,8 +210,15 @@ async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     }
     if changes.is_empty() {
         terminal.line("The configuration file is what runs.")?;
+    } else if report.errors.is_empty() && changes.iter().any(|change| waits(&change.path)) {
+        terminal.note("what is outside `modules` and `log` waits until lodestard is restarted");
     }
     Ok(exit_codes::DONE)
+}
+
+/// Whether a setting is read once, when the daemon starts.
+fn waits(path: &str) -> bool {
+    !matches!(path.split('.').next(), Some("modules" | "log"))
 }
 
 fn change_line(change: &Change) -> String {

@@ -19,7 +19,7 @@ use crate::{
 ///
 /// Takes a library lib<name>.so, a folder with one and its config.yaml, a .tar.gz of such a folder,
 /// or the folder of a crate, which is built as for a release. Nothing is changed unless every check
-/// passes. A module that runs is reloaded.
+/// passes. A module that runs is reloaded; if the new build does not start, the one before goes on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Install {
     /// The library, folder, .tar.gz or crate

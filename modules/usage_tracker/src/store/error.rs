@@ -62,6 +62,13 @@ impl StoreError {
                      directory exists and belongs to the daemon's user"
                 ),
             ),
+            Some(ErrorCode::OutOfMemory) => (
+                StoreErrorKind::Unavailable,
+                format!(
+                    "no memory is left to write the usage database {path}; raise the module's \
+                     `limits.memory_bytes`, or free some on the machine"
+                ),
+            ),
             Some(ErrorCode::SystemIoFailure) => (
                 StoreErrorKind::Unavailable,
                 format!("reading or writing the usage database {path} failed: {error}"),
