@@ -206,6 +206,9 @@ fn a_crash_on_probation_brings_the_last_good_generation_back() {
     wait_until("the new one runs", PATIENCE, || {
         (daemon.module("gear")["generation"] == 2).then_some(())
     });
+    // The same once more is no way back from itself.
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0);
+    assert_eq!(daemon.module("gear")["generation"], 3);
     assert_eq!(sandbox.lodestar(&["gear", "panic"]).code, 1);
     wait_until("the old one is back", PATIENCE, || {
         let info = sandbox.json(&["modules", "info", "gear"]);

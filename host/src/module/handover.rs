@@ -45,6 +45,8 @@ pub(super) struct Former {
     pub(super) config: Vec<u8>,
     pub(super) configure: Configure,
     pub(super) known: Option<Arc<Known>>,
+    /// What it was on probation against itself, with the state that it had taken over.
+    pub(super) last_good: Option<Box<(Self, Vec<u8>)>>,
 }
 
 impl std::fmt::Debug for Former {

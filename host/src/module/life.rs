@@ -112,8 +112,20 @@ impl<'a> Life<'a> {
     }
 
     /// Takes over from the generation before.
-    pub(super) fn begin(&mut self, made: Made, inbox: Inbox, former: Former, snapshot: Vec<u8>) {
+    pub(super) fn begin(
+        &mut self,
+        made: Made,
+        inbox: Inbox,
+        mut former: Former,
+        snapshot: Vec<u8>,
+    ) {
         let until = Instant::now() + self.start.restart.probation;
+        let is_same = former.image.sha256() == self.image.sha256();
+        // The same bytes once more are no way back from themselves.
+        let (former, snapshot) = match former.last_good.take() {
+            Some(last_good) if is_same => *last_good,
+            _ => (former, snapshot),
+        };
         self.probation = Some(Probation { until, former, snapshot });
         self.inbox = Some(inbox);
         self.made = Some(made);
@@ -262,6 +274,10 @@ impl<'a> Life<'a> {
             config: self.config.clone(),
             configure: self.configure.clone(),
             known: self.entry().known(),
+            last_good: self
+                .probation
+                .as_ref()
+                .map(|probation| Box::new((probation.former.clone(), probation.snapshot.clone()))),
         }
     }
 
@@ -304,7 +320,7 @@ impl<'a> Life<'a> {
         let from = self.image.sha256().to_owned();
         self.image.set_replaced(true);
         probation.former.image.set_replaced(false);
-        let Former { image, config, configure, known } = probation.former;
+        let Former { image, config, configure, known, .. } = probation.former;
         tracing::error!(
             module = entry.name,
             reason,
