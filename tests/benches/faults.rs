@@ -3,14 +3,11 @@
 //!
 //! Run with `cargo xtask bench faults`.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use harness::{
-    Daemon, Sandbox, Sent, http,
-    kills::{self, MODULES, Random},
+    Sandbox, http,
+    kills::{self, Random},
     telemetry, wait_until,
 };
 use serde_json::{Value, json};
@@ -19,7 +16,6 @@ const PANICS: u64 = 10_000;
 const KILLS: u64 = 500;
 /// How many events travel in one request.
 const BATCH: u64 = 100;
-const CLIENTS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 fn main() {
@@ -99,34 +95,13 @@ fn handle_all(fault: &str) -> Handled {
 
 fn kills_of_runners() {
     let sandbox = kills::isolated();
-    let (sent, stop) = (Sent::default(), AtomicBool::new(false));
     let mut random = Random::new(telemetry::now_ns());
     let daemon = sandbox.start();
-    let address = daemon.address("ingest", "http");
-    std::thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (sent, address, stop) = (&sent, &address, &stop);
-            scope.spawn(move || sent.until_told(address, &format!("client{client}"), stop));
-        }
-        for _ in 0..KILLS {
-            let goal = sent.count() + 1 + random.below(100);
-            wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
-            kills::kill_runner(&sandbox, MODULES[usize::from(random.below(4) == 0)]);
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
-    wait_until_handled(&daemon);
+    let sent = kills::runners_under_load(&sandbox, &daemon, KILLS, &mut random);
     let counted = sent.counted(&sandbox);
     report("kills of runners under load", KILLS, "", json!({}));
     report("requests meanwhile", counted.requests, "", json!({}));
     none("events that kills lost", counted.lost.len() as u64, "events");
     none("events that kills had counted twice", counted.twice.len() as u64, "events");
     assert!(daemon.stop().success());
-}
-
-fn wait_until_handled(daemon: &Daemon<'_>) {
-    wait_until("all that waits is handled", PATIENCE, || {
-        (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
-    });
 }

@@ -6,20 +6,23 @@ use std::{
 };
 
 use harness::{
-    Daemon, Sandbox, Sent,
-    kills::{self, MODULES, Random},
+    Sandbox, Sent,
+    kills::{self, MODULES, Random, wait_until_handled},
     telemetry, wait_until,
 };
 
 /// How many kills, where `LODESTAR_TEST_KILLS` does not say.
 const KILLS: u64 = 20;
-/// How many clients send at the same time.
-const CLIENTS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn kills_under_load_lose_nothing_and_count_nothing_twice() {
-    let sandbox = Sandbox::usual();
+    kill_daemons(&Sandbox::usual(), |_| {});
+}
+
+/// Kills daemons under load, each at a random moment and after what comes `before`, and compares
+/// what was sent with what was counted.
+fn kill_daemons(sandbox: &Sandbox, before: impl Fn(&mut Random)) {
     let sent = Sent::default();
     // Moments differ from run to run; what went wrong in one is shown by its seed.
     let seed = telemetry::now_ns();
@@ -30,45 +33,32 @@ fn kills_under_load_lose_nothing_and_count_nothing_twice() {
         let goal = sent.count() + 1 + random.below(200);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for client in 0..CLIENTS {
+            for client in 0..kills::CLIENTS {
                 let (sent, address, stop) = (&sent, &address, &stop);
                 let client = format!("kill{kill}-client{client}");
-                scope.spawn(move || sent.until_gone(address, &client, stop));
+                scope.spawn(move || sent.until_told(address, &client, stop));
             }
             wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
+            before(&mut random);
+            // Asked to stop only once it is gone: they meet every kill in the middle of a request.
             daemon.kill();
             stop.store(true, Ordering::Relaxed);
         });
     }
     let daemon = sandbox.start();
     let address = daemon.address("ingest", "http");
-    assert!(sent.send_again(&address), "seed {seed}: {}", daemon.log());
+    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
     wait_until_handled(&daemon);
-    compare(&sandbox, &sent, seed);
+    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]), "nobody is to blame");
+    compare(sandbox, &sent, seed);
 }
 
 #[test]
 fn kills_of_runners_under_load_lose_nothing_and_count_nothing_twice() {
     let sandbox = kills::isolated();
-    let (sent, stop) = (Sent::default(), AtomicBool::new(false));
     let seed = telemetry::now_ns();
-    let mut random = Random::new(seed);
     let daemon = sandbox.start();
-    let address = daemon.address("ingest", "http");
-    std::thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (sent, address, stop) = (&sent, &address, &stop);
-            scope.spawn(move || sent.until_told(address, &format!("client{client}"), stop));
-        }
-        for _ in 0..how_many() {
-            let goal = sent.count() + 1 + random.below(100);
-            wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
-            kills::kill_runner(&sandbox, MODULES[usize::from(random.below(4) == 0)]);
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
-    wait_until_handled(&daemon);
+    let sent = kills::runners_under_load(&sandbox, &daemon, how_many(), &mut Random::new(seed));
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]), "nobody is to blame");
     compare(&sandbox, &sent, seed);
 }
@@ -76,39 +66,10 @@ fn kills_of_runners_under_load_lose_nothing_and_count_nothing_twice() {
 #[test]
 fn kills_of_daemon_and_runners_lose_nothing_and_count_nothing_twice() {
     let sandbox = kills::isolated();
-    let sent = Sent::default();
-    let seed = telemetry::now_ns();
-    let mut random = Random::new(seed);
-    for kill in 0..how_many() {
-        let daemon = sandbox.start();
-        let address = daemon.address("ingest", "http");
-        let goal = sent.count() + 1 + random.below(200);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for client in 0..CLIENTS {
-                let (sent, address, stop) = (&sent, &address, &stop);
-                let client = format!("kill{kill}-client{client}");
-                scope.spawn(move || sent.until_told(address, &client, stop));
-            }
-            wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
-            if random.below(2) == 0 {
-                kills::kill_runner(&sandbox, MODULES[usize::from(random.below(2) == 0)]);
-            }
-            daemon.kill();
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-    let daemon = sandbox.start();
-    let address = daemon.address("ingest", "http");
-    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
-    wait_until_handled(&daemon);
-    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]), "nobody is to blame");
-    compare(&sandbox, &sent, seed);
-}
-
-fn wait_until_handled(daemon: &Daemon<'_>) {
-    wait_until("all that waits is handled", PATIENCE, || {
-        (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
+    kill_daemons(&sandbox, |random| {
+        if random.below(2) == 0 {
+            kills::kill_runner(&sandbox, MODULES[usize::from(random.below(2) == 0)]);
+        }
     });
 }
 

@@ -1,15 +1,21 @@
 //! Random kills of the processes that modules run in.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Sandbox, wait_until};
+use crate::{Daemon, Sandbox, Sent, wait_until};
 
 /// The modules of [`isolated`].
 pub const MODULES: [&str; 2] = ["usage_tracker", "ingest"];
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How many clients send at the same time.
+pub const CLIENTS: u64 = 3;
+/// How long the work between two kills may take, and all that is left after the last.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The usual modules, each in a process of its own that may end as often as it likes.
 #[must_use]
@@ -38,6 +44,49 @@ pub fn kill_runner(sandbox: &Sandbox, module: &str) {
     let runner = Pid::from_raw(runner).expect("a pid is positive");
     // An error means that it has just been killed.
     let _ = kill_process(runner, Signal::KILL);
+}
+
+/// Kills the processes of modules at random moments under load, so many times, and waits until all
+/// that was accepted is handled. Answers what was sent.
+///
+/// # Panics
+///
+/// When the daemon does not get on with its work.
+#[must_use]
+pub fn runners_under_load(
+    sandbox: &Sandbox,
+    daemon: &Daemon<'_>,
+    kills: u64,
+    random: &mut Random,
+) -> Sent {
+    let (sent, stop) = (Sent::default(), AtomicBool::new(false));
+    let address = daemon.address("ingest", "http");
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (sent, address, stop) = (&sent, &address, &stop);
+            scope.spawn(move || sent.until_told(address, &format!("client{client}"), stop));
+        }
+        for _ in 0..kills {
+            let goal = sent.count() + 1 + random.below(100);
+            wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
+            kill_runner(sandbox, MODULES[usize::from(random.below(4) == 0)]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
+    wait_until_handled(daemon);
+    sent
+}
+
+/// Waits until `usage_tracker` has handled all that waits for it.
+///
+/// # Panics
+///
+/// When it does not.
+pub fn wait_until_handled(daemon: &Daemon<'_>) {
+    wait_until("all that waits is handled", PATIENCE, || {
+        (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
+    });
 }
 
 /// Numbers that look random, the same ones for the same seed.

@@ -53,15 +53,6 @@ impl Sent {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Sends until the daemon is gone or it is time to stop; first what got no answer before.
-    pub fn until_gone(&self, address: &str, client: &str, stop: &AtomicBool) {
-        for number in 0.. {
-            if !self.send_next(address, client, number) || stop.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    }
-
     /// Sends until it is time to stop; what got no answer is sent again.
     pub fn until_told(&self, address: &str, client: &str, stop: &AtomicBool) {
         for number in 0.. {

@@ -29,6 +29,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes
 }
 
+/// Whether a setting, by its key with dots, is read once, when the daemon starts.
+#[must_use]
+pub fn needs_a_restart(path: &str) -> bool {
+    !matches!(path.split('.').next(), Some("modules" | "log"))
+}
+
 /// The modules whose sections differ, those that came or went included.
 #[must_use]
 pub fn changed_modules(old: &Config, new: &Config) -> Vec<String> {

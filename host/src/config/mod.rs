@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use self::{
-    diff::{Change, changed_modules, changed_sections, diff},
+    diff::{Change, changed_modules, changed_sections, diff, needs_a_restart},
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
     error::{ConfigError, ConfigErrors, nearest},
     file::{WriteError, write_atomically, write_default},

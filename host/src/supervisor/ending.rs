@@ -49,6 +49,7 @@ impl Supervisor {
 
     /// Waits for threads that have said that they end. Answers whether all have.
     async fn threads_end(&mut self, until: Instant) -> bool {
+        // Looked at and not joined: a join of one that hangs would hold up the end of the process.
         while self.threads.values().any(|thread| !thread.is_finished()) {
             if Instant::now() >= until {
                 return false;

@@ -385,7 +385,7 @@ impl Supervisor {
 /// Sections that are read once, when the daemon starts.
 fn say_what_needs_a_restart(before: &Config, after: &Config) {
     let sections = config::changed_sections(before, after);
-    for section in sections.iter().filter(|section| probe::needs_a_restart(section)) {
+    for section in sections.iter().filter(|section| config::needs_a_restart(section)) {
         tracing::warn!(section, "this section takes effect when lodestard is started again");
     }
 }

@@ -200,9 +200,9 @@ impl Daemon {
         let after = self.load_config()?;
         let mut changes = crate::config::diff(&self.config(), &after);
         // What was taken and waits for a restart does not run either.
-        changes.retain(|change| !needs_a_restart(&change.path));
+        changes.retain(|change| !crate::config::needs_a_restart(&change.path));
         let mut others = crate::config::diff(&self.config_of_start, &after);
-        others.retain(|change| needs_a_restart(&change.path));
+        others.retain(|change| crate::config::needs_a_restart(&change.path));
         changes.append(&mut others);
         let change = |change: crate::config::Change| Change {
             path: change.path,
@@ -211,12 +211,6 @@ impl Daemon {
         };
         Ok(changes.into_iter().map(change).collect())
     }
-}
-
-/// Whether a setting is read once, when the daemon starts.
-pub(super) fn needs_a_restart(path: &str) -> bool {
-    let section = path.split('.').next().unwrap_or_default();
-    !matches!(section, "modules" | "log")
 }
 
 /// Errors as the control API shows them.

@@ -104,6 +104,7 @@ async fn has_ended(daemon: &Daemon, slot: &Slot) -> bool {
     if !stopped.is_ok_and(|state| state.is_ok_and(|it| !it.state.is_alive())) {
         return false;
     }
+    // The supervisor's loop lets it go a moment after its thread has ended, and tells nobody.
     while daemon.entry(name).is_some() {
         if Instant::now() >= until {
             return false;

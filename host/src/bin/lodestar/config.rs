@@ -5,7 +5,10 @@ use std::{
     process::Command,
 };
 
-use lodestar::control::api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting};
+use lodestar::{
+    config::needs_a_restart,
+    control::api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting},
+};
 use serde_json::Value;
 
 use crate::{
@@ -210,15 +213,10 @@ async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     }
     if changes.is_empty() {
         terminal.line("The configuration file is what runs.")?;
-    } else if report.errors.is_empty() && changes.iter().any(|change| waits(&change.path)) {
+    } else if report.errors.is_empty() && changes.iter().any(|it| needs_a_restart(&it.path)) {
         terminal.note("what is outside `modules` and `log` waits until lodestard is restarted");
     }
     Ok(exit_codes::DONE)
-}
-
-/// Whether a setting is read once, when the daemon starts.
-fn waits(path: &str) -> bool {
-    !matches!(path.split('.').next(), Some("modules" | "log"))
 }
 
 fn change_line(change: &Change) -> String {

@@ -277,7 +277,8 @@ fn timers(info: &ModuleInfo) -> String {
     info.timers.iter().map(timer).collect::<Vec<_>>().join(", ")
 }
 
-fn books(books: api::EventBooks) -> String {
+/// The books of a module as one line.
+pub(crate) fn books(books: api::EventBooks) -> String {
     format!(
         "{} accepted = {} handled + {} dead + {} dropped + {} pending",
         human::count(books.accepted),

@@ -11,7 +11,7 @@ use ratatui::{
 use super::{app::App, columns, columns::Column, frame::Row};
 use crate::{
     human,
-    modules::{dropped, spent},
+    modules::{books, dropped, spent},
     status::{address, note},
 };
 
@@ -81,15 +81,7 @@ fn aligned(column: Column, text: String) -> Cell<'static> {
 /// Everything about one module.
 fn details(row: &Row) -> Paragraph<'static> {
     let module = &row.module;
-    let books = module.events;
-    let events = format!(
-        "{} accepted = {} handled + {} dead + {} dropped + {} pending",
-        human::count(books.accepted),
-        human::count(books.handled),
-        human::count(books.dead),
-        human::count(books.dropped),
-        human::count(books.pending)
-    );
+    let events = books(module.events);
     let version = module.version.clone().unwrap_or_default();
     let mut lines = vec![
         ("module", format!("{} {version}", module.name)),
