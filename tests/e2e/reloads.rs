@@ -206,9 +206,13 @@ fn a_crash_on_probation_brings_the_last_good_generation_back() {
     wait_until("the new one runs", PATIENCE, || {
         (daemon.module("gear")["generation"] == 2).then_some(())
     });
-    // The same once more is no way back from itself.
+    // The same once more is no way back from itself, nor is another one that is on probation.
     assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0);
     assert_eq!(daemon.module("gear")["generation"], 3);
+    sandbox.replace_library("gear", 8);
+    wait_until("the third runs", PATIENCE, || {
+        (daemon.module("gear")["generation"] == 4).then_some(())
+    });
     assert_eq!(sandbox.lodestar(&["gear", "panic"]).code, 1);
     wait_until("the old one is back", PATIENCE, || {
         let info = sandbox.json(&["modules", "info", "gear"]);
@@ -224,6 +228,44 @@ fn a_crash_on_probation_brings_the_last_good_generation_back() {
     assert_eq!(info["sha256"], first, "{info:#}");
     assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0, "unless one asks for it");
     assert_ne!(sandbox.json(&["modules", "info", "gear"])["sha256"], first);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let wait = |isolation: &str| {
+        wait_until("it runs where it should", PATIENCE, || {
+            let module = daemon.module("gear");
+            (module["isolation"] == isolation && module["state"] == "running").then_some(())
+        });
+    };
+    sandbox.configure(&config("    isolation: process\n    fault: start_panics\n"));
+    wait_until("it was refused", PATIENCE, || {
+        story(&sandbox, "gear").contains("planted: start").then_some(())
+    });
+    wait("in_process");
+    let info = sandbox.json(&["modules", "info", "gear"]);
+    let why = info["isolation_reason"].to_string();
+    assert!(why.contains("process from its next start on"), "{info:#}");
+
+    sandbox.configure(&config("    isolation: process\n"));
+    wait("process");
+    let before = sandbox.json(&["modules", "info", "gear"])["process"]["pid"].clone();
+    let _ = sandbox.lodestar(&["gear", "panic"]);
+    wait_until("it has another process", PATIENCE, || {
+        let info = sandbox.json(&["modules", "info", "gear"]);
+        (info["process"]["pid"].is_u64() && info["process"]["pid"] != before).then_some(())
+    });
+    wait("process");
+    assert!(!story(&sandbox, "gear").contains("rolled_back"), "not back into the daemon");
+
+    sandbox.configure(&config("    isolation: in_process\n"));
+    wait("in_process");
+    let _ = sandbox.lodestar(&["gear", "panic"]);
+    wait("process");
+    assert!(story(&sandbox, "gear").contains("rolled_back"));
     assert!(daemon.stop().success());
 }
 
@@ -292,11 +334,38 @@ fn a_quarantine_survives_a_restart_and_is_lifted_by_enable() {
     assert!(daemon.stop().success());
 }
 
+const WITH_MISBEHAVER: &str = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  misbehaver:\n\
+                               metrics:\n  listen: 127.0.0.1:0\n";
+
+#[test]
+fn a_generation_on_probation_that_crashes_the_daemon_gives_way_to_the_last_good_one() {
+    let sandbox = Sandbox::new(&["ingest", "misbehaver"], WITH_MISBEHAVER);
+    let daemon = sandbox.start();
+    let first = sandbox.json(&["modules", "info", "misbehaver"])["sha256"].clone();
+    // Neither of the next two is a good one yet.
+    for salt in [1, 2] {
+        sandbox.replace_library("misbehaver", salt);
+        wait_until("the new one runs and is kept", PATIENCE, || {
+            let standing = sandbox.state().join("supervision/misbehaver.standing.json");
+            let noted = std::fs::read_to_string(standing).ok()?.contains("probation");
+            let generation = u64::from(salt) + 1;
+            (noted && daemon.module("misbehaver")["generation"] == generation).then_some(())
+        });
+    }
+    let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", "segfault"]);
+    assert!(!daemon.wait().success(), "it takes the daemon down");
+    let daemon = sandbox.start();
+    daemon.wait_state("misbehaver", "running");
+    let info = sandbox.json(&["modules", "info", "misbehaver"]);
+    assert_eq!((&info["sha256"], &info["isolation"]), (&first, &"in_process".into()), "{info:#}");
+    assert!(info["reason"].to_string().contains("SIGSEGV"), "{info:#}");
+    assert!(story(&sandbox, "misbehaver").contains("is back"));
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn who_crashes_the_daemon_is_named_and_isolated() {
-    let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  misbehaver:\nmetrics:\n  \
-                  listen: 127.0.0.1:0\n";
-    let sandbox = Sandbox::new(&["ingest", "misbehaver"], config);
+    let sandbox = Sandbox::new(&["ingest", "misbehaver"], WITH_MISBEHAVER);
     for (how, means) in [
         ("segfault", "SIGSEGV"),
         ("thread", "SIGSEGV"),

@@ -62,19 +62,26 @@ pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
 }
 
 impl Candidate {
-    /// Keeps it: it runs. The newest two of a module stay.
+    /// Keeps it: it runs. Beside it stays its `way_back`, the hash of the one that is to come back
+    /// should it fail, or else the one that ran before it.
     ///
     /// # Errors
     ///
     /// When the file system fails; what was kept before is still there.
-    pub fn keep(self, state_dir: &Path) -> io::Result<()> {
+    pub fn keep(self, state_dir: &Path, way_back: Option<&str>) -> io::Result<()> {
         if let Some(half) = self.half {
             fs::rename(half.path(), &self.directory)?;
             // Its name is another one now.
             let _ = half.keep();
         }
         fs::File::open(&self.directory)?.set_modified(SystemTime::now())?;
-        for old in kept(state_dir, &self.module).into_iter().skip(KEPT) {
+        let place = generations(state_dir, &self.module);
+        let way_back = way_back.map(|sha256| place.join(sha256));
+        let mut kept = kept(state_dir, &self.module);
+        kept.sort_by_key(|it| {
+            (it.directory != self.directory, Some(&it.directory) != way_back.as_ref())
+        });
+        for old in kept.into_iter().skip(KEPT) {
             fs::remove_dir_all(&old.directory)?;
         }
         Ok(())
@@ -156,7 +163,7 @@ mod tests {
             Candidate { module: "tiny".to_owned(), directory: place.join(sha256), half }
         };
         for sha256 in ["1", "2", "3"] {
-            candidate(sha256).keep(state.path()).expect("it is writable");
+            candidate(sha256).keep(state.path(), None).expect("it is writable");
         }
         drop(candidate("4"));
         let names = || -> Vec<String> {
@@ -167,8 +174,11 @@ mod tests {
         assert_eq!(names(), ["3", "2"]);
         // One that runs again is the newest again.
         let again = Candidate { module: "tiny".to_owned(), directory: place.join("2"), half: None };
-        again.keep(state.path()).expect("it is there");
+        again.keep(state.path(), None).expect("it is there");
         assert_eq!(names(), ["2", "3"]);
+        // The one before was no good one, and is the one that goes.
+        candidate("5").keep(state.path(), Some("3")).expect("it is writable");
+        assert_eq!(names(), ["5", "3"]);
         assert_eq!(fs::read_dir(&place).expect("it is there").count(), 2, "nothing half is left");
     }
 }

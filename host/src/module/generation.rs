@@ -87,6 +87,7 @@ pub(super) fn describe(image: &Image) -> Result<Known, Refusal> {
         sha256: image.sha256().to_owned(),
         sdk_version: image.sdk_version(),
         path: image.path().to_owned(),
+        isolated: matches!(image, Image::Isolated(_)),
     })
 }
 

@@ -30,8 +30,9 @@ pub trait Instance {
     fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome;
     /// Timer number `index` is due.
     fn on_timer(&mut self, index: u32) -> Result<(), ModError>;
-    /// Runs a command; the answer goes to `sink`.
-    fn command(&mut self, request: &[u8], sink: ReplySinkBox);
+    /// Runs a command; the answer goes to `sink`. Fails when it panicked and the sink could not be
+    /// told at once.
+    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError>;
     /// How it is, JSON.
     fn health(&mut self) -> Vec<u8>;
     /// Takes another log level.
@@ -143,8 +144,9 @@ impl Instance for ModuleBox {
         Self::on_timer(self, index).into_result()
     }
 
-    fn command(&mut self, request: &[u8], sink: ReplySinkBox) {
+    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError> {
         Self::command(self, request.into(), sink);
+        Ok(())
     }
 
     fn health(&mut self) -> Vec<u8> {

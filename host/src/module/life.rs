@@ -1,7 +1,7 @@
 //! The life of a module on its thread: made, run, made again after a panic, replaced.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc::RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -16,8 +16,11 @@ use super::{
 };
 use crate::{bus::Inbox, library::Candidate};
 
-/// The time within which panics are counted for [`RestartPolicy::limit`].
-const PANIC_WINDOW: Duration = Duration::from_secs(60);
+/// The time within which failures are counted for [`RestartPolicy::limit`].
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long a generation that has stopped waits for its successor before it says so.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a generation that overlaps waits for its successor before it goes on by itself.
 const VERDICT_PATIENCE: Duration = Duration::from_secs(15);
@@ -32,12 +35,20 @@ pub(super) struct Life<'a> {
     grant: Option<Grant>,
     /// `None` before it took over and after it was replaced.
     inbox: Option<Inbox>,
-    panics: Vec<Instant>,
+    /// When it failed within [`FAILURE_WINDOW`].
+    failures: Vec<Failure>,
     probation: Option<Probation>,
     /// A generation that was proven before it took over.
     made: Option<Made>,
     /// Its library, written down and kept as soon as it runs.
     pub(super) candidate: Option<Candidate>,
+}
+
+/// An end of the instance that nobody asked for.
+struct Failure {
+    at: Instant,
+    /// Whether the module is to blame.
+    blamed: bool,
 }
 
 /// A generation that took over must not panic for a while; else the one before it comes back.
@@ -104,7 +115,7 @@ impl<'a> Life<'a> {
             configure: start.configure.clone(),
             grant: Some(grant),
             inbox: None,
-            panics: Vec::new(),
+            failures: Vec::new(),
             probation: None,
             made: None,
             candidate: None,
@@ -120,11 +131,10 @@ impl<'a> Life<'a> {
         snapshot: Vec<u8>,
     ) {
         let until = Instant::now() + self.start.restart.probation;
-        let is_same = former.image.sha256() == self.image.sha256();
-        // The same bytes once more are no way back from themselves.
+        // One that was on probation itself is no good one to go back to.
         let (former, snapshot) = match former.last_good.take() {
-            Some(last_good) if is_same => *last_good,
-            _ => (former, snapshot),
+            Some(last_good) => *last_good,
+            None => (former, snapshot),
         };
         self.probation = Some(Probation { until, former, snapshot });
         self.inbox = Some(inbox);
@@ -151,6 +161,12 @@ impl<'a> Life<'a> {
     /// When the probation ends, if it is on probation.
     pub(super) fn probation_ends(&self) -> Option<Instant> {
         self.probation.as_ref().map(|probation| probation.until)
+    }
+
+    /// The hash of the library that comes back should this one fail on probation.
+    pub(super) fn way_back(&self) -> Option<&str> {
+        let former = self.probation.as_ref()?.former.image.sha256();
+        (former != self.image.sha256()).then_some(former)
     }
 
     /// Lets the generation before go when the probation is over.
@@ -192,14 +208,14 @@ impl<'a> Life<'a> {
                     restored = Vec::new();
                     if let Some(snapshot) = self.roll_back(&reason) {
                         restored = snapshot;
-                    } else if let Some(end) = self.pause_after(&reason)? {
+                    } else if let Some(end) = self.pause_after(&reason, true)? {
                         return Ok(end);
                     }
                 }
-                // Nothing speaks against a generation on probation.
+                // Nothing speaks against the module, on probation or not.
                 Leave::Gone(reason) => {
                     restored = Vec::new();
-                    if let Some(end) = self.pause_after(&reason)? {
+                    if let Some(end) = self.pause_after(&reason, false)? {
                         return Ok(end);
                     }
                 }
@@ -234,7 +250,7 @@ impl<'a> Life<'a> {
                 sha256: self.image.sha256().to_owned(),
                 version: module.version.clone(),
                 generation: made.generation(),
-                switched_in: None,
+                took_over: None,
             });
         }
     }
@@ -242,7 +258,7 @@ impl<'a> Life<'a> {
     /// Keeps its library for a way back, now that it runs.
     pub(super) fn keep(&mut self) {
         let Some(candidate) = self.candidate.take() else { return };
-        if let Err(error) = candidate.keep(&self.start.state_dir) {
+        if let Err(error) = candidate.keep(&self.start.state_dir, self.way_back()) {
             not_kept(self.entry(), &error);
         }
     }
@@ -296,8 +312,18 @@ impl<'a> Life<'a> {
     /// start again.
     fn hand_over(&mut self, hold: Hold, snapshot: Vec<u8>) -> Option<Vec<u8>> {
         let verdict = hold.answer(snapshot.clone(), self.former());
-        match verdict.recv() {
-            Ok(Verdict::Commit(successor)) if self.give_inbox(&successor) => None,
+        let verdict = match verdict.recv_timeout(HANDOVER_PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => {
+                // What the two must not have at the same time, the other one may have by now.
+                let reason = "it has stopped for a new generation, whose start does not return; \
+                              its events wait";
+                enter(self.entry(), State::Stalled, reason.to_owned());
+                verdict.recv().ok()
+            }
+            verdict => verdict.ok(),
+        };
+        match verdict {
+            Some(Verdict::Commit(successor)) if self.give_inbox(&successor) => None,
             _ => Some(snapshot),
         }
     }
@@ -313,9 +339,15 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Puts the generation before back, if this one is on probation. Answers its state.
+    /// Puts the last good generation back, if this one is on probation. Answers its state.
     fn roll_back(&mut self, reason: &str) -> Option<Vec<u8>> {
         let probation = self.probation.take()?;
+        let out_of_its_process = matches!(self.image, Image::Isolated(_))
+            && matches!(probation.former.image, Image::Mapped(_));
+        if out_of_its_process {
+            // What fails in a process of its own is not brought into the daemon.
+            return None;
+        }
         let entry = self.entry();
         let from = self.image.sha256().to_owned();
         self.image.set_replaced(true);
@@ -325,7 +357,7 @@ impl<'a> Life<'a> {
             module = entry.name,
             reason,
             version = image.manifest().module.version,
-            "the new generation failed on probation; the one before it is back"
+            "the new generation failed on probation; the last good one is back"
         );
         entry.restarts.fetch_add(1, Ordering::Relaxed);
         (self.image, self.config, self.configure) = (image, config, configure);
@@ -342,26 +374,27 @@ impl<'a> Life<'a> {
     }
 
     /// Waits before the next try; answers how the life ends when it is stopped or replaced
-    /// meanwhile.
-    fn pause_after(&mut self, reason: &str) -> Result<Option<End>, Refusal> {
+    /// meanwhile. Only a failure that it is `blamed` for counts towards
+    /// quarantine.
+    fn pause_after(&mut self, reason: &str, blamed: bool) -> Result<Option<End>, Refusal> {
         let now = Instant::now();
-        self.panics.retain(|panic| now.duration_since(*panic) < PANIC_WINDOW);
-        self.panics.push(now);
+        self.failures.retain(|failure| now.duration_since(failure.at) < FAILURE_WINDOW);
+        self.failures.push(Failure { at: now, blamed });
         let entry = self.entry();
         tracing::error!(module = entry.name, reason, "the module failed");
         let RestartPolicy { limit, max_backoff, .. } = self.start.restart;
-        if self.panics.len() > limit {
-            let count = self.panics.len();
+        let count = self.failures.iter().filter(|failure| failure.blamed).count();
+        if blamed && count > limit {
             let reason = format!(
                 "it failed {count} times within {} s, the last time: {reason}; its events \
                  wait; `lodestar modules enable {}` starts it again",
-                PANIC_WINDOW.as_secs(),
+                FAILURE_WINDOW.as_secs(),
                 entry.name
             );
             return Err((State::Quarantined, reason));
         }
         entry.restarts.fetch_add(1, Ordering::Relaxed);
-        let pause = jittered(backoff(self.panics.len()).min(max_backoff));
+        let pause = jittered(backoff(self.failures.len()).min(max_backoff));
         (self.start.tell)(News::Restarts { reason: reason.to_owned(), pause });
         let words = format!("{reason}; starts again in {:.1} s", pause.as_secs_f64());
         enter(entry, State::Backoff, words);
@@ -386,8 +419,8 @@ impl<'a> Life<'a> {
 }
 
 /// The first restart is immediate, then after 1, 2, 4 … seconds.
-fn backoff(panics: usize) -> Duration {
-    match u32::try_from(panics).unwrap_or(u32::MAX) {
+fn backoff(failures: usize) -> Duration {
+    match u32::try_from(failures).unwrap_or(u32::MAX) {
         0 | 1 => Duration::ZERO,
         more => Duration::from_secs(1_u64.checked_shl(more - 2).unwrap_or(u64::MAX)),
     }
@@ -406,7 +439,7 @@ mod tests {
 
     #[test]
     fn the_pause_doubles() {
-        let seconds = |panics| backoff(panics).as_secs();
+        let seconds = |failures| backoff(failures).as_secs();
         assert_eq!([1, 2, 3, 4, 5, 9].map(seconds), [0, 1, 2, 4, 8, 128]);
         assert!(seconds(200) > 1_000_000);
     }

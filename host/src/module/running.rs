@@ -112,14 +112,15 @@ impl<'a, 'b> Running<'a, 'b> {
                     let _ = asked.send(());
                 }
                 Call::Command(command) => {
-                    let CommandCall { request, sink, panicked, .. } = command;
+                    let CommandCall { request, sink, panicked: answer, .. } = command;
                     let clock = self.life.clock.clone();
-                    entry.meter.time(&clock, (Work::Command, 1), "command", || {
-                        self.instance.command(&request, sink);
+                    let done = entry.meter.time(&clock, (Work::Command, 1), "command", || {
+                        self.instance.command(&request, sink)
                     });
-                    if let Some(reason) = panicked.get() {
+                    let panicked = done.map_err(|error| describe_error(&error)).err();
+                    if let Some(reason) = panicked.or_else(|| answer.get().cloned()) {
                         entry.meter.failed(Work::Command);
-                        return Some(Leave::Panic(reason.clone()));
+                        return Some(Leave::Panic(reason));
                     }
                 }
             }

@@ -147,6 +147,8 @@ pub struct Known {
     pub sdk_version: String,
     /// Where its library lies.
     pub path: std::path::PathBuf,
+    /// Whether it runs in a process of its own.
+    pub isolated: bool,
 }
 
 /// A module of the configuration. Shared by its thread, the supervisor and the control API.

@@ -12,7 +12,7 @@ use module_sdk::{Health, HealthStatus};
 use super::{
     Call, CallClock, Start, generation, handover,
     life::{Life, Made},
-    thread::News,
+    thread::{News, TakeOver},
 };
 use crate::library;
 
@@ -78,7 +78,7 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
         sha256: known.sha256.clone(),
         version: known.manifest.module.version.clone(),
         generation,
-        switched_in: Some(switched_in),
+        took_over: Some(TakeOver { switched_in, way_back: life.way_back().map(str::to_owned) }),
     });
     Ok(life)
 }

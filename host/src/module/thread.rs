@@ -113,12 +113,12 @@ pub enum News {
         version: String,
         /// Its number.
         generation: u64,
-        /// For how long events waited while it took over; `None` when there was none before it.
-        switched_in: Option<Duration>,
+        /// How it took over; `None` when there was none before it.
+        took_over: Option<TakeOver>,
     },
     /// A successor was no good; the generation before it goes on.
     Rejected(String),
-    /// A generation on probation panicked; the one before it is back.
+    /// A generation on probation failed; the last good one is back.
     RolledBack {
         /// The hash of the bad library.
         from: String,
@@ -127,7 +127,7 @@ pub enum News {
         /// What the bad one did.
         reason: String,
     },
-    /// It panicked, and starts again after a pause.
+    /// It failed, and starts again after a pause.
     Restarts {
         /// What it did.
         reason: String,
@@ -138,13 +138,29 @@ pub enum News {
     Ended(Ended),
 }
 
+/// How a generation took over from the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeOver {
+    /// For how long events waited.
+    pub switched_in: Duration,
+    /// The hash of the library that comes back should this one fail on probation; `None` where it
+    /// is the same.
+    pub way_back: Option<String>,
+}
+
 /// How a module's thread ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// It was asked to.
     Stopped,
-    /// It could not start or go on; the reason is in its state.
-    Failed,
+    /// It could not start or go on. Whoever hears of it shows the state, once what follows from it
+    /// is written down.
+    Failed {
+        /// The state that this leaves it in.
+        state: State,
+        /// Why.
+        reason: String,
+    },
     /// It gave way to its successor.
     Replaced,
     /// It was a successor and did not take over.
@@ -228,8 +244,7 @@ fn run(start: &Start) {
         Err((state, reason)) => {
             entry.calls.close();
             tracing::error!(module = entry.name, reason, "the module does not run");
-            enter(entry, state, reason);
-            Ended::Failed
+            Ended::Failed { state, reason }
         }
     };
     entry.heap_bytes.store(0, Ordering::Relaxed);

@@ -194,15 +194,21 @@ impl Instance for Remote {
         self.done("timer", self.deadline, &Ask::Timer(index))
     }
 
-    fn command(&mut self, request: &[u8], sink: ReplySinkBox) {
+    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError> {
         self.commands += 1;
         let number = self.commands;
         self.runner.replies.expect(number, sink);
         let asked = self.done("command", self.deadline, &Ask::Command { number, request });
-        if let Err(error) = asked {
-            // A process that is gone is no panic: that it is gone is seen for itself.
-            let fault = Fault::new(error_kind::FAILED, error.message.as_str());
-            self.runner.replies.finish(number, Some(fault));
+        match asked {
+            // The answer that says so is on its way.
+            Err(error) if error.kind == error_kind::PANIC && self.death().is_none() => Err(error),
+            Err(error) => {
+                // A process that is gone is no panic: that it is gone is seen for itself.
+                let fault = Fault::new(error_kind::FAILED, error.message.as_str());
+                self.runner.replies.finish(number, Some(fault));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 

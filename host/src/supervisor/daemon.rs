@@ -13,11 +13,11 @@ use std::{
 use module_sdk::EventType;
 use tokio::sync::oneshot;
 
-use super::{Operations, Stories, descriptions::Descriptions, shown};
+use super::{Operations, Refused, Stories, descriptions::Descriptions, shown};
 use crate::{
     args::Places,
     bus::NewEvent,
-    config::{self, Config, ConfigErrors, Isolation, Layers, LogLevel, ModuleSection},
+    config::{self, Config, ConfigErrors, Layers, LogLevel, ModuleSection},
     control::api::{Problem, ProblemCode},
     library::{self, Package, Shelf},
     logging::Logging,
@@ -83,7 +83,6 @@ pub struct Slot {
     /// What it is doing.
     pub entry: Arc<Entry>,
     desired: AtomicBool,
-    isolated: AtomicBool,
     /// Why it runs, but not as the file or the library on the module path says.
     behind: Mutex<Option<String>>,
 }
@@ -105,19 +104,8 @@ impl Slot {
         self.desired.load(Ordering::Relaxed)
     }
 
-    /// Whether it is to run in a process of its own.
-    #[must_use]
-    pub fn is_isolated(&self) -> bool {
-        self.isolated.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_desired(&self, enabled: bool, isolation: Isolation) {
+    pub(super) fn set_desired(&self, enabled: bool) {
         self.desired.store(enabled, Ordering::Relaxed);
-        self.set_isolation(isolation);
-    }
-
-    pub(super) fn set_isolation(&self, isolation: Isolation) {
-        self.isolated.store(isolation == Isolation::Process, Ordering::Relaxed);
     }
 }
 
@@ -206,7 +194,6 @@ impl Daemon {
         let slot = Arc::new(Slot {
             entry: Arc::new(Entry::new(name)),
             desired: AtomicBool::new(false),
-            isolated: AtomicBool::new(false),
             behind: Mutex::default(),
         });
         slots.insert(name.to_owned(), slot.clone());
@@ -230,6 +217,22 @@ impl Daemon {
                 package.directory.is_dir().then_some(package)
             }
             None => library::find(&self.places.module_path, &section.name),
+        }
+    }
+
+    /// What a start loads: what lies there, or the kept generation in the place of one that proved
+    /// bad, and why.
+    pub(super) fn to_start(&self, section: &ModuleSection) -> Option<(Package, Option<Refused>)> {
+        let package = self.package(section)?;
+        let name = &section.name;
+        let refused = self.stories.standing(name).refused;
+        let Some(refused) = refused.filter(|it| library::hash(&package) == Some(it.sha256.clone()))
+        else {
+            return Some((package, None));
+        };
+        match library::kept_with(&self.places.state_dir, name, &refused.instead) {
+            Some(kept) => Some((kept, Some(refused))),
+            None => Some((package, None)),
         }
     }
 

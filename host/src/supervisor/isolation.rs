@@ -6,6 +6,7 @@ use crate::{
     control::api::Module,
     install::{Keys, Lock, Place},
     library::{self, Package},
+    module::Entry,
 };
 
 /// Where a module runs.
@@ -63,6 +64,15 @@ impl Daemon {
         let refused = self.stories.standing(module).refused?;
         let lock = Lock::read(&self.places.state_dir).unwrap_or_default();
         lock.of_bytes(module, &refused.sha256).map(|_| refused.instead)
+    }
+
+    /// Where a module runs, whatever its section says meanwhile; or would run if it were started.
+    pub(super) fn isolation_now(&self, entry: &Entry) -> Isolation {
+        match entry.known().filter(|_| entry.state().is_alive()) {
+            Some(known) if known.isolated => Isolation::Process,
+            Some(_) => Isolation::InProcess,
+            None => self.placed_by_name(&entry.name).isolation,
+        }
     }
 
     /// Why a module runs where it runs. What was decided since it started holds from its next

@@ -36,13 +36,13 @@ pub use installs::{Put, change};
 pub use isolation::Placed;
 pub use operations::{Operations, Pending};
 pub use probe::{Probe, describe_for_parent, report};
-use reloads::Reload;
+use reloads::{Reload, Wanted};
 use requests::shown;
 pub use story::{Refused, Standing, Stories};
 pub use view::{OWN, counts};
 
 use crate::{
-    config::{self, Config, ConfigErrors, Isolation, ModuleSection},
+    config::{self, Config, ConfigErrors, ModuleSection},
     library,
     module::{Ended, News, StartGate, State},
     wake::Wake,
@@ -71,8 +71,6 @@ pub struct Supervisor {
     /// Sections that a module that runs did not take.
     refused_sections: HashMap<String, ModuleSection>,
     reloads: HashMap<String, Reload>,
-    /// The hash of the library that each module ran last.
-    ran: HashMap<String, String>,
     threads: HashMap<ThreadId, JoinHandle<()>>,
     /// The hash of each library when it was last looked at.
     seen: HashMap<String, String>,
@@ -90,7 +88,6 @@ impl Supervisor {
             given_up: HashMap::new(),
             refused_sections: HashMap::new(),
             reloads: HashMap::new(),
-            ran: HashMap::new(),
             threads: HashMap::new(),
             seen: HashMap::new(),
             stopping: false,
@@ -107,7 +104,7 @@ impl Supervisor {
         let wanted: Vec<Arc<Slot>> =
             config.modules.iter().map(|section| self.daemon.slot(&section.name)).collect();
         for (slot, section) in wanted.iter().zip(&config.modules) {
-            slot.set_desired(section.enabled, self.daemon.isolation(section));
+            slot.set_desired(section.enabled);
         }
         self.forget_removed(&config);
         let mut starts = Vec::new();
@@ -120,7 +117,7 @@ impl Supervisor {
                 (true, false) => starts.push(slot.clone()),
                 (true, true) if changed && self.refused_sections.get(name) != Some(section) => {
                     tracing::info!(module = name, "its configuration changed: it is reloaded");
-                    self.reload_module(name, None, "reload");
+                    self.reload_module(name, Wanted::AsStarted, "reload");
                 }
                 (false, true) => self.stop(slot),
                 (false, false) => self.show_disabled(slot),
@@ -237,8 +234,9 @@ impl Supervisor {
         self.alive.remove(name);
         let section = self.applied.remove(name);
         let slot = self.daemon.slot(name);
+        let failed = matches!(ended, Ended::Failed { .. });
         self.tell_end(&slot, ended);
-        self.reload_without_module(name, ended);
+        self.reload_without_module(name);
         if self.stopping {
             return;
         }
@@ -246,7 +244,7 @@ impl Supervisor {
             self.show_disabled(&slot);
             let config = self.daemon.config();
             self.forget_removed(&config);
-        } else if ended == Ended::Failed {
+        } else if failed {
             self.given_up.extend(section.map(|section| (name.to_owned(), section)));
             self.daemon.context.listeners.release(name);
             // Its section may have changed meanwhile.
@@ -257,27 +255,20 @@ impl Supervisor {
         }
     }
 
-    /// Notes how a module ended, and that one that failed too often is left alone from now on.
+    /// Notes how a module ended. That one failed too often is written down before anybody sees it:
+    /// a restart must not end a quarantine.
     fn tell_end(&self, slot: &Slot, ended: Ended) {
-        let name = &slot.entry.name;
-        let transition = slot.entry.transition();
+        let (name, stories) = (&slot.entry.name, &self.daemon.stories);
         match ended {
-            Ended::Failed => {
-                let reason = transition.reason;
-                self.daemon.stories.tell(name, transition.state.as_str(), reason);
-                self.keep_quarantine(slot);
+            Ended::Failed { state, reason } => {
+                if state == State::Quarantined {
+                    stories.decide(name, |it| it.quarantined = Some(reason.clone()));
+                }
+                stories.tell(name, state.as_str(), reason.clone());
+                slot.entry.enter(state, reason);
             }
-            _ if self.stopping => self.daemon.stories.tell(name, "stopped", "the daemon ends"),
-            _ => self.daemon.stories.tell(name, "stopped", ""),
-        }
-    }
-
-    /// Writes down that a module is in quarantine, so that a restart does not end it.
-    fn keep_quarantine(&self, slot: &Slot) {
-        let transition = slot.entry.transition();
-        if transition.state == State::Quarantined {
-            let keep = |it: &mut Standing| it.quarantined = Some(transition.reason);
-            self.daemon.stories.decide(&slot.entry.name, keep);
+            _ if self.stopping => stories.tell(name, "stopped", "the daemon ends"),
+            _ => stories.tell(name, "stopped", ""),
         }
     }
 
@@ -316,7 +307,7 @@ impl Supervisor {
                 let running = slot.entry.known().is_some_and(|known| known.sha256 == sha256);
                 if !running {
                     self.daemon.stories.tell(&name, "changed", "its library was replaced");
-                    self.reload_module(&name, None, "reload");
+                    self.reload_module(&name, Wanted::AsStarted, "reload");
                 }
             } else {
                 self.given_up.remove(&name);
@@ -357,7 +348,7 @@ impl Supervisor {
             if config.modules.iter().any(|section| section.name == *name) {
                 continue;
             }
-            slot.set_desired(false, Isolation::InProcess);
+            slot.set_desired(false);
             if self.alive.contains(name) {
                 self.stop(&slot);
             } else if self.daemon.forget(name) {

@@ -104,7 +104,7 @@ pub(super) struct Judged {
 /// Asks a module in a process of its own whether it would take its section of `config`.
 pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -> Judged {
     // A module that is not installed is no error of the file.
-    let Some(package) = daemon.package(section) else { return Judged::default() };
+    let Some((package, _)) = daemon.to_start(section) else { return Judged::default() };
     let name = &section.name;
     let settings = match configure::settings(daemon, config, &package) {
         Ok(settings) => settings,

@@ -2,87 +2,122 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Pending, Supervisor, requests::short, starting::PROBATION, story::Probation};
+use super::{Pending, Refused, Supervisor, requests::short, starting::PROBATION, story::Probation};
 use crate::{
     config::ModuleSection,
     control::api::{Operation, ProblemCode},
-    library::Package,
-    module::{Ended, News, StartGate},
+    library,
+    module::{News, StartGate, State},
 };
 
 /// How long a reload may take before whoever waits for it is told that it hangs.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Which library a reload is to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The one that a start of the daemon would load.
+    AsStarted,
+    /// The one that lies on the module path, whatever it did before.
+    OnPath,
+    /// The kept one that is to run in the place of the other.
+    Kept(Refused),
+}
+
 /// A reload under way.
 #[derive(Debug)]
 pub(super) struct Reload {
-    waiting: Pending,
+    wanted: Wanted,
+    waiting: Vec<Pending>,
     section: ModuleSection,
     begun: Instant,
-    /// Everyone who asked after this one had begun. One more reload is enough for all of them,
-    /// and they share its operation and its outcome.
-    next: Option<(Pending, Option<Package>)>,
+    /// What was asked for after this one had begun. One more reload is enough for all who want the
+    /// same, and they share its outcome.
+    next: Option<(Wanted, Vec<Pending>)>,
 }
 
 impl Supervisor {
-    /// Begins a reload of a module that runs, or joins the one that is about to begin.
-    pub(super) fn reload_module(
-        &mut self,
-        module: &str,
-        package: Option<Package>,
-        kind: &str,
-    ) -> Operation {
-        if let Some(reload) = self.reloads.get_mut(module) {
-            let operations = &self.daemon.operations;
-            let (next, wanted) = reload
-                .next
-                .get_or_insert_with(|| (operations.begin(kind, Some(module)), package.clone()));
-            *wanted = package;
-            return next.operation();
+    /// Begins a reload of a module that runs, or joins the one that is about to begin. A wish for
+    /// another library replaces the one that waits, and whoever had it is told.
+    pub(super) fn reload_module(&mut self, module: &str, wanted: Wanted, kind: &str) -> Operation {
+        let operations = &self.daemon.operations;
+        let Some(reload) = self.reloads.get_mut(module) else {
+            let pending = operations.begin(kind, Some(module));
+            let operation = pending.operation();
+            self.begin_reload(module, wanted, vec![pending]);
+            return operation;
+        };
+        match &mut reload.next {
+            Some((next, waiting)) if *next == wanted => {
+                if let Some(same) = waiting.iter().find(|pending| pending.operation().kind == kind)
+                {
+                    return same.operation();
+                }
+                waiting.push(operations.begin(kind, Some(module)));
+                waiting[waiting.len() - 1].operation()
+            }
+            next => {
+                let pending = operations.begin(kind, Some(module));
+                let operation = pending.operation();
+                let replaced = next.replace((wanted, vec![pending]));
+                for earlier in replaced.into_iter().flat_map(|(_, waiting)| waiting) {
+                    let message = format!("a later {kind} of {module} came first");
+                    earlier.failed(ProblemCode::Busy, message, None);
+                }
+                operation
+            }
         }
-        let pending = self.daemon.operations.begin(kind, Some(module));
-        let operation = pending.operation();
-        self.begin_reload(module, package, pending);
-        operation
     }
 
-    fn begin_reload(&mut self, module: &str, package: Option<Package>, pending: Pending) {
+    fn begin_reload(&mut self, module: &str, wanted: Wanted, waiting: Vec<Pending>) {
+        if let Err((code, message)) = self.try_reload(module, &wanted) {
+            for pending in waiting {
+                pending.failed(code, message.clone(), None);
+            }
+            return;
+        }
+        let section = self.daemon.config().module(module).cloned();
+        let section = section.expect("a module that is reloaded has a section");
+        let begun = Instant::now();
+        let reload = Reload { wanted, waiting, section, begun, next: None };
+        self.reloads.insert(module.to_owned(), reload);
+    }
+
+    fn try_reload(&mut self, module: &str, wanted: &Wanted) -> Result<(), (ProblemCode, String)> {
         let config = self.daemon.config();
-        let slot = self.daemon.slot(module);
         if self.stopping {
-            return pending.failed(ProblemCode::Busy, "the daemon ends", None);
+            return Err((ProblemCode::Busy, "the daemon ends".to_owned()));
         }
         let Some(section) = config.module(module).filter(|section| section.enabled) else {
-            let message = format!("{module} was disabled meanwhile");
-            return pending.failed(ProblemCode::Busy, message, None);
+            return Err((ProblemCode::Busy, format!("{module} was disabled meanwhile")));
         };
-        let Some(package) = package.or_else(|| self.daemon.package(section)) else {
-            let message = self.daemon.where_looked(module);
-            return pending.failed(ProblemCode::NotFound, message, None);
-        };
-        match self.spawn(&slot, &config, section, package, &StartGate::new(0), true) {
-            Ok(()) => {
-                let section = section.clone();
-                let begun = Instant::now();
-                let reload = Reload { waiting: pending, section, begun, next: None };
-                self.reloads.insert(module.to_owned(), reload);
+        let package = match wanted {
+            Wanted::AsStarted => self.daemon.to_start(section).map(|(package, _)| package),
+            Wanted::OnPath => self.daemon.package(section),
+            Wanted::Kept(refused) => {
+                library::kept_with(&self.daemon.places.state_dir, module, &refused.instead)
             }
-            Err(reason) => pending.failed(ProblemCode::Failed, reason, None),
-        }
+        };
+        let package =
+            package.ok_or_else(|| (ProblemCode::NotFound, self.daemon.where_looked(module)))?;
+        let slot = self.daemon.slot(module);
+        self.spawn(&slot, &config, section, package, &StartGate::new(0), true)
+            .map_err(|reason| (ProblemCode::Failed, reason))
     }
 
     /// Acts on what a module's thread tells.
     pub(super) fn heard(&mut self, module: &str, news: News) {
         let stories = self.daemon.stories.clone();
         match news {
-            News::Runs { sha256, version, generation, switched_in } => {
-                let how = switched_in.map_or_else(String::new, |time| {
-                    format!("; its events waited {:.1} ms", time.as_secs_f64() * 1e3)
+            News::Runs { sha256, version, generation, took_over } => {
+                let how = took_over.as_ref().map_or_else(String::new, |it| {
+                    format!("; its events waited {:.1} ms", it.switched_in.as_secs_f64() * 1e3)
                 });
                 let what = format!("{version} ({}), generation {generation}{how}", short(&sha256));
-                self.note_probation(module, &sha256, switched_in.is_some());
+                let took_over =
+                    took_over.map(|it| self.note_probation(module, sha256, it.way_back));
                 stories.tell(module, "runs", what.clone());
-                if switched_in.is_some() {
+                if took_over.is_some() {
                     self.daemon.slot(module).set_behind(None);
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
                 }
@@ -93,7 +128,7 @@ impl Supervisor {
                 stories.tell(module, "refused", format!("{reason}; the generation before goes on"));
                 let behind = format!("its reload was refused: {reason}");
                 self.daemon.slot(module).set_behind(Some(behind));
-                self.reload_ended(module, Err(reason));
+                self.reload_ended(module, Err(format!("{reason}; the generation before goes on")));
             }
             News::RolledBack { from, to, reason } => {
                 let detail = format!("{} did: {reason}; {} is back", short(&from), short(&to));
@@ -102,53 +137,57 @@ impl Supervisor {
                 stories.decide(module, |standing| {
                     standing.probation = None;
                     if from != to {
-                        standing.refused =
-                            Some(super::Refused { sha256: from, instead: to, reason });
+                        standing.refused = Some(Refused { sha256: from, instead: to, reason });
                     }
                 });
             }
             News::Restarts { reason, pause } => {
                 let seconds = pause.as_secs_f64();
                 let what = format!("{reason}; starts again after {seconds:.1} s");
-                stories.tell(module, "panicked", what);
+                stories.tell(module, "restarts", what);
             }
             News::Ended(ended) => self.ended(module, ended),
         }
     }
 
     /// Writes down that a generation is on probation, in case it takes the daemon with it.
-    fn note_probation(&mut self, module: &str, sha256: &str, took_over: bool) {
-        let former = self.ran.insert(module.to_owned(), sha256.to_owned());
-        let Some(former) = former.filter(|former| took_over && former != sha256) else { return };
+    fn note_probation(&self, module: &str, sha256: String, way_back: Option<String>) {
         let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
-        let probation = Probation { sha256: sha256.to_owned(), former, until_s };
-        self.daemon.stories.decide(module, |standing| standing.probation = Some(probation));
+        let probation = way_back.map(|former| Probation { sha256, former, until_s });
+        self.daemon.stories.decide(module, |standing| standing.probation = probation);
     }
 
     fn reload_ended(&mut self, module: &str, outcome: Result<String, String>) {
         let Some(reload) = self.reloads.remove(module) else { return };
-        let Reload { waiting, section, next, .. } = reload;
+        let Reload { wanted, waiting, section, next, .. } = reload;
         match outcome {
             Ok(message) => {
-                // Whoever waits for the outcome is to see where it runs now.
-                self.daemon.slot(module).set_isolation(self.daemon.isolation(&section));
                 self.applied.insert(module.to_owned(), section);
                 self.refused_sections.remove(module);
-                waiting.done(message);
+                self.daemon.stories.decide(module, |standing| match wanted {
+                    Wanted::AsStarted => {}
+                    Wanted::OnPath => standing.refused = None,
+                    Wanted::Kept(refused) => standing.refused = Some(refused),
+                });
+                for pending in waiting {
+                    pending.done(message.clone());
+                }
             }
             Err(reason) => {
                 // What was refused is not tried again until it changes.
                 self.refused_sections.insert(module.to_owned(), section);
-                if waiting.operation().kind == "install" {
-                    self.pass_over(module, &reason);
+                for pending in waiting {
+                    if pending.operation().kind == "install" {
+                        self.pass_over(module, &reason);
+                    }
+                    let help = format!("`lodestar modules why {module}` tells the story");
+                    let message = format!("{module}: {reason}");
+                    pending.failed(ProblemCode::Refused, message, Some(help));
                 }
-                let message = format!("{module}: {reason}; the generation before goes on");
-                let help = format!("`lodestar modules why {module}` tells the story");
-                waiting.failed(ProblemCode::Refused, message, Some(help));
             }
         }
-        if let Some((pending, package)) = next {
-            self.begin_reload(module, package, pending);
+        if let Some((wanted, waiting)) = next {
+            self.begin_reload(module, wanted, waiting);
         } else {
             self.reconcile();
         }
@@ -171,8 +210,12 @@ impl Supervisor {
                 .map(|(call, _)| (call, "new"))
                 .or_else(old)
                 .unwrap_or_else(|| ("start".to_owned(), "new"));
+            let then = match slot.entry.state() {
+                State::Running | State::Degraded => "the generation before goes on",
+                _ => "its events wait until lodestard is restarted",
+            };
             let reason = format!(
-                "the {call} of the {whose} generation has not returned for {} s",
+                "the {call} of the {whose} generation has not returned for {} s; {then}",
                 RELOAD_DEADLINE.as_secs()
             );
             tracing::error!(module, reason, "a reload hangs");
@@ -182,15 +225,12 @@ impl Supervisor {
     }
 
     /// What a module that ended leaves to do: a reload that nobody will end any more.
-    pub(super) fn reload_without_module(&mut self, module: &str, ended: Ended) {
-        if matches!(ended, Ended::Stopped | Ended::Failed)
-            && let Some(reload) = self.reloads.remove(module)
-        {
+    pub(super) fn reload_without_module(&mut self, module: &str) {
+        let Some(reload) = self.reloads.remove(module) else { return };
+        let later = reload.next.into_iter().flat_map(|(_, waiting)| waiting);
+        for pending in reload.waiting.into_iter().chain(later) {
             let message = format!("{module} ended while it was to be reloaded");
-            reload.waiting.failed(ProblemCode::Failed, message.clone(), None);
-            if let Some((pending, _)) = reload.next {
-                pending.failed(ProblemCode::Failed, message, None);
-            }
+            pending.failed(ProblemCode::Failed, message, None);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::{Pending, Slot, Supervisor};
+use super::{Pending, Refused, Slot, Supervisor, reloads::Wanted};
 use crate::{
     config::{self, Config},
     control::api::{Operation, Problem, ProblemCode},
@@ -65,7 +65,7 @@ impl Supervisor {
                 moves = standing.isolated.take().is_some();
             });
             if moves && self.alive.contains(module) {
-                return Ok(self.reload_module(module, None, verb));
+                return Ok(self.reload_module(module, Wanted::AsStarted, verb));
             }
         }
         self.take_configuration().map_err(|errors| {
@@ -116,16 +116,16 @@ impl Supervisor {
 
     fn reload_module_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
         let slot = self.wanted_slot(module, "reload")?;
+        self.daemon.stories.tell(module, "asked", "reload");
+        if self.alive.contains(module) {
+            self.notice_library(module);
+            return Ok(self.reload_module(module, Wanted::OnPath, "reload"));
+        }
         // Who asks for the library that proved bad shall have it.
         self.daemon.stories.decide(module, |standing| {
             standing.refused = None;
             standing.quarantined = None;
         });
-        self.daemon.stories.tell(module, "asked", "reload");
-        if self.alive.contains(module) {
-            self.notice_library(module);
-            return Ok(self.reload_module(module, None, "reload"));
-        }
         Ok(self.start_on_request(&slot, "reload"))
     }
 
@@ -148,17 +148,18 @@ impl Supervisor {
         let on_path = config.module(module).and_then(|section| self.daemon.package(section));
         let lies_there = on_path.and_then(|package| library::hash(&package));
         self.daemon.stories.tell(module, "asked", format!("roll back to {}", short(&instead)));
+        let refused = Refused {
+            sha256: lies_there.or(running).unwrap_or_default(),
+            instead,
+            reason: "an operator rolled it back".to_owned(),
+        };
+        if self.alive.contains(module) {
+            return Ok(self.reload_module(module, Wanted::Kept(refused), "rollback"));
+        }
         self.daemon.stories.decide(module, |standing| {
             standing.quarantined = None;
-            standing.refused = lies_there.or(running).map(|sha256| super::Refused {
-                sha256,
-                instead,
-                reason: "an operator rolled it back".to_owned(),
-            });
+            standing.refused = Some(refused);
         });
-        if self.alive.contains(module) {
-            return Ok(self.reload_module(module, Some(package), "rollback"));
-        }
         Ok(self.start_on_request(&slot, "rollback"))
     }
 

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{CALL_DEADLINE, STOP_GRACE, Slot, Supervisor, configure, requests::short};
+use super::{CALL_DEADLINE, Refused, STOP_GRACE, Slot, Supervisor, configure, requests::short};
 use crate::{
     config::{Config, Isolation, ModuleSection},
-    library::{self, Package},
+    library::Package,
     module::{self, Call, Placing, RestartPolicy, Start, StartGate, State},
     runner,
     wake::Wake,
@@ -42,9 +42,8 @@ impl Supervisor {
             return Err((State::Quarantined, reason));
         }
         let absent = || (State::Absent, self.daemon.where_looked(name));
-        let package = self.daemon.package(section).ok_or_else(absent)?;
-        slot.set_behind(None);
-        let package = self.instead_of_refused(slot, package);
+        let (package, instead_of) = self.daemon.to_start(section).ok_or_else(absent)?;
+        slot.set_behind(instead_of.map(|refused| passed_over(name, &refused)));
         say_what_has_no_effect(section, self.daemon.isolation(section));
         slot.entry.enter(State::Loading, "");
         self.spawn(slot, config, section, package, gate, false)
@@ -52,31 +51,6 @@ impl Supervisor {
         self.applied.insert(name.clone(), section.clone());
         self.alive.insert(name.clone());
         Ok(())
-    }
-
-    /// The kept generation, where the library on the module path is one that proved bad.
-    fn instead_of_refused(&self, slot: &Slot, package: Package) -> Package {
-        let name = &package.name;
-        let Some(refused) = self.daemon.stories.standing(name).refused else { return package };
-        let on_path = library::inspect(&package).is_ok_and(|it| it.sha256 == refused.sha256);
-        let state_dir = &self.daemon.places.state_dir;
-        match library::kept_with(state_dir, name, &refused.instead) {
-            Some(kept) if on_path => {
-                slot.set_behind(Some(format!(
-                    "the library on the module path proved bad ({}); the one before it runs",
-                    refused.reason
-                )));
-                tracing::warn!(
-                    module = name,
-                    refused = short(&refused.sha256),
-                    runs = short(&refused.instead),
-                    reason = refused.reason,
-                    "the library on the module path proved bad; the one before it runs"
-                );
-                kept
-            }
-            _ => package,
-        }
     }
 
     /// Starts the thread of a generation.
@@ -151,6 +125,15 @@ impl Supervisor {
             }
         });
     }
+}
+
+/// Tells that the library on the module path proved bad; answers so in words.
+fn passed_over(module: &str, refused: &Refused) -> String {
+    let Refused { sha256, instead, reason } = refused;
+    let (refused, runs) = (short(sha256), short(instead));
+    let what = "the library on the module path proved bad; the one before it runs";
+    tracing::warn!(module, refused, runs, reason, "{what}");
+    format!("the library on the module path proved bad ({reason}); the one before it runs")
 }
 
 /// Keys that only a process of its own can make true are accepted, so that a file can be written

@@ -1,6 +1,6 @@
 //! Taking up a module that was put in its place: its section, and the reload of one that runs.
 
-use super::{Refused, Supervisor, requests::shown};
+use super::{Refused, Supervisor, reloads::Wanted, requests::shown};
 use crate::{
     config,
     control::api::{Operation, Problem, ProblemCode},
@@ -29,7 +29,7 @@ impl Supervisor {
                 .help("the module is installed; correct the file and enable it")
         })?;
         if ran {
-            return Ok(self.reload_module(module, None, "install"));
+            return Ok(self.reload_module(module, Wanted::OnPath, "install"));
         }
         if self.daemon.config().module(module).is_some_and(|section| section.enabled) {
             let slot = self.daemon.slot(module);

@@ -120,7 +120,7 @@ impl Daemon {
             reason: Some(transition.reason)
                 .filter(|reason| !reason.is_empty())
                 .or_else(|| slot.behind()),
-            isolation: if slot.is_isolated() { "process" } else { "in_process" }.to_owned(),
+            isolation: self.isolation_now(entry).as_str().to_owned(),
             generation: entry.generation.load(Ordering::Relaxed),
             health,
             events: books.map(event_books).unwrap_or_default(),

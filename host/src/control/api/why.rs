@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Chapter {
     /// When, RFC 3339 with milliseconds, UTC.
     pub at: String,
-    /// What, in a word: `runs`, `panicked`, `quarantined`, `refused`, `rolled_back`, `stalled`,
+    /// What, in a word: `runs`, `restarts`, `quarantined`, `refused`, `rolled_back`, `stalled`,
     /// `stopped`, `asked`, `changed`, …
     pub what: String,
     /// The whole of it, in a sentence.

@@ -1,6 +1,6 @@
 //! Answers of commands, from the module's side.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lodestar_abi::{
     ModError, ReplySink, ReplySink_TO, ReplySinkBox,
@@ -59,13 +59,18 @@ impl Window {
     }
 }
 
-/// Where a command writes its answer.
-pub(super) fn sink(link: &Arc<Link>, number: u64) -> ReplySinkBox {
-    let window = Window::new();
+/// Where a command writes its answer, and whether that was a panic.
+pub(super) fn sink(link: &Arc<Link>, number: u64) -> (ReplySinkBox, Arc<OnceLock<Fault>>) {
+    let (window, panicked) = (Window::new(), Arc::default());
     link.expect_frames_taken(number, window.clone());
-    let answer =
-        Answer { link: link.clone(), number, window, state: Mutex::new(AnswerState::default()) };
-    ReplySink_TO::from_value(answer, TD_Opaque)
+    let answer = Answer {
+        link: link.clone(),
+        number,
+        window,
+        state: Mutex::new(AnswerState::default()),
+        panicked: Arc::clone(&panicked),
+    };
+    (ReplySink_TO::from_value(answer, TD_Opaque), panicked)
 }
 
 struct Answer {
@@ -73,6 +78,7 @@ struct Answer {
     number: u64,
     window: Arc<Window>,
     state: Mutex<AnswerState>,
+    panicked: Arc<OnceLock<Fault>>,
 }
 
 #[derive(Default)]
@@ -119,7 +125,11 @@ impl ReplySink for Answer {
     }
 
     fn finish(&self, result: RResult<(), ModError>) {
-        self.end(result.into_result().err().map(|error| Fault::from(&error)));
+        let fault = result.into_result().err().map(|error| Fault::from(&error));
+        if let Some(fault) = fault.as_ref().filter(|fault| fault.kind == error_kind::PANIC) {
+            self.panicked.get_or_init(|| fault.clone());
+        }
+        self.end(fault);
     }
 }
 

@@ -108,8 +108,10 @@ fn call(module: &mut ModuleBox, link: &Arc<Link>, ask: Ask<'_>) -> Done {
         }
         Ask::Timer(index) => nothing(module.on_timer(index).into_result()),
         Ask::Command { number, request } => {
-            module.command(request.into(), answers::sink(link, number));
-            Done::Nothing
+            let (sink, panicked) = answers::sink(link, number);
+            module.command(request.into(), sink);
+            // The daemon must know before the next call that this instance is of no more use.
+            panicked.get().map_or(Done::Nothing, |fault| Done::Refused(fault.clone().into()))
         }
         Ask::Health => Done::Bytes(module.health()),
         Ask::LogLevel(level) => {
