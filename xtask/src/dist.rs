@@ -38,19 +38,14 @@ fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Units, configuration and pages, as they are in the repository.
+/// Units, the example of a configuration and pages, as they are in the repository.
 fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
     let config = workspace.root.join("config");
     for entry in
         fs::read_dir(&config).with_context(|| format!("cannot list {}", config.display()))?
     {
         let name = entry?.file_name();
-        let place = match Path::new(&name).extension().and_then(|it| it.to_str()) {
-            Some("service" | "socket") => "usr/lib/systemd/system",
-            Some("yaml") => "etc/lodestar",
-            _ => "usr/share/lodestar",
-        };
-        build::place(&config.join(&name), &tree.join(place).join(&name))?;
+        build::place(&config.join(&name), &tree.join(place_of(Path::new(&name))).join(&name))?;
     }
     for page in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         if workspace.root.join(page).exists() {
@@ -61,6 +56,17 @@ fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a file of `config` is installed. Nothing goes to `/etc`: what is unpacked over an older
+/// version must leave the operator's configuration alone, and the daemon writes one where there is
+/// none.
+fn place_of(name: &Path) -> &'static str {
+    match name.extension().and_then(|it| it.to_str()) {
+        Some("service" | "socket") => "usr/lib/systemd/system",
+        Some("yaml") => "usr/share/doc/lodestar",
+        _ => "usr/share/lodestar",
+    }
 }
 
 /// Completions and manual, written by the program that they are about.
@@ -91,4 +97,27 @@ fn pack(dist: &Path, name: &str) -> Result<()> {
     process::capture(tar.arg("-cf").arg(&archive).arg(name))?;
     println!("{}", archive.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upgrade_leaves_the_configuration_alone() {
+        let workspace = Workspace::read().expect("cargo runs the tests");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        documents(&workspace, directory.path()).expect("it is writable");
+        let packed = |file: &str| directory.path().join(file).exists();
+        for file in [
+            "usr/lib/systemd/system/lodestard.service",
+            "usr/lib/systemd/system/lodestard.socket",
+            "usr/share/doc/lodestar/modules.yaml",
+            "usr/share/doc/lodestar/README.md",
+            "usr/share/lodestar/prices.toml",
+        ] {
+            assert!(packed(file), "{file}");
+        }
+        assert!(!packed("etc"), "what lies there is the operator's");
+    }
 }
