@@ -44,15 +44,15 @@ async fn live(args: &Args) -> anyhow::Result<()> {
     wake::watch_signals(wakes.clone()).context("cannot watch for signals")?;
     let started = start::start(args, wakes.clone())?;
     let daemon = started.daemon.clone();
-    let mut supervisor = Supervisor::new(Arc::clone(&daemon));
+    let libraries = watch::watch_libraries(daemon.library_directories(), wakes.clone())
+        .inspect_err(|error| tracing::warn!(%error, "the module path is not watched"));
+    let mut supervisor = Supervisor::new(Arc::clone(&daemon), libraries.ok());
     if let Some(culprit) = started.culprit() {
         supervisor.blame(culprit);
     }
     supervisor.reconcile();
     let _watch = watch::watch_config(&daemon.places.config, wakes.clone())
         .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"));
-    let _libraries = watch::watch_libraries(&daemon.library_directories(), wakes.clone())
-        .inspect_err(|error| tracing::warn!(%error, "the module path is not watched"));
     start::serve(&started, wakes);
     while let Some(wake) = woken.recv().await {
         if supervisor.handle(wake).is_break() {

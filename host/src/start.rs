@@ -132,11 +132,8 @@ async fn tick(wakes: WakeSender) {
 
 async fn tell_ready(daemon: Arc<Daemon>) {
     let in_time = tokio::time::timeout(READY_PATIENCE, settled(&daemon)).await.is_ok();
-    let slots = daemon.slots();
-    let running = slots.iter().filter(|slot| slot.entry.state().is_running()).count();
-    let wanted = slots.iter().filter(|slot| slot.is_desired()).count();
-    let status = format!("{running} of {wanted} modules run");
-    tracing::info!(running, wanted, in_time, "lodestard is ready");
+    let status = daemon.in_a_line();
+    tracing::info!(status, in_time, "lodestard is ready");
     systemd::ready(&status);
     settled(&daemon).await;
     daemon.context.listeners.release_unclaimed();

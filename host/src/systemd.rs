@@ -35,6 +35,11 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Tells systemd how the daemon is, a line for `systemctl status`.
+pub fn status(status: &str) {
+    notify(&[NotifyState::Status(status)]);
+}
+
 /// Tells systemd that the daemon stops.
 pub fn stopping() {
     notify(&[NotifyState::Stopping]);

@@ -1,9 +1,11 @@
 //! Notices changes of the configuration file, however an editor makes them, and of libraries.
 
 use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -104,16 +106,51 @@ pub fn watch_config(path: &Path, wakes: WakeSender) -> notify::Result<Watch> {
 /// # Errors
 ///
 /// When the system has no more watches (`fs.inotify.max_user_watches`).
-pub fn watch_libraries(directories: &[PathBuf], wakes: WakeSender) -> notify::Result<Watch> {
-    let is_library = |path: &Path| path.extension().is_some_and(|extension| extension == "so");
-    let mut watch = Watch::new(LIBRARY_SETTLE, is_library, move |_| {
-        // An error means that the daemon is ending.
-        let _ = wakes.send(Wake::LibraryChanged);
-    })?;
-    for directory in directories.iter().filter(|directory| directory.is_dir()) {
-        watch.add(directory, RecursiveMode::Recursive)?;
-    }
+pub fn watch_libraries(
+    directories: Vec<PathBuf>,
+    wakes: WakeSender,
+) -> notify::Result<LibraryWatch> {
+    let mut watch = LibraryWatch::new(wakes)?;
+    watch.add(directories)?;
     Ok(watch)
+}
+
+/// Watches the directories of libraries.
+#[derive(Debug)]
+pub struct LibraryWatch {
+    watch: Watch,
+    /// What is watched, with its inode and since when that is one: a directory may be replaced.
+    watched: HashMap<PathBuf, (u64, Option<SystemTime>)>,
+}
+
+impl LibraryWatch {
+    fn new(wakes: WakeSender) -> notify::Result<Self> {
+        let is_library = |path: &Path| path.extension().is_some_and(|extension| extension == "so");
+        let watch = Watch::new(LIBRARY_SETTLE, is_library, move |_| {
+            // An error means that the daemon is ending.
+            let _ = wakes.send(Wake::LibraryChanged);
+        })?;
+        Ok(Self { watch, watched: HashMap::new() })
+    }
+
+    /// Watches these as well, as far as they are there. Answers whether one of them is new.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no more watches (`fs.inotify.max_user_watches`); told once of each.
+    pub fn add(&mut self, directories: Vec<PathBuf>) -> notify::Result<bool> {
+        let mut is_new = false;
+        for directory in directories {
+            let Ok(metadata) = directory.metadata() else { continue };
+            let identity = (metadata.ino(), metadata.created().ok());
+            let before = self.watched.insert(directory.clone(), identity);
+            if metadata.is_dir() && before != Some(identity) {
+                is_new = true;
+                self.watch.add(&directory, RecursiveMode::Recursive)?;
+            }
+        }
+        Ok(is_new)
+    }
 }
 
 #[cfg(test)]
@@ -137,19 +174,33 @@ mod tests {
         let module = directory.path().join("tiny");
         std::fs::create_dir(&module).expect("it is new");
         let (sender, mut wakes) = tokio::sync::mpsc::unbounded_channel();
-        let watched = [directory.path().to_owned(), directory.path().join("absent")];
-        let _watch = watch_libraries(&watched, sender).expect("watches are left");
-        std::fs::write(module.join("new"), "bytes").expect("it is writable");
-        std::fs::rename(module.join("new"), module.join("libtiny.so")).expect("it is ours");
-        let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
-        assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{wake:?}");
+        let late = directory.path().with_extension("late");
+        let watched = [directory.path().to_owned(), late.clone()];
+        let mut watch = LibraryWatch::new(sender).expect("watches are left");
+        assert!(watch.add(watched.to_vec()).expect("watches are left"));
+        assert!(!watch.add(watched.to_vec()).expect("watches are left"), "none is new");
+        let mut replaced_in = async |folder: &Path| {
+            std::fs::write(folder.join("new"), "bytes").expect("it is writable");
+            std::fs::rename(folder.join("new"), folder.join("libtiny.so")).expect("it is ours");
+            let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
+            assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{wake:?}");
+        };
+        replaced_in(&module).await;
+        // One that comes later, and another one in its place.
+        for _ in 0..2 {
+            std::fs::create_dir(&late).expect("it is new");
+            assert!(watch.add(watched.to_vec()).expect("watches are left"));
+            replaced_in(&late).await;
+            let elsewhere = tempfile::tempdir().expect("a temporary directory");
+            std::fs::rename(&late, elsewhere.path().join("moved")).expect("it is ours");
+        }
     }
 
     #[test]
     fn many_changes_at_once_are_told_once() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (sender, told) = channel();
-        let quiet = Duration::from_millis(200);
+        let quiet = Duration::from_secs(1);
         let settled = move |first| sender.send(first).expect("the test waits");
         let mut watch = Watch::new(quiet, |_| true, settled).expect("watches are left");
         watch.add(directory.path(), RecursiveMode::NonRecursive).expect("it is there");

@@ -204,7 +204,6 @@ fn a_misspelt_section_costs_no_event() {
     let sandbox = Sandbox::usual();
     let good = sandbox.configuration();
     let daemon = sandbox.start();
-    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
     let send = |id: &str| {
         let body = telemetry::claude_code("s", id).to_string();
         let address = daemon.address("ingest", "http");
@@ -212,7 +211,9 @@ fn a_misspelt_section_costs_no_event() {
         assert_eq!(answer.expect("ingest answers").status, 200);
     };
     send("before");
-    sandbox.configure(&sandbox.configuration().replace("usage_tracker:", "usage_traker:"));
+    // Nothing waits for it at the moment.
+    assert_eq!(sandbox.json(&["usage", "summary"])["total"]["requests"], 1);
+    sandbox.configure(&good.replace("usage_tracker:", "usage_traker:"));
     daemon.wait_state("usage_traker", "absent");
     wait_until("it is said", PATIENCE, || {
         daemon.log().contains("its section is gone; its events wait").then_some(())
@@ -221,6 +222,72 @@ fn a_misspelt_section_costs_no_event() {
     sandbox.configure(&good);
     daemon.wait_state("usage_tracker", "running");
     assert_eq!(sandbox.json(&["usage", "summary"])["total"]["requests"], 2);
+    // Unless somebody says that it is meant so.
+    sandbox.configure(&good.replace("  usage_tracker:\n    enabled: true\n", ""));
+    wait_until("it is gone", PATIENCE, || {
+        let removed = sandbox.lodestar(&["modules", "remove", "usage_tracker"]);
+        (removed.code == 0).then_some(())
+    });
+    send("for nobody");
+    sandbox.configure(&good);
+    daemon.wait_state("usage_tracker", "running");
+    assert_eq!(sandbox.json(&["usage", "summary"])["total"]["requests"], 2);
+}
+
+#[test]
+fn a_save_that_switches_on_what_is_wrong_changes_nothing() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration().replacen(
+        "tracker:\n    enabled: true",
+        "tracker:\n    enabled: false",
+        1,
+    );
+    sandbox.configure(&good);
+    let daemon = sandbox.start();
+    daemon.wait_state("usage_tracker", "disabled");
+    let bad =
+        sandbox.configuration().replacen("enabled: false", "enabled: true\n    no_such_key: 1", 1);
+    let bad = bad.replace("burst: 100000", "burst: 99999");
+    sandbox.configure(&bad);
+    wait_until("it is refused", PATIENCE, || {
+        daemon.status()?["config_error"].as_str()?.contains("no_such_key").then_some(())
+    });
+    assert_eq!(daemon.module("ingest")["generation"], 1, "not half of it is taken");
+    daemon.wait_state("usage_tracker", "disabled");
+    // Nor is it by the command line, and the file stays as it was.
+    let broken = good.replacen("enabled: false", "enabled: false\n    no_such_key: 1", 1);
+    sandbox.configure(&broken);
+    wait_until("it is taken: nobody runs with it", PATIENCE, || {
+        daemon.status()?["config_error"].is_null().then_some(())
+    });
+    let output = sandbox.lodestar(&["modules", "enable", "usage_tracker"]);
+    assert_eq!(output.code, 4, "{output:#?}");
+    assert!(output.stderr.contains("no_such_key"), "{output:#?}");
+    assert_eq!(sandbox.configuration(), broken);
+    daemon.wait_state("usage_tracker", "disabled");
+}
+
+#[test]
+fn two_sections_in_one_save_are_one_reload_each() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let good = sandbox.configuration();
+    for (number, generation) in [(3, 2), (4, 3)] {
+        let days = format!("tracker:\n    retention_days: {number}");
+        let text =
+            good.replace("tracker:", &days).replace("burst: 100000", &format!("burst: {number}"));
+        sandbox.configure(&text);
+        for module in ["ingest", "usage_tracker"] {
+            wait_until("it is reloaded", PATIENCE, || {
+                (daemon.module(module)["generation"] == generation).then_some(())
+            });
+        }
+    }
+    // Whatever would come after them comes before these.
+    for module in ["ingest", "usage_tracker"] {
+        assert_eq!(sandbox.lodestar(&["modules", "reload", module]).code, 0);
+        assert_eq!(daemon.module(module)["generation"], 4, "{module}");
+    }
 }
 
 #[test]

@@ -46,7 +46,14 @@ pub fn changed_modules(old: &Config, new: &Config) -> Vec<String> {
 /// The top-level sections that differ.
 #[must_use]
 pub fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
-    changed_names(entries(Some(&old.tree)), entries(Some(&new.tree)))
+    let mut names = changed_names(entries(Some(&old.tree)), entries(Some(&new.tree)));
+    // One without anything in it says what an absent one says.
+    let says = |config: &Config, name: &str| {
+        let value = config.tree.get(name).map(|entry| entry.node.to_json());
+        value.is_some_and(|it| !it.is_null() && it.as_object().is_none_or(|it| !it.is_empty()))
+    };
+    names.retain(|name| says(old, name) || says(new, name));
+    names
 }
 
 fn changed_names(old: &[Entry], new: &[Entry]) -> Vec<String> {

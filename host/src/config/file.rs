@@ -141,14 +141,18 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// Gives the new file the owner, group and mode of the old one. Only root may give a file away:
-/// then it stays ours, and a group that is not the old one gets nothing.
+/// then it stays ours, and a group that is not the old one may what others might.
 fn keep_owner(file: &NamedTempFile, old: &fs::Metadata) -> io::Result<()> {
     let owner = Some(rustix::fs::Uid::from_raw(old.uid()));
     let group = Some(rustix::fs::Gid::from_raw(old.gid()));
     let chown = |owner, group| rustix::fs::fchown(file.as_file(), owner, group);
     let grouped = chown(owner, group).or_else(|_| chown(None, group)).is_ok();
-    let mode = old.mode() & if grouped { 0o777 } else { 0o707 };
+    let mode = if grouped { old.mode() & 0o777 } else { mode_for_another_group(old.mode()) };
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))
+}
+
+const fn mode_for_another_group(mode: u32) -> u32 {
+    mode & 0o707 | (mode & 0o007) << 3
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -179,6 +183,13 @@ mod tests {
             2,
             "nothing is left over"
         );
+    }
+
+    #[test]
+    fn another_group_may_what_others_might() {
+        for (old, new) in [(0o100_644, 0o644), (0o640, 0o600), (0o600, 0o600), (0o664, 0o644)] {
+            assert_eq!(mode_for_another_group(old), new, "{old:o}");
+        }
     }
 
     #[test]

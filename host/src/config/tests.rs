@@ -344,7 +344,9 @@ fn tells_what_differs() {
     ];
     assert_eq!(changes, expected.map(|(path, change)| (path.to_owned(), change)));
     assert_eq!(changed_modules(&old, &new), ["c", "a", "d", "b"]);
-    assert_eq!(changed_sections(&old, &new), ["modules", "bus", "log"]);
+    assert_eq!(changed_sections(&old, &new), ["modules"]);
+    let full = valid("modules:\nbus: {inbox_events: 100}\n");
+    assert_eq!(changed_sections(&new, &full), ["modules", "bus"]);
     assert_eq!(diff(&old, &old), []);
     assert_eq!(diff(&old, &valid("")).len(), 5);
 }

@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel},
     },
     time::Duration,
@@ -65,16 +65,22 @@ pub(super) enum Verdict {
     GoOn,
 }
 
-/// Who was faster: the generation that begins to hold, or the successor that gives up waiting.
+/// What only the first of two may do: the generation that begins to hold or the successor that
+/// gives up waiting; the successor that takes over or whoever gives it up because it hangs.
 #[derive(Debug, Default)]
-struct Claim(AtomicU8);
+pub struct Claim(AtomicBool);
 
 impl Claim {
-    const HELD: u8 = 1;
-    const GIVEN_UP: u8 = 2;
+    /// Whether this was the first.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 
-    fn take(&self, value: u8) -> bool {
-        self.0.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Whether somebody was.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -99,7 +105,7 @@ impl Asked {
         match self.answer.recv_timeout(patience) {
             Ok(held) => held,
             Err(RecvTimeoutError::Disconnected) => Err(gone()),
-            Err(RecvTimeoutError::Timeout) if self.claim.take(Claim::GIVEN_UP) => Err(format!(
+            Err(RecvTimeoutError::Timeout) if self.claim.take() => Err(format!(
                 "the running generation did not come to a pause within {} s",
                 patience.as_secs()
             )),
@@ -131,7 +137,7 @@ impl Hold {
 
     /// Begins to hold; false when nobody waits for it any more.
     pub(super) fn begin(&self) -> bool {
-        self.claim.take(Claim::HELD)
+        self.claim.take()
     }
 
     /// Tells the successor that this cannot be.

@@ -17,6 +17,7 @@ mod thread;
 
 pub use accounting::{CallClock, CpuTime, Tasks, Used};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
+pub use handover::Claim;
 pub use image::{GONE, Image, Instance};
 pub use latency::{Durations, Latency};
 pub use meter::{Measured, Meter, Work};

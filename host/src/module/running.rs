@@ -26,6 +26,9 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(10);
 /// How often at most a busy one is asked.
 const HEALTH_SPACING: Duration = Duration::from_millis(500);
 
+/// How long a thread that has ended may still be seen.
+const LAST_MOMENT: Duration = Duration::from_millis(50);
+
 /// Why a module's instance is left.
 pub(super) enum Leave {
     Stop,
@@ -247,8 +250,7 @@ impl<'a, 'b> Running<'a, 'b> {
         if life.is_replaced() {
             return;
         }
-        let own = entry.host_threads.load(Ordering::Relaxed);
-        let left = Tasks::now().count(&entry.name).saturating_sub(own);
+        let left = threads_left(entry);
         if left > 0 {
             tracing::warn!(
                 module = entry.name,
@@ -256,6 +258,20 @@ impl<'a, 'b> Running<'a, 'b> {
                 "the module left threads behind, which run on until the daemon ends"
             );
         }
+    }
+}
+
+/// How many threads a module has left behind. The kernel shows one for a moment after it was
+/// joined.
+fn threads_left(entry: &Entry) -> usize {
+    let until = Instant::now() + LAST_MOMENT;
+    loop {
+        let own = entry.host_threads.load(Ordering::Relaxed);
+        let left = Tasks::now().count(&entry.name).saturating_sub(own);
+        if left == 0 || Instant::now() >= until {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -56,6 +56,12 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
             return Err(reason);
         }
     };
+    if !start.claim.take() {
+        // Only one of the two may have what is exclusive.
+        made.discard(start, clock);
+        held.give_back();
+        return Err("it was given up, since it took so long to start".to_owned());
+    }
     let snapshot = held.snapshot.clone();
     let Some((inbox, former)) = held.commit() else {
         made.discard(start, clock);

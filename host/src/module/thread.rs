@@ -13,6 +13,7 @@ use super::{
     CallClock, Entry, Grant, ServiceContext, State,
     accounting::{Tasks, thread_name},
     generation::{self, Refusal, failed},
+    handover::Claim,
     life::{End, Life},
     state::lock,
     successor,
@@ -63,6 +64,8 @@ pub struct Start {
     pub gate: Arc<StartGate>,
     /// It takes over from the generation that runs.
     pub successor: bool,
+    /// Taken by a successor that takes over, or by whoever gives it up before.
+    pub claim: Arc<Claim>,
     /// Told what comes of it.
     pub tell: Tell,
 }

@@ -287,6 +287,15 @@ impl Daemon {
         }
     }
 
+    /// How many modules run, of how many that are switched on: a line for `systemctl status`.
+    #[must_use]
+    pub fn in_a_line(&self) -> String {
+        let slots = self.slots();
+        let running = slots.iter().filter(|slot| slot.entry.state().is_running()).count();
+        let wanted = slots.iter().filter(|slot| slot.is_desired()).count();
+        format!("{running} of {wanted} modules run")
+    }
+
     /// Publishes an event of the daemon itself.
     pub(super) fn announce<T: EventType>(&self, event: &T) {
         let Ok(data) = serde_json::to_vec(event) else { return };

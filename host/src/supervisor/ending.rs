@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{STOP_GRACE, Supervisor};
-use crate::wake::Wake;
+use crate::{
+    control::api::{Problem, ProblemCode},
+    wake::Wake,
+};
 
 /// How long all modules together may take to stop when the daemon ends.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
@@ -26,7 +29,15 @@ impl Supervisor {
             let grace = (STOP_GRACE + Duration::from_secs(1))
                 .min(until.saturating_duration_since(Instant::now()));
             let mut state = slot.entry.watch();
-            let ended = state.wait_for(|transition| !transition.state.is_alive());
+            let ended = async {
+                while state.borrow_and_update().state.is_alive() {
+                    // An error means that it is gone.
+                    tokio::select! {
+                        changed = state.changed() => if changed.is_err() { return },
+                        Some(wake) = woken.recv() => self.hear_at_last(wake),
+                    }
+                }
+            };
             if tokio::time::timeout(grace, ended).await.is_err() {
                 let call = slot.entry.clock().running().map(|(what, _)| what);
                 tracing::error!(
@@ -41,9 +52,20 @@ impl Supervisor {
             tracing::warn!("a thread of a module has not ended; the daemon ends without it");
         }
         while let Ok(wake) = woken.try_recv() {
-            if let Wake::Module { name, news, .. } = wake {
-                self.heard(&name, news);
+            self.hear_at_last(wake);
+        }
+    }
+
+    /// What wakes a daemon that ends: modules are heard, nobody is served any more.
+    fn hear_at_last(&mut self, wake: Wake) {
+        match wake {
+            Wake::Module { name, news, thread } => self.heard(&name, news, thread),
+            Wake::Asked(_, answer) => {
+                let problem = Problem::new(ProblemCode::Busy, "the daemon ends");
+                // An error means that the client is gone.
+                let _ = answer.send(Err(problem.help("ask again when it has started again")));
             }
+            _ => {}
         }
     }
 

@@ -46,6 +46,7 @@ use crate::{
     library,
     module::{Ended, News, StartGate, State},
     wake::Wake,
+    watch::LibraryWatch,
 };
 
 /// How long a command waits for the events before it.
@@ -61,6 +62,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Supervisor {
     daemon: Arc<Daemon>,
+    /// `None` where the system has no more watchers.
+    libraries: Option<LibraryWatch>,
     /// The section that each running module was started with.
     applied: HashMap<String, ModuleSection>,
     /// Modules that have a thread.
@@ -80,9 +83,10 @@ pub struct Supervisor {
 impl Supervisor {
     /// One that has started nothing yet.
     #[must_use]
-    pub fn new(daemon: Arc<Daemon>) -> Self {
+    pub fn new(daemon: Arc<Daemon>, libraries: Option<LibraryWatch>) -> Self {
         Self {
             daemon,
+            libraries,
             applied: HashMap::new(),
             alive: HashSet::new(),
             given_up: HashMap::new(),
@@ -115,6 +119,7 @@ impl Supervisor {
             match (section.enabled, alive) {
                 (true, false) if self.given_up.get(name) == Some(section) => {}
                 (true, false) => starts.push(slot.clone()),
+                (true, true) if changed && self.is_reloading(section) => {}
                 (true, true) if changed && self.refused_sections.get(name) != Some(section) => {
                     tracing::info!(module = name, "its configuration changed: it is reloaded");
                     self.reload_module(name, Wanted::AsStarted, "reload");
@@ -159,13 +164,15 @@ impl Supervisor {
                 if matches!(news, News::Ended(_)) {
                     self.join(thread);
                 }
-                self.heard(&name, news);
+                self.heard(&name, news, thread);
             }
             Wake::LibraryChanged => self.libraries_changed(),
             Wake::Tick => {
                 crate::systemd::alive();
+                crate::systemd::status(&self.daemon.in_a_line());
                 self.watch_deadlines();
                 self.watch_reloads();
+                self.watch_directories();
                 let daemon = Arc::clone(&self.daemon);
                 // A generation whose probation is over lets the one before it go.
                 tokio::task::spawn_blocking(move || {
@@ -194,7 +201,7 @@ impl Supervisor {
     fn take_file(&mut self) -> Result<Vec<String>, ConfigErrors> {
         let before = self.daemon.config();
         let after = self.daemon.load_config()?;
-        self.validate_running(&after)?;
+        self.validate_changed(&after)?;
         let changed = config::changed_modules(&before, &after);
         if before.text != after.text {
             self.daemon.announce(&ConfigChanged {
@@ -206,18 +213,18 @@ impl Supervisor {
         }
         self.daemon.apply_log_levels(&after);
         self.daemon.set_config(after);
+        self.watch_directories();
         self.reconcile();
         Ok(changed)
     }
 
-    /// Asks every running module whose section changed whether it would take it, all at the same
-    /// time, before anything changes.
-    fn validate_running(&self, after: &Config) -> Result<(), ConfigErrors> {
+    /// Asks every module that is to run with another section than before whether it would take it,
+    /// all at the same time, before anything changes.
+    fn validate_changed(&self, after: &Config) -> Result<(), ConfigErrors> {
         let changed = after.modules.iter().filter(|section| {
-            let known = self.applied.get(&section.name);
-            section.enabled
-                && known.is_some_and(|known| known != *section)
-                && self.alive.contains(&section.name)
+            let name = &section.name;
+            let known = self.applied.get(name).or_else(|| self.given_up.get(name));
+            section.enabled && known != Some(*section)
         });
         let daemon = &*self.daemon;
         let judged = probe::judge_all(daemon, after, changed);
@@ -305,7 +312,9 @@ impl Supervisor {
             }
             if self.alive.contains(&name) {
                 let running = slot.entry.known().is_some_and(|known| known.sha256 == sha256);
-                if !running {
+                if running {
+                    self.library_is_back(&slot);
+                } else {
                     self.daemon.stories.tell(&name, "changed", "its library was replaced");
                     self.reload_module(&name, Wanted::AsStarted, "reload");
                 }
@@ -340,8 +349,8 @@ impl Supervisor {
         }
     }
 
-    /// Stops modules whose section is gone and ends their subscriptions. One with events that wait
-    /// stays: a name may be misspelt, and only `modules remove` is meant to drop them.
+    /// Stops modules whose section is gone. Their events wait: a name may be misspelt, and only
+    /// `modules remove` is meant to drop them.
     fn forget_removed(&mut self, config: &Config) {
         for slot in self.daemon.slots() {
             let name = &slot.entry.name;
@@ -353,22 +362,34 @@ impl Supervisor {
                 self.stop(&slot);
             } else if self.daemon.forget(name) {
                 self.daemon.context.listeners.release(name);
-                let books = self.daemon.context.bus.books().into_iter();
-                let waiting = books.filter(|books| books.module == *name);
-                let waiting: u64 = waiting.map(|books| books.ledger.pending).sum();
-                if waiting > 0 {
-                    tracing::warn!(
-                        module = name,
-                        waiting,
-                        "its section is gone; its events wait until there is one again, or until \
-                         `lodestar modules remove`"
-                    );
-                    continue;
-                }
-                self.daemon.stories.forget(name);
-                // An error means that it never subscribed.
-                let _ = self.daemon.context.bus.unsubscribe(name);
+                tracing::warn!(
+                    module = name,
+                    "its section is gone; its events wait until there is one again, or until \
+                     `lodestar modules remove {name}`"
+                );
             }
+        }
+    }
+
+    /// Notes that the library that runs lies on the module path again: what was said of another
+    /// one there is over.
+    fn library_is_back(&mut self, slot: &Slot) {
+        let name = &slot.entry.name;
+        let refused = self.refused_sections.get(name);
+        if refused.is_none_or(|section| self.applied.get(name) == Some(section)) {
+            self.refused_sections.remove(name);
+            slot.set_behind(None);
+        }
+    }
+
+    /// Watches the directories of libraries that were not there before, or are others now.
+    fn watch_directories(&mut self) {
+        let Some(watch) = &mut self.libraries else { return };
+        match watch.add(self.daemon.library_directories()) {
+            Ok(false) => {}
+            // What came before the watch did is seen now.
+            Ok(true) => self.libraries_changed(),
+            Err(error) => tracing::warn!(%error, "a directory of modules is not watched"),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Reloads under way: at most one of a module at a time, and one that waits behind it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    thread::ThreadId,
+    time::{Duration, Instant},
+};
 
 use super::{Pending, Refused, Supervisor, requests::short, starting::PROBATION, story::Probation};
 use crate::{
-    config::ModuleSection,
+    config::{Isolation, ModuleSection},
     control::api::{Operation, ProblemCode},
     library,
-    module::{News, StartGate, State},
+    module::{Claim, News, StartGate, State},
 };
 
 /// How long a reload may take before whoever waits for it is told that it hangs.
@@ -31,6 +35,10 @@ pub(super) struct Reload {
     waiting: Vec<Pending>,
     section: ModuleSection,
     begun: Instant,
+    /// The thread of the new generation.
+    thread: ThreadId,
+    /// Whoever takes it decides whether that one takes over.
+    claim: Arc<Claim>,
     /// What was asked for after this one had begun. One more reload is enough for all who want the
     /// same, and they share its outcome.
     next: Option<(Wanted, Vec<Pending>)>,
@@ -70,20 +78,25 @@ impl Supervisor {
     }
 
     fn begin_reload(&mut self, module: &str, wanted: Wanted, waiting: Vec<Pending>) {
-        if let Err((code, message)) = self.try_reload(module, &wanted) {
-            for pending in waiting {
-                pending.failed(code, message.clone(), None);
+        let (section, thread, claim) = match self.try_reload(module, &wanted) {
+            Ok(begun) => begun,
+            Err((code, message)) => {
+                for pending in waiting {
+                    pending.failed(code, message.clone(), None);
+                }
+                return;
             }
-            return;
-        }
-        let section = self.daemon.config().module(module).cloned();
-        let section = section.expect("a module that is reloaded has a section");
+        };
         let begun = Instant::now();
-        let reload = Reload { wanted, waiting, section, begun, next: None };
+        let reload = Reload { wanted, waiting, section, begun, thread, claim, next: None };
         self.reloads.insert(module.to_owned(), reload);
     }
 
-    fn try_reload(&mut self, module: &str, wanted: &Wanted) -> Result<(), (ProblemCode, String)> {
+    fn try_reload(
+        &mut self,
+        module: &str,
+        wanted: &Wanted,
+    ) -> Result<(ModuleSection, ThreadId, Arc<Claim>), (ProblemCode, String)> {
         let config = self.daemon.config();
         if self.stopping {
             return Err((ProblemCode::Busy, "the daemon ends".to_owned()));
@@ -100,13 +113,21 @@ impl Supervisor {
         };
         let package =
             package.ok_or_else(|| (ProblemCode::NotFound, self.daemon.where_looked(module)))?;
-        let slot = self.daemon.slot(module);
-        self.spawn(&slot, &config, section, package, &StartGate::new(0), true)
-            .map_err(|reason| (ProblemCode::Failed, reason))
+        let (slot, claim) = (self.daemon.slot(module), Arc::<Claim>::default());
+        let gate = StartGate::new(0);
+        let thread = self.spawn(&slot, &config, section, package, &gate, Some(claim.clone()));
+        let thread = thread.map_err(|reason| (ProblemCode::Failed, reason))?;
+        Ok((section.clone(), thread, claim))
+    }
+
+    /// Whether a reload with this section is under way, or one that will take it is about to begin.
+    pub(super) fn is_reloading(&self, section: &ModuleSection) -> bool {
+        let reload = self.reloads.get(&section.name);
+        reload.is_some_and(|reload| reload.section == *section || reload.next.is_some())
     }
 
     /// Acts on what a module's thread tells.
-    pub(super) fn heard(&mut self, module: &str, news: News) {
+    pub(super) fn heard(&mut self, module: &str, news: News, thread: ThreadId) {
         let stories = self.daemon.stories.clone();
         match news {
             News::Runs { sha256, version, generation, took_over } => {
@@ -117,10 +138,13 @@ impl Supervisor {
                 let took_over =
                     took_over.map(|it| self.note_probation(module, sha256, it.way_back));
                 stories.tell(module, "runs", what.clone());
-                if took_over.is_some() {
+                if took_over.is_some() && self.is_of_reload(module, thread) {
                     self.daemon.slot(module).set_behind(None);
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
                 }
+            }
+            News::Rejected(reason) if !self.is_of_reload(module, thread) => {
+                tracing::debug!(module, reason, "a reload that was given up has ended");
             }
             News::Rejected(reason) => {
                 tracing::error!(module, reason, "the new generation was refused; the old goes on");
@@ -150,6 +174,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether the reload that is under way is the one of this thread.
+    fn is_of_reload(&self, module: &str, thread: ThreadId) -> bool {
+        self.reloads.get(module).is_some_and(|reload| reload.thread == thread)
+    }
+
     /// Writes down that a generation is on probation, in case it takes the daemon with it.
     fn note_probation(&self, module: &str, sha256: String, way_back: Option<String>) {
         let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
@@ -167,7 +196,11 @@ impl Supervisor {
                 self.daemon.stories.decide(module, |standing| match wanted {
                     Wanted::AsStarted => {}
                     Wanted::OnPath => standing.refused = None,
-                    Wanted::Kept(refused) => standing.refused = Some(refused),
+                    // What lies there may be the very one that is wanted.
+                    Wanted::Kept(refused) => {
+                        let differs = refused.sha256 != refused.instead;
+                        standing.refused = differs.then_some(refused);
+                    }
                 });
                 for pending in waiting {
                     pending.done(message.clone());
@@ -193,15 +226,15 @@ impl Supervisor {
         }
     }
 
-    /// Ends the wait for reloads that hang.
+    /// Gives up reloads that hang. One that returns late does not take over any more.
     pub(super) fn watch_reloads(&mut self) {
-        let hung: Vec<String> = self
-            .reloads
-            .iter()
-            .filter(|(_, reload)| reload.begun.elapsed() > RELOAD_DEADLINE)
-            .map(|(module, _)| module.clone())
-            .collect();
+        let late = self.reloads.iter().filter(|(module, reload)| {
+            reload.begun.elapsed() > RELOAD_DEADLINE && !self.ends_by_itself(module, reload)
+        });
+        let hung: Vec<String> =
+            late.filter(|(_, reload)| reload.claim.take()).map(|(name, _)| name.clone()).collect();
         for module in hung {
+            self.daemon.context.listeners.take_back(&module);
             let slot = self.daemon.slot(&module);
             let new = slot.entry.successor_clock().and_then(|clock| clock.running());
             // The new one may wait for the one that runs.
@@ -222,6 +255,13 @@ impl Supervisor {
             self.daemon.stories.tell(&module, "hangs", reason.clone());
             self.reload_ended(&module, Err(reason));
         }
+    }
+
+    /// Whether the new generation is in a call in a process of its own, which has a deadline.
+    fn ends_by_itself(&self, module: &str, reload: &Reload) -> bool {
+        let clock = self.daemon.slot(module).entry.successor_clock();
+        let in_call = clock.is_some_and(|clock| clock.running().is_some());
+        in_call && self.daemon.isolation(&reload.section) == Isolation::Process
     }
 
     /// What a module that ended leaves to do: a reload that nobody will end any more.

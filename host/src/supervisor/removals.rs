@@ -93,7 +93,7 @@ impl Removal {
     }
 }
 
-/// Waits until a module has stopped and its subscription is ended.
+/// Waits until a module has stopped and nobody would start it again.
 async fn has_ended(daemon: &Daemon, slot: &Slot) -> bool {
     let until = Instant::now() + 2 * STOP_GRACE;
     let name = &slot.entry.name;
@@ -115,7 +115,7 @@ async fn has_ended(daemon: &Daemon, slot: &Slot) -> bool {
 }
 
 impl Daemon {
-    /// Whether a module is one that was installed, or has left data that is to go.
+    /// Whether a module is one that was installed, or has left data or events that are to go.
     fn is_removable(&self, module: &str, purge: bool) -> Result<(), Problem> {
         if !module_sdk::manifest::valid_name(module) {
             return Err(self.unknown_module(module));
@@ -123,7 +123,9 @@ impl Daemon {
         let place = Place::of(&self.places.state_dir);
         let installed = self.lock()?.modules.contains_key(module)
             || place.package(module).directory.symlink_metadata().is_ok();
-        if installed || (purge && self.data_dir(module).is_dir()) {
+        let in_file = self.config().module(module).is_some();
+        let events_wait = !in_file && self.context.bus.books().iter().any(|it| it.module == module);
+        if installed || events_wait || (purge && self.data_dir(module).is_dir()) {
             return Ok(());
         }
         let path = self.config().module(module).and_then(|section| self.package(section));
@@ -158,7 +160,11 @@ impl Daemon {
         }
         remove_directory(&library::generations(state_dir, module))?;
         let data = self.data_dir(module);
-        let mut message = format!("{module} is removed");
+        let mut message = match library::find(&self.places.module_path, module) {
+            // One that lodestar did not install.
+            Some(_) => format!("no events are kept for {module} any more"),
+            None => format!("{module} is removed"),
+        };
         if *waiting > 0 {
             message.push_str(&format!("; {waiting} events that waited for it are gone"));
         }

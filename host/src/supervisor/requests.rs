@@ -6,12 +6,20 @@ use tokio::sync::oneshot;
 
 use super::{Pending, Refused, Slot, Supervisor, reloads::Wanted};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, ConfigErrors},
     control::api::{Operation, Problem, ProblemCode},
     library,
     module::State,
     wake::Request,
 };
+
+/// An edit of the file.
+struct Edited {
+    /// Where and what, as people are told.
+    what: String,
+    before: String,
+    after: String,
+}
 
 impl Supervisor {
     pub(super) fn asked(
@@ -68,21 +76,33 @@ impl Supervisor {
                 return Ok(self.reload_module(module, Wanted::AsStarted, verb));
             }
         }
-        self.take_configuration().map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("correct the file; `lodestar config check` shows every error")
-        })?;
+        if let Err(errors) = self.take_configuration() {
+            return Err(self.undo(edited, &errors));
+        }
         let pending = self.daemon.operations.begin(verb, Some(module));
-        if let Some(line) = edited {
-            pending.edited(line);
+        if let Some(edited) = edited {
+            pending.edited(edited.what);
         }
         let operation = pending.operation();
         tokio::spawn(follow(self.daemon.slot(module), pending, enabled));
         Ok(operation)
     }
 
+    /// Takes an edit back that the modules do not take.
+    fn undo(&self, edited: Option<Edited>, errors: &ConfigErrors) -> Problem {
+        let mut what = errors.to_string();
+        let mut help = "correct the file; `lodestar config check` shows every error";
+        if let Some(Edited { before, after, .. }) = edited {
+            match config::write_atomically(&self.daemon.places.config, &after, &before) {
+                Ok(()) => help = "nothing was changed; correct the file first",
+                Err(error) => what = format!("{what}; the edit stays: {error}"),
+            }
+        }
+        Problem::new(ProblemCode::Invalid, what).help(help)
+    }
+
     /// Writes the switch into the file; answers what was changed there.
-    fn edit(&self, module: &str, enabled: bool) -> Result<Option<String>, Problem> {
+    fn edit(&self, module: &str, enabled: bool) -> Result<Option<Edited>, Problem> {
         let path = &self.daemon.places.config;
         let refused = |error: String| {
             Problem::new(ProblemCode::Refused, error)
@@ -98,7 +118,8 @@ impl Supervisor {
         self.write_config(&text, &edited.text)?;
         let (place, line, after) = (shown(path), edited.line, edited.after);
         let before = edited.before.map_or_else(|| "absent".to_owned(), |value| value.to_string());
-        Ok(Some(format!("{place}:{line} enabled: {before} -> {after}")))
+        let what = format!("{place}:{line} enabled: {before} -> {after}");
+        Ok(Some(Edited { what, before: text, after: edited.text }))
     }
 
     /// Writes the file, unless it would have errors: a file with errors elsewhere stays as it is.
@@ -158,7 +179,7 @@ impl Supervisor {
         }
         self.daemon.stories.decide(module, |standing| {
             standing.quarantined = None;
-            standing.refused = Some(refused);
+            standing.refused = (refused.sha256 != refused.instead).then_some(refused);
         });
         Ok(self.start_on_request(&slot, "rollback"))
     }

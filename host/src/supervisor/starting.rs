@@ -1,12 +1,12 @@
 //! Starts the threads of modules, and stops them.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread::ThreadId, time::Duration};
 
 use super::{CALL_DEADLINE, Refused, STOP_GRACE, Slot, Supervisor, configure, requests::short};
 use crate::{
     config::{Config, Isolation, ModuleSection},
     library::Package,
-    module::{self, Call, Placing, RestartPolicy, Start, StartGate, State},
+    module::{self, Call, Claim, Placing, RestartPolicy, Start, StartGate, State},
     runner,
     wake::Wake,
 };
@@ -46,14 +46,14 @@ impl Supervisor {
         slot.set_behind(instead_of.map(|refused| passed_over(name, &refused)));
         say_what_has_no_effect(section, self.daemon.isolation(section));
         slot.entry.enter(State::Loading, "");
-        self.spawn(slot, config, section, package, gate, false)
+        self.spawn(slot, config, section, package, gate, None)
             .map_err(|reason| (State::Failed, reason))?;
         self.applied.insert(name.clone(), section.clone());
         self.alive.insert(name.clone());
         Ok(())
     }
 
-    /// Starts the thread of a generation.
+    /// Starts the thread of a generation; one with a `claim` takes over from the one that runs.
     pub(super) fn spawn(
         &mut self,
         slot: &Arc<Slot>,
@@ -61,8 +61,8 @@ impl Supervisor {
         section: &ModuleSection,
         package: Package,
         gate: &Arc<StartGate>,
-        successor: bool,
-    ) -> Result<(), String> {
+        claim: Option<Arc<Claim>>,
+    ) -> Result<ThreadId, String> {
         let name = section.name.clone();
         let wakes = self.daemon.wakes.clone();
         let start = Start {
@@ -82,7 +82,8 @@ impl Supervisor {
             },
             state_dir: self.daemon.places.state_dir.clone(),
             gate: gate.clone(),
-            successor,
+            successor: claim.is_some(),
+            claim: claim.unwrap_or_default(),
             tell: Box::new(move |news| {
                 let thread = std::thread::current().id();
                 // An error means that the daemon is ending.
@@ -91,8 +92,9 @@ impl Supervisor {
         };
         let thread = module::spawn(start);
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-        self.threads.insert(thread.thread().id(), thread);
-        Ok(())
+        let id = thread.thread().id();
+        self.threads.insert(id, thread);
+        Ok(id)
     }
 
     /// The process that a module gets, where it is to have one of its own.
