@@ -331,6 +331,7 @@ fn a_database_beside_the_daemons_own_files_is_refused() {
     let module = daemon.wait_state("usage_tracker", "failed");
     let reason = module["reason"].to_string();
     assert!(reason.contains("database lies in ") && reason.contains("isolation"), "{reason}");
+    fs::create_dir(sandbox.path("elsewhere")).expect("the sandbox is writable");
     sandbox.configure(&config("elsewhere/usage.db"));
     daemon.wait_state("usage_tracker", "running");
     assert!(sandbox.path("elsewhere/usage.db").exists());

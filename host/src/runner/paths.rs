@@ -91,16 +91,20 @@ fn is_within(path: &Path, open: &[PathBuf]) -> bool {
     !climbs && open.iter().any(|directory| path.starts_with(directory))
 }
 
-/// A database makes files beside its own, so that the right to write is one to a directory.
+/// A database makes files beside its own, so that the right to write is one to a directory. It must
+/// be there: one that is not may be misspelt, or not mounted.
 fn directory_of(key: &str, path: &Path) -> Result<PathBuf, String> {
     let directory = match path.parent() {
         Some(parent) if !path.is_dir() => parent,
         _ => path,
     };
     let cannot = |error: std::io::Error| {
-        format!("{key} lies in {}, which cannot be used: {error}", directory.display())
+        format!(
+            "{key} lies in {}, which cannot be used: {error}; make that directory, or correct the \
+             key",
+            directory.display()
+        )
     };
-    crate::state_dir::private_directory(directory).map_err(cannot)?;
     directory.canonicalize().map_err(cannot)
 }
 
@@ -122,7 +126,9 @@ mod tests {
 
     fn machine() -> Machine {
         let root = tempfile::tempdir().expect("a temporary directory");
-        for directory in ["state/data/m", "state/data/other", "etc/trusted_keys", "mine/logs"] {
+        for directory in
+            ["state/data/m", "state/data/other", "etc/trusted_keys", "mine/logs", "elsewhere"]
+        {
             fs::create_dir_all(root.path().join(directory)).expect("it is new");
         }
         fs::write(root.path().join("etc/modules.yaml"), "").expect("it is writable");
@@ -160,6 +166,11 @@ mod tests {
         let paths = machine.declared(given).expect("it is a directory of its own");
         assert_eq!(paths.readable, [machine.at("mine/logs"), "/usr".into()]);
         assert_eq!(paths.writable, [machine.data.clone(), machine.at("elsewhere")]);
+        let misspelt = machine.at("elsewehre/usage.db");
+        let reason = machine.declared(json!({"store": {"database": misspelt}}));
+        let reason = reason.expect_err("it is not there");
+        assert!(reason.contains("make that directory, or correct the key"), "{reason}");
+        assert!(!machine.at("elsewehre").exists());
         let inside = json!({"logs": "logs", "store": {"database": "deep/usage.db"}});
         assert_eq!(machine.declared(inside), Ok(none()));
     }

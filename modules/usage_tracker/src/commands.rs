@@ -1,12 +1,12 @@
 //! What `lodestar usage …` answers: the arguments and the tables.
 
 use jiff::Timestamp;
-use module_sdk::{Error, Reply, Result, Table};
+use module_sdk::{Error, ErrorKind, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    format::{count, milliseconds, minute, short, usd},
+    format::{beginnings, count, milliseconds, minute, short, usd},
     period::Period,
     prices::{PriceTable, priced_model},
     query::{self, By, Figures, Percentiles, Reader, RequestFilter, SessionUse, Summary, Usd},
@@ -51,7 +51,8 @@ pub(crate) struct RequestsArgs {
     pub(crate) until: Option<String>,
     /// Only requests that this model answered.
     pub(crate) model: Option<String>,
-    /// Only requests of this session: its whole id, as `sessions --json` shows it.
+    /// Only requests of this session: its id as `sessions` shows it, or as much of it as tells it
+    /// from the others.
     pub(crate) session: Option<String>,
     /// Only requests of this project.
     pub(crate) project: Option<String>,
@@ -76,6 +77,8 @@ pub(crate) struct ModelsArgs {
 pub(crate) const SINCE: &str = "30d";
 /// How many rows a list has, where nothing is said.
 const LIMIT: u32 = 50;
+/// How many sessions an error names.
+const NAMED: u32 = 5;
 /// The most rows that a list may have: it is made in memory. An export has no limit.
 const MOST: u32 = 10_000;
 
@@ -106,11 +109,14 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
         "P50#",
     ]);
     table.title = title("Usage", period);
+    let keys = summary.rows.iter().filter_map(|row| row.key.as_deref());
+    let sessions = beginnings(keys.map(bare), 8, 22);
     for row in &summary.rows {
         let key = row.key.as_deref().map_or_else(
             || "(unknown)".to_owned(),
             |key| match summary.by {
                 By::Hour => hour(key),
+                By::Session => sessions(bare(key)),
                 _ => short(key, 22),
             },
         );
@@ -192,9 +198,11 @@ pub(crate) fn sessions(reader: &mut Reader, period: &Period, args: &SessionsArgs
     let mut table =
         Table::new(["SESSION", belongs, "STARTED", "LASTED#", "REQ#", "MODELS", "SW#", "COST#"]);
     table.title = title("Sessions", period);
+    let ids = beginnings(sessions.iter().map(|session| bare(&session.session_id)), 8, 16);
     for session in &sessions {
         let belongs = if projects { &session.project } else { &session.client };
-        table.row(session_cells(session, belongs.as_deref(), period));
+        let id = ids(bare(&session.session_id));
+        table.row(session_cells(session, id, belongs.as_deref(), period));
     }
     if sessions.is_empty() {
         table.notes.push("no sessions in this time".to_owned());
@@ -202,8 +210,17 @@ pub(crate) fn sessions(reader: &mut Reader, period: &Period, args: &SessionsArgs
     Ok(Reply::json(&sessions)?.table(table))
 }
 
-fn session_cells(session: &SessionUse, belongs: Option<&str>, period: &Period) -> [String; 8] {
-    let id = session.session_id.strip_prefix("session_").unwrap_or(&session.session_id);
+/// A session's id without what all pseudonyms of sessions begin with.
+fn bare(id: &str) -> &str {
+    id.strip_prefix(query::PSEUDONYM).unwrap_or(id)
+}
+
+fn session_cells(
+    session: &SessionUse,
+    id: String,
+    belongs: Option<&str>,
+    period: &Period,
+) -> [String; 8] {
     let started: Timestamp = session.started_at.parse().unwrap_or_default();
     let ended: Timestamp = session.ended_at.parse().unwrap_or(started);
     let lasted = ended.as_millisecond().saturating_sub(started.as_millisecond());
@@ -213,7 +230,7 @@ fn session_cells(session: &SessionUse, belongs: Option<&str>, period: &Period) -
         [model, more @ ..] => format!("{} +{}", short(model, 13), more.len()),
     };
     [
-        short(id, 9),
+        id,
         short(belongs.unwrap_or("-"), 11),
         minute(started.as_millisecond(), &period.zone),
         milliseconds(u64::try_from(lasted).ok()),
@@ -230,13 +247,11 @@ pub(crate) fn requests_list(
     period: &Period,
     args: RequestsArgs,
 ) -> Result<Reply> {
-    let filter = RequestFilter {
-        model: args.model,
-        session: args.session,
-        project: args.project,
-        errors: args.errors,
-    };
-    let found = query::requests(reader, period, &filter, limit(args.limit)?)?;
+    let limit = limit(args.limit)?;
+    let session = args.session.map(|begin| session(reader, &begin)).transpose()?;
+    let filter =
+        RequestFilter { model: args.model, session, project: args.project, errors: args.errors };
+    let found = query::requests(reader, period, &filter, limit)?;
     let mut table =
         Table::new(["ENDED", "MODEL", "STATUS", "INPUT#", "CACHED#", "OUTPUT#", "COST#", "TOOK#"]);
     table.title = title("Requests", period);
@@ -248,6 +263,33 @@ pub(crate) fn requests_list(
     }
     let objects = found.iter().map(query::object).collect::<serde_json::Result<Vec<_>>>()?;
     Ok(Reply::json(&objects)?.table(table))
+}
+
+/// The whole id of the one session that begins like this.
+fn session(reader: &mut Reader, begin: &str) -> Result<String> {
+    // The table cuts a long id with this mark.
+    let begin = begin.trim().trim_end_matches('…');
+    if begin.is_empty() {
+        return Err(Error::usage("--session is empty; `lodestar usage sessions` shows the ids"));
+    }
+    let mut found = query::sessions_like(reader, begin, NAMED + 1)?;
+    match found.as_slice() {
+        [] => Err(Error::of(
+            ErrorKind::NotFound,
+            format!("there is no session {begin:?}; `lodestar usage sessions` shows the ids"),
+        )),
+        [_] => Ok(found.remove(0)),
+        [named @ .., last] => {
+            let (named, more) = if found.len() > NAMED as usize {
+                (named.join(", "), " and others")
+            } else {
+                (format!("{} and {last}", named.join(", ")), "")
+            };
+            Err(Error::usage(format!(
+                "--session {begin:?} is the beginning of {named}{more}; write more of the id"
+            )))
+        }
+    }
 }
 
 fn request_cells(stored: &Stored, period: &Period) -> Vec<String> {

@@ -80,6 +80,33 @@ pub(crate) fn short(text: &str, most: usize) -> String {
     clean[..head].iter().chain(&['…']).chain(&clean[clean.len() - tail..]).collect()
 }
 
+/// Shows ids by as many of their first characters as tell these ids apart: at least `least`, at
+/// most `most`.
+pub(crate) fn beginnings<'a>(
+    ids: impl IntoIterator<Item = &'a str>,
+    least: usize,
+    most: usize,
+) -> impl Fn(&str) -> String {
+    let mut ids: Vec<&str> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let alike = |pair: &[&str]| {
+        let both = pair[0].chars().zip(pair[1].chars());
+        both.take_while(|(left, right)| left == right).count()
+    };
+    let needed = ids.windows(2).map(alike).max().map_or(least, |alike| alike + 1);
+    let shown = needed.clamp(least, most);
+    move |id| {
+        let is_cut = needed > most && id.chars().count() > most;
+        let taken = id.chars().take(if is_cut { most - 1 } else { shown });
+        let mut text: String = taken.map(|c| if c.is_control() { '?' } else { c }).collect();
+        if is_cut {
+            text.push('…');
+        }
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +139,21 @@ mod tests {
         check(123_456_789, "123M");
         check(-12_345, "-12.3k");
         check(4_500_000_000, "4.5G");
+    }
+
+    #[test]
+    fn ids_are_shown_as_far_as_they_differ() {
+        let check = |ids: &[&str], expected: &[&str]| {
+            let shown = beginnings(ids.iter().copied(), 4, 8);
+            let shown: Vec<String> = ids.iter().map(|id| shown(id)).collect();
+            assert_eq!(shown, expected);
+        };
+        check(&[], &[]);
+        check(&["abcdefghijkl"], &["abcd"]);
+        check(&["abcdefghijkl", "abcdefghijkl", "ab"], &["abcd", "abcd", "ab"]);
+        check(&["abcdeXghijkl", "zzzzzz", "abcdeYghijkl"], &["abcdeX", "zzzzzz", "abcdeY"]);
+        check(&["abcdefgh1234", "abcdefgh5678", "x"], &["abcdefg…", "abcdefg…", "x"]);
+        check(&["a\u{1b}[31mb"], &["a?[3"]);
     }
 
     #[test]

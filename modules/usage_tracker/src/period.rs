@@ -26,7 +26,7 @@ impl Period {
     ///
     /// # Errors
     ///
-    /// When it is no time, or the end is not after the beginning.
+    /// When it is no time, it begins in the future, or its end is not after its beginning.
     pub fn read(
         since: Option<&str>,
         until: Option<&str>,
@@ -35,15 +35,24 @@ impl Period {
         zone: &TimeZone,
     ) -> Result<Self> {
         let now = now.to_zoned(zone.clone());
+        let shown =
+            |time: Timestamp| time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
         let from = moment("since", since.unwrap_or(default_since), &now, Edge::Start)?;
+        if from > now.timestamp() {
+            return Err(Error::usage(format!(
+                "--since {} begins at {}, which is in the future: it is {} ({}); write a time \
+                 that has passed",
+                since.unwrap_or(default_since),
+                shown(from),
+                shown(now.timestamp()),
+                zone.iana_name().unwrap_or("local time")
+            )));
+        }
         let to = match until {
             Some(until) => moment("until", until, &now, Edge::End)?,
-            None => now.timestamp().max(from),
+            None => now.timestamp(),
         };
         if until.is_some() && to <= from {
-            let shown = |time: Timestamp| {
-                time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
-            };
             return Err(Error::usage(format!(
                 "--until {} ends at {} and --since {} begins at {}; exchange them or widen the \
                  range",
@@ -209,6 +218,13 @@ mod tests {
         check("3µ", None, "7d, 12h");
         check("2026-13-01", None, "7d, 12h");
         check("999999w", None, "7d, 12h");
+        check(
+            "2026-11-22",
+            None,
+            "--since 2026-11-22 begins at 2026-11-22 00:00, which is in the future: it is \
+             2026-11-21 01:30 (UTC)",
+        );
+        check("2026-11-21T01:31", Some("2027-01-01"), "in the future");
         check(
             "today",
             Some("yesterday"),

@@ -15,6 +15,7 @@ use serde::Serialize;
 pub use models::{ModelPrice, ModelUse, models};
 pub use requests::{RequestFilter, requests};
 pub(crate) use requests::{object, page};
+pub(crate) use sessions::{PSEUDONYM, sessions_like};
 pub use sessions::{SessionUse, sessions};
 pub use summary::{By, Figures, Percentiles, Row, Summary, summary};
 

@@ -91,6 +91,38 @@ pub fn sessions(
     })
 }
 
+/// What the pseudonyms of sessions begin with.
+pub(crate) const PSEUDONYM: &str = "session_";
+
+/// The ids of the sessions that begin like this, with or without [`PSEUDONYM`]; the one that is
+/// just this alone.
+pub(crate) fn sessions_like(
+    reader: &mut Reader,
+    begin: &str,
+    most: u32,
+) -> Result<Vec<String>, StoreError> {
+    reader.ask(|connection, _| {
+        let mut statement = connection.prepare_cached(
+            "SELECT key FROM session WHERE key >= ?1 AND substr(key, 1, length(?1)) = ?1 \
+             AND key < ?1 || char(0x10FFFF) ORDER BY key LIMIT ?2",
+        )?;
+        let mut found: Vec<String> = Vec::new();
+        for begin in [begin.to_owned(), format!("{PSEUDONYM}{begin}")] {
+            let keys = statement.query_map((&begin, most), |row| row.get::<_, String>(0))?;
+            for key in keys {
+                let key = key?;
+                if key == begin {
+                    return Ok(vec![key]);
+                }
+                found.push(key);
+            }
+        }
+        found.dedup();
+        found.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        Ok(found)
+    })
+}
+
 fn fill(
     session: &mut SessionUse,
     connection: &Connection,

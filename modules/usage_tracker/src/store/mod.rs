@@ -9,6 +9,7 @@
 //! use usage_tracker::{intake::Report, store::{Options, Store}};
 //!
 //! let directory = std::env::temp_dir().join(format!("lodestar-doc-{}", std::process::id()));
+//! std::fs::create_dir_all(&directory)?;
 //! let mut store = Store::open(&directory.join("usage.db"), Options::default())?;
 //! let request = LlmRequestCompleted {
 //!     dedupe_key: "anthropic:req_1".to_owned(),

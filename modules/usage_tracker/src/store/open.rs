@@ -54,20 +54,24 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Makes an empty file that only its owner may read, and the directory that it lies in.
+/// Makes an empty file that only its owner may read. Its directory must be there: the host made the
+/// module's own, and any other that is not there was misspelt, or is not mounted.
 fn create(path: &Path) -> Result<(), StoreError> {
+    let unavailable = |why: String| StoreError::new(StoreErrorKind::Unavailable, why);
     let failed = |error: std::io::Error| {
-        StoreError::new(
-            StoreErrorKind::Unavailable,
-            format!(
-                "the usage database {} cannot be made: {error}; check `database` in the \
-                 configuration and the rights of its directory",
-                path.display()
-            ),
-        )
+        unavailable(format!(
+            "the usage database {} cannot be made: {error}; check `database` in the configuration \
+             and the rights of its directory",
+            path.display()
+        ))
     };
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(failed)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        return Err(unavailable(format!(
+            "the usage database {} cannot be made: there is no directory {}; make it, or correct \
+             `database` in the configuration",
+            path.display(),
+            directory.display()
+        )));
     }
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600).open(path).map(drop).map_err(failed)
@@ -203,7 +207,7 @@ mod tests {
     fn only_the_owner_may_read_the_file() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("deep/down/usage.db");
+        let path = directory.path().join("usage.db");
         let connection = writer(&path, Durability::Process).expect("it opens");
         let mode = |path: &Path| path.metadata().expect("it exists").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);

@@ -88,6 +88,14 @@ fn a_database_out_of_reach_comes_back_by_itself() {
     let error = bench.send(&request("a", NOW, MODEL)).expect_err("there is no database");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     std::fs::remove_file(directory.path().join("gone")).expect("it is removed");
+    let gone = directory.path().join("gone");
+    let message = |bench: &mut Bench<UsageTracker>| {
+        bench.send(&request("a", NOW, MODEL)).expect_err("there is no database").to_string()
+    };
+    let expected = format!("there is no directory {}; make it, or correct", gone.display());
+    assert!(message(&mut bench).contains(&expected), "{}", message(&mut bench));
+    assert!(!gone.exists(), "what may be misspelt is not made");
+    std::fs::create_dir(&gone).expect("it is made");
     bench.send(&request("a", NOW, MODEL)).expect("it is handled");
     assert_eq!(bench.health().status, HealthStatus::Ok);
 }

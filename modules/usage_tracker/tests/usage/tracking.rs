@@ -320,6 +320,46 @@ fn models_show_their_prices_and_who_has_none() {
 }
 
 #[test]
+fn a_session_is_found_by_the_beginning_of_its_id() {
+    for anonymise in [true, false] {
+        let mut bench = bench(json!({"privacy": {"anonymise": anonymise}}));
+        for (key, session) in [("a", "alpha-1"), ("b", "alpha-2"), ("c", "alpha-2"), ("d", "beta")]
+        {
+            bench.send(&in_session(key, NOW, SONNET, session)).expect("it is handled");
+        }
+        let reply = bench.command("sessions", json!({})).expect("it answers");
+        let whole: Vec<&str> = reply.data.as_array().expect("a list").iter().map(id_of).collect();
+        let shown: Vec<String> =
+            reply.table.expect("a table").rows.iter().map(|row| row[0].clone()).collect();
+        for (whole, shown) in whole.iter().zip(&shown) {
+            assert!(whole.trim_start_matches("session_").starts_with(shown.as_str()), "{shown}");
+            for given in [*whole, shown] {
+                let args = json!({"session": given});
+                let found = bench.command("requests", args).expect("it answers").data;
+                let found = found.as_array().expect("a list");
+                assert!(!found.is_empty());
+                assert!(found.iter().all(|request| id_of(request) == *whole), "{found:?}");
+            }
+        }
+        let mut refused = |given: &str| {
+            let args = json!({"session": given});
+            bench.command("requests", args).expect_err("it is refused").to_string()
+        };
+        let common = if anonymise { "session_" } else { "alpha-" };
+        let error = refused(common);
+        let expected: Vec<&&str> = whole.iter().filter(|id| id.starts_with(common)).collect();
+        assert!(expected.len() > 1 && expected.iter().all(|id| error.contains(**id)), "{error}");
+        assert!(error.contains("write more of the id"), "{error}");
+        assert!(refused("zzz").contains("there is no session"));
+        assert!(refused(" ").contains("usage sessions"));
+    }
+}
+
+fn id_of(object: &Value) -> &str {
+    object["session_id"].as_str().expect("a text")
+}
+
+#[test]
 fn arguments_that_make_no_sense_are_refused_with_a_remedy() {
     let mut bench = bench(json!({}));
     let mut check = |command: &str, args: Value, part: &str| {
@@ -333,4 +373,7 @@ fn arguments_that_make_no_sense_are_refused_with_a_remedy() {
     check("sessions", json!({"limit": 0}), "1 to 10000");
     check("requests", json!({"limit": 99999}), "usage export");
     check("summary", json!({"since": "today", "until": "yesterday"}), "exchange them");
+    for command in ["summary", "sessions", "requests", "models"] {
+        check(command, json!({"since": "2026-11-22"}), "in the future");
+    }
 }

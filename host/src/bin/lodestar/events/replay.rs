@@ -62,6 +62,15 @@ impl ReplayArgs {
         };
         let since = time("since", &self.since, Edge::Start)?;
         let until = time("until", &self.until, Edge::End)?;
+        if let Some(since) = since.filter(|since| *since > now.timestamp()) {
+            let since = since.to_zoned(now.time_zone().clone());
+            return Err(CliError::usage(format!(
+                "--since begins at {}, which is in the future: it is {}",
+                since.strftime("%Y-%m-%d %H:%M"),
+                now.strftime("%Y-%m-%d %H:%M")
+            ))
+            .help("write a time that has passed"));
+        }
         if let (Some(since), Some(until)) = (since, until)
             && until <= since
         {
