@@ -96,6 +96,28 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Why the events were refused, without where: a row of the tally is for a kind of mistake.
+    /// `None` where they are welcome later.
+    pub(super) fn reason(&self) -> Option<String> {
+        if self.retry_after_s.is_some() {
+            return None;
+        }
+        Some(match self.problems.first() {
+            Some(problem) => {
+                let path =
+                    problem.path.trim_start_matches(|c: char| c == '/' || c.is_ascii_digit());
+                let path = if path.is_empty() { "the body" } else { path };
+                format!("{path} {}", problem.message)
+            }
+            None => match self.message.split_once(", at line ") {
+                Some((what, _)) => what.to_owned(),
+                None => self.message.clone(),
+            },
+        })
+    }
+}
+
 impl From<BodyError> for Failure {
     fn from(error: BodyError) -> Self {
         let mut failure = Self::new(error.status(), error.code(), error.to_string());

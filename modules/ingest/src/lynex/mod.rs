@@ -24,7 +24,7 @@ use crate::{
     app::App,
     report::Report,
     server::{Encoding, Ends, read},
-    sources::Clock,
+    sources::{Clock, name, unnamed},
     tally::Kind,
 };
 use envelope::{Event, Meaning};
@@ -41,8 +41,7 @@ pub(crate) async fn events(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let received = receive(&app, ends.peer.ip(), &headers, body, true).await;
-    received.unwrap_or_else(Failure::into_response)
+    answer_to(&app, ends.peer.ip(), &headers, body, true).await
 }
 
 /// `POST /api/v1/events/batch`: `{"events": […]}` or a list.
@@ -52,8 +51,51 @@ pub(crate) async fn batch(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let received = receive(&app, ends.peer.ip(), &headers, body, false).await;
-    received.unwrap_or_else(Failure::into_response)
+    answer_to(&app, ends.peer.ip(), &headers, body, false).await
+}
+
+async fn answer_to(
+    app: &Arc<App>,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    body: Body,
+    may_be_one: bool,
+) -> Response {
+    let mut glimpse = Glimpse::default();
+    let received = receive(app, peer, headers, body, may_be_one, &mut glimpse).await;
+    received.unwrap_or_else(|failure| {
+        if let Some(reason) = failure.reason() {
+            app.tally.records("lynex", glimpse.refused(reason), 1);
+        }
+        failure.into_response()
+    })
+}
+
+/// What was seen of a body, for the tally of what is refused.
+#[derive(Debug, Default)]
+struct Glimpse {
+    project: Option<String>,
+    /// The type of the event that is wrong.
+    record: Option<String>,
+}
+
+impl Glimpse {
+    /// What an event says of itself, as far as it can be shown.
+    fn of(&mut self, event: &Value) {
+        let said = |field: &str| name(event.get(field)?.as_str()?);
+        self.project = self.project.take().or_else(|| said("projectId"));
+        self.record = said("type");
+    }
+
+    fn refused(self, reason: String) -> Kind {
+        Kind {
+            source: self.project.unwrap_or_else(unnamed),
+            signal: "lynex",
+            record: self.record.unwrap_or_else(unnamed),
+            outcome: "refused",
+            reason,
+        }
+    }
 }
 
 async fn receive(
@@ -62,8 +104,10 @@ async fn receive(
     headers: &HeaderMap,
     body: Body,
     may_be_one: bool,
+    glimpse: &mut Glimpse,
 ) -> Result<Response, Failure> {
     let admitted = app.keys.admit(headers, peer)?;
+    glimpse.project = admitted.project.map(str::to_owned);
     if Encoding::of(headers) != Some(Encoding::Json) {
         return Err(Failure::unsupported_media_type());
     }
@@ -75,9 +119,9 @@ async fn receive(
     let (list, one) = list(&body, may_be_one)?;
     let now = u64::try_from(app.host.now().as_nanosecond()).unwrap_or(0);
     let clock = Clock { now_ns: now };
-    let events = read_all(&list, one, clock)?;
+    let events = read_all(&list, one, clock, glimpse)?;
     if let Some(project) = admitted.project {
-        check_project(&events, one, project)?;
+        check_project(&events, one, project, glimpse)?;
     }
     publish(app, &events).await?;
     Ok(answer(&events, one))
@@ -110,25 +154,41 @@ fn list(body: &Value, may_be_one: bool) -> Result<(Vec<&Value>, bool), Failure> 
 }
 
 /// Reads every event; all or none.
-fn read_all(list: &[&Value], one: bool, clock: Clock) -> Result<Vec<Event>, Failure> {
+fn read_all(
+    list: &[&Value],
+    one: bool,
+    clock: Clock,
+    glimpse: &mut Glimpse,
+) -> Result<Vec<Event>, Failure> {
     let mut events = Vec::with_capacity(list.len());
     let mut problems = Vec::new();
     for (index, value) in list.iter().enumerate() {
         let path = if one { String::new() } else { format!("/{index}") };
         match envelope::read(value, &path, clock) {
             Ok(event) => events.push(event),
-            Err(found) => problems.extend(found),
+            Err(found) => {
+                if problems.is_empty() {
+                    glimpse.of(value);
+                }
+                problems.extend(found);
+            }
         }
     }
     if problems.is_empty() { Ok(events) } else { Err(Failure::problems(problems)) }
 }
 
-fn check_project(events: &[Event], one: bool, project: &str) -> Result<(), Failure> {
-    match events.iter().position(|event| event.project != project) {
-        None => Ok(()),
-        Some(_) if one => Err(Failure::wrong_project("/projectId")),
-        Some(index) => Err(Failure::wrong_project(&format!("/{index}/projectId"))),
-    }
+fn check_project(
+    events: &[Event],
+    one: bool,
+    project: &str,
+    glimpse: &mut Glimpse,
+) -> Result<(), Failure> {
+    let Some(index) = events.iter().position(|event| event.project != project) else {
+        return Ok(());
+    };
+    glimpse.record = Some(events[index].kind.to_string());
+    let at = if one { String::new() } else { format!("/{index}") };
+    Err(Failure::wrong_project(&format!("{at}/projectId")))
 }
 
 async fn publish(app: &Arc<App>, events: &[Event]) -> Result<(), Failure> {

@@ -148,6 +148,14 @@ impl Failure {
         }
     }
 
+    /// Why the body was refused, without where: a row of the tally is for a kind of mistake. `None`
+    /// where it is welcome later.
+    pub(super) fn reason(&self) -> Option<String> {
+        let what = self.message.split(", at line ").next().unwrap_or_default();
+        let what = what.split(" at byte ").next().unwrap_or_default();
+        (self.status != StatusCode::SERVICE_UNAVAILABLE).then(|| what.to_owned())
+    }
+
     /// The response; one that may be tried again says when.
     pub(super) fn respond(&self, encoding: Encoding) -> Response {
         const INVALID_ARGUMENT: i32 = 3;

@@ -22,6 +22,8 @@ use opentelemetry_proto::tonic::collector::{
 use crate::{
     app::App,
     server::{Encoding, read},
+    sources::{Mapper, unnamed},
+    tally::Kind,
 };
 use answer::{Failure, Signal};
 use batch::Batch;
@@ -57,12 +59,22 @@ pub(crate) async fn metrics(
 
 async fn export<S: Signal>(app: Arc<App>, headers: HeaderMap, body: Body) -> Response {
     let Some(encoding) = Encoding::of(&headers) else {
-        return Failure::unknown_content_type().respond(Encoding::Json);
+        return refuse::<S>(&app, &Failure::unknown_content_type(), Encoding::Json);
     };
     match receive::<S>(&app, encoding, &headers, body).await {
         Ok(batch) => answer::success::<S>(encoding, &batch),
-        Err(failure) => failure.respond(encoding),
+        Err(failure) => refuse::<S>(&app, &failure, encoding),
     }
+}
+
+/// Answers for a body that cannot be read, and counts it: who sent it is not known.
+fn refuse<S: Signal>(app: &App, failure: &Failure, encoding: Encoding) -> Response {
+    if let Some(reason) = failure.reason() {
+        let (source, record) = (unnamed(), "(body)".to_owned());
+        let kind = Kind { source, signal: S::SHAPE.signal(), record, outcome: "refused", reason };
+        app.tally.records(Mapper::None.label(), kind, 1);
+    }
+    failure.respond(encoding)
 }
 
 async fn receive<S: Signal>(

@@ -24,6 +24,17 @@ pub(super) enum Shape {
     Metrics,
 }
 
+impl Shape {
+    /// What the tally calls the signal.
+    pub(super) const fn signal(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// A rough upper bound, bytes.
 pub(super) fn of_decoded<S: Signal>(encoding: Encoding, bytes: &[u8]) -> usize {
     match encoding {

@@ -162,6 +162,52 @@ fn keys_open_their_own_project_only() {
 }
 
 #[test]
+fn what_is_refused_shows_in_the_sources() {
+    let mut site = Site::plain();
+    let refused = |site: &mut Site| -> Vec<String> {
+        let args = json!({"outcome": "refused"});
+        let reply = site.bench.command("sources", args).expect("it answers");
+        let rows = reply.data["rows"].as_array().expect("rows").iter();
+        let text = |row: &Value, field: &str| row[field].as_str().expect("a text").to_owned();
+        rows.map(|row| {
+            assert_eq!(text(row, "signal"), "lynex");
+            let (source, record) = (text(row, "source"), text(row, "record"));
+            format!("{source} {record} {}: {}", row["count"], text(row, "reason"))
+        })
+        .collect()
+    };
+    let path = "/api/v1/events";
+    let json = [("content-type", "application/json")];
+    assert_eq!(site.post(path, &json, b"{\"eventId\":").status, 400);
+    assert_eq!(site.post(path, &json, b"{\n\"eventId\":\n").status, 400);
+    let usage = event("u", "token_usage", json!({"model": "m", "inputTokens": 1}));
+    assert_eq!(site.post_json(path, &usage).status, 422);
+    assert_eq!(site.post_json(path, &json!([log("a"), usage])).status, 422);
+    let canary = event("e", "log", json!({"level": "secret canary", "message": "canary"}));
+    assert_eq!(site.post_json(path, &canary).status, 422);
+    // What comes again later is not refused.
+    site.bench.host().refuse_events(Some("the disk is full"));
+    assert_eq!(site.post_json(path, &log("e")).status, 503);
+    let found = refused(&mut site);
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert_eq!(found[0], "(unnamed) (unnamed) 2: the body ends too early");
+    assert_eq!(found[1], "shop token_usage 2: body/outputTokens is missing");
+    assert!(found[2].starts_with("shop log 1: body/level must be one of "), "{found:#?}");
+    assert!(!format!("{found:?}").contains("canary"), "{found:#?}");
+    // Where keys are asked for, the project is that of the key.
+    let mut site = with_key();
+    assert_eq!(site.post_json(path, &log("e")).status, 401);
+    let mut other = log("e");
+    other["projectId"] = json!("bank");
+    let body = serde_json::to_vec(&other).expect("it serialises");
+    let headers = [("content-type", "application/json"), ("x-api-key", KEY)];
+    assert_eq!(site.post(path, &headers, &body).status, 401);
+    let found = refused(&mut site);
+    assert!(found[0].starts_with("(unnamed) (unnamed) 1: this server needs an API key"));
+    assert_eq!(found[1], "shop log 1: projectId is not the project of the API key");
+}
+
+#[test]
 fn who_asks_too_often_is_told_when_to_come_again() {
     let site = Site::start(json!({"rate_limit": {"requests_per_second": 1, "burst": 3}}));
     let statuses: Vec<u16> = (0..5)

@@ -161,6 +161,33 @@ fn what_makes_no_request_is_counted_and_shown() {
 }
 
 #[test]
+fn a_body_that_cannot_be_read_shows_in_the_sources() {
+    let mut site = Site::plain();
+    let json = [("content-type", "application/json")];
+    assert_eq!(site.post("/v1/logs", &json, b"{").status, 400);
+    assert_eq!(site.post("/v1/logs", &json, b"{ \n").status, 400);
+    assert_eq!(site.post("/v1/traces", &json, b"\xff").status, 400);
+    assert_eq!(site.post("/v1/metrics", &[("content-type", "text/plain")], b"").status, 415);
+    let reply = site.bench.command("sources", json!({"outcome": "refused"})).expect("it answers");
+    let rows = reply.data["rows"].as_array().expect("rows").iter();
+    let found: Vec<String> = rows
+        .map(|row| {
+            let text = |field: &str| row[field].as_str().expect("a text");
+            let reason = text("reason").split([':', ';']).next().unwrap_or_default();
+            format!("{} {} {} {reason}", text("signal"), text("record"), row["count"])
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "logs (body) 2 the body is not valid OTLP JSON",
+            "metrics (body) 1 this Content-Type is not understood",
+            "traces (body) 1 the body is not valid OTLP JSON",
+        ]
+    );
+}
+
+#[test]
 fn a_project_may_be_named_by_a_header() {
     let site = Site::plain();
     let body = claude_logs(vec![claude_request(now_ns(), "req_1")]).encode_to_vec();
