@@ -13,10 +13,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-pub use address::ListenError;
+pub use address::{ListenError, says_taken};
 
 use crate::systemd;
-use address::{bind, fits};
+use address::{bind, fits, is_in_the_way};
 
 /// Who a socket is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +127,7 @@ impl Listeners {
             forget(key);
         }
         let Some(known) = held.get_mut(key) else {
-            let socket = bind(wanted)?;
+            let socket = bind(wanted).map_err(|error| explain_shared(&held, error))?;
             let answer = duplicate(&socket)?;
             systemd::keep(&kept_name(key), socket.as_fd());
             held.insert(key.clone(), Held::new(Origin::Bound(wanted.to_owned()), socket));
@@ -152,9 +152,12 @@ impl Listeners {
         if let Some((_, socket)) = known.next.as_ref().filter(|(address, _)| address == wanted) {
             return duplicate(socket);
         }
-        let socket = bind(wanted).map_err(|error| known.explain(key, error))?;
+        let bound = bind(wanted).map_err(|error| known.explain(key, error));
+        let socket = bound.map_err(|error| explain_shared(&held, error))?;
         let answer = duplicate(&socket)?;
-        known.next = Some((wanted.to_owned(), socket));
+        if let Some(known) = held.get_mut(key) {
+            known.next = Some((wanted.to_owned(), socket));
+        }
         Ok(answer)
     }
 
@@ -219,6 +222,19 @@ impl Held {
             }
             _ => ListenError::Taken { address, holder },
         }
+    }
+}
+
+/// Says it where the socket that is in the way is another listener of this daemon.
+fn explain_shared(held: &BTreeMap<ListenerKey, Held>, error: ListenError) -> ListenError {
+    let ListenError::Taken { address, holder } = error else { return error };
+    let at = |held: &Held| held.socket.local_addr().ok().filter(|it| is_in_the_way(*it, &address));
+    match held.iter().find_map(|(key, held)| Some((key, at(held)?))) {
+        Some((ListenerKey { owner, name }, now)) => {
+            let (owner, name) = (owner.clone(), name.clone());
+            ListenError::Shared { address, now, owner, name }
+        }
+        None => ListenError::Taken { address, holder },
     }
 }
 
@@ -363,6 +379,36 @@ mod tests {
         let error = Listeners::default().get(&key, &address).expect_err("it is taken");
         let own = format!("process {}", std::process::id());
         assert!(error.to_string().contains(&own), "{error}");
+        assert!(says_taken(&error.to_string()));
+    }
+
+    #[test]
+    fn an_address_that_another_listener_has_names_it() {
+        let listeners = Listeners::default();
+        let metrics = ListenerKey::new("lodestard", "metrics");
+        let socket = listeners.get(&metrics, "127.0.0.1:0").expect("a port is free");
+        let address = socket.local_addr().expect("it is bound").to_string();
+        let key = ListenerKey::new("ingest", "http");
+        let other = listeners.get(&key, "127.0.0.1:0").expect("a port is free");
+        let expected = format!("{address} is taken by lodestard, whose listener metrics is at ");
+        let refused = |key: &ListenerKey| {
+            let error = listeners.get(key, &address).expect_err("it is taken").to_string();
+            assert!(error.starts_with(&expected) && says_taken(&error), "{error}");
+        };
+        refused(&ListenerKey::new("router", "http"));
+        // Also where a listener is to move there.
+        refused(&key);
+        drop(other);
+        // One beside it is in nobody's way.
+        let beside = address.replace("127.0.0.1", "127.0.0.9");
+        listeners.get(&ListenerKey::new("router", "http"), &beside).expect("it is free");
+        let foreign = TcpListener::bind("127.0.0.8:0").expect("a port is free");
+        let port = foreign.local_addr().expect("it is bound").port();
+        let own = format!("127.0.0.7:{port}");
+        listeners.get(&ListenerKey::new("router", "own"), &own).expect("it is free");
+        let key = ListenerKey::new("router", "other");
+        let error = listeners.get(&key, &format!("127.0.0.8:{port}")).expect_err("it is taken");
+        assert!(error.to_string().contains("process "), "{error}");
     }
 
     #[test]

@@ -208,9 +208,10 @@ mod tests {
         for number in 0..50 {
             std::fs::write(directory.path().join(number.to_string()), "x").expect("it is ours");
         }
-        let written = Instant::now();
         let first = told.recv_timeout(Duration::from_secs(10)).expect("they are told");
-        assert!((before..=written).contains(&first), "the moment of the first");
+        // The thread may have come to it after the last write.
+        let is_first = before <= first && first + quiet <= Instant::now();
+        assert!(is_first, "the moment of the first change, not of the end of all");
         drop(watch);
         assert!(told.recv().is_err(), "it is told once, and the thread ends with the watch");
     }

@@ -96,8 +96,10 @@ fn top_prints_a_table_or_documents() {
     assert_eq!(once.code, 0, "{once:#?}");
     let lines: Vec<&str> = once.stdout.lines().collect();
     assert!(lines[0].starts_with("lodestard ") && lines[1].starts_with("2 of 2 modules run"));
-    let titles = "MODULE STATE ISOLATION CPU% MEMORY THREADS QUEUE LAG EV/S P50 P99 DROPS ERRORS";
-    assert_eq!(lines[2].split_whitespace().collect::<Vec<_>>().join(" "), titles);
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{once:#?}");
+    let titles: Vec<&str> = lines[2].split_whitespace().collect();
+    assert!(titles.starts_with(&["MODULE", "STATE", "CPU%", "MEMORY"]), "{titles:?}");
+    assert!(titles.contains(&"P99") && titles.ends_with(&["ERRORS"]), "{titles:?}");
     assert!(lines[3].starts_with("ingest ") && lines[3].contains(" running "), "{once:#?}");
     assert_eq!(lines.len(), 5, "{once:#?}");
     let piped = sandbox.lodestar(&["top", "--interval", "0.1"]);

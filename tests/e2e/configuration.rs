@@ -1,12 +1,14 @@
 //! `modules.yaml`: bad ones change nothing, good ones take effect while the daemon runs.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use harness::{Daemon, Sandbox, http, run, telemetry, wait_until};
 
 /// How long an edit may take until it is seen.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// What is wrong, and what the error must say: the line, and the remedy or the thing.
-const BAD: [(&str, &str, &[&str]); 16] = [
+const BAD: [(&str, &str, &[&str]); 19] = [
     ("not YAML", "modules: [", &["modules.yaml:1"]),
     ("a list", "- a\n- b\n", &["modules.yaml"]),
     (
@@ -53,8 +55,27 @@ const BAD: [(&str, &str, &[&str]); 16] = [
     (
         "a number out of its range",
         "modules:\n  usage_tracker:\n    retention_days: 40000\n",
-        &["modules.yaml:3:5: modules.usage_tracker.retention_days: is 40000, the most is 36500"],
+        &["modules.yaml:3:5: modules.usage_tracker.retention_days: must be a whole number from 0 \
+           to 36500, but is 40000; 0 keeps them for ever"],
     ),
+    (
+        "a number below its range",
+        "modules:\n  usage_tracker:\n    retention_days: -5\n",
+        &["retention_days: must be a whole number from 0 to 36500, but is -5"],
+    ),
+    (
+        "several unknown keys",
+        "modules:\n  usage_tracker:\n    prices:\n      m: {inptu: 1, outptu: 1}\n    days: 3\n",
+        &[
+            "modules.yaml:4:11: ",
+            "m.inptu: ",
+            "`input`",
+            "m.outptu: ",
+            "`output`",
+            "tracker.days: ",
+        ],
+    ),
+    ("a file that was emptied", "", &["modules.yaml: holds nothing", "`modules: {}`"]),
     (
         "a price below nothing",
         "modules:\n  usage_tracker:\n    prices:\n      gpt-5.1: {input: -1, output: 1}\n",
@@ -118,7 +139,10 @@ fn what_is_valid_and_hardly_meant_is_a_warning() {
             misspelt.as_str(),
             &["other.yaml:6:3: modules.usage_traker", "`usage_tracker`", stops][..],
         ),
-        ("", &["names no module", "these running modules would stop: ingest, usage_tracker"]),
+        (
+            "modules: {}\n",
+            &["names no module", "these running modules would stop: ingest, usage_tracker"],
+        ),
         ("modules:\n  usage_tracker:\n    api_key: sk-canary\n", &["a secret stands in"]),
     ] {
         std::fs::write(&other, text).expect("the sandbox is writable");
@@ -127,6 +151,22 @@ fn what_is_valid_and_hardly_meant_is_a_warning() {
             assert!(checked.stdout.contains(part), "{part}: {checked:#?}");
         }
         assert!(!format!("{checked:?}").contains("canary"), "{checked:#?}");
+    }
+    // A save on a full disk stops nothing.
+    sandbox.configure("");
+    wait_until("it is refused", PATIENCE, || {
+        let error = sandbox.json(&["status"])["config_error"].to_string();
+        error.contains("holds nothing").then_some(())
+    });
+    assert_eq!(daemon.module("usage_tracker")["state"], "running");
+    let secret = "modules:\n  usage_tracker:\n    token: sk-canary\n";
+    for (mode, is_told) in [(0o644, true), (0o640, true), (0o600, false)] {
+        sandbox.configure(secret);
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(sandbox.path("modules.yaml"), permissions).expect("it is ours");
+        let checked = run(sandbox.lodestard().arg("--check"));
+        let told = format!("{}{}", checked.stdout, checked.stderr).contains("`chmod 600 ");
+        assert_eq!(told, is_told, "{mode:o}: {checked:#?}");
     }
     sandbox.configure(&misspelt);
     let offline = run(sandbox.lodestard().arg("--check"));
@@ -313,8 +353,8 @@ fn what_waits_for_a_restart_is_a_difference() {
 }
 
 #[test]
-fn an_empty_file_is_a_daemon_without_modules() {
-    let sandbox = Sandbox::new(&[], "");
+fn a_daemon_runs_without_modules() {
+    let sandbox = Sandbox::new(&[], "modules: {}\n");
     let mut command = sandbox.lodestard();
     command.env("LODESTAR_METRICS__LISTEN", "127.0.0.1:0");
     let daemon = Daemon::spawn(&sandbox, command);

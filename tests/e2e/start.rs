@@ -130,6 +130,17 @@ fn taken_ports_are_warnings_that_name_the_holder() {
     let holder = format!("process {}", std::process::id());
     assert!(ingest.to_string().contains(&holder), "{ingest:#}");
     assert!(daemon.log().contains(&holder), "{}", daemon.log());
+    let doctor = sandbox.lodestar(&["doctor"]).stdout;
+    let about = doctor.split("module ingest: ").nth(1).unwrap_or_else(|| panic!("{doctor}"));
+    assert!(about.contains(&holder) && about.contains("modules reload ingest"), "{doctor}");
+    // Both keys want it, and each line is named.
+    let checked = sandbox.lodestar(&["config", "check"]).stdout;
+    assert!(checked.contains("modules.ingest.listen: cannot listen at"), "{checked}");
+    assert!(checked.contains("metrics.listen (line 7, "), "{checked}");
+    drop(taken);
+    let reloaded = sandbox.lodestar(&["modules", "reload", "ingest"]);
+    assert_eq!(reloaded.code, 0, "the remedy helps: {reloaded:#?}");
+    assert_eq!(daemon.module("ingest")["state"], "running");
 }
 
 #[test]

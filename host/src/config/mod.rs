@@ -15,8 +15,10 @@ mod origins;
 mod references;
 mod report;
 mod resolve;
+mod schema;
 mod section;
 mod settings;
+mod shared_addresses;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -31,12 +33,13 @@ pub use self::{
     layers::Layers,
     origins::Origins,
     references::{Environment, Fetched, Reference, Secret, expand_path},
-    resolve::{Resolved, literal_secrets, redacted},
+    resolve::{Resolved, literal_secrets, open_to_others, redacted},
     section::{HOST_KEYS, Isolation, Limits, ModuleSection, Restart, Settings},
     settings::{
         Bus, Control, Dialect, Durability, Ledger, Log, LogFormat, LogLevel, Metrics, Privacy,
         Provider,
     },
+    shared_addresses::Wanted,
 };
 use self::{
     fields::{Fields, Problems},
@@ -82,11 +85,11 @@ impl Config {
         Self::parse(&file::read(path)?, path, layers)
     }
 
-    /// Reads a text; `path` names it in errors. An empty text is a valid configuration.
+    /// Reads a text; `path` names it in errors.
     ///
     /// # Errors
     ///
-    /// That it is no YAML, or else every key of the daemon that is unknown or has a value that
+    /// That it is no YAML or holds nothing, or else every key of the daemon that is unknown or has a value that
     /// does not fit. The keys of modules are theirs to check.
     pub fn parse(text: &str, path: &Path, layers: &Layers) -> Result<Self, ConfigErrors> {
         let mut tree = Node::parse(text, path)?;
@@ -94,6 +97,12 @@ impl Config {
             let message = format!("the file must be a map of sections, but is {}", tree.kind());
             let hint = "it begins with `modules:`";
             return Err(tree.place.error(path, "", message, hint).into());
+        }
+        if matches!(tree.value, Yaml::Null) {
+            // What a save on a full disk leaves must not stop every module.
+            let message = "holds nothing";
+            let hint = "restore it from a copy; to run no module, write `modules: {}`";
+            return Err(ConfigError::of_file(path, message, hint).into());
         }
         let mut problems = Problems::new(path);
         problems.errors = layers.apply(&mut tree, path);

@@ -1,6 +1,6 @@
 //! References replaced at the last moment, and secrets kept out of what is shown.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use serde_json::{Map, Value};
 
@@ -170,17 +170,38 @@ pub(super) fn redact(value: &Value, secret: bool) -> Value {
     }
 }
 
-/// Secrets that stand in the file itself, where a reference belongs.
+/// Whether others than its owner can read a file. One that is not there can be read by nobody.
 #[must_use]
-pub fn literal_secrets(config: &Config) -> Vec<ConfigError> {
+pub fn open_to_others(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.mode() & 0o044 != 0)
+}
+
+/// Secrets that stand in the file itself, where a reference belongs. `open` says whether others can
+/// read it there.
+#[must_use]
+pub fn literal_secrets(config: &Config, open: bool) -> Vec<ConfigError> {
+    let (message, hint) = if open {
+        let path = config.path.display();
+        (
+            "a secret stands in the configuration itself, which others than the file's owner can \
+             read",
+            format!(
+                "run `chmod 600 {path}`, or better move it to a file or variable and write \
+                 `file:/path` or `${{NAME}}`"
+            ),
+        )
+    } else {
+        (
+            "a secret stands in the configuration itself",
+            "move it to a file or variable and write `file:/path` or `${NAME}`".to_owned(),
+        )
+    };
     let mut found = Vec::new();
     for module in &config.modules {
         if let Some(section) = config.section(&module.name) {
             let key = format!("modules.{}", module.name);
             find_literals(&section.node, &key, false, &mut |place, key| {
-                let message = "a secret stands in the configuration itself";
-                let hint = "move it to a file or variable and write `file:/path` or `${NAME}`";
-                found.push(place.error(&config.path, key, message, hint));
+                found.push(place.error(&config.path, key, message, &*hint));
             });
         }
     }
@@ -391,7 +412,12 @@ mod tests {
                 "password": "[redacted]", "max_tokens": 5, "keys": ["a"],
             })
         );
-        let found: Vec<_> = literal_secrets(&config).into_iter().map(|found| found.key).collect();
-        assert_eq!(found, ["modules.m.api_keys.shop", "modules.m.password"]);
+        for open in [false, true] {
+            let found = literal_secrets(&config, open);
+            let keys: Vec<_> = found.iter().map(|found| found.key.as_str()).collect();
+            assert_eq!(keys, ["modules.m.api_keys.shop", "modules.m.password"]);
+            let remedy = |found: &ConfigError| found.hint.contains("`chmod 600 m.yaml`");
+            assert!(found.iter().all(|found| remedy(found) == open), "{found:?}");
+        }
     }
 }

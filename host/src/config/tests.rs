@@ -46,7 +46,7 @@ fn the_shipped_comments_are_true() {
         .map(|line| line.replacen("# ", "", usize::from(is_commented_key(line))) + "\n")
         .collect();
     let shown = parse(&text).unwrap_or_else(|errors| panic!("{text}\n{errors}"));
-    let defaults = valid("");
+    let defaults = valid("modules:\n");
     assert_eq!(shown.bus, defaults.bus);
     assert_eq!(shown.metrics, defaults.metrics);
     assert_eq!(shown.privacy, defaults.privacy);
@@ -66,8 +66,8 @@ fn is_commented_key(line: &str) -> bool {
 }
 
 #[test]
-fn an_empty_file_is_a_configuration() {
-    for text in ["", "# nothing\n", "modules:\n", "modules: {}\n", "bus:\n  ledger:\n"] {
+fn a_file_without_modules_is_a_configuration() {
+    for text in ["modules:\n", "modules: {}\n", "bus:\n  ledger:\n"] {
         let config = valid(text);
         assert!(config.modules.is_empty());
         let ledger =
@@ -231,11 +231,21 @@ fn merges_the_layers_in_their_order() {
 }
 
 #[test]
+fn a_file_that_holds_nothing_is_refused() {
+    for text in ["", "\n", "# only a comment\n", "---\n", "~\n"] {
+        let refused = Config::parse(text, Path::new("m.yaml"), &Layers::default());
+        let expected = "m.yaml: holds nothing; restore it from a copy; to run no module, write \
+                        `modules: {}`";
+        assert_eq!(refused.expect_err(text).to_string(), expected);
+    }
+}
+
+#[test]
 fn a_layer_enables_a_module_only_when_it_says_so() {
-    let stray = layered("", &[("LODESTAR_GHOST__KEY", "1")], &[]);
+    let stray = layered("modules:\n", &[("LODESTAR_GHOST__KEY", "1")], &[]);
     assert!(stray.modules.is_empty());
     assert_eq!(json!(stray.effective("ghost", None).expect("it is valid")), json!({"key": 1}));
-    let asked = layered("", &[], &[("ghost.enabled", "true")]);
+    let asked = layered("modules:\n", &[], &[("ghost.enabled", "true")]);
     assert!(asked.module("ghost").is_some_and(|module| module.enabled));
     let over = layered("modules:\n  m:\n", &[("LODESTAR_M__ENABLED", "false")], &[]);
     assert!(over.module("m").is_some_and(|module| !module.enabled));
@@ -247,7 +257,7 @@ fn names_the_layer_of_an_error() {
         environment: [("LODESTAR_BUS__INBOX_EVENTS", "many")].into_iter().collect(),
         settings: vec![("alone".to_owned(), "1".to_owned())],
     };
-    let errors = Config::parse("", Path::new("m.yaml"), &layers).expect_err("both are wrong");
+    let errors = Config::parse("bus:\n", Path::new("m.yaml"), &layers).expect_err("both are wrong");
     let text = errors.to_string();
     assert!(text.contains("environment variable LODESTAR_BUS__INBOX_EVENTS: bus.inbox_"), "{text}");
     assert!(text.contains("--set alone: names no key of a module; write --set MOD"), "{text}");
@@ -348,5 +358,5 @@ fn tells_what_differs() {
     let full = valid("modules:\nbus: {inbox_events: 100}\n");
     assert_eq!(changed_sections(&new, &full), ["modules", "bus"]);
     assert_eq!(diff(&old, &old), []);
-    assert_eq!(diff(&old, &valid("")).len(), 5);
+    assert_eq!(diff(&old, &valid("modules:\n")).len(), 5);
 }

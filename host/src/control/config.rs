@@ -6,6 +6,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use serde_json::Value;
 
 use super::{
     api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView, Setting},
@@ -14,7 +15,7 @@ use super::{
     problem::Refusal,
 };
 use crate::{
-    config::{self, Config, ConfigError, ModuleSection},
+    config::{self, Config, ConfigError, ModuleSection, Wanted},
     library,
     supervisor::Daemon,
 };
@@ -58,11 +59,12 @@ fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
 }
 
 impl Daemon {
-    /// What in a valid configuration is perhaps not meant.
-    pub(crate) fn config_warnings(&self, config: &Config) -> Vec<ConfigProblem> {
+    /// What in a valid configuration is perhaps not meant. `open` says whether others can read the
+    /// file that it stands in.
+    pub(crate) fn config_warnings(&self, config: &Config, open: bool) -> Vec<ConfigProblem> {
         let packages = library::list(&self.places.module_path);
         let installed: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
-        let mut found = config::literal_secrets(config);
+        let mut found = config::literal_secrets(config, open);
         if config.modules.is_empty() && !installed.is_empty() {
             let names = installed.join(", ");
             let message =
@@ -76,6 +78,7 @@ impl Daemon {
                 None => found.extend(self.missing(config, section, &installed)),
             }
         }
+        found.extend(config.shared_addresses(&self.wanted_addresses(config)));
         found.extend(self.would_stop(config));
         found.iter().map(ConfigProblem::from).collect()
     }
@@ -83,11 +86,37 @@ impl Daemon {
     /// Files with secrets of a module that are open to others. A reference that leads nowhere is
     /// an error, and reported as one.
     fn open_secrets(&self, config: &Config, package: &library::Package) -> Vec<ConfigError> {
-        let defaults = package.default_config();
-        let written = config.effective(&package.name, defaults.as_deref());
-        let resolved = written
-            .and_then(|written| config.resolve(&package.name, &written, &self.layers.environment));
-        resolved.map(|resolved| resolved.warnings).unwrap_or_default()
+        self.resolved(config, package).map(|resolved| resolved.warnings).unwrap_or_default()
+    }
+
+    fn resolved(&self, config: &Config, package: &library::Package) -> Option<config::Resolved> {
+        let written = config.effective(&package.name, package.default_config().as_deref()).ok()?;
+        config.resolve(&package.name, &written, &self.layers.environment).ok()
+    }
+
+    /// Where this configuration would have the daemon and the enabled modules listen.
+    fn wanted_addresses(&self, config: &Config) -> Vec<Wanted> {
+        let wanted = |key: &str, address: &str| {
+            let (key, address) = (key.to_owned(), address.to_owned());
+            Wanted { key, address }
+        };
+        let metrics = config.metrics.enabled.then_some(config.metrics.listen.as_str());
+        let control = config.control.listen.as_deref();
+        let mut all: Vec<Wanted> =
+            metrics.map(|it| wanted("metrics.listen", it)).into_iter().collect();
+        all.extend(control.map(|address| wanted("control.listen", address)));
+        for section in config.modules.iter().filter(|section| section.enabled) {
+            let Some(package) = self.package(section) else { continue };
+            let settings =
+                self.resolved(config, &package).map(|it| it.settings).unwrap_or_default();
+            let manifest = self.manifest(&section.name);
+            for listener in manifest.map(|it| it.listeners).unwrap_or_default() {
+                let given = settings.get(&listener.config_key).and_then(Value::as_str);
+                let key = format!("modules.{}.{}", section.name, listener.config_key);
+                all.push(wanted(&key, given.unwrap_or(&listener.default)));
+            }
+        }
+        all
     }
 
     /// A section whose module nobody has. One that is switched off and resembles no other may

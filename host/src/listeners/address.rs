@@ -12,12 +12,27 @@ pub enum ListenError {
     #[error("{0:?} is no address; write host:port, such as 127.0.0.1:4318 (port 0 picks one)")]
     Address(String),
     /// Somebody else has it.
-    #[error("{address} is taken by {holder}; stop that, or choose another address")]
+    #[error("{address}{TAKEN}{holder}; stop that, or choose another address")]
     Taken {
         /// The address.
         address: String,
         /// Who has it, as far as can be seen.
         holder: String,
+    },
+    /// Another listener of this daemon has it.
+    #[error(
+        "{address}{TAKEN}{owner}, whose listener {name} is at {now}: choose another address for \
+         one of them"
+    )]
+    Shared {
+        /// The address.
+        address: String,
+        /// The address in use.
+        now: SocketAddr,
+        /// The module, or `lodestard`.
+        owner: String,
+        /// The listener.
+        name: String,
     },
     /// The daemon itself has it, for the same purpose.
     #[error(
@@ -42,6 +57,15 @@ pub enum ListenError {
     },
 }
 
+/// What all errors of a taken address have in common.
+const TAKEN: &str = " is taken by ";
+
+/// Whether a reason in words is that an address is taken.
+#[must_use]
+pub fn says_taken(reason: &str) -> bool {
+    reason.contains(TAKEN)
+}
+
 /// Whether a socket is bound to this address. Port 0 asks for any port, and this is one.
 pub(super) fn fits(socket: &TcpListener, wanted: &str) -> bool {
     let Ok(bound) = socket.local_addr() else { return false };
@@ -51,6 +75,16 @@ pub(super) fn fits(socket: &TcpListener, wanted: &str) -> bool {
     wanted.to_socket_addrs().is_ok_and(|mut addresses| addresses.any(is_same))
 }
 
+/// Whether a socket at `bound` keeps another one from being bound to this address.
+pub(super) fn is_in_the_way(bound: SocketAddr, wanted: &str) -> bool {
+    let overlaps = |wanted: SocketAddr| {
+        let (one, other) = (bound.ip(), wanted.ip());
+        let same = one == other || one.is_unspecified() || other.is_unspecified();
+        same && bound.port() == wanted.port()
+    };
+    wanted.to_socket_addrs().is_ok_and(|mut addresses| addresses.any(overlaps))
+}
+
 pub(super) fn bind(wanted: &str) -> Result<TcpListener, ListenError> {
     let mut addresses =
         wanted.to_socket_addrs().map_err(|_| ListenError::Address(wanted.to_owned()))?;
@@ -58,7 +92,9 @@ pub(super) fn bind(wanted: &str) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::Taken {
             address: wanted.to_owned(),
-            holder: holder(address).unwrap_or_else(|| "another program".to_owned()),
+            holder: holder(address).unwrap_or_else(|| {
+                "a program of another user (`ss -ltnp` names it to root)".to_owned()
+            }),
         },
         _ => ListenError::System { address: wanted.to_owned(), source },
     })

@@ -87,9 +87,15 @@ pub(super) fn probe(
     if status.success() {
         return serde_json::from_slice(&output).map_err(|error| error.to_string());
     }
-    let text = String::from_utf8_lossy(&complaints);
-    let reason = text.lines().last().unwrap_or_default().trim_start_matches("lodestard: ");
-    Err(if reason.is_empty() { format!("it ended with {status}") } else { reason.into() })
+    let reason = reason(&String::from_utf8_lossy(&complaints)).map(str::to_owned);
+    Err(reason.unwrap_or_else(|| format!("it ended with {status}")))
+}
+
+/// Why the process gave up, among what else was written there: what it mapped may have its say
+/// before and, as it is taken down, after.
+fn reason(complaints: &str) -> Option<&str> {
+    let own = complaints.lines().rev().find_map(|line| line.strip_prefix("lodestard: "));
+    own.or_else(|| complaints.lines().rev().find(|line| !line.trim().is_empty()))
 }
 
 /// What a module says of its section.
@@ -114,7 +120,11 @@ pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -
     match daemon.ask(&package, bytes.as_bytes()) {
         Ok(probe) => {
             let mut refusals = config.wrong_addresses(name, &probe.manifest.listeners, &settings);
-            refusals.extend(probe.refusal.map(|report| config.explain(name, &report)));
+            if let Some(report) = probe.refusal {
+                let told = config.explain(name, &report);
+                let schema = probe.description.config_schema.as_value();
+                refusals.extend(config.refusals(name, schema, &settings, told));
+            }
             Judged { refusals, mute: None }
         }
         Err(reason) => Judged { refusals: Vec::new(), mute: Some(config.explain(name, &reason)) },
@@ -171,7 +181,8 @@ impl Daemon {
             errors.extend(judged.mute.filter(|_| section.enabled));
         }
         let errors = errors.iter().map(problem).collect();
-        ConfigReport { errors, warnings: self.config_warnings(&config) }
+        let open = text.is_none() && crate::config::open_to_others(&config.path);
+        ConfigReport { errors, warnings: self.config_warnings(&config, open) }
     }
 
     /// The configuration that runs, secrets left out.
@@ -221,4 +232,20 @@ pub fn report(errors: &ConfigErrors) -> ConfigReport {
 
 fn problem(error: &ConfigError) -> ConfigProblem {
     error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_found_among_what_else_was_written() {
+        let check = |complaints, expected| assert_eq!(reason(complaints), expected);
+        check("", None);
+        check("\n", None);
+        check("lodestard: it is no library\n", Some("it is no library"));
+        check("hello\nlodestard: no\nLLVM Profile Error: cannot write x\n", Some("no"));
+        check("lodestard: first\nlodestard: last\n", Some("last"));
+        check("killed\n\n", Some("killed"));
+    }
 }

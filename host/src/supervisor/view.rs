@@ -137,7 +137,7 @@ impl Daemon {
     }
 
     /// The manifest of a module: of what is loaded, else what lies beside the library.
-    fn manifest(&self, name: &str) -> Option<Manifest> {
+    pub(crate) fn manifest(&self, name: &str) -> Option<Manifest> {
         if let Some(known) = self.entry(name).and_then(|entry| entry.known()) {
             return Some(known.manifest.clone());
         }

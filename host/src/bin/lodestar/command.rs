@@ -23,7 +23,9 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
     let interrupted = until_signalled(out.is_some())?;
     let work = answer(&call, client, out.as_mut(), terminal);
     let reply = tokio::select! {
-        reply = Box::pin(work) => reply.map_err(|error| as_usage(error, &call))?,
+        reply = Box::pin(work) => {
+            reply.map_err(|error| as_usage(as_too_slow(error, &call, client.timeout), &call))?
+        }
         number = interrupted => {
             let file = call.out.as_deref().unwrap_or_else(|| "".as_ref()).display().to_string();
             return Err(CliError::signalled(number, format!("cancelled: {file} is not written")));
@@ -137,6 +139,20 @@ fn as_usage(error: CliError, call: &Call) -> CliError {
         }
         other => other,
     }
+}
+
+/// The daemon only hands on what the module answers: a silence is the module's.
+fn as_too_slow(error: CliError, call: &Call, timeout: Duration) -> CliError {
+    if error.failure().is_none_or(|failure| failure.exit != exit_codes::TIMED_OUT) {
+        return error;
+    }
+    let Call { words, module, .. } = call;
+    let seconds = timeout.as_secs_f64();
+    CliError::timed_out(format!("{module} did not answer `lodestar {words}` within {seconds} s"))
+        .help(format!(
+            "see with `lodestar modules why {module}` how it is, or try again with a longer \
+             --timeout"
+        ))
 }
 
 fn unfinished(call: &Call) -> CliError {

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use lodestar::control::api::{Lag, Module, Status};
+use lodestar::{
+    control::api::{Lag, Module, Status},
+    listeners::says_taken,
+};
 use rustix::fs::{Access, StatVfsMountFlags};
 
 use super::Finding;
@@ -163,7 +166,15 @@ pub(super) fn module(module: &Module) -> Finding {
     if module.desired != "enabled" {
         return Finding::ok(&name, module.desired.clone());
     }
-    let logs = format!("see `lodestar modules logs {}`", module.name);
+    let logs = if says_taken(&message) {
+        format!(
+            "end what has the address, or give the module another one, then run `lodestar modules \
+             reload {}`",
+            module.name
+        )
+    } else {
+        format!("see `lodestar modules logs {}`", module.name)
+    };
     match (module.state.as_str(), module.health.status.as_str()) {
         ("running", "ok" | "unknown") if module.reason.is_some() => {
             let why = format!("see `lodestar modules why {}`", module.name);
@@ -231,6 +242,19 @@ mod tests {
         check("enabled", "absent", "unknown", Verdict::Problem);
         check("enabled", "quarantined", "unknown", Verdict::Problem);
         check("disabled", "stopped", "unknown", Verdict::Ok);
+    }
+
+    #[test]
+    fn a_module_without_its_address_names_who_has_it() {
+        let mut sample = sample::status().modules.remove(0);
+        sample.state = "failed".to_owned();
+        let taken = "127.0.0.1:4318 is taken by otelcol (process 9); stop that";
+        sample.reason = Some(taken.to_owned());
+        let finding = module(&sample);
+        assert_eq!(finding.message, format!("failed: {taken}"));
+        let remedy = finding.remedy.expect("there is one");
+        assert!(remedy.starts_with("end what has the address"), "{remedy}");
+        assert!(remedy.ends_with("`lodestar modules reload ingest`"), "{remedy}");
     }
 
     #[test]

@@ -124,6 +124,21 @@ async fn a_daemon_that_does_not_answer() {
 }
 
 #[tokio::test]
+async fn a_module_that_does_not_answer() {
+    let daemon = Daemon::start();
+    daemon.answer("GET /v1/nouns", &json!([sample::noun()]));
+    let request = "POST /v1/modules/usage_tracker/commands/summary";
+    let open = daemon.stream(request, 200);
+    let words = ["--timeout", "0.05", "usage", "summary"];
+    let outcome = lodestar(&daemon.socket, &words).await;
+    let stderr = "error: usage_tracker did not answer `lodestar usage summary` within 0.05 s\n\
+                  help: see with `lodestar modules why usage_tracker` how it is, or try again with \
+                  a longer --timeout\n";
+    assert_outcome(&outcome, 5, "", stderr);
+    drop(open);
+}
+
+#[tokio::test]
 async fn events_are_shown_line_by_line() {
     let daemon = Daemon::start();
     let items = [json!({"skipped": 3}), serde_json::to_value(sample::envelope()).expect("JSON")];

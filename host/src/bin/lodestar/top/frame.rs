@@ -106,30 +106,40 @@ impl Frame {
         }
     }
 
-    /// The lines above the modules.
-    pub(super) fn head(&self) -> [String; 2] {
+    /// The lines above the modules, within a width where all but the first words can give way.
+    pub(super) fn head(&self, width: usize) -> [String; 2] {
         let running = self.modules.iter().filter(|row| row.state == "running").count();
         let trouble = self.ledger_trouble.as_deref();
         let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
-        [
-            format!(
-                "lodestard {}   pid {}   up {}   cpu {}   memory {}   threads {}",
-                self.version,
-                self.pid,
-                human::duration_s(self.uptime_s),
-                percent(self.cpu_percent) + "%",
-                human::bytes(self.memory_bytes),
-                self.threads
-            ),
-            format!(
-                "{running} of {} modules run   {} events/s   ledger {}{trouble}",
-                self.modules.len(),
-                events(self.events_per_s),
-                human::bytes(self.ledger_bytes)
-            ),
-        ]
-        .map(|line| human::plain(&line).into_owned())
+        let daemon = [
+            format!("lodestard {}", self.version),
+            format!("pid {}", self.pid),
+            format!("up {}", human::duration_s(self.uptime_s)),
+            format!("cpu {}%", percent(self.cpu_percent)),
+            format!("memory {}", human::bytes(self.memory_bytes)),
+            format!("threads {}", self.threads),
+        ];
+        let modules = [
+            format!("{running} of {} modules run", self.modules.len()),
+            format!("{} events/s", events(self.events_per_s)),
+            format!("ledger {}{trouble}", human::bytes(self.ledger_bytes)),
+        ];
+        // A trouble is told whole.
+        let least = if trouble.is_empty() { width } else { usize::MAX };
+        [joined(&daemon, width), joined(&modules, least)]
     }
+}
+
+/// The parts in one line: closer where it is narrow, and then as many as fit.
+fn joined(parts: &[String], width: usize) -> String {
+    let plain = |gap: &str, parts: &[String]| human::plain(&parts.join(gap)).into_owned();
+    let wide = plain("   ", parts);
+    if wide.chars().count() <= width {
+        return wide;
+    }
+    let narrower = (1..=parts.len()).rev().map(|count| plain("  ", &parts[..count]));
+    let fits = |line: &String| line.chars().count() <= width;
+    narrower.into_iter().find(fits).unwrap_or_else(|| plain("  ", &parts[..1]))
 }
 
 impl Row {
@@ -236,12 +246,17 @@ mod tests {
         let (before, mut after) = looks();
         after.status.ledger.trouble = Some("disk full\u{1b}[2J".to_owned());
         assert_eq!(
-            Frame::between(Some(&before), &after).head(),
+            Frame::between(Some(&before), &after).head(80),
             [
                 "lodestard 0.1.0   pid 4711   up 3h 12m   cpu 0.0%   memory 24.0 MiB   threads 17",
                 "1 of 2 modules run   0 events/s   ledger 1.00 MiB (disk full\\u{1b}[2J)",
             ]
         );
+        let frame = Frame::between(Some(&before), &after);
+        let check = |width, expected: &str| assert_eq!(frame.head(width)[0], expected);
+        check(75, "lodestard 0.1.0  pid 4711  up 3h 12m  cpu 0.0%  memory 24.0 MiB  threads 17");
+        check(60, "lodestard 0.1.0  pid 4711  up 3h 12m  cpu 0.0%");
+        check(5, "lodestard 0.1.0");
         let check = |rate, expected: &str| assert_eq!(events(rate), expected);
         check(None, "-");
         check(Some(0.4), "0.4");

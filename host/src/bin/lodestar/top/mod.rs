@@ -17,9 +17,6 @@ use self::{
 };
 use crate::{client::Client, error::Result, exit_codes, render, terminal::Terminal};
 
-/// The width of a table that nobody's window limits.
-const UNLIMITED: usize = 500;
-
 /// Watch what every module uses
 ///
 /// CPU% is of one processor; LAG is the age of the oldest event that waits; P50 and P99 are the
@@ -75,11 +72,10 @@ impl Top {
                 if printed > 0 {
                     terminal.line("")?;
                 }
-                for line in frame.head() {
+                let width = terminal.width;
+                for line in frame.head(width) {
                     terminal.line(&line)?;
                 }
-                let unlimited = terminal.stdout_is_elsewhere;
-                let width = if unlimited { UNLIMITED } else { terminal.width };
                 let text = render::table(&table(&frame, width), width, terminal.has_color());
                 terminal.raw(&text)?;
             }
@@ -143,6 +139,14 @@ usage_tracker  failed      -       0 B        0     41   2m     -  1.20ms  8.30m
 ",
         );
         check(
+            80,
+            "\
+MODULE         STATE    CPU%    MEMORY  QUEUE  EV/S     P99  DROPS  ERRORS
+ingest         running     -  2.00 MiB      0     -       -      0       0
+usage_tracker  failed      -       0 B     41     -  8.30ms      0       4
+",
+        );
+        check(
             50,
             "\
 MODULE         STATE    CPU%    MEMORY  EV/S
@@ -150,6 +154,6 @@ ingest         running     -  2.00 MiB     -
 usage_tracker  failed      -       0 B     -
 ",
         );
-        assert_eq!(columns::fitting(&frame.modules, UNLIMITED, 2).len(), 13);
+        assert_eq!(columns::fitting(&frame.modules, 200, 2).len(), 13);
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, app: &mut App) {
         Constraint::Length(1),
     ]);
     let [head, message, middle, foot] = areas.areas(canvas.area());
-    canvas.render_widget(Text::from_iter(app.frame.head()), head);
+    canvas.render_widget(Text::from_iter(app.frame.head(head.width.into())), head);
     if let Some(reason) = &app.silent {
         let text = format!("{}; trying again", human::plain(reason));
         canvas.render_widget(Line::styled(text, tone(app, Color::Red)), message);
