@@ -15,6 +15,7 @@ mod install;
 mod isolation;
 mod libraries;
 mod operation;
+mod reload_faults;
 mod reloads;
 mod restarts;
 mod start;

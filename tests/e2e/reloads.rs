@@ -1,17 +1,22 @@
-//! Reloads: no request fails, no event is lost or handled twice, a bad one changes nothing.
+//! Reloads: no request fails, no event is lost or handled twice, and there is a way back.
 
 use std::{
     collections::HashSet,
+    fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
     time::Duration,
 };
 
-use harness::{Daemon, KeepAlive, Sandbox, breakage, http, library, telemetry, wait_until};
+use harness::{Daemon, KeepAlive, Output, Sandbox, breakage, http, library, telemetry, wait_until};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::reload_faults::{ISOLATIONS, MODES};
 
-fn config(gear: &str) -> String {
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The file with these keys of `gear`.
+pub(super) fn config(gear: &str) -> String {
     format!(
         "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: {{requests_per_second: \
          100000, burst: 100000}}\n  gear:\n    listen: 127.0.0.1:0\n{gear}metrics:\n  listen: \
@@ -23,30 +28,46 @@ fn sandbox() -> Sandbox {
     Sandbox::new(&["ingest", "gear"], &config(""))
 }
 
-fn send(daemon: &Daemon<'_>, id: &str) {
+/// The library of `gear` that reloads in this way.
+pub(super) fn gear(mode: &str) -> Vec<u8> {
+    let library = library("gear");
+    if mode == "handover" { breakage::with_handover(library) } else { library }
+}
+
+pub(super) fn send(daemon: &Daemon<'_>, id: &str) {
     let body = telemetry::claude_code("s", id).to_string();
     let address = daemon.address("ingest", "http");
     let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
     assert_eq!(answer.expect("ingest answers").status, 200);
 }
 
-fn seen(sandbox: &Sandbox) -> u64 {
+pub(super) fn seen(sandbox: &Sandbox) -> u64 {
     sandbox.json(&["gear", "seen"])["seen"].as_u64().expect("a number")
 }
 
-fn story(sandbox: &Sandbox, module: &str) -> String {
+pub(super) fn story(sandbox: &Sandbox, module: &str) -> String {
     sandbox.json(&["modules", "why", module]).to_string()
 }
 
 #[test]
 fn a_reload_under_load_fails_no_request_and_loses_no_event() {
-    let sandbox = sandbox();
+    for mode in MODES {
+        for isolation in ISOLATIONS {
+            reload_under_load(mode, isolation);
+        }
+    }
+}
+
+fn reload_under_load(mode: &str, isolation: &str) {
+    let keys = format!("    isolation: {isolation}\n");
+    let sandbox = Sandbox::new(&["ingest", "gear"], &config(&keys));
+    sandbox.replace_bytes("gear", &gear(mode));
     let daemon = sandbox.start();
     let stop = AtomicBool::new(false);
     let (requests, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
-    let reloads = 12;
+    let reloads = 8;
     let address = daemon.address("gear", "http");
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..4 {
             let (address, stop, requests) = (&address, &stop, &requests);
             scope.spawn(move || {
@@ -70,7 +91,7 @@ fn a_reload_under_load_fails_no_request_and_loses_no_event() {
         for reload in 0..reloads {
             let before = requests.load(Ordering::Relaxed) + accepted.load(Ordering::Relaxed);
             // Two builds that differ in their hash take turns.
-            sandbox.replace_library("gear", reload % 2);
+            sandbox.replace_bytes("gear", &[gear(mode), vec![b'#', reload % 2]].concat());
             let generation = u64::from(reload) + 2;
             wait_until("the new generation runs", PATIENCE, || {
                 (daemon.module("gear")["generation"] == generation).then_some(())
@@ -85,79 +106,19 @@ fn a_reload_under_load_fails_no_request_and_loses_no_event() {
     let accepted = accepted.load(Ordering::Relaxed);
     wait_until("all is handled", PATIENCE, || (seen(&sandbox) >= accepted).then_some(()));
     assert_eq!(seen(&sandbox), accepted, "the state was handed over, nothing is handled twice");
-    let deliveries = std::fs::read_to_string(sandbox.state().join("data/gear/deliveries"));
+    let deliveries = fs::read_to_string(sandbox.state().join("data/gear/deliveries"));
     let deliveries = deliveries.expect("gear writes them");
     let ids: HashSet<&str> = deliveries.lines().collect();
-    assert_eq!((ids.len(), deliveries.lines().count()), (accepted as usize, accepted as usize));
+    let count = (ids.len() as u64, deliveries.lines().count() as u64);
+    assert_eq!(count, (accepted, accepted), "{mode}, {isolation}");
     let events = daemon.module("gear")["events"].clone();
     assert_eq!((&events["handled"], &events["dead"]), (&Value::from(accepted), &Value::from(0)));
     assert!(daemon.stop().success());
 }
 
 #[test]
-fn a_reload_to_something_bad_changes_nothing() {
-    let sandbox = sandbox();
-    let daemon = sandbox.start();
-    send(&daemon, "before");
-    wait_until("it is handled", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
-    let good = library("gear");
-    let mut other_machine = good.clone();
-    other_machine[18] = 0xb7;
-    let older = breakage::with_epoch(good.clone(), 0);
-    let newer = breakage::with_epoch(good.clone(), 99);
-    for (bytes, words) in [
-        (&good[..good.len() / 2], "truncated"),
-        (&b"no library"[..], "ELF"),
-        (&other_machine[..], "machine"),
-        (&older[..], "epoch"),
-        (&newer[..], "epoch"),
-    ] {
-        sandbox.replace_bytes("gear", bytes);
-        let output = sandbox.lodestar(&["modules", "reload", "gear"]);
-        assert_eq!(output.code, 4, "{output:#?}");
-        assert!(output.stderr.contains(words), "{words}: {output:#?}");
-        assert!(output.stderr.contains("the generation before goes on"), "{output:#?}");
-        assert_eq!(seen(&sandbox), 1, "{words}");
-    }
-    sandbox.install("gear");
-    let output = sandbox.lodestar(&["modules", "reload", "gear"]);
-    assert_eq!(output.code, 0, "{output:#?}");
-    assert_eq!(seen(&sandbox), 1, "the state was handed over");
-    assert!(daemon.stop().success());
-}
-
-#[test]
-fn a_new_generation_that_fails_leaves_the_old_one_running() {
-    for (fault, words) in [
-        ("start_panics", "planted: start"),
-        ("start_fails", "planted: start"),
-        ("health_fails", "planted: health"),
-        ("restore_fails", "planted: no state"),
-    ] {
-        let sandbox = sandbox();
-        let daemon = sandbox.start();
-        send(&daemon, "before");
-        wait_until("it is handled", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
-        let mut client = KeepAlive::new(&daemon.address("gear", "http"));
-        assert_eq!(client.get("/").expect("it serves"), 200);
-        sandbox.configure(&config(&format!("    fault: {fault}\n")));
-        wait_until("it was refused", PATIENCE, || {
-            story(&sandbox, "gear").contains(words).then_some(())
-        });
-        assert_eq!(client.get("/").expect("it serves on"), 200);
-        assert_eq!((seen(&sandbox), client.connections), (1, 1), "{fault}");
-        send(&daemon, "after");
-        wait_until("it handles on", PATIENCE, || (seen(&sandbox) == 2).then_some(()));
-        assert_eq!(daemon.module("gear")["generation"], 1, "{fault}");
-        // A good file is taken again.
-        sandbox.configure(&config(""));
-        assert!(daemon.stop().success());
-    }
-}
-
-#[test]
 fn a_new_generation_that_hangs_ends_the_reload_and_not_the_module() {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for fault in ["start_hangs", "restore_hangs"] {
             let words = "the start of the new generation has not returned";
             scope.spawn(move || {
@@ -280,7 +241,7 @@ fn a_rollback_goes_back_and_forth() {
     let first = sha256(&sandbox);
     sandbox.replace_library("gear", 1);
     wait_until("the new one runs and is kept", PATIENCE, || {
-        let kept = std::fs::read_dir(sandbox.state().join("generations/gear")).ok()?.count();
+        let kept = fs::read_dir(sandbox.state().join("generations/gear")).ok()?.count();
         (sha256(&sandbox) != first && kept == 2).then_some(())
     });
     let second = sha256(&sandbox);
@@ -292,21 +253,63 @@ fn a_rollback_goes_back_and_forth() {
     assert!(daemon.stop().success());
 }
 
+/// Asks for reloads of `gear` by so many command lines at the same time, while one is under way
+/// and cannot end before all of them have asked.
+fn ask_at_once(sandbox: &Sandbox, count: usize, meanwhile: impl FnOnce()) -> Vec<Output> {
+    let data = sandbox.state().join("data/gear");
+    fs::write(data.join("wait"), "").expect("it is ours");
+    let first = sandbox.json(&["modules", "reload", "gear", "--no-wait"]);
+    assert_eq!(first["state"], "pending", "{first:#}");
+    wait_until("it is under way", PATIENCE, || data.join("waits").exists().then_some(()));
+    meanwhile();
+    thread::scope(|scope| {
+        let ask = || sandbox.lodestar(&["modules", "reload", "gear", "--json"]);
+        let asking: Vec<_> = (0..count).map(|_| scope.spawn(ask)).collect();
+        wait_until("all have asked", PATIENCE, || (connections(sandbox) >= count).then_some(()));
+        fs::remove_file(data.join("wait")).expect("it is there");
+        asking.into_iter().map(|it| it.join().expect("no panic")).collect()
+    })
+}
+
+/// How many clients the daemon has on its control socket, which it has bound in its folder under
+/// another name: sockets of this folder that are connected, which is state 3.
+fn connections(sandbox: &Sandbox) -> usize {
+    let folder = sandbox.path("run").display().to_string();
+    let sockets = fs::read_to_string("/proc/net/unix").expect("it is there");
+    sockets.lines().filter(|line| line.contains(" 03 ") && line.contains(&folder)).count()
+}
+
 #[test]
 fn who_asks_at_the_same_time_shares_an_outcome() {
     let sandbox = sandbox();
     let daemon = sandbox.start();
-    let operations: Vec<Value> = std::thread::scope(|scope| {
-        let asking: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| sandbox.json(&["modules", "reload", "gear"]))).collect();
-        asking.into_iter().map(|it| it.join().expect("no panic")).collect()
-    });
+    let outputs = ask_at_once(&sandbox, 8, || {});
+    let operations: Vec<Value> = outputs.iter().map(Output::json).collect();
     let ids: HashSet<&str> = operations.iter().filter_map(|it| it["id"].as_str()).collect();
     assert!(operations.iter().all(|operation| operation["state"] == "done"), "{operations:#?}");
+    assert!(ids.len() < 8, "one more is enough for all of them: {ids:?}");
     let generation = daemon.module("gear")["generation"].as_u64().expect("a number");
-    assert_eq!(generation, 1 + ids.len() as u64, "one generation for each operation");
-    let waiting = sandbox.json(&["modules", "reload", "gear", "--no-wait"]);
-    assert_eq!(waiting["state"], "pending");
+    assert_eq!(generation, 2 + ids.len() as u64, "one generation for each operation");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn who_asks_at_the_same_time_shares_a_failure() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let bad = breakage::with_epoch(library("gear"), 0);
+    let outputs = ask_at_once(&sandbox, 8, || sandbox.replace_bytes("gear", &bad));
+    let mut ids = HashSet::new();
+    for output in &outputs {
+        assert_eq!(output.code, 4, "{output:#?}");
+        assert!(output.stderr.contains("epoch 0"), "{output:#?}");
+        assert!(output.stderr.contains("the generation before goes on"), "{output:#?}");
+        let operation: Value = serde_json::from_str(&output.stdout).expect("it is told as well");
+        assert_eq!(operation["state"], "failed", "{operation:#}");
+        ids.insert(operation["id"].to_string());
+    }
+    assert!(ids.len() < 8, "they share it: {ids:?}");
+    assert_eq!(daemon.module("gear")["generation"], 2, "the one that was under way");
     assert!(daemon.stop().success());
 }
 
@@ -384,8 +387,16 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
         assert!(why["story"].to_string().contains(means), "{how}: {why:#}");
         assert!(why["advice"].to_string().contains("modules enable misbehaver"), "{why:#}");
         // The same again is its own affair now.
+        let process = || sandbox.json(&["modules", "info", "misbehaver"])["process"]["pid"].clone();
+        let before = process();
+        assert!(before.is_number(), "{how}: {before}");
         let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
+        wait_until("it has another process", PATIENCE, || {
+            let now = process();
+            (now.is_number() && now != before).then_some(())
+        });
         daemon.wait_state("misbehaver", "running");
+        assert!(daemon.lives(), "{how}: it took its own process down and no other");
         assert_eq!(sandbox.lodestar(&["modules", "enable", "misbehaver"]).code, 0);
         assert_eq!(daemon.module("misbehaver")["isolation"], "in_process", "{how}");
         // A kill from outside blames nobody.

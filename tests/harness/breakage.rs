@@ -23,6 +23,25 @@ pub fn with_abort_panic(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
+/// The library of a module that overlaps with its successor, as one that hands over.
+#[must_use]
+pub fn with_handover(library: Vec<u8>) -> Vec<u8> {
+    with_text(library, b"mode = \"overlap\"", b"mode=\"handover\" ")
+}
+
+/// The library with one text of its manifest in place of another that is as long.
+#[must_use]
+pub fn with_text(mut library: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len(), "nothing may move");
+    let mut replaced = 0;
+    while let Some(at) = find(&library, from) {
+        library[at..at + to.len()].copy_from_slice(to);
+        replaced += 1;
+    }
+    assert!(replaced > 0, "the manifest is in the library");
+    library
+}
+
 /// The library with another name in place of the symbol that the host looks for.
 #[must_use]
 pub fn without_entry(mut library: Vec<u8>) -> Vec<u8> {
@@ -96,5 +115,6 @@ mod tests {
         let differing = older.iter().zip(&library).filter(|(a, b)| a != b).count();
         assert_eq!(differing, 1);
         assert_eq!(with_abort_panic(library.clone())[40 + PANIC_AT], 0);
+        assert_eq!(with_handover(b"[\nmode = \"overlap\"\n".to_vec()), b"[\nmode=\"handover\" \n");
     }
 }
