@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Sandbox, breakage, library, program};
+use harness::{Sandbox, breakage, http, library, program, telemetry};
 use serde_json::Value;
 
 const NOTHING: &str = "modules: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
@@ -69,24 +69,43 @@ fn failed(report: &Value) -> Vec<&str> {
 #[test]
 fn a_new_module_is_formatted_tested_and_would_load() {
     let sandbox = Sandbox::new(&[], NOTHING);
-    let folder = begin(&sandbox, "hour_guard");
+    let folder = begin(&sandbox, "fresh_guard");
     assert!(folder.join("Cargo.lock").is_file(), "it has a lock of its own");
     for words in ["fmt --check", "test --offline --locked"] {
         let mut cargo = author(&sandbox, Path::new("cargo"));
         let output = harness::run(cargo.args(words.split(' ')).current_dir(&folder));
         assert_eq!(output.code, 0, "cargo {words}: {output:#?}");
     }
-    let output = lodestar(&sandbox, &["modules", "check", "hour_guard", "--json"]);
+    let output = lodestar(&sandbox, &["modules", "check", "fresh_guard", "--json"]);
     assert_eq!(output.code, 0, "{output:#?}");
     let report = output.json();
     assert_eq!((&report["loads"], failed(&report)), (&Value::Bool(true), vec![]), "{report:#}");
-    let again = lodestar(&sandbox, &["modules", "new", "hour_guard"]);
+    let again = lodestar(&sandbox, &["modules", "new", "fresh_guard"]);
     assert_eq!(again.code, 1, "{again:#?}");
     assert!(again.stderr.contains("is there already"), "{again:#?}");
     fs::write(folder.join("src/lib.rs"), "fn broken( {\n").expect("it is writable");
-    let broken = lodestar(&sandbox, &["modules", "check", "hour_guard"]);
+    let broken = lodestar(&sandbox, &["modules", "check", "fresh_guard"]);
     assert_eq!(broken.code, 1, "{broken:#?}");
     assert!(broken.stderr.contains("src/lib.rs:1"), "{broken:#?}");
+}
+
+#[test]
+fn a_new_module_is_made_in_the_folder_that_is_named() {
+    let sandbox = Sandbox::new(&[], NOTHING);
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk").display().to_string();
+    let new = ["modules", "new", "far_guard", "--sdk", &sdk, "--dir"];
+    fs::create_dir(sandbox.path("projects")).expect("the sandbox is writable");
+    let output = lodestar(&sandbox, &[&new[..], &["projects"]].concat());
+    assert_eq!(output.code, 0, "{output:#?}");
+    let folder = sandbox.path("projects/far_guard");
+    for file in ["Cargo.toml", "Cargo.lock", "module.toml", "src/lib.rs"] {
+        assert!(folder.join(file).is_file(), "{file}: {output:#?}");
+    }
+    assert!(!sandbox.path("far_guard").exists(), "nothing is made here");
+    fs::write(sandbox.path("file"), "").expect("the sandbox is writable");
+    let output = lodestar(&sandbox, &[&new[..], &["file"]].concat());
+    assert_eq!(output.code, 1, "{output:#?}");
+    assert!(output.stderr.contains("file/far_guard"), "{output:#?}");
 }
 
 #[test]
@@ -143,6 +162,8 @@ impl Developing {
     fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
         let mut command = author(sandbox, &program("lodestar"));
         command.args(["modules", "dev", "--json"]).args(args);
+        // Where the modules are found that it is to run beside it.
+        command.env("LODESTAR_MODULE_PATH", sandbox.path("modules"));
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("it is built");
         let output = child.stdout.take().expect("it is piped");
@@ -200,20 +221,32 @@ fn edit(file: &Path, from: &str, to: &str) {
 
 #[test]
 fn a_saved_change_runs_and_a_bad_one_changes_nothing() {
-    let sandbox = Sandbox::new(&[], NOTHING);
-    let folder = begin(&sandbox, "hour_guard");
+    let sandbox = Sandbox::new(&["ingest"], NOTHING);
+    let folder = begin(&sandbox, "saved_guard");
     let source = folder.join("src/lib.rs");
-    let mut dev = Developing::start(&sandbox, &["hour_guard", "--set", "requests_per_hour=7"]);
-    let daemon = dev.wait("daemon", "--socket");
-    let socket = daemon["text"].as_str().and_then(|text| text.rsplit(' ').next());
-    let socket = PathBuf::from(socket.expect("it is named"));
+    let args = ["saved_guard", "--set", "requests_per_hour=7", "--with", "ingest"];
+    let mut dev = Developing::start(&sandbox, &args);
+    let last_word = |line: &Value| {
+        let text = line["text"].as_str().expect("it is a text").to_owned();
+        text.rsplit(' ').next().expect("it has words").to_owned()
+    };
+    let socket = PathBuf::from(last_word(&dev.wait("daemon", "--socket")));
+    let ingest = last_word(&dev.wait("listen", "ingest"));
     dev.wait("reload", "from save to running");
     let status = || {
         let socket = socket.display().to_string();
-        let words = ["--socket", &socket, "hour_guard", "status", "--json"];
+        let words = ["--socket", &socket, "saved_guard", "status", "--json"];
         lodestar(&sandbox, &words).json()
     };
     assert_eq!(status()["requests"], 0);
+
+    let body = telemetry::claude_code("s", "heard of").to_string();
+    let ingest = ingest.trim_start_matches("http://");
+    let answer = http::post(ingest, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+    let event = dev.wait("event", "llm.request.completed");
+    assert_eq!(event["event"]["source"], "/lodestar/ingest", "{event:#}");
+    assert_eq!(status()["requests"], 1, "a command comes after the events before it");
 
     edit(&source, "json!({\"requests\": ", "json!({\"hours\": ");
     dev.wait("reload", "from save to running");

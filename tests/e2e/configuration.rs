@@ -212,7 +212,14 @@ fn a_bad_edit_changes_nothing() {
     let sandbox = Sandbox::usual();
     let good = sandbox.configuration();
     let daemon = sandbox.start();
-    let generation = daemon.module("usage_tracker")["generation"].clone();
+    let both = || {
+        ["ingest", "usage_tracker"].map(|name| {
+            let module = daemon.module(name);
+            (module["state"].clone(), module["generation"].clone())
+        })
+    };
+    let before = both();
+    assert!(before.iter().all(|(state, _)| state == "running"), "{before:?}");
     let mut seen = daemon.log().len();
     let bombs = [("a bomb", bomb(), &["modules.yaml"][..])];
     let bad = BAD.iter().map(|(what, text, parts)| (*what, (*text).to_owned(), *parts));
@@ -224,9 +231,7 @@ fn a_bad_edit_changes_nothing() {
             parts.iter().all(|part| new.contains(part)).then_some(())
         });
         seen = daemon.log().len();
-        let tracker = daemon.module("usage_tracker");
-        assert_eq!(tracker["state"], "running", "{what}");
-        assert_eq!(tracker["generation"], generation, "{what}");
+        assert_eq!(both(), before, "{what}");
         assert_ne!(sandbox.lodestar(&["config", "check"]).code, 0, "{what}");
         let error = sandbox.json(&["status"])["config_error"].clone();
         assert!(error.as_str().is_some_and(|error| error.contains(parts[0])), "{what}: {error}");
@@ -236,7 +241,47 @@ fn a_bad_edit_changes_nothing() {
         sandbox.json(&["status"])["config_error"].is_null().then_some(())
     });
     assert_eq!(sandbox.lodestar(&["config", "check"]).code, 0);
-    assert_eq!(daemon.module("usage_tracker")["generation"], generation);
+    assert_eq!(both(), before);
+}
+
+#[test]
+fn a_bad_section_holds_the_good_ones_back_as_well() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration();
+    let daemon = sandbox.start();
+    let generations =
+        || ["ingest", "usage_tracker"].map(|it| daemon.module(it)["generation"].clone());
+    let before = generations();
+    let listen = "    listen: 127.0.0.1:0\n    rate_limit";
+    let valid =
+        good.replace(listen, "    listen: 127.0.0.1:0\n    join_window_seconds: 3\n    rate_limit");
+    assert_ne!(valid, good);
+    let tracker = "  usage_tracker:\n    enabled: true\n";
+    let wrong = valid.replace(tracker, &format!("{tracker}    retention_days: many\n"));
+    sandbox.configure(&wrong);
+    wait_until("it is reported", PATIENCE, || {
+        let error = sandbox.json(&["status"])["config_error"].clone();
+        error.as_str()?.contains("retention_days").then_some(())
+    });
+    assert_eq!(generations(), before, "neither moves");
+    let shown = sandbox.json(&["config", "show", "ingest"]);
+    let window = |shown: &serde_json::Value| {
+        let settings = shown.as_array().expect("a list").iter();
+        let mut settings = settings.filter(|it| it["key"] == "join_window_seconds");
+        settings.next().expect("it is one")["value"].clone()
+    };
+    assert_ne!(window(&shown), 3, "{shown:#}");
+    let diff = sandbox.lodestar(&["config", "diff"]);
+    let change = "modules.ingest.join_window_seconds: (absent) -> 3";
+    assert!(diff.stdout.contains(change), "what would change is shown: {diff:#?}");
+    // Without the mistake the rest of the edit counts.
+    sandbox.configure(&valid);
+    wait_until("the good change is taken", PATIENCE, || {
+        (window(&sandbox.json(&["config", "show", "ingest"])) == 3).then_some(())
+    });
+    wait_until("ingest runs with it", PATIENCE, || (generations()[0] != before[0]).then_some(()));
+    daemon.wait_state("ingest", "running");
+    assert_eq!(generations()[1], before[1], "the other module was left alone");
 }
 
 #[test]

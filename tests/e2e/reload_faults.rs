@@ -242,7 +242,7 @@ fn swapped_while_reloading(isolation: &str) {
     let builds = [first, second];
     let stop = AtomicBool::new(false);
     let (mut taken, mut refused) = (HashSet::new(), 0);
-    let whole = builds.each_ref().map(|bytes| hash(bytes));
+    let whole = builds.each_ref().map(|bytes| harness::sha256(bytes));
     thread::scope(|scope| {
         scope.spawn(|| swap(&sandbox, &builds, &stop));
         for _ in 0..30 {
@@ -273,10 +273,4 @@ fn still_works(sandbox: &Sandbox, daemon: &Daemon<'_>) {
     handled_once(sandbox, 2);
     let mut client = KeepAlive::new(&daemon.address("gear", "http"));
     assert_eq!(client.get("/").expect("it serves"), 200);
-}
-
-/// In lower-case hexadecimal.
-fn hash(bytes: &[u8]) -> String {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

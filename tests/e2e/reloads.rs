@@ -24,7 +24,7 @@ pub(super) fn config(gear: &str) -> String {
     )
 }
 
-fn sandbox() -> Sandbox {
+pub(super) fn sandbox() -> Sandbox {
     Sandbox::new(&["ingest", "gear"], &config(""))
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::Daemon;
@@ -238,6 +239,12 @@ pub fn program(name: &str) -> PathBuf {
 #[must_use]
 pub fn library(module: &str) -> Vec<u8> {
     fs::read(built(&format!("lib{module}.so"))).expect("it was just seen")
+}
+
+/// The hash of some bytes as the daemon shows it.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn built(file: &str) -> PathBuf {

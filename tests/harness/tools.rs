@@ -26,26 +26,40 @@ pub fn wait_until<T>(
     }
 }
 
-/// The path of a program of others. Where it is missing the test says so and ends early; in
-/// continuous integration (`CI=true`) that is a failure.
+/// The path of a program of others. Where it is missing the test is [skipped](skip).
+///
+/// # Panics
+///
+/// When it is missing in continuous integration.
 #[must_use]
 pub fn tool_or_skip(program: &str, test: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|it| it.join(program)).find(|it| it.is_file());
     if found.is_none() {
-        assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "{program} is missing");
         skip(test, &format!("{program} is not installed"));
     }
     found
 }
 
-/// Notes that a test cannot run here, for a reason that no package mends. `cargo xtask test` names
-/// it in its summary.
+/// Notes that a test, or a part of it, does not run here, for want of a package or of root's
+/// rights. `cargo xtask test` names it in its summary.
+///
+/// # Panics
+///
+/// In continuous integration (`CI=true`), where everything is there that can be.
+pub fn skip(test: &str, reason: &str) {
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(!in_ci, "{test} may not be skipped with CI=true: {reason}");
+    skip_even_in_ci(test, reason);
+}
+
+/// As [`skip`], for what this machine has not and nobody can give it: Landlock in its kernel, or
+/// the right to mount a file system.
 ///
 /// # Panics
 ///
 /// When the list of skipped tests cannot be written.
-pub fn skip(test: &str, reason: &str) {
+pub fn skip_even_in_ci(test: &str, reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     if let Some(list) = std::env::var_os("LODESTAR_TEST_SKIPS") {
         let list = std::fs::OpenOptions::new().append(true).create(true).open(list);
