@@ -26,8 +26,8 @@ fn replace(sandbox: &Sandbox, daemon: &Daemon<'_>, generation: u8) {
 
 #[test]
 fn a_library_is_not_unmapped_while_anything_of_it_is_in_use() {
-    // The one that runs, and the one before it, which is kept for a way back. Each of the others
-    // leaves a thread; the first alone leaves a handler, since one is enough for a signal.
+    // The one that runs, and the first, the last good one, which is kept for a way back. Each of
+    // the others leaves a thread; one of them leaves a handler, which is enough for a signal.
     for (fault, resident, reason) in [
         ("none", 2, ""),
         ("leaves_thread", 4, "a thread that it started is alive"),

@@ -107,6 +107,43 @@ fn a_new_generation_that_fails_leaves_the_old_one_running() {
     });
 }
 
+#[test]
+fn a_start_that_hangs_after_a_handover_is_said_to_hang_and_nothing_else() {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let sandbox = sandbox("handover", "in_process");
+            let daemon = sandbox.start();
+            configure(&sandbox, "in_process", "    fault: start_hangs\n");
+            wait_until("the reload is given up", PATIENCE, || {
+                story(&sandbox, "gear").contains("its events wait until lodestard").then_some(())
+            });
+            assert!(!story(&sandbox, "gear").contains("goes on"), "nothing goes on");
+            // What the two must not have at once the new one may hold.
+            let module = daemon.wait_state("gear", "stalled");
+            assert!(module["reason"].to_string().contains("its events wait"), "{module:#}");
+            send(&daemon, "meanwhile");
+            configure(&sandbox, "in_process", "");
+            assert!(daemon.stop().success(), "it ends without the module");
+            let daemon = sandbox.start();
+            handled_once(&sandbox, 1);
+            assert!(daemon.stop().success());
+        });
+        scope.spawn(|| {
+            let sandbox = sandbox("handover", "process");
+            let daemon = sandbox.start();
+            configure(&sandbox, "process", "    fault: start_hangs\n");
+            send(&daemon, "meanwhile");
+            wait_until("the new one is ended", PATIENCE, || {
+                let story = story(&sandbox, "gear");
+                story.contains("the generation before goes on").then_some(())
+            });
+            daemon.wait_state("gear", "running");
+            handled_once(&sandbox, 1);
+            assert!(daemon.stop().success());
+        });
+    });
+}
+
 /// Something bad in place of a good library, and what is said of it.
 struct Bad<'a> {
     words: &'a str,

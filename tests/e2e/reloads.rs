@@ -204,7 +204,7 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
     };
     sandbox.configure(&config("    isolation: process\n    fault: start_panics\n"));
     wait_until("it was refused", PATIENCE, || {
-        story(&sandbox, "gear").contains("planted: start").then_some(())
+        story(&sandbox, "gear").contains("planted: a start that panics").then_some(())
     });
     wait("in_process");
     let info = sandbox.json(&["modules", "info", "gear"]);

@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use module_sdk::events::LynexEvent;
+use module_sdk::events::{LynexEvent, LynexType};
 use serde_json::{Value, json};
 
 pub(crate) use keys::Keys;
@@ -82,9 +82,10 @@ struct Glimpse {
 impl Glimpse {
     /// What an event says of itself, as far as it can be shown.
     fn of(&mut self, event: &Value) {
-        let said = |field: &str| name(event.get(field)?.as_str()?);
-        self.project = self.project.take().or_else(|| said("projectId"));
-        self.record = said("type");
+        let said = |field: &str| event.get(field)?.as_str();
+        self.project = self.project.take().or_else(|| name(said("projectId")?));
+        // Anything but a type that is known may be somebody's text.
+        self.record = said("type").filter(|it| it.parse::<LynexType>().is_ok()).map(str::to_owned);
     }
 
     fn refused(self, reason: String) -> Kind {
