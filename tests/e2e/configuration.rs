@@ -245,46 +245,6 @@ fn a_bad_edit_changes_nothing() {
 }
 
 #[test]
-fn a_bad_section_holds_the_good_ones_back_as_well() {
-    let sandbox = Sandbox::usual();
-    let good = sandbox.configuration();
-    let daemon = sandbox.start();
-    let generations =
-        || ["ingest", "usage_tracker"].map(|it| daemon.module(it)["generation"].clone());
-    let before = generations();
-    let listen = "    listen: 127.0.0.1:0\n    rate_limit";
-    let valid =
-        good.replace(listen, "    listen: 127.0.0.1:0\n    join_window_seconds: 3\n    rate_limit");
-    assert_ne!(valid, good);
-    let tracker = "  usage_tracker:\n    enabled: true\n";
-    let wrong = valid.replace(tracker, &format!("{tracker}    retention_days: many\n"));
-    sandbox.configure(&wrong);
-    wait_until("it is reported", PATIENCE, || {
-        let error = sandbox.json(&["status"])["config_error"].clone();
-        error.as_str()?.contains("retention_days").then_some(())
-    });
-    assert_eq!(generations(), before, "neither moves");
-    let shown = sandbox.json(&["config", "show", "ingest"]);
-    let window = |shown: &serde_json::Value| {
-        let settings = shown.as_array().expect("a list").iter();
-        let mut settings = settings.filter(|it| it["key"] == "join_window_seconds");
-        settings.next().expect("it is one")["value"].clone()
-    };
-    assert_ne!(window(&shown), 3, "{shown:#}");
-    let diff = sandbox.lodestar(&["config", "diff"]);
-    let change = "modules.ingest.join_window_seconds: (absent) -> 3";
-    assert!(diff.stdout.contains(change), "what would change is shown: {diff:#?}");
-    // Without the mistake the rest of the edit counts.
-    sandbox.configure(&valid);
-    wait_until("the good change is taken", PATIENCE, || {
-        (window(&sandbox.json(&["config", "show", "ingest"])) == 3).then_some(())
-    });
-    wait_until("ingest runs with it", PATIENCE, || (generations()[0] != before[0]).then_some(()));
-    daemon.wait_state("ingest", "running");
-    assert_eq!(generations()[1], before[1], "the other module was left alone");
-}
-
-#[test]
 fn a_misspelt_section_costs_no_event() {
     let sandbox = Sandbox::usual();
     let good = sandbox.configuration();
@@ -373,28 +333,6 @@ fn two_sections_in_one_save_are_one_reload_each() {
         assert_eq!(sandbox.lodestar(&["modules", "reload", module]).code, 0);
         assert_eq!(daemon.module(module)["generation"], 4, "{module}");
     }
-}
-
-#[test]
-fn what_waits_for_a_restart_is_a_difference() {
-    let sandbox = Sandbox::usual();
-    let good = sandbox.configuration();
-    let _daemon = sandbox.start();
-    let paths = || {
-        let changes = sandbox.json(&["config", "diff"]);
-        let changes = changes.as_array().expect("a list").clone();
-        changes.iter().map(|change| change["path"].to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!(paths(), [""; 0]);
-    sandbox.configure(
-        &good.replace("metrics:\n  listen: 127.0.0.1:0", "metrics:\n  listen: 127.0.0.2:0"),
-    );
-    wait_until("it is taken", PATIENCE, || {
-        sandbox.json(&["status"])["config_error"].is_null().then_some(())
-    });
-    assert_eq!(paths(), ["\"metrics.listen\""]);
-    sandbox.configure(&good);
-    assert_eq!(paths(), [""; 0]);
 }
 
 #[test]

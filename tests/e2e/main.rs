@@ -8,6 +8,7 @@ mod author;
 mod configuration;
 mod crashes;
 mod deadlines;
+mod edits;
 mod events;
 mod example;
 mod faults;
