@@ -90,6 +90,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         socket = %places.socket.display(),
         "lodestard starts"
     );
+    runner::divide_control_group();
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
     daemon.settle_installs();
     library::clear_half_kept(&daemon.places.state_dir);

@@ -31,6 +31,10 @@ const MEMORY: u64 = 1 << 30;
 /// happens to them.
 const PROCESSOR: u64 = 20;
 
+/// How much sooner than the daemon it is ended where memory runs out: thousandths of the machine's
+/// memory. The unit protects the daemon by as much.
+const SOONER: i32 = 200;
+
 /// What it answered.
 #[derive(Debug)]
 pub struct Answered {
@@ -74,9 +78,21 @@ pub fn answer_to(parent: u32) -> io::Result<()> {
     {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
+    be_ended_first();
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let now = getppid().map(|parent| parent.as_raw_nonzero().get().unsigned_abs());
     if now == Some(parent) { Ok(()) } else { Err(io::Error::other("who asked is gone")) }
+}
+
+/// Has the kernel end this process before the daemon, where memory runs out. Whoever may not lower
+/// this figure may raise it; a kernel that refuses chooses by size alone.
+pub(super) fn be_ended_first() {
+    const FIGURE: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read_to_string(FIGURE).ok();
+    if let Some(before) = before.and_then(|text| text.trim().parse::<i32>().ok()) {
+        let raised = before.saturating_add(SOONER).min(1000);
+        let _ = std::fs::write(FIGURE, raised.to_string());
+    }
 }
 
 /// Waits for the end of a process; answers whether it came in time.

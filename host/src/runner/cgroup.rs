@@ -1,8 +1,8 @@
 //! Control groups (version 2), where the daemon was given a part of the tree.
 //!
 //! With `Delegate=cpu memory` systemd marks the daemon's group as its own. No process may live in
-//! a group that hands controllers on, so the daemon moves into a child of it (systemd 254 does
-//! that with `DelegateSubgroup=`), and each runner gets one beside.
+//! a group that hands controllers on, so the daemon moves into a child of it before it starts any
+//! other process (systemd 254 does that with `DelegateSubgroup=`), and each runner gets one beside.
 
 use std::{
     fs, io,
@@ -12,29 +12,85 @@ use std::{
 
 use rustix::process::Pid;
 
+/// How often is looked for processes that were started in the group meanwhile.
+const MOVES: usize = 10;
+
+/// What makes limits hold.
+const DELEGATE: &str = "`Delegate=cpu memory` and `ProtectControlGroups=no` in a drop-in of lodestard.service give it \
+     one";
+
 /// A control group of one runner. It is removed when this is dropped, which the kernel grants
 /// once the process has ended.
 #[derive(Debug)]
 pub(super) struct Group {
     directory: PathBuf,
+    /// Controllers that are not handed on, and why.
+    missing: &'static [(&'static str, String)],
 }
 
-/// Makes a group for a process, where the daemon may.
-pub(super) fn group(name: &str, pid: Pid) -> io::Result<Option<Group>> {
-    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let base = BASE.get_or_init(|| {
-        let found = delegated(&proc_file("mountinfo"), &proc_file("cgroup"))?;
-        let pid = std::process::id();
-        found
-            .prepare(pid)
-            .inspect_err(|error| tracing::warn!(%error, "the control group cannot be divided"))
-            .ok()
-    });
-    base.as_deref().map(|base| Group::new(base, name, pid.as_raw_nonzero().get())).transpose()
+/// How the kernel ended processes of a group for want of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MemoryKill {
+    /// The group had reached its own limit.
+    OwnLimit,
+    /// The service or the machine had no more.
+    Others,
+}
+
+/// Divides the daemon's group, where systemd delegated it: before there is any other process.
+pub fn divide_control_group() {
+    // Why there is none is said where a limit is asked for.
+    let _ = tree();
+}
+
+/// Makes a group for a process; an error says why there is none, and what to do.
+pub(super) fn group(name: &str, pid: Pid) -> Result<Group, String> {
+    let tree = tree().as_ref().map_err(String::clone)?;
+    Group::new(tree, name, pid.as_raw_nonzero().get())
+        .map_err(|error| format!("no control group can be made for it: {error}"))
+}
+
+/// What the daemon divides.
+fn tree() -> &'static Result<Tree, String> {
+    static TREE: OnceLock<Result<Tree, String>> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let found = delegated(&proc_file("mountinfo"), &proc_file("cgroup"));
+        let found = found
+            .ok_or_else(|| format!("no control group is delegated to the daemon; {DELEGATE}"))?;
+        let divided = found.divide(std::process::id()).map_err(|error| refusal(&error));
+        match &divided {
+            Err(reason) => tracing::warn!(reason, "limits of modules cannot be made to hold"),
+            Ok(Tree { missing, .. }) => {
+                for (controller, reason) in missing {
+                    tracing::warn!(controller, reason, "a controller is not handed on to modules");
+                }
+            }
+        }
+        divided
+    })
+}
+
+fn refusal(error: &io::Error) -> String {
+    let what = "the daemon's control group cannot be divided";
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return format!(
+            "{what}: it is mounted read-only; `ProtectControlGroups=no` in a drop-in of \
+             lodestard.service makes it writable"
+        );
+    }
+    format!("{what}: {error}")
 }
 
 fn proc_file(name: &str) -> String {
     fs::read_to_string(Path::new("/proc/self").join(name)).unwrap_or_default()
+}
+
+/// A group that the daemon divides among its runners.
+#[derive(Debug)]
+struct Tree {
+    directory: PathBuf,
+    /// Controllers that are not handed on, and why.
+    missing: Vec<(&'static str, String)>,
 }
 
 /// A part of the tree that is the daemon's.
@@ -76,59 +132,99 @@ fn own_directory(mounts: &str, groups: &str) -> Option<PathBuf> {
 }
 
 impl Delegated {
-    /// Hands the controllers on to the groups below; answers the directory for them.
-    fn prepare(&self, daemon: u32) -> io::Result<PathBuf> {
-        if self.occupied {
-            let own = self.directory.join("daemon");
+    /// Hands the controllers on to the groups below.
+    fn divide(self, daemon: u32) -> io::Result<Tree> {
+        let Self { directory, occupied } = self;
+        if occupied {
+            let own = directory.join("daemon");
             fs::create_dir_all(&own)?;
             write(&own, "cgroup.procs", &daemon.to_string())?;
+            move_all(&directory, &own)?;
         }
-        for controller in ["+memory", "+cpu"] {
-            // What is not there is not handed on; a limit then says so.
-            if let Err(error) = write(&self.directory, "cgroup.subtree_control", controller) {
-                tracing::debug!(controller, %error, "a controller is not handed on");
+        let mut missing = Vec::new();
+        for controller in ["memory", "cpu"] {
+            let handed = write(&directory, "cgroup.subtree_control", &format!("+{controller}"));
+            if let Err(error) = handed {
+                missing.push((controller, error.to_string()));
             }
         }
-        Ok(self.directory.clone())
+        Ok(Tree { directory, missing })
     }
 }
 
+/// The kernel hands nothing on from a group in which a process lives, whosever it is.
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for _ in 0..MOVES {
+        let processes = fs::read_to_string(from.join("cgroup.procs"))?;
+        if processes.is_empty() {
+            break;
+        }
+        for process in processes.lines() {
+            match write(to, "cgroup.procs", process) {
+                // It has ended.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                moved => moved?,
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Group {
-    fn new(base: &Path, name: &str, pid: i32) -> io::Result<Self> {
-        let directory = base.join(format!("runner-{name}-{pid}"));
+    fn new(tree: &'static Tree, name: &str, pid: i32) -> io::Result<Self> {
+        let directory = tree.directory.join(format!("runner-{name}-{pid}"));
+        // One of an earlier process of this number counts for that.
+        let _ = fs::remove_dir(&directory);
         fs::create_dir(&directory)?;
-        let group = Self { directory };
+        let group = Self { directory, missing: &tree.missing };
         write(&group.directory, "cgroup.procs", &pid.to_string())?;
         Ok(group)
     }
 
-    /// Whether the limit holds from now on.
-    pub(super) fn limit_memory(&self, bytes: u64) -> bool {
+    /// The limit holds from now on; an error says why not.
+    pub(super) fn limit_memory(&self, bytes: u64) -> Result<(), String> {
         // Swapping would only make a leak slow; where there is no swap there is no such file.
         let _ = write(&self.directory, "memory.swap.max", "0");
-        self.set("memory.max", &bytes.to_string())
+        self.set("memory", "memory.max", &bytes.to_string())
     }
 
-    /// Whether the limit holds from now on.
-    pub(super) fn limit_cpu(&self, percent: u64) -> bool {
+    /// The limit holds from now on; an error says why not.
+    pub(super) fn limit_cpu(&self, percent: u64) -> Result<(), String> {
         // Microseconds in each 100 milliseconds.
-        self.set("cpu.max", &format!("{} 100000", percent * 1000))
+        self.set("cpu", "cpu.max", &format!("{} 100000", percent * 1000))
     }
 
-    fn set(&self, file: &str, value: &str) -> bool {
-        self.directory.join(file).exists() && write(&self.directory, file, value).is_ok()
+    fn set(&self, controller: &str, file: &str, value: &str) -> Result<(), String> {
+        if let Some((_, reason)) = self.missing.iter().find(|(name, _)| *name == controller) {
+            return Err(format!("the controller `{controller}` is not handed on: {reason}"));
+        }
+        if !self.directory.join(file).exists() {
+            return Err(format!("the controller `{controller}` is not delegated; {DELEGATE}"));
+        }
+        write(&self.directory, file, value).map_err(|error| format!("{file}: {error}"))
     }
 
-    /// How often the kernel ended a process of the group for want of memory.
-    pub(super) fn oom_kills(&self) -> u64 {
+    /// Whether the kernel ended a process of the group for want of memory.
+    pub(super) fn memory_kill(&self) -> Option<MemoryKill> {
         let events = fs::read_to_string(self.directory.join("memory.events")).unwrap_or_default();
-        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        let happened = |event: &str| {
+            let count = events.lines().find_map(|line| line.strip_prefix(event)?.strip_prefix(' '));
+            count.is_some_and(|count| count.trim() != "0")
+        };
+        let by = if happened("oom") { MemoryKill::OwnLimit } else { MemoryKill::Others };
+        happened("oom_kill").then_some(by)
+    }
+
+    /// Ends every process of the group, those too that left the process's own group.
+    pub(super) fn end(&self) {
+        // Linux 5.14; before it they end with their process group, or not.
+        let _ = write(&self.directory, "cgroup.kill", "1");
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
+        self.end();
         // What cannot be removed is empty and harms nobody.
         let _ = fs::remove_dir(&self.directory);
     }
@@ -165,25 +261,72 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_is_mounted_read_only_names_the_remedy() {
+        let refused = io::Error::from_raw_os_error(libc::EROFS);
+        let reason = refusal(&refused);
+        assert!(reason.contains("ProtectControlGroups=no"), "{reason}");
+    }
+
+    /// A file that the kernel would have made, with what it would say.
+    fn fill(directory: &Path, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            fs::write(directory.join(name), text).expect("it is writable");
+        }
+    }
+
+    #[test]
+    fn every_process_leaves_the_group_before_it_is_divided() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let base = directory.path();
+        fill(base, &[("cgroup.procs", "42\n43\n")]);
+        let delegated = Delegated { directory: base.to_owned(), occupied: true };
+        let tree = delegated.divide(42).expect("it is writable");
+        assert_eq!(tree.missing, []);
+        let read = |path: &str| fs::read_to_string(base.join(path)).expect("it was written");
+        assert_eq!(read("daemon/cgroup.procs"), "43", "the last one that was moved");
+        assert_eq!(read("cgroup.subtree_control"), "+cpu", "the last one");
+    }
+
+    #[test]
+    fn a_controller_that_is_refused_is_named_by_each_limit() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let base = directory.path();
+        fs::create_dir(base.join("cgroup.subtree_control")).expect("it is new");
+        let delegated = Delegated { directory: base.to_owned(), occupied: false };
+        let tree = Box::leak(Box::new(delegated.divide(42).expect("it is no error")));
+        let group = Group::new(tree, "learning", 7).expect("it is writable");
+        for (limit, name) in [(group.limit_memory(1), "memory"), (group.limit_cpu(1), "cpu")] {
+            let reason = limit.expect_err("it is not handed on");
+            assert!(reason.contains(&format!("`{name}` is not handed on: ")), "{reason}");
+        }
+    }
+
+    #[test]
     fn writes_what_the_kernel_reads() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let base = directory.path();
-        let read = |path: &str| fs::read_to_string(base.join(path)).expect("it was written");
-        let delegated = Delegated { directory: base.to_owned(), occupied: true };
-        delegated.prepare(42).expect("it is writable");
-        assert_eq!(read("daemon/cgroup.procs"), "42");
-        let group = Group::new(base, "learning", 7).expect("it is writable");
-        assert_eq!(read("runner-learning-7/cgroup.procs"), "7");
-        assert!(!group.limit_memory(1 << 20), "the controller is not there");
-        for file in ["memory.max", "cpu.max"] {
-            fs::write(base.join("runner-learning-7").join(file), "max").expect("it is writable");
-        }
-        assert!(group.limit_memory(1 << 20) && group.limit_cpu(150));
-        assert_eq!(read("runner-learning-7/memory.max"), "1048576");
-        assert_eq!(read("runner-learning-7/cpu.max"), "150000 100000");
-        assert_eq!(group.oom_kills(), 0);
-        fs::write(base.join("runner-learning-7/memory.events"), "oom 3\noom_kill 2\n")
-            .expect("it is writable");
-        assert_eq!(group.oom_kills(), 2);
+        let delegated = Delegated { directory: base.to_owned(), occupied: false };
+        let tree = Box::leak(Box::new(delegated.divide(42).expect("it is writable")));
+        let group = Group::new(tree, "learning", 7).expect("it is writable");
+        let own = base.join("runner-learning-7");
+        let read = |file: &str| fs::read_to_string(own.join(file)).expect("it was written");
+        assert_eq!(read("cgroup.procs"), "7");
+        let reason = group.limit_memory(1 << 20).expect_err("the controller is not there");
+        assert!(reason.contains("Delegate=cpu memory"), "{reason}");
+        fill(&own, &[("memory.max", "max"), ("cpu.max", "max")]);
+        assert_eq!((group.limit_memory(1 << 20), group.limit_cpu(150)), (Ok(()), Ok(())));
+        assert_eq!(
+            (read("memory.max"), read("cpu.max")),
+            ("1048576".into(), "150000 100000".into())
+        );
+        let check = |events: &str, expected| {
+            fill(&own, &[("memory.events", events)]);
+            assert_eq!(group.memory_kill(), expected, "{events}");
+        };
+        check("oom 0\noom_kill 0\noom_group_kill 0\n", None);
+        check("oom 3\noom_kill 2\n", Some(MemoryKill::OwnLimit));
+        check("oom 0\noom_kill 1\n", Some(MemoryKill::Others));
+        drop(group);
+        assert_eq!(read("cgroup.kill"), "1");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
-use super::limits::{InForce, MemoryLimit};
+use super::{
+    cgroup::MemoryKill,
+    limits::{InForce, MemoryLimit},
+};
 
 /// How a runner ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +25,10 @@ pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &I
         let code = status.code().unwrap_or_default();
         return Death { reason: format!("its process exited with code {code}"), blamed: true };
     };
-    if signal == 9 && in_force.memory_killed() {
-        let reason = format!("its process was ended for want of memory{}", limit(in_force));
-        return Death { reason, blamed: true };
+    if signal == 9
+        && let Some(kill) = in_force.memory_kill()
+    {
+        return for_want_of_memory(kill, in_force);
     }
     let mut reason = format!("its process was ended by signal {signal}{}", name(signal));
     if let Some(words) = last_words {
@@ -36,9 +40,24 @@ pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &I
     Death { reason, blamed: !FROM_OUTSIDE.contains(&signal) }
 }
 
+fn for_want_of_memory(kill: MemoryKill, in_force: &InForce) -> Death {
+    match kill {
+        MemoryKill::OwnLimit => Death {
+            reason: format!("its process was ended for want of memory{}", limit(in_force)),
+            blamed: true,
+        },
+        MemoryKill::Others => Death {
+            reason: "its process was ended by the kernel: the service or the machine had no more \
+                     memory"
+                .to_owned(),
+            blamed: false,
+        },
+    }
+}
+
 fn limit(in_force: &InForce) -> String {
     match in_force.memory {
-        MemoryLimit::Group(bytes) | MemoryLimit::Data(bytes) => {
+        MemoryLimit::Group(bytes) | MemoryLimit::Data { bytes, .. } => {
             format!("; limits.memory_bytes is {bytes}")
         }
         MemoryLimit::None | MemoryLimit::Refused(_) => String::new(),
@@ -97,7 +116,8 @@ mod tests {
     #[test]
     fn tells_how_a_process_ended() {
         let check = |raw: i32, words: Option<&str>, reason: &str, blamed: bool| {
-            let in_force = InForce { memory: MemoryLimit::Data(64), ..InForce::default() };
+            let memory = MemoryLimit::Data { bytes: 64, no_group: String::new() };
+            let in_force = InForce { memory, ..InForce::default() };
             let death = explain(ExitStatus::from_raw(raw), words, &in_force);
             assert_eq!(death, Death { reason: reason.to_owned(), blamed });
         };
@@ -113,6 +133,15 @@ mod tests {
              limits.memory_bytes is 64",
             true,
         );
+    }
+
+    #[test]
+    fn who_had_no_more_memory_is_to_blame() {
+        let in_force = InForce { memory: MemoryLimit::Group(64), ..InForce::default() };
+        let death = for_want_of_memory(MemoryKill::OwnLimit, &in_force);
+        assert!(death.blamed && death.reason.ends_with("limits.memory_bytes is 64"), "{death:?}");
+        let death = for_want_of_memory(MemoryKill::Others, &InForce::default());
+        assert!(!death.blamed && death.reason.contains("the machine"), "{death:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::cgroup::{self, Group};
+use super::cgroup::{self, Group, MemoryKill};
 use crate::config::Limits;
 
 /// The limits that hold for one runner.
@@ -23,13 +23,13 @@ pub(super) enum MemoryLimit {
     /// By `memory.max` of a control group.
     Group(u64),
     /// By `RLIMIT_DATA`: heap, stacks and private mappings; not shared memory or the page cache.
-    Data(u64),
+    Data { bytes: u64, no_group: String },
     /// It could not be set.
     Refused(String),
 }
 
 /// How its time on the processors is limited.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum CpuLimit {
     /// None was asked for.
     #[default]
@@ -37,61 +37,66 @@ pub(super) enum CpuLimit {
     /// By `cpu.max` of a control group, in percent of one processor.
     Group(u64),
     /// There is no control group: it is measured and nothing more.
-    Reported(u64),
+    Reported { percent: u64, no_group: String },
 }
 
-/// Puts limits on a process that was just started.
+/// Puts limits on a process that was just started. It gets a group of its own without them too, so
+/// that the kernel says whether it ended it for want of memory.
 pub(super) fn impose(name: &str, pid: Pid, asked: Limits) -> InForce {
-    let Limits { memory_bytes, cpu_percent, .. } = asked;
-    let mut in_force = InForce::default();
-    if memory_bytes.is_none() && cpu_percent.is_none() {
-        return in_force;
-    }
-    match cgroup::group(name, pid) {
-        Ok(group) => in_force.group = group,
-        Err(error) => {
-            tracing::warn!(module = name, %error, "no control group can be made for the module");
-        }
-    }
-    if let Some(bytes) = memory_bytes {
-        in_force.memory = limit_memory(in_force.group.as_ref(), pid, bytes);
-    }
-    if let Some(percent) = cpu_percent {
-        let limited = in_force.group.as_ref().is_some_and(|group| group.limit_cpu(percent));
-        in_force.cpu = if limited { CpuLimit::Group(percent) } else { CpuLimit::Reported(percent) };
-    }
+    let group = cgroup::group(name, pid);
+    let memory = asked.memory_bytes.map(|bytes| limit_memory(&group, pid, bytes));
+    let cpu = asked.cpu_percent.map(|percent| limit_cpu(&group, percent));
+    let (memory, cpu) = (memory.unwrap_or_default(), cpu.unwrap_or_default());
+    let in_force = InForce { memory, cpu, group: group.ok() };
     in_force.report(name);
     in_force
 }
 
-fn limit_memory(group: Option<&Group>, pid: Pid, bytes: u64) -> MemoryLimit {
-    if group.is_some_and(|group| group.limit_memory(bytes)) {
+fn limit_memory(group: &Result<Group, String>, pid: Pid, bytes: u64) -> MemoryLimit {
+    let limited = group.as_ref().map_err(String::clone);
+    let Err(no_group) = limited.and_then(|group| group.limit_memory(bytes)) else {
         return MemoryLimit::Group(bytes);
-    }
+    };
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
     match prlimit(Some(pid), Resource::Data, limit) {
-        Ok(_) => MemoryLimit::Data(bytes),
-        Err(error) => MemoryLimit::Refused(error.to_string()),
+        Ok(_) => MemoryLimit::Data { bytes, no_group },
+        Err(error) => MemoryLimit::Refused(format!("{no_group}; RLIMIT_DATA: {error}")),
+    }
+}
+
+fn limit_cpu(group: &Result<Group, String>, percent: u64) -> CpuLimit {
+    let limited = group.as_ref().map_err(String::clone);
+    match limited.and_then(|group| group.limit_cpu(percent)) {
+        Ok(()) => CpuLimit::Group(percent),
+        Err(no_group) => CpuLimit::Reported { percent, no_group },
     }
 }
 
 impl InForce {
     /// Whether the kernel has ended a process of the group for want of memory.
-    pub(super) fn memory_killed(&self) -> bool {
-        self.group.as_ref().is_some_and(|group| group.oom_kills() > 0)
+    pub(super) fn memory_kill(&self) -> Option<MemoryKill> {
+        self.group.as_ref().and_then(Group::memory_kill)
+    }
+
+    /// Ends whatever of the group still lives.
+    pub(super) fn end_group(&self) {
+        if let Some(group) = &self.group {
+            group.end();
+        }
     }
 
     fn report(&self, name: &str) {
-        if let MemoryLimit::Refused(error) = &self.memory {
-            tracing::warn!(module = name, error, "limits.memory_bytes cannot be made true");
+        match &self.memory {
+            MemoryLimit::None | MemoryLimit::Group(_) => {}
+            MemoryLimit::Data { no_group, .. } => {
+                tracing::info!(module = name, no_group, "limits.memory_bytes is RLIMIT_DATA");
+            }
+            MemoryLimit::Refused(reason) => {
+                tracing::warn!(module = name, reason, "limits.memory_bytes does not hold");
+            }
         }
-        if let CpuLimit::Reported(percent) = self.cpu {
-            tracing::warn!(
-                module = name,
-                percent,
-                "limits.cpu_percent is measured only: the daemon has no control group of its own \
-                 (Delegate= in its unit)"
-            );
+        if let CpuLimit::Reported { no_group, .. } = &self.cpu {
+            tracing::warn!(module = name, no_group, "limits.cpu_percent is measured only");
         }
     }
 
@@ -100,19 +105,68 @@ impl InForce {
         match &self.memory {
             MemoryLimit::None => None,
             MemoryLimit::Group(bytes) => Some(format!("{bytes} bytes by cgroup memory.max")),
-            MemoryLimit::Data(bytes) => Some(format!("{bytes} bytes by RLIMIT_DATA")),
-            MemoryLimit::Refused(error) => Some(format!("not in force: {error}")),
+            MemoryLimit::Data { bytes, .. } => Some(format!("{bytes} bytes by RLIMIT_DATA")),
+            MemoryLimit::Refused(reason) => Some(format!("not in force: {reason}")),
         }
     }
 
     /// The limit on the processors in words, `None` without one.
     pub(super) fn cpu_in_words(&self) -> Option<String> {
-        match self.cpu {
+        match &self.cpu {
             CpuLimit::None => None,
             CpuLimit::Group(percent) => Some(format!("{percent}% by cgroup cpu.max")),
-            CpuLimit::Reported(percent) => {
-                Some(format!("{percent}% asked for, measured only: no delegated cgroup"))
+            CpuLimit::Reported { percent, .. } => {
+                Some(format!("{percent}% asked for, measured only"))
             }
         }
+    }
+
+    /// Each limit that was asked for and that no control group holds, with the reason and what to
+    /// do.
+    pub(super) fn without_group(&self) -> Vec<String> {
+        let memory = match &self.memory {
+            MemoryLimit::None | MemoryLimit::Group(_) => None,
+            MemoryLimit::Data { no_group, .. } => Some(format!(
+                "limits.memory_bytes holds by RLIMIT_DATA, which counts heap and stacks only: \
+                 {no_group}"
+            )),
+            MemoryLimit::Refused(reason) => {
+                Some(format!("limits.memory_bytes does not hold: {reason}"))
+            }
+        };
+        let cpu = match &self.cpu {
+            CpuLimit::None | CpuLimit::Group(_) => None,
+            CpuLimit::Reported { no_group, .. } => {
+                Some(format!("limits.cpu_percent is measured only: {no_group}"))
+            }
+        };
+        memory.into_iter().chain(cpu).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_without_a_group_says_why() {
+        let no_group = || "none is delegated".to_owned();
+        let check = |memory, cpu, expected: &[&str]| {
+            let said = InForce { memory, cpu, group: None }.without_group();
+            assert_eq!(said, expected);
+        };
+        check(MemoryLimit::None, CpuLimit::None, &[]);
+        check(MemoryLimit::Group(1), CpuLimit::Group(1), &[]);
+        check(
+            MemoryLimit::Data { bytes: 1, no_group: no_group() },
+            CpuLimit::Reported { percent: 1, no_group: no_group() },
+            &[
+                "limits.memory_bytes holds by RLIMIT_DATA, which counts heap and stacks only: none \
+                 is delegated",
+                "limits.cpu_percent is measured only: none is delegated",
+            ],
+        );
+        let expected = ["limits.memory_bytes does not hold: no"];
+        check(MemoryLimit::Refused("no".to_owned()), CpuLimit::None, &expected);
     }
 }

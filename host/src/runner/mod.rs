@@ -24,6 +24,7 @@ mod replies;
 mod wire;
 
 pub use asked::{Answered, answer_to, ask};
+pub use cgroup::divide_control_group;
 pub use child::{confine, landlock_works, main};
 pub use figures::{Figures, figures};
 pub use isolated::{Isolated, Place, Refused};
@@ -39,6 +40,8 @@ pub struct ProcessView {
     pub memory_limit: Option<String>,
     /// The limit on its time on the processors in words, `None` without one.
     pub cpu_limit: Option<String>,
+    /// Each limit that was asked for and that no control group holds, with what to do.
+    pub limits_without_group: Vec<String>,
     /// How far its sandbox holds, in words.
     pub sandbox: String,
 }

@@ -187,6 +187,7 @@ impl Process {
         // Until it is waited for, its number and that of its group are not another's.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         let status = child.wait();
+        self.in_force.end_group();
         let mut fate = self.fate();
         let death = self.judge(&fate, status);
         fate.death = Some(death.clone());

@@ -75,10 +75,12 @@ impl Remote {
         let entry = seat.entry.clone();
         drop(self.runner.seat.set(seat));
         self.done("start", deadline, &Ask::Create { config, restored, info })?;
+        let in_force = self.runner.process.in_force();
         entry.set_process(Some(Arc::new(ProcessView {
             pid: self.runner.process.pid(),
-            memory_limit: self.runner.process.in_force().memory_in_words(),
-            cpu_limit: self.runner.process.in_force().cpu_in_words(),
+            memory_limit: in_force.memory_in_words(),
+            cpu_limit: in_force.cpu_in_words(),
+            limits_without_group: in_force.without_group(),
             sandbox: self.sandbox.clone(),
         })));
         Ok(())

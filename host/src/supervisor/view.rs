@@ -288,6 +288,7 @@ fn process(entry: &Entry) -> Option<ModuleProcess> {
         threads: runner::figures(process.pid).threads,
         memory_limit: process.memory_limit.clone(),
         cpu_limit: process.cpu_limit.clone(),
+        limits_without_group: process.limits_without_group.clone(),
         sandbox: process.sandbox.clone(),
     })
 }

@@ -103,6 +103,12 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
     findings.push(checks::listeners(status));
     findings.extend(status.modules.iter().map(checks::module));
     findings.extend(checks::sandbox(status, lodestar::runner::landlock_works()));
+    for module in status.modules.iter().filter(|module| module.isolation == "process") {
+        // What is gone meanwhile has no limits.
+        if let Ok(info) = client.get(&format!("/v1/modules/{}", module.name)).await {
+            findings.extend(checks::limits(&info));
+        }
+    }
     match client.get::<Vec<Lag>>("/v1/events/lag").await {
         Ok(lag) => findings.push(checks::events(&lag)),
         Err(error) => findings.push(could_not("events", &error)),

@@ -42,6 +42,10 @@ pub struct ModuleProcess {
     pub memory_limit: Option<String>,
     /// Which limit on its time on the processors is in force, in words; `null` for none.
     pub cpu_limit: Option<String>,
+    /// Each limit that was asked for and that no control group holds, with the reason and what to
+    /// do.
+    #[serde(default)]
+    pub limits_without_group: Vec<String>,
     /// How far its sandbox holds, in words.
     pub sandbox: String,
 }

@@ -53,6 +53,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     if !stay_with(setup.parent)? {
         return Ok(ExitCode::SUCCESS);
     }
+    be_told_apart(&setup.name);
     let sandbox = sandbox::enter(&setup);
     let library = match map(&setup, library) {
         Ok(library) => library,
@@ -91,6 +92,14 @@ fn stay_with(daemon: u32) -> io::Result<bool> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get());
     Ok(parent.and_then(|parent| u32::try_from(parent).ok()) == Some(daemon))
+}
+
+/// Bears the module's name in `ps` and in the kernel's log, and is ended before the daemon where
+/// memory runs out. Neither is worth not running.
+fn be_told_apart(module: &str) {
+    // The kernel takes 15 bytes of it.
+    let _ = std::fs::write("/proc/self/comm", format!("m:{module}"));
+    super::asked::be_ended_first();
 }
 
 fn map(setup: &Setup, library: OwnedFd) -> Result<Arc<Library>, LoadError> {

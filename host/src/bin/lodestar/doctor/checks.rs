@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use lodestar::{
-    control::api::{Lag, Module, Status},
+    control::api::{Lag, Module, ModuleInfo, Status},
     listeners::says_taken,
 };
 use rustix::fs::{Access, StatVfsMountFlags};
@@ -137,6 +137,23 @@ pub(super) fn sandbox(status: &Status, works: bool) -> Option<Finding> {
     })
 }
 
+/// Whether a control group holds each limit that a module's section asks for.
+pub(super) fn limits(info: &ModuleInfo) -> Option<Finding> {
+    let process = info.process.as_ref()?;
+    let name = format!("limits of {}", info.module.name);
+    if !process.limits_without_group.is_empty() {
+        let remedy = "after a change of the unit: `systemctl daemon-reload` and `systemctl restart \
+                      lodestard`; or remove the limit";
+        return Some(Finding::warning(&name, process.limits_without_group.join("\n"), remedy));
+    }
+    let held: Vec<&str> = [&process.memory_limit, &process.cpu_limit]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    (!held.is_empty()).then(|| Finding::ok(&name, held.join(", ")))
+}
+
 pub(super) fn listeners(status: &Status) -> Finding {
     let of_modules = status.modules.iter().flat_map(|module| &module.listeners);
     let all: Vec<_> = status.listeners.iter().chain(of_modules).collect();
@@ -255,6 +272,31 @@ mod tests {
         let remedy = finding.remedy.expect("there is one");
         assert!(remedy.starts_with("end what has the address"), "{remedy}");
         assert!(remedy.ends_with("`lodestar modules reload ingest`"), "{remedy}");
+    }
+
+    #[test]
+    fn limits_that_no_group_holds_are_shown_with_the_remedy() {
+        let mut info = sample::info();
+        let check = |info: &ModuleInfo, expected: Option<(Verdict, &str)>| {
+            let found = limits(info).map(|finding| (finding.status, finding.message));
+            let found = found.as_ref().map(|(status, message)| (*status, message.as_str()));
+            assert_eq!(found, expected);
+        };
+        let process = |info: &mut ModuleInfo, memory: Option<&str>, without: &[&str]| {
+            info.process = serde_json::from_value(json!({
+                "pid": 7, "threads": 3, "memory_limit": memory, "cpu_limit": null,
+                "limits_without_group": without, "sandbox": "",
+            }))
+            .expect("a process");
+        };
+        info.process = None;
+        check(&info, None);
+        process(&mut info, None, &[]);
+        check(&info, None);
+        process(&mut info, Some("9 bytes by cgroup memory.max"), &[]);
+        check(&info, Some((Verdict::Ok, "9 bytes by cgroup memory.max")));
+        process(&mut info, Some("9 bytes by RLIMIT_DATA"), &["by RLIMIT_DATA: no group"]);
+        check(&info, Some((Verdict::Warning, "by RLIMIT_DATA: no group")));
     }
 
     #[test]
