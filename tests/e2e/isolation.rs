@@ -389,3 +389,26 @@ fn a_library_that_does_not_fit_is_incompatible_there_too() {
     let module: Value = daemon.wait_state("layout_changed", "incompatible");
     assert!(module["reason"].to_string().contains("does not fit this host"), "{module:#}");
 }
+
+#[test]
+fn a_refused_generation_leaves_the_process_of_the_one_that_runs_in_sight() {
+    let config = |fault: &str| {
+        format!(
+            "modules:\n  gear:\n    isolation: process\n    listen: 127.0.0.1:0\n    fault: \
+             {fault}\nmetrics:\n  listen: 127.0.0.1:0\n"
+        )
+    };
+    let sandbox = Sandbox::new(&["gear"], &config("none"));
+    let daemon = sandbox.start();
+    let before = wait_for_pid(&sandbox, "gear");
+    sandbox.configure(&config("health_fails"));
+    wait_until("it was refused", PATIENCE, || {
+        let story = sandbox.json(&["modules", "why", "gear"]).to_string();
+        story.contains("planted: health").then_some(())
+    });
+    assert_eq!(daemon.module("gear")["state"], "running");
+    assert_eq!(pid(&sandbox, "gear"), Some(before));
+    let threads = &sandbox.json(&["modules", "info", "gear"])["process"]["threads"];
+    assert!(threads.as_u64() > Some(0), "it lives: {threads}");
+    assert!(daemon.stop().success());
+}

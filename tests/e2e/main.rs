@@ -25,4 +25,5 @@ mod start;
 mod storage;
 mod telemetry;
 mod tutorial;
+mod unloading;
 mod untrusted;

@@ -83,7 +83,6 @@ pub struct Inbox {
     pub(super) retry_at: Option<Instant>,
     /// Many events were taken at once since the last wait.
     busy: bool,
-    keep_live: bool,
 }
 
 impl Inbox {
@@ -98,7 +97,6 @@ impl Inbox {
             unavailable: 0,
             retry_at: None,
             busy: false,
-            keep_live: false,
         }
     }
 
@@ -210,24 +208,6 @@ impl Inbox {
         live && state.acked() >= mark.sequence
     }
 
-    /// When a failed event has its next try, if one waits for it.
-    #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
-        self.retry_at.filter(|due| *due > Instant::now())
-    }
-
-    /// How often the event at the head has failed so far, 0 when nothing failed.
-    #[must_use]
-    pub fn head_failures(&self) -> u32 {
-        self.head.front().map_or(0, |run| run.failures)
-    }
-
-    /// Ends this inbox as a drop does, but live events go on to be collected, for a successor
-    /// that is to come soon.
-    pub fn hand_over(mut self) {
-        self.keep_live = true;
-    }
-
     /// When the oldest event in hand was accepted.
     pub(super) fn head_since(&self) -> Option<u64> {
         self.head.front().map(|run| run.first().accepted_ms())
@@ -306,14 +286,14 @@ impl Drop for Inbox {
         state.head_live = 0;
         state.head_since = None;
         state.attached = false;
-        state.listening = self.keep_live;
+        state.listening = false;
         state.sleep = Sleep::Awake;
         // A module that does not run needs no memory: its ledger events wait on disk.
         if let Some(first) = state.ledger.front().map(|run| run.first().sequence) {
             state.next = first;
         }
         let ledger = std::mem::take(&mut state.ledger);
-        let live = if self.keep_live { Queue::default() } else { std::mem::take(&mut state.live) };
+        let live = std::mem::take(&mut state.live);
         state.live_books.drop_pending(DropReason::Stopped, live.len() as u64);
         drop(state);
         drop((ledger, live));

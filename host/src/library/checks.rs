@@ -9,9 +9,9 @@ use module_sdk::manifest::{Manifest, valid_name};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Difference, Library, LoadError, Package, Shelf, check_owner,
+    Difference, Library, LoadError, Package, Shelf,
     elf::{self, Contents, ElfError},
-    inspect,
+    inspect, read,
 };
 use crate::config::{Config, Layers};
 
@@ -122,14 +122,13 @@ impl<F: FnMut(Check)> Examination<F> {
 
     /// What can be seen without running anything of it.
     fn still(&mut self, path: &Path, package: &Package) {
-        if let Err(error) = check_owner(path) {
-            self.fail("file", &error.to_string());
-        }
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                return self.fail("file", &LoadError::Read(path.to_owned(), error).to_string());
+        let bytes = match read(path) {
+            Ok((bytes, None)) => bytes,
+            Ok((bytes, Some(objection))) => {
+                self.fail("file", &objection.to_string());
+                bytes
             }
+            Err(error) => return self.fail("file", &error.to_string()),
         };
         self.pass("file", format!("{} bytes, nobody else may write them", bytes.len()));
         match elf::check(&bytes) {

@@ -28,8 +28,12 @@ const KEYS: usize = 1024;
 /// The destructor of each key, 0 where there is none or the key was not made through us.
 static DESTRUCTORS: [AtomicUsize; KEYS] = [const { AtomicUsize::new(0) }; KEYS];
 
-/// Threads whose first function is not of this program: their numbers and that function.
+/// Threads whose first function is not of this program: their numbers, [`NOT_BEGUN`] before they
+/// have one, and that function.
 static FOREIGN: Mutex<Vec<(libc::pid_t, usize)>> = Mutex::new(Vec::new());
+
+/// The number of a thread that is being started.
+const NOT_BEGUN: libc::pid_t = 0;
 
 thread_local! {
     /// For which module this thread works. What it starts works for the same. Read by the handler
@@ -140,12 +144,18 @@ pub(super) unsafe extern "C" fn pthread_create(
         // SAFETY: the caller's promises are those of the function.
         return unsafe { real(thread, attributes, start, argument) };
     }
+    // Before it exists: whoever looks meanwhile must not take it for absent.
+    expect_thread(start as usize);
     let noted = Box::into_raw(Box::new(Noted { start, argument, owner: OWNER.get() }));
     // SAFETY: as above; `begin` takes the box back.
     let result = unsafe { real(thread, attributes, begin, noted.cast()) };
     if result != 0 {
         // SAFETY: no thread was started that could have taken it.
         drop(unsafe { Box::from_raw(noted) });
+        let mut foreign = foreign();
+        if let Some(expected) = expected(&mut foreign, start as usize) {
+            foreign.swap_remove(expected);
+        }
     }
     result
 }
@@ -156,17 +166,35 @@ extern "C-unwind" fn begin(noted: *mut c_void) -> *mut c_void {
     let Noted { start, argument, owner } = *unsafe { Box::from_raw(noted.cast::<Noted>()) };
     // SAFETY: it has no conditions.
     let number = unsafe { libc::gettid() };
-    let mut foreign = FOREIGN.lock().unwrap_or_else(PoisonError::into_inner);
-    if foreign.len() % 64 == 63 {
-        foreign.retain(|(number, _)| is_alive(*number));
+    let mut foreign = foreign();
+    match expected(&mut foreign, start as usize) {
+        Some(expected) => foreign[expected].0 = number,
+        None => foreign.push((number, start as usize)),
     }
-    foreign.push((number, start as usize));
     drop(foreign);
     register(number, owner);
     // Nothing here may want to be dropped meanwhile: `pthread_exit` unwinds past this frame.
     let result = start(argument);
     unregister(number);
     result
+}
+
+/// Notes a thread that is about to be started.
+fn expect_thread(start: usize) {
+    let mut foreign = foreign();
+    if foreign.len() % 64 == 63 {
+        foreign.retain(|(number, _)| is_alive(*number));
+    }
+    foreign.push((NOT_BEGUN, start));
+}
+
+/// One of the threads that begin with this function and have no number yet, which are all alike.
+fn expected(foreign: &mut [(libc::pid_t, usize)], start: usize) -> Option<usize> {
+    foreign.iter().position(|thread| *thread == (NOT_BEGUN, start))
+}
+
+fn foreign() -> MutexGuard<'static, Vec<(libc::pid_t, usize)>> {
+    FOREIGN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a thread of a module begins with.
@@ -247,12 +275,12 @@ fn is_own(address: usize) -> bool {
 }
 
 fn is_alive(number: libc::pid_t) -> bool {
-    Path::new("/proc/self/task").join(number.to_string()).exists()
+    number == NOT_BEGUN || Path::new("/proc/self/task").join(number.to_string()).exists()
 }
 
 /// How many threads live whose first function lies in a range of addresses.
 pub(super) fn threads_in(range: &Range<usize>) -> usize {
-    let mut foreign = FOREIGN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut foreign = foreign();
     foreign.retain(|(number, _)| is_alive(*number));
     foreign.iter().filter(|(_, start)| range.contains(start)).count()
 }
@@ -320,6 +348,28 @@ mod tests {
         assert_eq!(started.join().expect("no panic"), 2, "what it starts works for the same");
         drop(working);
         assert_eq!((mine("a_module"), works_for()), (0, None));
+    }
+
+    #[test]
+    fn a_thread_is_known_before_it_exists() {
+        extern "C-unwind" fn idle(argument: *mut c_void) -> *mut c_void {
+            argument
+        }
+        let start = idle as *const () as usize;
+        let range = start..start + 1;
+        expect_thread(start);
+        assert_eq!(threads_in(&range), 1, "it is being started");
+        let noted = Noted { start: idle, argument: std::ptr::null_mut(), owner: None };
+        let noted = Box::into_raw(Box::new(noted)) as usize;
+        std::thread::spawn(move || {
+            begin(noted as *mut c_void);
+            // SAFETY: it has no conditions.
+            let number = unsafe { libc::gettid() };
+            assert!(foreign().contains(&(number, start)), "it has a number");
+        })
+        .join()
+        .expect("no panic");
+        assert!(expected(&mut foreign(), start).is_none(), "and is noted once");
     }
 
     #[test]

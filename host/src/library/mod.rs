@@ -15,12 +15,15 @@ mod seal;
 mod shelf;
 
 use std::{
+    fs::File,
+    io::{self, Read as _},
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use lodestar_abi::{BuildInfo, EPOCH};
 use module_sdk::manifest::Manifest;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest as _, Sha256};
 
 pub use checks::{CHECKS, Check, Verdict, check_all};
@@ -134,8 +137,8 @@ impl Inspected {
 /// is truncated, no Lodestar module, of another ABI epoch, or built to abort on panic.
 pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let path = package.library_path();
-    check_owner(&path)?;
-    let bytes = std::fs::read(&path).map_err(|error| LoadError::Read(path.clone(), error))?;
+    let (bytes, objection) = read(&path)?;
+    objection.map_or(Ok(()), Err)?;
     let copy = SealedCopy::new(&package.name, &bytes)
         .map_err(|error| LoadError::Seal(path.clone(), error.into()))?;
     let (build, manifest) = examine(&bytes, &package.name, &path)?;
@@ -178,24 +181,47 @@ pub fn hash(package: &Package) -> Option<String> {
     std::fs::read(package.library_path()).ok().map(|bytes| sha256(&bytes))
 }
 
-/// Who may write to a module may run code as the daemon.
-fn check_owner(path: &Path) -> Result<(), LoadError> {
-    let directory = path.parent().unwrap_or(path);
-    for place in [directory, path] {
-        let metadata = std::fs::symlink_metadata(place)
-            .map_err(|error| LoadError::Read(place.to_owned(), error))?;
-        let reason = if metadata.file_type().is_symlink() {
-            "is a symbolic link, which could be turned elsewhere between check and load".to_owned()
-        } else if place == path && !metadata.is_file() {
-            "is no regular file".to_owned()
-        } else if let Some(stranger) = strangers::of(&metadata, strangers::Also::OwnGroup) {
-            stranger.to_string()
-        } else {
-            continue;
-        };
-        return Err(LoadError::Owner(place.to_owned(), reason));
+/// The bytes of a library, and what speaks against whoever may write them: who may write to a
+/// module may run code as the daemon. What is judged is the very file that is read, wherever its
+/// path leads meanwhile.
+fn read(path: &Path) -> Result<(Vec<u8>, Option<LoadError>), LoadError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let folder = openat(CWD, directory, flags | OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .map_err(|error| not_opened(directory, error.into()))?;
+    // A pipe without a writer would hold this up.
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK;
+    let file = openat(&folder, path.file_name().unwrap_or_default(), flags, Mode::empty())
+        .map_err(|error| not_opened(path, error.into()))?;
+    let unread = |place: &Path| {
+        let place = place.to_owned();
+        move |error| LoadError::Read(place, error)
+    };
+    let mut file = File::from(file);
+    let metadata = file.metadata().map_err(unread(path))?;
+    if !metadata.is_file() {
+        return Err(LoadError::Owner(path.to_owned(), "is no regular file".to_owned()));
     }
-    Ok(())
+    let of_folder = File::from(folder).metadata().map_err(unread(directory))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unread(path))?;
+    let objection = [(directory, of_folder), (path, metadata)].into_iter().find_map(|place| {
+        let stranger = strangers::of(&place.1, strangers::Also::OwnGroup)?;
+        Some(LoadError::Owner(place.0.to_owned(), stranger.to_string()))
+    });
+    Ok((bytes, objection))
+}
+
+/// Why something could not be opened without following a link.
+fn not_opened(place: &Path, error: io::Error) -> LoadError {
+    if place.is_symlink() {
+        let reason = "is a symbolic link, which could be turned elsewhere between check and load";
+        return LoadError::Owner(place.to_owned(), reason.to_owned());
+    }
+    LoadError::Read(place.to_owned(), error)
 }
 
 /// The hash of some bytes, lower-case hexadecimal.
@@ -248,6 +274,15 @@ mod tests {
         std::os::unix::fs::symlink("/etc/hostname", &path).expect("it is ours");
         let message = inspect(&package).expect_err("it is a link").to_string();
         assert!(message.contains("symbolic link"), "{message}");
+        std::fs::remove_file(&path).expect("it is ours");
+        std::fs::create_dir(&path).expect("it is ours");
+        let message = inspect(&package).expect_err("it is a folder").to_string();
+        assert!(message.contains("is no regular file"), "{message}");
+        let directory = package.directory.with_file_name("linked");
+        std::os::unix::fs::symlink(&package.directory, &directory).expect("it is ours");
+        let linked = Package { name: "tiny".to_owned(), directory };
+        let message = inspect(&linked).expect_err("its folder is a link").to_string();
+        assert!(message.contains("linked is a symbolic link"), "{message}");
     }
 
     #[test]

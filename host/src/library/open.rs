@@ -5,9 +5,10 @@ use std::{
     mem::ManuallyDrop,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
 };
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
@@ -31,13 +32,37 @@ pub struct Library {
     replaced: AtomicBool,
     /// It was swept and stays mapped.
     retired: AtomicBool,
+    /// That it stays mapped was said.
+    lamented: AtomicBool,
+    /// Threads of the host that run its code.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// A library that could not be unmapped; absent where the linker let go of it and the kernel shows
-/// it still.
-pub(super) struct Kept {
-    pub(super) library: Option<Arc<Library>>,
-    pub(super) reason: &'static str,
+/// A library that could not be unmapped.
+pub(super) enum Kept {
+    /// It may be used, or looked at again.
+    Whole(Arc<Library>, &'static str),
+    /// The linker has let go of it, and the kernel shows it still.
+    Lingering(Lingering),
+}
+
+/// A library that nobody can use and that is still mapped: a thread lives with values of it whose
+/// destructors are its code. The linker unmaps it with another one, once that thread has ended.
+#[derive(Debug)]
+pub(super) struct Lingering {
+    /// Its copy must not be another's while the linker knows it by its path.
+    inspected: Inspected,
+    mapped: maps::Mapped,
+}
+
+impl Lingering {
+    pub(super) fn module(&self) -> &str {
+        &self.inspected.manifest.module.name
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        maps::is_mapped(&self.mapped)
+    }
 }
 
 impl std::fmt::Debug for Library {
@@ -61,7 +86,31 @@ impl Library {
         let root = find_root(&handle, &path)?;
         let handle = ManuallyDrop::new(handle);
         let inspected = ManuallyDrop::new(inspected);
-        Ok(Self { inspected, root, handle, replaced: false.into(), retired: false.into() })
+        Ok(Self {
+            inspected,
+            root,
+            handle,
+            replaced: false.into(),
+            retired: false.into(),
+            lamented: false.into(),
+            threads: Mutex::default(),
+        })
+    }
+
+    /// A thread of the host runs its code: it stays mapped until that has ended.
+    pub fn run_by(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads();
+        join(threads.extract_if(.., |thread| thread.is_finished()));
+        threads.push(thread);
+    }
+
+    /// Whether every thread of the host that runs its code is at its end.
+    pub(super) fn is_left_by_threads(&self) -> bool {
+        self.threads().iter().all(JoinHandle::is_finished)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes whether a later generation runs in its place.
@@ -77,30 +126,41 @@ impl Library {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// Takes back the thread-local keys of a library that stays mapped and is never used again.
+    /// Whether this is the first time that it is said to stay mapped.
+    pub(super) fn lament(&self) -> bool {
+        !self.lamented.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes back the thread-local keys of a library that stays mapped and is never used again,
+    /// unless a thread of it lives, which may end later.
     pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        if let Some(mapped) = self.mapped()
-            && interpose::threads_in(&mapped.range) == 0
-        {
+        join(self.threads().drain(..));
+        let Some(mapped) = self.mapped() else {
+            self.retired.store(true, Ordering::Release);
+            return;
+        };
+        if interpose::threads_in(&mapped.range) == 0 {
+            self.retired.store(true, Ordering::Release);
             interpose::reclaim_keys(&mapped.range);
         }
     }
 
     /// Unmaps a library of which no code runs; answers how many thread-local keys it had.
     pub(super) fn unmap(self) -> Result<usize, Kept> {
-        let keep = |library: Self, reason| {
-            library.retired.store(true, Ordering::Release);
-            Err(Kept { library: Some(Arc::new(library)), reason })
+        let keep = |library: Self, for_good: bool, reason| {
+            library.retired.store(for_good, Ordering::Release);
+            Err(Kept::Whole(Arc::new(library), reason))
         };
+        // Its own destructors of the threads' values have run when they are joined.
+        join(self.threads().drain(..));
         let Some(mapped) = self.mapped() else {
-            return keep(self, "where it is mapped cannot be found out");
+            return keep(self, true, "where it is mapped cannot be found out");
         };
         if interpose::threads_in(&mapped.range) > 0 {
-            return keep(self, "a thread that it started is alive");
+            return keep(self, false, "a thread that it started is alive");
         }
         if interpose::handles_a_signal(&mapped.range) {
-            return keep(self, "it handles a signal");
+            return keep(self, true, "it handles a signal");
         }
         let keys = interpose::reclaim_keys(&mapped.range);
         let Self { inspected, handle, .. } = self;
@@ -108,9 +168,7 @@ impl Library {
         // An error is seen below: it is still mapped then.
         let _ = ManuallyDrop::into_inner(handle).close();
         if maps::is_mapped(&mapped) {
-            std::mem::forget(inspected);
-            let reason = "the linker does not let go of it";
-            return Err(Kept { library: None, reason });
+            return Err(Kept::Lingering(Lingering { inspected, mapped }));
         }
         Ok(keys)
     }
@@ -155,6 +213,15 @@ impl Library {
     #[must_use]
     pub fn path(&self) -> &PathBuf {
         &self.inspected.path
+    }
+}
+
+/// Waits until threads that are at their end have ended.
+fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread that ran a module's code ended by a panic of the host");
+        }
     }
 }
 

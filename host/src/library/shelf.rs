@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Inspected, Library, LoadError, open::Kept};
+use super::{
+    Inspected, Library, LoadError,
+    open::{Kept, Lingering},
+};
 
 /// How many libraries may be mapped at once. Each one that was replaced costs 0.6 to 2.4 MiB of
 /// address space, a tenth of it memory, for as long as the daemon runs.
@@ -12,7 +15,13 @@ const BUDGET: usize = 64;
 /// proves that no pointer into it is left, unless its module is configured with `unload: true`.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    mapped: Mutex<Vec<Arc<Library>>>,
+    shelved: Mutex<Shelved>,
+}
+
+#[derive(Debug, Default)]
+struct Shelved {
+    mapped: Vec<Arc<Library>>,
+    lingering: Vec<Lingering>,
 }
 
 impl Shelf {
@@ -26,67 +35,103 @@ impl Shelf {
         if !fresh && let Some(library) = self.mapped(&inspected.sha256) {
             return Ok(library);
         }
-        let resident = self.lock().len();
+        let resident = self.lock().count(|_| true);
         if resident >= BUDGET {
             return Err(LoadError::RestartNeeded { resident });
         }
         // The lock is not held: a constructor of a library may take its time.
         let library = Arc::new(Library::open(inspected)?);
-        self.lock().push(library.clone());
+        let mut shelved = self.lock();
+        if !fresh {
+            // There is no generation before it that it could give way to: what was mapped of the
+            // module was stopped, or never started.
+            let module = &library.manifest().module.name;
+            let others = shelved.mapped.iter().filter(|it| it.manifest().module.name == *module);
+            others.for_each(|other| other.set_replaced(true));
+        }
+        shelved.mapped.push(library.clone());
         Ok(library)
     }
 
     /// The newest mapped library with this hash that was not replaced.
     #[must_use]
     pub fn mapped(&self, sha256: &str) -> Option<Arc<Library>> {
-        let mapped = self.lock();
-        let usable = mapped.iter().rev().filter(|library| !library.is_replaced());
+        let shelved = self.lock();
+        let usable = shelved.mapped.iter().rev().filter(|library| !library.is_replaced());
         usable.into_iter().find(|library| library.sha256() == sha256).cloned()
     }
 
     /// How many libraries of a module are mapped.
     #[must_use]
     pub fn resident_of(&self, module: &str) -> usize {
-        let mapped = self.lock();
-        mapped.iter().filter(|library| library.manifest().module.name == module).count()
+        self.lock().count(|name| name == module)
     }
 
     /// Deals with every library that was replaced and that nobody holds any more: takes its
     /// thread-local keys back, and unmaps it if `unload` says so of its module and nothing speaks
     /// against it. Called when the threads that ran it have been joined.
     pub fn sweep(&self, unload: impl Fn(&str) -> bool) {
-        let mut kept = Vec::new();
+        let mut kept = Shelved::default();
         for library in self.left_behind() {
             let module = library.manifest().module.name.clone();
             match Arc::into_inner(library) {
                 Some(library) if unload(&module) => match library.unmap() {
                     Ok(keys) => tracing::debug!(module, keys, "unmapped a library"),
-                    Err(Kept { library, reason }) => {
-                        tracing::warn!(module, reason, "an old library stays mapped");
-                        kept.extend(library);
-                    }
+                    Err(stays) => kept.keep(&module, stays),
                 },
                 Some(library) => {
                     library.retire();
-                    kept.push(Arc::new(library));
+                    kept.mapped.push(Arc::new(library));
                 }
                 None => {}
             }
         }
-        self.lock().extend(kept);
+        let mut shelved = self.lock();
+        shelved.mapped.extend(kept.mapped);
+        shelved.lingering.extend(kept.lingering);
+        shelved.lingering.retain(Lingering::is_mapped);
     }
 
     /// Takes the replaced libraries out that nobody else holds, those that were dealt with before
     /// excepted.
     fn left_behind(&self) -> Vec<Arc<Library>> {
-        let mut mapped = self.lock();
+        let mut shelved = self.lock();
         let is_left = |library: &mut Arc<Library>| {
-            library.is_replaced() && !library.is_retired() && Arc::strong_count(library) == 1
+            library.is_replaced()
+                && !library.is_retired()
+                && Arc::strong_count(library) == 1
+                && library.is_left_by_threads()
         };
-        mapped.extract_if(.., is_left).collect()
+        shelved.mapped.extract_if(.., is_left).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Library>>> {
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Shelved> {
+        self.shelved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelved {
+    /// How many are mapped of the modules with these names.
+    fn count(&self, of: impl Fn(&str) -> bool) -> usize {
+        let mapped = self.mapped.iter().map(|library| library.manifest().module.name.as_str());
+        mapped.chain(self.lingering.iter().map(Lingering::module)).filter(|name| of(name)).count()
+    }
+
+    fn keep(&mut self, module: &str, stays: Kept) {
+        let reason = match stays {
+            Kept::Whole(library, reason) => {
+                let is_news = library.lament();
+                self.mapped.push(library);
+                if !is_news {
+                    return;
+                }
+                reason
+            }
+            Kept::Lingering(library) => {
+                self.lingering.push(library);
+                "a thread lives that has values of it"
+            }
+        };
+        tracing::warn!(module, reason, "an old library stays mapped");
     }
 }

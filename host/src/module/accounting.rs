@@ -52,9 +52,9 @@ pub struct Used {
     /// its processes, those that have ended too. What a thread used since it was last looked at,
     /// two seconds at most, is missing where it ends by itself.
     pub cpu_ms: u64,
-    /// Bytes that its allocator has given out, or that its process has resident.
+    /// Bytes that its allocator has given out, or that its processes have resident.
     pub memory_bytes: u64,
-    /// Threads of its process, or its own in the daemon, that live.
+    /// Threads of its processes, or its own in the daemon, that live.
     pub threads: u64,
 }
 
@@ -63,19 +63,21 @@ impl Entry {
     pub fn used(&self, tasks: &Tasks) -> Used {
         let mut living = tasks.of(&self.name);
         let threads = living.len() as u64;
-        let process = self.process().map(|process| (process.pid, runner::figures(process.pid)));
+        let processes = self.processes().into_iter();
+        let processes = processes.map(|process| (process.pid, runner::figures(process.pid)));
         // One that has ended uses nothing, and is counted already.
-        let process = process.filter(|(_, figures)| figures.threads > 0);
-        living.extend(process.map(|(pid, figures)| (pid, figures.cpu_ms * 1_000_000)));
+        let processes: Vec<_> = processes.filter(|(_, figures)| figures.threads > 0).collect();
+        living.extend(processes.iter().map(|(pid, figures)| (*pid, figures.cpu_ms * 1_000_000)));
         let cpu_ms = self.cpu.update(&living) / 1_000_000;
-        match process {
-            Some((_, figures)) => {
-                Used { cpu_ms, memory_bytes: figures.memory_bytes, threads: figures.threads }
-            }
-            None => {
-                let memory_bytes = self.heap_bytes.load(Ordering::Relaxed);
-                Used { cpu_ms, memory_bytes, threads }
-            }
+        if processes.is_empty() {
+            let memory_bytes = self.heap_bytes.load(Ordering::Relaxed);
+            return Used { cpu_ms, memory_bytes, threads };
+        }
+        let figures = || processes.iter().map(|(_, figures)| figures);
+        Used {
+            cpu_ms,
+            memory_bytes: figures().map(|figures| figures.memory_bytes).sum(),
+            threads: figures().map(|figures| figures.threads).sum(),
         }
     }
 
@@ -250,6 +252,67 @@ mod tests {
         assert!(after.cpu_ms >= spent.cpu_ms, "{after:?} after {spent:?}");
         assert_eq!(after.threads, 0);
         assert_eq!(Entry::new("nobody").used(&Tasks::now()), Used::default());
+    }
+
+    /// A process that has used some time and uses no more.
+    fn spent_process() -> std::process::Child {
+        let mut command = std::process::Command::new("sh");
+        let child = command.args(["-c", "while :; do :; done"]).spawn().expect("there is a shell");
+        while runner::figures(child.id()).cpu_ms < 50 {
+            std::thread::yield_now();
+        }
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    fn end(mut child: std::process::Child) {
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+    }
+
+    #[test]
+    fn a_process_that_gives_way_counts_once_and_one_that_is_refused_hides_nobody() {
+        let entry = Entry::new("gear");
+        let process = |child: &std::process::Child, generation| runner::ProcessView {
+            pid: child.id(),
+            generation,
+            memory_limit: None,
+            cpu_limit: None,
+            limits_without_group: Vec::new(),
+            sandbox: String::new(),
+        };
+        let used = || entry.used(&Tasks::now());
+        let shown = || entry.process().map(|process| process.generation);
+        let (old, refused, new) = (spent_process(), spent_process(), spent_process());
+        let time = |child: &std::process::Child| runner::figures(child.id()).cpu_ms;
+        let mut all = time(&old);
+        entry.add_process(process(&old, 1));
+        entry.generation.store(1, Ordering::Relaxed);
+        assert_eq!((used().cpu_ms, used().threads, shown()), (all, 1, Some(1)));
+        for (child, generation) in [(&refused, 2), (&new, 3)] {
+            entry.add_process(process(child, generation));
+            all += time(child);
+            assert_eq!((used().cpu_ms, shown()), (all, Some(1)), "both live, the first runs");
+        }
+        for (child, still) in [(refused, Some(1)), (old, Some(3))] {
+            if still == Some(3) {
+                entry.generation.store(3, Ordering::Relaxed);
+            }
+            let pid = child.id();
+            entry.bury(pid, || end(child));
+            entry.forget_process(pid);
+            assert_eq!((used().cpu_ms, shown()), (all, still));
+        }
+        end(new);
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl Image {
     ) -> Result<Box<dyn Instance>, ModError> {
         match self {
             Self::Mapped(library) => {
+                services.serve(library.clone());
                 let request = CreateRequest {
                     config: RSlice::from_slice(config),
                     restored: RSlice::from_slice(restored),

@@ -1,5 +1,6 @@
 //! A module at run time: its thread, its state, and what the host does for it.
 
+mod acceptance;
 mod accounting;
 mod cache;
 mod calls;

@@ -25,10 +25,11 @@ use lodestar_abi::{
 use module_sdk::{Class, events::fits, manifest::Manifest};
 use serde_json::json;
 
-use super::{Entry, cache::Cache, state::lock};
+use super::{Entry, acceptance::Acceptance, cache::Cache, state::lock};
 use crate::{
-    bus::{Bus, NewEvent, PublishError},
+    bus::{Bus, NewEvent},
     identity::Identity,
+    library::Library,
     listeners::{ListenerKey, Listeners},
     logging::{Levels, module_said},
     metrics::{Kind, Metrics},
@@ -82,6 +83,7 @@ pub struct Services {
     generation: u64,
     source: String,
     closed: AtomicBool,
+    acceptance: Acceptance,
     cache: Mutex<Cache>,
 }
 
@@ -98,6 +100,7 @@ impl Services {
             generation,
             source,
             closed: AtomicBool::new(false),
+            acceptance: Acceptance::default(),
             cache: Mutex::default(),
         })
     }
@@ -119,9 +122,15 @@ impl Services {
         &self.entry
     }
 
+    /// They are for a module of this library, mapped here.
+    pub(super) fn serve(&self, library: Arc<Library>) {
+        self.acceptance.runs_in(library);
+    }
+
     /// Refuses every further call: the module has stopped.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.acceptance.close();
     }
 
     fn publish(
@@ -133,11 +142,8 @@ impl Services {
         for event in events {
             new.push(self.checked(event)?);
         }
-        let done = done.map(|done| -> Box<dyn FnOnce(Result<(), PublishError>) + Send> {
-            Box::new(move |result| {
-                done.complete(result.map_err(|error| unavailable(error.to_string())).into());
-            })
-        });
+        let done = done.map(|done| self.acceptance.promise(&self.entry, done)).transpose();
+        let done = done.map_err(|error| unavailable(error.to_string()))?;
         self.context.bus.publish(new, done).map_err(|error| unavailable(error.to_string()))
     }
 
@@ -230,7 +236,7 @@ fn failed(message: String) -> ModError {
     error(error_kind::FAILED, message)
 }
 
-fn unavailable(message: String) -> ModError {
+pub(super) fn unavailable(message: String) -> ModError {
     error(error_kind::UNAVAILABLE, message)
 }
 

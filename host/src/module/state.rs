@@ -160,8 +160,8 @@ pub struct Entry {
     health: Mutex<Health>,
     transition: watch::Sender<Transition>,
     known: Mutex<Option<Arc<Known>>>,
-    /// The process that it runs in, where that is its own.
-    process: Mutex<Option<Arc<ProcessView>>>,
+    /// Its processes that live, of whichever generation.
+    processes: Mutex<Vec<Arc<ProcessView>>>,
     /// What waits for its thread.
     pub(crate) calls: CallQueue,
     /// What the thread of the generation that runs is in, and since when.
@@ -195,7 +195,7 @@ impl Entry {
             health: Mutex::new(Health::ok("")),
             transition: watch::Sender::new(transition),
             known: Mutex::default(),
-            process: Mutex::default(),
+            processes: Mutex::default(),
             calls: CallQueue::default(),
             clock: Mutex::default(),
             successor_clock: Mutex::default(),
@@ -293,19 +293,28 @@ impl Entry {
         *lock(&self.successor_clock) = clock;
     }
 
-    /// The process that it runs in, where that is its own.
+    /// The process that the generation that runs has of its own; while none runs, the newest.
     #[must_use]
     pub fn process(&self) -> Option<Arc<ProcessView>> {
-        lock(&self.process).clone()
+        let generation = self.generation.load(Ordering::Relaxed);
+        let processes = lock(&self.processes);
+        let running = processes.iter().find(|process| process.generation == generation);
+        running.or(processes.last()).cloned()
     }
 
-    pub(crate) fn set_process(&self, process: Option<Arc<ProcessView>>) {
-        *lock(&self.process) = process;
+    /// Every process of it that lives: a generation on its way has one as well.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Arc<ProcessView>> {
+        lock(&self.processes).clone()
     }
 
-    /// A process has ended; that of another generation stays known.
+    pub(crate) fn add_process(&self, process: ProcessView) {
+        lock(&self.processes).push(Arc::new(process));
+    }
+
+    /// A process has ended; those of other generations stay known.
     pub(crate) fn forget_process(&self, pid: u32) {
-        lock(&self.process).take_if(|process| process.pid == pid);
+        lock(&self.processes).retain(|process| process.pid != pid);
     }
 
     /// The number of the next generation.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    event::{EventfdFlags, eventfd},
+    event::{EventfdFlags, PollFlags, eventfd},
     io::Errno,
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
 };
@@ -95,9 +95,16 @@ impl Back {
         self.bell.as_fd()
     }
 
-    /// Whether something waits for room in the socket.
-    pub(super) fn is_behind(&self) -> bool {
-        !self.waiting().parcels.is_empty()
+    /// For what of the socket and of the bell there is to wait before
+    /// [`catch_up`](Self::catch_up). The bell is not asked while something waits for room: it
+    /// would wake for ever.
+    pub(super) fn awaits(&self) -> (PollFlags, PollFlags) {
+        let is_behind = !self.waiting().parcels.is_empty();
+        if is_behind {
+            (PollFlags::OUT, PollFlags::empty())
+        } else {
+            (PollFlags::empty(), PollFlags::IN)
+        }
     }
 
     /// Sends what waits, as far as the socket takes it.
@@ -145,6 +152,8 @@ impl Back {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, Timespec, poll};
+
     use super::*;
     use crate::runner::channel::Reader;
 
@@ -158,6 +167,11 @@ mod tests {
             sent += 1;
         }
         assert!((15..=17).contains(&sent), "{sent} of 1 MiB were taken, then it was full");
+        let (socket, bell) = back.awaits();
+        let mut sources =
+            [PollFd::new(&back.stream, socket), PollFd::from_borrowed_fd(back.bell(), bell)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(poll(&mut sources, Some(&now)), Ok(0), "there is nothing to wake for");
         let file = tempfile::tempfile().expect("a temporary file");
         let reader = std::thread::spawn(move || {
             let mut reader = Reader::with_descriptors(right);
@@ -168,7 +182,7 @@ mod tests {
             assert!(matches!(reader.next(), Ok(Given::Listener { ask: 9 })));
             assert!(reader.take_descriptor().is_some());
         });
-        while back.is_behind() {
+        while back.awaits().0 == PollFlags::OUT {
             back.catch_up().expect("it is read");
         }
         back.send_with(&Given::Listener { ask: 9 }, file.into()).expect("there is room");

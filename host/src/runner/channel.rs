@@ -11,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +68,36 @@ impl From<io::Error> for ChannelError {
     }
 }
 
+/// The time that a call has, its question and its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    begin: Instant,
+    patience: Duration,
+}
+
+impl Deadline {
+    /// So much from now on.
+    pub(super) fn after(patience: Duration) -> Self {
+        Self { begin: Instant::now(), patience }
+    }
+
+    /// Waits until a socket is ready for something.
+    fn wait_for(self, stream: &UnixStream, what: PollFlags) -> Result<(), ChannelError> {
+        loop {
+            let left = self.patience.checked_sub(self.begin.elapsed());
+            let left = left.ok_or(ChannelError::TimedOut)?;
+            // What is too long for the kernel is for ever.
+            let left = Timespec::try_from(left).ok();
+            match poll(&mut [PollFd::new(stream, what)], left.as_ref()) {
+                Ok(0) => return Err(ChannelError::TimedOut),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+    }
+}
+
 /// The sending half.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -80,6 +114,27 @@ impl Writer {
     pub(super) fn send(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
         encode(message, &mut self.buffer)?;
         self.stream.write_all(&self.buffer)?;
+        self.forget_a_large_one();
+        Ok(())
+    }
+
+    /// Sends one message; that the other end takes it in parts does not put the deadline off.
+    pub(super) fn send_within(
+        &mut self,
+        message: &impl Serialize,
+        deadline: Deadline,
+    ) -> Result<(), ChannelError> {
+        encode(message, &mut self.buffer)?;
+        let mut sent = 0;
+        while sent < self.buffer.len() {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send(&self.stream, &self.buffer[sent..], flags) {
+                Ok(count) => sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => deadline.wait_for(&self.stream, PollFlags::OUT)?,
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
         self.forget_a_large_one();
         Ok(())
     }
@@ -215,17 +270,30 @@ impl Reader {
     /// As [`fill`](Self::fill), but looks for a moment before it sleeps: to wake a thread on a
     /// processor that sleeps takes ten times as long as a call takes.
     pub(super) fn fill_soon(&mut self) -> Result<(), ChannelError> {
+        if self.look()? { Ok(()) } else { self.fill() }
+    }
+
+    /// As [`fill_soon`](Self::fill_soon), until a deadline.
+    pub(super) fn fill_within(&mut self, deadline: Deadline) -> Result<(), ChannelError> {
+        while !self.look()? {
+            deadline.wait_for(&self.stream, PollFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for a moment whether something comes, and reads it.
+    fn look(&mut self) -> Result<bool, ChannelError> {
         self.make_room();
         let begin = Instant::now();
         while begin.elapsed() < MOMENT {
             match self.receive(RecvFlags::DONTWAIT) {
-                Ok(count) => return self.filled(count),
+                Ok(count) => return self.filled(count).map(|()| true),
                 // The other end may need this very processor.
                 Err(ChannelError::TimedOut) => std::thread::yield_now(),
                 Err(error) => return Err(error),
             }
         }
-        self.fill()
+        Ok(false)
     }
 
     fn filled(&mut self, count: usize) -> Result<(), ChannelError> {
@@ -257,7 +325,7 @@ impl Reader {
         let Some(descriptors) = &mut self.descriptors else {
             return loop {
                 match recv(&self.stream, &mut *room, flags) {
-                    Err(rustix::io::Errno::INTR) => {}
+                    Err(Errno::INTR) => {}
                     other => break Ok(other.map_err(io::Error::from)?.0),
                 }
             };
@@ -268,7 +336,7 @@ impl Reader {
             let mut parts = [IoSliceMut::new(room)];
             let flags = flags | RecvFlags::CMSG_CLOEXEC;
             match recvmsg(&self.stream, &mut parts, &mut ancillary, flags) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 other => break other.map_err(io::Error::from)?,
             }
         };
@@ -312,6 +380,22 @@ mod tests {
     fn pair() -> (Writer, Reader) {
         let (left, right) = UnixStream::pair().expect("descriptors are left");
         (Writer::new(left), Reader::with_descriptors(right))
+    }
+
+    #[test]
+    fn the_time_of_a_call_holds_while_its_question_is_sent() {
+        let (left, right) = UnixStream::pair().expect("descriptors are left");
+        let (mut writer, mut reader) = (Writer::new(left), Reader::new(right));
+        let soon = || Deadline::after(Duration::from_millis(20));
+        let sent = writer.send_within(&vec![7_u8; 4 << 20], soon());
+        assert!(matches!(sent, Err(ChannelError::TimedOut)), "nobody reads: {sent:?}");
+        let answered = loop {
+            // What was sent of it is no whole frame.
+            if let Err(error) = reader.fill_within(soon()) {
+                break error;
+            }
+        };
+        assert!(matches!(answered, ChannelError::TimedOut), "nothing more comes: {answered}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     io::Read as _,
     os::fd::AsFd as _,
-    process::{Child, ChildStderr},
+    process::ChildStderr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -24,7 +24,7 @@ use super::{
     back::Back,
     channel::{ChannelError, Reader},
     death,
-    process::Process,
+    process::{Process, Ward},
     replies::Replies,
     wire::{Answer, Fault, Given, Need, NewEvent},
 };
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Seat {
 pub(super) struct Desk {
     pub(super) runner: Arc<Runner>,
     pub(super) needs: Reader,
-    pub(super) child: Child,
+    pub(super) child: Ward,
     pub(super) stderr: ChildStderr,
     /// The beginning of a line.
     pub(super) line: Vec<u8>,
@@ -146,10 +146,10 @@ impl Desk {
     /// Waits until there is something to do.
     fn wait(&self) -> Woken {
         let back = &self.runner.back;
-        let room = if back.is_behind() { PollFlags::OUT } else { PollFlags::empty() };
+        let (room, rung) = back.awaits();
         let mut sources = [
             PollFd::new(self.needs.stream(), PollFlags::IN | room),
-            PollFd::from_borrowed_fd(back.bell(), PollFlags::IN),
+            PollFd::from_borrowed_fd(back.bell(), rung),
             PollFd::from_borrowed_fd(self.runner.process.handle(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.stderr.as_fd(), PollFlags::IN),
         ];
@@ -160,8 +160,7 @@ impl Desk {
         let [socket, bell, handle, stderr] = sources.map(|source| source.revents());
         Woken {
             asks: socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
-            reads: socket.contains(PollFlags::OUT)
-                || bell.contains(PollFlags::IN) && room.is_empty(),
+            reads: socket.contains(PollFlags::OUT) || bell.contains(PollFlags::IN),
             ended: !handle.is_empty(),
             speaks: !stderr.is_empty(),
         }

@@ -36,6 +36,8 @@ pub use remote::Remote;
 pub struct ProcessView {
     /// Its number.
     pub pid: u32,
+    /// The number of the generation that runs in it.
+    pub generation: u64,
     /// The limit on its memory in words, `None` without one.
     pub memory_limit: Option<String>,
     /// The limit on its time on the processors in words, `None` without one.

@@ -56,10 +56,33 @@ struct Fate {
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) process: Process,
-    pub(super) child: Child,
+    pub(super) child: Ward,
     pub(super) calls: UnixStream,
     pub(super) services: UnixStream,
     pub(super) stderr: ChildStderr,
+}
+
+/// A child that somebody waits for: where nobody came to, it is ended and waited for when this is
+/// dropped.
+#[derive(Debug)]
+pub(super) struct Ward(Option<Child>);
+
+impl Ward {
+    /// Waits for its end.
+    fn wait(mut self) -> io::Result<ExitStatus> {
+        let child = self.0.take();
+        child.ok_or_else(|| io::Error::other("it was waited for"))?.wait()
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // An error means that it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Starts the program as a runner. It waits for its [`Setup`](super::wire::Setup).
@@ -84,8 +107,9 @@ pub(super) fn start(
     command.process_group(0);
     let mut child = spawn(command)?;
     let stderr = child.stderr.take().ok_or_else(|| io::Error::other("it has no standard error"))?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("it has no process number"))?;
+    let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let child = Ward(Some(child));
+    let pid = number.ok_or_else(|| io::Error::other("it has no process number"))?;
     let handle = pidfd_open(pid, PidfdFlags::empty())?;
     let in_force = limits::impose(name, pid, asked);
     let process = Process {
@@ -183,7 +207,7 @@ impl Process {
     }
 
     /// Takes note of its end; answers the reason. What it started ends with it.
-    pub(super) fn bury(&self, mut child: Child) -> Death {
+    pub(super) fn bury(&self, child: Ward) -> Death {
         // Until it is waited for, its number and that of its group are not another's.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         let status = child.wait();
@@ -218,5 +242,19 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.condemn("it is not needed any more".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_nobody_takes_is_ended_and_waited_for() {
+        let child = Command::new("sleep").arg("1000").spawn().expect("there is such a program");
+        let place = format!("/proc/{}", child.id());
+        assert!(Path::new(&place).exists());
+        drop(Ward(Some(child)));
+        assert!(!Path::new(&place).exists(), "neither it nor a zombie of it");
     }
 }

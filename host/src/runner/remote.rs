@@ -1,9 +1,6 @@
 //! A module that runs elsewhere, as its thread in the daemon sees it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use lodestar_abi::{
     BatchOutcome, Event as AbiEvent, ModError, ReplySinkBox,
@@ -14,7 +11,7 @@ use module_sdk::Health;
 
 use super::{
     ProcessView,
-    channel::{ChannelError, Reader, Writer},
+    channel::{ChannelError, Deadline, Reader, Writer},
     death::Death,
     desk::{Runner, Seat},
     wire::{Ask, Event, Fault, Outcome, Reply},
@@ -72,17 +69,18 @@ impl Remote {
         (config, restored, info): (&[u8], &[u8], &[u8]),
         deadline: Duration,
     ) -> Result<(), ModError> {
-        let entry = seat.entry.clone();
+        let (entry, generation) = (seat.entry.clone(), seat.services.generation());
         drop(self.runner.seat.set(seat));
         self.done("start", deadline, &Ask::Create { config, restored, info })?;
         let in_force = self.runner.process.in_force();
-        entry.set_process(Some(Arc::new(ProcessView {
+        entry.add_process(ProcessView {
             pid: self.runner.process.pid(),
+            generation,
             memory_limit: in_force.memory_in_words(),
             cpu_limit: in_force.cpu_in_words(),
             limits_without_group: in_force.without_group(),
             sandbox: self.sandbox.clone(),
-        })));
+        });
         Ok(())
     }
 
@@ -98,10 +96,8 @@ impl Remote {
             return Err(error(&death, what));
         }
         let Self { runner, writer, reader, .. } = self;
-        let begin = Instant::now();
-        let replied = set_deadline(reader, deadline)
-            .and_then(|()| writer.send(ask))
-            .and_then(|()| next_within(reader, begin, deadline));
+        let until = Deadline::after(deadline);
+        let replied = writer.send_within(ask, until).and_then(|()| next_within(reader, until));
         match replied {
             Ok(Reply { heap, records, outcome }) => {
                 if let Some(seat) = runner.seat.get() {
@@ -297,25 +293,10 @@ fn await_death(runner: &Runner) -> Death {
     })
 }
 
-fn set_deadline(reader: &Reader, deadline: Duration) -> Result<(), ChannelError> {
-    let stream = reader.stream();
-    if stream.read_timeout()? != Some(deadline) {
-        stream.set_read_timeout(Some(deadline))?;
-    }
-    Ok(())
-}
-
 /// The reply; bytes that trickle in do not put the deadline off.
-fn next_within<'a>(
-    reader: &'a mut Reader,
-    begin: Instant,
-    deadline: Duration,
-) -> Result<Reply<'a>, ChannelError> {
+fn next_within(reader: &mut Reader, deadline: Deadline) -> Result<Reply<'_>, ChannelError> {
     while !reader.has_frame()? {
-        reader.fill_soon()?;
-        if begin.elapsed() > deadline {
-            return Err(ChannelError::TimedOut);
-        }
+        reader.fill_within(deadline)?;
     }
     reader.next()
 }

@@ -1,0 +1,69 @@
+//! `unload: true`: what was replaced leaves the daemon, also with traffic and also when a module
+//! was disabled meanwhile.
+
+use std::{collections::HashSet, fs, time::Duration};
+
+use harness::{Daemon, Sandbox, http, telemetry, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `ingest` listens, and answers only when the ledger has accepted what was sent.
+fn sandbox() -> Sandbox {
+    let config = "modules:\n  ingest:\n    unload: true\n    listen: 127.0.0.1:0\nmetrics:\n  \
+                  listen: 127.0.0.1:0\n";
+    Sandbox::new(&["ingest"], config)
+}
+
+fn send(daemon: &Daemon<'_>, id: &str) {
+    let body = telemetry::claude_code("s", id).to_string();
+    let address = daemon.address("ingest", "http");
+    let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+    assert_eq!(answer.expect("ingest answers").status, 200);
+}
+
+/// How many copies of the library the kernel shows.
+fn mapped(daemon: &Daemon<'_>) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it lives");
+    let copies = maps.lines().filter(|line| line.contains("memfd:lodestar-ingest"));
+    let numbers: HashSet<&str> = copies.filter_map(|line| line.split_whitespace().nth(4)).collect();
+    numbers.len()
+}
+
+fn wait_until_mapped(sandbox: &Sandbox, daemon: &Daemon<'_>, expected: usize) {
+    wait_until(&format!("{expected} copies are mapped"), PATIENCE, || {
+        let info = sandbox.json(&["modules", "info", "ingest"]);
+        (info["resident_generations"] == expected && mapped(daemon) == expected).then_some(())
+    });
+}
+
+#[test]
+fn a_module_with_traffic_leaves_no_copy_behind() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    for generation in 2..=5_u8 {
+        send(&daemon, &format!("r{generation}"));
+        sandbox.replace_library("ingest", generation);
+        wait_until("the new one runs", PATIENCE, || {
+            (daemon.module("ingest")["generation"] == generation).then_some(())
+        });
+    }
+    send(&daemon, "last");
+    // The one that runs, and the one before it, which is kept for a way back.
+    wait_until_mapped(&sandbox, &daemon, 2);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn what_was_mapped_before_a_module_was_disabled_leaves_when_other_bytes_start() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    for salt in 1..=3 {
+        send(&daemon, &format!("r{salt}"));
+        assert_eq!(sandbox.lodestar(&["modules", "disable", "ingest"]).code, 0);
+        sandbox.replace_library("ingest", salt);
+        let output = sandbox.lodestar(&["modules", "enable", "ingest"]);
+        assert_eq!(output.code, 0, "{output:#?}");
+        wait_until_mapped(&sandbox, &daemon, 1);
+    }
+    assert!(daemon.stop().success());
+}
