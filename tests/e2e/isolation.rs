@@ -324,7 +324,7 @@ fn the_limits_that_hold_are_shown_and_hold() {
         }
         other => panic!("{other}"),
     }
-    let measured = "150% asked for, measured only: no delegated cgroup";
+    let measured = "150% asked for, measured only";
     assert!([measured, "150% by cgroup cpu.max"].contains(&cpu.as_str()), "{cpu}");
     let text = sandbox.lodestar(&["modules", "info", "misbehaver"]).stdout;
     assert!(text.contains(&memory) && text.contains(&cpu), "for people as well: {text}");

@@ -43,7 +43,7 @@ pub(super) enum Kept {
     /// It may be used, or looked at again.
     Whole(Arc<Library>, &'static str),
     /// The linker has let go of it, and the kernel shows it still.
-    Lingering(Lingering),
+    Lingering(Box<Lingering>),
 }
 
 /// A library that nobody can use and that is still mapped: a thread lives with values of it whose
@@ -168,7 +168,7 @@ impl Library {
         // An error is seen below: it is still mapped then.
         let _ = ManuallyDrop::into_inner(handle).close();
         if maps::is_mapped(&mapped) {
-            return Err(Kept::Lingering(Lingering { inspected, mapped }));
+            return Err(Kept::Lingering(Box::new(Lingering { inspected, mapped })));
         }
         Ok(keys)
     }

@@ -22,6 +22,8 @@ pub struct Shelf {
 struct Shelved {
     mapped: Vec<Arc<Library>>,
     lingering: Vec<Lingering>,
+    /// The modules of those that a sweep has in its hands, mapped as they may still be.
+    in_hand: Vec<String>,
 }
 
 impl Shelf {
@@ -72,12 +74,12 @@ impl Shelf {
     /// against it. Called when the threads that ran it have been joined.
     pub fn sweep(&self, unload: impl Fn(&str) -> bool) {
         let mut kept = Shelved::default();
-        for library in self.left_behind() {
-            let module = library.manifest().module.name.clone();
+        let (left_behind, modules) = self.take_left_behind();
+        for (library, module) in left_behind.into_iter().zip(&modules) {
             match Arc::into_inner(library) {
-                Some(library) if unload(&module) => match library.unmap() {
+                Some(library) if unload(module) => match library.unmap() {
                     Ok(keys) => tracing::debug!(module, keys, "unmapped a library"),
-                    Err(stays) => kept.keep(&module, stays),
+                    Err(stays) => kept.keep(module, stays),
                 },
                 Some(library) => {
                     library.retire();
@@ -90,11 +92,16 @@ impl Shelf {
         shelved.mapped.extend(kept.mapped);
         shelved.lingering.extend(kept.lingering);
         shelved.lingering.retain(Lingering::is_mapped);
+        for module in modules {
+            if let Some(position) = shelved.in_hand.iter().position(|it| *it == module) {
+                shelved.in_hand.swap_remove(position);
+            }
+        }
     }
 
     /// Takes the replaced libraries out that nobody else holds, those that were dealt with before
-    /// excepted.
-    fn left_behind(&self) -> Vec<Arc<Library>> {
+    /// excepted; answers their modules as well.
+    fn take_left_behind(&self) -> (Vec<Arc<Library>>, Vec<String>) {
         let mut shelved = self.lock();
         let is_left = |library: &mut Arc<Library>| {
             library.is_replaced()
@@ -102,7 +109,11 @@ impl Shelf {
                 && Arc::strong_count(library) == 1
                 && library.is_left_by_threads()
         };
-        shelved.mapped.extract_if(.., is_left).collect()
+        let libraries: Vec<_> = shelved.mapped.extract_if(.., is_left).collect();
+        let modules = libraries.iter().map(|library| library.manifest().module.name.clone());
+        let modules: Vec<String> = modules.collect();
+        shelved.in_hand.extend(modules.iter().cloned());
+        (libraries, modules)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelved> {
@@ -114,7 +125,9 @@ impl Shelved {
     /// How many are mapped of the modules with these names.
     fn count(&self, of: impl Fn(&str) -> bool) -> usize {
         let mapped = self.mapped.iter().map(|library| library.manifest().module.name.as_str());
-        mapped.chain(self.lingering.iter().map(Lingering::module)).filter(|name| of(name)).count()
+        let lingering = self.lingering.iter().map(Lingering::module);
+        let in_hand = self.in_hand.iter().map(String::as_str);
+        mapped.chain(lingering).chain(in_hand).filter(|name| of(name)).count()
     }
 
     fn keep(&mut self, module: &str, stays: Kept) {
@@ -128,7 +141,7 @@ impl Shelved {
                 reason
             }
             Kept::Lingering(library) => {
-                self.lingering.push(library);
+                self.lingering.push(*library);
                 "a thread lives that has values of it"
             }
         };

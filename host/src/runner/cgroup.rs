@@ -16,8 +16,8 @@ use rustix::process::Pid;
 const MOVES: usize = 10;
 
 /// What makes limits hold.
-const DELEGATE: &str = "`Delegate=cpu memory` and `ProtectControlGroups=no` in a drop-in of lodestard.service give it \
-     one";
+const DELEGATE: &str = "`Delegate=cpu memory` and `ProtectControlGroups=no` in a drop-in of \
+                        lodestard.service give it one";
 
 /// A control group of one runner. It is removed when this is dropped, which the kernel grants
 /// once the process has ended.
