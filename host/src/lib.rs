@@ -28,3 +28,4 @@ pub mod supervisor;
 pub mod systemd;
 pub mod wake;
 pub mod watch;
+pub mod words;

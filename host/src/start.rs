@@ -92,7 +92,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     );
     runner::divide_control_group();
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
-    daemon.settle_installs();
+    daemon.recover_installs();
     library::clear_half_kept(&daemon.places.state_dir);
     let culprit = crash::watch(&daemon.places.state_dir)
         .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))

@@ -8,7 +8,7 @@ use signal_hook::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{control::api::Operation, module::News};
+use crate::{control::api::Operation, module::News, supervisor::Turn};
 
 /// What the daemon's one loop turns on.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub enum Wake {
 }
 
 /// A change that somebody asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Request {
     /// Switch a module on or off, in the file.
     SetEnabled {
@@ -61,9 +61,11 @@ pub enum Request {
     /// Take up a module that was put in its place.
     TakeUp {
         /// The module.
-        module: String,
+        turn: Turn,
         /// What is said of it in its section, lines.
         notes: Vec<String>,
+        /// The version that was installed before.
+        previous: Option<String>,
     },
     /// Stop a module and take it away.
     Remove {

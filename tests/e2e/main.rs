@@ -24,6 +24,7 @@ mod restarts;
 mod start;
 mod storage;
 mod telemetry;
+mod trials;
 mod tutorial;
 mod unloading;
 mod untrusted;

@@ -72,6 +72,15 @@ pub fn of_another_machine(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
+/// The library with one part of its embedded manifest written otherwise, filled up with spaces.
+#[must_use]
+pub fn with_manifest(mut library: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    let at = find(&library, from.as_bytes()).expect("its manifest says so");
+    let to = format!("{to:width$}", width = from.len());
+    library[at..at + from.len()].copy_from_slice(to.as_bytes());
+    library
+}
+
 /// The first `bytes` of the library.
 #[must_use]
 pub fn truncated(mut library: Vec<u8>, bytes: usize) -> Vec<u8> {

@@ -40,13 +40,14 @@ pub(super) fn listen_address(text: &str) -> Result<String, String> {
 
 impl Config {
     /// What is wrong with the addresses of a module's listeners. `settings` are the module's own,
-    /// every reference resolved.
+    /// every reference resolved, with `defaults` below them.
     #[must_use]
     pub fn wrong_addresses(
         &self,
         module: &str,
         listeners: &[ListenerSection],
         settings: &Map<String, Value>,
+        defaults: Option<&str>,
     ) -> Vec<ConfigError> {
         let keys = listeners.iter().map(|listener| &listener.config_key);
         keys.filter_map(|key| {
@@ -56,7 +57,7 @@ impl Config {
                 _ => "must be a text, an address such as `127.0.0.1:4318`".to_owned(),
             };
             let report = json!({"path": key, "message": message}).to_string();
-            Some(self.explain(module, &report))
+            Some(self.explain_with(module, &report, defaults))
         })
         .collect()
     }

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The top-level sections of the file.
-pub(super) const SECTIONS: [&str; 7] =
+pub const SECTIONS: [&str; 7] =
     ["modules", "providers", "bus", "control", "metrics", "log", "privacy"];
 
 /// What is laid over the file: variables `LODESTAR_<MODULE>__<KEY>`, and over them

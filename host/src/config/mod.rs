@@ -30,7 +30,7 @@ pub use self::{
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
     error::{ConfigError, ConfigErrors, nearest},
     file::{WriteError, write_atomically, write_default},
-    layers::Layers,
+    layers::{Layers, SECTIONS},
     origins::Origins,
     references::{Environment, Fetched, Reference, Secret, expand_path},
     resolve::{Resolved, literal_secrets, open_to_others, redacted},

@@ -1,5 +1,7 @@
 //! What a module says of its configuration, turned into an error at a place of the file.
 
+use std::path::{Path, PathBuf};
+
 use serde::Deserialize;
 
 use super::{
@@ -22,6 +24,13 @@ impl Config {
     /// `{"path": …, "message": …, "hint"?: …}` of the SDK, or any sentence.
     #[must_use]
     pub fn explain(&self, module: &str, report: &str) -> ConfigError {
+        self.explain_with(module, report, None)
+    }
+
+    /// The same of settings that have `defaults` below them, the text of the module's
+    /// `config.yaml`: what is given there and not in the file is an error at its place there.
+    #[must_use]
+    pub fn explain_with(&self, module: &str, report: &str, defaults: Option<&str>) -> ConfigError {
         let Report { mut path, message, hint } =
             serde_json::from_str(report).unwrap_or_else(|_| Report {
                 path: String::new(),
@@ -36,6 +45,11 @@ impl Config {
             && path.rsplit('.').next() != Some(name)
         {
             path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        }
+        if self.place_of(module, &path).is_none()
+            && let Some((file, place)) = in_defaults(module, &path, defaults)
+        {
+            return place.error(&file, path, words.message, words.hint);
         }
         let section = format!("modules.{module}");
         let key = if path.is_empty() { section } else { format!("{section}.{path}") };
@@ -54,15 +68,28 @@ impl Config {
     /// points at the line that the operator looks for.
     pub(super) fn place_of(&self, module: &str, path: &str) -> Option<&Place> {
         let entry = self.section(module)?;
-        let mut found = (&entry.place, &entry.node);
-        let mut rest = path;
-        while !rest.is_empty() {
-            let step = Step::first(found.1, rest)?;
-            found = (step.place, step.node);
-            rest = step.rest;
-        }
-        Some(found.0)
+        walk(&entry.place, &entry.node, path)
     }
+}
+
+/// The place of a key in a module's own `config.yaml`, with the name of that file.
+fn in_defaults(module: &str, path: &str, defaults: Option<&str>) -> Option<(PathBuf, Place)> {
+    let file = Path::new(module).join("config.yaml");
+    let node = Node::parse(defaults?, &file).ok()?;
+    let place = walk(&node.place, &node, path).filter(|_| !path.is_empty())?.clone();
+    Some((file, place))
+}
+
+/// The place of the key that a path leads to.
+fn walk<'a>(place: &'a Place, node: &'a Node, path: &str) -> Option<&'a Place> {
+    let mut found = (place, node);
+    let mut rest = path;
+    while !rest.is_empty() {
+        let step = Step::first(found.1, rest)?;
+        found = (step.place, step.node);
+        rest = step.rest;
+    }
+    Some(found.0)
 }
 
 /// `limits.max[2].name` and then `limits.max[2]`, `limits.max`, `limits` and the section itself.

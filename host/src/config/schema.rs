@@ -9,7 +9,7 @@ use super::{Config, ConfigError};
 const MAX_STEPS: usize = 8;
 
 impl Config {
-    /// Everything that is wrong with settings which a module refused: what its schema says, and
+    /// Everything that is wrong with settings which a module refused, `defaults` below them: what its schema says, and
     /// `told`, the module's own words, where they are about something else.
     #[must_use]
     pub fn refusals(
@@ -17,13 +17,14 @@ impl Config {
         module: &str,
         schema: &Value,
         settings: &Map<String, Value>,
+        defaults: Option<&str>,
         told: ConfigError,
     ) -> Vec<ConfigError> {
         let mut misfits = Misfits { root: schema, reports: Vec::new() };
         misfits.of_map(schema, settings, "");
         let reports = misfits.reports.iter();
         let mut errors: Vec<_> =
-            reports.map(|report| self.explain(module, &report.to_string())).collect();
+            reports.map(|it| self.explain_with(module, &it.to_string(), defaults)).collect();
         match errors.iter_mut().find(|error| error.key == told.key) {
             Some(known) if known.hint.is_empty() => known.hint = told.hint,
             Some(_) => {}
@@ -164,7 +165,7 @@ mod tests {
         let config = Config::parse(&text, Path::new("m.yaml"), &Layers::default()).expect("valid");
         let given = config.effective("m", None).expect("it is valid");
         let told = config.explain("m", &told.to_string());
-        let errors = config.refusals("m", &schema(), &given, told);
+        let errors = config.refusals("m", &schema(), &given, None, told);
         let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(found, expected, "{settings}");
     }

@@ -19,25 +19,39 @@ use crate::{
     wake::Request,
 };
 
-/// The body is a package that the client has opened: the daemon opens no path that it named.
+/// The body is a package that the client has opened: the daemon opens no path that it named. What
+/// was begun is ended, also when the client goes away.
 pub(super) async fn install(
     State(daemon): State<Arc<Daemon>>,
     Query(query): Query<InstallQuery>,
     body: Bytes,
 ) -> Result<Json<Installed>, Refusal> {
+    let installed = tokio::spawn(put_and_take_up(daemon, query, body)).await;
+    installed.map_err(|error| Refusal::failed(error.to_string()))?.map(Json)
+}
+
+async fn put_and_take_up(
+    daemon: Arc<Daemon>,
+    query: InstallQuery,
+    body: Bytes,
+) -> Result<Installed, Refusal> {
     let installing = daemon.clone();
     let put = tokio::task::spawn_blocking(move || {
         let bundle = Bundle::from_archive(&body[..])?;
         drop(body);
         installing.install(&bundle, &query)
     });
-    let Put { name, locked, declares, previous, directory, notes, warnings } =
+    let Put { turn, name, locked, declares, previous, directory, notes, warnings } =
         put.await.map_err(|error| Refusal::failed(error.to_string()))??;
-    let request = Request::TakeUp { module: name.clone(), notes };
+    let request = Request::TakeUp { turn, notes, previous: previous.clone() };
     let Json(operation) = ask(&daemon, request, WaitQuery::default()).await?;
-    Ok(Json(Installed {
+    Ok(Installed {
         change: change(previous.as_deref(), &locked.version).to_owned(),
-        isolation: daemon.placed_by_name(&name).isolation.as_str().to_owned(),
+        isolation: daemon
+            .placed_once_installed(&name, &locked.sha256)
+            .isolation
+            .as_str()
+            .to_owned(),
         name,
         version: locked.version,
         previous_version: previous,
@@ -47,7 +61,7 @@ pub(super) async fn install(
         directory,
         notes: warnings,
         operation,
-    }))
+    })
 }
 
 pub(super) async fn remove(

@@ -20,8 +20,8 @@ pub struct Lock {
     /// By name.
     #[serde(default)]
     pub modules: BTreeMap<String, Locked>,
-    /// What is being put in place: written before and settled after, so that a kill in between
-    /// leaves a module that is either the old one or the new one, and known as such.
+    /// What is on trial: written before it is put in place, and gone with the verdict. See
+    /// [`trial`](super::trial).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub coming: BTreeMap<String, Locked>,
 }
@@ -86,21 +86,15 @@ impl Lock {
         fs::File::open(state_dir)?.sync_all()
     }
 
-    /// Takes for installed what was being put in place and lies there, and forgets the rest of
-    /// it. Answers whether there was anything to settle.
-    pub fn settle(&mut self, modules: &Path) -> bool {
-        let coming = std::mem::take(&mut self.coming);
-        let settled = !coming.is_empty();
-        for (name, locked) in coming {
-            if locked.modified(&package(modules, &name)).is_none() {
-                self.modules.insert(name, locked);
-            }
-        }
-        settled
+    /// What is known of the module that lies in `package`: on trial, or as it was installed.
+    #[must_use]
+    pub fn lying_in(&self, package: &Package) -> Option<&Locked> {
+        let on_trial = self.coming.get(&package.name).filter(|it| it.modified(package).is_none());
+        on_trial.or_else(|| self.modules.get(&package.name))
     }
 
     /// What is known of a module whose library has this hash: as it was installed, or as it is
-    /// being put in place.
+    /// on trial.
     #[must_use]
     pub fn of_bytes(&self, module: &str, sha256: &str) -> Option<&Locked> {
         let known = [self.modules.get(module), self.coming.get(module)];
@@ -108,20 +102,24 @@ impl Lock {
     }
 
     /// Why what lies in `package` may not be loaded: it is not what was installed. Its library has
-    /// the hash `sha256`.
+    /// the hash `sha256`, its `config.yaml` the hash `config_sha256`.
     ///
     /// # Errors
     ///
     /// One sentence with the remedy.
-    pub fn admit(&self, package: &Package, sha256: &str) -> Result<(), String> {
+    pub fn admit(
+        &self,
+        package: &Package,
+        sha256: &str,
+        config_sha256: Option<&str>,
+    ) -> Result<(), String> {
         let name = &package.name;
         let known = [self.modules.get(name), self.coming.get(name)];
         let mut known = known.into_iter().flatten().peekable();
         if known.peek().is_none() {
             return Ok(());
         }
-        let config = config_hash(&package.directory);
-        if known.any(|locked| locked.sha256 == sha256 && locked.config_sha256 == config) {
+        if known.any(|it| it.sha256 == sha256 && it.config_sha256.as_deref() == config_sha256) {
             return Ok(());
         }
         Err(format!(
@@ -139,7 +137,7 @@ impl Locked {
         match library::hash(package) {
             None => Some("its library is missing"),
             Some(sha256) if sha256 != self.sha256 => Some("its library was modified"),
-            Some(_) if config_hash(&package.directory) != self.config_sha256 => {
+            Some(_) if config_hash(package) != self.config_sha256 => {
                 Some("its config.yaml was modified")
             }
             Some(_) => None,
@@ -152,8 +150,8 @@ pub(super) fn package(modules: &Path, name: &str) -> Package {
     Package { name: name.to_owned(), directory: modules.join(name) }
 }
 
-fn config_hash(directory: &Path) -> Option<String> {
-    fs::read(directory.join("config.yaml")).ok().map(|bytes| sha256(&bytes))
+fn config_hash(package: &Package) -> Option<String> {
+    package.defaults().map(|bytes| sha256(&bytes))
 }
 
 fn path(state_dir: &Path) -> PathBuf {
@@ -190,34 +188,29 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kill_left_is_the_old_or_the_new() {
+    fn what_is_on_trial_counts_where_it_lies() {
         let modules = tempfile::tempdir().expect("a directory");
         let tiny = package(modules.path(), "tiny");
         fs::create_dir(&tiny.directory).expect("it is new");
-        for (there, expected) in [(&b"old"[..], b"old"), (b"new", b"new")] {
-            let mut lock = Lock::default();
-            lock.modules.insert("tiny".to_owned(), locked(b"old"));
-            lock.coming.insert("tiny".to_owned(), locked(b"new"));
+        let mut lock = Lock::default();
+        lock.modules.insert("tiny".to_owned(), locked(b"old"));
+        lock.coming.insert("tiny".to_owned(), locked(b"new"));
+        for there in [&b"old"[..], b"new"] {
             fs::write(tiny.library_path(), there).expect("it is writable");
-            assert_eq!(lock.admit(&tiny, &sha256(there)), Ok(()), "while it comes");
-            assert!(lock.settle(modules.path()));
-            assert_eq!(lock.modules["tiny"], locked(expected));
-            assert!(!lock.settle(modules.path()), "once is enough");
+            assert_eq!(lock.admit(&tiny, &sha256(there), None), Ok(()), "while it is on trial");
+            assert_eq!(lock.lying_in(&tiny), Some(&locked(there)));
         }
     }
 
     #[test]
     fn only_what_was_installed_is_loaded() {
-        let modules = tempfile::tempdir().expect("a directory");
-        let tiny = package(modules.path(), "tiny");
-        fs::create_dir(&tiny.directory).expect("it is new");
+        let tiny = package(Path::new("/m"), "tiny");
         let mut lock = Lock::default();
-        assert_eq!(lock.admit(&tiny, "any"), Ok(()), "nobody installed it");
+        assert_eq!(lock.admit(&tiny, "any", None), Ok(()), "nobody installed it");
         lock.modules.insert("tiny".to_owned(), locked(b"one"));
-        assert_eq!(lock.admit(&tiny, &sha256(b"one")), Ok(()));
-        let reason = lock.admit(&tiny, &sha256(b"two")).expect_err("it differs");
+        assert_eq!(lock.admit(&tiny, &sha256(b"one"), None), Ok(()));
+        let reason = lock.admit(&tiny, &sha256(b"two"), None).expect_err("it differs");
         assert!(reason.contains("modified since it was installed"), "{reason}");
-        fs::write(tiny.directory.join("config.yaml"), "a: 1").expect("it is writable");
-        assert!(lock.admit(&tiny, &sha256(b"one")).is_err(), "its defaults differ");
+        assert!(lock.admit(&tiny, &sha256(b"one"), Some("ab")).is_err(), "its defaults differ");
     }
 }

@@ -10,6 +10,7 @@ mod keys;
 mod lock;
 mod place;
 mod source;
+mod trial;
 mod verify;
 
 pub use bundle::{Bundle, MAX_BUNDLE};
@@ -17,6 +18,7 @@ pub use keys::{Keys, Signed};
 pub use lock::{Lock, Locked};
 pub use place::{Place, Staged};
 pub use source::{open, open_built};
+pub use trial::{begin, keep, recover, undo};
 pub use verify::verify;
 
 use crate::control::api::{Problem, ProblemCode};

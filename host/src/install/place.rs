@@ -26,7 +26,7 @@ pub struct Place {
 pub struct Staged {
     /// Its files.
     pub package: Package,
-    _folder: TempDir,
+    is_put: bool,
 }
 
 impl Place {
@@ -58,10 +58,16 @@ impl Place {
             || real(&package.directory).is_some_and(|found| Some(found) == real(&place))
     }
 
-    /// Removes what a kill left half done.
-    pub fn clear(&self) {
+    /// Removes everything that is on its way.
+    pub(super) fn clear(&self) {
         // An error means that there is nothing, or shows when something is to be written there.
         let _ = fs::remove_dir_all(&self.incoming);
+    }
+
+    /// Removes what lies on the other side of a module's [`swap`](Self::swap).
+    pub(super) fn clear_incoming(&self, name: &str) {
+        // As above.
+        let _ = fs::remove_dir_all(self.incoming.join(name));
     }
 
     /// Writes a module's files, readable by this user alone.
@@ -71,30 +77,48 @@ impl Place {
     /// When the disk does not take them; nothing is left of them then.
     pub fn stage(&self, bundle: &Bundle) -> io::Result<Staged> {
         private_directory(&self.incoming)?;
-        let folder = TempDir::new_in(&self.incoming)?;
-        let directory = folder.path().join(&bundle.name);
+        self.clear_incoming(&bundle.name);
+        let directory = self.incoming.join(&bundle.name);
         private_directory(&directory)?;
         let package = Package { name: bundle.name.clone(), directory };
-        let staged = Staged { package, _folder: folder };
+        let staged = Staged { package, is_put: false };
         for (name, bytes) in bundle.files() {
             staged.write(&name, bytes)?;
         }
         Ok(staged)
     }
 
-    /// Puts a staged module in its place in one step. The one that was there goes.
+    /// Puts a staged module in its place in one step. The one that was there lies where this one
+    /// was staged then.
     ///
     /// # Errors
     ///
-    /// When the file system cannot do that; what was there before still is.
-    pub fn put(&self, staged: Staged) -> io::Result<()> {
+    /// When the file system cannot do that.
+    pub(super) fn put(&self, mut staged: Staged) -> io::Result<()> {
+        fs::File::open(&staged.package.directory)?.sync_all()?;
+        staged.is_put = true;
+        self.swap(&staged.package.name)
+    }
+
+    /// Lets what lies in a module's place and what lies in `incoming` under its name change sides,
+    /// in one step; one of them may be missing.
+    ///
+    /// # Errors
+    ///
+    /// When the file system cannot do that.
+    pub(super) fn swap(&self, name: &str) -> io::Result<()> {
         private_directory(&self.modules)?;
-        let (new, target) = (&staged.package.directory, self.package(&staged.package.name));
-        fs::File::open(new)?.sync_all()?;
-        let there = target.directory.symlink_metadata().is_ok();
-        let flag = if there { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        renameat_with(CWD, new, CWD, &target.directory, flag)?;
-        fs::File::open(&self.modules)?.sync_all()
+        private_directory(&self.incoming)?;
+        let (place, other) = (self.modules.join(name), self.incoming.join(name));
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        let (from, to, flags) = match (is_there(&place), is_there(&other)) {
+            (true, true) => (&other, &place, RenameFlags::EXCHANGE),
+            (false, _) => (&other, &place, RenameFlags::NOREPLACE),
+            (true, false) => (&place, &other, RenameFlags::NOREPLACE),
+        };
+        renameat_with(CWD, from, CWD, to, flags)?;
+        fs::File::open(&self.modules)?.sync_all()?;
+        fs::File::open(&self.incoming)?.sync_all()
     }
 
     /// Takes a module away in one step. Answers whether there was one.
@@ -127,6 +151,15 @@ impl Staged {
     }
 }
 
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.is_put {
+            // What is left is removed at the next start.
+            let _ = fs::remove_dir_all(&self.package.directory);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
@@ -151,8 +184,16 @@ mod tests {
             assert_ne!(fs::read(&library).ok().as_deref(), Some(bytes), "not before it is put");
             place.put(staged).expect("it is writable");
             assert_eq!(fs::read(&library).expect("it is there"), bytes);
-            assert_eq!(files(&state.path().join("incoming")), 0, "nothing is left over");
         }
+        place.swap("tiny").expect("both are there");
+        assert_eq!(fs::read(&library).expect("it is there"), b"one");
+        place.clear_incoming("tiny");
+        place.swap("tiny").expect("one is there");
+        assert!(!library.exists());
+        place.swap("tiny").expect("one is there");
+        assert!(place.swap("absent").is_err());
+        drop(place.stage(&bundle(b"three")).expect("it is writable"));
+        assert_eq!(files(&state.path().join("incoming")), 0, "nothing is left over");
         assert_eq!(fs::metadata(&library).expect("it is there").mode() & 0o777, 0o600);
         let directory = place.package("tiny").directory;
         assert_eq!(fs::metadata(&directory).expect("it is there").mode() & 0o777, 0o700);
@@ -171,6 +212,8 @@ mod tests {
         std::os::unix::fs::symlink(elsewhere.path(), &directory).expect("it is new");
         place.put(place.stage(&bundle(b"one")).expect("staged")).expect("it is put");
         assert!(!directory.is_symlink());
+        place.clear_incoming("tiny");
+        assert!(elsewhere.path().is_dir());
         assert_eq!(files(elsewhere.path()), 0);
     }
 }

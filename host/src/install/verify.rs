@@ -15,8 +15,11 @@ pub fn verify(
     only: Option<&str>,
     probe: impl Fn(&Package) -> Result<(), String>,
 ) -> Vec<Verified> {
-    let wanted = lock.modules.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
-    wanted.map(|(name, locked)| one(&place.package(name), locked, keys, &probe)).collect()
+    let wanted = lock.modules.keys().filter(|name| only.is_none_or(|only| only == *name));
+    let packages = wanted.map(|name| place.package(name));
+    packages
+        .filter_map(|package| Some(one(&package, lock.lying_in(&package)?, keys, &probe)))
+        .collect()
 }
 
 fn one(
@@ -115,7 +118,7 @@ mod tests {
         let place = Place::of(state.path());
         let bundle =
             Bundle { name: "tiny".to_owned(), library: b"one".to_vec(), ..Bundle::default() };
-        place.put(place.stage(&bundle).expect("staged")).expect("it is put");
+        drop(place.stage(&bundle).map(|staged| place.put(staged)).expect("staged"));
         let mut lock = Lock::default();
         let mut locked = Locked {
             version: "0.1.0".to_owned(),

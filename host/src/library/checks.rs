@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Difference, Library, LoadError, Package, Shelf,
     elf::{self, Contents, ElfError},
-    inspect, read,
+    inspect, other_epoch, read,
 };
 use crate::config::{Config, Layers};
 
@@ -146,16 +146,19 @@ impl<F: FnMut(Check)> Examination<F> {
                 self.pass("format", format());
                 self.pass("dependencies", "needs the C library only");
                 self.pass("module", "exports a Lodestar module");
-                self.built(path, &contents);
-                self.manifest(&contents, package);
+                let build = self.built(path, &contents);
+                self.manifest(&contents, package, build);
             }
         }
     }
 
-    fn built(&mut self, path: &Path, contents: &Contents<'_>) {
+    fn built(&mut self, path: &Path, contents: &Contents<'_>) -> Option<BuildInfo> {
         let build = match BuildInfo::from_bytes(contents.build_info) {
             Ok(build) => build,
-            Err(error) => return self.fail("epoch", &format!("{error}; build it again")),
+            Err(error) => {
+                self.fail("epoch", &format!("{error}; build it again"));
+                return None;
+            }
         };
         let (found, sdk) = (build.epoch, build.sdk_version());
         if found == EPOCH {
@@ -169,9 +172,10 @@ impl<F: FnMut(Check)> Examination<F> {
         } else {
             self.pass("panics", "a panic unwinds");
         }
+        Some(build)
     }
 
-    fn manifest(&mut self, contents: &Contents<'_>, package: &Package) {
+    fn manifest(&mut self, contents: &Contents<'_>, package: &Package, build: Option<BuildInfo>) {
         match Manifest::parse(&String::from_utf8_lossy(contents.manifest)) {
             Err(error) => self.fail("manifest", &format!("{error}; correct it and build again")),
             Ok(manifest) if manifest.module.name != package.name => {
@@ -182,10 +186,13 @@ impl<F: FnMut(Check)> Examination<F> {
                 );
                 self.fail("manifest", &sentence);
             }
-            Ok(manifest) => {
-                let module = manifest.module;
-                self.pass("manifest", format!("{} {}", module.name, module.version));
-            }
+            Ok(manifest) => match build.and_then(|build| other_epoch(&build, &manifest)) {
+                Some(sentence) => self.fail("manifest", &sentence),
+                None => {
+                    let module = manifest.module;
+                    self.pass("manifest", format!("{} {}", module.name, module.version));
+                }
+            },
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
 use super::{Inspected, Package};
@@ -34,7 +35,11 @@ pub struct Candidate {
     half: Option<TempDir>,
 }
 
-/// Writes a library down, from the very bytes that will be mapped, with the files beside it.
+/// The hashes of a kept generation's files, as `sha256sum -c` reads them.
+const SUMS: &str = "SHA256SUMS";
+
+/// Writes a library down, from the very bytes that will be mapped, with its manifest and the
+/// defaults that it runs with.
 ///
 /// # Errors
 ///
@@ -43,7 +48,8 @@ pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
     let module = inspected.manifest.module.name.clone();
     let place = generations(state_dir, &module);
     let directory = place.join(&inspected.sha256);
-    if directory.is_dir() {
+    let sums = sums(&module, &inspected.sha256, inspected.defaults.as_deref());
+    if fs::read_to_string(directory.join(SUMS)).is_ok_and(|kept| kept == sums) {
         return Ok(Candidate { module, directory, half: None });
     }
     fs::create_dir_all(&place)?;
@@ -52,13 +58,38 @@ pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
     fs::copy(inspected.copy.path(), &library)?;
     // The memory file that it comes from may be executed by all.
     fs::set_permissions(&library, Permissions::from_mode(0o600))?;
-    let from = inspected.path.parent().unwrap_or_else(|| Path::new(""));
-    for beside in ["module.toml", "config.yaml"] {
-        if from.join(beside).is_file() {
-            fs::copy(from.join(beside), half.path().join(beside))?;
-        }
+    let manifest = toml::to_string(&inspected.manifest).map_err(io::Error::other)?;
+    fs::write(half.path().join("module.toml"), manifest)?;
+    if let Some(defaults) = &inspected.defaults {
+        fs::write(half.path().join("config.yaml"), defaults)?;
     }
+    fs::write(half.path().join(SUMS), sums)?;
     Ok(Candidate { module, directory, half: Some(half) })
+}
+
+/// Whether a kept generation that was read is what was kept: its folder is named after the hash of
+/// its library, and its list holds that of its defaults.
+///
+/// # Errors
+///
+/// That it was modified, with the remedy.
+pub fn as_kept(state_dir: &Path, inspected: &Inspected) -> Result<(), String> {
+    let name = &inspected.manifest.module.name;
+    let package = Package::of(&inspected.path, name);
+    let Some(sha256) = kept_as(state_dir, &package) else { return Ok(()) };
+    let known = fs::read_to_string(package.directory.join(SUMS)).unwrap_or_default();
+    if inspected.sha256 == sha256 && known == sums(name, &sha256, inspected.defaults.as_deref()) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} was modified since it was kept; remove it, and install or reload {name} again",
+        package.directory.display(),
+    ))
+}
+
+fn sums(module: &str, sha256: &str, defaults: Option<&[u8]>) -> String {
+    let defaults = defaults.map(|bytes| format!("{}  config.yaml\n", super::sha256(bytes)));
+    format!("{sha256}  lib{module}.so\n{}", defaults.unwrap_or_default())
 }
 
 impl Candidate {
@@ -70,9 +101,14 @@ impl Candidate {
     /// When the file system fails; what was kept before is still there.
     pub fn keep(self, state_dir: &Path, way_back: Option<&str>) -> io::Result<()> {
         if let Some(half) = self.half {
-            fs::rename(half.path(), &self.directory)?;
-            // Its name is another one now.
-            let _ = half.keep();
+            if self.directory.exists() {
+                // The same library ran with other defaults. Those go with the half.
+                renameat_with(CWD, half.path(), CWD, &self.directory, RenameFlags::EXCHANGE)?;
+            } else {
+                fs::rename(half.path(), &self.directory)?;
+                // Its name is another one now.
+                let _ = half.keep();
+            }
         }
         fs::File::open(&self.directory)?.set_modified(SystemTime::now())?;
         let place = generations(state_dir, &self.module);

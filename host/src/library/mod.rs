@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
 pub use interpose::{Working, work_for, workers, works_for};
-pub use kept::{Candidate, clear_half_kept, generations, kept, kept_as, kept_with, stage};
+pub use kept::{Candidate, as_kept, clear_half_kept, generations, kept, kept_as, kept_with, stage};
 pub use layout::Difference;
 pub use open::Library;
 use seal::SealedCopy;
@@ -60,10 +60,16 @@ impl Package {
         self.directory.join(format!("lib{}.so", self.name))
     }
 
-    /// The text of the module's `config.yaml`, its own defaults; `None` when it has none.
+    /// The bytes of the module's `config.yaml`, its own defaults; `None` when it has none.
+    #[must_use]
+    pub fn defaults(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.directory.join("config.yaml")).ok()
+    }
+
+    /// The same as text.
     #[must_use]
     pub fn default_config(&self) -> Option<String> {
-        std::fs::read_to_string(self.directory.join("config.yaml")).ok()
+        String::from_utf8(self.defaults()?).ok()
     }
 }
 
@@ -104,6 +110,8 @@ pub struct Inspected {
     pub build: BuildInfo,
     /// Its manifest, from the library itself.
     pub manifest: Manifest,
+    /// The `config.yaml` that lay beside it.
+    pub defaults: Option<Vec<u8>>,
     copy: SealedCopy,
 }
 
@@ -125,7 +133,9 @@ impl Inspected {
         let copy = SealedCopy::adopt(copy).map_err(|error| read(error.into()))?;
         let bytes = std::fs::read(copy.path()).map_err(read)?;
         let (build, manifest) = examine(&bytes, name, path)?;
-        Ok(Self { path: path.to_owned(), sha256: sha256.to_owned(), build, manifest, copy })
+        let (path, sha256) = (path.to_owned(), sha256.to_owned());
+        // Its settings were worked out by the process that read it.
+        Ok(Self { path, sha256, build, manifest, defaults: None, copy })
     }
 }
 
@@ -143,7 +153,7 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
         .map_err(|error| LoadError::Seal(path.clone(), error.into()))?;
     let (build, manifest) = examine(&bytes, &package.name, &path)?;
     let sha256 = sha256(&bytes);
-    Ok(Inspected { path, sha256, build, manifest, copy })
+    Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults(), copy })
 }
 
 /// Checks the bytes of a library.
@@ -172,7 +182,28 @@ fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest
         );
         return Err(LoadError::Manifest(path.to_owned(), message));
     }
+    other_epoch(&build, &manifest)
+        .map_or(Ok(()), |what| Err(LoadError::Manifest(path.to_owned(), what)))?;
     Ok((build, manifest))
+}
+
+/// What is wrong with the epoch in a manifest: it must be the one that the library was built with,
+/// or whoever reads `module.toml` alone is misled.
+fn other_epoch(build: &BuildInfo, manifest: &Manifest) -> Option<String> {
+    let (told, built) = (manifest.abi.epoch, build.epoch);
+    (told != built).then(|| {
+        format!(
+            "module.toml says `epoch = {told}`, the library speaks epoch {built}; write \
+             `epoch = {built}` below [abi] and build it again"
+        )
+    })
+}
+
+/// The manifest that is embedded in the bytes of a library; `None` where there is none.
+#[must_use]
+pub fn manifest_of(bytes: &[u8]) -> Option<Manifest> {
+    let contents = elf::check(bytes).ok()?;
+    Manifest::parse(&String::from_utf8_lossy(contents.manifest)).ok()
 }
 
 /// The hash of a package's library as it lies there; `None` when it cannot be read.

@@ -1,7 +1,10 @@
 //! From the configuration to what one module gets: its settings with every reference replaced,
 //! and the grant of what it may know and use.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use module_sdk::manifest::{ListenerSection, Manifest};
 use serde_json::{Map, Value, json};
@@ -19,18 +22,24 @@ use crate::{
 
 type Explain = Box<dyn Fn(&str) -> String + Send>;
 
+/// The defaults of a generation: of the file that was admitted with its library, and not of what
+/// lies in that place by now.
+pub(super) type Defaults = Arc<OnceLock<Option<String>>>;
+
 /// Works out what a module gets, once its manifest is known.
-pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>) -> Configure {
+pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defaults) -> Configure {
     Arc::new(move |manifest, path| {
         let name = &manifest.module.name;
-        let package = Package::of(path, name);
-        let settings = settings(&daemon, &config, &package).map_err(|error| error.to_string())?;
+        let read = || Package::of(path, name).default_config();
+        let defaults = defaults.get_or_init(read).as_deref();
+        let settings = settings(&daemon, &config, name, defaults);
+        let settings = settings.map_err(|error| error.to_string())?;
         let data_dir = daemon.data_dir(name);
         private_directory(&data_dir).map_err(|error| {
             format!("cannot make its data directory {}: {error}", data_dir.display())
         })?;
         let grant = Grant {
-            addresses: addresses(&config, manifest, &settings)?,
+            addresses: addresses(&config, manifest, &settings, defaults)?,
             secrets: secrets(&daemon, &config, manifest),
             providers: providers(&daemon, &config, manifest),
             manifest: manifest.clone(),
@@ -53,9 +62,12 @@ fn bounds(daemon: &Daemon, config: &Config, module: &str) -> Result<Bounds, Conf
 }
 
 /// Puts a report of a module's own validation into words, with the place in the file.
-pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
+pub(super) fn explain(config: Arc<Config>, module: &str, defaults: Defaults) -> Explain {
     let module = module.to_owned();
-    Box::new(move |report| config.explain(&module, report).to_string())
+    Box::new(move |report| {
+        let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
+        config.explain_with(&module, report, defaults).to_string()
+    })
 }
 
 /// The settings of a module, every reference replaced. What was secret is kept out of the log
@@ -63,13 +75,14 @@ pub(super) fn explain(config: Arc<Config>, module: &str) -> Explain {
 pub(super) fn settings(
     daemon: &Daemon,
     config: &Config,
-    package: &Package,
+    module: &str,
+    defaults: Option<&str>,
 ) -> Result<Map<String, Value>, ConfigErrors> {
     let environment = &daemon.layers.environment;
-    let written = config.effective(&package.name, package.default_config().as_deref())?;
-    let resolved = config.resolve(&package.name, &written, environment)?;
+    let written = config.effective(module, defaults)?;
+    let resolved = config.resolve(module, &written, environment)?;
     for warning in &resolved.warnings {
-        tracing::warn!(module = package.name, %warning, "a secret is open to others");
+        tracing::warn!(module, %warning, "a secret is open to others");
     }
     let resolved = resolved.settings;
     for (key, value) in &written {
@@ -104,8 +117,10 @@ fn addresses(
     config: &Config,
     manifest: &Manifest,
     settings: &Map<String, Value>,
+    defaults: Option<&str>,
 ) -> Result<HashMap<String, String>, String> {
-    let wrong = config.wrong_addresses(&manifest.module.name, &manifest.listeners, settings);
+    let (module, listeners) = (&manifest.module.name, &manifest.listeners);
+    let wrong = config.wrong_addresses(module, listeners, settings, defaults);
     if let Some(error) = wrong.first() {
         return Err(error.to_string());
     }

@@ -13,7 +13,7 @@ use std::{
 use module_sdk::EventType;
 use tokio::sync::oneshot;
 
-use super::{Operations, Refused, Stories, descriptions::Descriptions, shown};
+use super::{Operations, Refused, Stories, descriptions::Descriptions, shown, turns::Turns};
 use crate::{
     args::Places,
     bus::NewEvent,
@@ -69,8 +69,10 @@ pub struct Daemon {
     pub(super) shelf: Arc<Shelf>,
     pub(super) descriptions: Descriptions,
     pub(crate) layers: Layers,
-    /// Held by whoever changes what is installed.
+    /// Held by whoever writes down what is installed.
     pub(super) installing: Mutex<()>,
+    /// The modules that are being installed or removed.
+    pub(super) turns: Turns,
     slots: RwLock<BTreeMap<String, Arc<Slot>>>,
     config: RwLock<Arc<Config>>,
     /// The configuration of the start: some sections are read only then.
@@ -129,6 +131,7 @@ impl Daemon {
             shelf: Arc::default(),
             layers,
             installing: Mutex::default(),
+            turns: Turns::default(),
             slots: RwLock::default(),
             config_of_start: Arc::clone(&config),
             config: RwLock::new(config),

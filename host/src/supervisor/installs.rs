@@ -6,18 +6,19 @@ use jiff::Timestamp;
 use module_sdk::manifest::CapabilitiesSection;
 use semver::Version;
 
-use super::{Daemon, probe::probe};
+use super::{Daemon, Turn, configure::Defaults};
 use crate::{
-    config,
     control::api::{Declares, InstallQuery, Problem, ProblemCode, Verified},
-    install::{self, Bundle, Keys, Lock, Locked, Place, Signed, Staged},
+    install::{self, Bundle, Keys, Lock, Locked, Place, Signed},
     library::{self, Inspected, Package},
     module::Admit,
 };
 
-/// A module that was put in its place.
+/// A module that was put in its place, on trial.
 #[derive(Debug)]
 pub struct Put {
+    /// Held until the verdict.
+    pub turn: Turn,
     /// Its name.
     pub name: String,
     /// Its entry in the lock.
@@ -35,21 +36,22 @@ pub struct Put {
 }
 
 impl Daemon {
-    /// Checks a package and puts it in its place. What is running and the file stay as they are.
+    /// Checks a package and puts it in its place, on trial: whoever takes it up keeps or undoes it.
+    /// What is running and the file stay as they are.
     ///
     /// # Errors
     ///
     /// Why it is not installed; nothing has changed then.
     pub fn install(&self, bundle: &Bundle, query: &InstallQuery) -> Result<Put, Problem> {
-        let _installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turns.take(&bundle.name)?;
+        let disk = |error: io::Error| on_disk(&self.places.state_dir, &error);
+        // What an earlier one could not undo for want of room.
+        self.undo_install(&bundle.name).map_err(disk)?;
+        let previous = self.lock()?.modules.remove(&bundle.name);
         let place = Place::of(&self.places.state_dir);
-        place.clear();
-        let mut lock = self.lock()?;
-        lock.settle(place.modules());
-        let previous = lock.modules.get(&bundle.name).cloned();
         self.is_free(&bundle.name, &place)?;
         // A module is to get its section; a file that has errors cannot take one.
-        self.load_config().map_err(|errors| {
+        let config = self.load_config().map_err(|errors| {
             Problem::new(ProblemCode::Invalid, errors.to_string())
                 .help("correct the file first; nothing was installed")
         })?;
@@ -58,48 +60,47 @@ impl Daemon {
         if !query.unsigned {
             is_as_trusted(&bundle.name, previous.as_ref(), signed.as_ref())?;
         }
-        let disk = |error: io::Error| on_disk(&self.places.state_dir, &error);
         let staged = place.stage(bundle).map_err(disk)?;
-        let inspected = examine(&staged, bundle, &self.data_dir(&bundle.name))?;
+        let inspected = self.examine(&staged.package, &config)?;
         let manifest = toml::to_string(&inspected.manifest).unwrap_or_default();
         staged.write("module.toml", manifest.as_bytes()).map_err(disk)?;
         let locked = locked(bundle, &inspected, signed, query);
-        self.put(&place, lock, staged, &locked)?;
-        let directory = place.package(&bundle.name).directory.display().to_string();
-        tracing::info!(
-            module = bundle.name,
-            version = locked.version,
-            sha256 = locked.sha256,
-            signer = locked.signer.as_deref().unwrap_or("unsigned"),
-            "a module was installed"
-        );
+        let writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        install::begin(&self.places.state_dir, staged, &locked).map_err(disk)?;
+        drop(writing);
         Ok(Put {
+            turn,
             name: bundle.name.clone(),
             notes: notes(bundle, &inspected, &locked),
             declares: declares(&inspected),
             previous: previous.map(|previous| previous.version),
             warnings: warnings(bundle, &locked, keys),
             locked,
-            directory,
+            directory: place.package(&bundle.name).directory.display().to_string(),
         })
     }
 
-    /// Puts a module in its place so that a kill at any time leaves it or the one before, known.
-    fn put(
-        &self,
-        place: &Place,
-        mut lock: Lock,
-        staged: Staged,
-        locked: &Locked,
-    ) -> Result<(), Problem> {
+    /// What was put in its place stays.
+    pub(super) fn keep_install(&self, module: &str) -> Result<(), Problem> {
+        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let state_dir = &self.places.state_dir;
-        let disk = |error: io::Error| on_disk(state_dir, &error);
-        lock.coming.insert(staged.package.name.clone(), locked.clone());
-        lock.write(state_dir).map_err(disk)?;
-        let put = place.put(staged);
-        lock.settle(place.modules());
-        lock.write(state_dir).map_err(disk)?;
-        put.map_err(disk)
+        install::keep(state_dir, module).map_err(|error| on_disk(state_dir, &error))?;
+        let lock = self.lock()?;
+        let Some(locked) = lock.modules.get(module) else { return Ok(()) };
+        tracing::info!(
+            module,
+            version = locked.version,
+            sha256 = locked.sha256,
+            signer = locked.signer.as_deref().unwrap_or("unsigned"),
+            "a module was installed"
+        );
+        Ok(())
+    }
+
+    /// What lay there before comes back.
+    pub(super) fn undo_install(&self, module: &str) -> io::Result<()> {
+        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        install::undo(&self.places.state_dir, module)
     }
 
     /// Compares what is installed with the lock.
@@ -119,18 +120,18 @@ impl Daemon {
         Ok(install::verify(&lock, &place, &keys, module, fits))
     }
 
-    /// Takes note of what a kill in the middle of an install left.
-    pub fn settle_installs(&self) {
-        let _installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = Place::of(&self.places.state_dir);
-        place.clear();
-        let settled = Lock::read(&self.places.state_dir).and_then(|mut lock| {
-            let unsettled = lock.settle(place.modules());
-            let write = || lock.write(&self.places.state_dir).map_err(|error| error.to_string());
-            if unsettled { write() } else { Ok(()) }
-        });
-        if let Err(error) = settled {
-            tracing::error!(error, "installed modules are not loaded");
+    /// Undoes the installs that the end of the daemon before left without a verdict.
+    pub fn recover_installs(&self) {
+        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        match install::recover(&self.places.state_dir) {
+            Ok(undone) => {
+                for module in undone {
+                    let what = "lodestard ended before it had proved good";
+                    tracing::warn!(module, "an install was undone: {what}");
+                    self.stories.tell(&module, "install_undone", what);
+                }
+            }
+            Err(error) => tracing::error!(error, "installed modules are not loaded"),
         }
     }
 
@@ -139,63 +140,24 @@ impl Daemon {
         Lock::read(&self.places.state_dir).map_err(|error| Problem::new(ProblemCode::Failed, error))
     }
 
-    /// Lets only those installed modules and kept generations through that are as they were.
-    pub(super) fn admission(&self) -> Admit {
+    /// Lets only those installed modules and kept generations through that are as they were, and
+    /// notes the defaults of what it let through.
+    pub(super) fn admission(&self, defaults: Defaults) -> Admit {
         let state_dir = self.places.state_dir.clone();
         Box::new(move |inspected: &Inspected| {
             let package = Package::of(&inspected.path, &inspected.manifest.module.name);
-            if let Some(sha256) = library::kept_as(&state_dir, &package) {
-                return is_as_kept(&package, inspected, &sha256);
+            library::as_kept(&state_dir, inspected)?;
+            let given = inspected.defaults.clone();
+            if Place::of(&state_dir).holds(&package) {
+                let config_sha256 = given.as_deref().map(library::sha256);
+                let lock = Lock::read(&state_dir)?;
+                lock.admit(&package, &inspected.sha256, config_sha256.as_deref())?;
             }
-            if !Place::of(&state_dir).holds(&package) {
-                return Ok(());
-            }
-            Lock::read(&state_dir)?.admit(&package, &inspected.sha256)
+            // Read once: it was set already where this generation starts again.
+            let _ = defaults.set(given.and_then(|bytes| String::from_utf8(bytes).ok()));
+            Ok(())
         })
     }
-
-    /// A name that belongs to a module elsewhere cannot be taken over.
-    fn is_free(&self, name: &str, place: &Place) -> Result<(), Problem> {
-        let path = self.places.module_path.iter().filter(|path| *path != place.modules());
-        let elsewhere: Vec<_> = path.cloned().collect();
-        let own = self.config().module(name).and_then(|section| section.path.clone());
-        let taken = library::find(&elsewhere, name).map(|package| package.directory).or(own);
-        let Some(directory) = taken else { return Ok(()) };
-        let what = format!("there is a module {name} in {} already", directory.display());
-        let help = "a module cannot be installed in the place of another; give it another name";
-        Err(Problem::new(ProblemCode::Refused, what).help(help))
-    }
-}
-
-/// Asks everything of a library that can be asked before it is in its place.
-fn examine(staged: &Staged, bundle: &Bundle, data_dir: &Path) -> Result<Inspected, Problem> {
-    let package = &staged.package;
-    // The reason names where it lies for now, which says nothing to anybody.
-    let place = format!("{}/", package.directory.display());
-    let refused = |reason: String| {
-        Problem::new(ProblemCode::Refused, reason.replace(&place, ""))
-            .help("nothing was installed, and nothing has changed")
-    };
-    let inspected = library::inspect(package).map_err(|error| refused(error.to_string()))?;
-    if let Some(config) = &bundle.config {
-        let text = std::str::from_utf8(config)
-            .map_err(|_| refused("its config.yaml is not UTF-8 text".to_owned()))?;
-        config::check_defaults(text, &bundle.name).map_err(|e| refused(e.to_string()))?;
-    }
-    probe(package, b"", Some(data_dir)).map_err(refused)?;
-    Ok(inspected)
-}
-
-/// A kept generation is named after the hash of its library.
-fn is_as_kept(package: &Package, inspected: &Inspected, sha256: &str) -> Result<(), String> {
-    if inspected.sha256 == sha256 {
-        return Ok(());
-    }
-    Err(format!(
-        "{} was modified since it was kept; remove it, and install or reload {} again",
-        package.directory.display(),
-        package.name
-    ))
 }
 
 /// A module that carries a trusted signature does not give way to one that does not by itself.
@@ -273,7 +235,7 @@ fn notes(bundle: &Bundle, inspected: &Inspected, locked: &Locked) -> Vec<String>
     notes
 }
 
-fn on_disk(state_dir: &Path, error: &io::Error) -> Problem {
+pub(super) fn on_disk(state_dir: &Path, error: &io::Error) -> Problem {
     let what = format!("cannot install below {}: {error}", state_dir.display());
     let help = match error.kind() {
         io::ErrorKind::StorageFull => "make room on its file system; nothing has changed",

@@ -25,6 +25,16 @@ impl Daemon {
         self.config().module(module).map_or_else(Placed::in_daemon, |section| self.placed(section))
     }
 
+    /// Where the installed module whose library has this hash runs, or would run.
+    #[must_use]
+    pub fn placed_once_installed(&self, module: &str, sha256: &str) -> Placed {
+        let package = Place::of(&self.places.state_dir).package(module);
+        let config = self.config();
+        let section = config.module(module);
+        let decided = section.and_then(|section| self.by_decision(section));
+        decided.unwrap_or_else(|| self.by_bytes(&package, Some(sha256)))
+    }
+
     /// Where the module of a section runs, or would run when it is started.
     pub(super) fn placed(&self, section: &ModuleSection) -> Placed {
         let Some(package) = self.package(section) else {
@@ -109,7 +119,7 @@ impl Daemon {
         }
         let locked = match sha256 {
             Some(sha256) => lock.of_bytes(&package.name, sha256),
-            None => lock.modules.get(&package.name),
+            None => lock.lying_in(package),
         };
         let Some(locked) = locked else {
             return Placed::unsigned("no signature of these bytes is on record");
@@ -125,7 +135,7 @@ impl Daemon {
     }
 
     /// Whether a package, or the one that it is a kept generation of, was installed.
-    fn was_installed(&self, package: &Package, lock: &Lock) -> bool {
+    pub(super) fn was_installed(&self, package: &Package, lock: &Lock) -> bool {
         let (state_dir, name) = (&self.places.state_dir, &package.name);
         let place = Place::of(state_dir);
         place.holds(package)

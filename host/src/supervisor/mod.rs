@@ -7,6 +7,7 @@ mod daemon;
 mod deadlines;
 mod descriptions;
 mod ending;
+mod examining;
 mod installs;
 mod isolation;
 mod metrics;
@@ -18,6 +19,8 @@ mod requests;
 mod starting;
 mod story;
 mod taking_up;
+mod trials;
+mod turns;
 mod view;
 mod why;
 
@@ -39,6 +42,8 @@ pub use probe::{Probe, describe_for_parent, report};
 use reloads::{Reload, Wanted};
 use requests::shown;
 pub use story::{Refused, Standing, Stories};
+use trials::Trial;
+pub use turns::Turn;
 pub use view::{OWN, counts};
 
 use crate::{
@@ -74,6 +79,8 @@ pub struct Supervisor {
     /// Sections that a module that runs did not take.
     refused_sections: HashMap<String, ModuleSection>,
     reloads: HashMap<String, Reload>,
+    /// Installs whose build is on trial: the end of a reload is the verdict.
+    trials: HashMap<String, Trial>,
     threads: HashMap<ThreadId, JoinHandle<()>>,
     /// The hash of each library when it was last looked at.
     seen: HashMap<String, String>,
@@ -92,6 +99,7 @@ impl Supervisor {
             given_up: HashMap::new(),
             refused_sections: HashMap::new(),
             reloads: HashMap::new(),
+            trials: HashMap::new(),
             threads: HashMap::new(),
             seen: HashMap::new(),
             stopping: false,

@@ -10,7 +10,7 @@ use super::{Daemon, configure};
 use crate::{
     config::{Config, ConfigError, ConfigErrors, ModuleSection},
     control::api::{Change, ConfigProblem, ConfigReport, ConfigView},
-    install::{Lock, Place},
+    install::Lock,
     library::{self, Package, Shelf, inspect},
     runner::{self, Answered},
 };
@@ -111,19 +111,30 @@ pub(super) struct Judged {
 pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -> Judged {
     // A module that is not installed is no error of the file.
     let Some((package, _)) = daemon.to_start(section) else { return Judged::default() };
-    let name = &section.name;
-    let settings = match configure::settings(daemon, config, &package) {
+    judge_package(daemon, config, &package, |settings| daemon.ask(&package, settings))
+}
+
+/// Asks the module of `package` by way of `ask`, which is given its settings in `config`.
+pub(super) fn judge_package(
+    daemon: &Daemon,
+    config: &Config,
+    package: &Package,
+    ask: impl Fn(&[u8]) -> Result<Probe, String>,
+) -> Judged {
+    let (name, defaults) = (&package.name, package.default_config());
+    let defaults = defaults.as_deref();
+    let settings = match configure::settings(daemon, config, name, defaults) {
         Ok(settings) => settings,
         Err(errors) => return Judged { refusals: errors.into_iter().collect(), mute: None },
     };
     let bytes = serde_json::Value::Object(settings.clone()).to_string();
-    match daemon.ask(&package, bytes.as_bytes()) {
-        Ok(probe) => {
-            let mut refusals = config.wrong_addresses(name, &probe.manifest.listeners, &settings);
-            if let Some(report) = probe.refusal {
-                let told = config.explain(name, &report);
-                let schema = probe.description.config_schema.as_value();
-                refusals.extend(config.refusals(name, schema, &settings, told));
+    match ask(bytes.as_bytes()) {
+        Ok(Probe { manifest: Manifest { listeners, .. }, description, refusal }) => {
+            let mut refusals = config.wrong_addresses(name, &listeners, &settings, defaults);
+            if let Some(report) = refusal {
+                let told = config.explain_with(name, &report, defaults);
+                let schema = description.config_schema.as_value();
+                refusals.extend(config.refusals(name, schema, &settings, defaults, told));
             }
             Judged { refusals, mute: None }
         }
@@ -150,12 +161,19 @@ impl Daemon {
     /// Asks a library on the module path what it is. One that was installed must be as it was, and
     /// is held to its own files.
     pub(super) fn ask(&self, package: &Package, config: &[u8]) -> Result<Probe, String> {
-        let place = Place::of(&self.places.state_dir);
-        if !place.holds(package) {
+        let state_dir = &self.places.state_dir;
+        let lock = Lock::read(state_dir);
+        if !self.was_installed(package, lock.as_ref().unwrap_or(&Lock::default())) {
             return probe(package, config, None);
         }
+        if library::kept_as(state_dir, package).is_some() {
+            let inspected = inspect(package).map_err(|error| error.to_string())?;
+            library::as_kept(state_dir, &inspected)?;
+            return probe(package, config, Some(&self.data_dir(&package.name)));
+        }
         let sha256 = library::hash(package).unwrap_or_default();
-        Lock::read(&self.places.state_dir)?.admit(package, &sha256)?;
+        let config_sha256 = package.defaults().map(|bytes| library::sha256(&bytes));
+        lock?.admit(package, &sha256, config_sha256.as_deref())?;
         probe(package, config, Some(&self.data_dir(&package.name)))
     }
 

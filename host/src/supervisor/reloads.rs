@@ -68,9 +68,9 @@ impl Supervisor {
                 let pending = operations.begin(kind, Some(module));
                 let operation = pending.operation();
                 let replaced = next.replace((wanted, vec![pending]));
+                let message = format!("a later {kind} of {module} came first");
                 for earlier in replaced.into_iter().flat_map(|(_, waiting)| waiting) {
-                    let message = format!("a later {kind} of {module} came first");
-                    earlier.failed(ProblemCode::Busy, message, None);
+                    self.reload_fails(module, earlier, ProblemCode::Busy, &message);
                 }
                 operation
             }
@@ -82,7 +82,7 @@ impl Supervisor {
             Ok(begun) => begun,
             Err((code, message)) => {
                 for pending in waiting {
-                    pending.failed(code, message.clone(), None);
+                    self.reload_fails(module, pending, code, &message);
                 }
                 return;
             }
@@ -124,6 +124,13 @@ impl Supervisor {
     pub(super) fn is_reloading(&self, section: &ModuleSection) -> bool {
         let reload = self.reloads.get(&section.name);
         reload.is_some_and(|reload| reload.section == *section || reload.next.is_some())
+    }
+
+    /// Ends a reload that has changed nothing, and the install that it was the verdict on.
+    fn reload_fails(&mut self, module: &str, pending: Pending, code: ProblemCode, message: &str) {
+        let undone = self.trial_of(module, &pending).map(|trial| self.undo_trial(trial));
+        let undone = undone.map(|installed| format!("; {installed}")).unwrap_or_default();
+        pending.failed(code, format!("{message}{undone}"), None);
     }
 
     /// Acts on what a module's thread tells.
@@ -189,6 +196,7 @@ impl Supervisor {
     fn reload_ended(&mut self, module: &str, outcome: Result<String, String>) {
         let Some(reload) = self.reloads.remove(module) else { return };
         let Reload { wanted, waiting, section, next, .. } = reload;
+        let trials: Vec<_> = waiting.iter().filter_map(|it| self.trial_of(module, it)).collect();
         match outcome {
             Ok(message) => {
                 self.applied.insert(module.to_owned(), section);
@@ -202,19 +210,31 @@ impl Supervisor {
                         standing.refused = differs.then_some(refused);
                     }
                 });
+                let kept = trials.iter().try_for_each(|trial| self.keep_trial(trial));
+                drop(trials);
                 for pending in waiting {
-                    pending.done(message.clone());
+                    match &kept {
+                        Err(problem) if pending.operation().kind == "install" => {
+                            let what = format!("{message}, but only until lodestard ends");
+                            let what = format!("{what}: {}", problem.detail);
+                            pending.failed(problem.code, what, problem.help.clone());
+                        }
+                        _ => pending.done(message.clone()),
+                    }
                 }
             }
             Err(reason) => {
-                // What was refused is not tried again until it changes.
-                self.refused_sections.insert(module.to_owned(), section);
+                if trials.is_empty() {
+                    // What was refused is not tried again until it changes.
+                    self.refused_sections.insert(module.to_owned(), section);
+                }
+                let undone: String = trials
+                    .into_iter()
+                    .map(|trial| format!(", and {}", self.undo_trial(trial)))
+                    .collect();
                 for pending in waiting {
-                    if pending.operation().kind == "install" {
-                        self.pass_over(module, &reason);
-                    }
                     let help = format!("`lodestar modules why {module}` tells the story");
-                    let message = format!("{module}: {reason}");
+                    let message = format!("{module}: {reason}{undone}");
                     pending.failed(ProblemCode::Refused, message, Some(help));
                 }
             }
@@ -270,7 +290,7 @@ impl Supervisor {
         let later = reload.next.into_iter().flat_map(|(_, waiting)| waiting);
         for pending in reload.waiting.into_iter().chain(later) {
             let message = format!("{module} ended while it was to be reloaded");
-            pending.failed(ProblemCode::Failed, message, None);
+            self.reload_fails(module, pending, ProblemCode::Failed, &message);
         }
     }
 }

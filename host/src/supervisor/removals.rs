@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Daemon, Pending, STOP_GRACE, Slot, Supervisor};
+use super::{Daemon, Pending, STOP_GRACE, Slot, Supervisor, Turn};
 use crate::{
     config,
     control::api::{Operation, Problem, ProblemCode},
@@ -23,6 +23,7 @@ impl Supervisor {
         yes: bool,
     ) -> Result<Operation, Problem> {
         self.daemon.is_removable(module, purge)?;
+        let turn = self.daemon.turns.take(module)?;
         let waiting = self.daemon.pending_of(module);
         if waiting > 0 && !purge && !yes {
             let what = format!("{waiting} events wait for {module} and would be lost with it");
@@ -42,7 +43,7 @@ impl Supervisor {
             pending.edited(line);
         }
         let operation = pending.operation();
-        let removal = Removal { module: module.to_owned(), purge, waiting };
+        let removal = Removal { turn, purge, waiting };
         tokio::spawn(removal.finish(self.daemon.clone(), slot, pending));
         Ok(operation)
     }
@@ -66,14 +67,14 @@ impl Supervisor {
 }
 
 struct Removal {
-    module: String,
+    turn: Turn,
     purge: bool,
     waiting: u64,
 }
 
 impl Removal {
     async fn finish(self, daemon: Arc<Daemon>, slot: Option<Arc<Slot>>, pending: Pending) {
-        let module = self.module.clone();
+        let module = self.turn.module.clone();
         if let Some(slot) = slot
             && !has_ended(&daemon, &slot).await
         {
@@ -147,17 +148,18 @@ impl Daemon {
 
     /// Takes the files of a module that does not run away; answers what was done.
     fn take_away(&self, removal: &Removal) -> io::Result<String> {
-        let Removal { module, purge, waiting } = removal;
-        let _installing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Removal { turn: Turn { module, .. }, purge, waiting } = removal;
         let state_dir = &self.places.state_dir;
         // An error means that it never subscribed.
         let _ = self.context.bus.unsubscribe(module);
         self.stories.forget(module);
         Place::of(state_dir).take(module)?;
+        let writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lock = self.lock().map_err(|problem| io::Error::other(problem.detail))?;
         if lock.modules.remove(module).is_some() {
             lock.write(state_dir)?;
         }
+        drop(writing);
         remove_directory(&library::generations(state_dir, module))?;
         let data = self.data_dir(module);
         let mut message = match library::find(&self.places.module_path, module) {

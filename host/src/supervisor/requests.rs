@@ -32,7 +32,7 @@ impl Supervisor {
             Request::ReloadConfig => self.configuration_on_request(),
             Request::Reload { module } => self.reload_module_on_request(&module),
             Request::Rollback { module } => self.rollback_on_request(&module),
-            Request::TakeUp { module, notes } => self.take_up(&module, &notes),
+            Request::TakeUp { turn, notes, previous } => self.take_up(turn, &notes, previous),
             Request::Remove { module, purge, yes } => self.remove_on_request(&module, purge, yes),
         };
         // An error means that the client is gone.
@@ -152,6 +152,8 @@ impl Supervisor {
 
     fn rollback_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
         let slot = self.wanted_slot(module, "roll back")?;
+        // What is on trial may be undone at this moment.
+        let _turn = self.daemon.turns.take(module)?;
         let running = slot.entry.known().map(|known| known.sha256.clone());
         let kept = library::kept(&self.daemon.places.state_dir, module);
         let other = kept.into_iter().find(|package| {

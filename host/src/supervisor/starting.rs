@@ -65,15 +65,16 @@ impl Supervisor {
     ) -> Result<ThreadId, String> {
         let name = section.name.clone();
         let wakes = self.daemon.wakes.clone();
+        let defaults = configure::Defaults::default();
         let start = Start {
             entry: slot.entry.clone(),
             package,
-            admit: self.daemon.admission(),
+            admit: self.daemon.admission(defaults.clone()),
             shelf: self.daemon.shelf.clone(),
             place: self.place(section),
             context: self.daemon.context.clone(),
-            configure: configure::configure(self.daemon.clone(), config.clone()),
-            explain: configure::explain(config.clone(), &name),
+            configure: configure::configure(self.daemon.clone(), config.clone(), defaults.clone()),
+            explain: configure::explain(config.clone(), &name, defaults),
             grace: STOP_GRACE,
             restart: RestartPolicy {
                 limit: usize::try_from(section.restart.limit).unwrap_or(usize::MAX),

@@ -1,36 +1,63 @@
 //! Taking up a module that was put in its place: its section, and the reload of one that runs.
 
-use super::{Refused, Supervisor, reloads::Wanted, requests::shown};
+use super::{Supervisor, Trial, Turn, reloads::Wanted, requests::shown};
 use crate::{
     config,
     control::api::{Operation, Problem, ProblemCode},
-    install::Place,
-    library,
 };
 
 impl Supervisor {
-    /// Gives a module that was put in its place its section, and reloads it where it runs.
-    pub(super) fn take_up(&mut self, module: &str, notes: &[String]) -> Result<Operation, Problem> {
-        let added = self.add_section(module, notes)?;
-        self.daemon.stories.tell(module, "installed", notes.first().cloned().unwrap_or_default());
-        self.given_up.remove(module);
-        // What was decided about the build before says nothing about this one.
-        self.daemon.stories.decide(module, |standing| {
-            standing.refused = None;
-            standing.quarantined = None;
-        });
-        let place = Place::of(&self.daemon.places.state_dir);
-        // What is taken up here is no news to the watch of the module path.
-        let sha256 = library::hash(&place.package(module));
-        self.seen.extend(sha256.map(|sha256| (module.to_owned(), sha256)));
+    /// Gives a module that was put in its place its section, and reloads it where it runs. One that
+    /// does not run is installed with that; one that runs, when the new build has taken over.
+    pub(super) fn take_up(
+        &mut self,
+        turn: Turn,
+        notes: &[String],
+        previous: Option<String>,
+    ) -> Result<Operation, Problem> {
+        let module = &*turn.module.clone();
+        let behind = self.daemon.slot(module).behind();
+        let note = notes.first().cloned().unwrap_or_default();
+        let trial = Trial { turn, operation: String::new(), note, previous, behind };
         let ran = self.alive.contains(module);
+        let added = match self.add_section(module, notes) {
+            Ok(added) => added,
+            Err(problem) => return Err(self.undone(trial, problem)),
+        };
+        self.note_as_seen(module);
+        if !ran {
+            return self.install_at_rest(trial, added);
+        }
+        if let Err(errors) = self.take_configuration() {
+            let problem = Problem::new(ProblemCode::Invalid, errors.to_string());
+            return Err(self.undone(trial, problem.help("correct the file, then install it again")));
+        }
+        let operation = self.reload_module(module, Wanted::OnPath, "install");
+        if self.reloads.contains_key(module) {
+            let trial = Trial { operation: operation.id.clone(), ..trial };
+            self.trials.insert(module.to_owned(), trial);
+            return Ok(operation);
+        }
+        let problem = Problem::new(ProblemCode::Busy, format!("{module} cannot be reloaded now"));
+        Err(self.undone(trial, problem.help("`lodestar status` shows what it does")))
+    }
+
+    /// Installs what does not run, and starts it where it is enabled.
+    fn install_at_rest(
+        &mut self,
+        trial: Trial,
+        added: Option<String>,
+    ) -> Result<Operation, Problem> {
+        if let Err(problem) = self.keep_trial(&trial) {
+            return Err(self.undone(trial, problem));
+        }
+        let module = &trial.turn.module;
+        self.given_up.remove(module);
+        self.daemon.stories.decide(module, |standing| standing.quarantined = None);
         self.take_configuration().map_err(|errors| {
             Problem::new(ProblemCode::Invalid, errors.to_string())
                 .help("the module is installed; correct the file and enable it")
         })?;
-        if ran {
-            return Ok(self.reload_module(module, Wanted::OnPath, "install"));
-        }
         if self.daemon.config().module(module).is_some_and(|section| section.enabled) {
             let slot = self.daemon.slot(module);
             return Ok(self.start_on_request(&slot, "install"));
@@ -44,15 +71,11 @@ impl Supervisor {
         Ok(operation)
     }
 
-    /// What was installed and does not start is not tried again by a restart of the daemon: the
-    /// generation that goes on runs until another one is installed or somebody asks.
-    pub(super) fn pass_over(&self, module: &str, reason: &str) {
-        let Some(known) = self.daemon.slot(module).entry.known() else { return };
-        let package = Place::of(&self.daemon.places.state_dir).package(module);
-        let Some(sha256) = library::hash(&package).filter(|it| *it != known.sha256) else { return };
-        let (instead, reason) = (known.sha256.clone(), reason.to_owned());
-        let refused = Refused { sha256, instead, reason };
-        self.daemon.stories.decide(module, |standing| standing.refused = Some(refused));
+    /// Undoes an install that came to nothing for the reason of `problem`.
+    fn undone(&mut self, trial: Trial, mut problem: Problem) -> Problem {
+        let installed = self.undo_trial(trial);
+        problem.detail = format!("{}; {installed}", problem.detail);
+        problem
     }
 
     /// Answers where the section was added, `None` where there was one.
@@ -63,9 +86,10 @@ impl Supervisor {
         }
         let path = &self.daemon.places.config;
         let refused = |error: String| {
-            let what = format!("{module} is installed, but has no section: {error}");
-            Problem::new(ProblemCode::Refused, what)
-                .help(format!("write `{module}: {{enabled: true}}` below `modules:` by hand"))
+            let what = format!("{module} cannot be given its section: {error}");
+            Problem::new(ProblemCode::Refused, what).help(format!(
+                "write `{module}: {{enabled: false}}` below `modules:` by hand, then install it"
+            ))
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;

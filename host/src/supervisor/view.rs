@@ -141,7 +141,11 @@ impl Daemon {
         if let Some(known) = self.entry(name).and_then(|entry| entry.known()) {
             return Some(known.manifest.clone());
         }
-        let package = library::find(&self.places.module_path, name)?;
+        let config = self.config();
+        let package = match config.module(name) {
+            Some(section) => self.package(section)?,
+            None => library::find(&self.places.module_path, name)?,
+        };
         let text = std::fs::read_to_string(package.directory.join("module.toml")).ok()?;
         Manifest::parse(&text).ok()
     }

@@ -30,6 +30,7 @@ mod terminal;
 mod tests;
 mod top;
 mod why;
+mod words;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

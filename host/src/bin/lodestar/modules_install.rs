@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use lodestar::{
     control::api::{Declares, Installed, OperationState},
     install::{self, Bundle},
+    library,
 };
 
 use crate::{
@@ -13,13 +14,15 @@ use crate::{
     error::{CliError, Result},
     human, operation,
     terminal::Terminal,
+    words,
 };
 
 /// Install a module, or another version of one: check it, put it in place, add a disabled section
 ///
 /// Takes a library lib<name>.so, a folder with one and its config.yaml, a .tar.gz of such a folder,
 /// or the folder of a crate, which is built as for a release. Nothing is changed unless every check
-/// passes. A module that runs is reloaded; if the new build does not start, the one before goes on.
+/// passes. A module that runs is reloaded; if the new build does not start, the one before goes on,
+/// and stays installed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Install {
     /// The library, folder, .tar.gz or crate
@@ -44,7 +47,7 @@ impl Install {
         installed.operation = operation::ended(installed.operation, client).await?;
         if terminal.json {
             terminal.json_document(&installed)?;
-        } else {
+        } else if installed.operation.state != OperationState::Failed {
             for line in lines(&installed, reloaded) {
                 terminal.line(&human::plain(&line))?;
             }
@@ -60,6 +63,10 @@ pub(crate) async fn send(
     unsigned: bool,
     client: &Client,
 ) -> Result<Installed> {
+    if let Some(manifest) = library::manifest_of(&bundle.library) {
+        // Those of other modules are known to the daemon.
+        words::check(&manifest, &[])?;
+    }
     let package = bundle.to_archive().map_err(|error| CliError::failed(error.to_string()))?;
     drop(bundle);
     let source = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());

@@ -9,15 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lodestar::library::{CHECKS, Check as Row, Verdict};
-use module_sdk::Table;
+use lodestar::library::{CHECKS, Check as Row, Verdict, manifest_of};
+use module_sdk::{Table, manifest::Manifest};
 use serde::Serialize;
 
-use super::cargo::{Build, Built};
+use super::{
+    cargo::{Build, Built},
+    private,
+};
 use crate::{
     error::{CliError, Result},
     exit_codes, human,
     terminal::{Terminal, Tone},
+    words,
 };
 
 /// How long a library may take to be mapped and to describe itself.
@@ -153,6 +157,9 @@ pub(super) fn report(library: &Path) -> Result<Report> {
         }
     };
     complete(&mut checks, end);
+    if let Some(manifest) = fs::read(library).ok().and_then(|bytes| manifest_of(&bytes)) {
+        judge_words(&mut checks, &manifest, &private::all_installed());
+    }
     let loads = checks.iter().all(|check| check.status == Verdict::Ok);
     Ok(Report { path: library.to_owned(), loads, checks })
 }
@@ -196,6 +203,16 @@ fn complete(checks: &mut Vec<Row>, end: Option<ExitStatus>) {
             ),
             _ => Row::skipped(name),
         });
+    }
+}
+
+/// A module whose words mean something else already is not what its manifest says.
+fn judge_words(checks: &mut [Row], manifest: &Manifest, installed: &[Manifest]) {
+    let noun = manifest.cli.noun.as_deref();
+    let taken = words::why_taken(&manifest.module.name, noun, installed);
+    let row = checks.iter_mut().find(|row| row.name == "manifest" && row.status == Verdict::Ok);
+    if let (Some(row), Some(sentence)) = (row, taken) {
+        *row = Row::failed("manifest", &sentence);
     }
 }
 

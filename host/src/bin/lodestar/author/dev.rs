@@ -31,6 +31,7 @@ use crate::{
     operation,
     status::address,
     terminal::Terminal,
+    words,
 };
 
 /// How long the daemon may take over a reload; it gives up by itself before.
@@ -236,6 +237,7 @@ impl Loop<'_> {
     async fn install(&mut self, built: &Built) -> Result<String> {
         // It may have changed since.
         self.manifest = install::manifest(&self.dev.path)?;
+        words::check(&self.manifest, &[])?;
         let name = self.manifest.module.name.clone();
         if built.name != name {
             let message = format!("module.toml says {name:?}, the library is {:?}", built.name);

@@ -5,14 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use module_sdk::manifest::valid_name;
+use module_sdk::manifest::{Manifest, valid_name};
 use serde_json::json;
 
-use super::{cargo, sdk::Sdk};
+use super::{cargo, private, sdk::Sdk};
 use crate::{
     error::{CliError, Result},
     exit_codes,
     terminal::Terminal,
+    words,
 };
 
 /// Begin a module: a crate with a handler, a timer, a command, and a test
@@ -119,6 +120,7 @@ const USED: [&str; 12] = [
 impl New {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<u8> {
         check_name(&self.name)?;
+        check_words(&self.name, &private::all_installed())?;
         let sdk = Sdk::find(self.sdk.as_deref())?;
         let here = self.dir == Path::new(".");
         let folder = if here { PathBuf::from(&self.name) } else { self.dir.join(&self.name) };
@@ -157,6 +159,15 @@ fn check_name(name: &str) -> Result<()> {
         .help(format!("call it {name}_module, or say what it does")));
     }
     Ok(())
+}
+
+/// What the module would answer to must not mean something else.
+fn check_words(name: &str, installed: &[Manifest]) -> Result<()> {
+    // One that lies here under its own name is being written anew.
+    match words::why_taken(name, None, installed) {
+        Some(sentence) => Err(CliError::usage(sentence)),
+        None => Ok(()),
+    }
 }
 
 /// Writes all files into a folder that is new: all of them, or nothing.
@@ -237,6 +248,9 @@ mod tests {
         check("match", "word of Rust");
         check("serde", "crate that modules use");
         check_name("budget_guard").expect("it is good");
+        let error = check_words("install", &[]).expect_err("it is a verb");
+        assert_eq!(error.failure().expect("a failure").exit, exit_codes::USAGE);
+        check_words("budget_guard", &[]).expect("it is free");
         assert!(TAKEN.is_sorted() && USED.is_sorted());
     }
 

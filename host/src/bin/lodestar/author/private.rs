@@ -170,6 +170,17 @@ fn free_ports(manifest: &Manifest) -> Vec<String> {
 
 /// A module that is installed here, on the daemon's module path or beside `lodestard`.
 pub(super) fn installed(name: &str) -> Option<library::Package> {
+    library::find(&module_path(), name)
+}
+
+/// The manifests of all modules that are installed here.
+pub(super) fn all_installed() -> Vec<Manifest> {
+    let packages = library::list(&module_path()).into_iter();
+    packages.filter_map(|package| install::manifest(&package.directory).ok()).collect()
+}
+
+/// Where a daemon that is started here would look.
+fn module_path() -> Vec<PathBuf> {
     let mut places = vec![PathBuf::from("/usr/lib/lodestar/modules")];
     if let Ok(program) = super::lodestard()
         && let Some(staged) = program.parent().and_then(Path::parent)
@@ -180,5 +191,5 @@ pub(super) fn installed(name: &str) -> Option<library::Package> {
         places.splice(0..0, std::env::split_paths(&path));
     }
     places.extend(std::env::home_dir().map(|home| home.join(".lodestar/modules")));
-    library::find(&places, name)
+    places
 }

@@ -1,0 +1,72 @@
+//! The words of the command line, and which of them a module cannot have.
+
+use std::collections::BTreeSet;
+
+use clap::{Command, CommandFactory as _};
+use lodestar::words;
+use module_sdk::manifest::Manifest;
+
+use crate::{
+    args::Cli,
+    error::{CliError, Result},
+};
+
+/// The words that mean something already: the verbs, and those of `lodestar modules`, which people
+/// type without it.
+fn reserved() -> BTreeSet<String> {
+    let root = Cli::command();
+    let mut words: BTreeSet<String> = ["help", "lodestar", "lodestard"].map(str::to_owned).into();
+    let below = root.find_subcommand("modules").map(Command::get_subcommands);
+    for command in root.get_subcommands().chain(below.into_iter().flatten()) {
+        words.insert(command.get_name().to_owned());
+        words.extend(command.get_all_aliases().map(str::to_owned));
+    }
+    words
+}
+
+/// Why a module cannot answer to its name and its noun, a sentence with the remedy: they are words
+/// of ours, or of one of the modules `others`.
+pub(crate) fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> Option<String> {
+    let reserved = reserved();
+    match [Some(name), noun].into_iter().flatten().find(|word| reserved.contains(*word)) {
+        Some(word) => Some(format!(
+            "{name} cannot have the word {word:?}, which is one of lodestar itself; call it \
+             {word}_module, or say what it does"
+        )),
+        None => words::why_taken(name, noun, others),
+    }
+}
+
+/// Whether a module can have its words, as far as can be told without the daemon.
+///
+/// # Errors
+///
+/// When one means something else already.
+pub(crate) fn check(manifest: &Manifest, others: &[Manifest]) -> Result<()> {
+    let noun = manifest.cli.noun.as_deref();
+    match why_taken(&manifest.module.name, noun, others) {
+        Some(sentence) => Err(CliError::refused(sentence)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lodestar::config::SECTIONS;
+
+    use super::*;
+
+    #[test]
+    fn a_word_of_ours_is_no_name() {
+        for word in ["status", "events", "modules", "man", "help", "lodestar", "log", "bus"] {
+            assert!(why_taken(word, None, &[]).is_some(), "{word}");
+            assert!(why_taken("guard", Some(word), &[]).is_some() || SECTIONS.contains(&word));
+        }
+        for verb in ["install", "why", "new", "dev", "logs", "rollback"] {
+            assert!(why_taken(verb, None, &[]).is_some(), "{verb}");
+        }
+        for name in ["usage", "ingest", "health", "router", "learning", "dashboard", "guard"] {
+            assert_eq!(why_taken(name, Some(name), &[]), None);
+        }
+    }
+}
