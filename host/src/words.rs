@@ -29,8 +29,16 @@ pub fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> Option<
         let other = others.iter().find(|other| has(other, word))?;
         Some((word, &other.module.name))
     })?;
-    let remedy = if word == name { "call it something else" } else { "choose another `cli.noun`" };
-    Some(format!("{name} cannot have the word {word:?}: the module {other} has it; {remedy}"))
+    Some(if word == name {
+        format!(
+            "no module can be called {name:?}: the module {other} answers to it; call it something \
+             else"
+        )
+    } else {
+        format!(
+            "{name} cannot answer to {word:?}: the module {other} does; choose another `cli.noun`"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -52,9 +60,9 @@ mod tests {
             let sentence = why_taken(name, noun, &others).expect(name);
             assert!(sentence.contains(part) && sentence.contains("; "), "{sentence}");
         };
-        check("usage", None, "\"usage\": the module usage_tracker has it; call it");
+        check("usage", None, "\"usage\": the module usage_tracker answers to it; call it");
         check("guard", Some("usage"), "another `cli.noun`");
-        check("guard", Some("ingest"), "the module ingest has it");
+        check("guard", Some("ingest"), "the module ingest does");
         check("guard", Some("--json"), "no word of the command line");
         check("metrics", None, "a section of modules.yaml");
         for (name, noun) in

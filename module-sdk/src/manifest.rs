@@ -47,7 +47,8 @@ pub struct ModuleSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AbiSection {
-    /// The ABI epoch.
+    /// The ABI epoch. The library says by itself which one it was built for; a host refuses one
+    /// whose manifest says another.
     pub epoch: u32,
 }
 

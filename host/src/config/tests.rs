@@ -324,6 +324,22 @@ fn explains_a_modules_refusal_at_its_place() {
 }
 
 #[test]
+fn a_refusal_of_what_came_with_the_module_is_placed_there() {
+    let config = valid("modules:\n  m:\n    mine: x\n    map: {mine: x}\n");
+    let defaults = "# none\nmine: y\nyours: y\nmap:\n  yours: y\n";
+    let check = |path: &str, expected: &str| {
+        let report = json!({"path": path, "message": "is wrong"}).to_string();
+        assert_eq!(config.explain_with("m", &report, Some(defaults)).to_string(), expected);
+    };
+    check("mine", "m.yaml:3:5: modules.m.mine: is wrong");
+    check("map.mine", "m.yaml:4:11: modules.m.map.mine: is wrong");
+    check("yours", "m/config.yaml:3:1: yours: is wrong");
+    check("map.yours", "m/config.yaml:5:3: map.yours: is wrong");
+    check("absent", "m.yaml:2:3: modules.m.absent: is wrong");
+    check("", "m.yaml:2:3: modules.m: is wrong");
+}
+
+#[test]
 fn a_modules_refusal_shows_no_value() {
     let config = valid("modules:\n  m:\n    port: sk-ant-1, expected x\n");
     let report = json!({"path": "port",

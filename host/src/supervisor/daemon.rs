@@ -188,7 +188,12 @@ impl Daemon {
         slots.values().cloned().collect()
     }
 
-    /// The place of a module in the table, made where it is missing.
+    /// The place of a module in the table.
+    pub(super) fn known_slot(&self, name: &str) -> Option<Arc<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The same, made where it is missing.
     pub(super) fn slot(self: &Arc<Self>, name: &str) -> Arc<Slot> {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(name) {

@@ -128,7 +128,7 @@ impl Daemon {
                 for module in undone {
                     let what = "lodestard ended before it had proved good";
                     tracing::warn!(module, "an install was undone: {what}");
-                    self.stories.tell(&module, "install_undone", what);
+                    self.stories.tell(&module, "undone", what);
                 }
             }
             Err(error) => tracing::error!(error, "installed modules are not loaded"),

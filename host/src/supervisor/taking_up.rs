@@ -16,7 +16,7 @@ impl Supervisor {
         previous: Option<String>,
     ) -> Result<Operation, Problem> {
         let module = &*turn.module.clone();
-        let behind = self.daemon.slot(module).behind();
+        let behind = self.daemon.known_slot(module).and_then(|slot| slot.behind());
         let note = notes.first().cloned().unwrap_or_default();
         let trial = Trial { turn, operation: String::new(), note, previous, behind };
         let ran = self.alive.contains(module);

@@ -48,8 +48,10 @@ impl Supervisor {
             }
         };
         self.note_as_seen(&module);
-        self.daemon.slot(&module).set_behind(trial.behind);
-        self.daemon.stories.tell(&module, "install_undone", installed.clone());
+        if let Some(slot) = self.daemon.known_slot(&module) {
+            slot.set_behind(trial.behind);
+        }
+        self.daemon.stories.tell(&module, "undone", installed.clone());
         installed
     }
 

@@ -29,9 +29,13 @@ fn reserved() -> BTreeSet<String> {
 pub(crate) fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> Option<String> {
     let reserved = reserved();
     match [Some(name), noun].into_iter().flatten().find(|word| reserved.contains(*word)) {
-        Some(word) => Some(format!(
-            "{name} cannot have the word {word:?}, which is one of lodestar itself; call it \
+        Some(word) if word == name => Some(format!(
+            "no module can be called {word:?}, which is a word of lodestar itself; call it \
              {word}_module, or say what it does"
+        )),
+        Some(word) => Some(format!(
+            "{name} cannot answer to {word:?}, which is a word of lodestar itself; choose another \
+             `cli.noun`"
         )),
         None => words::why_taken(name, noun, others),
     }

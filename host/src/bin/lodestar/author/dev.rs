@@ -225,11 +225,10 @@ impl Loop<'_> {
             }
             Err(error) => {
                 self.story.trouble("reload", &error)?;
-                let path = self.dev.path.display();
-                self.story.tell(
-                    "reload",
-                    &format!("see `lodestar modules check {path}`; waiting for the next save"),
-                )
+                let has_help = error.failure().is_some_and(|failure| failure.help.is_some());
+                let check = format!("see `lodestar modules check {}`; ", self.dev.path.display());
+                let check = if has_help { "" } else { &*check };
+                self.story.tell("reload", &format!("{check}waiting for the next save"))
             }
         }
     }
