@@ -89,8 +89,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// That it is no YAML or holds nothing, or else every key of the daemon that is unknown or has a
-    /// value that does not fit. The keys of modules are theirs to check.
+    /// That it is no YAML or holds nothing, or else every key of the daemon that is unknown or
+    /// has a value that does not fit. The keys of modules are theirs to check.
     pub fn parse(text: &str, path: &Path, layers: &Layers) -> Result<Self, ConfigErrors> {
         let mut tree = Node::parse(text, path)?;
         if tree.entries().is_none() {

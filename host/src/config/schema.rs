@@ -9,8 +9,8 @@ use super::{Config, ConfigError};
 const MAX_STEPS: usize = 8;
 
 impl Config {
-    /// Everything that is wrong with settings which a module refused, `defaults` below them: what its schema says, and
-    /// `told`, the module's own words, where they are about something else.
+    /// Everything that is wrong with settings which a module refused, `defaults` below them: what
+    /// its schema says, and `told`, the module's own words, where they are about something else.
     #[must_use]
     pub fn refusals(
         &self,
