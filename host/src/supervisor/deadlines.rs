@@ -19,9 +19,9 @@ impl Supervisor {
                 continue;
             }
             let name = &slot.entry.name;
-            let seconds = time.as_secs();
+            let seconds = time.as_secs_f64();
             tracing::error!(module = name, call, seconds, "a call of the module does not return");
-            let reason = format!("its {call} has not returned for {seconds} s; its events wait");
+            let reason = format!("its {call} has not returned for {seconds:.1} s; its events wait");
             self.daemon.stories.tell(name, "stalled", reason.clone());
             slot.entry.enter_from(state, State::Stalled, reason);
         }

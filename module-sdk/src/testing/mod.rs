@@ -86,7 +86,11 @@ pub struct Logged {
 pub struct Bench<M> {
     instance: Option<ModuleBox>,
     host: Arc<FakeHost>,
+    /// The period of each timer and when it is due, nanoseconds after the start: as in the daemon,
+    /// a clock that is set does not move them.
     timers: Vec<(u64, u64)>,
+    /// How far [`advance`](Self::advance) has come since the start, nanoseconds.
+    elapsed: u64,
     directory: PathBuf,
     keep_directory: bool,
     module: PhantomData<M>,
@@ -143,18 +147,18 @@ impl<M: Module> Bench<M> {
             glue::create::<M>(request, services).into_result().map_err(Error::from_abi)?;
         let mut wiring = Wiring::<M>::new();
         M::wire(&mut wiring);
-        let now = host.now_ns();
         let timers = wiring
             .timers
             .iter()
             .map(|timer| timer.description.every_ms.saturating_mul(1_000_000))
-            .map(|period| (period, now + period))
+            .map(|period| (period, period))
             .collect();
         let directory = host.directory.clone();
         Ok(Self {
             instance: Some(instance),
             host,
             timers,
+            elapsed: 0,
             directory,
             keep_directory: true,
             module: PhantomData,
@@ -277,7 +281,7 @@ impl<M: Module> Bench<M> {
     /// What the first failing timer returned.
     pub fn advance(&mut self, by: Duration) -> Result<()> {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        let end = self.host.now_ns().saturating_add(by);
+        let end = self.elapsed.saturating_add(by);
         loop {
             let next = self.timers.iter().enumerate().min_by_key(|(_, (_, due))| *due);
             let Some((index, (period, due))) = next.map(|(index, timer)| (index, *timer)) else {
@@ -286,13 +290,19 @@ impl<M: Module> Bench<M> {
             if due > end {
                 break;
             }
-            self.host.set_now_ns(due);
+            self.pass_until(due);
             self.timers[index].1 = due + period;
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             self.running().on_timer(index).into_result().map_err(Error::from_abi)?;
         }
-        self.host.set_now_ns(end);
+        self.pass_until(end);
         Ok(())
+    }
+
+    fn pass_until(&mut self, elapsed: u64) {
+        let passed = elapsed - self.elapsed;
+        self.elapsed = elapsed;
+        self.host.set_now_ns(self.host.now_ns().saturating_add(passed));
     }
 
     /// Stops the module as the daemon would.
@@ -336,5 +346,52 @@ impl ReplySink for Sink {
 
     fn finish(&self, result: RResult<(), ModError>) {
         drop(self.0.send(Message::End(result.into_result().map_err(Error::from_abi))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Watch {
+        ticks: u64,
+    }
+
+    impl Module for Watch {
+        type Config = Value;
+
+        fn start(_: Value, _: &crate::Host) -> Result<Self> {
+            Ok(Self { ticks: 0 })
+        }
+
+        fn wire(wiring: &mut Wiring<Self>) {
+            wiring.every(Duration::from_secs(60), Self::tick).command("ticks", Self::ticks);
+        }
+    }
+
+    impl Watch {
+        fn tick(&mut self) -> Result<()> {
+            self.ticks += 1;
+            Ok(())
+        }
+
+        fn ticks(&mut self, _: crate::NoArgs) -> Result<crate::Reply> {
+            crate::Reply::json(&self.ticks)
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_no_timer() {
+        for time in ["1999-01-01T00:00:00Z", "2099-01-01T00:00:00Z"] {
+            let mut bench = Bench::<Watch>::start(Value::Null).expect("it starts");
+            bench.host().set_now(time.parse().expect("a time"));
+            bench.advance(Duration::from_secs(59)).expect("no timer fails");
+            bench.advance(Duration::from_secs(62)).expect("no timer fails");
+            let ticks = bench.command("ticks", Value::Null).expect("it answers").data;
+            assert_eq!(ticks, 2, "{time}");
+            let now = bench.host().now_ns() / 1_000_000_000;
+            let set = time.parse::<jiff::Timestamp>().expect("a time").as_second();
+            assert_eq!(i64::try_from(now).ok(), Some(set + 121), "{time}");
+        }
     }
 }
