@@ -1,5 +1,5 @@
-//! What faults under load cost: panics in the daemon, and kills of modules in processes of their
-//! own.
+//! What faults under load cost: panics in the daemon, and crashes and kills of modules in processes
+//! of their own.
 //!
 //! Run with `cargo xtask bench faults`.
 
@@ -18,8 +18,15 @@ const KILLS: u64 = 500;
 const BATCH: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// How often a module is watched beside one that crashes, at so many events a second, and for how
+/// long: longer than it takes until a module that crashes at each start is quarantined.
+const ROUNDS: usize = 9;
+const RATE: u32 = 1_000;
+const SECONDS: u32 = 10;
+
 fn main() {
     panics();
+    crashes();
     kills_of_runners();
 }
 
@@ -91,6 +98,57 @@ fn handle_all(fault: &str) -> Handled {
         restarts: module["restarts"].as_u64().unwrap_or_default(),
         lives: daemon.lives(),
     }
+}
+
+/// What `usage_tracker` notices of a module that crashes at its first event, starts again as the
+/// defaults have it, and is quarantined in the end.
+fn crashes() {
+    let mut rounds: Vec<(f64, f64)> = (0..ROUNDS)
+        .map(|_| {
+            let alone = handler_p99_us(false);
+            (handler_p99_us(true), alone)
+        })
+        .collect();
+    rounds.sort_by(|left, right| f64::total_cmp(&(left.0 / left.1), &(right.0 / right.1)));
+    let (beside, alone) = rounds[ROUNDS / 2];
+    let rest = json!({
+        "baseline": {"name": "without", "value": alone}, "goal": {"at_most": 1.1, "of": "ratio"},
+    });
+    report("p99 of a handler while another module crashes", beside, "us", rest);
+}
+
+/// The 99th percentile of how long `usage_tracker` takes for the events handed to it, as the daemon
+/// accounts for it, where nothing else is to be done or beside a module that crashes.
+fn handler_p99_us(crashing: bool) -> f64 {
+    let mut modules = vec!["ingest", "usage_tracker"];
+    let mut config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: \
+                      {requests_per_second: 100000, burst: 100000}\n  usage_tracker:\n"
+        .to_owned();
+    if crashing {
+        modules.push("misbehaver");
+        config += "  misbehaver:\n    isolation: process\n    fault: event_segfaults\n";
+    }
+    config += "log:\n  level: error\nmetrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&modules, &config);
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "http");
+    let begin = Instant::now();
+    for number in 0..RATE * SECONDS {
+        let due = begin + Duration::from_secs(1) * number / RATE;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        // What `misbehaver` looks for.
+        let body = telemetry::claude_code("s", &format!("poison-{number}")).to_string();
+        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        assert_eq!(answer.expect("ingest answers").status, 200);
+    }
+    if crashing {
+        daemon.wait_state("misbehaver", "quarantined");
+    }
+    let info = sandbox.json(&["modules", "info", "usage_tracker"]);
+    let calls = info["calls"].as_array().cloned().unwrap_or_default();
+    let events = calls.iter().find(|call| call["kind"] == "events");
+    let p99 = events.and_then(|events| events["p99_ns"].as_f64());
+    p99.expect("it was handed events") / 1e3
 }
 
 fn kills_of_runners() {

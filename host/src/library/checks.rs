@@ -131,7 +131,7 @@ impl<F: FnMut(Check)> Examination<F> {
             Err(error) => return self.fail("file", &error.to_string()),
         };
         self.pass("file", format!("{} bytes, nobody else may write them", bytes.len()));
-        match elf::check(&bytes) {
+        match elf::check(bytes.as_slice()) {
             Err(error) => {
                 let failed = check_of(&error);
                 if failed != "format" {

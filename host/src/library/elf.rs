@@ -10,7 +10,10 @@ use lodestar_abi::{
 };
 use object::{
     Endianness, elf,
-    read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _},
+    read::{
+        ReadRef,
+        elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _},
+    },
 };
 
 type Header = elf::FileHeader64<Endianness>;
@@ -102,7 +105,8 @@ pub(super) struct Contents<'a> {
     pub(super) manifest: &'a [u8],
 }
 
-pub(super) fn check(bytes: &[u8]) -> Result<Contents<'_>, ElfError> {
+/// Of a file that is not in memory only the parts are read that are looked at.
+pub(super) fn check<'data, R: ReadRef<'data>>(bytes: R) -> Result<Contents<'data>, ElfError> {
     let header = check_header(bytes)?;
     let endian = header.endian().map_err(truncated)?;
     check_segments(header, endian, bytes)?;
@@ -127,14 +131,15 @@ pub(super) fn check(bytes: &[u8]) -> Result<Contents<'_>, ElfError> {
     Ok(Contents { build_info, manifest })
 }
 
-fn check_header(bytes: &[u8]) -> Result<&Header, ElfError> {
-    if bytes.is_empty() {
+fn check_header<'data, R: ReadRef<'data>>(bytes: R) -> Result<&'data Header, ElfError> {
+    let length = length(bytes)?;
+    if length == 0 {
         return Err(ElfError::Empty);
     }
-    if !bytes.starts_with(&elf::ELFMAG) {
+    if bytes.read_bytes_at(0, elf::ELFMAG.len() as u64) != Ok(&elf::ELFMAG) {
         return Err(ElfError::NoElf);
     }
-    if bytes.len() < size_of::<Header>() {
+    if length < size_of::<Header>() as u64 {
         return Err(ElfError::Truncated("the header is not whole".to_owned()));
     }
     let header = Header::parse(bytes).map_err(|_| ElfError::NoLibrary)?;
@@ -149,8 +154,16 @@ fn check_header(bytes: &[u8]) -> Result<&Header, ElfError> {
     Ok(header)
 }
 
-fn check_segments(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(), ElfError> {
-    let length = bytes.len() as u64;
+fn length<'data, R: ReadRef<'data>>(bytes: R) -> Result<u64, ElfError> {
+    bytes.len().map_err(|()| ElfError::Truncated("it cannot be read".to_owned()))
+}
+
+fn check_segments<'data, R: ReadRef<'data>>(
+    header: &Header,
+    endian: Endianness,
+    bytes: R,
+) -> Result<(), ElfError> {
+    let length = length(bytes)?;
     for segment in header.program_headers(endian, bytes).map_err(truncated)? {
         let (offset, size) = segment.file_range(endian);
         let end = offset.checked_add(size);
@@ -163,7 +176,11 @@ fn check_segments(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(
     Ok(())
 }
 
-fn check_dynamic(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(), ElfError> {
+fn check_dynamic<'data, R: ReadRef<'data>>(
+    header: &Header,
+    endian: Endianness,
+    bytes: R,
+) -> Result<(), ElfError> {
     let sections = header.sections(endian, bytes).map_err(truncated)?;
     let Some((entries, strings)) = sections.dynamic(endian, bytes).map_err(truncated)? else {
         return Err(ElfError::NoLibrary);

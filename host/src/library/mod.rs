@@ -23,6 +23,7 @@ use std::{
 
 use lodestar_abi::{BuildInfo, EPOCH};
 use module_sdk::manifest::Manifest;
+use object::{ReadCache, ReadRef};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest as _, Sha256};
 
@@ -131,7 +132,8 @@ impl Inspected {
     pub fn adopt(copy: OwnedFd, name: &str, path: &Path, sha256: &str) -> Result<Self, LoadError> {
         let read = |error: std::io::Error| LoadError::Read(path.to_owned(), error);
         let copy = SealedCopy::adopt(copy).map_err(|error| read(error.into()))?;
-        let bytes = std::fs::read(copy.path()).map_err(read)?;
+        // Opened anew: the position of the descriptor is shared with the other process.
+        let bytes = ReadCache::new(File::open(copy.path()).map_err(read)?);
         let (build, manifest) = examine(&bytes, name, path)?;
         let (path, sha256) = (path.to_owned(), sha256.to_owned());
         // Its settings were worked out by the process that read it.
@@ -151,13 +153,17 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     objection.map_or(Ok(()), Err)?;
     let copy = SealedCopy::new(&package.name, &bytes)
         .map_err(|error| LoadError::Seal(path.clone(), error.into()))?;
-    let (build, manifest) = examine(&bytes, &package.name, &path)?;
+    let (build, manifest) = examine(bytes.as_slice(), &package.name, &path)?;
     let sha256 = sha256(&bytes);
     Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults(), copy })
 }
 
 /// Checks the bytes of a library.
-fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest), LoadError> {
+fn examine<'data>(
+    bytes: impl ReadRef<'data>,
+    name: &str,
+    path: &Path,
+) -> Result<(BuildInfo, Manifest), LoadError> {
     let contents = elf::check(bytes).map_err(|reason| LoadError::Elf(path.to_owned(), reason))?;
     let build = BuildInfo::from_bytes(contents.build_info)
         .map_err(|error| LoadError::NoModule(path.to_owned(), error.to_string()))?;
