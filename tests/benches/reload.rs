@@ -20,6 +20,10 @@ const CLIENTS: usize = 16;
 /// Events per second: so many requests a second, with so many events each.
 const REQUESTS: u64 = 50;
 const EVENTS: usize = 20;
+/// More than the requests that `ingest` remembers, so that its memory is full before it is watched.
+const BEFORE: usize = 60_000;
+/// How many of these travel in one request.
+const AT_ONCE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
@@ -94,8 +98,7 @@ fn unloading() -> Reloaded {
     Reloaded { warm, whole, growth_kib: memory.1 - memory.0 }
 }
 
-/// How much memory the same load takes for as long without a reload: `ingest` remembers which
-/// requests it was told of.
+/// How much more memory the same load takes in the same time without a reload.
 fn load_alone(warm: Duration, whole: Duration) -> i64 {
     let sandbox = sandbox(true);
     let daemon = sandbox.start();
@@ -149,11 +152,14 @@ impl Load {
     /// Does something while clients ask and events are sent.
     fn during(&self, daemon: &Daemon<'_>, act: impl FnOnce()) {
         let address = daemon.address("gear", "http");
+        for part in 0..BEFORE / AT_ONCE {
+            self.send(&daemon.address("ingest", "http"), &format!("before-{part}"), AT_ONCE);
+        }
         thread::scope(|scope| {
             for _ in 0..CLIENTS {
                 scope.spawn(|| self.ask(&address));
             }
-            scope.spawn(|| self.send(&daemon.address("ingest", "http")));
+            scope.spawn(|| self.send_steadily(&daemon.address("ingest", "http")));
             act();
             self.stop.store(true, Ordering::Relaxed);
         });
@@ -171,22 +177,26 @@ impl Load {
         }
     }
 
-    fn send(&self, address: &str) {
+    fn send_steadily(&self, address: &str) {
         let begin = Instant::now();
         for number in 0_u32.. {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            let ids: Vec<String> = (0..EVENTS).map(|index| format!("{number}-{index}")).collect();
-            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            let body = telemetry::claude_code_many("s", &ids).to_string();
-            let answer = http::post(address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
-            assert_eq!(answer.expect("ingest answers").status, 200);
-            self.accepted.fetch_add(EVENTS as u64, Ordering::Relaxed);
+            self.send(address, &number.to_string(), EVENTS);
             let next =
                 begin + Duration::from_secs(1) / u32::try_from(REQUESTS).expect("small") * number;
             thread::sleep(next.saturating_duration_since(Instant::now()));
         }
+    }
+
+    fn send(&self, address: &str, name: &str, events: usize) {
+        let ids: Vec<String> = (0..events).map(|index| format!("{name}-{index}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let body = telemetry::claude_code_many("s", &ids).to_string();
+        let answer = http::post(address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        assert_eq!(answer.expect("ingest answers").status, 200);
+        self.accepted.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     fn report(&self, sandbox: &Sandbox, when: &str) {

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use lodestar_abi::{BuildInfo, EPOCH};
 use module_sdk::manifest::{Manifest, valid_name};
+use object::ReadCache;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Difference, Library, LoadError, Package, Shelf,
+    Difference, Library, LoadError, Opened, Package, Shelf,
     elf::{self, Contents, ElfError},
-    inspect, other_epoch, read,
+    inspect, open_file, other_epoch,
 };
 use crate::config::{Config, Layers};
 
@@ -122,16 +123,15 @@ impl<F: FnMut(Check)> Examination<F> {
 
     /// What can be seen without running anything of it.
     fn still(&mut self, path: &Path, package: &Package) {
-        let bytes = match read(path) {
-            Ok((bytes, None)) => bytes,
-            Ok((bytes, Some(objection))) => {
-                self.fail("file", &objection.to_string());
-                bytes
-            }
+        let Opened { file, bytes, objection } = match open_file(path) {
+            Ok(opened) => opened,
             Err(error) => return self.fail("file", &error.to_string()),
         };
-        self.pass("file", format!("{} bytes, nobody else may write them", bytes.len()));
-        match elf::check(bytes.as_slice()) {
+        if let Some(objection) = objection {
+            self.fail("file", &objection.to_string());
+        }
+        self.pass("file", format!("{bytes} bytes, nobody else may write them"));
+        match elf::check(&ReadCache::new(file)) {
             Err(error) => {
                 let failed = check_of(&error);
                 if failed != "format" {

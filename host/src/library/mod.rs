@@ -16,7 +16,7 @@ mod shelf;
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -37,6 +37,9 @@ use seal::SealedCopy;
 pub use shelf::Shelf;
 
 use crate::strangers;
+
+/// How many bytes of a library are read at once.
+const PART: usize = 64 << 10;
 
 /// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,11 +133,9 @@ impl Inspected {
     ///
     /// When it can still be changed, or is no module.
     pub fn adopt(copy: OwnedFd, name: &str, path: &Path, sha256: &str) -> Result<Self, LoadError> {
-        let read = |error: std::io::Error| LoadError::Read(path.to_owned(), error);
-        let copy = SealedCopy::adopt(copy).map_err(|error| read(error.into()))?;
-        // Opened anew: the position of the descriptor is shared with the other process.
-        let bytes = ReadCache::new(File::open(copy.path()).map_err(read)?);
-        let (build, manifest) = examine(&bytes, name, path)?;
+        let copy = SealedCopy::adopt(copy)
+            .map_err(|error| LoadError::Read(path.to_owned(), error.into()))?;
+        let (build, manifest) = examine_copy(&copy, name, path)?;
         let (path, sha256) = (path.to_owned(), sha256.to_owned());
         // Its settings were worked out by the process that read it.
         Ok(Self { path, sha256, build, manifest, defaults: None, copy })
@@ -149,13 +150,54 @@ impl Inspected {
 /// is truncated, no Lodestar module, of another ABI epoch, or built to abort on panic.
 pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let path = package.library_path();
-    let (bytes, objection) = read(&path)?;
+    let Opened { file, objection, .. } = open_file(&path)?;
     objection.map_or(Ok(()), Err)?;
-    let copy = SealedCopy::new(&package.name, &bytes)
-        .map_err(|error| LoadError::Seal(path.clone(), error.into()))?;
-    let (build, manifest) = examine(bytes.as_slice(), &package.name, &path)?;
-    let sha256 = sha256(&bytes);
+    let (copy, sha256) = copy(file, &package.name, &path)?;
+    let (build, manifest) = examine_copy(&copy, &package.name, &path)?;
     Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults(), copy })
+}
+
+/// A sealed copy of a file, and its hash.
+fn copy(file: File, name: &str, path: &Path) -> Result<(SealedCopy, String), LoadError> {
+    let sealed = |error| LoadError::Seal(path.to_owned(), error);
+    let mut draft = SealedCopy::draft(name).map_err(|error| sealed(error.into()))?;
+    let unread = |error| LoadError::Read(path.to_owned(), error);
+    let sha256 = read_in_parts(file, unread, |part| draft.write_all(part).map_err(sealed))?;
+    let copy = SealedCopy::seal(draft).map_err(|error| sealed(error.into()))?;
+    Ok((copy, sha256))
+}
+
+/// Reads a file to its end; answers its hash. Blocks of a library's size, taken and given back on
+/// one thread after another, would stay with the allocator: 40 MiB of them after 300 reloads.
+fn read_in_parts<E>(
+    mut file: File,
+    unread: impl Fn(io::Error) -> E,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<String, E> {
+    let (mut hash, mut part) = (Sha256::new(), [0; PART]);
+    loop {
+        match file.read(&mut part) {
+            Ok(0) => return Ok(in_hexadecimal(&hash.finalize())),
+            Ok(count) => {
+                hash.update(&part[..count]);
+                take(&part[..count])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unread(error)),
+        }
+    }
+}
+
+/// Checks a sealed copy.
+fn examine_copy(
+    copy: &SealedCopy,
+    name: &str,
+    path: &Path,
+) -> Result<(BuildInfo, Manifest), LoadError> {
+    // Opened anew: the position of the descriptor may be shared with another process.
+    let file = File::open(copy.path());
+    let file = file.map_err(|error| LoadError::Read(path.to_owned(), error))?;
+    examine(&ReadCache::new(file), name, path)
 }
 
 /// Checks the bytes of a library.
@@ -215,13 +257,22 @@ pub fn manifest_of(bytes: &[u8]) -> Option<Manifest> {
 /// The hash of a package's library as it lies there; `None` when it cannot be read.
 #[must_use]
 pub fn hash(package: &Package) -> Option<String> {
-    std::fs::read(package.library_path()).ok().map(|bytes| sha256(&bytes))
+    let file = File::open(package.library_path()).ok()?;
+    read_in_parts(file, |error| error, |_| Ok(())).ok()
 }
 
-/// The bytes of a library, and what speaks against whoever may write them: who may write to a
-/// module may run code as the daemon. What is judged is the very file that is read, wherever its
-/// path leads meanwhile.
-fn read(path: &Path) -> Result<(Vec<u8>, Option<LoadError>), LoadError> {
+/// A library's file that was opened to be read.
+struct Opened {
+    file: File,
+    bytes: u64,
+    /// What speaks against whoever may write it: who may write to a module may run code as the
+    /// daemon.
+    objection: Option<LoadError>,
+}
+
+/// Opens the file of a library. What is judged is the very file that is read, wherever its path
+/// leads meanwhile.
+fn open_file(path: &Path) -> Result<Opened, LoadError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -237,19 +288,18 @@ fn read(path: &Path) -> Result<(Vec<u8>, Option<LoadError>), LoadError> {
         let place = place.to_owned();
         move |error| LoadError::Read(place, error)
     };
-    let mut file = File::from(file);
+    let file = File::from(file);
     let metadata = file.metadata().map_err(unread(path))?;
     if !metadata.is_file() {
         return Err(LoadError::Owner(path.to_owned(), "is no regular file".to_owned()));
     }
     let of_folder = File::from(folder).metadata().map_err(unread(directory))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(unread(path))?;
+    let bytes = metadata.len();
     let objection = [(directory, of_folder), (path, metadata)].into_iter().find_map(|place| {
         let stranger = strangers::of(&place.1, strangers::Also::OwnGroup)?;
         Some(LoadError::Owner(place.0.to_owned(), stranger.to_string()))
     });
-    Ok((bytes, objection))
+    Ok(Opened { file, bytes, objection })
 }
 
 /// Why something could not be opened without following a link.
@@ -264,7 +314,11 @@ fn not_opened(place: &Path, error: io::Error) -> LoadError {
 /// The hash of some bytes, lower-case hexadecimal.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    in_hexadecimal(&Sha256::digest(bytes))
+}
+
+fn in_hexadecimal(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

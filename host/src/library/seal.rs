@@ -3,7 +3,6 @@
 use std::{
     ffi::CString,
     fs::File,
-    io::Write as _,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -24,7 +23,8 @@ pub(super) struct SealedCopy {
 }
 
 impl SealedCopy {
-    pub(super) fn new(name: &str, bytes: &[u8]) -> Result<Self, Errno> {
+    /// A memory file to write the copy to.
+    pub(super) fn draft(name: &str) -> Result<File, Errno> {
         let name = CString::new(format!("lodestar-{name}")).unwrap_or_default();
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Kernels before 6.3 do not know the flag and need none.
@@ -32,9 +32,12 @@ impl SealedCopy {
             Err(Errno::INVAL) => memfd_create(&name, flags)?,
             other => other?,
         };
-        let mut file = File::from(file);
-        file.write_all(bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        let file = OwnedFd::from(file);
+        Ok(File::from(file))
+    }
+
+    /// Nothing of what was written can be changed any more.
+    pub(super) fn seal(draft: File) -> Result<Self, Errno> {
+        let file = OwnedFd::from(draft);
         fcntl_add_seals(&file, SEALS)?;
         Ok(Self { file })
     }
@@ -57,11 +60,19 @@ impl SealedCopy {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+
+    fn copy(bytes: &[u8]) -> SealedCopy {
+        let mut draft = SealedCopy::draft("tiny").expect("memory is there");
+        draft.write_all(bytes).expect("memory is there");
+        SealedCopy::seal(draft).expect("it is a memory file")
+    }
 
     #[test]
     fn only_what_is_sealed_is_taken_over() {
-        let copy = SealedCopy::new("tiny", b"the bytes").expect("memory is there");
+        let copy = copy(b"the bytes");
         let again = copy.file.try_clone().expect("descriptors are left");
         assert!(SealedCopy::adopt(again).is_ok());
         let open = memfd_create("open", MemfdFlags::ALLOW_SEALING).expect("memory is there");
@@ -70,7 +81,7 @@ mod tests {
 
     #[test]
     fn nobody_can_change_the_copy() {
-        let copy = SealedCopy::new("tiny", b"the bytes").expect("memory is there");
+        let copy = copy(b"the bytes");
         assert_eq!(std::fs::read(copy.path()).expect("it is readable"), b"the bytes");
         assert!(std::fs::write(copy.path(), b"evil").is_err());
         assert!(rustix::fs::ftruncate(&copy.file, 0).is_err());
