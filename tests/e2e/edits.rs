@@ -35,6 +35,13 @@ fn a_bad_section_holds_the_good_ones_back_as_well() {
     let diff = sandbox.lodestar(&["config", "diff"]);
     let change = "modules.ingest.join_window_seconds: (absent) -> 3";
     assert!(diff.stdout.contains(change), "what would change is shown: {diff:#?}");
+    assert!(diff.stderr.contains("the file is not valid: "), "{diff:#?}");
+    assert!(diff.stderr.contains("retention_days") && diff.code == 4, "{diff:#?}");
+    // A value that only the module can judge holds the rest back as well.
+    sandbox.configure(&wrong.replace("retention_days: many", "time_zone: Mars/Olympus"));
+    let diff = sandbox.lodestar(&["config", "diff", "--json"]);
+    assert!(diff.stdout.contains("modules.ingest.join_window_seconds"), "{diff:#?}");
+    assert!(diff.stderr.contains("time_zone") && diff.code == 4, "{diff:#?}");
     // Without the mistake the rest of the edit counts.
     sandbox.configure(&valid);
     wait_until("the good change is taken", PATIENCE, || {

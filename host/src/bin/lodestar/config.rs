@@ -47,6 +47,8 @@ pub(crate) struct Show {
 }
 
 /// Show what would change if the configuration file were read now
+///
+/// Exit code 4 if the file is not valid: a mistake in what changes holds all of it back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Diff {}
 
@@ -206,17 +208,28 @@ async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     }
     if terminal.json {
         terminal.json_document(&changes)?;
-        return Ok(exit_codes::DONE);
+    } else {
+        changes.iter().try_for_each(|change| terminal.line(&change_line(change)))?;
     }
-    for change in &changes {
-        terminal.line(&change_line(change))?;
+    if !changes.is_empty() && !report.errors.is_empty() {
+        return Err(not_valid(&report));
+    }
+    if terminal.json {
+        return Ok(exit_codes::DONE);
     }
     if changes.is_empty() {
         terminal.line("The configuration file is what runs.")?;
-    } else if report.errors.is_empty() && changes.iter().any(|it| needs_a_restart(&it.path)) {
+    } else if changes.iter().any(|it| needs_a_restart(&it.path)) {
         terminal.note("what is outside `modules` and `log` waits until lodestard is restarted");
     }
     Ok(exit_codes::DONE)
+}
+
+/// What is wrong with the file, and that it matters beyond the line that is wrong.
+fn not_valid(report: &ConfigReport) -> CliError {
+    let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+    CliError::refused(format!("the file is not valid: {}", errors.join("\n")))
+        .help("a mistake in what changes holds all of it back: correct the file and save it")
 }
 
 fn change_line(change: &Change) -> String {

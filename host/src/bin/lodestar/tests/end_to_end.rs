@@ -224,6 +224,20 @@ async fn the_configuration_is_checked_and_shown() {
 }
 
 #[tokio::test]
+async fn what_would_change_is_shown_with_what_holds_it_back() {
+    let daemon = Daemon::start();
+    let change = json!({"path": "modules.x.y", "before": null, "after": 3});
+    let error = json!({"file": "m.yaml", "line": 7, "column": 5, "key": "modules.x.z",
+                       "message": "unknown key", "hint": null});
+    daemon.answer("GET /v1/config/diff", &json!([change]));
+    daemon.answer("POST /v1/config/check", &json!({"errors": [error]}));
+    let outcome = lodestar(&daemon.socket, &["config", "diff"]).await;
+    let stderr = "error: the file is not valid: m.yaml:7:5: modules.x.z: unknown key\nhelp: a \
+                  mistake in what changes holds all of it back: correct the file and save it\n";
+    assert_outcome(&outcome, 4, "modules.x.y: (absent) -> 3\n", stderr);
+}
+
+#[tokio::test]
 async fn warnings_are_shown_and_are_no_errors() {
     let daemon = Daemon::start();
     let warning = json!({"file": "m.yaml", "line": 2, "column": 3, "key": "modules.usage_traker",
