@@ -170,23 +170,28 @@ pub(super) fn redact(value: &Value, secret: bool) -> Value {
     }
 }
 
-/// Whether others than its owner can read a file. One that is not there can be read by nobody.
+/// The change of mode, as chmod(1) takes it, that keeps others from reading a file; `None` where
+/// they cannot, or where it is not there.
 #[must_use]
-pub fn open_to_others(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.mode() & 0o044 != 0)
+pub fn open_to_others(path: &Path) -> Option<&'static str> {
+    let metadata = path.metadata().ok()?;
+    // The daemon reads what is not its own as one of the group.
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let (others, closing) = if own { (0o044, "go-r") } else { (0o004, "o-r") };
+    (metadata.mode() & others != 0).then_some(closing)
 }
 
-/// Secrets that stand in the file itself, where a reference belongs. `open` says whether others can
-/// read it there.
+/// Secrets that stand in the file itself, where a reference belongs. `open` is the change of mode
+/// that keeps others from reading them there, where they can.
 #[must_use]
-pub fn literal_secrets(config: &Config, open: bool) -> Vec<ConfigError> {
-    let (message, hint) = if open {
+pub fn literal_secrets(config: &Config, open: Option<&str>) -> Vec<ConfigError> {
+    let (message, hint) = if let Some(closing) = open {
         let path = config.path.display();
         (
             "a secret stands in the configuration itself, which others than the file's owner can \
              read",
             format!(
-                "run `chmod 600 {path}`, or better move it to a file or variable and write \
+                "run `chmod {closing} {path}`, or better move it to a file or variable and write \
                  `file:/path` or `${{NAME}}`"
             ),
         )
@@ -399,6 +404,20 @@ mod tests {
     }
 
     #[test]
+    fn says_how_a_file_is_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("m.yaml");
+        assert_eq!(open_to_others(&path), None, "it is not there");
+        std::fs::write(&path, "modules: {}").expect("it is writable");
+        for (mode, closing) in [(0o600, None), (0o640, Some("go-r")), (0o644, Some("go-r"))] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).expect("it is ours");
+            assert_eq!(open_to_others(&path), closing, "{mode:o}");
+        }
+    }
+
+    #[test]
     fn keeps_secrets_out_of_what_is_shown() {
         let config = config(
             "modules:\n  m:\n    api_keys: {shop: abc, bank: 'file:/k'}\n    token: ${T}\n    \
@@ -412,12 +431,12 @@ mod tests {
                 "password": "[redacted]", "max_tokens": 5, "keys": ["a"],
             })
         );
-        for open in [false, true] {
+        for open in [None, Some("o-r")] {
             let found = literal_secrets(&config, open);
             let keys: Vec<_> = found.iter().map(|found| found.key.as_str()).collect();
             assert_eq!(keys, ["modules.m.api_keys.shop", "modules.m.password"]);
-            let remedy = |found: &ConfigError| found.hint.contains("`chmod 600 m.yaml`");
-            assert!(found.iter().all(|found| remedy(found) == open), "{found:?}");
+            let remedy = |found: &ConfigError| found.hint.contains("`chmod o-r m.yaml`");
+            assert!(found.iter().all(|found| remedy(found) == open.is_some()), "{found:?}");
         }
     }
 }

@@ -59,9 +59,13 @@ fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
 }
 
 impl Daemon {
-    /// What in a valid configuration is perhaps not meant. `open` says whether others can read the
-    /// file that it stands in.
-    pub(crate) fn config_warnings(&self, config: &Config, open: bool) -> Vec<ConfigProblem> {
+    /// What in a valid configuration is perhaps not meant. `open` is the change of mode that keeps
+    /// others from reading the file that it stands in, where they can.
+    pub(crate) fn config_warnings(
+        &self,
+        config: &Config,
+        open: Option<&str>,
+    ) -> Vec<ConfigProblem> {
         let packages = library::list(&self.places.module_path);
         let installed: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
         let mut found = config::literal_secrets(config, open);

@@ -199,7 +199,8 @@ impl Daemon {
             errors.extend(judged.mute.filter(|_| section.enabled));
         }
         let errors = errors.iter().map(problem).collect();
-        let open = text.is_none() && crate::config::open_to_others(&config.path);
+        let read_from_file = text.is_none();
+        let open = read_from_file.then(|| crate::config::open_to_others(&config.path)).flatten();
         ConfigReport { errors, warnings: self.config_warnings(&config, open) }
     }
 
