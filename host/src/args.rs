@@ -47,6 +47,10 @@ pub struct Args {
     #[arg(long, hide = true, value_name = "DIR")]
     pub describe: Option<PathBuf>,
 
+    /// With --describe: the module's name, where the folder has another
+    #[arg(long, hide = true, value_name = "NAME", requires = "describe")]
+    pub named: Option<String>,
+
     /// With --describe: hold the library to its own files, its data directory this one
     #[arg(long, hide = true, value_name = "DIR", requires = "describe")]
     pub confined_to: Option<PathBuf>,

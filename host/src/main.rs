@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let result = if args.runner.is_some() {
         runner::main()
     } else if let Some(directory) = &args.describe {
-        start::describe(directory, args.confined_to.as_deref(), args.asked_by)
+        let (named, confined) = (args.named.as_deref(), args.confined_to.as_deref());
+        start::describe(directory, named, confined, args.asked_by)
     } else if let Some(library) = &args.examine {
         start::examine(library)
     } else if args.check {

@@ -17,7 +17,10 @@ use crate::{
     args::Args,
     bus::{Bus, BusConfig, Durability},
     config::{self, Config, Environment, Layers},
-    control::{self, api::ConfigReport},
+    control::{
+        self,
+        api::{ConfigCheck, ConfigReport},
+    },
     crash::{self, Culprit},
     identity::Identity,
     library,
@@ -178,20 +181,26 @@ impl Started {
     }
 }
 
-/// `lodestard --describe DIR [--confined-to DIR] [--asked-by PID]`
+/// `lodestard --describe DIR [--named NAME] [--confined-to DIR] [--asked-by PID]`
 ///
 /// # Errors
 ///
 /// Why the library cannot be loaded.
 pub fn describe(
     directory: &Path,
+    named: Option<&str>,
     confined: Option<&Path>,
     asked_by: Option<u32>,
 ) -> anyhow::Result<ExitCode> {
     if let Some(parent) = asked_by {
         runner::answer_to(parent).context("cannot hold this process to its limits")?;
     }
-    let text = describe_for_parent(directory, confined).map_err(|error| anyhow::anyhow!(error))?;
+    let name = named.map_or_else(
+        || directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        str::to_owned,
+    );
+    let package = library::Package { name, directory: directory.to_owned() };
+    let text = describe_for_parent(&package, confined).map_err(|error| anyhow::anyhow!(error))?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)
 }
@@ -266,7 +275,7 @@ fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
         levels: logging.levels.clone(),
     };
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
-    Ok(daemon.check_config(None))
+    Ok(daemon.check_config(&ConfigCheck::default()))
 }
 
 fn layers(args: &Args) -> anyhow::Result<Layers> {

@@ -123,6 +123,7 @@ fn what_is_no_good_is_refused_and_changes_nothing() {
         (breakage::with_epoch(good.clone(), 99), "epoch 99"),
         (breakage::with_abort_panic(good.clone()), "panic"),
         (breakage::with_needed(good.clone()), "needs the shared library libq.so.6"),
+        (breakage::with_hidden_needed(good.clone()), "needs the shared library libq.so.6"),
         (breakage::without_entry(good.clone()), "entry symbol"),
         (library("misbehaver"), "calls itself"),
     ];

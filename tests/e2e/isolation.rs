@@ -192,6 +192,7 @@ fn whatever_ends_its_process_ends_nothing_else() {
         ("spin", "did not return within 1000 ms"),
         ("deadlock", "did not return within 1000 ms"),
         ("garbage", "it sent garbage"),
+        ("talker", "ended by signal 6 (SIGABRT)"),
     ] {
         daemon.wait_state("misbehaver", "running");
         let before = wait_for_pid(&sandbox, "misbehaver");
@@ -206,6 +207,32 @@ fn whatever_ends_its_process_ends_nothing_else() {
     }
     let handled = sandbox.json(&["misbehaver", "handled"]);
     assert!(handled["handled"].is_u64(), "it works again: {handled:#}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_limit_holds_from_its_first_breach_on() {
+    let sandbox = sandbox("");
+    let daemon = sandbox.start();
+    let limited = sandbox
+        .configuration()
+        .replace("    restart:", "    limits: {memory_bytes: 268435456}\n    restart:");
+    let limit =
+        || sandbox.json(&["modules", "info", "misbehaver"])["process"]["memory_limit"].clone();
+    assert!(limit().is_null());
+    sandbox.configure(&limited);
+    wait_until("it is limited", PATIENCE, || limit().is_string().then_some(()));
+    // It is as new as a new library, and what breaks it is still no reason to take it back.
+    for _ in 0..2 {
+        let before = wait_for_pid(&sandbox, "misbehaver");
+        let output = sandbox.lodestar(&["misbehaver", "crash", "--how", "leak"]);
+        assert!(output.stderr.contains("limits.memory_bytes is 268435456"), "{output:#?}");
+        wait_for_another(&sandbox, &daemon, "misbehaver", before);
+        assert!(limit().is_string());
+        let errors = errors(&sandbox, "misbehaver");
+        assert!(errors.contains("command: "), "that call was to blame: {errors}");
+        assert!(!errors.contains("timer: "), "and no other: {errors}");
+    }
     assert!(daemon.stop().success());
 }
 

@@ -224,9 +224,15 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
 
     sandbox.configure(&config("    isolation: in_process\n"));
     wait("in_process");
+    let info = sandbox.json(&["modules", "info", "gear"]);
+    assert!(info["process"].is_null(), "nothing of the process before is told: {info:#}");
+    // Nor is a place that the operator chose taken back: the library and its settings are the same.
     let _ = sandbox.lodestar(&["gear", "panic"]);
-    wait("process");
-    assert!(story(&sandbox, "gear").contains("rolled_back"));
+    wait_until("it has started again", PATIENCE, || {
+        (daemon.module("gear")["restarts"].as_u64()? >= 2).then_some(())
+    });
+    wait("in_process");
+    assert!(!story(&sandbox, "gear").contains("rolled_back"));
     assert!(daemon.stop().success());
 }
 
@@ -250,6 +256,64 @@ fn a_rollback_goes_back_and_forth() {
         assert_eq!(output.code, 0, "{output:#?}");
         assert_eq!(&sha256(&sandbox), expected);
     }
+    // What runs from where generations are kept is asked there.
+    let checked = sandbox.lodestar(&["config", "check"]);
+    assert_eq!(checked.code, 0, "{checked:#?}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_rollback_needs_no_library_on_the_module_path() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let sha256 = |sandbox: &Sandbox| sandbox.json(&["modules", "info", "gear"])["sha256"].clone();
+    let first = sha256(&sandbox);
+    sandbox.replace_library("gear", 1);
+    wait_until("the new one runs and is kept", PATIENCE, || {
+        let kept = fs::read_dir(sandbox.state().join("generations/gear")).ok()?.count();
+        (sha256(&sandbox) != first && kept == 2).then_some(())
+    });
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "gear"]).code, 0);
+    let library = sandbox.path("modules/gear/libgear.so");
+    fs::rename(&library, sandbox.path("taken")).expect("it is ours");
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "gear"]).code, 1, "there is none");
+    let output = sandbox.lodestar(&["modules", "rollback", "gear"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    let back = sha256(&sandbox);
+    // What comes to lie there is new.
+    fs::rename(sandbox.path("taken"), &library).expect("it is ours");
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0);
+    assert_ne!(sha256(&sandbox), first);
+    assert!(back.is_string(), "{back}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_rollback_that_fails_decides_nothing() {
+    let sandbox = sandbox();
+    let daemon = sandbox.start();
+    let sha256 = |sandbox: &Sandbox| sandbox.json(&["modules", "info", "gear"])["sha256"].clone();
+    let first = sha256(&sandbox);
+    sandbox.replace_library("gear", 1);
+    wait_until("the new one runs and is kept", PATIENCE, || {
+        let kept = fs::read_dir(sandbox.state().join("generations/gear")).ok()?.count();
+        (sha256(&sandbox) != first && kept == 2).then_some(())
+    });
+    let second = sha256(&sandbox);
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "gear"]).code, 0);
+    let library = sandbox.path("modules/gear/libgear.so");
+    fs::rename(&library, sandbox.path("taken")).expect("it is ours");
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "gear"]).code, 1, "there is none");
+    for kept in fs::read_dir(sandbox.state().join("generations/gear")).expect("it is there") {
+        let file = kept.expect("it is there").path().join("libgear.so");
+        fs::write(file, "modified").expect("it is ours");
+    }
+    let output = sandbox.lodestar(&["modules", "rollback", "gear"]);
+    assert_eq!(output.code, 1, "{output:#?}");
+    fs::rename(sandbox.path("taken"), &library).expect("it is ours");
+    let _ = sandbox.lodestar(&["modules", "enable", "gear"]);
+    daemon.wait_state("gear", "running");
+    assert_eq!(sha256(&sandbox), second, "what lies there is not passed over");
     assert!(daemon.stop().success());
 }
 
@@ -374,6 +438,7 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
         ("thread", "SIGSEGV"),
         ("abort", "SIGABRT"),
         ("overflow", "SIGSEGV"),
+        ("thread_overflow", "SIGSEGV"),
         ("exit", "a call of exit()"),
     ] {
         let daemon = sandbox.start();

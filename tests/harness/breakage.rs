@@ -63,6 +63,32 @@ pub fn with_needed(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
+/// The same, with section headers that lead to a clean copy of its names: the dynamic linker does
+/// not look at them.
+#[must_use]
+pub fn with_hidden_needed(library: Vec<u8>) -> Vec<u8> {
+    // e_shoff; sh_type, sh_offset and sh_size of a section header of 64 bytes (elf(5)).
+    const STRINGS: u32 = 3;
+    let number = |bytes: &[u8], at: usize| {
+        let bytes = bytes[at..at + 8].try_into().expect("eight of them");
+        usize::try_from(u64::from_le_bytes(bytes)).expect("it fits")
+    };
+    let mut hidden = with_needed(library.clone());
+    let headers = number(&library, 0x28);
+    let needed = find(&library, b"\0libc.so.6\0").expect("it needs the C library");
+    for header in (headers..library.len() - 63).step_by(64) {
+        let (offset, size) = (number(&library, header + 0x18), number(&library, header + 0x20));
+        let holds = offset <= needed && needed < offset.saturating_add(size);
+        if library[header + 4..header + 8] == STRINGS.to_le_bytes() && holds {
+            let copy = hidden.len() as u64;
+            hidden[header + 0x18..header + 0x20].copy_from_slice(&copy.to_le_bytes());
+            hidden.extend_from_slice(&library[offset..offset + size]);
+        }
+    }
+    assert!(hidden.len() > library.len(), "it has such a section");
+    hidden
+}
+
 /// The library as if for another machine (AArch64, or x86-64 on AArch64).
 #[must_use]
 pub fn of_another_machine(mut library: Vec<u8>) -> Vec<u8> {

@@ -175,8 +175,9 @@ pub(super) fn redact(value: &Value, secret: bool) -> Value {
 #[must_use]
 pub fn open_to_others(path: &Path) -> Option<&'static str> {
     let metadata = path.metadata().ok()?;
-    // The daemon reads what is not its own as one of the group.
-    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    // The daemon reads what is not its own as one of the group, but for root's.
+    let me = rustix::process::geteuid();
+    let own = me.is_root() || metadata.uid() == me.as_raw();
     let (others, closing) = if own { (0o044, "go-r") } else { (0o004, "o-r") };
     (metadata.mode() & others != 0).then_some(closing)
 }

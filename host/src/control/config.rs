@@ -33,7 +33,7 @@ pub(super) async fn check(
     State(daemon): State<Arc<Daemon>>,
     Json(check): Json<ConfigCheck>,
 ) -> Result<Json<ConfigReport>, Refusal> {
-    let check = move |daemon: &Daemon| daemon.check_config(check.text.as_deref());
+    let check = move |daemon: &Daemon| daemon.check_config(&check);
     blocking(&daemon, check).await.map(Json)
 }
 

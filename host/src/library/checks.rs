@@ -6,13 +6,13 @@ use std::path::Path;
 
 use lodestar_abi::{BuildInfo, EPOCH};
 use module_sdk::manifest::{Manifest, valid_name};
-use object::ReadCache;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Difference, Library, LoadError, Opened, Package, Shelf,
+    Difference, Library, LoadError, Package, Shelf,
     elf::{self, Contents, ElfError},
-    inspect, open_file, other_epoch,
+    files::{self, Copied},
+    inspect, other_epoch,
 };
 use crate::config::{Config, Layers};
 
@@ -123,15 +123,19 @@ impl<F: FnMut(Check)> Examination<F> {
 
     /// What can be seen without running anything of it.
     fn still(&mut self, path: &Path, package: &Package) {
-        let Opened { file, bytes, objection } = match open_file(path) {
-            Ok(opened) => opened,
+        let Copied { copy, objection, .. } = match files::copy(&package.name, path) {
+            Ok(copied) => copied,
             Err(error) => return self.fail("file", &error.to_string()),
         };
         if let Some(objection) = objection {
             self.fail("file", &objection.to_string());
         }
-        self.pass("file", format!("{bytes} bytes, nobody else may write them"));
-        match elf::check(&ReadCache::new(file)) {
+        let bytes = match copy.bytes() {
+            Ok(bytes) => bytes,
+            Err(error) => return self.fail("file", &format!("it cannot be read: {error}")),
+        };
+        self.pass("file", format!("{} bytes, nobody else may write them", bytes.len()));
+        match elf::check(&bytes) {
             Err(error) => {
                 let failed = check_of(&error);
                 if failed != "format" {

@@ -10,13 +10,11 @@ use lodestar_abi::{
 };
 use object::{
     Endianness, elf,
-    read::{
-        ReadRef,
-        elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _},
-    },
+    read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _},
 };
 
 type Header = elf::FileHeader64<Endianness>;
+type Entry = elf::Dyn64<Endianness>;
 
 /// Shared libraries that a module may need: those of the C library, which every process has.
 const ALLOWED: [&str; 8] = [
@@ -105,8 +103,7 @@ pub(super) struct Contents<'a> {
     pub(super) manifest: &'a [u8],
 }
 
-/// Of a file that is not in memory only the parts are read that are looked at.
-pub(super) fn check<'data, R: ReadRef<'data>>(bytes: R) -> Result<Contents<'data>, ElfError> {
+pub(super) fn check(bytes: &[u8]) -> Result<Contents<'_>, ElfError> {
     let header = check_header(bytes)?;
     let endian = header.endian().map_err(truncated)?;
     check_segments(header, endian, bytes)?;
@@ -131,15 +128,14 @@ pub(super) fn check<'data, R: ReadRef<'data>>(bytes: R) -> Result<Contents<'data
     Ok(Contents { build_info, manifest })
 }
 
-fn check_header<'data, R: ReadRef<'data>>(bytes: R) -> Result<&'data Header, ElfError> {
-    let length = length(bytes)?;
-    if length == 0 {
+fn check_header(bytes: &[u8]) -> Result<&Header, ElfError> {
+    if bytes.is_empty() {
         return Err(ElfError::Empty);
     }
-    if bytes.read_bytes_at(0, elf::ELFMAG.len() as u64) != Ok(&elf::ELFMAG) {
+    if !bytes.starts_with(&elf::ELFMAG) {
         return Err(ElfError::NoElf);
     }
-    if length < size_of::<Header>() as u64 {
+    if bytes.len() < size_of::<Header>() {
         return Err(ElfError::Truncated("the header is not whole".to_owned()));
     }
     let header = Header::parse(bytes).map_err(|_| ElfError::NoLibrary)?;
@@ -154,16 +150,8 @@ fn check_header<'data, R: ReadRef<'data>>(bytes: R) -> Result<&'data Header, Elf
     Ok(header)
 }
 
-fn length<'data, R: ReadRef<'data>>(bytes: R) -> Result<u64, ElfError> {
-    bytes.len().map_err(|()| ElfError::Truncated("it cannot be read".to_owned()))
-}
-
-fn check_segments<'data, R: ReadRef<'data>>(
-    header: &Header,
-    endian: Endianness,
-    bytes: R,
-) -> Result<(), ElfError> {
-    let length = length(bytes)?;
+fn check_segments(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(), ElfError> {
+    let length = bytes.len() as u64;
     for segment in header.program_headers(endian, bytes).map_err(truncated)? {
         let (offset, size) = segment.file_range(endian);
         let end = offset.checked_add(size);
@@ -176,27 +164,40 @@ fn check_segments<'data, R: ReadRef<'data>>(
     Ok(())
 }
 
-fn check_dynamic<'data, R: ReadRef<'data>>(
-    header: &Header,
-    endian: Endianness,
-    bytes: R,
-) -> Result<(), ElfError> {
-    let sections = header.sections(endian, bytes).map_err(truncated)?;
-    let Some((entries, strings)) = sections.dynamic(endian, bytes).map_err(truncated)? else {
+/// Checks what the dynamic linker acts on. It goes by the segments, so that a section header that
+/// leads elsewhere is no matter.
+fn check_dynamic(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(), ElfError> {
+    let segments = header.program_headers(endian, bytes).map_err(truncated)?;
+    let mapped = |address: u64, size: u64| {
+        let loaded = segments.iter().filter(|it| it.p_type(endian) == elf::PT_LOAD);
+        loaded.filter_map(|it| it.data_range(endian, bytes, address, size).ok()?).next()
+    };
+    let nowhere = |what: &str| ElfError::Truncated(format!("its {what} is not in it"));
+    let Some(dynamic) = segments.iter().find(|it| it.p_type(endian) == elf::PT_DYNAMIC) else {
         return Err(ElfError::NoLibrary);
     };
-    let strings = sections.strings(endian, bytes, strings).map_err(truncated)?;
-    for entry in entries {
-        let tag = entry.tag(endian);
+    let (address, size) = (dynamic.p_vaddr(endian), dynamic.p_filesz(endian));
+    let table = mapped(address, size).ok_or_else(|| nowhere("dynamic section"))?;
+    let count = table.len() / size_of::<Entry>();
+    let (entries, _) = object::pod::slice_from_bytes::<Entry>(table, count)
+        .map_err(|()| nowhere("dynamic section"))?;
+    let entries = || entries.iter().take_while(|entry| entry.tag(endian) != elf::DT_NULL);
+    let value = |tag| entries().find(|it| it.tag(endian) == tag).map(|it| it.val(endian));
+    let strings = value(elf::DT_STRTAB).zip(value(elf::DT_STRSZ));
+    let strings = strings.and_then(|(address, size)| mapped(address, size));
+    let strings = strings.ok_or_else(|| nowhere("table of names"))?;
+    for entry in entries() {
+        let (tag, value) = (entry.tag(endian), entry.val(endian));
         if tag == elf::DT_RPATH || tag == elf::DT_RUNPATH {
             return Err(ElfError::SearchPath);
         }
-        if tag == elf::DT_FLAGS && entry.val(endian) & DF_STATIC_TLS != 0 {
+        if tag == elf::DT_FLAGS && value & DF_STATIC_TLS != 0 {
             return Err(ElfError::StaticTls);
         }
         if tag == elf::DT_NEEDED {
-            let name = entry.string(endian, strings).map_err(truncated)?;
-            let name = String::from_utf8_lossy(name).into_owned();
+            let name = usize::try_from(value).ok().and_then(|at| strings.get(at..));
+            let name = name.and_then(|rest| rest.split(|byte| *byte == 0).next());
+            let name = String::from_utf8_lossy(name.ok_or_else(|| nowhere("need"))?).into_owned();
             if !ALLOWED.contains(&name.as_str()) {
                 return Err(ElfError::Needs(name));
             }

@@ -9,7 +9,7 @@
 #![expect(unsafe_code, reason = "the C library's interface of threads")]
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     ffi::{CStr, c_int, c_void},
     ops::Range,
@@ -20,7 +20,8 @@ use std::{
     },
 };
 
-use libc::{pthread_attr_t, pthread_key_t, pthread_t};
+use libc::{pthread_attr_t, pthread_key_t, pthread_t, stack_t};
+use memmap2::MmapMut;
 
 /// glibc's `PTHREAD_KEYS_MAX`.
 const KEYS: usize = 1024;
@@ -173,10 +174,41 @@ extern "C-unwind" fn begin(noted: *mut c_void) -> *mut c_void {
     }
     drop(foreign);
     register(number, owner);
+    have_signal_stack();
     // Nothing here may want to be dropped meanwhile: `pthread_exit` unwinds past this frame.
     let result = start(argument);
     unregister(number);
     result
+}
+
+/// How many bytes a handler of signals has: those of a machine with wide registers are 12 KiB.
+const SIGNAL_STACK: usize = 64 << 10;
+
+/// A stack for signals, given back when its thread ends, in whatever way.
+struct SignalStack {
+    _memory: MmapMut,
+}
+
+impl Drop for SignalStack {
+    fn drop(&mut self) {
+        let none = stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: no handler runs on it: this does.
+        unsafe { libc::sigaltstack(&raw const none, std::ptr::null_mut()) };
+    }
+}
+
+/// Gives this thread a stack for signals. A library's own standard library gives its threads none,
+/// and the end of a thread that has used up its own could not be noted.
+fn have_signal_stack() {
+    thread_local! {
+        static STACK: RefCell<Option<SignalStack>> = const { RefCell::new(None) };
+    }
+    let Ok(mut memory) = MmapMut::map_anon(SIGNAL_STACK) else { return };
+    let stack = stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+    // SAFETY: the memory lives until it is taken back, at the end of this thread.
+    if unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } == 0 {
+        STACK.set(Some(SignalStack { _memory: memory }));
+    }
 }
 
 /// Notes a thread that is about to be started.

@@ -6,6 +6,7 @@
 mod checks;
 mod elf;
 mod error;
+mod files;
 mod interpose;
 mod kept;
 mod layout;
@@ -15,31 +16,24 @@ mod seal;
 mod shelf;
 
 use std::{
-    fs::File,
-    io::{self, Read as _, Write as _},
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use lodestar_abi::{BuildInfo, EPOCH};
 use module_sdk::manifest::Manifest;
-use object::{ReadCache, ReadRef};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest as _, Sha256};
 
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
+use files::Copied;
+pub use files::hash;
 pub use interpose::{Working, work_for, workers, works_for};
 pub use kept::{Candidate, as_kept, clear_half_kept, generations, kept, kept_as, kept_with, stage};
 pub use layout::Difference;
 pub use open::Library;
 use seal::SealedCopy;
 pub use shelf::Shelf;
-
-use crate::strangers;
-
-/// How many bytes of a library are read at once.
-const PART: usize = 64 << 10;
 
 /// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +61,7 @@ impl Package {
     /// The bytes of the module's `config.yaml`, its own defaults; `None` when it has none.
     #[must_use]
     pub fn defaults(&self) -> Option<Vec<u8>> {
-        std::fs::read(self.directory.join("config.yaml")).ok()
+        files::defaults(&self.directory.join("config.yaml"))
     }
 
     /// The same as text.
@@ -135,7 +129,8 @@ impl Inspected {
     pub fn adopt(copy: OwnedFd, name: &str, path: &Path, sha256: &str) -> Result<Self, LoadError> {
         let copy = SealedCopy::adopt(copy)
             .map_err(|error| LoadError::Read(path.to_owned(), error.into()))?;
-        let (build, manifest) = examine_copy(&copy, name, path)?;
+        let bytes = copy.bytes().map_err(|error| LoadError::Read(path.to_owned(), error))?;
+        let (build, manifest) = examine(&bytes, name, path)?;
         let (path, sha256) = (path.to_owned(), sha256.to_owned());
         // Its settings were worked out by the process that read it.
         Ok(Self { path, sha256, build, manifest, defaults: None, copy })
@@ -150,62 +145,15 @@ impl Inspected {
 /// is truncated, no Lodestar module, of another ABI epoch, or built to abort on panic.
 pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let path = package.library_path();
-    let Opened { file, objection, .. } = open_file(&path)?;
+    let Copied { copy, sha256, objection } = files::copy(&package.name, &path)?;
     objection.map_or(Ok(()), Err)?;
-    let (copy, sha256) = copy(file, &package.name, &path)?;
-    let (build, manifest) = examine_copy(&copy, &package.name, &path)?;
+    let bytes = copy.bytes().map_err(|error| LoadError::Seal(path.clone(), error))?;
+    let (build, manifest) = examine(&bytes, &package.name, &path)?;
     Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults(), copy })
 }
 
-/// A sealed copy of a file, and its hash.
-fn copy(file: File, name: &str, path: &Path) -> Result<(SealedCopy, String), LoadError> {
-    let sealed = |error| LoadError::Seal(path.to_owned(), error);
-    let mut draft = SealedCopy::draft(name).map_err(|error| sealed(error.into()))?;
-    let unread = |error| LoadError::Read(path.to_owned(), error);
-    let sha256 = read_in_parts(file, unread, |part| draft.write_all(part).map_err(sealed))?;
-    let copy = SealedCopy::seal(draft).map_err(|error| sealed(error.into()))?;
-    Ok((copy, sha256))
-}
-
-/// Reads a file to its end; answers its hash. Blocks of a library's size, taken and given back on
-/// one thread after another, would stay with the allocator: 40 MiB of them after 300 reloads.
-fn read_in_parts<E>(
-    mut file: File,
-    unread: impl Fn(io::Error) -> E,
-    mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<String, E> {
-    let (mut hash, mut part) = (Sha256::new(), [0; PART]);
-    loop {
-        match file.read(&mut part) {
-            Ok(0) => return Ok(in_hexadecimal(&hash.finalize())),
-            Ok(count) => {
-                hash.update(&part[..count]);
-                take(&part[..count])?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unread(error)),
-        }
-    }
-}
-
-/// Checks a sealed copy.
-fn examine_copy(
-    copy: &SealedCopy,
-    name: &str,
-    path: &Path,
-) -> Result<(BuildInfo, Manifest), LoadError> {
-    // Opened anew: the position of the descriptor may be shared with another process.
-    let file = File::open(copy.path());
-    let file = file.map_err(|error| LoadError::Read(path.to_owned(), error))?;
-    examine(&ReadCache::new(file), name, path)
-}
-
 /// Checks the bytes of a library.
-fn examine<'data>(
-    bytes: impl ReadRef<'data>,
-    name: &str,
-    path: &Path,
-) -> Result<(BuildInfo, Manifest), LoadError> {
+fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest), LoadError> {
     let contents = elf::check(bytes).map_err(|reason| LoadError::Elf(path.to_owned(), reason))?;
     let build = BuildInfo::from_bytes(contents.build_info)
         .map_err(|error| LoadError::NoModule(path.to_owned(), error.to_string()))?;
@@ -252,63 +200,6 @@ fn other_epoch(build: &BuildInfo, manifest: &Manifest) -> Option<String> {
 pub fn manifest_of(bytes: &[u8]) -> Option<Manifest> {
     let contents = elf::check(bytes).ok()?;
     Manifest::parse(&String::from_utf8_lossy(contents.manifest)).ok()
-}
-
-/// The hash of a package's library as it lies there; `None` when it cannot be read.
-#[must_use]
-pub fn hash(package: &Package) -> Option<String> {
-    let file = File::open(package.library_path()).ok()?;
-    read_in_parts(file, |error| error, |_| Ok(())).ok()
-}
-
-/// A library's file that was opened to be read.
-struct Opened {
-    file: File,
-    bytes: u64,
-    /// What speaks against whoever may write it: who may write to a module may run code as the
-    /// daemon.
-    objection: Option<LoadError>,
-}
-
-/// Opens the file of a library. What is judged is the very file that is read, wherever its path
-/// leads meanwhile.
-fn open_file(path: &Path) -> Result<Opened, LoadError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let folder = openat(CWD, directory, flags | OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-        .map_err(|error| not_opened(directory, error.into()))?;
-    // A pipe without a writer would hold this up.
-    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK;
-    let file = openat(&folder, path.file_name().unwrap_or_default(), flags, Mode::empty())
-        .map_err(|error| not_opened(path, error.into()))?;
-    let unread = |place: &Path| {
-        let place = place.to_owned();
-        move |error| LoadError::Read(place, error)
-    };
-    let file = File::from(file);
-    let metadata = file.metadata().map_err(unread(path))?;
-    if !metadata.is_file() {
-        return Err(LoadError::Owner(path.to_owned(), "is no regular file".to_owned()));
-    }
-    let of_folder = File::from(folder).metadata().map_err(unread(directory))?;
-    let bytes = metadata.len();
-    let objection = [(directory, of_folder), (path, metadata)].into_iter().find_map(|place| {
-        let stranger = strangers::of(&place.1, strangers::Also::OwnGroup)?;
-        Some(LoadError::Owner(place.0.to_owned(), stranger.to_string()))
-    });
-    Ok(Opened { file, bytes, objection })
-}
-
-/// Why something could not be opened without following a link.
-fn not_opened(place: &Path, error: io::Error) -> LoadError {
-    if place.is_symlink() {
-        let reason = "is a symbolic link, which could be turned elsewhere between check and load";
-        return LoadError::Owner(place.to_owned(), reason.to_owned());
-    }
-    LoadError::Read(place.to_owned(), error)
 }
 
 /// The hash of some bytes, lower-case hexadecimal.

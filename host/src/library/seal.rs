@@ -3,9 +3,11 @@
 use std::{
     ffi::CString,
     fs::File,
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
+use memmap2::Mmap;
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create},
     io::Errno,
@@ -52,6 +54,15 @@ impl SealedCopy {
         self.file.as_fd()
     }
 
+    /// The bytes, where they lie.
+    pub(super) fn bytes(&self) -> io::Result<Mmap> {
+        // SAFETY: it is sealed: nobody can change it or make it shorter.
+        #[expect(unsafe_code, reason = "other memory files could change below the slice")]
+        unsafe {
+            Mmap::map(&self.file)
+        }
+    }
+
     /// The path to map it by.
     pub(super) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
@@ -83,6 +94,7 @@ mod tests {
     fn nobody_can_change_the_copy() {
         let copy = copy(b"the bytes");
         assert_eq!(std::fs::read(copy.path()).expect("it is readable"), b"the bytes");
+        assert_eq!(&*copy.bytes().expect("it can be mapped"), b"the bytes");
         assert!(std::fs::write(copy.path(), b"evil").is_err());
         assert!(rustix::fs::ftruncate(&copy.file, 0).is_err());
         assert_eq!(std::fs::read(copy.path()).expect("it is readable"), b"the bytes");

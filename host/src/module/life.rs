@@ -130,13 +130,16 @@ impl<'a> Life<'a> {
         mut former: Former,
         snapshot: Vec<u8>,
     ) {
+        let same = former.config == self.config && former.image.sha256() == self.image.sha256();
         let until = Instant::now() + self.start.restart.probation;
         // One that was on probation itself is no good one to go back to.
-        let (former, snapshot) = match former.last_good.take() {
-            Some(last_good) => *last_good,
-            None => (former, snapshot),
+        let way_back = match former.last_good.take() {
+            Some(last_good) => Some(*last_good),
+            // What it runs with may differ, its limits say: the old ones are not to come back.
+            None if same => None,
+            None => Some((former, snapshot)),
         };
-        self.probation = Some(Probation { until, former, snapshot });
+        self.probation = way_back.map(|(former, snapshot)| Probation { until, former, snapshot });
         self.inbox = Some(inbox);
         self.made = Some(made);
     }

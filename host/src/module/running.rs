@@ -125,6 +125,12 @@ impl<'a, 'b> Running<'a, 'b> {
                         entry.meter.failed(Work::Command);
                         return Some(Leave::Panic(reason));
                     }
+                    // Here, or the next call would be taken for what ended it.
+                    if let Some(mut error) = self.instance.gone() {
+                        entry.meter.failed(Work::Command);
+                        error.place = "command".into();
+                        return Some(gone(&error));
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::{
     os::fd::AsFd as _,
     process::ChildStderr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lodestar_abi::{
@@ -38,6 +38,12 @@ const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// How long a line on standard error may be; what is longer comes in parts.
 const MAX_LINE: usize = 4096;
+
+/// How many lines of it are logged in a second.
+const MAX_LINES: u64 = 500;
+
+/// How many bytes are read of it after the end: more than a pipe holds.
+const LAST_WORDS: usize = 1 << 20;
 
 /// What the daemon's ends of both sockets share.
 #[derive(Debug)]
@@ -75,6 +81,20 @@ pub(super) struct Desk {
     pub(super) line: Vec<u8>,
     /// Its standard error is closed.
     pub(super) is_mute: bool,
+    pub(super) pace: Pace,
+}
+
+/// How many lines came on standard error since some moment.
+#[derive(Debug)]
+pub(super) struct Pace {
+    lines: u64,
+    since: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { lines: 0, since: Instant::now() }
+    }
 }
 
 /// What a desk was woken by.
@@ -102,7 +122,9 @@ impl Desk {
             self.runner.process.condemn(reason);
         }
         self.wait_for_end();
-        self.hear(true);
+        // What it started might write on for ever.
+        self.runner.process.end_what_it_started();
+        self.hear(LAST_WORDS);
         let Self { runner, child, .. } = self;
         let pid = runner.process.pid();
         let death = match runner.seat.get() {
@@ -118,20 +140,25 @@ impl Desk {
     /// Gives what is asked for, until the other end is closed. An error says what the runner did
     /// that it may not.
     fn serve(&mut self) -> Result<(), String> {
+        let mut until = None;
         loop {
             while let Some(need) = here(&mut self.needs)? {
                 self.runner.give(need)?;
             }
             let woken = self.wait();
             if woken.speaks {
-                self.hear(false);
+                self.hear(MAX_LINE);
             }
             if woken.reads {
                 sent(self.runner.back.catch_up())?;
             }
-            if woken.ended && !woken.asks {
-                // Everything that it sent has been read.
-                return Ok(());
+            if woken.ended {
+                self.runner.process.end_what_it_started();
+                let until = *until.get_or_insert_with(|| Instant::now() + LAST_BREATH);
+                // Everything that it sent has been read, or somebody else sends on.
+                if !woken.asks || until <= Instant::now() {
+                    return Ok(());
+                }
             }
             if woken.asks {
                 match self.needs.fill() {
@@ -177,10 +204,12 @@ impl Desk {
         }
     }
 
-    /// Logs what was said on standard error; `all` reads until there is no more.
-    fn hear(&mut self, all: bool) {
+    /// Logs what was said on standard error, as far as it is there, and not more than so many
+    /// bytes. Its last words are whole lines.
+    fn hear(&mut self, most: usize) {
         let mut bytes = [0; MAX_LINE];
-        loop {
+        let mut heard = 0;
+        while heard < most && !self.is_mute {
             let mut source = [PollFd::from_borrowed_fd(self.stderr.as_fd(), PollFlags::IN)];
             let now = Timespec { tv_sec: 0, tv_nsec: 0 };
             if !matches!(poll(&mut source, Some(&now)), Ok(1)) {
@@ -190,6 +219,7 @@ impl Desk {
                 self.is_mute = true;
                 break;
             };
+            heard += count;
             for byte in &bytes[..count] {
                 if *byte == b'\n' || self.line.len() >= MAX_LINE {
                     self.say_line();
@@ -198,11 +228,8 @@ impl Desk {
                     self.line.push(*byte);
                 }
             }
-            if !all {
-                return;
-            }
         }
-        if all {
+        if most == LAST_WORDS {
             self.say_line();
         }
     }
@@ -217,7 +244,19 @@ impl Desk {
         if let Some(words) = death::explains_an_end(text) {
             self.runner.process.note_last_words(words);
         }
-        module_said(&self.runner.name, 2, "stderr", text, "");
+        let Pace { lines, since } = &mut self.pace;
+        if since.elapsed() >= Duration::from_secs(1) {
+            let left_out = lines.saturating_sub(MAX_LINES);
+            if left_out > 0 {
+                let words = format!("{left_out} lines were left out: too many within a second");
+                module_said(&self.runner.name, 2, "stderr", &words, "");
+            }
+            (*lines, *since) = (0, Instant::now());
+        }
+        *lines += 1;
+        if *lines <= MAX_LINES {
+            module_said(&self.runner.name, 2, "stderr", text, "");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use lodestar_abi::{ModError, error_kind};
 use super::{
     back::Back,
     channel::{ChannelError, Reader, Writer},
-    desk::{Desk, Runner, Seat},
+    desk::{Desk, Pace, Runner, Seat},
     paths,
     process::{self, Started},
     remote::Remote,
@@ -207,8 +207,8 @@ impl Isolated {
             series: Mutex::default(),
         });
         let needs = Reader::new(services);
-        let (line, is_mute) = (Vec::new(), false);
-        let desk = Desk { runner: runner.clone(), needs, child, stderr, line, is_mute };
+        let (line, is_mute, pace) = (Vec::new(), false, Pace::default());
+        let desk = Desk { runner: runner.clone(), needs, child, stderr, line, is_mute, pace };
         desk.open().map_err(cannot)?;
         let (writer, reader) = halves(calls, self.start_deadline()).map_err(cannot)?;
         self.set_up(runner, writer, reader)

@@ -206,12 +206,18 @@ impl Process {
         fate.death.clone()
     }
 
+    /// Ends what it started, as far as that is still in its groups. To be called before it is
+    /// waited for: until then its number and that of its group are not another's.
+    pub(super) fn end_what_it_started(&self) {
+        // An error means that there is nothing left.
+        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        self.in_force.end_group();
+    }
+
     /// Takes note of its end; answers the reason. What it started ends with it.
     pub(super) fn bury(&self, child: Ward) -> Death {
-        // Until it is waited for, its number and that of its group are not another's.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        self.end_what_it_started();
         let status = child.wait();
-        self.in_force.end_group();
         let mut fate = self.fate();
         let death = self.judge(&fate, status);
         fate.death = Some(death.clone());

@@ -120,10 +120,12 @@ impl Remote {
                 place: what.into(),
             }),
             Err(ChannelError::TimedOut) => {
+                // A start and a stop have deadlines of their own.
+                let limit =
+                    if deadline == self.deadline { " (limits.call_deadline_ms)" } else { "" };
+                let millis = deadline.as_millis();
                 let reason = format!(
-                    "it did not return within {} ms (limits.call_deadline_ms), and its process \
-                     was ended",
-                    deadline.as_millis()
+                    "it did not return within {millis} ms{limit}, and its process was ended"
                 );
                 runner.process.condemn(reason);
                 Err(error(&await_death(runner), what))

@@ -79,6 +79,8 @@ pub struct Supervisor {
     /// Sections that a module that runs did not take.
     refused_sections: HashMap<String, ModuleSection>,
     reloads: HashMap<String, Reload>,
+    /// What was decided of modules that did not run when they were rolled back, until they do.
+    rolling_back: HashMap<String, Standing>,
     /// Installs whose build is on trial: the end of a reload is the verdict.
     trials: HashMap<String, Trial>,
     threads: HashMap<ThreadId, JoinHandle<()>>,
@@ -99,6 +101,7 @@ impl Supervisor {
             given_up: HashMap::new(),
             refused_sections: HashMap::new(),
             reloads: HashMap::new(),
+            rolling_back: HashMap::new(),
             trials: HashMap::new(),
             threads: HashMap::new(),
             seen: HashMap::new(),
@@ -250,6 +253,10 @@ impl Supervisor {
         let section = self.applied.remove(name);
         let slot = self.daemon.slot(name);
         let failed = matches!(ended, Ended::Failed { .. });
+        // A rollback that did not come about decides nothing.
+        if let Some(before) = self.rolling_back.remove(name).filter(|_| failed) {
+            self.daemon.stories.decide(name, |standing| *standing = before);
+        }
         self.tell_end(&slot, ended);
         self.reload_without_module(name);
         if self.stopping {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Daemon, configure};
 use crate::{
     config::{Config, ConfigError, ConfigErrors, ModuleSection},
-    control::api::{Change, ConfigProblem, ConfigReport, ConfigView},
+    control::api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView},
     install::Lock,
     library::{self, Package, Shelf, inspect},
     runner::{self, Answered},
@@ -29,19 +29,18 @@ pub struct Probe {
     pub refusal: Option<String>,
 }
 
-/// `lodestard --describe DIR`: loads one library, prints what it says of itself and of the
-/// configuration on standard input. `confined` is the data directory of a module that others made:
+/// `lodestard --describe DIR --named NAME`: loads one library, prints what it says of itself and of
+/// the configuration on standard input. The name is the folder's, but for a generation that is
+/// kept by its hash. `confined` is the data directory of a module that others made:
 /// its code reaches no other file of the daemon's user.
 ///
 /// # Errors
 ///
 /// Why it cannot be loaded, a sentence.
-pub fn describe_for_parent(directory: &Path, confined: Option<&Path>) -> Result<String, String> {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let package = Package { name, directory: directory.to_owned() };
+pub fn describe_for_parent(package: &Package, confined: Option<&Path>) -> Result<String, String> {
     let mut config = Vec::new();
     std::io::stdin().read_to_end(&mut config).map_err(|error| error.to_string())?;
-    let inspected = inspect(&package).map_err(|error| error.to_string())?;
+    let inspected = inspect(package).map_err(|error| error.to_string())?;
     let manifest = inspected.manifest.clone();
     if let Some(data_dir) = confined {
         runner::confine(&[data_dir.to_owned()]);
@@ -75,6 +74,7 @@ pub(super) fn probe(
     // Also the right one when its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg("--describe").arg(&package.directory).env_clear();
+    command.arg("--named").arg(&package.name);
     command.arg("--asked-by").arg(std::process::id().to_string());
     if let Some(data_dir) = confined {
         command.arg("--confined-to").arg(data_dir);
@@ -180,7 +180,8 @@ impl Daemon {
     /// Everything that is wrong with a configuration, the modules' sections included; with the
     /// file on the disk when no text is given.
     #[must_use]
-    pub fn check_config(&self, text: Option<&str>) -> ConfigReport {
+    pub fn check_config(&self, check: &ConfigCheck) -> ConfigReport {
+        let text = check.text.as_deref();
         let config = match text {
             Some(text) => Config::parse(text, &self.places.config, &self.layers),
             None => Config::load(&self.places.config, &self.layers),
@@ -192,11 +193,18 @@ impl Daemon {
             }
         };
         let mut errors = Vec::new();
-        let judged = judge_all(self, &config, config.modules.iter());
-        for (section, judged) in config.modules.iter().zip(judged) {
+        let counts = self.config();
+        let decides = |section: &&ModuleSection| {
+            section.enabled && counts.module(&section.name) != Some(*section)
+        };
+        let asked: Vec<&ModuleSection> =
+            config.modules.iter().filter(|it| !check.changed || decides(it)).collect();
+        let judged = judge_all(self, &config, asked.iter().copied());
+        for (section, judged) in asked.into_iter().zip(judged) {
             errors.extend(judged.refusals);
-            // What cannot be asked is no error of a section that is switched off.
-            errors.extend(judged.mute.filter(|_| section.enabled));
+            // What cannot be asked is no error of a section that is switched off, and does not keep
+            // the file from being taken.
+            errors.extend(judged.mute.filter(|_| section.enabled && !check.changed));
         }
         let errors = errors.iter().map(problem).collect();
         let read_from_file = text.is_none();

@@ -138,6 +138,7 @@ impl Supervisor {
         let stories = self.daemon.stories.clone();
         match news {
             News::Runs { sha256, version, generation, took_over } => {
+                self.rolling_back.remove(module);
                 let how = took_over.as_ref().map_or_else(String::new, |it| {
                     format!("; its events waited {:.1} ms", it.switched_in.as_secs_f64() * 1e3)
                 });
@@ -152,6 +153,10 @@ impl Supervisor {
             }
             News::Rejected(reason) if !self.is_of_reload(module, thread) => {
                 tracing::debug!(module, reason, "a reload that was given up has ended");
+                // It may have asked for another address meanwhile.
+                if !self.reloads.contains_key(module) {
+                    self.daemon.context.listeners.take_back(module);
+                }
             }
             News::Rejected(reason) => {
                 tracing::error!(module, reason, "the new generation was refused; the old goes on");

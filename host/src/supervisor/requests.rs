@@ -169,16 +169,22 @@ impl Supervisor {
         // What the next start is to pass over is what lies there to be loaded, whatever runs.
         let config = self.daemon.config();
         let on_path = config.module(module).and_then(|section| self.daemon.package(section));
-        let lies_there = on_path.and_then(|package| library::hash(&package));
+        let lies_there = match on_path {
+            // Nothing, where it is gone or cannot be read.
+            Some(package) => Some(library::hash(&package).unwrap_or_default()),
+            None => running,
+        };
         self.daemon.stories.tell(module, "asked", format!("roll back to {}", short(&instead)));
         let refused = Refused {
-            sha256: lies_there.or(running).unwrap_or_default(),
+            sha256: lies_there.unwrap_or_default(),
             instead,
             reason: "an operator rolled it back".to_owned(),
         };
         if self.alive.contains(module) {
             return Ok(self.reload_module(module, Wanted::Kept(refused), "rollback"));
         }
+        let before = self.daemon.stories.standing(module);
+        self.rolling_back.insert(module.to_owned(), before);
         self.daemon.stories.decide(module, |standing| {
             standing.quarantined = None;
             standing.refused = (refused.sha256 != refused.instead).then_some(refused);

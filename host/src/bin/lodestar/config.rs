@@ -7,7 +7,7 @@ use std::{
 
 use lodestar::{
     config::needs_a_restart,
-    control::api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting},
+    control::api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting, Status},
 };
 use serde_json::Value;
 
@@ -48,7 +48,7 @@ pub(crate) struct Show {
 
 /// Show what would change if the configuration file were read now
 ///
-/// Exit code 4 if the file is not valid: a mistake in what changes holds all of it back.
+/// Exit code 4 if nothing would: a mistake in what changes holds all of it back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Diff {}
 
@@ -108,7 +108,7 @@ fn warnings(report: &ConfigReport, terminal: &Terminal) -> Vec<String> {
 /// Checks a file, or the daemon's own, by the daemon or, where none runs, by `lodestard --check`.
 pub(crate) async fn check(file: Option<&Path>, client: &Client) -> Result<ConfigReport> {
     let text = file.map(read).transpose()?;
-    let asked = client.post("/v1/config/check", &ConfigCheck { text }).await;
+    let asked = client.post("/v1/config/check", &ConfigCheck { text, changed: false }).await;
     let mut report: ConfigReport = match asked {
         Err(error) if error.is_not_reachable() => match crate::daemon_executable() {
             Some(executable) => return check_offline(&executable, file),
@@ -202,7 +202,8 @@ fn is_plain(text: &str) -> bool {
 
 async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     let changes: Vec<Change> = client.get("/v1/config/diff").await?;
-    let report = check(None, client).await.unwrap_or_default();
+    let what = ConfigCheck { text: None, changed: true };
+    let report: ConfigReport = client.post("/v1/config/check", &what).await?;
     for warning in warnings(&report, terminal) {
         terminal.note(&warning);
     }
@@ -212,24 +213,38 @@ async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
         changes.iter().try_for_each(|change| terminal.line(&change_line(change)))?;
     }
     if !changes.is_empty() && !report.errors.is_empty() {
-        return Err(not_valid(&report));
+        return Err(not_taken(&report));
     }
     if terminal.json {
         return Ok(exit_codes::DONE);
     }
+    let behind = behind(client).await;
+    for (module, reason) in &behind {
+        terminal.note(&human::plain(&format!("{module}: {reason}")));
+    }
     if changes.is_empty() {
-        terminal.line("The configuration file is what runs.")?;
+        let word = if behind.is_empty() { "is what runs" } else { "was taken" };
+        terminal.line(&format!("The configuration file {word}."))?;
     } else if changes.iter().any(|it| needs_a_restart(&it.path)) {
         terminal.note("what is outside `modules` and `log` waits until lodestard is restarted");
     }
     Ok(exit_codes::DONE)
 }
 
-/// What is wrong with the file, and that it matters beyond the line that is wrong.
-fn not_valid(report: &ConfigReport) -> CliError {
+/// The modules that run otherwise than their sections say, with the reason.
+async fn behind(client: &Client) -> Vec<(String, String)> {
+    // Without an answer the difference is shown all the same.
+    let status: Option<Status> = client.get("/v1/status").await.ok();
+    let modules = status.map(|status| status.modules).unwrap_or_default().into_iter();
+    let running = modules.filter(|module| module.state == "running");
+    running.filter_map(|module| Some((module.name, module.reason?))).collect()
+}
+
+/// A mistake in what changes holds all of it back.
+fn not_taken(report: &ConfigReport) -> CliError {
     let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
-    CliError::refused(format!("the file is not valid: {}", errors.join("\n")))
-        .help("a mistake in what changes holds all of it back: correct the file and save it")
+    CliError::refused(format!("nothing of this is taken: {}", errors.join("\n")))
+        .help("correct the file and save it; what runs goes on until then")
 }
 
 fn change_line(change: &Change) -> String {

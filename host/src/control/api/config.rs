@@ -22,6 +22,9 @@ pub struct ConfigView {
 pub struct ConfigCheck {
     /// The text; `null` for the daemon's file as it lies on disk.
     pub text: Option<String>,
+    /// Whether to ask only the modules that decide if the daemon takes it: those that are to run,
+    /// and whose section is another than the one that counts.
+    pub changed: bool,
 }
 
 /// What is wrong with a configuration. Also the output of `lodestard --check --json`.

@@ -206,7 +206,7 @@ async fn the_configuration_is_checked_and_shown() {
         "{name}:7:5: modules.x: unknown key; did you mean `y`?\nconfiguration {name}: 1 error\n"
     );
     assert_outcome(&outcome, 4, &stdout, "");
-    assert_eq!(daemon.asked()[0].1, json!({"text": "modules: {}\n"}));
+    assert_eq!(daemon.asked()[0].1, json!({"text": "modules: {}\n", "changed": false}));
     daemon.answer("POST /v1/config/check", &json!({"errors": []}));
     let outcome = lodestar(&daemon.socket, &["config", "check"]).await;
     assert_outcome(&outcome, 0, "configuration: valid\n", "");
@@ -232,8 +232,8 @@ async fn what_would_change_is_shown_with_what_holds_it_back() {
     daemon.answer("GET /v1/config/diff", &json!([change]));
     daemon.answer("POST /v1/config/check", &json!({"errors": [error]}));
     let outcome = lodestar(&daemon.socket, &["config", "diff"]).await;
-    let stderr = "error: the file is not valid: m.yaml:7:5: modules.x.z: unknown key\nhelp: a \
-                  mistake in what changes holds all of it back: correct the file and save it\n";
+    let stderr = "error: nothing of this is taken: m.yaml:7:5: modules.x.z: unknown key\nhelp: \
+                  correct the file and save it; what runs goes on until then\n";
     assert_outcome(&outcome, 4, "modules.x.y: (absent) -> 3\n", stderr);
 }
 
