@@ -399,7 +399,9 @@ impl<'a> Life<'a> {
         entry.restarts.fetch_add(1, Ordering::Relaxed);
         let pause = jittered(backoff(self.failures.len()).min(max_backoff));
         (self.start.tell)(News::Restarts { reason: reason.to_owned(), pause });
-        let words = format!("{reason}; starts again in {:.1} s", pause.as_secs_f64());
+        // The moment and not the time left, which would be wrong as soon as it is read.
+        let at = jiff::Timestamp::now().saturating_add(pause).unwrap_or(jiff::Timestamp::MAX);
+        let words = format!("{reason}; starts again at {} UTC", at.strftime("%H:%M:%S"));
         enter(entry, State::Backoff, words);
         let until = now + pause;
         while Instant::now() < until {

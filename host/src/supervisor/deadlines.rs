@@ -21,7 +21,8 @@ impl Supervisor {
             let name = &slot.entry.name;
             let seconds = time.as_secs_f64();
             tracing::error!(module = name, call, seconds, "a call of the module does not return");
-            let reason = format!("its {call} has not returned for {seconds:.1} s; its events wait");
+            let millis = deadline.as_millis();
+            let reason = format!("its {call} did not return within {millis} ms; its events wait");
             self.daemon.stories.tell(name, "stalled", reason.clone());
             slot.entry.enter_from(state, State::Stalled, reason);
         }

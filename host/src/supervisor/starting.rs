@@ -43,7 +43,9 @@ impl Supervisor {
         }
         let absent = || (State::Absent, self.daemon.where_looked(name));
         let (package, instead_of) = self.daemon.to_start(section).ok_or_else(absent)?;
-        slot.set_behind(instead_of.map(|refused| passed_over(name, &refused)));
+        let passed_over = instead_of.map(|refused| passed_over(name, &refused));
+        let held_apart = |what| format!("{what}; it runs in a process of its own since");
+        slot.set_behind(passed_over.or_else(|| standing.isolated.map(held_apart)));
         say_what_has_no_effect(section, self.daemon.isolation(section));
         slot.entry.enter(State::Loading, "");
         self.spawn(slot, config, section, package, gate, None)
