@@ -89,12 +89,25 @@ impl fmt::Display for EditError {
 impl std::error::Error for EditError {}
 
 /// Sets `modules.<module>.enabled` in a text, keeping every comment, the order of keys, quotes and
-/// line endings. A section that is missing is added below `modules`.
+/// line endings. A section that is missing is added below the last one and its comments.
 ///
 /// # Errors
 ///
 /// When the text is not valid YAML, or the key cannot be set without changing another one.
 pub fn set_enabled(text: &str, module: &str, enabled: bool) -> Result<Edited, EditError> {
+    switched(text, &Switch { module, enabled, notes: &[] })
+}
+
+/// What is asked of a text.
+struct Switch<'a> {
+    module: &'a str,
+    enabled: bool,
+    /// Comments of a section that is missing.
+    notes: &'a [String],
+}
+
+fn switched(text: &str, wish: &Switch<'_>) -> Result<Edited, EditError> {
+    let Switch { module, enabled, .. } = *wish;
     if !valid_section_name(module) {
         return Err(EditError::Name(module.to_owned()));
     }
@@ -118,7 +131,7 @@ pub fn set_enabled(text: &str, module: &str, enabled: bool) -> Result<Edited, Ed
         let before = before.map(|(value, _)| value);
         fits.then_some(Edited { text: proposal, line, before, after: enabled })
     };
-    proposals(text, &old, module, enabled).find_map(judge).ok_or_else(|| {
+    proposals(text, &old, wish).find_map(judge).ok_or_else(|| {
         let section = old.get("modules").and_then(|modules| modules.node.get(module));
         let line = section.map_or(0, |section| line_of(&section.place));
         EditError::Entangled { module: module.to_owned(), line, enabled }
@@ -141,20 +154,19 @@ fn expect_maps(root: &Node, module: &str, file: &Path) -> Result<(), ConfigError
 }
 
 /// Ways to write it, the most natural first.
-fn proposals(text: &str, old: &Node, module: &str, enabled: bool) -> impl Iterator<Item = String> {
-    let modules = old.get("modules").map(|entry| &entry.node);
-    let in_tree = move || set_in_tree(text, module, enabled);
-    let (by_text, by_tree): (Option<String>, _) = match modules {
-        Some(node) if matches!(node.value, Yaml::Null) => {
-            (Some(below_modules(text, node, module, enabled)), None)
-        }
-        None => (Some(at_the_end(text, module, enabled)), Some(in_tree)),
-        Some(_) => (None, Some(in_tree)),
+fn proposals(text: &str, old: &Node, wish: &Switch<'_>) -> impl Iterator<Item = String> {
+    let modules = old.get("modules");
+    let empty = modules.is_some_and(|entry| matches!(entry.node.value, Yaml::Null));
+    let by_lines = match modules {
+        Some(entry) if entry.node.get(wish.module).is_some() => Vec::new(),
+        Some(entry) => sections::added(text, entry, wish),
+        None => vec![sections::at_the_end(text, wish)],
     };
-    by_text.into_iter().chain(by_tree.and_then(|propose| propose()))
+    let in_tree = (!empty).then(|| set_in_tree(text, wish.module, wish.enabled)).flatten();
+    by_lines.into_iter().chain(in_tree)
 }
 
-/// The usual way: `modules` is a map, and the syntax tree knows how to add to it.
+/// Through the syntax tree, which knows sections that are there and maps in braces.
 fn set_in_tree(text: &str, module: &str, enabled: bool) -> Option<String> {
     let file = YamlFile::from_str(text).ok()?;
     let root = file.document()?.as_mapping()?;
@@ -171,28 +183,6 @@ fn set_in_tree(text: &str, module: &str, enabled: bool) -> Option<String> {
         }
     }
     Some(file.to_string())
-}
-
-/// `modules:` has no value: the section goes on the lines below it, and a `~` goes.
-fn below_modules(text: &str, node: &Node, module: &str, enabled: bool) -> String {
-    let value = node.bytes();
-    let (before, after) = (&text[..value.start], &text[value.end..]);
-    let rest_of_line = after.find('\n').map_or(after.len(), |end| end + 1);
-    let (rest, after) = after.split_at(rest_of_line);
-    let end = line_end(text);
-    let (rest, gap) = match rest.strip_suffix('\n') {
-        Some(_) => (rest, ""),
-        None => (rest, end),
-    };
-    let last = if after.is_empty() && !text.ends_with('\n') { "" } else { end };
-    format!("{before}{rest}{gap}  {module}:{end}    enabled: {enabled}{last}{after}")
-}
-
-/// There is no `modules`, or nothing at all: a section of its own at the end.
-fn at_the_end(text: &str, module: &str, enabled: bool) -> String {
-    let end = line_end(text);
-    let (gap, last) = if text.is_empty() || text.ends_with('\n') { ("", end) } else { (end, "") };
-    format!("{text}{gap}modules:{end}  {module}:{end}    enabled: {enabled}{last}")
 }
 
 fn line_end(text: &str) -> &'static str {
@@ -235,5 +225,7 @@ fn removed<'a>(old: &'a str, new: &str) -> &'a [u8] {
     &old[..old.len() - suffix]
 }
 
+#[cfg(test)]
+mod round_trips;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::{path::Path, str::FromStr as _};
 
 use yaml_edit::YamlFile;
 
-use super::{EditError, Edited, keeps_comments, line_end, line_of, set_enabled};
+use super::{EditError, Edited, Switch, keeps_comments, line_end, line_of, switched};
 use crate::config::tree::{Entry, Node, Yaml};
 
 /// Adds a disabled section for a module that has none, with these lines as comments in it.
@@ -13,31 +13,87 @@ use crate::config::tree::{Entry, Node, Yaml};
 ///
 /// When the text is not valid YAML, or the section cannot be added without changing another one.
 pub fn add_section(text: &str, module: &str, notes: &[String]) -> Result<Edited, EditError> {
-    let edited = set_enabled(text, module, false)?;
-    Ok(with_notes(&edited, notes).unwrap_or(edited))
+    switched(text, &Switch { module, enabled: false, notes })
 }
 
-/// Comments below the switch; `None` where the section has no lines of its own.
-fn with_notes(edited: &Edited, notes: &[String]) -> Option<Edited> {
-    let mut lines: Vec<&str> = edited.text.split_inclusive('\n').collect();
-    let at = usize::try_from(edited.line).ok()?;
-    let switch = *lines.get(at.checked_sub(1)?)?;
-    let indent = &switch[..switch.len() - switch.trim_start().len()];
-    if !switch.trim_start().starts_with("enabled:") {
-        return None;
+/// Ways to add a section to what `modules` is: behind the last one and the comments that are
+/// deeper than its name, and so not taken for comments of the new section later.
+pub(super) fn added(text: &str, modules: &Entry, wish: &Switch<'_>) -> Vec<String> {
+    let null = matches!(modules.node.value, Yaml::Null);
+    let last = modules.node.entries().unwrap_or_default().iter().map(|it| line_of(&it.place)).max();
+    let Some(first) = last.unwrap_or_else(|| line_of(&modules.place)).checked_sub(1) else {
+        return Vec::new();
+    };
+    // A `~` goes.
+    let value = if null { modules.node.bytes() } else { 0..0 };
+    let text = format!("{}{}", &text[..value.start], &text[value.end..]);
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let Some(line) = lines.get(first as usize) else { return Vec::new() };
+    let indent = depth(line) + if null { 2 } else { 0 };
+    let block = Block::of(&lines, first as usize, indent);
+    let section = written(wish, indent, line_end(&text));
+    // Behind the blank lines where they are part of a text.
+    [block.end, block.end + block.blank].map(|at| inserted(&lines, at, &section)).into()
+}
+
+/// There is no `modules`, or nothing at all: a section of its own at the end.
+pub(super) fn at_the_end(text: &str, wish: &Switch<'_>) -> String {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let end = line_end(text);
+    let section = format!("modules:{end}{}", written(wish, 2, end));
+    inserted(&lines, lines.len(), &section)
+}
+
+fn written(wish: &Switch<'_>, indent: usize, end: &str) -> String {
+    let Switch { module, enabled, notes } = wish;
+    let (outer, inner) = (" ".repeat(indent), " ".repeat(indent + 2));
+    let mut text = format!("{outer}{module}:{end}{inner}enabled: {enabled}{end}");
+    for note in *notes {
+        text.push_str(format!("{inner}# {note}").trim_end());
+        text.push_str(end);
     }
-    let end = line_end(&edited.text);
-    let gap = if switch.ends_with('\n') { "" } else { end };
-    let notes: String = notes
-        .iter()
-        .map(|note| format!("{}{end}", format!("{indent}# {note}").trim_end()))
-        .collect();
-    let notes = format!("{gap}{notes}");
-    lines.insert(at, &notes);
-    let text = lines.concat();
-    let file = Path::new("modules.yaml");
-    let same = Node::parse(&text, file).ok()?.same(&Node::parse(&edited.text, file).ok()?);
-    same.then_some(Edited { text, ..edited.clone() })
+    text
+}
+
+/// The lines with a section before one of them. A text without a line end at its end stays so.
+fn inserted(lines: &[&str], at: usize, section: &str) -> String {
+    let (before, after) = lines.split_at(at);
+    let (before, after) = (before.concat(), after.concat());
+    if before.is_empty() || before.ends_with('\n') {
+        return format!("{before}{section}{after}");
+    }
+    let end = line_end(section);
+    format!("{before}{end}{}", section.strip_suffix(end).unwrap_or(section))
+}
+
+/// The lines of a section from its name on.
+struct Block {
+    /// The line after its last one.
+    end: usize,
+    /// Blank lines from there on; they belong to what follows.
+    blank: usize,
+}
+
+impl Block {
+    /// What is deeper than the name of the section in the line `first` belongs to it, and so do the
+    /// comments between such lines.
+    fn of(lines: &[&str], first: usize, indent: usize) -> Self {
+        let is_comment = |line: &str| line.trim_start().starts_with('#');
+        let deeper = |line: &str| line.trim().is_empty() || depth(line) > indent;
+        let rest = lines.get(first + 1..).unwrap_or_default();
+        let within = rest.iter().take_while(|line| deeper(line) || is_comment(line)).count();
+        let content =
+            rest[..within].iter().rposition(|line| !line.trim().is_empty() && !is_comment(line));
+        let from = content.map_or(0, |last| last + 1);
+        let below = from + rest[from..].iter().take_while(|line| deeper(line)).count();
+        let is_blank = |line: &&&str| line.trim().is_empty();
+        let blank = rest[..below].iter().rev().take_while(is_blank).count();
+        Self { end: first + 1 + below - blank, blank }
+    }
+}
+
+fn depth(line: &str) -> usize {
+    line.len() - line.trim_start().len()
 }
 
 /// Takes the section of a module out, with the comments in it; those around it stay. Answers the
@@ -60,7 +116,9 @@ pub fn remove_section(text: &str, module: &str) -> Result<Option<(String, u32)>,
     };
     let by_tree = || in_tree(text, module).filter(|new| keeps_comments(text, new));
     by_lines(text, entry)
-        .filter(&fits)
+        .into_iter()
+        .chain(in_braces(text, module))
+        .find(&fits)
         .or_else(|| by_tree().filter(&fits))
         .map(|text| Some((text, line)))
         .ok_or_else(|| EditError::Section { module: module.to_owned(), line })
@@ -85,18 +143,24 @@ fn without(old: &Node, module: &str, none: bool) -> Node {
 fn by_lines(text: &str, entry: &Entry) -> Option<String> {
     let first = usize::try_from(line_of(&entry.place)).ok()?.checked_sub(1)?;
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let depth = |line: &str| line.len() - line.trim_start().len();
-    let own = depth(lines.get(first)?);
-    let below = lines[first + 1..]
-        .iter()
-        .take_while(|line| line.trim().is_empty() || depth(line) > own)
-        .count();
-    // Blank lines at the end belong to what follows.
-    let block = &lines[first + 1..=first + below];
-    let blank = block.iter().rev().take_while(|line| line.trim().is_empty()).count();
-    let mut kept = lines.clone();
-    kept.drain(first..=first + below - blank);
-    Some(kept.concat())
+    let block = Block::of(&lines, first, depth(lines.get(first)?));
+    let (before, after) = (lines[..first].concat(), lines[block.end..].concat());
+    if after.is_empty() && !text.ends_with('\n') {
+        let end = line_end(text);
+        return Some(before.strip_suffix(end).unwrap_or(&before).to_owned());
+    }
+    Some(before + &after)
+}
+
+/// What was added between braces, where nobody has changed it since.
+fn in_braces(text: &str, module: &str) -> impl Iterator<Item = String> {
+    let forms = [", ", ""].into_iter().flat_map(move |comma| {
+        [true, false].map(|enabled| format!("{comma}{module}: {{enabled: {enabled}}}"))
+    });
+    forms.flat_map(|form| {
+        let without = |(at, _)| format!("{}{}", &text[..at], &text[at + form.len()..]);
+        text.match_indices(&form).map(without).collect::<Vec<_>>()
+    })
 }
 
 fn in_tree(text: &str, module: &str) -> Option<String> {
@@ -151,7 +215,7 @@ mod tests {
             "modules:\n  b: {}\n# tail\n",
         );
         check("modules:\n  a:\nbus: {}\n", "modules:\nbus: {}\n");
-        check("modules:\n  a: {x: 1}", "modules:\n");
+        check("modules:\n  a: {x: 1}", "modules:");
         check("modules:\r\n  a:\r\n    x: 1\r\n  b: {}\r\n", "modules:\r\n  b: {}\r\n");
         check("modules: {a: {x: 1}, b: {}}\n", "modules: {b: {}}\n");
         assert_eq!(remove_section("modules:\n  b: {}\n", "a"), Ok(None));
@@ -166,15 +230,5 @@ mod tests {
         assert!(remove_section("modules: [", "a").is_err());
         let error = EditError::Section { module: "a".to_owned(), line: 2 }.to_string();
         assert!(error.contains("see line 2") && error.contains("by hand"), "{error}");
-    }
-
-    #[test]
-    fn what_was_added_is_taken_out_again() {
-        let notes = ["it does things".to_owned()];
-        for text in ["modules:\n  b: {} # b\n\n# tail\nbus: {}\n", "# head\nmodules:\n"] {
-            let added = add_section(text, "a", &notes).expect("it is valid").text;
-            let removed = remove_section(&added, "a").expect("it is valid").expect("it is there");
-            assert_eq!(removed.0, text);
-        }
     }
 }
