@@ -96,8 +96,11 @@ impl Table {
     }
 }
 
-/// The arguments of a command that has none.
+/// The arguments of a command that has none, and no help either: for that, a type of one's own
+/// without fields, whose doc comment it is.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+// What is said above is said to authors, not to who calls the command.
+#[schemars(description = "")]
 #[serde(deny_unknown_fields)]
 pub struct NoArgs {}
 

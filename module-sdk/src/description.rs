@@ -44,7 +44,7 @@ pub struct TimerDescription {
 pub struct CommandDescription {
     /// The verb.
     pub name: String,
-    /// What it does, one line; the description of the arguments' schema.
+    /// What it does; the description of the arguments' schema, empty where that has none.
     pub about: String,
     /// The JSON schema of its arguments.
     pub args: Schema,

@@ -201,7 +201,7 @@ impl<M: 'static> Wiring<M> {
     }
 
     /// Answers `lodestar <module> <name>`. The doc comment of `A` is the command's help, its
-    /// fields are the options.
+    /// fields are the options. [`NoArgs`](crate::NoArgs) has neither.
     pub fn command<A, H>(&mut self, name: &str, handler: H) -> &mut Self
     where
         A: DeserializeOwned + JsonSchema,

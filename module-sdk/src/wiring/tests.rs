@@ -92,6 +92,19 @@ fn bytes_come_as_they_were_published_and_one_by_one() {
     assert_eq!(heard, json!([bytes(&events[0]), bytes(&events[3]), bytes(&failing[0])]));
 }
 
+/// Tells when somebody last spoke.
+#[derive(Deserialize, schemars::JsonSchema)]
+struct LastArgs {}
+
+#[test]
+fn a_command_has_the_words_of_its_author_and_no_others() {
+    let mut wiring = Wiring::<Listener>::new();
+    wiring.command("heard", Listener::heard).command("last", |_, _: LastArgs| Reply::json(&1));
+    let commands = wiring.commands.iter();
+    let about: Vec<&str> = commands.map(|it| it.description.about.as_str()).collect();
+    assert_eq!(about, ["", "Tells when somebody last spoke."]);
+}
+
 #[test]
 fn a_configuration_is_judged_before_the_start() {
     let error = Bench::<Listener>::start(json!({"most": 11})).expect_err("it is refused");

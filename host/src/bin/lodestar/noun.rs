@@ -131,11 +131,13 @@ fn call(noun: &Noun, matches: &ArgMatches) -> Result<Call> {
 }
 
 fn subcommand(description: &CommandDescription) -> Command {
-    Command::new(description.name.clone())
-        .about(schema::one_line(&description.about))
-        .long_about(description.about.clone())
+    let command = Command::new(description.name.clone())
         .disable_help_subcommand(true)
-        .args(options(description))
+        .args(options(description));
+    if description.about.is_empty() {
+        return command;
+    }
+    command.about(schema::one_line(&description.about)).long_about(description.about.clone())
 }
 
 fn options(description: &CommandDescription) -> Vec<Arg> {
@@ -309,6 +311,17 @@ mod tests {
         check("lodestar usage --limit 1001", "a whole number from 0 to 1000");
         check("lodestar usage show", "<SESSIONS>");
         check("lodestar usage --by day summary", "stands before the command");
+    }
+
+    #[test]
+    fn a_command_without_words_has_none_in_its_help() {
+        let mut noun = sample::noun();
+        noun.commands[1].about = String::new();
+        let name = noun.commands[1].name.clone();
+        let argv = ["lodestar", "usage", &name, "--help"];
+        let help = with_noun(Cli::command(), &noun).try_get_matches_from(argv);
+        let help = help.expect_err("it is help").to_string();
+        assert!(help.starts_with(&format!("Usage: lodestar usage {name}")), "{help}");
     }
 
     #[test]
