@@ -106,6 +106,14 @@ fn a_new_module_is_made_in_the_folder_that_is_named() {
     let output = lodestar(&sandbox, &[&new[..], &["file"]].concat());
     assert_eq!(output.code, 1, "{output:#?}");
     assert!(output.stderr.contains("file/far_guard"), "{output:#?}");
+    let output = lodestar(&sandbox, &[&new[..], &["nowhere"]].concat());
+    assert_eq!(output.code, 1, "{output:#?}");
+    assert!(output.stderr.contains("nowhere is not there"), "{output:#?}");
+    assert!(!sandbox.path("nowhere").exists(), "it makes no folder but its own");
+    let output = lodestar(&sandbox, &["modules", "new", "odd_guard", "--sdk", "9.9"]);
+    assert_eq!(output.code, 1, "there is no such SDK: {output:#?}");
+    assert!(output.stderr.contains("--sdk PATH"), "{output:#?}");
+    assert!(!sandbox.path("odd_guard").exists(), "nothing is left of it");
 }
 
 #[test]

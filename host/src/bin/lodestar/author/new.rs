@@ -7,6 +7,7 @@ use std::{
 
 use module_sdk::manifest::{Manifest, valid_name};
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::{cargo, private, sdk::Sdk};
 use crate::{
@@ -124,8 +125,15 @@ impl New {
         let sdk = Sdk::find(self.sdk.as_deref())?;
         let here = self.dir == Path::new(".");
         let folder = if here { PathBuf::from(&self.name) } else { self.dir.join(&self.name) };
-        write_all(&folder, &self.name, &sdk)?;
-        let locked = lock(&folder, &sdk);
+        let half = written(&folder, &self.name, &sdk)?;
+        let locked = lock(half.path(), &sdk);
+        if let (Err(reason), Sdk::Version(version)) = (&locked, &sdk) {
+            return Err(CliError::failed(format!(
+                "cannot get version {version} of the SDK: {reason}"
+            ))
+            .help("name the folder of a checkout of Lodestar with --sdk PATH"));
+        }
+        settle(half, &folder)?;
         if let Err(reason) = &locked {
             terminal.note(&format!("no Cargo.lock yet: {reason}; the first build writes it"));
         }
@@ -140,8 +148,9 @@ impl New {
         } else {
             let shown = folder.display();
             terminal.line(&format!("{shown} is a module. Go on with"))?;
-            terminal.line(&format!("    cd {shown} && cargo test"))?;
-            terminal.line(&format!("    lodestar modules dev {shown}"))?;
+            terminal.line(&format!("    cd {shown}"))?;
+            terminal.line("    cargo test")?;
+            terminal.line("    lodestar modules dev")?;
         }
         Ok(exit_codes::DONE)
     }
@@ -170,19 +179,20 @@ fn check_words(name: &str, installed: &[Manifest]) -> Result<()> {
     }
 }
 
-/// Writes all files into a folder that is new: all of them, or nothing.
-fn write_all(folder: &Path, name: &str, sdk: &Sdk) -> Result<()> {
-    let cannot = |error: std::io::Error| {
-        CliError::failed(format!("cannot write {}: {error}", folder.display()))
-            .help("name a folder that you may write to with --dir")
-    };
+/// Writes all files into a folder that goes when it is dropped, beside the place of the module.
+fn written(folder: &Path, name: &str, sdk: &Sdk) -> Result<TempDir> {
+    let cannot = |error| not_written(folder, &error);
     if folder.symlink_metadata().is_ok() {
         return Err(CliError::failed(format!("{} is there already", folder.display()))
             .help("choose another name, another --dir, or remove it"));
     }
     let parent = folder.parent().filter(|it| !it.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(cannot)?;
+    if !parent.exists() {
+        let (folder, parent) = (folder.display(), parent.display());
+        return Err(CliError::failed(format!("cannot write {folder}: {parent} is not there"))
+            .help("make it first, or name another folder with --dir"));
+    }
     let half = tempfile::Builder::new().prefix(".lodestar-new-").tempdir_in(parent);
     let half = half.map_err(cannot)?;
     for (file, text) in FILES {
@@ -195,10 +205,20 @@ fn write_all(folder: &Path, name: &str, sdk: &Sdk) -> Result<()> {
     let mode = fs::metadata(half.path().join("src")).map_err(cannot)?.permissions().mode();
     let mode = fs::Permissions::from_mode(mode);
     fs::set_permissions(half.path(), mode).map_err(cannot)?;
-    fs::rename(half.path(), folder).map_err(cannot)?;
+    Ok(half)
+}
+
+/// Puts what was written in its place.
+fn settle(half: TempDir, folder: &Path) -> Result<()> {
+    fs::rename(half.path(), folder).map_err(|error| not_written(folder, &error))?;
     // It is where it belongs: nothing is left to remove.
     let _ = half.keep();
     Ok(())
+}
+
+fn not_written(folder: &Path, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("cannot write {}: {error}", folder.display()))
+        .help("name a folder that you may write to with --dir")
 }
 
 fn filled(text: &str, name: &str, sdk: &Sdk) -> String {
@@ -267,7 +287,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let folder = directory.path().join("deep/guard");
         let sdk = Sdk::Version("0.1.0".into());
-        write_all(&folder, "guard", &sdk).expect("it is new");
+        let error = written(&folder, "guard", &sdk).expect_err("deep is not there");
+        assert!(error.failure().is_some_and(|it| it.message.contains("is not there")), "{error:?}");
+        fs::create_dir(directory.path().join("deep")).expect("it is ours");
+        drop(written(&folder, "guard", &sdk).expect("it is new"));
+        assert!(!folder.exists(), "half of it is nothing");
+        settle(written(&folder, "guard", &sdk).expect("it is new"), &folder).expect("it is ours");
         for (file, _) in FILES {
             let text = fs::read_to_string(folder.join(file)).expect(file);
             assert!(!text.contains("{{"), "{file}: {text}");
@@ -275,7 +300,7 @@ mod tests {
         let manifest = fs::read_to_string(folder.join("module.toml")).expect("it is there");
         let manifest = module_sdk::manifest::Manifest::parse(&manifest).expect("it is valid");
         assert_eq!((&*manifest.module.name, manifest.abi.epoch), ("guard", lodestar_abi::EPOCH));
-        let error = write_all(&folder, "guard", &sdk).expect_err("it is there");
+        let error = written(&folder, "guard", &sdk).expect_err("it is there");
         assert!(error.failure().is_some_and(|it| it.message.contains("already")), "{error:?}");
         let left = fs::read_dir(directory.path().join("deep")).expect("it is there").count();
         assert_eq!(left, 1, "nothing half is left");
