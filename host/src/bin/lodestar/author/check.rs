@@ -43,7 +43,7 @@ pub(crate) struct Check {
 /// The result, as programs read it.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// The library.
+    /// The library, or the crate that it was built from.
     path: PathBuf,
     /// Whether it would load.
     pub(super) loads: bool,
@@ -53,11 +53,14 @@ pub(super) struct Report {
 
 impl Check {
     pub(crate) fn run(self, terminal: &mut Terminal) -> Result<u8> {
-        let library = match Subject::of(&self.path)? {
-            Subject::Library(library) => Staged { library, _folder: None },
-            Subject::Crate(folder) => staged(&folder, self.release, terminal)?,
+        let report = match Subject::of(&self.path)? {
+            Subject::Library(library) => report(&library)?,
+            Subject::Crate(folder) => {
+                let staged = staged(&folder, self.release, terminal)?;
+                // Where it lies for the moment is nobody's business.
+                Report { path: named(&folder), ..report(&staged.library)? }
+            }
         };
-        let report = report(&library.library)?;
         if terminal.json {
             terminal.json_document(&report)?;
         } else {
@@ -65,6 +68,12 @@ impl Check {
         }
         Ok(if report.loads { exit_codes::DONE } else { exit_codes::REFUSED })
     }
+}
+
+/// What the user named, with a name: `.` and `..` have none.
+fn named(path: &Path) -> PathBuf {
+    let whole = || path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if path.file_name().is_some() { path.to_owned() } else { whole() }
 }
 
 /// What a path leads to.
@@ -99,7 +108,7 @@ impl Subject {
 /// A library as it would be installed.
 struct Staged {
     library: PathBuf,
-    _folder: Option<tempfile::TempDir>,
+    _folder: tempfile::TempDir,
 }
 
 /// Builds a crate and shows what the compiler says.
@@ -123,7 +132,7 @@ fn staged(folder: &Path, release: bool, terminal: &mut Terminal) -> Result<Stage
     if folder.join("config.yaml").is_file() {
         fs::copy(folder.join("config.yaml"), place.join("config.yaml"))?;
     }
-    Ok(Staged { library, _folder: Some(temporary) })
+    Ok(Staged { library, _folder: temporary })
 }
 
 /// Has a process of its own make all checks.
@@ -285,6 +294,14 @@ mod tests {
         check("code", Some(Subject::Crate(at("code"))));
         check("empty", None);
         check("absent", None);
+    }
+
+    #[test]
+    fn names_what_was_named() {
+        assert_eq!(named(Path::new("code/guard")), Path::new("code/guard"));
+        let here = std::env::current_dir().expect("there is one");
+        assert_eq!(named(Path::new(".")), here);
+        assert_eq!(Some(&*named(Path::new(".."))), here.parent());
     }
 
     #[test]

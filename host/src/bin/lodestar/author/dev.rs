@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::{
     cargo::{Build, Built},
     install,
-    private::PrivateDaemon,
+    private::{self, PrivateDaemon},
     sources,
     story::Story,
 };
@@ -56,7 +56,8 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "MODULE", conflicts_with = "running")]
     with: Vec<String>,
     /// One key of the module's configuration; may be given more than once
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "running")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = private::setting)]
+    #[arg(conflicts_with = "running")]
     set: Vec<String>,
 }
 

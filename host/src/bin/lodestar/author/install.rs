@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
-use lodestar::library::Package;
+use lodestar::library::{Package, manifest_of};
 use module_sdk::manifest::Manifest;
 
 use super::private;
@@ -42,9 +42,18 @@ pub(super) fn copy_installed(name: &str, modules: &Path) -> Result<Manifest> {
         return Err(CliError::failed(format!("no module {name} is installed here"))
             .help("--with names a module that lies beside lodestard or in ~/.lodestar/modules"));
     };
-    let Package { directory, .. } = &package;
-    install(name, &package.library_path(), directory, modules)?;
-    manifest(directory)
+    let library = package.library_path();
+    let embedded = embedded(&package).ok_or_else(|| {
+        CliError::refused(format!("{} has no manifest in it", library.display()))
+            .help(format!("`lodestar modules check {}` says what it is", library.display()))
+    })?;
+    install(name, &library, &package.directory, modules)?;
+    Ok(embedded)
+}
+
+/// The manifest of an installed module: the library's own, as the daemon sees it.
+pub(super) fn embedded(package: &Package) -> Option<Manifest> {
+    manifest_of(&fs::read(package.library_path()).ok()?)
 }
 
 /// The manifest in a module's folder.

@@ -176,7 +176,7 @@ pub(super) fn installed(name: &str) -> Option<library::Package> {
 /// The manifests of all modules that are installed here.
 pub(super) fn all_installed() -> Vec<Manifest> {
     let packages = library::list(&module_path()).into_iter();
-    packages.filter_map(|package| install::manifest(&package.directory).ok()).collect()
+    packages.filter_map(|package| install::embedded(&package)).collect()
 }
 
 /// Where a daemon that is started here would look.
@@ -192,4 +192,31 @@ fn module_path() -> Vec<PathBuf> {
     }
     places.extend(std::env::home_dir().map(|home| home.join(".lodestar/modules")));
     places
+}
+
+/// A key of the module with its value, as `--set` takes it.
+///
+/// # Errors
+///
+/// One sentence, when it is none.
+pub(super) fn setting(text: &str) -> std::result::Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        _ => Err("it must look like KEY=VALUE, such as limit=30".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_a_key_with_its_value() {
+        for text in ["limit=30", "deep.key=", "text=a=b"] {
+            assert_eq!(setting(text).as_deref(), Ok(text));
+        }
+        for text in ["limit", "=30", ""] {
+            assert!(setting(text).is_err_and(|error| error.contains("KEY=VALUE")), "{text}");
+        }
+    }
 }
