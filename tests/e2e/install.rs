@@ -181,6 +181,9 @@ fn what_was_modified_is_not_loaded() {
     let reason = module["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("modified since it was installed"), "{reason}");
     assert!(reason.contains("modules verify counter"), "{reason}");
+    let advice = sandbox.json(&["modules", "why", "counter"])["advice"].to_string();
+    assert!(advice.contains("modules verify counter"), "{advice}");
+    assert!(advice.contains("modules install"), "{advice}");
     let output = sandbox.lodestar(&["modules", "verify"]);
     assert_eq!(output.code, 4, "{output:#?}");
     assert!(output.stdout.contains("modified"), "{output:#?}");

@@ -389,8 +389,12 @@ fn a_quarantine_survives_a_restart_and_is_lifted_by_enable() {
         });
     }
     daemon.wait_state("gear", "quarantined");
+    let goes_back =
+        || sandbox.json(&["modules", "why", "gear"])["advice"].to_string().contains("rollback");
+    assert!(!goes_back(), "there is nothing to go back to");
     assert!(daemon.stop().success());
     let daemon = sandbox.start();
+    assert!(!goes_back(), "nor now");
     let module = daemon.wait_state("gear", "quarantined");
     assert!(module["reason"].to_string().contains("planted: command"), "{module:#}");
     let why = sandbox.json(&["modules", "why", "gear"]);

@@ -42,8 +42,8 @@ impl ConfigError {
     pub(super) fn read(path: &Path, error: &io::Error) -> Self {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => {
-                "start lodestard once to have the default written, or name \
-                                        the file with --config"
+                "write it, or name the file with --config; a lodestard that starts without \
+                 one writes the default"
             }
             io::ErrorKind::PermissionDenied => "make it readable for the user who runs lodestard",
             _ => "",

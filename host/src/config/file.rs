@@ -230,7 +230,7 @@ mod tests {
             let error = read(&path).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
         };
-        check("start lodestard once to have the default written");
+        check("a lodestard that starts without one writes the default");
         fs::write(&path, b"a: 1\nb: \xff\n").expect("written");
         check("m.yaml:2:4: is not UTF-8 text");
         fs::write(&path, vec![b'x'; MAX_BYTES + 1]).expect("written");

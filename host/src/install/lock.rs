@@ -48,6 +48,9 @@ pub struct Locked {
     pub installed_at: String,
 }
 
+/// What is said of a module that is not what was installed.
+pub const MODIFIED: &str = "was modified since it was installed";
+
 impl Lock {
     /// Reads the lock of a state directory; there is none before the first install.
     ///
@@ -123,8 +126,8 @@ impl Lock {
             return Ok(());
         }
         Err(format!(
-            "{} was modified since it was installed; `lodestar modules verify {name}` shows what \
-             differs, `lodestar modules install` puts it right",
+            "{} {MODIFIED}; `lodestar modules verify {name}` shows what differs, `lodestar modules \
+             install` puts it right",
             package.directory.display()
         ))
     }

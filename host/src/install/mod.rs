@@ -15,7 +15,7 @@ mod verify;
 
 pub use bundle::{Bundle, MAX_BUNDLE};
 pub use keys::{Keys, Signed};
-pub use lock::{Lock, Locked};
+pub use lock::{Lock, Locked, MODIFIED};
 pub use place::{Place, Staged};
 pub use source::{open, open_built};
 pub use trial::{begin, keep, recover, undo};

@@ -1,7 +1,12 @@
 //! Why a module is as it is, and what can be done about it.
 
 use super::{Daemon, requests::short};
-use crate::{control::api::Why, library, module::State};
+use crate::{
+    control::api::Why,
+    install::MODIFIED,
+    library::{self, Package},
+    module::{State, Transition},
+};
 
 impl Daemon {
     /// The story of a module; `None` when nobody knows it.
@@ -23,36 +28,17 @@ impl Daemon {
         Some(Why {
             module: name.to_owned(),
             state: transition.state.to_string(),
-            reason: transition.reason,
             since: format!("{:.3}", transition.since),
-            advice: self.advice(name, transition.state),
+            advice: self.advice(name, &transition),
+            reason: transition.reason,
             story,
         })
     }
 
-    fn advice(&self, name: &str, state: State) -> Vec<String> {
+    fn advice(&self, name: &str, transition: &Transition) -> Vec<String> {
+        let mut advice = self.remedies(name, transition);
         let standing = self.stories.standing(name);
-        let mut advice = Vec::new();
         let mut say = |text: String| advice.push(text);
-        match state {
-            State::Quarantined => {
-                say(format!("lodestar modules logs {name}      # what it said before"));
-                say(format!("lodestar modules rollback {name}  # the generation before it"));
-                say(format!("lodestar modules enable {name}    # lift the quarantine, try again"));
-            }
-            State::Failed | State::Incompatible => {
-                say(format!("lodestar modules logs {name}      # what it said before"));
-                say(format!("lodestar modules reload {name}    # try again"));
-            }
-            State::Stalled => {
-                say("restart lodestard: a call that does not return cannot be ended from outside; \
-                 with `isolation: process` the daemon ends it by itself"
-                    .to_owned())
-            }
-            State::Disabled => say(format!("lodestar modules enable {name}")),
-            State::Absent => say(self.where_looked(name)),
-            _ => {}
-        }
         if let Some(reason) = standing.isolated {
             say(format!(
                 "it runs in a process of its own since {reason}; to put it back into the daemon: \
@@ -68,5 +54,51 @@ impl Daemon {
             ));
         }
         advice
+    }
+
+    /// What helps in its state.
+    fn remedies(&self, name: &str, transition: &Transition) -> Vec<String> {
+        let mut remedies = Vec::new();
+        let mut say = |text: String| remedies.push(text);
+        match transition.state {
+            State::Quarantined => {
+                say(format!("lodestar modules logs {name}      # what it said before"));
+                if self.has_earlier_generation(name) {
+                    say(format!("lodestar modules rollback {name}  # the generation before it"));
+                }
+                say(format!("lodestar modules enable {name}    # lift the quarantine, try again"));
+            }
+            State::Failed | State::Incompatible if transition.reason.contains(MODIFIED) => {
+                say(format!("lodestar modules verify {name}    # what is not as it was installed"));
+                say("lodestar modules install PATH   # put it right".to_owned());
+            }
+            State::Failed | State::Incompatible => {
+                say(format!("lodestar modules logs {name}      # what it said before"));
+                say(format!("lodestar modules reload {name}    # try again"));
+            }
+            State::Stalled => {
+                say("restart lodestard: a call that does not return cannot be ended from outside; \
+                 with `isolation: process` the daemon ends it by itself"
+                    .to_owned())
+            }
+            State::Disabled => say(format!("lodestar modules enable {name}")),
+            State::Absent => say(self.where_looked(name)),
+            _ => {}
+        }
+        remedies
+    }
+
+    /// Whether a rollback has something to go back to.
+    fn has_earlier_generation(&self, name: &str) -> bool {
+        let ran = self.entry(name).and_then(|entry| entry.known()).map(|it| it.sha256.clone());
+        let lies_there = || {
+            let config = self.config();
+            library::hash(&self.package(config.module(name)?)?)
+        };
+        let ran = ran.or_else(lies_there);
+        let hash = |package: &Package| {
+            package.directory.file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        library::kept(&self.places.state_dir, name).iter().any(|kept| hash(kept) != ran)
     }
 }

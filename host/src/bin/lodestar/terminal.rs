@@ -1,6 +1,9 @@
 //! Where the output goes: standard output for results, standard error for everything else.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    os::fd::AsFd,
+};
 
 use clap::builder::StyledStr;
 use module_sdk::Table;
@@ -13,8 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::{error::Result, render};
 
-/// The width that is assumed where nobody looks: pipes, files, tests.
+/// The width that is assumed of a terminal that does not tell, and in tests.
 const DEFAULT_WIDTH: usize = 80;
+
+/// In a pipe or a file a row is one line, however long: programs such as grep read it.
+const UNLIMITED: usize = u16::MAX as usize;
 
 /// Below this nothing is readable anyway.
 const LEAST_WIDTH: usize = 40;
@@ -32,8 +38,10 @@ pub(crate) enum ColorChoice {
 pub(crate) struct Terminal {
     pub(crate) stdout: Box<dyn Write + Send>,
     pub(crate) stderr: Box<dyn Write + Send>,
-    /// Columns.
+    /// Columns of standard output.
     pub(crate) width: usize,
+    /// Columns of standard error.
+    width_err: usize,
     /// JSON for programs instead of text for people.
     pub(crate) json: bool,
     /// Whether standard error is a terminal, so that progress may be shown.
@@ -50,11 +58,8 @@ impl Terminal {
     /// The streams of this process.
     pub(crate) fn of_process() -> Self {
         let mut terminal = Self::on(Box::new(io::stdout()), Box::new(io::stderr()));
-        if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout())
-            && size.ws_col > 0
-        {
-            terminal.width = usize::from(size.ws_col).max(LEAST_WIDTH);
-        }
+        terminal.width = width_of(io::stdout());
+        terminal.width_err = width_of(io::stderr());
         terminal.shows_progress = io::stderr().is_terminal();
         terminal.stdout_is_elsewhere = !io::stdout().is_terminal();
         terminal.watches_reader = is_pipe();
@@ -68,6 +73,7 @@ impl Terminal {
             stdout,
             stderr,
             width: DEFAULT_WIDTH,
+            width_err: DEFAULT_WIDTH,
             json: false,
             shows_progress: false,
             stdout_is_elsewhere: true,
@@ -88,6 +94,11 @@ impl Terminal {
         };
         self.color_out = decide(io::stdout().is_terminal());
         self.color_err = decide(io::stderr().is_terminal());
+    }
+
+    /// Columns to choose by what to show: a pipe has room for everything, but no screen has.
+    pub(crate) const fn screen(&self) -> usize {
+        if self.width == UNLIMITED { DEFAULT_WIDTH } else { self.width }
     }
 
     /// Whether the result may have colours.
@@ -151,7 +162,7 @@ impl Terminal {
 
     /// Draws a table beside the result.
     pub(crate) fn note_table(&mut self, table: &Table) {
-        let text = render::table(table, self.width, self.color_err);
+        let text = render::table(table, self.width_err, self.color_err);
         self.note(text.trim_end());
     }
 
@@ -172,6 +183,14 @@ impl Terminal {
 
     pub(crate) fn paint_dim(&self, text: &str) -> String {
         paint(text, "2", self.color_err)
+    }
+}
+
+fn width_of(stream: impl io::IsTerminal + AsFd) -> usize {
+    match rustix::termios::tcgetwinsize(&stream) {
+        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col).max(LEAST_WIDTH),
+        _ if stream.is_terminal() => DEFAULT_WIDTH,
+        _ => UNLIMITED,
     }
 }
 

@@ -31,6 +31,7 @@ impl Why {
         }
         let api::Why { module, state, reason, since, advice, story } = why;
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let state = if state == "backoff" { "in backoff" } else { &state };
         terminal.line(&format!("{module} is {state} since {}{reason}", moment(&since)))?;
         if !story.is_empty() {
             terminal.line("")?;

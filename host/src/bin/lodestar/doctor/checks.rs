@@ -126,7 +126,11 @@ pub(super) fn sandbox(status: &Status, works: bool) -> Option<Finding> {
     }
     let name = "sandbox";
     Some(if works {
-        Finding::ok(name, format!("Landlock holds {isolated} modules to their own files"))
+        let whom = match isolated {
+            1 => "1 module to its".to_owned(),
+            _ => format!("{isolated} modules to their"),
+        };
+        Finding::ok(name, format!("Landlock holds {whom} own files"))
     } else {
         Finding::warning(
             name,

@@ -72,7 +72,7 @@ impl Top {
                 if printed > 0 {
                     terminal.line("")?;
                 }
-                let width = terminal.width;
+                let width = terminal.screen();
                 for line in frame.head(width) {
                     terminal.line(&line)?;
                 }
