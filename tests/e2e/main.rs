@@ -6,6 +6,7 @@ mod abi;
 mod accounting;
 mod author;
 mod configuration;
+mod control_socket;
 mod crashes;
 mod deadlines;
 mod edits;

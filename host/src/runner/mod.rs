@@ -17,6 +17,7 @@ mod desk;
 mod figures;
 mod isolated;
 mod limits;
+mod marks;
 mod paths;
 mod process;
 mod remote;
@@ -28,6 +29,7 @@ pub use cgroup::divide_control_group;
 pub use child::{confine, landlock_works, main};
 pub use figures::{Figures, figures};
 pub use isolated::{Isolated, Place, Refused};
+pub use marks::is_marked;
 pub use paths::Bounds;
 pub use remote::Remote;
 

@@ -8,7 +8,7 @@ use landlock::{
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::runner::wire::Setup;
+use crate::runner::{marks, wire::Setup};
 
 /// The newest rules that are known; older kernels hold those that they know.
 const NEWEST: ABI = ABI::V9;
@@ -95,12 +95,12 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf]) -> Sandbox {
     // Its memory holds secrets, which have no place in a core file.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let core = setrlimit(Resource::Core, none);
-    let privileges = rustix::thread::set_no_new_privs(true);
+    let marks = marks::put_on();
     let mut sandbox = match restrict(readable, writable) {
         Ok(status) => judge(&status.landlock),
         Err(error) => Sandbox { in_words: format!("no Landlock: {error}"), holds: false },
     };
-    for (what, result) in [("core files", core), ("privileges", privileges)] {
+    for (what, result) in [("core files", core), ("privileges", marks)] {
         if let Err(error) = result {
             sandbox.in_words = format!("{}; {what} are not given up: {error}", sandbox.in_words);
             sandbox.holds = false;
