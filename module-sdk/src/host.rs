@@ -96,7 +96,9 @@ impl Host {
         &self.inner.info.data_dir
     }
 
-    /// The `providers` of the configuration, where the manifest declares the need.
+    /// The `providers` of the configuration, where the manifest declares the need: by id an object
+    /// with `base_url`, `dialect`, `local`, and `key`, which is `null` where there is none or the
+    /// operator gives none (`provider_keys`).
     ///
     /// # Errors
     ///

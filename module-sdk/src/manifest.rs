@@ -80,7 +80,8 @@ pub struct ListenerSection {
 pub struct CapabilitiesSection {
     /// Names of secrets that it may ask for.
     pub secrets: Vec<String>,
-    /// Whether it is told the `providers` of the configuration.
+    /// Whether it is told the `providers` of the configuration. With their keys where its section
+    /// says `provider_keys: true`; a module that was not installed also where it says nothing.
     pub providers: bool,
     /// Keys of its configuration (`logs`, `store.path`) that hold paths that it reads. In a process
     /// of its own it can read nothing else of a person's, and these only where `modules.yaml` gives

@@ -242,6 +242,42 @@ fn a_signature_by_a_trusted_key_counts_and_a_false_one_does_not() {
 }
 
 #[test]
+fn keys_of_providers_are_the_operators_to_give() {
+    let sandbox = sandbox();
+    let providers = "providers:\n  acme:\n    base_url: https://acme.example\n    \
+                     dialect: openai\n    key: file:acme.key\n";
+    let key = sandbox.path("acme.key");
+    fs::write(&key, "sk-0123456789").expect("the sandbox is writable");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let providers = providers.replace("acme.key", &key.display().to_string());
+    sandbox.configure(&format!("{CONFIG}{providers}"));
+    let daemon = sandbox.start();
+    install(&sandbox, &package(&sandbox, "misbehaver", &library("misbehaver")));
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "misbehaver"]).code, 0);
+    let shown = sandbox.json(&["misbehaver", "providers"]);
+    assert_eq!(shown["acme"]["base_url"], "https://acme.example", "{shown:#}");
+    assert_eq!(shown["acme"]["key"], Value::Null, "its manifest gives it nothing: {shown:#}");
+    assert!(daemon.log().contains("provider_keys: true"), "{}", daemon.log());
+    let section = "  misbehaver:\n    enabled: true\n";
+    let given = format!("{section}    provider_keys: true\n");
+    sandbox.configure(&sandbox.configuration().replace(section, &given));
+    wait_until("it has the key", PATIENCE, || {
+        (sandbox.lodestar(&["misbehaver", "providers", "--json"]).stdout.contains("13"))
+            .then_some(())
+    });
+    assert!(daemon.stop().success());
+
+    // One on the module path has them unless its section says otherwise.
+    for (section, key) in [("", 13.into()), ("    provider_keys: false\n", Value::Null)] {
+        let config = format!("modules:\n  misbehaver:\n    enabled: true\n{section}{providers}");
+        let sandbox = Sandbox::new(&["misbehaver"], &config);
+        let daemon = sandbox.start();
+        assert_eq!(sandbox.json(&["misbehaver", "providers"])["acme"]["key"], key, "{section}");
+        assert!(daemon.stop().success());
+    }
+}
+
+#[test]
 fn events_that_wait_are_not_thrown_away_unasked() {
     let sandbox = sandbox();
     let daemon = sandbox.start();

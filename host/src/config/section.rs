@@ -11,8 +11,8 @@ use super::{
 };
 
 /// The keys of a section that the daemon reads itself; every other one belongs to the module.
-pub const HOST_KEYS: [&str; 7] =
-    ["enabled", "isolation", "limits", "restart", "unload", "path", "secrets"];
+pub const HOST_KEYS: [&str; 8] =
+    ["enabled", "isolation", "limits", "restart", "unload", "path", "secrets", "provider_keys"];
 
 /// What the configuration says of one module.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,9 @@ pub struct ModuleSection {
     pub path: Option<PathBuf>,
     /// Where its secrets are found, by name.
     pub secrets: BTreeMap<String, Reference>,
+    /// Whether it gets the keys of the providers, where its manifest asks for them; `None` leaves
+    /// it to where the module comes from.
+    pub provider_keys: Option<bool>,
     /// The module's own keys as they stand in the section, references unresolved. Without the
     /// defaults of the module: see [`Config::effective`](super::Config::effective).
     pub settings: Settings,
@@ -110,6 +113,7 @@ impl ModuleSection {
             unload: fields.boolean("unload", problems).unwrap_or(false),
             path: fields.parsed("path", problems, references::path),
             secrets: read_secrets(&fields.below("secrets", problems), problems),
+            provider_keys: fields.boolean("provider_keys", problems),
             settings: Settings(json_map(own_entries(fields.named()))),
         })
     }

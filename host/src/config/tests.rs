@@ -82,8 +82,9 @@ fn reads_every_key() {
     let config = valid(
         "modules:\n  a:\n    isolation: process\n    unload: true\n    path: ~/a\n    limits: \
          {memory_bytes: 8388608, cpu_percent: 50, call_deadline_ms: 10}\n    restart: {limit: 0, \
-         backoff_max_ms: 1}\n    secrets: {one: \"${ONE}\", two: file:/run/two}\n    own: [1]\n  \
-         b:\nproviders:\n  o:\n    base_url: http://localhost:11434/\n    dialect: ollama\n    \
+         backoff_max_ms: 1}\n    secrets: {one: \"${ONE}\", two: file:/run/two}\n    \
+         provider_keys: false\n    own: [1]\n  b:\n\
+         providers:\n  o:\n    base_url: http://localhost:11434/\n    dialect: ollama\n    \
          local: true\n    key: ${K}\nbus: {inbox_events: 16, ledger: {retention_hours: 1, \
          max_bytes: 1048576, durability: power}}\ncontrol: {socket: /run/s, group: g, listen: \
          \"[::1]:0\", token: file:/t}\nmetrics: {enabled: false, listen: localhost:0}\nlog: \
@@ -98,6 +99,7 @@ fn reads_every_key() {
     assert_eq!(a.restart, Restart { limit: 0, backoff_max_ms: 1 });
     assert_eq!(a.secrets["one"], Reference::Variable("ONE".to_owned()));
     assert_eq!(a.secrets["two"].to_string(), "file:/run/two");
+    assert_eq!(a.provider_keys, Some(false));
     assert_eq!(json!(a.settings.0), json!({"own": [1]}));
     assert!(config.module("b").is_some_and(|b| b.enabled && b.settings.0.is_empty()));
     assert_eq!(config.providers[0].base_url, "http://localhost:11434");

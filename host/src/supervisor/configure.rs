@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -13,7 +14,7 @@ use super::Daemon;
 use crate::{
     args::Places,
     config::{Config, ConfigErrors},
-    install::Keys,
+    install::{Keys, Lock},
     library::Package,
     module::{Configure, Configured, Grant},
     runner::Bounds,
@@ -41,7 +42,7 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
         let grant = Grant {
             addresses: addresses(&config, manifest, &settings, defaults)?,
             secrets: secrets(&daemon, &config, manifest),
-            providers: providers(&daemon, &config, manifest),
+            providers: providers(&daemon, &config, manifest, path),
             manifest: manifest.clone(),
             data_dir,
         };
@@ -158,13 +159,14 @@ fn secrets(
     manifest.capabilities.secrets.iter().map(fetch).collect()
 }
 
-/// The providers, keys included, for a module that declares the need.
-fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest) -> Value {
+/// The providers, for the module in `library` that declares the need.
+fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path) -> Value {
     if !manifest.capabilities.providers {
         return Value::Null;
     }
+    let with_keys = gets_keys(daemon, config, &Package::of(library, &manifest.module.name));
     let providers = config.providers.iter().map(|provider| {
-        let key = provider.key.as_ref().and_then(|key| {
+        let key = provider.key.as_ref().filter(|_| with_keys).and_then(|key| {
             let fetched = key.resolve(&daemon.layers.environment).ok()?;
             let key = fetched.secret.expose().to_owned();
             daemon.logging.redactor.learn(&key);
@@ -179,4 +181,22 @@ fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest) -> Value {
         (provider.id.clone(), facts)
     });
     Value::Object(providers.collect())
+}
+
+/// Whether a module gets the keys of the providers: where its section says so, and one that came
+/// with the daemon, or that an operator put on the module path, where it says nothing. What others
+/// made does not grant itself by its manifest what secrets it gets.
+fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
+    let module = &package.name;
+    if let Some(given) = config.module(module).and_then(|section| section.provider_keys) {
+        return given;
+    }
+    // Where a lock cannot be read, what lies in the place of installed modules is one of them.
+    let lock = Lock::read(&daemon.places.state_dir).unwrap_or_default();
+    let installed = daemon.was_installed(package, &lock);
+    if installed && config.providers.iter().any(|provider| provider.key.is_some()) {
+        let remedy = "write `provider_keys: true` into its section if it may have them";
+        tracing::warn!(module, remedy, "it is told the providers without their keys");
+    }
+    !installed
 }

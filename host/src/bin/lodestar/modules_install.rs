@@ -113,7 +113,8 @@ fn declared(declares: &Declares) -> Vec<String> {
     let mut lines: Vec<String> =
         asks.map(|(what, names)| format!("asks {what} {}", names.join(", "))).collect();
     if *providers {
-        lines.push("asks for the providers of the configuration with their keys".to_owned());
+        let what = "asks for the providers; their keys only with `provider_keys: true`";
+        lines.push(what.to_owned());
     }
     lines
 }
@@ -153,7 +154,7 @@ unsigned; runs process
 asks for the secrets token, key
 asks to write the paths in database
 asks to listen at listen (127.0.0.1:4318 without it)
-asks for the providers of the configuration with their keys
+asks for the providers; their keys only with `provider_keys: true`
 modules.yaml:3 tiny added, disabled
 tiny is installed
 start it with `lodestar modules enable tiny`"

@@ -49,7 +49,7 @@ pub struct Installed {
 pub struct Declares {
     /// Names of secrets.
     pub secrets: Vec<String>,
-    /// The `providers` of the configuration, with their keys.
+    /// The `providers` of the configuration. Their keys are given by its section.
     pub providers: bool,
     /// Keys of its section whose paths it reads.
     pub paths_read: Vec<String>,
