@@ -139,6 +139,7 @@ fn context(directory: &Path) -> ServiceContext {
         listeners: Arc::<Listeners>::default(),
         metrics: Arc::<Metrics>::default(),
         levels: Arc::new(Levels::new(1)),
+        redactor: Arc::default(),
     }
 }
 
@@ -326,7 +327,7 @@ fn direct_call() -> f64 {
 
 fn emit(module: &mut ModuleBox) -> f64 {
     let request = br#"{"command":"emit","args":{"count":200000}}"#;
-    let (sink, mut answers, _) = reply_channel();
+    let (sink, mut answers, _) = reply_channel(Arc::default());
     let (sender, receiver) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         while let Some(answer) = answers.blocking_recv() {

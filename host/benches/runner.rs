@@ -72,6 +72,7 @@ impl Bench {
             listeners: Arc::default(),
             metrics: Arc::default(),
             levels: Arc::new(Levels::new(1)),
+            redactor: Arc::default(),
         };
         Self { package, manifest, target: target.to_owned(), context, directory }
     }

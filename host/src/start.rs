@@ -85,6 +85,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         listeners,
         metrics: Arc::default(),
         levels: logging.levels.clone(),
+        redactor: logging.redactor.clone(),
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -273,6 +274,7 @@ fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
         listeners: Arc::default(),
         metrics: Arc::default(),
         levels: logging.levels.clone(),
+        redactor: logging.redactor.clone(),
     };
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
     Ok(daemon.check_config(&ConfigCheck::default()))

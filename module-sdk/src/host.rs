@@ -174,11 +174,15 @@ impl Host {
 
     /// A counter: a number that only grows.
     ///
-    /// Names follow Prometheus: `lodestar_<noun>_<unit>_total`. A family belongs to one module.
+    /// Names follow Prometheus: `lodestar_<module>_<noun>_<unit>_total`. A family belongs to the
+    /// module that registered it first, until that one is disabled. It counts on over reloads; a
+    /// new build may change its kind or labels, and then it begins anew. A module has at most 256
+    /// families, 10,000 series (1,000 of one family) and 1 MiB of names, help and labels.
     ///
     /// # Errors
     ///
-    /// When the name is not valid or another module owns it.
+    /// When the name is not valid, another module has it, this one has registered it otherwise
+    /// since it started, or it has as much as it may have.
     pub fn counter(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
         self.metric(0, name, help, labels).map(Counter)
     }
@@ -187,7 +191,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When the name is not valid or another module owns it.
+    /// As those of [`Host::counter`].
     pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
         self.metric(1, name, help, labels).map(Gauge)
     }
@@ -196,7 +200,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When the name is not valid or another module owns it.
+    /// As those of [`Host::counter`].
     pub fn histogram(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Histogram> {
         self.metric(2, name, help, labels).map(Histogram)
     }

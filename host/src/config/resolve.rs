@@ -233,7 +233,7 @@ fn find_literals(node: &Node, key: &str, secret: bool, found: &mut impl FnMut(&P
 }
 
 /// Whether a key's name promises a secret. `max_tokens` counts something; `keys` are names.
-pub(super) fn names_secret(name: &str) -> bool {
+pub(crate) fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let parts = name.split(['_', '-']);
     parts.into_iter().any(|part| {

@@ -39,7 +39,7 @@ pub(super) async fn run(
     let entry = daemon.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;
     let args = args.map_or_else(|| json!({}), |Json(args)| args);
     let request = json!({"command": command, "args": args}).to_string().into_bytes();
-    let (sink, mut answers, panicked) = reply_channel();
+    let (sink, mut answers, panicked) = reply_channel(daemon.logging.redactor.clone());
     let call = CommandCall {
         request,
         sink,

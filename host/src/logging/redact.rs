@@ -53,12 +53,22 @@ impl Redactor {
         Self { patterns: PATTERNS.iter().map(compile).collect(), known: RwLock::default() }
     }
 
-    /// Keeps this very text out from now on. Short ones would blot out ordinary words.
+    /// Keeps this very text out from now on, also as Rust and JSON write it within quotes. Short
+    /// ones would blot out ordinary words.
     pub fn learn(&self, secret: &str) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if secret.len() >= 6 && !known.iter().any(|other| other == secret) {
-            known.push(secret.to_owned());
+        if secret.len() < 6 {
+            return;
         }
+        let quoted = [format!("{secret:?}"), serde_json::Value::from(secret).to_string()];
+        let quoted = quoted.iter().map(|text| &text[1..text.len() - 1]);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for text in quoted.chain([secret]) {
+            if !known.iter().any(|other| other == text) {
+                known.push(text.to_owned());
+            }
+        }
+        // Of one that begins like another nothing is left.
+        known.sort_by_key(|text| std::cmp::Reverse(text.len()));
     }
 
     /// The text without secrets.
@@ -132,5 +142,11 @@ mod tests {
         redactor.learn("correct horse");
         redactor.learn("short");
         assert_eq!(redactor.redact("a correct horse, a short one"), "a [redacted], a short one");
+        redactor.learn("correct horse battery");
+        assert_eq!(redactor.redact("a correct horse battery"), "a [redacted]");
+        redactor.learn("two\n\"lines\"");
+        for text in ["two\n\"lines\"", r#"two\n\"lines\""#] {
+            assert_eq!(redactor.redact(text), "[redacted]");
+        }
     }
 }

@@ -16,7 +16,10 @@ use lodestar_abi::{
 use tokio::sync::mpsc;
 
 use super::{handover::Hold, state::lock};
-use crate::bus::{Mark, Poker};
+use crate::{
+    bus::{Mark, Poker},
+    logging::Redactor,
+};
 
 /// How many commands may wait for one module.
 const MAX_WAITING: usize = 256;
@@ -182,18 +185,21 @@ pub enum Answer {
 const FRAMES_AHEAD: usize = 16;
 
 /// A sink, the end that the client reads, and whether the answer was a panic. When the reader is
-/// dropped, the sink says so.
+/// dropped, the sink says so. An error of the module is without secrets.
 #[must_use]
-pub fn reply_channel() -> (ReplySinkBox, mpsc::Receiver<Answer>, Arc<OnceLock<String>>) {
+pub fn reply_channel(
+    redactor: Arc<Redactor>,
+) -> (ReplySinkBox, mpsc::Receiver<Answer>, Arc<OnceLock<String>>) {
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
     let panicked = Arc::new(OnceLock::new());
-    let sink = Sink { sender, panicked: panicked.clone() };
+    let sink = Sink { sender, panicked: panicked.clone(), redactor };
     (ReplySink_TO::from_value(sink, TD_Opaque), receiver, panicked)
 }
 
 struct Sink {
     sender: mpsc::Sender<Answer>,
     panicked: Arc<OnceLock<String>>,
+    redactor: Arc<Redactor>,
 }
 
 impl ReplySink for Sink {
@@ -205,7 +211,7 @@ impl ReplySink for Sink {
         // The strings of the error were allocated by the module: copy them while it is there.
         let result = result.into_result().map_err(|error| ModError {
             kind: error.kind,
-            message: error.message.as_str().into(),
+            message: self.redactor.redact(&error.message).into_owned().into(),
             place: error.place.as_str().into(),
         });
         if let Err(error) = &result

@@ -1,13 +1,14 @@
 //! Everything before a module's own code is asked to start.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use lodestar_abi::{ModError, error_kind};
-use module_sdk::Description;
+use module_sdk::{Description, Health};
 
 use super::{CallClock, Configured, Image, Known, Start, State};
 use crate::{
     library::{Inspected, LoadError, inspect},
+    logging::Redactor,
     runner::{Isolated, Refused},
 };
 
@@ -43,7 +44,9 @@ pub(super) fn load(
     let image = clock.time("load", || image(start, inspected, &configured))?;
     // Until a successor has taken over, nothing of it is to stay.
     image.set_replaced(start.successor);
-    let known = clock.time("description", || describe(&image))?;
+    let known = clock
+        .time("description", || describe(&image))
+        .map_err(|(state, reason)| (state, start.context.redactor.redact(&reason).into_owned()))?;
     let validated = clock.time("validation", || image.validate(&configured.config));
     validated.map_err(|error| failed(explain(start, &error)))?;
     Ok(Generation { image, configured, known })
@@ -91,15 +94,26 @@ pub(super) fn describe(image: &Image) -> Result<Known, Refusal> {
     })
 }
 
-/// What a module says when it refuses to start, in words.
+/// What a module says when it refuses to start, in words and without secrets.
 pub(super) fn explain(start: &Start, error: &ModError) -> String {
-    if error.kind == error_kind::CONFIG {
+    let words = if error.kind == error_kind::CONFIG {
         (start.explain)(error.message.as_str())
     } else if error.kind == error_kind::PANIC {
         format!("{} {}", error.place, error.message)
     } else {
         error.message.to_string()
+    };
+    start.context.redactor.redact(&words).into_owned()
+}
+
+/// How a module says that it is, without secrets.
+pub(super) fn health(redactor: &Redactor, bytes: &[u8]) -> Health {
+    let mut health: Health = serde_json::from_slice(bytes)
+        .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
+    if let Cow::Owned(message) = redactor.redact(&health.message) {
+        health.message = message;
     }
+    health
 }
 
 impl Generation {

@@ -241,6 +241,7 @@ impl<'a> Life<'a> {
     fn open(&mut self, made: &Made, first: bool) {
         let entry = self.entry();
         entry.generation.store(made.generation(), Ordering::Relaxed);
+        made.services.settle();
         let poker = self.inbox().poker();
         entry.calls.open(poker);
         self.start.context.listeners.settle(&entry.name);

@@ -9,11 +9,11 @@ use lodestar_abi::{
     BatchOutcome, Event as AbiEvent, FLAG_LEDGER, ModError, abi_stable::std_types::ROption,
     error_kind,
 };
-use module_sdk::{Class, Health, HealthStatus, manifest::ReloadMode};
+use module_sdk::{Class, HealthStatus, manifest::ReloadMode};
 
 use super::{
-    Call, CommandCall, Entry, GONE, State, Tasks, Work, handover::Hold, image::Instance,
-    life::Life, thread::enter,
+    Call, CommandCall, Entry, GONE, State, Tasks, Work, generation, handover::Hold,
+    image::Instance, life::Life, thread::enter,
 };
 use crate::bus::{Delivery, Failure, FailureKind};
 
@@ -72,7 +72,7 @@ impl<'a, 'b> Running<'a, 'b> {
     pub(super) fn run(&mut self) -> Leave {
         loop {
             if let Some(error) = self.instance.gone() {
-                return gone(&error);
+                return self.gone(&error);
             }
             let work = self.calls().or_else(|| self.timers()).or_else(|| self.events());
             // What waited for the events just handled is answered before this thread sleeps.
@@ -120,7 +120,7 @@ impl<'a, 'b> Running<'a, 'b> {
                     let done = entry.meter.time(&clock, (Work::Command, 1), "command", || {
                         self.instance.command(&request, sink)
                     });
-                    let panicked = done.map_err(|error| describe_error(&error)).err();
+                    let panicked = done.map_err(|error| describe_error(self.life, &error)).err();
                     if let Some(reason) = panicked.or_else(|| answer.get().cloned()) {
                         entry.meter.failed(Work::Command);
                         return Some(Leave::Panic(reason));
@@ -179,19 +179,25 @@ impl<'a, 'b> Running<'a, 'b> {
             error_kind::UNAVAILABLE | GONE => FailureKind::Unavailable,
             _ => FailureKind::Failed,
         };
-        let message = describe_error(&error);
+        let message = describe_error(self.life, &error);
         self.life.inbox().settle(handled, Some(Failure { kind, message }));
         self.complain(&error)
     }
 
     /// Logs an error of a handler once; a panic ends the instance, whose state may be torn.
     fn complain(&self, error: &ModError) -> Option<Leave> {
-        let reason = describe_error(error);
+        let reason = describe_error(self.life, error);
         if matches!(error.kind, error_kind::PANIC | GONE) {
-            return Some(gone(error));
+            return Some(self.gone(error));
         }
         tracing::warn!(module = self.entry().name, reason, "a handler failed");
         None
+    }
+
+    /// The instance is of no more use; whether it is to blame is in the kind of the error.
+    fn gone(&self, error: &ModError) -> Leave {
+        let reason = describe_error(self.life, error);
+        if error.kind == GONE { Leave::Gone(reason) } else { Leave::Panic(reason) }
     }
 
     fn refresh_health(&mut self) {
@@ -204,8 +210,7 @@ impl<'a, 'b> Running<'a, 'b> {
         let clock = self.life.clock.clone();
         let meter = &self.entry().meter;
         let bytes = meter.time(&clock, (Work::Health, 1), "health", || self.instance.health());
-        let health: Health = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
+        let health = generation::health(&self.life.start.context.redactor, &bytes);
         let (state, reason) = match health.status {
             HealthStatus::Ok => (State::Running, String::new()),
             _ => (State::Degraded, health.message.clone()),
@@ -228,7 +233,7 @@ impl<'a, 'b> Running<'a, 'b> {
             }
             Ok(snapshot) => self.life.await_verdict(hold, snapshot).then_some(Leave::Replaced),
             Err(error) => {
-                let reason = describe_error(&error);
+                let reason = describe_error(self.life, &error);
                 hold.refuse(format!("the running generation cannot hand over its state: {reason}"));
                 self.complain(&error)
             }
@@ -248,7 +253,7 @@ impl<'a, 'b> Running<'a, 'b> {
         entry.used(&Tasks::now());
         let stopped = clock.time("stop", || instance.stop(life.start.grace));
         if let Err(error) = stopped {
-            let reason = describe_error(&error);
+            let reason = describe_error(life, &error);
             tracing::warn!(module = entry.name, reason, "the module did not stop well");
         }
         clock.time("drop", || drop(instance));
@@ -281,18 +286,14 @@ fn threads_left(entry: &Entry) -> usize {
     }
 }
 
-/// The instance is of no more use; whether it is to blame is in the kind of the error.
-fn gone(error: &ModError) -> Leave {
-    let reason = describe_error(error);
-    if error.kind == GONE { Leave::Gone(reason) } else { Leave::Panic(reason) }
-}
-
-fn describe_error(error: &ModError) -> String {
-    if error.place.is_empty() {
+/// An error as states, events, stories and dead letters have it: without secrets.
+fn describe_error(life: &Life<'_>, error: &ModError) -> String {
+    let words = if error.place.is_empty() {
         error.message.to_string()
     } else {
         format!("{}: {}", error.place, error.message)
-    }
+    };
+    life.start.context.redactor.redact(&words).into_owned()
 }
 
 /// An event as a module sees it.

@@ -31,8 +31,8 @@ use crate::{
     identity::Identity,
     library::Library,
     listeners::{ListenerKey, Listeners},
-    logging::{Levels, module_said},
-    metrics::{Kind, Metrics},
+    logging::{Levels, Redactor, module_said},
+    metrics::{Instruments, Kind, Metrics},
 };
 
 /// The largest payload of an event, bytes.
@@ -51,6 +51,8 @@ pub struct ServiceContext {
     pub metrics: Arc<Metrics>,
     /// Says what is logged.
     pub levels: Arc<Levels>,
+    /// Takes secrets out of what a module says of itself.
+    pub redactor: Arc<Redactor>,
 }
 
 /// What a module may know and use.
@@ -85,6 +87,7 @@ pub struct Services {
     closed: AtomicBool,
     acceptance: Acceptance,
     cache: Mutex<Cache>,
+    instruments: Instruments,
 }
 
 impl Services {
@@ -93,6 +96,7 @@ impl Services {
     pub fn new(context: ServiceContext, entry: Arc<Entry>, grant: Grant) -> Arc<Self> {
         let generation = entry.next_generation();
         let source = format!("/lodestar/{}", entry.name);
+        let instruments = context.metrics.generation(&entry.name);
         Arc::new(Self {
             context,
             entry,
@@ -102,6 +106,7 @@ impl Services {
             closed: AtomicBool::new(false),
             acceptance: Acceptance::default(),
             cache: Mutex::default(),
+            instruments,
         })
     }
 
@@ -127,9 +132,15 @@ impl Services {
         self.acceptance.runs_in(library);
     }
 
+    /// The generation runs from now on.
+    pub(super) fn settle(&self) {
+        self.instruments.settle();
+    }
+
     /// Refuses every further call: the module has stopped.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.instruments.close();
         self.acceptance.close();
     }
 
@@ -175,10 +186,8 @@ impl Services {
         let labels: HashMap<String, String> = serde_json::from_slice(labels)
             .map_err(|error| failed(format!("the labels of {name} are no strings: {error}")))?;
         let labels: Vec<(String, String)> = labels.into_iter().collect();
-        self.context
-            .metrics
-            .series(&self.entry.name, kind, name, help, &labels)
-            .map_err(|error| failed(error.to_string()))
+        let series = self.instruments.series(kind, name, help, &labels);
+        series.map_err(|error| failed(error.to_string()))
     }
 
     /// A duplicate of a listening socket.
@@ -291,7 +300,7 @@ impl HostServices for Shared {
 
     fn record(&self, handle: u64, value: f64) {
         if self.0.open().is_ok() {
-            self.0.context.metrics.record(handle, value);
+            self.0.instruments.record(handle, value);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use module_sdk::{Health, HealthStatus};
+use module_sdk::HealthStatus;
 
 use super::{
     Call, CallClock, Start, generation, handover,
@@ -102,8 +102,7 @@ fn no_room(state_dir: &Path, error: &io::Error) -> String {
 /// Asks the new generation how it is before it gets any work.
 fn healthy(start: &Start, clock: &CallClock, mut made: Made) -> Result<Made, String> {
     let bytes = clock.time("health", || made.instance.health());
-    let health: Health = serde_json::from_slice(&bytes)
-        .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));
+    let health = generation::health(&start.context.redactor, &bytes);
     if health.status != HealthStatus::Failed {
         return Ok(made);
     }

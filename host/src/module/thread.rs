@@ -223,6 +223,7 @@ impl StartGate {
 
 fn run(start: &Start) {
     let entry = &start.entry;
+    let present = start.context.metrics.arrive(&entry.name);
     let prepared = if start.successor {
         match successor::take_over(start) {
             Ok(life) => Ok(life),
@@ -237,6 +238,8 @@ fn run(start: &Start) {
         prepared.inspect(|_| start.gate.wait())
     };
     let outcome = prepared.and_then(|mut life| life.live());
+    // Before its end is told: whoever starts then may have the names of its metrics.
+    drop(present);
     let ended = match outcome {
         Ok(End::Replaced) => return (start.tell)(News::Ended(Ended::Replaced)),
         Ok(End::Stopped) => {

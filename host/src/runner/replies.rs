@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn an_answer_arrives_in_order() {
         let (replies, (back, mut reader)) = (Replies::default(), back());
-        let (sink, mut answers, _) = reply_channel();
+        let (sink, mut answers, _) = reply_channel(Arc::default());
         replies.expect(1, sink);
         for number in 0..10_u8 {
             replies.frame("m", 1, &[number], &back).expect("it is within the window");
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn too_many_frames_are_refused_and_an_end_reaches_all() {
         let (replies, (back, _reader)) = (Replies::default(), back());
-        let (sink, answers, _) = reply_channel();
-        let (other, mut others, _) = reply_channel();
+        let (sink, answers, _) = reply_channel(Arc::default());
+        let (other, mut others, _) = reply_channel(Arc::default());
         replies.expect(1, sink);
         replies.expect(2, other);
         // Nobody reads: 16 frames wait for the client, and as many for the thread.

@@ -13,9 +13,10 @@ use serde_json::{Map, Value, json};
 use super::Daemon;
 use crate::{
     args::Places,
-    config::{Config, ConfigErrors},
+    config::{Config, ConfigErrors, names_secret},
     install::{Keys, Lock},
     library::Package,
+    logging::Redactor,
     module::{Configure, Configured, Grant},
     runner::Bounds,
     state_dir::private_directory,
@@ -86,28 +87,33 @@ pub(super) fn settings(
         tracing::warn!(module, %warning, "a secret is open to others");
     }
     let resolved = resolved.settings;
+    let redactor = &*daemon.logging.redactor;
     for (key, value) in &written {
-        learn_secrets(daemon, value, resolved.get(key).unwrap_or(&Value::Null));
+        let resolved = resolved.get(key).unwrap_or(&Value::Null);
+        learn_secrets(redactor, names_secret(key), value, resolved);
     }
     Ok(resolved)
 }
 
-/// Whatever stood behind a reference is taken for a secret.
-fn learn_secrets(daemon: &Daemon, written: &Value, resolved: &Value) {
+/// Whatever stood behind a reference is taken for a secret, and so is what stands under the name of
+/// one and is no path.
+fn learn_secrets(redactor: &Redactor, secret: bool, written: &Value, resolved: &Value) {
     match (written, resolved) {
         (Value::String(written), Value::String(resolved))
-            if written != resolved && !written.starts_with('~') =>
+            if (secret && !written.starts_with(['/', '~']))
+                || (written != resolved && !written.starts_with('~')) =>
         {
-            daemon.logging.redactor.learn(resolved);
+            redactor.learn(resolved);
         }
         (Value::Object(written), Value::Object(resolved)) => {
             for (key, value) in written {
-                learn_secrets(daemon, value, resolved.get(key).unwrap_or(&Value::Null));
+                let resolved = resolved.get(key).unwrap_or(&Value::Null);
+                learn_secrets(redactor, secret || names_secret(key), value, resolved);
             }
         }
         (Value::Array(written), Value::Array(resolved)) => {
             for (written, resolved) in written.iter().zip(resolved) {
-                learn_secrets(daemon, written, resolved);
+                learn_secrets(redactor, secret, written, resolved);
             }
         }
         _ => {}
@@ -199,4 +205,28 @@ fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
         tracing::warn!(module, remedy, "it is told the providers without their keys");
     }
     !installed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_secrets_of_a_section() {
+        let check = |written: Value, resolved: Value, text: &str, expected: &str| {
+            let redactor = Redactor::new();
+            learn_secrets(&redactor, false, &written, &resolved);
+            assert_eq!(redactor.redact(text), expected, "{written}");
+        };
+        let same = |written: Value, text, expected| check(written.clone(), written, text, expected);
+        let words = "a correct horse";
+        check(json!({"a": "${B}"}), json!({"a": "correct horse"}), words, "a [redacted]");
+        check(json!(["${B}"]), json!(["correct horse"]), words, "a [redacted]");
+        check(json!({"a": "~/b"}), json!({"a": "/home/b"}), "no /home/b", "no /home/b");
+        same(json!({"a": "correct horse"}), words, words);
+        same(json!({"token": "correct horse"}), words, "a [redacted]");
+        same(json!({"api_keys": {"shop": ["correct horse"]}}), words, "a [redacted]");
+        same(json!({"token_file": "/run/token"}), "no /run/token", "no /run/token");
+        same(json!({"max_tokens": 1_000_000}), "1000000", "1000000");
+    }
 }

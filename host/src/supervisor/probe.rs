@@ -128,6 +128,7 @@ pub(super) fn judge_package(
         Err(errors) => return Judged { refusals: errors.into_iter().collect(), mute: None },
     };
     let bytes = serde_json::Value::Object(settings.clone()).to_string();
+    let redactor = &daemon.logging.redactor;
     match ask(bytes.as_bytes()) {
         Ok(Probe { manifest: Manifest { listeners, .. }, description, refusal }) => {
             let mut refusals = config.wrong_addresses(name, &listeners, &settings, defaults);
@@ -136,9 +137,15 @@ pub(super) fn judge_package(
                 let schema = description.config_schema.as_value();
                 refusals.extend(config.refusals(name, schema, &settings, defaults, told));
             }
+            for text in refusals.iter_mut().flat_map(|it| [&mut it.message, &mut it.hint]) {
+                *text = redactor.redact(text).into_owned();
+            }
             Judged { refusals, mute: None }
         }
-        Err(reason) => Judged { refusals: Vec::new(), mute: Some(config.explain(name, &reason)) },
+        Err(reason) => {
+            let reason = redactor.redact(&reason);
+            Judged { refusals: Vec::new(), mute: Some(config.explain(name, &reason)) }
+        }
     }
 }
 
