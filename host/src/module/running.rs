@@ -129,7 +129,7 @@ impl<'a, 'b> Running<'a, 'b> {
                     if let Some(mut error) = self.instance.gone() {
                         entry.meter.failed(Work::Command);
                         error.place = "command".into();
-                        return Some(gone(&error));
+                        return Some(self.gone(&error));
                     }
                 }
             }
