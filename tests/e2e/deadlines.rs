@@ -58,13 +58,13 @@ fn in_the_daemon_its_events_wait_until_it_is_mended() {
         others_go_on(&sandbox, &daemon, "one");
         let module: Value = daemon.wait_state("misbehaver", "stalled");
         let reason = module["reason"].as_str().unwrap_or_default();
-        assert!(reason.contains(&format!("its {call} has not returned")), "{reason}");
+        assert!(reason.contains(&format!("its {call} did not return within")), "{reason}");
         let [handled, ..] = books(&daemon);
         others_go_on(&sandbox, &daemon, "two");
         others_go_on(&sandbox, &daemon, "three");
         assert_eq!(books(&daemon), [handled, 0, 0, 3 - handled], "{fault}: they wait");
         let why = sandbox.json(&["modules", "why", "misbehaver"]);
-        assert!(why.to_string().contains("has not returned"), "{why:#}");
+        assert!(why.to_string().contains("did not return within"), "{why:#}");
         assert!(daemon.stop().success(), "{fault}: it ends without the module");
 
         sandbox.configure(&config("in_process", "none"));

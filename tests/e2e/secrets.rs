@@ -58,8 +58,8 @@ fn told_without_secret(isolation: &str, fault: &str, told: &str) {
         send(&daemon, &format!("{fault}-{number}"));
         let shown = shown(&sandbox, told).contains("[redacted]");
         let seen = seen().contains("[redacted]");
-        // It begins to look at some moment after its start: what changes is changed again.
-        if changes_state && !seen {
+        // It begins to look at some moment after its start: what was told is told once more.
+        if changes_state && shown && !seen {
             let _ = sandbox.lodestar(&["modules", "disable", "misbehaver"]);
             let _ = sandbox.lodestar(&["modules", "enable", "misbehaver"]);
         }
