@@ -1,6 +1,11 @@
 //! Libraries that are no good: each is refused by name, with the remedy, and the rest runs.
 
-use harness::{Sandbox, breakage, library};
+use std::time::Duration;
+
+use harness::{Daemon, Sandbox, breakage, library, sha256, wait_until};
+
+/// Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "\
 modules:
@@ -112,4 +117,58 @@ fn the_file_may_change_under_a_running_module() {
     let report = sandbox.json(&["counter", "report"]);
     assert_eq!(report["deliveries"], 0);
     assert!(daemon.lives());
+}
+
+/// A daemon whose module `misbehaver` is read and not yet mapped, until the file is gone.
+fn held_in_its_first_load(sandbox: &Sandbox) -> Daemon<'_> {
+    std::fs::write(sandbox.path("hold-load"), "").expect("the sandbox is writable");
+    let daemon = sandbox.spawn();
+    wait_until("its first load is under way", PATIENCE, || {
+        let is_held = sandbox.path("load-held").exists();
+        (is_held && daemon.module("counter")["state"] == "running").then_some(())
+    });
+    daemon
+}
+
+/// The daemon has noticed a change of libraries when this one runs.
+fn notice(sandbox: &Sandbox, daemon: &Daemon<'_>) {
+    sandbox.replace_library("counter", 1);
+    wait_until("the other module is reloaded", PATIENCE, || {
+        (daemon.module("counter")["generation"] == 2).then_some(())
+    });
+}
+
+fn go_on(sandbox: &Sandbox, daemon: &Daemon<'_>) {
+    std::fs::remove_file(sandbox.path("hold-load")).expect("it is ours");
+    daemon.wait_state("misbehaver", "running");
+}
+
+#[test]
+fn a_library_that_comes_while_its_module_starts_is_loaded_once() {
+    let sandbox = Sandbox::new(&["counter", "misbehaver"], CONFIG);
+    let daemon = held_in_its_first_load(&sandbox);
+    // The same bytes again: what was noticed late is what runs.
+    sandbox.install("misbehaver");
+    notice(&sandbox, &daemon);
+    go_on(&sandbox, &daemon);
+    // An answer that counts what this instance handled comes of the first one.
+    assert_eq!(sandbox.json(&["misbehaver", "handled"])["handled"], 0);
+    let story = sandbox.json(&["modules", "why", "misbehaver"]).to_string();
+    assert!(!story.contains("its library was replaced"), "{story}");
+    assert_eq!(daemon.module("misbehaver")["generation"], 1);
+}
+
+#[test]
+fn a_library_that_is_replaced_while_its_module_starts_is_taken_up() {
+    let sandbox = Sandbox::new(&["counter", "misbehaver"], CONFIG);
+    let daemon = held_in_its_first_load(&sandbox);
+    sandbox.replace_library("misbehaver", 1);
+    notice(&sandbox, &daemon);
+    go_on(&sandbox, &daemon);
+    let expected = sha256(&[library("misbehaver"), vec![b'#', 1]].concat());
+    wait_until("the new library runs", PATIENCE, || {
+        let info = sandbox.json(&["modules", "info", "misbehaver"]);
+        (info["sha256"] == *expected).then_some(())
+    });
+    assert_eq!(daemon.module("misbehaver")["generation"], 2);
 }

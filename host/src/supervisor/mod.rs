@@ -86,6 +86,8 @@ pub struct Supervisor {
     threads: HashMap<ThreadId, JoinHandle<()>>,
     /// The hash of each library when it was last looked at.
     seen: HashMap<String, String>,
+    /// Modules whose library may have been replaced while their first generation was loaded.
+    changed_while_starting: HashSet<String>,
     stopping: bool,
 }
 
@@ -105,6 +107,7 @@ impl Supervisor {
             trials: HashMap::new(),
             threads: HashMap::new(),
             seen: HashMap::new(),
+            changed_while_starting: HashSet::new(),
             stopping: false,
         }
     }
@@ -251,6 +254,8 @@ impl Supervisor {
         }
         self.alive.remove(name);
         let section = self.applied.remove(name);
+        // Another library lies there than the one that failed, perhaps.
+        let is_changed = self.changed_while_starting.remove(name);
         let slot = self.daemon.slot(name);
         let failed = matches!(ended, Ended::Failed { .. });
         // A rollback that did not come about decides nothing.
@@ -267,7 +272,8 @@ impl Supervisor {
             let config = self.daemon.config();
             self.forget_removed(&config);
         } else if failed {
-            self.given_up.extend(section.map(|section| (name.to_owned(), section)));
+            let given_up = section.filter(|_| !is_changed);
+            self.given_up.extend(given_up.map(|section| (name.to_owned(), section)));
             self.daemon.context.listeners.release(name);
             // Its section may have changed meanwhile.
             self.reconcile();
@@ -310,34 +316,49 @@ impl Supervisor {
     /// not start.
     fn libraries_changed(&mut self) {
         for slot in self.daemon.slots() {
-            let name = slot.entry.name.clone();
-            let config = self.daemon.config();
-            let Some(section) = config.module(&name).filter(|section| section.enabled) else {
-                continue;
-            };
-            let Some(package) = self.daemon.package(section) else { continue };
-            let Some(sha256) = library::hash(&package) else { continue };
-            if self.seen.get(&name) == Some(&sha256) {
-                continue;
-            }
-            self.seen.insert(name.clone(), sha256.clone());
-            let standing = self.daemon.stories.standing(&name);
-            if standing.refused.is_some_and(|refused| refused.sha256 == sha256) {
-                continue;
-            }
-            if self.alive.contains(&name) {
-                let running = slot.entry.known().is_some_and(|known| known.sha256 == sha256);
-                if running {
-                    self.library_is_back(&slot);
-                } else {
-                    self.daemon.stories.tell(&name, "changed", "its library was replaced");
-                    self.reload_module(&name, Wanted::AsStarted, "reload");
-                }
-            } else {
-                self.given_up.remove(&name);
-            }
+            self.library_changed(&slot);
         }
         self.reconcile();
+    }
+
+    fn library_changed(&mut self, slot: &Slot) {
+        let name = slot.entry.name.clone();
+        let config = self.daemon.config();
+        let Some(section) = config.module(&name).filter(|section| section.enabled) else {
+            return;
+        };
+        let is_alive = self.alive.contains(&name);
+        if is_alive && matches!(slot.entry.state(), State::Loading | State::Verified) {
+            // Which bytes its thread has read is known when it runs.
+            self.changed_while_starting.insert(name);
+            return;
+        }
+        let Some(package) = self.daemon.package(section) else { return };
+        let Some(sha256) = library::hash(&package) else { return };
+        if self.seen.get(&name) == Some(&sha256) {
+            return;
+        }
+        self.seen.insert(name.clone(), sha256.clone());
+        let standing = self.daemon.stories.standing(&name);
+        if standing.refused.is_some_and(|refused| refused.sha256 == sha256) {
+            return;
+        }
+        if !is_alive {
+            self.given_up.remove(&name);
+        } else if slot.entry.known().is_some_and(|known| known.sha256 == sha256) {
+            self.library_is_back(slot);
+        } else {
+            self.daemon.stories.tell(&name, "changed", "its library was replaced");
+            self.reload_module(&name, Wanted::AsStarted, "reload");
+        }
+    }
+
+    /// Looks at a library that may have been replaced while its module started.
+    pub(super) fn look_at_library_again(&mut self, module: &str) {
+        if self.changed_while_starting.remove(module) {
+            let slot = self.daemon.slot(module);
+            self.library_changed(&slot);
+        }
     }
 
     /// Takes note of the library that a reload on request is about to load: that it is new there

@@ -146,6 +146,9 @@ impl Supervisor {
                 let took_over =
                     took_over.map(|it| self.note_probation(module, sha256, it.way_back));
                 stories.tell(module, "runs", what.clone());
+                if took_over.is_none() {
+                    self.look_at_library_again(module);
+                }
                 if took_over.is_some() && self.is_of_reload(module, thread) {
                     self.daemon.slot(module).set_behind(None);
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
