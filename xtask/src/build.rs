@@ -12,6 +12,9 @@ use crate::{
 /// The programs that are installed.
 const PROGRAMS: [&str; 2] = ["lodestard", "lodestar"];
 
+/// What a module is built with.
+const SDK: &str = "lodestar-module-sdk";
+
 /// Builds, stages, and gives the workspace.
 pub(crate) fn run() -> Result<Workspace> {
     let workspace = Workspace::read()?;
@@ -24,6 +27,29 @@ pub(crate) fn run() -> Result<Workspace> {
         begin.elapsed().as_secs_f64()
     );
     Ok(workspace)
+}
+
+/// Builds and stages what is installed and nothing else, and gives the workspace.
+///
+/// # Errors
+///
+/// When it does not compile, or cannot be copied.
+pub(crate) fn shipped() -> Result<Workspace> {
+    let workspace = Workspace::read()?;
+    let mut build = process::cargo();
+    build.args(["build", "--release", "--locked"]).args(selection(&workspace));
+    process::run(build.current_dir(&workspace.root))?;
+    stage(&workspace)?;
+    Ok(workspace)
+}
+
+/// The packages of what is installed, with the features that a build of all members picks.
+fn selection(workspace: &Workspace) -> Vec<String> {
+    let modules = workspace.modules().map(|module| module.name.as_str());
+    let packages = ["lodestar", SDK].into_iter().chain(modules);
+    let mut words: Vec<String> = packages.map(|name| format!("--package={name}")).collect();
+    words.push(format!("--features={SDK}/testing"));
+    words
 }
 
 /// Compiles all members at once: cargo then picks the same features as for the tests, and
@@ -85,7 +111,30 @@ pub(crate) fn place(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// The features of every package in cargo's tree.
+    fn features(workspace: &Workspace, selected: &[String]) -> BTreeMap<String, String> {
+        let mut tree = process::cargo();
+        tree.args(["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p}|{f}"]);
+        tree.args(selected).current_dir(&workspace.root);
+        let tree = process::capture(&mut tree).expect("cargo runs the tests");
+        let lines = tree.lines().filter_map(|line| line.trim_end_matches(" (*)").split_once('|'));
+        lines.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_shipped_is_compiled_as_for_the_tests() {
+        let workspace = Workspace::read().expect("cargo runs the tests");
+        let all = features(&workspace, &["--workspace".to_owned()]);
+        let shipped = features(&workspace, &selection(&workspace));
+        assert!(shipped.len() > 100 && shipped.len() < all.len(), "{}", shipped.len());
+        for (package, features) in &shipped {
+            assert_eq!(all.get(package), Some(features), "{package} would be compiled twice");
+        }
+    }
 
     #[test]
     fn a_file_is_replaced_and_not_overwritten() {

@@ -8,7 +8,7 @@ use crate::{build, process, workspace::Workspace};
 
 /// Builds and packs; prints where the archive lies.
 pub(crate) fn run() -> Result<()> {
-    let workspace = build::run()?;
+    let workspace = build::shipped()?;
     let name = format!("lodestar-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let dist = workspace.target.join("dist");
     let tree = dist.join(&name);

@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// When a step fails or a request was lost or counted twice.
 pub(crate) fn run(args: &Args) -> Result<()> {
     heading("Building (release)");
-    let workspace = build::run()?;
+    let workspace = build::shipped()?;
     heading("Starting lodestard on free ports, with a state directory of its own");
     let mut daemon = Daemon::start(&workspace.stage())?;
     let result = show(&daemon);
