@@ -217,6 +217,10 @@ pub struct LlmRequestCompleted {
     /// The model that the router chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routed_model: Option<String>,
+    /// The speed or tier of service, where it is priced apart: `fast` (Claude's fast mode), `flex`,
+    /// `priority`, `batch`; `standard` where it was said to be the ordinary one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
     /// Whether the answer was streamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,

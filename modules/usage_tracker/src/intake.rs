@@ -175,6 +175,7 @@ fn texts(request: &mut LlmRequestCompleted) -> bool {
         &mut request.request_model,
         &mut request.response_model,
         &mut request.routed_model,
+        &mut request.service_tier,
         &mut request.error_type,
         &mut request.finish_reason,
         &mut request.price_version,

@@ -100,6 +100,7 @@ fn fill(first: &LlmRequestCompleted, second: &LlmRequestCompleted) -> LlmRequest
         request_model,
         response_model,
         routed_model,
+        service_tier,
         stream,
         status,
         http_status,

@@ -37,6 +37,7 @@ fn full() -> LlmRequestCompleted {
         request_model: text(MODEL),
         response_model: text("claude-haiku-4-5-20251001"),
         routed_model: text(MODEL),
+        service_tier: None,
         stream: Some(true),
         status: Some(RequestStatus::UpstreamCut),
         http_status: Some(200),
