@@ -7,6 +7,7 @@
 mod host;
 mod llm;
 mod lynex;
+mod model_name;
 
 pub use host::{ConfigChanged, ModuleStateChanged};
 pub use llm::{
@@ -14,6 +15,7 @@ pub use llm::{
     LlmSessionStarted, RequestSource, RequestStatus, UsageSource,
 };
 pub use lynex::{LynexEvent, LynexType};
+pub use model_name::ModelName;
 
 /// Whether a topic fits a filter: `*` stands for one part, `>` for one or more at the end.
 ///
