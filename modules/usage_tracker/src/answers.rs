@@ -6,7 +6,7 @@ use module_sdk::{Job, Reply, Result};
 
 use crate::{
     UsageTracker,
-    commands::{self, ModelsArgs, RequestsArgs, SessionsArgs, SummaryArgs},
+    commands::{self, ModelsArgs, RequestsArgs, SessionsArgs, SourcesArgs, SummaryArgs},
     export::{self, ExportArgs},
     period::Period,
     query::Reader,
@@ -32,6 +32,11 @@ impl UsageTracker {
         let period = self.period(&args.since, &args.until, commands::SINCE)?;
         let mut reader = self.reader()?;
         commands::models(&mut reader, &period, self.storage.store()?.pricer().table())
+    }
+
+    pub(crate) fn sources(&mut self, args: SourcesArgs) -> Result<Reply> {
+        let period = self.period(&args.since, &args.until, commands::SINCE)?;
+        commands::sources(&mut self.reader()?, &period)
     }
 
     pub(crate) fn export(&mut self, args: ExportArgs) -> Result<Job> {

@@ -1,16 +1,21 @@
 //! What `lodestar usage …` answers: the arguments and the tables.
 
+mod listing;
+mod sources;
+
+pub(crate) use listing::requests_list;
+pub(crate) use sources::sources;
+
 use jiff::Timestamp;
-use module_sdk::{Error, ErrorKind, Reply, Result, Table};
+use module_sdk::{Error, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
     format::{beginnings, count, milliseconds, minute, short, usd},
     period::Period,
-    prices::{PriceTable, priced_model},
-    query::{self, By, Figures, Percentiles, Reader, RequestFilter, SessionUse, Summary, Usd},
-    store::Stored,
+    prices::PriceTable,
+    query::{self, By, Figures, Percentiles, Reader, SessionUse, Summary, Usd},
 };
 
 /// Sums up what was used: requests, tokens, cost, savings and response times.
@@ -49,7 +54,7 @@ pub(crate) struct RequestsArgs {
     pub(crate) since: Option<String>,
     /// Until when, in the same forms; a day means all of it [default: now].
     pub(crate) until: Option<String>,
-    /// Only requests that this model answered.
+    /// Only requests that this model answered, however its name was spelt.
     pub(crate) model: Option<String>,
     /// Only requests of this session: its id as `sessions` shows it, or as much of it as tells it
     /// from the others.
@@ -73,12 +78,20 @@ pub(crate) struct ModelsArgs {
     pub(crate) until: Option<String>,
 }
 
+/// Lists where reports came from, with our costs beside those that the clients state.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SourcesArgs {
+    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
+    pub(crate) since: Option<String>,
+    /// Until when, in the same forms; a day means all of it [default: now].
+    pub(crate) until: Option<String>,
+}
+
 /// From when, where nothing is said.
 pub(crate) const SINCE: &str = "30d";
 /// How many rows a list has, where nothing is said.
 const LIMIT: u32 = 50;
-/// How many sessions an error names.
-const NAMED: u32 = 5;
 /// The most rows that a list may have: it is made in memory. An export has no limit.
 const MOST: u32 = 10_000;
 
@@ -241,74 +254,6 @@ fn session_cells(
     ]
 }
 
-/// Answers `requests`.
-pub(crate) fn requests_list(
-    reader: &mut Reader,
-    period: &Period,
-    args: RequestsArgs,
-) -> Result<Reply> {
-    let limit = limit(args.limit)?;
-    let session = args.session.map(|begin| session(reader, &begin)).transpose()?;
-    let filter =
-        RequestFilter { model: args.model, session, project: args.project, errors: args.errors };
-    let found = query::requests(reader, period, &filter, limit)?;
-    let mut table =
-        Table::new(["ENDED", "MODEL", "STATUS", "INPUT#", "CACHED#", "OUTPUT#", "COST#", "TOOK#"]);
-    table.title = title("Requests", period);
-    for stored in &found {
-        table.rows.push(request_cells(stored, period));
-    }
-    if found.is_empty() {
-        table.notes.push("no requests in this time, or they are deleted already".to_owned());
-    }
-    let objects = found.iter().map(query::object).collect::<serde_json::Result<Vec<_>>>()?;
-    Ok(Reply::json(&objects)?.table(table))
-}
-
-/// The whole id of the one session that begins like this.
-fn session(reader: &mut Reader, begin: &str) -> Result<String> {
-    // The table cuts a long id with this mark.
-    let begin = begin.trim().trim_end_matches('…');
-    if begin.is_empty() {
-        return Err(Error::usage("--session is empty; `lodestar usage sessions` shows the ids"));
-    }
-    let mut found = query::sessions_like(reader, begin, NAMED + 1)?;
-    match found.as_slice() {
-        [] => Err(Error::of(
-            ErrorKind::NotFound,
-            format!("there is no session {begin:?}; `lodestar usage sessions` shows the ids"),
-        )),
-        [_] => Ok(found.remove(0)),
-        [named @ .., last] => {
-            let (named, more) = if found.len() > NAMED as usize {
-                (named.join(", "), " and others")
-            } else {
-                (format!("{} and {last}", named.join(", ")), "")
-            };
-            Err(Error::usage(format!(
-                "--session {begin:?} is the beginning of {named}{more}; write more of the id"
-            )))
-        }
-    }
-}
-
-fn request_cells(stored: &Stored, period: &Period) -> Vec<String> {
-    let request = &stored.report.request;
-    let tokens = |known: Option<u64>| {
-        known.map_or_else(|| "-".to_owned(), |n| count(i64::try_from(n).unwrap_or(i64::MAX)))
-    };
-    vec![
-        minute(request.ended_at, &period.zone),
-        short(priced_model(request).unwrap_or("-"), 18),
-        request.status.map_or("-", |status| status.as_str()).to_owned(),
-        tokens(request.input_tokens),
-        tokens(request.cache_read_tokens),
-        tokens(request.output_tokens),
-        usd(request.cost_nano_usd.map(Usd)),
-        milliseconds(request.duration_ms.map(u64::from)),
-    ]
-}
-
 /// Answers `models`.
 pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) -> Result<Reply> {
     let models = query::models(reader, period, prices)?;
@@ -334,7 +279,8 @@ pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) 
         .push(format!("prices are US dollars per million tokens, table of {}", prices.version()));
     if unpriced > 0 {
         table.notes.push(format!(
-            "{} without a known price: add their models under `prices` in the configuration",
+            "{} without a known price: add their models, or the tiers of service at which they \
+             were answered, under `prices` in the configuration",
             requests(unpriced)
         ));
     }

@@ -55,8 +55,8 @@ pub(crate) const SINCE: &str = "1971-01-01";
 /// Requests per page.
 const PAGE: u32 = 1_000;
 
-/// The columns of a CSV: `event_id`, and every field of the event except where text lies, which is
-/// never stored.
+/// The columns of a CSV: `event_id`, what the client says that a request cost, and every field of
+/// the event except where text lies, which is never stored.
 const COLUMNS: &[&str] = &[
     "event_id",
     "schema",
@@ -81,6 +81,7 @@ const COLUMNS: &[&str] = &[
     "request_model",
     "response_model",
     "routed_model",
+    "service_tier",
     "stream",
     "status",
     "http_status",
@@ -98,6 +99,7 @@ const COLUMNS: &[&str] = &[
     "cost_nano_usd",
     "cost_source",
     "price_version",
+    "stated_cost_nano_usd",
     "duration_ms",
     "ttfb_ms",
     "ttft_ms",
@@ -219,7 +221,9 @@ mod tests {
         for field in fields.keys().filter(|field| *field != "content_ref") {
             assert!(COLUMNS.contains(&field.as_str()), "{field}");
         }
-        assert_eq!(COLUMNS.len(), fields.len(), "content_ref is gone, event_id is there");
+        let added = ["event_id", "stated_cost_nano_usd"];
+        assert!(added.iter().all(|column| COLUMNS.contains(column)));
+        assert_eq!(COLUMNS.len(), fields.len() - 1 + added.len(), "content_ref is gone");
     }
 
     #[test]

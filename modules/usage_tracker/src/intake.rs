@@ -1,7 +1,7 @@
 //! What is done to a report before it is stored: figures that cannot be true become unknown, and
 //! identifiers of people become pseudonyms.
 
-use module_sdk::events::{LlmRequestCompleted, RequestSource};
+use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -12,6 +12,8 @@ pub struct Report {
     pub event_id: Uuid,
     /// What it says.
     pub request: LlmRequestCompleted,
+    /// What the client or the provider says that it cost, nano-USD. It stays beside our own figure.
+    pub stated_nano_usd: Option<i64>,
     /// What was wrong with it: [`flag`].
     pub flags: u8,
 }
@@ -24,6 +26,8 @@ pub mod flag {
     pub const COUNT: u8 = 2;
     /// A text was longer than anything sensible and was cut.
     pub const TEXT: u8 = 4;
+    /// Nobody said for how long a cache was written; what the client says it cost fits an hour.
+    pub const ONE_HOUR: u8 = 8;
 }
 
 /// No request before 2015 can be one to a language model; a clock that says so stands wrong.
@@ -54,7 +58,8 @@ impl Report {
         set(&mut flags, flag::CLOCK, clock(&mut request, now_ms));
         set(&mut flags, flag::COUNT, counts(&mut request));
         set(&mut flags, flag::TEXT, texts(&mut request));
-        Self { event_id, request, flags }
+        let stated_nano_usd = stated(&request);
+        Self { event_id, request, stated_nano_usd, flags }
     }
 
     /// Replaces what names a person, a session or a file of one by `pseudonym(kind, value)`, where
@@ -90,6 +95,13 @@ fn is_pseudonym(kind: &str, value: &str) -> bool {
     rest.is_some_and(|rest| {
         rest.len() == 26 && rest.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
     })
+}
+
+/// The cost of a request, if it is what somebody told us and not what we computed.
+pub(crate) fn stated(request: &LlmRequestCompleted) -> Option<i64> {
+    let said =
+        matches!(request.cost_source, None | Some(CostSource::Client | CostSource::Provider));
+    request.cost_nano_usd.filter(|_| said)
 }
 
 const fn set(flags: &mut u8, bit: u8, wrong: bool) {

@@ -82,6 +82,7 @@ impl Module for UsageTracker {
             .command("sessions", Self::sessions)
             .command("requests", Self::requests)
             .command("models", Self::models)
+            .command("sources", Self::sources)
             .stream("export", Self::export);
     }
 

@@ -1,6 +1,6 @@
 //! Two reports of one request become one.
 
-use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource};
+use module_sdk::events::{LlmRequestCompleted, RequestSource};
 
 use crate::intake::{Report, flag};
 
@@ -19,18 +19,18 @@ pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
     let (first, second) = if takes_over { (further, stored) } else { (stored, further) };
     let clock = if first.flags & !second.flags & flag::CLOCK == 0 { first } else { second };
     let mut request = fill(&first.request, &second.request);
-    (request.cache_write_5m_tokens, request.cache_write_1h_tokens) =
-        cache_writes(&first.request, &second.request);
+    (request.cache_write_5m_tokens, request.cache_write_1h_tokens) = cache_writes(first, second);
     request.dedupe_key.clone_from(&stored.request.dedupe_key);
     request.started_at = clock.request.started_at;
     request.ended_at = clock.request.ended_at;
-    let said = [first, second].into_iter().find(|report| was_said(&report.request));
-    let said = said.map(|report| &report.request);
-    request.cost_nano_usd = said.and_then(|request| request.cost_nano_usd);
-    request.cost_source = said.and_then(|request| request.cost_source);
+    let said = [first, second].into_iter().find(|report| report.stated_nano_usd.is_some());
+    let stated_nano_usd = said.and_then(|report| report.stated_nano_usd);
+    request.cost_nano_usd = stated_nano_usd;
+    request.cost_source = said.and_then(|report| report.request.cost_source);
     request.price_version = None;
-    let flags = (first.flags & !flag::CLOCK) | (clock.flags & flag::CLOCK);
-    Report { event_id: stored.event_id, request, flags }
+    // What was concluded from a cost is concluded again.
+    let flags = (first.flags & !(flag::CLOCK | flag::ONE_HOUR)) | (clock.flags & flag::CLOCK);
+    Report { event_id: stored.event_id, request, stated_nano_usd, flags }
 }
 
 fn distrust(report: &Report) -> usize {
@@ -43,12 +43,14 @@ fn output(report: &Report) -> u64 {
 }
 
 /// The cache writes for 5 minutes and for an hour, which belong together: those of the first report
-/// that tells, but split as the other one does where only that one tells them apart.
-fn cache_writes(
-    first: &LlmRequestCompleted,
-    second: &LlmRequestCompleted,
-) -> (Option<u64>, Option<u64>) {
-    let of = |it: &LlmRequestCompleted| (it.cache_write_5m_tokens, it.cache_write_1h_tokens);
+/// that tells, but split as the other one does where only that one tells them apart. A split that
+/// was concluded from a cost is nobody's word.
+fn cache_writes(first: &Report, second: &Report) -> (Option<u64>, Option<u64>) {
+    let of = |it: &Report| {
+        let request = &it.request;
+        let (short, long) = (request.cache_write_5m_tokens, request.cache_write_1h_tokens);
+        if it.flags & flag::ONE_HOUR == 0 { (short, long) } else { (long, None) }
+    };
     match (of(first), of(second)) {
         ((None, None), second) => second,
         ((Some(all), None), (Some(short), Some(long))) if short.saturating_add(long) == all => {
@@ -56,12 +58,6 @@ fn cache_writes(
         }
         (first, _) => first,
     }
-}
-
-/// Whether the cost is what somebody told us, not what we computed.
-fn was_said(request: &LlmRequestCompleted) -> bool {
-    request.cost_nano_usd.is_some()
-        && matches!(request.cost_source, None | Some(CostSource::Client | CostSource::Provider))
 }
 
 macro_rules! fill {
@@ -139,6 +135,8 @@ fn fill(first: &LlmRequestCompleted, second: &LlmRequestCompleted) -> LlmRequest
 
 #[cfg(test)]
 mod tests {
+    use module_sdk::events::CostSource;
+
     use super::*;
 
     fn report(source: RequestSource, output: Option<u64>, project: Option<&str>) -> Report {
@@ -225,9 +223,31 @@ mod tests {
         ours.request.cost_nano_usd = Some(1);
         ours.request.cost_source = Some(CostSource::PriceTable);
         let mut said = report(RequestSource::OtlpLog, None, None);
-        said.request.cost_nano_usd = Some(2);
-        said.request.cost_source = Some(CostSource::Client);
-        assert_eq!(merge(&ours, &said).request.cost_nano_usd, Some(2));
+        said.stated_nano_usd = Some(2);
+        said.request.cost_source = Some(CostSource::Provider);
+        for merged in [merge(&ours, &said), merge(&said, &ours)] {
+            assert_eq!((merged.stated_nano_usd, merged.request.cost_nano_usd), (Some(2), Some(2)));
+            assert_eq!(merged.request.cost_source, Some(CostSource::Provider));
+        }
         assert_eq!(merge(&ours, &ours).request.cost_nano_usd, None);
+    }
+
+    #[test]
+    fn a_split_concluded_from_a_cost_gives_way_to_one_that_was_told() {
+        let mut concluded = report(RequestSource::OtlpLog, Some(34), None);
+        concluded.request.cache_write_5m_tokens = Some(0);
+        concluded.request.cache_write_1h_tokens = Some(300);
+        concluded.flags = flag::ONE_HOUR;
+        let mut told = report(RequestSource::OtlpSpan, Some(34), None);
+        told.request.cache_write_5m_tokens = Some(100);
+        told.request.cache_write_1h_tokens = Some(200);
+        let writes = |report: &Report| {
+            (report.request.cache_write_5m_tokens, report.request.cache_write_1h_tokens)
+        };
+        let merged = merge(&concluded, &told);
+        assert_eq!((writes(&merged), merged.flags), ((Some(100), Some(200)), 0));
+        let silent = report(RequestSource::OtlpSpan, Some(34), None);
+        let merged = merge(&concluded, &silent);
+        assert_eq!((writes(&merged), merged.flags), ((Some(300), None), 0));
     }
 }

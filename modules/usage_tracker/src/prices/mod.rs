@@ -3,9 +3,11 @@
 //! Money is an integer number of nano-USD (1e-9 USD). A price is an integer number of nano-USD per
 //! million tokens, so that a sum is exact and is rounded once, half up.
 
-mod names;
+mod entry;
+mod service_tier;
 mod table;
 
+pub use service_tier::ServiceTier;
 pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable};
 
 use foldhash::HashMap;
@@ -47,32 +49,44 @@ pub struct Price {
     pub rates: Rates,
     /// For requests with more input tokens than the number, in rising order.
     pub tiers: Vec<(u64, Rates)>,
+    /// Of the tiers of service that are sold at another price.
+    pub service_tiers: Vec<ServiceTier>,
     /// The version of the table, or `config`.
     pub version: String,
 }
 
 impl Price {
-    /// What the tokens cost, in nano-USD.
+    /// A price without tiers.
+    pub(crate) const fn plain(rates: Rates, version: String) -> Self {
+        Self { rates, tiers: Vec::new(), service_tiers: Vec::new(), version }
+    }
+
+    /// What the tokens cost, in nano-USD, at the ordinary tier of service.
     #[must_use]
     pub fn cost(&self, tokens: &Tokens) -> i64 {
-        let over = self.tiers.iter().rev().find(|(above, _)| tokens.input > *above);
-        let rates = over.map_or(&self.rates, |(_, rates)| rates);
-        let cached = [tokens.cache_read, tokens.cache_write_5m, tokens.cache_write_1h];
-        let plain = cached.iter().fold(tokens.input, |rest, part| rest.saturating_sub(*part));
-        let reasoning = tokens.reasoning.min(tokens.output);
-        let sum: i128 = [
-            (plain, rates.input),
-            (tokens.cache_read, rates.cache_read),
-            (tokens.cache_write_5m, rates.cache_write_5m),
-            (tokens.cache_write_1h, rates.cache_write_1h),
-            (tokens.output - reasoning, rates.output),
-            (reasoning, rates.reasoning),
-        ]
-        .iter()
-        .map(|(tokens, rate)| i128::from(*tokens) * i128::from(*rate))
-        .sum();
-        i64::try_from((sum + 500_000) / 1_000_000).unwrap_or(i64::MAX)
+        cost(&self.rates, &self.tiers, tokens)
     }
+}
+
+/// What the tokens cost, in nano-USD.
+fn cost(rates: &Rates, tiers: &[(u64, Rates)], tokens: &Tokens) -> i64 {
+    let over = tiers.iter().rev().find(|(above, _)| tokens.input > *above);
+    let rates = over.map_or(rates, |(_, rates)| rates);
+    let cached = [tokens.cache_read, tokens.cache_write_5m, tokens.cache_write_1h];
+    let plain = cached.iter().fold(tokens.input, |rest, part| rest.saturating_sub(*part));
+    let reasoning = tokens.reasoning.min(tokens.output);
+    let sum: i128 = [
+        (plain, rates.input),
+        (tokens.cache_read, rates.cache_read),
+        (tokens.cache_write_5m, rates.cache_write_5m),
+        (tokens.cache_write_1h, rates.cache_write_1h),
+        (tokens.output - reasoning, rates.output),
+        (reasoning, rates.reasoning),
+    ]
+    .iter()
+    .map(|(tokens, rate)| i128::from(*tokens) * i128::from(*rate))
+    .sum();
+    i64::try_from((sum + 500_000) / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// The tokens of one request, as `llm.request.completed` counts them.
@@ -127,6 +141,9 @@ pub struct Cost {
     pub baseline_nano_usd: Option<i64>,
     /// Whether a cost ought to be known and is not.
     pub unpriced: bool,
+    /// Whether what was written to a cache was written for an hour, as what the client says it cost
+    /// shows where nobody says for how long.
+    pub one_hour: bool,
 }
 
 /// Computes costs.
@@ -162,28 +179,39 @@ impl Pricer {
     }
 
     /// The cost of a request: by the table where it has a price, else what the client or the
-    /// provider said. A cost that came from our own table is computed again.
-    pub fn cost(&mut self, request: &LlmRequestCompleted) -> Cost {
+    /// provider said (`stated_nano_usd`).
+    pub fn cost(&mut self, request: &LlmRequestCompleted, stated_nano_usd: Option<i64>) -> Cost {
         if request.status == Some(RequestStatus::Cached) {
             return self.known(request, 0, CostSource::PriceTable, None);
         }
         let tokens = Tokens::of(request);
         let price =
             priced_model(request).and_then(|model| self.price(request.provider.as_deref(), model));
-        if let (Some(tokens), Some(price)) = (tokens, price) {
-            let (nano, version) = (price.cost(&tokens), price.version.clone());
-            return self.known(request, nano, CostSource::PriceTable, Some(version));
+        let tier = service_tier::named(request);
+        if let (Some(tokens), Some(price)) = (tokens, price)
+            && let Some(nano) = price.cost_at(tier, &tokens)
+        {
+            let long = stated_nano_usd.and_then(|stated| {
+                one_hour(request, stated, nano, |long| price.cost_at(tier, long))
+            });
+            let version = price.version.clone();
+            let cost = long.unwrap_or(nano);
+            let known = self.known(request, cost, CostSource::PriceTable, Some(version));
+            return Cost { one_hour: long.is_some(), ..known };
         }
-        let source = request.cost_source.unwrap_or(CostSource::Client);
-        let said = matches!(source, CostSource::Client | CostSource::Provider);
-        match request.cost_nano_usd {
-            Some(nano) if said => self.known(request, nano, source, None),
-            _ => Cost {
+        match stated_nano_usd {
+            Some(nano) => {
+                let provider = request.cost_source == Some(CostSource::Provider);
+                let source = if provider { CostSource::Provider } else { CostSource::Client };
+                self.known(request, nano, source, None)
+            }
+            None => Cost {
                 nano_usd: None,
                 source: CostSource::None,
                 version: None,
                 baseline_nano_usd: None,
                 unpriced: billable(request),
+                one_hour: false,
             },
         }
     }
@@ -202,6 +230,7 @@ impl Pricer {
             version,
             baseline_nano_usd: baseline.map(|(price, tokens)| price.cost(&tokens)),
             unpriced: false,
+            one_hour: false,
         }
     }
 
@@ -219,6 +248,27 @@ impl Pricer {
         }
         self.found.get(by)?.get(model)?.as_ref()
     }
+}
+
+/// The cost with all that was written to a cache written for an hour, where nobody says for how
+/// long it was and what the client says it cost fits exactly this.
+fn one_hour(
+    request: &LlmRequestCompleted,
+    stated: i64,
+    cost: i64,
+    at: impl Fn(&Tokens) -> Option<i64>,
+) -> Option<i64> {
+    let written = request.cache_write_5m_tokens.filter(|written| *written > 0)?;
+    if request.cache_write_1h_tokens.is_some() || fits(stated, cost) {
+        return None;
+    }
+    let tokens = Tokens { cache_write_5m: 0, cache_write_1h: written, ..Tokens::of(request)? };
+    at(&tokens).filter(|long| fits(stated, *long))
+}
+
+/// Whether two costs are the same but for the rounding of a client that counts in micro-dollars.
+const fn fits(stated: i64, cost: i64) -> bool {
+    stated.abs_diff(cost) <= 500
 }
 
 /// The model that answered.
@@ -264,7 +314,7 @@ mod tests {
             cache_read_tokens: Some(500),
             ..request("claude-sonnet-4-5-20250929", 1200, 34)
         };
-        let cost = pricer("claude-opus-4-5").cost(&request);
+        let cost = pricer("claude-opus-4-5").cost(&request, None);
         assert_eq!(cost.nano_usd, Some(3_435_000));
         assert_eq!(cost.source, CostSource::PriceTable);
         // 400×5 + 100×6.25 + 200×10 + 500×0.5 + 34×25, per million.
@@ -274,7 +324,7 @@ mod tests {
     #[test]
     fn costs_follow_the_table() {
         let check = |model: &str, input, output, nano: Option<i64>| {
-            let cost = pricer("claude-sonnet-4-5").cost(&request(model, input, output));
+            let cost = pricer("claude-sonnet-4-5").cost(&request(model, input, output), None);
             assert_eq!(cost.nano_usd, nano, "{model}");
             assert_eq!(cost.unpriced, nano.is_none(), "{model}");
         };
@@ -290,7 +340,7 @@ mod tests {
     #[test]
     fn half_a_nano_is_rounded_up() {
         let rates = Rates { input: 37_500_000, ..Rates::FREE };
-        let price = Price { rates, tiers: Vec::new(), version: String::new() };
+        let price = Price::plain(rates, String::new());
         let check = |input, nano| {
             assert_eq!(price.cost(&Tokens { input, ..Tokens::default() }), nano);
         };
@@ -301,14 +351,10 @@ mod tests {
 
     #[test]
     fn the_client_is_believed_only_where_the_table_is_silent() {
-        let told = |model: &str| LlmRequestCompleted {
-            cost_nano_usd: Some(42),
-            cost_source: Some(CostSource::Client),
-            ..request(model, 1_000_000, 0)
-        };
         let mut pricer = pricer("claude-sonnet-4-5");
-        assert_eq!(pricer.cost(&told("gpt-5")).nano_usd, Some(1_250_000_000));
-        let cost = pricer.cost(&told("house-model"));
+        let mut told = |model: &str| pricer.cost(&request(model, 1_000_000, 0), Some(42));
+        assert_eq!(told("gpt-5").nano_usd, Some(1_250_000_000));
+        let cost = told("house-model");
         assert_eq!((cost.nano_usd, cost.source), (Some(42), CostSource::Client));
         assert_eq!(cost.version, None);
     }
@@ -321,15 +367,15 @@ mod tests {
             request_model: Some("gpt-5".to_owned()),
             ..Default::default()
         };
-        let cost = pricer.cost(&failed);
+        let cost = pricer.cost(&failed, None);
         assert_eq!((cost.nano_usd, cost.unpriced), (None, false));
         let counted = LlmRequestCompleted { input_tokens: Some(5), ..failed };
-        assert!(pricer.cost(&counted).unpriced, "without the output it has no cost");
+        assert!(pricer.cost(&counted, None).unpriced, "without the output it has no cost");
         let cached = LlmRequestCompleted {
             status: Some(RequestStatus::Cached),
             ..request("gpt-5", 1_000_000, 0)
         };
-        let cost = pricer.cost(&cached);
+        let cost = pricer.cost(&cached, None);
         assert_eq!((cost.nano_usd, cost.baseline_nano_usd), (Some(0), Some(3_000_000_000)));
     }
 }

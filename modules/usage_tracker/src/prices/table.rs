@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use module_sdk::events::ModelName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Price, Rates, names};
+use super::{
+    Price, Rates,
+    entry::{File, Local},
+};
 
 /// The table that is shipped.
 const BUILT_IN: &str = include_str!("../../../../config/prices.toml");
@@ -63,48 +67,10 @@ pub struct PriceOverride {
     /// Reasoning, where it is priced apart (default: as `output`).
     #[serde(default)]
     pub reasoning: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    version: String,
-    price: Vec<Entry>,
-    local: Local,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    provider: String,
-    models: Vec<String>,
-    input: f64,
-    output: f64,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    reasoning: Option<f64>,
+    /// Prices of speeds and tiers of service that a request may name: `fast`, `batch`, `flex`,
+    /// `priority`. A tier that is not here has no price.
     #[serde(default)]
-    tier: Vec<Tier>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tier {
-    above_input_tokens: u64,
-    input: Option<f64>,
-    output: Option<f64>,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    reasoning: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Local {
-    providers: Vec<String>,
-    families: Vec<String>,
+    pub service_tiers: BTreeMap<String, PriceOverride>,
 }
 
 /// The prices of models.
@@ -112,8 +78,10 @@ struct Local {
 pub struct PriceTable {
     version: String,
     configured: HashMap<String, Price>,
-    /// By model, then by maker.
+    /// By the spelling of [`ModelName`], then by maker.
     models: HashMap<String, Vec<(String, Price)>>,
+    /// The models as the table spells them.
+    names: Vec<String>,
     local: Local,
 }
 
@@ -137,13 +105,17 @@ impl PriceTable {
         let file: File =
             toml::from_str(text).map_err(|error| PriceError::Table(error.to_string()))?;
         let mut models: HashMap<String, Vec<(String, Price)>> = HashMap::new();
+        let mut names = Vec::new();
         for entry in &file.price {
             for model in &entry.models {
                 let price = entry.price(model, &file.version)?;
-                models.entry(model.clone()).or_default().push((entry.provider.clone(), price));
+                let maker = entry.provider.clone();
+                models.entry(spelt(model)).or_default().push((maker, price));
+                names.push(model.clone());
             }
         }
-        Ok(Self { version: file.version, configured: HashMap::new(), models, local: file.local })
+        let (version, local) = (file.version, file.local);
+        Ok(Self { version, configured: HashMap::new(), models, names, local })
     }
 
     /// Puts prices of the configuration before those of the table. A key is `model` or
@@ -154,9 +126,15 @@ impl PriceTable {
     /// When a price is no price.
     pub fn with(mut self, prices: &BTreeMap<String, PriceOverride>) -> Result<Self, PriceError> {
         for (model, price) in prices {
-            let rates = price.rates(model)?;
-            let price = Price { rates, tiers: Vec::new(), version: CONFIGURED.to_owned() };
-            self.configured.insert(model.to_ascii_lowercase(), price);
+            let price = price.price(model, CONFIGURED)?;
+            let key = model.to_ascii_lowercase();
+            let spelt = match key.split_once('/') {
+                Some((provider, model)) => format!("{provider}/{}", spelt(model)),
+                None => spelt(&key),
+            };
+            self.configured.insert(spelt, price.clone());
+            self.configured.insert(key, price);
+            self.names.push(model.clone());
         }
         Ok(self)
     }
@@ -171,29 +149,40 @@ impl PriceTable {
     #[must_use]
     pub fn find(&self, provider: Option<&str>, model: &str) -> Option<Price> {
         let provider = provider.map(str::to_ascii_lowercase);
-        let candidates = names::candidates(model);
-        if let Some(price) = self.configured(provider.as_deref(), model, &candidates) {
-            return Some(price.clone());
+        let name = ModelName::of(model);
+        if let Some(price) = self.configured(provider.as_deref(), model, &name) {
+            return Some(price);
         }
-        let hosted = candidates[0].ends_with("-cloud") || candidates[0].ends_with(":cloud");
+        if name.is_free() {
+            return Some(self.free());
+        }
+        let whole = &name.editions()[0];
+        let hosted = whole.ends_with("-cloud") || whole.ends_with(":cloud");
         let local = provider.as_ref().is_some_and(|name| self.local.providers.contains(name));
         if local {
             return if hosted { None } else { Some(self.free()) };
         }
         let maker = provider.as_deref().and_then(maker);
-        let found = candidates.iter().find_map(|name| {
-            let prices = self.models.get(name)?;
-            prices.iter().find(|(by, _)| maker == Some(by.as_str())).or_else(|| prices.first())
+        let found = name.editions().iter().find_map(|edition| {
+            let prices = self.models.get(edition)?;
+            let (_, price) = prices
+                .iter()
+                .find(|(by, _)| maker == Some(by.as_str()))
+                .or_else(|| prices.first())?;
+            Some((edition, price))
         });
-        found.map(|(_, price)| price.clone()).or_else(|| {
-            let open = matches!(provider.as_deref(), None | Some("openai")) && !hosted;
-            (open && self.has_family(&candidates[0])).then(|| self.free())
-        })
+        match found {
+            Some((edition, price)) => as_named(&name, edition, price),
+            None => {
+                let open = matches!(provider.as_deref(), None | Some("openai")) && !hosted;
+                (open && self.has_family(whole)).then(|| self.free())
+            }
+        }
     }
 
     /// The models that have a price of their own.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.models.keys().chain(self.configured.keys()).map(String::as_str)
+        self.names.iter().map(String::as_str)
     }
 
     /// The price that savings are measured against.
@@ -201,21 +190,25 @@ impl PriceTable {
         self.find(None, model).ok_or_else(|| PriceError::Baseline(model.to_owned()))
     }
 
-    fn configured(
-        &self,
-        provider: Option<&str>,
-        model: &str,
-        candidates: &[String],
-    ) -> Option<&Price> {
-        let by_provider = provider.map(|name| format!("{name}/{}", candidates[0]));
-        by_provider
-            .and_then(|name| self.configured.get(&name))
-            .or_else(|| self.configured.get(&model.to_ascii_lowercase()))
-            .or_else(|| candidates.iter().find_map(|name| self.configured.get(name)))
+    fn configured(&self, provider: Option<&str>, model: &str, name: &ModelName) -> Option<Price> {
+        let found = |key: &dyn Fn(&str) -> String| {
+            let editions = name.editions().iter();
+            editions.map(|name| Some((name, self.configured.get(&key(name))?))).find_map(|it| it)
+        };
+        let by_provider =
+            provider.and_then(|provider| found(&|edition| format!("{provider}/{edition}")));
+        if let Some((edition, price)) = by_provider {
+            return as_named(name, edition, price);
+        }
+        if let Some(price) = self.configured.get(&model.to_ascii_lowercase()) {
+            return Some(price.clone());
+        }
+        let (edition, price) = found(&str::to_owned)?;
+        as_named(name, edition, price)
     }
 
     fn free(&self) -> Price {
-        Price { rates: Rates::FREE, tiers: Vec::new(), version: self.version.clone() }
+        Price::plain(Rates::FREE, self.version.clone())
     }
 
     /// `llama3.2:3b`: a name of a family that one runs locally, with Ollama's tag.
@@ -223,6 +216,20 @@ impl PriceTable {
         let tagged = name.split_once(':').is_some_and(|(_, tag)| !tag.is_empty());
         tagged && self.local.families.iter().any(|family| name.starts_with(family.as_str()))
     }
+}
+
+/// The price of a name: where the table has the model only, and the name states a tier of service,
+/// that tier's.
+fn as_named(name: &ModelName, edition: &str, price: &Price) -> Option<Price> {
+    match name.service_tier() {
+        Some(tier) if !edition.split('-').any(|part| part == tier) => price.only(tier),
+        _ => Some(price.clone()),
+    }
+}
+
+/// A model in the spelling under which it is looked up.
+fn spelt(model: &str) -> String {
+    ModelName::of(model).editions()[0].clone()
 }
 
 /// Who makes the models of a provider that sells its own. Resellers have no maker: there the name
@@ -239,113 +246,15 @@ fn maker(provider: &str) -> Option<&'static str> {
     }
 }
 
-/// The six prices of one line, in the order of [`Rates`], with what a missing one falls back to.
-struct Line<'a> {
-    model: &'a str,
-    base: Option<&'a Rates>,
-    input: Option<f64>,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    output: Option<f64>,
-    reasoning: Option<f64>,
-}
-
-impl Line<'_> {
-    fn rates(&self) -> Result<Rates, PriceError> {
-        let nano = |key, usd: Option<f64>| usd.map(|usd| nano(self.model, key, usd)).transpose();
-        let base = |pick: fn(&Rates) -> i64| self.base.map(pick);
-        let input = nano("input", self.input)?.or(base(|r| r.input)).unwrap_or(0);
-        let output = nano("output", self.output)?.or(base(|r| r.output)).unwrap_or(0);
-        let write_5m = nano("cache_write_5m", self.cache_write_5m)?;
-        let cache_write_5m = write_5m.or(base(|r| r.cache_write_5m)).unwrap_or(input);
-        let write_1h = nano("cache_write_1h", self.cache_write_1h)?;
-        // A tier that names the one but not the other prices both alike.
-        let base_1h = if write_5m.is_some() { None } else { base(|r| r.cache_write_1h) };
-        let reasoning = nano("reasoning", self.reasoning)?;
-        Ok(Rates {
-            input,
-            cache_read: nano("cache_read", self.cache_read)?
-                .or(base(|r| r.cache_read))
-                .unwrap_or(input),
-            cache_write_5m,
-            cache_write_1h: write_1h.or(base_1h).unwrap_or(cache_write_5m),
-            output,
-            reasoning: reasoning.unwrap_or(output),
-        })
-    }
-}
-
-impl Entry {
-    fn price(&self, model: &str, version: &str) -> Result<Price, PriceError> {
-        let line = Line {
-            model,
-            base: None,
-            input: Some(self.input),
-            cache_read: self.cache_read,
-            cache_write_5m: self.cache_write_5m,
-            cache_write_1h: self.cache_write_1h,
-            output: Some(self.output),
-            reasoning: self.reasoning,
-        };
-        let rates = line.rates()?;
-        let tier = |tier: &Tier| {
-            let line = Line {
-                model,
-                base: Some(&rates),
-                input: tier.input,
-                cache_read: tier.cache_read,
-                cache_write_5m: tier.cache_write_5m,
-                cache_write_1h: tier.cache_write_1h,
-                output: tier.output,
-                reasoning: tier.reasoning,
-            };
-            Ok((tier.above_input_tokens, line.rates()?))
-        };
-        let mut tiers = self.tier.iter().map(tier).collect::<Result<Vec<_>, PriceError>>()?;
-        tiers.sort_by_key(|(above, _)| *above);
-        Ok(Price { rates, tiers, version: version.to_owned() })
-    }
-}
-
-impl PriceOverride {
-    fn rates(&self, model: &str) -> Result<Rates, PriceError> {
-        let line = Line {
-            model,
-            base: None,
-            input: Some(self.input),
-            cache_read: self.cache_read,
-            cache_write_5m: self.cache_write_5m,
-            cache_write_1h: self.cache_write_1h,
-            output: Some(self.output),
-            reasoning: self.reasoning,
-        };
-        line.rates()
-    }
-}
-
-/// US dollars as integer nano-USD. A price has at most nine decimals, so rounding only undoes the
-/// binary form of the decimal number.
-#[expect(clippy::cast_possible_truncation, reason = "the value was checked against its range")]
-fn nano(model: &str, key: &'static str, usd: f64) -> Result<i64, PriceError> {
-    if (0.0..=MOST_USD).contains(&usd) {
-        Ok((usd * 1e9).round() as i64)
-    } else {
-        let value = usd.to_string();
-        Err(PriceError::Value { model: model.to_owned(), key, value })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Tokens, *};
 
     #[test]
     fn the_shipped_table_is_sound() {
         let table = PriceTable::parse(BUILT_IN).expect("it is a table");
         assert!(table.version().parse::<jiff::civil::Date>().is_ok(), "{}", table.version());
         for (model, prices) in &table.models {
-            assert_eq!(names::plain(model), *model, "names are plain");
             for (maker, price) in prices {
                 let rates = price.rates;
                 assert!(rates.input > 0 && rates.cache_read <= rates.input, "{maker} {model}");
@@ -373,8 +282,64 @@ mod tests {
         check(None, "qwen3:8b", Some(0));
         check(None, "qwen3", None);
         check(Some("groq"), "llama-3.3-70b:versatile", None);
-        check(Some("openrouter"), "qwen/qwen3:free", None);
+        check(Some("openrouter"), "qwen/qwen3:free", Some(0));
+        check(Some("openrouter"), "anthropic/claude-sonnet-4.6:thinking", Some(3_000_000_000));
+        check(Some("github"), "claude-sonnet-4.6", Some(3_000_000_000));
+        check(Some("github"), "gpt-4.1", Some(2_000_000_000));
+        check(Some("azure"), "gpt-35-turbo", Some(500_000_000));
+        check(None, "anthropic/claude-4.5-sonnet:beta", Some(3_000_000_000));
+        check(None, "us.anthropic.claude-opus-4-6-v1", Some(5_000_000_000));
+        check(None, "gemini-2-5-pro", Some(1_250_000_000));
+        check(None, "gpt-5.1-codex-max-xhigh", Some(1_250_000_000));
+        check(None, "github_copilot/claude-opus-4.8-fast", Some(10_000_000_000));
+        check(None, "claude-sonnet-4.6-fast", None);
+        check(None, "ft:gpt-4o-2024-08-06:acme::1", None);
+        check(None, "gpt-4o-2024-08-06.ft-abc", None);
         check(None, "gpt-5-unheard-of", None);
+    }
+
+    #[test]
+    fn no_edition_takes_a_price_that_was_not_its_own() {
+        let table = PriceTable::built_in();
+        let check = |model: &str, usd: Option<f64>| {
+            let found = table.find(None, model).map(|price| price.rates.input);
+            #[expect(clippy::cast_possible_truncation, reason = "a price in a test")]
+            let expected = usd.map(|usd| (usd * 1e9) as i64);
+            assert_eq!(found, expected, "{model}");
+        };
+        check("gpt-4o-2024-05-13", Some(5.0));
+        check("gpt-4o-2024-08-06", Some(2.5));
+        check("gpt-4-1106-preview", Some(10.0));
+        check("gpt-4-0613", Some(30.0));
+        check("gpt-4-vision-preview", None);
+        check("gpt-3.5-turbo-0613", Some(1.5));
+        check("gpt-3.5-turbo-0125", Some(0.5));
+        check("models/gemini-2.5-flash-preview-05-20", None);
+        check("gemini-2.5-flash-preview-09-2025", Some(0.3));
+        check("gemini-2.5-pro-exp-03-25", None);
+        check("gemini-3.1-pro-preview", Some(2.0));
+        check("gemini-3.1-pro-preview-12-2026", None);
+        check("gemini-3-flash", None);
+        check("claude-sonnet-4-5-preview", None);
+        check("xai/grok-4.20-experimental-beta-0304", Some(1.25));
+    }
+
+    #[test]
+    fn a_price_of_ones_own_may_have_tiers_of_service() {
+        let tier = PriceOverride { input: 7.0, output: 1.0, ..Default::default() };
+        let price = PriceOverride {
+            input: 3.0,
+            output: 1.0,
+            service_tiers: BTreeMap::from([("Fast".to_owned(), tier)]),
+            ..Default::default()
+        };
+        let prices = BTreeMap::from([("Claude-Opus-4.6".to_owned(), price)]);
+        let table = PriceTable::built_in().with(&prices).expect("they are prices");
+        let tokens = Tokens { input: 1_000_000, ..Tokens::default() };
+        let price = table.find(None, "anthropic/claude-opus-4-6").expect("it has a price");
+        assert_eq!(price.cost_at(None, &tokens), Some(3_000_000_000));
+        assert_eq!(price.cost_at(Some("fast"), &tokens), Some(7_000_000_000));
+        assert_eq!(price.cost_at(Some("batch"), &tokens), None);
     }
 
     #[test]

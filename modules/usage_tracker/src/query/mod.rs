@@ -1,9 +1,11 @@
 //! Questions to the database, over connections that only read.
 
 mod models;
+mod near;
 mod requests;
 mod segments;
 mod sessions;
+mod sources;
 mod summary;
 
 use std::path::Path;
@@ -13,10 +15,13 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 pub use models::{ModelPrice, ModelUse, models};
+pub(crate) use near::{models_named, near};
 pub use requests::{RequestFilter, requests};
 pub(crate) use requests::{object, page};
 pub(crate) use sessions::{PSEUDONYM, sessions_like};
 pub use sessions::{SessionUse, sessions};
+pub(crate) use sources::differ;
+pub use sources::{SourceUse, sources};
 pub use summary::{By, Figures, Percentiles, Row, Summary, summary};
 
 use crate::store::{self, StoreError, Texts};

@@ -12,8 +12,8 @@ use crate::{
 /// Which requests are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFilter {
-    /// Only those that this model answered.
-    pub model: Option<String>,
+    /// Only those that one of these models answered; empty for all.
+    pub models: Vec<String>,
     /// Only those of this session.
     pub session: Option<String>,
     /// Only those of this project.
@@ -36,12 +36,15 @@ pub fn requests(
     let (from, to) = period.bounds_ms();
     let mut sql = format!("{}WHERE r.ended_at >= ? AND r.ended_at < ?", *READ);
     let mut values: Vec<SqlValue> = vec![from.into(), to.into()];
+    if !filter.models.is_empty() {
+        let places = vec!["?"; filter.models.len()].join(",");
+        sql.push_str(&format!(
+            " AND coalesce(r.response_model, r.routed_model, r.request_model) IN \
+             (SELECT id FROM name WHERE kind = 'model' AND text IN ({places}))"
+        ));
+        values.extend(filter.models.iter().cloned().map(SqlValue::from));
+    }
     let conditions = [
-        (
-            &filter.model,
-            " AND coalesce(r.response_model, r.routed_model, r.request_model) = \
-             (SELECT id FROM name WHERE kind = 'model' AND text = ?)",
-        ),
         (&filter.session, " AND r.session = (SELECT id FROM session WHERE key = ?)"),
         (
             &filter.project,
@@ -97,12 +100,16 @@ fn rows(
     Ok(found)
 }
 
-/// A request as JSON: the fields of `llm.request.completed`, and the id of its event.
+/// A request as JSON: the fields of `llm.request.completed`, the id of its event, and what the
+/// client says that it cost.
 pub(crate) fn object(stored: &Stored) -> serde_json::Result<serde_json::Map<String, Value>> {
     let mut object = serde_json::Map::new();
     object.insert("event_id".to_owned(), stored.report.event_id.to_string().into());
     if let Value::Object(fields) = serde_json::to_value(&stored.report.request)? {
         object.extend(fields);
+    }
+    if let Some(stated) = stored.report.stated_nano_usd {
+        object.insert("stated_cost_nano_usd".to_owned(), stated.into());
     }
     Ok(object)
 }

@@ -13,6 +13,7 @@ use crate::histogram::Histogram;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_usage.sql"),
     include_str!("../../migrations/0002_readable_views.sql"),
+    include_str!("../../migrations/0003_stated_costs.sql"),
 ];
 
 /// "LODS", as migration 1 sets it.

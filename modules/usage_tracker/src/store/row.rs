@@ -11,7 +11,7 @@ use super::{
     names::{Kind, Names, Texts},
 };
 use crate::{
-    intake::Report,
+    intake::{Report, flag, stated},
     prices::{Cost, Tokens},
 };
 
@@ -30,6 +30,11 @@ pub struct Stored {
 
 impl Stored {
     pub(crate) fn new(id: i64, mut report: Report, cost: Cost) -> Self {
+        if cost.one_hour {
+            let short = report.request.cache_write_5m_tokens.replace(0);
+            report.request.cache_write_1h_tokens = short;
+            report.flags |= flag::ONE_HOUR;
+        }
         report.request.cost_nano_usd = cost.nano_usd;
         report.request.cost_source = Some(cost.source);
         report.request.price_version = cost.version;
@@ -156,6 +161,8 @@ const COLUMNS: &[&str] = &[
     "span_id",
     "response_id",
     "upstream_request_id",
+    "service_tier",
+    "stated_nano_usd",
 ];
 
 /// Writes a row.
@@ -268,6 +275,10 @@ pub(crate) fn write(
     ] {
         to.put(text)?;
     }
+    let tier = request.service_tier.as_deref();
+    let tier = tier.map(|tier| names.id(connection, Kind::ServiceTier, tier)).transpose()?;
+    to.put(tier)?;
+    to.put(stored.report.stated_nano_usd)?;
     to.statement.raw_execute()?;
     Ok(Dimensions {
         provider: provider.unwrap_or(0),
@@ -370,12 +381,16 @@ pub(crate) fn read(
     request.span_id = from.next()?;
     request.response_id = from.next()?;
     request.upstream_request_id = from.next()?;
+    request.service_tier = from.text()?;
+    // Rows of the schema before have none beside our own figure.
+    let stated_nano_usd = from.next::<Option<i64>>()?.or_else(|| stated(&request));
     request.dedupe_key = match dedupe_key {
         SqlValue::Text(key) => key,
         SqlValue::Integer(1) => Derived::FromRequestId.key(&request).unwrap_or_default(),
         _ => Derived::FromResponseId.key(&request).unwrap_or_default(),
     };
-    let report = Report { event_id: Uuid::from_bytes(event_id), request, flags };
+    let event_id = Uuid::from_bytes(event_id);
+    let report = Report { event_id, request, stated_nano_usd, flags };
     let stored = Stored { id, report, baseline_nano_usd, unpriced };
     Ok((stored, Placed { dimensions, session, ended_at }))
 }

@@ -96,7 +96,7 @@ impl Batch<'_> {
             return self.again(&key, &report);
         }
         *self.last_request = id;
-        let cost = self.pricer.cost(&report.request);
+        let cost = self.pricer.cost(&report.request, report.stated_nano_usd);
         let live = report.request.ended_at >= self.live_from;
         let stored = Stored::new(id, report, cost);
         let placed = self.put(&stored, live, false)?;
@@ -114,7 +114,7 @@ impl Batch<'_> {
             return Ok(());
         };
         let merged = merge(&old.report, report);
-        let cost = self.pricer.cost(&merged.request);
+        let cost = self.pricer.cost(&merged.request, merged.stated_nano_usd);
         let new = Stored::new(old.id, merged, cost);
         if same(&old, &new) {
             self.written.duplicates += 1;
@@ -173,7 +173,7 @@ fn same(old: &Stored, new: &Stored) -> bool {
         let mut request = stored.report.request.clone();
         let told = request.cost_nano_usd;
         (request.cost_nano_usd, request.cost_source, request.price_version) = (None, None, None);
-        (request, stored.report.flags, told.is_some())
+        (request, stored.report.flags, stored.report.stated_nano_usd, told.is_some())
     };
     plain(old) == plain(new)
 }
@@ -259,7 +259,7 @@ mod tests {
         let mut store = Store::open(&path, Options::default()).expect("it opens");
         for number in 0..2 {
             let mut report = report(number);
-            report.request.cost_nano_usd = Some(i64::MAX);
+            report.stated_nano_usd = Some(i64::MAX);
             store.write(vec![report], NOW).expect("it is written");
         }
         let value = store

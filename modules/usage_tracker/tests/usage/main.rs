@@ -3,5 +3,6 @@
 mod common;
 mod database;
 mod export;
+mod prices;
 mod ranges;
 mod tracking;

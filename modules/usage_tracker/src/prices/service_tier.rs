@@ -1,0 +1,174 @@
+//! Speeds and tiers of service, which have prices of their own.
+
+use module_sdk::events::LlmRequestCompleted;
+
+use super::{Price, Rates, Tokens, cost};
+
+/// What a model costs at a tier of service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceTier {
+    /// What records call it, in lower case: `fast`, `batch`.
+    pub names: Vec<String>,
+    /// For every request that no tier takes.
+    pub rates: Rates,
+    /// For requests with more input tokens than the number, in rising order.
+    pub tiers: Vec<(u64, Rates)>,
+    /// Requests with more input tokens are not sold at it.
+    pub up_to_input_tokens: Option<u64>,
+}
+
+/// The tier that a request names, if that is another than the ordinary one.
+pub(super) fn named(request: &LlmRequestCompleted) -> Option<&str> {
+    const ORDINARY: [&str; 8] = [
+        "standard",
+        "default",
+        "auto",
+        "standard_only",
+        "on_demand",
+        "normal",
+        "none",
+        "unspecified",
+    ];
+    let tier = request.service_tier.as_deref().map(str::trim)?;
+    let ordinary = tier.is_empty() || ORDINARY.iter().any(|word| tier.eq_ignore_ascii_case(word));
+    (!ordinary).then_some(tier)
+}
+
+/// One word for what several makers call differently.
+fn plain(tier: &str) -> String {
+    let tier = tier.to_ascii_lowercase().replace('-', "_");
+    let tier = tier.strip_prefix("on_demand_").unwrap_or(&tier);
+    match tier {
+        "batches" => "batch".to_owned(),
+        tier => tier.to_owned(),
+    }
+}
+
+impl Price {
+    /// What the tokens cost at a tier of service, in nano-USD; `None` when that has no price. What
+    /// is free is free at every tier.
+    #[must_use]
+    pub fn cost_at(&self, tier: Option<&str>, tokens: &Tokens) -> Option<i64> {
+        let Some(tier) = tier.filter(|_| self.rates != Rates::FREE) else {
+            return Some(self.cost(tokens));
+        };
+        let sold = self.service_tier(tier)?;
+        let within = sold.up_to_input_tokens.is_none_or(|most| tokens.input <= most);
+        within.then(|| cost(&sold.rates, &sold.tiers, tokens))
+    }
+
+    /// The price of a name that states its tier of service: that of the tier alone.
+    pub(super) fn only(&self, tier: &str) -> Option<Self> {
+        let sold = self.service_tier(tier)?;
+        Some(Self {
+            rates: sold.rates,
+            tiers: sold.tiers.clone(),
+            service_tiers: vec![sold.clone()],
+            version: self.version.clone(),
+        })
+    }
+
+    fn service_tier(&self, tier: &str) -> Option<&ServiceTier> {
+        let tier = plain(tier);
+        self.service_tiers.iter().find(|sold| sold.names.contains(&tier))
+    }
+}
+
+impl Rates {
+    /// The rates times a fraction.
+    pub(super) fn times(&self, numerator: i64, denominator: i64) -> Self {
+        self.map(|rate| scale(rate, numerator, denominator))
+    }
+
+    /// The rates, each as much dearer or cheaper as `to` is than `from`.
+    pub(super) fn scaled(&self, from: &Self, to: &Self) -> Self {
+        Self {
+            input: scale(self.input, to.input, from.input),
+            cache_read: scale(self.cache_read, to.cache_read, from.cache_read),
+            cache_write_5m: scale(self.cache_write_5m, to.cache_write_5m, from.cache_write_5m),
+            cache_write_1h: scale(self.cache_write_1h, to.cache_write_1h, from.cache_write_1h),
+            output: scale(self.output, to.output, from.output),
+            reasoning: scale(self.reasoning, to.reasoning, from.reasoning),
+        }
+    }
+
+    fn map(&self, of: impl Fn(i64) -> i64) -> Self {
+        Self {
+            input: of(self.input),
+            cache_read: of(self.cache_read),
+            cache_write_5m: of(self.cache_write_5m),
+            cache_write_1h: of(self.cache_write_1h),
+            output: of(self.output),
+            reasoning: of(self.reasoning),
+        }
+    }
+}
+
+/// `rate × numerator ÷ denominator`, rounded half up; as it is where nothing was multiplied.
+fn scale(rate: i64, numerator: i64, denominator: i64) -> i64 {
+    if denominator == 0 {
+        return rate;
+    }
+    let (numerator, denominator) = (i128::from(numerator), i128::from(denominator));
+    let scaled = (i128::from(rate) * numerator + denominator / 2) / denominator;
+    i64::try_from(scaled).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use module_sdk::events::LlmRequestCompleted;
+
+    use crate::prices::{PriceTable, Pricer};
+
+    fn request(model: &str, tier: &str, input: u64, output: u64) -> LlmRequestCompleted {
+        LlmRequestCompleted {
+            request_model: Some(model.to_owned()),
+            service_tier: Some(tier.to_owned()),
+            input_tokens: Some(input),
+            output_tokens: Some(output),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_tier_of_service_has_a_price_of_its_own_or_none() {
+        let mut pricer = Pricer::new(PriceTable::built_in(), None).expect("no baseline");
+        let mut check = |model: &str, tier: &str, input, output, nano: Option<i64>| {
+            let cost = pricer.cost(&request(model, tier, input, output), None);
+            assert_eq!(cost.nano_usd, nano, "{model} {tier}");
+            assert_eq!(cost.unpriced, nano.is_none(), "{model} {tier}");
+        };
+        check("claude-opus-5", "fast", 10_000, 2_000, Some(200_000_000));
+        check("claude-opus-5", "Standard", 10_000, 2_000, Some(100_000_000));
+        check("claude-opus-5", "", 10_000, 2_000, Some(100_000_000));
+        check("claude-opus-5", "batch", 10_000, 2_000, Some(50_000_000));
+        check("claude-opus-4.8-fast", "fast", 10_000, 2_000, Some(200_000_000));
+        check("claude-opus-4.8-fast", "standard", 10_000, 2_000, Some(200_000_000));
+        // Nobody knows what these cost.
+        check("claude-opus-4-6", "fast", 10_000, 2_000, None);
+        check("claude-opus-5", "priority", 10_000, 2_000, None);
+        check("gpt-5", "scale", 10_000, 2_000, None);
+        check("gpt-5", "default", 10_000, 2_000, Some(32_500_000));
+        check("gpt-5", "flex", 10_000, 2_000, Some(16_250_000));
+        check("gpt-5", "priority", 10_000, 2_000, Some(65_000_000));
+        check("gpt-5", "fast", 10_000, 2_000, Some(65_000_000));
+        check("gpt-5", "batches", 10_000, 2_000, Some(16_250_000));
+        check("gemini-2.5-pro", "ON_DEMAND_PRIORITY", 10_000, 0, Some(22_500_000));
+        check("gemini-2.5-pro", "ON_DEMAND", 10_000, 0, Some(12_500_000));
+        check("gemini-2.5-pro", "PROVISIONED_THROUGHPUT", 10_000, 0, None);
+        // Long prompts cost more at every speed, and some are not sold at it.
+        check("gemini-2.5-pro", "priority", 300_000, 0, Some(1_350_000_000));
+        check("gpt-5.5", "priority", 272_000, 0, Some(3_400_000_000));
+        check("gpt-5.5", "priority", 272_001, 0, None);
+        check("gpt-4o-mini", "priority", 1_000_000, 1_000_000, Some(1_250_000_000));
+        // What is free is free.
+        check("llama3.2:3b", "priority", 10_000, 2_000, Some(0));
+    }
+
+    #[test]
+    fn what_a_client_says_counts_where_a_tier_has_no_price() {
+        let mut pricer = Pricer::new(PriceTable::built_in(), None).expect("no baseline");
+        let cost = pricer.cost(&request("claude-opus-4-6", "fast", 10_000, 2_000), Some(7));
+        assert_eq!((cost.nano_usd, cost.unpriced), (Some(7), false));
+    }
+}
