@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use module_sdk::{Job, Reply, Result};
 
 use crate::{
@@ -45,8 +46,17 @@ impl UsageTracker {
         Ok(export::job(database, args.format, period, self.stopping.clone()))
     }
 
-    fn period(&self, since: &Option<String>, until: &Option<String>, from: &str) -> Result<Period> {
-        Period::read(since.as_deref(), until.as_deref(), from, self.host.now(), &self.zone)
+    fn period(
+        &mut self,
+        since: &Option<String>,
+        until: &Option<String>,
+        from: &str,
+    ) -> Result<Period> {
+        // Thirty days back from 2099 there is nothing.
+        let arrival = self.arrival()?;
+        let newest = Timestamp::from_millisecond(arrival.at_ms).ok();
+        let now = newest.filter(|_| !arrival.by_clock).unwrap_or_else(|| self.host.now());
+        Period::read(since.as_deref(), until.as_deref(), from, now, &self.zone)
     }
 
     fn reader(&mut self) -> Result<Reader> {

@@ -5,6 +5,8 @@ use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::clock::{Arrival, LATEST_REPORT_MS};
+
 /// A report of a request, fit to be stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
@@ -32,7 +34,7 @@ pub mod flag {
 
 /// No request before 2015 can be one to a language model; a clock that says so stands wrong.
 const EARLIEST_MS: i64 = 1_420_070_400_000;
-/// How far a sender's clock may run ahead.
+/// How far a sender's clock may run ahead of ours.
 const AHEAD_MS: i64 = 24 * 3_600_000;
 /// No request takes longer.
 const LONGEST_MS: i64 = 7 * 24 * 3_600_000;
@@ -49,13 +51,22 @@ impl Report {
     /// Takes a report: what cannot be true becomes unknown and is flagged. `now_ms` is the time of
     /// arrival, Unix milliseconds.
     #[must_use]
-    pub fn new(event_id: Uuid, mut request: LlmRequestCompleted, now_ms: i64) -> Self {
+    pub fn new(event_id: Uuid, request: LlmRequestCompleted, now_ms: i64) -> Self {
+        Self::received(event_id, request, Arrival { at_ms: now_ms, by_clock: true })
+    }
+
+    /// Takes a report that arrived while the clock of the machine may have stood wrong.
+    pub(crate) fn received(
+        event_id: Uuid,
+        mut request: LlmRequestCompleted,
+        arrival: Arrival,
+    ) -> Self {
         if request.dedupe_key.is_empty() {
             request.dedupe_key = format!("event:{event_id}");
         }
         request.content_ref = None;
         let mut flags = 0;
-        set(&mut flags, flag::CLOCK, clock(&mut request, now_ms));
+        set(&mut flags, flag::CLOCK, clock(&mut request, arrival));
         set(&mut flags, flag::COUNT, counts(&mut request));
         set(&mut flags, flag::TEXT, texts(&mut request));
         let stated_nano_usd = stated(&request);
@@ -111,8 +122,11 @@ const fn set(flags: &mut u8, bit: u8, wrong: bool) {
 }
 
 /// Makes `started_at <= ended_at`, both near enough to now. True when the clock was wrong.
-fn clock(request: &mut LlmRequestCompleted, now_ms: i64) -> bool {
-    let sane = |time: i64| (EARLIEST_MS..=now_ms.saturating_add(AHEAD_MS)).contains(&time);
+/// Where our own clock stands wrong, the sender's is believed.
+fn clock(request: &mut LlmRequestCompleted, arrival: Arrival) -> bool {
+    let now_ms = arrival.at_ms;
+    let latest = if arrival.by_clock { now_ms.saturating_add(AHEAD_MS) } else { LATEST_REPORT_MS };
+    let sane = |time: i64| (EARLIEST_MS..=latest).contains(&time);
     let took = request.duration_ms.map_or(0, i64::from).min(LONGEST_MS);
     let mut wrong = false;
     if !sane(request.ended_at) {
@@ -121,6 +135,7 @@ fn clock(request: &mut LlmRequestCompleted, now_ms: i64) -> bool {
         request.ended_at = if sane(request.started_at) && sane(request.started_at + took) {
             request.started_at + took
         } else {
+            wrong |= !arrival.by_clock;
             now_ms.max(EARLIEST_MS)
         };
     }
@@ -246,6 +261,23 @@ mod tests {
         check(i64::MIN, i64::MAX, Some(u32::MAX), (NOW - LONGEST_MS, NOW, true));
         check(NOW, NOW - hour, None, (NOW - hour, NOW - hour, true));
         check(NOW, NOW + hour, None, (NOW, NOW + hour, false));
+    }
+
+    #[test]
+    fn where_our_clock_stands_wrong_the_senders_is_believed() {
+        let check = |ended_at, expected: i64, clock: bool| {
+            let request = LlmRequestCompleted { ended_at, ..Default::default() };
+            let arrival = Arrival { at_ms: NOW, by_clock: false };
+            let report = Report::received(Uuid::nil(), request, arrival);
+            assert_eq!(report.request.ended_at, expected);
+            assert_eq!(report.flags & flag::CLOCK != 0, clock);
+        };
+        let later = NOW + 400 * AHEAD_MS;
+        check(later, later, false);
+        // The sender is on the same machine, or has no clock.
+        check(63_072_000_000, NOW, true);
+        check(4_070_908_800_000, NOW, true);
+        check(0, NOW, true);
     }
 
     #[test]

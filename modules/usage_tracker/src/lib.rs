@@ -8,6 +8,7 @@
 //! [`query`]).
 
 mod answers;
+mod clock;
 mod commands;
 pub mod config;
 mod export;
@@ -32,9 +33,11 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
-use module_sdk::{Event, Health, Host, Module, Result, Wiring, events::LlmRequestCompleted};
+use module_sdk::{
+    Event, Health, HealthStatus, Host, Module, Result, Wiring, events::LlmRequestCompleted,
+};
 
-use crate::{config::Config, intake::Report, metrics::Metrics, storage::Storage};
+use crate::{clock::Arrival, config::Config, intake::Report, metrics::Metrics, storage::Storage};
 
 /// The module.
 #[derive(Debug)]
@@ -87,7 +90,10 @@ impl Module for UsageTracker {
     }
 
     fn health(&self) -> Health {
-        self.storage.health()
+        match self.storage.health() {
+            health if health.status == HealthStatus::Ok => clock::health(self.host.now()),
+            health => health,
+        }
     }
 
     fn stop(&mut self, _: Duration) -> Result<()> {
@@ -99,12 +105,12 @@ impl Module for UsageTracker {
 impl UsageTracker {
     /// Writes a batch; when this answers `Ok` it is safe.
     fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {
-        let now = self.host.now().as_millisecond();
+        let arrival = self.arrival()?;
         let reports: Vec<Report> =
-            events.into_iter().map(|event| self.report(event, now)).collect();
+            events.into_iter().map(|event| self.report(event, arrival)).collect();
         let begun = Instant::now();
         let store = self.storage.store()?;
-        let written = store.write(reports, now);
+        let written = store.write(reports, arrival.at_ms);
         let seconds = begun.elapsed().as_secs_f64();
         let written = self.storage.note(written)?;
         for started in &written.news.started {
@@ -121,8 +127,15 @@ impl UsageTracker {
         Ok(())
     }
 
-    fn report(&self, event: Event<'_, LlmRequestCompleted>, now_ms: i64) -> Report {
-        let mut report = Report::new(event.id, event.data, now_ms);
+    /// Now, or what comes nearest to it where the clock of the machine cannot be right.
+    pub(crate) fn arrival(&mut self) -> Result<Arrival> {
+        let now = self.host.now().as_millisecond();
+        let store = self.storage.store()?;
+        Ok(Arrival::now(now, || store.newest_ms().ok().flatten()))
+    }
+
+    fn report(&self, event: Event<'_, LlmRequestCompleted>, arrival: Arrival) -> Report {
+        let mut report = Report::received(event.id, event.data, arrival);
         if self.anonymise {
             report.anonymise(|kind, value| self.host.pseudonym(kind, value));
         }

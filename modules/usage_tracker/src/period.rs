@@ -69,12 +69,12 @@ impl Period {
     #[must_use]
     pub fn bounds_ms(&self) -> (i64, i64) {
         let to = ceil_ms(self.to);
-        (ceil_ms(self.from), if self.open { to + AHEAD_MS } else { to })
+        (ceil_ms(self.from), if self.open { END_MS } else { to })
     }
 }
 
-/// Further than a clock may run ahead without being put right.
-const AHEAD_MS: i64 = 48 * 3_600_000;
+/// The end of the year 9999, after which nothing ends: whatever clock it was that told when.
+const END_MS: i64 = 253_402_300_800_000;
 
 fn ceil_ms(time: Timestamp) -> i64 {
     let ms = time.as_millisecond();

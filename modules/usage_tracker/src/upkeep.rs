@@ -2,7 +2,7 @@
 
 use module_sdk::Result;
 
-use crate::UsageTracker;
+use crate::{UsageTracker, clock};
 
 /// How many pieces of a thousand requests retention deletes before it lets events through again.
 const PURGES_AT_ONCE: usize = 10;
@@ -10,7 +10,13 @@ const PURGES_AT_ONCE: usize = 10;
 impl UsageTracker {
     pub(crate) fn delete_old_requests(&mut self) -> Result<()> {
         let Some(retention_ms) = self.retention_ms else { return Ok(()) };
-        let before = self.host.now().as_millisecond().saturating_sub(retention_ms);
+        let now = self.host.now().as_millisecond();
+        let newest = self.storage.store()?.newest_ms();
+        match self.storage.note(newest)? {
+            Some(newest) if clock::may_delete(now, newest) => {}
+            _ => return Ok(()),
+        }
+        let before = now.saturating_sub(retention_ms);
         let mut deleted = 0;
         for _ in 0..PURGES_AT_ONCE {
             let purged = self.storage.store()?.purge(before);
@@ -28,6 +34,9 @@ impl UsageTracker {
 
     pub(crate) fn end_idle_sessions(&mut self) -> Result<()> {
         let now = self.host.now().as_millisecond();
+        if !clock::believable(now) {
+            return Ok(());
+        }
         let ended = self.storage.store()?.end_idle_sessions(now);
         for session in self.storage.note(ended)? {
             self.tell(&session);

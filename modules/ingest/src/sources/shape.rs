@@ -19,12 +19,17 @@ const EARLIEST_NS: u64 = 1_577_836_800_000_000_000;
 /// How far a sender's clock may be ahead before it is not believed.
 const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 
+/// 2026-01-01 to 2056-01-01: a daemon's clock that stands before or after is an unset one.
+const OURS_NS: (u64, u64) = (1_767_225_600_000_000_000, 2_713_910_400_000_000_000);
+
 impl Clock {
     /// The first time that can be, else now; in Unix milliseconds, and whether it is another
     /// one than the sender states (its first that is not 0).
     pub(crate) fn pick(self, candidates: &[u64]) -> (i64, bool) {
         let stated = candidates.iter().copied().find(|time| *time != 0);
-        let latest = self.now_ns.saturating_add(AHEAD_NS);
+        // Where our own clock cannot be right, the sender's is all that is known.
+        let ours = (OURS_NS.0..=OURS_NS.1).contains(&self.now_ns);
+        let latest = if ours { self.now_ns.saturating_add(AHEAD_NS) } else { OURS_NS.1 };
         let believable = |time: &&u64| (EARLIEST_NS..=latest).contains(*time);
         let picked = candidates.iter().find(believable).copied().unwrap_or(self.now_ns);
         (to_ms(picked), stated.is_some_and(|stated| stated != picked))
@@ -155,6 +160,18 @@ mod tests {
         check(&[4_070_908_800_000_000_000, 0], (now_ms, true));
         check(&[u64::MAX], (now_ms, true));
         check(&[0, 0], (now_ms, false));
+    }
+
+    #[test]
+    fn where_our_clock_stands_wrong_the_senders_counts() {
+        for now_ns in [63_072_000_000_000_000, 4_070_908_800_000_000_000] {
+            let check = |candidates: &[u64], expected: (i64, bool)| {
+                assert_eq!(Clock { now_ns }.pick(candidates), expected, "{candidates:?}");
+            };
+            check(&[1_795_218_560_000_000_000], (1_795_218_560_000, false));
+            check(&[63_072_000_000_000_000, 1_795_218_560_000_000_000], (1_795_218_560_000, true));
+            check(&[0], (to_ms(now_ns), false));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     histogram::Sum,
     period::{Period, days},
-    store::{HOUR_MS, KEPT_FROM, Measures, SUMS, StoreError, meta},
+    store::{DAY_HOURS, HOUR_MS, KEPT_FROM, Measures, SUMS, StoreError, meta},
 };
 
 /// What the rows of a summary stand for.
@@ -246,6 +246,13 @@ pub(super) struct Sums {
 impl Sums {
     pub(super) fn new(connection: &Connection, period: &Period) -> rusqlite::Result<Self> {
         let (from, to) = period.bounds_ms();
+        // A range without an end has that of what was counted.
+        let last: Option<i64> = connection
+            .prepare_cached("SELECT max(day) FROM usage_day")?
+            .query_row([], |row| row.get(0))?;
+        let end =
+            last.map_or(from, |day| day.saturating_add(1).saturating_mul(DAY_HOURS * HOUR_MS));
+        let to = to.min(end);
         let kept_from = meta(connection, KEPT_FROM)?.unwrap_or(i64::MIN);
         Ok(Self { from, to, kept_from, rounded: false })
     }

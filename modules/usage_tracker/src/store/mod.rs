@@ -155,6 +155,20 @@ impl Store {
         purge(&mut self.connection).at(&self.path)
     }
 
+    /// When the latest request ended, Unix milliseconds; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn newest_ms(&self) -> Result<Option<i64>, StoreError> {
+        let newest = || {
+            self.connection
+                .prepare_cached("SELECT max(ended_at) FROM request")?
+                .query_row([], |row| row.get(0))
+        };
+        newest().at(&self.path)
+    }
+
     /// Marks the sessions that have been silent for too long as ended, and answers them.
     ///
     /// # Errors
