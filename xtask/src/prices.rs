@@ -62,7 +62,11 @@ impl Found {
     fn walk(&mut self, path: &str, table: &toml::Table) {
         let prices = table.iter().filter(|(key, value)| self.price(path, key, value)).count();
         self.prices += prices;
-        self.models += usize::from(prices > 0);
+        // A tier is a further price of the models above it.
+        let tier = ["above_input_tokens", "names"].iter().any(|key| table.contains_key(*key));
+        if prices > 0 && !tier {
+            self.models += table.get("models").and_then(|it| it.as_array()).map_or(1, Vec::len);
+        }
         for (key, value) in table {
             let path = format!("{path}{key}");
             self.date(&path, key, value);
@@ -82,7 +86,7 @@ impl Found {
 
     /// Whether an entry is a price; one that makes no sense is a problem.
     fn price(&mut self, path: &str, key: &str, value: &toml::Value) -> bool {
-        let named = ["input", "output", "cache_read", "cache_write", "reasoning"];
+        let named = ["input", "output", "cache_read", "cache_write", "reasoning", "factor"];
         if !named.iter().any(|name| key.starts_with(name)) || value.is_table() {
             return false;
         }
@@ -157,6 +161,10 @@ mod tests {
         check("date = 2026-11-20\n[m]\ninput = -3\n", 1, 1, 1);
         check("date = 2026-11-20\n[m]\ninput = \"free\"\n", 1, 1, 1);
         check("version = \"new\"\n[m]\ninput = 3\n", 1, 1, 2);
+        let tiers = "[[p.tier]]\nabove_input_tokens = 9\ninput = 2\n\
+                     [[p.service_tier]]\nnames = [\"fast\"]\nfactor = -2\n";
+        let text = format!("date = 2026-11-20\n[[p]]\nmodels = [\"m\", \"n\"]\ninput = 1\n{tiers}");
+        check(&text, 2, 3, 1);
         check("", 0, 0, 2);
     }
 }
