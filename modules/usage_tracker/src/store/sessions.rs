@@ -1,11 +1,12 @@
 //! Sessions: when they began and ended, and how often they changed their model.
 //!
-//! A switch is counted between every two neighbours in time whose models differ. A report that
+//! A switch is counted between every two neighbours in time whose models differ, not only their
+//! spelling. A report that
 //! comes late is put between its neighbours, which are looked up, so the count does not depend on
 //! the order of arrival (as long as the neighbours are kept: `retention_days`).
 
 use foldhash::HashMap;
-use module_sdk::events::{LlmModelSwitched, LlmSessionEnded, LlmSessionStarted};
+use module_sdk::events::{LlmModelSwitched, LlmSessionEnded, LlmSessionStarted, ModelName};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::row::{Placed, Stored};
@@ -17,6 +18,7 @@ const HELD: usize = 2_000;
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_key: HashMap<String, Session>,
+    spellings: Spellings,
 }
 
 /// What was found out about sessions while a batch was written.
@@ -88,7 +90,7 @@ impl Sessions {
         if placed.ended_at >= session.ended_at {
             let before = session.last_model;
             if let (Some(before), Some(model)) = (before, model)
-                && before != model
+                && self.spellings.differ(connection, before, model)?
             {
                 session.switches += 1;
                 if live && let Some(from) = name(connection, before)? {
@@ -103,7 +105,7 @@ impl Sessions {
             session.last_model = model.or(before);
         } else if let Some(model) = model {
             let around = Neighbours::of(connection, session.id, placed.ended_at, stored.id)?;
-            session.switches += around.switches(model);
+            session.switches += around.switches(connection, &mut self.spellings, model)?;
             if around.after.is_none() {
                 session.last_model = Some(model);
             }
@@ -122,10 +124,10 @@ impl Sessions {
         stored: &Stored,
         placed: &Placed,
     ) -> rusqlite::Result<()> {
+        let switches = self.switches_around(connection, stored, placed)?;
         let Some(session) = self.held(connection, stored)? else { return Ok(()) };
         if placed.dimensions.model != 0 {
-            let around = Neighbours::of(connection, session.id, placed.ended_at, stored.id)?;
-            session.switches -= around.switches(placed.dimensions.model);
+            session.switches -= switches;
             session.changed = true;
         }
         Ok(())
@@ -138,16 +140,28 @@ impl Sessions {
         stored: &Stored,
         placed: &Placed,
     ) -> rusqlite::Result<()> {
+        let switches = self.switches_around(connection, stored, placed)?;
         let Some(session) = self.held(connection, stored)? else { return Ok(()) };
-        if placed.dimensions.model != 0 {
-            let around = Neighbours::of(connection, session.id, placed.ended_at, stored.id)?;
-            session.switches += around.switches(placed.dimensions.model);
-        }
+        session.switches += switches;
         session.last_model = Neighbours::of(connection, session.id, i64::MAX, i64::MAX)?.before;
         session.started_at = session.started_at.min(stored.report.request.started_at);
         session.ended_at = session.ended_at.max(placed.ended_at);
         session.changed = true;
         Ok(())
+    }
+
+    /// How many switches a request makes in its session.
+    fn switches_around(
+        &mut self,
+        connection: &Connection,
+        stored: &Stored,
+        placed: &Placed,
+    ) -> rusqlite::Result<i64> {
+        let model = placed.dimensions.model;
+        let session = self.held(connection, stored)?.map(|session| session.id);
+        let Some(session) = session.filter(|_| model != 0) else { return Ok(0) };
+        let around = Neighbours::of(connection, session, placed.ended_at, stored.id)?;
+        around.switches(connection, &mut self.spellings, model)
     }
 
     fn held(
@@ -197,6 +211,7 @@ impl Sessions {
     /// Forgets everything, since a transaction was rolled back or the table was changed.
     pub(super) fn forget(&mut self) {
         self.by_key.clear();
+        self.spellings.differ.clear();
     }
 }
 
@@ -259,12 +274,47 @@ impl Neighbours {
     }
 
     /// How many switches more there are with `model` between them.
-    fn switches(&self, model: i64) -> i64 {
-        let differ = |one: Option<i64>, two: Option<i64>| {
-            i64::from(one.zip(two).is_some_and(|(one, two)| one != two))
+    fn switches(
+        &self,
+        connection: &Connection,
+        spellings: &mut Spellings,
+        model: i64,
+    ) -> rusqlite::Result<i64> {
+        let mut differ = |one: Option<i64>, two: Option<i64>| match one.zip(two) {
+            Some((one, two)) => spellings.differ(connection, one, two).map(i64::from),
+            None => Ok(0),
         };
-        differ(self.before, Some(model)) + differ(Some(model), self.after)
-            - differ(self.before, self.after)
+        Ok(differ(self.before, Some(model))? + differ(Some(model), self.after)?
+            - differ(self.before, self.after)?)
+    }
+}
+
+/// Which names of models are spellings of one.
+#[derive(Debug, Default)]
+struct Spellings {
+    /// By the numbers of two names. A tool alternates between a handful.
+    differ: HashMap<(i64, i64), bool>,
+}
+
+impl Spellings {
+    /// Whether two names are of two models.
+    fn differ(&mut self, connection: &Connection, one: i64, two: i64) -> rusqlite::Result<bool> {
+        if one == two {
+            return Ok(false);
+        }
+        if let Some(known) = self.differ.get(&(one, two)) {
+            return Ok(*known);
+        }
+        let texts = (name(connection, one)?, name(connection, two)?);
+        let differ = match &texts {
+            (Some(one), Some(two)) => ModelName::of(one).model() != ModelName::of(two).model(),
+            _ => true,
+        };
+        if self.differ.len() >= HELD {
+            self.differ.clear();
+        }
+        self.differ.insert((one, two), differ);
+        Ok(differ)
     }
 }
 

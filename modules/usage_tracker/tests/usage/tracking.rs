@@ -173,6 +173,22 @@ fn switches_do_not_depend_on_the_order_of_arrival() {
 }
 
 #[test]
+fn another_spelling_of_a_model_is_no_switch() {
+    let mut bench = bench(json!({}));
+    let spellings =
+        [SONNET, "claude-sonnet-4.5", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", SONNET];
+    // Forwards, and one that comes late.
+    for (number, minute) in [(0, 1), (3, 9), (1, 2), (2, 5)] {
+        let at = format!("2026-11-21T11:0{minute}:00Z");
+        let event = in_session(&format!("k{number}"), &at, spellings[number], "s");
+        bench.send(&event).expect("it is handled");
+    }
+    bench.send(&in_session("h", "2026-11-21T11:07:00Z", HAIKU, "s")).expect("it is handled");
+    let session = bench.command("sessions", json!({})).expect("it answers").data[0].clone();
+    assert_eq!(session["model_switches"], 2);
+}
+
+#[test]
 fn a_merge_that_changes_the_model_corrects_the_switches() {
     let mut bench = bench(json!({}));
     for (key, minute) in [("a", 1), ("b", 2), ("c", 3)] {
