@@ -155,3 +155,51 @@ fn writable(daemon: &Daemon<'_>) -> String {
     let line = text.lines().find(|line| line.starts_with("lodestar_ledger_writable "));
     line.unwrap_or_default().to_owned()
 }
+
+#[test]
+fn a_database_deleted_while_it_is_open_is_told_and_costs_no_further_event() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(post(&daemon, "before"), 200);
+    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    let path = database(&sandbox);
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).expect("it is ours");
+    for number in 0..3 {
+        assert_eq!(post(&daemon, &format!("meanwhile-{number}")), 200, "the ledger takes it");
+    }
+    wait_until("the module says so", PATIENCE, || {
+        (daemon.module("usage_tracker")["health"]["status"] == "failed").then_some(())
+    });
+    assert!(!path.exists(), "none is begun anew");
+    let status = sandbox.lodestar(&["status"]);
+    assert!(status.stdout.contains("was deleted or moved away"), "{status:#?}");
+    let doctor = sandbox.lodestar(&["doctor"]);
+    assert_eq!(doctor.code, 1, "{doctor:#?}");
+    assert!(doctor.stdout.contains("usage.db"), "{doctor:#?}");
+    fs::rename(&aside, &path).expect("it is ours");
+    wait_until("all are counted", PATIENCE, || (requests(&sandbox) == 4).then_some(()));
+    assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_database_that_is_gone_at_the_start_is_told_with_the_remedy() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(post(&daemon, "before"), 200);
+    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    assert!(daemon.stop().success());
+    let path = database(&sandbox);
+    fs::remove_file(&path).expect("it is ours");
+    let daemon = sandbox.start();
+    assert_eq!(post(&daemon, "meanwhile"), 200);
+    let tracker = daemon.module("usage_tracker");
+    let said = tracker["health"]["message"].as_str().unwrap_or_default();
+    assert!(said.contains("is gone or empty") && said.contains("known_database"), "{tracker:#}");
+    assert!(!path.exists(), "none is begun anew");
+    let doctor = sandbox.lodestar(&["doctor"]);
+    assert_eq!(doctor.code, 1, "{doctor:#?}");
+    assert!(doctor.stdout.contains("known_database"), "{doctor:#?}");
+    fs::remove_file(path.with_file_name("known_database")).expect("it is ours");
+    wait_until("a new one is begun", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+}

@@ -15,6 +15,7 @@ mod export;
 mod format;
 pub mod histogram;
 pub mod intake;
+mod known;
 mod merge;
 mod metrics;
 pub mod period;

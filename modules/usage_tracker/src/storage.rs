@@ -6,7 +6,8 @@ use module_sdk::{Error, Health, Result};
 
 use crate::{
     config::Config,
-    store::{Store, StoreError, StoreErrorKind},
+    known::{Known, identity},
+    store::{Options, Store, StoreError, StoreErrorKind},
 };
 
 /// The store, or why there is none just now.
@@ -14,13 +15,14 @@ use crate::{
 pub(crate) struct Storage {
     config: Config,
     path: PathBuf,
+    data_dir: PathBuf,
     store: Option<Store>,
     trouble: Option<(StoreErrorKind, String)>,
 }
 
 impl Storage {
-    /// Opens the store. Where that may work later (locked, full), the module starts without it and
-    /// the events wait in the ledger.
+    /// Opens the store. Where that may work later (locked, full, gone), the module starts without
+    /// it and the events wait in the ledger.
     ///
     /// # Errors
     ///
@@ -28,11 +30,14 @@ impl Storage {
     /// another program's.
     pub(crate) fn open(config: Config, data_dir: &Path) -> Result<Self> {
         let path = config.database(data_dir);
-        let mut storage = Self { config, path, store: None, trouble: None };
-        let opened = Store::open(&storage.path, storage.config.options()?);
-        match opened {
+        let data_dir = data_dir.to_owned();
+        let mut storage = Self { config, path, data_dir, store: None, trouble: None };
+        let options = storage.config.options()?;
+        match storage.opened(options) {
             Ok(store) => storage.store = Some(store),
-            Err(error) if error.kind() == StoreErrorKind::Unavailable => {
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Gone) =>
+            {
                 drop(storage.note::<()>(Err(error)));
             }
             Err(error) => return Err(Error::new(error.to_string())),
@@ -40,17 +45,39 @@ impl Storage {
         Ok(storage)
     }
 
-    /// The store; opens it where it was out of reach.
+    /// The store; opens it where it was out of reach, and the file that is there now where another
+    /// one was.
     ///
     /// # Errors
     ///
     /// When it still is.
     pub(crate) fn store(&mut self) -> Result<&mut Store> {
+        if let Some(store) = self.store.take_if(|store| store.in_place().is_err()) {
+            let gone = store.in_place();
+            // While nothing is there the old file is kept open: it may be moved back.
+            if identity(&self.path).is_none() {
+                self.store = Some(store);
+                self.note(gone)?;
+            } else {
+                tracing::warn!(path = %self.path.display(), "the usage database was replaced");
+                store.abandon();
+            }
+        }
         if self.store.is_none() {
-            let opened = Store::open(&self.path, self.config.options()?);
+            let options = self.config.options()?;
+            let opened = self.opened(options);
             self.store = Some(self.note(opened)?);
         }
         self.store.as_mut().ok_or_else(|| Error::unavailable("the usage database is closed"))
+    }
+
+    /// Opens the file, if it is the one that was written last or none was.
+    fn opened(&self, options: Options) -> Result<Store, StoreError> {
+        let mut known = Known::read(&self.data_dir)?;
+        known.before_opening(&self.path)?;
+        let store = Store::open(&self.path, options)?;
+        known.opened(&self.path, store.id())?;
+        Ok(store)
     }
 
     /// Remembers how the last piece of work went, for the health.
@@ -83,6 +110,9 @@ impl Storage {
             None => Health::ok(""),
             Some((StoreErrorKind::Unavailable, message)) => {
                 Health::degraded(format!("{message}; new requests wait in the ledger until then"))
+            }
+            Some((StoreErrorKind::Gone, message)) => {
+                Health::failed(format!("{message}; new requests wait in the ledger until then"))
             }
             Some((_, message)) => Health::failed(message.clone()),
         }

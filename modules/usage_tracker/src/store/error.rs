@@ -24,6 +24,8 @@ pub enum StoreErrorKind {
     Unavailable,
     /// The file is damaged. It is left as it is.
     Damaged,
+    /// The file was deleted, or another one stands in its place.
+    Gone,
     /// The file was written by a newer version. It is left as it is.
     Newer,
     /// The file belongs to somebody else. It is left as it is.

@@ -52,7 +52,10 @@ pub(crate) use open::reader;
 pub(crate) use rollups::{DAY_HOURS, HOUR_MS};
 pub(crate) use row::{READ, read};
 
-use crate::prices::{PriceTable, Pricer};
+use crate::{
+    known::identity,
+    prices::{PriceTable, Pricer},
+};
 
 /// How a [`Store`] works.
 #[derive(Debug)]
@@ -80,6 +83,10 @@ pub struct Store {
     /// Ends when the connection is closed, so it stands below it.
     _checkpointer: checkpoint::Checkpointer,
     path: PathBuf,
+    /// The file that was opened, and its write-ahead log: device and number.
+    file: Option<(u64, u64)>,
+    log: Option<(u64, u64)>,
+    id: i64,
     options: Options,
     names: names::Names,
     sessions: sessions::Sessions,
@@ -107,10 +114,14 @@ impl Store {
         let mut connection = open::writer(path, options.durability)?;
         let checkpointer = checkpoint::Checkpointer::start(&mut connection, path).at(path)?;
         let last_request = meta(&connection, LAST_REQUEST).at(path)?.unwrap_or(0);
+        let id = open::id(&connection).at(path)?;
         Ok(Self {
             connection,
             _checkpointer: checkpointer,
             path: path.to_owned(),
+            file: identity(path),
+            log: identity(&error::wal(path)),
+            id,
             options,
             names: names::Names::default(),
             sessions: sessions::Sessions::default(),
@@ -122,6 +133,42 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What tells this database from any other; a copy has the same.
+    #[must_use]
+    pub const fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Whether the path still leads to the file that was opened. SQLite would go on writing into a
+    /// file that nobody finds any more.
+    ///
+    /// # Errors
+    ///
+    /// When it was deleted, or another file stands in its place.
+    pub fn in_place(&self) -> Result<(), StoreError> {
+        let found = identity(&self.path);
+        if found == self.file {
+            return Ok(());
+        }
+        let what = match found {
+            None => "was deleted or moved away while it was in use: put it back",
+            Some(_) => "was replaced by another file while it was in use",
+        };
+        let message = format!("the usage database {} {what}", self.path.display());
+        Err(StoreError::new(StoreErrorKind::Gone, message))
+    }
+
+    /// Closes a database whose file was replaced. Its write-ahead log would otherwise be read as
+    /// that of the file that is there now, and spoil it.
+    pub(crate) fn abandon(self) {
+        let log = error::wal(&self.path);
+        let ours = self.log.is_some() && identity(&log) == self.log;
+        drop(self);
+        if ours && let Err(error) = std::fs::remove_file(&log) {
+            tracing::warn!(%error, path = %log.display(), "cannot remove an outdated log");
+        }
     }
 
     /// Computes costs.

@@ -46,6 +46,14 @@ pub(super) fn writer(path: &Path, durability: Durability) -> Result<Connection, 
     Ok(connection)
 }
 
+/// What tells this database from any other; one that was made without gets it now.
+pub(super) fn id(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('database_id', random())", [])?;
+    let sql = "SELECT value FROM meta WHERE key = 'database_id'";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
 /// Opens the database for reading only.
 pub(crate) fn reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

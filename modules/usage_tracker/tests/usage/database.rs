@@ -1,6 +1,6 @@
 //! The database file in all its states.
 
-use crate::common::{NOW, bench, request, summary};
+use crate::common::{NOW, bench, ms, request, summary};
 use module_sdk::{ErrorKind, HealthStatus, testing::Bench};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn what_was_written_is_there_after_a_restart() {
         assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], number + 2);
         bench.stop().expect("it stops");
         let left = std::fs::read_dir(directory.path()).expect("a directory").count();
-        assert_eq!(left, 1, "everything is in one file");
+        assert_eq!(left, 2, "everything is in one file, beside the note that there is one");
     }
 }
 
@@ -110,4 +110,137 @@ fn a_configuration_that_cannot_be_is_refused() {
     check(json!({"retention_day": 3}), "retention_days");
     check(json!({"baseline_model": "nobody"}), "baseline_model: has no price");
     check(json!({"privacy": {"anonymise": "yes"}}), "privacy.anonymise");
+}
+
+/// A database with one request, and the directory that it lies in.
+fn written() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&request("before", NOW, MODEL)).expect("it is handled");
+    bench.stop().expect("it stops");
+    directory
+}
+
+/// The module refuses events and says why; nothing is made at the path of the database.
+#[track_caller]
+fn waits(bench: &mut Bench<UsageTracker>, parts: &[&str]) {
+    let error = bench.send(&request("meanwhile", NOW, MODEL)).expect_err("it waits");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let health = bench.health();
+    assert_eq!(health.status, HealthStatus::Failed, "{}", health.message);
+    for part in parts.iter().chain(&["wait in the ledger"]) {
+        assert!(health.message.contains(part), "it must say {part}: {}", health.message);
+    }
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_begun_anew_in_silence() {
+    let directory = written();
+    let path = directory.path().join("usage.db");
+    let aside = directory.path().join("aside");
+    std::fs::rename(&path, &aside).expect("it is moved");
+    let mut bench = start(directory.path()).expect("it starts all the same");
+    waits(&mut bench, &["is gone or empty", "known_database"]);
+    assert!(!path.exists(), "none is made");
+    std::fs::write(&path, "").expect("it is written");
+    waits(&mut bench, &["is gone or empty"]);
+    // Put back, it goes on.
+    std::fs::rename(&aside, &path).expect("it is moved");
+    bench.send(&request("meanwhile", NOW, MODEL)).expect("it is handled");
+    assert_eq!(bench.health().status, HealthStatus::Ok);
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+    bench.stop().expect("it stops");
+    // Who wants a new one says so.
+    std::fs::remove_file(&path).expect("it is removed");
+    std::fs::remove_file(directory.path().join("known_database")).expect("it is there");
+    let mut bench = start(directory.path()).expect("it starts");
+    assert_eq!(bench.health().status, HealthStatus::Ok);
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 0);
+}
+
+#[test]
+fn another_database_in_its_place_is_not_taken_for_it() {
+    let directory = written();
+    let path = directory.path().join("usage.db");
+    std::fs::copy(written().path().join("usage.db"), &path).expect("it is copied");
+    let mut bench = start(directory.path()).expect("it starts all the same");
+    waits(&mut bench, &["is another one than was written last", "known_database"]);
+    std::fs::remove_file(directory.path().join("known_database")).expect("it is there");
+    bench.send(&request("meanwhile", NOW, MODEL)).expect("it is handled");
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+}
+
+#[test]
+fn a_database_deleted_while_it_is_open_loses_no_further_event() {
+    let directory = written();
+    let path = directory.path().join("usage.db");
+    let backup = directory.path().join("backup");
+    std::fs::copy(&path, &backup).expect("it is copied");
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
+    let aside = directory.path().join("aside");
+    std::fs::rename(&path, &aside).expect("it is moved");
+    waits(&mut bench, &["was deleted or moved away while it was in use"]);
+    assert!(bench.command("summary", json!({})).is_err(), "what is gone has no sums");
+    // Moved back it goes on where it was.
+    std::fs::rename(&aside, &path).expect("it is moved");
+    bench.send(&request("meanwhile", NOW, MODEL)).expect("it is handled");
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 3);
+    // A backup is taken up as it is, without the log of the file that it replaces.
+    std::fs::remove_file(&path).expect("it is removed");
+    waits(&mut bench, &["was deleted or moved away"]);
+    std::fs::copy(&backup, &path).expect("it is copied");
+    bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+    let connection = Connection::open(&path).expect("it opens");
+    let check: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it answers");
+    assert_eq!(check, "ok");
+    // Another one, or something that is none, is not.
+    drop(connection);
+    std::fs::rename(written().path().join("usage.db"), &path).expect("it is moved");
+    waits(&mut bench, &["is another one than was written last"]);
+    std::fs::remove_file(&path).expect("it is removed");
+    std::fs::write(&path, vec![0x55; 20_000]).expect("it is written");
+    let error = bench.send(&request("meanwhile", NOW, MODEL)).expect_err("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(bench.health().message.contains("is damaged"), "{}", bench.health().message);
+}
+
+#[test]
+fn a_database_of_the_version_before_is_taken_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("usage.db");
+    let old = Connection::open(&path).expect("it opens");
+    for migration in [
+        include_str!("../../migrations/0001_usage.sql"),
+        include_str!("../../migrations/0002_readable_views.sql"),
+    ] {
+        old.execute_batch(migration).expect("it runs");
+    }
+    let at = ms("2026-11-21T11:00:00Z");
+    old.execute_batch(&format!(
+        "PRAGMA user_version = 2;
+         INSERT INTO name VALUES (1, 'word', 'client'), (2, 'word', 'price_table'),
+             (3, 'model', 'house-model'), (4, 'model', 'gpt-5');
+         INSERT INTO request (id, event_id, dedupe_key, ended_at, elapsed_ms, flags, request_model,
+             cost_nano_usd, cost_source, unpriced, schema)
+         VALUES (1, zeroblob(16), 'told', {at}, 0, 0, 3, 5, 1, 0, 1),
+             (2, zeroblob(16), 'ours', {at}, 0, 0, 4, 7, 2, 0, 1);
+         INSERT INTO meta VALUES ('last_request', 2)"
+    ))
+    .expect("it is written");
+    drop(old);
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&request("new", NOW, MODEL)).expect("it is handled");
+    let rows = bench.command("requests", json!({})).expect("it answers").data;
+    let stated: Vec<Value> = ["told", "ours", "new"]
+        .iter()
+        .map(|key| {
+            let rows = rows.as_array().expect("rows");
+            let row = rows.iter().find(|row| row["dedupe_key"] == *key).expect("it is there");
+            row["stated_cost_nano_usd"].clone()
+        })
+        .collect();
+    assert_eq!(stated, [json!(5), Value::Null, Value::Null]);
 }
