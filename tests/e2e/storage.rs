@@ -173,10 +173,10 @@ fn a_database_deleted_while_it_is_open_is_told_and_costs_no_further_event() {
     });
     assert!(!path.exists(), "none is begun anew");
     let status = sandbox.lodestar(&["status"]);
-    assert!(status.stdout.contains("was deleted or moved away"), "{status:#?}");
+    assert!(status.stdout.contains("was deleted, emptied or moved away"), "{status:#?}");
     let doctor = sandbox.lodestar(&["doctor"]);
     assert_eq!(doctor.code, 1, "{doctor:#?}");
-    assert!(doctor.stdout.contains("usage.db"), "{doctor:#?}");
+    assert!(doctor.stdout.contains("problem module usage_tracker: degraded"), "{doctor:#?}");
     fs::rename(&aside, &path).expect("it is ours");
     wait_until("all are counted", PATIENCE, || (requests(&sandbox) == 4).then_some(()));
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));

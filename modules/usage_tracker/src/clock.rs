@@ -47,8 +47,8 @@ pub(crate) fn health(now: Timestamp) -> Health {
         return Health::ok("");
     }
     Health::degraded(format!(
-        "the clock of this machine stands at {}, which cannot be right: requests have the time that \
-         their senders tell, and none is deleted by its age; set the clock",
+        "the clock of this machine stands at {}, which cannot be right: requests have the time \
+         that their senders tell, and none is deleted by its age; set the clock",
         now.strftime("%Y-%m-%d")
     ))
 }

@@ -214,6 +214,12 @@ mod tests {
             serde_json::json!({"prices": {"m.1": {"input": -1, "output": 1}}}),
             "prices.m.1.input: is -1, it must be US dollars per million tokens",
         );
+        let fast = serde_json::json!({"input": 1, "output": -1});
+        let price = serde_json::json!({"input": 1, "output": 1, "service_tiers": {"fast": fast}});
+        check(
+            serde_json::json!({"prices": {"m": price}}),
+            "prices.m.service_tiers.fast.output: is -1, it must be US dollars",
+        );
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl Known {
 
     fn refusal(&self, what: String) -> StoreError {
         let message = format!(
-            "{what}: put it back (mount its disk, or take a backup), or remove {} to go on with what is there now",
+            "{what}: put it back (mount its disk, or take a backup), or remove {} to go on with \
+             what is there now",
             self.file.display()
         );
         StoreError::new(StoreErrorKind::Gone, message)
@@ -118,6 +119,11 @@ fn unusable(file: &Path, error: &io::Error) -> StoreError {
 /// Which file a path leads to: its device and number.
 pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Which database a path leads to; an empty file is none.
+pub(crate) fn present(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().filter(|it| it.len() > 0).map(|found| (found.dev(), found.ino()))
 }
 
 #[cfg(test)]

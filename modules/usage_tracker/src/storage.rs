@@ -6,7 +6,7 @@ use module_sdk::{Error, Health, Result};
 
 use crate::{
     config::Config,
-    known::{Known, identity},
+    known::{Known, present},
     store::{Options, Store, StoreError, StoreErrorKind},
 };
 
@@ -55,7 +55,7 @@ impl Storage {
         if let Some(store) = self.store.take_if(|store| store.in_place().is_err()) {
             let gone = store.in_place();
             // While nothing is there the old file is kept open: it may be moved back.
-            if identity(&self.path).is_none() {
+            if present(&self.path).is_none() {
                 self.store = Some(store);
                 self.note(gone)?;
             } else {

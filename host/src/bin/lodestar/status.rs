@@ -97,8 +97,10 @@ pub(crate) fn note(module: &api::Module) -> String {
     let reason = module.reason.clone().filter(|_| module.state != "disabled");
     parts.extend(reason.filter(|reason| !reason.is_empty()));
     let healthy = matches!(module.health.status.as_str(), "ok" | "unknown");
-    if !healthy && !module.health.message.is_empty() {
-        parts.push(module.health.message.clone());
+    let message = &module.health.message;
+    // A module is often in its state because of its health.
+    if !healthy && !message.is_empty() && parts.first() != Some(message) {
+        parts.push(message.clone());
     }
     for (number, what) in [(module.events.dead, "dead"), (module.events.dropped, "dropped")] {
         if number > 0 {
@@ -177,6 +179,10 @@ usage_tracker  failed     1,204       41     -         -  8.30ms  the database
         let mut disabled = sample::status().modules.remove(1);
         disabled.state = "disabled".to_owned();
         assert_eq!(note(&disabled), "2 dead");
+        let mut ill = sample::status().modules.remove(1);
+        (ill.state, ill.health.status) = ("degraded".to_owned(), "degraded".to_owned());
+        (ill.health.message, ill.reason) = ("it is locked".to_owned(), Some("it is locked".into()));
+        assert_eq!(note(&ill), "it is locked; 2 dead");
         let none = crate::render::table(&modules(&[]), 80, false);
         assert!(none.contains("No module is configured"), "{none}");
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{MOST_USD, Price, PriceError, PriceOverride, Rates, ServiceTier};
+use super::{MOST_USD, Price, PriceError, PriceOverride, Rates, ServiceTier, TierOverride};
 
 /// A price table as it is written.
 #[derive(Deserialize)]
@@ -172,7 +172,7 @@ impl PriceOverride {
         for (name, tier) in &self.service_tiers {
             price.service_tiers.push(ServiceTier {
                 names: vec![name.to_ascii_lowercase()],
-                rates: tier.rates(model)?,
+                rates: tier.rates(&format!("{model}.service_tiers.{name}"))?,
                 tiers: Vec::new(),
                 up_to_input_tokens: None,
             });
@@ -180,6 +180,22 @@ impl PriceOverride {
         Ok(price)
     }
 
+    fn rates(&self, model: &str) -> Result<Rates, PriceError> {
+        let line = Line {
+            model,
+            base: None,
+            input: Some(self.input),
+            cache_read: self.cache_read,
+            cache_write_5m: self.cache_write_5m,
+            cache_write_1h: self.cache_write_1h,
+            output: Some(self.output),
+            reasoning: self.reasoning,
+        };
+        line.rates()
+    }
+}
+
+impl TierOverride {
     fn rates(&self, model: &str) -> Result<Rates, PriceError> {
         let line = Line {
             model,

@@ -70,7 +70,29 @@ pub struct PriceOverride {
     /// Prices of speeds and tiers of service that a request may name: `fast`, `batch`, `flex`,
     /// `priority`. A tier that is not here has no price.
     #[serde(default)]
-    pub service_tiers: BTreeMap<String, PriceOverride>,
+    pub service_tiers: BTreeMap<String, TierOverride>,
+}
+
+/// A price of your own for a tier of service, in US dollars per million tokens.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TierOverride {
+    /// Input that came neither from a cache nor went into one.
+    pub input: f64,
+    /// Output, reasoning included.
+    pub output: f64,
+    /// Input read from the provider's cache (default: as `input`).
+    #[serde(default)]
+    pub cache_read: Option<f64>,
+    /// Input written to the cache for five minutes (default: as `input`).
+    #[serde(default)]
+    pub cache_write_5m: Option<f64>,
+    /// Input written to the cache for an hour (default: as `cache_write_5m`).
+    #[serde(default)]
+    pub cache_write_1h: Option<f64>,
+    /// Reasoning, where it is priced apart (default: as `output`).
+    #[serde(default)]
+    pub reasoning: Option<f64>,
 }
 
 /// The prices of models.
@@ -174,7 +196,9 @@ impl PriceTable {
         match found {
             Some((edition, price)) => as_named(&name, edition, price),
             None => {
-                let open = matches!(provider.as_deref(), None | Some("openai")) && !hosted;
+                let open = matches!(provider.as_deref(), None | Some("openai"))
+                    && !hosted
+                    && !self.sold(model);
                 (open && self.has_family(whole)).then(|| self.free())
             }
         }
@@ -209,6 +233,15 @@ impl PriceTable {
 
     fn free(&self) -> Price {
         Price::plain(Rates::FREE, self.version.clone())
+    }
+
+    /// Whether a name has the path of somebody who sells the model: `qwen/qwen3:instruct`. Ollama
+    /// has paths of files only.
+    fn sold(&self, model: &str) -> bool {
+        let Some((seller, _)) = model.trim().split_once('/') else { return false };
+        let seller = seller.to_ascii_lowercase();
+        !["hf.co", "huggingface.co", "library"].contains(&seller.as_str())
+            && !self.local.providers.contains(&seller)
     }
 
     /// `llama3.2:3b`: a name of a family that one runs locally, with Ollama's tag.
@@ -281,6 +314,11 @@ mod tests {
         check(Some("openai"), "qwen3:8b", Some(0));
         check(None, "qwen3:8b", Some(0));
         check(None, "qwen3", None);
+        check(None, "ollama/llama3.2:3b", Some(0));
+        check(None, "hf.co/Qwen/Qwen3-8B-GGUF:Q4_K_M", Some(0));
+        // Where a path names a seller it is not one's own machine.
+        check(None, "qwen/qwen3-30b:instruct", None);
+        check(Some("openai"), "qwen/qwen3-30b:thinking", None);
         check(Some("groq"), "llama-3.3-70b:versatile", None);
         check(Some("openrouter"), "qwen/qwen3:free", Some(0));
         check(Some("openrouter"), "anthropic/claude-sonnet-4.6:thinking", Some(3_000_000_000));
@@ -326,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_price_of_ones_own_may_have_tiers_of_service() {
-        let tier = PriceOverride { input: 7.0, output: 1.0, ..Default::default() };
+        let tier = TierOverride { input: 7.0, output: 1.0, ..Default::default() };
         let price = PriceOverride {
             input: 3.0,
             output: 1.0,

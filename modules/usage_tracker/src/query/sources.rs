@@ -53,7 +53,7 @@ pub fn sources(reader: &mut Reader, period: &Period) -> Result<Vec<SourceUse>, S
          count(stated_nano_usd), total(stated_nano_usd), \
          count(cost_nano_usd + stated_nano_usd), total(stated_nano_usd - cost_nano_usd), \
          total(abs(stated_nano_usd - cost_nano_usd) > {ROUNDING} AND \
-         abs(stated_nano_usd - cost_nano_usd) > max(stated_nano_usd, cost_nano_usd) / 100) \
+         abs(stated_nano_usd - cost_nano_usd) * 100 > max(stated_nano_usd, cost_nano_usd)) \
          FROM request WHERE ended_at >= ?1 AND ended_at < ?2 GROUP BY source, client",
     );
     reader.ask(|connection, texts| {

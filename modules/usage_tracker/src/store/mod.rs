@@ -53,7 +53,7 @@ pub(crate) use rollups::{DAY_HOURS, HOUR_MS};
 pub(crate) use row::{READ, read};
 
 use crate::{
-    known::identity,
+    known::{identity, present},
     prices::{PriceTable, Pricer},
 };
 
@@ -119,7 +119,7 @@ impl Store {
             connection,
             _checkpointer: checkpointer,
             path: path.to_owned(),
-            file: identity(path),
+            file: present(path),
             log: identity(&error::wal(path)),
             id,
             options,
@@ -148,12 +148,12 @@ impl Store {
     ///
     /// When it was deleted, or another file stands in its place.
     pub fn in_place(&self) -> Result<(), StoreError> {
-        let found = identity(&self.path);
+        let found = present(&self.path);
         if found == self.file {
             return Ok(());
         }
         let what = match found {
-            None => "was deleted or moved away while it was in use: put it back",
+            None => "was deleted, emptied or moved away while it was in use: put it back",
             Some(_) => "was replaced by another file while it was in use",
         };
         let message = format!("the usage database {} {what}", self.path.display());

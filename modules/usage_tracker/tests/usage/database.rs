@@ -180,7 +180,7 @@ fn a_database_deleted_while_it_is_open_loses_no_further_event() {
     bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
     let aside = directory.path().join("aside");
     std::fs::rename(&path, &aside).expect("it is moved");
-    waits(&mut bench, &["was deleted or moved away while it was in use"]);
+    waits(&mut bench, &["was deleted, emptied or moved away while it was in use"]);
     assert!(bench.command("summary", json!({})).is_err(), "what is gone has no sums");
     // Moved back it goes on where it was.
     std::fs::rename(&aside, &path).expect("it is moved");
@@ -188,7 +188,8 @@ fn a_database_deleted_while_it_is_open_loses_no_further_event() {
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 3);
     // A backup is taken up as it is, without the log of the file that it replaces.
     std::fs::remove_file(&path).expect("it is removed");
-    waits(&mut bench, &["was deleted or moved away"]);
+    std::fs::write(&path, "").expect("it is written");
+    waits(&mut bench, &["was deleted, emptied or moved away"]);
     std::fs::copy(&backup, &path).expect("it is copied");
     bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);

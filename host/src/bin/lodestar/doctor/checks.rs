@@ -202,7 +202,7 @@ pub(super) fn module(module: &Module) -> Finding {
             Finding::warning(&name, message, why)
         }
         ("running", "ok" | "unknown") => Finding::ok(&name, message),
-        ("running", "failed") => Finding::problem(&name, message, logs),
+        ("running" | "degraded", "failed") => Finding::problem(&name, message, logs),
         ("running" | "degraded" | "draining" | "reloading" | "loading" | "verified", _) => {
             Finding::warning(&name, message, logs)
         }
@@ -259,6 +259,7 @@ mod tests {
         check("enabled", "running", "degraded", Verdict::Warning);
         check("enabled", "running", "failed", Verdict::Problem);
         check("enabled", "degraded", "degraded", Verdict::Warning);
+        check("enabled", "degraded", "failed", Verdict::Problem);
         check("enabled", "failed", "unknown", Verdict::Problem);
         check("enabled", "absent", "unknown", Verdict::Problem);
         check("enabled", "quarantined", "unknown", Verdict::Problem);
