@@ -55,8 +55,8 @@ pub(crate) const SINCE: &str = "1971-01-01";
 /// Requests per page.
 const PAGE: u32 = 1_000;
 
-/// The columns of a CSV: `event_id`, what the client says that a request cost, and every field of
-/// the event except where text lies, which is never stored.
+/// The columns of a CSV: `event_id`, what is known beside the event, and every field of the event
+/// except where text lies, which is never stored.
 const COLUMNS: &[&str] = &[
     "event_id",
     "schema",
@@ -100,6 +100,7 @@ const COLUMNS: &[&str] = &[
     "cost_source",
     "price_version",
     "stated_cost_nano_usd",
+    "one_hour_by_cost",
     "duration_ms",
     "ttfb_ms",
     "ttft_ms",
@@ -221,7 +222,7 @@ mod tests {
         for field in fields.keys().filter(|field| *field != "content_ref") {
             assert!(COLUMNS.contains(&field.as_str()), "{field}");
         }
-        let added = ["event_id", "stated_cost_nano_usd"];
+        let added = ["event_id", "stated_cost_nano_usd", "one_hour_by_cost"];
         assert!(added.iter().all(|column| COLUMNS.contains(column)));
         assert_eq!(COLUMNS.len(), fields.len() - 1 + added.len(), "content_ref is gone");
     }

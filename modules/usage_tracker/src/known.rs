@@ -4,12 +4,13 @@
 //! module's data directory tells the difference: nothing is begun anew in silence.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The file of the note, in the module's data directory.
 pub(crate) const FILE: &str = "known_database";
@@ -25,6 +26,8 @@ pub(crate) struct Known {
 struct Last {
     /// What the database says of itself ([`crate::store::Store::id`]).
     id: i64,
+    /// The number of its last request, when it was closed.
+    last_request: i64,
     path: PathBuf,
 }
 
@@ -41,11 +44,7 @@ impl Known {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(unusable(&file, &error)),
         };
-        let last = text.iter().position(|byte| *byte == b' ').and_then(|at| {
-            let id = std::str::from_utf8(&text[..at]).ok()?.parse().ok()?;
-            let path = text[at + 1..].strip_suffix(b"\n")?;
-            Some(Last { id, path: PathBuf::from(std::ffi::OsStr::from_bytes(path)) })
-        });
+        let last = Last::parse(&text);
         Ok(Self { file, last })
     }
 
@@ -71,30 +70,46 @@ impl Known {
         }
     }
 
-    /// Takes up a database that was opened; a new one, or at a new place, is noted.
+    /// Takes up a database that was opened; a new one, or at a new place, is noted. Answers how
+    /// many requests it is behind the one that was written last: it is an older copy then.
     ///
     /// # Errors
     ///
     /// When it is another one than was written before, or the note cannot be written.
-    pub(crate) fn opened(&mut self, path: &Path, id: i64) -> Result<(), StoreError> {
-        match &self.last {
-            Some(last) if last.path == path && last.id == id => Ok(()),
-            Some(last) if last.path == path => Err(self.refusal(format!(
-                "the usage database {} is another one than was written last",
-                path.display()
-            ))),
-            _ => {
-                let mut text = format!("{id} ").into_bytes();
-                text.extend_from_slice(path.as_os_str().as_bytes());
-                text.push(b'\n');
-                let new = self.file.with_extension("new");
-                fs::write(&new, text)
-                    .and_then(|()| fs::rename(&new, &self.file))
-                    .map_err(|error| unusable(&self.file, &error))?;
-                self.last = Some(Last { id, path: path.to_owned() });
-                Ok(())
+    pub(crate) fn opened(&mut self, store: &Store) -> Result<i64, StoreError> {
+        let behind = match &self.last {
+            Some(last) if last.path == store.path() && last.id == store.id() => {
+                last.last_request.saturating_sub(store.last_request()).max(0)
             }
+            Some(last) if last.path == store.path() => {
+                return Err(self.refusal(format!(
+                    "the usage database {} is another one than was written last",
+                    store.path().display()
+                )));
+            }
+            _ => 0,
+        };
+        self.note(store)?;
+        Ok(behind)
+    }
+
+    /// Notes how far a database was written.
+    ///
+    /// # Errors
+    ///
+    /// When the note cannot be written.
+    pub(crate) fn note(&mut self, store: &Store) -> Result<(), StoreError> {
+        let (id, last_request) = (store.id(), store.last_request());
+        let last = Last { id, last_request, path: store.path().to_owned() };
+        if self.last.as_ref() == Some(&last) {
+            return Ok(());
         }
+        let new = self.file.with_extension("new");
+        fs::write(&new, last.text())
+            .and_then(|()| fs::rename(&new, &self.file))
+            .map_err(|error| unusable(&self.file, &error))?;
+        self.last = Some(last);
+        Ok(())
     }
 
     fn refusal(&self, what: String) -> StoreError {
@@ -104,6 +119,21 @@ impl Known {
             self.file.display()
         );
         StoreError::new(StoreErrorKind::Gone, message)
+    }
+}
+
+impl Last {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut parts = text.strip_suffix(b"\n")?.splitn(3, |byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
+        let (id, last_request) = (number()?, number()?);
+        let path = PathBuf::from(OsStr::from_bytes(parts.next()?));
+        Some(Self { id, last_request, path })
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let numbers = format!("{} {} ", self.id, self.last_request).into_bytes();
+        [&*numbers, self.path.as_os_str().as_bytes(), b"\n"].concat()
     }
 }
 
@@ -129,39 +159,47 @@ pub(crate) fn present(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Options;
 
     #[test]
     fn a_database_is_known_again() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("usage.db");
+        let open = |name: &str| {
+            let path = directory.path().join(name);
+            Store::open(&path, Options::default()).expect("it opens")
+        };
         let mut known = Known::read(directory.path()).expect("there is none");
         assert!(known.before_opening(&path).is_ok(), "a first start");
-        fs::write(&path, "x").expect("it is written");
-        known.opened(&path, -7).expect("it is noted");
+        let store = open("usage.db");
+        assert_eq!(known.opened(&store).expect("it is noted"), 0);
         let mut again = Known::read(directory.path()).expect("it is there");
         assert_eq!(again, known);
-        assert!(again.before_opening(&path).is_ok() && again.opened(&path, -7).is_ok());
-        let other = again.opened(&path, 8).expect_err("it is another one");
-        assert!(other.to_string().contains("another one than was written last"), "{other}");
+        assert!(again.before_opening(&path).is_ok());
+        assert_eq!(again.opened(&store).expect("it is known"), 0);
+        drop(store);
+        fs::rename(&path, directory.path().join("aside")).expect("it is moved");
+        let gone = again.before_opening(&path).expect_err("it is gone");
+        assert_eq!(gone.kind(), StoreErrorKind::Gone);
+        assert!(gone.to_string().contains(FILE), "{gone}");
         fs::write(&path, "").expect("it is written");
-        for _ in 0..2 {
-            let gone = again.before_opening(&path).expect_err("it is empty, then gone");
-            assert_eq!(gone.kind(), StoreErrorKind::Gone);
-            assert!(gone.to_string().contains(FILE), "{gone}");
-            drop(fs::remove_file(&path));
-        }
+        assert!(again.before_opening(&path).is_err(), "it is empty");
+        let other = again.opened(&open("usage.db")).expect_err("it is another one");
+        assert!(other.to_string().contains("another one than was written last"), "{other}");
         // Another place was asked for.
-        let elsewhere = directory.path().join("other.db");
-        assert!(again.before_opening(&elsewhere).is_ok() && again.opened(&elsewhere, 9).is_ok());
+        let elsewhere = open("other.db");
+        assert!(again.before_opening(elsewhere.path()).is_ok());
+        assert_eq!(again.opened(&elsewhere).expect("it is noted"), 0);
         assert!(again.before_opening(&path).is_ok());
     }
 
     #[test]
     fn a_note_that_says_nothing_counts_as_none() {
-        let directory = tempfile::tempdir().expect("a directory");
-        for text in ["", "7", "7 /a", "x /a\n", "\u{fffd}"] {
-            fs::write(directory.path().join(FILE), text).expect("it is written");
-            assert_eq!(Known::read(directory.path()).expect("it is read").last, None, "{text}");
+        for text in ["", "7", "7 8\n", "7 8 /a", "x 8 /a\n", "7 x /a\n", "\u{fffd}"] {
+            assert_eq!(Last::parse(text.as_bytes()), None, "{text}");
         }
+        let path = PathBuf::from("/a b/\u{fc}\n/usage.db");
+        let last = Last { id: -7, last_request: 8, path };
+        assert_eq!(Last::parse(&last.text()), Some(last));
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Storage {
     data_dir: PathBuf,
     store: Option<Store>,
     trouble: Option<(StoreErrorKind, String)>,
+    /// That an older copy was taken up.
+    behind: Option<String>,
 }
 
 impl Storage {
@@ -31,7 +33,7 @@ impl Storage {
     pub(crate) fn open(config: Config, data_dir: &Path) -> Result<Self> {
         let path = config.database(data_dir);
         let data_dir = data_dir.to_owned();
-        let mut storage = Self { config, path, data_dir, store: None, trouble: None };
+        let mut storage = Self { config, path, data_dir, store: None, trouble: None, behind: None };
         let options = storage.config.options()?;
         match storage.opened(options) {
             Ok(store) => storage.store = Some(store),
@@ -60,6 +62,7 @@ impl Storage {
                 self.note(gone)?;
             } else {
                 tracing::warn!(path = %self.path.display(), "the usage database was replaced");
+                self.remember(&store);
                 store.abandon();
             }
         }
@@ -72,12 +75,29 @@ impl Storage {
     }
 
     /// Opens the file, if it is the one that was written last or none was.
-    fn opened(&self, options: Options) -> Result<Store, StoreError> {
+    fn opened(&mut self, options: Options) -> Result<Store, StoreError> {
         let mut known = Known::read(&self.data_dir)?;
         known.before_opening(&self.path)?;
         let store = Store::open(&self.path, options)?;
-        known.opened(&self.path, store.id())?;
+        let behind = known.opened(&store)?;
+        if behind > 0 {
+            let message = format!(
+                "the usage database {} is an older copy, without {} that it held before",
+                self.path.display(),
+                crate::commands::requests(behind)
+            );
+            tracing::warn!(message);
+            self.behind = Some(message);
+        }
         Ok(store)
+    }
+
+    /// Notes how far the database was written, for the next time that it is opened.
+    fn remember(&self, store: &Store) {
+        let noted = Known::read(&self.data_dir).and_then(|mut known| known.note(store));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "cannot note how far the usage database was written");
+        }
     }
 
     /// Remembers how the last piece of work went, for the health.
@@ -107,7 +127,7 @@ impl Storage {
     /// How the store is.
     pub(crate) fn health(&self) -> Health {
         match &self.trouble {
-            None => Health::ok(""),
+            None => self.behind.as_ref().map_or_else(|| Health::ok(""), Health::degraded),
             Some((StoreErrorKind::Unavailable, message)) => {
                 Health::degraded(format!("{message}; new requests wait in the ledger until then"))
             }
@@ -125,7 +145,10 @@ impl Storage {
     /// When the write-ahead log could not be folded in; nothing is lost.
     pub(crate) fn close(&mut self) -> Result<()> {
         match self.store.take() {
-            Some(store) => Ok(store.checkpoint()?),
+            Some(store) => {
+                self.remember(&store);
+                Ok(store.checkpoint()?)
+            }
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Reader;
 use crate::{
+    intake::flag,
     period::Period,
     store::{READ, StoreError, Stored, Texts, read},
 };
@@ -100,8 +101,8 @@ fn rows(
     Ok(found)
 }
 
-/// A request as JSON: the fields of `llm.request.completed`, the id of its event, and what the
-/// client says that it cost.
+/// A request as JSON: the fields of `llm.request.completed`, the id of its event, what the client
+/// says that it cost, and whether that tells for how long a cache was written.
 pub(crate) fn object(stored: &Stored) -> serde_json::Result<serde_json::Map<String, Value>> {
     let mut object = serde_json::Map::new();
     object.insert("event_id".to_owned(), stored.report.event_id.to_string().into());
@@ -110,6 +111,9 @@ pub(crate) fn object(stored: &Stored) -> serde_json::Result<serde_json::Map<Stri
     }
     if let Some(stated) = stored.report.stated_nano_usd {
         object.insert("stated_cost_nano_usd".to_owned(), stated.into());
+    }
+    if stored.report.flags & flag::ONE_HOUR != 0 {
+        object.insert("one_hour_by_cost".to_owned(), true.into());
     }
     Ok(object)
 }

@@ -141,6 +141,12 @@ impl Store {
         self.id
     }
 
+    /// The number of the last request, which only grows.
+    #[must_use]
+    pub const fn last_request(&self) -> i64 {
+        self.last_request
+    }
+
     /// Whether the path still leads to the file that was opened. SQLite would go on writing into a
     /// file that nobody finds any more.
     ///

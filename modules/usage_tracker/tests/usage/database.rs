@@ -159,6 +159,28 @@ fn a_database_that_is_gone_is_not_begun_anew_in_silence() {
 }
 
 #[test]
+fn an_older_copy_is_taken_up_and_told() {
+    let directory = written();
+    let path = directory.path().join("usage.db");
+    let backup = directory.path().join("backup");
+    std::fs::copy(&path, &backup).expect("it is copied");
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
+    bench.stop().expect("it stops");
+    std::fs::copy(&backup, &path).expect("it is copied");
+    let mut bench = start(directory.path()).expect("it starts");
+    let health = bench.health();
+    assert_eq!(health.status, HealthStatus::Degraded);
+    let told = "is an older copy, without 1 request that it held before";
+    assert!(health.message.contains(told), "{}", health.message);
+    bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+    bench.stop().expect("it stops");
+    let mut bench = start(directory.path()).expect("it starts");
+    assert_eq!(bench.health().status, HealthStatus::Ok, "told once");
+}
+
+#[test]
 fn another_database_in_its_place_is_not_taken_for_it() {
     let directory = written();
     let path = directory.path().join("usage.db");
@@ -193,6 +215,10 @@ fn a_database_deleted_while_it_is_open_loses_no_further_event() {
     std::fs::copy(&backup, &path).expect("it is copied");
     bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+    let health = bench.health();
+    assert_eq!(health.status, HealthStatus::Degraded);
+    let told = "is an older copy, without 2 requests that it held before";
+    assert!(health.message.contains(told), "{}", health.message);
     let connection = Connection::open(&path).expect("it opens");
     let check: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it answers");

@@ -142,6 +142,8 @@ fn a_cache_write_that_cost_the_price_of_an_hour_was_one_of_an_hour() {
         (short.clone(), long.clone(), row["cost_nano_usd"].clone())
     };
     assert_eq!(of("hour"), (json!(0), json!(10_000), json!(100_000_000)));
+    let noted = answer.data.as_array().expect("rows").iter();
+    assert_eq!(noted.filter(|row| row["one_hour_by_cost"] == true).count(), 1);
     let short = (json!(10_000), Value::Null, json!(62_500_000));
     assert_eq!(of("five minutes"), short);
     assert_eq!(of("something else"), short);
