@@ -6,9 +6,8 @@ use module_sdk::events::RequestStatus;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{
-    Context, Outcome, Refusal, SpanRecord, keys,
-    providers::canonical,
-    shape::{cache_writes, counted, from_span},
+    Context, Outcome, Refusal, SpanRecord, counts::Told, keys, providers::canonical,
+    shape::from_span,
 };
 use crate::report::Report;
 
@@ -32,27 +31,31 @@ pub(crate) fn map_span(record: &SpanRecord<'_>, context: &Context<'_>) -> Outcom
 fn request(record: &SpanRecord<'_>, name: &str, context: &Context<'_>) -> Result<Report, Refusal> {
     let attributes = record.attributes;
     let mut report = from_span(record, context);
-    let read = attributes.count(&[keys::AI_CACHE_READ, keys::AI_CACHED_INPUT])?;
-    let written = attributes.count(&[keys::AI_CACHE_WRITE])?;
-    let (five_minutes, hour) = cache_writes(written, None, None);
-    let input =
-        attributes.count(&[keys::AI_INPUT_TOKENS, keys::AI_PROMPT_TOKENS, keys::USAGE_INPUT])?;
-    let event = &mut report.event;
-    event.input_tokens = input.map(|input| {
-        // Older versions leave the cache out, which shows where a part exceeds the whole.
-        let cached = read.unwrap_or(0) + written.unwrap_or(0);
-        if cached > input { input + cached } else { input }
-    });
-    event.cache_read_tokens = read;
-    event.cache_write_5m_tokens = five_minutes;
-    event.cache_write_1h_tokens = hour;
-    event.output_tokens = attributes.count(&[
-        keys::AI_OUTPUT_TOKENS,
-        keys::AI_COMPLETION_TOKENS,
-        keys::USAGE_OUTPUT,
-    ])?;
-    event.reasoning_tokens = attributes.count(&[keys::AI_REASONING, keys::AI_REASONING_OLD])?;
-    counted(event);
+    let hidden = |names: &[&str]| {
+        names.iter().find_map(|name| attributes.count_within(keys::AI_PROVIDER_METADATA, name))
+    };
+    let told = Told {
+        input: attributes.count(&[
+            keys::AI_INPUT_TOKENS,
+            keys::AI_PROMPT_TOKENS,
+            keys::AI_TOKENS,
+            keys::USAGE_INPUT,
+        ])?,
+        cache_read: attributes
+            .count(&[keys::AI_CACHE_READ, keys::AI_CACHED_INPUT, keys::AI_CACHED_PROMPT])?
+            .or_else(|| hidden(&["cacheReadInputTokens", "cachedPromptTokens"])),
+        cache_write: attributes
+            .count(&[keys::AI_CACHE_WRITE])?
+            .or_else(|| hidden(&["cacheCreationInputTokens"])),
+        output: attributes.count(&[
+            keys::AI_OUTPUT_TOKENS,
+            keys::AI_COMPLETION_TOKENS,
+            keys::USAGE_OUTPUT,
+        ])?,
+        reasoning: attributes.count(&[keys::AI_REASONING, keys::AI_REASONING_OLD])?,
+        ..Told::default()
+    };
+    told.settle(&mut report.event);
     identify(&mut report, record, name, context);
     Ok(report)
 }
@@ -68,6 +71,9 @@ fn identify(report: &mut Report, record: &SpanRecord<'_>, name: &str, context: &
         .map(|provider| canonical(&provider));
     event.request_model = attributes.name(&[keys::AI_MODEL_ID, keys::REQUEST_MODEL]);
     event.response_model = attributes.name(&[keys::AI_RESPONSE_MODEL, keys::RESPONSE_MODEL]);
+    event.service_tier = attributes
+        .tier(&[keys::SERVICE_TIER])
+        .or_else(|| attributes.tier_within(keys::AI_PROVIDER_METADATA, "serviceTier"));
     event.response_id = attributes.name(&[keys::AI_RESPONSE_ID, keys::RESPONSE_ID]);
     event.finish_reason = attributes.name(&[keys::AI_FINISH_REASON]);
     event.ttft_ms = attributes.milliseconds(&[keys::AI_MS_TO_FIRST_CHUNK]);
@@ -79,8 +85,39 @@ fn identify(report: &mut Report, record: &SpanRecord<'_>, name: &str, context: &
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::common::v1::KeyValue;
+
     use super::*;
     use crate::sources::{build::*, map_span};
+
+    #[test]
+    fn embeddings_and_hidden_counts_are_read() {
+        let event = |name: &str, attributes: &[KeyValue]| {
+            with_context("app", "ai", |context| {
+                request_of(map_span(&span(name, 1, NOW_NS, attributes), context).2).event
+            })
+        };
+        let tokens = attr("ai.usage.tokens", int(28));
+        for name in ["ai.embed.doEmbed", "ai.embedMany.doEmbed titles"] {
+            let event = event(name, std::slice::from_ref(&tokens));
+            assert_eq!(event.input_tokens, Some(28), "{name}");
+            assert_eq!(event.operation.as_deref(), Some("embeddings"), "{name}");
+        }
+        let metadata = "{\"anthropic\":{\"cacheCreationInputTokens\":310,\
+                        \"cacheReadInputTokens\":17024},\"openai\":{\"serviceTier\":\"flex\"}}";
+        let event = event(
+            "ai.generateText.doGenerate",
+            &[
+                attr("ai.usage.promptTokens", int(3)),
+                attr("ai.usage.completionTokens", int(4)),
+                attr("ai.usage.reasoningTokens", int(9)),
+                attr("ai.response.providerMetadata", text(metadata)),
+            ],
+        );
+        assert_eq!((event.input_tokens, event.output_tokens), (Some(17_337), Some(13)));
+        assert_eq!(event.cache_write_5m_tokens, Some(310));
+        assert_eq!(event.service_tier.as_deref(), Some("flex"));
+    }
 
     #[test]
     fn the_inner_span_is_the_request_and_the_outer_repeats() {

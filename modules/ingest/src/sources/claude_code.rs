@@ -6,9 +6,11 @@
 use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};
 
 use super::{
-    Attributes, Context, Log, Outcome, Refusal, SpanRecord, keys,
+    Attributes, Context, Log, Outcome, Refusal, SpanRecord,
+    counts::{Told, counted},
+    keys,
     providers::canonical,
-    shape::{cache_writes, counted, from_log, from_span, lasted},
+    shape::{from_log, from_span, lasted},
 };
 use crate::report::Report;
 
@@ -114,26 +116,22 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
     event.request_model = attributes.name(&[keys::MODEL, keys::REQUEST_MODEL]);
     event.response_model.clone_from(&event.request_model);
     event.upstream_request_id = attributes.name(&[keys::REQUEST_ID, keys::ANTHROPIC_REQUEST_ID]);
+    event.service_tier = attributes.tier(&[keys::SPEED, keys::SERVICE_TIER]);
     event.attempt = attributes.small(&[keys::ATTEMPT]).filter(|attempt| *attempt > 0);
 }
 
-/// Reads the counts; answers whether the split of the cache writes is an assumption.
 fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<(), Refusal> {
-    let input = attributes.count(&[keys::INPUT_TOKENS])?;
-    let read = attributes.count(&[keys::CACHE_READ_TOKENS])?;
-    let created = attributes.count(&[keys::CACHE_CREATION_TOKENS])?;
-    let (five_minutes, hour) = cache_writes(
-        created,
-        attributes.count(&[keys::CACHE_CREATION_5M_TOKENS])?,
-        attributes.count(&[keys::CACHE_CREATION_1H_TOKENS])?,
-    );
-    let written = five_minutes.unwrap_or(0) + hour.unwrap_or(0);
-    event.input_tokens = input.map(|input| input + read.unwrap_or(0) + written);
-    event.cache_read_tokens = read;
-    event.cache_write_5m_tokens = five_minutes;
-    event.cache_write_1h_tokens = hour;
-    event.output_tokens = attributes.count(&[keys::OUTPUT_TOKENS])?;
-    counted(event);
+    let told = Told {
+        input: attributes.count(&[keys::INPUT_TOKENS])?,
+        cache_read: attributes.count(&[keys::CACHE_READ_TOKENS])?,
+        cache_write: attributes.count(&[keys::CACHE_CREATION_TOKENS])?,
+        cache_write_5m: attributes.count(&[keys::CACHE_CREATION_5M_TOKENS])?,
+        cache_write_1h: attributes.count(&[keys::CACHE_CREATION_1H_TOKENS])?,
+        output: attributes.count(&[keys::OUTPUT_TOKENS])?,
+        input_excludes_cache: true,
+        ..Told::default()
+    };
+    told.settle(event);
     Ok(())
 }
 
@@ -206,6 +204,30 @@ mod tests {
         assert_eq!(report.event.input_tokens, Some(1200));
         assert_eq!(report.event.cache_write_5m_tokens, Some(300));
         assert_eq!(report.event.cache_write_1h_tokens, None, "nobody told");
+    }
+
+    #[test]
+    fn parts_of_a_cache_write_never_exceed_its_total() {
+        let told = [
+            attr("input_tokens", int(67)),
+            attr("cache_read_tokens", int(0)),
+            attr("cache_creation_tokens", int(46_318)),
+            attr("cache_creation_5m_tokens", int(46_318)),
+            attr("cache_creation_1h_tokens", int(46_318)),
+        ];
+        let event = request_of(mapped(&told)).event;
+        assert_eq!(event.input_tokens, Some(46_385));
+        assert_eq!(event.cache_write_5m_tokens, Some(46_318));
+        assert_eq!(event.cache_write_1h_tokens, None, "nobody knows");
+    }
+
+    #[test]
+    fn the_speed_is_told() {
+        let tier =
+            |speed: &str| request_of(mapped(&[attr("speed", text(speed))])).event.service_tier;
+        assert_eq!(tier("fast").as_deref(), Some("fast"));
+        assert_eq!(tier("normal").as_deref(), Some("standard"));
+        assert_eq!(tier("").as_deref(), None);
     }
 
     #[test]

@@ -13,8 +13,10 @@ use module_sdk::events::{Dialect, LlmRequestCompleted, RequestStatus};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 
 use super::{
-    Attributes, Context, Log, Outcome, Refusal, SpanRecord, keys,
-    shape::{counted, from_log, from_span, lasted, to_ms},
+    Attributes, Context, Log, Outcome, Refusal, SpanRecord,
+    counts::{Told, counted},
+    keys,
+    shape::{from_log, from_span, lasted, to_ms},
 };
 use crate::report::Report;
 
@@ -152,13 +154,17 @@ fn response_completed(log: &Log<'_>, context: &Context<'_>) -> Result<Report, Re
     let conversation = identify(&mut report.event, attributes, context);
     let event = &mut report.event;
     event.status = Some(RequestStatus::Ok);
-    event.input_tokens = attributes.count(&[keys::INPUT_TOKEN_COUNT])?;
-    event.output_tokens = attributes.count(&[keys::OUTPUT_TOKEN_COUNT])?;
-    event.cache_read_tokens = attributes.count(&[keys::CACHED_TOKEN_COUNT])?;
-    event.cache_write_5m_tokens = attributes.count(&[keys::CACHE_WRITE_TOKEN_COUNT])?;
-    event.reasoning_tokens = attributes.count(&[keys::REASONING_TOKEN_COUNT])?;
+    let told = Told {
+        input: attributes.count(&[keys::INPUT_TOKEN_COUNT])?,
+        cache_read: attributes.count(&[keys::CACHED_TOKEN_COUNT])?,
+        cache_write: attributes.count(&[keys::CACHE_WRITE_TOKEN_COUNT])?,
+        output: attributes.count(&[keys::OUTPUT_TOKEN_COUNT])?,
+        reasoning: attributes.count(&[keys::REASONING_TOKEN_COUNT])?,
+        ..Told::default()
+    };
+    told.settle(event);
+    event.service_tier = attributes.tier(&[keys::SERVICE_TIER]);
     event.ttft_ms = attributes.milliseconds(&[keys::TTFT_MS]);
-    counted(event);
     let sent = conversation.and_then(|id| context.conversations.take_sent(id)).map(to_ms);
     let lasting = sent.and_then(|sent| u32::try_from(event.ended_at - sent).ok());
     lasted(event, lasting);
@@ -218,12 +224,15 @@ fn handle_responses(record: &SpanRecord<'_>, context: &Context<'_>) -> Result<Re
     event.session_id = trace.conversation.as_ref().map(|id| pseudonym("session", id));
     event.turn_id = trace.turn.as_ref().map(|id| pseudonym("turn", id));
     event.status = Some(RequestStatus::Ok);
-    event.input_tokens = attributes.count(&[keys::USAGE_INPUT])?;
-    event.output_tokens = attributes.count(&[keys::USAGE_OUTPUT])?;
-    event.cache_read_tokens = attributes.count(&[keys::USAGE_CACHE_READ])?;
-    event.cache_write_5m_tokens = attributes.count(&[keys::USAGE_CACHE_WRITE])?;
-    event.reasoning_tokens = attributes.count(&[keys::CODEX_REASONING_TOKENS])?;
-    counted(event);
+    let told = Told {
+        input: attributes.count(&[keys::USAGE_INPUT])?,
+        cache_read: attributes.count(&[keys::USAGE_CACHE_READ])?,
+        cache_write: attributes.count(&[keys::USAGE_CACHE_WRITE])?,
+        output: attributes.count(&[keys::USAGE_OUTPUT])?,
+        reasoning: attributes.count(&[keys::CODEX_REASONING_TOKENS])?,
+        ..Told::default()
+    };
+    told.settle(event);
     // The span covers the last piece of the stream and not the request.
     lasted(event, None);
     Ok(report)

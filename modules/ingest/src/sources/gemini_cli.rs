@@ -5,8 +5,10 @@
 use module_sdk::events::{Dialect, LlmRequestCompleted, RequestStatus};
 
 use super::{
-    Attributes, Context, Log, Outcome, Refusal, SpanRecord, keys,
-    shape::{counted, from_log, lasted},
+    Attributes, Context, Log, Outcome, Refusal, SpanRecord,
+    counts::{Told, counted},
+    keys,
+    shape::{from_log, lasted},
 };
 use crate::report::Report;
 
@@ -39,15 +41,17 @@ fn response(log: &Log<'_>, context: &Context<'_>) -> Result<Report, Refusal> {
     let mut report = from_log(log, context);
     let attributes = log.attributes;
     identify(&mut report.event, attributes, context);
-    let thoughts = attributes.count(&[keys::THOUGHTS_TOKEN_COUNT])?;
-    let output = attributes.count(&[keys::OUTPUT_TOKEN_COUNT])?;
     let event = &mut report.event;
     event.status = Some(RequestStatus::Ok);
-    event.input_tokens = attributes.count(&[keys::INPUT_TOKEN_COUNT])?;
-    event.cache_read_tokens = attributes.count(&[keys::CACHED_CONTENT_TOKEN_COUNT])?;
-    event.output_tokens = output.map(|output| output + thoughts.unwrap_or(0));
-    event.reasoning_tokens = thoughts;
-    counted(event);
+    let told = Told {
+        input: attributes.count(&[keys::INPUT_TOKEN_COUNT])?,
+        cache_read: attributes.count(&[keys::CACHED_CONTENT_TOKEN_COUNT])?,
+        output: attributes.count(&[keys::OUTPUT_TOKEN_COUNT])?,
+        reasoning: attributes.count(&[keys::THOUGHTS_TOKEN_COUNT])?,
+        output_excludes_reasoning: true,
+        ..Told::default()
+    };
+    told.settle(event);
     Ok(report)
 }
 

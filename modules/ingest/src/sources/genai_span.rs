@@ -7,9 +7,11 @@ use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{
-    Attributes, Context, Outcome, Refusal, SpanRecord, keys,
+    Attributes, Context, Outcome, Refusal, SpanRecord,
+    counts::Told,
+    keys,
     providers::{canonical, of_model},
-    shape::{cache_writes, counted, from_span},
+    shape::from_span,
 };
 use crate::report::Report;
 
@@ -43,8 +45,7 @@ pub(crate) fn is_request(attributes: Attributes<'_>, span_name: &str) -> Result<
             "invoke_agent" | "create_agent" | "execute_tool" | "invoke_workflow" | "retrieval"
             | "rerank",
         ) => Err(Outcome::Ignored("not a model request")),
-        _ if attributes.has(keys::USAGE_INPUT)
-            || attributes.has(keys::USAGE_PROMPT_OLD)
+        _ if keys::GEN_AI_INPUT.iter().any(|key| attributes.has(*key))
             || attributes.has(keys::RESPONSE_ID)
             || span_name == "anthropic.messages.create" =>
         {
@@ -66,7 +67,8 @@ pub(crate) fn read(
     outcome(event, attributes, failed);
     tokens(event, attributes)?;
     event.ttft_ms = attributes.seconds_as_ms(&[keys::TIME_TO_FIRST_CHUNK]);
-    event.cost_nano_usd = attributes.usd(&[keys::USAGE_COST, keys::LITELLM_COST])?;
+    event.cost_nano_usd =
+        attributes.usd(&[keys::USAGE_COST, keys::LITELLM_COST, keys::OPERATION_COST])?;
     event.cost_source = event.cost_nano_usd.map(|_| CostSource::Client);
     Ok(())
 }
@@ -100,6 +102,10 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
     event.session_id = session.map(|id| context.host.pseudonym("session", id));
     event.user =
         attributes.identifier(&[keys::USER_ID]).map(|id| context.host.pseudonym("user", id));
+    event.service_tier = attributes
+        .tier(keys::GEN_AI_TIER)
+        .or_else(|| attributes.tier_within(keys::LITELLM_USAGE, "speed"))
+        .or_else(|| attributes.tier_within(keys::LITELLM_USAGE, "service_tier"));
     event.stream = attributes.flag(&[keys::REQUEST_STREAM, keys::LLM_IS_STREAMING]);
 }
 
@@ -136,32 +142,25 @@ fn outcome(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, failed: 
 }
 
 fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result<(), Refusal> {
-    let told = |keys, names| Ok(attributes.count(keys)?.or_else(|| litellm(attributes, names)));
-    let input = attributes.count(&[keys::USAGE_INPUT, keys::USAGE_PROMPT_OLD])?;
-    let read = told(
-        &[keys::USAGE_CACHE_READ, keys::USAGE_CACHE_READ_OLD],
-        &["cache_read_input_tokens", "cached_tokens"],
-    )?;
-    let written = told(
-        &[keys::USAGE_CACHE_WRITE, keys::USAGE_CACHE_CREATION, keys::USAGE_CACHE_CREATION_OLD],
-        &["cache_creation_input_tokens", "cache_creation_tokens", "cache_write_tokens"],
-    )?;
-    let (five_minutes, hour) = cache_writes(
-        written,
-        told(&[keys::ANTHROPIC_WRITE_5M], &["ephemeral_5m_input_tokens"])?,
-        told(&[keys::ANTHROPIC_WRITE_1H], &["ephemeral_1h_input_tokens"])?,
-    );
-    let cached = read.unwrap_or(0) + five_minutes.unwrap_or(0) + hour.unwrap_or(0);
-    // A part larger than the whole: an instrumentation from before the conventions said that
-    // the whole includes the cache.
-    event.input_tokens = input.map(|input| if cached > input { input + cached } else { input });
-    event.cache_read_tokens = read;
-    event.cache_write_5m_tokens = five_minutes;
-    event.cache_write_1h_tokens = hour;
-    event.output_tokens = attributes.count(&[keys::USAGE_OUTPUT, keys::USAGE_COMPLETION_OLD])?;
-    event.reasoning_tokens =
-        told(&[keys::USAGE_REASONING, keys::USAGE_REASONING_OLD], &["reasoning_tokens"])?;
-    counted(event);
+    let or_litellm =
+        |keys, names| Ok(attributes.count(keys)?.or_else(|| litellm(attributes, names)));
+    let told = Told {
+        input: attributes.count(keys::GEN_AI_INPUT)?,
+        cache_read: or_litellm(
+            keys::GEN_AI_CACHE_READ,
+            &["cache_read_input_tokens", "cached_tokens"],
+        )?,
+        cache_write: or_litellm(
+            keys::GEN_AI_CACHE_WRITE,
+            &["cache_creation_input_tokens", "cache_creation_tokens", "cache_write_tokens"],
+        )?,
+        cache_write_5m: or_litellm(&[keys::ANTHROPIC_WRITE_5M], &["ephemeral_5m_input_tokens"])?,
+        cache_write_1h: or_litellm(&[keys::ANTHROPIC_WRITE_1H], &["ephemeral_1h_input_tokens"])?,
+        output: attributes.count(keys::GEN_AI_OUTPUT)?,
+        reasoning: or_litellm(keys::GEN_AI_REASONING, &["reasoning_tokens"])?,
+        ..Told::default()
+    };
+    told.settle(event);
     Ok(())
 }
 
@@ -266,6 +265,61 @@ mod tests {
         ))
         .event;
         assert_eq!(event.input_tokens, Some(900));
+    }
+
+    #[test]
+    fn counts_are_found_under_every_name_that_reporters_use() {
+        let event = |key: &str| {
+            request_of(outcome_of(
+                "chat m",
+                &[
+                    attr("gen_ai.operation.name", text("chat")),
+                    attr("gen_ai.usage.input_tokens", int(130_213)),
+                    attr("gen_ai.usage.output_tokens", int(100)),
+                    attr(key, int(77)),
+                ],
+            ))
+            .event
+        };
+        for key in keys::GEN_AI_CACHE_READ.iter().map(|key| key.as_str()) {
+            assert_eq!(event(key).cache_read_tokens, Some(77), "{key}");
+        }
+        for key in keys::GEN_AI_CACHE_WRITE.iter().map(|key| key.as_str()) {
+            assert_eq!(event(key).cache_write_5m_tokens, Some(77), "{key}");
+        }
+        for key in keys::GEN_AI_REASONING.iter().map(|key| key.as_str()) {
+            assert_eq!(event(key).reasoning_tokens, Some(77), "{key}");
+        }
+        for key in [
+            "gen_ai.usage.details.cache_read_tokens",
+            "gen_ai.usage.details.cache_write_tokens",
+            "gen_ai.usage.input_tokens.cached",
+            "gen_ai.usage.prompt_tokens.cached",
+            "gen_ai.usage.cached_tokens",
+        ] {
+            let event = event(key);
+            let cached = [event.cache_read_tokens, event.cache_write_5m_tokens];
+            assert_eq!(cached.into_iter().flatten().sum::<u64>(), 77, "{key}");
+            assert_eq!(event.input_tokens, Some(130_213), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_reasoning_above_the_output_is_added_to_it() {
+        let event = request_of(outcome_of(
+            "chat m",
+            &[
+                attr("gen_ai.operation.name", text("chat")),
+                attr("gen_ai.usage.output_tokens", int(24)),
+                attr("gen_ai.usage.reasoning.output_tokens", int(100)),
+                attr("openai.response.service_tier", text("flex")),
+                attr("operation.cost", double(0.25)),
+            ],
+        ))
+        .event;
+        assert_eq!((event.output_tokens, event.reasoning_tokens), (Some(124), Some(100)));
+        assert_eq!(event.service_tier.as_deref(), Some("flex"));
+        assert_eq!(event.cost_nano_usd, Some(250_000_000));
     }
 
     #[test]

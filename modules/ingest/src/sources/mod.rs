@@ -9,6 +9,7 @@ mod attributes;
 pub(crate) mod build;
 mod claude_code;
 mod codex;
+mod counts;
 mod gemini_cli;
 mod genai_log;
 mod genai_span;

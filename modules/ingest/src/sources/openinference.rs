@@ -1,11 +1,13 @@
 //! Spans by the OpenInference conventions: kind `LLM` (or `EMBEDDING`) is a request.
 
-use module_sdk::events::RequestStatus;
+use module_sdk::events::{CostSource, RequestStatus};
 
 use super::{
-    Context, Outcome, Refusal, SpanRecord, keys,
+    Context, Outcome, Refusal, SpanRecord,
+    counts::Told,
+    keys,
     providers::{canonical, of_model},
-    shape::{cache_writes, counted, from_span},
+    shape::from_span,
 };
 use crate::report::Report;
 
@@ -25,18 +27,20 @@ fn request(
 ) -> Result<Report, Refusal> {
     let attributes = record.attributes;
     let mut report = from_span(record, context);
-    let written = attributes.count(&[keys::LLM_CACHE_WRITE])?;
-    let (five_minutes, hour) = cache_writes(written, None, None);
     let event = &mut report.event;
-    event.input_tokens = attributes.count(&[keys::LLM_PROMPT_TOKENS])?;
-    event.output_tokens = attributes.count(&[keys::LLM_COMPLETION_TOKENS])?;
-    event.cache_read_tokens = attributes.count(&[keys::LLM_CACHE_READ])?;
-    event.cache_write_5m_tokens = five_minutes;
-    event.cache_write_1h_tokens = hour;
-    event.reasoning_tokens = attributes.count(&[keys::LLM_REASONING])?;
-    counted(event);
+    let told = Told {
+        input: attributes.count(&[keys::LLM_PROMPT_TOKENS])?,
+        cache_read: attributes.count(&[keys::LLM_CACHE_READ])?,
+        cache_write: attributes.count(&[keys::LLM_CACHE_WRITE])?,
+        output: attributes.count(&[keys::LLM_COMPLETION_TOKENS])?,
+        reasoning: attributes.count(&[keys::LLM_REASONING])?,
+        ..Told::default()
+    };
+    told.settle(event);
     event.operation = Some(if embeds { "embeddings" } else { "chat" }.to_owned());
-    event.request_model = attributes.name(&[keys::LLM_MODEL_NAME]);
+    event.request_model = attributes.name(&[keys::LLM_MODEL_NAME, keys::EMBEDDING_MODEL]);
+    event.cost_nano_usd = attributes.usd(&[keys::LLM_COST])?;
+    event.cost_source = event.cost_nano_usd.map(|_| CostSource::Client);
     event.response_model.clone_from(&event.request_model);
     event.provider = attributes
         .name(&[keys::LLM_PROVIDER, keys::LLM_SYSTEM])
@@ -53,6 +57,35 @@ fn request(
 mod tests {
     use super::*;
     use crate::sources::{build::*, map_span};
+
+    #[test]
+    fn counts_follow_the_common_rules() {
+        let attributes = [
+            attr("openinference.span.kind", text("LLM")),
+            attr("llm.model_name", text("claude-sonnet-4-5")),
+            attr("llm.token_count.prompt", int(3)),
+            attr("llm.token_count.completion", int(4)),
+            attr("llm.token_count.prompt_details.cache_read", int(17_024)),
+            attr("llm.token_count.prompt_details.cache_write", int(310)),
+            attr("llm.token_count.completion_details.reasoning", int(9)),
+            attr("llm.cost.total", double(0.5)),
+        ];
+        let embedding = [
+            attr("openinference.span.kind", text("EMBEDDING")),
+            attr("embedding.model_name", text("text-embedding-3-large")),
+            attr("llm.token_count.prompt", int(28)),
+        ];
+        with_context("program", "openinference.instrumentation.x", |context| {
+            let event =
+                request_of(map_span(&span("query", 1, NOW_NS, &attributes), context).2).event;
+            assert_eq!((event.input_tokens, event.output_tokens), (Some(17_337), Some(13)));
+            assert_eq!(event.cost_nano_usd, Some(500_000_000));
+            let event =
+                request_of(map_span(&span("embed", 1, NOW_NS, &embedding), context).2).event;
+            assert_eq!(event.input_tokens, Some(28));
+            assert_eq!(event.request_model.as_deref(), Some("text-embedding-3-large"));
+        });
+    }
 
     #[test]
     fn only_spans_of_kind_llm_are_requests() {

@@ -1,6 +1,6 @@
-//! What every mapper does alike: times, identities, cache arithmetic.
+//! What every mapper does alike: times and identities.
 
-use module_sdk::events::{LlmRequestCompleted, RequestSource, UsageSource};
+use module_sdk::events::{LlmRequestCompleted, RequestSource};
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{Context, Log, SpanRecord, keys, name};
@@ -83,29 +83,6 @@ pub(crate) fn lasted(event: &mut LlmRequestCompleted, duration_ms: Option<u32>) 
     event.started_at = event.ended_at - i64::from(duration_ms.unwrap_or(0));
 }
 
-/// Who counted the tokens: nobody, where there are none.
-pub(crate) fn counted(event: &mut LlmRequestCompleted) {
-    let counted = event.input_tokens.is_some() || event.output_tokens.is_some();
-    event.usage_source = Some(if counted { UsageSource::Provider } else { UsageSource::None });
-}
-
-/// Splits cache writes into those for 5 minutes and those for an hour. What nobody splits counts as
-/// for 5 minutes, the provider's default, while how much was for an hour stays unknown.
-pub(crate) fn cache_writes(
-    total: Option<u64>,
-    five_minutes: Option<u64>,
-    hour: Option<u64>,
-) -> (Option<u64>, Option<u64>) {
-    match (five_minutes, hour) {
-        (None, None) => (total, total.filter(|total| *total == 0)),
-        _ => {
-            let hour_tokens = hour.unwrap_or(0);
-            let rest = total.unwrap_or(0).saturating_sub(hour_tokens);
-            (Some(five_minutes.unwrap_or(0).max(rest)), Some(hour_tokens))
-        }
-    }
-}
-
 fn common(context: &Context<'_>, source: RequestSource) -> Report {
     let resource = context.resource;
     let scope = name(context.scope.0);
@@ -172,19 +149,6 @@ mod tests {
             check(&[63_072_000_000_000_000, 1_795_218_560_000_000_000], (1_795_218_560_000, true));
             check(&[0], (to_ms(now_ns), false));
         }
-    }
-
-    #[test]
-    fn cache_writes_without_a_split_are_for_five_minutes() {
-        let check = |given: (Option<u64>, Option<u64>, Option<u64>), expected| {
-            assert_eq!(cache_writes(given.0, given.1, given.2), expected, "{given:?}");
-        };
-        check((None, None, None), (None, None));
-        check((Some(0), None, None), (Some(0), Some(0)));
-        check((Some(300), None, None), (Some(300), None));
-        check((Some(300), Some(100), Some(200)), (Some(100), Some(200)));
-        check((Some(300), None, Some(200)), (Some(100), Some(200)));
-        check((None, Some(100), None), (Some(100), Some(0)));
     }
 
     #[test]

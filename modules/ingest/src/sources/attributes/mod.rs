@@ -4,6 +4,8 @@
 //! [`keys`]. Text comes out only in the shape of a name, so that a prompt that somebody put into a
 //! listed attribute does not pass either (adr/0021).
 
+pub(crate) mod keys;
+
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 
 use super::Refusal;
@@ -15,134 +17,6 @@ pub(crate) struct Key(&'static str);
 impl Key {
     pub(crate) const fn as_str(self) -> &'static str {
         self.0
-    }
-}
-
-/// The allow-list.
-pub(crate) mod keys {
-    use super::Key;
-
-    macro_rules! allow {
-        ($($name:ident = $key:literal;)+) => {
-            $(pub(crate) const $name: Key = Key($key);)+
-            /// Every attribute that is ever read.
-            #[cfg(test)]
-            pub(crate) const ALL: &[Key] = &[$($name),+];
-        };
-    }
-
-    allow! {
-        // Resources.
-        SERVICE_NAME = "service.name";
-        SERVICE_VERSION = "service.version";
-        PROJECT = "lodestar.project";
-        BRANCH = "vcs.ref.head.name";
-        // Common to the logs of the coding tools.
-        EVENT_NAME = "event.name";
-        EVENT_NAME_OLD = "event_name";
-        EVENT_TIMESTAMP = "event.timestamp";
-        SESSION_ID = "session.id";
-        USER_ID = "user.id";
-        PROMPT_ID = "prompt.id";
-        MODEL = "model";
-        INPUT_TOKENS = "input_tokens";
-        OUTPUT_TOKENS = "output_tokens";
-        DURATION_MS = "duration_ms";
-        TTFT_MS = "ttft_ms";
-        STATUS_CODE = "status_code";
-        HTTP_STATUS_CODE = "http.response.status_code";
-        HTTP_STATUS_CODE_OLD = "http.status_code";
-        ATTEMPT = "attempt";
-        ERROR_TYPE = "error.type";
-        // Claude Code.
-        REQUEST_ID = "request_id";
-        CACHE_READ_TOKENS = "cache_read_tokens";
-        CACHE_CREATION_TOKENS = "cache_creation_tokens";
-        CACHE_CREATION_5M_TOKENS = "cache_creation_5m_tokens";
-        CACHE_CREATION_1H_TOKENS = "cache_creation_1h_tokens";
-        COST_USD = "cost_usd";
-        COST_USD_MICROS = "cost_usd_micros";
-        ANTHROPIC_PROVIDER = "anthropic.provider";
-        FIRST_CONTENT_MS = "first_content_ms";
-        STOP_REASON = "stop_reason";
-        SUCCESS = "success";
-        // Codex.
-        EVENT_KIND = "event.kind";
-        CONVERSATION_ID = "conversation.id";
-        INPUT_TOKEN_COUNT = "input_token_count";
-        OUTPUT_TOKEN_COUNT = "output_token_count";
-        CACHED_TOKEN_COUNT = "cached_token_count";
-        CACHE_WRITE_TOKEN_COUNT = "cache_write_token_count";
-        REASONING_TOKEN_COUNT = "reasoning_token_count";
-        APP_VERSION = "app.version";
-        ENDPOINT = "endpoint";
-        CODEX_REASONING_TOKENS = "codex.usage.reasoning_output_tokens";
-        TURN_ID = "turn.id";
-        // Gemini CLI.
-        CACHED_CONTENT_TOKEN_COUNT = "cached_content_token_count";
-        THOUGHTS_TOKEN_COUNT = "thoughts_token_count";
-        PROMPT_ID_GEMINI = "prompt_id";
-        // OpenTelemetry GenAI, with the names of older versions.
-        OPERATION = "gen_ai.operation.name";
-        PROVIDER = "gen_ai.provider.name";
-        SYSTEM = "gen_ai.system";
-        REQUEST_MODEL = "gen_ai.request.model";
-        RESPONSE_MODEL = "gen_ai.response.model";
-        RESPONSE_ID = "gen_ai.response.id";
-        FINISH_REASONS = "gen_ai.response.finish_reasons";
-        REQUEST_STREAM = "gen_ai.request.stream";
-        GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id";
-        TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk";
-        USAGE_INPUT = "gen_ai.usage.input_tokens";
-        USAGE_OUTPUT = "gen_ai.usage.output_tokens";
-        USAGE_PROMPT_OLD = "gen_ai.usage.prompt_tokens";
-        USAGE_COMPLETION_OLD = "gen_ai.usage.completion_tokens";
-        USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens";
-        USAGE_CACHE_READ_OLD = "gen_ai.usage.cache_read_input_tokens";
-        USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens";
-        USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens";
-        USAGE_CACHE_CREATION_OLD = "gen_ai.usage.cache_creation_input_tokens";
-        USAGE_REASONING = "gen_ai.usage.reasoning.output_tokens";
-        USAGE_REASONING_OLD = "gen_ai.usage.reasoning_tokens";
-        USAGE_COST = "gen_ai.usage.cost";
-        // What provider SDKs and instrumentations add.
-        ANTHROPIC_REQUEST_ID = "anthropic.request.id";
-        ANTHROPIC_WRITE_5M = "anthropic.usage.cache_creation.ephemeral_5m_input_tokens";
-        ANTHROPIC_WRITE_1H = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens";
-        ANTHROPIC_STOP_REASON = "anthropic.message.stop_reason";
-        OPENAI_API_TYPE = "openai.api.type";
-        LLM_REQUEST_TYPE = "llm.request.type";
-        LLM_IS_STREAMING = "llm.is_streaming";
-        LITELLM_CALL_ID = "litellm.call_id";
-        LITELLM_COST = "gen_ai.cost.total_cost";
-        LITELLM_USAGE = "metadata.usage_object";
-        // The AI SDK (opencode).
-        AI_MODEL_PROVIDER = "ai.model.provider";
-        AI_MODEL_ID = "ai.model.id";
-        AI_SESSION_ID = "ai.telemetry.metadata.sessionId";
-        AI_RESPONSE_ID = "ai.response.id";
-        AI_RESPONSE_MODEL = "ai.response.model";
-        AI_FINISH_REASON = "ai.response.finishReason";
-        AI_MS_TO_FIRST_CHUNK = "ai.response.msToFirstChunk";
-        AI_INPUT_TOKENS = "ai.usage.inputTokens";
-        AI_OUTPUT_TOKENS = "ai.usage.outputTokens";
-        AI_PROMPT_TOKENS = "ai.usage.promptTokens";
-        AI_COMPLETION_TOKENS = "ai.usage.completionTokens";
-        AI_CACHE_READ = "ai.usage.inputTokenDetails.cacheReadTokens";
-        AI_CACHE_WRITE = "ai.usage.inputTokenDetails.cacheWriteTokens";
-        AI_CACHED_INPUT = "ai.usage.cachedInputTokens";
-        AI_REASONING = "ai.usage.outputTokenDetails.reasoningTokens";
-        AI_REASONING_OLD = "ai.usage.reasoningTokens";
-        // OpenInference.
-        OPENINFERENCE_KIND = "openinference.span.kind";
-        LLM_MODEL_NAME = "llm.model_name";
-        LLM_PROVIDER = "llm.provider";
-        LLM_SYSTEM = "llm.system";
-        LLM_PROMPT_TOKENS = "llm.token_count.prompt";
-        LLM_COMPLETION_TOKENS = "llm.token_count.completion";
-        LLM_CACHE_READ = "llm.token_count.prompt_details.cache_read";
-        LLM_CACHE_WRITE = "llm.token_count.prompt_details.cache_write";
-        LLM_REASONING = "llm.token_count.completion_details.reasoning";
     }
 }
 
@@ -199,29 +73,61 @@ impl<'a> Attributes<'a> {
         matches!(self.value(key), Some(Value::StringValue(text)) if text == expected)
     }
 
-    /// The first of `keys` that is there, as a number of tokens.
+    /// The first of `keys` that is there and not 0, as a number of tokens; 0 where all that are
+    /// there say so, since a reporter of two conventions may fill in only one.
     pub(crate) fn count(self, keys: &[Key]) -> Result<Option<u64>, Refusal> {
-        match keys.iter().find_map(|key| Some((*key, self.value(*key)?))) {
-            Some((key, value)) => count(value).map_err(|what| Refusal::new(key.as_str(), what)),
-            None => Ok(None),
+        let mut zero = None;
+        for key in keys {
+            let Some(value) = self.value(*key) else { continue };
+            match count(value).map_err(|what| Refusal::new(key.as_str(), what))? {
+                Some(0) => zero = Some(0),
+                Some(count) => return Ok(Some(count)),
+                None => {}
+            }
         }
+        Ok(zero)
+    }
+
+    /// The first speed or tier of service among `keys` that says something: of several the first
+    /// that is not the ordinary one.
+    pub(crate) fn tier(self, keys: &[Key]) -> Option<String> {
+        let mut tiers = keys.iter().filter_map(|key| tier(&self.name(&[*key])?)).peekable();
+        let first = tiers.peek().cloned();
+        tiers.find(|tier| tier != STANDARD).or(first)
+    }
+
+    /// The same behind `'name':` in a text that holds an object. Nothing else of it is read.
+    pub(crate) fn tier_within(self, key: Key, field: &str) -> Option<String> {
+        let value = self.within(key, field).find_map(|value| value.strip_prefix(['\'', '"']))?;
+        tier(&name(&value[..value.find(['\'', '"'])?])?)
     }
 
     /// The number behind `'name':` in a text that holds an object as Python or JSON writes it.
     /// Nothing else of the text is read.
-    pub(crate) fn count_within(self, key: Key, name: &str) -> Option<u64> {
-        let Value::StringValue(text) = self.value(key)? else { return None };
-        let places =
-            text.match_indices(name).map(|(at, _)| (&text[..at], &text[at + name.len()..]));
-        let named = places.filter(|(before, _)| before.ends_with(['\'', '"']));
-        named
-            .filter_map(|(_, after)| after.strip_prefix(['\'', '"'])?.strip_prefix(':'))
+    pub(crate) fn count_within(self, key: Key, field: &str) -> Option<u64> {
+        self.within(key, field)
             .find_map(|value| {
-                let value = value.trim_start();
                 let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
                 value[..end].parse().ok()
             })
             .filter(|count| *count <= MAX_TOKENS)
+    }
+
+    /// What follows each `'field':` in a text.
+    fn within(self, key: Key, field: &str) -> impl Iterator<Item = &'a str> {
+        let text = match self.value(key) {
+            Some(Value::StringValue(text)) => text.as_str(),
+            _ => "",
+        };
+        let places = text.match_indices(field).map(|(at, found)| {
+            let (before, after) = (&text[..at], &text[at + found.len()..]);
+            before.ends_with(['\'', '"']).then_some(after)
+        });
+        let places: Vec<&str> = places.flatten().collect();
+        places
+            .into_iter()
+            .filter_map(|after| after.strip_prefix(['\'', '"'])?.trim_start().strip_prefix(':'))
+            .map(str::trim_start)
     }
 
     /// The first of `keys` that is there, as money: USD to nano-USD.
@@ -296,6 +202,20 @@ pub(crate) fn name(text: &str) -> Option<String> {
     let fits = (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'`{}<>\\".contains(&byte));
     fits.then(|| text.to_owned())
+}
+
+/// The ordinary tier of service.
+const STANDARD: &str = "standard";
+
+/// A tier of service in one spelling; `auto` says that somebody else chooses.
+fn tier(name: &str) -> Option<String> {
+    match name.to_ascii_lowercase().as_str() {
+        "auto" | "unset" | "none" | "null" => None,
+        "default" | "standard" | "normal" | "on_demand" | "standard_only" => {
+            Some(STANDARD.to_owned())
+        }
+        tier => (tier.len() <= 32).then(|| tier.to_owned()),
+    }
 }
 
 /// A cost as integer nano-USD.
@@ -415,6 +335,63 @@ mod tests {
         let attributes = [attr("gen_ai.response.finish_reasons", text("[\"stop\"]"))];
         let attributes = Attributes::new(&attributes);
         assert_eq!(attributes.first_name(keys::FINISH_REASONS).as_deref(), Some("stop"));
+    }
+
+    #[test]
+    fn tiers_of_service_have_one_spelling() {
+        let check = |told: &[(&str, &str)], expected: Option<&str>| {
+            let attributes: Vec<KeyValue> =
+                told.iter().map(|(key, value)| attr(key, text(value))).collect();
+            let tier = Attributes::new(&attributes).tier(keys::GEN_AI_TIER);
+            assert_eq!(tier.as_deref(), expected, "{told:?}");
+        };
+        check(&[("speed", "fast")], Some("fast"));
+        check(&[("speed", "Fast")], Some("fast"));
+        check(&[("openai.response.service_tier", "flex")], Some("flex"));
+        check(&[("openai.response.service_tier", "default")], Some("standard"));
+        check(&[("openai.response.service_tier", "auto")], None);
+        check(
+            &[("openai.request.service_tier", "auto"), ("service_tier", "default")],
+            Some("standard"),
+        );
+        check(&[("openai.request.service_tier", "priority")], Some("priority"));
+        check(&[("anthropic.response.service_tier", "standard"), ("speed", "fast")], Some("fast"));
+        check(&[("speed", "as fast as you can")], None);
+        check(&[("speed", &"x".repeat(33))], None);
+        check(&[], None);
+    }
+
+    #[test]
+    fn a_tier_within_a_text_is_read_and_nothing_else() {
+        let check = |value: &str, expected: Option<&str>| {
+            let attributes = [attr("metadata.usage_object", text(value))];
+            let attributes = Attributes::new(&attributes);
+            let tier = attributes.tier_within(keys::LITELLM_USAGE, "service_tier");
+            assert_eq!(tier.as_deref(), expected, "{value}");
+        };
+        check("{'service_tier': 'priority', 'speed': None}", Some("priority"));
+        check("{\"service_tier\":\"default\"}", Some("standard"));
+        check("{'service_tier': None}", None);
+        check("{'service_tier': 'a secret with spaces'}", None);
+        check("{'service_tier': 'never ends", None);
+        check("the service_tier: priority", None);
+        check("'service_tier'", None);
+    }
+
+    #[test]
+    fn of_several_names_the_one_with_a_count_counts() {
+        let check = |told: &[(&str, i64)], expected: Option<u64>| {
+            let attributes: Vec<KeyValue> =
+                told.iter().map(|(key, count)| attr(key, int(*count))).collect();
+            let count = Attributes::new(&attributes).count(keys::GEN_AI_CACHE_READ);
+            assert_eq!(count, Ok(expected), "{told:?}");
+        };
+        let (new, old) = (keys::USAGE_CACHE_READ.as_str(), keys::DETAILS_CACHE_READ.as_str());
+        check(&[(new, 0), (old, 7)], Some(7));
+        check(&[(old, 7), (new, 0)], Some(7));
+        check(&[(new, 5), (old, 7)], Some(5));
+        check(&[(new, 0)], Some(0));
+        check(&[], None);
     }
 
     #[test]
