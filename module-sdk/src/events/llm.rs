@@ -335,6 +335,21 @@ impl EventType for LlmRequestCompleted {
     }
 }
 
+/// A request that was reported is none: its counts were the sum of other requests, as became known
+/// after it was published. Whoever counted it takes it off; it may come before its request does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LlmRequestWithdrawn {
+    /// The `dedupe_key` of the request, which no other request gets.
+    pub dedupe_key: String,
+    /// Unix milliseconds.
+    pub at: i64,
+}
+
+impl EventType for LlmRequestWithdrawn {
+    const TOPIC: &'static str = "llm.request.withdrawn";
+    const CLASS: Class = Class::Ledger;
+}
+
 /// A session was seen for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LlmSessionStarted {

@@ -35,7 +35,8 @@ use std::{
 
 use jiff::tz::TimeZone;
 use module_sdk::{
-    Event, Health, HealthStatus, Host, Module, Result, Wiring, events::LlmRequestCompleted,
+    Event, Health, HealthStatus, Host, Module, Result, Wiring,
+    events::{LlmRequestCompleted, LlmRequestWithdrawn},
 };
 
 use crate::{clock::Arrival, config::Config, intake::Report, metrics::Metrics, storage::Storage};
@@ -80,6 +81,7 @@ impl Module for UsageTracker {
     fn wire(wiring: &mut Wiring<Self>) {
         wiring
             .on_batch(Self::completed)
+            .on_batch(Self::withdrawn)
             .every(Duration::from_secs(10), Self::delete_old_requests)
             .every(Duration::from_secs(30), Self::end_idle_sessions)
             .command("summary", Self::summary)
@@ -125,6 +127,16 @@ impl UsageTracker {
             // The batch is safe; figures for Prometheus are not worth writing it twice.
             tracing::warn!(%error, "cannot update the metrics of a batch");
         }
+        Ok(())
+    }
+
+    /// Takes off requests that turned out to be none.
+    fn withdrawn(&mut self, events: Vec<Event<'_, LlmRequestWithdrawn>>) -> Result<()> {
+        let at_ms = self.arrival()?.at_ms;
+        let keys: Vec<String> = events.into_iter().map(|event| event.data.dedupe_key).collect();
+        let store = self.storage.store()?;
+        let withdrawn = store.withdraw(&keys, at_ms);
+        self.storage.note(withdrawn)?;
         Ok(())
     }
 

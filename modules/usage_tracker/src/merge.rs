@@ -20,6 +20,9 @@ pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
     let clock = if first.flags & !second.flags & flag::CLOCK == 0 { first } else { second };
     let mut request = fill(&first.request, &second.request);
     (request.cache_write_5m_tokens, request.cache_write_1h_tokens) = cache_writes(first, second);
+    if distrust(first) == distrust(second) {
+        fuller(&mut request, second);
+    }
     request.dedupe_key.clone_from(&stored.request.dedupe_key);
     request.started_at = clock.request.started_at;
     request.ended_at = clock.request.ended_at;
@@ -42,16 +45,39 @@ fn output(report: &Report) -> u64 {
     report.request.output_tokens.unwrap_or(0)
 }
 
+/// Takes the larger of each count from a report that is trusted as much: two instrumentations of
+/// one call leave out different things, and none counts what was not there.
+fn fuller(request: &mut LlmRequestCompleted, other: &Report) {
+    let all = |parts: (Option<u64>, Option<u64>)| {
+        parts.0.unwrap_or_default().saturating_add(parts.1.unwrap_or_default())
+    };
+    let written = stated_writes(other);
+    if all(written) > all((request.cache_write_5m_tokens, request.cache_write_1h_tokens)) {
+        (request.cache_write_5m_tokens, request.cache_write_1h_tokens) = written;
+    }
+    let other = &other.request;
+    for (count, other) in [
+        (&mut request.input_tokens, other.input_tokens),
+        (&mut request.cache_read_tokens, other.cache_read_tokens),
+        (&mut request.output_tokens, other.output_tokens),
+        (&mut request.reasoning_tokens, other.reasoning_tokens),
+    ] {
+        *count = (*count).max(other);
+    }
+}
+
+/// The cache writes for 5 minutes and for an hour, as they were reported.
+fn stated_writes(report: &Report) -> (Option<u64>, Option<u64>) {
+    let request = &report.request;
+    let (short, long) = (request.cache_write_5m_tokens, request.cache_write_1h_tokens);
+    if report.flags & flag::ONE_HOUR == 0 { (short, long) } else { (long, None) }
+}
+
 /// The cache writes for 5 minutes and for an hour, which belong together: those of the first report
 /// that tells, but split as the other one does where only that one tells them apart. A split that
 /// was concluded from a cost is nobody's word.
 fn cache_writes(first: &Report, second: &Report) -> (Option<u64>, Option<u64>) {
-    let of = |it: &Report| {
-        let request = &it.request;
-        let (short, long) = (request.cache_write_5m_tokens, request.cache_write_1h_tokens);
-        if it.flags & flag::ONE_HOUR == 0 { (short, long) } else { (long, None) }
-    };
-    match (of(first), of(second)) {
+    match (stated_writes(first), stated_writes(second)) {
         ((None, None), second) => second,
         ((Some(all), None), (Some(short), Some(long))) if short.saturating_add(long) == all => {
             (Some(short), Some(long))
@@ -166,6 +192,44 @@ mod tests {
         check((Gateway, 1), (OtlpLog, 34), 1);
         check((OtlpLog, 1), (OtlpLog, 34), 34);
         check((OtlpLog, 34), (OtlpLog, 34), 34);
+    }
+
+    #[test]
+    fn of_two_trusted_alike_the_fuller_count_wins_field_by_field() {
+        type Counts = [Option<u64>; 6];
+        let of = |counts: Counts| {
+            let mut report = report(RequestSource::OtlpSpan, counts[4], None);
+            let request = &mut report.request;
+            [
+                request.input_tokens,
+                request.cache_read_tokens,
+                request.cache_write_5m_tokens,
+                request.cache_write_1h_tokens,
+                request.output_tokens,
+                request.reasoning_tokens,
+            ] = counts;
+            report
+        };
+        let check = |one: Counts, other: Counts, expected: Counts| {
+            let (one, other, expected) = (of(one), of(other), of(expected));
+            for (stored, further) in [(&one, &other), (&other, &one)] {
+                let merged = merge(stored, further);
+                assert_eq!(merged, expected, "{stored:?} {further:?}");
+                assert_eq!(merge(&merged, further), merged, "again changes nothing");
+                assert_eq!(merge(&merged, stored), merged, "again changes nothing");
+            }
+        };
+        let (none, whole) =
+            (None, [Some(1200), Some(500), Some(100), Some(200), Some(34), Some(9)]);
+        check(whole, [Some(400), none, none, none, Some(34), none], whole);
+        check(whole, [Some(1200), Some(0), Some(0), Some(0), Some(34), Some(0)], whole);
+        check(whole, [Some(1200), Some(500), Some(300), none, Some(1), none], whole);
+        check(
+            [Some(1200), Some(500), none, none, Some(33), none],
+            [Some(400), none, Some(300), none, Some(34), Some(9)],
+            [Some(1200), Some(500), Some(300), none, Some(34), Some(9)],
+        );
+        check(whole, [none; 6], whole);
     }
 
     #[test]

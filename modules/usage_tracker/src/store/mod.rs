@@ -31,6 +31,7 @@ mod open;
 mod rollups;
 mod row;
 mod sessions;
+mod withdraw;
 mod write;
 
 use std::path::{Path, PathBuf};

@@ -133,6 +133,18 @@ impl Sessions {
         Ok(())
     }
 
+    /// Takes note of the last model after a request was deleted.
+    pub(super) fn note_last(
+        &mut self,
+        connection: &Connection,
+        deleted: &Stored,
+    ) -> rusqlite::Result<()> {
+        let Some(session) = self.held(connection, deleted)? else { return Ok(()) };
+        session.last_model = Neighbours::of(connection, session.id, i64::MAX, i64::MAX)?.before;
+        session.changed = true;
+        Ok(())
+    }
+
     /// Puts a request in after it was written anew.
     pub(super) fn put_in(
         &mut self,

@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionB
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    LAST_REQUEST, Store, StoreError,
+    LAST_REQUEST, Options, Store, StoreError,
     error::At as _,
     names::{Names, Texts},
     raise_meta,
@@ -38,31 +38,30 @@ impl Store {
         let before = self.last_request;
         let written = self.write_all(reports, now_ms);
         if written.is_err() {
-            // They may know of rows that were rolled back.
-            self.names.forget();
-            self.sessions.forget();
-            self.last_request = before;
+            self.forget_since(before);
         }
         written.at(&self.path)
+    }
+
+    /// Forgets what a transaction that was rolled back has taught.
+    pub(super) fn forget_since(&mut self, last_request: i64) {
+        // They may know of rows that were rolled back.
+        self.names.forget();
+        self.sessions.forget();
+        self.last_request = last_request;
     }
 
     fn write_all(&mut self, reports: Vec<Report>, now_ms: i64) -> rusqlite::Result<Written> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch {
-            insert_key: transaction
-                .prepare_cached("INSERT OR IGNORE INTO request_key VALUES (?1, ?2)")?,
-            insert_row: transaction.prepare_cached(&INSERT)?,
-            connection: &transaction,
-            names: &mut self.names,
-            sessions: &mut self.sessions,
-            pricer: &mut self.options.pricer,
-            last_request: &mut self.last_request,
-            live_from: now_ms.saturating_sub(self.options.session_idle_ms),
-            rollups: Rollups::default(),
-            described: HashMap::default(),
-            written: Written { counted: Vec::with_capacity(reports.len()), ..Written::default() },
-        };
+        let mut batch = Batch::new(
+            &transaction,
+            (&mut self.names, &mut self.sessions),
+            &mut self.options,
+            &mut self.last_request,
+            now_ms,
+        )?;
+        batch.written.counted.reserve(reports.len());
         for report in reports {
             batch.take(report)?;
         }
@@ -72,7 +71,7 @@ impl Store {
     }
 }
 
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
     connection: &'a Connection,
     insert_key: CachedStatement<'a>,
     insert_row: CachedStatement<'a>,
@@ -88,7 +87,47 @@ struct Batch<'a> {
     written: Written,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        (names, sessions): (&'a mut Names, &'a mut Sessions),
+        options: &'a mut Options,
+        last_request: &'a mut i64,
+        now_ms: i64,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            insert_key: connection
+                .prepare_cached("INSERT OR IGNORE INTO request_key VALUES (?1, ?2)")?,
+            insert_row: connection.prepare_cached(&INSERT)?,
+            connection,
+            names,
+            sessions,
+            live_from: now_ms.saturating_sub(options.session_idle_ms),
+            pricer: &mut options.pricer,
+            last_request,
+            rollups: Rollups::default(),
+            described: HashMap::default(),
+            written: Written::default(),
+        })
+    }
+
+    /// Takes a request off; its key stays, so that it never counts again. Answers whether it was
+    /// there.
+    pub(super) fn withdraw(&mut self, dedupe_key: &str) -> rusqlite::Result<bool> {
+        let key = key(dedupe_key);
+        let id = *self.last_request + 1;
+        if self.insert_key.execute((key, id))? == 1 {
+            *self.last_request = id;
+            return Ok(false);
+        }
+        let Some((old, was)) = self.known(&key)? else { return Ok(false) };
+        self.sessions.take_out(self.connection, &old, &was)?;
+        self.connection.prepare_cached("DELETE FROM request WHERE id = ?1")?.execute([old.id])?;
+        self.sessions.note_last(self.connection, &old)?;
+        self.rollups.add(&was, &old.measures().negated());
+        Ok(true)
+    }
+
     fn take(&mut self, report: Report) -> rusqlite::Result<()> {
         let key = key(&report.request.dedupe_key);
         let id = *self.last_request + 1;
@@ -159,7 +198,7 @@ impl Batch<'_> {
             .optional()
     }
 
-    fn finish(self) -> rusqlite::Result<Written> {
+    pub(super) fn finish(self) -> rusqlite::Result<Written> {
         self.sessions.write(self.connection, &self.described)?;
         self.rollups.write(self.connection)?;
         raise_meta(self.connection, LAST_REQUEST, *self.last_request)?;
@@ -193,7 +232,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::{Options, StoreErrorKind};
+    use crate::store::StoreErrorKind;
 
     const NOW: i64 = 1_795_000_000_000;
 
