@@ -12,13 +12,13 @@ use std::{
 use jiff::Timestamp;
 use module_sdk::{
     Class, EventType, Health, Host, Result,
-    events::{LlmRequestCompleted, LynexEvent},
+    events::{LlmRequestCompleted, LlmRequestWithdrawn, LynexEvent},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    join::{Joined, Joiner},
+    join::{Joined, Joiner, Link},
     lynex::Keys,
     report::Report,
     server::Budget,
@@ -55,6 +55,7 @@ pub(crate) struct App {
 #[serde(untagged)]
 pub(crate) enum Outgoing {
     Lynex(LynexEvent),
+    Withdrawn(LlmRequestWithdrawn),
     Request(Box<LlmRequestCompleted>),
 }
 
@@ -65,6 +66,7 @@ impl EventType for Outgoing {
     fn topic(&self) -> Cow<'_, str> {
         match self {
             Self::Lynex(event) => event.topic(),
+            Self::Withdrawn(event) => event.topic(),
             Self::Request(event) => event.topic(),
         }
     }
@@ -72,6 +74,7 @@ impl EventType for Outgoing {
     fn subject(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Lynex(event) => event.subject(),
+            Self::Withdrawn(event) => event.subject(),
             Self::Request(event) => event.subject(),
         }
     }
@@ -79,8 +82,36 @@ impl EventType for Outgoing {
     fn time(&self) -> Option<Timestamp> {
         match self {
             Self::Lynex(event) => event.time(),
+            Self::Withdrawn(event) => event.time(),
             Self::Request(event) => event.time(),
         }
+    }
+}
+
+/// The reports of one body after joining.
+#[derive(Debug, Default)]
+struct Requests {
+    /// How each report was joined.
+    joined: Vec<Joined>,
+    /// What is published, and how it was joined.
+    events: (Vec<Joined>, Vec<Outgoing>),
+    /// How many stated a time that cannot be.
+    corrected: usize,
+}
+
+impl Requests {
+    fn new(reports: Vec<Report>, joined: Vec<Joined>, withdrawn: Vec<String>, now_ms: i64) -> Self {
+        let requests = reports.into_iter().zip(joined.iter().copied());
+        let requests: Vec<_> = requests.filter(|(_, how)| *how != Joined::Sum).collect();
+        let corrected = requests.iter().filter(|(report, _)| report.clock_corrected).count();
+        let withdrawn = withdrawn.into_iter().map(|dedupe_key| {
+            let event = LlmRequestWithdrawn { dedupe_key, at: now_ms };
+            (Joined::Sum, Outgoing::Withdrawn(event))
+        });
+        let requests = requests
+            .into_iter()
+            .map(|(report, how)| (how, Outgoing::Request(Box::new(report.event))));
+        Self { events: requests.chain(withdrawn).unzip(), joined, corrected }
     }
 }
 
@@ -109,54 +140,53 @@ impl App {
         Ok(app)
     }
 
-    /// Joins, publishes, and waits until the ledger has everything.
+    /// Joins, publishes, and waits until the ledger has everything. Answers how each report was
+    /// joined; one that is a [`Joined::Sum`] is not published.
     ///
     /// # Errors
     ///
     /// When the host does not accept; nothing is then certain, and the sender should come again.
     pub(crate) async fn publish(
         self: &Arc<Self>,
-        mut reports: Vec<Report>,
+        reports: Vec<Report>,
+        links: Vec<Link>,
         lynex: Vec<LynexEvent>,
-    ) -> Result<()> {
-        let joined = if reports.is_empty() {
-            Vec::new()
+    ) -> Result<Vec<Joined>> {
+        let requests = if reports.is_empty() && links.is_empty() {
+            Requests::default()
         } else {
             let app = self.clone();
             // The journal is a file: whoever waits for the disk must not hold up the others.
-            let joining = tokio::task::spawn_blocking(move || {
-                let joined = app.join(&mut reports);
-                (joined, reports)
-            });
-            let joined;
-            (joined, reports) = joining.await?;
-            joined
+            tokio::task::spawn_blocking(move || app.join(reports, &links)).await?
         };
-        let corrected = reports.iter().filter(|report| report.clock_corrected).count();
-        let requests = reports.into_iter().map(|report| Outgoing::Request(Box::new(report.event)));
-        let events: Vec<Outgoing> =
-            requests.chain(lynex.into_iter().map(Outgoing::Lynex)).collect();
+        let Requests { joined, events: (hows, mut events), corrected } = requests;
+        events.extend(lynex.into_iter().map(Outgoing::Lynex));
         for chunk in events.chunks(CHUNK) {
             self.accept(chunk).await?;
         }
         for (index, event) in events.iter().enumerate() {
-            self.tally.event(&event.topic(), joined.get(index).map_or("new", |how| how.as_str()));
+            self.tally.event(&event.topic(), hows.get(index).map_or("new", |how| how.as_str()));
         }
         (0..corrected).for_each(|_| self.tally.corrected_clock());
-        Ok(())
+        Ok(joined)
     }
 
-    fn join(&self, reports: &mut [Report]) -> Vec<Joined> {
+    fn join(&self, mut reports: Vec<Report>, links: &[Link]) -> Requests {
         let now_ms = self.host.now().as_millisecond();
         let mut joiner = locked(&self.joiner);
         let refreshed = joiner.refresh(now_ms);
-        let joined = reports.iter_mut().map(|report| joiner.resolve(report, now_ms)).collect();
+        joiner.learn(links);
+        let mut joined = vec![Joined::New; reports.len()];
+        for index in joiner.inner_first(&reports) {
+            joined[index] = joiner.resolve(&mut reports[index], now_ms);
+        }
+        let withdrawn = joiner.take_withdrawn();
         // Before anybody hears of the keys: a resend after a kill must find them.
         let committed = joiner.commit(now_ms);
         let written = refreshed.and(committed);
         drop(joiner);
         self.note_journal(written.err().map(|error| error.to_string()));
-        joined
+        Requests::new(reports, joined, withdrawn, now_ms)
     }
 
     async fn accept(&self, events: &[Outgoing]) -> Result<()> {

@@ -6,7 +6,10 @@
 //! are two requests. adr/0020 has the reasons.
 
 mod journal;
+mod lineage;
+mod model;
 mod sighting;
+mod sums;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,9 +19,12 @@ use std::{
 };
 
 use journal::Journal;
+use lineage::Lineage;
 use sighting::{Sighting, hash};
 
 use crate::report::Report;
+pub(crate) use lineage::Link;
+pub(crate) use sighting::span_mark;
 
 /// By what a report was joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +41,8 @@ pub(crate) enum Joined {
     ByPair,
     /// By session, model, counts and time.
     ByCounts,
+    /// No request: the sum of those within it.
+    Sum,
 }
 
 impl Joined {
@@ -46,6 +54,7 @@ impl Joined {
             Self::BySpan => "span",
             Self::ByPair => "pair",
             Self::ByCounts => "counts",
+            Self::Sum => "sum",
         }
     }
 }
@@ -79,6 +88,11 @@ pub(crate) struct Joiner {
     one: HashMap<u64, u64>,
     /// Weak marks to the requests that bear them, in ascending order.
     many: HashMap<u64, Vec<u64>>,
+    /// Spans to the requests that were reported by them.
+    by_span: HashMap<u64, Vec<u64>>,
+    lineage: Lineage,
+    /// Keys of what was published as a request and is none, to be told.
+    withdrawn: Vec<String>,
     /// Who has reported so far.
     reporters: Vec<u64>,
     journal: Option<Journal>,
@@ -95,6 +109,9 @@ impl Joiner {
             first: 0,
             one: HashMap::new(),
             many: HashMap::new(),
+            by_span: HashMap::new(),
+            lineage: Lineage::default(),
+            withdrawn: Vec::new(),
             reporters: Vec::new(),
             journal: None,
             unwritten: Vec::new(),
@@ -139,7 +156,22 @@ impl Joiner {
     /// Gives a report its key.
     pub(crate) fn resolve(&mut self, report: &mut Report, now_ms: i64) -> Joined {
         let mut sighting = Sighting::of(report, now_ms);
+        if let Some(number) = self.one.get(&sighting.identity).copied() {
+            return self.resolve_again(report, &sighting, number);
+        }
+        self.lineage.learn(Link { span: sighting.span, parent: sighting.parent });
+        if self.is_sum(&sighting) {
+            sighting.make_sum();
+            report.event.dedupe_key.clone_from(&sighting.key);
+            self.unwritten.push(sighting.clone());
+            self.remember_as(sighting, None);
+            return Joined::Sum;
+        }
+        self.withdraw_sums_above(sighting.span, Some(&sighting));
         let (request, joined) = self.find(&sighting);
+        if request.is_none() && self.is_withdrawn(&sighting.key) {
+            sighting.key = sighting.other_key();
+        }
         if let Some(known) = request.and_then(|number| self.request(number)?.first()) {
             sighting.key.clone_from(&known.key);
         }
@@ -147,11 +179,33 @@ impl Joiner {
         let is_full = request
             .and_then(|number| self.request(number))
             .is_some_and(|known| known.len() >= MAX_SIGHTINGS);
-        if joined != Joined::Resent && !is_full {
+        if !is_full {
             self.unwritten.push(sighting.clone());
             self.remember_as(sighting, request);
         }
         joined
+    }
+
+    fn resolve_again(&mut self, report: &mut Report, new: &Sighting, number: u64) -> Joined {
+        let known = self.request(number).and_then(|known| known.first());
+        let (key, sum) = known.map_or((None, false), |known| (Some(known.key.clone()), known.sum));
+        report.event.dedupe_key = key.unwrap_or_else(|| new.key.clone());
+        self.withdraw_again_above(new.span);
+        if sum { Joined::Sum } else { Joined::Resent }
+    }
+
+    /// The keys of requests that were found to be none since the last call.
+    pub(crate) fn take_withdrawn(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.withdrawn)
+    }
+
+    /// The order in which the reports of one body are best resolved: what lies within others first.
+    pub(crate) fn inner_first(&self, reports: &[Report]) -> Vec<usize> {
+        let depth =
+            |report: &Report| sighting::span_of(report).map_or(0, |span| self.lineage.depth(span));
+        let mut order: Vec<usize> = (0..reports.len()).collect();
+        order.sort_by_cached_key(|index| std::cmp::Reverse(depth(&reports[*index])));
+        order
     }
 
     /// Writes what was resolved since the last call, before it is told to anybody.
@@ -173,9 +227,6 @@ impl Joiner {
     }
 
     fn find(&self, new: &Sighting) -> (Option<u64>, Joined) {
-        if let Some(number) = self.one.get(&new.identity) {
-            return (Some(*number), Joined::Resent);
-        }
         let by_id = [new.request, new.response].into_iter().find_map(|id| self.one.get(&id));
         if let Some(number) = by_id {
             return (Some(*number), Joined::ById);
@@ -185,7 +236,11 @@ impl Joiner {
         {
             return (Some(number), Joined::ByPair);
         }
-        if let Some(number) = self.nearest(&marks_of_relatives(new), new, |_| true) {
+        // A parent of two calls is rather the one with the same counts.
+        let relatives = marks_of_relatives(new);
+        let same_counts = |known: &Sighting| known.same_counts(new);
+        let by_span = self.nearest(&relatives, new, same_counts);
+        if let Some(number) = by_span.or_else(|| self.nearest(&relatives, new, |_| true)) {
             return (Some(number), Joined::BySpan);
         }
         let near = |known: &Sighting| {
@@ -217,7 +272,9 @@ impl Joiner {
             .flat_map(|bearers| bearers.iter().rev().take(MAX_CANDIDATES))
             .filter_map(|number| {
                 let sightings = self.request(*number)?;
-                let all_agree = sightings.iter().all(|known| known.agrees_with(new));
+                let all_agree = sightings
+                    .iter()
+                    .all(|known| known.agrees_with(new) || self.are_one_call(known, new));
                 let fitting = sightings.iter().filter(|known| fits(known));
                 let distance = fitting.map(|known| (known.ended_ms - new.ended_ms).abs()).min()?;
                 all_agree.then_some((distance, *number))
@@ -230,9 +287,22 @@ impl Joiner {
         self.requests.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
+    fn request_mut(&mut self, number: u64) -> Option<&mut Vec<Sighting>> {
+        self.requests.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
     /// Takes over a sighting from the journal.
     fn remember(&mut self, sighting: Sighting) {
-        if self.one.contains_key(&sighting.identity) {
+        self.lineage.learn(Link { span: sighting.span, parent: sighting.parent });
+        if let Some(number) = self.one.get(&sighting.identity).copied() {
+            let known = self.request(number).and_then(|known| known.first());
+            if sighting.sum && known.is_some_and(|known| !known.sum) {
+                // Whoever wrote it has told of it.
+                let (told, unwritten) = (self.withdrawn.len(), self.unwritten.len());
+                self.withdraw(number);
+                self.withdrawn.truncate(told);
+                self.unwritten.truncate(unwritten);
+            }
             return;
         }
         let request = self.one.get(&mark_key(&sighting.key)).copied();
@@ -244,6 +314,17 @@ impl Joiner {
 
     fn remember_as(&mut self, sighting: Sighting, request: Option<u64>) {
         let number = request.unwrap_or(self.first + self.requests.len() as u64);
+        if sighting.sum {
+            self.mark_sum(&sighting, number);
+            self.requests.push_back(vec![sighting]);
+            return;
+        }
+        if sighting.span != 0 {
+            let within = self.by_span.entry(sighting.span).or_default();
+            if !within.contains(&number) {
+                within.push(number);
+            }
+        }
         for mark in marks_of_one(&sighting) {
             self.one.entry(mark).or_insert(number);
         }
@@ -299,6 +380,12 @@ impl Joiner {
             }
         }
         self.unmark_weak(sighting, number);
+        if let Some(within) = self.by_span.get_mut(&sighting.span) {
+            within.retain(|known| *known != number);
+            if within.is_empty() {
+                self.by_span.remove(&sighting.span);
+            }
+        }
     }
 
     fn unmark_weak(&mut self, sighting: &Sighting, number: u64) {
@@ -376,5 +463,7 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+#[cfg(test)]
+mod sum_tests;
 #[cfg(test)]
 mod tests;

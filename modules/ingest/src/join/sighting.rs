@@ -1,10 +1,11 @@
 //! What joining remembers of one report: hashes, times and counts, no names.
 
-use module_sdk::events::RequestStatus;
+use module_sdk::events::{LlmRequestCompleted, RequestSource, RequestStatus};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::report::Report;
+use super::model::plain;
+use crate::{report::Report, sources::hex};
 
 /// One report of one request. A hash of 0 stands for "not known".
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -49,8 +50,25 @@ pub(super) struct Sighting {
     pub(super) output: Option<u64>,
     #[serde(rename = "cr", skip_serializing_if = "Option::is_none")]
     pub(super) cache_read: Option<u64>,
+    #[serde(rename = "cw", skip_serializing_if = "Option::is_none")]
+    pub(super) cache_write: Option<u64>,
     #[serde(rename = "f", skip_serializing_if = "is_false")]
     pub(super) failed: bool,
+    /// The request and response id, whatever provider they are said to be of.
+    #[serde(rename = "ids", skip_serializing_if = "are_zero")]
+    pub(super) ids: [u64; 2],
+    /// What was asked of the model: a chat, embeddings.
+    #[serde(rename = "op", skip_serializing_if = "is_zero")]
+    pub(super) operation: u64,
+    /// Whether it is a span.
+    #[serde(rename = "s", skip_serializing_if = "is_false")]
+    pub(super) is_span: bool,
+    /// Whether it says of itself that it is one call of a model.
+    #[serde(rename = "ca", skip_serializing_if = "is_false")]
+    pub(super) calls: bool,
+    /// Whether it is no request but holds the sum of some.
+    #[serde(rename = "su", skip_serializing_if = "is_false")]
+    pub(super) sum: bool,
 }
 
 impl Sighting {
@@ -64,8 +82,9 @@ impl Sighting {
             optional(trace.zip(span.as_deref()), |(trace, span)| hash(&["span", trace, span]))
         };
         let model = |model: &Option<String>| {
-            optional(model.as_deref(), |model| hash(&["model", undated(model)]))
+            optional(model.as_deref(), |model| hash(&["model", &plain(model)]))
         };
+        let bare = |id: &Option<String>| optional(id.as_deref(), |id| hash(&["bare id", id]));
         let text = |kind: &str, text: Option<&str>| optional(text, |text| hash(&[kind, text]));
         let (identity, key) = identity(report, provider);
         Self {
@@ -86,6 +105,12 @@ impl Sighting {
             input: event.input_tokens,
             output: event.output_tokens,
             cache_read: event.cache_read_tokens,
+            cache_write: cache_write(event),
+            ids: [bare(&event.upstream_request_id), bare(&event.response_id)],
+            operation: text("operation", event.operation.as_deref()),
+            is_span: is_span(event) && span_of(report).is_some(),
+            calls: event.operation.is_some() || event.response_id.is_some(),
+            sum: false,
             failed: !matches!(event.status, None | Some(RequestStatus::Ok)),
         }
     }
@@ -93,8 +118,8 @@ impl Sighting {
     /// Whether nothing that both tell says that they are two requests.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         self.reporter != other.reporter
-            && agree(self.request, other.request)
-            && agree(self.response, other.response)
+            && agree(self.ids[0], other.ids[0])
+            && agree(self.ids[1], other.ids[1])
             && agree(self.session, other.session)
             && (self.session != 0 && self.session == other.session
                 || agree(self.trace, other.trace))
@@ -113,7 +138,81 @@ impl Sighting {
             || same(self.client, other.client) && (self.session == 0 || other.session == 0)
     }
 
-    fn same_model(&self, other: &Self) -> bool {
+    /// Whether this and a span within it tell of one call: by two reporters, who may count less,
+    /// leave out the cache or know of an error that came later.
+    pub(super) fn is_one_call_with(&self, inner: &Self) -> bool {
+        self.reporter != inner.reporter
+            && agree(self.ids[0], inner.ids[0])
+            && agree(self.ids[1], inner.ids[1])
+            && self.same_model(inner)
+            && (self.failed || !inner.failed)
+    }
+
+    /// Whether input and output are the same.
+    pub(super) fn same_counts(&self, other: &Self) -> bool {
+        self.input == other.input && self.output == other.output
+    }
+
+    /// Whether both counts are larger by more than a way of counting explains, so that there are
+    /// other calls beside `inner`.
+    pub(super) fn exceeds(&self, inner: &Self) -> bool {
+        // What only began has no counts to compare.
+        if inner.input() == 0 || inner.output() <= 1 {
+            return false;
+        }
+        let (read, written) = (self.cache_read.unwrap_or(0), self.cache_write.unwrap_or(0));
+        let explained = [0, read, written, read + written]
+            .into_iter()
+            .any(|left_out| is_near(self.input().saturating_sub(left_out), inner.input()));
+        !explained
+            && self.input() > inner.input()
+            && self.output() > inner.output()
+            && !is_near(self.output(), inner.output())
+    }
+
+    /// The input tokens, 0 where they are not known.
+    pub(super) fn input(&self) -> u64 {
+        self.input.unwrap_or(0)
+    }
+
+    /// The output tokens, 0 where they are not known.
+    pub(super) fn output(&self) -> u64 {
+        self.output.unwrap_or(0)
+    }
+
+    /// The input without what the cache had or got.
+    pub(super) fn uncached_input(&self) -> u64 {
+        let cached = self.cache_read.unwrap_or(0) + self.cache_write.unwrap_or(0);
+        self.input().saturating_sub(cached)
+    }
+
+    /// Whether it has a request or response id.
+    pub(super) fn has_id(&self) -> bool {
+        self.ids != [0, 0]
+    }
+
+    /// Whether both have one and the same id.
+    pub(super) fn shares_id(&self, other: &Self) -> bool {
+        self.ids.iter().zip(other.ids).any(|(one, other)| *one != 0 && *one == other)
+    }
+
+    /// Turns it into one that is no request. Its key is nobody else's.
+    pub(super) fn make_sum(&mut self) {
+        self.sum = true;
+        self.key = format!("sum:{:016x}", self.identity);
+    }
+
+    /// Whether it was published as a request before it was known to be none.
+    pub(super) fn was_withdrawn(&self) -> bool {
+        self.sum && !self.key.starts_with("sum:")
+    }
+
+    /// A key for a request whose own one is taken.
+    pub(super) fn other_key(&self) -> String {
+        format!("hash:{:016x}{:016x}", self.identity, self.span)
+    }
+
+    pub(super) fn same_model(&self, other: &Self) -> bool {
         let known = |models: &[u64; 2]| models.iter().any(|model| *model != 0);
         !known(&self.models)
             || !known(&other.models)
@@ -128,6 +227,35 @@ pub(super) fn hash(parts: &[&str]) -> u64 {
     number.max(1)
 }
 
+/// The mark of a span within its trace; `None` where an id is missing or malformed.
+pub(crate) fn span_mark(trace: &[u8], span: &[u8]) -> Option<u64> {
+    let (trace, span) = (hex(trace, 16)?, hex(span, 8)?);
+    Some(hash(&["span", &trace, &span]))
+}
+
+/// The mark of the span that a report tells of.
+pub(super) fn span_of(report: &Report) -> Option<u64> {
+    let event = &report.event;
+    let (trace, span) = event.trace_id.as_deref().zip(event.span_id.as_deref())?;
+    Some(hash(&["span", trace, span]))
+}
+
+fn is_span(event: &LlmRequestCompleted) -> bool {
+    event.source == Some(RequestSource::OtlpSpan)
+}
+
+fn cache_write(event: &LlmRequestCompleted) -> Option<u64> {
+    match (event.cache_write_5m_tokens, event.cache_write_1h_tokens) {
+        (None, None) => None,
+        (short, long) => Some(short.unwrap_or(0) + long.unwrap_or(0)),
+    }
+}
+
+/// Whether two counts are the same but for a few tokens.
+fn is_near(one: u64, other: u64) -> bool {
+    one.abs_diff(other) <= 3.max(one.max(other) / 20)
+}
+
 fn identity(report: &Report, provider: &str) -> (u64, String) {
     let event = &report.event;
     if let Some(record) = &report.record_id {
@@ -135,7 +263,13 @@ fn identity(report: &Report, provider: &str) -> (u64, String) {
     }
     if let Some(id) = event.upstream_request_id.as_ref().or(event.response_id.as_ref()) {
         let key = format!("{provider}:{id}");
-        return (hash(&["own id", &report.reporter, &key]), key);
+        let own_id = ["own id", &report.reporter, &key];
+        // Two spans of one reporter may have one id, an outer and an inner one.
+        let identity = match span_of(report).filter(|_| is_span(event)) {
+            Some(span) => hash(&[own_id.as_slice(), &[&span.to_string()]].concat()),
+            None => hash(&own_id),
+        };
+        return (identity, key);
     }
     let number = |count: Option<u64>| count.map_or_else(String::new, |count| count.to_string());
     let known = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -167,30 +301,6 @@ fn digest(parts: &[&str]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// `claude-sonnet-4-5-20250929` is asked for and told as `claude-sonnet-4-5` as well.
-fn undated(model: &str) -> &str {
-    let digits = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    if let Some((name, date)) = model.rsplit_once('-')
-        && digits(date, 8)
-    {
-        return name;
-    }
-    match model.len().checked_sub(11).and_then(|at| model.split_at_checked(at)) {
-        Some((name, date)) => {
-            let parts: Vec<&str> = date.split('-').collect();
-            match parts[..] {
-                ["", year, month, day] if digits(year, 4) && digits(month, 2) && digits(day, 2) => {
-                    name
-                }
-                _ => model,
-            }
-        }
-        None => model,
-    }
-}
-
 fn optional<T>(value: Option<T>, hash: impl FnOnce(T) -> u64) -> u64 {
     value.map_or(0, hash)
 }
@@ -208,6 +318,10 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+fn are_zero(numbers: &[u64; 2]) -> bool {
+    *numbers == [0, 0]
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 const fn is_false(flag: &bool) -> bool {
     !*flag
@@ -216,16 +330,6 @@ const fn is_false(flag: &bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_of_models_are_left_out() {
-        let check = |model: &str, expected: &str| assert_eq!(undated(model), expected);
-        check("claude-sonnet-4-5-20250929", "claude-sonnet-4-5");
-        check("gpt-4o-2024-08-06", "gpt-4o");
-        check("gpt-5.1-codex", "gpt-5.1-codex");
-        check("é-2024-08-06", "é");
-        check("m", "m");
-    }
 
     #[test]
     fn hashes_do_not_run_together() {

@@ -201,7 +201,7 @@ async fn publish(app: &Arc<App>, events: &[Event]) -> Result<(), Failure> {
             Meaning::Other(other) => others.push(*other),
         }
     }
-    app.publish(reports, others).await.map_err(|_| Failure::unavailable())?;
+    app.publish(reports, Vec::new(), others).await.map_err(|_| Failure::unavailable())?;
     for event in events {
         let kind = Kind {
             source: event.project.clone(),

@@ -8,11 +8,13 @@ use opentelemetry_proto::tonic::{
     common::v1::InstrumentationScope,
     metrics::v1::{Metric, metric::Data},
     resource::v1::Resource,
+    trace::v1::Span,
 };
 use std::collections::BTreeMap;
 
 use crate::{
     app::App,
+    join::{Joined, Link, span_mark},
     report::Report,
     sources::{
         Attributes, Clock, Context, Mapper, Outcome, keys, map_log, map_span, name, unnamed,
@@ -24,6 +26,10 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) reports: Vec<Report>,
+    /// What each report was counted as.
+    report_kinds: Vec<Kind>,
+    /// Which spans enclose which.
+    pub(super) links: Vec<Link>,
     /// How many records were refused.
     pub(super) rejected: i64,
     first_rejection: Option<String>,
@@ -35,7 +41,10 @@ impl Batch {
         let (mapper, record, outcome) = mapped;
         let kind = kind_of(source, signal, record, &outcome);
         match outcome {
-            Outcome::Request(report) => self.reports.push(*report),
+            Outcome::Request(report) => {
+                self.reports.push(*report);
+                self.report_kinds.push(kind.clone());
+            }
             Outcome::Refused(refusal) => {
                 self.rejected += 1;
                 let message = || format!("{} of {source}: {refusal}", kind.record);
@@ -44,6 +53,20 @@ impl Batch {
             _ => {}
         }
         self.kinds.entry(kind).or_insert((mapper, 0)).1 += 1;
+    }
+
+    /// Counts reports that turned out to be sums as what they are.
+    pub(super) fn note_sums(&mut self, joined: &[Joined]) {
+        let sums = self.report_kinds.iter().zip(joined).filter(|(_, how)| **how == Joined::Sum);
+        for (kind, _) in sums {
+            let Some((mapper, count)) = self.kinds.remove(kind) else { continue };
+            if count > 1 {
+                self.kinds.insert(kind.clone(), (mapper, count - 1));
+            }
+            let reason = "the spans within it report the same calls".to_owned();
+            let repeats = Kind { outcome: "repeats", reason, ..kind.clone() };
+            self.kinds.entry(repeats).or_insert((mapper, 0)).1 += 1;
+        }
     }
 
     /// Which record was refused first and why; empty where none was.
@@ -92,10 +115,21 @@ pub(super) fn map_traces(
         for scope in &resource.scope_spans {
             let context = around.context(scope.scope.as_ref());
             for span in &scope.spans {
-                batch.add(&around.source, "traces", map_span(span, &context));
+                let mapped = map_span(span, &context);
+                batch.links.extend(link(span, mapped.0));
+                batch.add(&around.source, "traces", mapped);
             }
         }
     }
+}
+
+/// How a span lies in another one. The coding tools tell each call by one span, among hundreds.
+fn link(span: &Span, mapper: Mapper) -> Option<Link> {
+    if matches!(mapper, Mapper::ClaudeCode | Mapper::Codex | Mapper::GeminiCli) {
+        return None;
+    }
+    let mark = |id: &[u8]| span_mark(&span.trace_id, id);
+    Some(Link { parent: mark(&span.parent_span_id)?, span: mark(&span.span_id)? })
 }
 
 pub(super) fn map_metrics(

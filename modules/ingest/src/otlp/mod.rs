@@ -98,8 +98,9 @@ async fn receive<S: Signal>(
     } else {
         decoding()?
     };
-    let reports = std::mem::take(&mut batch.reports);
-    app.publish(reports, Vec::new()).await.map_err(|_| Failure::unavailable())?;
+    let (reports, links) = (std::mem::take(&mut batch.reports), std::mem::take(&mut batch.links));
+    let joined = app.publish(reports, links, Vec::new()).await;
+    batch.note_sums(&joined.map_err(|_| Failure::unavailable())?);
     batch.count(&app.tally);
     Ok(batch)
 }

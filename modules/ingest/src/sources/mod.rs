@@ -27,7 +27,7 @@ use opentelemetry_proto::tonic::{
 pub(crate) use attributes::{Attributes, MAX_TOKENS, keys, milliseconds, name, nano_usd};
 pub(crate) use codex::Conversations;
 pub(crate) use providers::of_model as provider_of_model;
-pub(crate) use shape::Clock;
+pub(crate) use shape::{Clock, hex};
 
 use crate::report::Report;
 

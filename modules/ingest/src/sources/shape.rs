@@ -115,7 +115,7 @@ fn duration_ms(span: &Span) -> Option<u32> {
 }
 
 /// An id of that many bytes in hexadecimal; the all-zero id means none.
-fn hex(bytes: &[u8], length: usize) -> Option<String> {
+pub(crate) fn hex(bytes: &[u8], length: usize) -> Option<String> {
     let valid = bytes.len() == length && bytes.iter().any(|byte| *byte != 0);
     valid.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

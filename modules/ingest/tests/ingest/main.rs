@@ -8,3 +8,4 @@ mod lifecycle;
 mod lynex;
 mod otlp;
 mod privacy;
+mod sums;

@@ -1,0 +1,93 @@
+use module_sdk::events::{LlmRequestCompleted, RequestSource, RequestStatus};
+
+use super::*;
+
+const NOW: i64 = 1_795_218_560_000;
+
+fn span(id: &str, parent: Option<&str>, response: &str, counts: (u64, u64)) -> Report {
+    Report {
+        reporter: "otlp_span ai".to_owned(),
+        parent_span_id: parent.map(str::to_owned),
+        event: LlmRequestCompleted {
+            source: Some(RequestSource::OtlpSpan),
+            provider: Some("openai".to_owned()),
+            operation: Some("chat".to_owned()),
+            status: Some(RequestStatus::Ok),
+            ended_at: NOW,
+            trace_id: Some("t".to_owned()),
+            span_id: Some(id.to_owned()),
+            response_id: Some(response.to_owned()).filter(|id| !id.is_empty()),
+            input_tokens: Some(counts.0),
+            output_tokens: Some(counts.1),
+            ..LlmRequestCompleted::default()
+        },
+        ..Report::default()
+    }
+}
+
+fn open(directory: &Path) -> Joiner {
+    let window = Duration::from_secs(2);
+    Joiner::open(directory, window, Duration::from_secs(3600), NOW).expect("it opens")
+}
+
+fn resolve(joiner: &mut Joiner, mut report: Report) -> (Joined, String, Vec<String>) {
+    let joined = joiner.resolve(&mut report, NOW);
+    let withdrawn = joiner.take_withdrawn();
+    joiner.commit(NOW).expect("it writes");
+    (joined, report.event.dedupe_key, withdrawn)
+}
+
+#[test]
+fn a_withdrawal_outlives_a_restart_and_is_told_again_when_asked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let outer = || span("o", None, "r-2", (30, 3));
+    let (first, last) =
+        (|| span("a", Some("o"), "r-1", (10, 1)), || span("b", Some("o"), "r-2", (20, 2)));
+    let mut joiner = open(directory.path());
+    let (joined, key, _) = resolve(&mut joiner, outer());
+    assert_eq!((joined, key.as_str()), (Joined::New, "openai:r-2"));
+    // It has an id of its own as far as is known, so it is withdrawn with the last part.
+    assert_eq!(resolve(&mut joiner, first()).2, Vec::<String>::new());
+    let (joined, key, withdrawn) = resolve(&mut joiner, last());
+    assert_eq!((joined, withdrawn), (Joined::New, vec!["openai:r-2".to_owned()]));
+    assert_ne!(key, "openai:r-2", "that key is gone for ever");
+    let log = |mut report: Report| {
+        report.reporter = "otlp_log x".to_owned();
+        report.event.source = Some(RequestSource::OtlpLog);
+        report.event.span_id = None;
+        report
+    };
+    for _ in 0..2 {
+        joiner = open(directory.path());
+        assert_eq!(resolve(&mut joiner, outer()).0, Joined::Sum);
+        let again = resolve(&mut joiner, last());
+        assert_eq!(again, (Joined::Resent, key.clone(), vec!["openai:r-2".to_owned()]));
+        // Whoever knows its id still finds the call.
+        assert_eq!(resolve(&mut joiner, log(last())).1, key);
+    }
+}
+
+#[test]
+fn a_sum_that_came_last_stays_one_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut joiner = open(directory.path());
+    let inner = || span("a", Some("o"), "r-1", (10, 1));
+    let outer = || span("o", None, "r-1", (10, 1));
+    let (_, key, _) = resolve(&mut joiner, inner());
+    assert_eq!(resolve(&mut joiner, outer()).0, Joined::Sum);
+    let mut joiner = open(directory.path());
+    assert_eq!(resolve(&mut joiner, outer()).0, Joined::Sum);
+    assert_eq!(resolve(&mut joiner, inner()), (Joined::Resent, key, vec![]));
+}
+
+#[test]
+fn what_is_kept_of_sums_goes_with_time() {
+    let mut joiner = Joiner::in_memory(Duration::from_secs(2), Duration::from_secs(3600));
+    resolve(&mut joiner, span("o", None, "", (10, 1)));
+    resolve(&mut joiner, span("a", Some("o"), "", (10, 1)));
+    resolve(&mut joiner, span("p", None, "", (10, 1)));
+    resolve(&mut joiner, span("b", Some("a"), "", (10, 1)));
+    joiner.refresh(NOW + 3_600_001).expect("nothing to read");
+    assert_eq!(joiner.len(), 0);
+    assert!(joiner.one.is_empty() && joiner.many.is_empty() && joiner.by_span.is_empty());
+}

@@ -1,0 +1,235 @@
+//! Spans that hold the sum of those within them, in every order of arrival.
+
+use std::collections::BTreeMap;
+
+use module_sdk::events::LlmRequestWithdrawn;
+use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
+use serde_json::json;
+
+use crate::{bodies::*, http::Site};
+
+/// A span and the instrumentation that tells it.
+type Told = (&'static str, Span);
+
+/// Requests, their input and their output.
+type Totals = (usize, u64, u64);
+
+fn told(reporter: &'static str, ids: (u8, u8), name: &str, attributes: Vec<KeyValue>) -> Told {
+    (reporter, span(name, (1, ids.0, ids.1), now_ns(), attributes))
+}
+
+fn counts(input: i64, output: i64) -> Vec<KeyValue> {
+    vec![attr("gen_ai.usage.input_tokens", input), attr("gen_ai.usage.output_tokens", output)]
+}
+
+/// A chat of a reporter: span and parent, response id, input and output.
+fn chat(reporter: &'static str, ids: (u8, u8), id: &str, input: i64, output: i64) -> Told {
+    let mut attributes = counts(input, output);
+    attributes.extend([
+        attr("gen_ai.operation.name", "chat"),
+        attr("gen_ai.provider.name", "openai"),
+        attr("gen_ai.request.model", "gpt-4o"),
+    ]);
+    if !id.is_empty() {
+        attributes.push(attr("gen_ai.response.id", id));
+    }
+    told(reporter, ids, "chat gpt-4o", attributes)
+}
+
+fn embedding(reporter: &'static str, ids: (u8, u8), input: i64) -> Told {
+    let attributes = vec![
+        attr("gen_ai.operation.name", "embeddings"),
+        attr("gen_ai.provider.name", "openai"),
+        attr("gen_ai.request.model", "text-embedding-3-large"),
+        attr("gen_ai.usage.input_tokens", input),
+    ];
+    told(reporter, ids, "embeddings text-embedding-3-large", attributes)
+}
+
+/// A run of an agent, which says nothing of itself but what was used.
+fn run(reporter: &'static str, ids: (u8, u8), input: i64, output: i64) -> Told {
+    told(reporter, ids, "agent run", counts(input, output))
+}
+
+/// A span that is no request at all.
+fn step(reporter: &'static str, ids: (u8, u8)) -> Told {
+    told(reporter, ids, "step", vec![])
+}
+
+/// What a subscriber has that counts by key, takes the fuller count and hears of withdrawals.
+fn totals(site: &Site) -> Totals {
+    let mut by_key: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for request in site.requests() {
+        let known = by_key.entry(request.dedupe_key).or_default();
+        known.0 = known.0.max(request.input_tokens.unwrap_or(0));
+        known.1 = known.1.max(request.output_tokens.unwrap_or(0));
+    }
+    let withdrawn = site.bench.host().emitted_as::<LlmRequestWithdrawn>().expect("withdrawals");
+    for event in withdrawn {
+        by_key.remove(&event.dedupe_key);
+    }
+    let sum = |of: fn(&(u64, u64)) -> u64| by_key.values().map(of).sum();
+    (by_key.len(), sum(|counts| counts.0), sum(|counts| counts.1))
+}
+
+fn orders(length: usize) -> Vec<Vec<usize>> {
+    let Some(last) = length.checked_sub(1) else { return vec![Vec::new()] };
+    let shorter = orders(last);
+    let places = shorter.into_iter().flat_map(|order| {
+        (0..=order.len()).map(move |place| {
+            let mut order = order.clone();
+            order.insert(place, last);
+            order
+        })
+    });
+    places.collect()
+}
+
+/// Sends the spans in every order, in one body and in bodies of their own, and twice.
+fn check(spans: &[Told], expected: Totals) {
+    check_each(spans, expected, |totals| totals == expected);
+}
+
+fn check_each(spans: &[Told], expected: Totals, one_by_one: impl Fn(Totals) -> bool) {
+    for order in orders(spans.len()) {
+        let ordered: Vec<Told> = order.iter().map(|index| spans[*index].clone()).collect();
+        let body = |spans: &[Told]| {
+            let scopes = spans.iter().map(|(scope, span)| (*scope, vec![span.clone()]));
+            traces("program", scopes.collect())
+        };
+        let site = Site::plain();
+        for _ in 0..2 {
+            site.post_protobuf("/v1/traces", &body(&ordered));
+            assert_eq!(totals(&site), expected, "{order:?} in one body");
+        }
+        let site = Site::plain();
+        for _ in 0..2 {
+            for one in &ordered {
+                site.post_protobuf("/v1/traces", &body(std::slice::from_ref(one)));
+            }
+            let totals = totals(&site);
+            assert!(one_by_one(totals), "{order:?} one by one: {totals:?}, not {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn a_run_of_an_agent_is_no_request() {
+    let calls = [chat("a", (2, 1), "r-1", 560, 50), chat("a", (3, 1), "r-2", 570, 60)];
+    check(&[run("a", (1, 0), 1130, 110), calls[0].clone(), calls[1].clone()], (2, 1130, 110));
+    // Of another reporter, and with calls that nobody has told of.
+    check(&[run("b", (1, 0), 1130, 110), calls[0].clone(), calls[1].clone()], (2, 1130, 110));
+    check(&[run("a", (1, 0), 1500, 150), calls[0].clone(), calls[1].clone()], (2, 1130, 110));
+    check(&[run("a", (1, 0), 560, 50), calls[0].clone()], (1, 560, 50));
+}
+
+#[test]
+fn a_sum_is_known_at_any_depth() {
+    let spans = [
+        run("a", (1, 0), 1130, 110),
+        step("other", (2, 1)),
+        chat("a", (3, 2), "r-1", 560, 50),
+        chat("a", (4, 2), "", 570, 60),
+    ];
+    check(&spans, (2, 1130, 110));
+    let spans = [
+        run("a", (1, 0), 1830, 180),
+        run("a", (2, 1), 1130, 110),
+        chat("a", (3, 2), "r-1", 560, 50),
+        chat("a", (4, 2), "r-2", 570, 60),
+        chat("a", (5, 1), "r-3", 700, 70),
+    ];
+    let (first, second) = (spans[..4].to_vec(), &spans[4]);
+    check(&first, (2, 1130, 110));
+    check(&[spans[0].clone(), spans[1].clone(), spans[2].clone(), second.clone()], (2, 1260, 120));
+}
+
+#[test]
+fn outer_spans_of_one_name_are_no_requests() {
+    check(&[embedding("ai", (1, 0), 28), embedding("ai", (2, 1), 28)], (1, 28, 0));
+    let many =
+        [embedding("ai", (1, 0), 56), embedding("ai", (2, 1), 28), embedding("ai", (3, 1), 28)];
+    check(&many, (2, 56, 0));
+    // The outer one may have the id of the last, and leave the cache out.
+    let steps = [
+        chat("ai", (1, 0), "r-2", 1130, 110),
+        chat("ai", (2, 1), "r-1", 560, 50),
+        chat("ai", (3, 1), "r-2", 570, 60),
+    ];
+    check(&steps, (2, 1130, 110));
+    let mut cached = chat("ai", (2, 1), "r-1", 560, 50);
+    cached.1.attributes.push(attr("gen_ai.usage.cache_read.input_tokens", 500));
+    check(&[chat("ai", (1, 0), "", 60, 50), cached], (1, 560, 50));
+    let bare = told("ai", (1, 0), "chat", vec![attr("gen_ai.operation.name", "chat")]);
+    check(&[bare, chat("ai", (2, 1), "r-1", 560, 50)], (1, 560, 50));
+}
+
+#[test]
+fn two_instrumentations_tell_one_call() {
+    let outer = |input, output| chat("outer", (1, 0), "", input, output);
+    let inner = |input, output| chat("inner", (2, 1), "r-1", input, output);
+    check(&[outer(1200, 34), inner(1200, 35)], (1, 1200, 35));
+    check(&[outer(1200, 34), inner(1200, 1)], (1, 1200, 34));
+    check(&[outer(1200, 1), inner(1200, 34)], (1, 1200, 34));
+    check(&[outer(8, 1), inner(1200, 34)], (1, 1200, 34));
+    check(&[outer(1200, 34), inner(8, 1)], (1, 1200, 34));
+    check(&[outer(400, 34), inner(1200, 34)], (1, 1200, 34));
+    let cached = |mut told: Told, read: i64| {
+        told.1.attributes.push(attr("gen_ai.usage.cache_read.input_tokens", read));
+        told
+    };
+    check(&[cached(outer(1200, 34), 0), cached(inner(1200, 34), 800)], (1, 1200, 34));
+    check(&[cached(outer(400, 34), 0), cached(inner(1200, 34), 800)], (1, 1200, 34));
+    check(&[cached(outer(1200, 40), 800), inner(400, 34)], (1, 1200, 40));
+    let mut named = inner(1200, 34);
+    named.1.attributes.retain(|known| known.key != "gen_ai.request.model");
+    named.1.attributes.push(attr("gen_ai.request.model", "openai/gpt-4o-2024-08-06"));
+    check(&[outer(1200, 35), named], (1, 1200, 35));
+}
+
+#[test]
+fn calls_of_their_own_stay_apart() {
+    // A wrapper that tried twice, told by another reporter: it is one of the two.
+    let twice = [
+        chat("outer", (1, 0), "", 570, 60),
+        chat("inner", (2, 1), "r-1", 560, 50),
+        chat("inner", (3, 1), "r-2", 570, 60),
+    ];
+    // Where the wrapper is told before the second call, it is taken for the first.
+    check_each(&twice, (2, 1130, 110), |totals| {
+        totals.0 == 2 && (1130..=1140).contains(&totals.1) && (110..=120).contains(&totals.2)
+    });
+    // A chat that looks something up is a request, and so is what it asks.
+    let lookup = [chat("a", (1, 0), "r-1", 5000, 500), embedding("a", (2, 1), 28)];
+    check(&lookup, (2, 5028, 500));
+    let with_id = [chat("a", (1, 0), "r-1", 5000, 500), chat("a", (2, 1), "r-2", 70, 7)];
+    check(&with_id, (2, 5070, 507));
+    // One that used less than what is within it holds no sum.
+    check(&[chat("a", (1, 0), "", 10, 1), chat("a", (2, 1), "", 5000, 500)], (2, 5010, 501));
+    // Other models are other calls.
+    let mut other = chat("inner", (2, 1), "", 560, 50);
+    other.1.attributes.retain(|known| known.key != "gen_ai.request.model");
+    other.1.attributes.push(attr("gen_ai.request.model", "gpt-4o-mini"));
+    check(&[chat("outer", (1, 0), "", 100, 60), other], (2, 660, 110));
+    // Neither encloses the other.
+    let siblings = [chat("a", (2, 1), "", 560, 50), chat("b", (3, 1), "", 570, 60)];
+    check(&siblings, (2, 1130, 110));
+}
+
+#[test]
+fn sources_tell_a_sum_as_a_repeat() {
+    let mut site = Site::plain();
+    let spans = vec![
+        chat("a", (2, 1), "r-1", 560, 50).1,
+        chat("a", (3, 1), "r-2", 570, 60).1,
+        run("a", (1, 0), 1130, 110).1,
+    ];
+    site.post_protobuf("/v1/traces", &traces("program", vec![("a", spans)]));
+    let reply = site.bench.command("sources", json!({"all": true})).expect("it answers");
+    let rows = reply.data["rows"].as_array().expect("rows");
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| format!("{} {} {}", row["record"], row["outcome"], row["count"]))
+        .collect();
+    assert_eq!(found, ["\"chat\" \"request\" 2", "\"(unnamed)\" \"repeats\" 1"]);
+}
