@@ -10,7 +10,9 @@ mod app;
 mod config;
 mod join;
 mod lynex;
+mod misdirected;
 mod otlp;
+mod preface;
 mod report;
 mod server;
 mod sources;
@@ -81,7 +83,7 @@ struct SourcesArgs {
     /// Show only this outcome: request, event, ignored, repeats, unknown or refused.
     #[serde(default)]
     outcome: Option<Outcome>,
-    /// List every kind of record that is ignored by design or repeats another, not their sums.
+    /// List every kind of record that makes no request, not their sums.
     #[serde(default)]
     all: bool,
 }
@@ -126,7 +128,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/events", post(lynex::events))
         .route("/api/v1/events/batch", post(lynex::batch))
         .route("/healthz", get(healthz))
-        .fallback(server::answer_not_found)
+        .fallback(misdirected::answer)
         .method_not_allowed_fallback(server::answer_wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), server::guard))
         .with_state(app.clone())

@@ -40,16 +40,6 @@ pub(crate) fn json_error(status: StatusCode, code: &str, message: &str) -> Respo
     (status, Json(body)).into_response()
 }
 
-/// Answers what has no handler.
-pub(crate) async fn answer_not_found() -> Response {
-    json_error(
-        StatusCode::NOT_FOUND,
-        "not_found",
-        "there is nothing at this path; OTLP goes to /v1/logs, /v1/traces and /v1/metrics, Lynex \
-         events to /api/v1/event, /api/v1/events and /api/v1/events/batch",
-    )
-}
-
 /// Answers a method that a path does not have.
 pub(crate) async fn answer_wrong_method(uri: Uri) -> Response {
     let allowed = if uri.path() == "/healthz" { "GET" } else { "POST" };

@@ -25,9 +25,9 @@ use tokio::{
 };
 
 pub(crate) use body::{BodyError, Budget, Encoding, read};
-pub(crate) use guard::{answer_not_found, answer_wrong_method, guard, json_error};
+pub(crate) use guard::{answer_wrong_method, guard, json_error};
 
-use crate::app::App;
+use crate::{app::App, preface::Preface};
 
 /// Who is at the two ends of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,7 @@ impl Server {
             slots: Arc::new(Semaphore::new(connections)),
             header_timeout,
             open: open.clone(),
+            app: app.clone(),
         };
         runtime.spawn(acceptor.run(watched));
         Ok(Self { phase, open, runtime })
@@ -126,6 +127,7 @@ struct Acceptor {
     slots: Arc<Semaphore>,
     header_timeout: Duration,
     open: Arc<Open>,
+    app: Arc<App>,
 }
 
 impl Acceptor {
@@ -169,7 +171,10 @@ impl Acceptor {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            .serve_connection(
+                TokioIo::new(Preface::new(stream, &self.app)),
+                TowerToHyperService::new(router),
+            );
         async move {
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {

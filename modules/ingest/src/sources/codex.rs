@@ -136,6 +136,11 @@ fn sse_event(log: &Log<'_>, context: &Context<'_>) -> Outcome {
         response_completed(log, context).into()
     } else if failed && log_has_error(log) {
         Outcome::Request(Box::new(failure(log, context)))
+    } else if completed && log_has_error(log) {
+        // Codex could not read it, so nobody else tells of this answer.
+        let mut report = failure(log, context);
+        report.event.error_type = Some("unreadable_completion".to_owned());
+        Outcome::Request(Box::new(report))
     } else if completed || failed {
         Outcome::Repeats("the record with the counts reports the same answer")
     } else {
@@ -319,6 +324,23 @@ mod tests {
             attr("event.kind", text("response.output_text.delta")),
         ];
         assert!(matches!(outcome(&delta), Outcome::Ignored(_)));
+    }
+
+    #[test]
+    fn a_completion_that_codex_could_not_read_is_no_repeat() {
+        let unreadable = [
+            attr("event.name", text("codex.sse_event")),
+            attr("event.kind", text("response.completed")),
+            attr("conversation.id", text("01a1fb5d")),
+            attr("model", text("gpt-5.1-codex")),
+            attr("duration_ms", text("36")),
+            attr("error.message", text("failed to parse ResponseCompleted: secret words")),
+        ];
+        let event = request_of(outcome(&unreadable)).event;
+        assert_eq!(event.status, Some(RequestStatus::Error));
+        assert_eq!(event.error_type.as_deref(), Some("unreadable_completion"));
+        assert_eq!((event.input_tokens, event.duration_ms), (None, Some(36)));
+        assert!(!format!("{event:?}").contains("secret"));
     }
 
     #[test]

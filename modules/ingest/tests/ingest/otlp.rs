@@ -1,5 +1,7 @@
 //! OTLP/HTTP: encodings, answers, partial success.
 
+use std::io::{Read as _, Write as _};
+
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceResponse, trace::v1::ExportTraceServiceResponse,
 };
@@ -143,8 +145,7 @@ fn what_makes_no_request_is_counted_and_shown() {
         found,
         [
             "claude-code api_request request 1",
-            "claude-code claude_code.token.usage ignored 2",
-            "claude-code user_prompt ignored 1",
+            "claude-code (2 kinds) ignored 3",
             "my-program my.own.event unknown 1",
         ]
     );
@@ -158,6 +159,82 @@ fn what_makes_no_request_is_counted_and_shown() {
     assert_eq!(metrics.get(series), Some(&1.0), "{metrics:?}");
     let series = r#"lodestar_ingest_requests_total{"code":"200","endpoint":"/v1/logs"}"#;
     assert_eq!(metrics.get(series), Some(&2.0), "{metrics:?}");
+}
+
+#[test]
+fn what_goes_to_the_wrong_place_is_counted_and_told_what_to_set() {
+    let mut site = Site::plain();
+    let body = claude_logs(vec![claude_request(now_ns(), "req_1")]).encode_to_vec();
+    let check = |path: &str, kind: &str, status: u16, advice: &str| {
+        let answer = site.post(path, &[("content-type", kind)], &body);
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.text().contains(advice), "{path}: {}", answer.text());
+    };
+    let endpoint = "set that to scheme, host and port only";
+    check("/v1/logs/v1/logs", PROTOBUF.1, 404, endpoint);
+    check("/v1/logs/v1/logs", PROTOBUF.1, 404, endpoint);
+    check("/secret-path/v1/traces", PROTOBUF.1, 404, endpoint);
+    check("/", PROTOBUF.1, 404, "end it in /v1/logs");
+    check("/secret-path", PROTOBUF.1, 404, "OTLP goes to /v1/logs");
+    let service = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    check(service, "application/grpc", 415, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf");
+    assert_eq!(site.get("/favicon.ico").status, 404);
+    let reply = site.bench.command("sources", json!({})).expect("it answers");
+    let rows = reply.data["rows"].as_array().expect("rows").iter();
+    let found: Vec<String> = rows
+        .map(|row| {
+            let text = |field: &str| row[field].as_str().expect("a text");
+            format!("{} {} {} {}", text("signal"), text("record"), text("outcome"), row["count"])
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "logs (path …/v1/logs) refused 2",
+            "http (gRPC) refused 1",
+            "http (other path) refused 1",
+            "http (path /) refused 1",
+            "traces (path …/v1/traces) refused 1",
+        ]
+    );
+    assert!(!site.everything_told().contains("secret"));
+}
+
+#[test]
+fn http2_is_answered_in_its_own_words() {
+    let mut site = Site::plain();
+    // The preface, an empty SETTINGS frame, and the beginning of a HEADERS frame.
+    let begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x20\x01\x04\0\0\0\x01";
+    for pieces in [vec![&begun[..]], begun.chunks(1).collect()] {
+        let mut stream = site.connect();
+        for piece in pieces {
+            // It may have heard enough.
+            let _ = stream.write_all(piece);
+        }
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it answers and ends");
+        // An empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED and the reason.
+        assert_eq!(answer[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        assert_eq!((answer[12], answer[18..26].to_vec()), (7, vec![0, 0, 0, 0, 0, 0, 0, 13]));
+        assert_eq!(answer.len() - 18, usize::from(answer[10]) * 256 + usize::from(answer[11]));
+        let reason = String::from_utf8_lossy(&answer[26..]).into_owned();
+        assert!(reason.contains("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"), "{reason}");
+    }
+    let reply = site.bench.command("sources", json!({})).expect("it answers");
+    assert_eq!(reply.data["rows"][0]["record"], "(HTTP/2)");
+    assert_eq!(reply.data["rows"][0]["count"], 2);
+}
+
+#[test]
+fn a_request_in_single_bytes_is_no_preface() {
+    let site = Site::plain();
+    let mut stream = site.connect();
+    for byte in b"PROPFIND /v1/logs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" {
+        stream.write_all(&[*byte]).expect("it reads");
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
 }
 
 #[test]

@@ -1,27 +1,33 @@
 //! Counts what came in, by source, and what became of it: for `lodestar ingest sources` and the
 //! metrics.
 
+mod shown;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
-use module_sdk::{Counter, Host, Reply, Result, Table};
+use module_sdk::{Counter, Host, Reply, Result};
 use serde::Serialize;
 
 use crate::sources::Mapper;
 
 /// More kinds of record than this are counted together, so that a sender of ever new names does
 /// not fill the memory.
-const MAX_ROWS: usize = 512;
+const MAX_ROWS: usize = 1024;
+
+/// From so many kinds on further ones that no mapper knows are counted together, so that there is
+/// room for those that matter.
+const MAX_UNKNOWN_FROM: usize = 768;
 
 /// What one record was and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Kind {
     /// `service.name`, or the project of a Lynex event.
     pub(crate) source: String,
-    /// `logs`, `traces`, `metrics` or `lynex`.
+    /// `logs`, `traces`, `metrics`, `lynex`, or `http` where that cannot be told.
     pub(crate) signal: &'static str,
     /// The name of the event, span or metric.
     pub(crate) record: String,
@@ -62,7 +68,8 @@ impl Tally {
         self.add("lodestar_ingest_records_total", help, &labels, count);
         let now = self.host.now();
         let mut rows = locked(&self.rows);
-        let kind = if rows.len() < MAX_ROWS || rows.contains_key(&kind) {
+        let room = if kind.outcome == "unknown" { MAX_UNKNOWN_FROM } else { MAX_ROWS };
+        let kind = if rows.len() < room || rows.contains_key(&kind) {
             kind
         } else {
             let more = || "(more)".to_owned();
@@ -123,22 +130,18 @@ impl Tally {
         counter.add(amount as f64);
     }
 
-    /// Answers the command `sources`. Its table sums up what is left out by design, unless `all`
-    /// or one outcome is asked for.
+    /// Answers the command `sources`. It sums up what makes no request, unless `all` or one outcome
+    /// is asked for.
     pub(crate) fn reply(&self, only: Option<&str>, all: bool) -> Result<Reply> {
         let rows = locked(&self.rows).clone();
         let mut rows: Vec<(Kind, Seen)> = rows
             .into_iter()
             .filter(|(kind, _)| only.is_none_or(|outcome| kind.outcome == outcome))
             .collect();
-        rows.sort_by_key(|(kind, seen)| {
-            (kind.source.clone(), rank(kind.outcome), std::cmp::Reverse(seen.count), kind.clone())
-        });
-        let json: Vec<Row<'_>> =
-            rows.iter().map(|(kind, seen)| Row { kind, seen: *seen }).collect();
-        let reply = Reply::json(&serde_json::json!({"since": self.since, "rows": json}))?;
-        let shown = if all || only.is_some() { rows } else { summed_up(&rows) };
-        Ok(reply.table(table(&shown, self.since)))
+        shown::sort(&mut rows);
+        let lines = shown::lines(rows, all || only.is_some());
+        let reply = Reply::json(&serde_json::json!({"since": self.since, "rows": lines}))?;
+        Ok(reply.table(shown::table(&lines, self.since)))
     }
 }
 
@@ -171,70 +174,6 @@ impl Mapper {
     pub(crate) const fn label(self) -> &'static str {
         self.as_str()
     }
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    #[serde(flatten)]
-    kind: &'a Kind,
-    #[serde(flatten)]
-    seen: Seen,
-}
-
-/// What somebody should look at comes first.
-fn rank(outcome: &str) -> usize {
-    const ORDER: &[&str] = &["request", "event", "refused", "unknown", "repeats", "ignored"];
-    ORDER.iter().position(|known| *known == outcome).unwrap_or(ORDER.len())
-}
-
-/// The kinds of one source that are left out by design as one row for each outcome.
-fn summed_up(rows: &[(Kind, Seen)]) -> Vec<(Kind, Seen)> {
-    let is_by_design = |kind: &Kind| matches!(kind.outcome, "ignored" | "repeats");
-    let together = |left: &(Kind, Seen), right: &(Kind, Seen)| {
-        let key = |kind: &Kind| (kind.source.clone(), kind.outcome);
-        is_by_design(&left.0) && key(&left.0) == key(&right.0)
-    };
-    let groups = rows.chunk_by(together);
-    groups
-        .map(|group| match group {
-            [(first, _), _, ..] => {
-                let of = |kind: &Kind| kind.signal;
-                let one_signal = group.iter().all(|(kind, _)| of(kind) == of(first));
-                let kind = Kind {
-                    source: first.source.clone(),
-                    signal: if one_signal { first.signal } else { "all" },
-                    record: format!("({} kinds)", group.len()),
-                    outcome: first.outcome,
-                    reason: "by design; --all lists them".to_owned(),
-                };
-                let count = group.iter().map(|(_, seen)| seen.count).sum();
-                let last_seen = group.iter().map(|(_, seen)| seen.last_seen).max();
-                (kind, Seen { count, last_seen: last_seen.unwrap_or_default() })
-            }
-            one => one[0].clone(),
-        })
-        .collect()
-}
-
-fn table(rows: &[(Kind, Seen)], since: Timestamp) -> Table {
-    let mut table = Table::new(["SOURCE", "SIGNAL", "RECORD", "OUTCOME", "COUNT#", "WHY"]);
-    table.title = format!("Records received since {since:.0}");
-    for (kind, seen) in rows {
-        table.row([
-            kind.source.clone(),
-            kind.signal.to_owned(),
-            kind.record.clone(),
-            kind.outcome.to_owned(),
-            seen.count.to_string(),
-            kind.reason.clone(),
-        ]);
-    }
-    if rows.is_empty() {
-        table.notes.push("Nothing yet. The module's README shows how to point a tool here.".into());
-    } else if rows.iter().any(|(kind, _)| kind.outcome == "unknown") {
-        table.notes.push("unknown: counted and not used, since no mapper understands it.".into());
-    }
-    table
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -272,38 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_by_design_is_summed_up() {
-        let tally = Tally::new(&host());
-        let kind = |record: &str, outcome| Kind { record: record.into(), ..kind("codex", outcome) };
-        tally.records("codex", kind("completed", "request"), 3);
-        for (record, count) in [("a", 5), ("b", 7), ("c", 1)] {
-            tally.records("codex", kind(record, "ignored"), count);
-        }
-        tally.records("codex", kind("d", "repeats"), 2);
-        tally.records("codex", kind("e", "unknown"), 1);
-        tally.records("codex", kind("f", "unknown"), 1);
-        let rows = |only, all| {
-            let reply = tally.reply(only, all).expect("it answers");
-            let rows = reply.table.expect("a table").rows;
-            rows.into_iter().map(|cells| format!("{} {}", cells[2], cells[4])).collect::<Vec<_>>()
-        };
-        assert_eq!(rows(None, false), ["completed 3", "e 1", "f 1", "d 2", "(3 kinds) 13"]);
-        assert_eq!(rows(Some("ignored"), false), ["b 7", "a 5", "c 1"]);
-        assert_eq!(rows(None, true).len(), 7);
-        let data = tally.reply(None, false).expect("it answers").data;
-        assert_eq!(data["rows"].as_array().map(Vec::len), Some(7), "programs get all");
-    }
-
-    #[test]
     fn ever_new_names_do_not_fill_the_memory() {
         let tally = Tally::new(&host());
-        for index in 0..MAX_ROWS + 100 {
+        for index in 0..MAX_UNKNOWN_FROM + 100 {
             tally.records("none", kind(&format!("s{index}"), "unknown"), 1);
         }
         let reply = tally.reply(None, false).expect("it answers");
         let rows = reply.data["rows"].as_array().expect("rows");
-        assert_eq!(rows.len(), MAX_ROWS + 1);
+        assert_eq!(rows.len(), MAX_UNKNOWN_FROM + 1);
         let more = rows.iter().find(|row| row["source"] == "(more)").expect("the rest");
         assert_eq!(more["count"], 100);
+        // What makes requests still has its row.
+        tally.records("codex", kind("codex", "request"), 1);
+        let reply = tally.reply(Some("request"), false).expect("it answers");
+        assert_eq!(reply.data["rows"][0]["source"], "codex");
     }
 }
