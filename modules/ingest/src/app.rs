@@ -10,6 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use module_http::Guard;
 use module_sdk::{
     Class, EventType, Health, Host, Result,
     events::{LlmRequestCompleted, LlmRequestWithdrawn, LynexEvent},
@@ -21,7 +22,7 @@ use crate::{
     join::{Joined, Joiner, Link},
     lynex::Keys,
     report::Report,
-    server::Budget,
+    server::{Budget, guard_of},
     sources::Conversations,
     tally::Tally,
 };
@@ -43,6 +44,7 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) tally: Tally,
     pub(crate) budget: Budget,
+    pub(crate) guard: Guard,
     pub(crate) conversations: Conversations,
     draining: AtomicBool,
     joiner: Mutex<Joiner>,
@@ -129,6 +131,7 @@ impl App {
             keys: Keys::new(&config),
             tally: Tally::new(host),
             budget: Budget::new(config.max_buffered_bytes.get()),
+            guard: guard_of(&config),
             conversations: Conversations::default(),
             draining: AtomicBool::new(false),
             joiner: Mutex::new(joiner),

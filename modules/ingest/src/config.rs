@@ -24,12 +24,17 @@ pub struct Config {
     /// How much all requests together may hold in memory, bytes; what comes beyond is asked to
     /// come again.
     pub max_buffered_bytes: NonZeroUsize,
-    /// How many connections may be open at once; further ones wait.
+    /// How many connections may be open at once. Then the one that has been idle for longest gives
+    /// way to a new one.
     pub max_connections: NonZeroU16,
     /// How long a client may take for the head of a request, seconds.
     pub header_timeout_seconds: NonZeroU16,
     /// How long a client may take for the body of a request, seconds.
     pub body_timeout_seconds: NonZeroU16,
+    /// How long a connection is kept between an answer and the next request, seconds.
+    pub idle_timeout_seconds: NonZeroU16,
+    /// How long a client may take for any part of an answer, seconds.
+    pub write_timeout_seconds: NonZeroU16,
     /// Host names besides those of the loopback under which clients may reach this listener.
     pub allowed_hosts: Vec<String>,
     /// Web origins (`https://app.example.org`) whose pages may post here. None by default: a web
@@ -117,6 +122,8 @@ impl Default for Config {
             max_connections: small(256),
             header_timeout_seconds: small(10),
             body_timeout_seconds: small(60),
+            idle_timeout_seconds: small(75),
+            write_timeout_seconds: small(30),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             projects: BTreeMap::new(),

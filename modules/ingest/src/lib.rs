@@ -8,6 +8,7 @@
 
 mod app;
 mod config;
+mod connections;
 mod join;
 mod lynex;
 mod misdirected;
@@ -27,13 +28,14 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use module_sdk::{Health, Host, Module, Reply, Result, Wiring};
+use module_http::Server;
+use module_sdk::{Health, HealthStatus, Host, Module, Reply, Result, Wiring};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use app::App;
 pub use config::{ApiKey, Config, Project, RateLimit};
-use server::Server;
+use connections::Shown;
 
 module_sdk::export!(Ingest);
 
@@ -42,6 +44,7 @@ module_sdk::export!(Ingest);
 pub struct Ingest {
     app: Arc<App>,
     server: Server,
+    shown: Shown,
 }
 
 impl Module for Ingest {
@@ -54,16 +57,23 @@ impl Module for Ingest {
     fn start(config: Config, host: &Host) -> Result<Self> {
         let app = Arc::new(App::new(config, host)?);
         let listener = host.listener("http")?;
-        let server = Server::start(&app, listener, router(&app))?;
-        Ok(Self { app, server })
+        let server = server::start(&app, listener, router(&app))?;
+        Ok(Self { app, server, shown: Shown::default() })
     }
 
     fn wire(wiring: &mut Wiring<Self>) {
-        wiring.every(Duration::from_secs(60), Self::tidy).command("sources", Self::sources);
+        wiring
+            .every(Duration::from_secs(60), Self::tidy)
+            .every(Duration::from_secs(10), Self::show_connections)
+            .command("sources", Self::sources);
     }
 
     fn health(&self) -> Health {
-        self.app.health()
+        let health = self.app.health();
+        match self.server.figures().trouble() {
+            Some(trouble) if health.status == HealthStatus::Ok => Health::degraded(trouble),
+            _ => health,
+        }
     }
 
     fn stop(&mut self, grace: Duration) -> Result<()> {
@@ -116,6 +126,10 @@ impl Ingest {
     fn tidy(&mut self) -> Result<()> {
         self.app.tidy();
         Ok(())
+    }
+
+    fn show_connections(&mut self) -> Result<()> {
+        self.shown.show(&self.app.host, &self.server.figures())
     }
 }
 

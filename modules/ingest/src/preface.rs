@@ -8,7 +8,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use module_http::{Accepted, Ends, Listener, Tcp};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use crate::{app::App, misdirected::Misdirected};
 
@@ -17,6 +21,22 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// How much is read after the answer, so that closing does not take the answer back.
 const READ_AFTER: usize = 64 * 1024;
+
+/// A socket whose connections may turn out to speak HTTP/2.
+pub(crate) struct Prefaced {
+    pub(crate) tcp: Tcp,
+    pub(crate) app: Arc<App>,
+}
+
+impl Listener for Prefaced {
+    type Stream = Preface<TcpStream>;
+    type Ends = Ends;
+
+    async fn accept(&self) -> io::Result<Accepted<Preface<TcpStream>, Ends>> {
+        let Accepted { stream, ends, descriptor } = self.tcp.accept().await?;
+        Ok(Accepted { stream: Preface::new(stream, &self.app), ends, descriptor })
+    }
+}
 
 /// A connection that may turn out to speak HTTP/2.
 pub(crate) struct Preface<S> {

@@ -9,6 +9,8 @@ use crate::workspace::{Package, Workspace};
 
 const ABI: &str = "lodestar-abi";
 const SDK: &str = "lodestar-module-sdk";
+/// Kits: what several modules and the host share, on top of the SDK.
+const HTTP: &str = "lodestar-http";
 
 pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<()> {
     for package in &workspace.packages {
@@ -42,9 +44,10 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
     match room {
         "module-sdk/abi" | "xtask" => Some(&[]),
         "module-sdk" => Some(&[ABI]),
-        "host" => Some(&[ABI, SDK]),
+        "module-sdk/http" => Some(&[SDK]),
+        "host" => Some(&[ABI, SDK, HTTP]),
         "tests" => Some(&[SDK]),
-        _ if room.starts_with("modules/") => Some(&[SDK]),
+        _ if room.starts_with("modules/") => Some(&[SDK, HTTP]),
         _ if room.starts_with("module-sdk/examples/") => Some(&[SDK]),
         _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
         _ => None,
@@ -82,8 +85,9 @@ mod tests {
     fn rooms_have_their_imports() {
         let check = |room, expected: Option<&[&str]>| assert_eq!(allowed(room), expected, "{room}");
         check("module-sdk/abi", Some(&[]));
-        check("modules/ingest", Some(&[SDK]));
-        check("host", Some(&[ABI, SDK]));
+        check("module-sdk/http", Some(&[SDK]));
+        check("modules/ingest", Some(&[SDK, HTTP]));
+        check("host", Some(&[ABI, SDK, HTTP]));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }

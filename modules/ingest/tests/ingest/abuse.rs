@@ -201,6 +201,18 @@ fn web_pages_do_not_reach_it() {
     // In absolute form the target counts and not the header.
     let target = "http://evil.example/healthz";
     assert_eq!(request(&mut site.connect(), "GET", target, &[], b"").status, 403);
+    let check = |headers: &[(&str, &str)], status: u16, code: &str| {
+        let answer = site.post("/v1/logs", &[&[JSON], headers].concat(), b"{}");
+        assert_eq!(answer.status, status, "{headers:?}");
+        assert_eq!(answer.json()["error"]["code"], code);
+    };
+    check(&[("host", "localhost"), ("host", "localhost")], 400, "host_repeated");
+    check(&[("host", "")], 400, "host_missing");
+    check(&[("host", "evil.example@localhost")], 400, "host_invalid");
+    let origin = ("origin", "https://app.example");
+    check(&[origin, origin], 400, "origin_repeated");
+    let target = "http://localhost:1/healthz";
+    assert_eq!(request(&mut site.connect(), "GET", target, &[], b"").status, 400);
     let open = Site::start(json!({"allowed_hosts": ["collector.lan"]}));
     let answer = open.post("/v1/logs", &[JSON, ("host", "collector.lan:4318")], b"{}");
     assert_eq!(answer.status, 200);

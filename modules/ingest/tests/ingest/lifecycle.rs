@@ -1,6 +1,11 @@
 //! Start, connections, and stop.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use prost::Message as _;
 use serde_json::json;
@@ -73,6 +78,99 @@ fn idle_connections_do_not_hold_up_the_stop() {
     site.bench.stop().expect("it stops");
     let mut rest = Vec::new();
     assert_eq!(idle.read_to_end(&mut rest).expect("it is closed"), 0);
+}
+
+/// Waits until the module closes a connection; answers what it still sent.
+fn until_closed(stream: &mut TcpStream) -> String {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("it is closed, and not reset");
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[test]
+fn an_idle_connection_has_a_time_of_its_own() {
+    let site = Site::start(json!({"header_timeout_seconds": 1, "idle_timeout_seconds": 1000}));
+    let mut kept = site.connect();
+    for _ in 0..2 {
+        let answer = request(&mut kept, "GET", "/healthz", &[], &[]);
+        assert_eq!((answer.status, answer.header("keep-alive")), (200, Some("timeout=1000")));
+        // Once this one is closed, the time for a head is over for the other one as well.
+        assert_eq!(until_closed(&mut connect(site.address)), "");
+    }
+    assert_eq!(request(&mut kept, "GET", "/healthz", &[], &[]).status, 200);
+    let site = Site::start(json!({"idle_timeout_seconds": 1}));
+    let mut idle = site.connect();
+    assert_eq!(request(&mut idle, "GET", "/healthz", &[], &[]).status, 200);
+    assert_eq!(until_closed(&mut idle), "");
+}
+
+#[test]
+fn a_client_that_never_reads_is_let_go_and_counted() {
+    let mut site = Site::start(json!({"write_timeout_seconds": 1}));
+    let mut deaf = site.connect();
+    let requests = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1000);
+    // Until nothing more fits between the two, and the module has given up.
+    while deaf.write_all(requests.as_bytes()).is_ok() {}
+    // The client may see it before it is counted.
+    let metrics = std::iter::repeat_with(|| {
+        std::thread::sleep(Duration::from_millis(10));
+        site.bench.advance(Duration::from_secs(10)).expect("it runs");
+        site.bench.host().metrics()
+    });
+    let closed = "lodestar_ingest_connections_closed_total{\"reason\":\"unread\"}";
+    let counted = metrics.take(1000).find(|metrics| metrics[closed] > 0.0).expect("it is counted");
+    assert!((counted[closed] - 1.0).abs() < f64::EPSILON, "{counted:?}");
+}
+
+#[test]
+fn silent_clients_do_not_keep_a_sender_out() {
+    let site = Site::start(json!({"max_connections": 4, "header_timeout_seconds": 1000}));
+    let _silent: Vec<_> = (0..40).map(|_| connect(site.address)).collect();
+    let mut idle: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = site.connect();
+            assert_eq!(request(&mut stream, "GET", "/healthz", &[], &[]).status, 200);
+            stream
+        })
+        .collect();
+    let message = claude_logs(vec![claude_request(now_ns(), "req_1")]);
+    assert_eq!(site.post_protobuf("/v1/logs", &message).status, 200);
+    assert_eq!(until_closed(&mut idle[0]), "", "it has been idle for longest");
+}
+
+/// Asks while the only connection is at work; answers the status and when to come again.
+fn ask_beside_another(site: &Site) -> (u16, Option<String>) {
+    let mut busy = site.connect();
+    let head = "POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
+                content-type: application/json\r\ncontent-length: 2000000\r\n\r\n";
+    busy.write_all(head.as_bytes()).expect("it reads");
+    let mut asked = [0; 25];
+    busy.read_exact(&mut asked).expect("it asks for the body");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // It goes on sending, and so there is no reason to end it.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) && busy.write_all(b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let mut other = connect(site.address);
+        other.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("it fits");
+        let answer = answer(&mut other);
+        stop.store(true, Ordering::Relaxed);
+        (answer.status, answer.header("retry-after").map(str::to_owned))
+    })
+}
+
+#[test]
+fn who_is_refused_is_told_in_the_health() {
+    let mut site = Site::start(json!({"max_connections": 1}));
+    // On a busy machine the one at work may seem to hesitate, and gives way.
+    let answers = std::iter::repeat_with(|| ask_beside_another(&site));
+    let refused = answers.take(20).find(|(status, _)| *status == 503);
+    assert_eq!(refused, Some((503, Some("1".to_owned()))));
+    let health = site.bench.health();
+    assert!(health.message.contains("1 clients were refused so far"), "{health:?}");
 }
 
 #[test]

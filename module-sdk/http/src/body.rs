@@ -12,63 +12,56 @@ use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::app::App;
-
-/// How a body is written.
+/// What the body of a request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Protobuf,
-    Json,
-}
-
-impl Encoding {
-    /// Of a request; `None` for another or no content type.
-    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        let stated = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        match stated.split(';').next()?.trim().to_ascii_lowercase().as_str() {
-            "application/x-protobuf" | "application/protobuf" => Some(Self::Protobuf),
-            "application/json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-
-    pub(crate) const fn content_type(self) -> &'static str {
-        match self {
-            Self::Protobuf => "application/x-protobuf",
-            Self::Json => "application/json",
-        }
-    }
+pub struct BodyLimits {
+    /// Bytes as they come.
+    pub max_bytes: usize,
+    /// Bytes after decompression.
+    pub max_inflated_bytes: usize,
+    /// Time until the last of them.
+    pub timeout: Duration,
 }
 
 /// Why a body cannot be had. The text is for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyError {
-    #[error("the body is larger than {0} bytes (ingest.max_body_bytes); send smaller batches")]
+pub enum BodyError {
+    /// It has more bytes than these.
+    #[error("the body is larger than {0} bytes (max_body_bytes); send smaller batches")]
     TooLarge(usize),
+    /// It has more bytes than these after decompression.
     #[error(
-        "the body is larger than {0} bytes when inflated (ingest.max_inflated_bytes); send \
+        "the body is larger than {0} bytes when inflated (max_inflated_bytes); send \
          smaller batches"
     )]
     InflatesTooFar(usize),
+    /// It is compressed in a way that is not known.
     #[error("this Content-Encoding is not understood; send gzip or none")]
     UnknownCompression,
+    /// It should be gzip and is not, or not to its end.
     #[error("the body is not whole gzip; send it again, or without Content-Encoding")]
     NotGzip,
+    /// The connection ended before it was whole.
     #[error("the body broke off; send it again")]
     Broken,
-    #[error("the body did not arrive in time (ingest.body_timeout_seconds)")]
+    /// It took too long.
+    #[error("the body did not arrive in time (body_timeout_seconds)")]
     Slow,
+    /// It alone needs more than all bodies may have.
     #[error(
-        "the body needs more memory than all bodies may have (ingest.max_buffered_bytes); send \
+        "the body needs more memory than all bodies may have (max_buffered_bytes); send \
          smaller batches"
     )]
     TooHeavy,
+    /// The others leave too little.
     #[error("too much is being received at the moment; come again in a second")]
     Busy,
 }
 
 impl BodyError {
-    pub(crate) const fn status(&self) -> StatusCode {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
         match self {
             Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -80,7 +73,9 @@ impl BodyError {
         }
     }
 
-    pub(crate) const fn code(&self) -> &'static str {
+    /// A word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy => "too_large",
             Self::UnknownCompression => "unsupported_encoding",
@@ -94,7 +89,7 @@ impl BodyError {
 
 /// The memory that all bodies together may take.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     pieces: Arc<Semaphore>,
     all: usize,
 }
@@ -103,7 +98,9 @@ pub(crate) struct Budget {
 const PIECE: usize = 4096;
 
 impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
+    /// So many bytes, none of them taken.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
         let all = (bytes / PIECE).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { pieces: Arc::new(Semaphore::new(all)), all }
     }
@@ -116,7 +113,7 @@ impl Budget {
 
 /// What one request has taken of the [`Budget`]; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     budget: Arc<Semaphore>,
     all: usize,
     permit: Option<OwnedSemaphorePermit>,
@@ -125,7 +122,11 @@ pub(crate) struct Share {
 
 impl Share {
     /// Takes as much more as is needed for `bytes` in all.
-    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
+    ///
+    /// # Errors
+    ///
+    /// When there is not so much, or not now.
+    pub fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
         let pieces = bytes.div_ceil(PIECE);
         let Some(more) = pieces.checked_sub(self.taken).filter(|more| *more > 0) else {
             return Ok(());
@@ -146,8 +147,13 @@ impl Share {
 }
 
 /// Reads and inflates. The share must live as long as the bytes.
-pub(crate) async fn read(
-    app: &App,
+///
+/// # Errors
+///
+/// When the body breaks a limit, cannot be read, or others have the memory that it needs.
+pub async fn read(
+    limits: &BodyLimits,
+    budget: &Budget,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Share), BodyError> {
@@ -157,16 +163,14 @@ pub(crate) async fn read(
         Some(Ok(name)) if name.eq_ignore_ascii_case("gzip") => true,
         Some(_) => return Err(BodyError::UnknownCompression),
     };
-    let mut share = app.budget.share();
-    let within = Duration::from_secs(u64::from(app.config.body_timeout_seconds.get()));
-    let limit = app.config.max_body_bytes.get();
-    let bytes = tokio::time::timeout(within, collect(headers, body, limit, &mut share))
-        .await
-        .map_err(|_| BodyError::Slow)??;
+    let mut share = budget.share();
+    let collecting = collect(headers, body, limits.max_bytes, &mut share);
+    let bytes =
+        tokio::time::timeout(limits.timeout, collecting).await.map_err(|_| BodyError::Slow)??;
     if !gzip {
         return Ok((bytes, share));
     }
-    let limit = app.config.max_inflated_bytes.get();
+    let limit = limits.max_inflated_bytes;
     // Inflating a large body takes a tenth of a second, in which other requests go on.
     let inflating = tokio::task::spawn_blocking(move || {
         let inflated = inflate(&bytes, limit, &mut share)?;
@@ -265,18 +269,5 @@ mod tests {
         drop(first);
         second.grow_to(4 * PIECE).expect("the first has given back");
         assert_eq!(second.grow_to(5 * PIECE), Err(BodyError::TooHeavy));
-    }
-
-    #[test]
-    fn content_types_may_have_parameters() {
-        let check = |stated: &str, expected: Option<Encoding>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, stated.parse().expect("a header"));
-            assert_eq!(Encoding::of(&headers), expected, "{stated}");
-        };
-        check("application/json; charset=utf-8", Some(Encoding::Json));
-        check("Application/X-Protobuf", Some(Encoding::Protobuf));
-        check("text/plain", None);
-        check("application/grpc", None);
     }
 }

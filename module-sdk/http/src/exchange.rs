@@ -1,0 +1,174 @@
+//! One request and its answer.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Error, Router,
+    body::{Body, HttpBody},
+    http::{HeaderMap, HeaderValue, Request, Response, Version, header},
+};
+use bytes::Bytes;
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::Service as _,
+};
+use hyper_util::service::TowerToHyperService;
+
+use crate::{
+    activity::{Activity, Phase},
+    shared::Shared,
+};
+
+/// What answers on one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchanges<E> {
+    pub(crate) router: TowerToHyperService<Router>,
+    pub(crate) ends: E,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) activity: Arc<Activity>,
+    /// What an answer says of how long its connection is kept.
+    pub(crate) keep_alive: HeaderValue,
+}
+
+impl<E: Clone + Send + Sync + 'static> Exchanges<E> {
+    pub(crate) fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<E> {
+        self.activity.enter(Phase::Busy);
+        let answering = Answering(self.activity.clone());
+        let may_stay = is_kept(request.version(), request.headers());
+        let mut request = request.map(|body| {
+            let activity = self.activity.clone();
+            Body::new(RequestBody { body, activity, is_unsent: false })
+        });
+        request.extensions_mut().insert(self.ends.clone());
+        let answer = self.router.call(request);
+        let (shared, keep_alive) = (self.shared.clone(), self.keep_alive.clone());
+        async move {
+            let mut response = answer.await?;
+            let headers = response.headers_mut();
+            if !shared.keeps_alive() {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            } else if may_stay && !headers.contains_key(header::CONNECTION) {
+                headers.insert("keep-alive", keep_alive);
+            }
+            Ok(response.map(|body| AnswerBody { body, _answering: answering }))
+        }
+    }
+}
+
+/// Whether the connection of a request stays open by itself.
+fn is_kept(version: Version, headers: &HeaderMap) -> bool {
+    let closes = |value: &HeaderValue| {
+        let options = value.to_str().unwrap_or("close").split(',');
+        options.map(str::trim).any(|option| option.eq_ignore_ascii_case("close"))
+    };
+    version == Version::HTTP_11 && !headers.get_all(header::CONNECTION).iter().any(closes)
+}
+
+/// Lives until an answer is written, or was given up.
+#[derive(Debug)]
+struct Answering(Arc<Activity>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
+    }
+}
+
+/// A body that is being received.
+struct RequestBody {
+    body: Incoming,
+    activity: Arc<Activity>,
+    is_unsent: bool,
+}
+
+impl RequestBody {
+    fn note(&mut self, is_unsent: bool) {
+        if self.is_unsent != is_unsent {
+            self.is_unsent = is_unsent;
+            self.activity.set_unsent(is_unsent);
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.note(frame.is_pending());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.note(false);
+    }
+}
+
+/// A body that is being written.
+pub(crate) struct AnswerBody {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_say_whether_they_keep_a_connection() {
+        let check = |version, connection: Option<&str>, expected| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = connection {
+                headers.insert(header::CONNECTION, value.parse().expect("a header"));
+            }
+            assert_eq!(is_kept(version, &headers), expected, "{version:?} {connection:?}");
+        };
+        check(Version::HTTP_11, None, true);
+        check(Version::HTTP_11, Some("keep-alive"), true);
+        check(Version::HTTP_11, Some("TE, Close"), false);
+        check(Version::HTTP_10, None, false);
+        check(Version::HTTP_10, Some("keep-alive"), false);
+    }
+}

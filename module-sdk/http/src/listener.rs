@@ -1,0 +1,68 @@
+//! Where connections come from.
+
+use std::{future::Future, io, net::SocketAddr, os::fd::AsRawFd as _};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+/// A listening socket.
+pub trait Listener: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// What handlers are told of a connection, as `Extension<Ends>`.
+    type Ends: Clone + Send + Sync + 'static;
+
+    /// Waits for the next connection. Dropping the future loses none.
+    fn accept(&self)
+    -> impl Future<Output = io::Result<Accepted<Self::Stream, Self::Ends>>> + Send;
+}
+
+/// A connection that was just accepted.
+#[derive(Debug)]
+pub struct Accepted<S, E> {
+    /// The connection.
+    pub stream: S,
+    /// What handlers are told of it.
+    pub ends: E,
+    /// The number of its descriptor.
+    pub descriptor: i32,
+}
+
+/// Who is at the two ends of a TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// The client.
+    pub peer: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+}
+
+/// A TCP socket.
+#[derive(Debug)]
+pub struct Tcp(TcpListener);
+
+impl Tcp {
+    /// Takes a socket. To be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket).map(Self)
+    }
+}
+
+impl Listener for Tcp {
+    type Stream = TcpStream;
+    type Ends = Ends;
+
+    async fn accept(&self) -> io::Result<Accepted<TcpStream, Ends>> {
+        let (stream, peer) = self.0.accept().await?;
+        let local = stream.local_addr().unwrap_or(peer);
+        let descriptor = stream.as_raw_fd();
+        Ok(Accepted { stream, ends: Ends { peer, local }, descriptor })
+    }
+}

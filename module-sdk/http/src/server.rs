@@ -1,0 +1,210 @@
+//! The accept loop and its end.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{Accepted, Figures, Limits, Listener, connection, figures::Shortage, shared::Shared};
+
+/// How long connections that are idle while the server stops are kept, so that the next request
+/// on them is answered and closes them, rather than meeting a closed connection.
+const IDLE_AT_STOP: Duration = Duration::from_secs(1);
+
+/// So many connections a listener may have however scarce descriptors are.
+const ALWAYS: usize = 4;
+
+/// How long a new client waits for another one to make room, before it and those that come after
+/// it are refused until there is room.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait before looking again for a connection that can be done without.
+const SEARCH: Duration = Duration::from_millis(50);
+
+/// How long to wait after the system gave no connection.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// The answer to a client for which there is no room.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 148\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"unavailable\",\"status\":503,\"code\":\"unavailable\",\
+    \"detail\":\"all connections are in use\",\"help\":\"try again in a second\"}\n";
+
+/// A running listener. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    is_stopping: watch::Sender<bool>,
+    runtime: Handle,
+}
+
+impl Server {
+    /// Serves a router on a socket. Handlers find what the socket tells of the connection as
+    /// `Extension<L::Ends>`.
+    pub fn start<L: Listener>(
+        runtime: &Handle,
+        listener: L,
+        router: Router,
+        limits: Limits,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(limits));
+        let (is_stopping, watched) = watch::channel(false);
+        let acceptor = Acceptor { listener, router, shared: shared.clone(), starving: None };
+        // Whoever drops the server does not stop it: so the task keeps a sender.
+        let kept = is_stopping.clone();
+        runtime.spawn(async move {
+            acceptor.run(watched).await;
+            drop(kept);
+        });
+        Self { shared, is_stopping, runtime: runtime.clone() }
+    }
+
+    /// What happens on it, in numbers.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        self.shared.figures.clone()
+    }
+
+    /// Stops: takes no more connections, answers what is under way, and returns when all
+    /// connections are closed or `grace` is over. Answers how many were cut off. Not to be called
+    /// on a thread of the runtime.
+    pub fn stop(&self, grace: Duration) -> usize {
+        self.shared.drain();
+        self.is_stopping.send_replace(true);
+        self.wait_closed(grace.min(IDLE_AT_STOP));
+        self.shared.close_all();
+        self.wait_closed(grace.saturating_sub(IDLE_AT_STOP));
+        self.shared.open()
+    }
+
+    fn wait_closed(&self, at_most: Duration) {
+        let shared = self.shared.clone();
+        let (closed, told) = std::sync::mpsc::channel();
+        let waiting = self.runtime.spawn(async move {
+            loop {
+                let ended = shared.ended.notified();
+                if shared.open() == 0 {
+                    break;
+                }
+                ended.await;
+            }
+            // Nobody listens any more when the time is over.
+            let _ = closed.send(());
+        });
+        if told.recv_timeout(at_most).is_err() {
+            waiting.abort();
+        }
+    }
+}
+
+struct Acceptor<L> {
+    listener: L,
+    router: Router,
+    shared: Arc<Shared>,
+    /// Since when there has been no room.
+    starving: Option<Instant>,
+}
+
+impl<L: Listener> Acceptor<L> {
+    async fn run(mut self, mut is_stopping: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = told(&mut is_stopping) => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => self.take(accepted).await,
+                // It was gone before it was accepted.
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    // Such as too many open files: it passes, and a busy loop would not help.
+                    if self.shared.figures.count_error(&error) {
+                        tracing::warn!(%error, "cannot accept connections");
+                    }
+                    self.shared.close_idle();
+                    sleep(BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, accepted: Accepted<L::Stream, L::Ends>) {
+        let Accepted { mut stream, ends, descriptor } = accepted;
+        if let Err(shortage) = self.room(descriptor).await {
+            self.shared.figures.count_refused(shortage);
+            return refuse(&mut stream).await;
+        }
+        let (router, enrolled) = (self.router.clone(), self.shared.enroll(descriptor));
+        tokio::spawn(async move {
+            let end = connection::serve::<L>(stream, ends, router, &enrolled).await;
+            enrolled.finish(end);
+        });
+    }
+
+    /// Makes room for one more, where there is any to be had.
+    async fn room(&mut self, descriptor: i32) -> Result<(), Shortage> {
+        let limits = &self.shared.limits;
+        let is_beyond = limits.descriptors.exceeded_by(descriptor);
+        let mut has_displaced = false;
+        loop {
+            let ended = self.shared.ended.notified();
+            let open = self.shared.open();
+            // Where descriptors are scarce, another one has to come back first. They are as well
+            // while a connection beyond the share is left from when they were: a lower number is
+            // then free only since another one came back.
+            let is_scarce = open >= ALWAYS && (is_beyond || self.shared.is_beyond());
+            let has_room = open < limits.connections && (!is_scarce || has_displaced);
+            // At a stop it is the last one, and nobody else would take it.
+            if has_room || self.shared.is_draining() {
+                self.starving = None;
+                if open >= limits.crowded() {
+                    self.shared.close_idle();
+                }
+                return Ok(());
+            }
+            let since = *self.starving.get_or_insert_with(Instant::now);
+            if self.shared.displace() {
+                has_displaced = true;
+            } else if since.elapsed() >= PATIENCE {
+                let is_full = open >= limits.connections;
+                return Err(if is_full { Shortage::Connections } else { Shortage::Descriptors });
+            }
+            // It is one of the others that makes room, or it hesitates for long enough.
+            let _ = timeout(SEARCH, ended).await;
+        }
+    }
+}
+
+/// Waits until the server is to stop.
+async fn told(is_stopping: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone, which is a stop as well.
+    drop(is_stopping.wait_for(|stops| *stops).await);
+}
+
+async fn refuse(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
+    let answering = async {
+        stream.write_all(NO_ROOM).await?;
+        stream.shutdown().await?;
+        // What was sent and not read would have the answer overtaken by a reset.
+        let mut sent = [0; 8192];
+        tokio::select! {
+            biased;
+            read = stream.read(&mut sent) => read.map(drop),
+            () = std::future::ready(()) => Ok(()),
+        }
+    };
+    // A client that does not take it goes without.
+    let _: Result<io::Result<()>, _> = timeout(BACKOFF, answering).await;
+}
+
+/// Whether accepting failed because of the one connection.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
