@@ -1,58 +1,138 @@
-//! What every HTTP listener of the daemon checks: a web page must not reach the loopback.
+//! What every HTTP listener of the daemon checks, and how many connections each of them has.
 
-use std::net::{IpAddr, TcpListener};
-
-use axum::{
-    extract::Request,
-    http::{StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-/// Lets a request through whose host is an address or `localhost`, and which no web page sent: a
-/// page can let a name of its own point here, but it cannot leave out its origin.
-pub async fn check_host(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or_default();
-    if headers.contains_key(header::ORIGIN) || !is_address(host) {
-        let message = "ask by address or as localhost, and not from a web page\n";
-        return (StatusCode::FORBIDDEN, message).into_response();
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use module_http::{Descriptors, End, Ends, Figures, Guard, Hosts, Limits, Server};
+
+use crate::control::{
+    Refusal,
+    api::{Connections, Ended, Problem, ProblemCode},
+};
+
+/// What scrapers may have.
+pub const METRICS: Limits = Limits { connections: 64, descriptors: Descriptors::More, ..USUAL };
+
+/// What clients of the control API over TCP may have.
+pub const CONTROL_OVER_TCP: Limits = Limits { connections: 64, ..METRICS };
+
+/// What clients of the control socket may have. Whoever follows events or a log may look at a page
+/// of them for a while.
+pub const CONTROL_SOCKET: Limits = Limits {
+    connections: 128,
+    descriptors: Descriptors::Nearly,
+    write_timeout: Duration::from_secs(300),
+    ..USUAL
+};
+
+const USUAL: Limits = Limits {
+    connections: 0,
+    descriptors: Descriptors::Most,
+    header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(75),
+    write_timeout: Duration::from_secs(30),
+};
+
+/// Has a router refuse what a web page may have sent: a page can let a name of its own point here,
+/// but it cannot leave out its origin. What names no host, or several, is refused as well.
+pub fn guarded(router: Router, hosts: Hosts) -> Router {
+    let guard = Arc::new(Guard { hosts, allowed_origins: Vec::new() });
+    router.layer(middleware::from_fn_with_state(guard, check))
+}
+
+async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match guard.check(&parts, local(&parts.extensions)) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refused) => {
+            let mut problem = Problem::new(ProblemCode::Refused, refused.to_string());
+            problem.status = refused.status().as_u16();
+            Refusal(problem).into_response()
+        }
     }
-    next.run(request).await
 }
 
-/// A socket for the daemon's runtime.
-///
-/// # Errors
-///
-/// When the system refuses.
-pub fn into_tokio(socket: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
-    socket.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(socket)
+fn local(extensions: &axum::http::Extensions) -> Option<IpAddr> {
+    extensions.get::<Ends>().map(|ends| ends.local.ip())
 }
 
-fn is_address(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost" || name.parse::<IpAddr>().is_ok()
+/// The daemon's own servers, by name, in the order in which they were started.
+#[derive(Debug, Default)]
+pub struct Servers(Mutex<Vec<(&'static str, Arc<Figures>)>>);
+
+impl Servers {
+    fn all(&self) -> MutexGuard<'_, Vec<(&'static str, Arc<Figures>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a server.
+    pub fn note(&self, name: &'static str, server: &Server) {
+        self.all().push((name, server.figures()));
+    }
+
+    /// What happens on each.
+    #[must_use]
+    pub fn connections(&self) -> Vec<Connections> {
+        self.all().iter().map(|(name, figures)| connections(name, figures)).collect()
+    }
+}
+
+fn connections(name: &str, figures: &Figures) -> Connections {
+    let snapshot = figures.snapshot();
+    let count = |end: End| snapshot.ended[end as usize];
+    Connections {
+        listener: name.to_owned(),
+        open: snapshot.open as u64,
+        limit: snapshot.limit as u64,
+        accepted: snapshot.accepted,
+        refused: snapshot.refused,
+        accept_errors: snapshot.accept_errors,
+        ended: Ended {
+            done: count(End::Done),
+            idle: count(End::Idle),
+            slow_head: count(End::SlowHead),
+            unread: count(End::Unread),
+            displaced: count(End::Displaced),
+        },
+        trouble: figures.trouble(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::{body::Body, http::StatusCode, routing::get};
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
     use super::*;
 
-    #[test]
-    fn knows_addresses_from_names() {
-        let check = |host: &str, expected| assert_eq!(is_address(host), expected, "{host}");
-        check("127.0.0.1:9464", true);
-        check("[::1]:9464", true);
-        check("localhost", true);
-        check("10.0.0.5", true);
-        check("evil.example:9464", false);
-        check("", false);
+    #[tokio::test]
+    async fn refusals_are_problems_with_the_status_of_their_kind() {
+        let router = Router::new().route("/", get(async || "in"));
+        let service = TowerToHyperService::new(guarded(router, Hosts::Addresses));
+        for (hosts, expected) in [
+            (&["localhost"][..], StatusCode::OK),
+            (&["10.0.0.5:9464"], StatusCode::OK),
+            (&["evil.example"], StatusCode::FORBIDDEN),
+            (&["localhost", "localhost"], StatusCode::BAD_REQUEST),
+            (&[], StatusCode::BAD_REQUEST),
+        ] {
+            let mut request = Request::builder().uri("/");
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let request = request.body(Body::empty()).expect("it is valid");
+            let answer = service.call(request).await.expect("it never fails");
+            assert_eq!(answer.status(), expected, "{hosts:?}");
+        }
     }
 }

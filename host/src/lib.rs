@@ -10,6 +10,7 @@ pub mod bus;
 pub mod config;
 pub mod control;
 pub mod crash;
+pub mod descriptors;
 pub mod http_guard;
 pub mod identity;
 pub mod install;

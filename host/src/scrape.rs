@@ -6,13 +6,14 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
-    middleware,
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use module_http::{Hosts, Server, Tcp};
+use tokio::runtime::Handle;
 
 use crate::{
-    http_guard,
+    http_guard::{METRICS, guarded},
     listeners::ListenerKey,
     supervisor::{Daemon, OWN},
 };
@@ -31,18 +32,13 @@ pub fn start(daemon: &Arc<Daemon>) {
     let socket = daemon.context.listeners.get(&key, &config.metrics.listen);
     let socket = socket
         .map_err(|error| error.to_string())
-        .and_then(|socket| http_guard::into_tokio(socket).map_err(|error| error.to_string()));
+        .and_then(|socket| Tcp::new(socket).map_err(|error| error.to_string()));
     match socket {
         Ok(socket) => {
-            let router = Router::new()
-                .route("/metrics", get(metrics))
-                .layer(middleware::from_fn(http_guard::check_host))
-                .with_state(daemon.clone());
-            tokio::spawn(async move {
-                if let Err(error) = axum::serve(socket, router).await {
-                    tracing::error!(%error, "the metrics endpoint ended");
-                }
-            });
+            let router = Router::new().route("/metrics", get(metrics)).with_state(daemon.clone());
+            let router = guarded(router, Hosts::Addresses);
+            let server = Server::start(&Handle::current(), socket, router, METRICS);
+            daemon.servers.note("metrics", &server);
         }
         Err(reason) => {
             tracing::warn!(reason, "there is no metrics endpoint (metrics.listen)");

@@ -22,6 +22,7 @@ use crate::{
         api::{ConfigCheck, ConfigReport},
     },
     crash::{self, Culprit},
+    descriptors,
     identity::Identity,
     library,
     listeners::Listeners,
@@ -72,6 +73,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         places.socket = config::expand_path(socket, &layers.environment)
             .map_err(|error| anyhow::anyhow!("control.socket: {error}"))?;
     }
+    descriptors::raise_limit();
     let listeners = Arc::new(Listeners::default());
     let adopted = adopt_descriptors(&listeners);
     let inherited = adopted.is_some();
@@ -110,12 +112,7 @@ pub fn serve(started: &Started, wakes: WakeSender) {
     let daemon = started.daemon.clone();
     let listener = started.control.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(listener) = listener {
-        let daemon = daemon.clone();
-        tokio::spawn(async move {
-            if let Err(error) = control::serve(listener, daemon).await {
-                tracing::error!(%error, "the control socket ended");
-            }
-        });
+        control::serve(listener, &daemon);
     }
     scrape::start(&daemon);
     control::start_tcp(&daemon);

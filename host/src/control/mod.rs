@@ -20,27 +20,30 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use tokio::net::UnixListener;
+use module_http::{Hosts, Server};
+use tokio::{net::UnixListener, runtime::Handle};
 
 pub use peer::{Peer, is_allowed};
 pub use problem::Refusal;
 pub use socket::{SocketError, bind};
 pub use tcp::start as start_tcp;
 
-use crate::supervisor::Daemon;
+use crate::{
+    http_guard::{CONTROL_SOCKET, guarded},
+    supervisor::Daemon,
+};
 use api::{Healthz, Status};
 
 /// Answers on the socket until the daemon ends.
-///
-/// # Errors
-///
-/// When the socket fails.
-pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
+pub fn serve(listener: UnixListener, daemon: &Arc<Daemon>) {
     let named = daemon.config().control.group.as_deref().and_then(socket::group_number);
     let group = named.unwrap_or_else(|| rustix::process::getegid().as_raw());
-    let router = routes(daemon).layer(middleware::from_fn_with_state(group, peer::check));
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).await
+    let router = routes(daemon.clone()).layer(middleware::from_fn_with_state(group, peer::check));
+    // No browser reaches it, and clients name whatever host they like.
+    let router = guarded(router, Hosts::Any);
+    let listener = socket::Control(listener);
+    let server = Server::start(&Handle::current(), listener, router, CONTROL_SOCKET);
+    daemon.servers.note("socket", &server);
 }
 
 fn routes(daemon: Arc<Daemon>) -> Router {

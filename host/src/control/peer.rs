@@ -7,10 +7,9 @@
 use std::os::fd::OwnedFd;
 
 use axum::{
-    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    extract::{Extension, Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
-    serve::IncomingStream,
 };
 use nix::{
     errno::Errno,
@@ -20,7 +19,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::Pid,
 };
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use super::{
     api::{Problem, ProblemCode},
@@ -51,9 +50,9 @@ pub enum Origin {
     Unknown,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let stream = stream.io();
+impl Peer {
+    /// Who connected.
+    pub(super) fn of(stream: &UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
         let number = credentials.as_ref().and_then(tokio::net::unix::UCred::pid);
         Self {
@@ -87,7 +86,7 @@ fn lives(process: &OwnedFd) -> bool {
 
 pub(super) async fn check(
     State(group): State<u32>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {

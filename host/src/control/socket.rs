@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::AsRawFd as _,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -9,9 +10,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use module_http::{Accepted, Listener};
 use tokio::net::UnixListener;
 
+use super::Peer;
 use crate::state_dir::private_directory;
+
+/// The control socket, which knows who is at the other end.
+#[derive(Debug)]
+pub(super) struct Control(pub(super) UnixListener);
+
+impl Listener for Control {
+    type Stream = tokio::net::UnixStream;
+    type Ends = Peer;
+
+    async fn accept(&self) -> io::Result<Accepted<Self::Stream, Peer>> {
+        let (stream, _) = self.0.accept().await?;
+        let (ends, descriptor) = (Peer::of(&stream), stream.as_raw_fd());
+        Ok(Accepted { stream, ends, descriptor })
+    }
+}
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]

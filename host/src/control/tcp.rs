@@ -9,14 +9,16 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
+use module_http::{Hosts, Server, Tcp};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 
 use super::{
     api::{Problem, ProblemCode},
     problem::Refusal,
 };
 use crate::{
-    http_guard,
+    http_guard::{CONTROL_OVER_TCP, guarded},
     listeners::ListenerKey,
     supervisor::{Daemon, OWN},
 };
@@ -32,17 +34,14 @@ pub fn start(daemon: &Arc<Daemon>) {
     let ready = daemon.token(reference).and_then(|token| {
         let socket = daemon.context.listeners.get(&key, address);
         let socket = socket.map_err(|error| error.to_string())?;
-        let socket = http_guard::into_tokio(socket).map_err(|error| error.to_string())?;
+        let socket = Tcp::new(socket).map_err(|error| error.to_string())?;
         Ok((socket, token))
     });
     match ready {
         Ok((socket, token)) => {
-            let router = guarded(super::routes(daemon.clone()), &token);
-            tokio::spawn(async move {
-                if let Err(error) = axum::serve(socket, router).await {
-                    tracing::error!(%error, "the control API on TCP ended");
-                }
-            });
+            let router = locked(super::routes(daemon.clone()), &token);
+            let server = Server::start(&Handle::current(), socket, router, CONTROL_OVER_TCP);
+            daemon.servers.note("control", &server);
         }
         Err(reason) => {
             tracing::warn!(reason, "the control API is not on TCP (control.listen)");
@@ -50,11 +49,11 @@ pub fn start(daemon: &Arc<Daemon>) {
     }
 }
 
-fn guarded(router: Router, token: &str) -> Router {
+/// Has a router answer to whoever has the token, and to no web page.
+fn locked(router: Router, token: &str) -> Router {
     let expected: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-    router
-        .layer(middleware::from_fn_with_state(expected, check_token))
-        .layer(middleware::from_fn(http_guard::check_host))
+    let router = router.layer(middleware::from_fn_with_state(expected, check_token));
+    guarded(router, Hosts::Addresses)
 }
 
 async fn check_token(State(expected): State<[u8; 32]>, request: Request, next: Next) -> Response {
@@ -83,7 +82,7 @@ mod tests {
 
     async fn status(authorization: Option<&str>) -> StatusCode {
         use hyper::service::Service as _;
-        let router = guarded(Router::new().route("/", get(async || "in")), "correct horse");
+        let router = locked(Router::new().route("/", get(async || "in")), "correct horse");
         let mut request = Request::builder().uri("/").header("host", "localhost");
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);

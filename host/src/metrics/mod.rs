@@ -35,11 +35,12 @@ const MAX_TEXT: usize = 1024 * 1024;
 const SHOWN: usize = 80;
 
 /// Families that the host writes itself begin like this.
-const RESERVED: [&str; 6] = [
+const RESERVED: [&str; 7] = [
     "lodestar_build_info",
     "lodestar_config_",
     "lodestar_module_",
     "lodestar_bus_",
+    "lodestar_http_",
     "lodestar_ledger_",
     "process_",
 ];

@@ -19,6 +19,7 @@ use crate::{
     bus::NewEvent,
     config::{self, Config, ConfigErrors, Layers, LogLevel, ModuleSection},
     control::api::{Problem, ProblemCode},
+    http_guard::Servers,
     library::{self, Package, Shelf},
     logging::Logging,
     module::{Call, Entry, ServiceContext},
@@ -58,6 +59,8 @@ pub struct Daemon {
     pub operations: Operations,
     /// What happened to each module.
     pub stories: Arc<Stories>,
+    /// Its own HTTP servers.
+    pub servers: Servers,
     /// Wakes the loop.
     pub wakes: WakeSender,
     /// When it started.
@@ -124,6 +127,7 @@ impl Daemon {
             context,
             logging,
             operations: Operations::default(),
+            servers: Servers::default(),
             wakes,
             started: Instant::now(),
             metrics_error: Mutex::default(),

@@ -6,6 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::{Daemon, Slot};
 use crate::{
+    control::api::{Connections, Ended},
     metrics::{HistogramRow, Kind, Snapshot},
     module::{Measured, State, Tasks, Work},
     runner,
@@ -40,6 +41,7 @@ impl Daemon {
         self.module_metrics(&mut families);
         self.call_metrics(&mut families);
         self.bus_metrics(&mut families);
+        self.connection_metrics(&mut families);
         process_metrics(&mut families);
         families.finish()
     }
@@ -109,6 +111,48 @@ impl Daemon {
             "Resident memory of a module's own process.",
             &["module"],
             processes,
+        );
+    }
+
+    fn connection_metrics(&self, families: &mut Snapshot) {
+        let all = self.servers.connections();
+        let mut each = |kind, family: &str, help, value: &dyn Fn(&Connections) -> u64| {
+            let row = |it: &Connections| (vec![it.listener.clone()], number(value(it)));
+            families.family(
+                kind,
+                family,
+                help,
+                &["listener"],
+                all.iter().map(row).collect::<Vec<_>>(),
+            );
+        };
+        let help = "Connections of a listener that are open.";
+        each(Kind::Gauge, "lodestar_http_connections", help, &|it| it.open);
+        let help = "How many connections a listener may have at once.";
+        each(Kind::Gauge, "lodestar_http_connections_limit", help, &|it| it.limit);
+        let help = "Connections that a listener accepted.";
+        each(Kind::Counter, "lodestar_http_connections_accepted_total", help, &|it| it.accepted);
+        let help = "Clients that a listener refused, since it had no room for them.";
+        each(Kind::Counter, "lodestar_http_connections_refused_total", help, &|it| it.refused);
+        let help = "How often the system gave a listener no connection.";
+        each(Kind::Counter, "lodestar_http_accept_errors_total", help, &|it| it.accept_errors);
+        let ended = all.iter().flat_map(|it| {
+            let Ended { done, idle, slow_head, unread, displaced } = it.ended;
+            [
+                ("done", done),
+                ("idle", idle),
+                ("slow_head", slow_head),
+                ("unread", unread),
+                ("displaced", displaced),
+            ]
+            .map(|(reason, count)| (vec![it.listener.clone(), reason.to_owned()], number(count)))
+        });
+        families.family(
+            Kind::Counter,
+            "lodestar_http_connections_closed_total",
+            "Connections of a listener that ended, by why they did.",
+            &["listener", "reason"],
+            ended.collect::<Vec<_>>(),
         );
     }
 

@@ -60,6 +60,7 @@ impl Daemon {
             state_dir: self.places.state_dir.display().to_string(),
             ledger: self.ledger_status(),
             listeners: self.own_listeners(),
+            connections: self.servers.connections(),
             modules,
         }
     }

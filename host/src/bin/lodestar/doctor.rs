@@ -101,6 +101,7 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
     findings.extend(checks::state_dir(status));
     findings.push(checks::ledger(status));
     findings.push(checks::listeners(status));
+    findings.push(checks::connections(status));
     findings.extend(status.modules.iter().map(checks::module));
     findings.extend(checks::sandbox(status, lodestar::runner::landlock_works()));
     for module in status.modules.iter().filter(|module| module.isolation == "process") {

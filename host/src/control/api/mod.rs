@@ -32,6 +32,7 @@
 //! | `GET /v1/events/audit` | `[`[`AuditRow`]`]` |
 
 mod config;
+mod connections;
 mod events;
 mod figures;
 mod install;
@@ -44,6 +45,7 @@ use module_sdk::{CommandDescription, Reply};
 use serde::{Deserialize, Serialize};
 
 pub use config::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView, Setting};
+pub use connections::{Connections, Ended};
 pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
@@ -193,6 +195,9 @@ pub struct Status {
     pub ledger: LedgerStatus,
     /// The daemon's own listeners (`metrics`); a module's are in its entry.
     pub listeners: Vec<Listener>,
+    /// What happens on the daemon's own listeners and the control socket.
+    #[serde(default)]
+    pub connections: Vec<Connections>,
     /// The modules that the configuration names or the module path holds.
     pub modules: Vec<Module>,
 }

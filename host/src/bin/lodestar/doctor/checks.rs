@@ -179,6 +179,24 @@ pub(super) fn listeners(status: &Status) -> Finding {
     )
 }
 
+/// Whether the daemon's own listeners have room for their clients. Those of modules are in the
+/// health of their modules.
+pub(super) fn connections(status: &Status) -> Finding {
+    let name = "connections";
+    let troubles: Vec<String> = status
+        .connections
+        .iter()
+        .filter_map(|it| Some(format!("{}: {}", it.listener, it.trouble.as_ref()?)))
+        .collect();
+    if !troubles.is_empty() {
+        let remedy = "find who opens so many with `ss -tnp` or `ss -xp` and end it, or raise \
+                      `LimitNOFILE=` of the daemon";
+        return Finding::problem(name, troubles.join("\n"), remedy);
+    }
+    let open: u64 = status.connections.iter().map(|it| it.open).sum();
+    Finding::ok(name, format!("{open} open, no client was refused in the last minute"))
+}
+
 pub(super) fn module(module: &Module) -> Finding {
     let name = format!("module {}", module.name);
     let note = note(module);
@@ -243,6 +261,8 @@ pub(super) fn events(lag: &[Lag]) -> Finding {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use lodestar::control::api::Connections;
 
     use super::{super::Verdict, *};
     use crate::tests::sample;
@@ -357,6 +377,21 @@ mod tests {
         let finding = listeners(&status);
         assert_eq!(finding.status, Verdict::Problem);
         assert_eq!(finding.message, "metrics: port 9464 is taken by prometheus (pid 9)");
+    }
+
+    #[test]
+    fn clients_that_were_refused_are_a_problem() {
+        let mut status = sample::status();
+        assert_eq!(connections(&status).status, Verdict::Ok);
+        status.connections = vec![Connections {
+            listener: "metrics".to_owned(),
+            trouble: Some("all connections were in use".to_owned()),
+            ..Connections::default()
+        }];
+        let finding = connections(&status);
+        assert_eq!(finding.status, Verdict::Problem);
+        assert_eq!(finding.message, "metrics: all connections were in use");
+        assert!(finding.remedy.is_some_and(|remedy| remedy.contains("LimitNOFILE=")));
     }
 
     #[test]
