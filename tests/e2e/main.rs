@@ -25,6 +25,7 @@ mod reloads;
 mod restarts;
 mod secrets;
 mod start;
+mod starvation;
 mod storage;
 mod telemetry;
 mod trials;

@@ -66,6 +66,28 @@ pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
     exchange(stream, "GET", address, path, &[], b"")
 }
 
+/// Sends these very bytes to a TCP address and reads until the server closes.
+///
+/// # Errors
+///
+/// When the server is not reached or breaks off.
+pub fn raw(address: &str, request: &str) -> std::io::Result<Answer> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    send(stream, request.as_bytes(), b"")
+}
+
+/// Sends these very bytes to a Unix socket and reads until the server closes.
+///
+/// # Errors
+///
+/// When the server is not reached or breaks off.
+pub fn raw_unix(socket: &Path, request: &str) -> std::io::Result<Answer> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    send(stream, request.as_bytes(), b"")
+}
+
 /// Gets a page from a Unix socket.
 ///
 /// # Errors
@@ -78,7 +100,7 @@ pub fn get_unix(socket: &Path, path: &str) -> std::io::Result<Answer> {
 }
 
 fn exchange(
-    mut stream: impl Read + Write,
+    stream: impl Read + Write,
     method: &str,
     host: &str,
     path: &str,
@@ -91,7 +113,11 @@ fn exchange(
         head.push_str("\r\n");
     }
     head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-    stream.write_all(head.as_bytes())?;
+    send(stream, head.as_bytes(), body)
+}
+
+fn send(mut stream: impl Read + Write, head: &[u8], body: &[u8]) -> std::io::Result<Answer> {
+    stream.write_all(head)?;
     // A server that refuses early closes its side; its answer is still there to be read.
     let sent = stream.write_all(body);
     let mut answer = Vec::new();
