@@ -1,6 +1,7 @@
 //! What can be seen of events, and what becomes of them while their subscriber is away.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     process::Stdio,
     time::Duration,
@@ -40,6 +41,88 @@ fn events_wait_for_a_disabled_module() {
     });
     let books = daemon.module("usage_tracker")["events"].clone();
     assert_eq!((&books["accepted"], &books["handled"]), (&22.into(), &22.into()), "{books}");
+}
+
+#[test]
+fn what_a_disk_loses_is_told_and_costs_no_more() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    let address = daemon.address("ingest", "http");
+    (0..30).for_each(|number| post(&address, &format!("kept-{number}")));
+    daemon.kill();
+
+    // One byte of the newest segment, and the places of the modules in the ledger, both copies.
+    let ledger = sandbox.state().join("ledger");
+    let files = fs::read_dir(ledger.join("segments")).expect("a directory");
+    let newest = files.map(|file| file.expect("an entry").path()).max().expect("a segment");
+    let mut bytes = fs::read(&newest).expect("a segment");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&newest, bytes).expect("it is ours");
+    for name in ["subscriptions.json", "subscriptions.copy.json"] {
+        fs::write(ledger.join(name), b"").expect("it is ours");
+    }
+
+    for _ in 0..2 {
+        // What was found is told by the next start as well.
+        let daemon = sandbox.start();
+        let losses = daemon.status().expect("it answers")["ledger"]["losses"].clone();
+        let kinds: Vec<_> = losses.as_array().expect("a list").iter().map(kind).collect();
+        assert_eq!(kinds, ["damaged", "subscriptions"], "{losses:#}");
+        let newest = newest.file_name().expect("a name").to_string_lossy().into_owned();
+        assert_eq!(losses[0]["file"], newest.as_str(), "{losses:#}");
+        assert_eq!(losses[0]["first"], losses[0]["last"], "{losses:#}");
+        for command in ["status", "doctor"] {
+            let shown = sandbox.lodestar(&[command]).stdout;
+            assert!(shown.contains("once more") && shown.contains(&newest), "{command}: {shown}");
+        }
+        assert!(daemon.stop().success());
+    }
+    let _daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
+    wait_until("all but the damaged one are counted", PATIENCE, || {
+        (sandbox.json(&["usage", "summary"])["total"]["requests"] == 29).then_some(())
+    });
+    let audit = sandbox.json(&["events", "audit"]);
+    assert!(audit.as_array().is_some_and(|rows| rows.iter().all(|row| row["balanced"] == true)));
+}
+
+fn kind(loss: &Value) -> String {
+    loss["kind"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_segment_that_somebody_deletes_is_no_retention() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    let address = daemon.address("ingest", "http");
+    (0..10).for_each(|number| post(&address, &format!("gone-{number}")));
+    assert_eq!(daemon.module("usage_tracker")["events"]["pending"], 10);
+    let segments = sandbox.state().join("ledger/segments");
+    for file in fs::read_dir(segments).expect("a directory") {
+        fs::remove_file(file.expect("an entry").path()).expect("it is ours");
+    }
+    // The audit looks at the disk.
+    let audit = sandbox.lodestar(&["events", "audit"]);
+    assert!(audit.stderr.contains("lodestard did not delete it"), "{audit:#?}");
+    assert_eq!(audit.code, 0, "{audit:#?}");
+    let lag = sandbox.json(&["events", "lag"]);
+    let row =
+        lag.as_array().and_then(|rows| rows.iter().find(|row| row["module"] == "usage_tracker"));
+    let row = row.expect("it has subscribed");
+    assert_eq!((&row["dropped"]["lost"], &row["pending"]), (&10.into(), &0.into()), "{lag:#}");
+    assert_eq!(row["dropped"]["retention"], Value::Null, "{lag:#}");
+    // What comes from now on is safe again, once a new segment is begun.
+    (0..10).for_each(|number| post(&address, &format!("safe-{number}")));
+    assert!(daemon.stop().success());
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
+    wait_until("the new ones are counted", PATIENCE, || {
+        (sandbox.json(&["usage", "summary"])["total"]["requests"] == 10).then_some(())
+    });
+    assert_eq!(daemon.status().expect("it answers")["ledger"]["losses"][0]["kind"], "missing");
 }
 
 #[test]

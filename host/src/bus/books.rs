@@ -1,5 +1,7 @@
 //! The books, and the audit that checks them against the disk.
 
+use std::sync::atomic::Ordering;
+
 use module_sdk::Class;
 
 use super::{
@@ -74,33 +76,60 @@ impl Bus {
         books
     }
 
-    /// Counts anew what waits, and says whether the books balance. It reads the whole backlog.
+    /// Counts anew what waits, and says whether the books balance. It reads the whole ledger and
+    /// drops from the books what is lost.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
     pub fn audit(&self) -> Result<Vec<AuditRow>, LedgerError> {
         let _housekeeping = self.shared.housekeeping();
+        let is_hurt = self.find_losses()?;
         let subscribers = self.shared.routes().subscribers.clone();
         let mut rows = subscribers
             .iter()
-            .map(|subscriber| self.audit_one(subscriber))
+            .map(|subscriber| self.audit_one(subscriber, is_hurt))
             .collect::<Result<Vec<_>, _>>()?;
         rows.sort_unstable_by(|left, right| left.module.cmp(&right.module));
         Ok(rows)
     }
 
-    fn audit_one(&self, subscriber: &Subscriber) -> Result<AuditRow, LedgerError> {
+    /// Reads all that is kept, and drops from the books what waits and is not there any more;
+    /// answers whether anything is not there.
+    fn find_losses(&self) -> Result<bool, LedgerError> {
+        let shared = &self.shared;
+        shared.look_for_missing(&self.writer);
+        let first = shared.ledger.list().first().map_or(0, |info| info.base);
+        let mut reader = Reader::at(first);
+        let upto = shared.distributed.load(Ordering::SeqCst);
+        let visited = reader.visit(&shared.ledger, upto, |_| true);
+        visited.map_err(io_error("read the event ledger in", &shared.ledger.directory))?;
+        if reader.damaged() > 0 {
+            let subscribers = shared.routes().subscribers.clone();
+            subscribers.iter().for_each(|subscriber| shared.write_off_lost(subscriber));
+        }
+        Ok(reader.damaged() > 0)
+    }
+
+    fn audit_one(&self, subscriber: &Subscriber, is_hurt: bool) -> Result<AuditRow, LedgerError> {
         let ledger = &self.shared.ledger;
         let first = ledger.list().first().map_or(0, |info| info.base);
         let mut state = subscriber.lock();
         let cursor = state.cursor(&subscriber.module);
         // Retention does not take back what a handler has in its hands.
-        let held = state.head.iter().filter(|sequence| **sequence < first).count() as u64;
+        let mut held = state.head.iter().filter(|sequence| **sequence < first).count() as u64;
         let live = state.head_live + state.live.len() as u64;
+        let (next, in_memory) = (state.next, state.in_memory());
         drop(state);
-        let on_disk = count(ledger, &cursor, cursor.acked + 1, cursor.seen)
-            .map_err(io_error("read the event ledger in", &ledger.directory))?;
+        let read = |from| {
+            count(ledger, &cursor, from, cursor.seen)
+                .map_err(io_error("read the event ledger in", &ledger.directory))
+        };
+        let mut on_disk = read(cursor.acked + 1)?;
+        if held + on_disk != cursor.ledger.pending && is_hurt {
+            // Nor does damage take back what was read before.
+            (held, on_disk) = (in_memory, read(next)?);
+        }
         // Letters that came since the books were read are not in them.
         let letters = subscriber.dead.read();
         let letters = letters

@@ -38,8 +38,9 @@ pub(crate) struct Shared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) cursors: Cursors,
     pub(super) dead_directory: PathBuf,
-    /// Where a first subscription begins: 0 for the end of the ledger.
-    pub(super) begin_at: u64,
+    /// Whoever subscribes for the first time begins with the oldest event that is kept, as long as
+    /// one up to here is; 0 where the cursors were never lost.
+    pub(super) redeliver_upto: AtomicU64,
     pub(super) routes: RwLock<Routes>,
     /// Held while cursors are written, segments deleted or counted, dead letters moved.
     pub(super) housekeeping: Mutex<()>,

@@ -244,6 +244,7 @@ impl Inbox {
             return Ok(());
         }
         let (from, upto, epochs) = (state.next, state.seen, state.epochs.clone());
+        let write_offs = state.write_offs;
         drop(state);
         if self.reader.next() != from {
             self.reader = Reader::at(from);
@@ -259,6 +260,11 @@ impl Inbox {
             events.len() < REFILL_EVENTS && bytes < REFILL_BYTES
         })?;
         let mut state = self.subscriber.lock();
+        if state.write_offs != write_offs {
+            // It may hold open what is gone and was written off: read again what is there.
+            self.reader = Reader::at(0);
+            return Ok(());
+        }
         for event in events {
             // Retention may have passed by meanwhile.
             if event.sequence >= state.next {
@@ -270,6 +276,7 @@ impl Inbox {
         state.next = state.next.max(self.reader.next());
         drop(state);
         if self.reader.damaged() != damaged {
+            let _housekeeping = self.shared.housekeeping();
             self.shared.write_off_lost(&self.subscriber);
         }
         Ok(())

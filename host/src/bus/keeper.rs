@@ -6,21 +6,28 @@ use std::{
 };
 
 use super::{core::Shared, routes::wants, subscriber::Subscriber};
-use crate::ledger::{Cursor, DropReason, LedgerError, Reader, Writer};
+use crate::ledger::{Content, Cursor, DropReason, LedgerError, Reader, SegmentInfo, Writer};
 
 /// The cursors are written at most so often, and at the latest so long after they moved. After a
 /// kill, what was settled since then is delivered again.
 const PERSIST_EVERY: Duration = Duration::from_millis(200);
-/// How often retention is looked at when nothing happens.
+/// How often retention is looked at when nothing happens, and for segments that are not there.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often a loss is counted again because a module read on meanwhile: its inbox meets it too.
+const WRITE_OFF_TRIES: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn run(shared: &Shared, writer: &Writer) {
     let mut failing = false;
-    let mut sealed = Instant::now();
+    let (mut sealed, mut looked) = (Instant::now(), Instant::now());
     loop {
         if shared.sleep_until_touched() {
             return;
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            let _housekeeping = shared.housekeeping();
+            shared.look_for_missing(writer);
         }
         let result = {
             let _housekeeping = shared.housekeeping();
@@ -71,28 +78,33 @@ impl Shared {
             let subscribers = routes.subscribers.iter();
             subscribers.map(|subscriber| subscriber.lock().cursor(&subscriber.module)).collect()
         };
-        self.cursors.save(cursors.clone())?;
-        Ok(cursors)
+        let content = Content {
+            segments: self.ledger.kept(),
+            redeliver_upto: self
+                .redeliver_from()
+                .map_or(0, |_| self.redeliver_upto.load(Ordering::SeqCst)),
+            modules: cursors,
+        };
+        self.cursors.save(&content)?;
+        Ok(content.modules)
     }
 
     /// Deletes segments that all have settled, and those beyond the limits. Called with
     /// `housekeeping` held and cursors that are written down.
     pub(super) fn prune(&self, cursors: &[Cursor]) -> Result<(), LedgerError> {
-        let needed = cursors.iter().map(|cursor| cursor.acked).min().unwrap_or(u64::MAX);
+        self.delete_settled(cursors)?;
         let mut segments = self.ledger.list();
         let mut total: u64 = segments.iter().map(|info| info.bytes).sum();
         let mut dropped = Vec::new();
         while segments.len() > 1 {
             let (last, path, bytes) = (segments[1].base - 1, &segments[0].path, segments[0].bytes);
-            let done = last <= needed;
             let distributed = last <= self.distributed.load(Ordering::SeqCst);
-            if !distributed || !(done || total > self.config.max_bytes || self.is_too_old(path)) {
+            if !distributed || !(total > self.config.max_bytes || self.is_too_old(path)) {
                 break;
             }
-            if !done {
-                self.retire(segments[0].base, last, &mut dropped)?;
-                self.persist()?;
-            }
+            self.retire(segments[0].base, last, &mut dropped)?;
+            self.ledger.retire_before(segments[1].base);
+            self.persist()?;
             self.ledger.remove_oldest()?;
             total -= bytes;
             segments.remove(0);
@@ -107,6 +119,38 @@ impl Shared {
             );
         }
         Ok(())
+    }
+
+    /// Deletes what all have settled; nothing while those who have not subscribed again since the
+    /// cursors were lost may need it.
+    fn delete_settled(&self, cursors: &[Cursor]) -> Result<(), LedgerError> {
+        if self.redeliver_from().is_some() {
+            return Ok(());
+        }
+        let settled = cursors.iter().map(|cursor| cursor.acked).min().unwrap_or(u64::MAX);
+        let needed = settled.min(self.distributed.load(Ordering::SeqCst));
+        let segments = self.ledger.list();
+        let is_done = |info: &&SegmentInfo| info.base.saturating_sub(1) <= needed;
+        let done = segments.iter().skip(1).take_while(is_done).count();
+        if done == 0 {
+            return Ok(());
+        }
+        // Written down before they go, so that their absence is never taken for a loss.
+        self.ledger.retire_before(segments[done].base);
+        self.persist()?;
+        (0..done).try_for_each(|_| self.ledger.remove_oldest())
+    }
+
+    /// Looks whether somebody else has deleted segments. Called with `housekeeping` held.
+    pub(super) fn look_for_missing(&self, writer: &Writer) {
+        let missing = self.ledger.forget_missing(self.distributed.load(Ordering::SeqCst));
+        if missing.active {
+            writer.seal();
+        }
+        if missing.any || missing.active {
+            let subscribers = self.routes().subscribers.clone();
+            subscribers.iter().for_each(|subscriber| self.write_off_lost(subscriber));
+        }
     }
 
     fn is_too_old(&self, path: &std::path::Path) -> bool {
@@ -126,7 +170,7 @@ impl Shared {
     ) -> Result<(), LedgerError> {
         let subscribers = self.routes().subscribers.clone();
         for subscriber in subscribers {
-            let waiting = self.waiting(&subscriber, base, last)?;
+            let (waiting, is_hurt) = self.waiting(&subscriber, base, last)?;
             let mut state = subscriber.lock();
             let mut gone = 0;
             while state.ledger.front().is_some_and(|oldest| oldest.first().sequence <= last) {
@@ -137,6 +181,9 @@ impl Shared {
             state.next = next.max(last + 1);
             state.ledger_books.drop_pending(DropReason::Retention, gone);
             drop(state);
+            if is_hurt {
+                self.write_off_lost(&subscriber);
+            }
             if gone > 0 {
                 dropped.push((subscriber.module.to_string(), gone));
             }
@@ -144,19 +191,21 @@ impl Shared {
         Ok(())
     }
 
-    /// The sequences of a segment that are on disk only for a subscriber.
+    /// The sequences of a segment that are on disk only for a subscriber, and whether there is
+    /// damage among them.
     fn waiting(
         &self,
         subscriber: &Subscriber,
         base: u64,
         last: u64,
-    ) -> Result<Vec<u64>, LedgerError> {
+    ) -> Result<(Vec<u64>, bool), LedgerError> {
         let (next, epochs) = {
             let state = subscriber.lock();
             (state.next, state.epochs.clone())
         };
         let mut sequences = Vec::new();
-        let visited = Reader::at(base.max(next)).visit(&self.ledger, last, |record| {
+        let mut reader = Reader::at(base.max(next));
+        let visited = reader.visit(&self.ledger, last, |record| {
             if wants(&subscriber.module, &epochs, record) {
                 sequences.push(record.sequence);
             }
@@ -164,34 +213,48 @@ impl Shared {
         });
         let at = &self.ledger.directory;
         visited.map_err(crate::ledger::io_error("read the event ledger in", at))?;
-        Ok(sequences)
+        Ok((sequences, reader.damaged() > 0))
     }
 
-    /// After damage on disk: what a subscriber waits for and is not there is dropped. Called from
-    /// the thread of its inbox.
+    /// After damage on disk: what a subscriber waits for and is not there is dropped. Called with
+    /// `housekeeping` held.
     pub(super) fn write_off_lost(&self, subscriber: &Subscriber) {
-        let _housekeeping = self.housekeeping();
-        let (cursor, next, waits) = {
-            let mut state = subscriber.lock();
-            let waits = state.ledger_books.pending - state.in_memory();
-            (state.cursor(&subscriber.module), state.next, waits)
-        };
-        let left = match super::recover::count(&self.ledger, &cursor, next, cursor.seen) {
-            Ok(left) => left,
-            Err(error) => {
-                let module = &subscriber.module;
-                tracing::error!(%module, %error, "cannot read the event ledger");
+        let module = &subscriber.module;
+        for _ in 0..WRITE_OFF_TRIES {
+            let (cursor, next, waits) = {
+                let mut state = subscriber.lock();
+                state.skip_what_is_for_others();
+                let waits = state.ledger_books.pending - state.in_memory();
+                (state.cursor(module), state.next, waits)
+            };
+            if waits == 0 {
                 return;
             }
-        };
-        let lost = waits.saturating_sub(left);
-        if lost > 0 {
-            subscriber.lock().ledger_books.drop_pending(DropReason::Lost, lost);
+            let left = match super::recover::count(&self.ledger, &cursor, next, cursor.seen) {
+                Ok(left) => left,
+                Err(error) => {
+                    tracing::error!(%module, %error, "cannot read the event ledger");
+                    return;
+                }
+            };
+            let lost = waits.saturating_sub(left);
+            if lost == 0 {
+                return;
+            }
+            let mut state = subscriber.lock();
+            // Its inbox has read on meanwhile: those events were counted as waiting on the disk.
+            if state.next != next {
+                continue;
+            }
+            state.ledger_books.drop_pending(DropReason::Lost, lost);
+            state.write_offs += 1;
+            drop(state);
             tracing::error!(
-                module = %subscriber.module, events = lost,
-                "the event ledger is damaged: events that waited for this module are lost; check \
-                 the disk"
+                %module, events = lost,
+                "the event ledger is damaged: events that waited for this module are lost; see \
+                 `lodestar doctor`"
             );
+            return;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Condvar, Mutex, RwLock,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -19,8 +19,8 @@ use super::{
     subscriber::Subscriber,
 };
 use crate::ledger::{
-    Counts, Cursor, Cursors, DeadStore, DropReason, Epoch, Ledger, LedgerError, Loaded, Opened,
-    Reader, Writer, io_error,
+    Content, Counts, Cursor, Cursors, DeadStore, DropReason, Epoch, Ledger, LedgerError, Loaded,
+    LossKind, Losses, Memory, Opened, Reader, Writer, io_error,
 };
 
 /// The smallest segment, in bytes: below it, files would only be many.
@@ -33,33 +33,43 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     fs::create_dir_all(&dead_directory).map_err(io_error("make the directory", &dead_directory))?;
     let power = config.durability == super::Durability::Power;
     let cursors = Cursors::new(directory, power);
-    let Loaded { cursors: mut known, damaged } = cursors.load()?;
-    let floor = known.iter().map(|cursor| cursor.seen.max(cursor.acked)).max().unwrap_or(0);
+    let losses = Losses::open(directory);
+    let loaded = cursors.load(&losses)?;
+    let mut content = match &loaded {
+        Loaded::Content(content) => content.clone(),
+        Loaded::Nothing | Loaded::Damaged => Content::default(),
+    };
+    let seen = content.modules.iter().map(|cursor| cursor.seen.max(cursor.acked));
+    let memory = Memory { floor: seen.max().unwrap_or(0), segments: content.segments.clone() };
     let segment_bytes =
         config.segment_bytes.min(config.max_bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
     let segments = directory.join("segments");
-    let opened = Ledger::open(&segments, config.durability, segment_bytes, floor)?;
+    let opened = Ledger::open(&segments, config.durability, segment_bytes, &memory, losses)?;
     let end = opened.next - 1;
+    let holds_events = opened.ledger.list().first().is_some_and(|info| info.base <= end);
+    if holds_events && !matches!(loaded, Loaded::Content(_)) {
+        opened.ledger.losses.note(LossKind::Subscriptions, &cursors.name(), 0, 0);
+        content.redeliver_upto = end;
+    }
     let store = |module: &str| DeadStore::new(&dead_directory, module.into(), power);
-    catch_up(&opened, &mut known, store)?;
+    catch_up(&opened, &mut content.modules, store)?;
+    content.segments = opened.ledger.kept();
     // What was written off must not be looked for again once its numbers have been passed. A full
     // disk must not keep the daemon down, though.
-    if let Err(error) = cursors.save(known.clone()) {
+    if let Err(error) = cursors.save(&content) {
         tracing::error!(%error, "cannot write down where the modules are in the event ledger");
     }
     let mut routes = Routes::default();
-    for cursor in known {
+    for cursor in content.modules {
         let dead = store(&cursor.module);
         routes.subscribers.push(Arc::new(Subscriber::new(cursor, dead)));
     }
-    let begin_at =
-        if damaged { opened.ledger.list().first().map_or(0, |info| info.base) } else { 0 };
     let shared = Arc::new(Shared {
         config,
         ledger: opened.ledger.clone(),
         cursors,
         dead_directory,
-        begin_at,
+        redeliver_upto: AtomicU64::new(content.redeliver_upto),
         routes: RwLock::new(routes),
         housekeeping: Mutex::new(()),
         ids: Ids::new(),
@@ -97,8 +107,9 @@ fn catch_up(
     for cursor in &mut *known {
         let live = cursor.live.pending;
         cursor.live.drop_pending(DropReason::Restart, live);
-        if cursor.seen > last || cursor.acked + 1 < first {
-            let reason = if cursor.seen > last { DropReason::Lost } else { DropReason::Retention };
+        if opened.is_hurt || cursor.seen > last || cursor.acked + 1 < first {
+            let is_lost = opened.is_hurt || cursor.seen > last;
+            let reason = if is_lost { DropReason::Lost } else { DropReason::Retention };
             let left = count(ledger, cursor, cursor.acked + 1, cursor.seen.min(last));
             write_off(cursor, reason, left.map_err(read)?);
         }
@@ -140,14 +151,18 @@ fn count_unseen(
 /// Letters beyond the cursor were written after it: their events come again, and letters that
 /// somebody removed by hand are gone.
 fn recount_letters(cursor: &mut Cursor, store: &DeadStore) -> Result<(), LedgerError> {
-    let acked = cursor.acked;
-    let newer = |letter: &crate::ledger::DeadLetter| letter.event.sequence > acked;
-    let taken = store.take(newer, |_| Ok::<_, std::io::Error>(()));
-    let stay = taken.map_err(io_error("read the dead letters of", Path::new(&cursor.module)))?.stay;
+    let stay = letters_until(store, cursor.acked)?;
     let gone = cursor.ledger.dead.saturating_sub(stay);
     cursor.ledger.dead -= gone;
     cursor.ledger.dropped.add(DropReason::Purged, gone);
     Ok(())
+}
+
+/// Takes the letters beyond `acked` out; answers how many stay.
+fn letters_until(store: &DeadStore, acked: u64) -> Result<u64, LedgerError> {
+    let newer = |letter: &crate::ledger::DeadLetter| letter.event.sequence > acked;
+    let taken = store.take(newer, |_| Ok::<_, std::io::Error>(()));
+    Ok(taken.map_err(io_error("read the dead letters of", Path::new(store.module())))?.stay)
 }
 
 /// How many records from `from` to `upto` are for this subscriber.
@@ -212,8 +227,8 @@ impl Shared {
     /// Where a new subscription begins: at the end, or, when the cursors were lost, with the
     /// oldest event that is kept.
     fn first_cursor(&self, module: &str, filters: &[String]) -> Result<Cursor, LedgerError> {
-        let end = self.distributed.load(std::sync::atomic::Ordering::SeqCst);
-        let from = if self.begin_at == 0 { end + 1 } else { self.begin_at };
+        let end = self.distributed.load(Ordering::SeqCst);
+        let from = self.redeliver_from().unwrap_or(end + 1);
         let mut cursor = Cursor {
             module: module.to_owned(),
             epochs: vec![Epoch { from, filters: filters.to_vec() }],
@@ -226,7 +241,20 @@ impl Shared {
             let found = count(&self.ledger, &cursor, from, end)
                 .map_err(io_error("read the event ledger in", &self.ledger.directory))?;
             (cursor.ledger.accepted, cursor.ledger.pending) = (found, found);
+            let dead = DeadStore::new(&self.dead_directory, module.into(), self.ledger.is_power());
+            // Those among what is kept come again.
+            let stay = letters_until(&dead, from - 1)?;
+            cursor.ledger.accepted += stay;
+            cursor.ledger.dead = stay;
         }
         Ok(cursor)
+    }
+
+    /// The oldest event that is kept, as long as whoever subscribes for the first time gets what
+    /// it may have got before.
+    pub(super) fn redeliver_from(&self) -> Option<u64> {
+        let upto = self.redeliver_upto.load(Ordering::SeqCst);
+        let first = self.ledger.list().first().map_or(u64::MAX, |info| info.base);
+        (first <= upto).then_some(first)
     }
 }

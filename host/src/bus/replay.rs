@@ -173,7 +173,7 @@ impl History {
         each: impl FnMut(&RawRecord<'_>) -> bool,
     ) -> Result<(), LedgerError> {
         let ledger = &bus.shared.ledger;
-        let visited = Reader::at(0).visit(ledger, self.last, each);
+        let visited = Reader::of_everything().visit(ledger, self.last, each);
         visited.map_err(io_error("read the event ledger in", &ledger.directory))
     }
 }

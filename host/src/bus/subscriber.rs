@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) stamp: u64,
     pub(super) sleep: Sleep,
     pub(super) poked: bool,
+    /// How often lost events were written off: what was read from disk before is not to be counted.
+    pub(super) write_offs: u64,
     /// The oldest event on disk that waits: for which `next`, and since when.
     pub(super) oldest_on_disk: Option<(u64, u64)>,
 }
@@ -125,6 +127,7 @@ impl Subscriber {
             stamp: 1,
             sleep: Sleep::Awake,
             poked: false,
+            write_offs: 0,
             oldest_on_disk: None,
         };
         let module = cursor.module.into();

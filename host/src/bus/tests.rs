@@ -3,6 +3,7 @@
 mod delivery;
 mod failures;
 mod keeping;
+mod losses;
 mod model;
 mod replay;
 

@@ -207,6 +207,7 @@ pub(super) async fn audit(
     Ok(Json(rows.collect()))
 }
 
-fn moment(milliseconds: u64) -> Timestamp {
+/// A moment in milliseconds since the Unix epoch.
+pub(super) fn moment(milliseconds: u64) -> Timestamp {
     Timestamp::from_millisecond(i64::try_from(milliseconds).unwrap_or(i64::MAX)).unwrap_or_default()
 }

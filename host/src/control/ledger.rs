@@ -1,19 +1,24 @@
 //! How the event ledger fares, as `status` and the metrics show it.
 
-use super::api::LedgerStatus;
+use super::{
+    api::{LedgerLoss, LedgerStatus},
+    events::moment,
+};
 use crate::{
+    bus::Loss,
     metrics::{Kind, Snapshot},
     supervisor::Daemon,
 };
 
 impl Daemon {
-    /// Whether the event ledger can be written.
+    /// Whether the event ledger can be written, and what it lost.
     pub(crate) fn ledger_status(&self) -> LedgerStatus {
         let health = self.context.bus.health();
         LedgerStatus {
             trouble: health.trouble,
             failed_writes: health.failed_writes,
             bytes: self.context.bus.ledger_bytes(),
+            losses: health.losses.iter().map(tell).collect(),
         }
     }
 
@@ -21,7 +26,9 @@ impl Daemon {
     pub(crate) fn ledger_metrics(&self, families: &mut Snapshot) {
         let ledger = self.ledger_status();
         #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-        let (failed_writes, bytes) = (ledger.failed_writes as f64, ledger.bytes as f64);
+        let [failed_writes, bytes, losses] =
+            [ledger.failed_writes, ledger.bytes, ledger.losses.len() as u64]
+                .map(|figure| figure as f64);
         families
             .family(
                 Kind::Gauge,
@@ -43,6 +50,26 @@ impl Daemon {
                 "What the event ledger keeps on disk.",
                 &[],
                 [(vec![], bytes)],
+            )
+            .family(
+                Kind::Gauge,
+                "lodestar_ledger_losses",
+                "Places at which the event ledger was found damaged in the last seven days.",
+                &[],
+                [(vec![], losses)],
             );
+    }
+}
+
+fn tell(loss: &Loss) -> LedgerLoss {
+    let &Loss { found_ms, kind, ref file, first, last } = loss;
+    LedgerLoss {
+        found: format!("{:.0}", moment(found_ms)),
+        file: file.clone(),
+        kind: kind.name().to_owned(),
+        first,
+        last,
+        what: kind.sentence(file, first, last),
+        remedy: kind.remedy().to_owned(),
     }
 }

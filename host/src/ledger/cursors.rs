@@ -1,17 +1,19 @@
-//! How far each subscriber has come, and its books: one small file, replaced whole.
+//! How far each subscriber has come, and its books: one small file and a copy of it, each replaced
+//! whole.
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerError, io_error, store::now_ms};
+use super::{LedgerError, LossKind, Losses, checked, io_error, store::now_ms};
 
-const FORMAT: u32 = 1;
-
+/// Format 1 had no checksum, no copy, and nothing about segments.
+const FORMAT: u32 = 2;
+const OLD_FORMAT: u32 = 1;
 /// Why an event was not handled and never will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropReason {
@@ -169,91 +171,154 @@ pub(crate) struct Cursor {
     pub(crate) live: Counts,
 }
 
-/// The file.
+/// All that is written down about who waits for what.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Content {
+    /// The bases of the segments that nobody was to delete.
+    #[serde(default)]
+    pub(crate) segments: Vec<u64>,
+    /// Whoever subscribes for the first time begins with the oldest event that is kept, for as
+    /// long as one up to here is: the places of the modules were lost. 0 when they were not.
+    #[serde(default)]
+    pub(crate) redeliver_upto: u64,
+    pub(crate) modules: Vec<Cursor>,
+}
+
+/// The file and its copy.
 #[derive(Debug)]
 pub(crate) struct Cursors {
     path: PathBuf,
+    copy: PathBuf,
     sync: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct Format {
     format: u32,
-    modules: Vec<Cursor>,
 }
 
-/// What the file said.
+#[derive(Serialize)]
+struct Document<'a> {
+    format: u32,
+    #[serde(flatten)]
+    content: &'a Content,
+}
+
+/// What one of the two files said.
+enum Read {
+    Content(Content),
+    /// It was written before there were copies.
+    Old(Content),
+    Absent,
+    Damaged(String),
+}
+
+/// What both files said.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Loaded {
-    pub(crate) cursors: Vec<Cursor>,
-    /// The file was there and could not be read: whoever subscribes next must begin with the
+pub(crate) enum Loaded {
+    Content(Content),
+    /// There is none, and none is missed unless events are there.
+    Nothing,
+    /// At least one was there and none could be read: whoever subscribes next must begin with the
     /// oldest event kept, since redelivery is better than loss.
-    pub(crate) damaged: bool,
+    Damaged,
 }
 
 impl Cursors {
-    /// The file in `directory`; with `sync` it survives a power cut.
+    /// The files in `directory`; with `sync` they survive a power cut.
     pub(crate) fn new(directory: &Path, sync: bool) -> Self {
-        Self { path: directory.join("subscriptions.json"), sync }
+        let file = |name: &str| directory.join(name);
+        Self { path: file("subscriptions.json"), copy: file("subscriptions.copy.json"), sync }
     }
 
-    /// Reads it. A damaged file is moved aside.
-    pub(crate) fn load(&self) -> Result<Loaded, LedgerError> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Loaded { cursors: Vec::new(), damaged: false });
-            }
-            Err(error) => return Err(io_error("read", &self.path)(error)),
-        };
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        if let Ok(Format { format }) = serde_json::from_slice(&bytes)
-            && format > FORMAT
-        {
-            return Err(LedgerError::Newer {
-                path: self.path.clone(),
-                found: format,
-                known: FORMAT,
-            });
-        }
-        match serde_json::from_slice::<Content>(&bytes) {
-            Ok(content) => Ok(Loaded { cursors: content.modules, damaged: false }),
-            Err(error) => {
-                let aside = self.path.with_extension(format!("damaged-{}", now_ms()));
-                fs::rename(&self.path, &aside).map_err(io_error("move aside", &self.path))?;
+    /// Reads them. A damaged one is moved aside, and told where the other one makes up for it.
+    pub(crate) fn load(&self, losses: &Losses) -> Result<Loaded, LedgerError> {
+        let (first, second) = (read(&self.path)?, read(&self.copy)?);
+        for (file, path) in [(&first, &self.path), (&second, &self.copy)] {
+            if let Read::Damaged(error) = file {
+                let aside = path.with_extension(format!("damaged-{}", now_ms()));
+                fs::rename(path, &aside).map_err(io_error("move aside", path))?;
                 tracing::error!(
-                    %error, kept = %aside.display(),
-                    "the subscriptions of the event ledger cannot be read; every module gets the \
-                     events that are kept once more"
+                    path = %path.display(), %error, kept = %aside.display(),
+                    "the places of the modules in the event ledger cannot be read from this file"
                 );
-                Ok(Loaded { cursors: Vec::new(), damaged: true })
             }
         }
+        Ok(match (first, second) {
+            (Read::Content(content), Read::Content(_)) | (Read::Old(content), _) => {
+                Loaded::Content(content)
+            }
+            (Read::Content(content), _) => {
+                losses.note(LossKind::Copy, &super::store::name(&self.copy), 0, 0);
+                Loaded::Content(content)
+            }
+            (_, Read::Content(content) | Read::Old(content)) => {
+                losses.note(LossKind::Copy, &self.name(), 0, 0);
+                Loaded::Content(content)
+            }
+            (Read::Absent, Read::Absent) => Loaded::Nothing,
+            _ => Loaded::Damaged,
+        })
     }
 
-    /// Replaces it.
-    pub(crate) fn save(&self, modules: Vec<Cursor>) -> Result<(), LedgerError> {
-        let temporary = self.path.with_extension("json.new");
-        let save = || -> std::io::Result<()> {
-            let bytes = serde_json::to_vec_pretty(&Content { format: FORMAT, modules })?;
-            let mut file = File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            if self.sync {
-                file.sync_all()?;
-            }
-            fs::rename(&temporary, &self.path)?;
-            if self.sync
-                && let Some(directory) = self.path.parent()
-            {
-                File::open(directory)?.sync_all()?;
-            }
-            Ok(())
-        };
-        save().map_err(io_error("write", &self.path))
+    /// The name of the first file.
+    pub(crate) fn name(&self) -> String {
+        super::store::name(&self.path)
     }
+
+    /// Replaces them, one after the other.
+    pub(crate) fn save(&self, content: &Content) -> Result<(), LedgerError> {
+        let document = Document { format: FORMAT, content };
+        let bytes = checked::encode(&document).map_err(io_error("write", &self.path))?;
+        for path in [&self.path, &self.copy] {
+            self.replace(path, &bytes).map_err(io_error("write", path))?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("json.new");
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        if self.sync {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)?;
+        if self.sync
+            && let Some(directory) = path.parent()
+        {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Read, LedgerError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Absent),
+        Err(error) if super::error::stays(&error) => return Ok(Read::Damaged(error.to_string())),
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let format = serde_json::from_slice(&bytes).map(|Format { format }| format);
+    if let Ok(found) = format
+        && found > FORMAT
+        && (checked::is_whole(&bytes) || !checked::is_meant(&bytes))
+    {
+        return Err(LedgerError::Newer { path: path.to_owned(), found, known: FORMAT });
+    }
+    let content = serde_json::from_slice::<Content>(&bytes);
+    Ok(match (format, content) {
+        (Ok(FORMAT), Ok(content)) if checked::is_whole(&bytes) => Read::Content(content),
+        // That nobody ever subscribed is no reason to throw away what waits.
+        (Ok(OLD_FORMAT), Ok(content))
+            if !content.modules.is_empty() && !checked::is_meant(&bytes) =>
+        {
+            Read::Old(content)
+        }
+        (_, Err(error)) => Read::Damaged(error.to_string()),
+        (_, Ok(_)) => Read::Damaged("its checksum is wrong".to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -274,29 +339,85 @@ mod tests {
         }
     }
 
+    fn content() -> Content {
+        Content { segments: vec![1, 70], redeliver_upto: 7, modules: vec![cursor()] }
+    }
+
+    fn kinds(losses: &Losses) -> Vec<(LossKind, String)> {
+        losses.list().into_iter().map(|loss| (loss.kind, loss.file)).collect()
+    }
+
     #[test]
     fn what_was_saved_is_loaded() {
         let directory = tempfile::tempdir().expect("a directory");
+        let losses = Losses::open(directory.path());
         for sync in [false, true] {
             let cursors = Cursors::new(directory.path(), sync);
-            cursors.save(vec![cursor()]).expect("room");
-            let loaded = cursors.load().expect("readable");
-            assert_eq!(loaded, Loaded { cursors: vec![cursor()], damaged: false });
-            assert!(loaded.cursors[0].ledger.balanced());
+            cursors.save(&content()).expect("room");
+            let loaded = cursors.load(&losses).expect("readable");
+            assert_eq!(loaded, Loaded::Content(content()));
+        }
+        assert!(cursor().ledger.balanced());
+        assert_eq!(losses.list(), []);
+    }
+
+    #[test]
+    fn any_damage_to_one_file_costs_nothing_and_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cursors = Cursors::new(directory.path(), false);
+        cursors.save(&content()).expect("room");
+        let whole = fs::read(&cursors.path).expect("a file");
+        for path in [&cursors.path, &cursors.copy] {
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let told = [(LossKind::Copy, name)];
+            let check = |what: &dyn std::fmt::Debug| {
+                let losses = Losses::open(&directory.path().join(format!("none{what:?}")));
+                let loaded = cursors.load(&losses).expect("readable");
+                assert_eq!(loaded, Loaded::Content(content()), "{what:?}");
+                assert_eq!(kinds(&losses), told, "{what:?}");
+                cursors.save(&content()).expect("room");
+            };
+            for at in 0..whole.len() {
+                for bit in [0x01, 0x80] {
+                    let mut bytes = whole.clone();
+                    bytes[at] ^= bit;
+                    fs::write(path, bytes).expect("damaged");
+                    check(&(at, bit));
+                }
+                fs::write(path, &whole[..at]).expect("cut");
+                check(&at);
+            }
+            fs::remove_file(path).expect("removed");
+            check(&"removed");
         }
     }
 
     #[test]
-    fn a_damaged_file_is_moved_aside_and_a_newer_one_refused() {
+    fn damage_to_both_is_told_from_a_first_start_and_a_newer_format_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let cursors = Cursors::new(directory.path(), false);
-        assert!(!cursors.load().expect("nothing there").damaged);
-        fs::write(&cursors.path, b"{\"format\":1,\"modules\":[{").expect("written");
-        assert!(cursors.load().expect("moved aside").damaged);
-        assert!(!cursors.path.exists());
-        fs::write(&cursors.path, b"{\"format\":2,\"people\":[]}").expect("written");
-        let error = cursors.load().expect_err("newer").to_string();
-        assert!(error.contains("format 2") && error.contains("newer daemon"), "{error}");
+        let losses = Losses::open(directory.path());
+        assert_eq!(cursors.load(&losses).expect("nothing there"), Loaded::Nothing);
+        for text in ["", "{}", "{\"format\":1,\"modules\":[", "{\"format\":1,\"modules\":[]}"] {
+            fs::write(&cursors.path, text).expect("written");
+            assert_eq!(cursors.load(&losses).expect("moved aside"), Loaded::Damaged, "{text}");
+            assert!(!cursors.path.exists());
+        }
+        fs::write(&cursors.path, b"{\"format\":3,\"people\":[]}").expect("written");
+        let error = cursors.load(&losses).expect_err("newer").to_string();
+        assert!(error.contains("format 3") && error.contains("newer daemon"), "{error}");
+    }
+
+    #[test]
+    fn the_format_before_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cursors = Cursors::new(directory.path(), false);
+        let losses = Losses::open(directory.path());
+        let old = serde_json::json!({"format": 1, "modules": [cursor()]});
+        fs::write(&cursors.path, old.to_string()).expect("written");
+        let content = Content { modules: vec![cursor()], ..Content::default() };
+        assert_eq!(cursors.load(&losses).expect("readable"), Loaded::Content(content));
+        assert_eq!(losses.list(), []);
     }
 
     #[test]

@@ -14,11 +14,13 @@ use std::{
 
 use super::{
     Audience, RawRecord, SharedEvent,
-    record::{PREFIX_BYTES, encode, prefix},
+    record::{Framing, encode},
 };
 
 /// What the dead letters of one module may take, in bytes; beyond it the oldest half goes.
 const MAX_BYTES: u64 = 16 << 20;
+/// What comes before a frame and before the record in it, in bytes.
+const PREFIX_BYTES: usize = Framing::Plain.bytes();
 /// What is kept of a reason, in bytes.
 const REASON_BYTES: usize = 1000;
 
@@ -53,6 +55,11 @@ impl DeadStore {
     pub(crate) fn new(directory: &Path, module: Arc<str>, sync: bool) -> Self {
         let path = directory.join(format!("{module}.log"));
         Self { module, path, sync, max_bytes: MAX_BYTES, end: Mutex::new(None) }
+    }
+
+    /// Whose they are.
+    pub(crate) fn module(&self) -> &str {
+        &self.module
     }
 
     /// Adds a letter; answers how many old ones had to go.
@@ -141,23 +148,31 @@ impl DeadStore {
         if self.sync { file.sync_data() } else { Ok(()) }
     }
 
-    /// The letters, and where the last whole one ends.
+    /// The letters, and where the last whole one ends. A damaged one is passed over where its
+    /// length leads to the next.
     fn scan(&self) -> io::Result<(Vec<DeadLetter>, u64)> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
             Err(error) => return Err(error),
         };
-        let (mut letters, mut at) = (Vec::new(), 0);
-        while let Some((letter, length)) = self.parse(&bytes[at..]) {
-            letters.push(letter);
-            at += length;
+        let (mut letters, mut at, mut end) = (Vec::new(), 0, 0);
+        while let Some(rest) = bytes.get(at..) {
+            if let Some((letter, length)) = self.parse(rest) {
+                letters.push(letter);
+                at += length;
+                end = at;
+            } else if let Some((length, _)) = Framing::Plain.prefix(rest) {
+                at += PREFIX_BYTES + length;
+            } else {
+                break;
+            }
         }
-        Ok((letters, at as u64))
+        Ok((letters, end as u64))
     }
 
     fn parse(&self, bytes: &[u8]) -> Option<(DeadLetter, usize)> {
-        let (length, crc) = prefix(bytes)?;
+        let (length, crc) = Framing::Plain.prefix(bytes)?;
         let payload = bytes.get(PREFIX_BYTES..PREFIX_BYTES + length)?;
         if crc32fast::hash(payload) != crc {
             return None;
@@ -194,7 +209,8 @@ fn frame(letter: &DeadLetter) -> Vec<u8> {
     let length = u16::try_from(reason.len()).expect("a reason is cut to 1,000 bytes");
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(reason.as_bytes());
-    encode(&letter.event, &Audience::DeadLetter(letter.module.clone()), &mut out);
+    let audience = Audience::DeadLetter(letter.module.clone());
+    encode(&letter.event, &audience, Framing::Plain, &mut out);
     let length = u32::try_from(out.len() - PREFIX_BYTES).expect("events are at most 4 MiB");
     let crc = crc32fast::hash(&out[PREFIX_BYTES..]);
     out[..4].copy_from_slice(&length.to_le_bytes());
@@ -257,6 +273,28 @@ mod tests {
         again.remove().expect("removed");
         again.remove().expect("nothing to remove");
         assert_eq!(again.read().expect("no file"), []);
+    }
+
+    #[test]
+    fn a_damaged_letter_costs_only_itself() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = DeadStore::new(directory.path(), "counter".into(), false);
+        let letters: Vec<_> = (1..=3).map(letter).collect();
+        for letter in &letters {
+            assert_eq!(store.append(letter).expect("room"), 0);
+        }
+        let whole = fs::read(&store.path).expect("a file");
+        let length = frame(&letters[0]).len();
+        for at in length + PREFIX_BYTES - 4..2 * length {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x20;
+            fs::write(&store.path, bytes).expect("written");
+            assert_eq!(store.read().expect("readable"), [letters[0].clone(), letters[2].clone()]);
+        }
+        let again = DeadStore::new(directory.path(), "counter".into(), false);
+        again.append(&letters[1]).expect("room");
+        let left = again.read().expect("readable");
+        assert_eq!(left, [letters[0].clone(), letters[2].clone(), letters[1].clone()]);
     }
 
     #[test]

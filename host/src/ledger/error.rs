@@ -37,6 +37,20 @@ pub enum LedgerError {
     DeadLetters(#[from] io::Error),
 }
 
+impl LedgerError {
+    /// Whether it comes again for as long as nobody does anything about a file.
+    pub(crate) fn stays(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if stays(source))
+    }
+}
+
+/// Whether using a file fails again for as long as nobody does anything about it.
+pub(crate) fn stays(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, PermissionDenied};
+    matches!(error.kind(), PermissionDenied | IsADirectory)
+        || error.raw_os_error() == Some(libc::EIO)
+}
+
 /// Gives an I/O error its place.
 pub(crate) fn io_error(
     what: &'static str,

@@ -1,30 +1,36 @@
 //! The ledger: what the daemon has promised not to lose.
 //!
 //! A directory of append-only segment files (`segments/`), written by one thread that commits in
-//! groups; beside them the cursors and books of the subscribers (`subscriptions.json`) and each
-//! subscriber's dead letters (`dead/`). The bus decides what is delivered to whom; this room only
-//! keeps bytes and says which of them survived.
+//! groups; beside them the cursors and books of the subscribers (`subscriptions.json` and a copy),
+//! what was lost (`losses.json`) and each subscriber's dead letters (`dead/`). The bus decides what
+//! is delivered to whom; this room only keeps bytes and says which of them survived.
 
+mod checked;
 mod cursors;
 mod dead;
 mod error;
+mod losses;
 mod reader;
 mod record;
 mod segment;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+pub(crate) use cursors::{Content, Cursor, Cursors, Epoch, Loaded};
 pub use cursors::{Counts, DropReason, Dropped};
-pub(crate) use cursors::{Cursor, Cursors, Epoch, Loaded};
 pub use dead::DeadLetter;
 pub(crate) use dead::DeadStore;
 pub(crate) use error::io_error;
 pub use error::{LedgerError, PublishError};
+pub(crate) use losses::Losses;
+pub use losses::{Loss, LossKind};
 pub(crate) use reader::Reader;
 pub(crate) use record::{Audience, Entry, RawRecord};
 pub use record::{Event, SharedEvent};
 #[cfg(test)]
 pub(crate) use segment::full_disk;
 pub use store::{Durability, LedgerHealth};
-pub(crate) use store::{Ledger, Opened, now_ms};
+pub(crate) use store::{Ledger, Memory, Opened, SegmentInfo, now_ms};
 pub(crate) use writer::{Job, Writer};

@@ -3,10 +3,12 @@
 //! On disk, all numbers little-endian:
 //!
 //! ```text
-//! length u32 · crc32 of the payload u32 · payload
+//! length u32 · crc32 of the payload u32 · crc32 of both, salted u32 · payload
 //! payload: sequence u64 · id 16 bytes · time_ns u64 · audience u8
 //!          · lengths u16 × 5 (module, topic, source, subject, traceparent) · their text · data
 //! ```
+//!
+//! Dead letters and segments of format 1 have no salted checksum.
 
 use std::sync::Arc;
 
@@ -15,9 +17,52 @@ use uuid::Uuid;
 
 /// The largest record that is taken for one, in bytes: what claims more is damage.
 pub(crate) const MAX_RECORD_BYTES: usize = 8 << 20;
-/// Length and checksum.
-pub(crate) const PREFIX_BYTES: usize = 8;
 const FIXED_BYTES: usize = 8 + 16 + 8 + 1 + 5 * 2;
+/// No record of a segment is smaller, in bytes.
+pub(crate) const MIN_RECORD_BYTES: u64 = (Framing::Plain.bytes() + FIXED_BYTES) as u64;
+
+/// How the records of a file begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// By their length and the checksum of their payload.
+    Plain,
+    /// By the same and a checksum of both, which starts from a number that only this file knows:
+    /// no payload can hold what looks like the beginning of a record, and where one begins can be
+    /// told without reading it.
+    Salted(u32),
+}
+
+impl Framing {
+    /// What comes before a payload, in bytes.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::Plain => 8,
+            Self::Salted(_) => 12,
+        }
+    }
+
+    /// The length of the payload and its checksum, or `None` where no record can begin.
+    pub(crate) fn prefix(self, bytes: &[u8]) -> Option<(usize, u32)> {
+        let prefix = bytes.get(..self.bytes())?;
+        let (length, rest) = prefix.split_first_chunk::<4>()?;
+        let (crc, check) = rest.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if !(FIXED_BYTES..=MAX_RECORD_BYTES).contains(&length) {
+            return None;
+        }
+        let fits = match self {
+            Self::Plain => true,
+            Self::Salted(salt) => check == salted(salt, &prefix[..8]).to_le_bytes(),
+        };
+        fits.then(|| (length, u32::from_le_bytes(*crc)))
+    }
+}
+
+fn salted(salt: u32, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(salt);
+    crc.update(bytes);
+    crc.finalize()
+}
 
 /// An event that was accepted, shared by all who get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,9 +181,10 @@ pub(crate) struct RawRecord<'a> {
 }
 
 /// Appends a record to `out`.
-pub(crate) fn encode(event: &Event, audience: &Audience, out: &mut Vec<u8>) {
+pub(crate) fn encode(event: &Event, audience: &Audience, framing: Framing, out: &mut Vec<u8>) {
     let start = out.len();
-    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    let payload = start + framing.bytes();
+    out.resize(payload, 0);
     out.extend_from_slice(&event.sequence.to_le_bytes());
     out.extend_from_slice(event.id.as_bytes());
     out.extend_from_slice(&event.time_ns.to_le_bytes());
@@ -157,20 +203,14 @@ pub(crate) fn encode(event: &Event, audience: &Audience, out: &mut Vec<u8>) {
         out.extend_from_slice(text.as_bytes());
     }
     out.extend_from_slice(&event.data);
-    let payload = start + PREFIX_BYTES;
     let length = u32::try_from(out.len() - payload).expect("publish refuses events over 4 MiB");
     let crc = crc32fast::hash(&out[payload..]);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    out[start + 4..payload].copy_from_slice(&crc.to_le_bytes());
-}
-
-/// The length of the payload and its checksum, or `None` where no record can begin.
-pub(crate) fn prefix(bytes: &[u8]) -> Option<(usize, u32)> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let crc = rest.first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let fits = (FIXED_BYTES..=MAX_RECORD_BYTES).contains(&length);
-    fits.then(|| (length, u32::from_le_bytes(*crc)))
+    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+    if let Framing::Salted(salt) = framing {
+        let check = salted(salt, &out[start..start + 8]);
+        out[start + 8..payload].copy_from_slice(&check.to_le_bytes());
+    }
 }
 
 impl<'a> RawRecord<'a> {
@@ -237,7 +277,7 @@ impl<'a> RawRecord<'a> {
     /// What it takes on disk, in bytes.
     pub(crate) const fn disk_bytes(&self) -> usize {
         let texts = self.module.len() + self.topic.len() + self.source.len() + self.subject.len();
-        PREFIX_BYTES + FIXED_BYTES + texts + self.traceparent.len() + self.data.len()
+        Framing::Salted(0).bytes() + FIXED_BYTES + texts + self.traceparent.len() + self.data.len()
     }
 }
 
@@ -250,6 +290,8 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SALTED: Framing = Framing::Salted(7);
 
     fn event(topic: &str, data: &[u8]) -> Event {
         Event {
@@ -276,11 +318,12 @@ mod tests {
             for data in [&b""[..], b"{}", &[7; 70_000]] {
                 let event = event("a.b", data);
                 let mut bytes = Vec::new();
-                encode(&event, &audience, &mut bytes);
-                let (length, crc) = prefix(&bytes).expect("a prefix");
-                assert_eq!(bytes.len(), PREFIX_BYTES + length);
-                assert_eq!(crc, crc32fast::hash(&bytes[PREFIX_BYTES..]));
-                let raw = RawRecord::decode(&bytes[PREFIX_BYTES..]).expect("a record");
+                encode(&event, &audience, SALTED, &mut bytes);
+                let (length, crc) = SALTED.prefix(&bytes).expect("a prefix");
+                assert_eq!(bytes.len(), SALTED.bytes() + length);
+                assert_eq!(crc, crc32fast::hash(&bytes[SALTED.bytes()..]));
+                assert_eq!(Framing::Salted(8).prefix(&bytes), None);
+                let raw = RawRecord::decode(&bytes[SALTED.bytes()..]).expect("a record");
                 assert_eq!(raw.to_event(), event);
                 let module = if audience == Audience::Subscribers { "" } else { "usage_tracker" };
                 assert_eq!(raw.module, module);
@@ -293,14 +336,16 @@ mod tests {
 
     #[test]
     fn no_cut_of_a_record_reads_as_one() {
-        let mut bytes = Vec::new();
-        encode(&event("a.b", b"[1]"), &Audience::Subscribers, &mut bytes);
-        let texts = bytes.len() - 3;
-        for end in PREFIX_BYTES..texts {
-            assert!(RawRecord::decode(&bytes[PREFIX_BYTES..end]).is_none(), "cut at {end}");
+        for framing in [Framing::Plain, SALTED] {
+            let mut bytes = Vec::new();
+            encode(&event("a.b", b"[1]"), &Audience::Subscribers, framing, &mut bytes);
+            let (begin, texts) = (framing.bytes(), bytes.len() - 3);
+            for end in begin..texts {
+                assert!(RawRecord::decode(&bytes[begin..end]).is_none(), "cut at {end}");
+            }
+            assert_eq!(framing.prefix(&[0; 12]), None);
+            assert_eq!(framing.prefix(&[0xff; 12]), None);
+            assert_eq!(framing.prefix(&bytes[..begin - 1]), None);
         }
-        assert_eq!(prefix(&[0; 8]), None);
-        assert_eq!(prefix(&[0xff; 8]), None);
-        assert_eq!(prefix(&bytes[..7]), None);
     }
 }

@@ -7,19 +7,81 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use uuid::Uuid;
+
 use super::{
     LedgerError, io_error,
-    reader::{SegmentReader, Step},
+    reader::{SegmentReader, Step, TornEnd},
+    record::{Framing, MIN_RECORD_BYTES},
 };
 
-/// Magic (with the format's version as its last byte) and base sequence.
-pub(crate) const HEADER_BYTES: usize = 16;
-const MAGIC: [u8; 8] = *b"LODELOG\x01";
+/// Two copies of: magic (with the format's version as its last byte), base sequence, salt, and the
+/// checksum of these.
+pub(crate) const HEADER_BYTES: usize = 2 * COPY_BYTES;
+const COPY_BYTES: usize = 24;
+const MAGIC: [u8; 8] = *b"LODELOG\x02";
+/// Format 1: its records are framed plainly, and its header is magic and base sequence, once.
+const OLD_HEADER_BYTES: usize = 16;
+const OLD_MAGIC: [u8; 8] = *b"LODELOG\x01";
 
-/// The base sequence, or `None` where this is no whole header of ours.
-pub(crate) fn check_header(header: &[u8; HEADER_BYTES]) -> Option<u64> {
-    let (magic, base) = header.split_first_chunk::<8>()?;
-    (*magic == MAGIC).then(|| u64::from_le_bytes(base.try_into().unwrap_or_default()))
+/// What a segment says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) base: u64,
+    pub(crate) framing: Framing,
+    pub(crate) bytes: u64,
+}
+
+impl Header {
+    fn new(base: u64) -> Self {
+        // The last bits of a UUIDv7 are random.
+        let random = Uuid::now_v7().into_bytes();
+        let salt = u32::from_le_bytes([random[12], random[13], random[14], random[15]]);
+        Self { base, framing: Framing::Salted(salt), bytes: HEADER_BYTES as u64 }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let Framing::Salted(salt) = self.framing else { return Vec::new() };
+        let mut copy = MAGIC.to_vec();
+        copy.extend_from_slice(&self.base.to_le_bytes());
+        copy.extend_from_slice(&salt.to_le_bytes());
+        copy.extend_from_slice(&crc32fast::hash(&copy).to_le_bytes());
+        copy.repeat(2)
+    }
+
+    /// Whether both copies of it stand at the beginning of a segment.
+    pub(crate) fn is_whole(&self, start: &[u8]) -> bool {
+        self.framing == Framing::Plain || start.starts_with(&self.encode())
+    }
+
+    /// Reads the beginning of a segment; `None` where this is no whole header of ours.
+    pub(crate) fn read(start: &[u8]) -> Option<Self> {
+        let copies = start.get(..HEADER_BYTES).unwrap_or_default().chunks_exact(COPY_BYTES);
+        copies.into_iter().find_map(Self::read_copy).or_else(|| Self::read_old(start))
+    }
+
+    fn read_copy(copy: &[u8]) -> Option<Self> {
+        let (content, crc) = copy.split_last_chunk::<4>()?;
+        let (magic, rest) = content.split_first_chunk::<8>()?;
+        let (base, salt) = rest.split_first_chunk::<8>()?;
+        let salt = u32::from_le_bytes(*salt.first_chunk()?);
+        let fits = *magic == MAGIC && crc32fast::hash(content).to_le_bytes() == *crc;
+        fits.then(|| Self {
+            base: u64::from_le_bytes(*base),
+            framing: Framing::Salted(salt),
+            bytes: HEADER_BYTES as u64,
+        })
+    }
+
+    fn read_old(start: &[u8]) -> Option<Self> {
+        let (magic, rest) = start.split_first_chunk::<8>()?;
+        let base = u64::from_le_bytes(*rest.first_chunk()?);
+        (*magic == OLD_MAGIC).then_some(Self {
+            base,
+            framing: Framing::Plain,
+            bytes: OLD_HEADER_BYTES as u64,
+        })
+    }
 }
 
 /// The name of a segment sorts like its base sequence.
@@ -37,6 +99,7 @@ pub(crate) fn segment_base(path: &Path) -> Option<u64> {
 pub(crate) struct Segment {
     file: File,
     path: PathBuf,
+    framing: Framing,
     bytes: u64,
     /// A write failed and its beginning could not be cut off yet.
     torn: bool,
@@ -45,12 +108,16 @@ pub(crate) struct Segment {
 /// What was found in a segment at start.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The sequence of its last whole record, if it has one.
+    /// The sequence of its last record, if it has or had one.
     pub(crate) last: Option<u64>,
     /// When its first record was accepted, in milliseconds since the Unix epoch.
     pub(crate) first_ms: u64,
-    /// What was cut off its end, in bytes.
+    /// An unfinished write that was cut off its end, in bytes.
     pub(crate) cut_bytes: u64,
+    /// First and last sequence of damaged records that others follow.
+    pub(crate) damaged: Vec<(u64, u64)>,
+    /// How many records at most are lost in a damaged end, which stays.
+    pub(crate) lost_at_end: u64,
 }
 
 impl Segment {
@@ -58,10 +125,8 @@ impl Segment {
     pub(crate) fn create(directory: &Path, base: u64, durable: bool) -> io::Result<Self> {
         let path = directory.join(segment_name(base));
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-        let mut header = [0; HEADER_BYTES];
-        header[..8].copy_from_slice(&MAGIC);
-        header[8..].copy_from_slice(&base.to_le_bytes());
-        let written = file.write_all_at(&header, 0).and_then(|()| {
+        let header = Header::new(base);
+        let written = file.write_all_at(&header.encode(), 0).and_then(|()| {
             if durable {
                 file.sync_all()?;
                 File::open(directory)?.sync_all()?;
@@ -73,35 +138,62 @@ impl Segment {
             drop(std::fs::remove_file(&path));
             return Err(error);
         }
-        Ok(Self { file, path, bytes: HEADER_BYTES as u64, torn: false })
+        Ok(Self { file, path, framing: header.framing, bytes: header.bytes, torn: false })
     }
 
-    /// Opens the last segment after a stop of any kind: what follows the last whole record is cut
-    /// off. `None` when not even the header is whole.
+    /// Opens the last segment after a stop of any kind: an unfinished write is cut off its end,
+    /// damage stays. `None` when not even the header is whole.
     pub(crate) fn recover(path: &Path) -> Result<Option<(Self, Found)>, LedgerError> {
         let read = |error| io_error("read the event ledger segment", path)(error);
         let Some(mut reader) = SegmentReader::open(path).map_err(read)? else {
             return Ok(None);
         };
         let mut found = Found::default();
-        while let Step::Record(record) = reader.next().map_err(read)? {
-            if found.last.is_none() {
-                found.first_ms = record.accepted_ms();
+        let end = loop {
+            match reader.next().map_err(read)? {
+                Step::Record(record) => {
+                    if found.first_ms == 0 {
+                        found.first_ms = record.accepted_ms();
+                    }
+                    found.last = Some(record.sequence);
+                }
+                Step::Gap { first, last } => {
+                    found.damaged.push((first, last));
+                    found.last = Some(last);
+                }
+                Step::End => break None,
+                Step::Torn(end) => break Some(end),
             }
-            found.last = Some(record.sequence);
-        }
+        };
         let bytes = reader.offset();
         let open = || -> io::Result<(File, u64)> {
             let file = OpenOptions::new().write(true).open(path)?;
-            let cut = file.metadata()?.len().saturating_sub(bytes);
-            if cut > 0 {
-                file.set_len(bytes)?;
-            }
-            Ok((file, cut))
+            Ok((file.try_clone()?, file.metadata()?.len().saturating_sub(bytes)))
         };
-        let (file, cut) = open().map_err(io_error("repair the event ledger segment", path))?;
-        found.cut_bytes = cut;
-        Ok(Some((Self { file, path: path.to_owned(), bytes, torn: false }, found)))
+        let repair = |error| io_error("repair the event ledger segment", path)(error);
+        let (file, rest) = open().map_err(repair)?;
+        if let Some(header) = reader.damaged_header() {
+            // While one copy is whole: the next damage may hit that one.
+            file.write_all_at(&header.encode(), 0).map_err(repair)?;
+        }
+        if end.is_some_and(TornEnd::is_unfinished_write) {
+            file.set_len(bytes).map_err(repair)?;
+            found.cut_bytes = rest;
+        } else {
+            found.lost_at_end = rest.div_ceil(MIN_RECORD_BYTES);
+        }
+        let framing = reader.framing();
+        Ok(Some((Self { file, path: path.to_owned(), framing, bytes, torn: false }, found)))
+    }
+
+    /// How its records begin.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether it has the present format, in which alone anything is written.
+    pub(crate) fn is_current(&self) -> bool {
+        self.framing != Framing::Plain
     }
 
     /// Where it lies.
@@ -186,7 +278,7 @@ mod tests {
     use super::*;
     use crate::ledger::{Audience, Event, record::encode};
 
-    fn records(sequences: std::ops::Range<u64>) -> Vec<u8> {
+    fn records(framing: Framing, sequences: std::ops::Range<u64>) -> Vec<u8> {
         let mut bytes = Vec::new();
         for sequence in sequences {
             let event = Event {
@@ -200,57 +292,78 @@ mod tests {
                 traceparent: "".into(),
                 data: vec![b'x'; sequence as usize * 10].into(),
             };
-            encode(&event, &Audience::Subscribers, &mut bytes);
+            encode(&event, &Audience::Subscribers, framing, &mut bytes);
         }
         bytes
+    }
+
+    /// A segment that begins with these events.
+    fn segment(directory: &Path, durable: bool, sequences: std::ops::Range<u64>) -> Segment {
+        let mut segment = Segment::create(directory, 1, durable).expect("a segment");
+        segment.append(&records(segment.framing, sequences), durable).expect("room");
+        segment
     }
 
     #[test]
     fn a_torn_tail_is_cut_wherever_it_is_torn() {
         let directory = tempfile::tempdir().expect("a directory");
-        let whole = records(1..4).len() as u64;
-        let all = records(1..5);
-        for end in whole..all.len() as u64 {
-            let mut segment = Segment::create(directory.path(), 1, false).expect("a segment");
-            segment.append(&all, false).expect("room");
-            segment.file.set_len(HEADER_BYTES as u64 + end).expect("cut");
+        let whole = segment(directory.path(), false, 1..4).bytes;
+        for end in whole..segment(directory.path(), false, 1..5).bytes {
+            let segment = segment(directory.path(), false, 1..5);
+            segment.file.set_len(end).expect("cut");
             let path = segment.path().to_owned();
             let (mut segment, found) = Segment::recover(&path).expect("read").expect("a header");
             assert_eq!((found.last, found.cut_bytes), (Some(3), end - whole), "cut at {end}");
-            segment.append(&records(4..6), false).expect("room");
+            segment.append(&records(segment.framing, 4..6), false).expect("room");
             let (_, found) = Segment::recover(&path).expect("read").expect("a header");
             assert_eq!((found.last, found.cut_bytes), (Some(5), 0));
         }
     }
 
     #[test]
-    fn damage_and_zeros_end_a_segment_and_half_a_header_is_none() {
+    fn zeros_are_cut_damage_stays_and_half_a_header_is_none() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut segment = Segment::create(directory.path(), 1, true).expect("a segment");
-        segment.append(&records(1..4), true).expect("room");
+        let segment = segment(directory.path(), true, 1..4);
         let path = segment.path().to_owned();
         segment.file.write_all_at(&[0; 100], segment.bytes).expect("zeros");
         let (segment, found) = Segment::recover(&path).expect("read").expect("a header");
         assert_eq!((found.last, found.cut_bytes), (Some(3), 100));
         segment.file.write_all_at(b"y", segment.bytes - 1).expect("damage");
         let (segment, found) = Segment::recover(&path).expect("read").expect("a header");
-        assert_eq!(found.last, Some(2));
+        assert_eq!((found.last, &*found.damaged), (Some(3), &[(3, 3)][..]));
+        segment.file.write_all_at(&[1; 100], segment.bytes).expect("damage");
+        let (segment, found) = Segment::recover(&path).expect("read").expect("a header");
+        assert_eq!((found.last, found.cut_bytes, found.lost_at_end), (Some(3), 0, 2));
         segment.file.set_len(HEADER_BYTES as u64 - 1).expect("cut");
         assert!(Segment::recover(&path).expect("read").is_none());
     }
 
     #[test]
+    fn a_damaged_copy_of_the_header_is_written_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let segment = segment(directory.path(), false, 1..4);
+        let path = segment.path().to_owned();
+        let whole = std::fs::read(&path).expect("a segment");
+        for at in [3, 20, 30, 47] {
+            segment.file.write_all_at(&[whole[at] ^ 1], at as u64).expect("damage");
+            let (_, found) = Segment::recover(&path).expect("read").expect("a header");
+            assert_eq!((found.last, found.damaged.len()), (Some(3), 0));
+            assert_eq!(std::fs::read(&path).expect("a segment"), whole);
+        }
+    }
+
+    #[test]
     fn a_full_disk_leaves_nothing_of_the_write() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut segment = Segment::create(directory.path(), 1, false).expect("a segment");
-        segment.append(&records(1..3), false).expect("room");
+        let mut segment = segment(directory.path(), false, 1..3);
         let before = segment.bytes();
         full_disk::limit(Some(Arc::new(AtomicUsize::new(70))));
-        let error = segment.append(&records(3..6), false).expect_err("no room");
+        let more = records(segment.framing, 3..6);
+        let error = segment.append(&more, false).expect_err("no room");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(std::fs::metadata(segment.path()).expect("a file").len(), before);
         full_disk::limit(None);
-        segment.append(&records(3..4), false).expect("room again");
+        segment.append(&records(segment.framing, 3..4), false).expect("room again");
         let path = segment.path().to_owned();
         let (_, found) = Segment::recover(&path).expect("read").expect("a header");
         assert_eq!((found.last, found.cut_bytes), (Some(3), 0));

@@ -3,13 +3,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{
-    LedgerError, io_error,
-    segment::{Found, Segment, segment_base},
+    LedgerError, Loss, LossKind, io_error,
+    losses::Losses,
+    segment::{HEADER_BYTES, Segment, segment_base},
 };
 
 /// What an accepted ledger event survives.
@@ -30,6 +34,8 @@ pub struct LedgerHealth {
     pub trouble: Option<String>,
     /// Writes that failed since the daemon started.
     pub failed_writes: u64,
+    /// What was lost and found out in the last seven days, oldest first.
+    pub losses: Vec<Loss>,
 }
 
 /// One file.
@@ -50,6 +56,18 @@ pub(crate) struct Ledger {
     /// In order; the last one is being written.
     segments: Mutex<Vec<SegmentInfo>>,
     health: Mutex<LedgerHealth>,
+    pub(crate) losses: Losses,
+    /// Segments before this base may be deleted at any moment.
+    retired: AtomicU64,
+}
+
+/// What is remembered of a ledger beside its segments.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// The highest sequence that anybody has seen.
+    pub(crate) floor: u64,
+    /// The bases of the segments that were there and that nobody was to delete.
+    pub(crate) segments: Vec<u64>,
 }
 
 /// What was found at start.
@@ -64,32 +82,38 @@ pub(crate) struct Opened {
     pub(crate) last: u64,
     /// When the first event of the active segment was accepted, 0 for none yet.
     pub(crate) first_ms: u64,
+    /// Something was lost since it was last open.
+    pub(crate) is_hurt: bool,
 }
 
 impl Ledger {
-    /// Opens the segments in `directory`, cuts a torn tail, and goes on after `floor`, the
-    /// highest sequence that anybody remembers (a power cut can take the ledger back behind it).
+    /// Opens the segments in `directory`, cuts an unfinished write off the last one, tells what is
+    /// not as it was left, and goes on behind all that was ever accepted: no number comes twice.
     pub(crate) fn open(
         directory: &Path,
         durability: Durability,
         segment_bytes: u64,
-        floor: u64,
+        memory: &Memory,
+        losses: Losses,
     ) -> Result<Opened, LedgerError> {
         fs::create_dir_all(directory).map_err(io_error("make the directory", directory))?;
         let mut segments = list(directory)?;
-        let (mut active, mut next, mut last, mut first_ms) = (None, floor + 1, 0, 0);
-        if let Some((segment, found)) = recover_last(&mut segments, next)? {
-            last = found.last.unwrap_or(next - 1);
-            if last + 1 >= next {
-                (active, next, first_ms) = (Some(segment), last + 1, found.first_ms);
-            }
-        }
+        let known_before = losses.list();
+        // What was lost has had its number, and is lost for ever.
+        let lost = losses.ranges().into_iter().map(|range| *range.end());
+        let floor = lost.fold(memory.floor, u64::max);
+        let memory = Memory { floor, segments: memory.segments.clone() };
+        tell_missing(&segments, &memory, &losses);
+        let End { active, next, last, first_ms } = recover(&mut segments, &memory, &losses)?;
+        let is_hurt = losses.list() != known_before;
         let ledger = Self {
             directory: directory.to_owned(),
             durability,
             segment_bytes,
             segments: Mutex::new(segments),
             health: Mutex::default(),
+            losses,
+            retired: AtomicU64::new(0),
         };
         let active = match active {
             Some(active) => active,
@@ -97,7 +121,7 @@ impl Ledger {
                 .begin_segment(next)
                 .map_err(io_error("begin an event ledger segment in", directory))?,
         };
-        Ok(Opened { ledger: Arc::new(ledger), active, next, last, first_ms })
+        Ok(Opened { ledger: Arc::new(ledger), active, next, last, first_ms, is_hurt })
     }
 
     /// Begins the segment whose first event gets the sequence `base`.
@@ -143,6 +167,43 @@ impl Ledger {
         segments.get(after).map(|info| info.base)
     }
 
+    /// Says that segments before this base will be deleted; from here on their absence is no loss.
+    pub(crate) fn retire_before(&self, base: u64) {
+        self.retired.fetch_max(base, Ordering::SeqCst);
+    }
+
+    /// The bases of the segments that are not to be deleted.
+    pub(crate) fn kept(&self) -> Vec<u64> {
+        let retired = self.retired.load(Ordering::SeqCst);
+        let bases = self.segments().iter().map(|info| info.base).collect::<Vec<_>>();
+        bases.into_iter().filter(|base| *base >= retired).collect()
+    }
+
+    /// Tells which segments somebody else has deleted, and forgets them; `upto` is the last event.
+    /// The active one is answered as well but stays, until another one is.
+    pub(crate) fn forget_missing(&self, upto: u64) -> Missing {
+        let mut missing = Missing::default();
+        let segments = self.list();
+        for (index, info) in segments.iter().enumerate() {
+            let there = info.path.symlink_metadata();
+            if !there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                continue;
+            }
+            let after = segments.get(index + 1).map(|after| after.base);
+            let last = after.map_or(upto, |after| after - 1);
+            if last >= info.base {
+                self.losses.note(LossKind::Missing, &name(&info.path), info.base, last);
+            }
+            if after.is_some() {
+                self.segments().retain(|other| other.base != info.base);
+                missing.any = true;
+            } else {
+                missing.active = true;
+            }
+        }
+        missing
+    }
+
     /// Deletes the oldest segment. The active one stays.
     pub(crate) fn remove_oldest(&self) -> Result<(), LedgerError> {
         let mut segments = self.segments();
@@ -161,7 +222,8 @@ impl Ledger {
 
     /// How it fares.
     pub(crate) fn health(&self) -> LedgerHealth {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LedgerHealth { losses: self.losses.list(), ..health }
     }
 
     /// Notes how a write went.
@@ -188,29 +250,107 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The last segment that holds an event, or else one that may take the event `next`. Emptier ones
-/// are removed.
-fn recover_last(
-    segments: &mut Vec<SegmentInfo>,
+/// Which segments somebody else has deleted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Some that were full.
+    pub(crate) any: bool,
+    /// The one that is being written.
+    pub(crate) active: bool,
+}
+
+/// Where a ledger ended.
+struct End {
+    active: Option<Segment>,
     next: u64,
-) -> Result<Option<(Segment, Found)>, LedgerError> {
+    last: u64,
+    first_ms: u64,
+}
+
+/// Tells which remembered segments are not there.
+fn tell_missing(segments: &[SegmentInfo], memory: &Memory, losses: &Losses) {
+    let there: Vec<u64> = segments.iter().map(|info| info.base).collect();
+    for base in memory.segments.iter().filter(|base| !there.contains(base)) {
+        let later = there.iter().chain(&memory.segments).filter(|other| *other > base).min();
+        let last = later.map_or(memory.floor, |later| later - 1);
+        if last >= *base {
+            losses.note(LossKind::Missing, &super::segment::segment_name(*base), *base, last);
+        }
+    }
+}
+
+/// Finds where the ledger ends: in the last segment that holds an event or may take the next one.
+/// Empty ones after it are removed, what cannot be read stays.
+fn recover(
+    segments: &mut Vec<SegmentInfo>,
+    memory: &Memory,
+    losses: &Losses,
+) -> Result<End, LedgerError> {
+    let mut end = End { active: None, next: memory.floor + 1, last: 0, first_ms: 0 };
     while let Some(info) = segments.last_mut() {
-        if let Some((segment, found)) = Segment::recover(&info.path)?
-            && (found.last.is_some() || info.base == next)
-        {
-            if found.cut_bytes > 0 {
-                tracing::warn!(
-                    segment = %info.path.display(), bytes = found.cut_bytes,
-                    "cut an unfinished write off the event ledger"
-                );
+        let name = name(&info.path);
+        match Segment::recover(&info.path) {
+            Ok(Some((segment, found)))
+                if found.last.is_some() || found.lost_at_end > 0 || info.base >= end.next =>
+            {
+                info.bytes = segment.bytes();
+                end.last = found.last.unwrap_or(info.base.saturating_sub(1));
+                for (first, last) in &found.damaged {
+                    losses.note(LossKind::Damaged, &name, *first, *last);
+                }
+                let begun = end.last + 1;
+                if found.lost_at_end > 0 {
+                    let last = end.last + found.lost_at_end;
+                    losses.note(LossKind::Damaged, &name, begun, last);
+                    end.next = end.next.max(last + 1);
+                } else if begun < end.next {
+                    losses.note(LossKind::Cut, &name, begun, memory.floor);
+                } else {
+                    end.next = begun;
+                    let is_current = segment.is_current();
+                    (end.active, end.first_ms) = (is_current.then_some(segment), found.first_ms);
+                }
+                if found.cut_bytes > 0 {
+                    tracing::warn!(
+                        segment = %info.path.display(), bytes = found.cut_bytes,
+                        "cut an unfinished write off the event ledger"
+                    );
+                }
+                return Ok(end);
             }
-            info.bytes = segment.bytes();
-            return Ok(Some((segment, found)));
+            // It was begun, and no event came.
+            Ok(Some(_)) => {}
+            Ok(None) if is_begun_header(info)? => {}
+            Err(error) if !error.stays() => return Err(error),
+            Ok(None) | Err(_) => {
+                let most = info.bytes.div_ceil(super::record::MIN_RECORD_BYTES).max(1);
+                let last = memory.floor.max(info.base.saturating_add(most) - 1);
+                losses.note(LossKind::Unreadable, &name, info.base, last);
+                (end.last, end.next) = (info.base.saturating_sub(1), last + 1);
+                return Ok(end);
+            }
+        }
+        if memory.floor >= info.base {
+            losses.note(LossKind::Cut, &name, info.base, memory.floor);
         }
         fs::remove_file(&info.path).map_err(io_error("remove", &info.path))?;
         segments.pop();
     }
-    Ok(None)
+    Ok(end)
+}
+
+/// Whether a kill or a power cut met a segment while it was made.
+fn is_begun_header(info: &SegmentInfo) -> Result<bool, LedgerError> {
+    if info.bytes > HEADER_BYTES as u64 {
+        return Ok(false);
+    }
+    let bytes = fs::read(&info.path).map_err(io_error("read", &info.path))?;
+    Ok(bytes.len() < HEADER_BYTES || bytes.iter().all(|byte| *byte == 0))
+}
+
+/// The name of a file, for people.
+pub(super) fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn list(directory: &Path) -> Result<Vec<SegmentInfo>, LedgerError> {

@@ -5,7 +5,9 @@
 
 use std::{
     collections::VecDeque,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
@@ -199,17 +201,19 @@ impl Worker {
         let mut dones = Vec::with_capacity(jobs.len());
         let mut entries = Vec::with_capacity(jobs.iter().map(|job| job.entries.len()).sum());
         let mut sequence = self.next;
+        let begun = self.begin_where_full();
+        let framing = self.active.framing();
         self.buffer.clear();
         for job in jobs {
             dones.extend(job.done);
             for Entry { mut event, audience } in job.entries {
                 event.sequence = sequence;
                 sequence += 1;
-                encode(&event, &audience, &mut self.buffer);
+                encode(&event, &audience, framing, &mut self.buffer);
                 entries.push(Entry { event: event.into(), audience });
             }
         }
-        let result = self.write();
+        let result = begun.and_then(|()| self.write());
         if result.is_ok() {
             self.next = sequence;
             (self.deliver)(&entries);
@@ -220,33 +224,33 @@ impl Worker {
         }
     }
 
-    fn write(&mut self) -> Result<(), PublishError> {
-        let power = self.ledger.is_power();
-        let mut path = self.active.path().to_owned();
-        let mut write = || {
-            if self.active.bytes() >= self.ledger.segment_bytes {
-                path = self.ledger.directory.clone();
-                self.active = self.ledger.begin_segment(self.next)?;
-                self.first_ms = 0;
-                path = self.active.path().to_owned();
-            }
-            self.active.append(&self.buffer, power)
-        };
-        let result = write().map_err(|error| PublishError::Io {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        });
-        match &result {
-            Ok(()) => {
-                if self.first_ms == 0 {
-                    self.first_ms = now_ms();
-                }
-                self.ledger.grown(self.active.bytes());
-                self.ledger.wrote(Ok(()));
-            }
-            Err(error) => self.ledger.wrote(Err(&error.to_string())),
+    /// Begins the next segment where the active one is full.
+    fn begin_where_full(&mut self) -> Result<(), PublishError> {
+        if self.active.bytes() < self.ledger.segment_bytes {
+            return Ok(());
         }
-        result
+        let begun = self.ledger.begin_segment(self.next);
+        self.active = begun.map_err(|error| self.refused(&self.ledger.directory, &error))?;
+        self.first_ms = 0;
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), PublishError> {
+        let written = self.active.append(&self.buffer, self.ledger.is_power());
+        written.map_err(|error| self.refused(self.active.path(), &error))?;
+        if self.first_ms == 0 {
+            self.first_ms = now_ms();
+        }
+        self.ledger.grown(self.active.bytes());
+        self.ledger.wrote(Ok(()));
+        Ok(())
+    }
+
+    fn refused(&self, path: &Path, error: &io::Error) -> PublishError {
+        let (path, reason) = (path.display().to_string(), error.to_string());
+        let error = PublishError::Io { path, reason };
+        self.ledger.wrote(Err(&error.to_string()));
+        error
     }
 
     fn seal(&mut self) {

@@ -100,6 +100,7 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
     }
     findings.extend(checks::state_dir(status));
     findings.push(checks::ledger(status));
+    findings.extend(checks::losses(&status.ledger.losses));
     findings.push(checks::listeners(status));
     findings.push(checks::connections(status));
     findings.extend(status.modules.iter().map(checks::module));

@@ -4,7 +4,7 @@ mod replay;
 
 use std::pin::pin;
 
-use lodestar::control::api::{AuditRow, DeadLetter, Envelope, Lag, TailItem};
+use lodestar::control::api::{AuditRow, DeadLetter, Envelope, Lag, Status, TailItem};
 use module_sdk::Table;
 use serde_json::Value;
 
@@ -174,6 +174,11 @@ async fn audit(client: &Client, terminal: &mut Terminal) -> Result<u8> {
         terminal.json_document(&rows)?;
     } else {
         terminal.table(&audit_table(&rows))?;
+        // The books were asked for; without the status they are what they are.
+        let status = client.get::<Status>("/v1/status").await;
+        for loss in status.iter().flat_map(|status| &status.ledger.losses) {
+            terminal.note(&format!("event ledger: {} ({})", loss.what, loss.found));
+        }
     }
     Ok(if balanced { exit_codes::DONE } else { exit_codes::FAILED })
 }

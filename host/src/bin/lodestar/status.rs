@@ -37,6 +37,7 @@ fn head(status: &api::Status) -> String {
     if let Some(trouble) = &status.ledger.trouble {
         lines.push_str(&format!("event ledger    {trouble}\n"));
     }
+    lines.push_str(&losses(&status.ledger.losses));
     let own = status.listeners.iter().map(|listener| ("", listener));
     let of_modules = status.modules.iter().flat_map(|module| {
         module.listeners.iter().map(|listener| (module.name.as_str(), listener))
@@ -47,6 +48,24 @@ fn head(status: &api::Status) -> String {
         lines.push_str(&format!("{label:<16}{} ({})\n", address(listener), name.trim()));
     }
     human::plain(&lines).into_owned()
+}
+
+/// How many losses are shown; the doctor shows all.
+const SHOWN_LOSSES: usize = 3;
+
+/// What the event ledger lost, newest first.
+fn losses(losses: &[api::LedgerLoss]) -> String {
+    let shown = losses.iter().rev().take(SHOWN_LOSSES);
+    let mut lines: String =
+        shown.map(|loss| format!("event ledger    {} ({})\n", loss.what, loss.found)).collect();
+    if !losses.is_empty() {
+        let more = match losses.len().saturating_sub(SHOWN_LOSSES) {
+            0 => String::new(),
+            more => format!("{more} more; "),
+        };
+        lines.push_str(&format!("{:<16}{more}see `lodestar doctor`\n", ""));
+    }
+    lines
 }
 
 /// A note with a longer word, a path mostly, stands below the table: its column has no room.
@@ -156,6 +175,30 @@ listening on    127.0.0.1:9464 (metrics)
         assert!(!head(&status).contains("ledger"));
         status.ledger.trouble = Some("cannot write /l/1.seg: disk full".to_owned());
         assert!(head(&status).contains("\nevent ledger    cannot write /l/1.seg: disk full\n"));
+    }
+
+    #[test]
+    fn says_what_the_ledger_lost() {
+        let mut status = sample::status();
+        let loss = |what: &str| api::LedgerLoss {
+            found: "2026-11-21T01:50:17Z".to_owned(),
+            what: what.to_owned(),
+            ..api::LedgerLoss::default()
+        };
+        status.ledger.losses = vec![loss("one")];
+        let one = "\
+event ledger    one (2026-11-21T01:50:17Z)
+                see `lodestar doctor`
+";
+        assert!(head(&status).contains(one), "{}", head(&status));
+        status.ledger.losses = ["one", "two", "three", "four"].map(loss).into();
+        let four = "\
+event ledger    four (2026-11-21T01:50:17Z)
+event ledger    three (2026-11-21T01:50:17Z)
+event ledger    two (2026-11-21T01:50:17Z)
+                1 more; see `lodestar doctor`
+";
+        assert!(head(&status).contains(four), "{}", head(&status));
     }
 
     #[test]

@@ -113,41 +113,6 @@ fn what_is_older_than_the_retention_is_dropped() {
 }
 
 #[test]
-fn lost_cursors_mean_redelivery_not_loss() {
-    let directory = tempdir().expect("a directory");
-    let bus = open(directory.path());
-    drop(subscribe(&bus, "tracker", &["a"]));
-    publish(&bus, events(Ledger, "a", 0..5)).expect("accepted");
-    bus.close().expect("closed");
-    drop(bus);
-    fs::write(directory.path().join("subscriptions.json"), b"{").expect("damaged");
-    let bus = open(directory.path());
-    assert_eq!(drain(&mut subscribe(&bus, "tracker", &["a"])), [0, 1, 2, 3, 4]);
-    assert_balanced(&bus);
-}
-
-#[test]
-fn damage_in_the_middle_costs_what_it_hit_and_the_books_say_so() {
-    let directory = tempdir().expect("a directory");
-    let bus = open(directory.path());
-    let mut inbox = subscribe(&bus, "tracker", &["a"]);
-    for start in (0..200).step_by(10) {
-        publish(&bus, events(Ledger, "a", start..start + 10)).expect("accepted");
-    }
-    let path = bus.shared.ledger.list()[1].path.clone();
-    let mut bytes = fs::read(&path).expect("a segment");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0xff;
-    fs::write(&path, bytes).expect("damaged");
-    let got = drain(&mut inbox);
-    let ledger = bus.books()[0].ledger;
-    let lost = ledger.dropped.of(DropReason::Lost);
-    assert!(lost > 0 && got.len() as u64 == 200 - lost, "{ledger:?}");
-    assert!(got.is_sorted() && got.last() == Some(&199));
-    assert_balanced(&bus);
-}
-
-#[test]
 fn a_ledger_that_went_back_behind_its_cursors_reuses_no_number() {
     let directory = tempdir().expect("a directory");
     let bus = open(directory.path());

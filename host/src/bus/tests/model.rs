@@ -1,6 +1,11 @@
 //! Random lives of a bus, beside a model that keeps everything in one list.
 
-use std::{fs, path::Path, sync::atomic::Ordering};
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use module_sdk::Class::{self, Ledger, Live};
 use proptest::prelude::*;
@@ -51,6 +56,10 @@ enum Step {
     Tear {
         bytes: u64,
     },
+    /// A kill, and a byte of what was written flips: the how manieth of all, in thousandths.
+    Flip {
+        at: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -69,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Persist),
         1 => Just(Step::Kill),
         1 => (1_u64..3_000).prop_map(|bytes| Step::Tear { bytes }),
+        1 => (0_usize..1_000).prop_map(|at| Step::Flip { at }),
     ]
 }
 
@@ -110,11 +120,15 @@ impl Expected {
         self.live = of(false, &taken[..gone]).last().copied().or(self.live);
     }
 
-    /// The ledger ends with this sequence now.
-    fn cut(&mut self, last: u64) {
-        self.accepted.retain(|(_, sequence)| *sequence <= last);
-        self.settled = self.settled.min(self.accepted.len());
+    /// Of the ledger only this is left; answers how much of what waited is gone.
+    fn keep(&mut self, left: &HashSet<u64>) -> usize {
+        let is_left = |(_, sequence): &(u64, u64)| left.contains(sequence);
+        let waited = self.accepted.split_off(self.settled);
+        self.accepted.retain(is_left);
+        self.settled = self.accepted.len();
+        self.accepted.extend(waited.iter().filter(|place| is_left(place)));
         self.may_repeat = true;
+        waited.len() + self.settled - self.accepted.len()
     }
 }
 
@@ -143,8 +157,11 @@ impl Life<'_> {
             Step::Start { module } => self.start(module),
             Step::Replay { module } => self.replay(module),
             Step::Persist => keep(self.bus()),
-            Step::Kill => self.kill(0),
-            Step::Tear { bytes } => self.kill(bytes),
+            Step::Kill => assert_eq!(self.kill(|_| {}), 0),
+            Step::Tear { bytes } => {
+                self.kill(|segments| tear(segments, bytes));
+            }
+            Step::Flip { at } => assert!(self.kill(|segments| flip(segments, at)) <= 1),
         }
         assert_balanced(self.bus());
     }
@@ -199,28 +216,20 @@ impl Life<'_> {
         self.expected[module].accepted.extend(numbers.zip(before + 1..));
     }
 
-    /// Ends the bus as a kill does and opens it again; `tear` bytes of its last file are gone.
-    fn kill(&mut self, tear: u64) {
+    /// Ends the bus as a kill does, does something to its segments, and opens it again; answers how
+    /// much of what waited is gone for a module.
+    fn kill(&mut self, hurt: impl FnOnce(&[PathBuf])) -> usize {
         self.inboxes = [None, None];
-        let bus = self.bus.take().expect("it is open between two kills");
-        let last = bus.shared.ledger.list().pop().expect("there is always one");
-        drop(bus);
-        if tear > 0 {
-            let file = fs::File::options().write(true).open(&last.path).expect("a segment");
-            let length = file.metadata().expect("readable").len();
-            file.set_len(length.saturating_sub(tear)).expect("cut");
-        }
+        drop(self.bus.take());
+        let files = fs::read_dir(self.directory.join("segments")).expect("a directory");
+        let mut segments: Vec<_> = files.map(|file| file.expect("an entry").path()).collect();
+        segments.sort();
+        hurt(&segments);
         let bus = open(self.directory);
-        let mut end = 0;
-        let visited = Reader::at(0).visit(&bus.shared.ledger, u64::MAX - 1, |record| {
-            end = record.sequence;
-            true
-        });
-        visited.expect("readable");
-        for expected in &mut self.expected {
-            if tear > 0 { expected.cut(end) } else { expected.may_repeat = true }
-        }
+        let left = sequences(&bus);
         self.bus = Some(bus);
+        let gone = self.expected.iter_mut().map(|expected| expected.keep(&left));
+        gone.max().unwrap_or(0)
     }
 
     /// In the end everything is delivered.
@@ -236,6 +245,42 @@ impl Life<'_> {
         }
         assert_balanced(self.bus());
     }
+}
+
+/// The last of these files loses so much of its end.
+fn tear(segments: &[PathBuf], bytes: u64) {
+    let last = segments.last().expect("there is always one");
+    let file = fs::File::options().write(true).open(last).expect("a segment");
+    let length = file.metadata().expect("readable").len();
+    file.set_len(length.saturating_sub(bytes)).expect("cut");
+}
+
+/// One byte of all these files flips.
+fn flip(segments: &[PathBuf], thousandth: usize) {
+    let mut files: Vec<_> =
+        segments.iter().map(|path| (path, fs::read(path).expect("readable"))).collect();
+    let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut at = total * thousandth / 1_000;
+    for (path, bytes) in &mut files {
+        if at < bytes.len() {
+            bytes[at] ^= 0x40;
+            fs::write(path, bytes).expect("written");
+            return;
+        }
+        at -= bytes.len();
+    }
+}
+
+/// All that can be read.
+fn sequences(bus: &Bus) -> HashSet<u64> {
+    let mut sequences = HashSet::new();
+    let upto = bus.shared.distributed.load(Ordering::SeqCst);
+    let visited = Reader::at(0).visit(&bus.shared.ledger, upto, |record| {
+        assert!(sequences.insert(record.sequence), "{} comes twice", record.sequence);
+        true
+    });
+    visited.expect("readable");
+    sequences
 }
 
 proptest! {

@@ -13,6 +13,28 @@ pub struct LedgerStatus {
     pub failed_writes: u64,
     /// How much it keeps on disk, in bytes.
     pub bytes: u64,
+    /// What it was found to have lost in the last seven days, oldest first.
+    pub losses: Vec<LedgerLoss>,
+}
+
+/// Something that the event ledger lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LedgerLoss {
+    /// When it was found, RFC 3339.
+    pub found: String,
+    /// In which file of the ledger.
+    pub file: String,
+    /// `damaged`, `cut`, `missing`, `unreadable`, `subscriptions` or `copy`.
+    pub kind: String,
+    /// The sequence of the first event that it is about; 0 where it is not about single events.
+    pub first: u64,
+    /// The sequence of the last event that may be among them.
+    pub last: u64,
+    /// What happened, one sentence.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// The calls of one kind since the daemon started. Percentiles are right within 1/64.

@@ -49,7 +49,7 @@ pub use connections::{Connections, Ended};
 pub use events::{
     AuditRow, DeadLetter, DeadQuery, Envelope, Lag, Replay, Replayed, TailItem, TailQuery,
 };
-pub use figures::{CallFigures, LedgerStatus, RecentCalls};
+pub use figures::{CallFigures, LedgerLoss, LedgerStatus, RecentCalls};
 pub use install::{Declares, InstallQuery, Installed, RemoveQuery, Verified, VerifyQuery};
 pub use logs::{LogLine, LogsQuery};
 pub use why::{Chapter, ModuleProcess, Why};

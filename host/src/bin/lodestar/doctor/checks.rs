@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use lodestar::{
-    control::api::{Lag, Module, ModuleInfo, Status},
+    control::api::{Lag, LedgerLoss, Module, ModuleInfo, Status},
     listeners::says_taken,
 };
 use rustix::fs::{Access, StatVfsMountFlags};
@@ -116,6 +116,28 @@ pub(super) fn ledger(status: &Status) -> Finding {
             ),
         ),
     }
+}
+
+/// How many losses of the event ledger are shown one by one.
+const SHOWN_LOSSES: usize = 20;
+
+/// What the event ledger lost. It stays told for a week, since nobody may have looked before.
+pub(super) fn losses(losses: &[LedgerLoss]) -> Vec<Finding> {
+    let name = "event ledger";
+    let mut findings: Vec<Finding> = losses
+        .iter()
+        .take(SHOWN_LOSSES)
+        .map(|loss| {
+            let message = format!("{}; found {}, told for seven days", loss.what, loss.found);
+            Finding::warning(name, message, loss.remedy.clone())
+        })
+        .collect();
+    let more = losses.len().saturating_sub(SHOWN_LOSSES);
+    if more > 0 {
+        let remedy = "see `losses` in `lodestar status --json`";
+        findings.push(Finding::warning(name, format!("it has {more} more losses"), remedy));
+    }
+    findings
 }
 
 /// Whether modules of their own processes are held to their files.
