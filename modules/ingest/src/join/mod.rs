@@ -7,7 +7,6 @@
 
 mod journal;
 mod lineage;
-mod model;
 mod sighting;
 mod sums;
 

@@ -1,10 +1,9 @@
 //! What joining remembers of one report: hashes, times and counts, no names.
 
-use module_sdk::events::{LlmRequestCompleted, RequestSource, RequestStatus};
+use module_sdk::events::{LlmRequestCompleted, ModelName, RequestSource, RequestStatus};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::model::plain;
 use crate::{report::Report, sources::hex};
 
 /// One report of one request. A hash of 0 stands for "not known".
@@ -82,7 +81,7 @@ impl Sighting {
             optional(trace.zip(span.as_deref()), |(trace, span)| hash(&["span", trace, span]))
         };
         let model = |model: &Option<String>| {
-            optional(model.as_deref(), |model| hash(&["model", &plain(model)]))
+            optional(model.as_deref(), |model| hash(&["model", ModelName::of(model).model()]))
         };
         let bare = |id: &Option<String>| optional(id.as_deref(), |id| hash(&["bare id", id]));
         let text = |kind: &str, text: Option<&str>| optional(text, |text| hash(&[kind, text]));
