@@ -47,12 +47,14 @@ pub enum BodyError {
     /// It took too long.
     #[error("the body did not arrive in time (body_timeout_seconds)")]
     Slow,
-    /// It alone needs more than all bodies may have.
-    #[error(
-        "the body needs more memory than all bodies may have (max_buffered_bytes); send \
-         smaller batches"
-    )]
-    TooHeavy,
+    /// It alone needs more than one body, or all of them, may have: so many bytes, by this limit.
+    #[error("the body needs more memory than {bytes} bytes ({key}); send smaller batches")]
+    TooHeavy {
+        /// The limit.
+        bytes: usize,
+        /// What it is called.
+        key: &'static str,
+    },
     /// The others leave too little.
     #[error("too much is being received at the moment; come again in a second")]
     Busy,
@@ -63,7 +65,7 @@ impl BodyError {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy => {
+            Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::UnknownCompression => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -77,7 +79,7 @@ impl BodyError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy => "too_large",
+            Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy { .. } => "too_large",
             Self::UnknownCompression => "unsupported_encoding",
             Self::NotGzip => "not_gzip",
             Self::Broken => "broken_body",
@@ -92,22 +94,26 @@ impl BodyError {
 pub struct Budget {
     pieces: Arc<Semaphore>,
     all: usize,
+    /// What one body may take, pieces.
+    one: usize,
 }
 
 /// Memory is given out in pieces of this size, bytes.
 const PIECE: usize = 4096;
 
 impl Budget {
-    /// So many bytes, none of them taken.
+    /// Makes one of `bytes` for all bodies, of which each may take `one`.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize, one: usize) -> Self {
         let all = (bytes / PIECE).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { pieces: Arc::new(Semaphore::new(all)), all }
+        Self { pieces: Arc::new(Semaphore::new(all)), all, one: (one / PIECE).max(1) }
     }
 
-    /// Nothing taken yet.
-    fn share(&self) -> Share {
-        Share { budget: self.pieces.clone(), all: self.all, permit: None, taken: 0 }
+    /// Returns a share of it of which nothing is taken yet.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let (all, one) = (self.all, self.one);
+        Share { budget: self.pieces.clone(), all, one, permit: None, taken: 0 }
     }
 }
 
@@ -116,11 +122,25 @@ impl Budget {
 pub struct Share {
     budget: Arc<Semaphore>,
     all: usize,
+    one: usize,
     permit: Option<OwnedSemaphorePermit>,
     taken: usize,
 }
 
 impl Share {
+    /// Returns how much it can take at most, bytes.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.all.min(self.one) * PIECE
+    }
+
+    /// Returns why it does not grow beyond its limit.
+    #[must_use]
+    pub fn too_heavy(&self) -> BodyError {
+        let key = if self.all < self.one { "max_buffered_bytes" } else { "max_decoded_bytes" };
+        BodyError::TooHeavy { bytes: self.limit(), key }
+    }
+
     /// Takes as much more as is needed for `bytes` in all.
     ///
     /// # Errors
@@ -132,8 +152,8 @@ impl Share {
             return Ok(());
         };
         let more = match u32::try_from(more) {
-            Ok(more) if pieces <= self.all => more,
-            _ => return Err(BodyError::TooHeavy),
+            Ok(more) if pieces <= self.all.min(self.one) => more,
+            _ => return Err(self.too_heavy()),
         };
         let permit = self.budget.clone().try_acquire_many_owned(more);
         let permit = permit.map_err(|_| BodyError::Busy)?;
@@ -146,6 +166,15 @@ impl Share {
     }
 }
 
+/// What looks at the beginning of a large body while it is inflated, so that one that will be
+/// refused is not inflated to its end.
+pub trait Probe: FnOnce(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {}
+
+impl<P: FnOnce(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static> Probe for P {}
+
+/// How much of a body is inflated before it is probed, bytes.
+const PROBED: usize = 8 << 20;
+
 /// Reads and inflates. The share must live as long as the bytes.
 ///
 /// # Errors
@@ -156,11 +185,12 @@ pub async fn read(
     budget: &Budget,
     headers: &HeaderMap,
     body: Body,
+    probe: impl Probe,
 ) -> Result<(Bytes, Share), BodyError> {
     let gzip = match headers.get(header::CONTENT_ENCODING).map(|value| value.to_str()) {
         None => false,
-        Some(Ok(name)) if name.eq_ignore_ascii_case("identity") => false,
-        Some(Ok(name)) if name.eq_ignore_ascii_case("gzip") => true,
+        Some(Ok(name)) if matches!(name.trim(), "") || is_named(name, "identity") => false,
+        Some(Ok(name)) if is_named(name, "gzip") || is_named(name, "x-gzip") => true,
         Some(_) => return Err(BodyError::UnknownCompression),
     };
     let mut share = budget.share();
@@ -173,11 +203,15 @@ pub async fn read(
     let limit = limits.max_inflated_bytes;
     // Inflating a large body takes a tenth of a second, in which other requests go on.
     let inflating = tokio::task::spawn_blocking(move || {
-        let inflated = inflate(&bytes, limit, &mut share)?;
+        let inflated = inflate(&bytes, limit, &mut share, probe)?;
         Ok((Bytes::from(inflated), share))
     });
     // It can only fail when the runtime ends.
     inflating.await.unwrap_or(Err(BodyError::Busy))
+}
+
+fn is_named(stated: &str, name: &str) -> bool {
+    stated.trim().eq_ignore_ascii_case(name)
 }
 
 async fn collect(
@@ -203,7 +237,13 @@ async fn collect(
     Ok(bytes.into())
 }
 
-fn inflate(bytes: &[u8], limit: usize, share: &mut Share) -> Result<Vec<u8>, BodyError> {
+fn inflate(
+    bytes: &[u8],
+    limit: usize,
+    share: &mut Share,
+    probe: impl Probe,
+) -> Result<Vec<u8>, BodyError> {
+    let mut probe = Some(probe);
     let mut decoder = MultiGzDecoder::new(bytes);
     let mut inflated = Vec::new();
     let mut piece = [0; 16 * 1024];
@@ -217,6 +257,11 @@ fn inflate(bytes: &[u8], limit: usize, share: &mut Share) -> Result<Vec<u8>, Bod
         }
         share.grow_to(bytes.len() + inflated.len() + read)?;
         inflated.extend_from_slice(&piece[..read]);
+        if inflated.len() >= PROBED
+            && let Some(probe) = probe.take()
+        {
+            probe(&inflated, share)?;
+        }
     }
 }
 
@@ -238,9 +283,9 @@ mod tests {
     fn a_bomb_is_stopped_at_the_limit() {
         let bomb = gzip(&vec![0; 1_000_000]);
         assert!(bomb.len() < 2000);
-        let budget = Budget::new(10_000_000);
+        let budget = Budget::new(10_000_000, 10_000_000);
         let check = |limit: usize, expected: Result<usize, BodyError>| {
-            let inflated = inflate(&bomb, limit, &mut budget.share());
+            let inflated = inflate(&bomb, limit, &mut budget.share(), |_, _| Ok(()));
             assert_eq!(inflated.map(|bytes| bytes.len()), expected);
         };
         check(1_000_000, Ok(1_000_000));
@@ -248,11 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn a_large_body_is_looked_at_before_it_is_whole() {
+        let body = gzip(&vec![0; 4 * PROBED]);
+        let mut share = Budget::new(8 * PROBED, 8 * PROBED).share();
+        let refused = inflate(&body, 4 * PROBED, &mut share, |beginning, _| {
+            assert!((PROBED..2 * PROBED).contains(&beginning.len()));
+            Err(BodyError::Busy)
+        });
+        assert_eq!(refused, Err(BodyError::Busy));
+    }
+
+    #[test]
     fn what_is_not_gzip_is_said_to_be_so() {
         let whole = gzip(b"some bytes that are whole");
-        let budget = Budget::new(100_000);
+        let budget = Budget::new(100_000, 100_000);
         let check = |bytes: &[u8]| {
-            assert_eq!(inflate(bytes, 1000, &mut budget.share()), Err(BodyError::NotGzip));
+            let inflated = inflate(bytes, 1000, &mut budget.share(), |_, _| Ok(()));
+            assert_eq!(inflated, Err(BodyError::NotGzip));
         };
         check(b"plain text");
         check(&whole[..whole.len() - 9]);
@@ -260,7 +317,7 @@ mod tests {
 
     #[test]
     fn all_bodies_share_one_budget() {
-        let budget = Budget::new(4 * PIECE);
+        let budget = Budget::new(4 * PIECE, 4 * PIECE);
         let mut first = budget.share();
         first.grow_to(3 * PIECE).expect("there is room");
         let mut second = budget.share();
@@ -268,6 +325,9 @@ mod tests {
         second.grow_to(PIECE).expect("there is room");
         drop(first);
         second.grow_to(4 * PIECE).expect("the first has given back");
-        assert_eq!(second.grow_to(5 * PIECE), Err(BodyError::TooHeavy));
+        let too_heavy = |bytes, key| Err(BodyError::TooHeavy { bytes, key });
+        assert_eq!(second.grow_to(5 * PIECE), too_heavy(4 * PIECE, "max_decoded_bytes"));
+        let mut third = Budget::new(4 * PIECE, 8 * PIECE).share();
+        assert_eq!(third.grow_to(5 * PIECE), too_heavy(4 * PIECE, "max_buffered_bytes"));
     }
 }

@@ -21,7 +21,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use body::{BodyError, BodyLimits, Budget, Share, read};
+pub use body::{BodyError, BodyLimits, Budget, Probe, Share, read};
 pub use figures::{End, Figures, Snapshot};
 pub use guard::{Guard, Hosts, Refused};
 pub use limits::{Descriptors, Limits};

@@ -130,7 +130,7 @@ impl App {
             host: host.clone(),
             keys: Keys::new(&config),
             tally: Tally::new(host),
-            budget: Budget::new(config.max_buffered_bytes.get()),
+            budget: Budget::new(config.max_buffered_bytes.get(), config.max_decoded_bytes.get()),
             guard: guard_of(&config),
             conversations: Conversations::default(),
             draining: AtomicBool::new(false),

@@ -24,6 +24,8 @@ pub struct Config {
     /// How much all requests together may hold in memory, bytes; what comes beyond is asked to
     /// come again.
     pub max_buffered_bytes: NonZeroUsize,
+    /// How much the body of one request may take in memory once it is decoded, bytes.
+    pub max_decoded_bytes: NonZeroUsize,
     /// How many connections may be open at once. Then the one that has been idle for longest gives
     /// way to a new one.
     pub max_connections: NonZeroU16,
@@ -119,6 +121,7 @@ impl Default for Config {
             max_body_bytes: mebibytes(32),
             max_inflated_bytes: mebibytes(64),
             max_buffered_bytes: mebibytes(256),
+            max_decoded_bytes: mebibytes(72),
             max_connections: small(256),
             header_timeout_seconds: small(10),
             body_timeout_seconds: small(60),

@@ -10,6 +10,7 @@ mod app;
 mod config;
 mod connections;
 mod join;
+mod json_text;
 mod lynex;
 mod misdirected;
 mod otlp;

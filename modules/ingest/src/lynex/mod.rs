@@ -6,7 +6,7 @@ mod error;
 mod fields;
 mod keys;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -22,8 +22,9 @@ pub(crate) use keys::Keys;
 
 use crate::{
     app::App,
+    json_text,
     report::Report,
-    server::{Encoding, Ends, read},
+    server::{Encoding, Ends, Share, read},
     sources::{Clock, name, unnamed},
     tally::Kind,
 };
@@ -112,11 +113,14 @@ async fn receive(
     if Encoding::of(headers) != Some(Encoding::Json) {
         return Err(Failure::unsupported_media_type());
     }
-    let (bytes, mut share) = read(app, headers, body).await?;
-    // A parsed value takes some 70 bytes for every piece of text, number or list.
-    let pieces = bytes.iter().filter(|byte| b",:[{".contains(byte)).count();
-    share.grow_to(bytes.len() + pieces * 72)?;
-    let body: Value = serde_json::from_slice(&bytes).map_err(|error| Failure::not_json(&error))?;
+    let weigh = |bytes: &[u8], share: &mut Share| {
+        share.grow_to(2 * bytes.len() + json_text::weight_of_values(bytes))
+    };
+    let (bytes, mut share) = read(app, headers, body, weigh).await?;
+    let text = json_text::readable(&bytes, &mut share)?;
+    weigh(text.as_bytes(), &mut share)?;
+    let text = json_text::without_halves(&text).map_or(text, Cow::Owned);
+    let body: Value = serde_json::from_str(&text).map_err(|error| Failure::not_json(&error))?;
     let (list, one) = list(&body, may_be_one)?;
     let now = u64::try_from(app.host.now().as_nanosecond()).unwrap_or(0);
     let clock = Clock { now_ns: now };

@@ -13,24 +13,26 @@ use opentelemetry_proto::tonic::collector::{
     trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
 };
 use prost::Message;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{
-    batch::{self, Batch},
-    weight::Shape,
-};
+use super::batch::{self, Batch};
 use crate::{
     app::App,
     server::{BodyError, Encoding},
 };
 
 /// What the three signals do differently.
-pub(super) trait Signal: Message + Default + DeserializeOwned + Send + 'static {
+pub(super) trait Signal: Message + Default + Send + 'static {
     type Answer: Message;
 
-    /// How its messages nest.
-    const SHAPE: Shape;
+    /// What the tally calls the signal.
+    const NAME: &'static str;
+
+    /// The full name of its message.
+    const REQUEST: &'static str;
+
+    /// The full name of the message that is one record.
+    const RECORD: &'static str;
 
     /// What JSON calls the number of what was refused.
     const REJECTED: &'static str;
@@ -44,10 +46,12 @@ pub(super) trait Signal: Message + Default + DeserializeOwned + Send + 'static {
 
 macro_rules! signal {
     ($request:ident, $answer:ident, $partial:ident, $rejected:ident, $json:literal, $map:path,
-     $shape:expr) => {
+     $name:literal, $message:literal, $record:literal) => {
         impl Signal for $request {
             type Answer = $answer;
-            const SHAPE: Shape = $shape;
+            const NAME: &'static str = $name;
+            const REQUEST: &'static str = concat!("opentelemetry.proto.collector.", $message);
+            const RECORD: &'static str = concat!("opentelemetry.proto.", $record);
             const REJECTED: &'static str = $json;
 
             fn map(&self, app: &App, project: Option<&str>, batch: &mut Batch) {
@@ -70,7 +74,9 @@ signal!(
     rejected_log_records,
     "rejectedLogRecords",
     batch::map_logs,
-    Shape::Logs
+    "logs",
+    "logs.v1.ExportLogsServiceRequest",
+    "logs.v1.LogRecord"
 );
 signal!(
     ExportTraceServiceRequest,
@@ -79,7 +85,9 @@ signal!(
     rejected_spans,
     "rejectedSpans",
     batch::map_traces,
-    Shape::Traces
+    "traces",
+    "trace.v1.ExportTraceServiceRequest",
+    "trace.v1.Span"
 );
 signal!(
     ExportMetricsServiceRequest,
@@ -88,7 +96,9 @@ signal!(
     rejected_data_points,
     "rejectedDataPoints",
     batch::map_metrics,
-    Shape::Metrics
+    "metrics",
+    "metrics.v1.ExportMetricsServiceRequest",
+    "metrics.v1.Metric"
 );
 
 /// 200, with what was refused.
@@ -99,7 +109,7 @@ pub(super) fn success<S: Signal>(encoding: Encoding, batch: &Batch) -> Response 
             let answer = S::answer(batch.rejected, message).encode_to_vec();
             respond(StatusCode::OK, encoding, answer)
         }
-        Encoding::Json if batch.rejected == 0 => respond(StatusCode::OK, encoding, b"{}".to_vec()),
+        Encoding::Json if message.is_empty() => respond(StatusCode::OK, encoding, b"{}".to_vec()),
         // Protobuf's JSON writes numbers of 64 bits as text, which the crate does not do here.
         Encoding::Json => {
             let rejected = batch.rejected.to_string();

@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::{
 };
 use std::collections::BTreeMap;
 
+use super::refused::Refused;
 use crate::{
     app::App,
     join::{Joined, Link, span_mark},
@@ -69,9 +70,23 @@ impl Batch {
         }
     }
 
+    /// Starts with what could not be read.
+    pub(super) fn after(refused: Refused, signal: &'static str) -> Self {
+        let mut batch = Self { first_rejection: refused.first, ..Self::default() };
+        if let Some(reason) = refused.reason.filter(|_| refused.records > 0) {
+            batch.rejected = i64::try_from(refused.records).unwrap_or(i64::MAX);
+            let (source, record) = (unnamed(), "(record)".to_owned());
+            let reason = format!("a value {reason}");
+            let kind = Kind { source, signal, record, outcome: "refused", reason };
+            batch.kinds.insert(kind, (Mapper::None, refused.records));
+        }
+        batch
+    }
+
     /// Which record was refused first and why; empty where none was.
     pub(super) fn rejection_message(&self) -> String {
         match (&self.first_rejection, self.rejected) {
+            (Some(first), 0) => format!("a value was left out: {first}"),
             (Some(first), 1) => format!("one record was refused: {first}"),
             (Some(first), many) => format!("{many} records were refused, the first: {first}"),
             (None, _) => String::new(),

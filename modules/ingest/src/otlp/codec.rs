@@ -1,172 +1,447 @@
 //! Decodes OTLP messages. Errors say where, and never quote what stands there.
 
-use serde_json::Value;
+use bytes::Bytes;
+use prost::DecodeError;
 
-use super::answer::{Failure, Signal};
-use crate::server::Encoding;
+use super::{
+    answer::{Failure, Signal},
+    json, mend,
+    refused::Refused,
+    rewrite::{Rewritten, Unreadable},
+    schema::{MessageId, Schema},
+    weight,
+};
+use crate::{
+    json_text,
+    server::{BodyError, Encoding, Share},
+};
 
-/// Decodes a body.
-pub(super) fn decode<S: Signal>(encoding: Encoding, bytes: &[u8]) -> Result<S, Failure> {
+/// Decodes a body, and says what of it could not be read. The share grows by what that takes
+/// before it is taken.
+pub(super) fn decode<S: Signal>(
+    encoding: Encoding,
+    bytes: Bytes,
+    share: &mut Share,
+) -> Result<(S, Refused), Failure> {
+    let schema = Schema::get();
+    let (request, records) = (schema.id(S::REQUEST), schema.id(S::RECORD));
+    let rewritten = match encoding {
+        Encoding::Protobuf => {
+            weigh((request, records), bytes.len(), &bytes, share)?;
+            let error = match S::decode(bytes.as_ref()) {
+                Ok(decoded) => return Ok((decoded, Refused::default())),
+                Err(error) => error,
+            };
+            mend::rewrite(&bytes, request, records, share)
+                .map_err(|unreadable| not_protobuf(unreadable, &error))?
+        }
+        Encoding::Json => read_json(&bytes, request, records, share)?,
+    };
+    drop(bytes);
+    weigh((request, records), rewritten.bytes.len(), &rewritten.bytes, share)?;
+    let decoded = S::decode(rewritten.bytes.as_slice());
+    decoded.map(|decoded| (decoded, rewritten.refused)).map_err(|error| invalid_protobuf(&error))
+}
+
+/// Takes what `bytes` will take decoded beside `held` bytes.
+fn weigh(
+    request: (MessageId, MessageId),
+    held: usize,
+    bytes: &[u8],
+    share: &mut Share,
+) -> Result<(), BodyError> {
+    let allowed = share.limit().saturating_sub(held);
+    let weight = weight::weigh(bytes, request, allowed).map_err(|_| share.too_heavy())?;
+    share.grow_to(held + weight)
+}
+
+/// Looks at the beginning of a body, whether the whole will be too heavy.
+pub(super) fn probe<S: Signal>(
+    encoding: Encoding,
+    bytes: &[u8],
+    share: &mut Share,
+) -> Result<(), BodyError> {
+    let schema = Schema::get();
+    let (request, records) = (schema.id(S::REQUEST), schema.id(S::RECORD));
     match encoding {
-        Encoding::Protobuf => S::decode(bytes).map_err(|error| {
-            // It names the message and field at most.
-            Failure::undecodable(format!("the body is not valid OTLP protobuf: {error}"))
-        }),
-        Encoding::Json => decode_json(bytes),
+        Encoding::Protobuf => weigh((request, records), bytes.len(), bytes, share),
+        Encoding::Json => {
+            let text = json_text::readable(bytes, share)?;
+            match json::rewrite(&text, request, records, share) {
+                Err(Unreadable::Budget(error)) => Err(error),
+                // That it ends too early is no wonder.
+                _ => Ok(()),
+            }
+        }
     }
 }
 
-fn decode_json<S: Signal>(bytes: &[u8]) -> Result<S, Failure> {
-    // Fields that are not known here are skipped unread, so the whole is checked beforehand.
-    if let Err(error) = std::str::from_utf8(bytes) {
-        let at = error.valid_up_to();
-        let message = format!("the body is not valid OTLP JSON: it is not UTF-8 at byte {at}");
-        return Err(Failure::undecodable(message));
-    }
-    let mut error = match serde_json::from_slice(bytes) {
-        Ok(request) => return Ok(request),
-        Err(error) => error,
-    };
-    // One number that does not fit must not cost the whole body: it is turned into text, which
-    // the mapper of its record refuses.
-    if error.is_data() {
-        match serde_json::from_slice::<Value>(bytes) {
-            Ok(mut value) => {
-                repair(&mut value);
-                if let Ok(request) = S::deserialize(value) {
-                    return Ok(request);
-                }
+fn read_json(
+    bytes: &[u8],
+    request: MessageId,
+    records: MessageId,
+    share: &mut Share,
+) -> Result<Rewritten, Failure> {
+    let text = json_text::readable(bytes, share)?;
+    let unreadable = match json::rewrite(&text, request, records, share) {
+        // Half a character where OTLP has no text at all; elsewhere it is read as it comes.
+        Err(Unreadable::Syntax(error)) => match json_text::without_halves(&text) {
+            Some(mended) => {
+                share.grow_to(2 * text.len())?;
+                json::rewrite(&mended, request, records, share)
             }
-            Err(syntax) => error = syntax,
-        }
-    }
-    let what = if error.is_data() {
-        "a value does not have the form that OTLP gives it"
-    } else if error.is_eof() {
-        "it ends too early"
-    } else {
-        "it is not JSON, or nests too deeply"
+            None => Err(Unreadable::Syntax(error)),
+        },
+        read => read,
     };
-    Err(Failure::undecodable(format!(
+    unreadable.map_err(not_json)
+}
+
+fn not_json(unreadable: Unreadable) -> Failure {
+    let error = match unreadable {
+        Unreadable::Budget(error) => return error.into(),
+        Unreadable::Form => {
+            return Failure::undecodable(format!("the body is not valid OTLP JSON: {unreadable}"));
+        }
+        Unreadable::Syntax(error) => error,
+    };
+    let what = if error.is_eof() { "it ends too early" } else { "it is not JSON" };
+    Failure::undecodable(format!(
         "the body is not valid OTLP JSON: {what}, at line {} column {}",
         error.line(),
         error.column()
-    )))
+    ))
 }
 
-/// Makes attribute values readable that protobuf's JSON mapping allows or that only a broken
-/// sender writes: numbers out of range, `NaN`, fields that are not known here, negative times.
-fn repair(value: &mut Value) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(repair),
-        Value::Object(fields) => {
-            fields.retain(|name, _| !is_unknown_value_field(name));
-            for name in ["intValue", "doubleValue"] {
-                let misfit = match fields.get(name) {
-                    Some(Value::String(text)) => {
-                        name == "doubleValue" || text.parse::<i64>().is_err()
-                    }
-                    Some(Value::Number(number)) => name == "intValue" && number.as_i64().is_none(),
-                    _ => false,
-                };
-                if misfit && let Some(value) = fields.remove(name) {
-                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    fields.insert("stringValue".to_owned(), Value::String(text));
-                }
-            }
-            for (name, value) in fields.iter_mut() {
-                if name.ends_with("UnixNano") && !is_u64(value) {
-                    *value = Value::String("0".to_owned());
-                }
-                repair(value);
-            }
-        }
-        _ => {}
+fn not_protobuf(unreadable: Unreadable, error: &DecodeError) -> Failure {
+    match unreadable {
+        Unreadable::Budget(error) => error.into(),
+        Unreadable::Form | Unreadable::Syntax(_) => invalid_protobuf(error),
     }
 }
 
-/// A newer form of an attribute value; the value is then as good as absent.
-fn is_unknown_value_field(name: &str) -> bool {
-    name.ends_with("Value")
-        && !matches!(
-            name,
-            "stringValue"
-                | "boolValue"
-                | "intValue"
-                | "doubleValue"
-                | "arrayValue"
-                | "kvlistValue"
-                | "bytesValue"
-        )
-}
-
-fn is_u64(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => number.as_u64().is_some(),
-        Value::String(text) => text.parse::<u64>().is_ok(),
-        _ => false,
-    }
+/// It names the message and field at most.
+fn invalid_protobuf(error: &DecodeError) -> Failure {
+    Failure::undecodable(format!("the body is not valid OTLP protobuf: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::{
-        collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value::Value as Any,
+        collector::{
+            logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+            trace::v1::ExportTraceServiceRequest,
+        },
+        common::v1::{AnyValue, any_value::Value as Any},
+        logs::v1::LogRecord,
+        metrics::v1::metric::Data,
     };
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::server::Budget;
+
+    fn read<S: Signal>(encoding: Encoding, body: &[u8]) -> Result<(S, Refused), Failure> {
+        let mut share = Budget::new(1 << 26, 1 << 26).share();
+        decode(encoding, Bytes::copy_from_slice(body), &mut share)
+    }
+
+    fn read_logs(body: &str) -> (Vec<LogRecord>, Refused) {
+        let read = read::<ExportLogsServiceRequest>(Encoding::Json, body.as_bytes());
+        let (mut request, refused) = read.unwrap_or_else(|error| panic!("{error:?}: {body}"));
+        (request.resource_logs.remove(0).scope_logs.remove(0).log_records, refused)
+    }
+
+    fn with_record(record: &str) -> String {
+        format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{record}]}}]}}]}}")
+    }
 
     fn with_attribute(value: &str) -> String {
-        format!(
-            "{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{{\"timeUnixNano\":\"-5\",\
-             \"attributes\":[{{\"key\":\"k\",\"value\":{value}}}]}}]}}]}}]}}"
-        )
+        with_record(&format!(
+            "{{\"timeUnixNano\":\"-5\",\"attributes\":[{{\"key\":\"k\",\"value\":{value}}}]}}"
+        ))
+    }
+
+    fn attribute(value: &str) -> Option<Any> {
+        let (records, refused) = read_logs(&with_attribute(value));
+        assert_eq!(refused, Refused::default(), "{value}");
+        assert_eq!(records[0].time_unix_nano, 0);
+        records[0].attributes[0].value.clone().and_then(|any: AnyValue| any.value)
     }
 
     #[test]
-    fn one_odd_value_does_not_cost_the_body() {
+    fn values_are_read_as_the_mapping_allows() {
         let check = |value: &str, expected: Option<Any>| {
-            let body = with_attribute(value);
-            let request: ExportLogsServiceRequest =
-                decode(Encoding::Json, body.as_bytes()).expect(value);
-            let record = &request.resource_logs[0].scope_logs[0].log_records[0];
-            let found = record.attributes[0].value.as_ref().and_then(|any| any.value.clone());
-            assert_eq!(found, expected, "{value}");
+            assert_eq!(attribute(value), expected, "{value}");
         };
         let text = |text: &str| Some(Any::StringValue(text.to_owned()));
+        let bytes = |bytes: &[u8]| Some(Any::BytesValue(bytes.to_vec()));
         check("{\"intValue\":\"12\"}", Some(Any::IntValue(12)));
+        check("{\"intValue\":12}", Some(Any::IntValue(12)));
+        check("{\"intValue\":1.2e1}", Some(Any::IntValue(12)));
+        check("{\"intValue\":\"-9223372036854775808\"}", Some(Any::IntValue(i64::MIN)));
+        check("{\"int_value\":\"1e3\"}", Some(Any::IntValue(1000)));
+        check("{\"intValue\":\"1.0\"}", Some(Any::IntValue(1)));
+        check("{\"intValue\":null}", None);
         check("{\"intValue\":\"99999999999999999999\"}", text("99999999999999999999"));
         check("{\"intValue\":18446744073709551615}", text("18446744073709551615"));
-        check("{\"doubleValue\":\"NaN\"}", text("NaN"));
-        check("{\"futureValue\":{\"a\":1}}", None);
+        check("{\"intValue\":1.5}", text("1.5"));
+        check("{\"intValue\":1e999}", text("1e999"));
+        check("{\"boolValue\":true}", Some(Any::BoolValue(true)));
+        check("{\"boolValue\":\"false\"}", Some(Any::BoolValue(false)));
+        check("{\"boolValue\":7}", text("7"));
+        check("{\"doubleValue\":2}", Some(Any::DoubleValue(2.0)));
+        check("{\"doubleValue\":\"2.5\"}", Some(Any::DoubleValue(2.5)));
+        check("{\"doubleValue\":\"-Infinity\"}", Some(Any::DoubleValue(f64::NEG_INFINITY)));
+        check("{\"doubleValue\":\"many\"}", text("many"));
+        check("{\"stringValue\":5}", text("5"));
+        check("{\"stringValue\":\"a\\n\\u00fc\\ud83d\\ude00\"}", text("a\nü😀"));
+        check("{\"bytesValue\":\"+/8=\"}", bytes(&[0xfb, 0xff]));
+        check("{\"bytesValue\":\"-_8\"}", bytes(&[0xfb, 0xff]));
+        check("{\"bytesValue\":\"\"}", bytes(&[]));
+        check("{\"bytesValue\":\"!\"}", text("!"));
+        check("{\"futureValue\":{\"a\":[1,{}]}}", None);
         check("{}", None);
+        check("null", None);
+        assert!(matches!(
+            attribute("{\"doubleValue\":\"NaN\"}"),
+            Some(Any::DoubleValue(number)) if number.is_nan()
+        ));
+        for list in ["{}", "null", "{\"values\":null}", "{\"values\":[]}"] {
+            let empty = |found: Option<Any>| match found {
+                Some(Any::ArrayValue(list)) => list.values.is_empty(),
+                Some(Any::KvlistValue(list)) => list.values.is_empty(),
+                found => list == "null" && found.is_none(),
+            };
+            assert!(empty(attribute(&format!("{{\"arrayValue\":{list}}}"))), "{list}");
+            assert!(empty(attribute(&format!("{{\"kvlist_value\":{list}}}"))), "{list}");
+        }
+    }
+
+    #[test]
+    fn half_a_character_gives_way_wherever_it_stands() {
+        let check = |value: &str, expected: &str| {
+            let expected = Some(Any::StringValue(expected.to_owned()));
+            assert_eq!(attribute(&format!("{{\"stringValue\":\"{value}\"}}")), expected, "{value}");
+        };
+        check("see \\ud83d...", "see \u{fffd}...");
+        check("\\ude00", "\u{fffd}");
+        check("\\ude00\\ud83d", "\u{fffd}\u{fffd}");
+        check("end \\uD83D", "end \u{fffd}");
+        let (records, refused) = read_logs(&with_record(
+            "{\"\\ud83d\":1,\"eventName\":\"e\",\"attributes\":[{\"key\":\"\\ud83d\"}],\
+             \"body\":{\"\\ude00\":\"\\ude00\",\"stringValue\":\"b\"}}",
+        ));
+        assert_eq!(records[0].attributes[0].key, "\u{fffd}");
+        assert_eq!((records[0].event_name.as_str(), refused.records), ("e", 0));
+        // Where an object belongs it costs the record at most.
+        let (records, refused) = read_logs(&with_record("{\"body\":\"\\ud83d\"},{}"));
+        assert_eq!((records.len(), refused.records), (1, 1));
+        let body = [&b"{\"eventName\":\"a\xed\xa0\xbdb\"}"[..]].concat();
+        let body = [b"{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[", &body[..], b"]}]}]}"];
+        let (request, _) = read::<ExportLogsServiceRequest>(Encoding::Json, &body.concat())
+            .expect("half a character in bytes");
+        let name = &request.resource_logs[0].scope_logs[0].log_records[0].event_name;
+        assert_eq!(name, "a\u{fffd}\u{fffd}\u{fffd}b");
+    }
+
+    #[test]
+    fn null_is_a_value_of_every_field() {
+        let schema = Schema::get();
+        fn nulls(schema: &Schema, id: MessageId, depth: usize, snake: bool) -> Value {
+            let fields = schema.message(id).fields.iter().flat_map(|field| {
+                let name = if snake { &field.name } else { &field.json_name };
+                let inner = match field.kind {
+                    super::super::schema::Kind::Message(inner) if depth > 0 => {
+                        nulls(schema, inner, depth - 1, snake)
+                    }
+                    _ => Value::Null,
+                };
+                let inner =
+                    if field.repeated && !inner.is_null() { json!([null, inner]) } else { inner };
+                [(name.clone(), inner)]
+            });
+            Value::Object(fields.collect())
+        }
+        fn check<S: Signal>(depth: usize, snake: bool) {
+            let schema = Schema::get();
+            let body = nulls(schema, schema.id(S::REQUEST), depth, snake).to_string();
+            let (_, refused) = read::<S>(Encoding::Json, body.as_bytes()).expect(&body);
+            assert_eq!(refused, Refused::default(), "{body}");
+        }
+        assert!(!schema.message(schema.id(ExportLogsServiceRequest::REQUEST)).fields.is_empty());
+        for depth in 0..6 {
+            for snake in [false, true] {
+                check::<ExportLogsServiceRequest>(depth, snake);
+                check::<ExportTraceServiceRequest>(depth, snake);
+                check::<ExportMetricsServiceRequest>(depth, snake);
+            }
+        }
+    }
+
+    #[test]
+    fn enums_are_words_or_numbers_and_ids_hexadecimal() {
+        let check = |kind: &str, code: &str, expected: (i32, i32)| {
+            let body = format!(
+                "{{\"resource_spans\":[{{\"scope_spans\":[{{\"spans\":[{{\"kind\":{kind},\
+                 \"traceId\":\"0102aBcD\",\"parent_span_id\":null,\"status\":{{\"code\":{code}}}\
+                 }}]}}]}}]}}"
+            );
+            let (request, refused) =
+                read::<ExportTraceServiceRequest>(Encoding::Json, body.as_bytes()).expect(&body);
+            let span = &request.resource_spans[0].scope_spans[0].spans[0];
+            let code = span.status.as_ref().map_or(0, |status| status.code);
+            assert_eq!((span.kind, code, refused.records), (expected.0, expected.1, 0), "{body}");
+            assert_eq!(span.trace_id, [1, 2, 0xab, 0xcd]);
+        };
+        check("3", "2", (3, 2));
+        check("\"SPAN_KIND_CLIENT\"", "\"STATUS_CODE_ERROR\"", (3, 2));
+        check("\"3\"", "null", (3, 0));
+        check("\"SPAN_KIND_OF_THE_FUTURE\"", "1.0", (0, 1));
+        let (records, _) =
+            read_logs(&with_record("{\"severityNumber\":\"SEVERITY_NUMBER_ERROR\"}"));
+        assert_eq!(records[0].severity_number, 17);
+        let body = "{\"resourceMetrics\":[{\"scopeMetrics\":[{\"metrics\":[{\"sum\":{\
+                    \"aggregationTemporality\":\"AGGREGATION_TEMPORALITY_DELTA\",\
+                    \"dataPoints\":[{\"asInt\":\"5\"}]}},{\"histogram\":{\"dataPoints\":[{\
+                    \"bucketCounts\":[\"1\",2,null],\"explicitBounds\":[0.5,\"Infinity\"]}]}\
+                    }]}]}]}";
+        let (request, refused) =
+            read::<ExportMetricsServiceRequest>(Encoding::Json, body.as_bytes()).expect(body);
+        assert_eq!(refused, Refused::default());
+        let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+        let Some(Data::Sum(sum)) = &metrics[0].data else { panic!("{metrics:?}") };
+        assert_eq!((sum.aggregation_temporality, sum.data_points.len()), (1, 1));
+        let Some(Data::Histogram(histogram)) = &metrics[1].data else { panic!("{metrics:?}") };
+        let point = &histogram.data_points[0];
+        assert_eq!(point.bucket_counts, [1, 2, 0]);
+        assert_eq!(point.explicit_bounds, [0.5, f64::INFINITY]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_costs_its_record() {
+        let check = |record: &str, told: &str| {
+            let (records, refused) = read_logs(&with_record(&format!(
+                "{{\"eventName\":\"a\"}},{record},{{\"eventName\":\"b\"}}"
+            )));
+            let names: Vec<&str> = records.iter().map(|it| it.event_name.as_str()).collect();
+            assert_eq!(names, ["a", "b"], "{record}");
+            assert_eq!(refused.records, 1, "{record}");
+            let told = format!("resourceLogs[0].scopeLogs[0].logRecords[1]{told}");
+            assert_eq!(refused.first.as_deref(), Some(told.as_str()));
+        };
+        check("5", " must be an object");
+        check("[{\"secret\":[]}]", " must be an object");
+        check("{\"attributes\":\"secret\"}", ": attributes must be a list");
+        check("{\"attributes\":{\"a\":1}}", ": attributes must be a list");
+        check("{\"attributes\":[{\"key\":\"k\"},7,{}]}", ": attributes[1] must be an object");
+        check("{\"attributes\":[{\"key\":[1]}]}", ": attributes[0].key must be a text");
+        check("{\"eventName\":5}", ": eventName must be a text");
+        check("{\"traceId\":\"secret\"}", ": traceId must be hexadecimal");
+        check("{\"traceId\":\"abc\"}", ": traceId must be hexadecimal");
+        check("{\"flags\":-1}", ": flags is out of range");
+        check("{\"severityNumber\":{}}", ": severityNumber must be a whole number");
+        check(
+            "{\"body\":{\"kvlistValue\":{\"values\":[{},{\"value\":{\"stringValue\":[]}}]}}}",
+            ": body.kvlistValue.values[1].value.stringValue must be a text",
+        );
+    }
+
+    #[test]
+    fn deep_nesting_costs_its_record() {
+        let deep = |levels: usize| {
+            let (open, close) = ("{\"arrayValue\":{\"values\":[", "]}}");
+            let body = format!("{}{{}}{}", open.repeat(levels), close.repeat(levels));
+            read_logs(&with_record(&format!("{{\"body\":{body}}},{{}}")))
+        };
+        assert_eq!(deep(30).1.records, 0);
+        let (records, refused) = deep(5000);
+        assert_eq!((records.len(), refused.records), (1, 1));
+        assert!(refused.first.is_some_and(|first| first.ends_with("nests too deeply")));
+    }
+
+    #[test]
+    fn what_surrounds_records_costs_itself() {
+        let body = "{\"resourceLogs\":[7,{\"resource\":\"secret\",\"scopeLogs\":[{\"scope\":{\
+                    \"name\":5,\"version\":\"1\"},\"logRecords\":[{},{\"flags\":\"x\"}]},\
+                    {\"logRecords\":{}}]},{\"scopeLogs\":\"secret\"}]}";
+        let read = read::<ExportLogsServiceRequest>(Encoding::Json, body.as_bytes());
+        let (request, refused) = read.expect("the rest counts");
+        assert_eq!(request.resource_logs.len(), 2);
+        let scope = &request.resource_logs[0].scope_logs[0];
+        assert_eq!(scope.log_records.len(), 1);
+        assert_eq!(scope.scope.as_ref().map(|scope| scope.version.as_str()), Some("1"));
+        assert_eq!(refused.first.as_deref(), Some("resourceLogs[0] must be an object"));
+        assert_eq!(refused.records, 4, "{refused:?}");
     }
 
     #[test]
     fn errors_say_where_and_quote_nothing() {
         let check = |body: &str, part: &str| {
-            let failure = decode::<ExportLogsServiceRequest>(Encoding::Json, body.as_bytes());
+            let failure = read::<ExportLogsServiceRequest>(Encoding::Json, body.as_bytes());
             let text = format!("{:?}", failure.expect_err("it is wrong"));
             assert!(text.contains(part), "{text}");
             assert!(!text.contains("secret"), "{text}");
         };
         check("", "it ends too early, at line 1 column 0");
         check("{\"resourceLogs\":", "it ends too early");
-        check("secret", "it is not JSON, or nests too deeply, at line 1 column 1");
-        check("{\"resourceLogs\":\"secret\"}", "does not have the form that OTLP gives it");
-        let bomb = "{\"arrayValue\":{\"values\":[".repeat(100_000);
-        check(&with_attribute(&bomb), "nests too deeply");
+        check("secret", "it is not JSON, at line 1 column 1");
+        check("{} secret", "it is not JSON");
+        check("\u{feff}{\"resourceLogs\":\"secret\"}", "does not have the form that OTLP gives it");
+        check("[\"secret\"]", "does not have the form that OTLP gives it");
+        check(&with_attribute(&"{\"arrayValue\":{\"values\":[".repeat(1000)), "it is not JSON");
+    }
+
+    fn nested(fields: &[u8], mut inner: Vec<u8>) -> Vec<u8> {
+        for field in fields.iter().rev() {
+            let mut outer = vec![field << 3 | 2];
+            prost::encode_length_delimiter(inner.len(), &mut outer).expect("into memory");
+            outer.extend_from_slice(&inner);
+            inner = outer;
+        }
+        inner
+    }
+
+    #[test]
+    fn odd_protobuf_costs_its_record() {
+        let check = |record: &[u8], severity: Option<&str>, told: Option<&str>| {
+            let scope = [&nested(&[2], vec![0x1a, 1, b'a'])[..], record, &nested(&[2], vec![])];
+            let body = nested(&[1, 2], scope.concat());
+            let read = read::<ExportLogsServiceRequest>(Encoding::Protobuf, &body);
+            let (request, refused) = read.expect("the rest counts");
+            let records = &request.resource_logs[0].scope_logs[0].log_records;
+            let found: Vec<&str> = records.iter().map(|it| it.severity_text.as_str()).collect();
+            let expected: Vec<&str> =
+                [Some("a"), severity, Some("")].into_iter().flatten().collect();
+            assert_eq!(found, expected, "{record:?}");
+            assert_eq!(refused.records, u64::from(told.is_some()));
+            let place = |told| format!("resourceLogs[0].scopeLogs[0].logRecords[1]{told}");
+            assert_eq!(refused.first, told.map(place), "{record:?}");
+        };
+        // severity_text is field 3, attributes are 6, time_unix_nano is a fixed 64.
+        check(
+            &nested(&[2, 3], b"x\xed\xa0\xbdy".to_vec()),
+            Some("x\u{fffd}\u{fffd}\u{fffd}y"),
+            None,
+        );
+        check(&nested(&[2, 3], vec![0xff]), Some("\u{fffd}"), None);
+        check(&nested(&[2], vec![0x1a, 5, 1]), None, Some(" is not valid protobuf"));
+        check(&nested(&[2, 6], vec![0x0a, 9]), None, Some(": attributes[0] is not valid protobuf"));
+        check(&nested(&[2], vec![0x08, 1]), None, Some(": timeUnixNano is not valid protobuf"));
+        let deep = nested(&[5, 1].repeat(60), vec![]);
+        let deep = [deep, vec![0x1a, 1, 0xff]].concat();
+        let scope = [nested(&[2, 5], deep), nested(&[2, 3], vec![0xff])].concat();
+        let read = read::<ExportLogsServiceRequest>(Encoding::Protobuf, &nested(&[1, 2], scope));
+        let (request, refused) = read.expect("the rest counts");
+        assert_eq!(request.resource_logs[0].scope_logs[0].log_records.len(), 1);
+        assert!(refused.first.is_some_and(|first| first.ends_with("nests too deeply")));
     }
 
     #[test]
     fn broken_protobuf_is_an_error() {
-        let check = |body: &[u8]| {
-            let failure = decode::<ExportLogsServiceRequest>(Encoding::Protobuf, body);
-            assert!(failure.is_err(), "{body:?}");
-        };
-        check(&[0x0a, 0x05, 0x01]);
-        check(b"not protobuf at all");
-        // resource_logs { scope_logs { log_records { severity_text: <0xff> } } }
-        check(&[0x0a, 7, 0x12, 5, 0x12, 3, 0x1a, 1, 0xff]);
+        for body in [&[0x0a, 0x05, 0x01][..], b"not protobuf at all", &[0x08, 1]] {
+            let read = read::<ExportLogsServiceRequest>(Encoding::Protobuf, body);
+            assert!(read.is_err(), "{body:?}");
+        }
     }
 }

@@ -3,7 +3,14 @@
 mod answer;
 mod batch;
 mod codec;
+mod json;
+mod mend;
+mod refused;
+mod rewrite;
+mod scalar;
+mod schema;
 mod weight;
+mod wire;
 
 use std::sync::Arc;
 
@@ -13,7 +20,6 @@ use axum::{
     http::{HeaderMap, HeaderName},
     response::Response,
 };
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
     trace::v1::ExportTraceServiceRequest,
@@ -21,7 +27,7 @@ use opentelemetry_proto::tonic::collector::{
 
 use crate::{
     app::App,
-    server::{Encoding, read},
+    server::{Encoding, Share, read},
     sources::{Mapper, unnamed},
     tally::Kind,
 };
@@ -32,7 +38,7 @@ use batch::Batch;
 static PROJECT_HEADER: HeaderName = HeaderName::from_static("x-lodestar-project");
 
 /// From this size on a body is decoded beside the other requests, bytes.
-const LARGE: usize = 256 * 1024;
+const LARGE: usize = 32 * 1024;
 
 /// `POST /v1/logs`
 pub(crate) async fn logs(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
@@ -71,7 +77,7 @@ async fn export<S: Signal>(app: Arc<App>, headers: HeaderMap, body: Body) -> Res
 fn refuse<S: Signal>(app: &App, failure: &Failure, encoding: Encoding) -> Response {
     if let Some(reason) = failure.reason() {
         let (source, record) = (unnamed(), "(body)".to_owned());
-        let kind = Kind { source, signal: S::SHAPE.signal(), record, outcome: "refused", reason };
+        let kind = Kind { source, signal: S::NAME, record, outcome: "refused", reason };
         app.tally.records(Mapper::None.label(), kind, 1);
     }
     failure.respond(encoding)
@@ -83,16 +89,21 @@ async fn receive<S: Signal>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Batch, Failure> {
-    let (bytes, mut share) = read(app, headers, body).await?;
-    // Decoded, a small message takes many times its bytes.
-    let weight = weight::of_decoded::<S>(encoding, &bytes);
-    share.grow_to(bytes.len().saturating_add(weight))?;
+    let probe = move |bytes: &[u8], share: &mut Share| codec::probe::<S>(encoding, bytes, share);
+    let (bytes, mut share) = read(app, headers, body, probe).await?;
+    let large = bytes.len() > LARGE;
     let project = project(app, headers);
     let decoding = {
         let app = app.clone();
-        move || decode_and_map::<S>(&app, encoding, &bytes, project.as_deref())
+        move || -> Result<(Batch, Share), Failure> {
+            let (request, refused) = codec::decode::<S>(encoding, bytes, &mut share)?;
+            let mut batch = Batch::after(refused, S::NAME);
+            request.map(&app, project.as_deref(), &mut batch);
+            Ok((batch, share))
+        }
     };
-    let mut batch = if weight > LARGE {
+    // The share is held until the answer is there.
+    let (mut batch, _share) = if large {
         // It can only fail when the runtime ends.
         tokio::task::spawn_blocking(decoding).await.map_err(|_| Failure::unavailable())??
     } else {
@@ -102,18 +113,6 @@ async fn receive<S: Signal>(
     let joined = app.publish(reports, links, Vec::new()).await;
     batch.note_sums(&joined.map_err(|_| Failure::unavailable())?);
     batch.count(&app.tally);
-    Ok(batch)
-}
-
-fn decode_and_map<S: Signal>(
-    app: &App,
-    encoding: Encoding,
-    bytes: &Bytes,
-    project: Option<&str>,
-) -> Result<Batch, Failure> {
-    let request = codec::decode::<S>(encoding, bytes)?;
-    let mut batch = Batch::default();
-    request.map(app, project, &mut batch);
     Ok(batch)
 }
 

@@ -1,152 +1,120 @@
-//! How much memory a body takes once it is decoded, told before it is decoded.
+//! What a message takes in memory once it is decoded, told before it is decoded.
 //!
 //! A message of two bytes becomes a structure of a hundred or more, so that a small body of empty
-//! messages would fill the memory. The estimate is taken out of the budget of all requests.
+//! messages would fill the memory.
 
-use super::answer::Signal;
-use crate::server::Encoding;
+use super::{
+    schema::{Kind, MessageId, Schema},
+    wire::{self, Payload},
+};
+use crate::report::Report;
 
-/// What a decoded message takes without its text, bytes; the largest common one is a log record.
-const MESSAGE: usize = 160;
-
-/// The smallest JSON object is an empty record.
-const JSON_OBJECT: usize = 256;
-
-/// How deep the messages of attribute values are followed; deeper ones do not decode (prost's
-/// own limit is 100).
+/// How deep messages are followed; deeper ones do not decode (prost's own limit).
 const MAX_DEPTH: usize = 100;
 
-/// How the messages of a signal nest.
+/// More repeated fields than any message has; elements of further ones would weigh four times.
+const SLOTS: usize = 8;
+
+/// The weight is beyond what is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    Logs,
-    Traces,
-    Metrics,
+pub(super) struct TooHeavy;
+
+/// What a record becomes besides: the report of a request, with its texts.
+pub(super) const REPORT: usize = size_of::<Report>() + 256;
+
+/// Returns what a request with such records takes at most, bytes, and stops where that is more than
+/// `allowed`. What stands in `bytes` may be the beginning of it.
+pub(super) fn weigh(
+    bytes: &[u8],
+    (request, records): (MessageId, MessageId),
+    allowed: usize,
+) -> Result<usize, TooHeavy> {
+    let mut scale = Scale { schema: Schema::get(), records, weight: 0, allowed };
+    scale.put(scale.schema.message(request).size)?;
+    scale.message(bytes, request, MAX_DEPTH)?;
+    Ok(scale.weight)
 }
 
-impl Shape {
-    /// What the tally calls the signal.
-    pub(super) const fn signal(self) -> &'static str {
-        match self {
-            Self::Logs => "logs",
-            Self::Traces => "traces",
-            Self::Metrics => "metrics",
+struct Scale {
+    schema: &'static Schema,
+    records: MessageId,
+    weight: usize,
+    allowed: usize,
+}
+
+impl Scale {
+    fn put(&mut self, bytes: usize) -> Result<(), TooHeavy> {
+        self.weight = self.weight.saturating_add(bytes);
+        if self.weight > self.allowed { Err(TooHeavy) } else { Ok(()) }
+    }
+
+    /// Adds what a message points to. What cannot be read adds nothing: it does not decode.
+    fn message(&mut self, mut bytes: &[u8], id: MessageId, depth: usize) -> Result<(), TooHeavy> {
+        let message = self.schema.message(id);
+        let mut counts = [0; SLOTS];
+        while let Some(piece) = wire::next_of_part(&mut bytes) {
+            let Some(field) = message.field(piece.number) else { continue };
+            if field.repeated {
+                let more = elements(field.kind, piece.payload);
+                let size = self.schema.size_of(field.kind);
+                self.put(match counts.get_mut(field.slot) {
+                    Some(count) => grown(count, more, size),
+                    None => more.saturating_mul(allocated(FIRST * size)),
+                })?;
+            }
+            if field.kind == Kind::Message(self.records) {
+                self.put(REPORT)?;
+            }
+            match (field.kind, piece.payload) {
+                (Kind::Message(inner), Payload::Bytes(bytes)) if depth > 1 => {
+                    self.message(bytes, inner, depth - 1)?;
+                }
+                (Kind::Text | Kind::Bytes, Payload::Bytes(bytes)) => {
+                    self.put(allocated(bytes.len()))?;
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 
-/// A rough upper bound, bytes.
-pub(super) fn of_decoded<S: Signal>(encoding: Encoding, bytes: &[u8]) -> usize {
-    match encoding {
-        Encoding::Json => {
-            let objects = bytes.iter().filter(|byte| **byte == b'{').count();
-            objects.saturating_mul(JSON_OBJECT).saturating_add(bytes.len())
+/// How many elements of a repeated field stand behind one tag.
+fn elements(kind: Kind, payload: Payload<'_>) -> usize {
+    match payload {
+        Payload::Bytes(packed) if kind.is_packable() => match kind.wire_type() {
+            1 => packed.len().div_ceil(8),
+            5 => packed.len().div_ceil(4),
+            _ => packed.iter().filter(|byte| **byte & 0x80 == 0).count(),
+        },
+        _ => 1,
+    }
+}
+
+/// How many elements a list has room for as soon as it has one.
+const FIRST: usize = 4;
+
+/// Adds `more` elements to a list and returns how much more memory it then takes.
+pub(super) fn grown(count: &mut usize, more: usize, size: usize) -> usize {
+    let room = |count: usize| match count {
+        0 => 0,
+        _ => {
+            let count = count.checked_next_power_of_two().unwrap_or(usize::MAX).max(FIRST);
+            allocated(count.saturating_mul(size))
         }
-        Encoding::Protobuf => {
-            let mut weight = bytes.len();
-            weigh(bytes, Message::Request(S::SHAPE), MAX_DEPTH, &mut weight);
-            weight
-        }
-    }
+    };
+    let before = room(*count);
+    *count = count.saturating_add(more);
+    room(*count) - before
 }
 
-/// The kinds of message that may come often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Message {
-    Request(Shape),
-    /// `ResourceLogs` and its like.
-    PerResource(Shape),
-    /// `Resource` and `InstrumentationScope`: attributes in this field.
-    Holder(u64),
-    /// `ScopeLogs` and its like.
-    PerScope(Shape),
-    LogRecord,
-    Span,
-    SpanEvent,
-    Metric,
-    MetricData,
-    /// A data point, whose attributes and exemplars have different fields by kind.
-    Point,
-    KeyValue,
-    AnyValue,
-    /// `ArrayValue` and `KeyValueList`.
-    List(bool),
-    Leaf,
-}
-
-impl Message {
-    /// The message in a field, by the numbers of `opentelemetry/proto`.
-    const fn child(self, field: u64) -> Option<Self> {
-        Some(match (self, field) {
-            (Self::Request(shape), 1) => Self::PerResource(shape),
-            (Self::PerResource(_), 1) => Self::Holder(1),
-            (Self::PerResource(shape), 2) => Self::PerScope(shape),
-            (Self::PerScope(_), 1) => Self::Holder(3),
-            (Self::PerScope(Shape::Logs), 2) => Self::LogRecord,
-            (Self::PerScope(Shape::Traces), 2) => Self::Span,
-            (Self::PerScope(Shape::Metrics), 2) => Self::Metric,
-            (Self::LogRecord, 5) | (Self::KeyValue, 2) => Self::AnyValue,
-            (Self::LogRecord, 6) | (Self::Span, 9) => Self::KeyValue,
-            (Self::Span, 11) => Self::SpanEvent,
-            (Self::Span, 13) => Self::Holder(4),
-            (Self::SpanEvent, 3) | (Self::Metric, 12) => Self::KeyValue,
-            (Self::Metric, 5 | 7 | 9 | 10 | 11) => Self::MetricData,
-            (Self::MetricData, 1) => Self::Point,
-            (Self::Point, 1 | 7 | 9) => Self::KeyValue,
-            (Self::Point, 5 | 6 | 8 | 11) => Self::Leaf,
-            (Self::AnyValue, 5) => Self::List(false),
-            (Self::AnyValue, 6) => Self::List(true),
-            (Self::List(false), 1) => Self::AnyValue,
-            (Self::List(true), 1) => Self::KeyValue,
-            (Self::Holder(attributes), _) if field == attributes => Self::KeyValue,
-            _ => return None,
-        })
+/// What the allocator takes for `bytes`.
+pub(super) const fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=24 => 32,
+        _ => bytes.saturating_add(8 + 15) & !15,
     }
-}
-
-/// Adds up the messages in `bytes`. What cannot be read adds nothing: it will not decode either.
-fn weigh(mut bytes: &[u8], message: Message, depth: usize, weight: &mut usize) {
-    if depth == 0 {
-        return;
-    }
-    while let Some((field, wire_type)) = varint(&mut bytes).map(|tag| (tag >> 3, tag & 7)) {
-        let skipped = match wire_type {
-            0 => varint(&mut bytes).map(|_| ()),
-            1 => skip(&mut bytes, 8).map(drop),
-            5 => skip(&mut bytes, 4).map(drop),
-            2 => varint(&mut bytes)
-                .and_then(|length| skip(&mut bytes, usize::try_from(length).ok()?))
-                .map(|inner| {
-                    if let Some(child) = message.child(field) {
-                        *weight += MESSAGE;
-                        weigh(inner, child, depth - 1, weight);
-                    }
-                }),
-            _ => None,
-        };
-        if skipped.is_none() {
-            return;
-        }
-    }
-}
-
-fn skip<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (skipped, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(skipped)
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -160,37 +128,68 @@ mod tests {
 
     use super::*;
 
+    fn of_bytes(bytes: &[u8], allowed: usize) -> Result<usize, TooHeavy> {
+        let schema = Schema::get();
+        let request = "opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest";
+        let records = "opentelemetry.proto.logs.v1.LogRecord";
+        weigh(bytes, (schema.id(request), schema.id(records)), allowed)
+    }
+
     fn weight(record: LogRecord, times: usize) -> usize {
         let log_records = vec![record; times];
         let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
         let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
         let bytes = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
-        of_decoded::<ExportLogsServiceRequest>(Encoding::Protobuf, &bytes)
+        of_bytes(&bytes, usize::MAX).expect("it has no limit")
     }
 
     #[test]
     fn empty_messages_have_their_weight() {
+        // As many as a list of this length has room for.
+        const TIMES: usize = 1024;
+        let record = size_of::<LogRecord>() + REPORT;
         let check = |record: LogRecord, per_record: usize| {
-            let found = weight(record, 1000);
-            assert!(found >= 1000 * per_record * MESSAGE, "{found}");
-            assert!(found < 1000 * (per_record + 1) * MESSAGE + 100_000, "{found}");
+            let found = weight(record, TIMES);
+            assert!(found >= TIMES * per_record, "{found} for {per_record}");
+            assert!(found < TIMES * (per_record + per_record / 2) + 10_000, "{found}");
         };
-        check(LogRecord::default(), 1);
-        let attributes = vec![KeyValue::default(); 10];
-        check(LogRecord { attributes, ..LogRecord::default() }, 11);
-        let list = ArrayValue { values: vec![AnyValue::default(); 20] };
+        check(LogRecord::default(), record);
+        let attributes = vec![KeyValue::default(); 8];
+        check(LogRecord { attributes, ..LogRecord::default() }, record + 8 * size_of::<KeyValue>());
+        let list = ArrayValue { values: vec![AnyValue::default(); 32] };
         let body = Some(AnyValue { value: Some(Value::ArrayValue(list)) });
-        check(LogRecord { body, ..LogRecord::default() }, 23);
+        check(LogRecord { body, ..LogRecord::default() }, record + 32 * size_of::<AnyValue>());
+        let severity_text = "x".repeat(100);
+        check(LogRecord { severity_text, ..LogRecord::default() }, record + 100);
     }
 
     #[test]
-    fn garbage_weighs_what_it_is() {
-        let check = |bytes: &[u8]| {
-            let found = of_decoded::<ExportLogsServiceRequest>(Encoding::Protobuf, bytes);
-            assert_eq!(found, bytes.len());
-        };
-        check(b"");
-        check(&[0xff; 100]);
-        check(b"plain text");
+    fn garbage_weighs_little_and_hides_nothing() {
+        let empty = of_bytes(b"", usize::MAX).expect("it has no limit");
+        for garbage in [&[0xff; 100][..], b"plain text"] {
+            assert_eq!(of_bytes(garbage, usize::MAX), Ok(empty));
+        }
+        // The beginning of a message weighs what is there.
+        let part = of_bytes(&[0x0a, 100, 0x12, 90, 0x12, 0], usize::MAX).expect("it has no limit");
+        assert!(part > empty + size_of::<LogRecord>(), "{part}");
+        // An empty group of a field that is not known, then empty entries.
+        let mut bytes = vec![0x7b, 0x7c];
+        bytes.extend(std::iter::repeat_n([0x0a, 0], 1000).flatten());
+        let found = of_bytes(&bytes, usize::MAX).expect("it has no limit");
+        assert!(found >= 1000 * size_of::<ResourceLogs>(), "{found}");
+        assert_eq!(of_bytes(&bytes, found - 1), Err(TooHeavy));
+        assert_eq!(of_bytes(&bytes, found), Ok(found));
+    }
+
+    #[test]
+    fn lists_grow_by_doubling() {
+        let mut count = 0;
+        let mut sum = 0;
+        for _ in 0..5 {
+            sum += grown(&mut count, 1, 100);
+        }
+        assert_eq!((count, sum), (5, allocated(800)));
+        assert_eq!(grown(&mut count, 3, 100), 0);
+        assert_eq!(grown(&mut 0, usize::MAX, 100), usize::MAX & !15);
     }
 }

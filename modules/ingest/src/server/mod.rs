@@ -7,12 +7,12 @@ use std::{net::TcpListener, num::NonZeroU16, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::HeaderMap};
 use bytes::Bytes;
-use module_http::{BodyLimits, Limits, Server, Share, Tcp};
+use module_http::{BodyLimits, Limits, Probe, Server, Tcp};
 use module_sdk::Result;
 
 pub(crate) use encoding::Encoding;
 pub(crate) use guard::{answer_wrong_method, guard, guard_of, json_error};
-pub(crate) use module_http::{BodyError, Budget, Ends};
+pub(crate) use module_http::{BodyError, Budget, Ends, Share};
 
 use crate::{app::App, config::Config, preface::Prefaced};
 
@@ -41,13 +41,14 @@ pub(crate) async fn read(
     app: &Arc<App>,
     headers: &HeaderMap,
     body: Body,
+    probe: impl Probe,
 ) -> Result<(Bytes, Share), BodyError> {
     let limits = BodyLimits {
         max_bytes: app.config.max_body_bytes.get(),
         max_inflated_bytes: app.config.max_inflated_bytes.get(),
         timeout: seconds(app.config.body_timeout_seconds),
     };
-    module_http::read(&limits, &app.budget, headers, body).await
+    module_http::read(&limits, &app.budget, headers, body, probe).await
 }
 
 fn seconds(number: NonZeroU16) -> Duration {

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod bodies;
+mod forms;
 mod http;
 mod joining;
 mod lifecycle;

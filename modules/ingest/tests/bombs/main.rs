@@ -1,0 +1,171 @@
+//! Small bodies that would fill the memory: one of every list that OTLP has, and of JSON's own.
+//!
+//! The module runs in this process, whose peak of resident memory is what is measured.
+
+#[path = "../ingest/bodies.rs"]
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+mod bodies;
+mod fields;
+#[path = "../ingest/http.rs"]
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+mod http;
+mod memory;
+
+use std::sync::{Mutex, PoisonError};
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
+use serde_json::json;
+
+use bodies::{attr, claude_logs, claude_request, logs, now_ns, record};
+use fields::{Bomb, bombs};
+use http::{Site, gzip};
+use memory::Resident;
+
+const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
+const JSON: (&str, &str) = ("content-type", "application/json");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
+
+/// How large a bomb is when it is inflated.
+const INFLATED: usize = 40 << 20;
+
+/// What one request may take above what the module takes at rest.
+const ALLOWED: usize = 80 << 20;
+
+/// The peak is that of the process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// `before`, then `unit` until it is large, then `after`, as gzip of many members.
+fn inflating(before: impl FnOnce(usize) -> Vec<u8>, unit: &[u8], after: &[u8]) -> Vec<u8> {
+    let piece = unit.repeat((1 << 20) / unit.len());
+    let times = INFLATED / piece.len();
+    let pieces = gzip(&piece).repeat(times);
+    [gzip(&before(times * piece.len() / unit.len())), pieces, gzip(after)].concat()
+}
+
+/// Sends a body, and returns the status and what it took.
+fn send(site: &Site, path: &str, kind: (&str, &str), body: &[u8]) -> (u16, usize) {
+    let rest = Resident::reset();
+    let answer = site.post(path, &[kind, GZIP], body);
+    if answer.status == 413 {
+        assert!(answer.text().contains("max_decoded_bytes"), "{}", answer.text());
+    }
+    (answer.status, rest.peak_above())
+}
+
+fn check(site: &Site, name: &str, path: &str, kind: (&str, &str), body: &[u8]) {
+    let (status, taken) = send(site, path, kind, body);
+    println!("{name}: {status}, {} KiB for {} bytes", taken >> 10, body.len());
+    assert!(matches!(status, 200 | 413), "{name}: {status}");
+    assert!(taken < ALLOWED, "{name}: {taken} bytes");
+}
+
+fn site_at_rest() -> Site {
+    let site = Site::start(json!({}));
+    assert_eq!(site.post("/v1/logs", &[JSON], b"{}").status, 200);
+    site
+}
+
+#[test]
+fn no_list_fills_the_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = site_at_rest();
+    let rest = Resident::now();
+    let bombs = bombs();
+    // Of each signal its own lists, and those of resources, scopes and values.
+    assert!(bombs.len() > 100, "{}", bombs.len());
+    for Bomb { name, path, is_json, before, unit, after } in bombs {
+        let body = inflating(before, &unit, &after);
+        check(&site, &name, path, if is_json { JSON } else { PROTOBUF }, &body);
+    }
+    let kept = Resident::now().above(rest);
+    assert!(kept < ALLOWED / 2, "{kept} bytes have not come back");
+}
+
+#[test]
+fn no_json_fills_the_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = site_at_rest();
+    let check = |path: &str, before: &str, unit: &str, after: &str| {
+        let name = format!("{path} {before}{unit}");
+        let before = |_| before.as_bytes().to_vec();
+        let body = inflating(before, unit.as_bytes(), after.as_bytes());
+        let (status, taken) = send(&site, path, JSON, &body);
+        println!("{name}: {status}, {} KiB", taken >> 10);
+        assert!(matches!(status, 200 | 400 | 413), "{name}: {status}");
+        assert!(taken < ALLOWED, "{name}: {taken} bytes");
+    };
+    for path in ["/api/v1/event", "/api/v1/events/batch"] {
+        check(path, "[", "0,", "0]");
+        check(path, "[", "[0],", "0]");
+        check(path, "[", "{\"a\":0},", "0]");
+        check(path, "[", "\"\",", "0]");
+        check(path, "[", "\"\u{fc}\\ud83d\",", "0]");
+        check(path, "", "[", "");
+        check(path, "{\"events\":[{\"body\":", "{\"a\":", "");
+        check(path, "\"", "\\ud83d", "\"");
+    }
+    for path in ["/v1/logs", "/v1/metrics"] {
+        check(path, "{\"unknown\":[", "0,", "0]}");
+        check(path, "{\"unknown\":", "[", "");
+        check(path, "{\"", "\\ud83d", "\":1}");
+        check(path, "", " ", "{}");
+    }
+    let body = "{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[";
+    check("/v1/logs", body, "5,", "5]}]}]}");
+    check("/v1/logs", body, "{\"flags\":\"x\"},", "5]}]}]}");
+    check("/v1/logs", &format!("{body}{{\"eventName\":\""), "\\ud83d", "\"}]}]}]}");
+    check("/v1/logs", &format!("{body}{{\"eventName\":\""), "\\u00fc", "\"}]}]}]}");
+    check("/v1/logs", &format!("{body}{{\"body\":"), "{\"arrayValue\":{\"values\":[", "");
+}
+
+#[test]
+fn a_record_weighs_what_becomes_of_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = site_at_rest();
+    let names = [("event.name", "api_request"), ("model", "m"), ("input_tokens", "1")];
+    let attributes = names.map(|(name, value)| attr(name, value)).to_vec();
+    let record = record(now_ns(), attributes).encode_to_vec();
+    let mut unit = vec![0x12];
+    prost::encode_length_delimiter(record.len(), &mut unit).expect("into memory");
+    unit.extend_from_slice(&record);
+    let length = unit.len();
+    let resource = logs("claude-code", "s", Vec::new()).resource_logs.remove(0).resource;
+    let resource = resource.expect("it has one").encode_to_vec();
+    let before = move |times: usize| {
+        let mut scopes = vec![0x12];
+        prost::encode_length_delimiter(times * length, &mut scopes).expect("into memory");
+        let mut head = vec![0x0a];
+        let within = 2 + resource.len() + scopes.len() + times * length;
+        prost::encode_length_delimiter(within, &mut head).expect("into memory");
+        head.push(0x0a);
+        prost::encode_length_delimiter(resource.len(), &mut head).expect("into memory");
+        [head, resource, scopes].concat()
+    };
+    let (status, taken) = send(&site, "/v1/logs", PROTOBUF, &inflating(before, &unit, b""));
+    assert_eq!(status, 413);
+    assert!(taken < ALLOWED, "{taken} bytes");
+}
+
+#[test]
+fn ordinary_records_pass_by_the_thousand() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let check = |kind: (&str, &str), encode: fn(&ExportLogsServiceRequest) -> Vec<u8>| {
+        let site = site_at_rest();
+        let mut records = Vec::new();
+        let mut body = Vec::new();
+        while body.len() < 8 << 20 {
+            let more = records.len()..records.len() + 1000;
+            records.extend(more.map(|n| claude_request(now_ns(), &format!("req_{n}"))));
+            body = encode(&claude_logs(records.clone()));
+        }
+        for headers in [&[kind][..], &[kind, GZIP]] {
+            let body = if headers.len() == 1 { body.clone() } else { gzip(&body) };
+            let answer = site.post("/v1/logs", headers, &body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        assert_eq!(site.distinct_requests(), records.len());
+    };
+    check(PROTOBUF, |message| message.encode_to_vec());
+    check(JSON, |message| serde_json::to_vec(message).expect("it serialises"));
+}
