@@ -136,6 +136,45 @@ fn what_nobody_understands_is_counted_and_shown() {
 }
 
 #[test]
+fn the_sum_of_an_agents_run_is_taken_off_again() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let now = telemetry::now_ns();
+    let span = |id: &str, parent: &str, operation: Option<&str>, counts: [u64; 2]| {
+        let text = |key: &str, text: &str| json!({"key": key, "value": {"stringValue": text}});
+        let count = |kind: &str, count: u64| {
+            let key = format!("gen_ai.usage.{kind}_tokens");
+            json!({"key": key, "value": {"intValue": count.to_string()}})
+        };
+        let mut attributes = vec![count("input", counts[0]), count("output", counts[1])];
+        attributes.push(text("gen_ai.request.model", "gpt-4o"));
+        attributes.extend(operation.map(|name| text("gen_ai.operation.name", name)));
+        json!({"traceId": "5b8efff798038103d269b633813fc60c", "spanId": id, "parentSpanId": parent,
+               "name": "span", "startTimeUnixNano": now.to_string(),
+               "endTimeUnixNano": now.to_string(), "attributes": attributes})
+    };
+    let send = |span: Value| {
+        let scopes = json!([{"scope": {"name": "agents"}, "spans": [span]}]);
+        let body = json!({"resourceSpans": [{"resource": {}, "scopeSpans": scopes}]});
+        let answer = post(&daemon, "/v1/traces", &[JSON], body.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let check = |requests: u64, input: u64, output: u64| {
+        let total = total(&sandbox);
+        let found = [&total["requests"], &total["input_tokens"], &total["output_tokens"]];
+        assert_eq!(found, [requests, input, output], "{total:#}");
+    };
+    send(span("aaaaaaaaaaaaaaaa", "", None, [1130, 110]));
+    check(1, 1130, 110);
+    send(span("bbbbbbbbbbbbbbb1", "aaaaaaaaaaaaaaaa", Some("chat"), [560, 50]));
+    check(1, 560, 50);
+    send(span("bbbbbbbbbbbbbbb2", "aaaaaaaaaaaaaaaa", Some("chat"), [570, 60]));
+    check(2, 1130, 110);
+    send(span("aaaaaaaaaaaaaaaa", "", None, [1130, 110]));
+    check(2, 1130, 110);
+}
+
+#[test]
 fn bad_bodies_are_answered_and_harm_nothing() {
     let sandbox = Sandbox::usual();
     let daemon = sandbox.start();

@@ -9,7 +9,7 @@ const REMEMBERED: usize = 65_536;
 const DEEPEST: usize = 64;
 
 /// How many spans below one are looked at.
-const WIDEST: usize = 1024;
+pub(super) const WIDEST: usize = 512;
 
 /// A span and the one that encloses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,9 @@
 //! requests within it used together. It is no request, whichever of them arrives first: one that
 //! was published before its parts were known is withdrawn.
 
-use super::{Joiner, Link, mark_key, sighting::Sighting};
+use std::collections::{BTreeSet, HashSet};
+
+use super::{Joiner, Link, lineage::WIDEST, mark_key, sighting::Sighting};
 
 impl Joiner {
     /// Learns which spans enclose which, and withdraws what turns out to be a sum.
@@ -101,10 +103,15 @@ impl Joiner {
         new: Option<&'a Sighting>,
     ) -> Vec<&'a Sighting> {
         let below = self.lineage.below(outer.span);
-        let numbers: std::collections::BTreeSet<u64> =
+        if new.is_some() && below.len() >= WIDEST {
+            // It was judged with each of the many before.
+            return Vec::new();
+        }
+        let within_outer: HashSet<u64> = below.iter().copied().collect();
+        let numbers: BTreeSet<u64> =
             below.iter().filter_map(|span| self.by_span.get(span)).flatten().copied().collect();
         let known = numbers.into_iter().filter_map(|number| {
-            let within = |known: &&Sighting| !known.sum && below.contains(&known.span);
+            let within = |known: &&Sighting| !known.sum && within_outer.contains(&known.span);
             let mut within = self.request(number)?.iter().filter(within).peekable();
             let first = within.peek().copied();
             within.find(|known| known.reporter == outer.reporter).or(first)
