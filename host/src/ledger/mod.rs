@@ -13,6 +13,7 @@ mod losses;
 mod reader;
 mod record;
 mod segment;
+mod segment_reader;
 mod store;
 #[cfg(test)]
 mod tests;

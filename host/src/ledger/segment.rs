@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{
     LedgerError, io_error,
-    reader::{SegmentReader, Step, TornEnd},
     record::{Framing, MIN_RECORD_BYTES},
+    segment_reader::{SegmentReader, Step, TornEnd},
 };
 
 /// Two copies of: magic (with the format's version as its last byte), base sequence, salt, and the

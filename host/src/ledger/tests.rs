@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::{
     Audience, Durability, Event, Ledger, Loss, LossKind, Losses, Memory, Opened, Reader,
-    reader::disk,
     record::{Framing, encode},
     segment::{Header, segment_name},
+    segment_reader::disk,
 };
 
 /// A ledger on disk, written once and opened as often as a test needs.
