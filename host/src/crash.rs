@@ -11,7 +11,10 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{fd::IntoRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::{
+        fd::{BorrowedFd, IntoRawFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicI32, Ordering},
 };
@@ -37,6 +40,14 @@ static NOTE: AtomicI32 = AtomicI32::new(-1);
 
 /// The process that takes notes: what a module forks shares the file, and is not the daemon.
 static DAEMON: AtomicI32 = AtomicI32::new(0);
+
+/// The pipe that last words pass ([`let_be_read`]), -1 for none.
+static LAST_WORDS: AtomicI32 = AtomicI32::new(-1);
+
+/// How often it is looked whether they were read, and how long between.
+const LOOKS: usize = 50;
+const BETWEEN_LOOKS: rustix::thread::Timespec =
+    rustix::thread::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Stands in a note before the whole name of a module.
 const MODULE: &str = "module";
@@ -102,9 +113,34 @@ pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
     Ok(culprit)
 }
 
+/// What waits in this pipe is to be read by its thread before the daemon ends, however it does.
+pub fn let_be_read(pipe: OwnedFd) {
+    LAST_WORDS.store(pipe.into_raw_fd(), Ordering::Release);
+}
+
+/// Waits until the last words were read, for a tenth of a second at most: the thread that reads
+/// them may wait for what this one holds. Async-signal-safe.
+fn wait_for_last_words() {
+    let pipe = LAST_WORDS.load(Ordering::Acquire);
+    if pipe < 0 || process() != DAEMON.load(Ordering::Acquire) {
+        return;
+    }
+    // SAFETY: it is never closed.
+    let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
+    for _ in 0..LOOKS {
+        let waits = rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
+        // What was just read is still to be written.
+        let _ = rustix::thread::nanosleep(&BETWEEN_LOOKS);
+        if !waits {
+            return;
+        }
+    }
+}
+
 /// Runs on the thread that calls `exit`. The daemon's own work for no module.
 extern "C" fn note_exit() {
     note_module(EXIT);
+    wait_for_last_words();
 }
 
 /// Writes `SIGNAL WHO` of the thread that faults. With `SA_RESETHAND` the signal does its default
@@ -118,6 +154,7 @@ extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
         unsafe { libc::raise(signal) };
     } else {
         note_module(signal);
+        wait_for_last_words();
     }
 }
 

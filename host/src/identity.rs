@@ -15,6 +15,9 @@ const KEY_BYTES: usize = 32;
 /// How many characters of five bits a pseudonym has: 130 bits, so that none occurs twice.
 const PSEUDONYM_CHARS: usize = 26;
 
+/// How many an alias of a secret has: 60 bits.
+const ALIAS_CHARS: usize = 12;
+
 /// The key of this installation. It never leaves the daemon; whoever removes the file cuts every
 /// pseudonym off from the one that it will have from then on.
 pub struct Identity {
@@ -60,12 +63,24 @@ impl Identity {
     /// `<kind>_<26 characters>`: HMAC-SHA256 of kind and value, in base 32.
     #[must_use]
     pub fn pseudonym(&self, kind: &str, value: &str) -> String {
+        format!("{kind}_{}", self.characters(kind, value))
+    }
+
+    /// Returns twelve characters that stand for a secret and do not tell it.
+    #[must_use]
+    pub fn alias(&self, secret: &str) -> String {
+        let mut alias = self.characters("alias", secret);
+        alias.truncate(ALIAS_CHARS);
+        alias
+    }
+
+    fn characters(&self, kind: &str, value: &str) -> String {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
         mac.update(kind.as_bytes());
         mac.update(&[0]);
         mac.update(value.as_bytes());
-        format!("{kind}_{}", base32(&mac.finalize().into_bytes()))
+        base32(&mac.finalize().into_bytes())
     }
 }
 

@@ -27,6 +27,7 @@ pub mod state_dir;
 pub mod strangers;
 pub mod supervisor;
 pub mod systemd;
+pub mod visible;
 pub mod wake;
 pub mod watch;
 pub mod words;

@@ -26,7 +26,7 @@ use crate::{
     identity::Identity,
     library,
     listeners::Listeners,
-    logging::{self, Levels, LogFormat, Logging},
+    logging::{self, Levels, LogFormat, Logging, Printed},
     module::ServiceContext,
     runner, scrape,
     state_dir::StateDir,
@@ -51,6 +51,8 @@ pub struct Started {
     inherited: bool,
     culprit: Option<Culprit>,
     _state_dir: StateDir,
+    /// Last: what ends before may print.
+    _printed: Option<Printed>,
 }
 
 /// Reads the configuration, begins to log, takes the state directory, and opens bus and sockets.
@@ -66,6 +68,8 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     let fresh = config::write_default(&places.config)?;
     let config = Config::load(&places.config, &layers)?;
     let logging = start_logging(&config)?;
+    let printed = Printed::begin()
+        .inspect_err(|error| tracing::warn!(%error, "what modules print is not logged"));
     if fresh {
         tracing::info!(path = %places.config.display(), "wrote a first configuration");
     }
@@ -104,7 +108,14 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))
         .unwrap_or_default();
     let control = Mutex::new(Some(control));
-    Ok(Started { daemon, control, inherited, culprit, _state_dir: state_dir })
+    Ok(Started {
+        daemon,
+        control,
+        inherited,
+        culprit,
+        _state_dir: state_dir,
+        _printed: printed.ok(),
+    })
 }
 
 /// Answers on the control socket and for Prometheus, ticks, and tells systemd when all is ready.

@@ -1,17 +1,22 @@
 //! What the daemon and its modules say: to standard error, and to `lodestar modules logs`.
 
 mod levels;
+mod output;
+mod printed;
 mod record;
 mod redact;
 
 use std::{io, sync::Arc};
 
 use tracing::Level;
-use tracing_subscriber::{Layer as _, Registry, layer::SubscriberExt as _};
+use tracing_subscriber::{Registry, layer::SubscriberExt as _};
 
 pub use levels::{Levels, parse as parse_level};
+use output::Output;
+pub(crate) use printed::Lines;
+pub use printed::Printed;
 pub use record::{LogRecord, Recorder};
-pub use redact::Redactor;
+pub use redact::{KeyLines, Redactor};
 
 /// The target of everything that a module logs; its own target is the field `origin`.
 pub const MODULE_TARGET: &str = "lodestar::module";
@@ -53,24 +58,17 @@ impl Logging {
 ///
 /// # Errors
 ///
-/// When something else in this process logs already.
+/// When something else in this process logs already, or there is no standard error.
 pub fn start(levels: Levels, format: LogFormat) -> io::Result<Logging> {
     let logging = Logging {
         levels: Arc::new(levels),
         recorder: Recorder::default(),
         redactor: Arc::new(Redactor::new()),
     };
-    let redactor = logging.redactor.clone();
-    let writer = move || redactor.clone().writer(io::stderr());
-    let stderr = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
-    let stderr = match format {
-        LogFormat::Human => stderr.with_target(false).boxed(),
-        LogFormat::Json => stderr.json().flatten_event(true).with_target(false).boxed(),
-    };
+    let output = Output::stderr(format)?;
     let subscriber = Registry::default()
         .with(levels::filter(logging.levels.clone()))
-        .with(stderr)
-        .with(record::layer(logging.recorder.clone(), logging.redactor.clone()));
+        .with(record::layer(logging.recorder.clone(), logging.redactor.clone(), Some(output)));
     tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
     Ok(logging)
 }

@@ -14,7 +14,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::Redactor;
+use super::{Output, Redactor};
 
 /// How many records are kept: some minutes of a busy daemon, about 1 MiB.
 const KEPT: usize = 2_000;
@@ -79,76 +79,105 @@ impl Recorder {
     }
 }
 
-pub(super) fn layer<S: Subscriber>(recorder: Recorder, redactor: Arc<Redactor>) -> impl Layer<S> {
-    RecordLayer { recorder, redactor }
+/// Takes what is logged, without secrets, to the recorder and to `output`.
+pub(super) fn layer<S: Subscriber>(
+    recorder: Recorder,
+    redactor: Arc<Redactor>,
+    output: Option<Output>,
+) -> impl Layer<S> {
+    RecordLayer { recorder, redactor, output }
 }
 
 struct RecordLayer {
     recorder: Recorder,
     redactor: Arc<Redactor>,
+    output: Option<Output>,
 }
 
 impl<S: Subscriber> Layer<S> for RecordLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut parts =
-            Parts { redactor: &self.redactor, record: Map::new(), message: String::new() };
+        let mut parts = Parts::new(&self.redactor);
         event.record(&mut parts);
-        let Parts { mut record, message, .. } = parts;
-        let module = match record.remove("module") {
-            Some(Value::String(module)) => module,
+        let Parts { mut record, message, tail, .. } = parts;
+        let module = match record.get("module") {
+            Some(Value::String(module)) => module.clone(),
             _ => String::new(),
         };
-        if let Some(Value::String(fields)) = record.remove("fields")
-            && let Ok(Value::Object(fields)) = serde_json::from_str(&fields)
+        if let Some(Value::String(fields)) = record.get("fields")
+            && let Ok(Value::Object(fields)) = serde_json::from_str(fields)
         {
-            record.extend(fields);
+            record.remove("fields");
+            for (name, value) in fields {
+                record.entry(name).or_insert(value);
+            }
         }
-        self.recorder.keep(LogRecord {
-            time: Timestamp::now(),
-            level: event.metadata().level().as_str(),
-            module,
-            message,
-            fields: record,
-        });
+        let (time, level) = (Timestamp::now(), event.metadata().level().as_str());
+        if let Some(output) = &self.output {
+            output.write(time, level, &message, &tail, &record);
+        }
+        record.remove("module");
+        self.recorder.keep(LogRecord { time, level, module, message, fields: record });
     }
 }
 
+/// What a record consists of.
 struct Parts<'a> {
     redactor: &'a Redactor,
     record: Map<String, Value>,
     message: String,
+    /// The fields behind the message as people read them.
+    tail: String,
 }
 
-impl Parts<'_> {
-    fn text(&mut self, field: &Field, text: &str) {
-        let text = self.redactor.redact(text).into_owned();
+impl<'a> Parts<'a> {
+    fn new(redactor: &'a Redactor) -> Self {
+        Self { redactor, record: Map::new(), message: String::new(), tail: String::new() }
+    }
+
+    fn text(&mut self, field: &Field, text: &str, quoted: bool) {
+        let text = match field.name() {
+            // The fields of a module, JSON.
+            "fields" => match self.redactor.redact_json(text.as_bytes()) {
+                Some(json) => String::from_utf8_lossy(&json).into_owned(),
+                None => text.to_owned(),
+            },
+            _ => self.redactor.redact(text).into_owned(),
+        };
         if field.name() == "message" {
             self.message = text;
+        } else if quoted {
+            self.value(field, text.into());
         } else {
+            self.tail.push_str(&format!(" {}={text}", field.name()));
             self.record.insert(field.name().to_owned(), text.into());
         }
+    }
+
+    fn value(&mut self, field: &Field, value: Value) {
+        self.tail.push_str(&format!(" {}={value}", field.name()));
+        self.record.insert(field.name().to_owned(), value);
     }
 }
 
 impl Visit for Parts<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.text(field, &format!("{value:?}"));
+        self.text(field, &format!("{value:?}"), false);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, value);
+        self.text(field, value, true);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.record.insert(field.name().to_owned(), value.into());
+        self.value(field, value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.record.insert(field.name().to_owned(), value.into());
+        self.value(field, value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.record.insert(field.name().to_owned(), value.into());
+        self.value(field, value.into());
     }
 }
 
@@ -162,7 +191,8 @@ mod tests {
     fn keeps_what_is_about_a_module() {
         let recorder = Recorder::default();
         let redactor = Arc::new(Redactor::new());
-        let subscriber = tracing_subscriber::registry().with(layer(recorder.clone(), redactor));
+        let subscriber =
+            tracing_subscriber::registry().with(layer(recorder.clone(), redactor, None));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(module = "ingest", port = 4318_u64, "listens");
             tracing::warn!("the daemon itself, with Bearer abcdefghijklmnopqrstuvwxyz0123456789");

@@ -204,7 +204,8 @@ struct Sink {
 
 impl ReplySink for Sink {
     fn frame(&self, frame: RSlice<'_, u8>) -> bool {
-        self.sender.blocking_send(Answer::Frame(frame.to_vec())).is_ok()
+        let frame = self.redactor.redact_json(&frame).unwrap_or_else(|| frame.to_vec());
+        self.sender.blocking_send(Answer::Frame(frame)).is_ok()
     }
 
     fn finish(&self, result: RResult<(), ModError>) {

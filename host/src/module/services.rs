@@ -1,6 +1,7 @@
 //! What the host does for one module, behind the ABI.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     net::TcpListener,
     os::fd::IntoRawFd,
@@ -31,7 +32,7 @@ use crate::{
     identity::Identity,
     library::Library,
     listeners::{ListenerKey, Listeners},
-    logging::{Levels, Redactor, module_said},
+    logging::{KeyLines, Levels, Redactor, module_said},
     metrics::{Instruments, Kind, Metrics},
 };
 
@@ -88,6 +89,8 @@ pub struct Services {
     acceptance: Acceptance,
     cache: Mutex<Cache>,
     instruments: Instruments,
+    /// Leaves out private keys that it logs line by line.
+    keys: Mutex<KeyLines>,
 }
 
 impl Services {
@@ -107,6 +110,7 @@ impl Services {
             acceptance: Acceptance::default(),
             cache: Mutex::default(),
             instruments,
+            keys: Mutex::default(),
         })
     }
 
@@ -161,14 +165,25 @@ impl Services {
     fn checked(&self, event: &AbiEvent<'_>) -> Result<NewEvent, ModError> {
         let topic = event.topic.as_str();
         may_publish(&self.grant.manifest, topic, event.data.len())?;
+        let redactor = &*self.context.redactor;
+        if let Cow::Owned(shown) = redactor.redact(topic) {
+            return Err(failed(format!("the topic {shown} looks like it holds a secret")));
+        }
+        let alias = |secret: &str| self.context.identity.alias(secret);
+        let data = redactor.redact_json_to_alias(event.data.as_slice(), &alias);
+        let subject = redactor.redact_to_alias(event.subject.as_str(), &alias);
+        let trace = redactor.redact_to_alias(event.traceparent.as_str(), &alias);
+        if data.is_some() || matches!((&subject, &trace), (Cow::Owned(_), _) | (_, Cow::Owned(_))) {
+            self.entry.note_redacted(topic);
+        }
         Ok(NewEvent {
             time_ns: if event.time_ns == 0 { now_ns() } else { event.time_ns },
             class: if event.flags & FLAG_LEDGER == 0 { Class::Live } else { Class::Ledger },
             topic: topic.into(),
             source: self.source.as_str().into(),
-            subject: event.subject.as_str().into(),
-            traceparent: event.traceparent.as_str().into(),
-            data: event.data.as_slice().into(),
+            subject: subject.into(),
+            traceparent: trace.into(),
+            data: data.map_or_else(|| event.data.as_slice().into(), Vec::into_boxed_slice),
         })
     }
 
@@ -185,9 +200,11 @@ impl Services {
             .ok_or_else(|| failed(format!("there is no kind of metric {kind}")))?;
         let labels: HashMap<String, String> = serde_json::from_slice(labels)
             .map_err(|error| failed(format!("the labels of {name} are no strings: {error}")))?;
-        let labels: Vec<(String, String)> = labels.into_iter().collect();
-        let series = self.instruments.series(kind, name, help, &labels);
-        series.map_err(|error| failed(error.to_string()))
+        let clean = |text: &str| self.context.redactor.redact(text).into_owned();
+        let labels: Vec<(String, String)> =
+            labels.into_iter().map(|(label, value)| (label, clean(&value))).collect();
+        let series = self.instruments.series(kind, name, &clean(help), &labels);
+        series.map_err(|error| failed(clean(&error.to_string())))
     }
 
     /// A duplicate of a listening socket.
@@ -284,7 +301,9 @@ impl HostServices for Shared {
         let name = &self.0.entry.name;
         if level <= self.0.context.levels.of(name) {
             let fields = String::from_utf8_lossy(fields.as_slice());
-            module_said(name, level, target.as_str(), message.as_str(), &fields);
+            if let Some(message) = lock(&self.0.keys).pass(message.as_str()) {
+                module_said(name, level, target.as_str(), &message, &fields);
+            }
         }
     }
 

@@ -182,6 +182,8 @@ pub struct Entry {
     pub(super) cpu: CpuTime,
     /// Its calls.
     pub meter: Meter,
+    /// Events of which secrets were taken out.
+    pub redacted: AtomicU64,
 }
 
 impl Entry {
@@ -206,6 +208,7 @@ impl Entry {
             heap_bytes: AtomicU64::new(0),
             cpu: CpuTime::default(),
             meter: Meter::default(),
+            redacted: AtomicU64::new(0),
         }
     }
 
@@ -315,6 +318,18 @@ impl Entry {
     /// A process has ended; those of other generations stay known.
     pub(crate) fn forget_process(&self, pid: u32) {
         lock(&self.processes).retain(|process| process.pid != pid);
+    }
+
+    /// Counts an event of which secrets were taken out, and says so the first time.
+    pub(super) fn note_redacted(&self, topic: &str) {
+        if self.redacted.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                module = self.name,
+                topic,
+                "what looked like a secret was taken out of an event; who sends to this module \
+                 puts keys in the place of names: find them, and give them out anew"
+            );
+        }
     }
 
     /// The number of the next generation.

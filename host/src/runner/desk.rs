@@ -29,18 +29,18 @@ use super::{
     wire::{Answer, Fault, Given, Need, NewEvent},
 };
 use crate::{
-    logging::module_said,
+    logging::{Lines, module_said},
     module::{Entry, Services},
 };
 
 /// How long a process may live on after it has closed its socket.
 const LAST_BREATH: Duration = Duration::from_secs(1);
 
-/// How long a line on standard error may be; what is longer comes in parts.
-const MAX_LINE: usize = 4096;
+/// How many bytes are read of standard error before somebody else has a turn.
+const MAX_READ: usize = 4096;
 
 /// How many lines of it are logged in a second.
-const MAX_LINES: u64 = 500;
+const MAX_READS: u64 = 500;
 
 /// How many bytes are read of it after the end: more than a pipe holds.
 const LAST_WORDS: usize = 1 << 20;
@@ -77,8 +77,8 @@ pub(super) struct Desk {
     pub(super) needs: Reader,
     pub(super) child: Ward,
     pub(super) stderr: ChildStderr,
-    /// The beginning of a line.
-    pub(super) line: Vec<u8>,
+    /// What of its standard error is no line yet.
+    pub(super) lines: Lines,
     /// Its standard error is closed.
     pub(super) is_mute: bool,
     pub(super) pace: Pace,
@@ -147,7 +147,7 @@ impl Desk {
             }
             let woken = self.wait();
             if woken.speaks {
-                self.hear(MAX_LINE);
+                self.hear(MAX_READ);
             }
             if woken.reads {
                 sent(self.runner.back.catch_up())?;
@@ -207,7 +207,7 @@ impl Desk {
     /// Logs what was said on standard error, as far as it is there, and not more than so many
     /// bytes. Its last words are whole lines.
     fn hear(&mut self, most: usize) {
-        let mut bytes = [0; MAX_LINE];
+        let mut bytes = [0; MAX_READ];
         let mut heard = 0;
         while heard < most && !self.is_mute {
             let mut source = [PollFd::from_borrowed_fd(self.stderr.as_fd(), PollFlags::IN)];
@@ -220,33 +220,22 @@ impl Desk {
                 break;
             };
             heard += count;
-            for byte in &bytes[..count] {
-                if *byte == b'\n' || self.line.len() >= MAX_LINE {
-                    self.say_line();
-                }
-                if *byte != b'\n' {
-                    self.line.push(*byte);
-                }
-            }
+            let mut lines = std::mem::take(&mut self.lines);
+            lines.take(&bytes[..count], &mut |line| self.say_line(line));
+            self.lines = lines;
         }
         if most == LAST_WORDS {
-            self.say_line();
+            std::mem::take(&mut self.lines).end(&mut |line| self.say_line(line));
         }
     }
 
-    fn say_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim();
-        if text.is_empty() {
-            return;
-        }
+    fn say_line(&mut self, text: &str) {
         if let Some(words) = death::explains_an_end(text) {
             self.runner.process.note_last_words(words);
         }
         let Pace { lines, since } = &mut self.pace;
         if since.elapsed() >= Duration::from_secs(1) {
-            let left_out = lines.saturating_sub(MAX_LINES);
+            let left_out = lines.saturating_sub(MAX_READS);
             if left_out > 0 {
                 let words = format!("{left_out} lines were left out: too many within a second");
                 module_said(&self.runner.name, 2, "stderr", &words, "");
@@ -254,7 +243,7 @@ impl Desk {
             (*lines, *since) = (0, Instant::now());
         }
         *lines += 1;
-        if *lines <= MAX_LINES {
+        if *lines <= MAX_READS {
             module_said(&self.runner.name, 2, "stderr", text, "");
         }
     }

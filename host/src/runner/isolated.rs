@@ -22,6 +22,7 @@ use super::{
 use crate::{
     config::Limits,
     library::Inspected,
+    logging::Lines,
     module::{Configured, Services},
 };
 
@@ -207,8 +208,8 @@ impl Isolated {
             series: Mutex::default(),
         });
         let needs = Reader::new(services);
-        let (line, is_mute, pace) = (Vec::new(), false, Pace::default());
-        let desk = Desk { runner: runner.clone(), needs, child, stderr, line, is_mute, pace };
+        let (lines, is_mute, pace) = (Lines::default(), false, Pace::default());
+        let desk = Desk { runner: runner.clone(), needs, child, stderr, lines, is_mute, pace };
         desk.open().map_err(cannot)?;
         let (writer, reader) = halves(calls, self.start_deadline()).map_err(cannot)?;
         self.set_up(runner, writer, reader)

@@ -73,6 +73,12 @@ impl Daemon {
             &|slot| number(slot.entry.restarts.load(Ordering::Relaxed)),
         );
         per_module(
+            Kind::Counter,
+            "lodestar_module_redacted_events_total",
+            "Events of a module of which something that looked like a secret was taken out.",
+            &|slot| number(slot.entry.redacted.load(Ordering::Relaxed)),
+        );
+        per_module(
             Kind::Gauge,
             "lodestar_module_heap_bytes",
             "Memory that the module's own allocator has given out.",

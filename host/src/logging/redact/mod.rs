@@ -1,0 +1,225 @@
+//! Keeps secrets out of all that is written or shown: those that the configuration names, and what
+//! looks like one ([adr/0056](../../../../adr/0056-secrets-in-names.md)).
+
+mod json;
+mod keys;
+mod kinds;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    borrow::Cow,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+pub use keys::KeyLines;
+use kinds::{KINDS, Kind, looks_random};
+
+/// Stands in the place of a secret.
+const REPLACEMENT: &str = "[redacted]";
+
+/// How JSON may write a character of a secret otherwise than it is.
+const ESCAPES: [&str; 2] = [r"\u00", r"\/"];
+
+/// The shortest text that [`Redactor::learn`] takes.
+const LEAST: usize = 6;
+
+/// Replaces secrets in text.
+#[derive(Debug)]
+pub struct Redactor {
+    known: RwLock<Known>,
+}
+
+/// What is looked for.
+#[derive(Debug)]
+struct Known {
+    /// Finds what may belong to a secret: the marks of the kinds, the secrets that were learnt, and
+    /// the escapes, in this order.
+    finder: AhoCorasick,
+    /// To which kind each mark belongs.
+    kinds: Vec<usize>,
+    /// Secrets that the configuration names, the longest first.
+    learnt: Vec<String>,
+}
+
+/// What may stand in a text, each kind as a bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Hits {
+    kinds: u128,
+    learnt: bool,
+    escapes: bool,
+}
+
+const _: () = assert!(KINDS.len() <= u128::BITS as usize, "each kind is a bit");
+
+impl Default for Redactor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Redactor {
+    /// One that knows the usual forms of secrets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { known: RwLock::new(Known::new(Vec::new())) }
+    }
+
+    /// Keeps this very text out from now on, also as Rust and JSON write it within quotes. Short
+    /// ones would blot out ordinary words.
+    pub fn learn(&self, secret: &str) {
+        if secret.len() < LEAST {
+            return;
+        }
+        let quoted = [format!("{secret:?}"), serde_json::Value::from(secret).to_string()];
+        let quoted = quoted.iter().map(|text| &text[1..text.len() - 1]);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut learnt = known.learnt.clone();
+        for text in quoted.chain([secret]) {
+            if !learnt.iter().any(|other| other == text) {
+                learnt.push(text.to_owned());
+            }
+        }
+        if learnt.len() > known.learnt.len() {
+            // Of one that begins like another nothing is left.
+            learnt.sort_by_key(|text| std::cmp::Reverse(text.len()));
+            *known = Known::new(learnt);
+        }
+    }
+
+    /// Returns the text without secrets.
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.known().redact(text, &|_| REPLACEMENT.to_owned())
+    }
+
+    /// Returns the text with each secret replaced by `[redacted:ALIAS]`: texts that differed still
+    /// differ. `alias` must not tell the secret.
+    pub fn redact_to_alias<'a>(
+        &self,
+        text: &'a str,
+        alias: &dyn Fn(&str) -> String,
+    ) -> Cow<'a, str> {
+        self.known().redact(text, &|secret| named(&alias(secret)))
+    }
+
+    /// Returns JSON whose strings are without secrets, `None` where there was none. The rest stays
+    /// as it was written.
+    pub fn redact_json(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.json(bytes, None)
+    }
+
+    /// The same, but in a member whose name says that it is an id a secret becomes
+    /// `[redacted:ALIAS]`.
+    pub fn redact_json_to_alias(
+        &self,
+        bytes: &[u8],
+        alias: &dyn Fn(&str) -> String,
+    ) -> Option<Vec<u8>> {
+        self.json(bytes, Some(alias))
+    }
+
+    fn json(&self, bytes: &[u8], alias: Option<&dyn Fn(&str) -> String>) -> Option<Vec<u8>> {
+        let known = self.known();
+        let hits = known.hits(bytes);
+        if hits == Hits::default() {
+            return None;
+        }
+        json::redact(bytes, &|name, text| {
+            if text.len() >= LEAST && name.is_some_and(kinds::names_secret) {
+                return Cow::Owned(REPLACEMENT.to_owned());
+            }
+            let alias = alias.filter(|_| name.is_some_and(json::names_id));
+            known.redact(text, &|secret| match alias {
+                Some(alias) => named(&alias(secret)),
+                None => REPLACEMENT.to_owned(),
+            })
+        })
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn named(alias: &str) -> String {
+    format!("[redacted:{alias}]")
+}
+
+impl Known {
+    fn new(learnt: Vec<String>) -> Self {
+        let marks = KINDS.iter().enumerate();
+        let marks = marks.flat_map(|(kind, it)| it.marks.iter().map(move |mark| (kind, *mark)));
+        let (kinds, marks): (Vec<usize>, Vec<&str>) = marks.unzip();
+        let texts = marks.into_iter().chain(learnt.iter().map(String::as_str)).chain(ESCAPES);
+        let finder = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(texts)
+            .expect("some thousand bytes of text make no too large automaton");
+        Self { finder, kinds, learnt }
+    }
+
+    fn hits(&self, text: &[u8]) -> Hits {
+        let mut hits = Hits::default();
+        // Most have none, and that is quickly seen.
+        if !self.finder.is_match(text) {
+            return hits;
+        }
+        for found in self.finder.find_overlapping_iter(text) {
+            let index = found.pattern().as_usize();
+            match self.kinds.get(index) {
+                Some(kind) => hits.kinds |= 1 << kind,
+                None if index < self.kinds.len() + self.learnt.len() => hits.learnt = true,
+                None => hits.escapes = true,
+            }
+        }
+        hits
+    }
+
+    fn redact<'a>(&self, text: &'a str, name: &dyn Fn(&str) -> String) -> Cow<'a, str> {
+        let hits = self.hits(text.as_bytes());
+        if hits == Hits::default() {
+            return Cow::Borrowed(text);
+        }
+        let mut text = Cow::Borrowed(text);
+        let learnt = if hits.learnt { &*self.learnt } else { &[] };
+        for secret in learnt.iter().filter(|secret| !REPLACEMENT.contains(secret.as_str())) {
+            if text.contains(secret.as_str()) {
+                text = Cow::Owned(text.replace(secret.as_str(), &name(secret)));
+            }
+        }
+        for (index, kind) in KINDS.iter().enumerate() {
+            if hits.kinds & 1 << index != 0
+                && let Some(replaced) = kind.replace(&text, name)
+            {
+                text = Cow::Owned(replaced);
+            }
+        }
+        text
+    }
+}
+
+impl Kind {
+    /// Returns the text without the secrets of this kind, `None` where there is none.
+    fn replace(&self, text: &str, name: &dyn Fn(&str) -> String) -> Option<String> {
+        let mut replaced = String::new();
+        let mut end = 0;
+        for found in self.regex().captures_iter(text).filter_map(|found| found.name("s")) {
+            let secret = found.as_str();
+            let is_word = self.ambiguous && !looks_random(secret);
+            if is_word || secret.starts_with("[redacted") {
+                continue;
+            }
+            replaced.push_str(&text[end..found.start()]);
+            replaced.push_str(&name(secret));
+            end = found.end();
+        }
+        if end == 0 {
+            return None;
+        }
+        replaced.push_str(&text[end..]);
+        Some(replaced)
+    }
+}
