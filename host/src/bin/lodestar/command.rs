@@ -59,7 +59,7 @@ async fn answer(
             Some(CommandItem::Progress { done, total, unit }) => advance(&bar, done, total, unit),
             Some(CommandItem::Chunk(text)) => match &mut out {
                 Some(out) => out.write(&text)?,
-                None => terminal.raw(&text)?,
+                None => terminal.stream(&text)?,
             },
             Some(CommandItem::Reply(reply)) => break reply,
             Some(CommandItem::Error(problem)) => return Err(CliError::from_problem(problem)),

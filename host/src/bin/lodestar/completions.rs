@@ -3,6 +3,7 @@
 use clap::{Command, CommandFactory as _, builder::PossibleValuesParser};
 use clap_complete::Shell;
 use lodestar::control::api::{Module, Noun};
+use serde_json::Value;
 
 use crate::{args::Cli, client::Client, error::Result, exit_codes, noun, terminal::Terminal};
 
@@ -40,15 +41,47 @@ impl Completions {
         };
         let modules: Vec<Module> = client.get("/v1/modules").await.unwrap_or_default();
         let modules: Vec<String> = modules.into_iter().map(|module| module.name).collect();
-        let command = nouns.iter().fold(Cli::command(), noun::with_noun);
+        let nouns = nouns.into_iter().filter_map(completed);
+        let command = nouns.fold(Cli::command(), |root, noun| noun::with_noun(root, &noun));
         let mut command = with_modules(command, &modules);
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "lodestar", &mut script);
-        terminal.raw(&String::from_utf8_lossy(&script))?;
+        terminal.stream(&String::from_utf8_lossy(&script))?;
         if matches!(self.shell, ShellName::Fish) && !modules.is_empty() {
-            terminal.raw(&fish_modules(&command, &modules))?;
+            terminal.stream(&fish_modules(&command, &modules))?;
         }
         Ok(exit_codes::DONE)
+    }
+}
+
+/// What of a noun a script may have: a shell reads its words, so they must be words.
+fn completed(mut noun: Noun) -> Option<Noun> {
+    noun.aliases.retain(|alias| is_word(alias));
+    noun.commands.retain(|command| is_word(&command.name));
+    for command in &mut noun.commands {
+        let properties = command.args.get_mut("properties").and_then(Value::as_object_mut);
+        if let Some(properties) = properties {
+            properties.retain(|name, property| is_word(name) && has_words(property));
+        }
+    }
+    (is_word(&noun.noun) && is_word(&noun.module)).then_some(noun)
+}
+
+fn is_word(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.:+/@".contains(c);
+    !text.is_empty() && text.chars().all(is_plain)
+}
+
+/// Whether the values that a property may have are words.
+fn has_words(property: &Value) -> bool {
+    match property {
+        Value::Object(members) => members.iter().all(|(key, value)| match key.as_str() {
+            "description" | "title" | "default" | "examples" | "pattern" => true,
+            _ => has_words(value),
+        }),
+        Value::Array(values) => values.iter().all(has_words),
+        Value::String(text) => is_word(text.trim_start_matches('#')),
+        _ => true,
     }
 }
 

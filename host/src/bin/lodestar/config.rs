@@ -158,7 +158,7 @@ impl Show {
             true => terminal.json_document(&view)?,
             false => {
                 terminal.note(&terminal.paint_dim(&format!("# {}", human::plain(&view.path))));
-                terminal.raw(&human::plain(&view.text))?;
+                terminal.text(&human::plain(&view.text))?;
             }
         }
         Ok(exit_codes::DONE)

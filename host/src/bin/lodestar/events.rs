@@ -4,7 +4,10 @@ mod replay;
 
 use std::pin::pin;
 
-use lodestar::control::api::{AuditRow, DeadLetter, Envelope, Lag, Status, TailItem};
+use lodestar::{
+    control::api::{AuditRow, DeadLetter, Envelope, Lag, Status, TailItem},
+    visible::visible_line,
+};
 use module_sdk::Table;
 use serde_json::Value;
 
@@ -244,7 +247,7 @@ fn event_line(event: &Envelope) -> String {
         data => format!(" {data}"),
     };
     let line = format!("{} {} {source}{subject}{data}", event.time, event.topic);
-    human::plain(&line).replace('\n', "\\n")
+    visible_line(&line).into_owned()
 }
 
 fn dead_text(letter: &DeadLetter, width: usize) -> String {
@@ -314,7 +317,7 @@ budget               10        7     1        0        2          1  1 missing
         check(json!({"skipped": 12}), "... 12 left out: this reader was too slow");
         check(
             serde_json::to_value(sample::envelope()).expect("JSON"),
-            "2026-11-21T01:50:17.123Z llm.request.completed ingest s\\u{1b}1 {\"input_tokens\":3}",
+            "2026-11-21T01:50:17.123Z llm.request.completed ingest s\\u001b1 {\"input_tokens\":3}",
         );
     }
 

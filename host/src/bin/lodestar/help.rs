@@ -39,9 +39,9 @@ pub(crate) async fn show(
         terminal.note(text.trim_end());
         return Ok(code);
     }
-    terminal.raw(&text)?;
+    terminal.text(&text)?;
     if error.kind() == ErrorKind::DisplayHelp && verb_index(argv).is_none() {
-        terminal.raw(&nouns_text(&running_nouns(argv).await))?;
+        terminal.text(&nouns_text(&running_nouns(argv).await))?;
     }
     Ok(code)
 }

@@ -28,7 +28,7 @@ impl Man {
         command.build();
         let Some(directory) = self.out else {
             let page = page(&command, "lodestar")?;
-            terminal.raw(&String::from_utf8_lossy(&page))?;
+            terminal.stream(&String::from_utf8_lossy(&page))?;
             return Ok(exit_codes::DONE);
         };
         fs::create_dir_all(&directory).map_err(|error| cannot_write(&directory, &error))?;

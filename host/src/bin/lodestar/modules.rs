@@ -2,7 +2,10 @@
 
 use std::pin::pin;
 
-use lodestar::control::api::{self, LogLine, ModuleInfo};
+use lodestar::{
+    control::api::{self, LogLine, ModuleInfo},
+    visible::visible_line,
+};
 use module_sdk::Table;
 
 use crate::{
@@ -252,6 +255,10 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         let text = format!("{}{place}{}: {}", error.time, error.place, error.message);
         lines.push(("error", plain(&text)));
     }
+    // What the library and the manifest say; the state has its colour.
+    for (_, value) in lines.iter_mut().filter(|(key, _)| *key != "state") {
+        *value = visible_line(value).into_owned();
+    }
     let shown = lines.iter().filter(|(_, value)| !value.trim().is_empty());
     shown.map(|(key, value)| format!("{key:<12}{}", value.trim())).collect::<Vec<_>>().join("\n")
 }
@@ -328,7 +335,7 @@ pub(crate) fn log_line(line: &LogLine, terminal: &Terminal) -> String {
         "warn" => terminal.paint_state(&level, Tone::Warning),
         _ => level,
     };
-    let one_line = |text: &str| human::plain(text).replace('\n', "\\n");
+    let one_line = |text: &str| visible_line(text).into_owned();
     let mut text = format!("{} {level} {}", one_line(&line.time), one_line(&line.message));
     for (key, value) in &line.fields {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -394,7 +401,7 @@ error       2026-11-21T01:50:17.000Z in completed: the database is locked"
         .expect("a line");
         assert_eq!(
             log_line(&line, &terminal),
-            "2026-11-21T01:50:17.123Z WARN  slow\\n\\u{1b}[2J path=/v1/logs rows=3"
+            "2026-11-21T01:50:17.123Z WARN  slow\\n\\u001b[2J path=/v1/logs rows=3"
         );
     }
 }

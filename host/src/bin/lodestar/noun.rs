@@ -3,7 +3,10 @@
 use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _, value_parser};
-use lodestar::control::api::{Module, ModuleInfo, Noun};
+use lodestar::{
+    control::api::{Module, ModuleInfo, Noun},
+    visible::visible,
+};
 use module_sdk::CommandDescription;
 use serde_json::{Map, Value};
 
@@ -86,7 +89,7 @@ pub(crate) fn with_noun(root: Command, noun: &Noun) -> Command {
     }
     let aliases = words(noun).filter(|word| *word != noun.noun).map(str::to_owned);
     let command = Command::new(noun.noun.clone())
-        .about(schema::one_line(&noun.about))
+        .about(visible(&schema::one_line(&noun.about)).into_owned())
         .visible_aliases(aliases.collect::<Vec<_>>())
         .disable_help_subcommand(true)
         .subcommand_value_name("COMMAND")
@@ -137,7 +140,8 @@ fn subcommand(description: &CommandDescription) -> Command {
     if description.about.is_empty() {
         return command;
     }
-    command.about(schema::one_line(&description.about)).long_about(description.about.clone())
+    let about = visible(&description.about);
+    command.about(schema::one_line(&about)).long_about(about.into_owned())
 }
 
 fn options(description: &CommandDescription) -> Vec<Arg> {

@@ -1,6 +1,7 @@
 //! Tables for people: an upper-case head, two spaces between columns, no lines.
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
+use lodestar::visible::visible_line;
 use module_sdk::Table;
 
 use crate::{human, terminal::paint};
@@ -70,7 +71,7 @@ fn titles(table: &Table) -> Vec<String> {
 /// How wide each column must be to keep its longest word whole; `None` where they do not all fit.
 fn least_widths(table: &Table, width: usize) -> Option<Vec<usize>> {
     let longest = |text: &str| {
-        human::plain(text).split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0)
+        visible_line(text).split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0)
     };
     let least: Vec<usize> = (0..table.columns.len())
         .map(|index| {
@@ -88,7 +89,7 @@ fn row(table: &Table, cells: &[String]) -> Row {
     let cell = |index: usize| {
         let text = cells.get(index).map_or("", String::as_str);
         let numeric = table.columns[index].numeric;
-        Cell::new(human::plain(text)).set_alignment(if numeric {
+        Cell::new(visible_line(text)).set_alignment(if numeric {
             CellAlignment::Right
         } else {
             CellAlignment::Left
@@ -192,7 +193,10 @@ usage_tracker  failed  cannot open /var/lib/lodestar/usage_tracker/usage.db: it
         let mut odd = Table::new(["A", "B"]);
         odd.row(["1"].map(str::to_owned));
         odd.row(["1", "\u{1b}]0;title\u{7}", "3"].map(str::to_owned));
-        assert_eq!(table(&odd, 80, false), "A  B\n1\n1  \\u{1b}]0;title\\u{7}\n");
+        assert_eq!(table(&odd, 80, false), "A  B\n1\n1  \\u001b]0;title\\u0007\n");
+        let mut forged = Table::new(["A"]);
+        forged.row(["1\nTOTAL".to_owned()]);
+        assert_eq!(table(&forged, 80, false), "A\n1\\nTOTAL\n");
         assert_eq!(table(&Table::default(), 80, false), "");
     }
 

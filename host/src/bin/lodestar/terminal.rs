@@ -1,11 +1,13 @@
 //! Where the output goes: standard output for results, standard error for everything else.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _, Write},
     os::fd::AsFd,
 };
 
 use clap::builder::StyledStr;
+use lodestar::visible::{visible, visible_stream};
 use module_sdk::Table;
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -108,13 +110,19 @@ impl Terminal {
 
     /// Writes one line of the result and sends it off.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
-        writeln!(self.stdout, "{text}")?;
+        writeln!(self.stdout, "{}", shown(text, self.color_out))?;
         Ok(self.stdout.flush()?)
     }
 
-    /// Writes a piece of a stream as it is.
-    pub(crate) fn raw(&mut self, text: &str) -> Result<()> {
-        self.stdout.write_all(text.as_bytes())?;
+    /// Writes lines of the result.
+    pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        self.stdout.write_all(shown(text, self.color_out).as_bytes())?;
+        Ok(self.stdout.flush()?)
+    }
+
+    /// Writes a piece of a stream that programs may read.
+    pub(crate) fn stream(&mut self, text: &str) -> Result<()> {
+        self.stdout.write_all(visible_stream(text).as_bytes())?;
         Ok(self.stdout.flush()?)
     }
 
@@ -152,11 +160,12 @@ impl Terminal {
     /// Draws a table.
     pub(crate) fn table(&mut self, table: &Table) -> Result<()> {
         let text = render::table(table, self.width, self.color_out);
-        self.raw(&text)
+        self.text(&text)
     }
 
     /// Says something beside the result. Nobody can be told when that fails.
     pub(crate) fn note(&mut self, text: &str) {
+        let text = shown(text, self.color_err);
         drop(writeln!(self.stderr, "{text}").and_then(|()| self.stderr.flush()));
     }
 
@@ -230,9 +239,43 @@ pub(crate) fn paint(text: &str, code: &str, color: bool) -> String {
     if color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
 }
 
+/// A text as it may be written: of what a terminal obeys only colours, and those only if wanted.
+fn shown(text: &str, color: bool) -> Cow<'_, str> {
+    let mut rest = text;
+    let mut shown = String::new();
+    while color && let Some((begin, end)) = color_in(rest) {
+        shown.push_str(&visible(&rest[..begin]));
+        shown.push_str(&rest[begin..end]);
+        rest = &rest[end..];
+    }
+    if shown.is_empty() {
+        return visible(rest);
+    }
+    shown.push_str(&visible(rest));
+    Cow::Owned(shown)
+}
+
+/// Where the first sequence for a colour (SGR) begins and ends.
+fn color_in(text: &str) -> Option<(usize, usize)> {
+    text.match_indices("\u{1b}[").find_map(|(begin, introducer)| {
+        let codes = &text[begin + introducer.len()..];
+        let length = codes.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+        let end = begin + introducer.len() + length + 1;
+        (codes.as_bytes()[length] == b'm').then_some((begin, end))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_but_colours() {
+        let text = "\u{1b}[1ma\u{1b}[0m\u{1b}[2J\u{9b}1m\u{1b}[m";
+        assert_eq!(shown(text, true), "\u{1b}[1ma\u{1b}[0m\\u001b[2J\\u009b1m\u{1b}[m");
+        assert_eq!(shown(text, false), "\\u001b[1ma\\u001b[0m\\u001b[2J\\u009b1m\\u001b[m");
+        assert_eq!(shown("\u{1b}[1;31", true), "\\u001b[1;31");
+    }
 
     #[test]
     fn colours_only_where_asked() {

@@ -1,11 +1,12 @@
 //! `lodestar modules why`
 
-use lodestar::control::api;
+use lodestar::{control::api, visible::visible_line};
 
 use crate::{
     client::{Client, escaped},
     error::Result,
     exit_codes,
+    human::plain,
     terminal::Terminal,
 };
 
@@ -32,19 +33,24 @@ impl Why {
         let api::Why { module, state, reason, since, advice, story } = why;
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let state = if state == "backoff" { "in backoff" } else { &state };
-        terminal.line(&format!("{module} is {state} since {}{reason}", moment(&since)))?;
+        terminal.line(&format!(
+            "{module} is {state} since {}{}",
+            moment(&since),
+            plain(&reason)
+        ))?;
         if !story.is_empty() {
             terminal.line("")?;
         }
         for chapter in story {
             let api::Chapter { at, what, detail } = chapter;
+            let detail = visible_line(&detail);
             terminal.line(format!("{}  {what:<12} {detail}", moment(&at)).trim_end())?;
         }
         if !advice.is_empty() {
             terminal.line("\nWhat you can do:")?;
         }
         for line in advice {
-            terminal.line(&format!("  {line}"))?;
+            terminal.line(&format!("  {}", plain(&line)))?;
         }
         Ok(exit_codes::DONE)
     }

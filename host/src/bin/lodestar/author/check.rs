@@ -251,9 +251,12 @@ fn table(report: &Report) -> Table {
             Verdict::Failed => "failed",
             Verdict::Skipped => "-",
         };
-        let remedy = check.remedy.as_ref().map(|remedy| format!("\n-> {remedy}"));
-        let what = format!("{}{}", check.message, remedy.unwrap_or_default());
-        table.row([check.name.clone(), word.to_owned(), what]);
+        let mut parts = check.message.lines().map(str::to_owned);
+        table.row([check.name.clone(), word.to_owned(), parts.next().unwrap_or_default()]);
+        let remedy = check.remedy.as_ref().map(|remedy| format!("-> {remedy}"));
+        for line in parts.chain(remedy) {
+            table.row([String::new(), String::new(), line]);
+        }
     }
     table
 }

@@ -249,7 +249,7 @@ mod tests {
             Frame::between(Some(&before), &after).head(80),
             [
                 "lodestard 0.1.0   pid 4711   up 3h 12m   cpu 0.0%   memory 24.0 MiB   threads 17",
-                "1 of 2 modules run   0 events/s   ledger 1.00 MiB (disk full\\u{1b}[2J)",
+                "1 of 2 modules run   0 events/s   ledger 1.00 MiB (disk full\\u001b[2J)",
             ]
         );
         let frame = Frame::between(Some(&before), &after);

@@ -77,7 +77,7 @@ impl Top {
                     terminal.line(&line)?;
                 }
                 let text = render::table(&table(&frame, width), width, terminal.has_color());
-                terminal.raw(&text)?;
+                terminal.text(&text)?;
             }
             before = after;
             printed += 1;

@@ -216,7 +216,7 @@ mod tests {
         assert!(app.take(Input::Silent("no daemon\u{1b}[2J at /s".to_owned())).is_continue());
         press(&mut app, KeyCode::Char('p'));
         let lines = drawn(&mut app, 80, 10);
-        assert_eq!(lines[2], "no daemon\\u{1b}[2J at /s; trying again");
+        assert_eq!(lines[2], "no daemon\\u001b[2J at /s; trying again");
         assert!(lines[9].starts_with("PAUSED   q quit"), "{lines:#?}");
     }
 
