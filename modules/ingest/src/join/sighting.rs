@@ -1,5 +1,7 @@
 //! What joining remembers of one report: hashes, times and counts, no names.
 
+use std::borrow::Cow;
+
 use module_sdk::events::{LlmRequestCompleted, ModelName, RequestSource, RequestStatus};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -258,7 +260,7 @@ fn is_near(one: u64, other: u64) -> bool {
 fn identity(report: &Report, provider: &str) -> (u64, String) {
     let event = &report.event;
     if let Some(record) = &report.record_id {
-        return (hash(&["record", record]), format!("lynex:{record}"));
+        return (hash(&["record", record]), format!("lynex:{}", readable(record)));
     }
     if let Some(id) = event.upstream_request_id.as_ref().or(event.response_id.as_ref()) {
         let key = format!("{provider}:{id}");
@@ -268,7 +270,7 @@ fn identity(report: &Report, provider: &str) -> (u64, String) {
             Some(span) => hash(&[own_id.as_slice(), &[&span.to_string()]].concat()),
             None => hash(&own_id),
         };
-        return (identity, key);
+        return (identity, format!("{}:{}", readable(provider), readable(id)));
     }
     let number = |count: Option<u64>| count.map_or_else(String::new, |count| count.to_string());
     let known = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -289,6 +291,30 @@ fn identity(report: &Report, provider: &str) -> (u64, String) {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let hex: String = digest(&parts)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     (hash(&parts), format!("hash:{hex}"))
+}
+
+/// What ids begin with that providers give, before a number or random characters.
+const PREFIXES: [&str; 9] =
+    ["req_", "msg_", "resp_", "chatcmpl-", "cmpl-", "gen-", "run_", "call_", "batch_"];
+
+/// Shorter than this no secret is.
+const SHORT: usize = 16;
+
+/// An id as a key shows it, which is written down as it is: one that is short, or has the form that
+/// providers give theirs. Of any other its hash: a sender may have put a secret there.
+fn readable(id: &str) -> Cow<'_, str> {
+    let rest = PREFIXES.iter().find_map(|prefix| id.strip_prefix(prefix));
+    let (first, last) =
+        rest.unwrap_or(id).rsplit_once(['-', '_']).unwrap_or(("", rest.unwrap_or(id)));
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_random = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let numbers = first.split(['-', '_']).all(is_number);
+    let ends_well = is_number(last) || rest.is_some() && is_random(last);
+    if id.len() < SHORT || numbers && ends_well {
+        return Cow::Borrowed(id);
+    }
+    let hex: String = digest(&[id])[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    Cow::Owned(format!("hash:{hex}"))
 }
 
 fn digest(parts: &[&str]) -> [u8; 32] {

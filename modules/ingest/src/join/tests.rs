@@ -72,6 +72,23 @@ fn ids_make_the_key() {
     };
     assert_eq!(key(report("log", 0, 34, request_id("req_1"))), "anthropic:req_1");
     assert_eq!(key(report("log", 0, 34, response_id("msg_1"))), "anthropic:msg_1");
+    for id in [
+        "req_011CSHoEeqs5C35K2UUqR7Fy",
+        "chatcmpl-9aBcDeFgHiJkLmNoPq",
+        "gen-1712345678-AbCdEf",
+        "019aa3c1-7b5e-7000-8000-000000000001",
+        "req_d17677f0_0004",
+        "poison-1",
+    ] {
+        assert_eq!(key(report("log", 0, 34, request_id(id))), format!("anthropic:{id}"));
+    }
+    for id in
+        ["sk-ant-api03-aB3dE5fG7hJ9kL1mN2", "req_sk-ant-api03-aB3dE5fG7h", "AKIAQWERTZUIOPASDFGH"]
+    {
+        let hashed = key(report("log", 0, 34, request_id(id)));
+        assert!(hashed.starts_with("anthropic:hash:") && hashed.len() == 47, "{hashed}");
+        assert_eq!(hashed, key(report("log", 5, 34, request_id(id))));
+    }
     let hashed = key(report("log", 0, 34, nothing));
     assert!(hashed.starts_with("hash:") && hashed.len() == 37, "{hashed}");
     assert_eq!(hashed, key(report("log", 0, 34, nothing)));
