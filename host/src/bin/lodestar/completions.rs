@@ -119,3 +119,41 @@ fn fish_modules(command: &Command, modules: &[String]) -> String {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_gets_only_words() {
+        let evil = "x$(touch /tmp/x)`id`";
+        let noun = json!({
+            "noun": "usage", "module": "usage_tracker", "aliases": [evil, "cost"], "about": evil,
+            "default_command": null, "commands": [
+                {"name": evil, "about": "", "args": {}, "streams": false},
+                {"name": "summary", "about": evil, "streams": false, "args": {"properties": {
+                    evil: {"type": "string"},
+                    "by": {"enum": ["model", evil]},
+                    "since": {"type": "string", "description": evil},
+                    "form": {"enum": ["csv", "json"]},
+                }}},
+            ],
+        });
+        let noun: Noun = serde_json::from_value(noun).expect("it is a noun");
+        let noun = completed(noun).expect("its own words are words");
+        assert_eq!(noun.aliases, ["cost"]);
+        let mut command = noun::with_noun(Cli::command(), &noun);
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Bash, &mut command, "lodestar", &mut script);
+        let script = String::from_utf8_lossy(&script);
+        assert!(!script.contains("touch"), "{script}");
+        for word in ["summary", "--since", "--form", "csv"] {
+            assert!(script.contains(word), "{word}");
+        }
+        assert!(!script.contains("--by "), "{script}");
+        let noun = Noun { noun: evil.to_owned(), ..noun };
+        assert!(completed(noun).is_none());
+    }
+}
