@@ -56,6 +56,8 @@ struct State {
     /// Since when a handler has waited for more of the body.
     unsent: Option<Instant>,
     order: Option<Order>,
+    /// Whether its client was told that it ends.
+    is_last_answer: bool,
     waker: Option<Waker>,
 }
 
@@ -78,6 +80,7 @@ impl Activity {
             unread: None,
             unsent: None,
             order: None,
+            is_last_answer: false,
             waker: None,
         }))
     }
@@ -153,6 +156,17 @@ impl Activity {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Notes that its client was told that it ends.
+    pub(crate) fn tell_end(&self) {
+        self.state().is_last_answer = true;
+    }
+
+    /// Whether it ends soon without being asked again.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let state = self.state();
+        state.is_last_answer || state.order.is_some() || state.phase == Phase::Lingering
     }
 
     /// Since when it has been kept alive without a request, where nobody told it to end.

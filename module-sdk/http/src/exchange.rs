@@ -50,10 +50,12 @@ impl<E: Clone + Send + Sync + 'static> Exchanges<E> {
         request.extensions_mut().insert(self.ends.clone());
         let answer = self.router.call(request);
         let (shared, keep_alive) = (self.shared.clone(), self.keep_alive.clone());
+        let activity = self.activity.clone();
         async move {
             let mut response = answer.await?;
             let headers = response.headers_mut();
             if !shared.keeps_alive() {
+                activity.tell_end();
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             } else if may_stay && !headers.contains_key(header::CONNECTION) {
                 headers.insert("keep-alive", keep_alive);

@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 /// What the clients of one listener may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. Beyond seven eighths of them, an answer closes its connection.
+    /// Connections at once. Beyond seven eighths of them, the longest idle ones are closed.
     pub connections: usize,
     /// Which of the process's descriptors its connections may use.
     pub descriptors: Descriptors,
@@ -50,8 +50,7 @@ impl Descriptors {
 }
 
 impl Limits {
-    /// Connections beyond which an answer closes its connection, so that there is room for new
-    /// clients.
+    /// Connections beyond which some are closed, so that there is room for new clients.
     pub(crate) const fn crowded(&self) -> usize {
         self.connections - self.connections / 8
     }

@@ -149,7 +149,7 @@ impl<L: Listener> Acceptor<L> {
 
     /// Makes room for one more, where there is any to be had.
     async fn room(&mut self, descriptor: i32) -> Result<(), Shortage> {
-        let limits = &self.shared.limits;
+        let limits = self.shared.limits;
         let is_beyond = limits.descriptors.exceeded_by(descriptor);
         let mut has_displaced = false;
         loop {
@@ -163,9 +163,7 @@ impl<L: Listener> Acceptor<L> {
             // At a stop it is the last one, and nobody else would take it.
             if has_room || self.shared.is_draining() {
                 self.starving = None;
-                if open >= limits.crowded() {
-                    self.shared.close_idle();
-                }
+                self.shared.thin_out();
                 return Ok(());
             }
             let since = *self.starving.get_or_insert_with(Instant::now);

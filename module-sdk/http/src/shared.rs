@@ -64,9 +64,18 @@ impl Shared {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Whether connections may stay open after the answer.
+    /// Whether a connection stays open after the answer that it is about to get.
     pub(crate) fn keeps_alive(&self) -> bool {
-        !self.is_draining() && self.open() <= self.limits.crowded()
+        !self.is_draining() && self.staying() <= self.limits.crowded()
+    }
+
+    /// How many connections are open and stay so; where there are few, those that leave as well.
+    fn staying(&self) -> usize {
+        let open = self.open();
+        if open <= self.limits.crowded() {
+            return open;
+        }
+        self.connections().values().filter(|activity| !activity.is_leaving()).count()
     }
 
     /// Counts a connection until the answer is dropped.
@@ -81,12 +90,21 @@ impl Shared {
         Enrolled { shared: self.clone(), activity, number, is_beyond, end: End::Done }
     }
 
-    /// Asks the connection that has been idle for longest to close; answers whether there was one.
-    pub(crate) fn close_idle(&self) -> bool {
+    /// Makes room where it is crowded.
+    pub(crate) fn thin_out(&self) {
+        if self.open() >= self.limits.crowded() && self.staying() >= self.limits.crowded() {
+            self.close_idle();
+        }
+    }
+
+    /// Asks the connection that has been idle for longest to close.
+    pub(crate) fn close_idle(&self) {
         let connections = self.connections();
         let idle = connections.values().filter_map(|it| Some((it.idle_since()?, it)));
         let longest = idle.min_by_key(|(since, _)| *since);
-        longest.map(|(_, activity)| activity.give(Order::Close)).is_some()
+        if let Some((_, activity)) = longest {
+            activity.give(Order::Close);
+        }
     }
 
     /// Ends the connection that can best be done without; answers whether there was one.
