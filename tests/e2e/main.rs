@@ -18,6 +18,7 @@ mod install;
 mod isolation;
 mod libraries;
 mod mapped;
+mod module_names;
 mod metrics;
 mod names;
 mod operation;

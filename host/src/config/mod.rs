@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub(crate) use self::resolve::names_secret;
 pub use self::{
     diff::{Change, changed_modules, changed_sections, diff, needs_a_restart},
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
@@ -45,9 +44,10 @@ pub use self::{
 use self::{
     fields::{Fields, Problems},
     layers::merge,
-    section::{own_entries, valid_section_name},
+    section::own_entries,
     tree::{Entry, Node, Place, Yaml, json_map},
 };
+pub(crate) use self::{resolve::names_secret, section::valid_section_name};
 
 /// The configuration that is shipped, and written at a first start.
 pub const DEFAULT: &str = include_str!("../../../config/modules.yaml");

@@ -126,7 +126,7 @@ pub(super) fn own_entries(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
 
 /// Whether a text can be the key of a section. Stricter rules for names are the manifest's: a
 /// section whose module does not exist is no error of the file.
-pub(super) fn valid_section_name(name: &str) -> bool {
+pub(crate) fn valid_section_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }

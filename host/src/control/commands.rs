@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     api::{NDJSON, Noun, Problem, ProblemCode},
     modules::{ndjson, unknown},
+    name::ModuleName,
     problem::Refusal,
 };
 use crate::{
@@ -33,7 +34,8 @@ pub(super) async fn nouns(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<
 
 pub(super) async fn run(
     State(daemon): State<Arc<Daemon>>,
-    Path((name, command)): Path<(String, String)>,
+    ModuleName(name): ModuleName,
+    Path((_, command)): Path<(String, String)>,
     args: Option<Json<Value>>,
 ) -> Result<Response, Refusal> {
     let entry = daemon.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use serde_json::Value;
 
 use super::{
     api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView, Setting},
     blocking,
     modules::unknown,
+    name::ModuleName,
     problem::Refusal,
 };
 use crate::{
@@ -39,7 +37,7 @@ pub(super) async fn check(
 
 pub(super) async fn settings(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
 ) -> Result<Json<Vec<Setting>>, Refusal> {
     let answer = blocking(&daemon, move |daemon| settings_of(daemon, &name)).await?;
     answer.map(Json)

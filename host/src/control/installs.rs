@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, Query, State},
+    extract::{Query, State},
 };
 
 use super::{
     api::{InstallQuery, Installed, Operation, RemoveQuery, Verified, VerifyQuery, WaitQuery},
     modules::ask,
+    name::ModuleName,
     problem::Refusal,
 };
 use crate::{
@@ -66,7 +67,7 @@ async fn put_and_take_up(
 
 pub(super) async fn remove(
     State(daemon): State<Arc<Daemon>>,
-    Path(module): Path<String>,
+    ModuleName(module): ModuleName,
     Query(query): Query<RemoveQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     let RemoveQuery { purge, yes, wait_ms } = query;

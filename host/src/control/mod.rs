@@ -7,6 +7,7 @@ mod events;
 mod installs;
 mod ledger;
 mod modules;
+mod name;
 mod peer;
 mod problem;
 mod socket;

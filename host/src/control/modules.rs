@@ -15,6 +15,7 @@ use tokio::sync::{broadcast::error::RecvError, oneshot};
 use super::{
     api::{LogLine, LogsQuery, Module, ModuleInfo, NDJSON, Operation, WaitQuery, Why},
     blocking,
+    name::ModuleName,
     problem::Refusal,
 };
 use crate::{
@@ -34,7 +35,7 @@ pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<M
 
 pub(super) async fn info(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
 ) -> Result<Json<ModuleInfo>, Refusal> {
     daemon.refresh_health().await;
     find(&daemon, name).await.map(Json)
@@ -42,7 +43,7 @@ pub(super) async fn info(
 
 pub(super) async fn enable(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     ask(&daemon, Request::SetEnabled { module: name, enabled: true }, wait).await
@@ -50,7 +51,7 @@ pub(super) async fn enable(
 
 pub(super) async fn disable(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     ask(&daemon, Request::SetEnabled { module: name, enabled: false }, wait).await
@@ -58,7 +59,7 @@ pub(super) async fn disable(
 
 pub(super) async fn reload(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     ask(&daemon, Request::Reload { module: name }, wait).await
@@ -66,7 +67,7 @@ pub(super) async fn reload(
 
 pub(super) async fn rollback(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     ask(&daemon, Request::Rollback { module: name }, wait).await
@@ -74,7 +75,7 @@ pub(super) async fn rollback(
 
 pub(super) async fn why(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
 ) -> Result<Json<Why>, Refusal> {
     let shown = daemon.clone();
     let asked = name.clone();
@@ -129,7 +130,7 @@ pub(super) fn unknown(daemon: &Daemon, name: &str) -> Refusal {
 
 pub(super) async fn logs(
     State(daemon): State<Arc<Daemon>>,
-    Path(name): Path<String>,
+    ModuleName(name): ModuleName,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Refusal> {
     let name = find(&daemon, name).await?.module.name;

@@ -29,6 +29,9 @@ use crate::{
 /// How long `status` waits for modules to say how they are.
 const HEALTH_PATIENCE: Duration = Duration::from_millis(150);
 
+/// How much of a name is shown that is no module's.
+const MAX_SHOWN: usize = 64;
+
 /// What a daemon is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -289,9 +292,10 @@ impl Daemon {
         names.extend(self.slots().iter().map(|slot| slot.entry.name.clone()));
         names.sort();
         names.dedup();
+        let asked = asked_for(name);
         let problem = Problem::new(
             ProblemCode::NotFound,
-            format!("there is no module {name:?} in {}", shown(&self.places.config)),
+            format!("there is no module {asked} in {}", shown(&self.places.config)),
         );
         match config::nearest(name, names.iter().map(String::as_str)) {
             Some(nearest) => problem.help(format!("did you mean {nearest}?")),
@@ -376,6 +380,12 @@ impl Daemon {
     pub fn data_dir(&self, module: &str) -> PathBuf {
         crate::state_dir::data_dir(&self.places.state_dir, module)
     }
+}
+
+/// A name as it is shown again: whoever asked for it may have written anything.
+pub(super) fn asked_for(name: &str) -> String {
+    let name: String = name.chars().take(MAX_SHOWN).collect();
+    format!("{name:?}")
 }
 
 /// The number of the ABI for a level: 0 nothing, 1 error … 5 trace.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use module_sdk::manifest::CapabilitiesSection;
 use semver::Version;
 
-use super::{Daemon, Turn, configure::Defaults};
+use super::{Daemon, Turn, configure::Defaults, daemon::asked_for};
 use crate::{
     control::api::{Declares, InstallQuery, Problem, ProblemCode, Verified},
     install::{self, Bundle, Keys, Lock, Locked, Place, Signed},
@@ -111,7 +111,10 @@ impl Daemon {
     pub fn verify(&self, module: Option<&str>) -> Result<Vec<Verified>, Problem> {
         let lock = self.lock()?;
         if let Some(name) = module.filter(|name| !lock.modules.contains_key(*name)) {
-            let problem = Problem::new(ProblemCode::NotFound, format!("{name} is not installed"));
+            let problem = Problem::new(
+                ProblemCode::NotFound,
+                format!("{} is not installed", asked_for(name)),
+            );
             return Err(problem.help("`lodestar modules verify` shows what is"));
         }
         let place = Place::of(&self.places.state_dir);
