@@ -21,7 +21,7 @@ use std::{
 
 use libc::{c_int, c_void, siginfo_t};
 
-use crate::library;
+use crate::{files, library};
 
 /// The signals that a fault of a thread's own raises.
 const FATAL: [(c_int, &str); 5] = [
@@ -90,7 +90,8 @@ fn path(state_dir: &Path) -> PathBuf {
 /// When the file cannot be opened; the daemon runs without.
 pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
     let path = path(state_dir);
-    let culprit = std::fs::read_to_string(&path).ok().and_then(|text| read(&text));
+    let culprit = files::read_text(&path).ok().and_then(|text| read(&text));
+    files::clear_irregular(&path)?;
     let mut options = OpenOptions::new();
     let file: File = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
     DAEMON.store(process(), Ordering::Release);

@@ -39,7 +39,7 @@ impl Identity {
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join("pseudonym.key");
         let mut key = [0; KEY_BYTES];
-        match std::fs::read(&path) {
+        match crate::files::read_trusted(&path, 2 * KEY_BYTES as u64) {
             Ok(bytes) => {
                 let message = "pseudonym.key does not have 32 bytes; restore it from a backup, or \
                                remove it to begin with new pseudonyms";

@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod crash;
 pub mod descriptors;
+pub mod files;
 pub mod http_guard;
 pub mod identity;
 pub mod install;

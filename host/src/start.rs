@@ -66,6 +66,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     let layers = layers(args)?;
     let state_dir = StateDir::open(&places.state_dir)?;
     let fresh = config::write_default(&places.config)?;
+    config::expect_ours(&places.config)?;
     let config = Config::load(&places.config, &layers)?;
     let logging = start_logging(&config)?;
     let printed = Printed::begin()
@@ -102,6 +103,9 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     );
     runner::divide_control_group();
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    for warning in daemon.warnings() {
+        tracing::warn!(remedy = warning.remedy, "{}: {}", warning.name, warning.message);
+    }
     daemon.recover_installs();
     library::clear_half_kept(&daemon.places.state_dir);
     let culprit = crash::watch(&daemon.places.state_dir)

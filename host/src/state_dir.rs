@@ -2,18 +2,29 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, Write as _},
+    io::{self, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock, fstat, major, minor},
+    io::Errno,
+};
+
+use crate::{
+    files,
+    strangers::{self, Also, Exposed},
+};
 
 /// The state directory of a daemon that runs. Dropping it gives it free.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    /// The directory itself, which cannot be deleted while there is something in it.
+    _directory: File,
+    /// The file `lock` in it, which says who has it.
     _lock: File,
 }
 
@@ -30,6 +41,15 @@ pub enum StateDirError {
         path: PathBuf,
         /// The process that has it.
         holder: String,
+    },
+    /// Somebody else can write to it.
+    #[error(
+        "{exposed}, who could change what lodestard keeps in its state directory; run `{}`",
+        .exposed.remedy()
+    )]
+    Exposed {
+        /// The place.
+        exposed: Exposed,
     },
     /// It cannot be made or written to.
     #[error(
@@ -50,21 +70,30 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// When it cannot be written to, or another daemon has it.
+    /// When it cannot be written to, others can write to it, or another daemon has it.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let unwritable = |source| StateDirError::Unwritable { path: path.to_owned(), source };
         private_directory(path).map_err(unwritable)?;
+        if let Some(exposed) = strangers::on_the_way(path, Also::OwnGroup) {
+            return Err(StateDirError::Exposed { exposed });
+        }
+        let taken = |file: &File| {
+            let holder = holder(path, file).map_or("unknown".to_owned(), |it| it.to_string());
+            let holder = format!("process {holder}");
+            StateDirError::Taken { path: path.to_owned(), holder }
+        };
+        // Who deletes the file `lock` gives nothing free.
+        let directory = File::open(path).map_err(unwritable)?;
+        if !take(&directory) {
+            return Err(taken(&directory));
+        }
+        let file = path.join("lock");
+        files::clear_irregular(&file).map_err(unwritable)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut lock = options.open(path.join("lock")).map_err(unwritable)?;
+        let mut lock = options.open(&file).map_err(unwritable)?;
         if !take(&lock) {
-            let mut holder = String::new();
-            let read = lock.read_to_string(&mut holder);
-            let holder = match read {
-                Ok(_) if !holder.trim().is_empty() => format!("process {}", holder.trim()),
-                _ => "process unknown".to_owned(),
-            };
-            return Err(StateDirError::Taken { path: path.to_owned(), holder });
+            return Err(taken(&lock));
         }
         let mut note = || -> io::Result<()> {
             lock.set_len(0)?;
@@ -72,7 +101,7 @@ impl StateDir {
             write!(lock, "{}", std::process::id())
         };
         note().map_err(unwritable)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _directory: directory, _lock: lock })
     }
 
     /// The directory.
@@ -86,17 +115,35 @@ impl StateDir {
 /// takes it apart.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-fn take(lock: &File) -> bool {
+/// Locks a file, or answers that another process has it. A file system that locks no directories
+/// (NFS) leaves it to the file `lock`.
+fn take(file: &File) -> bool {
     let until = Instant::now() + PATIENCE;
     loop {
-        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            return true;
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Ok(()) | Err(_) => return true,
         }
         if Instant::now() >= until {
             return false;
         }
         std::thread::park_timeout(PATIENCE / 30);
     }
+}
+
+/// The process that has the lock: as it wrote down, or else as the kernel knows.
+fn holder(state_dir: &Path, locked: &File) -> Option<u32> {
+    let written = files::read_text(&state_dir.join("lock")).ok();
+    let written = written.and_then(|text| text.trim().parse().ok());
+    written.or_else(|| {
+        let it = fstat(locked).ok()?;
+        // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:131 0 EOF` (proc_locks(5)).
+        let place = format!("{:02x}:{:02x}:{}", major(it.st_dev), minor(it.st_dev), it.st_ino);
+        let locks = files::read_text(Path::new("/proc/locks")).ok()?;
+        let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|fields| fields.get(5) == Some(&place.as_str()))?;
+        line.get(4)?.parse().ok()
+    })
 }
 
 /// The directory of a module's own data.
@@ -127,6 +174,45 @@ mod tests {
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(first);
         StateDir::open(&path).expect("it is free again");
+    }
+
+    #[test]
+    fn a_deleted_lock_gives_nothing_free() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("state");
+        let first = StateDir::open(&path).expect("it is free");
+        let holder = format!("process {}", std::process::id());
+        for replaced in [false, true] {
+            fs::remove_file(path.join("lock")).expect("it is ours");
+            if replaced {
+                fs::write(path.join("lock"), "").expect("it is ours");
+            }
+            let error = StateDir::open(&path).expect_err("it is taken").to_string();
+            assert!(error.contains(&holder), "the kernel knows: {error}");
+            fs::write(path.join("lock"), "").expect("it is ours");
+        }
+        drop(first);
+        fs::remove_file(path.join("lock")).expect("it is ours");
+        rustix::fs::mkfifoat(rustix::fs::CWD, path.join("lock"), rustix::fs::Mode::RUSR)
+            .expect("it is gone");
+        StateDir::open(&path).expect("it is free again");
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("above/state");
+        drop(StateDir::open(&path).expect("it is free"));
+        for place in [path.as_path(), path.parent().expect("it has one")] {
+            let set = |mode| fs::set_permissions(place, fs::Permissions::from_mode(mode));
+            set(0o777).expect("it is ours");
+            let error = StateDir::open(&path).expect_err("others can write").to_string();
+            assert!(error.contains("(mode 777)") && error.contains("`chmod o-w "), "{error}");
+            assert!(error.ends_with(&format!("{}`", place.display())), "{error}");
+            set(0o700).expect("it is ours");
+        }
+        StateDir::open(&path).expect("it is mended");
     }
 
     #[test]

@@ -2,33 +2,46 @@
 
 use std::{
     fmt, fs, io,
-    io::{Read as _, Write as _},
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    },
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use tempfile::NamedTempFile;
 
 use super::{DEFAULT, error::ConfigError, tree::MAX_BYTES};
+use crate::{
+    files,
+    strangers::{self, Also},
+};
+
+/// Whether nobody else can write a file, nor exchange it or what it links to: whoever can decides
+/// what the daemon runs.
+///
+/// # Errors
+///
+/// Which place is open to others, and the command that mends it.
+pub fn expect_ours(path: &Path) -> Result<(), ConfigError> {
+    let Some(exposed) = strangers::on_the_way(path, Also::OwnGroup) else { return Ok(()) };
+    let itself = exposed.path == path;
+    let what = if itself { exposed.stranger.to_string() } else { exposed.to_string() };
+    let message = format!("{what}, who would decide what lodestard runs");
+    Err(ConfigError::of_file(path, message, format!("run `{}`", exposed.remedy())))
+}
 
 /// Reads a text of at most 256 KiB.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    let failed = |error: io::Error| ConfigError::read(path, &error);
-    // Without it, opening a FIFO would wait for its writer.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        let hint = "name a file such as modules.yaml with --config";
-        return Err(ConfigError::of_file(path, "is not a regular file", hint));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > MAX_BYTES {
-        let message = format!("is larger than {MAX_BYTES} bytes");
-        return Err(ConfigError::of_file(path, message, "is it the right file?"));
-    }
+    let bytes = files::read(path, MAX_BYTES as u64).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            let hint = "name a file such as modules.yaml with --config";
+            ConfigError::of_file(path, "is not a regular file", hint)
+        }
+        io::ErrorKind::FileTooLarge => {
+            let message = format!("is larger than {MAX_BYTES} bytes");
+            ConfigError::of_file(path, message, "is it the right file?")
+        }
+        _ => ConfigError::read(path, &error),
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let count = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -101,7 +114,8 @@ pub fn write_atomically(path: &Path, before: &str, after: &str) -> Result<(), Wr
     file.write_all(after.as_bytes()).map_err(failed)?;
     keep_owner(&file, &metadata).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    if fs::read(&target).map_err(failed)? != before.as_bytes() {
+    // One that is longer than what was read is another one as well.
+    if files::read(&target, before.len() as u64).ok().as_deref() != Some(before.as_bytes()) {
         return Err(WriteError::Changed(path.to_owned()));
     }
     file.persist(&target).map_err(|error| failed(error.error))?;

@@ -29,7 +29,7 @@ pub use self::{
     diff::{Change, changed_modules, changed_sections, diff, needs_a_restart},
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
     error::{ConfigError, ConfigErrors, nearest},
-    file::{WriteError, write_atomically, write_default},
+    file::{WriteError, expect_ours, write_atomically, write_default},
     layers::{Layers, SECTIONS},
     origins::Origins,
     references::{Environment, Fetched, Reference, Secret, expand_path},

@@ -6,10 +6,11 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
-    io::Read as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::files;
 
 /// The largest file that a `file:` reference may name.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -250,23 +251,16 @@ fn variable<'a>(name: &str, environment: &'a Environment) -> Result<&'a str, Str
     })
 }
 
-/// Reads a file that holds one secret, and nothing but a regular file.
+/// Reads a file that holds one secret: a regular file that nobody else can write.
 pub(super) fn read_secret(path: &Path) -> Result<Fetched, String> {
     let wrong = |what: &str| format!("the file {} {what}", path.display());
-    let failed = |error: io::Error| wrong(&format!("cannot be read: {error}"));
-    // Without it, opening a FIFO would wait for its writer.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = file.map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(wrong("is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        return Err(wrong("is larger than 64 KiB; is it the right one?"));
-    }
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidInput => wrong("is not a regular file"),
+        io::ErrorKind::FileTooLarge => wrong("is larger than 64 KiB; is it the right one?"),
+        _ => wrong(&format!("cannot be read: {error}")),
+    };
+    let bytes = files::read_trusted(path, MAX_SECRET_BYTES).map_err(failed)?;
+    let metadata = path.metadata().map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);

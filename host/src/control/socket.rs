@@ -14,7 +14,10 @@ use module_http::{Accepted, Listener};
 use tokio::net::UnixListener;
 
 use super::Peer;
-use crate::state_dir::private_directory;
+use crate::{
+    state_dir::private_directory,
+    strangers::{self, Also, Exposed},
+};
 
 /// The control socket, which knows who is at the other end.
 #[derive(Debug)]
@@ -40,6 +43,15 @@ pub enum SocketError {
         .0.display()
     )]
     Taken(PathBuf),
+    /// Somebody else could put another socket there.
+    #[error(
+        "{exposed}, who could put another socket there; run `{}`, or give another --socket",
+        .exposed.remedy()
+    )]
+    Exposed {
+        /// The place.
+        exposed: Exposed,
+    },
     /// Something else lies there.
     #[error("{} is no socket; remove it, or give another --socket", .0.display())]
     NoSocket(PathBuf),
@@ -82,6 +94,9 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketErro
             }
         }
     }
+    if let Some(exposed) = strangers::above(path, Also::OwnGroup) {
+        return Err(SocketError::Exposed { exposed });
+    }
     // Bound under another name and moved into place once its mode is right, so that nobody can
     // connect before.
     let temporary = path.with_extension("new");
@@ -122,6 +137,22 @@ mod tests {
         assert!(matches!(bind(&path, None), Err(SocketError::Taken(_))));
         drop(first);
         bind(&path, None).expect("it is stale");
+    }
+
+    #[tokio::test]
+    async fn keeps_out_of_a_directory_of_everybody() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("control.sock");
+        let set = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(directory.path(), mode).expect("it is ours");
+        };
+        set(0o777);
+        let error = bind(&path, None).expect_err("everybody can write there").to_string();
+        assert!(error.contains("run `chmod o-w "), "{error}");
+        // As /tmp is: nobody can replace the socket.
+        set(0o1777);
+        bind(&path, None).expect("it is safe there");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use minisign_verify::{Error, PublicKey, Signature};
 use super::{Bundle, refused};
 use crate::{
     control::api::Problem,
+    files,
     strangers::{self, Also, Stranger},
 };
 
@@ -45,6 +46,10 @@ impl Keys {
     pub fn beside(config: &Path) -> Self {
         let directory = config.parent().unwrap_or_else(|| Path::new("")).join("trusted_keys");
         let mut keys = Self { directory, ..Self::default() };
+        if let Some(exposed) = strangers::on_the_way(&keys.directory, Also::OwnGroup) {
+            keys.passed_over.push(format!("{exposed}; run `{}`", exposed.remedy()));
+            return keys;
+        }
         let entries = fs::read_dir(&keys.directory).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         paths.sort();
@@ -132,7 +137,7 @@ fn read(path: &Path) -> Result<Key, String> {
         Some(it @ Stranger::Mode(_)) => return Err(format!("{it}; `chmod 644` it")),
         None => {}
     }
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = files::read_text(path).map_err(|error| error.to_string())?;
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim();
     let key = PublicKey::from_base64(line)
         .map_err(|_| "is no minisign key; `minisign -G` makes one with a .pub file".to_owned())?;

@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::library::{self, Package, sha256};
+use crate::{
+    files,
+    library::{self, Package, sha256},
+};
 
 const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
                     # `lodestar modules verify` compares them with what lies on the disk.\n\n";
@@ -59,7 +62,7 @@ impl Lock {
     /// When it cannot be read. It is never guessed at.
     pub fn read(state_dir: &Path) -> Result<Self, String> {
         let path = path(state_dir);
-        let text = match fs::read_to_string(&path) {
+        let text = match files::read_trusted(&path, files::MAX_TEXT).and_then(files::text) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),

@@ -11,10 +11,10 @@
 //! Each step is one rename, so that whatever a kill leaves is whole. Which of the two folders lies
 //! in the place is told by [`RECORD`]: an upgrade may bring the same library once more.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use super::{Lock, Locked, Place, Staged};
-use crate::library::Package;
+use crate::{files, library::Package};
 
 /// The entry of the lock that a folder was installed with, in the folder itself.
 const RECORD: &str = "installed.toml";
@@ -96,7 +96,7 @@ pub fn recover(state_dir: &Path) -> Result<Vec<String>, String> {
 
 /// The entry that a folder was installed with.
 fn recorded(package: &Package) -> Option<Locked> {
-    let text = fs::read_to_string(package.directory.join(RECORD)).ok()?;
+    let text = files::read_text(&package.directory.join(RECORD)).ok()?;
     toml::from_str(&text).ok()
 }
 
@@ -109,7 +109,7 @@ use tests::step;
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, path::PathBuf};
+    use std::{cell::RefCell, fs, path::PathBuf};
 
     use super::*;
     use crate::{install::Bundle, library::sha256};

@@ -3,7 +3,12 @@
 use std::{fs, io, path::Path};
 
 use super::{Keys, Lock, Locked, Place};
-use crate::{control::api::Verified, library::Package, strangers};
+use crate::{
+    control::api::Verified,
+    files,
+    library::{MAX_LIBRARY, Package},
+    strangers,
+};
 
 /// Compares every installed module, or the one named `only`, with the lock. `probe` asks a library
 /// whether it fits this host; it is asked of unmodified ones alone, since that runs their code.
@@ -75,8 +80,9 @@ fn signature(package: &Package, locked: &Locked, keys: &Keys) -> Option<String> 
         ));
     }
     let library = package.library_path();
-    let bytes = fs::read(&library).unwrap_or_default();
-    let signature = fs::read(library.with_extension("so.minisig")).ok();
+    let bytes = files::read(&library, MAX_LIBRARY).unwrap_or_default();
+    let signature = library.with_extension("so.minisig");
+    let signature = files::read(&signature, files::MAX_TEXT).ok();
     match keys.check(&bytes, signature.as_deref()) {
         Ok(Some(signed)) if signed.key == *key => None,
         Ok(_) => Some(format!("its signature by {signer} is gone; install it again")),

@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -12,10 +11,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest as _, Sha256};
 
 use super::{LoadError, Package, in_hexadecimal, seal::SealedCopy};
-use crate::strangers;
+use crate::{files, strangers};
 
 /// The most bytes that a library may have: one of ours with debug information has a quarter.
-const MAX_LIBRARY: u64 = 512 << 20;
+pub const MAX_LIBRARY: u64 = 512 << 20;
 
 /// The most bytes that a module's own defaults may have, as in an installed package.
 const MAX_DEFAULTS: u64 = 256 << 10;
@@ -48,27 +47,32 @@ pub(super) fn copy(name: &str, path: &Path) -> Result<Copied, LoadError> {
 /// file.
 #[must_use]
 pub fn hash(package: &Package) -> Option<String> {
-    let file = plain(&package.library_path()).ok()?;
+    let file = files::open(&package.library_path()).ok()?;
     read_in_parts(file, |error| error, |_| Ok(())).ok()
 }
 
 /// A module's own defaults; `None` where there are none, or no plain file.
 pub(super) fn defaults(path: &Path) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    plain(path).ok()?.take(MAX_DEFAULTS + 1).read_to_end(&mut bytes).ok()?;
-    if bytes.len() as u64 > MAX_DEFAULTS {
-        tracing::warn!(path = %path.display(), MAX_DEFAULTS, "too long, not read");
-        return None;
-    }
-    Some(bytes)
+    let read = files::read(path, MAX_DEFAULTS);
+    let read = read.inspect_err(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!(path = %path.display(), %error, "a module's defaults are not read");
+        }
+    });
+    read.ok()
 }
 
-/// Opens a plain file, also by a link to it. Anything else is refused: a pipe would be waited for,
-/// a device might have no end.
-fn plain(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+/// Whether nobody else can write a module's own defaults: they are part of its configuration.
+pub(super) fn expect_ours(path: &Path) -> Result<(), LoadError> {
+    match strangers::on_the_way(path, strangers::Also::OwnGroup) {
+        Some(exposed) => Err(objection(&exposed)),
+        None => Ok(()),
+    }
+}
+
+fn objection(exposed: &strangers::Exposed) -> LoadError {
+    let what = format!("{}; run `{}`", exposed.stranger, exposed.remedy());
+    LoadError::Owner(exposed.path.clone(), what)
 }
 
 /// Reads a file to its end; answers its hash. Blocks of a library's size, taken and given back on
@@ -124,11 +128,12 @@ fn open(path: &Path) -> Result<(File, Option<LoadError>), LoadError> {
         return Err(LoadError::Owner(path.to_owned(), "is no regular file".to_owned()));
     }
     let of_folder = File::from(folder).metadata().map_err(unread(directory))?;
-    let objection = [(directory, of_folder), (path, metadata)].into_iter().find_map(|place| {
-        let stranger = strangers::of(&place.1, strangers::Also::OwnGroup)?;
-        Some(LoadError::Owner(place.0.to_owned(), stranger.to_string()))
-    });
-    Ok((file, objection))
+    let opened = [(directory, of_folder), (path, metadata)]
+        .into_iter()
+        .find_map(|place| strangers::opened(place.0, &place.1, strangers::Also::OwnGroup));
+    // Who can write above could put another folder there.
+    let exposed = opened.or_else(|| strangers::above(directory, strangers::Also::OwnGroup));
+    Ok((file, exposed.as_ref().map(objection)))
 }
 
 /// Why something could not be opened without following a link.

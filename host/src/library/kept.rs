@@ -12,6 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
 use super::{Inspected, Package};
+use crate::files;
 
 /// How many generations of a module are kept.
 const KEPT: usize = 2;
@@ -49,7 +50,7 @@ pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
     let place = generations(state_dir, &module);
     let directory = place.join(&inspected.sha256);
     let sums = sums(&module, &inspected.sha256, inspected.defaults.as_deref());
-    if fs::read_to_string(directory.join(SUMS)).is_ok_and(|kept| kept == sums) {
+    if files::read_text(&directory.join(SUMS)).is_ok_and(|kept| kept == sums) {
         return Ok(Candidate { module, directory, half: None });
     }
     fs::create_dir_all(&place)?;
@@ -77,7 +78,7 @@ pub fn as_kept(state_dir: &Path, inspected: &Inspected) -> Result<(), String> {
     let name = &inspected.manifest.module.name;
     let package = Package::of(&inspected.path, name);
     let Some(sha256) = kept_as(state_dir, &package) else { return Ok(()) };
-    let known = fs::read_to_string(package.directory.join(SUMS)).unwrap_or_default();
+    let known = files::read_text(&package.directory.join(SUMS)).unwrap_or_default();
     if inspected.sha256 == sha256 && known == sums(name, &sha256, inspected.defaults.as_deref()) {
         return Ok(());
     }

@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
 use files::Copied;
-pub use files::hash;
+pub use files::{MAX_LIBRARY, hash};
 pub use interpose::{Working, work_for, workers, works_for};
 pub use kept::{Candidate, as_kept, clear_half_kept, generations, kept, kept_as, kept_with, stage};
 pub use layout::Difference;
@@ -147,6 +147,7 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let path = package.library_path();
     let Copied { copy, sha256, objection } = files::copy(&package.name, &path)?;
     objection.map_or(Ok(()), Err)?;
+    files::expect_ours(&package.directory.join("config.yaml"))?;
     let bytes = copy.bytes().map_err(|error| LoadError::Seal(path.clone(), error))?;
     let (build, manifest) = examine(&bytes, &package.name, &path)?;
     Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults(), copy })
@@ -208,7 +209,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     in_hexadecimal(&Sha256::digest(bytes))
 }
 
-fn in_hexadecimal(hash: &[u8]) -> String {
+pub(crate) fn in_hexadecimal(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

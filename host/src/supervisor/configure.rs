@@ -20,6 +20,7 @@ use crate::{
     module::{Configure, Configured, Grant},
     runner::Bounds,
     state_dir::private_directory,
+    strangers,
 };
 
 type Explain = Box<dyn Fn(&str) -> String + Send>;
@@ -40,6 +41,9 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
         private_directory(&data_dir).map_err(|error| {
             format!("cannot make its data directory {}: {error}", data_dir.display())
         })?;
+        if let Some(exposed) = strangers::on_the_way(&data_dir, strangers::Also::OwnGroup) {
+            return Err(format!("{exposed}, its data directory; run `{}`", exposed.remedy()));
+        }
         let grant = Grant {
             addresses: addresses(&config, manifest, &settings, defaults)?,
             secrets: secrets(&daemon, &config, manifest),

@@ -13,7 +13,9 @@ use std::{
 use module_sdk::EventType;
 use tokio::sync::oneshot;
 
-use super::{Operations, Refused, Stories, descriptions::Descriptions, shown, turns::Turns};
+use super::{
+    Operations, Refused, Stories, descriptions::Descriptions, shown, turns::Turns, warnings::Noted,
+};
 use crate::{
     args::Places,
     bus::NewEvent,
@@ -72,6 +74,7 @@ pub struct Daemon {
     pub(super) metrics_error: Mutex<String>,
     /// Why the file as it lies on the disk is not the configuration that runs.
     config_error: Mutex<Option<String>>,
+    pub(super) noted: Noted,
     pub(super) shelf: Arc<Shelf>,
     pub(super) descriptions: Descriptions,
     pub(crate) layers: Layers,
@@ -135,6 +138,7 @@ impl Daemon {
             started: Instant::now(),
             metrics_error: Mutex::default(),
             config_error: Mutex::default(),
+            noted: Noted::default(),
             shelf: Arc::default(),
             layers,
             installing: Mutex::default(),
@@ -176,8 +180,9 @@ impl Daemon {
         *self.config_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// Reads the configuration file as it lies on the disk.
+    /// Reads the configuration file as it lies on the disk, if nobody else can write it.
     pub(super) fn load_config(&self) -> Result<Config, ConfigErrors> {
+        config::expect_ours(&self.places.config)?;
         Config::load(&self.places.config, &self.layers)
     }
 

@@ -14,12 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Probe;
 use crate::{
+    files,
     library::{Package, inspect},
     state_dir::private_directory,
 };
 
 /// How many answers are kept on the disk; a module under development makes a new one per build.
 const KEPT: usize = 64;
+
+/// The most bytes of an answer on the disk.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The answers of all libraries that were asked.
 #[derive(Debug)]
@@ -130,7 +134,7 @@ impl Descriptions {
 
 /// An answer on the disk, where there is one that this host understands.
 fn read(file: &Path) -> Option<Described> {
-    let described: Described = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let described: Described = serde_json::from_slice(&files::read(file, MAX_BYTES).ok()?).ok()?;
     (described.host == env!("CARGO_PKG_VERSION")).then_some(described)
 }
 

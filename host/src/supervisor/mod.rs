@@ -22,6 +22,7 @@ mod taking_up;
 mod trials;
 mod turns;
 mod view;
+mod warnings;
 mod why;
 
 use std::{
@@ -45,6 +46,7 @@ pub use story::{Refused, Standing, Stories};
 use trials::Trial;
 pub use turns::Turn;
 pub use view::{OWN, counts};
+pub use warnings::Trouble;
 
 use crate::{
     config::{self, Config, ConfigErrors, ModuleSection},

@@ -1,14 +1,18 @@
 //! Asking a library what it is without mapping it into the daemon: a process of its own does it
 //! and ends.
 
-use std::{io::Read as _, panic::resume_unwind, path::Path, process::Command, time::Duration};
+use std::{
+    io::Read as _, os::unix::fs::MetadataExt as _, panic::resume_unwind, path::Path,
+    process::Command, time::Duration,
+};
 
 use module_sdk::{Description, manifest::Manifest};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::{Daemon, configure};
 use crate::{
-    config::{Config, ConfigError, ConfigErrors, ModuleSection},
+    config::{self, Config, ConfigError, ConfigErrors, ModuleSection},
     control::api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView},
     install::Lock,
     library::{self, Package, Shelf, inspect},
@@ -200,6 +204,13 @@ impl Daemon {
             }
         };
         let mut errors = Vec::new();
+        let mut warnings = Vec::new();
+        if let Some(exposed) = config::expect_ours(&config.path).err().filter(|_| text.is_none()) {
+            // What is another user's to somebody else may be the daemon's own.
+            let state_dir = self.places.state_dir.metadata();
+            let is_daemon = state_dir.is_ok_and(|it| it.uid() == geteuid().as_raw());
+            if is_daemon { &mut errors } else { &mut warnings }.push(exposed);
+        }
         let counts = self.config();
         let decides = |section: &&ModuleSection| {
             section.enabled && counts.module(&section.name) != Some(*section)
@@ -216,7 +227,9 @@ impl Daemon {
         let errors = errors.iter().map(problem).collect();
         let read_from_file = text.is_none();
         let open = read_from_file.then(|| crate::config::open_to_others(&config.path)).flatten();
-        ConfigReport { errors, warnings: self.config_warnings(&config, open) }
+        let mut warnings: Vec<_> = warnings.iter().map(problem).collect();
+        warnings.extend(self.config_warnings(&config, open));
+        ConfigReport { errors, warnings }
     }
 
     /// The configuration that runs, secrets left out.

@@ -55,8 +55,7 @@ impl Supervisor {
             Problem::new(ProblemCode::Refused, error)
                 .help("take its section out of the file by hand, then remove it")
         };
-        let text = fs::read_to_string(path)
-            .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+        let text = self.text_to_edit()?;
         let removed = config::remove_section(&text, module);
         let Some((after, line)) = removed.map_err(|error| refused(error.to_string()))? else {
             return Ok(None);

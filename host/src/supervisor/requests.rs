@@ -108,8 +108,7 @@ impl Supervisor {
             Problem::new(ProblemCode::Refused, error)
                 .help("edit the file by hand; the daemon takes it when it is saved")
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+        let text = self.text_to_edit()?;
         let edited = config::set_enabled(&text, module, enabled)
             .map_err(|error| refused(error.to_string()))?;
         if edited.text == text {
@@ -120,6 +119,15 @@ impl Supervisor {
         let before = edited.before.map_or_else(|| "absent".to_owned(), |value| value.to_string());
         let what = format!("{place}:{line} enabled: {before} -> {after}");
         Ok(Some(Edited { what, before: text, after: edited.text }))
+    }
+
+    /// The file as it lies there, checked as when it is taken: an edit of one that holds nothing,
+    /// as a full disk leaves it, would switch off all that it no longer names.
+    pub(super) fn text_to_edit(&self) -> Result<String, Problem> {
+        self.daemon.load_config().map(|config| config.text).map_err(|errors| {
+            Problem::new(ProblemCode::Invalid, errors.to_string())
+                .help("correct the file first; `lodestar config check` shows every error")
+        })
     }
 
     /// Writes the file, unless it would have errors: a file with errors elsewhere stays as it is.

@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::control::api::Chapter;
+use crate::{control::api::Chapter, files};
 
 /// How many chapters are told; at twice as many the older ones go.
 const CHAPTERS: usize = 200;
@@ -80,7 +80,7 @@ impl Stories {
     /// The chapters of a module, oldest first.
     #[must_use]
     pub fn read(&self, module: &str) -> Vec<Chapter> {
-        let text = fs::read_to_string(self.story_path(module)).unwrap_or_default();
+        let text = files::read_text(&self.story_path(module)).unwrap_or_default();
         let mut chapters: Vec<Chapter> =
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         chapters.drain(..chapters.len().saturating_sub(CHAPTERS));
@@ -90,7 +90,7 @@ impl Stories {
     /// What was decided about a module.
     #[must_use]
     pub fn standing(&self, module: &str) -> Standing {
-        let text = fs::read_to_string(self.standing_path(module)).unwrap_or_default();
+        let text = files::read_text(&self.standing_path(module)).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
@@ -123,7 +123,8 @@ impl Stories {
     fn append(&self, module: &str, chapter: &Chapter) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let path = self.story_path(module);
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        files::clear_irregular(&path)?;
+        let text = files::read_text(&path).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         if lines.len() >= 2 * CHAPTERS {
             let mut kept = lines[lines.len() - CHAPTERS..].join("\n");

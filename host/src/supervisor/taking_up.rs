@@ -91,8 +91,7 @@ impl Supervisor {
                 "write `{module}: {{enabled: false}}` below `modules:` by hand, then install it"
             ))
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+        let text = self.text_to_edit()?;
         let edited = config::add_section(&text, module, notes)
             .map_err(|error| refused(error.to_string()))?;
         if edited.text == text {

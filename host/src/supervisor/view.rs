@@ -14,6 +14,7 @@ use crate::{
         CallFigures, EventBooks, Listener, Module, ModuleHealth, ModuleInfo, ModuleProcess, Noun,
         RecentCalls, Status, Timer,
     },
+    files,
     library::{self, Package},
     module::{Durations, Entry, Measured, State, Tasks, Used},
     runner,
@@ -57,6 +58,7 @@ impl Daemon {
             threads: own.threads,
             config_path: self.places.config.display().to_string(),
             config_error: self.config_error(),
+            warnings: self.warnings(),
             state_dir: self.places.state_dir.display().to_string(),
             ledger: self.ledger_status(),
             listeners: self.own_listeners(),
@@ -147,7 +149,7 @@ impl Daemon {
             Some(section) => self.package(section)?,
             None => library::find(&self.places.module_path, name)?,
         };
-        let text = std::fs::read_to_string(package.directory.join("module.toml")).ok()?;
+        let text = files::read_text(&package.directory.join("module.toml")).ok()?;
         Manifest::parse(&text).ok()
     }
 
@@ -300,7 +302,7 @@ fn process(entry: &Entry) -> Option<ModuleProcess> {
 
 /// A module that lies on the module path, but not in the configuration.
 fn unlisted(package: &Package, isolation: Isolation) -> Module {
-    let text = std::fs::read_to_string(package.directory.join("module.toml")).unwrap_or_default();
+    let text = files::read_text(&package.directory.join("module.toml")).unwrap_or_default();
     Module {
         name: package.name.clone(),
         version: Manifest::parse(&text).ok().map(|manifest| manifest.module.version),

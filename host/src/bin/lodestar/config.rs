@@ -8,6 +8,7 @@ use std::{
 use lodestar::{
     config::needs_a_restart,
     control::api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting, Status},
+    files,
 };
 use serde_json::Value;
 
@@ -125,7 +126,7 @@ pub(crate) async fn check(file: Option<&Path>, client: &Client) -> Result<Config
 }
 
 fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).map_err(|error| {
+    files::read_text(file).map_err(|error| {
         CliError::failed(format!("cannot read {}: {error}", file.display()))
             .help("name a readable text file")
     })

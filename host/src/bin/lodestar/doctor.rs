@@ -99,6 +99,7 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
         findings.extend(checks::socket(socket));
     }
     findings.extend(checks::state_dir(status));
+    findings.extend(checks::warnings(status));
     findings.push(checks::ledger(status));
     findings.extend(checks::losses(&status.ledger.losses));
     findings.push(checks::listeners(status));

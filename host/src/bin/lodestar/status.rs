@@ -34,6 +34,13 @@ fn head(status: &api::Status) -> String {
         lines.push_str(&format!("{:<16}was not taken: {error}\n", ""));
         lines.push_str(&format!("{:<16}the one before runs; see `lodestar config check`\n", ""));
     }
+    for warning in &status.warnings {
+        let label = format!("! {}", warning.name);
+        lines.push_str(&format!(
+            "{label:<16}{}\n{:<16}-> {}\n",
+            warning.message, "", warning.remedy
+        ));
+    }
     if let Some(trouble) = &status.ledger.trouble {
         lines.push_str(&format!("event ledger    {trouble}\n"));
     }
@@ -166,6 +173,15 @@ listening on    127.0.0.1:9464 (metrics)
                 was not taken: modules.yaml:3: modules.ingest.lisen: unknown
                 the one before runs; see `lodestar config check`
 ";
+        assert!(head(&status).contains(expected), "{}", head(&status));
+    }
+
+    #[test]
+    fn warnings_of_the_daemon_come_with_their_remedy() {
+        let mut status = sample::status();
+        let (message, remedy) = ("/x can be written by others".to_owned(), "chmod".to_owned());
+        status.warnings.push(api::Warning { name: "permissions".to_owned(), message, remedy });
+        let expected = "! permissions   /x can be written by others\n                -> chmod\n";
         assert!(head(&status).contains(expected), "{}", head(&status));
     }
 

@@ -187,6 +187,9 @@ pub struct Status {
     /// before. `null` when it is what runs.
     #[serde(default)]
     pub config_error: Option<String>,
+    /// What is wrong with the daemon itself or with what lies around it, as long as it is.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
     /// The state directory.
     #[serde(default)]
     pub state_dir: String,
@@ -200,6 +203,17 @@ pub struct Status {
     pub connections: Vec<Connections>,
     /// The modules that the configuration names or the module path holds.
     pub modules: Vec<Module>,
+}
+
+/// Something that is wrong and stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What it is about, a word or two: `watching`, `permissions`, `pseudonym key`.
+    pub name: String,
+    /// What is wrong, one sentence.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// A listening socket.

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lodestar::library::{CHECKS, Check as Row, Verdict, manifest_of};
+use lodestar::{
+    files,
+    library::{CHECKS, Check as Row, MAX_LIBRARY, Verdict, manifest_of},
+};
 use module_sdk::{Table, manifest::Manifest};
 use serde::Serialize;
 
@@ -166,7 +169,8 @@ pub(super) fn report(library: &Path) -> Result<Report> {
         }
     };
     complete(&mut checks, end);
-    if let Some(manifest) = fs::read(library).ok().and_then(|bytes| manifest_of(&bytes)) {
+    let bytes = files::read(library, MAX_LIBRARY).ok();
+    if let Some(manifest) = bytes.and_then(|bytes| manifest_of(&bytes)) {
         judge_words(&mut checks, &manifest, &private::all_installed());
     }
     let loads = checks.iter().all(|check| check.status == Verdict::Ok);

@@ -2,7 +2,10 @@
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
-use lodestar::library::{Package, manifest_of};
+use lodestar::{
+    files,
+    library::{MAX_LIBRARY, Package, manifest_of},
+};
 use module_sdk::manifest::Manifest;
 
 use super::private;
@@ -53,7 +56,7 @@ pub(super) fn copy_installed(name: &str, modules: &Path) -> Result<Manifest> {
 
 /// The manifest of an installed module: the library's own, as the daemon sees it.
 pub(super) fn embedded(package: &Package) -> Option<Manifest> {
-    manifest_of(&fs::read(package.library_path()).ok()?)
+    manifest_of(&files::read(&package.library_path(), MAX_LIBRARY).ok()?)
 }
 
 /// The manifest in a module's folder.
@@ -63,7 +66,7 @@ pub(super) fn embedded(package: &Package) -> Option<Manifest> {
 /// When there is none, or it is not valid.
 pub(super) fn manifest(folder: &Path) -> Result<Manifest> {
     let path = folder.join("module.toml");
-    let text = fs::read_to_string(&path).map_err(|error| {
+    let text = files::read_text(&path).map_err(|error| {
         CliError::failed(format!("cannot read {}: {error}", path.display()))
             .help("name the folder of a module; `lodestar modules new` makes one")
     })?;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use lodestar::files;
+
 use crate::error::{CliError, Result};
 
 const PACKAGE: &str = "name = \"lodestar-module-sdk\"";
@@ -70,7 +72,7 @@ fn above(place: &Path) -> Option<PathBuf> {
 }
 
 fn is_sdk(folder: &Path) -> bool {
-    std::fs::read_to_string(folder.join("Cargo.toml")).is_ok_and(|text| text.contains(PACKAGE))
+    files::read_text(&folder.join("Cargo.toml")).is_ok_and(|text| text.contains(PACKAGE))
 }
 
 fn is_version(text: &str) -> bool {

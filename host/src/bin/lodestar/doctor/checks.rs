@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use lodestar::{
-    control::api::{Lag, LedgerLoss, Module, ModuleInfo, Status},
+    control::api::{Lag, LedgerLoss, Module, ModuleInfo, Status, Warning},
     listeners::says_taken,
 };
 use rustix::fs::{Access, StatVfsMountFlags};
@@ -101,6 +101,12 @@ fn space_verdict(path: &str, free: u64) -> Finding {
         NO_SPACE_BYTES..LOW_SPACE_BYTES => Finding::warning("state directory", message, remedy),
         _ => Finding::ok("state directory", message),
     }
+}
+
+/// What the daemon itself finds wrong.
+pub(super) fn warnings(status: &Status) -> impl Iterator<Item = Finding> {
+    let finding = |it: &Warning| Finding::warning(&it.name, it.message.clone(), it.remedy.clone());
+    status.warnings.iter().map(finding)
 }
 
 pub(super) fn ledger(status: &Status) -> Finding {

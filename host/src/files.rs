@@ -1,0 +1,236 @@
+//! Reading files of which somebody else decides what they are: nothing is waited for, and nothing
+//! is read without end.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs::{self, File, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::OFlags;
+
+use crate::strangers;
+
+/// The most bytes of a file with text: one that the daemon wrote, a manifest, a key.
+pub const MAX_TEXT: u64 = 1 << 20;
+
+/// How many links a path may lead through, as the kernel has it.
+const MAX_LINKS: usize = 40;
+
+/// Opens a regular file, also by a link to it. Anything else is refused before it is opened: a
+/// pipe would be waited for, a device might have no end, or act.
+///
+/// # Errors
+///
+/// When it is none, or the system refuses.
+pub fn open(path: &Path) -> io::Result<File> {
+    expect_regular(&path.metadata()?)?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    expect_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// When it is none or larger, or the system refuses.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_within(open(path)?, limit)
+}
+
+fn read_within(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A hole of gigabytes takes no disk, but as much memory.
+    if file.metadata()?.len() <= limit {
+        file.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= limit {
+            return Ok(bytes);
+        }
+    }
+    let what = format!("it has more than {limit} bytes");
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
+}
+
+/// The same of a file that nobody else can write, nor exchange for another one.
+///
+/// # Errors
+///
+/// As for [`read`], and that somebody else can write it, with the remedy.
+pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    if let Some(exposed) = strangers::on_the_way(path, strangers::Also::OwnGroup) {
+        let what = format!("{exposed}; run `{}`", exposed.remedy());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    read_within(file, limit)
+}
+
+/// Reads a regular file of at most [`MAX_TEXT`] bytes of UTF-8.
+///
+/// # Errors
+///
+/// As for [`read`], and that it is no text.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    text(read(path, MAX_TEXT)?)
+}
+
+/// The bytes as text.
+///
+/// # Errors
+///
+/// When they are no UTF-8.
+pub fn text(bytes: Vec<u8>) -> io::Result<String> {
+    let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
+    String::from_utf8(bytes).map_err(not_text)
+}
+
+/// Removes what lies in the place of a file that is to be written, and is none: a pipe would be
+/// waited for.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn clear_irregular(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+fn expect_regular(metadata: &Metadata) -> io::Result<()> {
+    let what = "it is not a regular file";
+    let error = || io::Error::new(io::ErrorKind::InvalidInput, what);
+    metadata.is_file().then_some(()).ok_or_else(error)
+}
+
+/// The places that decide what a path leads to, from the root: every directory, every link and,
+/// last, what it names. None has a link among the directories before it. Ends at the first that is
+/// missing.
+#[must_use]
+pub fn places(path: &Path) -> Vec<PathBuf> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut rest: VecDeque<OsString> = steps(&path).collect();
+    let (mut places, mut at, mut links) = (Vec::new(), PathBuf::from("/"), 0);
+    while let Some(step) = rest.pop_front() {
+        match step.to_str() {
+            Some("/") => at = PathBuf::from("/"),
+            Some("..") => {
+                at.pop();
+                continue;
+            }
+            _ => {}
+        }
+        let place = at.join(&step);
+        places.push(place.clone());
+        match fs::read_link(&place) {
+            Ok(target) if links < MAX_LINKS => {
+                links += 1;
+                steps(&target).rev().for_each(|step| rest.push_front(step));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            _ => at = place,
+        }
+    }
+    places
+}
+
+fn steps(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    let steps = path.components().filter(|step| *step != std::path::Component::CurDir);
+    steps.map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        read(path, 4).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn reads_regular_files_within_the_limit_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let place = |name: &str| directory.path().join(name);
+        fs::write(place("short"), "four").expect("it is writable");
+        assert_eq!(read(&place("short"), 4).expect("it is short"), b"four");
+        symlink("short", place("link")).expect("it is new");
+        assert_eq!(read_text(&place("link")).expect("it is text"), "four");
+        fs::write(place("long"), "fives").expect("it is writable");
+        assert_eq!(refusal(&place("long")), "it has more than 4 bytes");
+        let hole = File::create(place("hole")).expect("it is writable");
+        hole.set_len(10 << 30).expect("it takes no room");
+        assert_eq!(refusal(&place("hole")), "it has more than 4 bytes");
+        fs::write(place("noise"), b"\xff").expect("it is writable");
+        let error = read_text(&place("noise")).expect_err("it is no text").to_string();
+        assert_eq!(error, "it is not UTF-8 text");
+        mkfifoat(CWD, place("pipe"), Mode::RUSR | Mode::WUSR).expect("it is new");
+        symlink("/dev/zero", place("device")).expect("it is new");
+        for name in ["pipe", "device", ""] {
+            assert_eq!(refusal(&place(name)), "it is not a regular file", "{name}");
+        }
+        assert!(refusal(&place("missing")).contains("No such file"));
+    }
+
+    #[test]
+    fn a_place_is_made_for_a_file() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let place = |name: &str| directory.path().join(name);
+        fs::write(place("file"), "").expect("it is writable");
+        mkfifoat(CWD, place("pipe"), Mode::RUSR).expect("it is new");
+        symlink("/dev/full", place("device")).expect("it is new");
+        for (name, stays) in [("file", true), ("pipe", false), ("device", false), ("new", false)] {
+            clear_irregular(&place(name)).expect("it is ours");
+            assert_eq!(place(name).symlink_metadata().is_ok(), stays, "{name}");
+        }
+        clear_irregular(directory.path()).expect("a directory is left alone");
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("key");
+        fs::write(&path, "key").expect("it is writable");
+        assert_eq!(read_trusted(&path, 4).expect("it is ours"), b"key");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o646)).expect("it is ours");
+        let error = read_trusted(&path, 4).expect_err("others can write it").to_string();
+        assert!(error.contains("(mode 646)") && error.contains("`chmod "), "{error}");
+    }
+
+    #[test]
+    fn places_are_those_that_decide() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path().canonicalize().expect("it is there");
+        // As in a volume of Kubernetes.
+        fs::create_dir(root.join("..2026")).expect("it is new");
+        fs::write(root.join("..2026/m.yaml"), "").expect("it is writable");
+        symlink("..2026", root.join("..data")).expect("it is new");
+        symlink("..data/m.yaml", root.join("m.yaml")).expect("it is new");
+        let below = |path: &Path| {
+            let places = places(path).into_iter();
+            let below = places.filter_map(|it| it.strip_prefix(&root).ok().map(Path::to_owned));
+            below.skip(1).map(|it| it.display().to_string()).collect::<Vec<_>>()
+        };
+        let volume = ["m.yaml", "..data", "..2026", "..2026/m.yaml"];
+        assert_eq!(below(&root.join("m.yaml")), volume);
+        assert_eq!(below(&root.join("./..2026/../m.yaml")), [&["..2026"], &volume[..]].concat());
+        assert_eq!(places(&root.join("m.yaml"))[0], Path::new("/"));
+        // What is missing ends it, and a circle does as well.
+        symlink("gone/x", root.join("dangling")).expect("it is new");
+        assert_eq!(below(&root.join("dangling")), ["dangling", "gone"]);
+        symlink("circle", root.join("circle")).expect("it is new");
+        assert_eq!(below(&root.join("circle")).len(), MAX_LINKS + 1);
+        let absolute = root.join("..2026/m.yaml");
+        symlink(&absolute, root.join("absolute")).expect("it is new");
+        assert_eq!(places(&root.join("absolute")).last(), Some(&absolute));
+    }
+}

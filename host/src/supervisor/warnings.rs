@@ -1,0 +1,88 @@
+//! What is wrong with the daemon itself or with what lies around it, as long as it is.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use super::Daemon;
+use crate::{
+    control::api::Warning,
+    install::Keys,
+    library,
+    strangers::{self, Also, Exposed},
+};
+
+/// What was noted, by what it is about.
+pub(super) type Noted = Mutex<BTreeMap<&'static str, Warning>>;
+
+/// A sentence, and what to do.
+pub type Trouble = (String, String);
+
+impl Daemon {
+    /// Notes what is wrong under a name, or that nothing is any more. Both are logged once.
+    pub fn note(&self, name: &'static str, trouble: Option<Trouble>) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = noted.get(name).map(|it| &it.message);
+        match trouble {
+            Some((message, remedy)) => {
+                if before != Some(&message) {
+                    tracing::warn!(remedy, "{name}: {message}");
+                }
+                noted.insert(name, Warning { name: name.to_owned(), message, remedy });
+            }
+            None if before.is_some() => {
+                tracing::info!("{name}: all is well again");
+                noted.remove(name);
+            }
+            None => {}
+        }
+    }
+
+    /// What was noted, and what shows when one looks.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warnings: Vec<Warning> = noted.values().cloned().collect();
+        drop(noted);
+        warnings.extend(self.permissions());
+        warnings
+    }
+
+    /// Every place that somebody else can change and that decides what the daemon does. What runs
+    /// goes on; nothing is read from there any more.
+    fn permissions(&self) -> Vec<Warning> {
+        let mut found: Vec<Exposed> = Vec::new();
+        let places = self.deciding().into_iter();
+        let exposed = places.filter_map(|place| strangers::on_the_way(&place, Also::OwnGroup));
+        for exposed in exposed.chain(strangers::above(&self.places.socket, Also::OwnGroup)) {
+            if !found.contains(&exposed) {
+                found.push(exposed);
+            }
+        }
+        let warning = |exposed: &Exposed| Warning {
+            name: "permissions".to_owned(),
+            message: format!("{exposed}; what runs goes on, and nothing is read from there"),
+            remedy: format!("run `{}`", exposed.remedy()),
+        };
+        found.iter().map(warning).collect()
+    }
+
+    /// What nobody else may change.
+    fn deciding(&self) -> Vec<PathBuf> {
+        let state_dir = &self.places.state_dir;
+        let in_state = ["pseudonym.key", "modules.lock", "ledger", "data", "supervision"];
+        let mut places = vec![self.places.config.clone(), state_dir.clone()];
+        places.extend(in_state.map(|name| state_dir.join(name)));
+        places.push(Keys::beside(&self.places.config).directory().to_owned());
+        places.extend(self.places.module_path.iter().cloned());
+        let config = self.config();
+        let own = config.modules.iter().filter_map(|section| self.package(section));
+        for package in own.chain(library::list(&self.places.module_path)) {
+            let config = package.directory.join("config.yaml");
+            places.extend([package.library_path(), config, self.data_dir(&package.name)]);
+        }
+        places
+    }
+}

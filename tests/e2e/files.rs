@@ -1,0 +1,163 @@
+//! Files that are not what they should be: nothing hangs, nothing is switched off, nobody is let
+//! in.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::Path,
+    time::Duration,
+};
+
+use harness::{Sandbox, run, wait_until};
+
+/// How long an edit may take until it is seen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes something that no configuration can be read from.
+type Make = fn(&Path);
+
+const WRONG: [(&str, Make, &str); 8] = [
+    ("an empty file", |path| fs::write(path, "").expect("it is gone"), "holds nothing"),
+    ("a comment", |path| fs::write(path, "# modules:\n").expect("it is gone"), "holds nothing"),
+    ("half a file", |path| fs::write(path, "modules:\n  ingest: {").expect("it is gone"), ":2:"),
+    ("a pipe", pipe, "is not a regular file"),
+    ("a directory", |path| fs::create_dir(path).expect("it is gone"), "is not a regular file"),
+    ("a device", |path| symlink("/dev/zero", path).expect("it is gone"), "is not a regular file"),
+    ("ten gigabytes", hole, "is larger than 262144 bytes"),
+    ("noise", |path| fs::write(path, b"modules: \xff").expect("it is gone"), "is not UTF-8 text"),
+];
+
+fn pipe(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).expect("it is gone");
+}
+
+fn hole(path: &Path) {
+    File::create(path).and_then(|file| file.set_len(10 << 30)).expect("it takes no room");
+}
+
+fn clear(path: &Path) {
+    if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }.expect("it is ours");
+}
+
+/// What lies in a place, without reading what has no end.
+fn seen(path: &Path) -> (fs::FileType, u64, Option<Vec<u8>>) {
+    let metadata = path.symlink_metadata().expect("it is there");
+    let small = metadata.is_file() && metadata.len() < 1 << 20;
+    (metadata.file_type(), metadata.len(), small.then(|| fs::read(path).expect("it is readable")))
+}
+
+#[test]
+fn no_edit_of_a_file_that_is_none_switches_anything_off() {
+    let sandbox = Sandbox::usual();
+    let good = sandbox.configuration();
+    let daemon = sandbox.start();
+    let package = crate::install::package(&sandbox, "sink", &harness::library("sink"));
+    let package = package.display().to_string();
+    let runs = || ["ingest", "usage_tracker"].map(|it| daemon.module(it)["generation"].clone());
+    let before = runs();
+    let file = sandbox.path("modules.yaml");
+    for (what, make, words) in WRONG {
+        clear(&file);
+        make(&file);
+        wait_until(&format!("{what} is refused"), PATIENCE, || {
+            let error = sandbox.json(&["status"])["config_error"].to_string();
+            error.contains(words).then_some(())
+        });
+        let lies_there = seen(&file);
+        for args in [
+            &["modules", "enable", "ingest"][..],
+            &["modules", "disable", "usage_tracker"],
+            &["modules", "enable", "usage_tracker"],
+            &["modules", "install", &package],
+            &["config", "check"],
+            &["config", "diff"],
+        ] {
+            let output = sandbox.lodestar(args);
+            assert_eq!(output.code, 4, "{what}: {args:?}: {output:#?}");
+            let said = format!("{}{}", output.stdout, output.stderr);
+            assert!(said.contains(words), "{what}: {args:?}: {said}");
+        }
+        daemon.signal(rustix::process::Signal::HUP);
+        assert_eq!(seen(&file), lies_there, "{what}");
+        assert_eq!(runs(), before, "{what}");
+        for module in ["ingest", "usage_tracker"] {
+            assert_eq!(daemon.module(module)["state"], "running", "{what}");
+        }
+        let checked = run(sandbox.lodestard_on(&sandbox.path("other.sock")).arg("--check"));
+        assert_eq!(checked.code, 4, "{what}: {checked:#?}");
+        clear(&file);
+        fs::write(&file, &good).expect("it is gone");
+        wait_until(&format!("it is taken after {what}"), PATIENCE, || {
+            sandbox.json(&["status"])["config_error"].is_null().then_some(())
+        });
+    }
+    assert_eq!(runs(), before);
+    assert_eq!(sandbox.lodestar(&["modules", "install", &package]).code, 0);
+    // Nor is the section of an installed module taken out of such a file.
+    fs::write(&file, "").expect("it is ours");
+    let removed = sandbox.lodestar(&["modules", "remove", "sink"]);
+    assert_eq!((removed.code, fs::read(&file).expect("it is there")), (4, Vec::new()));
+    assert!(removed.stderr.contains("holds nothing"), "{removed:#?}");
+}
+
+#[test]
+fn nothing_waits_for_a_pipe_in_the_place_of_any_other_file() {
+    let sandbox = Sandbox::usual();
+    drop(sandbox.start());
+    for name in ["module.toml", "config.yaml"] {
+        clear(&sandbox.path("modules/usage_tracker").join(name));
+        pipe(&sandbox.path("modules/usage_tracker").join(name));
+    }
+    fs::create_dir(sandbox.path("trusted_keys")).expect("it is new");
+    pipe(&sandbox.path("trusted_keys/acme.pub"));
+    for name in ["lock", "crash"] {
+        clear(&sandbox.state().join(name));
+        pipe(&sandbox.state().join(name));
+    }
+    let stories = sandbox.state().join("supervision");
+    for name in ["ingest.story.jsonl", "usage_tracker.standing.json"] {
+        // Not every daemon has written each of them.
+        let _ = fs::remove_file(stories.join(name));
+        pipe(&stories.join(name));
+    }
+    let daemon = sandbox.start();
+    daemon.wait_state("ingest", "running");
+    daemon.wait_state("usage_tracker", "running");
+    for args in [&["status"][..], &["modules", "why", "ingest"], &["config", "check"]] {
+        assert_eq!(sandbox.lodestar(args).code, 0, "{args:?}");
+    }
+    assert!(daemon.stop().success());
+    // What must not be guessed at is refused.
+    for (name, words) in [("pseudonym.key", "not a regular file"), ("modules.lock", "")] {
+        let path = sandbox.state().join(name);
+        let _ = fs::remove_file(&path);
+        pipe(&path);
+        if !words.is_empty() {
+            let refused = run(&mut sandbox.lodestard());
+            assert!(refused.code != 0 && refused.stderr.contains(words), "{name}: {refused:#?}");
+        }
+        clear(&path);
+    }
+}
+
+#[test]
+fn a_second_daemon_is_refused_although_the_lock_was_deleted() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let lock = sandbox.state().join("lock");
+    for replaced in [None, Some(""), Some("not a number")] {
+        fs::remove_file(&lock).expect("it is ours");
+        if let Some(text) = replaced {
+            fs::write(&lock, text).expect("it is gone");
+        }
+        let second = run(&mut sandbox.lodestard_on(&sandbox.path("other.sock")));
+        assert_ne!(second.code, 0, "{replaced:?}");
+        assert!(second.stderr.contains("another lodestard (process "), "{second:#?}");
+        assert!(second.stderr.contains(&daemon.pid().to_string()), "{replaced:?}: {second:#?}");
+        fs::write(&lock, "").expect("it is ours");
+    }
+    assert!(daemon.status().is_some(), "the first goes on");
+    assert!(daemon.stop().success());
+    assert!(sandbox.start().lives(), "it is free again");
+}
