@@ -25,6 +25,7 @@ mod names;
 mod operation;
 mod output;
 mod permissions;
+mod pseudonyms;
 mod reload_faults;
 mod reloads;
 mod restarts;

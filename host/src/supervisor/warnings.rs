@@ -47,6 +47,12 @@ impl Daemon {
         let mut warnings: Vec<Warning> = noted.values().cloned().collect();
         drop(noted);
         warnings.extend(self.permissions());
+        let warning = |name: &str, (message, remedy): Trouble| {
+            let name = name.to_owned();
+            Warning { name, message, remedy }
+        };
+        let trouble = self.context.identity.trouble();
+        warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
         warnings
     }
 
