@@ -4,12 +4,25 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use lodestar::{args::Args, runner, start, supervisor::Supervisor, wake, watch};
+use lodestar::{
+    args::Args,
+    runner, start,
+    supervisor::Supervisor,
+    wake::{self, Wake},
+    watch::Watches,
+};
 use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let result = if args.runner.is_some() {
+    let result = act(&Args::parse());
+    result.unwrap_or_else(|error| {
+        eprintln!("lodestard: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn act(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.runner.is_some() {
         runner::main()
     } else if let Some(directory) = &args.describe {
         let (named, confined) = (args.named.as_deref(), args.confined_to.as_deref());
@@ -17,14 +30,10 @@ fn main() -> ExitCode {
     } else if let Some(library) = &args.examine {
         start::examine(library)
     } else if args.check {
-        start::check(&args)
+        start::check(args)
     } else {
-        run(&args).map(|()| ExitCode::SUCCESS)
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("lodestard: {error:#}");
-        ExitCode::FAILURE
-    })
+        run(args).map(|()| ExitCode::SUCCESS)
+    }
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
@@ -45,15 +54,17 @@ async fn live(args: &Args) -> anyhow::Result<()> {
     wake::watch_signals(wakes.clone()).context("cannot watch for signals")?;
     let started = start::start(args, wakes.clone())?;
     let daemon = started.daemon.clone();
-    let libraries = watch::watch_libraries(daemon.library_directories(), wakes.clone())
-        .inspect_err(|error| tracing::warn!(%error, "the module path is not watched"));
-    let mut supervisor = Supervisor::new(Arc::clone(&daemon), libraries.ok());
+    let directories = daemon.library_directories();
+    let watches = Watches::new(&daemon.places.config, directories, wakes.clone());
+    if daemon.is_config_changed() {
+        // It was saved after it was read, and before it was watched.
+        wakes.send(Wake::ConfigChanged)?;
+    }
+    let mut supervisor = Supervisor::new(Arc::clone(&daemon), watches);
     if let Some(culprit) = started.culprit() {
         supervisor.blame(culprit);
     }
     supervisor.reconcile();
-    let _watch = watch::watch_config(&daemon.places.config, wakes.clone())
-        .inspect_err(|error| tracing::warn!(%error, "the configuration file is not watched"));
     start::serve(&started, wakes);
     while let Some(wake) = woken.recv().await {
         if supervisor.handle(wake).is_break() {

@@ -1,26 +1,34 @@
 //! Notices changes of the configuration file, however an editor makes them, and of libraries.
 
+mod config;
+mod libraries;
+mod looking;
+mod trouble;
+
 use std::{
-    collections::HashMap,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant, SystemTime},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, channel},
+    },
+    time::{Duration, Instant},
 };
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::wake::{Wake, WakeSender};
+use self::{config::ConfigWatch, libraries::LibraryWatch, looking::Looked};
+use crate::{supervisor::Trouble, wake::WakeSender};
 
-/// Editors write a file in several steps; what comes within this time is one change.
-const SETTLE: Duration = Duration::from_millis(100);
-
-/// A library that is copied comes in several writes as well; a developer waits for it.
-const LIBRARY_SETTLE: Duration = Duration::from_millis(30);
+/// How often the daemon looks by itself while the system gives it no watcher.
+pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Watches as long as it lives.
 #[derive(Debug)]
-pub struct Watch(RecommendedWatcher);
+pub struct Watch {
+    watcher: RecommendedWatcher,
+    /// Why some change may not have been told, since somebody last asked.
+    failure: Arc<Mutex<Option<notify::Error>>>,
+}
 
 impl Watch {
     /// Calls `settled` with the moment of the first of some changes, once nothing that `concerns`
@@ -35,6 +43,8 @@ impl Watch {
         settled: impl FnMut(Instant) + Send + 'static,
     ) -> notify::Result<Self> {
         let (sender, changes) = channel();
+        let failure = Arc::new(Mutex::new(None));
+        let failed = Arc::clone(&failure);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             let is_change = match event {
                 Ok(event) if event.kind.is_access() => false,
@@ -42,6 +52,7 @@ impl Watch {
                 Ok(event) => event.need_rescan() || event.paths.iter().any(|path| concerns(path)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot watch for changes");
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     false
                 }
             };
@@ -52,7 +63,7 @@ impl Watch {
         })?;
         let thread = std::thread::Builder::new().name("watch".to_owned());
         thread.spawn(move || tell(quiet, &changes, settled)).map_err(notify::Error::io)?;
-        Ok(Self(watcher))
+        Ok(Self { watcher, failure })
     }
 
     /// Watches a directory, and with [`RecursiveMode::Recursive`] all below it.
@@ -61,7 +72,17 @@ impl Watch {
     ///
     /// When it is not there, or the system has no more watches (`fs.inotify.max_user_watches`).
     pub fn add(&mut self, directory: &Path, mode: RecursiveMode) -> notify::Result<()> {
-        self.0.watch(directory, mode)
+        self.watcher.watch(directory, mode)
+    }
+
+    /// Watches a directory no more; one that is gone is not watched anyway.
+    fn remove(&mut self, directory: &Path) {
+        let _ = self.watcher.unwatch(directory);
+    }
+
+    /// Why a change may not have been told, once.
+    fn take_failure(&self) -> Option<notify::Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -73,128 +94,115 @@ fn tell(quiet: Duration, changes: &Receiver<Instant>, mut settled: impl FnMut(In
     }
 }
 
-/// Watches the directory of a file, and that of the file it links to: an editor that replaces a
-/// file by renaming leaves a watch of the file itself behind on what is no longer there.
-///
-/// # Errors
-///
-/// When the system has no more watches (`fs.inotify.max_user_watches`).
-pub fn watch_config(path: &Path, wakes: WakeSender) -> notify::Result<Watch> {
-    let path = std::path::absolute(path)?;
-    let mut files = vec![path.clone()];
-    if let Ok(target) = path.canonicalize()
-        && target != path
-    {
-        files.push(target);
-    }
-    let mut directories: Vec<PathBuf> =
-        files.iter().filter_map(|file| file.parent().map(Path::to_owned)).collect();
-    directories.dedup();
-    let is_ours = move |changed: &Path| files.iter().any(|file| file == changed);
-    let mut watch = Watch::new(SETTLE, is_ours, move |_| {
-        // An error means that the daemon is ending.
-        let _ = wakes.send(Wake::ConfigChanged);
-    })?;
-    for directory in directories {
-        watch.add(&directory, RecursiveMode::NonRecursive)?;
-    }
-    Ok(watch)
-}
-
-/// Watches directories with modules, as far as they are there.
-///
-/// # Errors
-///
-/// When the system has no more watches (`fs.inotify.max_user_watches`).
-pub fn watch_libraries(
-    directories: Vec<PathBuf>,
-    wakes: WakeSender,
-) -> notify::Result<LibraryWatch> {
-    let mut watch = LibraryWatch::new(wakes)?;
-    watch.add(directories)?;
-    Ok(watch)
-}
-
-/// Watches the directories of libraries.
+/// What is watched for the supervisor: the configuration file and the directories of libraries.
 #[derive(Debug)]
-pub struct LibraryWatch {
-    watch: Watch,
-    /// What is watched, with its inode and since when that is one: a directory may be replaced.
-    watched: HashMap<PathBuf, (u64, Option<SystemTime>)>,
+pub struct Watches {
+    path: PathBuf,
+    wakes: WakeSender,
+    config: Option<ConfigWatch>,
+    libraries: Option<LibraryWatch>,
+    /// Why not all is watched, and what was there when the daemon last looked by itself.
+    blind: Option<(Trouble, Looked)>,
 }
 
-impl LibraryWatch {
-    fn new(wakes: WakeSender) -> notify::Result<Self> {
-        let is_library = |path: &Path| path.extension().is_some_and(|extension| extension == "so");
-        let watch = Watch::new(LIBRARY_SETTLE, is_library, move |_| {
-            // An error means that the daemon is ending.
-            let _ = wakes.send(Wake::LibraryChanged);
-        })?;
-        Ok(Self { watch, watched: HashMap::new() })
+/// What changed without being told.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// The configuration.
+    pub config: bool,
+    /// A library, or a directory of some.
+    pub libraries: bool,
+}
+
+impl Watches {
+    /// Watches the file at `path`, and directories with modules, as far as they are there. Where
+    /// the system gives no watcher, [`refresh`](Self::refresh) looks by itself.
+    #[must_use]
+    pub fn new(path: &Path, directories: Vec<PathBuf>, wakes: WakeSender) -> Self {
+        let path = path.to_owned();
+        let mut watches = Self { path, wakes, config: None, libraries: None, blind: None };
+        watches.set_up(directories);
+        watches
     }
 
-    /// Watches these as well, as far as they are there. Answers whether one of them is new.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no more watches (`fs.inotify.max_user_watches`); told once of each.
-    pub fn add(&mut self, directories: Vec<PathBuf>) -> notify::Result<bool> {
-        let mut is_new = false;
-        for directory in directories {
-            let Ok(metadata) = directory.metadata() else { continue };
-            let identity = (metadata.ino(), metadata.created().ok());
-            let before = self.watched.insert(directory.clone(), identity);
-            if metadata.is_dir() && before != Some(identity) {
-                is_new = true;
-                self.watch.add(&directory, RecursiveMode::Recursive)?;
+    fn set_up(&mut self, directories: Vec<PathBuf>) {
+        let looked = Looked::now(&self.path, &directories);
+        let config = ConfigWatch::new(&self.path, self.wakes.clone());
+        let libraries = LibraryWatch::new(self.wakes.clone());
+        let mut failures = Vec::new();
+        self.config = config.map_err(|error| failures.push(error)).ok();
+        self.libraries = libraries.map_err(|error| failures.push(error)).ok();
+        let added = self.libraries.as_mut().map(|libraries| libraries.add(directories));
+        failures.extend(added.and_then(Result::err));
+        self.blind = failures.first().map(|error| (trouble::of(error), looked));
+    }
+
+    /// Looks whether what is watched is still what the paths lead to, and what changed without
+    /// being told.
+    pub fn refresh(&mut self, directories: Vec<PathBuf>) -> Changed {
+        if let Some((_, looked)) = &self.blind {
+            if !looked.is_due() {
+                return Changed::default();
             }
+            let before = looked.clone();
+            self.set_up(directories.clone());
+            return before.changed(&Looked::now(&self.path, &directories));
         }
-        Ok(is_new)
+        let config = self.refresh_config();
+        let libraries = self.refresh_libraries(directories.clone());
+        let watches = [
+            self.config.as_ref().map(ConfigWatch::watch),
+            self.libraries.as_ref().map(LibraryWatch::watch),
+        ];
+        let failure = watches.into_iter().flatten().find_map(Watch::take_failure);
+        if let Some(error) = failure {
+            self.be_blind(&error, &directories);
+        }
+        // What came before is not known.
+        let is_blind = self.blind.is_some();
+        Changed { config: config || is_blind, libraries: libraries || is_blind }
+    }
+
+    /// The same for the configuration alone, whose links may lead elsewhere by now. Answers
+    /// whether they do.
+    pub fn refresh_config(&mut self) -> bool {
+        match self.config.as_mut().map(ConfigWatch::refresh) {
+            Some(Ok(moved)) => moved,
+            Some(Err(error)) => {
+                self.be_blind(&error, &[]);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The same for the directories of libraries alone. Answers whether one is new.
+    pub fn refresh_libraries(&mut self, directories: Vec<PathBuf>) -> bool {
+        match self.libraries.as_mut().map(|libraries| libraries.add(directories.clone())) {
+            Some(Ok(is_new)) => is_new,
+            Some(Err(error)) => {
+                self.be_blind(&error, &directories);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn be_blind(&mut self, error: &notify::Error, directories: &[PathBuf]) {
+        let looked = Looked::now(&self.path, directories);
+        self.blind.get_or_insert((trouble::of(error), looked));
+    }
+
+    /// Why the daemon has to look by itself, and what to do about it.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.blind.as_ref().map(|(trouble, _)| trouble.clone())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    async fn changes_by(change: impl FnOnce(&Path)) {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let file = directory.path().join("modules.yaml");
-        std::fs::write(&file, "modules:\n").expect("it is writable");
-        let (sender, mut wakes) = tokio::sync::mpsc::unbounded_channel();
-        let _watch = watch_config(&file, sender).expect("watches are left");
-        change(&file);
-        let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
-        assert!(matches!(wake, Ok(Some(Wake::ConfigChanged))), "{wake:?}");
-    }
-
-    #[tokio::test]
-    async fn sees_a_library_that_is_replaced() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let module = directory.path().join("tiny");
-        std::fs::create_dir(&module).expect("it is new");
-        let (sender, mut wakes) = tokio::sync::mpsc::unbounded_channel();
-        let late = directory.path().with_extension("late");
-        let watched = [directory.path().to_owned(), late.clone()];
-        let mut watch = LibraryWatch::new(sender).expect("watches are left");
-        assert!(watch.add(watched.to_vec()).expect("watches are left"));
-        assert!(!watch.add(watched.to_vec()).expect("watches are left"), "none is new");
-        let mut replaced_in = async |folder: &Path| {
-            std::fs::write(folder.join("new"), "bytes").expect("it is writable");
-            std::fs::rename(folder.join("new"), folder.join("libtiny.so")).expect("it is ours");
-            let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
-            assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{wake:?}");
-        };
-        replaced_in(&module).await;
-        // One that comes later, and another one in its place.
-        for _ in 0..2 {
-            std::fs::create_dir(&late).expect("it is new");
-            assert!(watch.add(watched.to_vec()).expect("watches are left"));
-            replaced_in(&late).await;
-            let elsewhere = tempfile::tempdir().expect("a temporary directory");
-            std::fs::rename(&late, elsewhere.path().join("moved")).expect("it is ours");
-        }
-    }
 
     #[test]
     fn many_changes_at_once_are_told_once() {
@@ -214,16 +222,5 @@ mod tests {
         assert!(is_first, "the moment of the first change, not of the end of all");
         drop(watch);
         assert!(told.recv().is_err(), "it is told once, and the thread ends with the watch");
-    }
-
-    #[tokio::test]
-    async fn sees_a_write_and_a_replacement() {
-        changes_by(|file| std::fs::write(file, "modules: {}\n").expect("it is writable")).await;
-        changes_by(|file| {
-            let new = file.with_extension("new");
-            std::fs::write(&new, "modules: {}\n").expect("it is writable");
-            std::fs::rename(&new, file).expect("it is ours");
-        })
-        .await;
     }
 }

@@ -38,3 +38,4 @@ mod trials;
 mod tutorial;
 mod unloading;
 mod untrusted;
+mod watching;

@@ -186,6 +186,12 @@ impl Daemon {
         Config::load(&self.places.config, &self.layers)
     }
 
+    /// Whether the file on the disk is another one than what runs.
+    #[must_use]
+    pub fn is_config_changed(&self) -> bool {
+        self.load_config().map_or(true, |on_disk| on_disk.text != self.config().text)
+    }
+
     /// A module of the configuration, by name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<Arc<Entry>> {

@@ -53,7 +53,7 @@ use crate::{
     library,
     module::{Ended, News, StartGate, State},
     wake::Wake,
-    watch::LibraryWatch,
+    watch::{Changed, Watches},
 };
 
 /// How long a command waits for the events before it.
@@ -69,8 +69,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Supervisor {
     daemon: Arc<Daemon>,
-    /// `None` where the system has no more watchers.
-    libraries: Option<LibraryWatch>,
+    watches: Watches,
     /// The section that each running module was started with.
     applied: HashMap<String, ModuleSection>,
     /// Modules that have a thread.
@@ -96,10 +95,10 @@ pub struct Supervisor {
 impl Supervisor {
     /// One that has started nothing yet.
     #[must_use]
-    pub fn new(daemon: Arc<Daemon>, libraries: Option<LibraryWatch>) -> Self {
+    pub fn new(daemon: Arc<Daemon>, watches: Watches) -> Self {
         Self {
             daemon,
-            libraries,
+            watches,
             applied: HashMap::new(),
             alive: HashSet::new(),
             given_up: HashMap::new(),
@@ -165,15 +164,10 @@ impl Supervisor {
                 if matches!(wake, Wake::HangUp) {
                     self.given_up.clear();
                 }
-                match self.take_configuration() {
-                    Ok(changed) if changed.is_empty() && matches!(wake, Wake::HangUp) => {
-                        tracing::info!("SIGHUP: the modules are as the configuration says");
-                    }
-                    Ok(_) => {}
-                    Err(errors) => tracing::error!(
-                        %errors,
-                        "the configuration has errors; the daemon goes on with the one before"
-                    ),
+                // Before it is read: what changes from now on is seen.
+                let _ = self.watches.refresh_config();
+                if self.take_saved_configuration() && matches!(wake, Wake::HangUp) {
+                    tracing::info!("SIGHUP: the modules are as the configuration says");
                 }
             }
             Wake::Module { name, news, thread } => {
@@ -182,13 +176,16 @@ impl Supervisor {
                 }
                 self.heard(&name, news, thread);
             }
-            Wake::LibraryChanged => self.libraries_changed(),
+            Wake::LibraryChanged => {
+                self.look_around();
+                self.libraries_changed();
+            }
             Wake::Tick => {
                 crate::systemd::alive();
                 crate::systemd::status(&self.daemon.in_a_line());
                 self.watch_deadlines();
                 self.watch_reloads();
-                self.watch_directories();
+                self.look_around();
                 let daemon = Arc::clone(&self.daemon);
                 // A generation whose probation is over lets the one before it go.
                 tokio::task::spawn_blocking(move || {
@@ -229,7 +226,9 @@ impl Supervisor {
         }
         self.daemon.apply_log_levels(&after);
         self.daemon.set_config(after);
-        self.watch_directories();
+        if self.watches.refresh_libraries(self.daemon.library_directories()) {
+            self.libraries_changed();
+        }
         self.reconcile();
         Ok(changed)
     }
@@ -420,15 +419,30 @@ impl Supervisor {
         }
     }
 
-    /// Watches the directories of libraries that were not there before, or are others now.
-    fn watch_directories(&mut self) {
-        let Some(watch) = &mut self.libraries else { return };
-        match watch.add(self.daemon.library_directories()) {
-            Ok(false) => {}
-            // What came before the watch did is seen now.
-            Ok(true) => self.libraries_changed(),
-            Err(error) => tracing::warn!(%error, "a directory of modules is not watched"),
+    /// Looks whether what is watched is still what the paths lead to, and takes what changed
+    /// without being told.
+    fn look_around(&mut self) {
+        let Changed { config, libraries } = self.watches.refresh(self.daemon.library_directories());
+        self.daemon.note("watching", self.watches.trouble());
+        if config {
+            self.take_saved_configuration();
         }
+        if libraries {
+            self.libraries_changed();
+        }
+    }
+
+    /// Takes the configuration as it was saved; one with errors is told and left. Answers whether
+    /// all is as it says already.
+    fn take_saved_configuration(&mut self) -> bool {
+        let taken = self.take_configuration();
+        let changed = taken.inspect_err(|errors| {
+            tracing::error!(
+                %errors,
+                "the configuration has errors; the daemon goes on with the one before"
+            );
+        });
+        changed.is_ok_and(|changed| changed.is_empty())
     }
 }
 
