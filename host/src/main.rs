@@ -6,15 +6,15 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use lodestar::{
     args::Args,
-    runner, start,
-    supervisor::Supervisor,
+    resources, runner, start,
+    supervisor::{Supervisor, Trouble},
     wake::{self, Wake},
     watch::Watches,
 };
 use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
-    let result = act(&Args::parse());
+    let result = resources::expect_stack().and_then(|()| act(&Args::parse()));
     result.unwrap_or_else(|error| {
         eprintln!("lodestard: {error:#}");
         ExitCode::FAILURE
@@ -40,20 +40,22 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if args.end_with_parent {
         start::end_with_parent()?;
     }
+    let troubles = resources::raise()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("lodestard")
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(live(args))
+    runtime.block_on(live(args, troubles))
 }
 
-async fn live(args: &Args) -> anyhow::Result<()> {
+async fn live(args: &Args, troubles: Vec<(&'static str, Trouble)>) -> anyhow::Result<()> {
     let (wakes, mut woken) = mpsc::unbounded_channel();
     wake::watch_signals(wakes.clone()).context("cannot watch for signals")?;
     let started = start::start(args, wakes.clone())?;
     let daemon = started.daemon.clone();
+    troubles.into_iter().for_each(|(name, trouble)| daemon.note(name, Some(trouble)));
     let directories = daemon.library_directories();
     let watches = Watches::new(&daemon.places.config, directories, wakes.clone());
     if daemon.is_config_changed() {

@@ -22,7 +22,6 @@ use crate::{
         api::{ConfigCheck, ConfigReport},
     },
     crash::{self, Culprit},
-    descriptors,
     identity::Identity,
     library,
     listeners::Listeners,
@@ -78,7 +77,6 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         places.socket = config::expand_path(socket, &layers.environment)
             .map_err(|error| anyhow::anyhow!("control.socket: {error}"))?;
     }
-    descriptors::raise_limit();
     let listeners = Arc::new(Listeners::default());
     let adopted = adopt_descriptors(&listeners);
     let inherited = adopted.is_some();

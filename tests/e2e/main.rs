@@ -28,6 +28,7 @@ mod permissions;
 mod pseudonyms;
 mod reload_faults;
 mod reloads;
+mod resources;
 mod restarts;
 mod secrets;
 mod start;
