@@ -1,9 +1,10 @@
 //! Everything that can wake the daemon.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+    flag,
     iterator::Signals,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -91,12 +92,14 @@ pub enum StopSignal {
 pub type WakeSender = mpsc::UnboundedSender<Wake>;
 
 /// Turns signals into wakes. Installed before anything else happens: a SIGHUP that comes too early
-/// would end the daemon.
+/// would end the daemon. So would SIGXFSZ, which comes with the error of a file that may not grow:
+/// the error is enough.
 ///
 /// # Errors
 ///
 /// When the system refuses a handler or a thread.
 pub fn watch_signals(wakes: WakeSender) -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::default())?;
     let mut stopping = false;
     for_each_signal(&[SIGTERM, SIGINT, SIGHUP], move |signal| {
         let wake = match signal {

@@ -29,6 +29,9 @@ use super::{
 /// What may wait in bytes: the largest value of the cache, several times.
 const MAX_WAITING: usize = 16 << 20;
 
+/// How many descriptors may wait: the daemon needs its own for others.
+const MAX_DESCRIPTORS: usize = 32;
+
 /// See the description of this file.
 #[derive(Debug)]
 pub(super) struct Back {
@@ -42,6 +45,7 @@ pub(super) struct Back {
 struct Waiting {
     parcels: VecDeque<Parcel>,
     bytes: usize,
+    descriptors: usize,
 }
 
 #[derive(Debug)]
@@ -75,10 +79,12 @@ impl Back {
         let mut frame = Vec::new();
         encode(given, &mut frame)?;
         let mut waiting = self.waiting();
-        if waiting.bytes + frame.len() > MAX_WAITING {
+        let descriptors = waiting.descriptors + usize::from(descriptor.is_some());
+        if waiting.bytes + frame.len() > MAX_WAITING || descriptors > MAX_DESCRIPTORS {
             return Err(ChannelError::TimedOut);
         }
         waiting.bytes += frame.len();
+        waiting.descriptors = descriptors;
         let was_empty = waiting.parcels.is_empty();
         waiting.parcels.push_back(Parcel { frame, sent: 0, descriptor });
         if was_empty {
@@ -131,7 +137,7 @@ impl Back {
             match sendmsg(&self.stream, &rest, &mut ancillary, flags) {
                 Ok(count) => {
                     parcel.sent += count;
-                    parcel.descriptor = None;
+                    waiting.descriptors -= usize::from(parcel.descriptor.take().is_some());
                     if parcel.sent == parcel.frame.len() {
                         waiting.bytes -= parcel.sent;
                         waiting.parcels.pop_front();

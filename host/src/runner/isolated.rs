@@ -88,6 +88,7 @@ impl Isolated {
             sha256: inspected.sha256.clone(),
             readable: paths.readable,
             writable: paths.writable,
+            counted: false,
         };
         let isolated = Self { inspected, place, setup, data_dir, spare: Mutex::default() };
         let first = isolated.start()?;
@@ -222,7 +223,8 @@ impl Isolated {
         mut writer: Writer,
         mut reader: Reader,
     ) -> Result<Remote, Refused> {
-        let sent = writer.send_with(&self.setup, self.inspected.descriptor());
+        let setup = Setup { counted: runner.process.in_force().is_counted(), ..self.setup.clone() };
+        let sent = writer.send_with(&setup, self.inspected.descriptor());
         let loaded = sent.and_then(|()| reader.next::<Loaded>());
         match loaded {
             Ok(Loaded::Yes { sandbox, sandboxed }) => {

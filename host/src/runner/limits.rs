@@ -78,6 +78,11 @@ impl InForce {
         self.group.as_ref().and_then(Group::memory_kill)
     }
 
+    /// Whether the daemon counts its memory, because no control group does.
+    pub(super) fn is_counted(&self) -> bool {
+        matches!(self.memory, MemoryLimit::Data { .. })
+    }
+
     /// Ends whatever of the group still lives.
     pub(super) fn end_group(&self) {
         if let Some(group) = &self.group {

@@ -3,26 +3,20 @@
 //! It bears two marks: it gains no privileges, and it has no POSIX message queues for good. Each
 //! alone is usual, both are not. Whatever it starts inherits them, and none of it can take them
 //! off: no call ends the first, and a hard limit is raised only by who has `CAP_SYS_RESOURCE`,
-//! which is given up as well, and which nobody regains who gains no privileges.
+//! which is given up with every other capability, and which nobody regains who gains no privileges.
 
 use std::fs;
 
 use rustix::{
     io::Result,
     process::{Pid, Resource, Rlimit, setrlimit},
-    thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs},
+    thread::set_no_new_privs,
 };
 
 /// Marks this thread and all that it starts; there is no other yet.
 pub(super) fn put_on() -> Result<()> {
     set_no_new_privs(true)?;
-    setrlimit(Resource::Msgqueue, Rlimit { current: Some(0), maximum: Some(0) })?;
-    let mut held = capabilities(None)?;
-    for set in [&mut held.effective, &mut held.permitted, &mut held.inheritable] {
-        set.remove(CapabilitySet::SYS_RESOURCE);
-    }
-    // Filters of system calls refuse even to give up what one has not.
-    if held == capabilities(None)? { Ok(()) } else { set_capabilities(None, held) }
+    setrlimit(Resource::Msgqueue, Rlimit { current: Some(0), maximum: Some(0) })
 }
 
 /// Whether a process bears the marks; `None` where it is gone or `/proc` does not tell.

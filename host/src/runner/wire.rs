@@ -34,6 +34,9 @@ pub(super) struct Setup {
     pub(super) readable: Vec<PathBuf>,
     /// What it may write.
     pub(super) writable: Vec<PathBuf>,
+    /// Whether the daemon counts its memory, because no control group does: it gets none that
+    /// belongs to no process.
+    pub(super) counted: bool,
 }
 
 /// The reply to [`Setup`].

@@ -95,6 +95,7 @@ impl Finding {
 
 async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Finding>) {
     findings.push(checks::daemon(status));
+    findings.extend(checks::root(status));
     for socket in client.sockets.iter().filter(|socket| socket.exists()) {
         findings.extend(checks::socket(socket));
     }

@@ -10,8 +10,10 @@ mod answers;
 mod calls;
 mod descriptors;
 mod link;
+mod privileges;
 mod sandbox;
 mod services;
+mod syscalls;
 
 use std::{
     io,

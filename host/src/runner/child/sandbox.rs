@@ -6,8 +6,9 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, RestrictionStatus,
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::{privileges, syscalls};
 use crate::runner::{marks, wire::Setup};
 
 /// The newest rules that are known; older kernels hold those that they know.
@@ -72,6 +73,11 @@ const DEVICES: [&str; 8] = [
     "/dev/nvidia-uvm",
 ];
 
+/// What of its user's tasks, and of a process's descriptors, is the daemon's alone. A message takes
+/// 253 descriptors at most, and as long as it has not been read all of the user's processes can
+/// send no more of them than their limits allow.
+const RESERVE: u64 = 256;
+
 /// How far the sandbox holds.
 #[derive(Debug)]
 pub(super) struct Sandbox {
@@ -82,31 +88,68 @@ pub(super) struct Sandbox {
 /// Gives up what the module is not granted. For this thread and all that it starts; there is no
 /// other yet.
 pub(super) fn enter(setup: &Setup) -> Sandbox {
-    enter_with(&setup.readable, &setup.writable)
+    enter_with(&setup.readable, &setup.writable, setup.counted)
 }
 
 /// Holds this process to the files of the system and these, before it asks a library what it is.
 /// Without Landlock nothing is held back, as with a module that runs.
 pub fn confine(readable: &[PathBuf]) {
-    enter_with(readable, &[]);
+    enter_with(readable, &[], true);
 }
 
-fn enter_with(readable: &[PathBuf], writable: &[PathBuf]) -> Sandbox {
+fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sandbox {
     // Its memory holds secrets, which have no place in a core file.
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let core = setrlimit(Resource::Core, none);
+    let core = hold(Resource::Core, 0);
+    let reserve = leave_reserve();
     let marks = marks::put_on();
     let mut sandbox = match restrict(readable, writable) {
         Ok(status) => judge(&status.landlock),
         Err(error) => Sandbox { in_words: format!("no Landlock: {error}"), holds: false },
     };
-    for (what, result) in [("core files", core), ("privileges", marks)] {
+    let mut note = |words: String| {
+        sandbox.in_words = format!("{}; {words}", sandbox.in_words);
+        sandbox.holds = false;
+    };
+    let capabilities = privileges::give_up();
+    for (what, result) in [
+        ("core files", core),
+        ("the daemon's tasks and descriptors", reserve),
+        ("marks of a module", marks),
+        ("capabilities", capabilities),
+    ] {
         if let Err(error) = result {
-            sandbox.in_words = format!("{}; {what} are not given up: {error}", sandbox.in_words);
-            sandbox.holds = false;
+            note(format!("{what}: {error}"));
         }
     }
+    if let Err(error) = syscalls::refuse(counted) {
+        note(format!("no filter of system calls: {error}"));
+    }
     sandbox
+}
+
+/// Leaves some of what the daemon's user may have to the daemon. Root has no limit on tasks.
+fn leave_reserve() -> rustix::io::Result<()> {
+    let of_kernel = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let tasks =
+        [getrlimit(Resource::Nproc).current, of_kernel("pid_max"), of_kernel("threads-max")];
+    if let Some(most) = tasks.into_iter().flatten().min() {
+        hold(Resource::Nproc, without_reserve(most))?;
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        hold(Resource::Nofile, without_reserve(most))?;
+    }
+    Ok(())
+}
+
+fn without_reserve(most: u64) -> u64 {
+    most - RESERVE.min(most / 4)
+}
+
+fn hold(resource: Resource, most: u64) -> rustix::io::Result<()> {
+    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
 }
 
 fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<RestrictionStatus, RulesetError> {
@@ -165,5 +208,12 @@ mod tests {
         assert!(in_words(7).ends_with("not other programs' sockets"));
         assert!(!in_words(9).contains("not"));
         assert!(!judge(&LandlockStatus::NotEnabled).holds);
+    }
+
+    #[test]
+    fn the_daemon_keeps_a_part_of_its_own() {
+        for (most, left) in [(1024, 768), (96_365, 96_109), (512, 384), (4, 3), (1, 1)] {
+            assert_eq!(without_reserve(most), left);
+        }
     }
 }

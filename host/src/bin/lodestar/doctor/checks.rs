@@ -29,6 +29,20 @@ pub(super) fn daemon(status: &Status) -> Finding {
     )
 }
 
+/// Whether the daemon runs as root; `None` where it does not, or cannot be looked at.
+pub(super) fn root(status: &Status) -> Option<Finding> {
+    let owner = fs::metadata(format!("/proc/{}", status.pid)).ok()?.uid();
+    (owner == 0).then(|| {
+        Finding::warning(
+            "user",
+            "lodestard runs as root: a module in it has every right on this machine, and one of \
+             its own process, without capabilities, may use what root owns where its sandbox opens \
+             it; no limit of the kernel holds root's tasks",
+            "run it as a user of its own, as the systemd unit does",
+        )
+    })
+}
+
 pub(super) fn socket(path: &Path) -> Option<Finding> {
     let mode = fs::metadata(path).ok()?.mode() & 0o777;
     let shown = format!("{} has mode {mode:04o}", path.display());
@@ -420,6 +434,18 @@ mod tests {
         assert_eq!(finding.status, Verdict::Problem);
         assert_eq!(finding.message, "metrics: all connections were in use");
         assert!(finding.remedy.is_some_and(|remedy| remedy.contains("LimitNOFILE=")));
+    }
+
+    #[test]
+    fn a_daemon_of_root_is_warned_of() {
+        let check = |pid: u32, expected: bool| {
+            let mut status = sample::status();
+            status.pid = pid;
+            assert_eq!(root(&status).is_some(), expected, "{pid}");
+        };
+        check(1, true);
+        check(u32::MAX, false);
+        check(std::process::id(), rustix::process::geteuid().is_root());
     }
 
     #[test]
