@@ -111,7 +111,7 @@ impl Bench {
     fn isolated(&self) -> Arc<Isolated> {
         let (config, grant, bounds) = (b"{}".to_vec(), self.grant(), Bounds::default());
         let configured = Configured { config, grant, bounds };
-        let limits = Limits { memory_bytes: None, cpu_percent: None, call_deadline_ms: None };
+        let limits = Limits::default();
         let program = self.target.join("lodestard");
         let place = Place { program, limits, call_deadline: Duration::from_secs(10) };
         let inspected = inspect(&self.package).expect("it is a module");

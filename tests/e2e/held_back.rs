@@ -15,7 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, getpgid, prlimit};
 const NOBODY: u32 = 65_534;
 
 /// The misbehaver in a process of its own with these keys, and a module in the daemon.
-pub(crate) fn sandbox(keys: &str) -> Sandbox {
+fn sandbox(keys: &str) -> Sandbox {
     let config = format!(
         "modules:\n  counter:\n  misbehaver:\n    isolation: process\n    restart: {{limit: \
          1000, backoff_max_ms: 1}}\n{keys}metrics:\n  listen: 127.0.0.1:0\n"
@@ -56,7 +56,7 @@ fn give_away(path: &Path) {
 }
 
 /// The error of a system call that the module makes; zero for none.
-fn errno(sandbox: &Sandbox, from: &str, words: &str) -> i64 {
+pub(crate) fn errno(sandbox: &Sandbox, from: &str, words: &str) -> i64 {
     let answer = sandbox.json(&["misbehaver", "call", "--words", words, "--from", from]);
     answer["errno"].as_i64().unwrap_or_else(|| panic!("{words}: {answer:#}"))
 }
@@ -68,7 +68,7 @@ fn says(pid: u64, file: &str, head: &str) -> String {
     line.unwrap_or_else(|| panic!("{head} in {text}")).trim().to_owned()
 }
 
-fn runner(sandbox: &Sandbox) -> u64 {
+pub(crate) fn runner(sandbox: &Sandbox) -> u64 {
     let info = sandbox.json(&["modules", "info", "misbehaver"]);
     info["process"]["pid"].as_u64().unwrap_or_else(|| panic!("{info:#}"))
 }

@@ -341,7 +341,7 @@ fn the_limits_that_hold_are_shown_and_hold() {
     };
     // Whether a part of the control groups is the daemon's own is a matter of the machine.
     match memory.as_str() {
-        "268435456 bytes by RLIMIT_DATA" => {
+        "268435456 bytes by RLIMIT_DATA and the daemon's count" => {
             let limits = of_kernel("limits");
             let line = limits.lines().find(|line| line.starts_with("Max data size"));
             assert!(line.is_some_and(|line| line.contains(" 268435456 ")), "{limits}");

@@ -15,6 +15,7 @@ mod example;
 mod faults;
 mod files;
 mod full_disk;
+mod greed;
 mod held_back;
 mod install;
 mod isolation;

@@ -79,6 +79,12 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Share of the processors in percent of one of them: 1 to 102,400.
     pub cpu_percent: Option<u64>,
+    /// Threads and processes of its own process and all that it starts: 8 to 1,000,000.
+    pub tasks: Option<u64>,
+    /// Size of its data directory: 1 MiB to 1 PiB.
+    pub data_bytes: Option<u64>,
+    /// Log records, and lines that it prints, in a second: 1 to 1,000,000.
+    pub log_records_per_second: Option<u64>,
     /// Time that one call of a handler may take in milliseconds: 10 to 3,600,000.
     pub call_deadline_ms: Option<u64>,
 }
@@ -136,6 +142,13 @@ impl Limits {
         let limits = Self {
             memory_bytes: fields.number("memory_bytes", 8 << 20..=1 << 40, problems),
             cpu_percent: fields.number("cpu_percent", 1..=102_400, problems),
+            tasks: fields.number("tasks", 8..=1_000_000, problems),
+            data_bytes: fields.number("data_bytes", 1 << 20..=1 << 50, problems),
+            log_records_per_second: fields.number(
+                "log_records_per_second",
+                1..=1_000_000,
+                problems,
+            ),
             call_deadline_ms: fields.number("call_deadline_ms", 10..=3_600_000, problems),
         };
         fields.finish(problems);

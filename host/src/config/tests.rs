@@ -81,7 +81,8 @@ fn a_file_without_modules_is_a_configuration() {
 fn reads_every_key() {
     let config = valid(
         "modules:\n  a:\n    isolation: process\n    unload: true\n    path: ~/a\n    limits: \
-         {memory_bytes: 8388608, cpu_percent: 50, call_deadline_ms: 10}\n    restart: {limit: 0, \
+         {memory_bytes: 8388608, cpu_percent: 50, tasks: 8, data_bytes: 1048576, \
+         log_records_per_second: 1, call_deadline_ms: 10}\n    restart: {limit: 0, \
          backoff_max_ms: 1}\n    secrets: {one: \"${ONE}\", two: file:/run/two}\n    \
          provider_keys: false\n    own: [1]\n  b:\n\
          providers:\n  o:\n    base_url: http://localhost:11434/\n    dialect: ollama\n    \
@@ -96,6 +97,8 @@ fn reads_every_key() {
     assert_eq!(a.isolation, Some(Isolation::Process));
     assert_eq!(a.path.as_deref(), Some(Path::new("~/a")));
     assert_eq!(a.limits.cpu_percent, Some(50));
+    assert_eq!((a.limits.tasks, a.limits.data_bytes), (Some(8), Some(1 << 20)));
+    assert_eq!(a.limits.log_records_per_second, Some(1));
     assert_eq!(a.restart, Restart { limit: 0, backoff_max_ms: 1 });
     assert_eq!(a.secrets["one"], Reference::Variable("ONE".to_owned()));
     assert_eq!(a.secrets["two"].to_string(), "file:/run/two");

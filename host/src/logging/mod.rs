@@ -3,6 +3,7 @@
 mod levels;
 mod output;
 mod printed;
+mod rate;
 mod record;
 mod redact;
 
@@ -15,6 +16,7 @@ pub use levels::{Levels, parse as parse_level};
 use output::Output;
 pub(crate) use printed::Lines;
 pub use printed::Printed;
+pub use rate::{LOG_RECORDS_PER_SECOND, LogRate};
 pub use record::{LogRecord, Recorder};
 pub use redact::{KeyLines, Redactor};
 

@@ -287,6 +287,8 @@ mod tests {
             generation,
             memory_limit: None,
             cpu_limit: None,
+            tasks_limit: String::new(),
+            data_limit: String::new(),
             limits_without_group: Vec::new(),
             sandbox: String::new(),
         };

@@ -32,7 +32,7 @@ use crate::{
     identity::Identity,
     library::Library,
     listeners::{ListenerKey, Listeners},
-    logging::{KeyLines, Levels, Redactor, module_said},
+    logging::{KeyLines, Levels, Redactor},
     metrics::{Instruments, Kind, Metrics},
 };
 
@@ -302,7 +302,7 @@ impl HostServices for Shared {
         if level <= self.0.context.levels.of(name) {
             let fields = String::from_utf8_lossy(fields.as_slice());
             if let Some(message) = lock(&self.0.keys).pass(message.as_str()) {
-                module_said(name, level, target.as_str(), &message, &fields);
+                self.0.entry.log_rate.say(name, level, target.as_str(), &message, &fields);
             }
         }
     }

@@ -13,7 +13,7 @@ use module_sdk::{Description, Health, manifest::Manifest};
 use tokio::sync::watch;
 
 use super::{CallClock, CpuTime, Meter, calls::CallQueue};
-use crate::runner::ProcessView;
+use crate::{logging::LogRate, runner::ProcessView};
 
 /// What a module is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,6 +184,8 @@ pub struct Entry {
     pub meter: Meter,
     /// Events of which secrets were taken out.
     pub redacted: AtomicU64,
+    /// What it says.
+    pub log_rate: LogRate,
 }
 
 impl Entry {
@@ -209,6 +211,7 @@ impl Entry {
             cpu: CpuTime::default(),
             meter: Meter::default(),
             redacted: AtomicU64::new(0),
+            log_rate: LogRate::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Control groups (version 2), where the daemon was given a part of the tree.
 //!
-//! With `Delegate=cpu memory` systemd marks the daemon's group as its own. No process may live in
+//! With `Delegate=cpu memory pids` systemd marks the daemon's group as its own. No process may live in
 //! a group that hands controllers on, so the daemon moves into a child of it before it starts any
 //! other process (systemd 254 does that with `DelegateSubgroup=`), and each runner gets one beside.
 
@@ -16,8 +16,11 @@ use rustix::process::Pid;
 const MOVES: usize = 10;
 
 /// What makes limits hold.
-const DELEGATE: &str = "`Delegate=cpu memory` and `ProtectControlGroups=no` in a drop-in of \
+const DELEGATE: &str = "`Delegate=cpu memory pids` and `ProtectControlGroups=no` in a drop-in of \
                         lodestard.service give it one";
+
+/// The controller that counts tasks.
+const TASKS: &str = "pids";
 
 /// A control group of one runner. It is removed when this is dropped, which the kernel grants
 /// once the process has ended.
@@ -61,7 +64,8 @@ fn tree() -> &'static Result<Tree, String> {
         match &divided {
             Err(reason) => tracing::warn!(reason, "limits of modules cannot be made to hold"),
             Ok(Tree { missing, .. }) => {
-                for (controller, reason) in missing {
+                // The daemon counts tasks itself then.
+                for (controller, reason) in missing.iter().filter(|(name, _)| *name != TASKS) {
                     tracing::warn!(controller, reason, "a controller is not handed on to modules");
                 }
             }
@@ -142,7 +146,7 @@ impl Delegated {
             move_all(&directory, &own)?;
         }
         let mut missing = Vec::new();
-        for controller in ["memory", "cpu"] {
+        for controller in [TASKS, "memory", "cpu"] {
             let handed = write(&directory, "cgroup.subtree_control", &format!("+{controller}"));
             if let Err(error) = handed {
                 missing.push((controller, error.to_string()));
@@ -192,6 +196,11 @@ impl Group {
     pub(super) fn limit_cpu(&self, percent: u64) -> Result<(), String> {
         // Microseconds in each 100 milliseconds.
         self.set("cpu", "cpu.max", &format!("{} 100000", percent * 1000))
+    }
+
+    /// The limit holds from now on; an error says why not.
+    pub(super) fn limit_tasks(&self, most: u64) -> Result<(), String> {
+        self.set(TASKS, "pids.max", &most.to_string())
     }
 
     fn set(&self, controller: &str, file: &str, value: &str) -> Result<(), String> {
@@ -312,8 +321,11 @@ mod tests {
         let read = |file: &str| fs::read_to_string(own.join(file)).expect("it was written");
         assert_eq!(read("cgroup.procs"), "7");
         let reason = group.limit_memory(1 << 20).expect_err("the controller is not there");
-        assert!(reason.contains("Delegate=cpu memory"), "{reason}");
-        fill(&own, &[("memory.max", "max"), ("cpu.max", "max")]);
+        assert!(reason.contains("Delegate=cpu memory pids"), "{reason}");
+        assert!(group.limit_tasks(9).is_err());
+        fill(&own, &[("memory.max", "max"), ("cpu.max", "max"), ("pids.max", "max")]);
+        assert_eq!(group.limit_tasks(9), Ok(()));
+        assert_eq!(read("pids.max"), "9");
         assert_eq!((group.limit_memory(1 << 20), group.limit_cpu(150)), (Ok(()), Ok(())));
         assert_eq!(
             (read("memory.max"), read("cpu.max")),

@@ -4,7 +4,7 @@ use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use super::{
     cgroup::MemoryKill,
-    limits::{InForce, MemoryLimit},
+    limits::{DataLimit, InForce, MemoryLimit},
 };
 
 /// How a runner ended.
@@ -19,6 +19,9 @@ pub(super) struct Death {
 
 /// Signals by which others end a process.
 const FROM_OUTSIDE: [i32; 4] = [1, 2, 9, 15];
+
+/// SIGXFSZ.
+const TOO_LARGE: i32 = 25;
 
 pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &InForce) -> Death {
     let Some(signal) = status.signal() else {
@@ -36,6 +39,9 @@ pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &I
         if words.starts_with(NO_MEMORY) {
             reason.push_str(&limit(in_force));
         }
+    }
+    if let (TOO_LARGE, DataLimit::Given(bytes)) = (signal, in_force.data) {
+        reason = format!("{reason}: a file grew too large; limits.data_bytes is {bytes}");
     }
     Death { reason, blamed: !FROM_OUTSIDE.contains(&signal) }
 }
@@ -133,6 +139,13 @@ mod tests {
              limits.memory_bytes is 64",
             true,
         );
+    }
+
+    #[test]
+    fn who_let_a_file_grow_too_large_hears_the_limit() {
+        let in_force = InForce { data: DataLimit::Given(64), ..InForce::default() };
+        let death = explain(ExitStatus::from_raw(TOO_LARGE), None, &in_force);
+        assert!(death.blamed && death.reason.ends_with("limits.data_bytes is 64"), "{death:?}");
     }
 
     #[test]

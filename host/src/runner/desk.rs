@@ -29,7 +29,7 @@ use super::{
     wire::{Answer, Fault, Given, Need, NewEvent},
 };
 use crate::{
-    logging::{Lines, module_said},
+    logging::{Lines, LogRate},
     module::{Entry, Services},
 };
 
@@ -38,9 +38,6 @@ const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// How many bytes are read of standard error before somebody else has a turn.
 const MAX_READ: usize = 4096;
-
-/// How many lines of it are logged in a second.
-const MAX_READS: u64 = 500;
 
 /// How many bytes are read of it after the end: more than a pipe holds.
 const LAST_WORDS: usize = 1 << 20;
@@ -81,20 +78,8 @@ pub(super) struct Desk {
     pub(super) lines: Lines,
     /// Its standard error is closed.
     pub(super) is_mute: bool,
-    pub(super) pace: Pace,
-}
-
-/// How many lines came on standard error since some moment.
-#[derive(Debug)]
-pub(super) struct Pace {
-    lines: u64,
-    since: Instant,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { lines: 0, since: Instant::now() }
-    }
+    /// What it says before it is known who it is.
+    pub(super) early: LogRate,
 }
 
 /// What a desk was woken by.
@@ -233,19 +218,8 @@ impl Desk {
         if let Some(words) = death::explains_an_end(text) {
             self.runner.process.note_last_words(words);
         }
-        let Pace { lines, since } = &mut self.pace;
-        if since.elapsed() >= Duration::from_secs(1) {
-            let left_out = lines.saturating_sub(MAX_READS);
-            if left_out > 0 {
-                let words = format!("{left_out} lines were left out: too many within a second");
-                module_said(&self.runner.name, 2, "stderr", &words, "");
-            }
-            (*lines, *since) = (0, Instant::now());
-        }
-        *lines += 1;
-        if *lines <= MAX_READS {
-            module_said(&self.runner.name, 2, "stderr", text, "");
-        }
+        let rate = self.runner.seat.get().map_or(&self.early, |seat| &seat.entry.log_rate);
+        rate.say(&self.runner.name, 2, "stderr", text, "");
     }
 }
 

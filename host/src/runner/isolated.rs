@@ -12,17 +12,18 @@ use lodestar_abi::{ModError, error_kind};
 use super::{
     back::Back,
     channel::{ChannelError, Reader, Writer},
-    desk::{Desk, Pace, Runner, Seat},
+    desk::{Desk, Runner, Seat},
     paths,
     process::{self, Started},
     remote::Remote,
     replies::Replies,
+    watch,
     wire::{Loaded, Setup, VERSION},
 };
 use crate::{
     config::Limits,
     library::Inspected,
-    logging::Lines,
+    logging::{Lines, LogRate},
     module::{Configured, Services},
 };
 
@@ -208,9 +209,10 @@ impl Isolated {
             seat: OnceLock::new(),
             series: Mutex::default(),
         });
+        watch::look_after(&runner, &self.data_dir);
         let needs = Reader::new(services);
-        let (lines, is_mute, pace) = (Lines::default(), false, Pace::default());
-        let desk = Desk { runner: runner.clone(), needs, child, stderr, lines, is_mute, pace };
+        let (lines, is_mute, early) = (Lines::default(), false, LogRate::default());
+        let desk = Desk { runner: runner.clone(), needs, child, stderr, lines, is_mute, early };
         desk.open().map_err(cannot)?;
         let (writer, reader) = halves(calls, self.start_deadline()).map_err(cannot)?;
         self.set_up(runner, writer, reader)

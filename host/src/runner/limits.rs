@@ -10,6 +10,8 @@ use crate::config::Limits;
 pub(super) struct InForce {
     pub(super) memory: MemoryLimit,
     pub(super) cpu: CpuLimit,
+    pub(super) tasks: TasksLimit,
+    pub(super) data: DataLimit,
     /// Where the kernel counts for it.
     pub(super) group: Option<Group>,
 }
@@ -22,7 +24,8 @@ pub(super) enum MemoryLimit {
     None,
     /// By `memory.max` of a control group.
     Group(u64),
-    /// By `RLIMIT_DATA`: heap, stacks and private mappings; not shared memory or the page cache.
+    /// By `RLIMIT_DATA`, heap, stacks and private mappings of each process, and by the daemon, which
+    /// counts what all of them have, shared memory included.
     Data { bytes: u64, no_group: String },
     /// It could not be set.
     Refused(String),
@@ -40,6 +43,48 @@ pub(super) enum CpuLimit {
     Reported { percent: u64, no_group: String },
 }
 
+/// How many threads and processes it may have where its section does not say.
+const TASKS: u64 = 512;
+
+/// By how much its data directory may grow at least where its section does not say.
+const LEAST_GROWTH: u64 = 1 << 30;
+
+/// How the number of its threads and processes is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TasksLimit {
+    /// By `pids.max` of a control group.
+    Group(u64),
+    /// The daemon counts, and ends a process that has more.
+    Counted(u64),
+}
+
+impl Default for TasksLimit {
+    fn default() -> Self {
+        Self::Counted(TASKS)
+    }
+}
+
+/// How the size of its data directory is limited: the daemon looks, and ends a process that keeps
+/// more.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DataLimit {
+    /// To what its section says; no single file may be larger.
+    Given(u64),
+    /// To what it was when the daemon first looked, and half of what was free.
+    #[default]
+    HalfOfFree,
+}
+
+impl DataLimit {
+    /// In bytes, for a directory that had so many when so many were free.
+    pub(super) fn bytes(self, had: u64, free: u64) -> u64 {
+        match self {
+            Self::Given(bytes) => bytes,
+            Self::HalfOfFree => had.saturating_add(LEAST_GROWTH.max(free / 2)),
+        }
+    }
+}
+
 /// Puts limits on a process that was just started. It gets a group of its own without them too, so
 /// that the kernel says whether it ended it for want of memory.
 pub(super) fn impose(name: &str, pid: Pid, asked: Limits) -> InForce {
@@ -47,7 +92,9 @@ pub(super) fn impose(name: &str, pid: Pid, asked: Limits) -> InForce {
     let memory = asked.memory_bytes.map(|bytes| limit_memory(&group, pid, bytes));
     let cpu = asked.cpu_percent.map(|percent| limit_cpu(&group, percent));
     let (memory, cpu) = (memory.unwrap_or_default(), cpu.unwrap_or_default());
-    let in_force = InForce { memory, cpu, group: group.ok() };
+    let tasks = limit_tasks(&group, asked.tasks.unwrap_or(TASKS));
+    let data = asked.data_bytes.map_or(DataLimit::HalfOfFree, |bytes| limit_files(pid, bytes));
+    let in_force = InForce { memory, cpu, tasks, data, group: group.ok() };
     in_force.report(name);
     in_force
 }
@@ -62,6 +109,21 @@ fn limit_memory(group: &Result<Group, String>, pid: Pid, bytes: u64) -> MemoryLi
         Ok(_) => MemoryLimit::Data { bytes, no_group },
         Err(error) => MemoryLimit::Refused(format!("{no_group}; RLIMIT_DATA: {error}")),
     }
+}
+
+fn limit_tasks(group: &Result<Group, String>, most: u64) -> TasksLimit {
+    match group {
+        Ok(group) if group.limit_tasks(most).is_ok() => TasksLimit::Group(most),
+        _ => TasksLimit::Counted(most),
+    }
+}
+
+/// No file may be larger than all together may be: the kernel sees to that at once.
+fn limit_files(pid: Pid, bytes: u64) -> DataLimit {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // A lower limit that is in force already will do.
+    let _ = prlimit(Some(pid), Resource::Fsize, limit);
+    DataLimit::Given(bytes)
 }
 
 fn limit_cpu(group: &Result<Group, String>, percent: u64) -> CpuLimit {
@@ -110,7 +172,9 @@ impl InForce {
         match &self.memory {
             MemoryLimit::None => None,
             MemoryLimit::Group(bytes) => Some(format!("{bytes} bytes by cgroup memory.max")),
-            MemoryLimit::Data { bytes, .. } => Some(format!("{bytes} bytes by RLIMIT_DATA")),
+            MemoryLimit::Data { bytes, .. } => {
+                Some(format!("{bytes} bytes by RLIMIT_DATA and the daemon's count"))
+            }
             MemoryLimit::Refused(reason) => Some(format!("not in force: {reason}")),
         }
     }
@@ -126,13 +190,34 @@ impl InForce {
         }
     }
 
+    /// The limit on its threads and processes in words.
+    pub(super) fn tasks_in_words(&self) -> String {
+        match self.tasks {
+            TasksLimit::Group(most) => format!("{most} by cgroup pids.max"),
+            TasksLimit::Counted(most) => format!("{most} by the daemon's count"),
+        }
+    }
+
+    /// The limit on its data directory in words.
+    pub(super) fn data_in_words(&self) -> String {
+        match self.data {
+            DataLimit::Given(bytes) => format!("{bytes} bytes by the daemon's count"),
+            DataLimit::HalfOfFree => {
+                "growth by half of what was free, by the daemon's count; limits.data_bytes sets \
+                 another"
+                    .to_owned()
+            }
+        }
+    }
+
     /// Each limit that was asked for and that no control group holds, with the reason and what to
     /// do.
     pub(super) fn without_group(&self) -> Vec<String> {
         let memory = match &self.memory {
             MemoryLimit::None | MemoryLimit::Group(_) => None,
             MemoryLimit::Data { no_group, .. } => Some(format!(
-                "limits.memory_bytes holds by RLIMIT_DATA, which counts heap and stacks only: \
+                "limits.memory_bytes holds by RLIMIT_DATA for heap and stacks of each process, and \
+                 for all of them, with shared memory, by the daemon's count, which may be late: \
                  {no_group}"
             )),
             MemoryLimit::Refused(reason) => {
@@ -157,7 +242,7 @@ mod tests {
     fn a_limit_without_a_group_says_why() {
         let no_group = || "none is delegated".to_owned();
         let check = |memory, cpu, expected: &[&str]| {
-            let said = InForce { memory, cpu, group: None }.without_group();
+            let said = InForce { memory, cpu, ..InForce::default() }.without_group();
             assert_eq!(said, expected);
         };
         check(MemoryLimit::None, CpuLimit::None, &[]);
@@ -166,8 +251,9 @@ mod tests {
             MemoryLimit::Data { bytes: 1, no_group: no_group() },
             CpuLimit::Reported { percent: 1, no_group: no_group() },
             &[
-                "limits.memory_bytes holds by RLIMIT_DATA, which counts heap and stacks only: none \
-                 is delegated",
+                "limits.memory_bytes holds by RLIMIT_DATA for heap and stacks of each process, and \
+                 for all of them, with shared memory, by the daemon's count, which may be late: \
+                 none is delegated",
                 "limits.cpu_percent is measured only: none is delegated",
             ],
         );

@@ -22,6 +22,7 @@ mod paths;
 mod process;
 mod remote;
 mod replies;
+mod watch;
 mod wire;
 
 pub use asked::{Answered, answer_to, ask};
@@ -44,6 +45,10 @@ pub struct ProcessView {
     pub memory_limit: Option<String>,
     /// The limit on its time on the processors in words, `None` without one.
     pub cpu_limit: Option<String>,
+    /// The limit on its threads and processes in words.
+    pub tasks_limit: String,
+    /// The limit on its data directory in words.
+    pub data_limit: String,
     /// Each limit that was asked for and that no control group holds, with what to do.
     pub limits_without_group: Vec<String>,
     /// How far its sandbox holds, in words.

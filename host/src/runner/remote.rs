@@ -78,6 +78,8 @@ impl Remote {
             generation,
             memory_limit: in_force.memory_in_words(),
             cpu_limit: in_force.cpu_in_words(),
+            tasks_limit: in_force.tasks_in_words(),
+            data_limit: in_force.data_in_words(),
             limits_without_group: in_force.without_group(),
             sandbox: self.sandbox.clone(),
         });

@@ -6,6 +6,7 @@ use super::{CALL_DEADLINE, Refused, STOP_GRACE, Slot, Supervisor, configure, req
 use crate::{
     config::{Config, Isolation, ModuleSection},
     library::Package,
+    logging::LOG_RECORDS_PER_SECOND,
     module::{self, Call, Claim, Placing, RestartPolicy, Start, StartGate, State},
     runner,
     wake::Wake,
@@ -66,6 +67,8 @@ impl Supervisor {
         claim: Option<Arc<Claim>>,
     ) -> Result<ThreadId, String> {
         let name = section.name.clone();
+        let records = section.limits.log_records_per_second;
+        slot.entry.log_rate.allow(records.unwrap_or(LOG_RECORDS_PER_SECOND));
         let wakes = self.daemon.wakes.clone();
         let defaults = configure::Defaults::default();
         let start = Start {
@@ -148,6 +151,8 @@ fn say_what_has_no_effect(section: &ModuleSection, isolation: Isolation) {
     let keys = [
         ("limits.memory_bytes", limits.memory_bytes.is_some()),
         ("limits.cpu_percent", limits.cpu_percent.is_some()),
+        ("limits.tasks", limits.tasks.is_some()),
+        ("limits.data_bytes", limits.data_bytes.is_some()),
     ];
     if isolation == Isolation::Process {
         return;

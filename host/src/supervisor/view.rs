@@ -96,6 +96,7 @@ impl Daemon {
         for slot in self.slots() {
             slot.entry.used(&tasks);
             slot.entry.meter.turn(now);
+            slot.entry.log_rate.settle(&slot.entry.name);
         }
     }
 
@@ -295,6 +296,8 @@ fn process(entry: &Entry) -> Option<ModuleProcess> {
         threads: runner::figures(process.pid).threads,
         memory_limit: process.memory_limit.clone(),
         cpu_limit: process.cpu_limit.clone(),
+        tasks_limit: process.tasks_limit.clone(),
+        data_limit: process.data_limit.clone(),
         limits_without_group: process.limits_without_group.clone(),
         sandbox: process.sandbox.clone(),
     })

@@ -246,6 +246,8 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         lines.push(("sandbox", process.sandbox.clone()));
         lines.push(("memory max", optional(&process.memory_limit)));
         lines.push(("cpu max", optional(&process.cpu_limit)));
+        lines.push(("tasks max", process.tasks_limit.clone()));
+        lines.push(("data max", process.data_limit.clone()));
     }
     for listener in &module.listeners {
         lines.push(("listener", format!("{} {}", listener.name, plain(&address(listener)))));

@@ -42,6 +42,12 @@ pub struct ModuleProcess {
     pub memory_limit: Option<String>,
     /// Which limit on its time on the processors is in force, in words; `null` for none.
     pub cpu_limit: Option<String>,
+    /// Which limit on its threads and processes is in force, in words.
+    #[serde(default)]
+    pub tasks_limit: String,
+    /// Which limit on its data directory is in force, in words.
+    #[serde(default)]
+    pub data_limit: String,
     /// Each limit that was asked for and that no control group holds, with the reason and what to
     /// do.
     #[serde(default)]

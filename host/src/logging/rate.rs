@@ -1,0 +1,137 @@
+//! How much one module may say in a second.
+
+use std::{
+    borrow::Cow,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::module_said;
+
+/// How many records a second are logged where the module's section does not say.
+pub const LOG_RECORDS_PER_SECOND: u64 = 500;
+
+/// How long a message, and what stands beside it, may be.
+const LONGEST: usize = 16 << 10;
+
+/// A record counts once for each so many bytes.
+const BYTES: usize = 1 << 10;
+
+/// Over which time is counted.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// What one module says: so many records a second, and one line that says how many more there were.
+#[derive(Debug)]
+pub struct LogRate(Mutex<Count>);
+
+#[derive(Debug)]
+struct Count {
+    most: u64,
+    since: Instant,
+    said: u64,
+    left_out: u64,
+}
+
+impl Default for LogRate {
+    fn default() -> Self {
+        let since = Instant::now();
+        Self(Mutex::new(Count { most: LOG_RECORDS_PER_SECOND, since, said: 0, left_out: 0 }))
+    }
+}
+
+impl LogRate {
+    /// Allows so many records a second from now on.
+    pub fn allow(&self, most: u64) {
+        self.count().most = most;
+    }
+
+    /// Logs what a module said, as [`module_said`] does, unless it says too much.
+    pub fn say(&self, module: &str, level: u32, origin: &str, message: &str, fields: &str) {
+        let (message, fields) = (shortened(message), shortened(fields));
+        let cost = 1 + (message.len() + fields.len()) / BYTES;
+        let (is_within, left_out) = self.count().take(cost as u64, Instant::now());
+        tell(module, left_out);
+        if is_within {
+            module_said(module, level, origin, &message, &fields);
+        }
+    }
+
+    /// Says how many records were left out, where a second is over and nothing came since.
+    pub fn settle(&self, module: &str) {
+        let left_out = self.count().take(0, Instant::now()).1;
+        tell(module, left_out);
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count {
+    /// Counts a record of this cost; answers whether it is logged, and how many were left out, and
+    /// of how many, in a second that is over.
+    fn take(&mut self, cost: u64, now: Instant) -> (bool, Option<(u64, u64)>) {
+        let mut over = None;
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            over = (self.left_out > 0).then_some((self.left_out, self.most));
+            (self.since, self.said, self.left_out) = (now, 0, 0);
+        }
+        // One that is long by itself is not kept out for ever.
+        let is_within = self.said == 0 || self.said + cost <= self.most;
+        if is_within {
+            self.said += cost;
+        } else {
+            self.left_out += 1;
+        }
+        (is_within, over)
+    }
+}
+
+fn tell(module: &str, left_out: Option<(u64, u64)>) {
+    if let Some((count, most)) = left_out {
+        let words = format!(
+            "{count} log records were left out: more than {most} within a second \
+             (limits.log_records_per_second)"
+        );
+        module_said(module, 2, "lodestard", &words, "");
+    }
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return text.into();
+    }
+    let end = text.floor_char_boundary(LONGEST);
+    format!("{}… ({} bytes in all)", &text[..end], text.len()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_a_second_and_the_rest_is_counted() {
+        let begin = Instant::now();
+        let mut count = Count { most: 3, since: begin, said: 0, left_out: 0 };
+        let mut check = |millis: u64, cost, expected| {
+            assert_eq!(count.take(cost, begin + Duration::from_millis(millis)), expected);
+        };
+        check(0, 2, (true, None));
+        check(0, 1, (true, None));
+        check(500, 1, (false, None));
+        check(999, 9, (false, None));
+        check(1000, 0, (true, Some((2, 3))));
+        check(1001, 9, (true, None));
+        check(1002, 1, (false, None));
+        check(2500, 1, (true, Some((1, 3))));
+        check(9000, 0, (true, None));
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        assert_eq!(shortened("ä"), "ä");
+        let long = "ä".repeat(LONGEST);
+        let short = shortened(&long);
+        assert!(short.len() < LONGEST + 40 && short.ends_with("… (32768 bytes in all)"));
+    }
+}
