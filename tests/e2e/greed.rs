@@ -43,10 +43,10 @@ fn is_counted(sandbox: &Sandbox, limit: &str) -> bool {
 
 #[test]
 fn too_many_tasks_end_only_the_module() {
-    for what in ["children", "threads"] {
+    for (what, amount) in [("children", "400"), ("threads", "400"), ("bomb", "12")] {
         as_root_and_others("too_many_tasks", "    limits: {tasks: 64}\n", |sandbox, daemon| {
             if is_counted(sandbox, "tasks_limit") {
-                let errors = ended_for_taking(sandbox, daemon, what, "400");
+                let errors = ended_for_taking(sandbox, daemon, what, amount);
                 assert!(errors.contains("limits.tasks is 64"), "{what}: {errors}");
                 daemon.wait_state("misbehaver", "running");
             }
@@ -103,6 +103,8 @@ fn a_flood_of_log_records_is_cut_and_counted() {
         );
         let sandbox = Sandbox::new(&["misbehaver"], &config);
         let daemon = sandbox.start();
+        let info = sandbox.json(&["modules", "info", "misbehaver"]);
+        assert_eq!(info["log_records_per_second"], 10, "{info:#}");
         let taken = sandbox.lodestar(&["misbehaver", "take", "--what", what, "--amount", "20000"]);
         assert_eq!(taken.code, 0, "{taken:#?}");
         // Each record was logged or counted.

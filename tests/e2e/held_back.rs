@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use harness::{Daemon, Sandbox, http, is_root, program, telemetry, tool_or_skip, wait_until};
+use harness::{
+    Daemon, Sandbox, http, is_root, program, skip_even_in_ci, telemetry, tool_or_skip, wait_until,
+};
 use libc::{EACCES, ENOSYS, EPERM};
 use rustix::process::{Pid, Resource, Rlimit, getpgid, prlimit};
 
@@ -211,6 +213,37 @@ fn the_daemon_survives_a_limit_on_the_size_of_its_files() {
         (send("taken") == 200).then_some(())
     });
     assert!(daemon.stop().success());
+}
+
+/// They fall back where a call is refused.
+#[test]
+fn programs_that_a_module_starts_work() {
+    let python = "import sqlite3, subprocess, tempfile, threading; \
+                  thread = threading.Thread(target=lambda: None); thread.start(); thread.join(); \
+                  sqlite3.connect(tempfile.mktemp()).execute('create table t (x)'); \
+                  print(subprocess.check_output(['echo', 'well']).decode().strip())";
+    let node = "const { Worker } = require('worker_threads'); const fs = require('fs'); \
+                fs.writeFileSync('note', 'well'); \
+                new Worker('require(\\'child_process\\').execSync(\\'cat note\\')', { eval: true }) \
+                .on('exit', () => console.log(fs.readFileSync('note', 'utf8')))";
+    as_root_and_others("programs_that_a_module_starts", "", |sandbox, _| {
+        for (program, code) in [("sh", "echo well | cat"), ("python3", python), ("node", node)] {
+            // What lies elsewhere the sandbox does not open.
+            if !Path::new("/usr/bin").join(program).is_file() {
+                let test = "held_back::programs_that_a_module_starts_work";
+                skip_even_in_ci(test, &format!("there is no /usr/bin/{program}"));
+                continue;
+            }
+            let switch = if program == "node" { "-e" } else { "-c" };
+            let script = format!("/usr/bin/{program} {switch} \"{code}\"");
+            let told = sandbox.json(&["misbehaver", "run", "--script", &script]);
+            assert_eq!(
+                told["printed"].as_str().map(str::trim),
+                Some("well"),
+                "{program}: {told:#}"
+            );
+        }
+    });
 }
 
 #[test]

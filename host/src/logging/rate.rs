@@ -45,6 +45,12 @@ impl LogRate {
         self.count().most = most;
     }
 
+    /// How many records a second are allowed.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.count().most
+    }
+
     /// Logs what a module said, as [`module_said`] does, unless it says too much.
     pub fn say(&self, module: &str, level: u32, origin: &str, message: &str, fields: &str) {
         let (message, fields) = (shortened(message), shortened(fields));

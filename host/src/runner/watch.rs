@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, getpgid};
+use nix::unistd::{Pid, getpgid};
 
 use super::{
     desk::Runner,
@@ -93,8 +93,8 @@ fn groups() -> HashMap<u32, Vec<u32>> {
     let mut groups: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-        let Some(process) = number.and_then(Pid::from_raw) else { continue };
-        // One that has ended meanwhile is in none.
+        let Some(process) = number.map(Pid::from_raw) else { continue };
+        // One that has ended meanwhile is in none; the kernel's own are in one without a number.
         if let Ok(group) = getpgid(Some(process)) {
             groups.entry(unsigned(group)).or_default().push(unsigned(process));
         }
@@ -103,7 +103,7 @@ fn groups() -> HashMap<u32, Vec<u32>> {
 }
 
 fn unsigned(process: Pid) -> u32 {
-    process.as_raw_nonzero().get().unsigned_abs()
+    process.as_raw().unsigned_abs()
 }
 
 fn look_at_tasks(all: &[Watched]) {

@@ -166,6 +166,7 @@ impl Daemon {
         let bus = manifest.as_ref().map(|manifest| manifest.bus.clone()).unwrap_or_default();
         Some(ModuleInfo {
             isolation_reason: self.isolation_reason(&module),
+            log_records_per_second: entry.as_ref().map(|entry| entry.log_rate.most()),
             description: manifest
                 .as_ref()
                 .map(|manifest| manifest.module.description.clone())

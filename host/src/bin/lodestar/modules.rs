@@ -249,6 +249,9 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         lines.push(("tasks max", process.tasks_limit.clone()));
         lines.push(("data max", process.data_limit.clone()));
     }
+    if let Some(most) = info.log_records_per_second {
+        lines.push(("log max", format!("{most} records a second")));
+    }
     for listener in &module.listeners {
         lines.push(("listener", format!("{} {}", listener.name, plain(&address(listener)))));
     }

@@ -311,6 +311,9 @@ pub struct ModuleInfo {
     /// Why it runs where it runs, half a sentence; `null` where nothing speaks against the daemon.
     #[serde(default)]
     pub isolation_reason: Option<String>,
+    /// How many log records a second it may write; `null` where it was never started.
+    #[serde(default)]
+    pub log_records_per_second: Option<u64>,
     /// One sentence from its manifest.
     #[serde(default)]
     pub description: String,
