@@ -224,7 +224,8 @@ fn programs_that_a_module_starts_work() {
                   print(subprocess.check_output(['echo', 'well']).decode().strip())";
     let node = "const { Worker } = require('worker_threads'); const fs = require('fs'); \
                 fs.writeFileSync('note', 'well'); \
-                new Worker('require(\\'child_process\\').execSync(\\'cat note\\')', { eval: true }) \
+                const work = 'require(\\'child_process\\').execSync(\\'cat note\\')'; \
+                new Worker(work, { eval: true }) \
                 .on('exit', () => console.log(fs.readFileSync('note', 'utf8')))";
     as_root_and_others("programs_that_a_module_starts", "", |sandbox, _| {
         for (program, code) in [("sh", "echo well | cat"), ("python3", python), ("node", node)] {

@@ -1,8 +1,9 @@
 //! Control groups (version 2), where the daemon was given a part of the tree.
 //!
-//! With `Delegate=cpu memory pids` systemd marks the daemon's group as its own. No process may live in
-//! a group that hands controllers on, so the daemon moves into a child of it before it starts any
-//! other process (systemd 254 does that with `DelegateSubgroup=`), and each runner gets one beside.
+//! With `Delegate=cpu memory pids` systemd marks the daemon's group as its own. No process may live
+//! in a group that hands controllers on, so the daemon moves into a child of it before it starts
+//! any other process (systemd 254 does that with `DelegateSubgroup=`), and each runner gets one
+//! beside.
 
 use std::{
     fs, io,

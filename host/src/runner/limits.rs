@@ -24,8 +24,8 @@ pub(super) enum MemoryLimit {
     None,
     /// By `memory.max` of a control group.
     Group(u64),
-    /// By `RLIMIT_DATA`, heap, stacks and private mappings of each process, and by the daemon, which
-    /// counts what all of them have, shared memory included.
+    /// By `RLIMIT_DATA`, which counts heap, stacks and private mappings of each process, and by the
+    /// daemon, which counts what all of them have, shared memory included.
     Data { bytes: u64, no_group: String },
     /// It could not be set.
     Refused(String),

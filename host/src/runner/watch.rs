@@ -162,7 +162,8 @@ fn sum_of(text: &str, heads: &[&str]) -> u64 {
 /// When a directory was measured, and what was found.
 #[derive(Debug)]
 struct Measured {
-    /// The limit; that without one of its own holds while the daemon lives.
+    limit: DataLimit,
+    /// The same in bytes; one that depends on the disk stays what it was.
     most: u64,
     at: Instant,
     took: Duration,
@@ -184,18 +185,17 @@ fn look_at_directories(all: &[Watched], measured: &mut HashMap<PathBuf, Measured
         };
         let begin = Instant::now();
         let size = size(data_dir) + size_of_unlinked(data_dir, pid);
-        let first = limit.bytes(size, free);
-        let most = match (before, limit) {
-            (Some(before), DataLimit::HalfOfFree) => before.most,
-            _ => first,
+        let most = match before {
+            Some(before) if before.limit == limit => before.most,
+            _ => limit.bytes(size, free),
         };
         let (at, took) = (Instant::now(), begin.elapsed());
-        measured.insert(data_dir.clone(), Measured { most, at, took, free });
+        measured.insert(data_dir.clone(), Measured { limit, most, at, took, free });
         if size > most
             && let Some(runner) = runner.upgrade()
         {
             runner.process.condemn(format!(
-                "it kept {size} bytes in its data directory; the limit (limits.data_bytes) is {most}"
+                "it kept {size} bytes in its data directory; limits.data_bytes is {most}"
             ));
         }
     }
