@@ -192,6 +192,29 @@ fn what_files_are_to_others_is_not_the_modules_to_say() {
     });
 }
 
+#[test]
+fn a_module_copies_files_of_its_own_and_opens_them_to_nobody() {
+    as_root_and_others("a_module_copies_files", "", |sandbox, daemon| {
+        let data = sandbox.state().join("data/misbehaver");
+        let script = "umask 077; echo well > from; exec 3< from; chmod 600 from || echo kept";
+        let told = sandbox.json(&["misbehaver", "run", "--script", script]);
+        assert_eq!(told["printed"].as_str().map(str::trim), Some("kept"), "by its name: {told:#}");
+        let mine = fs::metadata(data.join("from")).expect("it is there");
+        let of_root = fs::metadata(format!("/proc/{}", daemon.pid())).expect("it lives").uid() == 0;
+        let copied = sandbox.lodestar(&["misbehaver", "copy", "--from", "from", "--to", "to"]);
+        assert_eq!(copied.code == 0, !of_root, "{copied:?}");
+        let open = format!("{} {} @from 0", libc::SYS_openat, libc::AT_FDCWD);
+        let open = sandbox.json(&["misbehaver", "call", "--words", &open, "--from", "itself"]);
+        let file = open["value"].as_i64().expect("its own files it opens");
+        for mode in [0o666, 0o4700, 0o2700] {
+            let words = format!("{} {file} {mode}", libc::SYS_fchmod);
+            assert_eq!(errno(sandbox, "itself", &words), i64::from(EPERM), "{mode:o}");
+        }
+        let after = fs::metadata(data.join("from")).expect("it is there");
+        assert_eq!(after.permissions().mode(), mine.permissions().mode());
+    });
+}
+
 /// Others of its user can set such a limit too.
 #[test]
 fn the_daemon_survives_a_limit_on_the_size_of_its_files() {

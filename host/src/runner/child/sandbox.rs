@@ -8,7 +8,10 @@ use landlock::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{privileges, syscalls};
+use super::{
+    privileges,
+    syscalls::{self, OpenFiles},
+};
 use crate::runner::{marks, wire::Setup};
 
 /// The newest rules that are known; older kernels hold those that they know.
@@ -106,6 +109,7 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sand
         Ok(status) => judge(&status.landlock),
         Err(error) => Sandbox { in_words: format!("no Landlock: {error}"), holds: false },
     };
+    let holds = sandbox.holds;
     let mut note = |words: String| {
         sandbox.in_words = format!("{}; {words}", sandbox.in_words);
         sandbox.holds = false;
@@ -121,7 +125,10 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sand
             note(format!("{what}: {error}"));
         }
     }
-    if let Err(error) = syscalls::refuse(counted) {
+    // Root owns what the sandbox opens for reading, and so may whoever gave a path to be read.
+    let owns_all_it_opens = holds && readable.is_empty() && !rustix::process::geteuid().is_root();
+    let open_files = if owns_all_it_opens { OpenFiles::MayChange } else { OpenFiles::Keep };
+    if let Err(error) = syscalls::refuse(counted, open_files) {
         note(format!("no filter of system calls: {error}"));
     }
     sandbox

@@ -28,7 +28,6 @@ const FILE_SETATTR: c_long = 469;
 /// They change who may do what with a file, or its times, and neither Landlock nor a descriptor
 /// that was opened to read holds them back.
 const FILE_ATTRIBUTES: &[c_long] = &[
-    libc::SYS_fchmod,
     libc::SYS_fchmodat,
     FCHMODAT2,
     libc::SYS_fchown,
@@ -163,16 +162,29 @@ pub(super) enum NoFilter {
     Taken(#[from] seccompiler::Error),
 }
 
+/// What a process may do to the mode of a file that it has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenFiles {
+    /// Nothing.
+    Keep,
+    /// Anything but let others write or run it as its owner: all that it can open of what its user
+    /// owns is its own, and programs that copy files insist on their modes.
+    MayChange,
+}
+
+/// Mode bits that are nobody's to set: writable by others, set-user-ID, set-group-ID.
+const FORBIDDEN_MODES: [u64; 3] = [0o2, 0o4000, 0o2000];
+
 /// Refuses those calls to this thread and all that it starts, for good; there is no other yet.
 /// Where `counted` memory in files that belong to no process is refused too.
-pub(super) fn refuse(counted: bool) -> Result<(), NoFilter> {
+pub(super) fn refuse(counted: bool, open_files: OpenFiles) -> Result<(), NoFilter> {
     let mut absent: Vec<c_long> = [ABSENT, OLDER_ABSENT].concat();
     if counted {
         absent.extend(MEMORY_FILES);
     }
     let absent = absent.into_iter().map(|call| (call, Vec::new())).collect();
     let absent = program(absent, libc::ENOSYS)?;
-    let refused = program(refused()?, libc::EPERM)?;
+    let refused = program(refused(open_files)?, libc::EPERM)?;
     // The first program is asked first, and the strictest answer counts.
     apply_filter(&refused)?;
     apply_filter(&newest_first(absent))?;
@@ -201,10 +213,17 @@ fn newest_first(program: BpfProgram) -> BpfProgram {
 }
 
 /// What is refused, and under which conditions; none means always.
-fn refused() -> Result<BTreeMap<c_long, Vec<Rule>>, BackendError> {
+fn refused(open_files: OpenFiles) -> Result<BTreeMap<c_long, Vec<Rule>>, BackendError> {
     let always = [FILE_ATTRIBUTES, OLDER_FILE_ATTRIBUTES, OTHER_PROCESSES, SHARED_BY_A_USER];
     let mut rules: BTreeMap<c_long, Vec<Rule>> =
         always.concat().into_iter().map(|call| (call, Vec::new())).collect();
+    let modes = match open_files {
+        OpenFiles::Keep => Vec::new(),
+        OpenFiles::MayChange => {
+            FORBIDDEN_MODES.map(|bit| has(1, bit)).into_iter().collect::<Result<_, _>>()?
+        }
+    };
+    rules.insert(libc::SYS_fchmod, modes);
     for call in FIRST_IS_A_PROCESS {
         rules.insert(*call, vec![Rule::new(vec![not(0, 0)?])?]);
     }
