@@ -27,6 +27,6 @@ pub(crate) use services::may_publish;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
 pub use thread::{
-    Admit, Configure, Configured, Ended, News, Placing, RestartPolicy, Start, StartGate, TakeOver,
-    Tell, spawn,
+    Admit, Configure, Configured, Ended, News, NoteProbation, Placing, RestartPolicy, Start,
+    StartGate, TakeOver, Tell, spawn,
 };

@@ -77,6 +77,7 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     entry.set_clock(clock.clone());
     let generation = made.generation();
     life.begin(made, inbox, former, snapshot);
+    (start.note_probation)(&known.sha256, life.way_back());
     life.candidate = Some(candidate);
     life.keep();
     start.context.listeners.settle(&entry.name);
@@ -84,7 +85,7 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
         sha256: known.sha256.clone(),
         version: known.manifest.module.version.clone(),
         generation,
-        took_over: Some(TakeOver { switched_in, way_back: life.way_back().map(str::to_owned) }),
+        took_over: Some(TakeOver { switched_in }),
     });
     Ok(life)
 }

@@ -29,6 +29,9 @@ pub type Configure = Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, String> 
 /// Told what a module's thread came to.
 pub type Tell = Box<dyn Fn(News) + Send>;
 
+/// Told the hash of a library that takes over, and of the one to go back to, if there is one.
+pub type NoteProbation = Box<dyn Fn(&str, Option<&str>) + Send>;
+
 /// Says why a library that was read may not be loaded.
 pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), String> + Send>;
 
@@ -66,6 +69,8 @@ pub struct Start {
     pub successor: bool,
     /// Taken by a successor that takes over, or by whoever gives it up before.
     pub claim: Arc<Claim>,
+    /// Writes down that a successor is on probation, before it gets any work that it may crash in.
+    pub note_probation: NoteProbation,
     /// Told what comes of it.
     pub tell: Tell,
 }
@@ -146,9 +151,6 @@ pub enum News {
 pub struct TakeOver {
     /// For how long events waited.
     pub switched_in: Duration,
-    /// The hash of the library that comes back should this one fail on probation; `None` where it
-    /// is the same.
-    pub way_back: Option<String>,
 }
 
 /// How a module's thread ended.

@@ -1,7 +1,7 @@
 //! What follows from a crash of the daemon, for the module that caused it.
 
-use super::{Refused, Supervisor, requests::short};
-use crate::crash::Culprit;
+use super::{Refused, Supervisor, requests::short, story::Probation};
+use crate::{crash::Culprit, library};
 
 impl Supervisor {
     /// Acts on the note that the run before left: the module that ended the daemon goes back to the
@@ -15,8 +15,17 @@ impl Supervisor {
         let what = format!("it ended the daemon by {}", culprit.means);
         let now = jiff::Timestamp::now().as_second();
         let mut then = String::new();
+        // One that crashed while it started has not taken over yet: the probation that is noted is
+        // that of the generation before it.
+        let on_path = self.daemon.package(section).and_then(|package| library::hash(&package));
         self.daemon.stories.decide(name, |standing| {
-            match standing.probation.take().filter(|probation| now < probation.until_s) {
+            let runs_from_path = standing.refused.is_none();
+            let is_its_own = |probation: &Probation| {
+                now < probation.until_s
+                    && (!runs_from_path
+                        || on_path.as_ref().is_none_or(|it| *it == probation.sha256))
+            };
+            match standing.probation.take().filter(is_its_own) {
                 Some(probation) => {
                     then = format!("{} is back", short(&probation.former));
                     standing.refused = Some(Refused {

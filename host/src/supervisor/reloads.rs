@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pending, Refused, Supervisor, requests::short, starting::PROBATION, story::Probation};
+use super::{Pending, Refused, Supervisor, requests::short};
 use crate::{
     config::{Isolation, ModuleSection},
     control::api::{Operation, ProblemCode},
@@ -143,13 +143,12 @@ impl Supervisor {
                     format!("; its events waited {:.1} ms", it.switched_in.as_secs_f64() * 1e3)
                 });
                 let what = format!("{version} ({}), generation {generation}{how}", short(&sha256));
-                let took_over =
-                    took_over.map(|it| self.note_probation(module, sha256, it.way_back));
+                let took_over = took_over.is_some();
                 stories.tell(module, "runs", what.clone());
-                if took_over.is_none() {
+                if !took_over {
                     self.look_at_library_again(module);
                 }
-                if took_over.is_some() && self.is_of_reload(module, thread) {
+                if took_over && self.is_of_reload(module, thread) {
                     self.daemon.slot(module).set_behind(None);
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
                 }
@@ -192,13 +191,6 @@ impl Supervisor {
     /// Whether the reload that is under way is the one of this thread.
     fn is_of_reload(&self, module: &str, thread: ThreadId) -> bool {
         self.reloads.get(module).is_some_and(|reload| reload.thread == thread)
-    }
-
-    /// Writes down that a generation is on probation, in case it takes the daemon with it.
-    fn note_probation(&self, module: &str, sha256: String, way_back: Option<String>) {
-        let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
-        let probation = way_back.map(|former| Probation { sha256, former, until_s });
-        self.daemon.stories.decide(module, |standing| standing.probation = probation);
     }
 
     fn reload_ended(&mut self, module: &str, outcome: Result<String, String>) {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, thread::ThreadId, time::Duration};
 
-use super::{CALL_DEADLINE, Refused, STOP_GRACE, Slot, Supervisor, configure, requests::short};
+use super::{
+    CALL_DEADLINE, Refused, STOP_GRACE, Slot, Stories, Supervisor, configure, requests::short,
+    story::Probation,
+};
 use crate::{
     config::{Config, Isolation, ModuleSection},
     library::Package,
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// For how long a new generation must not panic.
-pub(super) const PROBATION: Duration = Duration::from_mins(1);
+const PROBATION: Duration = Duration::from_mins(1);
 
 impl Supervisor {
     /// Starts a module that does not run.
@@ -90,6 +93,7 @@ impl Supervisor {
             gate: gate.clone(),
             successor: claim.is_some(),
             claim: claim.unwrap_or_default(),
+            note_probation: note_probation(self.daemon.stories.clone(), &name),
             tell: Box::new(move |news| {
                 let thread = std::thread::current().id();
                 // An error means that the daemon is ending.
@@ -133,6 +137,19 @@ impl Supervisor {
             }
         });
     }
+}
+
+/// Writes down that a generation is on probation, in case it takes the daemon with it.
+fn note_probation(stories: Arc<Stories>, module: &str) -> module::NoteProbation {
+    let module = module.to_owned();
+    Box::new(move |sha256, way_back| {
+        let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
+        let probation = way_back.map(|former| {
+            let (sha256, former) = (sha256.to_owned(), former.to_owned());
+            Probation { sha256, former, until_s }
+        });
+        stories.decide(&module, |standing| standing.probation = probation);
+    })
 }
 
 /// Tells that the library on the module path proved bad; answers so in words.
