@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, Metadata},
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -103,9 +103,16 @@ pub fn clear_irregular(path: &Path) -> io::Result<()> {
 }
 
 fn expect_regular(metadata: &Metadata) -> io::Result<()> {
-    let what = "it is not a regular file";
-    let error = || io::Error::new(io::ErrorKind::InvalidInput, what);
-    metadata.is_file().then_some(()).ok_or_else(error)
+    let kind = metadata.file_type();
+    let kind = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "directory",
+        () if kind.is_fifo() => "pipe",
+        () if kind.is_socket() => "socket",
+        () => "device",
+    };
+    let what = format!("it is not a regular file but a {kind}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 /// The places that decide what a path leads to, from the root: every directory, every link and,
@@ -174,8 +181,8 @@ mod tests {
         assert_eq!(error, "it is not UTF-8 text");
         mkfifoat(CWD, place("pipe"), Mode::RUSR | Mode::WUSR).expect("it is new");
         symlink("/dev/zero", place("device")).expect("it is new");
-        for name in ["pipe", "device", ""] {
-            assert_eq!(refusal(&place(name)), "it is not a regular file", "{name}");
+        for (name, kind) in [("pipe", "pipe"), ("device", "device"), ("", "directory")] {
+            assert_eq!(refusal(&place(name)), format!("it is not a regular file but a {kind}"));
         }
         assert!(refusal(&place("missing")).contains("No such file"));
     }

@@ -105,10 +105,8 @@ fn no_edit_of_a_file_that_is_none_switches_anything_off() {
 fn nothing_waits_for_a_pipe_in_the_place_of_any_other_file() {
     let sandbox = Sandbox::usual();
     drop(sandbox.start());
-    for name in ["module.toml", "config.yaml"] {
-        clear(&sandbox.path("modules/usage_tracker").join(name));
-        pipe(&sandbox.path("modules/usage_tracker").join(name));
-    }
+    clear(&sandbox.path("modules/usage_tracker/module.toml"));
+    pipe(&sandbox.path("modules/usage_tracker/module.toml"));
     fs::create_dir(sandbox.path("trusted_keys")).expect("it is new");
     pipe(&sandbox.path("trusted_keys/acme.pub"));
     for name in ["lock", "crash"] {
@@ -139,6 +137,64 @@ fn nothing_waits_for_a_pipe_in_the_place_of_any_other_file() {
         }
         clear(&path);
     }
+}
+
+/// What no defaults can be read from, and what is said of it.
+const NO_DEFAULTS: [(Make, &str); 6] = [
+    (pipe, "it is not a regular file but a pipe"),
+    (|path| fs::create_dir(path).expect("it is gone"), "it is not a regular file but a directory"),
+    (
+        |path| symlink("/dev/zero", path).expect("it is gone"),
+        "it is not a regular file but a device",
+    ),
+    (|path| symlink("gone", path).expect("it is gone"), "No such file"),
+    (hole, "it has more than 262144 bytes"),
+    (|path| fs::write(path, b"a: \xff").expect("it is gone"), "it is not UTF-8 text"),
+];
+
+#[test]
+fn no_module_runs_without_the_defaults_that_cannot_be_read() {
+    let sandbox = Sandbox::usual();
+    let mut daemon = sandbox.start();
+    let defaults = sandbox.path("modules/usage_tracker/config.yaml");
+    let good = fs::read(&defaults).expect("the package has some");
+    let says_it = |said: &str, words: &str| {
+        for part in ["usage_tracker/config.yaml", words, "write it anew or remove it"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    };
+    for (make, words) in NO_DEFAULTS {
+        clear(&defaults);
+        make(&defaults);
+        // A reload is refused, and what ran goes on.
+        let before = daemon.module("usage_tracker");
+        let refused = sandbox.lodestar(&["modules", "reload", "usage_tracker"]);
+        assert_eq!(refused.code, 4, "{words}: {refused:#?}");
+        says_it(&refused.stderr, words);
+        let after = daemon.module("usage_tracker");
+        assert_eq!(after["state"], "running", "{words}");
+        assert_eq!(after["generation"], before["generation"], "{words}");
+        assert!(daemon.stop().success());
+        // It does not start either; the others do.
+        daemon = sandbox.start();
+        daemon.wait_state("ingest", "running");
+        let said = wait_until(&format!("{words} is told"), PATIENCE, || {
+            let module = daemon.module("usage_tracker");
+            (module["state"] == "failed").then(|| module.to_string())
+        });
+        says_it(&said, words);
+        let checked = sandbox.lodestar(&["config", "check"]);
+        assert_eq!(checked.code, 4, "{words}: {checked:#?}");
+        says_it(&format!("{}{}", checked.stdout, checked.stderr), words);
+        clear(&defaults);
+        fs::write(&defaults, &good).expect("it is gone");
+        assert_eq!(sandbox.lodestar(&["modules", "reload", "usage_tracker"]).code, 0, "{words}");
+        daemon.wait_state("usage_tracker", "running");
+    }
+    // None at all is a module's right.
+    clear(&defaults);
+    assert_eq!(sandbox.lodestar(&["modules", "reload", "usage_tracker"]).code, 0);
+    daemon.wait_state("usage_tracker", "running");
 }
 
 #[test]

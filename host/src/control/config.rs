@@ -49,7 +49,8 @@ fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
     let section = config.module(name).ok_or_else(|| unknown(daemon, name))?;
     let package = daemon.package(section);
     let schema = package.as_ref().and_then(|package| daemon.config_schema(package));
-    let defaults = package.and_then(|package| package.default_config());
+    let defaults = package.map_or(Ok(None), |package| package.defaults());
+    let defaults = defaults.map_err(|error| Refusal::failed(error.to_string()))?;
     let origins = config.origins(name, &schema.unwrap_or_default(), defaults.as_deref());
     let origins = origins.map_err(|errors| Refusal::failed(errors.to_string()))?;
     let setting = |(key, (value, origin))| Setting { key, value, origin };
@@ -92,7 +93,7 @@ impl Daemon {
     }
 
     fn resolved(&self, config: &Config, package: &library::Package) -> Option<config::Resolved> {
-        let written = config.effective(&package.name, package.default_config().as_deref()).ok()?;
+        let written = config.effective(&package.name, package.defaults().ok()?.as_deref()).ok()?;
         config.resolve(&package.name, &written, &self.layers.environment).ok()
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     files,
-    library::{self, Package, sha256},
+    library::{self, LoadError, Package, sha256},
 };
 
 const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
@@ -143,7 +143,7 @@ impl Locked {
         match library::hash(package) {
             None => Some("its library is missing"),
             Some(sha256) if sha256 != self.sha256 => Some("its library was modified"),
-            Some(_) if config_hash(package) != self.config_sha256 => {
+            Some(_) if !config_hash(package).is_ok_and(|it| it == self.config_sha256) => {
                 Some("its config.yaml was modified")
             }
             Some(_) => None,
@@ -156,8 +156,8 @@ pub(super) fn package(modules: &Path, name: &str) -> Package {
     Package { name: name.to_owned(), directory: modules.join(name) }
 }
 
-fn config_hash(package: &Package) -> Option<String> {
-    package.defaults().map(|bytes| sha256(&bytes))
+fn config_hash(package: &Package) -> Result<Option<String>, LoadError> {
+    Ok(package.defaults()?.map(|text| sha256(text.as_bytes())))
 }
 
 fn path(state_dir: &Path) -> PathBuf {

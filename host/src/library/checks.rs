@@ -247,7 +247,10 @@ impl<F: FnMut(Check)> Examination<F> {
     }
 
     fn configuration(&mut self, library: &Library, package: &Package) {
-        let defaults = package.default_config();
+        let defaults = match package.defaults() {
+            Ok(defaults) => defaults,
+            Err(error) => return self.fail("configuration", &error.to_string()),
+        };
         match default_settings(&package.name, defaults.as_deref()) {
             Err(sentence) => self.fail("configuration", &sentence),
             Ok(settings) => {

@@ -18,6 +18,10 @@ pub enum LoadError {
     #[error("{} {}; it must be a file of root or of the daemon's user that others cannot write",
         .0.display(), .1)]
     Owner(PathBuf, String),
+    /// Its own defaults cannot be read.
+    #[error("cannot read {}, the module's own defaults: {}; write it anew or remove it",
+        .0.display(), .1)]
+    Defaults(PathBuf, #[source] io::Error),
     /// It is no library for this machine.
     #[error("{} {}", .0.display(), .1)]
     Elf(PathBuf, ElfError),

@@ -51,15 +51,15 @@ pub fn hash(package: &Package) -> Option<String> {
     read_in_parts(file, |error| error, |_| Ok(())).ok()
 }
 
-/// A module's own defaults; `None` where there are none, or no plain file.
-pub(super) fn defaults(path: &Path) -> Option<Vec<u8>> {
-    let read = files::read(path, MAX_DEFAULTS);
-    let read = read.inspect_err(|error| {
-        if error.kind() != io::ErrorKind::NotFound {
-            tracing::warn!(path = %path.display(), %error, "a module's defaults are not read");
-        }
-    });
-    read.ok()
+/// A module's own defaults; `None` where there are none. What lies in their place and cannot be
+/// read is an error: without its defaults the module would be another one.
+pub(super) fn defaults(path: &Path) -> Result<Option<String>, LoadError> {
+    match files::read(path, MAX_DEFAULTS).and_then(files::text) {
+        Ok(text) => Ok(Some(text)),
+        // A link that leads nowhere is there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(None),
+        Err(error) => Err(LoadError::Defaults(path.to_owned(), error)),
+    }
 }
 
 /// Whether nobody else can write a module's own defaults: they are part of its configuration.
@@ -158,22 +158,39 @@ mod tests {
         for path in [&library, &config] {
             rustix::fs::mkfifoat(CWD, path, mode).expect("it is new");
         }
-        assert_eq!((hash(&package), package.defaults()), (None, None));
+        let refused = |what: &str| {
+            let error = package.defaults().expect_err("it is refused").to_string();
+            assert!(error.contains("config.yaml") && error.contains(what), "{error}");
+            assert!(error.contains("; write it anew or remove it"), "{error}");
+        };
+        assert_eq!(hash(&package), None);
+        refused("it is not a regular file but a pipe");
         assert!(copy("tiny", &library).is_err());
         for path in [&library, &config] {
             std::fs::remove_file(path).expect("it is ours");
             std::os::unix::fs::symlink("/dev/zero", path).expect("it is gone");
         }
-        assert_eq!((hash(&package), package.defaults()), (None, None));
+        assert_eq!(hash(&package), None);
+        refused("it is not a regular file but a device");
+        std::fs::remove_file(&config).expect("it is ours");
+        std::os::unix::fs::symlink("gone", &config).expect("it is gone");
+        refused("No such file");
         for path in [&library, &config] {
             std::fs::remove_file(path).expect("it is ours");
             std::fs::write(path, "a: 1").expect("it is gone");
         }
         assert_eq!(hash(&package), Some(super::super::sha256(b"a: 1")));
-        assert_eq!(package.defaults().as_deref(), Some(&b"a: 1"[..]));
+        assert_eq!(package.defaults().expect("it is one").as_deref(), Some("a: 1"));
         let long = vec![b' '; usize::try_from(MAX_DEFAULTS).expect("it is small") + 1];
         std::fs::write(&config, long).expect("it is ours");
-        assert_eq!(package.defaults(), None);
+        refused("it has more than 262144 bytes");
+        std::fs::write(&config, b"a: \xff").expect("it is ours");
+        refused("it is not UTF-8 text");
+        std::fs::remove_file(&config).expect("it is ours");
+        std::fs::create_dir(&config).expect("it is gone");
+        refused("it is not a regular file but a directory");
+        std::fs::remove_dir(&config).expect("it is ours");
+        assert_eq!(package.defaults().expect("there are none"), None);
         File::create(&library).and_then(|it| it.set_len(MAX_LIBRARY + 1)).expect("a hole");
         assert_eq!(hash(&package), None);
     }

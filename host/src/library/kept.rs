@@ -88,8 +88,9 @@ pub fn as_kept(state_dir: &Path, inspected: &Inspected) -> Result<(), String> {
     ))
 }
 
-fn sums(module: &str, sha256: &str, defaults: Option<&[u8]>) -> String {
-    let defaults = defaults.map(|bytes| format!("{}  config.yaml\n", super::sha256(bytes)));
+fn sums(module: &str, sha256: &str, defaults: Option<&str>) -> String {
+    let defaults =
+        defaults.map(|text| format!("{}  config.yaml\n", super::sha256(text.as_bytes())));
     format!("{sha256}  lib{module}.so\n{}", defaults.unwrap_or_default())
 }
 

@@ -58,16 +58,13 @@ impl Package {
         self.directory.join(format!("lib{}.so", self.name))
     }
 
-    /// The bytes of the module's `config.yaml`, its own defaults; `None` when it has none.
-    #[must_use]
-    pub fn defaults(&self) -> Option<Vec<u8>> {
+    /// The text of the module's `config.yaml`, its own defaults; `None` when it has none.
+    ///
+    /// # Errors
+    ///
+    /// When what lies there is no regular file of text, or too large.
+    pub fn defaults(&self) -> Result<Option<String>, LoadError> {
         files::defaults(&self.directory.join("config.yaml"))
-    }
-
-    /// The same as text.
-    #[must_use]
-    pub fn default_config(&self) -> Option<String> {
-        String::from_utf8(self.defaults()?).ok()
     }
 }
 
@@ -109,7 +106,7 @@ pub struct Inspected {
     /// Its manifest, from the library itself.
     pub manifest: Manifest,
     /// The `config.yaml` that lay beside it.
-    pub defaults: Option<Vec<u8>>,
+    pub defaults: Option<String>,
     copy: SealedCopy,
 }
 
@@ -142,7 +139,8 @@ impl Inspected {
 /// # Errors
 ///
 /// When there is no such file, others may write to it, it is no ELF library for this machine, it
-/// is truncated, no Lodestar module, of another ABI epoch, or built to abort on panic.
+/// is truncated, no Lodestar module, of another ABI epoch, or built to abort on panic, or its own
+/// defaults cannot be read.
 pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     let path = package.library_path();
     let Copied { copy, sha256, objection } = files::copy(&package.name, &path)?;
@@ -150,7 +148,7 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     files::expect_ours(&package.directory.join("config.yaml"))?;
     let bytes = copy.bytes().map_err(|error| LoadError::Seal(path.clone(), error))?;
     let (build, manifest) = examine(&bytes, &package.name, &path)?;
-    Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults(), copy })
+    Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults()?, copy })
 }
 
 /// Checks the bytes of a library.

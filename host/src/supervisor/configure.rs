@@ -33,8 +33,11 @@ pub(super) type Defaults = Arc<OnceLock<Option<String>>>;
 pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defaults) -> Configure {
     Arc::new(move |manifest, path| {
         let name = &manifest.module.name;
-        let read = || Package::of(path, name).default_config();
-        let defaults = defaults.get_or_init(read).as_deref();
+        if defaults.get().is_none() {
+            let read = Package::of(path, name).defaults().map_err(|error| error.to_string())?;
+            let _ = defaults.set(read);
+        }
+        let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
         let settings = settings(&daemon, &config, name, defaults);
         let settings = settings.map_err(|error| error.to_string())?;
         let data_dir = daemon.data_dir(name);

@@ -29,9 +29,7 @@ impl Daemon {
         let inspected = library::inspect(package).map_err(|error| refused(error.to_string()))?;
         self.words_are_free(&inspected.manifest).map_err(refused)?;
         if let Some(defaults) = &inspected.defaults {
-            let text = std::str::from_utf8(defaults)
-                .map_err(|_| refused("its config.yaml is not UTF-8 text".to_owned()))?;
-            config::check_defaults(text, &package.name).map_err(|e| refused(e.to_string()))?;
+            config::check_defaults(defaults, &package.name).map_err(|e| refused(e.to_string()))?;
         }
         let data_dir = self.data_dir(&package.name);
         let was_asked = Cell::new(false);

@@ -152,12 +152,12 @@ impl Daemon {
             library::as_kept(&state_dir, inspected)?;
             let given = inspected.defaults.clone();
             if Place::of(&state_dir).holds(&package) {
-                let config_sha256 = given.as_deref().map(library::sha256);
+                let config_sha256 = given.as_deref().map(|it| library::sha256(it.as_bytes()));
                 let lock = Lock::read(&state_dir)?;
                 lock.admit(&package, &inspected.sha256, config_sha256.as_deref())?;
             }
             // Read once: it was set already where this generation starts again.
-            let _ = defaults.set(given.and_then(|bytes| String::from_utf8(bytes).ok()));
+            let _ = defaults.set(given);
             Ok(())
         })
     }

@@ -125,7 +125,15 @@ pub(super) fn judge_package(
     package: &Package,
     ask: impl Fn(&[u8]) -> Result<Probe, String>,
 ) -> Judged {
-    let (name, defaults) = (&package.name, package.default_config());
+    let name = &package.name;
+    let mute = |reason: &str| {
+        let reason = daemon.logging.redactor.redact(reason);
+        Judged { refusals: Vec::new(), mute: Some(config.explain(name, &reason)) }
+    };
+    let defaults = match package.defaults() {
+        Ok(defaults) => defaults,
+        Err(error) => return mute(&error.to_string()),
+    };
     let defaults = defaults.as_deref();
     let settings = match configure::settings(daemon, config, name, defaults) {
         Ok(settings) => settings,
@@ -146,10 +154,7 @@ pub(super) fn judge_package(
             }
             Judged { refusals, mute: None }
         }
-        Err(reason) => {
-            let reason = redactor.redact(&reason);
-            Judged { refusals: Vec::new(), mute: Some(config.explain(name, &reason)) }
-        }
+        Err(reason) => mute(&reason),
     }
 }
 
@@ -183,7 +188,8 @@ impl Daemon {
             return probe(package, config, Some(&self.data_dir(&package.name)));
         }
         let sha256 = library::hash(package).unwrap_or_default();
-        let config_sha256 = package.defaults().map(|bytes| library::sha256(&bytes));
+        let config_sha256 = package.defaults().map_err(|error| error.to_string())?;
+        let config_sha256 = config_sha256.map(|text| library::sha256(text.as_bytes()));
         lock?.admit(package, &sha256, config_sha256.as_deref())?;
         probe(package, config, Some(&self.data_dir(&package.name)))
     }
@@ -237,7 +243,7 @@ impl Daemon {
     pub fn config_view(&self) -> ConfigView {
         let config = self.config();
         let modules = config.modules.iter().map(|section| {
-            let defaults = self.package(section).and_then(|package| package.default_config());
+            let defaults = self.package(section).and_then(|it| it.defaults().ok().flatten());
             let settings = config.effective(&section.name, defaults.as_deref());
             let settings = crate::config::redacted(&settings.unwrap_or_default());
             (section.name.clone(), serde_json::Value::Object(settings))
