@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ledger::{
     Content, Counts, Cursor, Cursors, DeadStore, DropReason, Epoch, Ledger, LedgerError, Loaded,
-    LossKind, Losses, Memory, Opened, Reader, Writer, io_error,
+    LossKind, Losses, Memory, Opened, Reader, Taken, Writer, io_error,
 };
 
 /// The smallest segment, in bytes: below it, files would only be many.
@@ -119,7 +119,10 @@ fn catch_up(
         let taken = store(&module).take(|letter| letter.event.id == id, |_| Ok(()));
         taken.map_err(io_error("repair the dead letters in", &ledger.directory))?;
     }
-    known.iter_mut().try_for_each(|cursor| recount_letters(cursor, &store(&cursor.module)))
+    known.iter_mut().try_for_each(|cursor| {
+        let letters = store(&cursor.module);
+        recount_letters(cursor, &letters, &ledger.losses)
+    })
 }
 
 /// Takes what came after the books into them; answers the dead letters that were replayed.
@@ -148,21 +151,31 @@ fn count_unseen(
     Ok(replayed)
 }
 
-/// Letters beyond the cursor were written after it: their events come again, and letters that
-/// somebody removed by hand are gone.
-fn recount_letters(cursor: &mut Cursor, store: &DeadStore) -> Result<(), LedgerError> {
-    let stay = letters_until(store, cursor.acked)?;
+/// Letters beyond the cursor were written after it: their events come again. What is missing was
+/// purged before the books were written, unless the file is damaged or gone.
+fn recount_letters(
+    cursor: &mut Cursor,
+    store: &DeadStore,
+    losses: &Losses,
+) -> Result<(), LedgerError> {
+    let Taken { stay, is_whole, .. } = letters_until(store, cursor.acked)?;
     let gone = cursor.ledger.dead.saturating_sub(stay);
-    cursor.ledger.dead -= gone;
-    cursor.ledger.dropped.add(DropReason::Purged, gone);
+    // Some that nobody knew any more can be read again.
+    cursor.ledger.accepted += stay.saturating_sub(cursor.ledger.dead);
+    cursor.ledger.dead = stay;
+    let reason = if is_whole { DropReason::Purged } else { DropReason::Lost };
+    cursor.ledger.dropped.add(reason, gone);
+    if gone > 0 && !is_whole {
+        losses.note(LossKind::DeadLetters, &format!("dead/{}.log", cursor.module), 0, gone);
+    }
     Ok(())
 }
 
-/// Takes the letters beyond `acked` out; answers how many stay.
-fn letters_until(store: &DeadStore, acked: u64) -> Result<u64, LedgerError> {
+/// Takes the letters beyond `acked` out.
+fn letters_until(store: &DeadStore, acked: u64) -> Result<Taken, LedgerError> {
     let newer = |letter: &crate::ledger::DeadLetter| letter.event.sequence > acked;
     let taken = store.take(newer, |_| Ok::<_, std::io::Error>(()));
-    Ok(taken.map_err(io_error("read the dead letters of", Path::new(store.module())))?.stay)
+    taken.map_err(io_error("read the dead letters of", Path::new(store.module())))
 }
 
 /// How many records from `from` to `upto` are for this subscriber.
@@ -243,7 +256,7 @@ impl Shared {
             (cursor.ledger.accepted, cursor.ledger.pending) = (found, found);
             let dead = DeadStore::new(&self.dead_directory, module.into(), self.ledger.is_power());
             // Those among what is kept come again.
-            let stay = letters_until(&dead, from - 1)?;
+            let stay = letters_until(&dead, from - 1)?.stay;
             cursor.ledger.accepted += stay;
             cursor.ledger.dead = stay;
         }

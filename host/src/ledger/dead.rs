@@ -2,11 +2,11 @@
 //!
 //! A file of frames, appended to; a replay or a purge writes it anew. A frame is `length u32 ·
 //! crc32 u32 · failed_at_ms u64 · attempts u32 · reason length u16 · reason · record`, with the
-//! record as in a segment.
+//! record as in a segment. What is no frame is passed over, byte by byte.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +16,7 @@ use super::{
     Audience, RawRecord, SharedEvent,
     record::{Framing, encode},
 };
+use crate::files;
 
 /// What the dead letters of one module may take, in bytes; beyond it the oldest half goes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -23,6 +24,8 @@ const MAX_BYTES: u64 = 16 << 20;
 const PREFIX_BYTES: usize = Framing::Plain.bytes();
 /// What is kept of a reason, in bytes.
 const REASON_BYTES: usize = 1000;
+/// What a file begins with that was written anew after damage: no frame, so that it stays known.
+const DAMAGED: [u8; PREFIX_BYTES] = [0; PREFIX_BYTES];
 
 /// An event that a module could not handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl DeadStore {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let at = match *end {
             Some(at) => at,
-            None => self.scan()?.1,
+            None => self.scan()?.bytes,
         };
         let frame = frame(letter);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?;
@@ -80,9 +83,12 @@ impl DeadStore {
         if at + frame.len() as u64 <= self.max_bytes {
             return Ok(0);
         }
-        let (letters, _) = self.scan()?;
+        let Scan { letters, is_whole, .. } = self.scan()?;
         let gone = letters.len() / 2;
-        match self.write(&letters[gone..]).and_then(|bytes| self.replace().map(|()| bytes)) {
+        match self
+            .write(&letters[gone..], is_whole)
+            .and_then(|bytes| self.replace().map(|()| bytes))
+        {
             Ok(bytes) => *end = Some(bytes),
             Err(error) => {
                 tracing::warn!(module = %self.module, %error, "cannot shorten the dead letters");
@@ -95,7 +101,7 @@ impl DeadStore {
     /// All letters, oldest first.
     pub(crate) fn read(&self) -> io::Result<Vec<DeadLetter>> {
         let _end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.scan()?.0)
+        Ok(self.scan()?.letters)
     }
 
     /// Takes the letters for which `select` holds out of the file, once `done` with them has
@@ -106,15 +112,15 @@ impl DeadStore {
         done: impl FnOnce(&[DeadLetter]) -> Result<(), E>,
     ) -> Result<Taken, E> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let (letters, at) = self.scan()?;
+        let Scan { letters, bytes, is_whole } = self.scan()?;
         let (out, stay): (Vec<_>, Vec<_>) = letters.into_iter().partition(select);
-        let taken = Taken { gone: out.len() as u64, stay: stay.len() as u64 };
+        let taken = Taken { gone: out.len() as u64, stay: stay.len() as u64, is_whole };
         if out.is_empty() {
-            *end = Some(at);
+            *end = Some(bytes);
             return Ok(taken);
         }
         // Whatever needs room comes first, so that a full disk leaves all as it was.
-        let bytes = self.write(&stay)?;
+        let bytes = self.write(&stay, is_whole)?;
         done(&out)?;
         self.replace()?;
         *end = Some(bytes);
@@ -132,8 +138,9 @@ impl DeadStore {
     }
 
     /// Writes a new file beside the old one; answers its size.
-    fn write(&self, letters: &[DeadLetter]) -> io::Result<u64> {
-        let bytes: Vec<u8> = letters.iter().flat_map(frame).collect();
+    fn write(&self, letters: &[DeadLetter], is_whole: bool) -> io::Result<u64> {
+        let mut bytes = if is_whole { Vec::new() } else { DAMAGED.to_vec() };
+        bytes.extend(letters.iter().flat_map(frame));
         let file = File::create(self.path.with_extension("log.new"))?;
         file.write_all_at(&bytes, 0)?;
         self.flush(&file)?;
@@ -148,40 +155,41 @@ impl DeadStore {
         if self.sync { file.sync_data() } else { Ok(()) }
     }
 
-    /// The letters, and where the last whole one ends. A damaged one is passed over where its
-    /// length leads to the next.
-    fn scan(&self) -> io::Result<(Vec<DeadLetter>, u64)> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+    /// Reads the letters that there are.
+    fn scan(&self) -> io::Result<Scan> {
+        let mut bytes = Vec::new();
+        match files::open(&self.path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Scan::default()),
             Err(error) => return Err(error),
-        };
-        let (mut letters, mut at, mut end) = (Vec::new(), 0, 0);
-        while let Some(rest) = bytes.get(at..) {
-            if let Some((letter, length)) = self.parse(rest) {
-                letters.push(letter);
+        }
+        let mut scan = Scan { is_whole: true, bytes: bytes.len() as u64, letters: Vec::new() };
+        let mut at = 0;
+        while at < bytes.len() {
+            if let Some((letter, length)) = self.parse(&bytes[at..]) {
+                scan.letters.push(letter);
                 at += length;
-                end = at;
-            } else if let Some((length, _)) = Framing::Plain.prefix(rest) {
-                at += PREFIX_BYTES + length;
             } else {
-                break;
+                scan.is_whole = false;
+                at += 1;
             }
         }
-        Ok((letters, end as u64))
+        Ok(scan)
     }
 
     fn parse(&self, bytes: &[u8]) -> Option<(DeadLetter, usize)> {
         let (length, crc) = Framing::Plain.prefix(bytes)?;
         let payload = bytes.get(PREFIX_BYTES..PREFIX_BYTES + length)?;
-        if crc32fast::hash(payload) != crc {
-            return None;
-        }
         let (failed_at_ms, rest) = payload.split_first_chunk::<8>()?;
         let (attempts, rest) = rest.split_first_chunk::<4>()?;
         let (reason_length, rest) = rest.split_first_chunk::<2>()?;
         let reason_length = usize::from(u16::from_le_bytes(*reason_length));
         let (reason, record) = rest.split_at_checked(reason_length)?;
+        // Before the checksum of up to megabytes is worked out for each byte of a damaged part.
+        let (inner, _) = Framing::Plain.prefix(record)?;
+        if record.len() != PREFIX_BYTES + inner || crc32fast::hash(payload) != crc {
+            return None;
+        }
         let event = RawRecord::decode(record.get(PREFIX_BYTES..)?)?.to_event();
         let letter = DeadLetter {
             module: self.module.clone(),
@@ -194,11 +202,23 @@ impl DeadStore {
     }
 }
 
+/// What a file held; by default, what none does.
+#[derive(Debug, Default)]
+struct Scan {
+    letters: Vec<DeadLetter>,
+    /// Its size.
+    bytes: u64,
+    /// Nothing but letters was in it.
+    is_whole: bool,
+}
+
 /// What [`DeadStore::take`] did, in letters.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) gone: u64,
     pub(crate) stay: u64,
+    /// Nothing but letters was in the file, which was there.
+    pub(crate) is_whole: bool,
 }
 
 fn frame(letter: &DeadLetter) -> Vec<u8> {
@@ -261,7 +281,7 @@ mod tests {
         assert_eq!(refused.expect_err("refused").to_string(), "not now");
         assert_eq!(store.read().expect("readable"), letters);
         let taken = store.take(|letter| letter.event.sequence == 2, |_| Ok::<_, io::Error>(()));
-        assert_eq!(taken.expect("room"), Taken { gone: 1, stay: 3 });
+        assert_eq!(taken.expect("room"), Taken { gone: 1, stay: 3, is_whole: true });
         let length = fs::metadata(&store.path).expect("a file").len();
         let file = File::options().write(true).open(&store.path).expect("a file");
         file.set_len(length - 1).expect("cut");
@@ -285,7 +305,7 @@ mod tests {
         }
         let whole = fs::read(&store.path).expect("a file");
         let length = frame(&letters[0]).len();
-        for at in length + PREFIX_BYTES - 4..2 * length {
+        for at in length..2 * length {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x20;
             fs::write(&store.path, bytes).expect("written");
@@ -295,6 +315,14 @@ mod tests {
         again.append(&letters[1]).expect("room");
         let left = again.read().expect("readable");
         assert_eq!(left, [letters[0].clone(), letters[2].clone(), letters[1].clone()]);
+        // That something is missing stays known, although the file is written anew.
+        for gone in [1, 0] {
+            let taken = again.take(|letter| letter.event.sequence == 1, |_| Ok::<_, io::Error>(()));
+            assert_eq!(taken.expect("room"), Taken { gone, stay: 2, is_whole: false });
+        }
+        fs::remove_file(&store.path).expect("it is there");
+        let taken = store.take(|_| true, |_| Ok::<_, io::Error>(())).expect("nothing there");
+        assert_eq!(taken, Taken { gone: 0, stay: 0, is_whole: false });
     }
 
     #[test]

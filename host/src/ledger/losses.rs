@@ -32,6 +32,8 @@ pub enum LossKind {
     Subscriptions,
     /// One of the two files with the places of the modules. It costs nothing.
     Copy,
+    /// Dead letters of a module, as many as `last` says.
+    DeadLetters,
 }
 
 /// One loss, as it was found.
@@ -45,7 +47,7 @@ pub struct Loss {
     pub file: String,
     /// The sequence of the first event, 0 where it is not about single events.
     pub first: u64,
-    /// The sequence of the last event that may have been in it.
+    /// The sequence of the last event that may have been in it; how many, for dead letters.
     pub last: u64,
 }
 
@@ -71,6 +73,7 @@ impl LossKind {
             Self::Unreadable => "unreadable",
             Self::Subscriptions => "subscriptions",
             Self::Copy => "copy",
+            Self::DeadLetters => "dead_letters",
         }
     }
 
@@ -93,6 +96,10 @@ impl LossKind {
                  more"
             ),
             Self::Copy => format!("{file} was lost and restored from its copy: no event is lost"),
+            Self::DeadLetters => {
+                let letters = if last == 1 { "letter" } else { "letters" };
+                format!("{file} is damaged or gone: {last} dead {letters} lost")
+            }
         }
     }
 
@@ -108,7 +115,7 @@ impl LossKind {
                 "check the owner, the mode and the disk; once the file can be read again, \
                  `lodestar events replay MODULE --since TIME` delivers what is in it"
             }
-            Self::Subscriptions | Self::Copy => {
+            Self::Subscriptions | Self::Copy | Self::DeadLetters => {
                 "check the disk, and find out what writes or deletes files there"
             }
         }
@@ -158,7 +165,9 @@ impl Losses {
         });
         let found_ms = now_ms();
         if let Some(same) = same {
-            (same.last, same.found_ms) = (last.max(same.last), found_ms);
+            // What is not about single events is about so many more.
+            let last = if first == 0 { same.last + last } else { last.max(same.last) };
+            (same.last, same.found_ms) = (last, found_ms);
         } else if list.len() < MAX_LOSSES {
             let what = kind.sentence(file, first, last);
             tracing::error!("event ledger: {what}; {}", kind.remedy());

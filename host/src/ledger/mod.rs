@@ -22,7 +22,7 @@ mod writer;
 pub(crate) use cursors::{Content, Cursor, Cursors, Epoch, Loaded};
 pub use cursors::{Counts, DropReason, Dropped};
 pub use dead::DeadLetter;
-pub(crate) use dead::DeadStore;
+pub(crate) use dead::{DeadStore, Taken};
 pub(crate) use error::io_error;
 pub use error::{LedgerError, PublishError};
 pub(crate) use losses::Losses;

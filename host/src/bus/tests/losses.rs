@@ -259,3 +259,51 @@ fn damage_while_nothing_runs_costs_as_little() {
         assert_balanced(&bus);
     }
 }
+
+#[test]
+fn damaged_dead_letters_cost_only_themselves_and_are_told() {
+    type Hurt = fn(&Path);
+    let hurt: [(Hurt, u64); 4] = [
+        // The first one's length.
+        (|path| flip(path, 0), 1),
+        (|path| flip(path, 3), 1),
+        (|path| flip(path, 40), 1),
+        (|path| fs::remove_file(path).expect("removed"), 3),
+    ];
+    for (place, (hurt, count)) in hurt.into_iter().enumerate() {
+        let directory = tempdir().expect("a directory");
+        let bus = open(directory.path());
+        let mut inbox = subscribe(&bus, "tracker", &["a"]);
+        publish(&bus, events(Ledger, "a", 0..3)).expect("accepted");
+        while !inbox.take(1).is_empty() {
+            let message = "no such column".to_owned();
+            inbox.settle(0, Some(Failure { kind: FailureKind::Failed, message }));
+        }
+        drop(inbox);
+        bus.close().expect("closed");
+        hurt(&directory.path().join("dead/tracker.log"));
+        for start in ["first", "second"] {
+            let bus = open(directory.path());
+            assert_balanced(&bus);
+            let books = bus.books()[0].ledger;
+            let (lost, purged) = (DropReason::Lost, DropReason::Purged);
+            let dropped = (books.dropped.of(lost), books.dropped.of(purged));
+            assert_eq!((books.dead, dropped), (3 - count, (count, 0)), "{place}, {start}");
+            assert_eq!(bus.dead(None).expect("readable").len() as u64, 3 - count, "{place}");
+            let told = bus.health().losses;
+            assert_eq!(kinds(&bus), [LossKind::DeadLetters], "{place}, {start}");
+            assert_eq!((told[0].file.as_str(), told[0].last), ("dead/tracker.log", count));
+            bus.close().expect("closed");
+        }
+        // What is left can be given another chance.
+        let bus = open(directory.path());
+        assert_eq!(bus.replay_dead("tracker", None).expect("replayed"), 3 - count);
+        assert_balanced(&bus);
+    }
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("a file");
+    bytes[at] ^= 0x41;
+    fs::write(path, bytes).expect("damaged");
+}

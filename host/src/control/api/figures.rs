@@ -25,11 +25,11 @@ pub struct LedgerLoss {
     pub found: String,
     /// In which file of the ledger.
     pub file: String,
-    /// `damaged`, `cut`, `missing`, `unreadable`, `subscriptions` or `copy`.
+    /// `damaged`, `cut`, `missing`, `unreadable`, `subscriptions`, `copy` or `dead_letters`.
     pub kind: String,
     /// The sequence of the first event that it is about; 0 where it is not about single events.
     pub first: u64,
-    /// The sequence of the last event that may be among them.
+    /// The sequence of the last event that may be among them; how many were lost, for dead letters.
     pub last: u64,
     /// What happened, one sentence.
     pub what: String,
