@@ -203,3 +203,59 @@ fn a_database_that_is_gone_at_the_start_is_told_with_the_remedy() {
     fs::remove_file(path.with_file_name("known_database")).expect("it is ours");
     wait_until("a new one is begun", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
 }
+
+#[test]
+fn a_data_directory_that_was_deleted_is_told_until_it_is_restored() {
+    let emptied: [fn(&Path); 2] = [
+        |directory| fs::remove_dir_all(directory).expect("it is ours"),
+        |directory| {
+            fs::remove_dir_all(directory).expect("it is ours");
+            fs::create_dir(directory).expect("it is gone");
+        },
+    ];
+    for emptied in emptied {
+        let sandbox = Sandbox::usual();
+        let data = sandbox.state().join("data");
+        let (directory, backup) = (data.join("usage_tracker"), data.join("backup"));
+        let told = || {
+            let doctor = sandbox.lodestar(&["doctor"]);
+            let status = sandbox.lodestar(&["status"]);
+            let words = "data/usage_tracker was deleted or emptied";
+            assert_eq!(doctor.stdout.contains(words), status.stdout.contains(words), "{doctor:#?}");
+            let remedy = "`lodestar events replay usage_tracker --since";
+            assert_eq!(
+                doctor.stdout.contains(words),
+                doctor.stdout.contains(remedy),
+                "{doctor:#?}"
+            );
+            status.stdout.contains(words)
+        };
+        let daemon = sandbox.start();
+        assert_eq!(post(&daemon, "before"), 200);
+        wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+        assert!(!told(), "a first start is none");
+        assert!(daemon.stop().success());
+        let daemon = sandbox.start();
+        assert!(!told(), "nor is the next one");
+        assert!(daemon.stop().success());
+        fs::rename(&directory, &backup).expect("it is ours");
+        fs::create_dir(&directory).expect("it is gone");
+        emptied(&directory);
+        // Over a restart as well.
+        for _ in 0..2 {
+            let daemon = sandbox.start();
+            daemon.wait_state("usage_tracker", "running");
+            assert!(told());
+            let why = sandbox.lodestar(&["modules", "why", "usage_tracker"]);
+            assert!(why.stdout.contains("data lost"), "{why:#?}");
+            assert!(daemon.stop().success());
+        }
+        fs::remove_dir_all(&directory).expect("it is ours");
+        fs::rename(&backup, &directory).expect("it is gone");
+        let daemon = sandbox.start();
+        daemon.wait_state("usage_tracker", "running");
+        wait_until("it counts on", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+        assert!(!told(), "it is restored");
+        drop(daemon);
+    }
+}

@@ -19,7 +19,6 @@ use crate::{
     logging::Redactor,
     module::{Configure, Configured, Grant},
     runner::Bounds,
-    state_dir::private_directory,
     strangers,
 };
 
@@ -40,9 +39,8 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
         let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
         let settings = settings(&daemon, &config, name, defaults);
         let settings = settings.map_err(|error| error.to_string())?;
-        let data_dir = daemon.data_dir(name);
-        private_directory(&data_dir).map_err(|error| {
-            format!("cannot make its data directory {}: {error}", data_dir.display())
+        let data_dir = daemon.make_data_dir(name).map_err(|error| {
+            format!("cannot make its data directory {}: {error}", daemon.data_dir(name).display())
         })?;
         if let Some(exposed) = strangers::on_the_way(&data_dir, strangers::Also::OwnGroup) {
             return Err(format!("{exposed}, its data directory; run `{}`", exposed.remedy()));

@@ -4,6 +4,7 @@
 mod blame;
 mod configure;
 mod daemon;
+mod data_dirs;
 mod deadlines;
 mod descriptions;
 mod ending;

@@ -29,6 +29,10 @@ pub struct Standing {
     pub isolated: Option<String>,
     /// The generation that took over last, while it is on probation.
     pub probation: Option<Probation>,
+    /// Its data directory was there.
+    pub has_data_dir: bool,
+    /// When its data directory was found gone, in milliseconds since the Unix epoch.
+    pub data_lost: Option<i64>,
 }
 
 /// A generation on probation.

@@ -47,6 +47,7 @@ impl Daemon {
         let mut warnings: Vec<Warning> = noted.values().cloned().collect();
         drop(noted);
         warnings.extend(self.permissions());
+        warnings.extend(self.lost_data_dirs());
         let warning = |name: &str, (message, remedy): Trouble| {
             let name = name.to_owned();
             Warning { name, message, remedy }
