@@ -4,7 +4,7 @@
 //! whose mode somebody widened. And it is the only one against a module in a process of its own,
 //! whose user is the daemon's (adr/0040).
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
 use axum::{
     extract::{Extension, Request, State},
@@ -25,7 +25,7 @@ use super::{
     api::{Problem, ProblemCode},
     problem::Refusal,
 };
-use crate::runner::is_marked;
+use crate::{files, runner::is_marked};
 
 /// The process at the other end of the socket, as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub fn is_allowed(peer: Peer, own_user: u32, own_group: u32, groups: &str) -> bo
 }
 
 fn groups_file() -> String {
-    std::fs::read_to_string("/etc/group").unwrap_or_default()
+    files::read_text(Path::new("/etc/group")).unwrap_or_default()
 }
 
 fn is_member(user: u32, group: u32, groups: &str) -> bool {
@@ -152,7 +152,7 @@ fn is_member(user: u32, group: u32, groups: &str) -> bool {
 }
 
 fn user_name(user: u32) -> Option<String> {
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let users = files::read_text(Path::new("/etc/passwd")).ok()?;
     users.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

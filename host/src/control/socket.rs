@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 
 use super::Peer;
 use crate::{
+    files,
     state_dir::private_directory,
     strangers::{self, Also, Exposed},
 };
@@ -116,7 +117,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketErro
 }
 
 pub(super) fn group_number(name: &str) -> Option<u32> {
-    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    let groups = files::read_text(Path::new("/etc/group")).ok()?;
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lodestar::files;
 use tokio::net::UnixStream;
 
 use crate::error::{CliError, Result};
@@ -103,7 +104,7 @@ fn permission_denied(path: &Path) -> CliError {
 
 /// The name of a user or group by its number, from a file in the form of `/etc/passwd`.
 fn name_of(file: &str, id: u32) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
+    let text = files::read_text(Path::new(file)).ok()?;
     let id = id.to_string();
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
