@@ -4,9 +4,13 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use harness::{Daemon, Sandbox, is_root, library, run, skip_even_in_ci, tool_or_skip};
+use harness::{
+    Daemon, Sandbox, http, is_root, library, run, skip_even_in_ci, telemetry, tool_or_skip,
+    wait_until,
+};
 
 use crate::install::package;
 
@@ -117,5 +121,53 @@ fn reload_on_a_full_disk(isolation: &str) {
     let output = sandbox.lodestar(&["modules", "rollback", "counter"]);
     assert_eq!(output.code, 0, "there is a way back, {isolation}: {output:#?}");
     assert_eq!(sha256(), old, "{isolation}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn the_books_are_written_with_the_room_that_is_kept_for_them() {
+    let config = "modules:\n  ingest:\n    enabled: true\n    listen: 127.0.0.1:0\n  counter:\n    \
+                  enabled: true\nmetrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["ingest", "counter"], config);
+    let test = "full_disk::the_books_are_written_with_the_room_that_is_kept_for_them";
+    let Some((daemon, disk)) = on_a_small_disk(&sandbox, "48m", test) else { return };
+    let patience = Duration::from_secs(60);
+    let post = |id: &str| {
+        let body = telemetry::claude_code("s", id).to_string();
+        let address = daemon.address("ingest", "http");
+        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        answer.expect("ingest answers").status
+    };
+    let written = || {
+        let text = fs::read_to_string(disk.join("ledger/subscriptions.json")).ok()?;
+        let content: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let mut modules = content["modules"].as_array()?.iter();
+        modules.find(|it| it["module"] == "counter")?["ledger"]["handled"].as_u64()
+    };
+    let kept = || fs::metadata(disk.join("ledger/reserve")).map_or(0, |it| it.len());
+    let all = kept();
+    assert!(all > 256 << 10, "a part of the disk is kept: {all}");
+    assert_eq!(post("before"), 200);
+    wait_until("it is in the books", patience, || (written()? == 1).then_some(()));
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "counter"]).code, 0);
+    for number in 0..5 {
+        assert_eq!(post(&format!("waits-{number}")), 200);
+    }
+    let filler = disk.join("filler");
+    fill(&filler);
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "counter"]).code, 0);
+    wait_until("the books are written on a full disk", patience, || {
+        (written()? == 6).then_some(())
+    });
+    assert!((1..all).contains(&kept()), "{} of {all}", kept());
+    // Events get none of that room, and are refused until there is other.
+    assert_eq!(post("refused"), 503);
+    let status = daemon.status().expect("it answers");
+    let trouble = status["ledger"]["trouble"].as_str().unwrap_or_default();
+    assert!(trouble.contains("disk is full"), "{trouble}");
+    assert!((1..all).contains(&kept()));
+    fs::remove_file(&filler).expect("it is there");
+    assert_eq!(post("after"), 200);
+    assert_eq!(kept(), all, "it is kept again");
     assert!(daemon.stop().success());
 }

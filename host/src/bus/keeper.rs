@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{core::Shared, routes::wants, subscriber::Subscriber};
-use crate::ledger::{Content, Cursor, DropReason, LedgerError, Reader, SegmentInfo, Writer};
+use crate::ledger::{
+    Content, Cursor, DropReason, LedgerError, Reader, SegmentInfo, Writer, is_full,
+};
 
 /// The cursors are written at most so often, and at the latest so long after they moved. After a
 /// kill, what was settled since then is delivered again.
@@ -40,6 +42,8 @@ pub(super) fn run(shared: &Shared, writer: &Writer) {
             }
         }
         failing = result.is_err();
+        // Not only when the next event comes, since `status` says it.
+        let _ = shared.ledger.reserve.is_full_again();
         // A segment that never fills would never age.
         let span =
             HOUR.saturating_mul(u32::try_from(shared.config.retention_hours).unwrap_or(u32::MAX));
@@ -85,8 +89,14 @@ impl Shared {
                 .map_or(0, |_| self.redeliver_upto.load(Ordering::SeqCst)),
             modules: cursors,
         };
-        self.cursors.save(&content)?;
-        Ok(content.modules)
+        let mut saved = self.cursors.save(&content);
+        while let Err(LedgerError::Io { source, .. }) = &saved
+            && is_full(source)
+            && self.ledger.reserve.give_up()
+        {
+            saved = self.cursors.save(&content);
+        }
+        saved.map(|()| content.modules)
     }
 
     /// Deletes segments that all have settled, and those beyond the limits. Called with

@@ -57,6 +57,8 @@ pub struct BusConfig {
     pub inbox_events: usize,
     /// The size at which a file of the ledger is sealed, in bytes.
     pub segment_bytes: u64,
+    /// What of the disk is kept for the books, in bytes, and at most 1/64 of it.
+    pub reserve_bytes: u64,
     /// How long a failed event waits before it comes again, after its 1st to 4th failure. After
     /// the 5th it is dead.
     pub retry_after: [Duration; 4],
@@ -74,6 +76,7 @@ impl Default for BusConfig {
             durability: Durability::Process,
             inbox_events: 8192,
             segment_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
             retry_after: [ms(10), ms(100), ms(500), ms(2000)],
             unavailable_max: Duration::from_secs(30),
         }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ledger::{
     Content, Counts, Cursor, Cursors, DeadStore, DropReason, Epoch, Ledger, LedgerError, Loaded,
-    LossKind, Losses, Memory, Opened, Reader, Taken, Writer, io_error,
+    LossKind, Losses, Memory, Opened, Reader, Reserve, Taken, Writer, io_error,
 };
 
 /// The smallest segment, in bytes: below it, files would only be many.
@@ -44,7 +44,9 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     let segment_bytes =
         config.segment_bytes.min(config.max_bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
     let segments = directory.join("segments");
-    let opened = Ledger::open(&segments, config.durability, segment_bytes, &memory, losses)?;
+    let reserve = Reserve::open(directory, config.reserve_bytes);
+    let opened =
+        Ledger::open(&segments, config.durability, segment_bytes, &memory, losses, reserve)?;
     let end = opened.next - 1;
     let holds_events = opened.ledger.list().first().is_some_and(|info| info.base <= end);
     if holds_events && !matches!(loaded, Loaded::Content(_)) {

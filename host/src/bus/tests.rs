@@ -18,6 +18,7 @@ fn config() -> BusConfig {
     BusConfig {
         inbox_events: 16,
         segment_bytes: 4 << 10,
+        reserve_bytes: 64 << 10,
         retry_after: [Duration::ZERO; 4],
         unavailable_max: Duration::ZERO,
         ..BusConfig::default()

@@ -2,8 +2,9 @@
 //!
 //! A directory of append-only segment files (`segments/`), written by one thread that commits in
 //! groups; beside them the cursors and books of the subscribers (`subscriptions.json` and a copy),
-//! what was lost (`losses.json`) and each subscriber's dead letters (`dead/`). The bus decides what
-//! is delivered to whom; this room only keeps bytes and says which of them survived.
+//! what was lost (`losses.json`), each subscriber's dead letters (`dead/`), and room that is kept
+//! for a full disk (`reserve`). The bus decides what is delivered to whom; this room only keeps
+//! bytes and says which of them survived.
 
 mod checked;
 mod cursors;
@@ -12,6 +13,7 @@ mod error;
 mod losses;
 mod reader;
 mod record;
+mod reserve;
 mod segment;
 mod segment_reader;
 mod store;
@@ -30,6 +32,7 @@ pub use losses::{Loss, LossKind};
 pub(crate) use reader::Reader;
 pub(crate) use record::{Audience, Entry, RawRecord};
 pub use record::{Event, SharedEvent};
+pub(crate) use reserve::{Reserve, is_full};
 #[cfg(test)]
 pub(crate) use segment::full_disk;
 pub use store::{Durability, LedgerHealth};

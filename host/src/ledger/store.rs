@@ -13,6 +13,7 @@ use std::{
 use super::{
     LedgerError, Loss, LossKind, io_error,
     losses::Losses,
+    reserve::Reserve,
     segment::{HEADER_BYTES, Segment, segment_base},
 };
 
@@ -57,6 +58,7 @@ pub(crate) struct Ledger {
     segments: Mutex<Vec<SegmentInfo>>,
     health: Mutex<LedgerHealth>,
     pub(crate) losses: Losses,
+    pub(crate) reserve: Reserve,
     /// Segments before this base may be deleted at any moment.
     retired: AtomicU64,
 }
@@ -95,6 +97,7 @@ impl Ledger {
         segment_bytes: u64,
         memory: &Memory,
         losses: Losses,
+        reserve: Reserve,
     ) -> Result<Opened, LedgerError> {
         fs::create_dir_all(directory).map_err(io_error("make the directory", directory))?;
         let mut segments = list(directory)?;
@@ -113,6 +116,7 @@ impl Ledger {
             segments: Mutex::new(segments),
             health: Mutex::default(),
             losses,
+            reserve,
             retired: AtomicU64::new(0),
         };
         let active = match active {
@@ -223,7 +227,12 @@ impl Ledger {
     /// How it fares.
     pub(crate) fn health(&self) -> LedgerHealth {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        LedgerHealth { losses: self.losses.list(), ..health }
+        let full = || {
+            let at = self.directory.display();
+            format!("the disk is full: no event is accepted in {at} until space is free")
+        };
+        let trouble = health.trouble.or_else(|| self.reserve.is_spent().then(full));
+        LedgerHealth { losses: self.losses.list(), trouble, ..health }
     }
 
     /// Notes how a write went.

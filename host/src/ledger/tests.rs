@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{
-    Audience, Durability, Event, Ledger, Loss, LossKind, Losses, Memory, Opened, Reader,
+    Audience, Durability, Event, Ledger, Loss, LossKind, Losses, Memory, Opened, Reader, Reserve,
     record::{Framing, encode},
     segment::{Header, segment_name},
     segment_reader::disk,
@@ -104,8 +104,8 @@ impl Disk {
 
 fn open(directory: &Path, memory: &Memory) -> Opened {
     let segments = directory.join("segments");
-    let losses = Losses::open(directory);
-    Ledger::open(&segments, Durability::Process, 1 << 20, memory, losses).expect("a ledger")
+    let (losses, reserve) = (Losses::open(directory), Reserve::open(directory, 0));
+    Ledger::open(&segments, Durability::Process, 1 << 20, memory, losses, reserve).expect("opens")
 }
 
 /// All that can be read, and how often something was missed.

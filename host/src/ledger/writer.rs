@@ -201,7 +201,7 @@ impl Worker {
         let mut dones = Vec::with_capacity(jobs.len());
         let mut entries = Vec::with_capacity(jobs.iter().map(|job| job.entries.len()).sum());
         let mut sequence = self.next;
-        let begun = self.begin_where_full();
+        let begun = self.leave_the_reserve().and_then(|()| self.begin_where_full());
         let framing = self.active.framing();
         self.buffer.clear();
         for job in jobs {
@@ -222,6 +222,16 @@ impl Worker {
         for done in dones {
             call(done, result.clone());
         }
+    }
+
+    /// Refuses events while some of the room that is kept for the books has been given up.
+    fn leave_the_reserve(&self) -> Result<(), PublishError> {
+        if self.ledger.reserve.is_full_again() {
+            return Ok(());
+        }
+        let what = "the disk is full, and what was kept of it is for the books";
+        let error = io::Error::new(io::ErrorKind::StorageFull, what);
+        Err(self.refused(self.active.path(), &error))
     }
 
     /// Begins the next segment where the active one is full.

@@ -46,8 +46,12 @@ pub(super) enum CpuLimit {
 /// How many threads and processes it may have where its section does not say.
 const TASKS: u64 = 512;
 
-/// By how much its data directory may grow at least where its section does not say.
+/// By how much its data directory may grow at least where its section does not say, and there is
+/// room beside [`KEPT_FREE`].
 const LEAST_GROWTH: u64 = 1 << 30;
+
+/// What stays free for the daemon and everything else, or half of what was, if that is less.
+const KEPT_FREE: u64 = 256 << 20;
 
 /// How the number of its threads and processes is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +84,10 @@ impl DataLimit {
     pub(super) fn bytes(self, had: u64, free: u64) -> u64 {
         match self {
             Self::Given(bytes) => bytes,
-            Self::HalfOfFree => had.saturating_add(LEAST_GROWTH.max(free / 2)),
+            Self::HalfOfFree => {
+                let least = LEAST_GROWTH.min(free.saturating_sub(KEPT_FREE));
+                had.saturating_add(least.max(free / 2))
+            }
         }
     }
 }
@@ -237,6 +244,23 @@ impl InForce {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_data_directory_may_fill_the_disk() {
+        let gib = 1 << 30;
+        let check = |free: u64, growth: u64| {
+            assert_eq!(DataLimit::HalfOfFree.bytes(7, free), 7 + growth, "{free}");
+            assert!(growth + KEPT_FREE.min(free / 2) <= free, "{free}");
+        };
+        check(10 * gib, 5 * gib);
+        check(2 * gib, gib);
+        check(gib + KEPT_FREE, gib);
+        check(gib, gib - KEPT_FREE);
+        check(KEPT_FREE, KEPT_FREE / 2);
+        check(1000, 500);
+        check(0, 0);
+        assert_eq!(DataLimit::Given(5).bytes(7, 10 * gib), 5);
+    }
 
     #[test]
     fn a_limit_without_a_group_says_why() {
