@@ -89,8 +89,11 @@ impl Reader {
                     self.lose(ledger, LossKind::Damaged, base, last.min(upto));
                 }
                 step => {
-                    let cut = matches!(step, Step::End | Step::Torn(TornEnd::Begun));
-                    let kind = if cut { LossKind::Cut } else { LossKind::Damaged };
+                    let kind = match step {
+                        Step::End | Step::Torn(TornEnd::Begun) => LossKind::Cut,
+                        Step::Torn(TornEnd::Unread) => LossKind::Unreadable,
+                        _ => LossKind::Damaged,
+                    };
                     self.leave_segment(ledger, kind, upto);
                 }
             }

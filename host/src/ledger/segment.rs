@@ -118,6 +118,8 @@ pub(crate) struct Found {
     pub(crate) damaged: Vec<(u64, u64)>,
     /// How many records at most are lost in a damaged end, which stays.
     pub(crate) lost_at_end: u64,
+    /// The disk could not read that end.
+    pub(crate) is_end_unread: bool,
 }
 
 impl Segment {
@@ -176,13 +178,15 @@ impl Segment {
             // While one copy is whole: the next damage may hit that one.
             file.write_all_at(&header.encode(), 0).map_err(repair)?;
         }
-        if end.is_some_and(TornEnd::is_unfinished_write) {
+        let framing = reader.framing();
+        if !end.is_some_and(TornEnd::is_unfinished_write) {
+            found.lost_at_end = rest.div_ceil(MIN_RECORD_BYTES);
+            found.is_end_unread = end == Some(TornEnd::Unread);
+        } else if framing != Framing::Plain {
+            // Nothing is written behind the end of a segment of format 1: it stays as it is.
             file.set_len(bytes).map_err(repair)?;
             found.cut_bytes = rest;
-        } else {
-            found.lost_at_end = rest.div_ceil(MIN_RECORD_BYTES);
         }
-        let framing = reader.framing();
         Ok(Some((Self { file, path: path.to_owned(), framing, bytes, torn: false }, found)))
     }
 

@@ -34,12 +34,14 @@ pub(crate) enum TornEnd {
     Zeros,
     /// Nothing that a write leaves behind.
     Damaged,
+    /// The disk could not read some of it, which may be whole.
+    Unread,
 }
 
 impl TornEnd {
     /// Whether a write that a kill or a power cut interrupted looks like this.
     pub(crate) fn is_unfinished_write(self) -> bool {
-        self != Self::Damaged
+        matches!(self, Self::Begun | Self::Zeros)
     }
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct SegmentReader {
     start: usize,
     /// Where in the file `buffer` begins.
     base: u64,
+    /// Up to where in the file zeros stand for what the disk could not read.
+    unread_upto: u64,
 }
 
 /// What stands at a place of a segment, with the length of its payload.
@@ -93,9 +97,13 @@ impl SegmentReader {
             buffer: Vec::new(),
             start: 0,
             base: 0,
+            unread_upto: 0,
         };
         reader.fill(HEADER_BYTES)?;
-        let Some(header) = Header::read(&reader.buffer) else { return Ok(None) };
+        let Some(header) = Header::read(&reader.buffer) else {
+            let is_unread = reader.unread_upto > 0;
+            return if is_unread { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(None) };
+        };
         reader.damaged_header = (!header.is_whole(&reader.buffer)).then_some(header);
         reader.framing = header.framing;
         reader.last = header.base.saturating_sub(1);
@@ -126,6 +134,7 @@ impl SegmentReader {
     fn go_to(&mut self, offset: u64) {
         self.base = offset;
         self.start = 0;
+        self.unread_upto = 0;
         self.buffer.clear();
     }
 
@@ -178,7 +187,7 @@ impl SegmentReader {
                     (self.start, lost_track) = (self.start + 1, true);
                 }
                 (Place::Other | Place::Damaged(_), Framing::Plain) => {
-                    (lost_track, zeros) = (true, self.buffer[self.start..].iter().all(is_zero));
+                    (lost_track, zeros) = (true, self.is_zero_to_end()?);
                     break TornEnd::Damaged;
                 }
                 (Place::Begun, _) => {
@@ -195,12 +204,25 @@ impl SegmentReader {
                 }
             }
         };
+        let is_unread = self.unread_upto > begin;
         self.go_to(begin);
         Ok(Found::Torn(match end {
+            _ if is_unread => TornEnd::Unread,
             _ if zeros => TornEnd::Zeros,
             _ if lost_track => TornEnd::Damaged,
             end => end,
         }))
+    }
+
+    /// Whether nothing but zeros follows.
+    fn is_zero_to_end(&mut self) -> io::Result<bool> {
+        while self.buffer[self.start..].iter().all(is_zero) {
+            self.start = self.buffer.len();
+            if !self.fill(1)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What stands where the next record would begin.
@@ -238,8 +260,12 @@ impl SegmentReader {
         while filled < wanted {
             let at = self.base + filled as u64;
             match read_at(&self.file, &mut self.buffer[filled..], at) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
+                Ok(Read::Bytes(0)) => break,
+                Ok(Read::Bytes(count)) => filled += count,
+                Ok(Read::Unreadable(count)) => {
+                    filled += count;
+                    self.unread_upto = self.base + filled as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.buffer.truncate(filled);
@@ -260,16 +286,23 @@ fn sequence(payload: &[u8]) -> u64 {
     payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+/// How many bytes came from a place.
+enum Read {
+    Bytes(usize),
+    /// Zeros instead.
+    Unreadable(usize),
+}
+
 /// Reads from a place. What the disk cannot read is zeros, block by block: damage.
-fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<Read> {
     let error = match disk::read_at(file, buffer, at) {
         Err(error) if error.raw_os_error() == Some(libc::EIO) => error,
-        read => return read,
+        read => return read.map(Read::Bytes),
     };
     let upto = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
     let block = usize::try_from(upto - at).unwrap_or(buffer.len()).min(buffer.len());
     if let Ok(count) = disk::read_at(file, &mut buffer[..block], at) {
-        return Ok(count);
+        return Ok(Read::Bytes(count));
     }
     let left = file.metadata()?.len().saturating_sub(at);
     if left == 0 {
@@ -277,7 +310,7 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     }
     let block = block.min(usize::try_from(left).unwrap_or(block));
     buffer[..block].fill(0);
-    Ok(block)
+    Ok(Read::Unreadable(block))
 }
 
 #[cfg(not(test))]

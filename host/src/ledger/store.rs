@@ -310,7 +310,9 @@ fn recover(
                 let begun = end.last + 1;
                 if found.lost_at_end > 0 {
                     let last = end.last + found.lost_at_end;
-                    losses.note(LossKind::Damaged, &name, begun, last);
+                    let is_unread = found.is_end_unread;
+                    let kind = if is_unread { LossKind::Unreadable } else { LossKind::Damaged };
+                    losses.note(kind, &name, begun, last);
                     end.next = end.next.max(last + 1);
                 } else if begun < end.next {
                     losses.note(LossKind::Cut, &name, begun, memory.floor);

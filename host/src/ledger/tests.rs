@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     Audience, Durability, Event, Ledger, Loss, LossKind, Losses, Memory, Opened, Reader, Reserve,
     record::{Framing, encode},
-    segment::{Header, segment_name},
+    segment::{HEADER_BYTES, Header, segment_name},
     segment_reader::disk,
 };
 
@@ -194,6 +194,39 @@ fn a_place_that_the_disk_cannot_read_costs_the_records_there() {
         let left = if place.start == 0 { 0 } else { payloads.len() - hit };
         assert_eq!((records.len(), damaged > 0), (left, true), "{place:?}");
         assert!(!told(&opened).is_empty());
+    }
+}
+
+#[test]
+fn an_end_that_the_disk_cannot_read_now_is_not_cut() {
+    let payloads = payloads(100, 900);
+    let disk = Disk::with(&payloads);
+    let end = disk.bytes.len();
+    let room = [&disk.bytes[..], &[0; 20_000]].concat();
+    let begun = [&disk.bytes[..], &disk.bytes[disk.places[50].start..][..500]].concat();
+    for (bytes, place) in [
+        (&disk.bytes[..], end - 1..end),
+        (&disk.bytes[..], 40_000..end),
+        (&disk.bytes[..], HEADER_BYTES + 4096..end),
+        (&room[..], end + 4_096..end + 4_097),
+        (&begun[..], end - 5_000..end + 1),
+    ] {
+        disk.put(bytes);
+        disk::bad_place(place.start as u64..place.end as u64);
+        let opened = disk.open();
+        disk::bad_place(0..0);
+        assert_eq!(fs::read(disk.segment()).expect("a segment"), bytes, "{place:?}");
+        let told = told(&opened);
+        assert!(told.iter().any(|(kind, ..)| *kind == LossKind::Unreadable), "{told:?}");
+        assert!(opened.next > 100, "{place:?}: no number comes twice");
+        // All of them are there again, for a replay.
+        let mut sequences = Vec::new();
+        let visited = Reader::of_everything().visit(&opened.ledger, opened.next - 1, |record| {
+            sequences.push(record.sequence);
+            true
+        });
+        visited.expect("readable");
+        assert_eq!(sequences, (1..=100).collect::<Vec<_>>(), "{place:?}");
     }
 }
 
