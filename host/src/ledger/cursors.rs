@@ -248,8 +248,13 @@ impl Cursors {
             (Read::Content(content), Read::Content(_)) | (Read::Old(content), _) => {
                 Loaded::Content(content)
             }
-            (Read::Content(content), _) => {
-                losses.note(LossKind::Copy, &super::store::name(&self.copy), 0, 0);
+            (Read::Content(content), second) => {
+                // A kill between the two first replacements leaves no copy, but what is to be it.
+                let is_begun = matches!(second, Read::Absent)
+                    && matches!(read(&beside(&self.copy))?, Read::Content(_));
+                if !is_begun {
+                    losses.note(LossKind::Copy, &super::store::name(&self.copy), 0, 0);
+                }
                 Loaded::Content(content)
             }
             (_, Read::Content(content) | Read::Old(content)) => {
@@ -266,24 +271,27 @@ impl Cursors {
         super::store::name(&self.path)
     }
 
-    /// Replaces them, one after the other.
+    /// Replaces them, one after the other, once what replaces them is there.
     pub(crate) fn save(&self, content: &Content) -> Result<(), LedgerError> {
         let document = Document { format: FORMAT, content };
         let bytes = checked::encode(&document).map_err(io_error("write", &self.path))?;
         for path in [&self.path, &self.copy] {
-            self.replace(path, &bytes).map_err(io_error("write", path))?;
+            self.write(&beside(path), &bytes).map_err(io_error("write", path))?;
+        }
+        for path in [&self.path, &self.copy] {
+            self.replace(path).map_err(io_error("write", path))?;
         }
         Ok(())
     }
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("json.new");
-        let mut file = File::create(&temporary)?;
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create(path)?;
         file.write_all(bytes)?;
-        if self.sync {
-            file.sync_all()?;
-        }
-        fs::rename(&temporary, path)?;
+        if self.sync { file.sync_all() } else { Ok(()) }
+    }
+
+    fn replace(&self, path: &Path) -> io::Result<()> {
+        fs::rename(beside(path), path)?;
         if self.sync
             && let Some(directory) = path.parent()
         {
@@ -291,6 +299,11 @@ impl Cursors {
         }
         Ok(())
     }
+}
+
+/// The file that is to replace another one.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("json.new")
 }
 
 fn read(path: &Path) -> Result<Read, LedgerError> {
@@ -310,12 +323,7 @@ fn read(path: &Path) -> Result<Read, LedgerError> {
     let content = serde_json::from_slice::<Content>(&bytes);
     Ok(match (format, content) {
         (Ok(FORMAT), Ok(content)) if checked::is_whole(&bytes) => Read::Content(content),
-        // That nobody ever subscribed is no reason to throw away what waits.
-        (Ok(OLD_FORMAT), Ok(content))
-            if !content.modules.is_empty() && !checked::is_meant(&bytes) =>
-        {
-            Read::Old(content)
-        }
+        (Ok(OLD_FORMAT), Ok(content)) if !checked::is_meant(&bytes) => Read::Old(content),
         (_, Err(error)) => Read::Damaged(error.to_string()),
         (_, Ok(_)) => Read::Damaged("its checksum is wrong".to_owned()),
     })
@@ -403,7 +411,7 @@ mod tests {
         let cursors = Cursors::new(directory.path(), false);
         let losses = Losses::open(directory.path());
         assert_eq!(cursors.load(&losses).expect("nothing there"), Loaded::Nothing);
-        for text in ["", "{}", "{\"format\":1,\"modules\":[", "{\"format\":1,\"modules\":[]}"] {
+        for text in ["", "{}", "{\"format\":1,\"modules\":[", "{\"format\":2,\"modules\":[]}"] {
             fs::write(&cursors.path, text).expect("written");
             assert_eq!(cursors.load(&losses).expect("moved aside"), Loaded::Damaged, "{text}");
             assert!(!cursors.path.exists());
@@ -418,11 +426,27 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cursors = Cursors::new(directory.path(), false);
         let losses = Losses::open(directory.path());
-        let old = serde_json::json!({"format": 1, "modules": [cursor()]});
-        fs::write(&cursors.path, old.to_string()).expect("written");
-        let content = Content { modules: vec![cursor()], ..Content::default() };
-        assert_eq!(cursors.load(&losses).expect("readable"), Loaded::Content(content));
+        for modules in [vec![cursor()], Vec::new()] {
+            let old = serde_json::json!({"format": 1, "modules": modules});
+            fs::write(&cursors.path, old.to_string()).expect("written");
+            let content = Content { modules, ..Content::default() };
+            assert_eq!(cursors.load(&losses).expect("readable"), Loaded::Content(content));
+            assert_eq!(losses.list(), []);
+        }
+    }
+
+    #[test]
+    fn a_kill_between_the_two_first_replacements_is_no_loss() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cursors = Cursors::new(directory.path(), false);
+        let losses = Losses::open(directory.path());
+        cursors.save(&content()).expect("room");
+        fs::rename(&cursors.copy, beside(&cursors.copy)).expect("not yet replaced");
+        assert_eq!(cursors.load(&losses).expect("readable"), Loaded::Content(content()));
         assert_eq!(losses.list(), []);
+        fs::write(beside(&cursors.copy), b"{").expect("damaged");
+        assert_eq!(cursors.load(&losses).expect("readable"), Loaded::Content(content()));
+        assert_eq!(kinds(&losses), [(LossKind::Copy, "subscriptions.copy.json".to_owned())]);
     }
 
     #[test]
