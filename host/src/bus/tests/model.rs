@@ -60,6 +60,8 @@ enum Step {
     Flip {
         at: usize,
     },
+    /// A kill, and the byte that flipped last is as it was.
+    FlipBack,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -79,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         1 => (1_u64..3_000).prop_map(|bytes| Step::Tear { bytes }),
         1 => (0_usize..1_000).prop_map(|at| Step::Flip { at }),
+        1 => Just(Step::FlipBack),
     ]
 }
 
@@ -138,9 +141,31 @@ struct Life<'a> {
     inboxes: [Option<Inbox>; 2],
     expected: [Expected; 2],
     next: u64,
+    flipped: Option<Flipped>,
 }
 
-impl Life<'_> {
+/// A byte of a segment, and what it is since it flipped.
+struct Flipped {
+    path: PathBuf,
+    at: usize,
+    byte: u8,
+}
+
+impl<'a> Life<'a> {
+    /// A new bus, with both modules.
+    fn new(directory: &'a Path) -> Self {
+        let mut life = Self {
+            directory,
+            bus: Some(open(directory)),
+            inboxes: [None, None],
+            expected: Default::default(),
+            next: 0,
+            flipped: None,
+        };
+        (0..MODULES.len()).for_each(|module| life.start(module));
+        life
+    }
+
     fn bus(&self) -> &Bus {
         self.bus.as_ref().expect("it is open between two kills")
     }
@@ -161,7 +186,15 @@ impl Life<'_> {
             Step::Tear { bytes } => {
                 self.kill(|segments| tear(segments, bytes));
             }
-            Step::Flip { at } => assert!(self.kill(|segments| flip(segments, at)) <= 1),
+            Step::Flip { at } => {
+                let mut flipped = None;
+                assert!(self.kill(|segments| flipped = flip(segments, at)) <= 1);
+                self.flipped = flipped;
+            }
+            Step::FlipBack => {
+                let flipped = self.flipped.take();
+                assert!(self.kill(|_| flipped.iter().for_each(flip_back)) <= 1);
+            }
         }
         assert_balanced(self.bus());
     }
@@ -256,7 +289,7 @@ fn tear(segments: &[PathBuf], bytes: u64) {
 }
 
 /// One byte of all these files flips.
-fn flip(segments: &[PathBuf], thousandth: usize) {
+fn flip(segments: &[PathBuf], thousandth: usize) -> Option<Flipped> {
     let mut files: Vec<_> =
         segments.iter().map(|path| (path, fs::read(path).expect("readable"))).collect();
     let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -264,10 +297,20 @@ fn flip(segments: &[PathBuf], thousandth: usize) {
     for (path, bytes) in &mut files {
         if at < bytes.len() {
             bytes[at] ^= 0x40;
-            fs::write(path, bytes).expect("written");
-            return;
+            fs::write(&**path, &*bytes).expect("written");
+            return Some(Flipped { path: path.to_path_buf(), at, byte: bytes[at] });
         }
         at -= bytes.len();
+    }
+    None
+}
+
+/// It flips back, if it is there still.
+fn flip_back(flipped: &Flipped) {
+    let Ok(mut bytes) = fs::read(&flipped.path) else { return };
+    if bytes.get(flipped.at) == Some(&flipped.byte) {
+        bytes[flipped.at] ^= 0x40;
+        fs::write(&flipped.path, bytes).expect("written");
     }
 }
 
@@ -283,6 +326,40 @@ fn sequences(bus: &Bus) -> HashSet<u64> {
     sequences
 }
 
+#[test]
+fn what_a_second_flip_restores_stays_lost_and_its_number_is_used_up() {
+    let told = |life: &Life<'_>| -> Vec<(u64, u64)> {
+        let losses = life.bus().health().losses;
+        losses.into_iter().map(|loss| (loss.first, loss.last)).collect()
+    };
+    for (at, kept) in (0..1_000)
+        .step_by(27)
+        .flat_map(|at| [(at, false), (at, true)])
+        .chain([(423, false), (423, true)])
+    {
+        let directory = tempdir().expect("a directory");
+        let mut life = Life::new(directory.path());
+        life.step(&Step::Ledger { topic: 0, count: 2 });
+        if kept {
+            life.step(&Step::Persist);
+        }
+        life.step(&Step::Flip { at });
+        let (left, lost) = (sequences(life.bus()), told(&life));
+        assert_eq!(left.len() == 2, lost.is_empty(), "{at}: {lost:?}");
+        life.step(&Step::FlipBack);
+        assert_eq!((sequences(life.bus()), told(&life)), (left.clone(), lost), "{at}");
+        let last = life.bus().shared.distributed.load(Ordering::SeqCst);
+        assert!(last >= 2, "{at}: {last} comes twice");
+        life.step(&Step::Ledger { topic: 0, count: 1 });
+        for books in life.bus().books().iter().filter(|_| kept) {
+            let (gone, books) = (2 - left.len() as u64, books.ledger);
+            let counted = (books.accepted, books.dropped.of(DropReason::Lost), books.pending);
+            assert_eq!(counted, (3, gone, 3 - gone), "{at}");
+        }
+        life.finish();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -291,17 +368,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         let directory = tempdir().expect("a directory");
-        let bus = Some(open(directory.path()));
-        let mut life = Life {
-            directory: directory.path(),
-            bus,
-            inboxes: [None, None],
-            expected: Default::default(),
-            next: 0,
-        };
-        for module in 0..MODULES.len() {
-            life.start(module);
-        }
+        let mut life = Life::new(directory.path());
         for step in &steps {
             life.step(step);
         }
