@@ -64,7 +64,7 @@ pub(crate) fn errno(sandbox: &Sandbox, from: &str, words: &str) -> i64 {
 }
 
 /// What the kernel says of a process after this head.
-fn says(pid: u64, file: &str, head: &str) -> String {
+pub(crate) fn says(pid: u64, file: &str, head: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it lives");
     let line = text.lines().find_map(|line| line.strip_prefix(head));
     line.unwrap_or_else(|| panic!("{head} in {text}")).trim().to_owned()
@@ -111,6 +111,8 @@ fn calls_that_reach_other_processes_reach_only_the_module() {
             format!("{} @user @name * 1 -4", libc::SYS_add_key),
             format!("{} {}", libc::SYS_unshare, libc::CLONE_NEWUSER),
             format!("{} {}", libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD),
+            format!("{} {}", libc::SYS_clone, libc::CLONE_PARENT | libc::SIGCHLD),
+            format!("{} {} 0", libc::SYS_prctl, libc::PR_SET_DUMPABLE),
             format!("{} 0 4096 896", libc::SYS_shmget),
             format!("{} 0 896", libc::SYS_msgget),
             format!("{} @name 66 384 0", libc::SYS_mq_open),

@@ -19,7 +19,7 @@ use rustix::{
     },
 };
 
-use super::process::spawn;
+use super::process::{spawn, wait_for_others};
 
 /// How many bytes it may write to each of its two outputs.
 const WORDS: u64 = 1 << 20;
@@ -116,6 +116,7 @@ fn end_group(child: &mut Child) {
         // Errors mean that there is nothing left to end.
         let _ = kill_process_group(number, Signal::KILL);
         let _ = kill_process(number, Signal::KILL);
+        wait_for_others(number);
     }
 }
 

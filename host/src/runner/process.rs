@@ -16,11 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use nix::unistd::getpgid;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use super::{
     death::{self, Death},
     limits::{self, InForce},
+    watch::groups,
 };
 use crate::config::Limits;
 
@@ -153,6 +157,24 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
     receiver.recv().map_err(|_| no_thread())?
 }
 
+/// Waits for what was ended with a process and has become the daemon's, because who started it has
+/// ended and the daemon is the first process of a container. To be called before the process itself
+/// is waited for: until then its group is no other's.
+pub(super) fn wait_for_others(leader: Pid) {
+    let group = leader.as_raw_nonzero().get();
+    for number in groups().remove(&group.unsigned_abs()).unwrap_or_default() {
+        let number = i32::try_from(number).ok().and_then(Pid::from_raw);
+        let Some(number) = number.filter(|number| *number != leader) else { continue };
+        let Ok(handle) = pidfd_open(number, PidfdFlags::empty()) else { continue };
+        // The number may be another's by now; the handle is of who has it at this moment.
+        let still = getpgid(Some(nix::unistd::Pid::from_raw(number.as_raw_nonzero().get())));
+        if still.is_ok_and(|still| still.as_raw() == group) {
+            // An error means that it is not ours to wait for.
+            let _ = waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
 impl Process {
     pub(super) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
@@ -217,6 +239,7 @@ impl Process {
     /// Takes note of its end; answers the reason. What it started ends with it.
     pub(super) fn bury(&self, child: Ward) -> Death {
         self.end_what_it_started();
+        wait_for_others(self.pid);
         let status = child.wait();
         let mut fate = self.fate();
         let death = self.judge(&fate, status);
@@ -262,5 +285,22 @@ mod tests {
         assert!(Path::new(&place).exists());
         drop(Ward(Some(child)));
         assert!(!Path::new(&place).exists(), "neither it nor a zombie of it");
+    }
+
+    #[test]
+    fn what_has_become_the_daemons_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let started = start(Path::new("/bin/sh"), "x", directory.path(), Limits::default());
+        let Started { process, child, .. } = started.expect("there is a shell");
+        // It does not know that option and ends, but its group stays as long as its zombie.
+        let id = WaitId::PidFd(process.handle());
+        waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("it ends");
+        let mut other = Command::new("sleep");
+        let other = other.arg("1000").process_group(process.pid.as_raw_nonzero().get());
+        let mut other = other.spawn().expect("there is such a program");
+        process.bury(child);
+        let place = format!("/proc/{}", other.id());
+        assert!(!Path::new(&place).exists(), "neither it nor a zombie of it");
+        assert!(other.wait().is_err(), "it was waited for");
     }
 }

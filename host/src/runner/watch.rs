@@ -89,7 +89,7 @@ fn living() -> Vec<Watched> {
 }
 
 /// Every process, by its group.
-fn groups() -> HashMap<u32, Vec<u32>> {
+pub(super) fn groups() -> HashMap<u32, Vec<u32>> {
     let mut groups: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());

@@ -6,7 +6,9 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, RestrictionStatus,
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 use super::{
     privileges,
@@ -115,11 +117,14 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sand
         sandbox.holds = false;
     };
     let capabilities = privileges::give_up();
+    // Its daemon, and no other user, looks at what it has open.
+    let looks = set_dumpable_behavior(DumpableBehavior::Dumpable);
     for (what, result) in [
         ("core files", core),
         ("the daemon's tasks and descriptors", reserve),
         ("marks of a module", marks),
         ("capabilities", capabilities),
+        ("what it has open", looks),
     ] {
         if let Err(error) = result {
             note(format!("{what}: {error}"));

@@ -132,6 +132,9 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
+/// A child that is the daemon's, which does not know of it and never waits for it.
+const CHILD_OF_ANOTHER: u64 = libc::CLONE_PARENT.unsigned_abs() as u64;
+
 /// For `unshare` only: in `clone` these bits are a signal.
 const NEW_TIME: u64 = 0x80;
 
@@ -147,6 +150,9 @@ const REQUESTS: [u64; 8] = [
     libc::TIOCSTI,
     libc::TIOCLINUX,
 ];
+
+/// The word for `prctl` by which a process lets others look into it or not.
+const HIDE: u64 = libc::PR_SET_DUMPABLE.unsigned_abs() as u64;
 
 /// The word for `ioprio_set` that means one process.
 const IOPRIO_WHO_PROCESS: u64 = 1;
@@ -237,12 +243,15 @@ fn refused(open_files: OpenFiles) -> Result<BTreeMap<c_long, Vec<Rule>>, Backend
     let any = |flags: &[u64]| {
         flags.iter().map(|flag| has(0, *flag)).collect::<Result<Vec<_>, BackendError>>()
     };
-    rules.insert(libc::SYS_clone, any(&namespaces)?);
+    rules.insert(libc::SYS_clone, any(&[&namespaces[..], &[CHILD_OF_ANOTHER]].concat())?);
     rules.insert(libc::SYS_unshare, any(&[&namespaces[..], &[NEW_TIME]].concat())?);
     let requests = REQUESTS.into_iter().map(|request| {
         // The kernel looks at 32 bits.
         Rule::new(vec![Condition::new(1, Length::Dword, Is::Eq, request)?])
     });
+    // The daemon looks at what a module's processes have open, to count it.
+    let hides = Condition::new(0, Length::Dword, Is::Eq, HIDE)?;
+    rules.insert(libc::SYS_prctl, vec![Rule::new(vec![hides])?]);
     rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
     Ok(rules)
 }
