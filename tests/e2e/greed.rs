@@ -1,12 +1,12 @@
 //! What a module takes that others need too: it is ended, or gets no more, and nobody else is.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use harness::{Daemon, Sandbox, skip_even_in_ci, wait_until};
 use libc::ENOSYS;
 use rustix::process::{Pid, test_kill_process_group};
 
-use crate::held_back::{as_root_and_others, errno, runner};
+use crate::held_back::{as_root_and_others, errno, runner, says};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +43,9 @@ fn is_counted(sandbox: &Sandbox, limit: &str) -> bool {
 
 #[test]
 fn too_many_tasks_end_only_the_module() {
-    for (what, amount) in [("children", "400"), ("threads", "400"), ("bomb", "12")] {
+    for (what, amount) in
+        [("children", "400"), ("threads", "400"), ("nameless_threads", "400"), ("bomb", "12")]
+    {
         as_root_and_others("too_many_tasks", "    limits: {tasks: 64}\n", |sandbox, daemon| {
             if is_counted(sandbox, "tasks_limit") {
                 let errors = ended_for_taking(sandbox, daemon, what, amount);
@@ -57,7 +59,7 @@ fn too_many_tasks_end_only_the_module() {
 #[test]
 fn memory_that_is_shared_or_spread_over_children_counts() {
     let keys = "    limits: {memory_bytes: 268435456}\n";
-    for what in ["shared_memory", "childrens_memory"] {
+    for what in ["shared_memory", "childrens_memory", "nameless_memory", "leaderless_memory"] {
         as_root_and_others("memory_that_is_shared", keys, |sandbox, daemon| {
             if is_counted(sandbox, "memory_limit") {
                 for call in [libc::SYS_memfd_create, libc::SYS_memfd_secret] {
@@ -81,6 +83,29 @@ fn a_full_data_directory_ends_only_the_module() {
         as_root_and_others("a_full_data_directory", keys, |sandbox, daemon| {
             let errors = ended_for_taking(sandbox, daemon, what, amount);
             assert!(errors.contains("33554432"), "{what}: {errors}");
+        });
+    }
+}
+
+/// Root sees everything, and others end whatever keeps them from counting.
+#[test]
+fn what_is_hidden_is_counted_or_ends_only_the_module() {
+    for (what, unseen) in [
+        ("hidden_disk", "a directory in its data directory cannot be read"),
+        ("disk_of_the_unseen", "what one of its processes has open cannot be seen"),
+    ] {
+        let keys = "    limits: {data_bytes: 33554432}\n";
+        as_root_and_others("what_is_hidden", keys, |sandbox, daemon| {
+            let is_root = says(u64::from(daemon.pid()), "status", "Uid:").starts_with('0');
+            let (amount, reason) = match is_root {
+                true => ("200000000", "limits.data_bytes is 33554432"),
+                false => ("16777216", unseen),
+            };
+            let errors = ended_for_taking(sandbox, daemon, what, amount);
+            assert!(errors.contains(reason), "{what}: {errors}");
+            // So that it can be removed.
+            let hidden = sandbox.state().join("data/misbehaver/hidden");
+            drop(fs::set_permissions(hidden, PermissionsExt::from_mode(0o700)));
         });
     }
 }

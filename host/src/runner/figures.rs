@@ -1,6 +1,6 @@
 //! What a process uses, as the kernel counts it.
 
-use std::fs;
+use std::{fs, io};
 
 /// What a process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,10 +16,33 @@ pub struct Figures {
 /// What a process uses now; nothing when it has ended.
 #[must_use]
 pub fn figures(pid: u32) -> Figures {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = text_of(&format!("/proc/{pid}/stat")).unwrap_or_default();
     let ticks = rustix::param::clock_ticks_per_second().max(1);
     let page = rustix::param::page_size() as u64;
     parse(&stat, ticks, page).unwrap_or_default()
+}
+
+/// What a file of the kernel says. A process gives itself any name, so that the text may be none.
+pub(super) fn text_of(path: &str) -> io::Result<String> {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The numbers of a process's threads.
+pub(super) fn threads(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a thread has ended or is about to: what it had open is closed, or will be at once.
+pub(super) fn is_ending(pid: u32, thread: u32) -> bool {
+    text_of(&format!("/proc/{pid}/task/{thread}/stat")).map_or(true, |stat| is_exiting(&stat))
+}
+
+/// Whether field 9 of proc(5), flags, has `PF_EXITING`, which a zombie keeps.
+fn is_exiting(stat: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(9 - 3));
+    flags.and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
 /// Fields 14, 15, 20 and 24 of proc(5): utime, stime, num_threads, rss.
@@ -37,6 +60,13 @@ fn parse(stat: &str, ticks_per_second: u64, page: u64) -> Option<Figures> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Read as _,
+        process::{Command, Stdio},
+    };
+
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
     use super::*;
 
     #[test]
@@ -48,5 +78,35 @@ mod tests {
         let own = figures(std::process::id());
         assert!(own.memory_bytes > 1 << 20 && own.threads >= 1, "{own:?}");
         assert_eq!(figures(u32::MAX), Figures::default());
+    }
+
+    #[test]
+    fn tells_who_is_about_to_end() {
+        let own = std::process::id();
+        assert!(threads(own).any(|thread| thread == own) && !is_ending(own, own));
+        let mut child = Command::new("true").spawn().expect("there is such a program");
+        let id = WaitId::Pid(Pid::from_child(&child));
+        waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("it ends");
+        assert!(is_ending(child.id(), child.id()), "a zombie");
+        child.wait().expect("it has ended");
+        assert!(is_ending(child.id(), child.id()), "it is gone");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nothing() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "printf '\\377' > /proc/$$/comm; echo named; read end"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let child = child.as_mut().expect("there is a shell");
+        let mut said = [0; 6];
+        let output = child.stdout.as_mut().expect("it is a pipe");
+        output.read_exact(&mut said).expect("it says so");
+        let name = fs::read(format!("/proc/{}/comm", child.id())).expect("it lives");
+        assert_eq!(name, b"\xff\n");
+        let found = figures(child.id());
+        assert!(found.threads == 1 && found.memory_bytes > 0, "{found:?}");
+        assert!(text_of(&format!("/proc/{}/status", child.id())).is_ok());
+        drop(child.stdin.take());
+        child.wait().expect("it ends");
     }
 }

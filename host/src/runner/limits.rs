@@ -152,6 +152,11 @@ impl InForce {
         matches!(self.memory, MemoryLimit::Data { .. })
     }
 
+    /// Whether the daemon counts anything of its processes.
+    pub(super) fn needs_counting(&self) -> bool {
+        self.is_counted() || matches!(self.tasks, TasksLimit::Counted(_))
+    }
+
     /// Ends whatever of the group still lives.
     pub(super) fn end_group(&self) {
         if let Some(group) = &self.group {

@@ -5,13 +5,13 @@
 //! off: no call ends the first, and a hard limit is raised only by who has `CAP_SYS_RESOURCE`,
 //! which is given up with every other capability, and which nobody regains who gains no privileges.
 
-use std::fs;
-
 use rustix::{
     io::Result,
     process::{Pid, Resource, Rlimit, setrlimit},
     thread::set_no_new_privs,
 };
+
+use super::figures::text_of;
 
 /// Marks this thread and all that it starts; there is no other yet.
 pub(super) fn put_on() -> Result<()> {
@@ -22,7 +22,7 @@ pub(super) fn put_on() -> Result<()> {
 /// Whether a process bears the marks; `None` where it is gone or `/proc` does not tell.
 #[must_use]
 pub fn is_marked(process: Pid) -> Option<bool> {
-    let read = |file| fs::read_to_string(format!("/proc/{}/{file}", process.as_raw_nonzero())).ok();
+    let read = |file| text_of(&format!("/proc/{}/{file}", process.as_raw_nonzero())).ok();
     bears_both(&read("status")?, &read("limits")?)
 }
 

@@ -18,6 +18,7 @@ mod figures;
 mod isolated;
 mod limits;
 mod marks;
+mod measure;
 mod paths;
 mod process;
 mod remote;

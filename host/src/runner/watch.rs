@@ -3,9 +3,8 @@
 //! which none of them can leave.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, Weak},
     thread,
@@ -16,8 +15,9 @@ use nix::unistd::{Pid, getpgid};
 
 use super::{
     desk::Runner,
-    figures::figures,
+    figures::{figures, text_of, threads},
     limits::{DataLimit, MemoryLimit, TasksLimit},
+    measure::{size, size_of_unlinked},
 };
 
 /// How often is looked.
@@ -31,9 +31,6 @@ const GROWTH: u64 = 4 << 20;
 
 /// How many times as long as a measurement took there is none after it.
 const PAUSE: u32 = 20;
-
-/// What even an empty file costs.
-const SMALLEST: u64 = 512;
 
 /// A process that is looked after.
 #[derive(Debug, Clone)]
@@ -107,8 +104,11 @@ fn unsigned(process: Pid) -> u32 {
 }
 
 fn look_at_tasks(all: &[Watched]) {
-    let groups = groups();
-    for runner in all.iter().filter_map(|one| one.runner.upgrade()) {
+    let runners = all.iter().filter_map(|one| one.runner.upgrade());
+    let counted: Vec<_> = runners.filter(|it| it.process.in_force().needs_counting()).collect();
+    // Every process of the machine is asked for its group.
+    let groups = if counted.is_empty() { HashMap::new() } else { groups() };
+    for runner in counted {
         let in_force = runner.process.in_force();
         let members = groups.get(&runner.process.pid()).map_or(&[][..], Vec::as_slice);
         if let TasksLimit::Counted(most) = in_force.tasks {
@@ -135,20 +135,29 @@ fn memory(processes: &[u32]) -> u64 {
     kilobytes(processes, "status", &["RssAnon:", "RssShmem:", "VmSwap:"])
 }
 
-/// The same, where what is shared counts once in all: the kernel looks at every page for that.
+/// The same, where what is shared counts once in all: the kernel looks at every page for that. A
+/// process that may not be looked into counts as before.
 fn memory_without_sharing(processes: &[u32]) -> u64 {
-    kilobytes(processes, "smaps_rollup", &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"])
-}
-
-/// The sum of what the kernel says of processes after these heads, in bytes. A process that may not
-/// be looked into counts as `status` says.
-fn kilobytes(processes: &[u32], file: &str, heads: &[&str]) -> u64 {
-    let of_one = |pid: &u32| match fs::read_to_string(format!("/proc/{pid}/{file}")) {
-        Ok(text) => sum_of(&text, heads),
-        Err(_) if file == "status" => 0,
-        Err(_) => memory(&[*pid]),
+    let heads = ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"];
+    let of_one = |pid: &u32| match kilobytes(&[*pid], "smaps_rollup", &heads) {
+        0 => memory(&[*pid]),
+        sum => sum,
     };
     processes.iter().map(of_one).sum()
+}
+
+/// The sum of what the kernel says of processes after these heads, in bytes. Where the first thread
+/// has ended only the others tell.
+fn kilobytes(processes: &[u32], file: &str, heads: &[&str]) -> u64 {
+    let sum_in = |place: String| text_of(&place).map_or(0, |text| sum_of(&text, heads));
+    let of_one = |pid: u32| match sum_in(format!("/proc/{pid}/{file}")) {
+        0 => {
+            let sums = threads(pid).map(|it| sum_in(format!("/proc/{pid}/task/{it}/{file}")));
+            sums.max().unwrap_or_default()
+        }
+        sum => sum,
+    };
+    processes.iter().copied().map(of_one).sum()
 }
 
 fn sum_of(text: &str, heads: &[&str]) -> u64 {
@@ -159,44 +168,61 @@ fn sum_of(text: &str, heads: &[&str]) -> u64 {
     text.lines().filter_map(figure).sum::<u64>() << 10
 }
 
-/// When a directory was measured, and what was found.
-#[derive(Debug)]
+/// When the directory of a process was measured, and what was found.
+#[derive(Debug, Clone, Copy)]
 struct Measured {
-    limit: DataLimit,
-    /// The same in bytes; one that depends on the disk stays what it was.
+    /// The limit in bytes; one that depends on the disk is what it was when the process began.
     most: u64,
     at: Instant,
     took: Duration,
     free: u64,
 }
 
-fn look_at_directories(all: &[Watched], measured: &mut HashMap<PathBuf, Measured>) {
+/// By the number of the process: with each start of a module its limit is found anew.
+fn look_at_directories(all: &[Watched], measured: &mut HashMap<u32, Measured>) {
+    let mut still = HashMap::new();
     for Watched { runner, data_dir } in all {
-        let Some(free) = free(data_dir) else { continue };
-        let before = measured.get(data_dir);
-        if before.is_some_and(|before| !is_due(before, free)) {
-            continue;
-        }
         // Not held while it takes time: the module may be stopped meanwhile.
         let Some((pid, limit)) =
             runner.upgrade().map(|it| (it.process.pid(), it.process.in_force().data))
         else {
             continue;
         };
+        let before = measured.remove(&pid);
+        let Some(free) = free(data_dir) else { continue };
+        if let Some(before) = before.as_ref().filter(|before| !is_due(before, free)) {
+            still.insert(pid, *before);
+            continue;
+        }
         let begin = Instant::now();
-        let size = size(data_dir) + size_of_unlinked(data_dir, pid);
-        let most = match before {
-            Some(before) if before.limit == limit => before.most,
-            _ => limit.bytes(size, free),
-        };
+        let found =
+            size(data_dir).and_then(|size| Ok(size + size_of_unlinked(data_dir, &members(pid))?));
+        let most = before.map(|before| before.most);
+        let most = most.unwrap_or_else(|| limit.bytes(*found.as_ref().unwrap_or(&0), free));
         let (at, took) = (Instant::now(), begin.elapsed());
-        measured.insert(data_dir.clone(), Measured { limit, most, at, took, free });
-        if size > most
-            && let Some(runner) = runner.upgrade()
-        {
-            runner.process.condemn(format!(
-                "it kept {size} bytes in its data directory; limits.data_bytes is {most}"
-            ));
+        still.insert(pid, Measured { most, at, took, free });
+        let reason = match found {
+            Ok(size) if size <= most => continue,
+            Ok(size) => too_much(limit, size, most),
+            Err(unseen) => format!("{unseen}, so that limits.data_bytes cannot hold"),
+        };
+        if let Some(runner) = runner.upgrade() {
+            runner.process.condemn(reason);
+        }
+    }
+    *measured = still;
+}
+
+fn members(group: u32) -> Vec<u32> {
+    groups().remove(&group).unwrap_or_default()
+}
+
+fn too_much(limit: DataLimit, size: u64, most: u64) -> String {
+    let kept = format!("it kept {size} bytes in its data directory");
+    match limit {
+        DataLimit::Given(_) => format!("{kept}; limits.data_bytes is {most}"),
+        DataLimit::HalfOfFree => {
+            format!("{kept}, and {most} are the most without a key; limits.data_bytes sets another")
         }
     }
 }
@@ -212,53 +238,16 @@ fn free(directory: &Path) -> Option<u64> {
     Some(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// The bytes that a directory takes on its disk.
-fn size(directory: &Path) -> u64 {
-    let mut linked_twice = HashSet::new();
-    let mut left = vec![directory.to_owned()];
-    let mut size = 0;
-    while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            // Not of what a link leads to.
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                left.push(entry.path());
-            }
-            if metadata.nlink() < 2 || metadata.is_dir() || linked_twice.insert(metadata.ino()) {
-                size += taken(&metadata);
-            }
-        }
-    }
-    size
-}
-
-fn taken(metadata: &fs::Metadata) -> u64 {
-    (metadata.blocks() * 512).max(SMALLEST)
-}
-
-/// The bytes of files that were removed from a directory while processes of this group have them
-/// open.
-fn size_of_unlinked(directory: &Path, group: u32) -> u64 {
-    let mut seen = HashSet::new();
-    let mut size = 0;
-    for process in groups().remove(&group).unwrap_or_default() {
-        for entry in fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten() {
-            let is_of_it = fs::read_link(entry.path()).is_ok_and(|it| it.starts_with(directory));
-            if is_of_it
-                && let Ok(metadata) = fs::metadata(entry.path())
-                && metadata.nlink() == 0
-                && seen.insert(metadata.ino())
-            {
-                size += taken(&metadata);
-            }
-        }
-    }
-    size
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{
+            back::Back,
+            process::{self, Started},
+        },
+        *,
+    };
+    use crate::config::Limits;
 
     #[test]
     fn counts_what_the_kernel_says() {
@@ -271,26 +260,40 @@ mod tests {
         assert!(groups()[&group].contains(&own));
     }
 
+    /// A runner of which nothing but its process is there.
+    fn runner(data_dir: &Path) -> Arc<Runner> {
+        let asked = Limits::default();
+        let started = process::start(Path::new("/bin/sh"), "x", data_dir, asked);
+        let Started { process, services, .. } = started.expect("there is a shell");
+        let back = Arc::new(Back::new(services).expect("it is a socket"));
+        let (replies, seat, series) = Default::default();
+        Arc::new(Runner { name: "x".to_owned(), process, replies, back, seat, series })
+    }
+
     #[test]
-    fn measures_what_files_take() {
+    fn what_a_directory_may_have_is_found_anew_for_each_process() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path();
-        fs::create_dir(path.join("deep")).expect("it is new");
-        let empty = size(path);
-        fs::write(path.join("deep/file"), vec![7; 1 << 20]).expect("it is writable");
-        let full = size(path);
-        assert!((1 << 20..1 << 21).contains(&(full - empty)), "{full} - {empty}");
-        fs::hard_link(path.join("deep/file"), path.join("again")).expect("it is writable");
-        std::os::unix::fs::symlink("/usr", path.join("link")).expect("it is writable");
-        assert!(size(path) < full + (1 << 16), "once, and not where a link leads");
-        let open = fs::File::open(path.join("again")).expect("it is there");
-        fs::remove_file(path.join("again")).expect("it is ours");
-        fs::remove_file(path.join("deep/file")).expect("it is ours");
-        assert!(size(path) < empty + (1 << 16));
-        let group = unsigned(getpgid(None).expect("it lives"));
-        let real = path.canonicalize().expect("it is there");
-        assert!(size_of_unlinked(&real, group) >= 1 << 20, "it is still there");
-        drop(open);
-        assert_eq!(size_of_unlinked(&real, group), 0);
+        let data_dir = directory.path().canonicalize().expect("it is there");
+        let runners = [runner(&data_dir), runner(&data_dir)];
+        let [first, second] = runners
+            .each_ref()
+            .map(|runner| [Watched { runner: Arc::downgrade(runner), data_dir: data_dir.clone() }]);
+        let [one, two] = runners.each_ref().map(|runner| runner.process.pid());
+        let mut measured = HashMap::new();
+        look_at_directories(&first, &mut measured);
+        // Whoever came before had as good as nothing left.
+        measured.get_mut(&one).expect("it was measured").most = 7;
+        look_at_directories(&first, &mut measured);
+        assert_eq!(measured[&one].most, 7, "it stays");
+        look_at_directories(&second, &mut measured);
+        assert!(measured.keys().eq([&two]) && measured[&two].most > 7, "{measured:?}");
+    }
+
+    #[test]
+    fn a_limit_that_nobody_set_is_told_with_its_key() {
+        let said = too_much(DataLimit::HalfOfFree, 9, 7);
+        assert!(said.ends_with("limits.data_bytes sets another"), "{said}");
+        let said = too_much(DataLimit::Given(7), 9, 7);
+        assert!(said.ends_with("limits.data_bytes is 7"), "{said}");
     }
 }
