@@ -28,15 +28,29 @@ impl Told {
         let (five_minutes, hour) =
             cache_writes(self.cache_write, self.cache_write_5m, self.cache_write_1h);
         let known = |count: Option<u64>| count.unwrap_or(0);
-        let cached = known(self.cache_read) + known(five_minutes) + known(hour);
+        let (read, written) = (known(self.cache_read), known(five_minutes) + known(hour));
         let reasoning = known(self.reasoning);
-        event.input_tokens = whole(self.input, cached, self.input_excludes_cache);
+        event.input_tokens =
+            self.input.map(|told| input(told, read, written, self.input_excludes_cache));
         event.cache_read_tokens = self.cache_read;
         event.cache_write_5m_tokens = five_minutes;
         event.cache_write_1h_tokens = hour;
         event.output_tokens = whole(self.output, reasoning, self.output_excludes_reasoning);
         event.reasoning_tokens = self.reasoning;
         counted(event);
+    }
+}
+
+/// The input with what the cache had and got. One that has room for what was read, but not for
+/// what was written besides, leaves out only that: it may leave out both, but more than is certain
+/// is not counted.
+fn input(told: u64, read: u64, written: u64, excludes: bool) -> u64 {
+    if excludes || read > told {
+        told + read + written
+    } else if read + written > told {
+        told + written
+    } else {
+        told
     }
 }
 
@@ -132,6 +146,11 @@ mod tests {
         check(told(800, 500, 300, 34, 34), Some(800), Some(34));
         check(told(3, 17_024, 310, 4, 0), Some(17_337), Some(4));
         check(told(400, 500, 0, 24, 30), Some(900), Some(54));
+        // It has room for the one that was read, not for the other.
+        check(told(1000, 900, 200, 34, 0), Some(1200), Some(34));
+        check(told(1000, 1000, 1, 34, 0), Some(1001), Some(34));
+        check(told(1000, 0, 1001, 34, 0), Some(2001), Some(34));
+        check(told(400, 500, 100, 34, 0), Some(1000), Some(34));
         check(told(0, 500, 300, 0, 10), Some(800), Some(10));
         let never =
             |told| Told { input_excludes_cache: true, output_excludes_reasoning: true, ..told };

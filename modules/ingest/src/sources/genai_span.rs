@@ -105,7 +105,8 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
     event.service_tier = attributes
         .tier(keys::GEN_AI_TIER)
         .or_else(|| attributes.tier_within(keys::LITELLM_USAGE, "speed"))
-        .or_else(|| attributes.tier_within(keys::LITELLM_USAGE, "service_tier"));
+        .or_else(|| attributes.tier_within(keys::LITELLM_USAGE, "service_tier"))
+        .or_else(|| attributes.tier(keys::GEN_AI_TIER_ASKED));
     event.stream = attributes.flag(&[keys::REQUEST_STREAM, keys::LLM_IS_STREAMING]);
 }
 

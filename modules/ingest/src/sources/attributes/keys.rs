@@ -213,7 +213,7 @@ pub(crate) const GEN_AI_REASONING: &[Key] = &[
     DETAILS_THOUGHTS,
     LLM_USAGE_REASONING,
 ];
-/// The tier that answered before the one that was asked for.
+/// The tier that answered.
 pub(crate) const GEN_AI_TIER: &[Key] = &[
     ANTHROPIC_SPEED,
     OPENAI_TIER,
@@ -222,7 +222,7 @@ pub(crate) const GEN_AI_TIER: &[Key] = &[
     LITELLM_TIER,
     SPEED,
     SERVICE_TIER,
-    OPENAI_TIER_ASKED,
-    OPENAI_TIER_ASKED_OLD,
-    ANTHROPIC_TIER_ASKED,
 ];
+/// The tier that was asked for, which holds where none is said to have answered.
+pub(crate) const GEN_AI_TIER_ASKED: &[Key] =
+    &[OPENAI_TIER_ASKED, OPENAI_TIER_ASKED_OLD, ANTHROPIC_TIER_ASKED];

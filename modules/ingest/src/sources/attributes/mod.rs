@@ -74,15 +74,17 @@ impl<'a> Attributes<'a> {
     }
 
     /// The first of `keys` that is there and not 0, as a number of tokens; 0 where all that are
-    /// there say so, since a reporter of two conventions may fill in only one.
+    /// there say so, since a reporter of two conventions may fill in only one. The first key is
+    /// that of the convention; what cannot be read under another name says nothing.
     pub(crate) fn count(self, keys: &[Key]) -> Result<Option<u64>, Refusal> {
         let mut zero = None;
-        for key in keys {
+        for (index, key) in keys.iter().enumerate() {
             let Some(value) = self.value(*key) else { continue };
-            match count(value).map_err(|what| Refusal::new(key.as_str(), what))? {
-                Some(0) => zero = Some(0),
-                Some(count) => return Ok(Some(count)),
-                None => {}
+            match count(value) {
+                Ok(Some(0)) => zero = Some(0),
+                Ok(Some(count)) => return Ok(Some(count)),
+                Err(what) if index == 0 => return Err(Refusal::new(key.as_str(), what)),
+                Ok(None) | Err(_) => {}
             }
         }
         Ok(zero)
@@ -282,7 +284,7 @@ fn number(value: &Value) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::build::{attr, double, int, text};
+    use crate::sources::build::{attr, double, flag, int, text};
 
     #[test]
     fn counts_are_read_from_every_form() {
@@ -342,7 +344,9 @@ mod tests {
         let check = |told: &[(&str, &str)], expected: Option<&str>| {
             let attributes: Vec<KeyValue> =
                 told.iter().map(|(key, value)| attr(key, text(value))).collect();
-            let tier = Attributes::new(&attributes).tier(keys::GEN_AI_TIER);
+            let attributes = Attributes::new(&attributes);
+            let answered = attributes.tier(keys::GEN_AI_TIER);
+            let tier = answered.or_else(|| attributes.tier(keys::GEN_AI_TIER_ASKED));
             assert_eq!(tier.as_deref(), expected, "{told:?}");
         };
         check(&[("speed", "fast")], Some("fast"));
@@ -355,6 +359,13 @@ mod tests {
             Some("standard"),
         );
         check(&[("openai.request.service_tier", "priority")], Some("priority"));
+        for answered in ["openai.response.service_tier", "service_tier", "speed"] {
+            let told = [("openai.request.service_tier", "priority"), (answered, "default")];
+            check(&told, Some("standard"));
+        }
+        let told =
+            [("openai.request.service_tier", "flex"), ("openai.response.service_tier", "auto")];
+        check(&told, Some("flex"));
         check(&[("anthropic.response.service_tier", "standard"), ("speed", "fast")], Some("fast"));
         check(&[("speed", "as fast as you can")], None);
         check(&[("speed", &"x".repeat(33))], None);
@@ -392,6 +403,18 @@ mod tests {
         check(&[(new, 5), (old, 7)], Some(5));
         check(&[(new, 0)], Some(0));
         check(&[], None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_under_another_name_says_nothing() {
+        let (new, old) = (keys::USAGE_CACHE_READ.as_str(), keys::DETAILS_CACHED.as_str());
+        for odd in [text("n/a"), int(-1), double(f64::NAN), flag(true)] {
+            let count = |told: &[KeyValue]| Attributes::new(told).count(keys::GEN_AI_CACHE_READ);
+            assert_eq!(count(&[attr(old, odd.clone())]), Ok(None));
+            assert_eq!(count(&[attr(old, odd.clone()), attr(new, int(5))]), Ok(Some(5)));
+            assert_eq!(count(&[attr(old, odd.clone()), attr(new, int(0))]), Ok(Some(0)));
+            count(&[attr(old, int(5)), attr(new, odd)]).expect_err("the convention's own name");
+        }
     }
 
     #[test]
