@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    join::{Joined, Joiner, Link},
+    join::{Joined, Joiner, Link, Shared},
     lynex::Keys,
     report::Report,
     server::{Budget, guard_of},
@@ -47,7 +47,7 @@ pub(crate) struct App {
     pub(crate) guard: Guard,
     pub(crate) conversations: Conversations,
     draining: AtomicBool,
-    joiner: Mutex<Joiner>,
+    joiner: Shared,
     journal_fault: Mutex<Option<String>>,
     refused_at: AtomicI64,
 }
@@ -99,6 +99,8 @@ struct Requests {
     events: (Vec<Joined>, Vec<Outgoing>),
     /// How many stated a time that cannot be.
     corrected: usize,
+    /// The keys of what is withdrawn.
+    withdrawn: Vec<String>,
 }
 
 impl Requests {
@@ -106,14 +108,14 @@ impl Requests {
         let requests = reports.into_iter().zip(joined.iter().copied());
         let requests: Vec<_> = requests.filter(|(_, how)| *how != Joined::Sum).collect();
         let corrected = requests.iter().filter(|(report, _)| report.clock_corrected).count();
-        let withdrawn = withdrawn.into_iter().map(|dedupe_key| {
+        let withdrawals = withdrawn.iter().cloned().map(|dedupe_key| {
             let event = LlmRequestWithdrawn { dedupe_key, at: now_ms };
             (Joined::Sum, Outgoing::Withdrawn(event))
         });
         let requests = requests
             .into_iter()
             .map(|(report, how)| (how, Outgoing::Request(Box::new(report.event))));
-        Self { events: requests.chain(withdrawn).unzip(), joined, corrected }
+        Self { events: requests.chain(withdrawals).unzip(), joined, corrected, withdrawn }
     }
 }
 
@@ -134,7 +136,7 @@ impl App {
             guard: guard_of(&config),
             conversations: Conversations::default(),
             draining: AtomicBool::new(false),
-            joiner: Mutex::new(joiner),
+            joiner: Shared::new(joiner),
             journal_fault: Mutex::new(None),
             refused_at: AtomicI64::new(i64::MIN),
             config,
@@ -162,10 +164,14 @@ impl App {
             // The journal is a file: whoever waits for the disk must not hold up the others.
             tokio::task::spawn_blocking(move || app.join(reports, &links)).await?
         };
-        let Requests { joined, events: (hows, mut events), corrected } = requests;
+        let Requests { joined, events: (hows, mut events), corrected, withdrawn } = requests;
         events.extend(lynex.into_iter().map(Outgoing::Lynex));
         for chunk in events.chunks(CHUNK) {
             self.accept(chunk).await?;
+        }
+        if !withdrawn.is_empty() {
+            let app = self.clone();
+            tokio::task::spawn_blocking(move || app.told(&withdrawn)).await?;
         }
         for (index, event) in events.iter().enumerate() {
             self.tally.event(&event.topic(), hows.get(index).map_or("new", |how| how.as_str()));
@@ -176,20 +182,17 @@ impl App {
 
     fn join(&self, mut reports: Vec<Report>, links: &[Link]) -> Requests {
         let now_ms = self.host.now().as_millisecond();
-        let mut joiner = locked(&self.joiner);
-        let refreshed = joiner.refresh(now_ms);
-        joiner.learn(links);
-        let mut joined = vec![Joined::New; reports.len()];
-        for index in joiner.inner_first(&reports) {
-            joined[index] = joiner.resolve(&mut reports[index], now_ms);
+        let resolved = self.joiner.resolve(&mut reports, links, now_ms);
+        self.note_journal(resolved.written.err().map(|error| error.to_string()));
+        Requests::new(reports, resolved.joined, resolved.withdrawn, now_ms)
+    }
+
+    /// A withdrawal is remembered only once the ledger has it: until then it goes with every body.
+    fn told(&self, withdrawn: &[String]) {
+        let written = self.joiner.told(withdrawn, self.host.now().as_millisecond());
+        if let Err(error) = written {
+            self.note_journal(Some(error.to_string()));
         }
-        let withdrawn = joiner.take_withdrawn();
-        // Before anybody hears of the keys: a resend after a kill must find them.
-        let committed = joiner.commit(now_ms);
-        let written = refreshed.and(committed);
-        drop(joiner);
-        self.note_journal(written.err().map(|error| error.to_string()));
-        Requests::new(reports, joined, withdrawn, now_ms)
     }
 
     async fn accept(&self, events: &[Outgoing]) -> Result<()> {
@@ -240,11 +243,11 @@ impl App {
     /// What is due now and then: forgets what is old.
     pub(crate) fn tidy(&self) {
         self.keys.forget_idle();
-        let mut joiner = locked(&self.joiner);
-        let refreshed = joiner.refresh(self.host.now().as_millisecond());
-        self.tally.remembered(joiner.len());
-        drop(joiner);
-        self.note_journal(refreshed.err().map(|error| error.to_string()));
+        let tidied = self.joiner.tidy(self.host.now().as_millisecond());
+        if let Some((remembered, refreshed)) = tidied {
+            self.tally.remembered(remembered);
+            self.note_journal(refreshed.err().map(|error| error.to_string()));
+        }
     }
 
     fn note_journal(&self, fault: Option<String>) {

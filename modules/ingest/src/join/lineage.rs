@@ -22,7 +22,8 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
     parents: HashMap<u64, u64>,
-    children: HashMap<u64, Vec<u64>>,
+    /// Those of one span, oldest first.
+    children: HashMap<u64, VecDeque<u64>>,
     /// Oldest first.
     order: VecDeque<u64>,
 }
@@ -37,7 +38,7 @@ impl Lineage {
             self.forget_oldest();
         }
         self.parents.insert(link.span, link.parent);
-        self.children.entry(link.parent).or_default().push(link.span);
+        self.children.entry(link.parent).or_default().push_back(link.span);
         self.order.push_back(link.span);
         true
     }
@@ -54,15 +55,20 @@ impl Lineage {
         self.above(span).count()
     }
 
+    /// Whether `span` encloses any.
+    pub(super) fn has_within(&self, span: u64) -> bool {
+        self.children.contains_key(&span)
+    }
+
     /// The spans within `span` at any depth.
     pub(super) fn below(&self, span: u64) -> Vec<u64> {
         let mut found = Vec::new();
         let mut next = 0;
         let mut at = Some(span);
         while let Some(span) = at {
-            let children = self.children.get(&span).map_or(&[][..], Vec::as_slice);
+            let children = self.children.get(&span).into_iter().flatten();
             let room = WIDEST.saturating_sub(found.len());
-            found.extend(children.iter().take(room));
+            found.extend(children.take(room));
             at = found.get(next).copied();
             next += 1;
         }
@@ -73,7 +79,8 @@ impl Lineage {
         let Some(span) = self.order.pop_front() else { return };
         let Some(parent) = self.parents.remove(&span) else { return };
         if let Some(children) = self.children.get_mut(&parent) {
-            children.retain(|child| *child != span);
+            // Spans are forgotten in the order in which they were learned.
+            children.pop_front();
             if children.is_empty() {
                 self.children.remove(&parent);
             }

@@ -8,7 +8,9 @@
 mod journal;
 mod lineage;
 mod sighting;
+mod sum;
 mod sums;
+mod turns;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,10 +22,12 @@ use std::{
 use journal::Journal;
 use lineage::Lineage;
 use sighting::{Sighting, hash};
+use sums::{Outer, Withdrawal};
 
 use crate::report::Report;
 pub(crate) use lineage::Link;
 pub(crate) use sighting::span_mark;
+pub(crate) use turns::Shared;
 
 /// By what a report was joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,8 +94,12 @@ pub(crate) struct Joiner {
     /// Spans to the requests that were reported by them.
     by_span: HashMap<u64, Vec<u64>>,
     lineage: Lineage,
-    /// Keys of what was published as a request and is none, to be told.
-    withdrawn: Vec<String>,
+    /// Spans to the requests that they tell, with what is known within them: for one turn.
+    outers: HashMap<u64, Vec<Outer>>,
+    /// How many spans and requests were looked at to judge others.
+    visited: u64,
+    /// What was published as a request and is none, until it has been told.
+    withdrawn: Vec<Withdrawal>,
     /// Who has reported so far.
     reporters: Vec<u64>,
     journal: Option<Journal>,
@@ -110,6 +118,8 @@ impl Joiner {
             many: HashMap::new(),
             by_span: HashMap::new(),
             lineage: Lineage::default(),
+            outers: HashMap::new(),
+            visited: 0,
             withdrawn: Vec::new(),
             reporters: Vec::new(),
             journal: None,
@@ -158,7 +168,7 @@ impl Joiner {
         if let Some(number) = self.one.get(&sighting.identity).copied() {
             return self.resolve_again(report, &sighting, number);
         }
-        self.lineage.learn(Link { span: sighting.span, parent: sighting.parent });
+        self.learn_link(Link { span: sighting.span, parent: sighting.parent });
         if self.is_sum(&sighting) {
             sighting.make_sum();
             report.event.dedupe_key.clone_from(&sighting.key);
@@ -167,7 +177,13 @@ impl Joiner {
             return Joined::Sum;
         }
         self.withdraw_sums_above(sighting.span, Some(&sighting));
-        let (request, joined) = self.find(&sighting);
+        let (request, joined) = match self.find_certain(&sighting) {
+            (None, _) => match self.same_call(&sighting) {
+                Some(number) => (Some(number), Joined::BySpan),
+                None => self.find_by_counts(&sighting),
+            },
+            found => found,
+        };
         if request.is_none() && self.is_withdrawn(&sighting.key) {
             sighting.key = sighting.other_key();
         }
@@ -189,22 +205,19 @@ impl Joiner {
         let known = self.request(number).and_then(|known| known.first());
         let (key, sum) = known.map_or((None, false), |known| (Some(known.key.clone()), known.sum));
         report.event.dedupe_key = key.unwrap_or_else(|| new.key.clone());
-        self.withdraw_again_above(new.span);
+        // A restart may have come between the judgement and the news of it.
+        self.withdraw_sums_above(new.span, None);
         if sum { Joined::Sum } else { Joined::Resent }
     }
 
-    /// The keys of requests that were found to be none since the last call.
-    pub(crate) fn take_withdrawn(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.withdrawn)
+    /// How many spans enclose that of a report.
+    fn depth(&self, report: &Report) -> usize {
+        sighting::span_of(report).map_or(0, |span| self.lineage.depth(span))
     }
 
-    /// The order in which the reports of one body are best resolved: what lies within others first.
-    pub(crate) fn inner_first(&self, reports: &[Report]) -> Vec<usize> {
-        let depth =
-            |report: &Report| sighting::span_of(report).map_or(0, |span| self.lineage.depth(span));
-        let mut order: Vec<usize> = (0..reports.len()).collect();
-        order.sort_by_cached_key(|index| std::cmp::Reverse(depth(&reports[*index])));
-        order
+    /// Forgets what only helped to judge the reports of one turn.
+    fn end_turn(&mut self) {
+        self.outers.clear();
     }
 
     /// Writes what was resolved since the last call, before it is told to anybody.
@@ -225,7 +238,8 @@ impl Joiner {
         self.requests.len()
     }
 
-    fn find(&self, new: &Sighting) -> (Option<u64>, Joined) {
+    /// By ids, by the trace of an event, or by a span and its parent.
+    fn find_certain(&self, new: &Sighting) -> (Option<u64>, Joined) {
         let by_id = [new.request, new.response].into_iter().find_map(|id| self.one.get(&id));
         if let Some(number) = by_id {
             return (Some(*number), Joined::ById);
@@ -242,6 +256,10 @@ impl Joiner {
         if let Some(number) = by_span.or_else(|| self.nearest(&relatives, new, |_| true)) {
             return (Some(number), Joined::BySpan);
         }
+        (None, Joined::New)
+    }
+
+    fn find_by_counts(&self, new: &Sighting) -> (Option<u64>, Joined) {
         let near = |known: &Sighting| {
             (known.ended_ms - new.ended_ms).abs() <= self.window_ms
                 && known.tied_to(new)
@@ -297,10 +315,7 @@ impl Joiner {
             let known = self.request(number).and_then(|known| known.first());
             if sighting.sum && known.is_some_and(|known| !known.sum) {
                 // Whoever wrote it has told of it.
-                let (told, unwritten) = (self.withdrawn.len(), self.unwritten.len());
                 self.withdraw(number);
-                self.withdrawn.truncate(told);
-                self.unwritten.truncate(unwritten);
             }
             return;
         }
@@ -318,12 +333,7 @@ impl Joiner {
             self.requests.push_back(vec![sighting]);
             return;
         }
-        if sighting.span != 0 {
-            let within = self.by_span.entry(sighting.span).or_default();
-            if !within.contains(&number) {
-                within.push(number);
-            }
-        }
+        self.mark_span(sighting.span, number);
         for mark in marks_of_one(&sighting) {
             self.one.entry(mark).or_insert(number);
         }
@@ -331,6 +341,7 @@ impl Joiner {
             self.reporters.push(sighting.reporter);
         }
         let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        let new = sighting.clone();
         match self.requests.get_mut(index).map(std::mem::take) {
             Some(mut sightings) => {
                 if let [only] = sightings.as_slice() {
@@ -346,18 +357,23 @@ impl Joiner {
                 self.requests.push_back(vec![sighting]);
             }
         }
+        self.add_to_sums(&new, number);
+    }
+
+    fn mark_span(&mut self, span: u64, number: u64) {
+        if span != 0 {
+            insert(self.by_span.entry(span).or_default(), number);
+        }
     }
 
     fn mark(&mut self, marks: &[u64], number: u64) {
         for mark in marks {
-            let bearers = self.many.entry(*mark).or_default();
-            if let Err(place) = bearers.binary_search(&number) {
-                bearers.insert(place, number);
-            }
+            insert(self.many.entry(*mark).or_default(), number);
         }
     }
 
     fn forget(&mut self, now_ms: i64) {
+        self.outers.clear();
         while let Some(oldest) = self.requests.front() {
             let expired = oldest.iter().all(|sighting| sighting.seen_ms < now_ms - self.forget_ms);
             if !expired && self.requests.len() <= MAX_REQUESTS {
@@ -380,7 +396,7 @@ impl Joiner {
         }
         self.unmark_weak(sighting, number);
         if let Some(within) = self.by_span.get_mut(&sighting.span) {
-            within.retain(|known| *known != number);
+            remove(within, number);
             if within.is_empty() {
                 self.by_span.remove(&sighting.span);
             }
@@ -391,9 +407,7 @@ impl Joiner {
         for by in [sighting.reporter, SEVERAL] {
             for mark in self.marks_of_many(sighting, by) {
                 let Some(bearers) = self.many.get_mut(&mark) else { continue };
-                if let Ok(place) = bearers.binary_search(&number) {
-                    bearers.remove(place);
-                }
+                remove(bearers, number);
                 if bearers.is_empty() {
                     self.many.remove(&mark);
                 }
@@ -428,6 +442,19 @@ impl Joiner {
 fn marks_of_one(sighting: &Sighting) -> impl Iterator<Item = u64> {
     let ids = [sighting.identity, sighting.request, sighting.response, mark_key(&sighting.key)];
     ids.into_iter().filter(|mark| *mark != 0)
+}
+
+/// Inserts a number in ascending order, once.
+fn insert(numbers: &mut Vec<u64>, number: u64) {
+    if let Err(place) = numbers.binary_search(&number) {
+        numbers.insert(place, number);
+    }
+}
+
+fn remove(numbers: &mut Vec<u64>, number: u64) {
+    if let Ok(place) = numbers.binary_search(&number) {
+        numbers.remove(place);
+    }
 }
 
 /// A record within the same span, the children of the span, its parent.

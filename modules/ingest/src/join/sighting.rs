@@ -203,11 +203,6 @@ impl Sighting {
         self.key = format!("sum:{:016x}", self.identity);
     }
 
-    /// Whether it was published as a request before it was known to be none.
-    pub(super) fn was_withdrawn(&self) -> bool {
-        self.sum && !self.key.starts_with("sum:")
-    }
-
     /// A key for a request whose own one is taken.
     pub(super) fn other_key(&self) -> String {
         format!("hash:{:016x}{:016x}", self.identity, self.span)

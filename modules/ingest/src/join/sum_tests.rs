@@ -32,13 +32,13 @@ fn open(directory: &Path) -> Joiner {
 
 fn resolve(joiner: &mut Joiner, mut report: Report) -> (Joined, String, Vec<String>) {
     let joined = joiner.resolve(&mut report, NOW);
-    let withdrawn = joiner.take_withdrawn();
+    let withdrawn = joiner.untold();
     joiner.commit(NOW).expect("it writes");
     (joined, report.event.dedupe_key, withdrawn)
 }
 
 #[test]
-fn a_withdrawal_outlives_a_restart_and_is_told_again_when_asked() {
+fn a_withdrawal_is_told_until_it_is_heard_also_across_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let outer = || span("o", None, "r-2", (30, 3));
     let (first, last) =
@@ -58,10 +58,20 @@ fn a_withdrawal_outlives_a_restart_and_is_told_again_when_asked() {
         report
     };
     for _ in 0..2 {
+        assert_eq!(joiner.untold(), ["openai:r-2"]);
         joiner = open(directory.path());
-        assert_eq!(resolve(&mut joiner, outer()).0, Joined::Sum);
+        // Nobody is known to have heard of it, so it is judged again.
+        assert_eq!(resolve(&mut joiner, outer()).0, Joined::Resent);
         let again = resolve(&mut joiner, last());
         assert_eq!(again, (Joined::Resent, key.clone(), vec!["openai:r-2".to_owned()]));
+    }
+    joiner.told(&["openai:r-2".to_owned()]);
+    joiner.commit(NOW).expect("it writes");
+    for _ in 0..2 {
+        assert_eq!(joiner.untold(), Vec::<String>::new());
+        joiner = open(directory.path());
+        assert_eq!(resolve(&mut joiner, outer()).0, Joined::Sum);
+        assert_eq!(resolve(&mut joiner, last()), (Joined::Resent, key.clone(), vec![]));
         // Whoever knows its id still finds the call.
         assert_eq!(resolve(&mut joiner, log(last())).1, key);
     }
@@ -90,4 +100,45 @@ fn what_is_kept_of_sums_goes_with_time() {
     joiner.refresh(NOW + 3_600_001).expect("nothing to read");
     assert_eq!(joiner.len(), 0);
     assert!(joiner.one.is_empty() && joiner.many.is_empty() && joiner.by_span.is_empty());
+}
+
+/// A request in each of 64 nested spans, then as many leaves as one body holds.
+#[test]
+fn each_report_of_a_body_costs_the_same_however_many_spans_are_around_it() {
+    let mut joiner = Joiner::in_memory(Duration::from_secs(2), Duration::from_secs(3600));
+    let name = |depth: u32| format!("o{depth}");
+    for depth in 1..=64 {
+        let (id, counts) = (format!("r-{depth}"), (1_000_000 * u64::from(depth), 1));
+        let told = resolve(&mut joiner, span(&name(depth), Some(&name(depth - 1)), &id, counts));
+        assert_eq!((told.0, told.2.len()), (Joined::New, 0));
+    }
+    joiner.end_turn();
+    let before = joiner.visited;
+    let leaves = 440;
+    for leaf in 0..leaves {
+        let mut report = span(&format!("l{leaf}"), Some(&name(64)), &format!("l-{leaf}"), (10, 1));
+        assert_eq!(joiner.resolve(&mut report, NOW), Joined::New);
+    }
+    let visited = joiner.visited - before;
+    assert!((1..leaves * 20).contains(&visited), "{visited}");
+}
+
+#[test]
+fn links_of_a_body_judge_each_request_around_them_once() {
+    let mut joiner = Joiner::in_memory(Duration::from_secs(2), Duration::from_secs(3600));
+    resolve(&mut joiner, span("o", None, "", (30, 3)));
+    resolve(&mut joiner, span("a", Some("s"), "r-1", (10, 1)));
+    resolve(&mut joiner, span("b", Some("s"), "r-2", (20, 2)));
+    let mark = |id: &str| hash(&["span", "t", id]);
+    let mut links: Vec<Link> =
+        (0..440).map(|step| Link { span: mark(&format!("s{step}")), parent: mark("o") }).collect();
+    links.push(Link { span: mark("s"), parent: mark("o") });
+    let learned = joiner.learn(&links);
+    assert_eq!((learned.len(), joiner.learn(&links).len()), (441, 0));
+    let around = joiner.around(&learned);
+    assert_eq!(around, [mark("o")]);
+    let before = joiner.visited;
+    assert_eq!(joiner.withdraw_sums_in(around[0], None), 1);
+    assert_eq!(joiner.untold().len(), 1);
+    assert!(joiner.visited - before < 1000);
 }

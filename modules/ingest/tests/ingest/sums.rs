@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use module_sdk::events::LlmRequestWithdrawn;
-use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
+use opentelemetry_proto::tonic::{
+    common::v1::KeyValue,
+    trace::v1::{Span, Status},
+};
 use serde_json::json;
 
 use crate::{bodies::*, http::Site};
@@ -49,6 +52,32 @@ fn embedding(reporter: &'static str, ids: (u8, u8), input: i64) -> Told {
 /// A run of an agent, which says nothing of itself but what was used.
 fn run(reporter: &'static str, ids: (u8, u8), input: i64, output: i64) -> Told {
     told(reporter, ids, "agent run", counts(input, output))
+}
+
+fn with_model(mut told: Told, model: &str) -> Told {
+    told.1.attributes.retain(|known| known.key != "gen_ai.request.model");
+    told.1.attributes.push(attr("gen_ai.request.model", model));
+    told
+}
+
+/// A call by OpenInference, which names no id.
+fn open_inference(ids: (u8, u8), model: &'static str, input: i64, output: i64) -> Told {
+    let attributes = vec![
+        attr("openinference.span.kind", "LLM"),
+        attr("llm.model_name", model),
+        attr("llm.token_count.prompt", input),
+        attr("llm.token_count.completion", output),
+    ];
+    told("openinference.instrumentation.x", ids, "ChatCompletion", attributes)
+}
+
+/// A chat that says nothing of what it used.
+fn bare(reporter: &'static str, ids: (u8, u8), model: &'static str, failed: bool) -> Told {
+    let attributes =
+        vec![attr("gen_ai.operation.name", "chat"), attr("gen_ai.request.model", model)];
+    let mut told = told(reporter, ids, "chat", attributes);
+    told.1.status = failed.then(|| Status { code: 2, ..Status::default() });
+    told
 }
 
 /// A span that is no request at all.
@@ -185,6 +214,100 @@ fn two_instrumentations_tell_one_call() {
     named.1.attributes.retain(|known| known.key != "gen_ai.request.model");
     named.1.attributes.push(attr("gen_ai.request.model", "openai/gpt-4o-2024-08-06"));
     check(&[outer(1200, 35), named], (1, 1200, 35));
+}
+
+#[test]
+fn a_program_and_a_proxy_below_it_tell_one_call() {
+    let program = |id| chat("program", (1, 0), id, 1000, 100);
+    let proxy = |id| chat("proxy", (3, 2), id, 1000, 100);
+    for id in ["r-1", ""] {
+        check(&[program(id), step("http", (2, 1)), proxy(id)], (1, 1000, 100));
+    }
+    // The proxy calls the provider otherwise, and counts a little otherwise.
+    let mut renamed = with_model(chat("proxy", (3, 2), "r-1", 1010, 101), "my-deployment");
+    renamed.1.attributes.retain(|known| known.key != "gen_ai.provider.name");
+    renamed.1.attributes.push(attr("gen_ai.provider.name", "litellm"));
+    let site = Site::plain();
+    for told in [program("r-1"), step("http", (2, 1)), renamed] {
+        site.post_protobuf("/v1/traces", &traces("program", vec![(told.0, vec![told.1])]));
+    }
+    assert_eq!(totals(&site), (1, 1010, 101));
+    let withdrawn = site.bench.host().emitted_as::<LlmRequestWithdrawn>().expect("withdrawals");
+    assert!(withdrawn.is_empty(), "{withdrawn:?}");
+}
+
+#[test]
+fn a_request_that_a_log_tells_is_never_withdrawn() {
+    let site = Site::plain();
+    let mut log = claude_request(now_ns(), "req_1");
+    (log.trace_id, log.span_id) = (vec![1; 16], vec![1; 8]);
+    site.post_protobuf("/v1/logs", &claude_logs(vec![log]));
+    let key = site.requests()[0].dedupe_key.clone();
+    let told = site.requests()[0].clone();
+    let counts = |told: &module_sdk::events::LlmRequestCompleted| {
+        let count = |count: Option<u64>| i64::try_from(count.unwrap_or(0)).expect("it is small");
+        (count(told.input_tokens), count(told.output_tokens))
+    };
+    let (input, output) = counts(&told);
+    let call = |reporter, ids| {
+        let mut call = chat(reporter, ids, "", input, output);
+        call.1.attributes.retain(|known| {
+            !["gen_ai.request.model", "gen_ai.provider.name"].contains(&known.key.as_str())
+        });
+        call.1.attributes.push(attr("gen_ai.provider.name", "anthropic"));
+        call.1.attributes.push(attr("anthropic.request.id", "req_1"));
+        call
+    };
+    for told in [call("program", (1, 0)), step("http", (2, 1)), call("litellm", (3, 2))] {
+        site.post_protobuf("/v1/traces", &traces("program", vec![(told.0, vec![told.1])]));
+    }
+    assert!(site.requests().iter().all(|request| request.dedupe_key == key));
+    let withdrawn = site.bench.host().emitted_as::<LlmRequestWithdrawn>().expect("withdrawals");
+    assert!(withdrawn.is_empty(), "{withdrawn:?}");
+}
+
+#[test]
+fn a_call_around_other_work_is_a_request_whatever_it_counts() {
+    let other =
+        [open_inference((1, 0), "gpt-5", 5000, 500), open_inference((2, 1), "gpt-5-mini", 70, 7)];
+    check(&other, (2, 5070, 507));
+    let other =
+        [chat("a", (1, 0), "", 5000, 500), with_model(chat("a", (2, 1), "", 70, 7), "gpt-5-mini")];
+    check(&other, (2, 5070, 507));
+    // The same model tells a sum, and so does an exact one.
+    let same = [open_inference((1, 0), "gpt-5", 5000, 500), open_inference((2, 1), "gpt-5", 70, 7)];
+    check(&same, (1, 70, 7));
+    let exact =
+        [open_inference((1, 0), "gpt-5", 70, 7), open_inference((2, 1), "gpt-5-mini", 70, 7)];
+    check(&exact, (1, 70, 7));
+    // Nor has what was streamed, or failed, any counts of its own.
+    check(&[bare("a", (1, 0), "gpt-5", false), embedding("a", (2, 1), 28)], (2, 28, 0));
+    check(&[bare("a", (1, 0), "gpt-5", true), embedding("a", (2, 1), 28)], (2, 28, 0));
+    let inner = || chat("a", (2, 1), "r-1", 560, 50);
+    check(&[bare("a", (1, 0), "gpt-4o", true), inner()], (2, 560, 50));
+    check(&[bare("a", (1, 0), "gpt-4o", false), inner()], (1, 560, 50));
+}
+
+#[test]
+fn a_withdrawal_that_the_ledger_refuses_is_told_later() {
+    let site = Site::plain();
+    let post = |told: &[Told]| {
+        let scopes = told.iter().map(|(scope, span)| (*scope, vec![span.clone()])).collect();
+        site.post_protobuf("/v1/traces", &traces("program", scopes)).status
+    };
+    let parts = [chat("a", (3, 2), "r-1", 560, 50), chat("a", (4, 2), "r-2", 570, 60)];
+    assert_eq!((post(&[run("a", (1, 0), 1130, 110)]), post(&parts)), (200, 200));
+    assert_eq!(totals(&site).0, 3);
+    site.bench.host().refuse_events(Some("the disk is full"));
+    for _ in 0..2 {
+        assert_eq!(post(&[step("other", (2, 1))]), 503);
+    }
+    site.bench.host().refuse_events(None);
+    assert_eq!(post(&[step("other", (2, 1))]), 200);
+    assert_eq!(totals(&site), (2, 1130, 110));
+    let told = site.bench.host().emitted().len();
+    assert_eq!(post(&[step("other", (2, 1))]), 200);
+    assert_eq!(site.bench.host().emitted().len(), told, "it has been told");
 }
 
 #[test]
