@@ -6,15 +6,33 @@ use rusqlite::{Connection, OpenFlags, functions::FunctionFlags, types::ValueRef}
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::error::{At as _, StoreError, StoreErrorKind};
+use super::{
+    error::{At as _, StoreError, StoreErrorKind},
+    meta, raise_meta,
+};
 use crate::histogram::Histogram;
 
-/// The steps that made the schema, oldest first. `user_version` counts those that were done.
+/// The steps that made the schema, oldest first. `user_version` counts those that were done, and
+/// the builds before [`READABLE_FROM`] was noted refuse a file with more than they know.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_usage.sql"),
     include_str!("../../migrations/0002_readable_views.sql"),
-    include_str!("../../migrations/0003_stated_costs.sql"),
 ];
+
+/// Columns that were added since. Older builds name the columns that they read and write, so these
+/// count as no step.
+const ADDED_COLUMNS: &[(&str, &str, &str)] = &[
+    // The speed or tier of service that a request was answered at.
+    ("request", "service_tier", "INTEGER"),
+    // What the client says that it cost, beside our own figure.
+    ("request", "stated_nano_usd", "INTEGER"),
+];
+
+/// The number of steps that a build must know to work with a file that this one has written. A
+/// step after which that is no longer so raises it.
+const READABLE_FROM: i64 = 2;
+/// The key of `meta` under which the file says so.
+const READABLE_FROM_KEY: &str = "readable_from_version";
 
 /// "LODS", as migration 1 sets it.
 const APPLICATION_ID: i64 = 0x4C4F_4453;
@@ -43,6 +61,7 @@ pub(super) fn writer(path: &Path, durability: Durability) -> Result<Connection, 
     let version = version(&connection, path)?;
     tune(&connection, durability).at(path)?;
     migrate(&mut connection, version).at(path)?;
+    add_columns(&mut connection).at(path)?;
     Ok(connection)
 }
 
@@ -86,7 +105,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
     options.append(true).create(true).mode(0o600).open(path).map(drop).map_err(failed)
 }
 
-/// The version of the schema; refuses what is not ours to touch before anything is written.
+/// The steps that were done; refuses what is not ours to touch before anything is written.
 fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).at(path);
     let version = number("PRAGMA user_version")?;
@@ -100,9 +119,14 @@ fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
         );
         return Err(StoreError::new(StoreErrorKind::Foreign, message));
     }
-    match usize::try_from(version) {
-        Ok(known) if known <= MIGRATIONS.len() => Ok(known),
-        _ => Err(StoreError::new(
+    let has_meta = number("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'")? > 0;
+    let noted = if has_meta { meta(connection, READABLE_FROM_KEY).at(path)? } else { None };
+    let knows = |steps: i64| usize::try_from(steps).ok().filter(|steps| *steps <= MIGRATIONS.len());
+    match (knows(version), noted.and_then(knows)) {
+        (Some(done), _) => Ok(done),
+        // A newer one that has only added to what this build knows.
+        (None, Some(_)) => Ok(MIGRATIONS.len()),
+        (None, None) => Err(StoreError::new(
             StoreErrorKind::Newer,
             format!(
                 "the usage database {file} has schema version {version}, this module knows up to \
@@ -163,6 +187,23 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     Ok(())
 }
 
+/// Adds the columns that are missing, and notes which builds may work with the file.
+fn add_columns(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for (table, column, form) in ADDED_COLUMNS {
+        let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+        let found: i64 = transaction.query_row(sql, (table, column), |row| row.get(0))?;
+        if found == 0 {
+            transaction
+                .execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {form}"))?;
+            tracing::info!(table, column, "a column was added to the usage database");
+        }
+    }
+    raise_meta(&transaction, READABLE_FROM_KEY, READABLE_FROM)?;
+    transaction.commit()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_database_that_has_only_more_is_taken_up_and_keeps_its_version() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("usage.db");
+        let newer = writer(&path, Durability::Process).expect("it is made");
+        newer
+            .execute_batch("PRAGMA user_version = 99; ALTER TABLE request ADD COLUMN more")
+            .expect("it is written");
+        drop(newer);
+        for _ in 0..2 {
+            let connection = writer(&path, Durability::Process).expect("it is taken up");
+            let version: i64 = connection
+                .query_row("PRAGMA user_version", [], |row| row.get(0))
+                .expect("it answers");
+            assert_eq!(version, 99);
+        }
+    }
+
+    #[test]
     fn what_is_not_ours_is_left_as_it_is() {
         let check = |content: &dyn Fn(&Path), kind, text: &str| {
             let directory = tempfile::tempdir().expect("a directory");
@@ -207,6 +266,10 @@ mod tests {
         let newer = "PRAGMA application_id = 0x4C4F4453; CREATE TABLE a (b); \
                      PRAGMA user_version = 99";
         check(&sql(newer), StoreErrorKind::Newer, "schema version 99");
+        let narrower = "PRAGMA application_id = 0x4C4F4453; PRAGMA user_version = 99;
+                        CREATE TABLE meta (key PRIMARY KEY, value);
+                        INSERT INTO meta VALUES ('readable_from_version', 98)";
+        check(&sql(narrower), StoreErrorKind::Newer, "schema version 99");
         check(&sql("CREATE TABLE a (b)"), StoreErrorKind::Foreign, "another program");
         let garbage = |path: &Path| std::fs::write(path, [7; 9000]).expect("it is written");
         check(&garbage, StoreErrorKind::Damaged, "damaged");

@@ -1,7 +1,7 @@
 //! The database file in all its states.
 
 use crate::common::{NOW, bench, ms, request, summary};
-use module_sdk::{ErrorKind, HealthStatus, testing::Bench};
+use module_sdk::{ErrorKind, HealthStatus, events::LlmRequestCompleted, testing::Bench};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -43,7 +43,9 @@ fn a_file_that_is_not_ours_is_refused_and_kept() {
     let newer = |path: &Path| {
         drop(start(path.parent().expect("a directory")).expect("it starts").stop());
         let connection = Connection::open(path).expect("it opens");
-        connection.pragma_update(None, "user_version", 4711).expect("it is written");
+        let sql = "PRAGMA user_version = 4711;
+                   UPDATE meta SET value = 4711 WHERE key = 'readable_from_version'";
+        connection.execute_batch(sql).expect("it is written");
         connection.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).expect("it is set");
     };
     check(&newer, "schema version 4711");
@@ -234,21 +236,26 @@ fn a_database_deleted_while_it_is_open_loses_no_further_event() {
     assert!(bench.health().message.contains("is damaged"), "{}", bench.health().message);
 }
 
+/// Makes the schema as the builds make it that know two steps and none of the columns since.
+fn version_2(connection: &Connection) {
+    for migration in [
+        include_str!("../../migrations/0001_usage.sql"),
+        include_str!("../../migrations/0002_readable_views.sql"),
+        "PRAGMA user_version = 2",
+    ] {
+        connection.execute_batch(migration).expect("it runs");
+    }
+}
+
 #[test]
 fn a_database_of_the_version_before_is_taken_up() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("usage.db");
     let old = Connection::open(&path).expect("it opens");
-    for migration in [
-        include_str!("../../migrations/0001_usage.sql"),
-        include_str!("../../migrations/0002_readable_views.sql"),
-    ] {
-        old.execute_batch(migration).expect("it runs");
-    }
+    version_2(&old);
     let at = ms("2026-11-21T11:00:00Z");
     old.execute_batch(&format!(
-        "PRAGMA user_version = 2;
-         INSERT INTO name VALUES (1, 'word', 'client'), (2, 'word', 'price_table'),
+        "INSERT INTO name VALUES (1, 'word', 'client'), (2, 'word', 'price_table'),
              (3, 'model', 'house-model'), (4, 'model', 'gpt-5');
          INSERT INTO request (id, event_id, dedupe_key, ended_at, elapsed_ms, flags, request_model,
              cost_nano_usd, cost_source, unpriced, schema)
@@ -270,4 +277,53 @@ fn a_database_of_the_version_before_is_taken_up() {
         })
         .collect();
     assert_eq!(stated, [json!(5), Value::Null, Value::Null]);
+}
+
+#[test]
+fn a_build_that_knows_two_steps_can_read_and_write_what_this_one_has_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let tiered = LlmRequestCompleted {
+        service_tier: Some("batch".to_owned()),
+        cost_nano_usd: Some(7),
+        ..request("new", NOW, MODEL)
+    };
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&tiered).expect("it is handled");
+    bench.stop().expect("it stops");
+    // What that build does: it looks at the version, and names all columns that it knows.
+    let old = Connection::open(directory.path().join("usage.db")).expect("it opens");
+    let version: i64 =
+        old.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("it answers");
+    assert!(version <= 2, "it refuses version {version}");
+    let its = Connection::open_in_memory().expect("it opens");
+    version_2(&its);
+    let columns: Vec<String> = its
+        .prepare("SELECT name FROM pragma_table_info('request') ORDER BY cid")
+        .and_then(|mut names| names.query_map([], |row| row.get(0))?.collect())
+        .expect("it answers");
+    let (all, others) = (columns.join(","), columns[3..].join(","));
+    assert_eq!(columns[..3], ["id", "event_id", "dedupe_key"]);
+    old.execute_batch(&format!(
+        "INSERT INTO request_key VALUES (x'00112233445566778899aabbccddeeff', 2);
+         INSERT INTO request ({all}) SELECT 2, zeroblob(16), 'old', {others} FROM request;
+         INSERT OR REPLACE INTO request ({all}) SELECT {all} FROM request WHERE id = 1;
+         UPDATE usage_hour SET requests = requests + 1;
+         UPDATE usage_day SET requests = requests + 1;
+         UPDATE meta SET value = 2 WHERE key = 'last_request'"
+    ))
+    .expect("it writes");
+    for table in ["requests", "daily"] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let rows: i64 = old.query_row(&sql, [], |row| row.get(0)).expect("it reads");
+        assert_eq!(rows, if table == "requests" { 2 } else { 1 });
+    }
+    drop(old);
+    // And forward again.
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&request("later", NOW, MODEL)).expect("it is handled");
+    bench.send(&tiered).expect("it is handled");
+    assert_eq!(bench.health().status, HealthStatus::Ok);
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 3);
+    let rows = bench.command("requests", json!({})).expect("it answers").data;
+    assert_eq!(rows.as_array().map(Vec::len), Some(3));
 }
