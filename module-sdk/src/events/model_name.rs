@@ -16,7 +16,7 @@
 /// assert_eq!(ModelName::of("github_copilot/claude-opus-4.8-fast").service_tier(), Some("fast"));
 /// assert!(ModelName::of("deepseek/deepseek-chat:free").is_free());
 /// // What a preview cost says nothing about what the model costs.
-/// assert_eq!(ModelName::of("gpt-4-1106-preview").editions(), ["gpt-4-1106-preview"]);
+/// assert_eq!(ModelName::of("gemini-3.1-pro-preview").editions(), ["gemini-3-1-pro-preview"]);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelName {
@@ -224,11 +224,17 @@ fn without_variants(
 }
 
 /// One spelling: dashes for dots, Claude's family before its version from 4 on and behind it
-/// before, `gpt-35` for what is `gpt-3.5`.
+/// before, `gpt-35` for what is `gpt-3.5`, `gpt-4-1106` for what is `gpt-4-turbo`.
 fn spelt(base: &str) -> String {
     let mut name = base.replace('.', "-");
     if let Some(rest) = name.strip_prefix("gpt-35-") {
         name = format!("gpt-3-5-{rest}");
+    }
+    // The first two of GPT-4 Turbo are called `gpt-4`.
+    if let Some(rest) = name.strip_prefix("gpt-4-")
+        && ["1106", "0125"].contains(&rest.split('-').next().unwrap_or_default())
+    {
+        name = format!("gpt-4-turbo-{rest}");
     }
     // Fireworks: `glm-5p1`.
     let bytes = name.as_bytes();
@@ -280,9 +286,15 @@ enum End {
 
 const PREVIEWS: [&str; 4] = ["preview", "exp", "experimental", "beta"];
 
+/// Names that end like an edition, and are those of models of their own.
+const WHOLE: [&str; 3] = ["gemini-2-0-flash-thinking", "o1-preview", "qwq-32b-preview"];
+
 /// The name without its last part, if that says nothing of which model it is.
 fn shorter(name: &str) -> Option<(String, End)> {
     let cut = |rest: &str, end| Some((rest.to_owned(), end));
+    if WHOLE.contains(&name) {
+        return None;
+    }
     if let Some((rest, tag)) = name.rsplit_once(':')
         && rest != "ft"
     {
@@ -293,7 +305,8 @@ fn shorter(name: &str) -> Option<(String, End)> {
         return cut(rest, End::Preview);
     }
     if let Some(rest) = undated(rest, last) {
-        let preview = rest.rsplit_once('-').is_some_and(|(_, word)| PREVIEWS.contains(&word));
+        let ends = rest.rsplit_once('-').is_some_and(|(_, word)| PREVIEWS.contains(&word));
+        let preview = ends && !WHOLE.contains(&rest);
         return cut(rest, if preview { End::Preview } else { End::Edition });
     }
     let of = |families: &[&str]| families.iter().any(|family| name.starts_with(family));
@@ -318,8 +331,8 @@ fn shorter(name: &str) -> Option<(String, End)> {
     }
 }
 
-/// What stands before a date: `20250929`, `2024-08-06`, `10-2025`, `0613`, `260628`, `001`, and
-/// `05-20` behind a preview.
+/// What stands before a date: `20250929`, `2024-08-06`, `10-2025`, `0613`, `2411`, `260628`,
+/// `001`, and `05-20` behind a preview. `8192` is none.
 fn undated<'a>(rest: &'a str, last: &str) -> Option<&'a str> {
     if !digits(last) {
         return None;
@@ -328,12 +341,18 @@ fn undated<'a>(rest: &'a str, last: &str) -> Option<&'a str> {
     let month = |text: &str| text.len() == 2 && (1..=12).contains(&number(text));
     let day = |text: &str| text.len() == 2 && (1..=31).contains(&number(text));
     let year = |text: &str| text.len() == 4 && text.starts_with("20") && digits(text);
+    // `1024` is the size of a context or a vector.
+    let short = |text: &str| {
+        let (first, second) = text.split_at(2);
+        let of_year = month(first) && day(second) && text != "1024";
+        of_year || ((23..40).contains(&number(first)) && month(second))
+    };
     let (before, word) = rest.rsplit_once('-').unwrap_or(("", rest));
     match last.len() {
-        8 if year(&last[..4]) => Some(rest),
-        6 if month(&last[2..4]) && day(&last[4..]) => Some(rest),
+        8 if year(&last[..4]) && month(&last[4..6]) && day(&last[6..]) => Some(rest),
+        6 if last.starts_with('2') && month(&last[2..4]) && day(&last[4..]) => Some(rest),
         4 if year(last) && digits(word) && month(word) && !before.is_empty() => Some(before),
-        4 => Some(rest),
+        4 if short(last) => Some(rest),
         3 if last.starts_with('0') && !rest.contains("embedding") => Some(rest),
         2 if day(last) && digits(word) && month(word) => match before.rsplit_once('-') {
             Some((model, first)) if year(first) => Some(model),

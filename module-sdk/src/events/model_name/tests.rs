@@ -40,9 +40,15 @@ fn a_preview_has_no_price_but_its_own() {
     check("gemini-2.5-flash-preview-09-2025", &["gemini-2-5-flash-preview-09-2025"]);
     check("gemini-3.1-pro-preview", &["gemini-3-1-pro-preview"]);
     check("gemini-2.5-pro-exp-03-25", &["gemini-2-5-pro-exp-03-25"]);
-    check("gpt-4-1106-preview", &["gpt-4-1106-preview"]);
-    check("o1-preview-2024-09-12", &["o1-preview-2024-09-12"]);
+    check("gpt-4-1106-preview", &["gpt-4-turbo-1106-preview"]);
     check("xai/grok-4.20-experimental-beta-0304", &["grok-4-20-experimental-beta-0304"]);
+    // These are no previews of another.
+    check("o1-preview-2024-09-12", &["o1-preview-2024-09-12", "o1-preview"]);
+    check("gemini-2.0-flash-thinking", &["gemini-2-0-flash-thinking"]);
+    // The length of a context is no date.
+    check("llama3-70b-8192", &["llama3-70b-8192"]);
+    check("gpt-4-131072", &["gpt-4-131072"]);
+    check("gpt-4-20259999", &["gpt-4-20259999"]);
     // A date without such a word is an edition of the model, and a colon is a way to it.
     check("gpt-4o-2024-08-06", &["gpt-4o-2024-08-06", "gpt-4o"]);
     check("anthropic/claude-sonnet-4:beta", &["claude-sonnet-4"]);

@@ -348,7 +348,13 @@ mod tests {
         check("gpt-4o-2024-05-13", Some(5.0));
         check("gpt-4o-2024-08-06", Some(2.5));
         check("gpt-4-1106-preview", Some(10.0));
+        check("gpt-4-1106", Some(10.0));
+        check("gpt-4-0125", Some(10.0));
         check("gpt-4-0613", Some(30.0));
+        check("o1-preview", Some(15.0));
+        check("gemini-2.0-flash-thinking", None);
+        check("gemini-2.0-flash-thinking-exp-01-21", None);
+        check("gpt-4-8192", None);
         check("gpt-4-vision-preview", None);
         check("gpt-3.5-turbo-0613", Some(1.5));
         check("gpt-3.5-turbo-0125", Some(0.5));
