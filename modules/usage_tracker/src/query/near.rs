@@ -10,13 +10,9 @@ const TOLD: usize = 3;
 /// How many names are compared.
 const COMPARED: u32 = 10_000;
 
-/// The models that a name means: the one that is called so, else all whose names resolve to the
-/// same model.
+/// The spellings of the model that a name means, with its dates and previews.
 pub(crate) fn models_named(reader: &mut Reader, given: &str) -> Result<Vec<String>, StoreError> {
     let known = names(reader, "model")?;
-    if known.iter().any(|name| name == given) {
-        return Ok(vec![given.to_owned()]);
-    }
     let wanted = ModelName::of(given);
     Ok(known.into_iter().filter(|name| ModelName::of(name).model() == wanted.model()).collect())
 }

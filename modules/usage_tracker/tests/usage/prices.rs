@@ -166,8 +166,9 @@ fn a_model_that_nothing_is_called_by_is_answered_with_near_ones() {
         let notes = answer.table.expect("a table").notes;
         assert_eq!(notes.first().map_or("", String::as_str), note);
     };
-    check(json!({"model": "claude-sonnet-4.5"}), 1, "");
-    // However it is spelt.
+    // However it is spelt, here and there.
+    check(json!({"model": "claude-sonnet-4.5"}), 2, "");
+    check(json!({"model": "claude-sonnet-4-5-20250929"}), 2, "");
     check(json!({"model": "anthropic/claude-sonnet-4-5"}), 2, "");
     let near = "no request names the model `gpt-5.1-kodex`; did you mean `gpt-5.1-codex`?";
     check(json!({"model": "gpt-5.1-kodex"}), 0, near);
