@@ -136,7 +136,15 @@ impl UsageTracker {
         let keys: Vec<String> = events.into_iter().map(|event| event.data.dedupe_key).collect();
         let store = self.storage.store()?;
         let withdrawn = store.withdraw(&keys, at_ms);
-        self.storage.note(withdrawn)?;
+        let withdrawn = self.storage.note(withdrawn)?;
+        if withdrawn.too_late > 0 {
+            tracing::warn!(
+                requests = withdrawn.too_late,
+                "requests that turned out to be none stay in the totals: retention_days has \
+                 deleted what they added"
+            );
+            self.metrics.too_late(withdrawn.too_late);
+        }
         Ok(())
     }
 

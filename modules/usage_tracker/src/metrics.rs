@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     commit: Histogram,
     main_bytes: Gauge,
     wal_bytes: Gauge,
+    too_late: Counter,
 }
 
 impl Metrics {
@@ -47,6 +48,11 @@ impl Metrics {
             commit: histogram(
                 "lodestar_storage_commit_duration_seconds",
                 "Duration of database commits.",
+            )?,
+            too_late: host.counter(
+                "lodestar_usage_late_withdrawals_total",
+                "Requests withdrawn after retention had deleted them; the totals keep them.",
+                &[],
             )?,
             main_bytes: size("main")?,
             wal_bytes: size("wal")?,
@@ -79,6 +85,11 @@ impl Metrics {
             self.spend(provider)?.add(Usd(nano_usd).as_f64());
         }
         Ok(())
+    }
+
+    /// Requests were withdrawn that retention had deleted.
+    pub(crate) fn too_late(&self, requests: u32) {
+        self.too_late.add(f64::from(requests));
     }
 
     pub(crate) fn sizes(&self, store: &Store) {

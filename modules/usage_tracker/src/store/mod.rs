@@ -44,6 +44,7 @@ pub use measures::Measures;
 pub use open::Durability;
 pub use row::{Stored, failed};
 pub use sessions::SessionNews;
+pub use withdraw::Withdrawn;
 pub use write::Written;
 
 pub(crate) use error::At;
@@ -87,6 +88,8 @@ pub struct Store {
     /// The file that was opened, and its write-ahead log: device and number.
     file: Option<(u64, u64)>,
     log: Option<(u64, u64)>,
+    /// What changes when anybody else writes into it.
+    data_version: i64,
     id: i64,
     options: Options,
     names: names::Names,
@@ -117,12 +120,13 @@ impl Store {
         let last_request = meta(&connection, LAST_REQUEST).at(path)?.unwrap_or(0);
         let id = open::id(&connection).at(path)?;
         Ok(Self {
-            connection,
             _checkpointer: checkpointer,
             path: path.to_owned(),
             file: present(path),
             log: identity(&error::wal(path)),
+            data_version: data_version(&connection).at(path)?,
             id,
+            connection,
             options,
             names: names::Names::default(),
             sessions: sessions::Sessions::default(),
@@ -167,15 +171,39 @@ impl Store {
         Err(StoreError::new(StoreErrorKind::Gone, message))
     }
 
-    /// Closes a database whose file was replaced. Its write-ahead log would otherwise be read as
-    /// that of the file that is there now, and spoil it.
+    /// Closes a database whose file was replaced. What its write-ahead log holds is copied into the
+    /// file first, which may lie elsewhere now. The log would otherwise be read as that of the file
+    /// that is there now, and spoil it.
     pub(crate) fn abandon(self) {
         let log = error::wal(&self.path);
         let ours = self.log.is_some() && identity(&log) == self.log;
+        if let Err(error) = self.complete() {
+            tracing::warn!(
+                error,
+                "the usage database that was moved away may lack its last requests"
+            );
+        }
         drop(self);
         if ours && let Err(error) = std::fs::remove_file(&log) {
             tracing::warn!(%error, path = %log.display(), "cannot remove an outdated log");
         }
+    }
+
+    /// Copies the write-ahead log into the file that was opened, wherever both lie now: SQLite
+    /// holds them open. Whoever opened the file that is there now has written into our log, if at
+    /// all, and nothing of that may reach ours.
+    fn complete(&self) -> Result<(), String> {
+        let told = |error: rusqlite::Error| error.to_string();
+        if data_version(&self.connection).map_err(told)? != self.data_version {
+            return Err("another program has written into its log".to_owned());
+        }
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let (pages, copied): (i64, i64) = self
+            .connection
+            .query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
+            .map_err(told)?;
+        let rest = pages - copied;
+        if rest > 0 { Err(format!("{rest} pages of its log are in use")) } else { Ok(()) }
     }
 
     /// Computes costs.
@@ -259,6 +287,11 @@ impl Store {
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).at(&self.path)
     }
+}
+
+/// A number that changes when another connection has written.
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
 /// A number of `meta`.

@@ -9,7 +9,10 @@ use foldhash::HashMap;
 use module_sdk::events::{LlmModelSwitched, LlmSessionEnded, LlmSessionStarted, ModelName};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::row::{Placed, Stored};
+use super::{
+    rollups::HOUR_MS,
+    row::{Placed, Stored},
+};
 
 /// How many sessions are held in memory.
 const HELD: usize = 2_000;
@@ -133,16 +136,45 @@ impl Sessions {
         Ok(())
     }
 
-    /// Takes note of the last model after a request was deleted.
-    pub(super) fn note_last(
-        &mut self,
-        connection: &Connection,
-        deleted: &Stored,
-    ) -> rusqlite::Result<()> {
-        let Some(session) = self.held(connection, deleted)? else { return Ok(()) };
-        session.last_model = Neighbours::of(connection, session.id, i64::MAX, i64::MAX)?.before;
-        session.changed = true;
-        Ok(())
+    /// Deletes a session that has no request left, and sets when it began, when it ended and its
+    /// last model by those that it has. All that was changed must have been written.
+    pub(super) fn settle(&mut self, connection: &Connection, key: &str) -> rusqlite::Result<()> {
+        self.by_key.remove(key);
+        let Some(session) = load(connection, key)? else { return Ok(()) };
+        let (counted, last_hour): (i64, Option<i64>) = connection
+            .prepare_cached(
+                "SELECT coalesce(sum(requests), 0), max(iif(requests > 0, hour, NULL)) \
+                 FROM usage_session WHERE session = ?1",
+            )?
+            .query_row([session.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if counted <= 0 {
+            for sql in [
+                "DELETE FROM usage_session WHERE session = ?1",
+                "DELETE FROM session WHERE id = ?1",
+            ] {
+                connection.prepare_cached(sql)?.execute([session.id])?;
+            }
+            return Ok(());
+        }
+        let (kept, first, last): (i64, Option<i64>, Option<i64>) = connection
+            .prepare_cached(
+                "SELECT count(*), min(ended_at - elapsed_ms), max(ended_at) FROM request \
+                 WHERE session = ?1",
+            )?
+            .query_row([session.id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        // The first ones may have been deleted by retention, and all: then their hours are known.
+        let started_at = first.filter(|_| kept >= counted).unwrap_or(session.started_at);
+        let hour_end = |hour: i64| hour.saturating_add(1).saturating_mul(HOUR_MS) - 1;
+        let ended_at = last
+            .or_else(|| Some(session.ended_at.min(hour_end(last_hour?))))
+            .unwrap_or(session.ended_at);
+        let last_model = Neighbours::of(connection, session.id, i64::MAX, i64::MAX)?.before;
+        connection
+            .prepare_cached(
+                "UPDATE session SET started_at = ?2, ended_at = ?3, last_model = ?4 WHERE id = ?1",
+            )?
+            .execute((session.id, started_at, ended_at.max(started_at), last_model))
+            .map(drop)
     }
 
     /// Puts a request in after it was written anew.

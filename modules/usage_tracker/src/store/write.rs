@@ -1,5 +1,7 @@
 //! Writing a batch of reports.
 
+use std::collections::BTreeSet;
+
 use foldhash::HashMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior};
 use sha2::{Digest as _, Sha256};
@@ -84,8 +86,23 @@ pub(super) struct Batch<'a> {
     rollups: Rollups,
     /// Project and client of the sessions of the batch.
     described: HashMap<i64, (i64, i64)>,
+    /// Keys of the sessions that requests were taken from.
+    bereft: BTreeSet<String>,
     written: Written,
 }
+
+/// What became of a withdrawal.
+pub(super) enum Withdrawal {
+    /// The request was taken off.
+    Done,
+    /// It does not count: it never came, or was taken off before.
+    Nothing,
+    /// Retention has deleted it, and the sums go on counting it.
+    TooLate,
+}
+
+/// The number of the row of a key that does not count.
+const WITHDRAWN: i64 = 0;
 
 impl<'a> Batch<'a> {
     pub(super) fn new(
@@ -107,25 +124,30 @@ impl<'a> Batch<'a> {
             last_request,
             rollups: Rollups::default(),
             described: HashMap::default(),
+            bereft: BTreeSet::new(),
             written: Written::default(),
         })
     }
 
-    /// Takes a request off; its key stays, so that it never counts again. Answers whether it was
-    /// there.
-    pub(super) fn withdraw(&mut self, dedupe_key: &str) -> rusqlite::Result<bool> {
+    /// Takes a request off; its key stays, so that it never counts again.
+    pub(super) fn withdraw(&mut self, dedupe_key: &str) -> rusqlite::Result<Withdrawal> {
         let key = key(dedupe_key);
-        let id = *self.last_request + 1;
-        if self.insert_key.execute((key, id))? == 1 {
-            *self.last_request = id;
-            return Ok(false);
+        if self.insert_key.execute((key, WITHDRAWN))? == 1 {
+            return Ok(Withdrawal::Nothing);
         }
-        let Some((old, was)) = self.known(&key)? else { return Ok(false) };
+        let known = self.known(&key)?;
+        let marked = self
+            .connection
+            .prepare_cached("UPDATE request_key SET request = ?2 WHERE key = ?1 AND request <> ?2")?
+            .execute((key, WITHDRAWN))?;
+        let Some((old, was)) = known else {
+            return Ok(if marked == 0 { Withdrawal::Nothing } else { Withdrawal::TooLate });
+        };
         self.sessions.take_out(self.connection, &old, &was)?;
         self.connection.prepare_cached("DELETE FROM request WHERE id = ?1")?.execute([old.id])?;
-        self.sessions.note_last(self.connection, &old)?;
         self.rollups.add(&was, &old.measures().negated());
-        Ok(true)
+        self.bereft.extend(old.report.request.session_id);
+        Ok(Withdrawal::Done)
     }
 
     fn take(&mut self, report: Report) -> rusqlite::Result<()> {
@@ -164,6 +186,9 @@ impl<'a> Batch<'a> {
         self.sessions.put_in(self.connection, &new, &placed)?;
         self.rollups.add(&was, &old.measures().negated());
         self.rollups.add(&placed, &new.measures());
+        if placed.session != was.session {
+            self.bereft.extend(old.report.request.session_id);
+        }
         self.written.merged += 1;
         Ok(())
     }
@@ -201,6 +226,9 @@ impl<'a> Batch<'a> {
     pub(super) fn finish(self) -> rusqlite::Result<Written> {
         self.sessions.write(self.connection, &self.described)?;
         self.rollups.write(self.connection)?;
+        for session in &self.bereft {
+            self.sessions.settle(self.connection, session)?;
+        }
         raise_meta(self.connection, LAST_REQUEST, *self.last_request)?;
         Ok(self.written)
     }

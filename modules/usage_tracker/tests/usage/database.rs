@@ -248,6 +248,28 @@ fn version_2(connection: &Connection) {
 }
 
 #[test]
+fn a_database_moved_aside_while_it_is_open_holds_all_that_was_written() {
+    let directory = written();
+    let path = directory.path().join("usage.db");
+    let backup = directory.path().join("backup");
+    std::fs::copy(&path, &backup).expect("it is copied");
+    let mut bench = start(directory.path()).expect("it starts");
+    bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
+    // Somebody who reads holds nothing up.
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+    let aside = directory.path().join("aside");
+    std::fs::rename(&path, &aside).expect("it is moved");
+    std::fs::copy(&backup, &path).expect("it is copied");
+    bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
+    let moved = Connection::open(&aside).expect("it opens");
+    let ask = |sql: &str| moved.query_row(sql, [], |row| row.get::<_, String>(0));
+    let keys = "SELECT group_concat(dedupe_key, ', ' ORDER BY id) FROM request";
+    assert_eq!(ask(keys).expect("it answers"), "before, after the backup");
+    assert_eq!(ask("PRAGMA integrity_check").expect("it answers"), "ok");
+}
+
+#[test]
 fn a_database_of_the_version_before_is_taken_up() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("usage.db");

@@ -2,8 +2,8 @@
 
 use crate::common::{NOW, bench, ms, request, row, summary};
 use module_sdk::events::{
-    CostSource, LlmModelSwitched, LlmRequestCompleted, LlmSessionEnded, LlmSessionStarted,
-    RequestSource, RequestStatus,
+    CostSource, LlmModelSwitched, LlmRequestCompleted, LlmRequestWithdrawn, LlmSessionEnded,
+    LlmSessionStarted, RequestSource, RequestStatus,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -186,6 +186,15 @@ fn another_spelling_of_a_model_is_no_switch() {
     bench.send(&in_session("h", "2026-11-21T11:07:00Z", HAIKU, "s")).expect("it is handled");
     let session = bench.command("sessions", json!({})).expect("it answers").data[0].clone();
     assert_eq!(session["model_switches"], 2);
+    // Names that are alike may be those of two models.
+    for (key, minute, model) in
+        [("p", 1, "o1-preview"), ("q", 2, "o1"), ("r", 3, "o1-preview-2024-09-12")]
+    {
+        let at = format!("2026-11-21T11:1{minute}:00Z");
+        bench.send(&in_session(key, &at, model, "alike")).expect("it is handled");
+    }
+    let session = bench.command("sessions", json!({})).expect("it answers").data[0].clone();
+    assert_eq!(session["model_switches"], 2);
 }
 
 #[test]
@@ -207,6 +216,22 @@ fn a_merge_that_changes_the_model_corrects_the_switches() {
     let by_model = summary(&mut bench, json!({}));
     assert_eq!(row(&by_model, SONNET)["requests"], 2);
     assert_eq!(row(&by_model, HAIKU)["requests"], 1);
+}
+
+#[test]
+fn a_withdrawal_after_retention_is_counted() {
+    let mut bench = bench(json!({"retention_days": 1}));
+    bench.send(&request("new", NOW, SONNET)).expect("it is handled");
+    bench.send(&in_session("old", "2026-11-18T12:00:00Z", SONNET, "s")).expect("it is handled");
+    bench.advance(Duration::from_secs(60)).expect("the timers run");
+    let withdrawn = |key: &str| LlmRequestWithdrawn { dedupe_key: key.to_owned(), at: ms(NOW) };
+    for key in ["old", "old", "new", "nobody"] {
+        bench.send(&withdrawn(key)).expect("it is handled");
+    }
+    assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 1);
+    assert_eq!(bench.host().metrics()["lodestar_usage_late_withdrawals_total"], 1.0);
+    let told = format!("{:?}", bench.host().logged());
+    assert!(told.contains("stay in the totals"), "{told}");
 }
 
 #[test]
