@@ -7,6 +7,8 @@ use std::{
 
 use clap::Parser;
 
+use crate::strangers::Accepted;
+
 /// Loads the modules that the configuration names and runs them.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lodestard", version, about, disable_help_subcommand = true)]
@@ -30,6 +32,11 @@ pub struct Args {
     /// $XDG_RUNTIME_DIR/lodestar/control.sock]
     #[arg(long, env = "LODESTAR_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+
+    /// Who else may write the files that decide what runs, where a volume cannot be mended:
+    /// owner:USER, group:GROUP or everyone, by name or number; `lodestar doctor` warns of it
+    #[arg(long, env = "LODESTAR_TRUST_FILES", value_name = "WHO[,WHO…]")]
+    pub trust_files: Option<Accepted>,
 
     /// Set one key of a module, over file and environment: usage_tracker.retention_days=30
     #[arg(long = "set", value_name = "MODULE.KEY=VALUE")]

@@ -64,7 +64,7 @@ fn read_within(file: File, limit: u64) -> io::Result<Vec<u8>> {
 pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if let Some(exposed) = strangers::on_the_way(path, strangers::Also::OwnGroup) {
-        let what = format!("{exposed}; run `{}`", exposed.remedy());
+        let what = format!("{exposed}; {}", exposed.remedy());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     read_within(file, limit)

@@ -5,6 +5,7 @@
 //! called; [`install`] puts modules in their place; [`module`] is a module at run time; [`control`]
 //! answers `lodestar`.
 
+pub mod accounts;
 pub mod args;
 pub mod bus;
 pub mod config;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn act(args: &Args) -> anyhow::Result<ExitCode> {
+    args.trust_files.clone().unwrap_or_default().apply();
     if args.runner.is_some() {
         runner::main()
     } else if let Some(directory) = &args.describe {

@@ -44,7 +44,7 @@ pub enum StateDirError {
     },
     /// Somebody else can write to it.
     #[error(
-        "{exposed}, who could change what lodestard keeps in its state directory; run `{}`",
+        "{exposed}, who could change what lodestard keeps in its state directory; {}",
         .exposed.remedy()
     )]
     Exposed {

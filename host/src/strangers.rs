@@ -9,7 +9,15 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::files;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
+use crate::{accounts, files};
+
+mod accepted;
+mod acl;
+mod read_only;
+
+pub use accepted::Accepted;
 
 /// Who may write besides the owner, which is this user or root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,29 +36,87 @@ pub enum Stranger {
     Owner(u32),
     /// By this mode, the last nine bits.
     Mode(u32),
+    /// A user of the access list, by number.
+    ListedUser(u32),
+    /// A group of the access list, by number.
+    ListedGroup(u32),
 }
 
-/// Who can write besides this user, root and `also`. Links are for the caller to judge.
+/// Who can write a place besides this user, root, `also` and whom the operator accepts. Links are
+/// for the caller to judge.
 #[must_use]
-pub fn of(metadata: &Metadata, also: Also) -> Option<Stranger> {
-    let me = rustix::process::geteuid().as_raw();
-    let mine = rustix::process::getegid().as_raw();
-    judge((metadata.uid(), metadata.gid(), metadata.mode()), also, (me, mine))
+pub fn of(place: &Path, metadata: &Metadata, also: Also) -> Option<Stranger> {
+    all(place, metadata, &Allowed::new(also)).first().copied()
 }
 
-fn judge(file: (u32, u32, u32), also: Also, (me, mine): (u32, u32)) -> Option<Stranger> {
-    let (owner, group, mode) = file;
-    let forbidden = match also {
-        Also::OwnGroup if group == mine || group == 0 => 0o002,
-        Also::OwnGroup | Also::Nobody => 0o022,
-    };
-    if owner != 0 && owner != me {
-        Some(Stranger::Owner(owner))
-    } else if mode & forbidden != 0 {
-        Some(Stranger::Mode(mode & 0o777))
-    } else {
-        None
+/// All of them, of a place that is not on a read-only file system.
+fn all(place: &Path, metadata: &Metadata, allowed: &Allowed) -> Vec<Stranger> {
+    let mut found = judge(&Facts::new(place, metadata), allowed);
+    let is_mode = |it: &Stranger| !matches!(it, Stranger::Owner(_));
+    if found.iter().any(is_mode) && read_only::for_all(place) {
+        found.retain(|it| !is_mode(it));
     }
+    found
+}
+
+/// What says who can write a file.
+#[derive(Debug)]
+struct Facts {
+    owner: u32,
+    group: u32,
+    mode: u32,
+    listed: acl::Writers,
+}
+
+impl Facts {
+    fn new(place: &Path, metadata: &Metadata) -> Self {
+        let mode = metadata.mode();
+        // With an access list, the bits of the group are the mask of all that it lists.
+        let listed = (mode & 0o020 != 0 && !metadata.is_symlink()).then(|| acl::writers(place));
+        let by_mode = acl::Writers { own_group: mode & 0o020 != 0, ..Default::default() };
+        let listed = listed.flatten().unwrap_or(by_mode);
+        Self { owner: metadata.uid(), group: metadata.gid(), mode, listed }
+    }
+}
+
+/// Who may write.
+#[derive(Debug)]
+struct Allowed {
+    users: Vec<u32>,
+    groups: Vec<u32>,
+    everyone: bool,
+}
+
+impl Allowed {
+    fn new(also: Also) -> Self {
+        let me = rustix::process::geteuid().as_raw();
+        let mine = rustix::process::getegid().as_raw();
+        Self::by(also, (me, mine), Accepted::current())
+    }
+
+    fn by(also: Also, (me, mine): (u32, u32), accepted: Accepted) -> Self {
+        let Accepted { everyone, owners: mut users, mut groups } = accepted;
+        users.extend([0, me]);
+        match also {
+            Also::OwnGroup => groups.extend([0, mine]),
+            Also::Nobody => {}
+        }
+        Self { users, groups, everyone }
+    }
+}
+
+fn judge(file: &Facts, allowed: &Allowed) -> Vec<Stranger> {
+    if allowed.everyone {
+        return Vec::new();
+    }
+    let owner = (!allowed.users.contains(&file.owner)).then_some(Stranger::Owner(file.owner));
+    let by_group = file.listed.own_group && !allowed.groups.contains(&file.group);
+    let mode = (by_group || file.mode & 0o002 != 0).then_some(Stranger::Mode(file.mode & 0o777));
+    let users = file.listed.users.iter().filter(|it| !allowed.users.contains(it));
+    let groups = file.listed.groups.iter().filter(|it| !allowed.groups.contains(it));
+    let listed = users.map(|it| Stranger::ListedUser(*it));
+    let listed = listed.chain(groups.map(|it| Stranger::ListedGroup(*it)));
+    owner.into_iter().chain(mode).chain(listed).collect()
 }
 
 /// A place on the way to a file that somebody else can change.
@@ -62,18 +128,32 @@ pub struct Exposed {
     pub stranger: Stranger,
     /// Whether its group is one that may.
     group_may: bool,
+    /// With whom the operator would have to live where the place cannot be mended for good.
+    acceptable: Option<Accepted>,
 }
 
 impl Exposed {
-    fn new(path: &Path, metadata: &Metadata, also: Also, stranger: Stranger) -> Self {
-        let mine = rustix::process::getegid().as_raw();
-        let group_may = also == Also::OwnGroup && [mine, 0].contains(&metadata.gid());
-        Self { path: path.to_owned(), stranger, group_may }
+    fn new(path: &Path, metadata: &Metadata, also: Also, strangers: &[Stranger]) -> Option<Self> {
+        let stranger = *strangers.first()?;
+        let group_may = Allowed::new(also).groups.contains(&metadata.gid());
+        // Who mounts a volume decides anew each time whose it is.
+        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
+        let acceptable = (!is_ours || is_mount(path)).then(|| acceptable(metadata, strangers));
+        Some(Self { path: path.to_owned(), stranger, group_may, acceptable })
     }
 
-    /// The command that mends it.
+    /// What to do: the command that mends it and, where that may be impossible or in vain, the
+    /// argument that accepts it.
     #[must_use]
     pub fn remedy(&self) -> String {
+        let mend = format!("run `{}`", self.command());
+        self.acceptable.as_ref().map_or_else(
+            || mend.clone(),
+            |it| format!("{mend}, or accept it by `--trust-files={it}` (LODESTAR_TRUST_FILES)"),
+        )
+    }
+
+    fn command(&self) -> String {
         let path = self.path.display();
         match self.stranger {
             Stranger::Owner(_) => {
@@ -83,8 +163,34 @@ impl Exposed {
             }
             Stranger::Mode(_) if self.group_may => format!("chmod o-w {path}"),
             Stranger::Mode(_) => format!("chmod go-w {path}"),
+            Stranger::ListedUser(user) => format!("setfacl -x u:{user} {path}"),
+            Stranger::ListedGroup(group) => format!("setfacl -x g:{group} {path}"),
         }
     }
+}
+
+/// What would have to be accepted for a place, with what is accepted already.
+fn acceptable(metadata: &Metadata, strangers: &[Stranger]) -> Accepted {
+    let mut needed = Accepted::default();
+    for stranger in strangers {
+        match *stranger {
+            Stranger::Owner(user) | Stranger::ListedUser(user) => needed.owners.push(user),
+            Stranger::Mode(mode) if mode & 0o002 != 0 => needed.everyone = true,
+            Stranger::Mode(_) => needed.groups.push(metadata.gid()),
+            Stranger::ListedGroup(group) => needed.groups.push(group),
+        }
+    }
+    if needed.everyone {
+        return Accepted { everyone: true, ..Accepted::default() };
+    }
+    Accepted::current().and(needed)
+}
+
+/// Whether something is mounted there.
+fn is_mount(place: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(CWD, place, flags, StatxFlags::empty())
+        .is_ok_and(|it| it.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 impl fmt::Display for Exposed {
@@ -115,7 +221,7 @@ pub fn above(path: &Path, also: Also) -> Option<Exposed> {
 /// The same of one place that is open: what is judged is what was opened, wherever its name leads.
 #[must_use]
 pub fn opened(place: &Path, metadata: &Metadata, also: Also) -> Option<Exposed> {
-    Some(Exposed::new(place, metadata, also, of(metadata, also)?))
+    Exposed::new(place, metadata, also, &all(place, metadata, &Allowed::new(also)))
 }
 
 /// What a place is to a path.
@@ -133,15 +239,23 @@ fn exposed(place: &Path, also: Also, role: Role) -> Option<Exposed> {
         // A device or a pipe is not read at all.
         return None;
     }
-    let stranger = match of(&metadata, also)? {
-        // The kernel ignores the mode of a link.
-        Stranger::Mode(_) if metadata.is_symlink() => return None,
-        // In a directory such as /tmp nobody can replace the file of another.
-        Stranger::Mode(_) if role == Role::Above && metadata.mode() & 0o1000 != 0 => return None,
-        Stranger::Owner(owner) if role == Role::Above && is_root_of_outside(owner) => return None,
-        stranger => stranger,
-    };
-    Some(Exposed::new(place, &metadata, also, stranger))
+    let mut allowed = Allowed::new(also);
+    let is_above = role == Role::Above;
+    let is_outside = is_above && is_root_of_outside(metadata.uid());
+    let of_group = is_above && metadata.is_dir() && metadata.mode() & 0o020 != 0;
+    if of_group && metadata.uid() == 0 && accounts::is_vacant(metadata.gid()) {
+        // /usr/local of Debian, for instance, is open to `staff`.
+        allowed.groups.push(metadata.gid());
+    }
+    let mut found = all(place, &metadata, &allowed);
+    // The kernel ignores the mode of a link, and in a directory such as /tmp nobody can replace the
+    // file of another.
+    let is_harmless = metadata.is_symlink() || (is_above && metadata.mode() & 0o1000 != 0);
+    found.retain(|stranger| match stranger {
+        Stranger::Owner(_) => !is_outside,
+        _ => !is_harmless && !is_outside,
+    });
+    Exposed::new(place, &metadata, also, &found)
 }
 
 /// Whether an owner is one that this user namespace has no number for, as root's directories show
@@ -163,6 +277,12 @@ impl fmt::Display for Stranger {
         match self {
             Self::Owner(owner) => write!(f, "belongs to another user ({owner})"),
             Self::Mode(mode) => write!(f, "can be written by others (mode {mode:o})"),
+            Self::ListedUser(user) => {
+                write!(f, "can be written by another user ({user}, by its access list)")
+            }
+            Self::ListedGroup(group) => {
+                write!(f, "can be written by another group ({group}, by its access list)")
+            }
         }
     }
 }
@@ -171,12 +291,19 @@ impl fmt::Display for Stranger {
 mod tests {
     use super::*;
 
+    /// Judges a file of owner, group and mode for the user 1000.
+    fn judged((owner, group, mode): (u32, u32, u32), also: Also, accepted: &str) -> Vec<Stranger> {
+        let listed = acl::Writers { own_group: mode & 0o020 != 0, ..Default::default() };
+        let accepted = accepted.parse().expect("it is right");
+        let allowed = Allowed::by(also, (1000, 1000), accepted);
+        judge(&Facts { owner, group, mode, listed }, &allowed)
+    }
+
     #[test]
     fn only_the_own_group_may_be_let_in() {
-        let me = (1000, 1000);
         let check = |file, nobody: Option<Stranger>, own_group: Option<Stranger>| {
-            assert_eq!(judge(file, Also::Nobody, me), nobody, "{file:?}");
-            assert_eq!(judge(file, Also::OwnGroup, me), own_group, "{file:?}");
+            assert_eq!(judged(file, Also::Nobody, ""), Vec::from_iter(nobody), "{file:?}");
+            assert_eq!(judged(file, Also::OwnGroup, ""), Vec::from_iter(own_group), "{file:?}");
         };
         check((1000, 1000, 0o100_600), None, None);
         check((0, 0, 0o100_755), None, None);
@@ -188,6 +315,61 @@ mod tests {
         check((1000, 1000, 0o100_666), by_all, by_all);
         let foreign = Some(Stranger::Owner(33));
         check((33, 1000, 0o100_600), foreign, foreign);
+    }
+
+    #[test]
+    fn whom_the_operator_accepts_is_no_stranger() {
+        let volume = (0, 2000, 0o042_775);
+        for also in [Also::Nobody, Also::OwnGroup] {
+            assert_eq!(judged(volume, also, "group:2001"), [Stranger::Mode(0o775)]);
+            assert_eq!(judged(volume, also, "group:2000"), []);
+            assert_eq!(judged((0, 2000, 0o042_777), also, "group:2000").len(), 1);
+            let foreign = (33, 33, 0o040_775);
+            assert_eq!(judged(foreign, also, "owner:33"), [Stranger::Mode(0o775)]);
+            assert_eq!(judged(foreign, also, "group:33"), [Stranger::Owner(33)]);
+            assert_eq!(judged(foreign, also, "owner:33,group:33"), []);
+            assert_eq!(judged((33, 33, 0o040_777), also, "everyone"), []);
+        }
+    }
+
+    #[test]
+    fn an_access_list_names_strangers() {
+        let listed = acl::Writers { own_group: false, users: vec![0, 33], groups: vec![1000, 34] };
+        // The bits of the group are the mask, and say nothing of the group.
+        let file = Facts { owner: 1000, group: 100, mode: 0o100_664, listed };
+        let found = |accepted: &str| {
+            let accepted = accepted.parse().expect("it is right");
+            judge(&file, &Allowed::by(Also::OwnGroup, (1000, 1000), accepted))
+        };
+        assert_eq!(found(""), [Stranger::ListedUser(33), Stranger::ListedGroup(34)]);
+        assert_eq!(found("owner:33"), [Stranger::ListedGroup(34)]);
+        assert_eq!(found("owner:33,group:34"), []);
+    }
+
+    #[test]
+    fn access_lists_are_read() {
+        use rustix::fs::{XattrFlags, setxattr};
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path().canonicalize().expect("it is there");
+        let path = root.join("modules.yaml");
+        std::fs::write(&path, "").expect("it is writable");
+        let set = |may: u16| {
+            let none = u32::MAX;
+            let user = [(1, 6, none), (2, may, 4321), (4, 4, none), (16, 6, none), (32, 4, none)];
+            let value = acl::attribute(&user);
+            setxattr(&path, "system.posix_acl_access", &value, XattrFlags::empty())
+        };
+        if set(6) == Err(rustix::io::Errno::OPNOTSUPP) {
+            return; // This file system has no access lists, so that none can open it.
+        }
+        let mode = path.metadata().expect("it is there").mode();
+        assert_eq!(mode & 0o777, 0o664, "as the usual mask leaves it");
+        let exposed = on_the_way(&path, Also::OwnGroup).expect("a user may write it");
+        assert_eq!(exposed.stranger, Stranger::ListedUser(4321));
+        assert!(exposed.to_string().contains("another user (4321, by its access list)"));
+        assert_eq!(exposed.remedy(), format!("run `setfacl -x u:4321 {}`", path.display()));
+        set(4).expect("it has them");
+        assert_eq!(on_the_way(&path, Also::OwnGroup), None, "it may only read");
     }
 
     #[test]
@@ -226,7 +408,7 @@ mod tests {
         }
         set(&above_it, 0o777);
         let (remedy, said) = found(&link).expect("it is open");
-        assert_eq!(remedy, format!("chmod o-w {}", above_it.display()));
+        assert_eq!(remedy, format!("run `chmod o-w {}`", above_it.display()));
         assert_eq!(said, format!("{} can be written by others (mode 777)", above_it.display()));
         assert_eq!(above(&above_it, Also::OwnGroup), None, "itself is not meant");
         // A sticky directory protects what lies in it, and is open itself.
@@ -234,7 +416,7 @@ mod tests {
         assert!(found(&above_it).is_some());
         set(&above_it, 0o755);
         set(&file, 0o646);
-        assert!(found(&link).is_some_and(|(remedy, _)| remedy.ends_with("/a/file")));
+        assert!(found(&link).is_some_and(|(remedy, _)| remedy.ends_with("/a/file`")));
         assert_eq!(found(&root.join("missing/file")), None);
     }
 }

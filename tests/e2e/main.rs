@@ -41,4 +41,5 @@ mod trials;
 mod tutorial;
 mod unloading;
 mod untrusted;
+mod volumes;
 mod watching;

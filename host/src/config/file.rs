@@ -26,7 +26,7 @@ pub fn expect_ours(path: &Path) -> Result<(), ConfigError> {
     let itself = exposed.path == path;
     let what = if itself { exposed.stranger.to_string() } else { exposed.to_string() };
     let message = format!("{what}, who would decide what lodestard runs");
-    Err(ConfigError::of_file(path, message, format!("run `{}`", exposed.remedy())))
+    Err(ConfigError::of_file(path, message, exposed.remedy()))
 }
 
 /// Reads a text of at most 256 KiB.

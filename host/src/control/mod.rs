@@ -37,7 +37,7 @@ use api::{Healthz, Status};
 
 /// Answers on the socket until the daemon ends.
 pub fn serve(listener: UnixListener, daemon: &Arc<Daemon>) {
-    let named = daemon.config().control.group.as_deref().and_then(socket::group_number);
+    let named = daemon.config().control.group.as_deref().and_then(crate::accounts::group_number);
     let group = named.unwrap_or_else(|| rustix::process::getegid().as_raw());
     let router = routes(daemon.clone()).layer(middleware::from_fn_with_state(group, peer::check));
     // No browser reaches it, and clients name whatever host they like.

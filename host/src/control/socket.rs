@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 
 use super::Peer;
 use crate::{
-    files,
+    accounts::group_number,
     state_dir::private_directory,
     strangers::{self, Also, Exposed},
 };
@@ -46,7 +46,7 @@ pub enum SocketError {
     Taken(PathBuf),
     /// Somebody else could put another socket there.
     #[error(
-        "{exposed}, who could put another socket there; run `{}`, or give another --socket",
+        "{exposed}, who could put another socket there; {}, or give another --socket",
         .exposed.remedy()
     )]
     Exposed {
@@ -114,14 +114,6 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketErro
     }
     std::fs::rename(&temporary, path).map_err(system)?;
     Ok(listener)
-}
-
-pub(super) fn group_number(name: &str) -> Option<u32> {
-    let groups = files::read_text(Path::new("/etc/group")).ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Keys {
         let directory = config.parent().unwrap_or_else(|| Path::new("")).join("trusted_keys");
         let mut keys = Self { directory, ..Self::default() };
         if let Some(exposed) = strangers::on_the_way(&keys.directory, Also::OwnGroup) {
-            keys.passed_over.push(format!("{exposed}; run `{}`", exposed.remedy()));
+            keys.passed_over.push(format!("{exposed}; {}", exposed.remedy()));
             return keys;
         }
         let entries = fs::read_dir(&keys.directory).into_iter().flatten().flatten();
@@ -132,9 +132,10 @@ fn read(path: &Path) -> Result<Key, String> {
     if !metadata.is_file() {
         return Err("is no plain file; put the key itself there".to_owned());
     }
-    match strangers::of(&metadata, Also::Nobody) {
+    match strangers::of(path, &metadata, Also::Nobody) {
         Some(it @ Stranger::Owner(_)) => return Err(format!("{it}; give it to root")),
         Some(it @ Stranger::Mode(_)) => return Err(format!("{it}; `chmod 644` it")),
+        Some(it) => return Err(format!("{it}; `setfacl -b` it")),
         None => {}
     }
     let text = files::read_text(path).map_err(|error| error.to_string())?;

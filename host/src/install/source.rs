@@ -123,7 +123,7 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     }
     // In a directory such as /tmp nobody can replace the file of another.
     let is_sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-    match strangers::of(metadata, Also::OwnGroup) {
+    match strangers::of(path, metadata, Also::OwnGroup) {
         Some(stranger @ Stranger::Owner(_)) => {
             let remedy = "copy it, and look at what you copied before you install it";
             Err(refused(format!("{shown} {stranger}"), remedy))
@@ -132,7 +132,11 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
             let remedy = format!("`chmod go-w {shown}`, once you know who wrote it");
             Err(refused(format!("{shown} {stranger}"), remedy))
         }
-        Some(Stranger::Mode(_)) | None => Ok(()),
+        Some(stranger @ (Stranger::ListedUser(_) | Stranger::ListedGroup(_))) if !is_sticky => {
+            let remedy = format!("`setfacl -b {shown}`, once you know who wrote it");
+            Err(refused(format!("{shown} {stranger}"), remedy))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

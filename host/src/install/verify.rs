@@ -101,7 +101,7 @@ fn files(directory: &Path) -> Result<(), String> {
         let metadata = path.symlink_metadata().map_err(failed)?;
         let what = if metadata.is_symlink() {
             "is a symbolic link".to_owned()
-        } else if let Some(stranger) = strangers::of(&metadata, strangers::Also::Nobody) {
+        } else if let Some(stranger) = strangers::of(&path, &metadata, strangers::Also::Nobody) {
             stranger.to_string()
         } else {
             continue;

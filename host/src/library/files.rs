@@ -71,7 +71,7 @@ pub(super) fn expect_ours(path: &Path) -> Result<(), LoadError> {
 }
 
 fn objection(exposed: &strangers::Exposed) -> LoadError {
-    let what = format!("{}; run `{}`", exposed.stranger, exposed.remedy());
+    let what = format!("{}; {}", exposed.stranger, exposed.remedy());
     LoadError::Owner(exposed.path.clone(), what)
 }
 

@@ -43,7 +43,7 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
             format!("cannot make its data directory {}: {error}", daemon.data_dir(name).display())
         })?;
         if let Some(exposed) = strangers::on_the_way(&data_dir, strangers::Also::OwnGroup) {
-            return Err(format!("{exposed}, its data directory; run `{}`", exposed.remedy()));
+            return Err(format!("{exposed}, its data directory; {}", exposed.remedy()));
         }
         let grant = Grant {
             addresses: addresses(&config, manifest, &settings, defaults)?,

@@ -17,6 +17,7 @@ use crate::{
     install::Lock,
     library::{self, Package, Shelf, inspect},
     runner::{self, Answered},
+    strangers::Accepted,
 };
 
 /// How long a library may take to describe itself.
@@ -79,6 +80,7 @@ pub(super) fn probe(
     let mut command = Command::new("/proc/self/exe");
     command.arg("--describe").arg(&package.directory).env_clear();
     command.arg("--named").arg(&package.name);
+    command.arg(format!("--trust-files={}", Accepted::current()));
     command.arg("--asked-by").arg(std::process::id().to_string());
     if let Some(data_dir) = confined {
         command.arg("--confined-to").arg(data_dir);

@@ -11,7 +11,7 @@ use crate::{
     control::api::Warning,
     install::Keys,
     library,
-    strangers::{self, Also, Exposed},
+    strangers::{self, Accepted, Also, Exposed},
 };
 
 /// What was noted, by what it is about.
@@ -54,6 +54,7 @@ impl Daemon {
         };
         let trouble = self.context.identity.trouble();
         warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
+        warnings.extend(accepted().map(|trouble| warning("trusted files", trouble)));
         warnings
     }
 
@@ -71,7 +72,7 @@ impl Daemon {
         let warning = |exposed: &Exposed| Warning {
             name: "permissions".to_owned(),
             message: format!("{exposed}; what runs goes on, and nothing is read from there"),
-            remedy: format!("run `{}`", exposed.remedy()),
+            remedy: exposed.remedy(),
         };
         found.iter().map(warning).collect()
     }
@@ -92,4 +93,12 @@ impl Daemon {
         }
         places
     }
+}
+
+/// Whom else the operator lets write what decides.
+fn accepted() -> Option<Trouble> {
+    let accepted = Accepted::current();
+    let message = format!("{accepted} may change what lodestard runs and keeps (--trust-files)");
+    let remedy = "give the files to its user alone, and start it without --trust-files";
+    (!accepted.is_nobody()).then(|| (message, remedy.to_owned()))
 }

@@ -1,0 +1,104 @@
+//! Other writers whom the operator accepts, by `--trust-files`.
+
+use std::{fmt, str::FromStr, sync::OnceLock};
+
+use crate::accounts;
+
+static ACCEPTED: OnceLock<Accepted> = OnceLock::new();
+
+/// Who else may write what decides what the daemon runs. It cannot stand in `modules.yaml`, which
+/// is judged by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    pub(super) everyone: bool,
+    pub(super) owners: Vec<u32>,
+    pub(super) groups: Vec<u32>,
+}
+
+impl Accepted {
+    /// Lets it hold for this process from now on. The first one stays.
+    pub fn apply(self) {
+        let _ = ACCEPTED.set(self);
+    }
+
+    /// Returns what holds for this process.
+    #[must_use]
+    pub fn current() -> Self {
+        ACCEPTED.get().cloned().unwrap_or_default()
+    }
+
+    /// Returns whether it is nobody.
+    #[must_use]
+    pub const fn is_nobody(&self) -> bool {
+        !self.everyone && self.owners.is_empty() && self.groups.is_empty()
+    }
+
+    /// Returns it with others.
+    #[must_use]
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.everyone |= other.everyone;
+        self.owners.extend(other.owners);
+        self.groups.extend(other.groups);
+        for numbers in [&mut self.owners, &mut self.groups] {
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        self
+    }
+}
+
+impl FromStr for Accepted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut accepted = Self::default();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word.split_once(':') {
+                None if word == "everyone" => accepted.everyone = true,
+                Some(("owner", user)) => {
+                    let number = user.parse().ok().or_else(|| accounts::user_number(user));
+                    accepted.owners.push(number.ok_or(format!("there is no user {user:?}"))?);
+                }
+                Some(("group", group)) => {
+                    let number = group.parse().ok().or_else(|| accounts::group_number(group));
+                    accepted.groups.push(number.ok_or(format!("there is no group {group:?}"))?);
+                }
+                _ => {
+                    let known = "owner:USER, group:GROUP and everyone, separated by commas";
+                    return Err(format!("{word:?} is none of {known}"));
+                }
+            }
+        }
+        Ok(accepted)
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owners = self.owners.iter().map(|it| format!("owner:{it}"));
+        let groups = self.groups.iter().map(|it| format!("group:{it}"));
+        let everyone = self.everyone.then(|| "everyone".to_owned());
+        f.write_str(&owners.chain(groups).chain(everyone).collect::<Vec<_>>().join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_as_it_is_read() {
+        for text in ["", "owner:1000", "owner:1000,group:50,group:2000", "everyone"] {
+            let accepted: Accepted = text.parse().expect("it is right");
+            assert_eq!(accepted.to_string(), text);
+            assert_eq!(accepted.is_nobody(), text.is_empty());
+        }
+        let named: Accepted = " owner:root, group:root,".parse().expect("they are everywhere");
+        assert_eq!(named.to_string(), "owner:0,group:0");
+        let more = named.and("owner:0,owner:7".parse().expect("it is right"));
+        assert_eq!(more.to_string(), "owner:0,owner:7,group:0");
+        for text in ["all", "owner", "owner:", "group:no such", "mode:777", "owner:-1"] {
+            assert!(text.parse::<Accepted>().is_err(), "{text}");
+        }
+    }
+}
