@@ -204,7 +204,7 @@ struct Sink {
 
 impl ReplySink for Sink {
     fn frame(&self, frame: RSlice<'_, u8>) -> bool {
-        let frame = self.redactor.redact_json(&frame).unwrap_or_else(|| frame.to_vec());
+        let frame = self.redactor.redact_data(&frame).unwrap_or_else(|| frame.to_vec());
         self.sender.blocking_send(Answer::Frame(frame)).is_ok()
     }
 

@@ -166,13 +166,13 @@ impl Services {
         let topic = event.topic.as_str();
         may_publish(&self.grant.manifest, topic, event.data.len())?;
         let redactor = &*self.context.redactor;
-        if let Cow::Owned(shown) = redactor.redact(topic) {
+        if let Cow::Owned(shown) = redactor.redact_name(topic) {
             return Err(failed(format!("the topic {shown} looks like it holds a secret")));
         }
         let alias = |secret: &str| self.context.identity.alias(secret);
-        let data = redactor.redact_json_to_alias(event.data.as_slice(), &alias);
-        let subject = redactor.redact_to_alias(event.subject.as_str(), &alias);
-        let trace = redactor.redact_to_alias(event.traceparent.as_str(), &alias);
+        let data = redactor.redact_data_to_alias(event.data.as_slice(), &alias);
+        let subject = redactor.redact_name_to_alias(event.subject.as_str(), &alias);
+        let trace = redactor.redact_name_to_alias(event.traceparent.as_str(), &alias);
         if data.is_some() || matches!((&subject, &trace), (Cow::Owned(_), _) | (_, Cow::Owned(_))) {
             self.entry.note_redacted(topic);
         }
@@ -200,7 +200,7 @@ impl Services {
             .ok_or_else(|| failed(format!("there is no kind of metric {kind}")))?;
         let labels: HashMap<String, String> = serde_json::from_slice(labels)
             .map_err(|error| failed(format!("the labels of {name} are no strings: {error}")))?;
-        let clean = |text: &str| self.context.redactor.redact(text).into_owned();
+        let clean = |text: &str| self.context.redactor.redact_name(text).into_owned();
         let labels: Vec<(String, String)> =
             labels.into_iter().map(|(label, value)| (label, clean(&value))).collect();
         let series = self.instruments.series(kind, name, &clean(help), &labels);

@@ -100,15 +100,19 @@ pub(super) fn settings(
     Ok(resolved)
 }
 
-/// Whatever stood behind a reference is taken for a secret, and so is what stands under the name of
-/// one and is no path.
+/// Whatever stood behind a reference is kept out of what is told. What stands under the name of a
+/// secret, behind a reference or not, and is no path, is a secret: a name that stands elsewhere
+/// (`project: ${PROJECT}`) must not vanish from data.
 fn learn_secrets(redactor: &Redactor, secret: bool, written: &Value, resolved: &Value) {
     match (written, resolved) {
         (Value::String(written), Value::String(resolved))
             if (secret && !written.starts_with(['/', '~']))
                 || (written != resolved && !written.starts_with('~')) =>
         {
-            redactor.learn(resolved);
+            match secret {
+                true => redactor.learn_secret(resolved),
+                false => redactor.learn(resolved),
+            }
         }
         (Value::Object(written), Value::Object(resolved)) => {
             for (key, value) in written {
@@ -163,7 +167,7 @@ fn secrets(
             })
             .map(|secret| secret.expose().to_owned());
         if let Ok(secret) = &secret {
-            daemon.logging.redactor.learn(secret);
+            daemon.logging.redactor.learn_secret(secret);
         }
         (name.clone(), secret)
     };
@@ -180,7 +184,7 @@ fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Pa
         let key = provider.key.as_ref().filter(|_| with_keys).and_then(|key| {
             let fetched = key.resolve(&daemon.layers.environment).ok()?;
             let key = fetched.secret.expose().to_owned();
-            daemon.logging.redactor.learn(&key);
+            daemon.logging.redactor.learn_secret(&key);
             Some(key)
         });
         let facts = json!({
@@ -233,5 +237,26 @@ mod tests {
         same(json!({"api_keys": {"shop": ["correct horse"]}}), words, "a [redacted]");
         same(json!({"token_file": "/run/token"}), "no /run/token", "no /run/token");
         same(json!({"max_tokens": 1_000_000}), "1000000", "1000000");
+    }
+
+    #[test]
+    fn only_secrets_are_kept_out_of_data() {
+        let check = |written: Value, resolved: Value, text: &str, expected: &str| {
+            let redactor = Redactor::new();
+            learn_secrets(&redactor, false, &written, &resolved);
+            assert_eq!(redactor.redact_name(text), expected, "{written}");
+        };
+        let words = "correct-horse-battery";
+        check(json!({"project": "${P}"}), json!({"project": "billing"}), "billing", "billing");
+        check(json!({"project": "${P}"}), json!({"project": words}), words, words);
+        check(json!({"token": "${T}"}), json!({"token": words}), words, "[redacted]");
+        check(
+            json!({"password": "postgres"}),
+            json!({"password": "postgres"}),
+            "postgres",
+            "postgres",
+        );
+        check(json!({"tokens": [words]}), json!({"tokens": [words]}), words, words);
+        check(json!({"api_keys": [words]}), json!({"api_keys": [words]}), words, "[redacted]");
     }
 }

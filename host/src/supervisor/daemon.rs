@@ -362,7 +362,7 @@ impl Daemon {
     pub fn token(&self, reference: &config::Reference) -> Result<String, String> {
         let fetched = reference.resolve(&self.layers.environment)?;
         let token = fetched.secret.expose().to_owned();
-        self.logging.redactor.learn(&token);
+        self.logging.redactor.learn_secret(&token);
         Ok(token)
     }
 

@@ -4,38 +4,59 @@ use std::borrow::Cow;
 
 use super::REPLACEMENT;
 
-/// How many lines a key may have: RSA keys of 16,384 bits have 200.
-const MAX_LINES: usize = 500;
+/// How many lines a key may have, with what others say between them: RSA keys of 16,384 bits have
+/// 200.
+pub(super) const MAX_LINES: usize = 500;
 
-/// Leaves the lines of a private key (PEM, PGP) out of a text that comes line by line.
+/// Leaves the lines of private keys (PEM, PGP) out of a text that comes line by line.
 #[derive(Debug, Default)]
 pub struct KeyLines {
     /// How many more lines may belong to a key that has begun.
     left: usize,
+    /// How many have begun and not ended.
+    open: usize,
+    /// Whether something else was said since the last began: then a word is one.
+    is_mixed: bool,
 }
 
 impl KeyLines {
     /// Returns what is left of the next line, `None` for nothing.
     pub fn pass<'a>(&mut self, line: &'a str) -> Option<Cow<'a, str>> {
         if let Some(end) = marked(line, "-----END ") {
-            let inside = std::mem::take(&mut self.left) > 0;
-            let rest = line[end..].trim();
-            return match inside {
-                true if rest.is_empty() => None,
-                true => Some(Cow::Borrowed(rest)),
-                false => Some(Cow::Borrowed(line)),
-            };
+            return self.end(line, end);
         }
         if marked(line, "-----BEGIN ").is_some() {
-            self.left = MAX_LINES;
+            self.open += 1;
+            (self.left, self.is_mixed) = (MAX_LINES, false);
             let before = line.find("-----BEGIN ").map_or("", |at| &line[..at]);
             return Some(Cow::Owned(format!("{before}{REPLACEMENT}")));
         }
         if self.left == 0 {
             return Some(Cow::Borrowed(line));
         }
-        self.left = if may_be_key(line) { self.left - 1 } else { 0 };
-        (self.left == 0).then_some(Cow::Borrowed(line))
+        self.left -= 1;
+        if self.left == 0 {
+            self.open = 0;
+        }
+        if may_be_key(line) && !(self.is_mixed && is_word(line)) {
+            return None;
+        }
+        self.is_mixed = true;
+        Some(Cow::Borrowed(line))
+    }
+
+    /// A key ends; what stands behind the mark is no part of it.
+    fn end<'a>(&mut self, line: &'a str, end: usize) -> Option<Cow<'a, str>> {
+        if self.left == 0 {
+            return Some(Cow::Borrowed(line));
+        }
+        self.open = self.open.saturating_sub(1);
+        match self.open {
+            0 => self.left = 0,
+            _ => self.is_mixed = true,
+        }
+        let rest = line[end..].trim();
+        (!rest.is_empty()).then_some(Cow::Borrowed(rest))
     }
 }
 
@@ -57,4 +78,13 @@ fn may_be_key(line: &str) -> bool {
     let is_header = first.is_some_and(|word| headers.contains(&word));
     let whole = !line.contains(' ') && line.chars().all(is_base64);
     whole || is_header || last.is_some_and(|word| word.len() >= 32 && word.chars().all(is_base64))
+}
+
+/// Whether a line is nothing, or a word as people write it.
+fn is_word(line: &str) -> bool {
+    let line = line.trim();
+    let rest = line.get(1..).unwrap_or_default();
+    line.len() < 32
+        && line.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && rest.bytes().all(|byte| byte.is_ascii_lowercase())
 }

@@ -39,8 +39,19 @@ macro_rules! prefixed {
     };
 }
 
+/// The same, whose beginning is short and which may have dashes within, so that names that people
+/// give could begin and go on like it (`pa-1234-new-flow`).
+macro_rules! doubtful {
+    ($body:literal, $first:literal $(, $other:literal)*) => {
+        Kind::ambiguous(
+            &[$first $(, $other)*],
+            concat!("(?:^|[^A-Za-z0-9])(?<s>(?:", $first $(, "|", $other)*, ")", $body, ")"),
+        )
+    };
+}
+
 /// Every kind, the more exact ones first.
-pub(super) static KINDS: [Kind; 71] = [
+pub(super) static KINDS: [Kind; 79] = [
     // Keys that stand over several lines: PEM, PGP, PuTTY, age.
     Kind::new(
         &["private key"],
@@ -106,10 +117,12 @@ pub(super) static KINDS: [Kind; 71] = [
         "llx-",
         "wandb_v1_"
     ),
-    prefixed!("[A-Za-z0-9_-]{20,}", "nvapi-", "tgp_v1_", "jina_", "tvly-", "pcsk_", "lsv2_"),
+    prefixed!("[A-Za-z0-9_-]{20,}", "nvapi-", "tgp_v1_"),
+    doubtful!("[A-Za-z0-9_-]{20,}", "jina_", "tvly-", "pcsk_", "lsv2_"),
     prefixed!("[A-Za-z0-9]{20,}", "r8_", "e2b_", "fc-", "voyage-key-", "bce-v3/ALTAK-"),
-    prefixed!("[A-Za-z0-9+/=_-]{30,}", "ABSK", "bedrock-api-key-"),
-    prefixed!("[A-Za-z0-9_-]{40,}", "pa-"),
+    prefixed!("[A-Za-z0-9+/=_-]{30,}", "bedrock-api-key-"),
+    doubtful!("[A-Za-z0-9+/=_-]{30,}", "ABSK"),
+    doubtful!("[A-Za-z0-9_-]{40,}", "pa-"),
     prefixed!("[A-Za-z0-9:]{20,}", "AstraCS:"),
     // Code hosts and package registries.
     prefixed!("[A-Za-z0-9]{20,}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
@@ -118,41 +131,45 @@ pub(super) static KINDS: [Kind; 71] = [
         "[A-Za-z0-9_.-]{16,}",
         "glpat-",
         "glptt-",
-        "gldt-",
-        "glrt-",
         "glcbt-",
-        "glft-",
         "gloas-",
         "glsoat-",
         "glimt-",
         "glagent-"
     ),
-    prefixed!("[A-Za-z0-9_=-]{20,}", "ATATT3", "ATCTT3", "ATBB"),
+    doubtful!("[A-Za-z0-9_.-]{16,}", "gldt-", "glrt-", "glft-"),
+    prefixed!("[A-Za-z0-9_=-]{20,}", "ATATT3", "ATCTT3"),
+    doubtful!("[A-Za-z0-9_=-]{20,}", "ATBB"),
     prefixed!("[A-Za-z0-9]{30,}", "npm_"),
     prefixed!("[A-Za-z0-9_-]{16,}", "pypi-AgEI"),
     prefixed!("[A-Za-z0-9]{32,}", "rubygems_", "CLOJARS_", "cio"),
-    prefixed!("[A-Za-z0-9_-]{20,}", "dckr_pat_", "dckr_oat_", "bkua_", "sgp_", "sgd_"),
+    prefixed!("[A-Za-z0-9_-]{20,}", "dckr_pat_", "dckr_oat_"),
+    doubtful!("[A-Za-z0-9_-]{20,}", "bkua_", "sgp_", "sgd_"),
     // Clouds.
     Kind::new(
         &["akia", "asia", "abia", "acca"],
         r"(?:^|[^A-Za-z0-9])(?<s>(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16})(?-u:\b)",
     ),
-    prefixed!("[A-Za-z0-9_-]{30,}", "AIza"),
-    Kind::new(&["aq.ab"], r"(?:^|[^A-Za-z0-9])(?<s>AQ\.Ab[A-Za-z0-9_-]{30,})"),
+    doubtful!("[A-Za-z0-9_-]{30,}", "AIza"),
+    Kind::ambiguous(&["aq.ab"], r"(?:^|[^A-Za-z0-9])(?<s>AQ\.Ab[A-Za-z0-9_-]{30,})"),
     prefixed!("[A-Za-z0-9+/=%_-]{40,}", "IQoJb3JpZ2lu", "FwoGZXIvYXdz"),
-    Kind::new(&["ya29."], r"(?<s>ya29\.[A-Za-z0-9_-]{20,})"),
+    Kind::ambiguous(&["ya29."], r"(?<s>ya29\.[A-Za-z0-9_-]{20,})"),
     prefixed!("[A-Za-z0-9_-]{20,}", "GOCSPX-"),
-    Kind::new(&["1//0"], r"(?:^|[^A-Za-z0-9])(?<s>1//0[A-Za-z0-9_-]{30,})"),
+    Kind::ambiguous(&["1//0"], r"(?:^|[^A-Za-z0-9])(?<s>1//0[A-Za-z0-9_-]{30,})"),
     Kind::new(&["jqqj99"], r"(?<s>[A-Za-z0-9]{30,}JQQJ99[A-Za-z0-9]{20,})"),
     Kind::new(&["q~"], r"(?:^|[^A-Za-z0-9])(?<s>[A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})"),
     prefixed!("[A-Za-z0-9]{12,30}", "LTAI"),
     prefixed!("[A-Za-z0-9]{32}", "AKID"),
     prefixed!("[a-f0-9]{60,}", "dop_v1_", "doo_v1_", "dor_v1_"),
-    prefixed!("[A-Za-z0-9+/=_-]{30,}", "fm1r_", "fm2_", "fo1_"),
-    prefixed!("[A-Za-z0-9-]{20,}", "HRKU-", "nfp_", "vcp_", "vck_", "rnd_"),
-    prefixed!("[A-Za-z0-9_-]{20,}", "sbp_", "sb_secret_", "pscale_tkn_", "pscale_pw_"),
+    doubtful!("[A-Za-z0-9+/=_-]{30,}", "fm1r_", "fm2_", "fo1_"),
+    doubtful!("[A-Za-z0-9-]{20,}", "HRKU-", "nfp_", "vcp_", "vck_", "rnd_"),
+    prefixed!("[A-Za-z0-9_-]{20,}", "sb_secret_", "pscale_tkn_", "pscale_pw_"),
+    doubtful!("[A-Za-z0-9_-]{20,}", "sbp_"),
     // Infrastructure and what watches it.
-    Kind::new(&["hvs.", "hvb.", "hvr."], r"(?:^|[^A-Za-z0-9])(?<s>hv[sbr]\.[A-Za-z0-9_-]{20,})"),
+    Kind::ambiguous(
+        &["hvs.", "hvb.", "hvr."],
+        r"(?:^|[^A-Za-z0-9])(?<s>hv[sbr]\.[A-Za-z0-9_-]{20,})",
+    ),
     Kind::new(&[".atlasv1."], r"(?<s>[A-Za-z0-9]{10,}\.atlasv1\.[A-Za-z0-9_=-]{40,})"),
     Kind::new(
         &["dp.pt.", "dp.st.", "dp.ct.", "dp.sa."],
@@ -160,13 +177,14 @@ pub(super) static KINDS: [Kind; 71] = [
     ),
     prefixed!("[a-f0-9]{32,}", "dapi", "pul-"),
     prefixed!("[A-Za-z0-9-]{20,}", "tskey-"),
-    prefixed!("[A-Za-z0-9_=+/-]{20,}", "glc_", "glsa_", "sntrys_", "sntryu_", "phc_", "phx_"),
-    prefixed!("[A-Za-z0-9-]{20,}", "NRAK-", "NRJS-", "NRII-", "PMAK-"),
+    prefixed!("[A-Za-z0-9_=+/-]{20,}", "sntrys_", "sntryu_"),
+    doubtful!("[A-Za-z0-9_=+/-]{20,}", "glc_", "glsa_", "phc_", "phx_"),
+    doubtful!("[A-Za-z0-9-]{20,}", "NRAK-", "NRJS-", "NRII-", "PMAK-"),
     prefixed!("[A-Za-z0-9_=+/-]{30,}", "ops_eyJ"),
     prefixed!("[A-Z][A-Za-z0-9]{40,}", "EAA"),
     prefixed!("[A-Za-z0-9%]{50,}", "AAAAAAAAAAAAAAAAAAAA"),
     // Messages and mail.
-    prefixed!(
+    doubtful!(
         "[A-Za-z0-9.-]{10,}",
         "xoxa-",
         "xoxb-",
@@ -178,7 +196,7 @@ pub(super) static KINDS: [Kind; 71] = [
         "xapp-",
         "xoxe-"
     ),
-    Kind::new(&["xoxe."], r"(?:^|[^A-Za-z0-9])(?<s>xoxe\.[A-Za-z0-9.-]{20,})"),
+    Kind::ambiguous(&["xoxe."], r"(?:^|[^A-Za-z0-9])(?<s>xoxe\.[A-Za-z0-9.-]{20,})"),
     Kind::new(
         &[".g", ".x", ".y"],
         concat!(
@@ -187,7 +205,10 @@ pub(super) static KINDS: [Kind; 71] = [
         ),
     ),
     Kind::new(&[":aa"], r"(?:^|[^A-Za-z0-9])(?<s>[0-9]{8,10}:AA[A-Za-z0-9_-]{32,})"),
-    Kind::new(&["sg."], r"(?:^|[^A-Za-z0-9])(?<s>SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,})"),
+    Kind::ambiguous(
+        &["sg."],
+        r"(?:^|[^A-Za-z0-9])(?<s>SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,})",
+    ),
     Kind::new(
         &[
             "sk0", "sk1", "sk2", "sk3", "sk4", "sk5", "sk6", "sk7", "sk8", "sk9", "ska", "skb",
@@ -202,17 +223,18 @@ pub(super) static KINDS: [Kind; 71] = [
     prefixed!("[A-Za-z0-9_-]{20,}", "sq0atp-", "sq0csp-", "GR1348941"),
     prefixed!("[a-fA-F0-9]{30,}", "shpat_", "shpca_", "shppa_", "shpss_"),
     // What people work with.
-    prefixed!("[A-Za-z0-9_-]{20,}", "lin_api_", "lin_oauth_", "ntn_", "figd_", "CFPAT-"),
+    prefixed!("[A-Za-z0-9_-]{20,}", "lin_api_", "lin_oauth_", "CFPAT-"),
+    doubtful!("[A-Za-z0-9_-]{20,}", "ntn_", "figd_"),
     prefixed!("[A-Za-z0-9]{40,}", "secret_"),
     Kind::new(&["pat"], r"(?:^|[^A-Za-z0-9])(?<s>pat[A-Za-z0-9]{14}\.[0-9a-f]{60,})"),
-    Kind::new(&["sl."], r"(?:^|[^A-Za-z0-9])(?<s>sl\.(?:u\.|B)[A-Za-z0-9_-]{30,})"),
+    Kind::ambiguous(&["sl."], r"(?:^|[^A-Za-z0-9])(?<s>sl\.(?:u\.|B)[A-Za-z0-9_-]{30,})"),
     // Headers, and values that are named.
-    Kind::new(&["bearer"], r"(?i)bearer(?:\s|%20)+(?<s>[A-Za-z0-9._~+/=-]{8,})"),
+    Kind::ambiguous(&["bearer"], r"(?i)bearer(?:\s|%20)+(?<s>[A-Za-z0-9._~+/=-]{8,})"),
     Kind::ambiguous(&["basic"], r"(?i)basic(?:\s|%20)+(?<s>[A-Za-z0-9+/=]{12,})"),
     Kind::new(
         &["authorization"],
         concat!(
-            r#"(?i)authorization[\\"']*\s*[:=]\s*[\\"']*(?:basic|token|apikey)\s+"#,
+            r#"(?i)authorization[\\"']*\s*[:=]\s*[\\"']*(?:basic|bearer|token|apikey)\s+"#,
             r#"(?<s>[^\s"',;&\\]{6,})"#
         ),
     ),
@@ -270,13 +292,49 @@ pub(super) fn names_secret(name: &str) -> bool {
     names.is_match(name)
 }
 
-/// Whether a text holds a run of letters and digits that no word is.
-pub(super) fn looks_random(text: &str) -> bool {
-    let runs = text.split(|c: char| !c.is_ascii_alphanumeric());
-    runs.into_iter().any(|run| {
-        let has = |test: fn(&u8) -> bool| run.bytes().skip(1).any(|byte| test(&byte));
-        let (digit, upper, lower) =
-            (has(u8::is_ascii_digit), has(u8::is_ascii_uppercase), has(u8::is_ascii_lowercase));
-        run.len() >= 20 || run.len() >= 12 && (digit && (upper || lower) || upper && lower)
+/// Whether a text says where a secret is, `${NAME}` or `file:/PATH`, and not what it is.
+pub(super) fn is_reference(text: &str) -> bool {
+    if let Some(path) = text.strip_prefix("file:") {
+        return path.starts_with(['/', '~']);
+    }
+    let parts = text.strip_prefix("${").and_then(|rest| rest.split_once('}'));
+    parts.is_some_and(|(name, rest)| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        !name.is_empty() && name.bytes().all(is_name) && rest.len() < super::LEAST
     })
+}
+
+/// Whether a text holds letters and digits as chance mixes them, and no word or name does.
+pub(super) fn looks_random(text: &str) -> bool {
+    let runs = || text.split(|c: char| !c.is_ascii_alphanumeric());
+    if runs().any(is_random) {
+        return true;
+    }
+    // A dash or an underscore may stand within: then the pieces tell together.
+    let (mut length, mut turns) = (0, 0);
+    for piece in runs().filter(|run| run.len() >= 6) {
+        length += piece.len();
+        turns += turns_of(piece);
+    }
+    turns >= 4 && 3 * turns >= length
+}
+
+fn is_random(run: &str) -> bool {
+    let count = |test: fn(&u8) -> bool| run.bytes().skip(1).filter(test).count();
+    let (digits, upper, lower) =
+        (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase), count(u8::is_ascii_lowercase));
+    // `AddNewPaymentFlow`: few letters begin a word.
+    let is_camel = digits == 0 && lower > 0 && 7 * upper <= 2 * run.len();
+    let is_mixed = digits > 0 && upper + lower > 0 || upper > 0 && lower > 0 && !is_camel;
+    run.len() >= 12 && is_mixed || run.len() >= 24 && (upper == 0 || !is_camel)
+}
+
+/// How often a digit follows a letter or a letter a digit, or a capital a small letter.
+fn turns_of(run: &str) -> usize {
+    let kind = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    let turn = |pair: &&[u8]| {
+        let begins_word = pair[0].is_ascii_uppercase() && pair[1].is_ascii_lowercase();
+        kind(&pair[0]) != kind(&pair[1]) && !begins_word
+    };
+    run.as_bytes().windows(2).filter(turn).count()
 }

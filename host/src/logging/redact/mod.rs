@@ -5,6 +5,8 @@ mod json;
 mod keys;
 mod kinds;
 #[cfg(test)]
+mod names_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -14,8 +16,9 @@ use std::{
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
+use json::Of;
 pub use keys::KeyLines;
-use kinds::{KINDS, Kind, looks_random};
+use kinds::{KINDS, Kind, is_reference, looks_random};
 
 /// Stands in the place of a secret.
 const REPLACEMENT: &str = "[redacted]";
@@ -25,6 +28,9 @@ const ESCAPES: [&str; 2] = [r"\u00", r"\/"];
 
 /// The shortest text that [`Redactor::learn`] takes.
 const LEAST: usize = 6;
+
+/// From how many bytes on a learnt secret is no name, whatever it looks like.
+const LONG: usize = 20;
 
 /// Replaces secrets in text.
 #[derive(Debug)]
@@ -40,8 +46,27 @@ struct Known {
     finder: AhoCorasick,
     /// To which kind each mark belongs.
     kinds: Vec<usize>,
-    /// Secrets that the configuration names, the longest first.
-    learnt: Vec<String>,
+    /// What the configuration names, the longest first.
+    learnt: Vec<Learnt>,
+}
+
+/// A text that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Learnt {
+    text: String,
+    /// Whether it is a secret that no name can be.
+    is_unlike_names: bool,
+}
+
+/// Which of the learnt texts are taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Take {
+    /// All: of what is told, where a word too few does no harm.
+    All,
+    /// Secrets that no name can be: of what is kept, and what counts by its names.
+    UnlikeNames,
+    /// None: of the names of members.
+    None,
 }
 
 /// What may stand in a text, each kind as a bit.
@@ -67,71 +92,103 @@ impl Redactor {
         Self { known: RwLock::new(Known::new(Vec::new())) }
     }
 
-    /// Keeps this very text out from now on, also as Rust and JSON write it within quotes. Short
-    /// ones would blot out ordinary words.
-    pub fn learn(&self, secret: &str) {
-        if secret.len() < LEAST {
+    /// Keeps this very text out of logs and errors from now on, also as Rust and JSON write it
+    /// within quotes. Short ones would blot out ordinary words.
+    pub fn learn(&self, text: &str) {
+        self.take_note(text, false);
+    }
+
+    /// The same for a text that is a secret by where it stands. Where it is no name, that is long
+    /// or random, it is kept out of events, metrics and answers too.
+    pub fn learn_secret(&self, secret: &str) {
+        self.take_note(secret, secret.len() >= LONG || looks_random(secret));
+    }
+
+    fn take_note(&self, text: &str, is_unlike_names: bool) {
+        if text.len() < LEAST {
             return;
         }
-        let quoted = [format!("{secret:?}"), serde_json::Value::from(secret).to_string()];
+        let quoted = [format!("{text:?}"), serde_json::Value::from(text).to_string()];
         let quoted = quoted.iter().map(|text| &text[1..text.len() - 1]);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut learnt = known.learnt.clone();
-        for text in quoted.chain([secret]) {
-            if !learnt.iter().any(|other| other == text) {
-                learnt.push(text.to_owned());
+        for text in quoted.chain([text]) {
+            match learnt.iter_mut().find(|other| other.text == text) {
+                Some(other) => other.is_unlike_names |= is_unlike_names,
+                None => learnt.push(Learnt { text: text.to_owned(), is_unlike_names }),
             }
         }
-        if learnt.len() > known.learnt.len() {
-            // Of one that begins like another nothing is left.
-            learnt.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        // Of one that begins like another nothing is left.
+        learnt.sort_by_key(|learnt| std::cmp::Reverse(learnt.text.len()));
+        if learnt != known.learnt {
             *known = Known::new(learnt);
         }
     }
 
-    /// Returns the text without secrets.
+    /// Returns words for people, of a log or an error, without secrets.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.known().redact(text, &|_| REPLACEMENT.to_owned())
+        self.known().redact(text, Take::All, &|_| REPLACEMENT.to_owned())
     }
 
-    /// Returns the text with each secret replaced by `[redacted:ALIAS]`: texts that differed still
+    /// Returns a text that may be a name (a metric's label, a topic) without secrets.
+    pub fn redact_name<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.known().redact(text, Take::UnlikeNames, &|_| REPLACEMENT.to_owned())
+    }
+
+    /// Returns a name with each secret replaced by `[redacted:ALIAS]`: names that differed still
     /// differ. `alias` must not tell the secret.
-    pub fn redact_to_alias<'a>(
+    pub fn redact_name_to_alias<'a>(
         &self,
         text: &'a str,
         alias: &dyn Fn(&str) -> String,
     ) -> Cow<'a, str> {
-        self.known().redact(text, &|secret| named(&alias(secret)))
+        self.known().redact(text, Take::UnlikeNames, &|secret| named(&alias(secret)))
     }
 
-    /// Returns JSON whose strings are without secrets, `None` where there was none. The rest stays
-    /// as it was written.
+    /// Returns JSON of a log whose strings are without secrets, `None` where there was none. The
+    /// rest stays as it was written.
     pub fn redact_json(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.json(bytes, None)
+        self.json(bytes, Take::All, None)
+    }
+
+    /// The same of data, in which names count.
+    pub fn redact_data(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.json(bytes, Take::UnlikeNames, None)
     }
 
     /// The same, but in a member whose name says that it is an id a secret becomes
     /// `[redacted:ALIAS]`.
-    pub fn redact_json_to_alias(
+    pub fn redact_data_to_alias(
         &self,
         bytes: &[u8],
         alias: &dyn Fn(&str) -> String,
     ) -> Option<Vec<u8>> {
-        self.json(bytes, Some(alias))
+        self.json(bytes, Take::UnlikeNames, Some(alias))
     }
 
-    fn json(&self, bytes: &[u8], alias: Option<&dyn Fn(&str) -> String>) -> Option<Vec<u8>> {
+    fn json(
+        &self,
+        bytes: &[u8],
+        take: Take,
+        alias: Option<&dyn Fn(&str) -> String>,
+    ) -> Option<Vec<u8>> {
         let known = self.known();
         let hits = known.hits(bytes);
         if hits == Hits::default() {
             return None;
         }
-        json::redact(bytes, &|name, text| {
-            if text.len() >= LEAST && name.is_some_and(kinds::names_secret) {
+        json::redact(bytes, &|of, text| {
+            let (member, take) = match of {
+                Of::Name if take == Take::UnlikeNames => (None, Take::None),
+                Of::Name => (None, take),
+                Of::Member(name) => (name, take),
+            };
+            let is_secret = text.len() >= LEAST && member.is_some_and(kinds::names_secret);
+            if is_secret && !is_reference(text) {
                 return Cow::Owned(REPLACEMENT.to_owned());
             }
-            let alias = alias.filter(|_| name.is_some_and(json::names_id));
-            known.redact(text, &|secret| match alias {
+            let alias = alias.filter(|_| member.is_some_and(json::names_id));
+            known.redact(text, take, &|secret| match alias {
                 Some(alias) => named(&alias(secret)),
                 None => REPLACEMENT.to_owned(),
             })
@@ -148,11 +205,12 @@ fn named(alias: &str) -> String {
 }
 
 impl Known {
-    fn new(learnt: Vec<String>) -> Self {
+    fn new(learnt: Vec<Learnt>) -> Self {
         let marks = KINDS.iter().enumerate();
         let marks = marks.flat_map(|(kind, it)| it.marks.iter().map(move |mark| (kind, *mark)));
         let (kinds, marks): (Vec<usize>, Vec<&str>) = marks.unzip();
-        let texts = marks.into_iter().chain(learnt.iter().map(String::as_str)).chain(ESCAPES);
+        let words = learnt.iter().map(|learnt| learnt.text.as_str());
+        let texts = marks.into_iter().chain(words).chain(ESCAPES);
         let finder = AhoCorasick::builder()
             .ascii_case_insensitive(true)
             .kind(Some(AhoCorasickKind::DFA))
@@ -178,16 +236,21 @@ impl Known {
         hits
     }
 
-    fn redact<'a>(&self, text: &'a str, name: &dyn Fn(&str) -> String) -> Cow<'a, str> {
+    fn redact<'a>(&self, text: &'a str, take: Take, name: &dyn Fn(&str) -> String) -> Cow<'a, str> {
         let hits = self.hits(text.as_bytes());
         if hits == Hits::default() {
             return Cow::Borrowed(text);
         }
         let mut text = Cow::Borrowed(text);
         let learnt = if hits.learnt { &*self.learnt } else { &[] };
-        for secret in learnt.iter().filter(|secret| !REPLACEMENT.contains(secret.as_str())) {
-            if text.contains(secret.as_str()) {
-                text = Cow::Owned(text.replace(secret.as_str(), &name(secret)));
+        let learnt = learnt.iter().filter(|it| match take {
+            Take::All => true,
+            Take::UnlikeNames => it.is_unlike_names,
+            Take::None => false,
+        });
+        for secret in learnt.map(|it| it.text.as_str()).filter(|it| !REPLACEMENT.contains(it)) {
+            if text.contains(secret) {
+                text = Cow::Owned(text.replace(secret, &name(secret)));
             }
         }
         for (index, kind) in KINDS.iter().enumerate() {
@@ -209,7 +272,7 @@ impl Kind {
         for found in self.regex().captures_iter(text).filter_map(|found| found.name("s")) {
             let secret = found.as_str();
             let is_word = self.ambiguous && !looks_random(secret);
-            if is_word || secret.starts_with("[redacted") {
+            if is_word || is_reference(secret) || secret.starts_with("[redacted") {
                 continue;
             }
             replaced.push_str(&text[end..found.start()]);

@@ -1,6 +1,6 @@
 //! The corpus: what must not stay, and what must. All of it is made up.
 
-use super::*;
+use super::{keys::MAX_LINES, *};
 
 /// Letters and digits as a generator of keys gives them.
 const RANDOM: &str =
@@ -234,6 +234,39 @@ const NAMES: &[&str] = &[
     "asia-northeast1",
     "AsiaPacificNorthEast2",
     "hf_transformers_model_for_something_else",
+    "feature/pa-1234-implement-new-payment-authorization-flow",
+    "rnd_pricing-model-comparison",
+    "sgp_prod-customer-support",
+    "phx_datacenter-agents-nightly",
+    "jina_embeddings_v2_base_en",
+    "jina_embeddings_v3_for_long_documents",
+    "xapp-frontend-for-the-customers",
+    "Bearer authentication is required",
+    "the header authorization has no bearer credentials",
+    "feature/bearer authentication-of-services",
+    "fc-barcelona-match-statistics-dashboard",
+    "glc_monitoring_of_all_the_clusters",
+    "figd_design-system-migration",
+    "hvs.controllers-of-the-building_automation",
+    "sl.Backend-for-the-whole-of-the-company_and_more",
+    "SG.customer-support-chat.production-environment",
+    "ntn_norwegian-telecom-network-planning",
+    "sbp_small-business-platform",
+    "vcp_venture-capital-portfolio-tracker",
+    "pat-replacement-of-the-login",
+    "team-ASIA-PACIFIC-NORTHEAST",
+    "users/ada/spike/AddNewPaymentAuthorizationFlow",
+    "renovate/typescript-eslint-monorepo",
+    "bugfix/JIRA-4711-null-pointer-in-checkout",
+    "hotfix/2026-11-29-rate-limit-of-anthropic",
+    "release-please--branches--main--components--lodestar",
+    "gh-readonly-queue/main/pr-1234-0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c",
+    "secret_santa_gift_exchange_planner",
+    "secrets-manager-migration",
+    "password-reset-by-mail",
+    "token-bucket-rate-limiter",
+    "basic_internationalization",
+    "internationalization",
 ];
 
 #[test]
@@ -312,9 +345,33 @@ fn json_stays_as_it_is_beside_its_secrets() {
     let secret = r#"{"password":"correct","next":"correct","token":"correct"}"#;
     let redacted = redactor.redact_json(secret.as_bytes()).expect("found");
     assert_eq!(redacted, br#"{"password":"[redacted]","next":"correct","token":"correct"}"#);
-    let broken = format!("no JSON \" {key}");
-    let redacted = redactor.redact_json(broken.as_bytes()).expect("found");
-    assert_eq!(redacted, b"no JSON \" [redacted]");
+    for (before, after) in [("no JSON \" ", ""), ("", ""), ("a,", ",\"b\""), ("\"b\",", "")] {
+        let broken = format!("{before}{key}{after}");
+        let redacted = redactor.redact_json(broken.as_bytes()).expect("found");
+        assert_eq!(String::from_utf8_lossy(&redacted), format!("{before}[redacted]{after}"));
+    }
+}
+
+#[test]
+fn a_list_of_secrets_and_names_that_are_secrets() {
+    let redactor = Redactor::new();
+    let json = br#"{"password":["correct","horse01",["battery"],{"a":"correct"}],"b":["correct"]}"#;
+    let redacted = redactor.redact_data(json).expect("they are found");
+    let expected = concat!(
+        r#"{"password":["[redacted]","[redacted]",["[redacted]"],{"a":"correct"}],"#,
+        r#""b":["correct"]}"#
+    );
+    assert_eq!(String::from_utf8_lossy(&redacted), expected);
+    let [one, other] = ["sk-ant-", "sk-proj-"].map(|mark| format!("{mark}{}", &RANDOM[..30]));
+    let json = format!(r#"{{"{one}":1,"{other}":{{"{one}":2}},"x{one}":["{one}"]}}"#);
+    let redacted = redactor.redact_data(json.as_bytes()).expect("they are found");
+    assert_eq!(
+        String::from_utf8_lossy(&redacted).replace(&format!("x{one}"), "x"),
+        r#"{"[redacted]":1,"[redacted] 2":{"[redacted]":2},"x":["[redacted]"]}"#
+    );
+    let deep = format!(r#"{}"{one}""#, "[".repeat(100_000));
+    let redacted = redactor.redact_data(deep.as_bytes()).expect("it is found");
+    assert!(redacted.ends_with(b"[\"[redacted]\""));
 }
 
 #[test]
@@ -323,7 +380,7 @@ fn ids_that_differ_still_differ() {
     let alias = |secret: &str| format!("{}", secret.len());
     let redacted = |id: &str| {
         let json = format!(r#"{{"dedupe_key":"openai:{id}","response_id":"{id}","model":"{id}"}}"#);
-        let redacted = redactor.redact_json_to_alias(json.as_bytes(), &alias).expect("it is found");
+        let redacted = redactor.redact_data_to_alias(json.as_bytes(), &alias).expect("it is found");
         String::from_utf8(redacted).expect("it is text")
     };
     let (one, other) = (format!("sk-ant-{}", &RANDOM[..30]), format!("sk-ant-{}", &RANDOM[..40]));
@@ -333,7 +390,7 @@ fn ids_that_differ_still_differ() {
     };
     assert_eq!(redacted(&one), expected(37));
     assert_eq!(redacted(&other), expected(47));
-    assert_eq!(redactor.redact_to_alias(&one, &alias), "[redacted:37]");
+    assert_eq!(redactor.redact_name_to_alias(&one, &alias), "[redacted:37]");
 }
 
 #[test]
@@ -344,13 +401,14 @@ fn takes_out_what_it_was_told() {
     assert_eq!(redactor.redact("a correct horse, a short one"), "a [redacted], a short one");
     redactor.learn("correct horse battery");
     assert_eq!(redactor.redact("a correct horse battery"), "a [redacted]");
-    redactor.learn("two\n\"lines\"");
+    redactor.learn_secret("two\n\"lines\"");
     for text in ["two\n\"lines\"", r#"two\n\"lines\""#] {
         assert_eq!(redactor.redact(text), "[redacted]");
     }
     let json = br#"{"model":"correct horse"}"#;
     let redacted = redactor.redact_json(json).expect("it is found");
     assert_eq!(redacted, br#"{"model":"[redacted]"}"#);
+    assert_eq!(redactor.redact_data(json), None, "it may be a name");
 }
 
 #[test]
@@ -381,6 +439,16 @@ fn a_key_line_by_line_is_left_out() {
     assert_eq!(pass(&logged), ["12:00 key [redacted]", ", done"]);
     let cut = ["-----BEGIN PRIVATE KEY-----", body, "went on, and did something else"];
     assert_eq!(pass(&cut), [REPLACEMENT, "went on, and did something else"]);
+    // Another thread speaks in between.
+    let between = [&key[..4], &["ready to serve"], &key[4..], &["after"]].concat();
+    assert_eq!(pass(&between), [REPLACEMENT, "ready to serve", "after"]);
+    let two = [&key[..4], &key[..4], &["x y"], &key[4..], &[body], &key[4..], &["z"]].concat();
+    assert_eq!(pass(&two), [REPLACEMENT, REPLACEMENT, "x y", "z"]);
+    // Of one that has no end, words that follow what was said are words.
+    let cut = ["-----BEGIN PRIVATE KEY-----", body, "stopped it", "ready", "", body];
+    assert_eq!(pass(&cut), [REPLACEMENT, "stopped it", "ready", ""]);
+    let cut = [vec![key[0]], vec!["x y"; MAX_LINES], vec![body]].concat();
+    assert_eq!(pass(&cut).last().map(String::as_str), Some(body));
     let certificate = ["-----BEGIN CERTIFICATE-----", body, "-----END CERTIFICATE-----"];
     assert_eq!(pass(&certificate), certificate);
 }
