@@ -16,7 +16,7 @@ use std::{
         unix::fs::OpenOptionsExt as _,
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicI32, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
 };
 
 use libc::{c_int, c_void, siginfo_t};
@@ -41,10 +41,13 @@ static NOTE: AtomicI32 = AtomicI32::new(-1);
 /// The process that takes notes: what a module forks shares the file, and is not the daemon.
 static DAEMON: AtomicI32 = AtomicI32::new(0);
 
-/// The pipe that last words pass ([`let_be_read`]), -1 for none.
+/// The `eventfd` that asks for last words ([`ask_for_last_words`]), -1 for none.
 static LAST_WORDS: AtomicI32 = AtomicI32::new(-1);
 
-/// How often it is looked whether they were read, and how long between.
+/// Whether they were written since they were asked for.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// How often it is looked whether they were written, and how long between.
 const LOOKS: usize = 50;
 const BETWEEN_LOOKS: rustix::thread::Timespec =
     rustix::thread::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
@@ -114,27 +117,40 @@ pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
     Ok(culprit)
 }
 
-/// What waits in this pipe is to be read by its thread before the daemon ends, however it does.
-pub fn let_be_read(pipe: OwnedFd) {
-    LAST_WORDS.store(pipe.into_raw_fd(), Ordering::Release);
+/// Before the daemon ends, however it does, this `eventfd` is written to: whoever reads it is to
+/// write what was printed before, and then to call [`last_words_are_written`].
+pub fn ask_for_last_words(wake: OwnedFd) {
+    LAST_WORDS.store(wake.into_raw_fd(), Ordering::Release);
 }
 
-/// Waits until the last words were read, for a tenth of a second at most: the thread that reads
-/// them may wait for what this one holds. Async-signal-safe.
+/// All that was printed before somebody asked for it is written.
+pub fn last_words_are_written() {
+    WRITTEN.store(true, Ordering::Release);
+}
+
+/// Nobody is there any more to be asked.
+pub fn no_last_words() {
+    LAST_WORDS.store(-1, Ordering::Release);
+}
+
+/// Waits until the last words were written, for a tenth of a second at most: the thread that
+/// writes them may wait for what this one holds. Async-signal-safe.
 fn wait_for_last_words() {
-    let pipe = LAST_WORDS.load(Ordering::Acquire);
-    if pipe < 0 || process() != DAEMON.load(Ordering::Acquire) {
+    let wake = LAST_WORDS.load(Ordering::Acquire);
+    if wake < 0 || process() != DAEMON.load(Ordering::Acquire) {
         return;
     }
     // SAFETY: it is never closed.
-    let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
+    let wake = unsafe { BorrowedFd::borrow_raw(wake) };
+    WRITTEN.store(false, Ordering::Release);
+    if rustix::io::write(wake, &1_u64.to_ne_bytes()).is_err() {
+        return;
+    }
     for _ in 0..LOOKS {
-        let waits = rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
-        // What was just read is still to be written.
-        let _ = rustix::thread::nanosleep(&BETWEEN_LOOKS);
-        if !waits {
+        if WRITTEN.load(Ordering::Acquire) {
             return;
         }
+        let _ = rustix::thread::nanosleep(&BETWEEN_LOOKS);
     }
 }
 

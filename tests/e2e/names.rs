@@ -140,6 +140,7 @@ fn the_last_words_of_a_daemon_are_logged() {
     daemon.wait();
     let log = fs::read_to_string(sandbox.path("lodestard.log")).expect("it logs");
     assert!(log.contains("planted: last words with [redacted]"), "{log}");
+    assert!(log.contains("planted: a line without an end"), "{log}");
 }
 
 /// Writes every event to the file `tail` until it is dropped.

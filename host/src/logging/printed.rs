@@ -1,9 +1,10 @@
 //! What code in the daemon's process prints on standard output and standard error: modules, and
-//! what they start. It passes a pipe to a thread that logs it, line by line and without secrets.
+//! what they start. It passes two pipes to a thread that logs it, line by line and without
+//! secrets, so many lines a second.
 
 use std::{
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,22 +12,31 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::KeyLines;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::{KeyLines, LogRate};
 use crate::crash;
 
-/// The longest line; what is longer comes in parts.
+/// The longest line; the rest of one that is longer is left out.
 const MAX_LINE: usize = 64 * 1024;
 
-/// How much is read after the end: more than a pipe holds.
+/// How much is read after the end: more than two pipes hold.
 const MAX_LAST_WORDS: usize = 1 << 20;
+
+/// How long nothing is printed until it is said how many lines were left out.
+const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Standard output and standard error are logged until this is dropped.
 #[derive(Debug)]
 pub struct Printed {
     /// Both as they were.
     before: [OwnedFd; 2],
-    /// Wakes the thread.
-    pipe: PipeWriter,
+    /// They live longer than the thread, so that it never reads an end.
+    _pipes: [PipeWriter; 2],
+    /// Asks the thread to write what was printed.
+    wake: OwnedFd,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -42,17 +52,19 @@ impl Printed {
             io::stdout().as_fd().try_clone_to_owned()?,
             io::stderr().as_fd().try_clone_to_owned()?,
         ];
-        let (reader, pipe) = io::pipe()?;
+        let ((stdout, out), (stderr, error)) = (io::pipe()?, io::pipe()?);
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let ends = Arc::new(AtomicBool::new(false));
-        let watched = reader.try_clone()?;
+        let (asked, asks) = (wake.try_clone()?, wake.try_clone()?);
         let thread = std::thread::Builder::new().name("printed".to_owned()).spawn({
             let ends = ends.clone();
-            move || read(reader, &ends)
+            move || read([stdout, stderr], &asked, &ends)
         })?;
-        let printed = Self { before, pipe, ends, thread: Some(thread) };
-        rustix::stdio::dup2_stdout(&printed.pipe)?;
-        rustix::stdio::dup2_stderr(&printed.pipe)?;
-        crash::let_be_read(watched.into());
+        let printed = Self { before, _pipes: [out, error], wake, ends, thread: Some(thread) };
+        let [out, error] = &printed._pipes;
+        rustix::stdio::dup2_stdout(out)?;
+        rustix::stdio::dup2_stderr(error)?;
+        crash::ask_for_last_words(asks);
         Ok(printed)
     }
 }
@@ -64,41 +76,103 @@ impl Drop for Printed {
         drop(io::stdout().flush());
         let _ = rustix::stdio::dup2_stdout(stdout);
         let _ = rustix::stdio::dup2_stderr(stderr);
+        crash::no_last_words();
         self.ends.store(true, Ordering::Release);
-        // What was printed before stands before this.
-        let woken = self.pipe.write_all(b"\n");
-        if let (Ok(()), Some(thread)) = (woken, self.thread.take()) {
+        let woken = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
             drop(thread.join());
         }
     }
 }
 
-fn read(mut pipe: PipeReader, ends: &AtomicBool) {
-    let mut lines = Lines::default();
-    let mut bytes = [0; 4096];
-    let mut last_words = 0;
-    // An error does not happen; the writing end lives as long as this thread.
-    while let Ok(count @ 1..) = pipe.read(&mut bytes) {
-        lines.take(&bytes[..count], &mut say);
-        if ends.load(Ordering::Acquire) {
-            last_words += count;
-            // A process that a module left behind may talk for ever.
-            if count < bytes.len() || last_words > MAX_LAST_WORDS {
-                break;
-            }
+/// Logs what comes out of both pipes, each by itself.
+fn read(pipes: [PipeReader; 2], wake: &OwnedFd, ends: &AtomicBool) {
+    let rate = LogRate::default();
+    let mut say = |line: &str| say(&rate, line);
+    let mut streams = pipes.map(|pipe| Stream { pipe, lines: Lines::default() });
+    loop {
+        let silence = rate.owes_words().then_some(&SILENCE);
+        let ready = readable(&[&streams[0].pipe, &streams[1].pipe, wake], silence);
+        for (stream, _) in streams.iter_mut().zip(&ready).filter(|(_, ready)| **ready) {
+            stream.read(&mut say);
+        }
+        if ready[2] {
+            let _ = rustix::io::read(wake, &mut [0; 8]);
+            write_all(&mut streams, &mut say);
+            crash::last_words_are_written();
+        }
+        if ready == [false; 3] || ready[2] {
+            left_out(rate.left_out());
+        }
+        if ready[2] && ends.load(Ordering::Acquire) {
+            break;
         }
     }
-    lines.end(&mut say);
 }
 
-fn say(line: &str) {
-    tracing::warn!(origin = "standard output or error", "{line}");
+/// Which of these have something to be read, after this time at the latest.
+fn readable(sources: &[&dyn AsFd; 3], until: Option<&Timespec>) -> [bool; 3] {
+    let mut sources = sources.map(|source| PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN));
+    // An interrupted call found none.
+    let _ = poll(&mut sources, until);
+    sources.map(|source| !source.revents().is_empty())
+}
+
+/// Says all that waits, and the lines that have no end. A process that a module left behind may
+/// talk for ever.
+fn write_all(streams: &mut [Stream; 2], say: &mut dyn FnMut(&str)) {
+    for stream in streams {
+        let mut count = 0;
+        while count < MAX_LAST_WORDS {
+            let mut source = [PollFd::from_borrowed_fd(stream.pipe.as_fd(), PollFlags::IN)];
+            if !matches!(poll(&mut source, Some(&AT_ONCE)), Ok(1)) {
+                break;
+            }
+            count += stream.read(say);
+        }
+        stream.lines.end(say);
+    }
+}
+
+/// What one of both prints.
+#[derive(Debug)]
+struct Stream {
+    pipe: PipeReader,
+    lines: Lines,
+}
+
+impl Stream {
+    fn read(&mut self, say: &mut dyn FnMut(&str)) -> usize {
+        let mut bytes = [0; 4096];
+        // An error does not happen; the writing end lives longer.
+        let count = self.pipe.read(&mut bytes).unwrap_or(0);
+        self.lines.take(&bytes[..count], say);
+        count
+    }
+}
+
+fn say(rate: &LogRate, line: &str) {
+    let (is_within, words) = rate.admit(line.len());
+    left_out(words);
+    if is_within {
+        tracing::warn!(origin = ORIGIN, "{line}");
+    }
+}
+
+const ORIGIN: &str = "standard output or error";
+
+fn left_out(words: Option<String>) {
+    if let Some(words) = words {
+        tracing::warn!(origin = ORIGIN, "{words}");
+    }
 }
 
 /// Lines that come in pieces, without private keys.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     line: Vec<u8>,
+    /// How long the line is, with what was left out of it.
+    length: usize,
     keys: KeyLines,
 }
 
@@ -106,8 +180,10 @@ impl Lines {
     /// Takes a piece and says the lines that it ends.
     pub(crate) fn take(&mut self, bytes: &[u8], say: &mut dyn FnMut(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") || self.line.len() >= MAX_LINE {
+            let room = MAX_LINE - self.line.len();
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            self.length += part.len();
+            if part.ends_with(b"\n") {
                 self.end(say);
             }
         }
@@ -115,8 +191,18 @@ impl Lines {
 
     /// Says what came since the last line.
     pub(crate) fn end(&mut self, say: &mut dyn FnMut(&str)) {
-        let line = std::mem::take(&mut self.line);
-        let line = String::from_utf8_lossy(&line);
+        let mut line = std::mem::take(&mut self.line);
+        let length = std::mem::take(&mut self.length);
+        let is_cut = length > line.len();
+        if is_cut {
+            // The word at the edge may be the half of a secret, which looks like none.
+            let word = line.iter().rposition(u8::is_ascii_whitespace).unwrap_or(0);
+            line.truncate(word);
+        }
+        let mut line = String::from_utf8_lossy(&line).into_owned();
+        if is_cut {
+            line.push_str(&format!("… ({length} bytes in all)"));
+        }
         if let Some(line) = self.keys.pass(line.trim())
             && !line.is_empty()
         {
@@ -140,10 +226,19 @@ mod tests {
         }
         lines.end(&mut |line| said.push(line.to_owned()));
         assert_eq!(said, ["one", "two \u{fc}", "[redacted]", "last"]);
-        let long = vec![b'x'; MAX_LINE + 10];
-        let mut count = 0;
-        lines.take(&long, &mut |line| count += line.len());
-        lines.end(&mut |line| count += line.len());
-        assert_eq!(count, long.len());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_ends_before_a_word() {
+        for (before, expected) in [("x", "… ("), ("words ", "words… (")] {
+            let mut said = Vec::new();
+            let mut lines = Lines::default();
+            let long = format!("{before}{}\nnext\n", "k".repeat(2 * MAX_LINE));
+            for part in long.as_bytes().chunks(1000) {
+                lines.take(part, &mut |line| said.push(line.to_owned()));
+            }
+            let bytes = long.len() - "next\n".len();
+            assert_eq!(said, [format!("{expected}{bytes} bytes in all)"), "next".to_owned()]);
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! How much one module may say in a second.
 
 use std::{
-    borrow::Cow,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,8 +10,9 @@ use super::module_said;
 /// How many records a second are logged where the module's section does not say.
 pub const LOG_RECORDS_PER_SECOND: u64 = 500;
 
-/// How long a message, and what stands beside it, may be.
-const LONGEST: usize = 16 << 10;
+/// How long a message, and what stands beside it, counts for: what is longer is cut, once its
+/// secrets are taken out.
+pub(super) const LONGEST: usize = 16 << 10;
 
 /// A record counts once for each so many bytes.
 const BYTES: usize = 1 << 10;
@@ -53,19 +53,34 @@ impl LogRate {
 
     /// Logs what a module said, as [`module_said`] does, unless it says too much.
     pub fn say(&self, module: &str, level: u32, origin: &str, message: &str, fields: &str) {
-        let (message, fields) = (shortened(message), shortened(fields));
-        let cost = 1 + (message.len() + fields.len()) / BYTES;
-        let (is_within, left_out) = self.count().take(cost as u64, Instant::now());
+        let bytes = message.len().min(LONGEST) + fields.len().min(LONGEST);
+        let (is_within, left_out) = self.admit(bytes);
         tell(module, left_out);
         if is_within {
-            module_said(module, level, origin, &message, &fields);
+            module_said(module, level, origin, message, fields);
         }
     }
 
     /// Says how many records were left out, where a second is over and nothing came since.
     pub fn settle(&self, module: &str) {
-        let left_out = self.count().take(0, Instant::now()).1;
-        tell(module, left_out);
+        tell(module, self.left_out());
+    }
+
+    /// Counts a record of so many bytes; answers whether it is logged, and how many were left out
+    /// in a second that is over, in words.
+    pub(super) fn admit(&self, bytes: usize) -> (bool, Option<String>) {
+        let (is_within, left_out) = self.count().take(1 + (bytes / BYTES) as u64, Instant::now());
+        (is_within, left_out.map(words))
+    }
+
+    /// How many records were left out in a second that is over, in words.
+    pub(super) fn left_out(&self) -> Option<String> {
+        self.count().take(0, Instant::now()).1.map(words)
+    }
+
+    /// Whether some were left out of which nothing was said yet.
+    pub(super) fn owes_words(&self) -> bool {
+        self.count().left_out > 0
     }
 
     fn count(&self) -> MutexGuard<'_, Count> {
@@ -93,22 +108,15 @@ impl Count {
     }
 }
 
-fn tell(module: &str, left_out: Option<(u64, u64)>) {
-    if let Some((count, most)) = left_out {
-        let words = format!(
-            "{count} log records were left out: more than {most} within a second \
-             (limits.log_records_per_second)"
-        );
-        module_said(module, 2, "lodestard", &words, "");
-    }
+fn words((count, most): (u64, u64)) -> String {
+    format!("{count} log records were left out: more than {most} within a second")
 }
 
-fn shortened(text: &str) -> Cow<'_, str> {
-    if text.len() <= LONGEST {
-        return text.into();
+fn tell(module: &str, left_out: Option<String>) {
+    if let Some(words) = left_out {
+        let words = format!("{words} (limits.log_records_per_second)");
+        module_said(module, 2, "lodestard", &words, "");
     }
-    let end = text.floor_char_boundary(LONGEST);
-    format!("{}… ({} bytes in all)", &text[..end], text.len()).into()
 }
 
 #[cfg(test)]
@@ -131,13 +139,5 @@ mod tests {
         check(1002, 1, (false, None));
         check(2500, 1, (true, Some((1, 3))));
         check(9000, 0, (true, None));
-    }
-
-    #[test]
-    fn what_is_too_long_is_cut() {
-        assert_eq!(shortened("ä"), "ä");
-        let long = "ä".repeat(LONGEST);
-        let short = shortened(&long);
-        assert!(short.len() < LONGEST + 40 && short.ends_with("… (32768 bytes in all)"));
     }
 }

@@ -14,7 +14,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::{Output, Redactor};
+use super::{Output, Redactor, rate::LONGEST};
 
 /// How many records are kept: some minutes of a busy daemon, about 1 MiB.
 const KEPT: usize = 2_000;
@@ -143,6 +143,7 @@ impl<'a> Parts<'a> {
             },
             _ => self.redactor.redact(text).into_owned(),
         };
+        let text = shortened(text);
         if field.name() == "message" {
             self.message = text;
         } else if quoted {
@@ -157,6 +158,16 @@ impl<'a> Parts<'a> {
         self.tail.push_str(&format!(" {}={value}", field.name()));
         self.record.insert(field.name().to_owned(), value);
     }
+}
+
+/// Cuts a text that has no secret any more: the half of one would look like none.
+fn shortened(mut text: String) -> String {
+    let bytes = text.len();
+    if bytes > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push_str(&format!("… ({bytes} bytes in all)"));
+    }
+    text
 }
 
 impl Visit for Parts<'_> {
@@ -203,5 +214,26 @@ mod tests {
         assert_eq!(records[0].fields["port"], 4318);
         let own = &recorder.newest("", 10)[0];
         assert!(!own.message.contains("abcdefghij"), "{}", own.message);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_behind_its_secrets() {
+        let recorder = Recorder::default();
+        let layer = layer(recorder.clone(), Arc::new(Redactor::new()), None);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let rate = crate::logging::LogRate::default();
+        // Only a part of the key stands before the edge.
+        let before = "ä ".repeat(LONGEST / 3 - 10);
+        let text = format!("{before}ghp_abcdefghijklmnopqrstuvwxyz0123456789 {before}");
+        let fields = serde_json::json!({"path": text}).to_string();
+        tracing::subscriber::with_default(subscriber, || rate.say("m", 2, "o", &text, &fields));
+        let record = &recorder.newest("m", 1)[0];
+        let cut = record.fields["fields"].as_str().expect("it is no JSON any more");
+        for (text, whole) in [(&*record.message, &text), (cut, &fields)] {
+            assert!(text.len() < LONGEST + 40 && text.ends_with(" bytes in all)"), "{text}");
+            assert!(text.contains("ä [redacted] ä") && !text.contains("ghp_"), "{text}");
+            assert!(whole.len() > LONGEST);
+        }
+        assert_eq!(shortened("ä".to_owned()), "ä");
     }
 }
