@@ -109,11 +109,17 @@ fn catch_up(
     for cursor in &mut *known {
         let live = cursor.live.pending;
         cursor.live.drop_pending(DropReason::Restart, live);
-        if opened.is_hurt || cursor.seen > last || cursor.acked + 1 < first {
-            let is_lost = opened.is_hurt || cursor.seen > last;
+        let is_short = cursor.acked + 1 < first;
+        let lost = cursor.ledger.dropped.of(DropReason::Lost);
+        if opened.is_hurt || cursor.seen > last || is_short || lost > 0 {
+            let is_lost = opened.is_hurt || cursor.seen > last || !is_short;
             let reason = if is_lost { DropReason::Lost } else { DropReason::Retention };
             let left = count(ledger, cursor, cursor.acked + 1, cursor.seen.min(last));
-            write_off(cursor, reason, left.map_err(read)?);
+            let left = left.map_err(read)?;
+            write_off(cursor, reason, left);
+            // A loss that is remembered no more may be there again.
+            let again = left.saturating_sub(cursor.ledger.pending).min(lost);
+            cursor.ledger.find_again(again);
         }
     }
     // A replay may have been cut short between its steps: these letters are pending again.

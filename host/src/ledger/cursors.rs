@@ -148,6 +148,12 @@ impl Counts {
         self.pending -= count;
         self.dropped.add(reason, count);
     }
+
+    /// Moves lost events to the pending ones.
+    pub(crate) const fn find_again(&mut self, count: u64) {
+        self.dropped.0[DropReason::Lost as usize] -= count;
+        self.pending += count;
+    }
 }
 
 /// Filters that hold from a sequence on.

@@ -51,6 +51,12 @@ pub struct Loss {
     pub last: u64,
 }
 
+impl Loss {
+    fn is_told(&self) -> bool {
+        now_ms().saturating_sub(self.found_ms) < KEPT_MS
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Content {
     losses: Vec<Loss>,
@@ -140,15 +146,15 @@ impl Losses {
             }),
             Err(_) => Vec::new(),
         };
+        // Not before a start, which counts anew what waits: it may be there again.
+        let list = list.into_iter().filter(Loss::is_told).collect();
         Self { path, list: Mutex::new(list) }
     }
 
     /// Those that are told.
     pub(crate) fn list(&self) -> Vec<Loss> {
-        let now = now_ms();
-        let mut list = self.lock();
-        list.retain(|loss| now.saturating_sub(loss.found_ms) < KEPT_MS);
-        list.clone()
+        let list = self.lock();
+        list.iter().filter(|loss| loss.is_told()).cloned().collect()
     }
 
     /// Notes a loss of the events `first` to `last`, unless it is known; neighbours are one loss.
@@ -168,7 +174,7 @@ impl Losses {
             // What is not about single events is about so many more.
             let last = if first == 0 { same.last + last } else { last.max(same.last) };
             (same.last, same.found_ms) = (last, found_ms);
-        } else if list.len() < MAX_LOSSES {
+        } else if list.iter().filter(|loss| loss.is_told()).count() < MAX_LOSSES {
             let what = kind.sentence(file, first, last);
             tracing::error!("event ledger: {what}; {}", kind.remedy());
             list.push(Loss { found_ms, kind, file: file.to_owned(), first, last });

@@ -215,7 +215,7 @@ fn an_end_that_the_disk_cannot_read_now_is_not_cut() {
         disk::bad_place(place.start as u64..place.end as u64);
         let opened = disk.open();
         disk::bad_place(0..0);
-        assert_eq!(fs::read(disk.segment()).expect("a segment"), bytes, "{place:?}");
+        assert!(fs::read(disk.segment()).expect("a segment") == bytes, "{place:?}");
         let told = told(&opened);
         assert!(told.iter().any(|(kind, ..)| *kind == LossKind::Unreadable), "{told:?}");
         assert!(opened.next > 100, "{place:?}: no number comes twice");

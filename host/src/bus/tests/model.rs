@@ -360,6 +360,25 @@ fn what_a_second_flip_restores_stays_lost_and_its_number_is_used_up() {
     }
 }
 
+#[test]
+fn what_is_there_again_once_its_loss_is_forgotten_waits_again() {
+    let directory = tempdir().expect("a directory");
+    let mut life = Life::new(directory.path());
+    life.step(&Step::Ledger { topic: 0, count: 2 });
+    life.step(&Step::Persist);
+    life.step(&Step::Flip { at: 423 });
+    let lost = |bus: &Bus| bus.books()[0].ledger.dropped.of(DropReason::Lost);
+    assert_eq!(lost(life.bus()), 1);
+    drop(life.bus.take());
+    fs::remove_file(directory.path().join("losses.json")).expect("it was told");
+    life.flipped.iter().for_each(flip_back);
+    let bus = open(directory.path());
+    assert_balanced(&bus);
+    assert_eq!(super::drain(&mut subscribe(&bus, "all", MODULES[0].1)), [0, 1]);
+    assert_eq!(lost(&bus), 0);
+    assert_balanced(&bus);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
