@@ -41,6 +41,9 @@ pub enum BodyError {
     /// It should be gzip and is not, or not to its end.
     #[error("the body is not whole gzip; send it again, or without Content-Encoding")]
     NotGzip,
+    /// It has lists in lists without end.
+    #[error("the body nests too deeply; send it flatter")]
+    TooDeep,
     /// The connection ended before it was whole.
     #[error("the body broke off; send it again")]
     Broken,
@@ -69,7 +72,7 @@ impl BodyError {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::UnknownCompression => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotGzip | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::NotGzip | Self::TooDeep | Self::Broken => StatusCode::BAD_REQUEST,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -82,6 +85,7 @@ impl BodyError {
             Self::TooLarge(_) | Self::InflatesTooFar(_) | Self::TooHeavy { .. } => "too_large",
             Self::UnknownCompression => "unsupported_encoding",
             Self::NotGzip => "not_gzip",
+            Self::TooDeep => "too_deep",
             Self::Broken => "broken_body",
             Self::Slow => "timeout",
             Self::Busy => "busy",
@@ -166,14 +170,44 @@ impl Share {
     }
 }
 
-/// What looks at the beginning of a large body while it is inflated, so that one that will be
-/// refused is not inflated to its end.
-pub trait Probe: FnOnce(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {}
+/// What looks at a large body while it comes and while it is inflated, so that one that will be
+/// refused is not read to its end. It is given all that has come so far, and at last the whole.
+pub trait Probe: FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {}
 
-impl<P: FnOnce(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static> Probe for P {}
+impl<P: FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static> Probe for P {}
 
-/// How much of a body is inflated before it is probed, bytes.
-const PROBED: usize = 8 << 20;
+/// After how much more of a body it is probed, bytes.
+const PROBED: usize = 256 << 10;
+
+/// What has come of a body, which is probed as it grows.
+struct Probed<P> {
+    bytes: Vec<u8>,
+    probe: P,
+    next: usize,
+}
+
+impl<P: Probe> Probed<P> {
+    fn new(probe: P) -> Self {
+        Self { bytes: Vec::new(), probe, next: PROBED }
+    }
+
+    fn append(&mut self, bytes: &[u8], share: &mut Share) -> Result<(), BodyError> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() < self.next {
+            return Ok(());
+        }
+        self.next = self.bytes.len() + PROBED;
+        (self.probe)(&self.bytes, share)
+    }
+
+    /// Returns the whole; a small one is not worth a look.
+    fn finish(mut self, share: &mut Share) -> Result<Vec<u8>, BodyError> {
+        if self.bytes.len() >= PROBED {
+            (self.probe)(&self.bytes, share)?;
+        }
+        Ok(self.bytes)
+    }
+}
 
 /// Reads and inflates. The share must live as long as the bytes.
 ///
@@ -194,12 +228,13 @@ pub async fn read(
         Some(_) => return Err(BodyError::UnknownCompression),
     };
     let mut share = budget.share();
-    let collecting = collect(headers, body, limits.max_bytes, &mut share);
-    let bytes =
-        tokio::time::timeout(limits.timeout, collecting).await.map_err(|_| BodyError::Slow)??;
+    let limit = limits.max_bytes;
     if !gzip {
-        return Ok((bytes, share));
+        let probed = in_time(limits, collect(headers, body, limit, &mut share, probe)).await?;
+        return Ok((probed, share));
     }
+    let whole = collect(headers, body, limit, &mut share, |_: &[u8], _: &mut Share| Ok(()));
+    let bytes = in_time(limits, whole).await?;
     let limit = limits.max_inflated_bytes;
     // Inflating a large body takes a tenth of a second, in which other requests go on.
     let inflating = tokio::task::spawn_blocking(move || {
@@ -208,6 +243,13 @@ pub async fn read(
     });
     // It can only fail when the runtime ends.
     inflating.await.unwrap_or(Err(BodyError::Busy))
+}
+
+async fn in_time<T>(
+    limits: &BodyLimits,
+    reading: impl Future<Output = Result<T, BodyError>>,
+) -> Result<T, BodyError> {
+    tokio::time::timeout(limits.timeout, reading).await.map_err(|_| BodyError::Slow)?
 }
 
 fn is_named(stated: &str, name: &str) -> bool {
@@ -219,22 +261,23 @@ async fn collect(
     mut body: Body,
     limit: usize,
     share: &mut Share,
+    probe: impl Probe,
 ) -> Result<Bytes, BodyError> {
     let stated = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if stated.and_then(|length| length.parse::<usize>().ok()).is_some_and(|bytes| bytes > limit) {
         return Err(BodyError::TooLarge(limit));
     }
-    let mut bytes = Vec::new();
+    let mut so_far = Probed::new(probe);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        let length = bytes.len() + data.len();
+        let length = so_far.bytes.len() + data.len();
         if length > limit {
             return Err(BodyError::TooLarge(limit));
         }
         share.grow_to(length)?;
-        bytes.extend_from_slice(&data);
+        so_far.append(&data, share)?;
     }
-    Ok(bytes.into())
+    Ok(so_far.finish(share)?.into())
 }
 
 fn inflate(
@@ -243,25 +286,20 @@ fn inflate(
     share: &mut Share,
     probe: impl Probe,
 ) -> Result<Vec<u8>, BodyError> {
-    let mut probe = Some(probe);
     let mut decoder = MultiGzDecoder::new(bytes);
-    let mut inflated = Vec::new();
+    let mut inflated = Probed::new(probe);
     let mut piece = [0; 16 * 1024];
     loop {
         let read = decoder.read(&mut piece).map_err(|_| BodyError::NotGzip)?;
         if read == 0 {
-            return Ok(inflated);
+            return inflated.finish(share);
         }
-        if inflated.len() + read > limit {
+        let length = inflated.bytes.len() + read;
+        if length > limit {
             return Err(BodyError::InflatesTooFar(limit));
         }
-        share.grow_to(bytes.len() + inflated.len() + read)?;
-        inflated.extend_from_slice(&piece[..read]);
-        if inflated.len() >= PROBED
-            && let Some(probe) = probe.take()
-        {
-            probe(&inflated, share)?;
-        }
+        share.grow_to(bytes.len() + length)?;
+        inflated.append(&piece[..read], share)?;
     }
 }
 
@@ -294,13 +332,39 @@ mod tests {
 
     #[test]
     fn a_large_body_is_looked_at_before_it_is_whole() {
-        let body = gzip(&vec![0; 4 * PROBED]);
+        let body = gzip(&vec![0; 4 * PROBED + 1]);
         let mut share = Budget::new(8 * PROBED, 8 * PROBED).share();
-        let refused = inflate(&body, 4 * PROBED, &mut share, |beginning, _| {
-            assert!((PROBED..2 * PROBED).contains(&beginning.len()));
+        let (told, looks) = std::sync::mpsc::channel();
+        let whole = inflate(&body, 8 * PROBED, &mut share, move |so_far, _| {
+            told.send(so_far.len()).map_err(|_| BodyError::Busy)
+        });
+        assert_eq!(whole.map(|bytes| bytes.len()), Ok(4 * PROBED + 1));
+        let lengths = [PROBED, 2 * PROBED, 3 * PROBED, 4 * PROBED, 4 * PROBED + 1];
+        assert_eq!(looks.into_iter().collect::<Vec<_>>(), lengths);
+        let refused = inflate(&body, 8 * PROBED, &mut share, |so_far, _| {
+            assert_eq!(so_far.len(), PROBED);
             Err(BodyError::Busy)
         });
         assert_eq!(refused, Err(BodyError::Busy));
+        let small = gzip(&vec![0; PROBED - 1]);
+        let unseen = |_: &[u8], _: &mut Share| Err(BodyError::Busy);
+        assert!(inflate(&small, PROBED, &mut share, unseen).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_body_as_it_comes_is_looked_at_too() {
+        let (limit, budget) = (8 * PROBED, Budget::new(8 * PROBED, 8 * PROBED));
+        let limits = BodyLimits {
+            max_bytes: limit,
+            max_inflated_bytes: limit,
+            timeout: Duration::from_secs(60),
+        };
+        let (headers, body) = (HeaderMap::new(), Body::from(vec![0; PROBED]));
+        let refused = read(&limits, &budget, &headers, body, |so_far, _| {
+            assert_eq!(so_far.len(), PROBED);
+            Err(BodyError::TooDeep)
+        });
+        assert!(matches!(refused.await, Err(BodyError::TooDeep)));
     }
 
     #[test]

@@ -15,8 +15,16 @@ pub(crate) fn readable<'b>(bytes: &'b [u8], share: &mut Share) -> Result<Cow<'b,
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Ok(Cow::Borrowed(text));
     }
-    let length = |chunk: std::str::Utf8Chunk<'_>| chunk.valid().len() + '\u{fffd}'.len_utf8();
-    share.grow_to(bytes.len() + bytes.utf8_chunks().map(length).sum::<usize>())?;
+    // More than U+FFFD takes, for the time.
+    const MENDED: usize = 16;
+    let mut needed = bytes.len();
+    for chunk in bytes.utf8_chunks() {
+        needed += chunk.valid().len() + MENDED;
+        if needed > share.limit() {
+            return Err(share.too_heavy());
+        }
+    }
+    share.grow_to(needed)?;
     Ok(String::from_utf8_lossy(bytes))
 }
 

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     json_text,
     report::Report,
-    server::{Encoding, Ends, Share, read},
+    server::{BodyError, Encoding, Ends, Share, read},
     sources::{Clock, name, unnamed},
     tally::Kind,
 };
@@ -113,12 +113,9 @@ async fn receive(
     if Encoding::of(headers) != Some(Encoding::Json) {
         return Err(Failure::unsupported_media_type());
     }
-    let weigh = |bytes: &[u8], share: &mut Share| {
-        share.grow_to(2 * bytes.len() + json_text::weight_of_values(bytes))
-    };
-    let (bytes, mut share) = read(app, headers, body, weigh).await?;
+    let (bytes, mut share) = read(app, headers, body, weigh()).await?;
     let text = json_text::readable(&bytes, &mut share)?;
-    weigh(text.as_bytes(), &mut share)?;
+    weigh()(text.as_bytes(), &mut share)?;
     let text = json_text::without_halves(&text).map_or(text, Cow::Owned);
     let body: Value = serde_json::from_str(&text).map_err(|error| Failure::not_json(&error))?;
     let (list, one) = list(&body, may_be_one)?;
@@ -130,6 +127,16 @@ async fn receive(
     }
     publish(app, &events).await?;
     Ok(answer(&events, one))
+}
+
+/// Returns what takes as much as a body will need, as far as it has come.
+fn weigh() -> impl FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {
+    let (mut at, mut weight) = (0, 0);
+    move |bytes, share| {
+        weight += json_text::weight_of_values(bytes.get(at..).unwrap_or_default());
+        at = bytes.len();
+        share.grow_to(2 * at + weight)
+    }
 }
 
 /// The events of a body, and whether it is one event and no list.

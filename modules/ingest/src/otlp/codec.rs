@@ -5,7 +5,9 @@ use prost::DecodeError;
 
 use super::{
     answer::{Failure, Signal},
-    json, mend,
+    json,
+    json_weight::{JsonScale, Stop},
+    mend,
     refused::Refused,
     rewrite::{Rewritten, Unreadable},
     schema::{MessageId, Schema},
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     json_text,
-    server::{BodyError, Encoding, Share},
+    server::{BodyError, Encoding, Probe, Share},
 };
 
 /// Decodes a body, and says what of it could not be read. The share grows by what that takes
@@ -55,24 +57,22 @@ fn weigh(
     share.grow_to(held + weight)
 }
 
-/// Looks at the beginning of a body, whether the whole will be too heavy.
-pub(super) fn probe<S: Signal>(
-    encoding: Encoding,
-    bytes: &[u8],
-    share: &mut Share,
-) -> Result<(), BodyError> {
+/// Returns what looks at a body as far as it has come, whether the whole will be too heavy.
+pub(super) fn probe<S: Signal>(encoding: Encoding) -> impl Probe {
     let schema = Schema::get();
-    let (request, records) = (schema.id(S::REQUEST), schema.id(S::RECORD));
-    match encoding {
-        Encoding::Protobuf => weigh((request, records), bytes.len(), bytes, share),
-        Encoding::Json => {
-            let text = json_text::readable(bytes, share)?;
-            match json::rewrite(&text, request, records, share) {
-                Err(Unreadable::Budget(error)) => Err(error),
-                // That it ends too early is no wonder.
-                _ => Ok(()),
-            }
+    let ids = (schema.id(S::REQUEST), schema.id(S::RECORD));
+    let (mut protobuf, mut json) = (weight::Scale::new(ids), JsonScale::new(ids));
+    move |bytes: &[u8], share: &mut Share| match encoding {
+        Encoding::Protobuf => {
+            let allowed = share.limit().saturating_sub(bytes.len());
+            let weight = protobuf.read(bytes, allowed).map_err(|_| share.too_heavy())?;
+            share.grow_to(bytes.len() + weight)
         }
+        Encoding::Json => match json.read(bytes, share.limit()) {
+            Ok(weight) => share.grow_to(weight),
+            Err(Stop::TooHeavy) => Err(share.too_heavy()),
+            Err(Stop::TooDeep) => Err(BodyError::TooDeep),
+        },
     }
 }
 

@@ -4,6 +4,7 @@ mod answer;
 mod batch;
 mod codec;
 mod json;
+mod json_weight;
 mod mend;
 mod refused;
 mod rewrite;
@@ -89,8 +90,7 @@ async fn receive<S: Signal>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Batch, Failure> {
-    let probe = move |bytes: &[u8], share: &mut Share| codec::probe::<S>(encoding, bytes, share);
-    let (bytes, mut share) = read(app, headers, body, probe).await?;
+    let (bytes, mut share) = read(app, headers, body, codec::probe::<S>(encoding)).await?;
     let large = bytes.len() > LARGE;
     let project = project(app, headers);
     let decoding = {

@@ -69,9 +69,21 @@ fn text(raw: &str) -> Option<Cow<'_, str>> {
     if inner.contains('\\') { unescaped(raw).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
+/// More bytes than the name of any field has.
+const NAME: usize = 1000;
+
 /// Returns the name of a field; one that is longer than any is none.
 pub(super) fn name(raw: &str) -> Option<Cow<'_, str>> {
-    if raw.len() > 1000 { None } else { text(raw) }
+    if raw.len() > NAME { None } else { text(raw) }
+}
+
+/// Returns the name of a field that stands there without its quotes.
+pub(super) fn unquoted_name(inner: &str) -> Option<Cow<'_, str>> {
+    match inner.contains('\\') {
+        _ if inner.len() > NAME => None,
+        true => unescaped(&format!("\"{inner}\"")).map(Cow::Owned),
+        false => Some(Cow::Borrowed(inner)),
+    }
 }
 
 /// Writes a value of a field, with the tag of `tag`.

@@ -9,6 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
+use foldhash::fast::RandomState;
 use opentelemetry_proto::DESCRIPTORS;
 use prost::Message as _;
 use prost_types::{
@@ -44,7 +45,7 @@ pub(super) struct Message {
     pub(super) size: usize,
     pub(super) fields: Vec<Field>,
     by_number: Vec<Option<usize>>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<String, usize, RandomState>,
 }
 
 /// A field of a message.
@@ -274,7 +275,7 @@ impl<'d> Found<'d> {
             })
             .collect();
         let mut by_number = Vec::new();
-        let mut by_name = HashMap::new();
+        let mut by_name = HashMap::default();
         for (index, field) in fields.iter().enumerate() {
             let number = field.number as usize;
             by_number.resize(by_number.len().max(number + 1), None);

@@ -24,26 +24,13 @@ const MAX_GROUPS: usize = 100;
 
 /// Takes the next field off `bytes`; `None` where none can be read.
 pub(super) fn next<'b>(bytes: &mut &'b [u8]) -> Option<Piece<'b>> {
-    read(bytes, take)
-}
-
-/// Takes the next field off `bytes`, which may be the beginning of a message: what stands behind a
-/// length may then be less.
-pub(super) fn next_of_part<'b>(bytes: &mut &'b [u8]) -> Option<Piece<'b>> {
-    read(bytes, |bytes, length| take(bytes, length.min(bytes.len())))
-}
-
-fn read<'b>(
-    bytes: &mut &'b [u8],
-    behind_length: impl FnOnce(&mut &'b [u8], usize) -> Option<&'b [u8]>,
-) -> Option<Piece<'b>> {
     let (number, wire_type) = tag(bytes)?;
     let payload = match wire_type {
         0 => Payload::Number(varint(bytes)?),
         1 => Payload::Bytes(take(bytes, 8)?),
         2 => {
             let length = usize::try_from(varint(bytes)?).ok()?;
-            Payload::Bytes(behind_length(bytes, length)?)
+            Payload::Bytes(take(bytes, length)?)
         }
         3 => {
             skip_group(bytes)?;
@@ -53,6 +40,33 @@ fn read<'b>(
         _ => return None,
     };
     Some(Piece { number, wire_type, payload })
+}
+
+/// Where a field stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) number: u32,
+    pub(super) wire_type: u32,
+    /// Of the tag, and of a length behind it; of a varint and a group too.
+    pub(super) length: usize,
+    /// What stands behind it, by what is stated.
+    pub(super) payload: usize,
+}
+
+/// Reads where the next field stands, of which not all may have come; `None` where that cannot be
+/// told.
+pub(super) fn head(bytes: &[u8]) -> Option<Head> {
+    let mut rest = bytes;
+    let (number, wire_type) = tag(&mut rest)?;
+    let payload = match wire_type {
+        0 => varint(&mut rest).map(|_| 0)?,
+        1 => 8,
+        2 => usize::try_from(varint(&mut rest)?).ok()?,
+        3 => skip_group(&mut rest).map(|()| 0)?,
+        5 => 4,
+        _ => return None,
+    };
+    Some(Head { number, wire_type, length: bytes.len() - rest.len(), payload })
 }
 
 fn skip_group(bytes: &mut &[u8]) -> Option<()> {
@@ -87,6 +101,11 @@ fn take<'b>(bytes: &mut &'b [u8], length: usize) -> Option<&'b [u8]> {
 
 /// Takes a varint off `bytes`.
 pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    // Most have one byte.
+    if let [byte @ ..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
@@ -155,8 +174,8 @@ mod tests {
         let piece = next(&mut rest).expect("a field");
         assert_eq!(piece.number, 4);
         assert!(matches!(piece.payload, Payload::Number(9)));
-        let piece = next_of_part(&mut &[0x0a, 5, 1][..]).expect("a part of a field");
-        assert!(matches!(piece.payload, Payload::Bytes([1])));
+        let part = head(&[0x0a, 5, 1]).expect("a part of a field");
+        assert_eq!((part.number, part.wire_type, part.length, part.payload), (1, 2, 2, 5));
         for garbage in [&[0xff; 11][..], &[0x0a, 5, 1], &[0x00, 1], &[0x0b], &[0x0c], &[0x0e]] {
             assert!(next(&mut &garbage[..]).is_none(), "{garbage:?}");
         }

@@ -7,12 +7,12 @@ use std::{net::TcpListener, num::NonZeroU16, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::HeaderMap};
 use bytes::Bytes;
-use module_http::{BodyLimits, Limits, Probe, Server, Tcp};
+use module_http::{BodyLimits, Limits, Server, Tcp};
 use module_sdk::Result;
 
 pub(crate) use encoding::Encoding;
 pub(crate) use guard::{answer_wrong_method, guard, guard_of, json_error};
-pub(crate) use module_http::{BodyError, Budget, Ends, Share};
+pub(crate) use module_http::{BodyError, Budget, Ends, Probe, Share};
 
 use crate::{app::App, config::Config, preface::Prefaced};
 

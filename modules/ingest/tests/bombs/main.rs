@@ -20,7 +20,7 @@ use serde_json::json;
 use bodies::{attr, claude_logs, claude_request, logs, now_ns, record};
 use fields::{Bomb, bombs};
 use http::{Site, gzip};
-use memory::Resident;
+use memory::{Resident, processor_time};
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -43,13 +43,15 @@ fn inflating(before: impl FnOnce(usize) -> Vec<u8>, unit: &[u8], after: &[u8]) -
     [gzip(&before(times * piece.len() / unit.len())), pieces, gzip(after)].concat()
 }
 
-/// Sends a body, and returns the status and what it took.
+/// Sends a body, and returns the status and what memory it took. The processor time is shown only.
 fn send(site: &Site, path: &str, kind: (&str, &str), body: &[u8]) -> (u16, usize) {
-    let rest = Resident::reset();
+    let (rest, before) = (Resident::reset(), processor_time());
     let answer = site.post(path, &[kind, GZIP], body);
     if answer.status == 413 {
         assert!(answer.text().contains("max_decoded_bytes"), "{}", answer.text());
     }
+    let took = processor_time().saturating_sub(before);
+    print!("{:6.1} ms: ", took.as_secs_f64() * 1000.0);
     (answer.status, rest.peak_above())
 }
 
@@ -111,12 +113,46 @@ fn no_json_fills_the_memory() {
         check(path, "{\"", "\\ud83d", "\":1}");
         check(path, "", " ", "{}");
     }
+    check("/v1/logs", "{\"", "a", "\":1}");
+    check("/v1/logs", "", "{}", "");
+    check("/v1/logs", "{\"unknown\":\"", "a", "");
     let body = "{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[";
+    check("/v1/logs", &format!("{body}{{"), "\"flags\":1,", "\"flags\":1}]}]}]}");
+    check("/v1/logs", &format!("{body}{{\"eventName\":\""), "a", "\"}]}]}]}");
     check("/v1/logs", body, "5,", "5]}]}]}");
     check("/v1/logs", body, "{\"flags\":\"x\"},", "5]}]}]}");
     check("/v1/logs", &format!("{body}{{\"eventName\":\""), "\\ud83d", "\"}]}]}]}");
     check("/v1/logs", &format!("{body}{{\"eventName\":\""), "\\u00fc", "\"}]}]}]}");
     check("/v1/logs", &format!("{body}{{\"body\":"), "{\"arrayValue\":{\"values\":[", "");
+}
+
+#[test]
+fn no_text_fills_the_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = site_at_rest();
+    let check = |name: &str, tag: u8, content: &[u8]| {
+        let mut unit = vec![tag];
+        prost::encode_length_delimiter(content.len(), &mut unit).expect("into memory");
+        unit.extend_from_slice(content);
+        let size = unit.len();
+        // One record of one scope of one resource.
+        let before = |times: usize| {
+            let mut heads = Vec::new();
+            for tag in [0x12, 0x12, 0x0a] {
+                let mut head = vec![tag];
+                let length = times * size + heads.len();
+                prost::encode_length_delimiter(length, &mut head).expect("into memory");
+                heads = [head, heads].concat();
+            }
+            heads
+        };
+        check(&site, name, "/v1/logs", PROTOBUF, &inflating(before, &unit, b""));
+    };
+    check("texts", 0x1a, &[b'a'; 1000]);
+    check("long texts", 0x1a, &[b'a'; 1 << 19]);
+    check("short texts", 0x1a, b"a");
+    check("no characters", 0x1a, &[0xff; 1000]);
+    check("unknown fields", 0x7a, b"");
 }
 
 #[test]

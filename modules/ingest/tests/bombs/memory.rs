@@ -1,6 +1,6 @@
-//! The resident memory of this process.
+//! The resident memory of this process, and the processor time that it takes.
 
-use std::fs;
+use std::{fs, io, time::Duration};
 
 /// How much memory is resident, bytes.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,20 @@ impl Resident {
     pub(crate) const fn above(self, other: Self) -> usize {
         self.0.saturating_sub(other.0)
     }
+}
+
+/// Returns how much processor time the other threads of this process have taken so far.
+pub(crate) fn processor_time() -> Duration {
+    let own = fs::read_link("/proc/thread-self").expect("the kernel tells");
+    let tasks = fs::read_dir("/proc/self/task").expect("the kernel tells");
+    let of = |task: io::Result<fs::DirEntry>| {
+        let task = task.ok()?;
+        // A thread may have ended meanwhile.
+        let told = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let nanoseconds = told.split(' ').next()?.parse::<u64>().ok()?;
+        (Some(task.file_name().as_os_str()) != own.file_name()).then_some(nanoseconds)
+    };
+    Duration::from_nanos(tasks.filter_map(of).sum())
 }
 
 fn status(field: &str) -> usize {
