@@ -73,6 +73,9 @@ fn a_database_of_a_newer_version_is_refused_and_kept() {
     let spoil = |path: &Path| {
         let database = Connection::open(path).expect("it opens");
         database.pragma_update(None, "user_version", 9_999).expect("it is writable");
+        // One that has only added would be taken up.
+        let since = "UPDATE meta SET value = 9999 WHERE key = 'readable_from_version'";
+        assert_eq!(database.execute(since, []).expect("it is writable"), 1);
         database.pragma_update(None, "wal_checkpoint", "TRUNCATE").ok();
     };
     refused(spoil, &["usage.db", "9999", "update Lodestar"]);
