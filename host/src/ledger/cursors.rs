@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{LedgerError, LossKind, Losses, checked, io_error, store::now_ms};
+use crate::files;
 
 /// Format 1 had no checksum, no copy, and nothing about segments.
 const FORMAT: u32 = 2;
@@ -307,13 +308,16 @@ impl Cursors {
     }
 }
 
+/// Thousands of modules have room in so much.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// The file that is to replace another one.
 fn beside(path: &Path) -> PathBuf {
     path.with_extension("json.new")
 }
 
 fn read(path: &Path) -> Result<Read, LedgerError> {
-    let bytes = match fs::read(path) {
+    let bytes = match files::read(path, MAX_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Absent),
         Err(error) if super::error::stays(&error) => return Ok(Read::Damaged(error.to_string())),

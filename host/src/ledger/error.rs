@@ -46,8 +46,9 @@ impl LedgerError {
 
 /// Whether using a file fails again for as long as nobody does anything about it.
 pub(crate) fn stays(error: &io::Error) -> bool {
-    use io::ErrorKind::{IsADirectory, PermissionDenied};
-    matches!(error.kind(), PermissionDenied | IsADirectory)
+    use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory, PermissionDenied};
+    // The second is what is no regular file: a pipe, a device.
+    matches!(error.kind(), PermissionDenied | InvalidInput | IsADirectory | FileTooLarge)
         || error.raw_os_error() == Some(libc::EIO)
 }
 

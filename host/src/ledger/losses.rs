@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{checked, store::now_ms};
+use crate::files;
 
 /// For how long a loss is told, in milliseconds.
 const KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -139,7 +140,7 @@ impl Losses {
     /// Those that the file in `directory` remembers; one that cannot be read remembers none.
     pub(crate) fn open(directory: &Path) -> Self {
         let path = directory.join("losses.json");
-        let list = match fs::read(&path) {
+        let list = match files::read(&path, files::MAX_TEXT) {
             Ok(bytes) => parse(&bytes).unwrap_or_else(|| {
                 tracing::error!(path = %path.display(), "what the event ledger lost is forgotten");
                 Vec::new()

@@ -6,6 +6,7 @@ use super::{
     record::{Framing, RawRecord},
     segment::{HEADER_BYTES, Header},
 };
+use crate::files;
 
 /// How much is read at once, in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -88,7 +89,8 @@ enum Found {
 impl SegmentReader {
     /// Opens a segment; `None` when its header is not whole.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::open(path)?;
+        // A pipe in its place would be waited for.
+        let file = files::open(path)?;
         let mut reader = Self {
             file,
             framing: Framing::Plain,

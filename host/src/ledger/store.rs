@@ -16,6 +16,7 @@ use super::{
     reserve::Reserve,
     segment::{HEADER_BYTES, Segment, segment_base},
 };
+use crate::files;
 
 /// What an accepted ledger event survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -355,7 +356,8 @@ fn is_begun_header(info: &SegmentInfo) -> Result<bool, LedgerError> {
     if info.bytes > HEADER_BYTES as u64 {
         return Ok(false);
     }
-    let bytes = fs::read(&info.path).map_err(io_error("read", &info.path))?;
+    let bytes = files::read(&info.path, HEADER_BYTES as u64);
+    let bytes = bytes.map_err(io_error("read", &info.path))?;
     Ok(bytes.len() < HEADER_BYTES || bytes.iter().all(|byte| *byte == 0))
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use module_sdk::Class;
 use proptest::prelude::*;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -298,13 +299,20 @@ fn a_segment_that_is_gone_or_no_file_is_told() {
     let opened = open(disk.directory.path(), &memory);
     assert_eq!((told(&opened), opened.next), (vec![(LossKind::Missing, 1, 6)], 7));
     drop(opened);
-    disk.put(&disk.bytes);
-    fs::remove_file(disk.segment()).expect("removed");
-    fs::create_dir(disk.segment()).expect("a directory");
-    let opened = open(disk.directory.path(), &memory);
-    let told = told(&opened);
-    assert_eq!((told.len(), told[0].0, told[0].1), (1, LossKind::Unreadable, 1), "{told:?}");
-    assert!(opened.next > 6);
+    // A pipe would be waited for.
+    for is_pipe in [false, true] {
+        let disk = Disk::with(&payloads);
+        fs::remove_file(disk.segment()).expect("removed");
+        if is_pipe {
+            mkfifoat(CWD, disk.segment(), Mode::RWXU).expect("a pipe");
+        } else {
+            fs::create_dir(disk.segment()).expect("a directory");
+        }
+        let opened = open(disk.directory.path(), &memory);
+        let told = told(&opened);
+        assert_eq!((told.len(), told[0].0, told[0].1), (1, LossKind::Unreadable, 1), "{told:?}");
+        assert!(opened.next > 6);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use module_sdk::Class::Ledger;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::{TempDir, tempdir};
 
 use super::{
@@ -181,18 +182,24 @@ fn segments_that_go_while_the_daemon_runs_are_found() {
 
 #[test]
 fn a_segment_that_cannot_be_read_holds_up_nobody() {
-    let directory = waiting();
-    let path = segments(directory.path())[2].clone();
-    fs::remove_file(&path).expect("removed");
-    fs::create_dir(&path).expect("a directory");
-    let bus = open(directory.path());
-    let got = drain(&mut subscribe(&bus, "tracker", &["a"]));
-    assert!(got.is_sorted() && got.last() == Some(&399));
-    assert_eq!(kinds(&bus), [LossKind::Unreadable]);
-    assert_balanced(&bus);
-    let lost = lost(&bus);
-    assert_eq!(lost[1], (400 - got.len() as u64, 0));
-    assert_eq!(lost[0].0, lost[1].0, "the audit counts it for who did not come there as well");
+    for is_pipe in [false, true] {
+        let directory = waiting();
+        let path = segments(directory.path())[2].clone();
+        fs::remove_file(&path).expect("removed");
+        if is_pipe {
+            mkfifoat(CWD, &path, Mode::RWXU).expect("a pipe");
+        } else {
+            fs::create_dir(&path).expect("a directory");
+        }
+        let bus = open(directory.path());
+        let got = drain(&mut subscribe(&bus, "tracker", &["a"]));
+        assert!(got.is_sorted() && got.last() == Some(&399));
+        assert_eq!(kinds(&bus), [LossKind::Unreadable]);
+        assert_balanced(&bus);
+        let lost = lost(&bus);
+        assert_eq!(lost[1], (400 - got.len() as u64, 0));
+        assert_eq!(lost[0].0, lost[1].0, "the audit counts it for who did not come there as well");
+    }
 }
 
 #[test]

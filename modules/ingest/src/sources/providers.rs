@@ -1,9 +1,9 @@
 //! The names of providers, as OpenTelemetry's `gen_ai.provider.name` has them.
 
-/// The well-known name of a provider for the many names that tools use.
+/// The well-known name of a provider for the many names that tools use. An unknown one stays as it
+/// was written: in other letters a secret in its place would not be recognised.
 pub(crate) fn canonical(provider: &str) -> String {
-    let provider = provider.to_ascii_lowercase();
-    let name = match provider.as_str() {
+    let name = match provider.to_ascii_lowercase().as_str() {
         "firstparty" | "anthropic" => "anthropic",
         "azure" | "az.ai.openai" | "azure_openai" => "azure.ai.openai",
         "az.ai.inference" | "azure_ai" | "foundry" => "azure.ai.inference",
@@ -14,7 +14,8 @@ pub(crate) fn canonical(provider: &str) -> String {
         "mistral" | "mistralai" => "mistral_ai",
         "openai.chat" | "openai.responses" | "openai.completion" | "openai.embedding" => "openai",
         "anthropic.messages" => "anthropic",
-        other => other,
+        "openai" => "openai",
+        _ => provider,
     };
     name.to_owned()
 }
@@ -50,7 +51,9 @@ mod tests {
         check("Anthropic", "anthropic");
         check("firstParty", "anthropic");
         check("az.ai.openai", "azure.ai.openai");
+        check("OpenAI", "openai");
         check("lodestar.chat", "lodestar.chat");
+        check("AKIAABCDEFGHIJKLMNOP", "AKIAABCDEFGHIJKLMNOP");
     }
 
     #[test]
