@@ -62,7 +62,7 @@ impl Joined {
     }
 }
 
-/// How many requests are remembered; at some 300 bytes each, 15 MB at most.
+/// How many requests are remembered; each takes an estimated kilobyte, with its places in the maps.
 const MAX_REQUESTS: usize = 50_000;
 
 /// How many reports of one request are remembered; what comes beyond joins by what those tell. A
