@@ -299,9 +299,14 @@ impl Entry {
         *lock(&self.successor_clock) = clock;
     }
 
-    /// The process that the generation that runs has of its own; while none runs, the newest.
+    /// Returns the process that the generation that runs has of its own; while none runs, the
+    /// newest. One that runs in the daemon has none, although the one before may still be ending.
     #[must_use]
     pub fn process(&self) -> Option<Arc<ProcessView>> {
+        let is_in_daemon = |known: &Arc<Known>| !known.isolated && self.state().is_alive();
+        if self.known().as_ref().is_some_and(is_in_daemon) {
+            return None;
+        }
         let generation = self.generation.load(Ordering::Relaxed);
         let processes = lock(&self.processes);
         let running = processes.iter().find(|process| process.generation == generation);
@@ -356,6 +361,43 @@ mod tests {
         assert_eq!(entry.enter(State::Loading, ""), None);
         assert_eq!(entry.enter(State::Failed, "no port"), Some(State::Loading));
         assert_eq!(entry.transition().reason, "no port");
+    }
+
+    const MANIFEST: &str = "[module]\nname = \"gear\"\nversion = \"0.1.0\"\n\
+                            description = \"Turns.\"\n[abi]\nepoch = 1\n";
+
+    #[test]
+    fn what_runs_in_the_daemon_has_no_process() {
+        let entry = Entry::new("gear");
+        entry.add_process(ProcessView {
+            pid: 1,
+            generation: 1,
+            memory_limit: None,
+            cpu_limit: None,
+            tasks_limit: String::new(),
+            data_limit: String::new(),
+            limits_without_group: Vec::new(),
+            sandbox: String::new(),
+        });
+        let known = |isolated| Known {
+            manifest: Manifest::parse(MANIFEST).expect("it is one"),
+            description: serde_json::from_value(serde_json::json!({
+                "sdk_version": "0.1.0", "subscriptions": [], "timers": [], "commands": [],
+                "config_schema": true,
+            }))
+            .expect("it is one"),
+            sha256: String::new(),
+            sdk_version: String::new(),
+            path: std::path::PathBuf::new(),
+            isolated,
+        };
+        let shown = || entry.process().map(|process| process.pid);
+        entry.set_known(Arc::new(known(false)));
+        assert_eq!(shown(), Some(1), "it has ended, and its process has not");
+        entry.enter(State::Running, "");
+        assert_eq!(shown(), None);
+        entry.set_known(Arc::new(known(true)));
+        assert_eq!(shown(), Some(1));
     }
 
     #[test]

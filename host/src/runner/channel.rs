@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use postcard::ser_flavors::Flavor;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -349,11 +350,33 @@ impl Reader {
     }
 }
 
+/// A buffer that takes slices whole: `postcard::to_extend` hands an iterator over bytes on, which is
+/// a copy of memory only where the compiler sees through it.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a frame in place of what is in the buffer.
 pub(super) fn encode(message: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), ChannelError> {
     buffer.clear();
     buffer.extend([0; HEAD]);
-    *buffer = postcard::to_extend(message, std::mem::take(buffer))
+    postcard::serialize_with_flavor(message, Appended(buffer))
         .map_err(|error| ChannelError::Garbage(error.to_string()))?;
     let length = buffer.len() - HEAD;
     let number = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
