@@ -150,8 +150,8 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
     }
     if figures.unpriced_requests > 0 {
         table.notes.push(format!(
-            "{} without a known price: their cost is missing above (`lodestar usage models` shows \
-             which)",
+            "{} without a known price: their cost is missing where COST has - or + (`lodestar usage \
+             models` shows which)",
             requests(figures.unpriced_requests)
         ));
     }
@@ -184,10 +184,20 @@ fn cells(key: String, figures: &Figures) -> Vec<String> {
         count(figures.input_tokens),
         count(figures.cached_input_tokens),
         count(figures.output_tokens),
-        usd(figures.cost_usd),
+        cost(figures),
         usd(figures.savings_usd),
         milliseconds(figures.latency_ms.p50.map(u64::from)),
     ]
+}
+
+/// Returns a cost as the tables show it: `-` where it is not known, and with a `+` where some of it
+/// is not. Requests that failed before a token was counted cost nothing.
+fn cost(figures: &Figures) -> String {
+    match figures.cost_usd {
+        Some(known) if figures.unpriced_requests > 0 => format!("{}+", usd(Some(known))),
+        None if figures.unpriced_requests == 0 => usd(Some(Usd(0))),
+        known => usd(known),
+    }
 }
 
 fn response_times(figures: &Figures) -> Option<String> {
@@ -268,7 +278,7 @@ pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) 
             short(model.model.as_deref().unwrap_or("(unknown)"), 24),
             short(model.provider.as_deref().unwrap_or("-"), 12),
             count(model.figures.requests),
-            usd(model.figures.cost_usd),
+            cost(&model.figures),
             price(|price| price.input),
             price(|price| price.cache_read),
             price(|price| price.output),

@@ -1,12 +1,10 @@
 //! `lodestar usage sources`: what each source reported, and how far its costs are from ours.
 
+use module_sdk::events::CostSource;
 use serde::Serialize;
 
 use super::{Reader, Usd};
-use crate::{
-    period::Period,
-    store::{StoreError, integer},
-};
+use crate::{period::Period, store::StoreError};
 
 /// A source of reports and the tool behind it. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,7 +21,8 @@ pub struct SourceUse {
     pub stated_requests: i64,
     /// What it states; `null` when it states nothing.
     pub stated_cost_usd: Option<Usd>,
-    /// The stated costs less ours, over the requests that have both.
+    /// The stated costs less ours, over the requests that have both; `null` where none has a price
+    /// of ours, since the cost is then what the client states.
     pub difference_usd: Option<Usd>,
     /// Requests whose two costs are apart by more than rounding.
     pub differing_requests: i64,
@@ -32,15 +31,27 @@ pub struct SourceUse {
 /// What is not yet a difference, nano-USD: clients round.
 const ROUNDING: i64 = 10_000;
 
-/// Whether a stated cost is so far from ours that it wants an explanation: by more than a hundredth
-/// and more than a hundred-thousandth of a dollar.
+/// Returns whether a stated cost is so far from ours that it wants an explanation: by more than a
+/// hundredth and more than a hundred-thousandth of a dollar.
 #[must_use]
 pub(crate) fn differ(cost: i64, stated: i64) -> bool {
     let apart = i128::from(stated) - i128::from(cost);
     apart.abs() > i128::from(ROUNDING) && apart.abs() * 100 > i128::from(stated.max(cost))
 }
 
-/// The sources of a period, the one with the largest difference first. Reads the requests
+/// Nano-USD of a dollar.
+const DOLLAR: i64 = 1_000_000_000;
+
+/// Returns SQL for how many values of a column are known, and for their sum in dollars and the rest
+/// in nano-USD: whole numbers that do not overflow, as a sum of nano-USD might.
+fn sum(column: &str) -> String {
+    format!(
+        "count({column}), coalesce(sum({column} / {DOLLAR}), 0), \
+         coalesce(sum({column} % {DOLLAR}), 0)"
+    )
+}
+
+/// Returns the sources of a period, the one with the largest difference first. Reads the requests
 /// themselves, so as far back as they are kept.
 ///
 /// # Errors
@@ -49,31 +60,38 @@ pub(crate) fn differ(cost: i64, stated: i64) -> bool {
 pub fn sources(reader: &mut Reader, period: &Period) -> Result<Vec<SourceUse>, StoreError> {
     let (from, to) = period.bounds_ms();
     let sql = format!(
-        "SELECT source, client, count(*), count(cost_nano_usd), total(cost_nano_usd), \
-         count(stated_nano_usd), total(stated_nano_usd), \
-         count(cost_nano_usd + stated_nano_usd), total(stated_nano_usd - cost_nano_usd), \
-         total(abs(stated_nano_usd - cost_nano_usd) > {ROUNDING} AND \
-         abs(stated_nano_usd - cost_nano_usd) * 100 > max(stated_nano_usd, cost_nano_usd)) \
-         FROM request WHERE ended_at >= ?1 AND ended_at < ?2 GROUP BY source, client",
+        "SELECT source, client, count(*), {}, {}, {}, \
+         coalesce(sum(abs(apart) > {ROUNDING} \
+         AND abs(apart) > max(stated_nano_usd, cost_nano_usd) / 100), 0) \
+         FROM (SELECT *, CASE WHEN cost_source = (SELECT id FROM name \
+         WHERE kind = 'word' AND text = '{}') THEN stated_nano_usd - cost_nano_usd END AS apart \
+         FROM request WHERE ended_at >= ?1 AND ended_at < ?2) GROUP BY source, client",
+        sum("cost_nano_usd"),
+        sum("stated_nano_usd"),
+        sum("apart"),
+        CostSource::PriceTable.as_str(),
     );
     reader.ask(|connection, texts| {
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query((from, to))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            let number = |at: usize| row.get_ref(at).map(integer);
-            let known = |count: usize, sum: usize| {
-                Ok::<_, rusqlite::Error>((number(count)? > 0).then_some(Usd(number(sum)?)))
+            let known = |at: usize| {
+                let sum = i128::from(row.get::<_, i64>(at + 1)?) * i128::from(DOLLAR)
+                    + i128::from(row.get::<_, i64>(at + 2)?);
+                let limit = if sum < 0 { i64::MIN } else { i64::MAX };
+                let usd = Usd(i64::try_from(sum).unwrap_or(limit));
+                Ok::<_, rusqlite::Error>((row.get::<_, i64>(at)? > 0).then_some(usd))
             };
             found.push(SourceUse {
                 source: texts.text(connection, row.get(0)?)?,
                 client: texts.text(connection, row.get(1)?)?,
-                requests: number(2)?,
-                cost_usd: known(3, 4)?,
-                stated_requests: number(5)?,
-                stated_cost_usd: known(5, 6)?,
-                difference_usd: known(7, 8)?,
-                differing_requests: number(9)?,
+                requests: row.get(2)?,
+                cost_usd: known(3)?,
+                stated_requests: row.get(6)?,
+                stated_cost_usd: known(6)?,
+                difference_usd: known(9)?,
+                differing_requests: row.get(12)?,
             });
         }
         found.sort_by_key(|source| {
@@ -86,7 +104,45 @@ pub fn sources(reader: &mut Reader, period: &Period) -> Result<Vec<SourceUse>, S
 
 #[cfg(test)]
 mod tests {
+    use module_sdk::events::LlmRequestCompleted;
+
     use super::*;
+    use crate::{
+        intake::Report,
+        store::{Options, Store},
+    };
+
+    #[test]
+    fn money_is_added_in_whole_numbers() {
+        const NOW: i64 = 1_795_000_000_000;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("u.db");
+        let mut store = Store::open(&path, Options::default()).expect("it opens");
+        let mut reader = Reader::open(&path).expect("it opens");
+        let period = Period {
+            from: jiff::Timestamp::UNIX_EPOCH,
+            to: jiff::Timestamp::MAX,
+            open: true,
+            zone: jiff::tz::TimeZone::UTC,
+        };
+        let mut stated_after = |key: &str, stated: i64| {
+            let request = LlmRequestCompleted {
+                dedupe_key: key.to_owned(),
+                ended_at: NOW,
+                request_model: Some("house-model".to_owned()),
+                ..LlmRequestCompleted::default()
+            };
+            let mut report = Report::new(uuid::Uuid::now_v7(), request, NOW);
+            report.stated_nano_usd = Some(stated);
+            store.write(vec![report], NOW).expect("it is written");
+            let sources = sources(&mut reader, &period).expect("it answers");
+            sources[0].stated_cost_usd
+        };
+        // A floating-point number has no room for the last digit.
+        assert_eq!(stated_after("a", 1 << 53), Some(Usd(1 << 53)));
+        assert_eq!(stated_after("b", 1), Some(Usd((1 << 53) + 1)));
+        assert_eq!(stated_after("c", i64::MAX), Some(Usd(i64::MAX)), "it is cut");
+    }
 
     #[test]
     fn rounding_is_no_difference() {

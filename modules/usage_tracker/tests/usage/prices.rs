@@ -1,6 +1,6 @@
 //! What requests cost, and what their clients say that they cost.
 
-use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource};
+use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource, RequestStatus};
 use serde_json::{Value, json};
 
 use crate::common::{NOW, bench, request, summary};
@@ -113,6 +113,55 @@ fn what_a_client_states_is_kept_and_added_up_by_source() {
     let answer = bench.command("sources", json!({})).expect("it answers");
     assert_eq!(answer.data[0]["source"], "gateway");
     assert_eq!(answer.data[0]["difference_usd"], 0.15);
+}
+
+#[test]
+fn a_cost_that_is_the_clients_own_is_not_compared() {
+    let mut bench = bench(json!({}));
+    for key in ["a", "b"] {
+        bench.send(&stated(key, "house-model", (10_000, 2_000), 0.5)).expect("it is handled");
+    }
+    let answer = bench.command("sources", json!({})).expect("it answers");
+    let expected = json!([{
+        "source": "otlp_log", "client": "claude-code", "requests": 2, "cost_usd": 1.0,
+        "stated_requests": 2, "stated_cost_usd": 1.0, "difference_usd": null,
+        "differing_requests": 0,
+    }]);
+    assert_eq!(answer.data, expected);
+    assert_eq!(answer.table.expect("a table").rows[0][6], "-");
+}
+
+#[test]
+fn the_rows_show_whose_cost_is_missing_as_the_foot_counts_it() {
+    let mut bench = bench(json!({}));
+    let failed = LlmRequestCompleted {
+        status: Some(RequestStatus::Error),
+        input_tokens: None,
+        output_tokens: None,
+        ..request("failed", NOW, "house-model-2")
+    };
+    let events = [
+        request("a", NOW, "claude-opus-5"),
+        request("b", NOW, "house-model"),
+        LlmRequestCompleted { provider: Some("mine".to_owned()), ..request("c", NOW, "house") },
+        failed,
+    ];
+    bench.send_all(&events).1.expect("they are handled");
+    let mut costs = |by: &str| {
+        let answer = bench.command("summary", json!({"by": by})).expect("it answers");
+        let table = answer.table.expect("a table");
+        let foot = table.notes.join("\n");
+        assert!(foot.contains("2 requests without a known price"), "{foot}");
+        let mut shown: Vec<String> =
+            table.rows.iter().map(|row| format!("{} {}", row[0], row[5])).collect();
+        shown.sort();
+        (shown, table.total[5].clone())
+    };
+    let (by_model, total) = costs("model");
+    let expected = ["claude-opus-5 $0.0075", "house -", "house-model -", "house-model-2 $0.00"];
+    assert_eq!((by_model, total.as_str()), (expected.map(str::to_owned).to_vec(), "$0.0075+"));
+    assert_eq!(costs("provider").0, ["anthropic $0.0075+", "mine -"]);
+    assert_eq!(costs("day").0, ["2026-11-21 $0.0075+"]);
 }
 
 #[test]

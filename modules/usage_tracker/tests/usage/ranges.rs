@@ -19,6 +19,10 @@ fn requests() -> Vec<LlmRequestCompleted> {
             let at = Timestamp::from_millisecond(ended_at).expect("a time").to_string();
             LlmRequestCompleted {
                 input_tokens: Some(u64::from(number)),
+                // Of five requests one has no price.
+                request_model: Some(
+                    if number % 5 == 0 { "nobody-knows" } else { MODEL }.to_owned(),
+                ),
                 session_id: (number % 3 > 0).then(|| format!("s{}", number / 40)),
                 duration_ms: Some(100 + number * 13),
                 ..request(&format!("k{number}"), &at, MODEL)
@@ -43,6 +47,7 @@ fn every_range_sums_up_exactly() {
         let within: Vec<LlmRequestCompleted> =
             requests().into_iter().filter(|r| (from..to).contains(&r.ended_at)).collect();
         let input: u64 = within.iter().filter_map(|request| request.input_tokens).sum();
+        let unpriced = within.iter().filter(|r| r.request_model.as_deref() != Some(MODEL)).count();
         for by in ["model", "session", "day", "hour", "branch"] {
             let args = json!({"since": since, "until": until, "by": by});
             let summary = summary(&mut bench, args);
@@ -50,6 +55,7 @@ fn every_range_sums_up_exactly() {
             for figures in [&summary["total"], &add_up(rows)] {
                 assert_eq!(figures["requests"], within.len(), "{by} {since} {until}");
                 assert_eq!(figures["input_tokens"], input, "{by} {since} {until}");
+                assert_eq!(figures["unpriced_requests"], unpriced, "{by} {since} {until}");
             }
             let mut durations: Vec<u32> = within.iter().filter_map(|r| r.duration_ms).collect();
             durations.sort_unstable();
@@ -71,7 +77,8 @@ fn every_range_sums_up_exactly() {
 
 fn add_up(rows: &[Value]) -> Value {
     let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_i64()).sum::<i64>();
-    json!({"requests": sum("requests"), "input_tokens": sum("input_tokens")})
+    let fields = ["requests", "input_tokens", "unpriced_requests"];
+    fields.into_iter().map(|field| (field.to_owned(), json!(sum(field)))).collect()
 }
 
 #[test]
