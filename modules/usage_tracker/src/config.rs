@@ -156,6 +156,10 @@ fn refused(error: &PriceError) -> Error {
             format!("prices.{model}.{key}"),
             format!("is {value}, it must be US dollars per million tokens, from 0 to {MOST_USD}"),
         ),
+        PriceError::Nested(tier) => Error::config_at(
+            format!("prices.{tier}.service_tiers"),
+            "stands within a tier of service; put it beside that tier",
+        ),
         PriceError::Table(_) | PriceError::Baseline(_) => Error::config(error.to_string()),
     }
 }
@@ -219,6 +223,14 @@ mod tests {
         check(
             serde_json::json!({"prices": {"m": price}}),
             "prices.m.service_tiers.fast.output: is -1, it must be US dollars",
+        );
+        let mut nested = serde_json::json!({"input": 1, "output": 1});
+        for tier in ["slow", "fast"] {
+            nested = serde_json::json!({"input": 1, "output": 1, "service_tiers": {tier: nested}});
+        }
+        check(
+            serde_json::json!({"prices": {"m": nested}}),
+            "prices.m.service_tiers.fast.service_tiers: stands within a tier of service",
         );
     }
 

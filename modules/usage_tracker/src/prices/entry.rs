@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{MOST_USD, Price, PriceError, PriceOverride, Rates, ServiceTier, TierOverride};
+use super::{MOST_USD, Price, PriceError, PriceOverride, Rates, ServiceTier};
 
 /// A price table as it is written.
 #[derive(Deserialize)]
@@ -166,13 +166,17 @@ impl Service {
 }
 
 impl PriceOverride {
-    /// The price, with its tiers of service.
+    /// Returns the price, with its tiers of service.
     pub(super) fn price(&self, model: &str, version: &str) -> Result<Price, PriceError> {
         let mut price = Price::plain(self.rates(model)?, version.to_owned());
         for (name, tier) in &self.service_tiers {
+            let place = format!("{model}.service_tiers.{name}");
+            if !tier.service_tiers.is_empty() {
+                return Err(PriceError::Nested(place));
+            }
             price.service_tiers.push(ServiceTier {
                 names: vec![name.to_ascii_lowercase()],
-                rates: tier.rates(&format!("{model}.service_tiers.{name}"))?,
+                rates: tier.rates(&place)?,
                 tiers: Vec::new(),
                 up_to_input_tokens: None,
             });
@@ -180,22 +184,6 @@ impl PriceOverride {
         Ok(price)
     }
 
-    fn rates(&self, model: &str) -> Result<Rates, PriceError> {
-        let line = Line {
-            model,
-            base: None,
-            input: Some(self.input),
-            cache_read: self.cache_read,
-            cache_write_5m: self.cache_write_5m,
-            cache_write_1h: self.cache_write_1h,
-            output: Some(self.output),
-            reasoning: self.reasoning,
-        };
-        line.rates()
-    }
-}
-
-impl TierOverride {
     fn rates(&self, model: &str) -> Result<Rates, PriceError> {
         let line = Line {
             model,

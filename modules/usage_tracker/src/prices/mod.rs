@@ -8,7 +8,7 @@ mod service_tier;
 mod table;
 
 pub use service_tier::ServiceTier;
-pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable, TierOverride};
+pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable};
 
 use foldhash::HashMap;
 use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};

@@ -36,6 +36,9 @@ pub enum PriceError {
         /// What was given.
         value: String,
     },
+    /// A tier of service has tiers of its own.
+    #[error("the price of {0:?} is that of a tier of service; put its `service_tiers` beside it")]
+    Nested(String),
     /// The baseline has no price.
     #[error(
         "baseline_model {0:?} has no price; name a model of the price table (`lodestar usage \
@@ -68,31 +71,9 @@ pub struct PriceOverride {
     #[serde(default)]
     pub reasoning: Option<f64>,
     /// Prices of speeds and tiers of service that a request may name: `fast`, `batch`, `flex`,
-    /// `priority`. A tier that is not here has no price.
+    /// `priority`. A tier that is not here has no price, and none has tiers of its own.
     #[serde(default)]
-    pub service_tiers: BTreeMap<String, TierOverride>,
-}
-
-/// A price of your own for a tier of service, in US dollars per million tokens.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TierOverride {
-    /// Input that came neither from a cache nor went into one.
-    pub input: f64,
-    /// Output, reasoning included.
-    pub output: f64,
-    /// Input read from the provider's cache (default: as `input`).
-    #[serde(default)]
-    pub cache_read: Option<f64>,
-    /// Input written to the cache for five minutes (default: as `input`).
-    #[serde(default)]
-    pub cache_write_5m: Option<f64>,
-    /// Input written to the cache for an hour (default: as `cache_write_5m`).
-    #[serde(default)]
-    pub cache_write_1h: Option<f64>,
-    /// Reasoning, where it is priced apart (default: as `output`).
-    #[serde(default)]
-    pub reasoning: Option<f64>,
+    pub service_tiers: BTreeMap<String, Self>,
 }
 
 /// The prices of models.
@@ -370,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_price_of_ones_own_may_have_tiers_of_service() {
-        let tier = TierOverride { input: 7.0, output: 1.0, ..Default::default() };
+        let tier = PriceOverride { input: 7.0, output: 1.0, ..Default::default() };
         let price = PriceOverride {
             input: 3.0,
             output: 1.0,
