@@ -179,7 +179,7 @@ impl Store {
         let ours = self.log.is_some() && identity(&log) == self.log;
         if let Err(error) = self.complete() {
             tracing::warn!(
-                error,
+                %error,
                 "the usage database that was moved away may lack its last requests"
             );
         }
@@ -192,18 +192,15 @@ impl Store {
     /// Copies the write-ahead log into the file that was opened, wherever both lie now: SQLite
     /// holds them open. Whoever opened the file that is there now has written into our log, if at
     /// all, and nothing of that may reach ours.
-    fn complete(&self) -> Result<(), String> {
-        let told = |error: rusqlite::Error| error.to_string();
-        if data_version(&self.connection).map_err(told)? != self.data_version {
-            return Err("another program has written into its log".to_owned());
+    fn complete(&self) -> Result<(), Incomplete> {
+        if data_version(&self.connection)? != self.data_version {
+            return Err(Incomplete::OtherWriter);
         }
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let (pages, copied): (i64, i64) = self
-            .connection
-            .query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
-            .map_err(told)?;
+        let (pages, copied): (i64, i64) =
+            self.connection.query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         let rest = pages - copied;
-        if rest > 0 { Err(format!("{rest} pages of its log are in use")) } else { Ok(()) }
+        if rest > 0 { Err(Incomplete::InUse(rest)) } else { Ok(()) }
     }
 
     /// Computes costs.
@@ -287,6 +284,17 @@ impl Store {
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).at(&self.path)
     }
+}
+
+/// Why a database that was moved away may lack its last requests.
+#[derive(Debug, thiserror::Error)]
+enum Incomplete {
+    #[error("another program has written into its log")]
+    OtherWriter,
+    #[error("{0} pages of its log are in use")]
+    InUse(i64),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
 }
 
 /// A number that changes when another connection has written.

@@ -1,12 +1,6 @@
 //! Taking off requests that turned out to be none.
 
-use rusqlite::TransactionBehavior;
-
-use super::{
-    Store, StoreError,
-    error::At as _,
-    write::{Batch, Withdrawal},
-};
+use super::{Store, StoreError, write::Withdrawal};
 
 /// What became of withdrawals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,35 +21,18 @@ impl Store {
     ///
     /// When the database cannot be written; nothing is taken off, then.
     pub fn withdraw(&mut self, keys: &[String], now_ms: i64) -> Result<Withdrawn, StoreError> {
-        let before = self.last_request;
-        let withdrawn = self.withdraw_all(keys, now_ms);
-        if withdrawn.is_err() {
-            self.forget_since(before);
-        }
-        withdrawn.at(&self.path)
-    }
-
-    fn withdraw_all(&mut self, keys: &[String], now_ms: i64) -> rusqlite::Result<Withdrawn> {
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch::new(
-            &transaction,
-            (&mut self.names, &mut self.sessions),
-            &mut self.options,
-            &mut self.last_request,
-            now_ms,
-        )?;
-        let mut withdrawn = Withdrawn::default();
-        for key in keys {
-            match batch.withdraw(key)? {
-                Withdrawal::Done => withdrawn.taken_off += 1,
-                Withdrawal::TooLate => withdrawn.too_late += 1,
-                Withdrawal::Nothing => {}
+        let withdrawn = self.in_batch(now_ms, |batch| {
+            let mut withdrawn = Withdrawn::default();
+            for key in keys {
+                match batch.withdraw(key)? {
+                    Withdrawal::Done => withdrawn.taken_off += 1,
+                    Withdrawal::TooLate => withdrawn.too_late += 1,
+                    Withdrawal::Nothing => {}
+                }
             }
-        }
-        batch.finish()?;
-        transaction.commit()?;
-        Ok(withdrawn)
+            Ok(withdrawn)
+        })?;
+        Ok(withdrawn.0)
     }
 }
 

@@ -37,23 +37,39 @@ impl Store {
     ///
     /// When the database cannot be written; nothing of the batch is, then.
     pub fn write(&mut self, reports: Vec<Report>, now_ms: i64) -> Result<Written, StoreError> {
+        let written = self.in_batch(now_ms, |batch| {
+            batch.written.counted.reserve(reports.len());
+            reports.into_iter().try_for_each(|report| batch.take(report))
+        })?;
+        Ok(written.1)
+    }
+
+    /// Does work on a batch in one transaction, and returns what it answers and what was written.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written; nothing of the work stays, then.
+    pub(super) fn in_batch<T>(
+        &mut self,
+        now_ms: i64,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
+    ) -> Result<(T, Written), StoreError> {
         let before = self.last_request;
-        let written = self.write_all(reports, now_ms);
-        if written.is_err() {
-            self.forget_since(before);
+        let done = self.transact(now_ms, work);
+        if done.is_err() {
+            // They may know of rows that were rolled back.
+            self.names.forget();
+            self.sessions.forget();
+            self.last_request = before;
         }
-        written.at(&self.path)
+        done.at(&self.path)
     }
 
-    /// Forgets what a transaction that was rolled back has taught.
-    pub(super) fn forget_since(&mut self, last_request: i64) {
-        // They may know of rows that were rolled back.
-        self.names.forget();
-        self.sessions.forget();
-        self.last_request = last_request;
-    }
-
-    fn write_all(&mut self, reports: Vec<Report>, now_ms: i64) -> rusqlite::Result<Written> {
+    fn transact<T>(
+        &mut self,
+        now_ms: i64,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<(T, Written)> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch::new(
@@ -63,13 +79,10 @@ impl Store {
             &mut self.last_request,
             now_ms,
         )?;
-        batch.written.counted.reserve(reports.len());
-        for report in reports {
-            batch.take(report)?;
-        }
+        let answer = work(&mut batch)?;
         let written = batch.finish()?;
         transaction.commit()?;
-        Ok(written)
+        Ok((answer, written))
     }
 }
 
