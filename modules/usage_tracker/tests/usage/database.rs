@@ -4,7 +4,8 @@ use crate::common::{NOW, bench, ms, request, summary};
 use module_sdk::{ErrorKind, HealthStatus, events::LlmRequestCompleted, testing::Bench};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 use usage_tracker::UsageTracker;
 
 const MODEL: &str = "claude-haiku-4-5";
@@ -114,13 +115,47 @@ fn a_configuration_that_cannot_be_is_refused() {
     check(json!({"privacy": {"anonymise": "yes"}}), "privacy.anonymise");
 }
 
-/// A database with one request, and the directory that it lies in.
-fn written() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut bench = start(directory.path()).expect("it starts");
-    bench.send(&request("before", NOW, MODEL)).expect("it is handled");
-    bench.stop().expect("it stops");
-    directory
+/// A database with one request, and a copy of it.
+struct Written {
+    directory: TempDir,
+    path: PathBuf,
+    backup: PathBuf,
+}
+
+impl Written {
+    /// Makes one, and stops the module.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, backup) = ["usage.db", "backup"].map(|name| directory.path().join(name)).into();
+        let written = Self { directory, path, backup };
+        let mut bench = written.start();
+        bench.send(&request("before", NOW, MODEL)).expect("it is handled");
+        bench.stop().expect("it stops");
+        std::fs::copy(&written.path, &written.backup).expect("it is copied");
+        written
+    }
+
+    /// Starts the module on it.
+    fn start(&self) -> Bench<UsageTracker> {
+        start(self.directory.path()).expect("it starts")
+    }
+
+    /// Starts the module on it, with a second request, which the copy does not have.
+    fn start_and_go_on(&self) -> Bench<UsageTracker> {
+        let mut bench = self.start();
+        bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
+        bench
+    }
+
+    /// Returns where the database lies once it is moved away.
+    fn aside(&self) -> PathBuf {
+        self.directory.path().join("aside")
+    }
+
+    /// Returns where the note lies of which database was written last.
+    fn note(&self) -> PathBuf {
+        self.directory.path().join("known_database")
+    }
 }
 
 /// The module refuses events and says why; nothing is made at the path of the database.
@@ -137,40 +172,37 @@ fn waits(bench: &mut Bench<UsageTracker>, parts: &[&str]) {
 
 #[test]
 fn a_database_that_is_gone_is_not_begun_anew_in_silence() {
-    let directory = written();
-    let path = directory.path().join("usage.db");
-    let aside = directory.path().join("aside");
-    std::fs::rename(&path, &aside).expect("it is moved");
-    let mut bench = start(directory.path()).expect("it starts all the same");
+    let written = Written::new();
+    let path = &written.path;
+    let aside = written.aside();
+    std::fs::rename(path, &aside).expect("it is moved");
+    let mut bench = written.start();
     waits(&mut bench, &["is gone or empty", "known_database"]);
     assert!(!path.exists(), "none is made");
-    std::fs::write(&path, "").expect("it is written");
+    std::fs::write(path, "").expect("it is written");
     waits(&mut bench, &["is gone or empty"]);
     // Put back, it goes on.
-    std::fs::rename(&aside, &path).expect("it is moved");
+    std::fs::rename(&aside, path).expect("it is moved");
     bench.send(&request("meanwhile", NOW, MODEL)).expect("it is handled");
     assert_eq!(bench.health().status, HealthStatus::Ok);
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
     bench.stop().expect("it stops");
     // Who wants a new one says so.
-    std::fs::remove_file(&path).expect("it is removed");
-    std::fs::remove_file(directory.path().join("known_database")).expect("it is there");
-    let mut bench = start(directory.path()).expect("it starts");
+    std::fs::remove_file(path).expect("it is removed");
+    std::fs::remove_file(written.note()).expect("it is there");
+    let mut bench = written.start();
     assert_eq!(bench.health().status, HealthStatus::Ok);
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 0);
 }
 
 #[test]
 fn an_older_copy_is_taken_up_and_told() {
-    let directory = written();
-    let path = directory.path().join("usage.db");
-    let backup = directory.path().join("backup");
-    std::fs::copy(&path, &backup).expect("it is copied");
-    let mut bench = start(directory.path()).expect("it starts");
-    bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
+    let written = Written::new();
+    let (path, backup) = (&written.path, &written.backup);
+    let bench = written.start_and_go_on();
     bench.stop().expect("it stops");
-    std::fs::copy(&backup, &path).expect("it is copied");
-    let mut bench = start(directory.path()).expect("it starts");
+    std::fs::copy(backup, path).expect("it is copied");
+    let mut bench = written.start();
     let health = bench.health();
     assert_eq!(health.status, HealthStatus::Degraded);
     let told = "is an older copy, without 1 request that it held before";
@@ -178,59 +210,58 @@ fn an_older_copy_is_taken_up_and_told() {
     bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
     bench.stop().expect("it stops");
-    let mut bench = start(directory.path()).expect("it starts");
+    let mut bench = written.start();
     assert_eq!(bench.health().status, HealthStatus::Ok, "told once");
 }
 
 #[test]
 fn another_database_in_its_place_is_not_taken_for_it() {
-    let directory = written();
-    let path = directory.path().join("usage.db");
-    std::fs::copy(written().path().join("usage.db"), &path).expect("it is copied");
-    let mut bench = start(directory.path()).expect("it starts all the same");
+    let written = Written::new();
+    let path = &written.path;
+    let other = Written::new();
+    std::fs::copy(&other.path, path).expect("it is copied");
+    let mut bench = written.start();
     waits(&mut bench, &["is another one than was written last", "known_database"]);
-    std::fs::remove_file(directory.path().join("known_database")).expect("it is there");
+    std::fs::remove_file(written.note()).expect("it is there");
     bench.send(&request("meanwhile", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
 }
 
 #[test]
 fn a_database_deleted_while_it_is_open_loses_no_further_event() {
-    let directory = written();
-    let path = directory.path().join("usage.db");
-    let backup = directory.path().join("backup");
-    std::fs::copy(&path, &backup).expect("it is copied");
-    let mut bench = start(directory.path()).expect("it starts");
-    bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
-    let aside = directory.path().join("aside");
-    std::fs::rename(&path, &aside).expect("it is moved");
+    let written = Written::new();
+    let (path, backup) = (&written.path, &written.backup);
+    let mut bench = written.start_and_go_on();
+    let aside = written.aside();
+    std::fs::rename(path, &aside).expect("it is moved");
     waits(&mut bench, &["was deleted, emptied or moved away while it was in use"]);
     assert!(bench.command("summary", json!({})).is_err(), "what is gone has no sums");
     // Moved back it goes on where it was.
-    std::fs::rename(&aside, &path).expect("it is moved");
+    std::fs::rename(&aside, path).expect("it is moved");
     bench.send(&request("meanwhile", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 3);
     // A backup is taken up as it is, without the log of the file that it replaces.
-    std::fs::remove_file(&path).expect("it is removed");
-    std::fs::write(&path, "").expect("it is written");
+    std::fs::remove_file(path).expect("it is removed");
+    std::fs::write(path, "").expect("it is written");
     waits(&mut bench, &["was deleted, emptied or moved away"]);
-    std::fs::copy(&backup, &path).expect("it is copied");
+    std::fs::copy(backup, path).expect("it is copied");
     bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
     let health = bench.health();
     assert_eq!(health.status, HealthStatus::Degraded);
     let told = "is an older copy, without 2 requests that it held before";
     assert!(health.message.contains(told), "{}", health.message);
-    let connection = Connection::open(&path).expect("it opens");
+    let connection = Connection::open(path).expect("it opens");
     let check: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it answers");
     assert_eq!(check, "ok");
     // Another one, or something that is none, is not.
     drop(connection);
-    std::fs::rename(written().path().join("usage.db"), &path).expect("it is moved");
+    let other = Written::new();
+    std::fs::rename(&other.path, path).expect("it is moved");
     waits(&mut bench, &["is another one than was written last"]);
-    std::fs::remove_file(&path).expect("it is removed");
-    std::fs::write(&path, vec![0x55; 20_000]).expect("it is written");
+    std::fs::remove_file(path).expect("it is removed");
+    std::fs::write(path, vec![0x55; 20_000]).expect("it is written");
     let error = bench.send(&request("meanwhile", NOW, MODEL)).expect_err("it is damaged");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(bench.health().message.contains("is damaged"), "{}", bench.health().message);
@@ -249,17 +280,14 @@ fn version_2(connection: &Connection) {
 
 #[test]
 fn a_database_moved_aside_while_it_is_open_holds_all_that_was_written() {
-    let directory = written();
-    let path = directory.path().join("usage.db");
-    let backup = directory.path().join("backup");
-    std::fs::copy(&path, &backup).expect("it is copied");
-    let mut bench = start(directory.path()).expect("it starts");
-    bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
+    let written = Written::new();
+    let (path, backup) = (&written.path, &written.backup);
+    let mut bench = written.start_and_go_on();
     // Somebody who reads holds nothing up.
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
-    let aside = directory.path().join("aside");
-    std::fs::rename(&path, &aside).expect("it is moved");
-    std::fs::copy(&backup, &path).expect("it is copied");
+    let aside = written.aside();
+    std::fs::rename(path, &aside).expect("it is moved");
+    std::fs::copy(backup, path).expect("it is copied");
     bench.send(&request("afterwards", NOW, MODEL)).expect("it is handled");
     assert_eq!(summary(&mut bench, json!({}))["total"]["requests"], 2);
     let moved = Connection::open(&aside).expect("it opens");
