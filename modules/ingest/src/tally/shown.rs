@@ -1,5 +1,7 @@
 //! How the tally is shown: one line for what makes requests, sums for what makes none.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use module_sdk::Table;
 use serde::Serialize;
@@ -9,6 +11,11 @@ use super::{Kind, Seen};
 /// How many kinds of a sum are named, and how long a name may be there.
 const NAMED: usize = 3;
 const NAME_CHARS: usize = 48;
+
+/// How long names and reasons may be in the table, so that it has at most 100 columns.
+const SOURCE_CHARS: usize = 20;
+const RECORD_CHARS: usize = 20;
+const WHY_CHARS: usize = 28;
 
 /// One line of the answer.
 #[derive(Debug, Clone, Serialize)]
@@ -69,8 +76,7 @@ fn line(group: &[(Kind, Seen)]) -> Line {
     let reason = if by_design {
         "by design; --all lists them".to_owned()
     } else {
-        let named: Vec<String> = largest.iter().map(Part::to_text).collect();
-        format!("no mapper understands them: {}; --all lists them", named.join(", "))
+        "no mapper understands them".to_owned()
     };
     let kind = Kind {
         source: first.source.clone(),
@@ -86,30 +92,51 @@ fn line(group: &[(Kind, Seen)]) -> Line {
 
 impl Part {
     fn to_text(&self) -> String {
-        let short: String = self.record.chars().take(NAME_CHARS).collect();
-        let more = if short.len() < self.record.len() { "…" } else { "" };
-        format!("{short}{more} {}", self.count)
+        format!("{} {}", cut(&self.record, NAME_CHARS), self.count)
     }
 }
 
-/// The table for a person.
+/// Returns a text, or as much of it as has room.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// Makes the table for a person. What has no room in a row stands below it.
 pub(super) fn table(lines: &[Line], since: Timestamp) -> Table {
     let mut table = Table::new(["SOURCE", "SIGNAL", "RECORD", "OUTCOME", "COUNT#", "WHY"]);
     table.title = format!("Records received since {since:.0}");
-    for Line { kind, seen, .. } in lines {
+    let mut below = BTreeMap::new();
+    for Line { kind, seen, largest, .. } in lines {
+        let why = if kind.reason.chars().count() <= WHY_CHARS {
+            kind.reason.clone()
+        } else {
+            let next = below.len() + 1;
+            format!("see [{}] below", below.entry(kind.reason.as_str()).or_insert(next))
+        };
         table.row([
-            kind.source.clone(),
+            cut(&kind.source, SOURCE_CHARS),
             kind.signal.to_owned(),
-            kind.record.clone(),
+            cut(&kind.record, RECORD_CHARS),
             kind.outcome.to_owned(),
             seen.count.to_string(),
-            kind.reason.clone(),
+            why,
         ]);
+        if !largest.is_empty() {
+            let named: Vec<String> = largest.iter().map(Part::to_text).collect();
+            let (source, named) = (cut(&kind.source, NAME_CHARS), named.join(", "));
+            table.notes.push(format!("most of what is unknown of {source}: {named}"));
+        }
     }
+    let mut reasons: Vec<(usize, &str)> = below.into_iter().map(|(why, at)| (at, why)).collect();
+    reasons.sort_unstable();
+    table.notes.splice(0..0, reasons.into_iter().map(|(at, why)| format!("[{at}] {why}")));
     if lines.is_empty() {
         table.notes.push("Nothing yet. The module's README shows how to point a tool here.".into());
     } else if lines.iter().any(|line| line.kind.outcome == "unknown") {
-        table.notes.push("unknown: counted and not used, since no mapper understands it.".into());
+        table.notes.push("unknown: counted and not used; --all lists every kind.".into());
     }
     table
 }
@@ -168,10 +195,8 @@ mod tests {
                 "other e 1",
             ]
         );
-        assert_eq!(
-            summed[3].kind.reason,
-            "no mapper understands them: f 9, h 4, g 2; --all lists them"
-        );
+        let notes = table(&summed, Timestamp::UNIX_EPOCH).notes;
+        assert_eq!(notes[0], "most of what is unknown of codex: f 9, h 4, g 2");
         let json = serde_json::to_value(&summed[3]).expect("it serialises");
         assert_eq!((&json["kinds"], &json["count"]), (&4.into(), &16.into()));
         assert_eq!(json["largest"][0], serde_json::json!({"record": "f", "count": 9}));
@@ -185,8 +210,36 @@ mod tests {
         let many: Vec<_> = names.iter().map(|name| ("tool", name.as_str(), "unknown", 1)).collect();
         let lines = lines(rows(&many), false);
         assert_eq!(lines.len(), 1);
-        let reason = &lines[0].kind.reason;
-        assert!(reason.chars().count() < 250, "{reason}");
-        assert!(reason.contains("x… 1, 001"), "{reason}");
+        let note = &table(&lines, Timestamp::UNIX_EPOCH).notes[0];
+        assert!(note.chars().count() < 250, "{note}");
+        assert!(note.contains("x… 1, 001"), "{note}");
+    }
+
+    #[test]
+    fn the_table_fits_a_hundred_columns_and_says_every_reason_once() {
+        let reason = "the spans within it report the same calls as this one does";
+        let long = |index: usize| {
+            let outcome = if index < 2 { "refused" } else { "unknown" };
+            let name = format!("{index}.{}", "name".repeat(30));
+            let kind = Kind {
+                source: format!("program-{}", "x".repeat(100)),
+                signal: "metrics",
+                record: name,
+                outcome,
+                reason: reason.to_owned(),
+            };
+            (kind, Seen { count: 99_999_999, last_seen: Timestamp::UNIX_EPOCH })
+        };
+        for all in [false, true] {
+            let table = table(&lines((0..9).map(long).collect(), all), Timestamp::UNIX_EPOCH);
+            let widest = |at: usize| {
+                let cells = table.rows.iter().map(|row| row[at].chars().count());
+                cells.chain([table.columns[at].title.len()]).max().unwrap_or(0)
+            };
+            let width = (0..6).map(widest).sum::<usize>() + 2 * 5;
+            assert!(width <= 100, "{width}: {:?}", table.rows);
+            let told = table.notes.iter().filter(|note| note.contains(reason)).count();
+            assert_eq!((told, table.rows[0][5].as_str()), (1, "see [1] below"));
+        }
     }
 }

@@ -197,12 +197,16 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The text, where it has the shape of a name: 1 to 128 visible ASCII characters without quotes,
-/// braces or white space. Models, ids and error types have it; sentences do not.
+/// Returns the text where it has the shape of a name: at most 128 bytes of visible ASCII characters
+/// without quotes, braces or white space. Models, ids and error types have it; sentences do not. What
+/// stands in the place of half a character is taken for one.
 pub(crate) fn name(text: &str) -> Option<String> {
     let text = text.trim();
     let fits = (1..=128).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'`{}<>\\".contains(&byte));
+        && text.chars().all(|c| match c {
+            '"' | '\'' | '`' | '{' | '}' | '<' | '>' | '\\' => false,
+            c => c.is_ascii_graphic() || c == char::REPLACEMENT_CHARACTER,
+        });
     fits.then(|| text.to_owned())
 }
 
@@ -319,6 +323,8 @@ mod tests {
         check("{\"role\":\"user\"}", false);
         check("", false);
         check("ünïcode", false);
+        check("m\u{fffd}", true);
+        check("\u{fffd} please", false);
         check(&"x".repeat(129), false);
     }
 
