@@ -34,6 +34,7 @@ pub use command::{Column, Frame, Job, NoArgs, Output, Reply, Table};
 pub use description::{CommandDescription, Description, Subscription, TimerDescription};
 pub use error::{Error, ErrorKind, Result, nearest};
 pub use event::{Class, Event, EventType};
+pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
 pub use module::{Health, HealthStatus, Module, Snapshot};
 pub use wiring::Wiring;

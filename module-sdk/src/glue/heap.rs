@@ -13,6 +13,16 @@ pub(crate) fn bytes() -> u64 {
     BYTES.load(Ordering::Relaxed)
 }
 
+/// Returns free memory to the system, as after work that took much of it: the system's allocator
+/// keeps most of what was freed for what comes next. It takes some milliseconds.
+pub fn return_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes the locks of the allocator, and touches only what nobody holds.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The system's allocator with a count.
 #[derive(Debug)]
 pub struct CountingAllocator;

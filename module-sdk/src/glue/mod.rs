@@ -12,6 +12,7 @@ use std::{
 };
 
 pub(crate) use guard::contained;
+pub use heap::return_free_memory;
 #[cfg(feature = "testing")]
 pub(crate) use instance::create;
 

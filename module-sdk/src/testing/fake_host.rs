@@ -34,6 +34,8 @@ pub struct FakeHost {
 struct FakeState {
     emitted: Vec<Emitted>,
     logged: Vec<Logged>,
+    /// How many events were accepted and not kept, where none is.
+    discarded: Option<usize>,
     refuse: Option<String>,
     secrets: HashMap<String, String>,
     listeners: HashMap<String, TcpListener>,
@@ -80,6 +82,17 @@ impl FakeHost {
     /// Makes every further emission fail as unavailable; `None` ends that.
     pub fn refuse_events(&self, reason: Option<&str>) {
         self.state().refuse = reason.map(str::to_owned);
+    }
+
+    /// Accepts every further event without keeping it, for tests that measure memory.
+    pub fn discard_events(&self) {
+        self.state().discarded.get_or_insert(0);
+    }
+
+    /// Returns how many events were accepted and not kept.
+    #[must_use]
+    pub fn discarded(&self) -> usize {
+        self.state().discarded.unwrap_or(0)
     }
 
     /// What the module emitted so far.
@@ -160,7 +173,9 @@ impl HostServices for Services {
         if let Some(reason) = &state.refuse {
             return RErr(failure(ErrorKind::Unavailable, reason.as_str()));
         }
-        for event in events.as_slice() {
+        let discarded = state.discarded.map(|discarded| discarded + events.len());
+        state.discarded = discarded;
+        for event in events.as_slice().iter().filter(|_| discarded.is_none()) {
             state.emitted.push(Emitted {
                 topic: event.topic.to_string(),
                 subject: event.subject.to_string(),

@@ -180,6 +180,11 @@ impl App {
         Ok(joined)
     }
 
+    /// Returns of each span how many others enclose it. Blocks.
+    pub(crate) fn depths(&self, spans: Vec<u64>) -> Vec<usize> {
+        self.joiner.depths(&spans)
+    }
+
     fn join(&self, mut reports: Vec<Report>, links: &[Link]) -> Requests {
         let now_ms = self.host.now().as_millisecond();
         let resolved = self.joiner.resolve(&mut reports, links, now_ms);

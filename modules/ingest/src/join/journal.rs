@@ -194,11 +194,11 @@ mod tests {
     const NOW: i64 = 1_795_218_560_000;
 
     fn sighting(key: &str) -> Sighting {
-        Sighting { key: key.to_owned(), seen_ms: NOW, ..Sighting::default() }
+        Sighting { key: key.to_owned().into(), seen_ms: NOW, ..Sighting::default() }
     }
 
     fn keys(sightings: &[Sighting]) -> Vec<&str> {
-        sightings.iter().map(|sighting| sighting.key.as_str()).collect()
+        sightings.iter().map(|sighting| &*sighting.key).collect()
     }
 
     #[test]

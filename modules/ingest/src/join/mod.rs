@@ -6,7 +6,9 @@
 //! are two requests. adr/0020 has the reasons.
 
 mod journal;
+mod key;
 mod lineage;
+mod marks;
 mod sighting;
 mod sum;
 mod sums;
@@ -19,8 +21,11 @@ use std::{
     time::Duration,
 };
 
+use smallvec::{SmallVec, smallvec};
+
 use journal::Journal;
 use lineage::Lineage;
+use marks::{mark_child, mark_key, mark_pair, mark_within, marks_of_one, marks_of_relatives};
 use sighting::{Sighting, hash};
 use sums::{Outer, Withdrawal};
 
@@ -62,7 +67,11 @@ impl Joined {
     }
 }
 
-/// How many requests are remembered; each takes an estimated kilobyte, with its places in the maps.
+/// What is remembered of one report at most, with its places in the maps, which grow by doubling,
+/// bytes.
+pub(crate) const REMEMBERED: usize = 1024;
+
+/// How many requests are remembered.
 const MAX_REQUESTS: usize = 50_000;
 
 /// How many reports of one request are remembered; what comes beyond joins by what those tell. A
@@ -79,20 +88,26 @@ const MAX_REPORTERS: usize = 64;
 /// Stands in a mark for a request that several reporters have told of.
 const SEVERAL: u64 = 0;
 
+/// What is remembered of one request: mostly one report.
+type Sightings = SmallVec<[Sighting; 1]>;
+
+/// Numbers of requests: mostly one.
+type Numbers = SmallVec<[u64; 2]>;
+
 /// Knows the requests of the last while.
 #[derive(Debug)]
 pub(crate) struct Joiner {
     window_ms: i64,
     forget_ms: i64,
     /// Oldest first; the number of the first is `first`.
-    requests: VecDeque<Vec<Sighting>>,
+    requests: VecDeque<Sightings>,
     first: u64,
     /// Identities, ids and spans to a request.
     one: HashMap<u64, u64>,
     /// Weak marks to the requests that bear them, in ascending order.
-    many: HashMap<u64, Vec<u64>>,
+    many: HashMap<u64, Numbers>,
     /// Spans to the requests that were reported by them.
-    by_span: HashMap<u64, Vec<u64>>,
+    by_span: HashMap<u64, Numbers>,
     lineage: Lineage,
     /// Spans to the requests that they tell, with what is known within them: for one turn.
     outers: HashMap<u64, Vec<Outer>>,
@@ -171,7 +186,7 @@ impl Joiner {
         self.learn_link(Link { span: sighting.span, parent: sighting.parent });
         if self.is_sum(&sighting) {
             sighting.make_sum();
-            report.event.dedupe_key.clone_from(&sighting.key);
+            report.event.dedupe_key = sighting.key.to_string();
             self.unwritten.push(sighting.clone());
             self.remember_as(sighting, None);
             return Joined::Sum;
@@ -185,12 +200,12 @@ impl Joiner {
             found => found,
         };
         if request.is_none() && self.is_withdrawn(&sighting.key) {
-            sighting.key = sighting.other_key();
+            sighting.key = sighting.other_key().into();
         }
         if let Some(known) = request.and_then(|number| self.request(number)?.first()) {
             sighting.key.clone_from(&known.key);
         }
-        report.event.dedupe_key.clone_from(&sighting.key);
+        report.event.dedupe_key = sighting.key.to_string();
         let is_full = request
             .and_then(|number| self.request(number))
             .is_some_and(|known| known.len() >= MAX_SIGHTINGS);
@@ -204,15 +219,15 @@ impl Joiner {
     fn resolve_again(&mut self, report: &mut Report, new: &Sighting, number: u64) -> Joined {
         let known = self.request(number).and_then(|known| known.first());
         let (key, sum) = known.map_or((None, false), |known| (Some(known.key.clone()), known.sum));
-        report.event.dedupe_key = key.unwrap_or_else(|| new.key.clone());
+        report.event.dedupe_key = key.unwrap_or_else(|| new.key.clone()).into();
         // A restart may have come between the judgement and the news of it.
         self.withdraw_sums_above(new.span, None);
         if sum { Joined::Sum } else { Joined::Resent }
     }
 
-    /// How many spans enclose that of a report.
-    fn depth(&self, report: &Report) -> usize {
-        sighting::span_of(report).map_or(0, |span| self.lineage.depth(span))
+    /// Returns how many spans enclose one.
+    fn depth(&self, span: u64) -> usize {
+        self.lineage.depth(span)
     }
 
     /// Forgets what only helped to judge the reports of one turn.
@@ -300,11 +315,11 @@ impl Joiner {
             .map(|(_, number)| number)
     }
 
-    fn request(&self, number: u64) -> Option<&Vec<Sighting>> {
+    fn request(&self, number: u64) -> Option<&Sightings> {
         self.requests.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
-    fn request_mut(&mut self, number: u64) -> Option<&mut Vec<Sighting>> {
+    fn request_mut(&mut self, number: u64) -> Option<&mut Sightings> {
         self.requests.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
@@ -330,7 +345,7 @@ impl Joiner {
         let number = request.unwrap_or(self.first + self.requests.len() as u64);
         if sighting.sum {
             self.mark_sum(&sighting, number);
-            self.requests.push_back(vec![sighting]);
+            self.requests.push_back(smallvec![sighting]);
             return;
         }
         self.mark_span(sighting.span, number);
@@ -354,7 +369,7 @@ impl Joiner {
             }
             None => {
                 self.mark(&self.marks_of_many(&sighting, sighting.reporter), number);
-                self.requests.push_back(vec![sighting]);
+                self.requests.push_back(smallvec![sighting]);
             }
         }
         self.add_to_sums(&new, number);
@@ -439,50 +454,17 @@ impl Joiner {
     }
 }
 
-fn marks_of_one(sighting: &Sighting) -> impl Iterator<Item = u64> {
-    let ids = [sighting.identity, sighting.request, sighting.response, mark_key(&sighting.key)];
-    ids.into_iter().filter(|mark| *mark != 0)
-}
-
 /// Inserts a number in ascending order, once.
-fn insert(numbers: &mut Vec<u64>, number: u64) {
+fn insert(numbers: &mut Numbers, number: u64) {
     if let Err(place) = numbers.binary_search(&number) {
         numbers.insert(place, number);
     }
 }
 
-fn remove(numbers: &mut Vec<u64>, number: u64) {
+fn remove(numbers: &mut Numbers, number: u64) {
     if let Ok(place) = numbers.binary_search(&number) {
         numbers.remove(place);
     }
-}
-
-/// A record within the same span, the children of the span, its parent.
-fn marks_of_relatives(new: &Sighting) -> Vec<u64> {
-    let mut marks = Vec::new();
-    if new.span != 0 {
-        marks.extend([mark_within(new.span), mark_child(new.span)]);
-    }
-    if new.parent != 0 {
-        marks.push(mark_within(new.parent));
-    }
-    marks
-}
-
-fn mark_key(key: &str) -> u64 {
-    hash(&["key", key])
-}
-
-fn mark_pair(pair: u64) -> u64 {
-    hash(&["pair", &pair.to_string()])
-}
-
-fn mark_within(span: u64) -> u64 {
-    hash(&["within", &span.to_string()])
-}
-
-fn mark_child(parent: u64) -> u64 {
-    hash(&["child", &parent.to_string()])
 }
 
 fn milliseconds(duration: Duration) -> i64 {

@@ -6,6 +6,7 @@ use module_sdk::events::{LlmRequestCompleted, ModelName, RequestSource, RequestS
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::key::Key;
 use crate::{report::Report, sources::hex};
 
 /// One report of one request. A hash of 0 stands for "not known".
@@ -14,7 +15,7 @@ use crate::{report::Report, sources::hex};
 pub(super) struct Sighting {
     /// The `dedupe_key` that the request has.
     #[serde(rename = "k")]
-    pub(super) key: String,
+    pub(super) key: Key,
     /// When it was received, Unix milliseconds.
     #[serde(rename = "at")]
     pub(super) seen_ms: i64,
@@ -89,7 +90,7 @@ impl Sighting {
         let text = |kind: &str, text: Option<&str>| optional(text, |text| hash(&[kind, text]));
         let (identity, key) = identity(report, provider);
         Self {
-            key,
+            key: key.into(),
             seen_ms,
             identity,
             reporter: hash(&["reporter", &report.reporter]),
@@ -200,7 +201,7 @@ impl Sighting {
     /// Turns it into one that is no request. Its key is nobody else's.
     pub(super) fn make_sum(&mut self) {
         self.sum = true;
-        self.key = format!("sum:{:016x}", self.identity);
+        self.key = format!("sum:{:016x}", self.identity).into();
     }
 
     /// A key for a request whose own one is taken.

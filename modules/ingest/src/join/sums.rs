@@ -168,7 +168,8 @@ impl Joiner {
         if let Some(known) = self.request_mut(number) {
             known.clone_from(&sightings);
         }
-        Some(Withdrawal { key: sightings.first()?.key.clone(), sightings })
+        let key = sightings.first()?.key.to_string();
+        Some(Withdrawal { key, sightings: sightings.into_vec() })
     }
 
     /// What is kept of a sum: that the record was here, and that its key is taken.

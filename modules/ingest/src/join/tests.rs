@@ -287,11 +287,11 @@ fn memory_is_bounded_in_reports_of_one_request() {
     }
     joiner.commit(NOW).expect("it writes");
     assert_eq!(keys.len(), 1, "they all join");
-    assert_eq!(joiner.request(0).map(Vec::len), Some(MAX_SIGHTINGS));
+    assert_eq!(joiner.request(0).map(|known| known.len()), Some(MAX_SIGHTINGS));
     assert!(joiner.one.len() <= 4 * MAX_SIGHTINGS, "{}", joiner.one.len());
     assert!(joiner.many.len() <= 4 * MAX_SIGHTINGS, "{}", joiner.many.len());
     let again = open();
-    assert_eq!(again.request(0).map(Vec::len), Some(MAX_SIGHTINGS));
+    assert_eq!(again.request(0).map(|known| known.len()), Some(MAX_SIGHTINGS));
     joiner.refresh(NOW + 3_600_001).expect("nothing to read");
     assert!(joiner.one.is_empty() && joiner.many.is_empty(), "all marks go with it");
 }

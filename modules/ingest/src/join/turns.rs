@@ -5,7 +5,7 @@ use std::{cmp::Reverse, io};
 
 use tokio::sync::Mutex;
 
-use super::{Joined, Joiner, Link};
+use super::{Joined, Joiner, Link, sighting::span_of};
 use crate::report::Report;
 
 /// How many reports, or spans around others, are looked at in one turn.
@@ -81,12 +81,18 @@ impl Shared {
         Some((joiner.len(), refreshed))
     }
 
-    /// The order in which the reports of one body are best resolved: what lies within others first.
-    fn inner_first(&self, reports: &[Report]) -> Vec<usize> {
-        let depths = reports.chunks(LINKS).map(|reports| {
-            self.turn(|joiner| reports.iter().map(|report| joiner.depth(report)).collect())
+    /// Returns of each span how many others enclose it.
+    pub(crate) fn depths(&self, spans: &[u64]) -> Vec<usize> {
+        let depths = spans.chunks(LINKS).map(|spans| {
+            self.turn(|joiner| spans.iter().map(|span| joiner.depth(*span)).collect())
         });
-        let depths: Vec<usize> = depths.flat_map(|depths: Vec<usize>| depths).collect();
+        depths.flat_map(|depths: Vec<usize>| depths).collect()
+    }
+
+    /// The order in which reports are best resolved: what lies within others first.
+    fn inner_first(&self, reports: &[Report]) -> Vec<usize> {
+        let spans: Vec<u64> = reports.iter().map(|report| span_of(report).unwrap_or(0)).collect();
+        let depths = self.depths(&spans);
         let mut order: Vec<usize> = (0..reports.len()).collect();
         order.sort_by_key(|index| Reverse(depths[*index]));
         order

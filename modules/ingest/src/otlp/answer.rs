@@ -15,7 +15,10 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message;
 use serde_json::json;
 
-use super::batch::{self, Batch};
+use super::{
+    batch::{self, Around, Batch},
+    walk::{Place, Spot},
+};
 use crate::{
     app::App,
     server::{BodyError, Encoding},
@@ -37,15 +40,19 @@ pub(super) trait Signal: Message + Default + Send + 'static {
     /// What JSON calls the number of what was refused.
     const REJECTED: &'static str;
 
-    /// Maps all records into the batch.
-    fn map(&self, app: &App, project: Option<&str>, batch: &mut Batch);
+    /// Returns where its records stand, and how each lies in another one.
+    fn look(&self, app: &App, project: Option<&str>) -> Vec<Spot>;
+
+    /// Maps the record of a place into the batch, and frees it.
+    fn map(&mut self, at: Place, app: &App, project: Option<&str>, batch: &mut Batch);
 
     /// The answer with what was refused.
     fn answer(rejected: i64, error_message: String) -> Self::Answer;
 }
 
 macro_rules! signal {
-    ($request:ident, $answer:ident, $partial:ident, $rejected:ident, $json:literal, $map:path,
+    ($request:ident, $answer:ident, $partial:ident, $rejected:ident, $json:literal,
+     $resources:ident, $scopes:ident, $records:ident, $look:expr, $map:path,
      $name:literal, $message:literal, $record:literal) => {
         impl Signal for $request {
             type Answer = $answer;
@@ -54,8 +61,28 @@ macro_rules! signal {
             const RECORD: &'static str = concat!("opentelemetry.proto.", $record);
             const REJECTED: &'static str = $json;
 
-            fn map(&self, app: &App, project: Option<&str>, batch: &mut Batch) {
-                $map(self, app, project, batch);
+            fn look(&self, app: &App, project: Option<&str>) -> Vec<Spot> {
+                let mut spots = Vec::new();
+                for (resource, within) in self.$resources.iter().enumerate() {
+                    let around = Around::new(app, project, within.resource.as_ref());
+                    for (scope, within) in within.$scopes.iter().enumerate() {
+                        let records = within.$records.iter().enumerate();
+                        spots.extend(records.map(|(record, content)| Spot {
+                            at: Place { resource, scope, record },
+                            link: $look(content, &around, within.scope.as_ref()),
+                        }));
+                    }
+                }
+                spots
+            }
+
+            fn map(&mut self, at: Place, app: &App, project: Option<&str>, batch: &mut Batch) {
+                let Some(resource) = self.$resources.get_mut(at.resource) else { return };
+                let Some(scope) = resource.$scopes.get_mut(at.scope) else { return };
+                let Some(record) = scope.$records.get_mut(at.record) else { return };
+                let record = std::mem::take(record);
+                let around = Around::new(app, project, resource.resource.as_ref());
+                $map(&record, &around, scope.scope.as_ref(), batch);
             }
 
             fn answer(rejected: i64, error_message: String) -> $answer {
@@ -73,7 +100,11 @@ signal!(
     ExportLogsPartialSuccess,
     rejected_log_records,
     "rejectedLogRecords",
-    batch::map_logs,
+    resource_logs,
+    scope_logs,
+    log_records,
+    |_, _: &Around<'_>, _| None,
+    batch::map_record,
     "logs",
     "logs.v1.ExportLogsServiceRequest",
     "logs.v1.LogRecord"
@@ -84,7 +115,11 @@ signal!(
     ExportTracePartialSuccess,
     rejected_spans,
     "rejectedSpans",
-    batch::map_traces,
+    resource_spans,
+    scope_spans,
+    spans,
+    batch::look_at_span,
+    batch::map_one_span,
     "traces",
     "trace.v1.ExportTraceServiceRequest",
     "trace.v1.Span"
@@ -95,7 +130,11 @@ signal!(
     ExportMetricsPartialSuccess,
     rejected_data_points,
     "rejectedDataPoints",
-    batch::map_metrics,
+    resource_metrics,
+    scope_metrics,
+    metrics,
+    |_, _: &Around<'_>, _| None,
+    batch::map_metric,
     "metrics",
     "metrics.v1.ExportMetricsServiceRequest",
     "metrics.v1.Metric"

@@ -1,11 +1,8 @@
-//! Walks the records of a request and gathers what became of them.
+//! What the records of a request come to.
 
 use opentelemetry_proto::tonic::{
-    collector::{
-        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
-        trace::v1::ExportTraceServiceRequest,
-    },
     common::v1::InstrumentationScope,
+    logs::v1::LogRecord,
     metrics::v1::{Metric, metric::Data},
     resource::v1::Resource,
     trace::v1::Span,
@@ -18,7 +15,8 @@ use crate::{
     join::{Joined, Link, span_mark},
     report::Report,
     sources::{
-        Attributes, Clock, Context, Mapper, Outcome, keys, map_log, map_span, name, unnamed,
+        Attributes, Clock, Context, Mapper, Outcome, keys, map_log, map_span, mapper_of_span, name,
+        unnamed,
     },
     tally::{Kind, Tally, kind_of},
 };
@@ -26,11 +24,10 @@ use crate::{
 /// What the records of one request come to.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) reports: Vec<Report>,
-    /// What each report was counted as.
+    /// The reports that nobody has taken yet.
+    reports: Vec<Report>,
+    /// What each report was counted as, of those that are not joined yet.
     report_kinds: Vec<Kind>,
-    /// Which spans enclose which.
-    pub(super) links: Vec<Link>,
     /// How many records were refused.
     pub(super) rejected: i64,
     first_rejection: Option<String>,
@@ -40,7 +37,7 @@ pub(super) struct Batch {
 impl Batch {
     fn add(&mut self, source: &str, signal: &'static str, mapped: (Mapper, String, Outcome)) {
         let (mapper, record, outcome) = mapped;
-        let kind = kind_of(source, signal, record, &outcome);
+        let kind = kind_of(source, signal, record, &outcome).among(&self.kinds);
         match outcome {
             Outcome::Request(report) => {
                 self.reports.push(*report);
@@ -56,9 +53,21 @@ impl Batch {
         self.kinds.entry(kind).or_insert((mapper, 0)).1 += 1;
     }
 
-    /// Counts reports that turned out to be sums as what they are.
-    pub(super) fn note_sums(&mut self, joined: &[Joined]) {
-        let sums = self.report_kinds.iter().zip(joined).filter(|(_, how)| **how == Joined::Sum);
+    /// Returns how many reports wait to be taken.
+    pub(super) const fn waiting(&self) -> usize {
+        self.reports.len()
+    }
+
+    /// Returns the reports since the last call.
+    pub(super) fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Takes note of how the reports that were taken last are joined, and counts those that turned
+    /// out to be sums as what they are.
+    pub(super) fn note_joined(&mut self, joined: &[Joined]) {
+        let kinds = std::mem::take(&mut self.report_kinds);
+        let sums = kinds.iter().zip(joined).filter(|(_, how)| **how == Joined::Sum);
         for (kind, _) in sums {
             let Some((mapper, count)) = self.kinds.remove(kind) else { continue };
             if count > 1 {
@@ -66,6 +75,7 @@ impl Batch {
             }
             let reason = "the spans within it report the same calls".to_owned();
             let repeats = Kind { outcome: "repeats", reason, ..kind.clone() };
+            let repeats = repeats.among(&self.kinds);
             self.kinds.entry(repeats).or_insert((mapper, 0)).1 += 1;
         }
     }
@@ -101,41 +111,34 @@ impl Batch {
     }
 }
 
-pub(super) fn map_logs(
-    request: &ExportLogsServiceRequest,
-    app: &App,
-    project: Option<&str>,
+/// Maps a log record.
+pub(super) fn map_record(
+    record: &LogRecord,
+    around: &Around<'_>,
+    scope: Option<&InstrumentationScope>,
     batch: &mut Batch,
 ) {
-    for resource in &request.resource_logs {
-        let around = Around::new(app, project, resource.resource.as_ref());
-        for scope in &resource.scope_logs {
-            let context = around.context(scope.scope.as_ref());
-            for record in &scope.log_records {
-                batch.add(&around.source, "logs", map_log(record, &context));
-            }
-        }
-    }
+    batch.add(&around.source, "logs", map_log(record, &around.context(scope)));
 }
 
-pub(super) fn map_traces(
-    request: &ExportTraceServiceRequest,
-    app: &App,
-    project: Option<&str>,
+/// Looks at a span before any is mapped, and returns how it lies in another one.
+pub(super) fn look_at_span(
+    span: &Span,
+    around: &Around<'_>,
+    scope: Option<&InstrumentationScope>,
+) -> Option<Link> {
+    around.app.conversations.learn(scope.map_or("", |scope| &scope.name), span);
+    link(span, mapper_of_span(span, &around.context(scope)))
+}
+
+/// Maps a span.
+pub(super) fn map_one_span(
+    span: &Span,
+    around: &Around<'_>,
+    scope: Option<&InstrumentationScope>,
     batch: &mut Batch,
 ) {
-    app.conversations.learn(&request.resource_spans);
-    for resource in &request.resource_spans {
-        let around = Around::new(app, project, resource.resource.as_ref());
-        for scope in &resource.scope_spans {
-            let context = around.context(scope.scope.as_ref());
-            for span in &scope.spans {
-                let mapped = map_span(span, &context);
-                batch.links.extend(link(span, mapped.0));
-                batch.add(&around.source, "traces", mapped);
-            }
-        }
-    }
+    batch.add(&around.source, "traces", map_span(span, &around.context(scope)));
 }
 
 /// How a span lies in another one. The coding tools tell each call by one span, among hundreds.
@@ -147,26 +150,22 @@ fn link(span: &Span, mapper: Mapper) -> Option<Link> {
     Some(Link { parent: mark(&span.parent_span_id)?, span: mark(&span.span_id)? })
 }
 
-pub(super) fn map_metrics(
-    request: &ExportMetricsServiceRequest,
-    app: &App,
-    project: Option<&str>,
+/// Counts the points of a metric.
+pub(super) fn map_metric(
+    metric: &Metric,
+    around: &Around<'_>,
+    _: Option<&InstrumentationScope>,
     batch: &mut Batch,
 ) {
-    for resource in &request.resource_metrics {
-        let around = Around::new(app, project, resource.resource.as_ref());
-        for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
-            // A sum tells how many tokens were used and not by which requests.
-            let outcome = Outcome::Ignored("a metric is a sum and not a request");
-            let record = name(&metric.name).unwrap_or_else(unnamed);
-            let kind = kind_of(&around.source, "metrics", record, &outcome);
-            batch.kinds.entry(kind).or_insert((Mapper::None, 0)).1 += points(metric);
-        }
-    }
+    // A sum tells how many tokens were used and not by which requests.
+    let outcome = Outcome::Ignored("a metric is a sum and not a request");
+    let record = name(&metric.name).unwrap_or_else(unnamed);
+    let kind = kind_of(&around.source, "metrics", record, &outcome).among(&batch.kinds);
+    batch.kinds.entry(kind).or_insert((Mapper::None, 0)).1 += points(metric);
 }
 
 /// What surrounds the records of one resource.
-struct Around<'a> {
+pub(super) struct Around<'a> {
     app: &'a App,
     project: Option<&'a str>,
     resource: Attributes<'a>,
@@ -174,13 +173,17 @@ struct Around<'a> {
 }
 
 impl<'a> Around<'a> {
-    fn new(app: &'a App, project: Option<&'a str>, resource: Option<&'a Resource>) -> Self {
+    pub(super) fn new(
+        app: &'a App,
+        project: Option<&'a str>,
+        resource: Option<&'a Resource>,
+    ) -> Self {
         let resource = Attributes::new(resource.map_or(&[], |resource| &resource.attributes));
         let source = resource.name(&[keys::SERVICE_NAME]).unwrap_or_else(unnamed);
         Self { app, project, resource, source }
     }
 
-    fn context(&self, scope: Option<&'a InstrumentationScope>) -> Context<'a> {
+    fn context<'b>(&'b self, scope: Option<&'b InstrumentationScope>) -> Context<'b> {
         let now = self.app.host.now().as_nanosecond();
         Context {
             host: &self.app.host,

@@ -10,6 +10,7 @@ mod refused;
 mod rewrite;
 mod scalar;
 mod schema;
+mod walk;
 mod weight;
 mod wire;
 
@@ -34,12 +35,16 @@ use crate::{
 };
 use answer::{Failure, Signal};
 use batch::Batch;
+use walk::Walk;
 
 /// A sender's own word for its project.
 static PROJECT_HEADER: HeaderName = HeaderName::from_static("x-lodestar-project");
 
 /// From this size on a body is decoded beside the other requests, bytes.
 const LARGE: usize = 32 * 1024;
+
+/// From this size on what a body took goes back to the system at once, bytes.
+const HUGE: usize = 1024 * 1024;
 
 /// `POST /v1/logs`
 pub(crate) async fn logs(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
@@ -91,29 +96,64 @@ async fn receive<S: Signal>(
     body: Body,
 ) -> Result<Batch, Failure> {
     let (bytes, mut share) = read(app, headers, body, codec::probe::<S>(encoding)).await?;
-    let large = bytes.len() > LARGE;
+    let (large, huge) = (bytes.len() > LARGE, bytes.len() > HUGE);
     let project = project(app, headers);
     let decoding = {
         let app = app.clone();
-        move || -> Result<(Batch, Share), Failure> {
-            let (request, refused) = codec::decode::<S>(encoding, bytes, &mut share)?;
-            let mut batch = Batch::after(refused, S::NAME);
-            request.map(&app, project.as_deref(), &mut batch);
-            Ok((batch, share))
+        move || -> Result<(Walk<S>, Share), Failure> {
+            let decoded = codec::decode::<S>(encoding, bytes, &mut share)?;
+            Ok((Walk::new(decoded, &app, project), share))
         }
     };
-    // The share is held until the answer is there.
-    let (mut batch, _share) = if large {
+    let (walk, share) = beside(large, decoding).await??;
+    let batch = publish(app, walk, large).await;
+    // The share is held until the records are gone.
+    drop(share);
+    if huge {
+        // The allocator would keep what one body took for the next one.
+        beside(true, module_sdk::return_free_memory).await?;
+    }
+    batch
+}
+
+/// Maps, joins and publishes the records, some at a time, so that each is freed when it is told.
+async fn publish<S: Signal>(
+    app: &Arc<App>,
+    mut walk: Walk<S>,
+    large: bool,
+) -> Result<Batch, Failure> {
+    let links = walk.links();
+    if !links.is_empty() {
+        app.publish(Vec::new(), links, Vec::new()).await.map_err(|_| Failure::unavailable())?;
+        let app = app.clone();
+        walk = beside(true, move || walk.inner_first(&app)).await?;
+    }
+    loop {
+        let mapping = {
+            let app = app.clone();
+            move || (walk.next(&app), walk)
+        };
+        let (reports, mapped) = beside(large, mapping).await?;
+        walk = mapped;
+        let Some(reports) = reports else { break };
+        let joined = app.publish(reports, Vec::new(), Vec::new()).await;
+        walk.batch.note_joined(&joined.map_err(|_| Failure::unavailable())?);
+    }
+    walk.batch.count(&app.tally);
+    Ok(walk.batch)
+}
+
+/// Does work beside the other requests where it is `large`.
+async fn beside<T: Send + 'static>(
+    large: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if large {
         // It can only fail when the runtime ends.
-        tokio::task::spawn_blocking(decoding).await.map_err(|_| Failure::unavailable())??
+        tokio::task::spawn_blocking(work).await.map_err(|_| Failure::unavailable())
     } else {
-        decoding()?
-    };
-    let (reports, links) = (std::mem::take(&mut batch.reports), std::mem::take(&mut batch.links));
-    let joined = app.publish(reports, links, Vec::new()).await;
-    batch.note_sums(&joined.map_err(|_| Failure::unavailable())?);
-    batch.count(&app.tally);
-    Ok(batch)
+        Ok(work())
+    }
 }
 
 /// The project that a key or a header of the sender stands for.

@@ -5,9 +5,10 @@
 
 use super::{
     schema::{Field, Kind, Message, MessageId, Schema},
+    walk::Spot,
     wire,
 };
-use crate::report::Report;
+use crate::join::REMEMBERED;
 
 /// How deep messages are followed; deeper ones do not decode (prost's own limit).
 const MAX_DEPTH: usize = 100;
@@ -31,8 +32,10 @@ const HEAD: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooHeavy;
 
-/// What a record becomes besides: the report of a request, with its texts.
-pub(super) const REPORT: usize = size_of::<Report>() + 256;
+/// What a record takes besides: its place in the walk, once more while places are sorted, and what
+/// is remembered of it to join others. Reports and events are there for some records at a time
+/// only.
+pub(super) const REPORT: usize = 4 * size_of::<Spot>() + REMEMBERED;
 
 /// Returns what a request with such records takes at most, bytes, and stops where that is more than
 /// `allowed`. What stands in `bytes` may be the beginning of it.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use module_sdk::events::{Dialect, LlmRequestCompleted, RequestStatus};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
+use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{
     Attributes, Context, Log, Outcome, Refusal, SpanRecord,
@@ -51,15 +51,11 @@ struct Trace {
 const REMEMBERED: usize = 4096;
 
 impl Conversations {
-    /// Learns from the spans of a body before they are mapped: a parent comes after its children.
-    pub(crate) fn learn(&self, resources: &[ResourceSpans]) {
-        let spans = resources.iter().flat_map(|resource| &resource.scope_spans);
-        let spans = spans.filter(|scope| {
-            scope.scope.as_ref().is_some_and(|scope| scope.name.starts_with("codex"))
-        });
-        let mut known = self.known();
-        for span in spans.flat_map(|scope| &scope.spans) {
-            known.learn(span);
+    /// Learns from a span of such a scope before those of its body are mapped: a parent comes after
+    /// its children.
+    pub(crate) fn learn(&self, scope: &str, span: &Span) {
+        if scope.starts_with("codex") {
+            self.known().learn(span);
         }
     }
 
@@ -267,10 +263,7 @@ fn describe(event: &mut LlmRequestCompleted) {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::{
-        common::v1::{InstrumentationScope, KeyValue},
-        trace::v1::ScopeSpans,
-    };
+    use opentelemetry_proto::tonic::common::v1::KeyValue;
 
     use super::*;
     use crate::sources::{build::*, map_log, map_span};
@@ -392,19 +385,11 @@ mod tests {
             attr("turn.id", text("t-1")),
             attr("model", text("gpt-5.1-codex")),
         ];
-        let resources = [ResourceSpans {
-            scope_spans: vec![ScopeSpans {
-                scope: Some(InstrumentationScope {
-                    name: "codex_exec".to_owned(),
-                    ..InstrumentationScope::default()
-                }),
-                spans: vec![call.clone(), span("run_sampling_request", 1, 2, &turn)],
-                ..ScopeSpans::default()
-            }],
-            ..ResourceSpans::default()
-        }];
+        let turn = span("run_sampling_request", 1, 2, &turn);
         with_context("codex_exec", "codex_exec", |context| {
-            context.conversations.learn(&resources);
+            for span in [&call, &turn] {
+                context.conversations.learn("codex_exec", span);
+            }
             let event = request_of(map_span(&call, context).2).event;
             assert_eq!(event.request_model.as_deref(), Some("gpt-5.1-codex"));
             assert_eq!(event.session_id, Some(context.host.pseudonym("session", "01a1fb5d")));

@@ -136,26 +136,40 @@ pub(crate) fn map_log(record: &LogRecord, context: &Context<'_>) -> (Mapper, Str
 /// Maps a span.
 pub(crate) fn map_span(span: &Span, context: &Context<'_>) -> (Mapper, String, Outcome) {
     let record = SpanRecord { span, attributes: Attributes::new(&span.attributes) };
-    let (mapper, outcome) = if claude_code::owns(context) || span.name.starts_with("claude_code.") {
-        (Mapper::ClaudeCode, claude_code::map_span(&record, context))
+    let mapper = mapper_of_span(span, context);
+    let outcome = match mapper {
+        Mapper::ClaudeCode => claude_code::map_span(&record, context),
+        Mapper::Codex => codex::map_span(&record, context),
+        Mapper::GeminiCli => gemini_cli::map_span(&record, context),
+        Mapper::AiSdk => ai_sdk::map_span(&record, context),
+        Mapper::GenAi => genai_span::map_span(&record, context),
+        Mapper::OpenInference => openinference::map_span(&record, context),
+        Mapper::None => Outcome::Unknown,
+    };
+    (mapper, span_name(&span.name), outcome)
+}
+
+/// Returns who maps a span.
+pub(crate) fn mapper_of_span(span: &Span, context: &Context<'_>) -> Mapper {
+    let attributes = Attributes::new(&span.attributes);
+    if claude_code::owns(context) || span.name.starts_with("claude_code.") {
+        Mapper::ClaudeCode
     } else if codex::owns(context) {
-        (Mapper::Codex, codex::map_span(&record, context))
+        Mapper::Codex
     } else if gemini_cli::owns(context) {
-        (Mapper::GeminiCli, gemini_cli::map_span(&record, context))
+        Mapper::GeminiCli
     } else if ai_sdk::owns(span) {
-        (Mapper::AiSdk, ai_sdk::map_span(&record, context))
-    } else if record.attributes.any_named("gen_ai.")
-        || record.attributes.has(keys::LLM_REQUEST_TYPE)
+        Mapper::AiSdk
+    } else if attributes.any_named("gen_ai.")
+        || attributes.has(keys::LLM_REQUEST_TYPE)
         || genai_span::owns(span)
     {
-        (Mapper::GenAi, genai_span::map_span(&record, context))
-    } else if record.attributes.has(keys::OPENINFERENCE_KIND) {
-        (Mapper::OpenInference, openinference::map_span(&record, context))
+        Mapper::GenAi
+    } else if attributes.has(keys::OPENINFERENCE_KIND) {
+        Mapper::OpenInference
     } else {
-        (Mapper::None, Outcome::Unknown)
-    };
-    let name = span_name(&span.name);
-    (mapper, name, outcome)
+        Mapper::None
+    }
 }
 
 /// The word for what has no name that can be shown.

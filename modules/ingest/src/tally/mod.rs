@@ -37,6 +37,18 @@ pub(crate) struct Kind {
     pub(crate) reason: String,
 }
 
+impl Kind {
+    /// Returns itself where there is room for it among `rows`, and else what counts the rest.
+    pub(crate) fn among<V>(self, rows: &BTreeMap<Self, V>) -> Self {
+        let room = if self.outcome == "unknown" { MAX_UNKNOWN_FROM } else { MAX_ROWS };
+        if rows.len() < room || rows.contains_key(&self) {
+            return self;
+        }
+        let more = || "(more)".to_owned();
+        Self { source: more(), record: more(), reason: String::new(), ..self }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Seen {
     count: u64,
@@ -68,13 +80,7 @@ impl Tally {
         self.add("lodestar_ingest_records_total", help, &labels, count);
         let now = self.host.now();
         let mut rows = locked(&self.rows);
-        let room = if kind.outcome == "unknown" { MAX_UNKNOWN_FROM } else { MAX_ROWS };
-        let kind = if rows.len() < room || rows.contains_key(&kind) {
-            kind
-        } else {
-            let more = || "(more)".to_owned();
-            Kind { source: more(), record: more(), reason: String::new(), ..kind }
-        };
+        let kind = kind.among(&rows);
         let seen = rows.entry(kind).or_insert(Seen { count: 0, last_seen: now });
         seen.count += count;
         seen.last_seen = now;

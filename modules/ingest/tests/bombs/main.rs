@@ -2,6 +2,7 @@
 //!
 //! The module runs in this process, whose peak of resident memory is what is measured.
 
+mod accepted;
 #[path = "../ingest/bodies.rs"]
 #[expect(dead_code, reason = "the other tests use the rest of it")]
 mod bodies;

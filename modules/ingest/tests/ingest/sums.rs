@@ -356,3 +356,30 @@ fn sources_tell_a_sum_as_a_repeat() {
         .collect();
     assert_eq!(found, ["\"chat\" \"request\" 2", "\"(unnamed)\" \"repeats\" 1"]);
 }
+
+#[test]
+fn a_body_of_many_parts_is_resolved_from_the_inside_out_as_well() {
+    const RUNS: u64 = 600;
+    let site = Site::plain();
+    let place = |(_, mut span): Told, id: u64, parent: u64| {
+        span.span_id = id.to_be_bytes().to_vec();
+        span.parent_span_id = if parent == 0 { Vec::new() } else { parent.to_be_bytes().to_vec() };
+        span
+    };
+    let run_of = |n| 3 * n + 1;
+    let runs = (0..RUNS).map(|n| place(run("agents", (1, 0), 30, 12), run_of(n), 0));
+    let calls = (1..=2).flat_map(|call: u64| {
+        (0..RUNS).map(move |n| {
+            let (input, output) = if call == 1 { (10, 4) } else { (20, 8) };
+            let id = format!("chatcmpl-{call}{n:07x}");
+            let (at, around) = (run_of(n) + call, run_of(n));
+            place(chat("agents", (2, 1), &id, input, output), at, around)
+        })
+    });
+    // All runs come before the calls that they hold the sum of.
+    let message = traces("program", vec![("agents", runs.chain(calls).collect())]);
+    assert_eq!(site.post_protobuf("/v1/traces", &message).status, 200);
+    assert_eq!(totals(&site), (1200, RUNS * 30, RUNS * 12));
+    let withdrawn = site.bench.host().emitted_as::<LlmRequestWithdrawn>().expect("withdrawals");
+    assert!(withdrawn.is_empty(), "{} were published and taken off", withdrawn.len());
+}

@@ -1,0 +1,32 @@
+//! The key of a request, as it is remembered.
+
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+/// A key that mostly lies where the rest of a sighting does: one of its own among the records of a
+/// large body would keep a page of memory each when the body is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub(super) struct Key(SmallVec<[u8; 48]>);
+
+impl Deref for Key {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("it is made of a text")
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self(SmallVec::from_slice(text.as_bytes()))
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        Self::from(&*key)
+    }
+}

@@ -1,0 +1,74 @@
+//! Walks the records of a request some at a time, and frees each as soon as it is mapped, so that
+//! a large body is never there in several forms at once.
+
+use super::{answer::Signal, batch::Batch, refused::Refused};
+use crate::{app::App, join::Link, report::Report};
+
+/// How many reports are mapped, joined and published at once.
+const AT_ONCE: usize = 512;
+
+/// Where a record stands in its request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) resource: usize,
+    pub(super) scope: usize,
+    pub(super) record: usize,
+}
+
+/// A record that is not mapped yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) at: Place,
+    /// How it lies in another one.
+    pub(super) link: Option<Link>,
+}
+
+/// A request, of which some records are mapped.
+#[derive(Debug)]
+pub(super) struct Walk<S> {
+    request: S,
+    project: Option<String>,
+    /// What is to be mapped, the last first.
+    left: Vec<Spot>,
+    pub(super) batch: Batch,
+}
+
+impl<S: Signal> Walk<S> {
+    /// Looks at all records of a request, and maps none.
+    pub(super) fn new(
+        (request, refused): (S, Refused),
+        app: &App,
+        project: Option<String>,
+    ) -> Self {
+        let mut left = request.look(app, project.as_deref());
+        left.reverse();
+        Self { request, project, left, batch: Batch::after(refused, S::NAME) }
+    }
+
+    /// Returns which spans enclose which.
+    pub(super) fn links(&self) -> Vec<Link> {
+        self.left.iter().rev().filter_map(|spot| spot.link).collect()
+    }
+
+    /// Has what lies within others mapped first. Blocks.
+    pub(super) fn inner_first(mut self, app: &App) -> Self {
+        let spans = self.left.iter().map(|spot| spot.link.map_or(0, |link| link.span)).collect();
+        let mut left: Vec<_> = app.depths(spans).into_iter().zip(self.left).collect();
+        left.sort_by_key(|(depth, _)| *depth);
+        self.left = left.into_iter().map(|(_, spot)| spot).collect();
+        self
+    }
+
+    /// Maps on until there are some reports, and returns them; `None` behind the last record.
+    pub(super) fn next(&mut self, app: &App) -> Option<Vec<Report>> {
+        if self.left.is_empty() {
+            return None;
+        }
+        while self.batch.waiting() < AT_ONCE
+            && let Some(spot) = self.left.pop()
+        {
+            self.request.map(spot.at, app, self.project.as_deref(), &mut self.batch);
+        }
+        Some(self.batch.take_reports())
+    }
+}
