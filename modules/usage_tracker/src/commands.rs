@@ -150,8 +150,8 @@ fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
     }
     if figures.unpriced_requests > 0 {
         table.notes.push(format!(
-            "{} without a known price: their cost is missing where COST has - or + (`lodestar usage \
-             models` shows which)",
+            "{} without a known price: their cost is missing where COST has - or + (`lodestar \
+             usage models` shows which)",
             requests(figures.unpriced_requests)
         ));
     }

@@ -198,8 +198,8 @@ impl<'a> Attributes<'a> {
 }
 
 /// Returns the text where it has the shape of a name: at most 128 bytes of visible ASCII characters
-/// without quotes, braces or white space. Models, ids and error types have it; sentences do not. What
-/// stands in the place of half a character is taken for one.
+/// without quotes, braces or white space. Models, ids and error types have it; sentences do not.
+/// What stands in the place of half a character is taken for one.
 pub(crate) fn name(text: &str) -> Option<String> {
     let text = text.trim();
     let fits = (1..=128).contains(&text.len())
