@@ -2,6 +2,7 @@
 
 mod delivery;
 mod failures;
+mod former;
 mod keeping;
 mod losses;
 mod model;
