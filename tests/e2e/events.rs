@@ -75,7 +75,7 @@ fn what_a_disk_loses_is_told_and_costs_no_more() {
         assert_eq!(losses[0]["first"], losses[0]["last"], "{losses:#}");
         for command in ["status", "doctor"] {
             let shown = sandbox.lodestar(&[command]).stdout;
-            assert!(shown.contains("once more") && shown.contains(&newest), "{command}: {shown}");
+            assert!(shown.contains("handled as well") && shown.contains(&newest), "{command}: {shown}");
         }
         assert!(daemon.stop().success());
     }

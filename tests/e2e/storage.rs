@@ -31,13 +31,20 @@ fn requests(sandbox: &Sandbox) -> u64 {
     total["total"]["requests"].as_u64().unwrap_or(u64::MAX)
 }
 
-/// A database as a run has left it, then spoilt: the module must refuse it, by name, and keep it.
-#[track_caller]
-fn refused(spoil: impl FnOnce(&Path), parts: &[&str]) {
-    let sandbox = Sandbox::usual();
+/// Starts a daemon and sends one request, which is in the database then.
+fn with_one_request(sandbox: &Sandbox) -> Daemon<'_> {
     let daemon = sandbox.start();
     assert_eq!(post(&daemon, "before"), 200);
-    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    wait_until("it is counted", PATIENCE, || (requests(sandbox) == 1).then_some(()));
+    daemon
+}
+
+/// Spoils a database as a run has left it: the module must refuse it, by name, and keep it. `mend`
+/// does what the refusal says, and then the module goes on with all that waited.
+#[track_caller]
+fn refused(spoil: impl FnOnce(&Path), parts: &[&str], mend: impl FnOnce(&Path)) {
+    let sandbox = Sandbox::usual();
+    let daemon = with_one_request(&sandbox);
     assert!(daemon.stop().success());
     let path = database(&sandbox);
     spoil(&path);
@@ -54,6 +61,18 @@ fn refused(spoil: impl FnOnce(&Path), parts: &[&str]) {
     let books = daemon.module("usage_tracker")["events"].clone();
     assert_eq!(books["pending"], 1, "the event waits: {books}");
     assert_eq!(books["dead"], 0, "{books}");
+    // To enable it alone changes nothing: whoever names that says what comes before it.
+    let told = [&["doctor"][..], &["usage"], &["modules", "why", "usage_tracker"]];
+    for output in told.map(|command| sandbox.lodestar(command)) {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(!said.contains("modules enable") || said.contains("mended"), "{output:#?}");
+    }
+    mend(&path);
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
+    daemon.wait_state("usage_tracker", "running");
+    wait_until("what waited is handled", PATIENCE, || {
+        (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
+    });
     assert!(daemon.stop().success());
 }
 
@@ -65,7 +84,10 @@ fn a_corrupt_database_is_refused_and_kept() {
         bytes[..100].fill(b'#');
         fs::write(path, bytes).expect("it is ours");
     };
-    refused(spoil, &["usage.db"]);
+    refused(spoil, &["usage.db", "is damaged", "move it away", "known_database"], |path| {
+        fs::rename(path, path.with_extension("damaged")).expect("it is ours");
+        fs::remove_file(path.with_file_name("known_database")).expect("it is there");
+    });
 }
 
 #[test]
@@ -78,15 +100,16 @@ fn a_database_of_a_newer_version_is_refused_and_kept() {
         assert_eq!(database.execute(since, []).expect("it is writable"), 1);
         database.pragma_update(None, "wal_checkpoint", "TRUNCATE").ok();
     };
-    refused(spoil, &["usage.db", "9999", "update Lodestar"]);
+    refused(spoil, &["usage.db", "9999", "update Lodestar"], |path| {
+        fs::rename(path, path.with_extension("newer")).expect("it is ours");
+        fs::remove_file(path.with_file_name("known_database")).expect("it is there");
+    });
 }
 
 #[test]
 fn a_locked_database_costs_time_and_no_event() {
     let sandbox = Sandbox::usual();
-    let daemon = sandbox.start();
-    assert_eq!(post(&daemon, "before"), 200);
-    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    let daemon = with_one_request(&sandbox);
     let other = Connection::open(database(&sandbox)).expect("it opens");
     other.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
     for number in 0..5 {
@@ -127,8 +150,8 @@ fn a_full_disk_refuses_and_recovers() {
     assert!(refused, "the disk did not get full");
     assert!(daemon.lives(), "{}", daemon.log());
     let status = daemon.status().expect("it still answers");
-    let trouble = status["ledger"]["trouble"].as_str().unwrap_or_default();
-    assert!(trouble.contains("free space"), "{status:#}");
+    let remedy = status["ledger"]["remedy"].as_str().unwrap_or_default();
+    assert!(remedy.contains("free space"), "{status:#}");
     let shown = sandbox.lodestar(&["status"]);
     assert!(shown.stdout.contains("event ledger    cannot write"), "{shown:#?}");
     let doctor = sandbox.lodestar(&["doctor"]);
@@ -162,9 +185,7 @@ fn writable(daemon: &Daemon<'_>) -> String {
 #[test]
 fn a_database_deleted_while_it_is_open_is_told_and_costs_no_further_event() {
     let sandbox = Sandbox::usual();
-    let daemon = sandbox.start();
-    assert_eq!(post(&daemon, "before"), 200);
-    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    let daemon = with_one_request(&sandbox);
     let path = database(&sandbox);
     let aside = path.with_extension("aside");
     fs::rename(&path, &aside).expect("it is ours");
@@ -188,9 +209,7 @@ fn a_database_deleted_while_it_is_open_is_told_and_costs_no_further_event() {
 #[test]
 fn a_database_that_is_gone_at_the_start_is_told_with_the_remedy() {
     let sandbox = Sandbox::usual();
-    let daemon = sandbox.start();
-    assert_eq!(post(&daemon, "before"), 200);
-    wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    let daemon = with_one_request(&sandbox);
     assert!(daemon.stop().success());
     let path = database(&sandbox);
     fs::remove_file(&path).expect("it is ours");
@@ -233,9 +252,7 @@ fn a_data_directory_that_was_deleted_is_told_until_it_is_restored() {
             );
             status.stdout.contains(words)
         };
-        let daemon = sandbox.start();
-        assert_eq!(post(&daemon, "before"), 200);
-        wait_until("it is counted", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+        let daemon = with_one_request(&sandbox);
         assert!(!told(), "a first start is none");
         assert!(daemon.stop().success());
         let daemon = sandbox.start();

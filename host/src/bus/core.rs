@@ -219,7 +219,14 @@ impl Bus {
         Ok(Tail::new(tap, Arc::downgrade(&self.shared)))
     }
 
-    /// How the ledger fares.
+    /// Returns whether the places of the modules were lost and some of what they may have waited
+    /// for is kept: whoever subscribes for the first time gets that as well.
+    #[must_use]
+    pub fn redelivers(&self) -> bool {
+        self.shared.redeliver_from().is_some()
+    }
+
+    /// Returns how the ledger fares.
     #[must_use]
     pub fn health(&self) -> LedgerHealth {
         self.shared.ledger.health()
@@ -241,13 +248,13 @@ impl Bus {
         if self.shared.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        self.writer.finish();
+        let is_whole = self.writer.finish();
         self.end_keeper();
         for tap in &self.shared.routes().taps {
             tap.close();
         }
         let _housekeeping = self.shared.housekeeping();
-        self.shared.persist().map(drop)
+        self.shared.write_down(is_whole).map(drop)
     }
 
     fn end_keeper(&self) {

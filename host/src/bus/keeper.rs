@@ -6,9 +6,7 @@ use std::{
 };
 
 use super::{core::Shared, routes::wants, subscriber::Subscriber};
-use crate::ledger::{
-    Content, Cursor, DropReason, LedgerError, Reader, SegmentInfo, Writer, is_full,
-};
+use crate::ledger::{Content, Cursor, DropReason, LedgerError, Reader, SegmentInfo, Writer};
 
 /// The cursors are written at most so often, and at the latest so long after they moved. After a
 /// kill, what was settled since then is delivered again.
@@ -76,6 +74,11 @@ impl Shared {
 
     /// Writes all cursors down. Called with `housekeeping` held.
     pub(super) fn persist(&self) -> Result<Vec<Cursor>, LedgerError> {
+        self.write_down(false)
+    }
+
+    /// The same; `is_closed` where nothing can be accepted after it.
+    pub(super) fn write_down(&self, is_closed: bool) -> Result<Vec<Cursor>, LedgerError> {
         self.dirty.store(false, Ordering::SeqCst);
         let cursors: Vec<Cursor> = {
             let routes = self.routes();
@@ -87,16 +90,11 @@ impl Shared {
             redeliver_upto: self
                 .redeliver_from()
                 .map_or(0, |_| self.redeliver_upto.load(Ordering::SeqCst)),
+            is_closed,
             modules: cursors,
         };
-        let mut saved = self.cursors.save(&content);
-        while let Err(LedgerError::Io { source, .. }) = &saved
-            && is_full(source)
-            && self.ledger.reserve.give_up()
-        {
-            saved = self.cursors.save(&content);
-        }
-        saved.map(|()| content.modules)
+        super::recover::save(&self.cursors, &self.ledger, &content)?;
+        Ok(content.modules)
     }
 
     /// Deletes segments that all have settled, and those beyond the limits. Called with

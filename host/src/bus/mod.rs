@@ -32,8 +32,8 @@ mod tests;
 use std::time::Duration;
 
 pub use crate::ledger::{
-    Counts, DeadLetter, DropReason, Dropped, Durability, Event, LedgerError, LedgerHealth, Loss,
-    LossKind, PublishError,
+    Counts, DeadLetter, DropReason, Dropped, Durability, Event, Extent, LedgerError, LedgerHealth,
+    Loss, LossKind, PublishError, Trouble,
 };
 pub use books::{AuditRow, Books};
 pub use core::{Accepted, Bus, SubscribeError};

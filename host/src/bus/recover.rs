@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ledger::{
     Content, Counts, Cursor, Cursors, DeadStore, DropReason, Epoch, Ledger, LedgerError, Loaded,
-    LossKind, Losses, Memory, Opened, Reader, Reserve, Taken, Writer, io_error,
+    LossKind, Losses, Memory, Opened, Reader, Reserve, Taken, Writer, io_error, is_full,
 };
 
 /// The smallest segment, in bytes: below it, files would only be many.
@@ -40,7 +40,11 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
         Loaded::Nothing | Loaded::Damaged => Content::default(),
     };
     let seen = content.modules.iter().map(|cursor| cursor.seen.max(cursor.acked));
-    let memory = Memory { floor: seen.max().unwrap_or(0), segments: content.segments.clone() };
+    let memory = Memory {
+        floor: seen.max().unwrap_or(0),
+        segments: content.segments.clone(),
+        is_closed: std::mem::take(&mut content.is_closed),
+    };
     let segment_bytes =
         config.segment_bytes.min(config.max_bytes / MIN_SEGMENTS).max(MIN_SEGMENT_BYTES);
     let segments = directory.join("segments");
@@ -50,7 +54,7 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     let end = opened.next - 1;
     let holds_events = opened.ledger.list().first().is_some_and(|info| info.base <= end);
     if holds_events && !matches!(loaded, Loaded::Content(_)) {
-        opened.ledger.losses.note(LossKind::Subscriptions, &cursors.name(), 0, 0);
+        opened.ledger.losses.note_some(LossKind::Subscriptions, &cursors.name(), 0);
         content.redeliver_upto = end;
     }
     let store = |module: &str| DeadStore::new(&dead_directory, module.into(), power);
@@ -58,7 +62,7 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     content.segments = opened.ledger.kept();
     // What was written off must not be looked for again once its numbers have been passed. A full
     // disk must not keep the daemon down, though.
-    if let Err(error) = cursors.save(&content) {
+    if let Err(error) = save(&cursors, &opened.ledger, &content) {
         tracing::error!(%error, "cannot write down where the modules are in the event ledger");
     }
     let mut routes = Routes::default();
@@ -81,10 +85,26 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
         wake_keeper: Condvar::new(),
         closed: AtomicBool::new(false),
     });
-    start(shared, opened, &segments)
+    start(shared, opened)
 }
 
-fn start(shared: Arc<Shared>, opened: Opened, place: &Path) -> Result<Bus, LedgerError> {
+/// Writes the cursors down. Where the disk is full, room that is kept for them is given up.
+pub(super) fn save(
+    cursors: &Cursors,
+    ledger: &Ledger,
+    content: &Content,
+) -> Result<(), LedgerError> {
+    let mut saved = cursors.save(content);
+    while let Err(LedgerError::Io { cause, .. }) = &saved
+        && is_full(cause)
+        && ledger.reserve.give_up()
+    {
+        saved = cursors.save(content);
+    }
+    saved
+}
+
+fn start(shared: Arc<Shared>, opened: Opened) -> Result<Bus, LedgerError> {
     let sink = shared.clone();
     let writer = Writer::start(opened, Box::new(move |entries| sink.distribute(entries)))?;
     let bus = Bus { shared, writer: Arc::new(writer), keeper: Mutex::new(None) };
@@ -92,7 +112,7 @@ fn start(shared: Arc<Shared>, opened: Opened, place: &Path) -> Result<Bus, Ledge
     let keeper = std::thread::Builder::new()
         .name("ledger-keeper".to_owned())
         .spawn(move || super::keeper::run(&shared, &writer))
-        .map_err(io_error("start the keeper of", place))?;
+        .map_err(|cause| LedgerError::Thread { does: "keeps the event ledger's books", cause })?;
     *bus.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
     Ok(bus)
 }
@@ -174,7 +194,7 @@ fn recount_letters(
     let reason = if is_whole { DropReason::Purged } else { DropReason::Lost };
     cursor.ledger.dropped.add(reason, gone);
     if gone > 0 && !is_whole {
-        losses.note(LossKind::DeadLetters, &format!("dead/{}.log", cursor.module), 0, gone);
+        losses.note_some(LossKind::DeadLetters, &format!("dead/{}.log", cursor.module), gone);
     }
     Ok(())
 }

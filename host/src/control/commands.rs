@@ -127,8 +127,12 @@ fn not_taken(name: &str, error: CallError, entry: &crate::module::Entry) -> Refu
                 ModuleState::Disabled => {
                     problem.help(format!("enable it with `lodestar modules enable {name}`"))
                 }
-                ModuleState::Stopped | ModuleState::Failed => {
+                ModuleState::Stopped => {
                     problem.help(format!("start it with `lodestar modules enable {name}`"))
+                }
+                // Starting it alone would only fail again.
+                ModuleState::Failed | ModuleState::Quarantined => {
+                    problem.help(crate::module::once_mended(name))
                 }
                 _ => problem.help("see `lodestar modules list`"),
             }

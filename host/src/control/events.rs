@@ -25,7 +25,7 @@ use super::{
     problem::Refusal,
 };
 use crate::{
-    bus::{Event, ReplayError, SubscribeError, Tail, Tailed},
+    bus::{Event, Extent, ReplayError, SubscribeError, Tail, Tailed},
     supervisor::{Daemon, counts},
 };
 
@@ -198,7 +198,10 @@ pub(super) async fn audit(
 ) -> Result<Json<Vec<AuditRow>>, Refusal> {
     let rows = blocking(&daemon, |daemon| daemon.context.bus.audit()).await?;
     let rows = rows.map_err(|error| Refusal::failed(error.to_string()))?;
+    let losses = daemon.context.bus.health().losses;
+    let at_least = losses.iter().any(|loss| loss.extent == Extent::AtLeast);
     let rows = rows.into_iter().map(|row| AuditRow {
+        at_least,
         module: row.module,
         books: counts(&row.counts),
         recounted_pending: row.recounted_pending,

@@ -5,7 +5,7 @@ use super::{
     events::moment,
 };
 use crate::{
-    bus::Loss,
+    bus::{Extent, Loss, Trouble},
     metrics::{Kind, Snapshot},
     supervisor::Daemon,
 };
@@ -14,8 +14,11 @@ impl Daemon {
     /// Whether the event ledger can be written, and what it lost.
     pub(crate) fn ledger_status(&self) -> LedgerStatus {
         let health = self.context.bus.health();
+        let (trouble, remedy) =
+            health.trouble.map(|Trouble { what, remedy }| (what, remedy)).unzip();
         LedgerStatus {
-            trouble: health.trouble,
+            trouble,
+            remedy,
             failed_writes: health.failed_writes,
             bytes: self.context.bus.ledger_bytes(),
             losses: health.losses.iter().map(tell).collect(),
@@ -62,14 +65,16 @@ impl Daemon {
 }
 
 fn tell(loss: &Loss) -> LedgerLoss {
-    let &Loss { found_ms, kind, ref file, first, last } = loss;
+    let &Loss { found_ms, kind, ref file, first, last, extent } = loss;
     LedgerLoss {
         found: format!("{:.0}", moment(found_ms)),
         file: file.clone(),
         kind: kind.name().to_owned(),
         first,
         last,
-        what: kind.sentence(file, first, last),
+        at_least: extent == Extent::AtLeast,
+        at_most: extent == Extent::AtMost,
+        what: loss.sentence(),
         remedy: kind.remedy().to_owned(),
     }
 }

@@ -188,6 +188,9 @@ pub(crate) struct Content {
     /// long as one up to here is: the places of the modules were lost. 0 when they were not.
     #[serde(default)]
     pub(crate) redeliver_upto: u64,
+    /// It is the last word: no event was accepted after it was written.
+    #[serde(default)]
+    pub(crate) is_closed: bool,
     pub(crate) modules: Vec<Cursor>,
 }
 
@@ -260,12 +263,12 @@ impl Cursors {
                 let is_begun = matches!(second, Read::Absent)
                     && matches!(read(&beside(&self.copy))?, Read::Content(_));
                 if !is_begun {
-                    losses.note(LossKind::Copy, &super::store::name(&self.copy), 0, 0);
+                    losses.note_some(LossKind::Copy, &super::store::name(&self.copy), 0);
                 }
                 Loaded::Content(content)
             }
             (_, Read::Content(content) | Read::Old(content)) => {
-                losses.note(LossKind::Copy, &self.name(), 0, 0);
+                losses.note_some(LossKind::Copy, &self.name(), 0);
                 Loaded::Content(content)
             }
             (Read::Absent, Read::Absent) => Loaded::Nothing,
@@ -358,7 +361,12 @@ mod tests {
     }
 
     fn content() -> Content {
-        Content { segments: vec![1, 70], redeliver_upto: 7, modules: vec![cursor()] }
+        Content {
+            segments: vec![1, 70],
+            redeliver_upto: 7,
+            is_closed: true,
+            modules: vec![cursor()],
+        }
     }
 
     fn kinds(losses: &Losses) -> Vec<(LossKind, String)> {

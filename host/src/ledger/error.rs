@@ -7,14 +7,22 @@ use std::{io, path::Path, path::PathBuf};
 #[non_exhaustive]
 pub enum LedgerError {
     /// A file or directory of the ledger could not be used.
-    #[error("cannot {what} {path}: {source}; check the permissions and the free space there")]
+    #[error("cannot {what} {path}: {cause}; {}", remedy(cause))]
     Io {
         /// What was tried.
         what: &'static str,
         /// Where.
         path: PathBuf,
+        /// What the system said. It is no `source`: the sentence holds it already.
+        cause: io::Error,
+    },
+    /// A thread of the ledger could not be started.
+    #[error("cannot start the thread that {does}: {cause}; {}", thread_remedy(cause))]
+    Thread {
+        /// What it does.
+        does: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The files were written by a later version.
     #[error(
@@ -33,23 +41,77 @@ pub enum LedgerError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The dead letters of a module could not be read or changed.
-    #[error("cannot change the dead letters: {0}; check the state directory")]
-    DeadLetters(#[from] io::Error),
+    #[error("cannot change the dead letters: {cause}; {}", remedy(cause))]
+    DeadLetters {
+        /// What the system said.
+        cause: io::Error,
+    },
 }
 
-impl LedgerError {
-    /// Whether it comes again for as long as nobody does anything about a file.
-    pub(crate) fn stays(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if stays(source))
+impl From<io::Error> for LedgerError {
+    fn from(cause: io::Error) -> Self {
+        Self::DeadLetters { cause }
     }
 }
 
-/// Whether using a file fails again for as long as nobody does anything about it.
+impl LedgerError {
+    /// Returns whether it comes again for as long as nobody does anything about a file.
+    pub(crate) fn stays(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if stays(cause))
+    }
+}
+
+/// Returns whether using a file fails again for as long as nobody does anything about it.
 pub(crate) fn stays(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory, PermissionDenied};
-    // The second is what is no regular file: a pipe, a device.
-    matches!(error.kind(), PermissionDenied | InvalidInput | IsADirectory | FileTooLarge)
-        || error.raw_os_error() == Some(libc::EIO)
+    use io::ErrorKind::{
+        FileTooLarge, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+    };
+    // `InvalidInput` is what is no regular file: a pipe, a device. `NotFound` is a link to nothing.
+    matches!(
+        error.kind(),
+        PermissionDenied | InvalidInput | IsADirectory | NotADirectory | NotFound | FileTooLarge
+    ) || matches!(error.raw_os_error(), Some(libc::EIO | libc::ELOOP))
+}
+
+/// Returns what helps against what the system said of a file.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{
+        InvalidInput, IsADirectory, NotADirectory, NotFound, OutOfMemory, PermissionDenied,
+        QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    match (error.kind(), error.raw_os_error()) {
+        (StorageFull, _) => "free space on its file system",
+        (QuotaExceeded, _) => "free space, or raise the disk quota of the daemon's user",
+        (_, Some(libc::EFBIG)) => {
+            "raise `ulimit -f` where lodestard is started, or LimitFSIZE= in its unit"
+        }
+        (_, Some(libc::EMFILE)) => {
+            "raise `ulimit -n` where lodestard is started, or LimitNOFILE= in its unit"
+        }
+        (_, Some(libc::ENFILE)) => "raise `sysctl fs.file-max`, or end what has so many files open",
+        (_, Some(libc::EIO)) => "check the disk and its file system",
+        (OutOfMemory, _) => "free memory on the machine",
+        (PermissionDenied, _) => "give it to the daemon's user, readable and writable",
+        (ReadOnlyFilesystem, _) => "mount its file system for writing",
+        (NotFound, _) => {
+            "find out what removes files there, put it back if you can, and restart lodestard"
+        }
+        (InvalidInput | IsADirectory | NotADirectory, _) | (_, Some(libc::ELOOP)) => {
+            "move away what lies there instead, and restart lodestard"
+        }
+        _ => "check the disk and the limits of the daemon",
+    }
+}
+
+/// Returns what helps where no thread can be started.
+fn thread_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            "raise `ulimit -u` of the daemon's user, or TasksMax= in its unit, or end some of its \
+             processes"
+        }
+        _ => "free memory on the machine, or raise `ulimit -v` where lodestard is started",
+    }
 }
 
 /// Gives an I/O error its place.
@@ -58,7 +120,7 @@ pub(crate) fn io_error(
     path: &Path,
 ) -> impl FnOnce(io::Error) -> LedgerError + use<> {
     let path = path.to_owned();
-    move |source| LedgerError::Io { what, path, source }
+    move |cause| LedgerError::Io { what, path, cause }
 }
 
 /// Why events were not accepted. None of the ledger events of the call is.
@@ -75,13 +137,19 @@ pub enum PublishError {
         queued_bytes: u64,
     },
     /// The disk did not take it. The same call may succeed later.
-    #[error("cannot write {path}: {reason}; free space there, events are refused until then")]
+    #[error("cannot write {path}: {reason}; {remedy}; events are refused until then")]
     Io {
         /// The segment file.
         path: String,
         /// What the system said.
         reason: String,
+        /// What helps.
+        remedy: &'static str,
     },
+    /// The thread that writes has ended, and none takes its place. The same call may succeed once
+    /// the daemon was restarted.
+    #[error("{WRITER_ENDED}; {WRITER_REMEDY}")]
+    WriterEnded,
     /// One event is larger than the bus carries.
     #[error(
         "an event of {topic} is {bytes} bytes and the limit is {limit}; send a reference to the \
@@ -110,9 +178,91 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Io { .. })
+        matches!(self, Self::Full { .. } | Self::Io { .. } | Self::WriterEnded)
+    }
+
+    /// Splits it into what is wrong with the ledger and what helps; `None` where it is the call.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Io { path, reason, remedy } => Some(Trouble {
+                what: format!("cannot write {path}: {reason}"),
+                remedy: (*remedy).to_owned(),
+            }),
+            Self::WriterEnded => {
+                Some(Trouble { what: WRITER_ENDED.to_owned(), remedy: WRITER_REMEDY.to_owned() })
+            }
+            _ => None,
+        }
+    }
+}
+
+const WRITER_ENDED: &str = "the thread that writes the event ledger has ended by a defect of \
+                            lodestard";
+const WRITER_REMEDY: &str = "restart lodestard, and report what its log says";
+
+/// Why no ledger event is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is wrong.
+    pub what: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the sentence that a person reads, with all that an error says of its causes.
+    fn told(error: LedgerError) -> String {
+        format!("{:#}", anyhow::Error::from(error).context("cannot open the ledger"))
+    }
+
+    #[test]
+    fn each_error_is_one_sentence_with_the_remedy_of_its_cause() {
+        for (code, cause, remedy) in [
+            (libc::ENOSPC, "No space left on device", "free space"),
+            (libc::EDQUOT, "Disk quota exceeded", "raise the disk quota"),
+            (libc::EFBIG, "File too large", "`ulimit -f`"),
+            (libc::EMFILE, "Too many open files", "`ulimit -n`"),
+            (libc::EACCES, "Permission denied", "give it to the daemon's user"),
+            (libc::EROFS, "Read-only file system", "mount its file system for writing"),
+            (libc::ENOENT, "No such file or directory", "find out what removes files there"),
+            (libc::EISDIR, "Is a directory", "move away what lies there"),
+            (libc::ELOOP, "Too many levels of symbolic links", "move away what lies there"),
+            (libc::EIO, "Input/output error", "check the disk"),
+        ] {
+            let error = || io::Error::from_raw_os_error(code);
+            let path = Path::new("/state/ledger");
+            let sentences = [
+                told(io_error("write", path)(error())),
+                told(LedgerError::from(error())),
+                told(LedgerError::Publish(PublishError::Io {
+                    path: path.display().to_string(),
+                    reason: error().to_string(),
+                    remedy: super::remedy(&error()),
+                })),
+            ];
+            for sentence in sentences {
+                assert_eq!(sentence.matches(cause).count(), 1, "{sentence}");
+                assert_eq!(sentence.matches(remedy).count(), 1, "{sentence}");
+                assert!(code == libc::ENOSPC || !sentence.contains("free space on"), "{sentence}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_no_matter_of_the_disk() {
+        for (code, remedy) in [(libc::EAGAIN, "`ulimit -u`"), (libc::ENOMEM, "`ulimit -v`")] {
+            let cause = io::Error::from_raw_os_error(code);
+            let reason = cause.to_string();
+            let sentence = told(LedgerError::Thread { does: "writes it", cause });
+            assert_eq!(sentence.matches(&reason).count(), 1, "{sentence}");
+            assert!(sentence.contains("cannot start the thread that writes it"), "{sentence}");
+            assert!(sentence.contains(remedy) && !sentence.contains("space"), "{sentence}");
+        }
     }
 }

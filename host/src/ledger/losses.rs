@@ -37,6 +37,19 @@ pub enum LossKind {
     DeadLetters,
 }
 
+/// How exactly it is known which events a loss is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    /// These, and no others.
+    #[default]
+    Exact,
+    /// These, and perhaps some that were accepted behind them.
+    AtLeast,
+    /// Some of these, perhaps all.
+    AtMost,
+}
+
 /// One loss, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
@@ -48,11 +61,56 @@ pub struct Loss {
     pub file: String,
     /// The sequence of the first event, 0 where it is not about single events.
     pub first: u64,
-    /// The sequence of the last event that may have been in it; how many, for dead letters.
+    /// The sequence of the last event; how many, for dead letters.
     pub last: u64,
+    /// How exact these two are.
+    #[serde(default)]
+    pub extent: Extent,
 }
 
 impl Loss {
+    /// Says what happened to a file, and which events it cost.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { file, last, .. } = self;
+        let events = self.events();
+        let no_longer = format!("the ledger no longer has {events}");
+        match self.kind {
+            LossKind::Damaged => format!("{file} is damaged: {no_longer}"),
+            LossKind::Cut => format!("{file} was cut short: {no_longer}"),
+            LossKind::Missing => {
+                format!("{file} is gone, and lodestard did not delete it: {no_longer}")
+            }
+            LossKind::Unreadable => {
+                format!("{file} cannot be read: the ledger went on without {events}")
+            }
+            LossKind::Subscriptions => format!(
+                "{file} and its copy were lost: every module gets all events that are kept, once \
+                 it runs, those that it had handled as well"
+            ),
+            LossKind::Copy => {
+                format!("{file} was lost and restored from its copy: no event is lost")
+            }
+            LossKind::DeadLetters => {
+                let letters = if *last == 1 { "letter" } else { "letters" };
+                format!("{file} is damaged or gone: {last} dead {letters} lost")
+            }
+        }
+    }
+
+    /// Names the events, and how many they are where that is not certain.
+    fn events(&self) -> String {
+        let Self { first, last, .. } = self;
+        let count = last.saturating_sub(*first) + 1;
+        let plural = if count == 1 { "" } else { "s" };
+        let numbers = if count == 1 { first.to_string() } else { format!("{first} to {last}") };
+        match self.extent {
+            Extent::Exact => format!("event{plural} {numbers}"),
+            Extent::AtLeast => format!("at least {count} event{plural} ({numbers})"),
+            Extent::AtMost => format!("at most {count} event{plural} ({numbers})"),
+        }
+    }
+
     fn is_told(&self) -> bool {
         now_ms().saturating_sub(self.found_ms) < KEPT_MS
     }
@@ -63,6 +121,13 @@ struct Content {
     losses: Vec<Loss>,
 }
 
+impl Extent {
+    /// Returns that of both together: one that is not exact says what is not.
+    const fn and(self, other: Self) -> Self {
+        if matches!(other, Self::Exact) { self } else { other }
+    }
+}
+
 /// A wrong number would cost events that are there.
 fn parse(bytes: &[u8]) -> Option<Vec<Loss>> {
     let content = checked::is_whole(bytes).then(|| serde_json::from_slice::<Content>(bytes));
@@ -70,7 +135,7 @@ fn parse(bytes: &[u8]) -> Option<Vec<Loss>> {
 }
 
 impl LossKind {
-    /// The name that the control API shows.
+    /// Returns the name that the control API shows.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -84,40 +149,18 @@ impl LossKind {
         }
     }
 
-    /// What happened to a file, and what it cost.
-    #[must_use]
-    pub fn sentence(self, file: &str, first: u64, last: u64) -> String {
-        let events = match last.saturating_sub(first) {
-            0 => format!("event {first}"),
-            _ => format!("events {first} to {last}"),
-        };
-        match self {
-            Self::Damaged => format!("{events} in {file} can no longer be read: damaged"),
-            Self::Cut => format!("{file} was cut short: up to {events} lost"),
-            Self::Missing => {
-                format!("{file} is gone and lodestard did not delete it: {events} lost")
-            }
-            Self::Unreadable => format!("{file} cannot be read: up to {events} lost"),
-            Self::Subscriptions => format!(
-                "{file} and its copy were lost: every module gets the events that are kept once \
-                 more"
-            ),
-            Self::Copy => format!("{file} was lost and restored from its copy: no event is lost"),
-            Self::DeadLetters => {
-                let letters = if last == 1 { "letter" } else { "letters" };
-                format!("{file} is damaged or gone: {last} dead {letters} lost")
-            }
-        }
-    }
-
-    /// What to do about it.
+    /// Says what to do about it.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Damaged | Self::Cut => {
-                "check the disk and its file system; the events before and after were delivered"
+                "check the disk and its file system; `lodestar events lag` tells which modules \
+                 had not handled some of them (lost), and no other event is touched"
             }
-            Self::Missing => "find out what deletes files there; nothing but lodestard may",
+            Self::Missing => {
+                "find out what deletes files there, nothing but lodestard may; `lodestar events \
+                 lag` tells which modules had not handled some of them (lost)"
+            }
             Self::Unreadable => {
                 "check the owner, the mode and the disk; once the file can be read again, \
                  `lodestar events replay MODULE --since TIME` delivers what is in it"
@@ -158,8 +201,13 @@ impl Losses {
         list.iter().filter(|loss| loss.is_told()).cloned().collect()
     }
 
+    /// Notes a loss that is not about single events, of which there are so many more.
+    pub(crate) fn note_some(&self, kind: LossKind, file: &str, count: u64) {
+        self.note(kind, file, 0, count, Extent::Exact);
+    }
+
     /// Notes a loss of the events `first` to `last`, unless it is known; neighbours are one loss.
-    pub(crate) fn note(&self, kind: LossKind, file: &str, first: u64, last: u64) {
+    pub(crate) fn note(&self, kind: LossKind, file: &str, first: u64, last: u64, extent: Extent) {
         let mut list = self.lock();
         let is_known =
             |loss: &Loss| loss.first > 0 && first > 0 && loss.first <= first && loss.last >= last;
@@ -175,10 +223,11 @@ impl Losses {
             // What is not about single events is about so many more.
             let last = if first == 0 { same.last + last } else { last.max(same.last) };
             (same.last, same.found_ms) = (last, found_ms);
+            same.extent = same.extent.and(extent);
         } else if list.iter().filter(|loss| loss.is_told()).count() < MAX_LOSSES {
-            let what = kind.sentence(file, first, last);
-            tracing::error!("event ledger: {what}; {}", kind.remedy());
-            list.push(Loss { found_ms, kind, file: file.to_owned(), first, last });
+            let loss = Loss { found_ms, kind, file: file.to_owned(), first, last, extent };
+            tracing::error!("event ledger: {}; {}", loss.sentence(), kind.remedy());
+            list.push(loss);
         } else {
             return;
         }
@@ -214,11 +263,11 @@ mod tests {
     fn a_loss_is_told_once_and_over_a_restart_until_it_is_a_week_old() {
         let directory = tempfile::tempdir().expect("a directory");
         let losses = Losses::open(directory.path());
-        losses.note(LossKind::Damaged, "1.log", 5, 5);
-        losses.note(LossKind::Damaged, "1.log", 6, 7);
-        losses.note(LossKind::Cut, "1.log", 6, 6);
-        losses.note(LossKind::Subscriptions, "subscriptions.json", 0, 0);
-        losses.note(LossKind::Subscriptions, "subscriptions.json", 0, 0);
+        losses.note(LossKind::Damaged, "1.log", 5, 5, Extent::Exact);
+        losses.note(LossKind::Damaged, "1.log", 6, 7, Extent::Exact);
+        losses.note(LossKind::Cut, "1.log", 6, 6, Extent::Exact);
+        losses.note_some(LossKind::Subscriptions, "subscriptions.json", 0);
+        losses.note_some(LossKind::Subscriptions, "subscriptions.json", 0);
         let told = losses.list();
         let ranges: Vec<_> = told.iter().map(|loss| (loss.kind, loss.first, loss.last)).collect();
         assert_eq!(ranges, [(LossKind::Damaged, 5, 7), (LossKind::Subscriptions, 0, 0)]);
@@ -229,15 +278,52 @@ mod tests {
     }
 
     #[test]
+    fn sentences_claim_no_more_than_is_known() {
+        let check = |kind, first, last, extent, expected: &str| {
+            let loss = Loss { found_ms: 0, kind, file: "1.log".to_owned(), first, last, extent };
+            assert_eq!(loss.sentence(), expected);
+            // What waits was not delivered, and what was handled is no loss to anybody.
+            assert!(!kind.remedy().contains("were delivered"), "{}", kind.remedy());
+        };
+        let no_longer = "the ledger no longer has";
+        let (exact, least) = (Extent::Exact, Extent::AtLeast);
+        let damaged = format!("1.log is damaged: {no_longer} event 5");
+        check(LossKind::Damaged, 5, 5, exact, &damaged);
+        let cut = format!("1.log was cut short: {no_longer} events 5 to 7");
+        check(LossKind::Cut, 5, 7, exact, &cut);
+        let cut = format!("1.log was cut short: {no_longer} at least 3 events (5 to 7)");
+        check(LossKind::Cut, 5, 7, least, &cut);
+        let gone = format!(
+            "1.log is gone, and lodestard did not delete it: {no_longer} at least 1 event (5)"
+        );
+        check(LossKind::Missing, 5, 5, least, &gone);
+        let unread = "1.log cannot be read: the ledger went on without at most 2 events (5 to 6)";
+        check(LossKind::Unreadable, 5, 6, Extent::AtMost, unread);
+        let letters = "1.log is damaged or gone: 2 dead letters lost";
+        check(LossKind::DeadLetters, 0, 2, exact, letters);
+    }
+
+    #[test]
+    fn neighbours_are_as_uncertain_as_the_less_certain_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let losses = Losses::open(directory.path());
+        losses.note(LossKind::Cut, "1.log", 5, 6, Extent::Exact);
+        losses.note(LossKind::Cut, "1.log", 7, 9, Extent::AtLeast);
+        let told = losses.list();
+        assert_eq!((told.len(), told[0].last, told[0].extent), (1, 9, Extent::AtLeast));
+        assert_eq!(Losses::open(directory.path()).list(), told, "over a restart as well");
+    }
+
+    #[test]
     fn no_more_losses_are_told_than_a_reader_can_use() {
         let directory = tempfile::tempdir().expect("a directory");
         let losses = Losses::open(directory.path());
         for number in 1..=100 {
-            losses.note(LossKind::Damaged, "1.log", number * 2, number * 2);
+            losses.note(LossKind::Damaged, "1.log", number * 2, number * 2, Extent::Exact);
         }
         assert_eq!(losses.list().len(), 100);
         for number in 101..=300 {
-            losses.note(LossKind::Damaged, "1.log", number * 2, number * 2);
+            losses.note(LossKind::Damaged, "1.log", number * 2, number * 2, Extent::Exact);
         }
         let told = losses.list();
         assert_eq!((told.len(), told[MAX_LOSSES - 1].first), (MAX_LOSSES, 512));

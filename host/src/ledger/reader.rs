@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Ledger, LossKind,
+    Extent, Ledger, LossKind,
     error::stays,
     record::RawRecord,
     segment::segment_name,
@@ -105,7 +105,8 @@ impl Reader {
     fn lose(&mut self, ledger: &Ledger, kind: LossKind, base: u64, last: u64) {
         if last >= self.next {
             self.damaged += 1;
-            ledger.losses.note(kind, &segment_name(base), self.next, last);
+            // What follows is there, or nothing was accepted behind it: the numbers are all.
+            ledger.losses.note(kind, &segment_name(base), self.next, last, Extent::Exact);
             self.next = last + 1;
         }
     }

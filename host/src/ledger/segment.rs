@@ -1,7 +1,7 @@
 //! The segment file that is being written.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -101,6 +101,8 @@ pub(crate) struct Segment {
     path: PathBuf,
     framing: Framing,
     bytes: u64,
+    /// It has format 1, or is a link to a file elsewhere: nothing is written to it nor cut off it.
+    is_read_only: bool,
     /// A write failed and its beginning could not be cut off yet.
     torn: bool,
 }
@@ -126,7 +128,12 @@ impl Segment {
     /// Begins a segment. With `durable` its name survives a power cut.
     pub(crate) fn create(directory: &Path, base: u64, durable: bool) -> io::Result<Self> {
         let path = directory.join(segment_name(base));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+        // One that got no event has the same name. A link may lead to a file of somebody else.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         let header = Header::new(base);
         let written = file.write_all_at(&header.encode(), 0).and_then(|()| {
             if durable {
@@ -137,14 +144,15 @@ impl Segment {
         });
         if let Err(error) = written {
             // What stayed would be taken for a segment whose name others may outgrow.
-            drop(std::fs::remove_file(&path));
+            drop(fs::remove_file(&path));
             return Err(error);
         }
-        Ok(Self { file, path, framing: header.framing, bytes: header.bytes, torn: false })
+        let (framing, bytes) = (header.framing, header.bytes);
+        Ok(Self { file, path, framing, bytes, is_read_only: false, torn: false })
     }
 
     /// Opens the last segment after a stop of any kind: an unfinished write is cut off its end,
-    /// damage stays. `None` when not even the header is whole.
+    /// unless it is read-only; damage stays. `None` when not even the header is whole.
     pub(crate) fn recover(path: &Path) -> Result<Option<(Self, Found)>, LedgerError> {
         let read = |error| io_error("read the event ledger segment", path)(error);
         let Some(mut reader) = SegmentReader::open(path).map_err(read)? else {
@@ -168,26 +176,30 @@ impl Segment {
             }
         };
         let bytes = reader.offset();
-        let open = || -> io::Result<(File, u64)> {
-            let file = OpenOptions::new().write(true).open(path)?;
-            Ok((file.try_clone()?, file.metadata()?.len().saturating_sub(bytes)))
+        let framing = reader.framing();
+        let open = || -> io::Result<(File, u64, bool)> {
+            let is_read_only =
+                framing == Framing::Plain || fs::symlink_metadata(path)?.is_symlink();
+            let mut options = OpenOptions::new();
+            let file = options.read(is_read_only).write(!is_read_only).open(path)?;
+            let rest = file.metadata()?.len().saturating_sub(bytes);
+            Ok((file, rest, is_read_only))
         };
         let repair = |error| io_error("repair the event ledger segment", path)(error);
-        let (file, rest) = open().map_err(repair)?;
-        if let Some(header) = reader.damaged_header() {
+        let (file, rest, is_read_only) = open().map_err(repair)?;
+        if let Some(header) = reader.damaged_header().filter(|_| !is_read_only) {
             // While one copy is whole: the next damage may hit that one.
             file.write_all_at(&header.encode(), 0).map_err(repair)?;
         }
-        let framing = reader.framing();
         if !end.is_some_and(TornEnd::is_unfinished_write) {
             found.lost_at_end = rest.div_ceil(MIN_RECORD_BYTES);
             found.is_end_unread = end == Some(TornEnd::Unread);
-        } else if framing != Framing::Plain {
-            // Nothing is written behind the end of a segment of format 1: it stays as it is.
+        } else if !is_read_only {
             file.set_len(bytes).map_err(repair)?;
             found.cut_bytes = rest;
         }
-        Ok(Some((Self { file, path: path.to_owned(), framing, bytes, torn: false }, found)))
+        let path = path.to_owned();
+        Ok(Some((Self { file, path, framing, bytes, is_read_only, torn: false }, found)))
     }
 
     /// How its records begin.
@@ -195,12 +207,17 @@ impl Segment {
         self.framing
     }
 
-    /// Whether it has the present format, in which alone anything is written.
-    pub(crate) fn is_current(&self) -> bool {
-        self.framing != Framing::Plain
+    /// Returns whether events may be appended to it.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.is_read_only
     }
 
-    /// Where it lies.
+    /// Returns whether its file has no name any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Returns where it lies.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

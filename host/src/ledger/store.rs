@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    LedgerError, Loss, LossKind, io_error,
+    Extent, LedgerError, Loss, LossKind, PublishError, Trouble, io_error,
     losses::Losses,
     reserve::Reserve,
     segment::{HEADER_BYTES, Segment, segment_base},
@@ -33,7 +33,7 @@ pub enum Durability {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerHealth {
     /// Why the last write failed, `None` when it did not.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
     /// Writes that failed since the daemon started.
     pub failed_writes: u64,
     /// What was lost and found out in the last seven days, oldest first.
@@ -65,12 +65,22 @@ pub(crate) struct Ledger {
 }
 
 /// What is remembered of a ledger beside its segments.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
     /// The highest sequence that anybody has seen.
     pub(crate) floor: u64,
     /// The bases of the segments that were there and that nobody was to delete.
     pub(crate) segments: Vec<u64>,
+    /// Nothing was accepted after it was written down: the daemon ended in order.
+    pub(crate) is_closed: bool,
+}
+
+impl Memory {
+    /// Returns how exact a loss is that ends with the last event anybody remembers: after a kill
+    /// others may have come behind it.
+    const fn extent(&self) -> Extent {
+        if self.is_closed { Extent::Exact } else { Extent::AtLeast }
+    }
 }
 
 /// What was found at start.
@@ -106,7 +116,7 @@ impl Ledger {
         // What was lost has had its number, and is lost for ever.
         let lost = losses.ranges().into_iter().map(|range| *range.end());
         let floor = lost.fold(memory.floor, u64::max);
-        let memory = Memory { floor, segments: memory.segments.clone() };
+        let memory = Memory { floor, ..memory.clone() };
         tell_missing(&segments, &memory, &losses);
         let End { active, next, last, first_ms } = recover(&mut segments, &memory, &losses)?;
         let is_hurt = losses.list() != known_before;
@@ -131,6 +141,10 @@ impl Ledger {
 
     /// Begins the segment whose first event gets the sequence `base`.
     pub(crate) fn begin_segment(&self, base: u64) -> std::io::Result<Segment> {
+        // Its own directory only: without the one above nothing of the ledger is there.
+        if !self.directory.exists() {
+            fs::create_dir(&self.directory)?;
+        }
         let segment = Segment::create(&self.directory, base, self.is_power())?;
         let path = segment.path().to_owned();
         let mut segments = self.segments();
@@ -197,7 +211,8 @@ impl Ledger {
             let after = segments.get(index + 1).map(|after| after.base);
             let last = after.map_or(upto, |after| after - 1);
             if last >= info.base {
-                self.losses.note(LossKind::Missing, &name(&info.path), info.base, last);
+                let file = name(&info.path);
+                self.losses.note(LossKind::Missing, &file, info.base, last, Extent::Exact);
             }
             if after.is_some() {
                 self.segments().retain(|other| other.base != info.base);
@@ -228,25 +243,25 @@ impl Ledger {
     /// How it fares.
     pub(crate) fn health(&self) -> LedgerHealth {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let full = || {
-            let at = self.directory.display();
-            format!("the disk is full: no event is accepted in {at} until space is free")
+        let full = || Trouble {
+            what: format!("the disk is full: no event is accepted in {}", self.directory.display()),
+            remedy: "free space on its file system".to_owned(),
         };
         let trouble = health.trouble.or_else(|| self.reserve.is_spent().then(full));
         LedgerHealth { losses: self.losses.list(), trouble, ..health }
     }
 
     /// Notes how a write went.
-    pub(crate) fn wrote(&self, outcome: Result<(), &str>) {
+    pub(crate) fn wrote(&self, outcome: Result<(), &PublishError>) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match (outcome, &health.trouble) {
             (Ok(()), None) => return,
             (Ok(()), Some(_)) => tracing::info!("the event ledger can be written again"),
-            (Err(reason), None) => tracing::error!("{reason}"),
+            (Err(error), None) => tracing::error!("{error}"),
             (Err(_), Some(_)) => {}
         }
         health.failed_writes += u64::from(outcome.is_err());
-        health.trouble = outcome.err().map(str::to_owned);
+        health.trouble = outcome.err().and_then(PublishError::trouble);
     }
 
     fn segments(&self) -> MutexGuard<'_, Vec<SegmentInfo>> {
@@ -283,8 +298,10 @@ fn tell_missing(segments: &[SegmentInfo], memory: &Memory, losses: &Losses) {
     for base in memory.segments.iter().filter(|base| !there.contains(base)) {
         let later = there.iter().chain(&memory.segments).filter(|other| *other > base).min();
         let last = later.map_or(memory.floor, |later| later - 1);
+        let extent = if later.is_some() { Extent::Exact } else { memory.extent() };
         if last >= *base {
-            losses.note(LossKind::Missing, &super::segment::segment_name(*base), *base, last);
+            let file = super::segment::segment_name(*base);
+            losses.note(LossKind::Missing, &file, *base, last, extent);
         }
     }
 }
@@ -306,21 +323,24 @@ fn recover(
                 info.bytes = segment.bytes();
                 end.last = found.last.unwrap_or(info.base.saturating_sub(1));
                 for (first, last) in &found.damaged {
-                    losses.note(LossKind::Damaged, &name, *first, *last);
+                    losses.note(LossKind::Damaged, &name, *first, *last, Extent::Exact);
                 }
                 let begun = end.last + 1;
                 if found.lost_at_end > 0 {
-                    let last = end.last + found.lost_at_end;
+                    let most = end.last + found.lost_at_end;
                     let is_unread = found.is_end_unread;
                     let kind = if is_unread { LossKind::Unreadable } else { LossKind::Damaged };
-                    losses.note(kind, &name, begun, last);
+                    let is_cut = memory.floor >= most;
+                    let extent = if is_cut { memory.extent() } else { Extent::AtMost };
+                    let last = most.max(memory.floor);
+                    losses.note(kind, &name, begun, last, extent);
                     end.next = end.next.max(last + 1);
                 } else if begun < end.next {
-                    losses.note(LossKind::Cut, &name, begun, memory.floor);
+                    losses.note(LossKind::Cut, &name, begun, memory.floor, memory.extent());
                 } else {
                     end.next = begun;
-                    let is_current = segment.is_current();
-                    (end.active, end.first_ms) = (is_current.then_some(segment), found.first_ms);
+                    let is_writable = segment.is_writable();
+                    (end.active, end.first_ms) = (is_writable.then_some(segment), found.first_ms);
                 }
                 if found.cut_bytes > 0 {
                     tracing::warn!(
@@ -337,13 +357,13 @@ fn recover(
             Ok(None) | Err(_) => {
                 let most = info.bytes.div_ceil(super::record::MIN_RECORD_BYTES).max(1);
                 let last = memory.floor.max(info.base.saturating_add(most) - 1);
-                losses.note(LossKind::Unreadable, &name, info.base, last);
+                losses.note(LossKind::Unreadable, &name, info.base, last, Extent::AtMost);
                 (end.last, end.next) = (info.base.saturating_sub(1), last + 1);
                 return Ok(end);
             }
         }
         if memory.floor >= info.base {
-            losses.note(LossKind::Cut, &name, info.base, memory.floor);
+            losses.note(LossKind::Cut, &name, info.base, memory.floor, memory.extent());
         }
         fs::remove_file(&info.path).map_err(io_error("remove", &info.path))?;
         segments.pop();
@@ -373,7 +393,9 @@ fn list(directory: &Path) -> Result<Vec<SegmentInfo>, LedgerError> {
         let entry = entry.map_err(read)?;
         let path = entry.path();
         if let Some(base) = segment_base(&path) {
-            let bytes = entry.metadata().map_err(read)?.len();
+            // Of the file that a link leads to; of the link where it leads to none.
+            let metadata = path.metadata().or_else(|_| entry.metadata());
+            let bytes = metadata.map_err(read)?.len();
             segments.push(SegmentInfo { base, path, bytes });
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     ops::Range,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +14,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{
-    Audience, Durability, Event, Ledger, Loss, LossKind, Losses, Memory, Opened, Reader, Reserve,
+    Audience, Durability, Event, Extent, Ledger, Loss, LossKind, Losses, Memory, Opened, Reader,
+    Reserve,
     record::{Framing, encode},
     segment::{HEADER_BYTES, Header, segment_name},
     segment_reader::disk,
@@ -260,10 +262,15 @@ fn a_payload_is_never_taken_for_records() {
 fn a_segment_that_was_cut_or_emptied_is_told() {
     let payloads = payloads(6, 20);
     let disk = Disk::with(&payloads);
-    let memory = Memory { floor: 6, segments: vec![1] };
-    for length in 0..disk.bytes.len() {
+    let closed = Memory { floor: 6, segments: vec![1], is_closed: true };
+    // After a kill others may have come behind what anybody remembers.
+    let killed = Memory { is_closed: false, ..closed.clone() };
+    let cases = (0..disk.bytes.len())
+        .flat_map(|length| [(length, &closed, Extent::Exact), (length, &killed, Extent::AtLeast)]);
+    for (length, memory, extent) in cases {
         disk.put(&disk.bytes[..length]);
-        let opened = open(disk.directory.path(), &memory);
+        let opened = open(disk.directory.path(), memory);
+        assert_eq!(opened.ledger.losses.list()[0].extent, extent, "{length}");
         let left = disk.places.iter().filter(|place| place.end <= length).count();
         assert_eq!(read(&opened).0.len(), left, "{length}");
         assert_eq!(opened.next, 7, "{length}");
@@ -294,10 +301,11 @@ fn the_number_of_a_lost_event_is_never_given_again() {
 fn a_segment_that_is_gone_or_no_file_is_told() {
     let payloads = payloads(6, 20);
     let disk = Disk::with(&payloads);
-    let memory = Memory { floor: 6, segments: vec![1] };
+    let memory = Memory { floor: 6, segments: vec![1], is_closed: false };
     fs::remove_file(disk.segment()).expect("removed");
     let opened = open(disk.directory.path(), &memory);
     assert_eq!((told(&opened), opened.next), (vec![(LossKind::Missing, 1, 6)], 7));
+    assert_eq!(opened.ledger.losses.list()[0].extent, Extent::AtLeast);
     drop(opened);
     // A pipe would be waited for.
     for is_pipe in [false, true] {
@@ -312,6 +320,72 @@ fn a_segment_that_is_gone_or_no_file_is_told() {
         let told = told(&opened);
         assert_eq!((told.len(), told[0].0, told[0].1), (1, LossKind::Unreadable, 1), "{told:?}");
         assert!(opened.next > 6);
+    }
+}
+
+#[test]
+fn a_damaged_end_that_was_cut_as_well_is_told_whole() {
+    let payloads = payloads(6, 20);
+    let disk = Disk::with(&payloads);
+    for (floor, is_closed, last, extent) in [
+        // What lies there is room for one record at most, and four more were remembered.
+        (6, true, 6, Extent::Exact),
+        (6, false, 6, Extent::AtLeast),
+        (2, true, 3, Extent::AtMost),
+    ] {
+        let end = disk.places[1].end;
+        disk.put(&[&disk.bytes[..end], &[0xff; 20]].concat());
+        let memory = Memory { floor, segments: vec![1], is_closed };
+        let opened = open(disk.directory.path(), &memory);
+        let loss = opened.ledger.losses.list().remove(0);
+        assert_eq!((loss.first, loss.last, loss.extent), (3, last, extent), "{floor}");
+        assert_eq!(opened.next, last + 1);
+    }
+}
+
+#[test]
+fn nothing_is_written_through_a_link() {
+    let payloads = payloads(6, 20);
+    let disk = Disk::with(&payloads);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let target = elsewhere.path().join("somebody's file");
+    let link = |bytes: &[u8], at: &Path| {
+        fs::write(&target, bytes).expect("written");
+        drop(fs::remove_file(at));
+        symlink(&target, at).expect("a link");
+    };
+    // A segment that was moved elsewhere is read, and what comes goes to one of our own; so it is
+    // where its end or its header would be mended.
+    let torn = &disk.bytes[..disk.places[5].end - 3];
+    let mut damaged = disk.bytes.clone();
+    damaged[3] ^= 1;
+    for (bytes, left) in [(&disk.bytes[..], 6), (torn, 5), (&damaged[..], 6)] {
+        disk.put(&[]);
+        link(bytes, &disk.segment());
+        let mut opened = disk.open();
+        assert_eq!((read(&opened).0.len(), opened.next), (left, left as u64 + 1));
+        let mut more = Vec::new();
+        let after = event(opened.next, b"after");
+        encode(&after, &Audience::Subscribers, opened.active.framing(), &mut more);
+        opened.active.append(&more, false).expect("room");
+        opened.next += 1;
+        assert_eq!(read(&opened).0.len(), left + 1);
+        assert!(fs::read(&target).expect("it is there") == bytes);
+    }
+    // In the place of the next segment it gives way to it.
+    disk.put(&disk.bytes);
+    let opened = disk.open();
+    link(b"not ours", &disk.segments().join(segment_name(7)));
+    opened.ledger.begin_segment(7).expect("begun");
+    assert_eq!(fs::read(&target).expect("it is there"), b"not ours");
+    // One that leads nowhere, in a circle or to what is no segment keeps no daemon down.
+    for to in ["nowhere", "../segments/00000000000000000001.log", "/etc/passwd"] {
+        disk.put(&[]);
+        fs::remove_file(disk.segment()).expect("removed");
+        symlink(to, disk.segment()).expect("a link");
+        let opened = disk.open();
+        assert_eq!(told(&opened)[0].0, LossKind::Unreadable, "{to}");
+        assert!(disk.segment().is_symlink(), "{to}");
     }
 }
 

@@ -13,7 +13,8 @@ use std::{
 };
 
 use super::{
-    Entry, Ledger, LedgerError, PublishError, SharedEvent, io_error,
+    Entry, Ledger, LedgerError, PublishError, SharedEvent,
+    error::remedy,
     record::encode,
     segment::Segment,
     store::{Opened, now_ms},
@@ -62,6 +63,8 @@ enum End {
     Finish,
     /// End as after a kill.
     Abandon,
+    /// It ended by a panic.
+    Panic,
 }
 
 impl std::fmt::Debug for Writer {
@@ -74,20 +77,21 @@ impl Writer {
     /// Starts the thread.
     pub(crate) fn start(opened: Opened, deliver: Deliver) -> Result<Self, LedgerError> {
         let queue = Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() });
-        let directory = opened.ledger.directory.clone();
         let worker = Worker {
             ledger: opened.ledger,
             queue: queue.clone(),
             active: opened.active,
             next: opened.next,
             first_ms: opened.first_ms,
+            is_gone: false,
             buffer: Vec::new(),
+            dones: Vec::new(),
             deliver,
         };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || worker.run())
-            .map_err(io_error("start the writer of", &directory))?;
+            .map_err(|cause| LedgerError::Thread { does: "writes the event ledger", cause })?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
@@ -95,8 +99,8 @@ impl Writer {
     pub(crate) fn submit(&self, job: Job) -> Result<(), PublishError> {
         let bytes = weight(&job);
         let mut state = self.queue.lock();
-        if state.end.is_some() {
-            return Err(PublishError::Closed);
+        if let Some(end) = state.end {
+            return Err(end.refusal());
         }
         if state.bytes > 0 && state.bytes + bytes > QUEUE_BYTES {
             return Err(PublishError::Full { queued_bytes: state.bytes });
@@ -117,9 +121,10 @@ impl Writer {
         self.queue.wake.notify_one();
     }
 
-    /// Writes what waits and ends the thread.
-    pub(crate) fn finish(&self) {
+    /// Writes what waits and ends the thread; answers whether all that was written was handed on.
+    pub(crate) fn finish(&self) -> bool {
         self.end(End::Finish);
+        self.queue.lock().end == Some(End::Finish)
     }
 
     /// Ends the thread as a kill would, between two groups.
@@ -135,6 +140,16 @@ impl Writer {
             && thread.join().is_err()
         {
             tracing::error!("the ledger's writer ended by a panic");
+        }
+    }
+}
+
+impl End {
+    /// Returns why nothing is taken any more.
+    const fn refusal(self) -> PublishError {
+        match self {
+            Self::Panic => PublishError::WriterEnded,
+            Self::Finish | Self::Abandon => PublishError::Closed,
         }
     }
 }
@@ -156,21 +171,38 @@ struct Worker {
     active: Segment,
     next: u64,
     first_ms: u64,
+    /// Somebody deleted the active segment, and no other one could be begun yet.
+    is_gone: bool,
     buffer: Vec<u8>,
+    /// Who waits for the group that is being written.
+    dones: Vec<Done>,
     deliver: Deliver,
 }
 
 impl Worker {
+    /// Works until the end, also that by a panic: whoever waits is told.
     fn run(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            self.queue.lock().end = Some(End::Panic);
+            self.ledger.wrote(Err(&PublishError::WriterEnded));
+        }
+        let (left, end) = {
+            let mut state = self.queue.lock();
+            (std::mem::take(&mut state.jobs), state.end)
+        };
+        let why = end.map_or(PublishError::Closed, End::refusal);
+        let waiting = left.into_iter().filter_map(|job| job.done);
+        for done in std::mem::take(&mut self.dones).into_iter().chain(waiting) {
+            call(done, Err(why.clone()));
+        }
+    }
+
+    fn work(&mut self) {
         while let Some(work) = self.next_work() {
             match work {
                 Work::Group(jobs) => self.commit(jobs),
                 Work::Seal => self.seal(),
             }
-        }
-        let left = std::mem::take(&mut self.queue.lock().jobs);
-        for done in left.into_iter().filter_map(|job| job.done) {
-            call(done, Err(PublishError::Closed));
         }
     }
 
@@ -198,14 +230,13 @@ impl Worker {
     /// Writes a group, hands it on, tells its publishers; or tells them why not.
     fn commit(&mut self, jobs: Vec<Job>) {
         let bytes: u64 = jobs.iter().map(weight).sum();
-        let mut dones = Vec::with_capacity(jobs.len());
         let mut entries = Vec::with_capacity(jobs.iter().map(|job| job.entries.len()).sum());
         let mut sequence = self.next;
         let begun = self.leave_the_reserve().and_then(|()| self.begin_where_full());
         let framing = self.active.framing();
         self.buffer.clear();
         for job in jobs {
-            dones.extend(job.done);
+            self.dones.extend(job.done);
             for Entry { mut event, audience } in job.entries {
                 event.sequence = sequence;
                 sequence += 1;
@@ -219,7 +250,7 @@ impl Worker {
             (self.deliver)(&entries);
         }
         self.queue.lock().bytes -= bytes;
-        for done in dones {
+        for done in self.dones.drain(..) {
             call(done, result.clone());
         }
     }
@@ -234,14 +265,14 @@ impl Worker {
         Err(self.refused(self.active.path(), &error))
     }
 
-    /// Begins the next segment where the active one is full.
+    /// Begins the next segment where the active one is full, or is not there any more.
     fn begin_where_full(&mut self) -> Result<(), PublishError> {
-        if self.active.bytes() < self.ledger.segment_bytes {
+        if self.active.bytes() < self.ledger.segment_bytes && !self.is_gone {
             return Ok(());
         }
         let begun = self.ledger.begin_segment(self.next);
         self.active = begun.map_err(|error| self.refused(&self.ledger.directory, &error))?;
-        self.first_ms = 0;
+        (self.first_ms, self.is_gone) = (0, false);
         Ok(())
     }
 
@@ -258,19 +289,21 @@ impl Worker {
 
     fn refused(&self, path: &Path, error: &io::Error) -> PublishError {
         let (path, reason) = (path.display().to_string(), error.to_string());
-        let error = PublishError::Io { path, reason };
-        self.ledger.wrote(Err(&error.to_string()));
+        let error = PublishError::Io { path, reason, remedy: remedy(error) };
+        self.ledger.wrote(Err(&error));
         error
     }
 
     fn seal(&mut self) {
-        if self.first_ms == 0 {
+        // What is written to a file without a name survives nothing.
+        self.is_gone = self.active.is_gone();
+        if self.first_ms == 0 && !self.is_gone {
             return;
         }
         match self.ledger.begin_segment(self.next) {
             Ok(segment) => {
                 self.active = segment;
-                self.first_ms = 0;
+                (self.first_ms, self.is_gone) = (0, false);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot begin a new event ledger segment, will try again");
@@ -303,5 +336,55 @@ fn weight(job: &Job) -> u64 {
 fn call(done: Done, result: Result<(), PublishError>) {
     if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
         tracing::error!("a publisher panicked when it was told about its events");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use module_sdk::Class;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::ledger::{Audience, Durability, Event, Losses, Memory, Reserve};
+
+    fn job(done: Option<Done>) -> Job {
+        let event = Event {
+            id: Uuid::now_v7(),
+            time_ns: 1,
+            sequence: 0,
+            class: Class::Ledger,
+            topic: "a.b".into(),
+            source: "/lodestar/test".into(),
+            subject: "".into(),
+            traceparent: "".into(),
+            data: b"1".to_vec().into(),
+        };
+        Job { entries: vec![Entry { event, audience: Audience::Subscribers }], done }
+    }
+
+    #[test]
+    fn whoever_waits_when_the_thread_ends_is_told_and_the_next_one_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, memory) = (directory.path(), Memory::default());
+        let (losses, reserve) = (Losses::open(path), Reserve::open(path, 0));
+        let opened = Ledger::open(path, Durability::Process, 1 << 20, &memory, losses, reserve);
+        let opened = opened.expect("it opens");
+        let ledger = opened.ledger.clone();
+        let deliver: Deliver = Box::new(|_| panic!("a defect, as the test wants it"));
+        let writer = Writer::start(opened, deliver).expect("a thread");
+        let (sender, receiver) = mpsc::channel();
+        let done = move |result| sender.send(result).expect("the test waits");
+        writer.submit(job(Some(Box::new(done)))).expect("queued");
+        let told = receiver.recv().expect("told").expect_err("nobody handed it on");
+        assert_eq!(told, PublishError::WriterEnded);
+        let refused = writer.submit(job(None)).expect_err("nobody would write it");
+        assert_eq!(refused, PublishError::WriterEnded);
+        let text = refused.to_string();
+        assert!(text.contains("restart lodestard") && !text.contains("disk"), "{text}");
+        let trouble = ledger.health().trouble.expect("it is told");
+        assert!(trouble.remedy.contains("restart lodestard"), "{trouble:?}");
+        assert!(!writer.finish(), "it did not end in order");
     }
 }

@@ -12,6 +12,7 @@ use super::{
     handover::{Former, Hold, Verdict},
     image::Instance,
     running::{Leave, Running},
+    state::once_mended,
     thread::{News, RestartPolicy, enter, not_kept},
 };
 use crate::{bus::Inbox, library::Candidate};
@@ -391,9 +392,9 @@ impl<'a> Life<'a> {
         if blamed && count > limit {
             let reason = format!(
                 "it failed {count} times within {} s, the last time: {reason}; its events \
-                 wait; `lodestar modules enable {}` starts it again",
+                 wait; {}",
                 FAILURE_WINDOW.as_secs(),
-                entry.name
+                once_mended(&entry.name)
             );
             return Err((State::Quarantined, reason));
         }

@@ -25,7 +25,7 @@ pub use meter::{Measured, Meter, Work};
 pub use running::to_abi;
 pub(crate) use services::may_publish;
 pub use services::{Grant, ServiceContext, Services};
-pub use state::{Entry, Known, State, Transition};
+pub use state::{Entry, Known, State, Transition, once_mended};
 pub use thread::{
     Admit, Configure, Configured, Ended, News, NoteProbation, Placing, RestartPolicy, Start,
     StartGate, TakeOver, Tell, spawn,

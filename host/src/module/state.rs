@@ -350,6 +350,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns the last step of what helps a module that failed: starting it alone would only fail again.
+#[must_use]
+pub fn once_mended(module: &str) -> String {
+    format!("once that is mended, `lodestar modules enable {module}` starts it again")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

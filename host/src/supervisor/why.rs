@@ -66,7 +66,7 @@ impl Daemon {
                 if self.has_earlier_generation(name) {
                     say(format!("lodestar modules rollback {name}  # the generation before it"));
                 }
-                say(format!("lodestar modules enable {name}    # lift the quarantine, try again"));
+                say(format!("lodestar modules enable {name}    # once its reason is mended"));
             }
             State::Failed | State::Incompatible if transition.reason.contains(MODIFIED) => {
                 say(format!("lodestar modules verify {name}    # what is not as it was installed"));
@@ -74,7 +74,7 @@ impl Daemon {
             }
             State::Failed | State::Incompatible => {
                 say(format!("lodestar modules logs {name}      # what it said before"));
-                say(format!("lodestar modules reload {name}    # try again"));
+                say(format!("lodestar modules enable {name}    # once its reason is mended"));
             }
             State::Stalled => {
                 say("restart lodestard: a call that does not return cannot be ended from outside; \

@@ -43,6 +43,8 @@ fn head(status: &api::Status) -> String {
     }
     if let Some(trouble) = &status.ledger.trouble {
         lines.push_str(&format!("event ledger    {trouble}\n"));
+        let remedy = status.ledger.remedy.iter();
+        lines.extend(remedy.map(|remedy| format!("{:<16}-> {remedy}\n", "")));
     }
     lines.push_str(&losses(&status.ledger.losses));
     let own = status.listeners.iter().map(|listener| ("", listener));
@@ -120,7 +122,8 @@ pub(crate) fn note_cell(module: &api::Module, table: &mut Table) -> String {
 pub(crate) fn note(module: &api::Module) -> String {
     let mut parts = Vec::new();
     // That it is disabled needs no reason: somebody wanted it so.
-    let reason = module.reason.clone().filter(|_| module.state != "disabled");
+    let is_wanted = module.state == "disabled" && module.desired != "removed";
+    let reason = module.reason.clone().filter(|_| !is_wanted);
     parts.extend(reason.filter(|reason| !reason.is_empty()));
     let healthy = matches!(module.health.status.as_str(), "ok" | "unknown");
     let message = &module.health.message;
@@ -190,7 +193,10 @@ listening on    127.0.0.1:9464 (metrics)
         let mut status = sample::status();
         assert!(!head(&status).contains("ledger"));
         status.ledger.trouble = Some("cannot write /l/1.seg: disk full".to_owned());
-        assert!(head(&status).contains("\nevent ledger    cannot write /l/1.seg: disk full\n"));
+        status.ledger.remedy = Some("free space".to_owned());
+        let expected =
+            "\nevent ledger    cannot write /l/1.seg: disk full\n                -> free space\n";
+        assert!(head(&status).contains(expected), "{}", head(&status));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::{TempDir, tempdir};
 
 use super::{
-    super::{Bus, DropReason, Failure, FailureKind, LossKind},
+    super::{Bus, DropReason, Extent, Failure, FailureKind, LossKind},
     assert_balanced, drain, events, keep, open, publish, subscribe,
 };
 
@@ -153,6 +153,49 @@ fn a_deleted_segment_is_lost_and_not_retention() {
 }
 
 #[test]
+fn a_tail_that_was_cut_after_a_kill_is_told_as_at_least() {
+    for is_closed in [true, false] {
+        let directory = tempdir().expect("a directory");
+        let bus = open(directory.path());
+        drop(subscribe(&bus, "tracker", &["a"]));
+        publish(&bus, events(Ledger, "a", 0..10)).expect("accepted");
+        if is_closed {
+            publish(&bus, events(Ledger, "a", 10..20)).expect("accepted");
+            bus.close().expect("closed");
+            drop(bus);
+        } else {
+            keep(&bus);
+            let books = FILES.map(|file| fs::read(directory.path().join(file)).expect("books"));
+            publish(&bus, events(Ledger, "a", 10..20)).expect("accepted");
+            drop(bus);
+            // The books that a kill leaves: they do not know of the last ten.
+            for (file, bytes) in FILES.iter().zip(books) {
+                fs::write(directory.path().join(file), bytes).expect("written");
+            }
+        }
+        let path = segments(directory.path()).pop().expect("a segment");
+        let bytes = fs::read(&path).expect("a segment");
+        fs::write(&path, &bytes[..bytes.len() / 4]).expect("cut");
+        let bus = open(directory.path());
+        assert_balanced(&bus);
+        let loss = bus.health().losses.remove(0);
+        let expected = if is_closed { (20, Extent::Exact) } else { (10, Extent::AtLeast) };
+        assert_eq!((loss.kind, (loss.last, loss.extent)), (LossKind::Cut, expected));
+        assert_eq!(loss.sentence().contains("at least"), !is_closed, "{}", loss.sentence());
+        let (lost, left) = lost(&bus)[0];
+        assert_eq!(lost + left, loss.last, "the books know as many");
+        // It stays so, and what comes has numbers of its own.
+        publish(&bus, events(Ledger, "a", 20..21)).expect("accepted");
+        bus.close().expect("closed");
+        drop(bus);
+        let bus = open(directory.path());
+        assert_eq!(bus.health().losses[0].extent, expected.1);
+        assert_eq!(drain(&mut subscribe(&bus, "tracker", &["a"])).last(), Some(&20));
+        assert_balanced(&bus);
+    }
+}
+
+#[test]
 fn segments_that_go_while_the_daemon_runs_are_found() {
     let directory = tempdir().expect("a directory");
     let bus = open(directory.path());
@@ -178,6 +221,40 @@ fn segments_that_go_while_the_daemon_runs_are_found() {
     let late = drain(&mut subscribe(&bus, "late", &["a"]));
     assert_eq!(late.len() as u64 + lost[0].0, 420);
     assert_balanced(&bus);
+}
+
+#[test]
+fn a_directory_that_goes_while_the_daemon_runs_is_made_again_or_missed() {
+    for whole in [false, true] {
+        let directory = tempdir().expect("a directory");
+        let place = directory.path().join("ledger");
+        fs::create_dir(&place).expect("a directory");
+        let bus = open(&place);
+        drop(subscribe(&bus, "tracker", &["a"]));
+        if !whole {
+            // Without it the active segment is as empty as it was begun.
+            publish(&bus, events(Ledger, "a", 0..10)).expect("accepted");
+        }
+        let gone = if whole { place.clone() } else { place.join("segments") };
+        fs::remove_dir_all(gone).expect("removed");
+        drop(bus.audit());
+        let published = publish(&bus, events(Ledger, "a", 10..11));
+        if whole {
+            let error = published.expect_err("nothing would keep it").to_string();
+            assert!(error.contains("find out what removes files there"), "{error}");
+            let trouble = bus.health().trouble.expect("it is told");
+            assert!(trouble.remedy.contains("restart lodestard"), "{trouble:?}");
+            fs::create_dir(&place).expect("a directory");
+            publish(&bus, events(Ledger, "a", 10..11)).expect("accepted");
+        } else {
+            published.expect("accepted");
+        }
+        keep(&bus);
+        drop(bus);
+        let bus = open(&place);
+        assert_eq!(drain(&mut subscribe(&bus, "tracker", &["a"])), [10]);
+        assert_balanced(&bus);
+    }
 }
 
 #[test]

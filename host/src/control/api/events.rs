@@ -140,4 +140,8 @@ pub struct AuditRow {
     pub recounted_pending: u64,
     /// Whether `accepted = handled + dead + dropped + recounted_pending`.
     pub balanced: bool,
+    /// More may be lost than `dropped` has: a loss of the ledger in the last seven days is told as
+    /// "at least".
+    #[serde(default)]
+    pub at_least: bool,
 }

@@ -9,6 +9,8 @@ pub struct LedgerStatus {
     /// Why the last write failed, one sentence; `null` when it did not. No ledger event is accepted
     /// while it stands.
     pub trouble: Option<String>,
+    /// What helps against it; `null` where there is no trouble.
+    pub remedy: Option<String>,
     /// Writes that failed since the daemon started.
     pub failed_writes: u64,
     /// How much it keeps on disk, in bytes.
@@ -31,6 +33,11 @@ pub struct LedgerLoss {
     pub first: u64,
     /// The sequence of the last event that may be among them; how many were lost, for dead letters.
     pub last: u64,
+    /// Others may have come behind `last`: lodestard was killed, and its last note of where the
+    /// ledger ended is older than that.
+    pub at_least: bool,
+    /// Perhaps not all of these were there.
+    pub at_most: bool,
     /// What happened, one sentence.
     pub what: String,
     /// What to do about it.

@@ -79,7 +79,9 @@ impl StoreError {
                 StoreErrorKind::Damaged,
                 format!(
                     "the usage database {path} is damaged ({error}); it was left as it is: restore \
-                     it from a backup, or move it away to begin a new one"
+                     it from a backup, or move it away, and remove {} from the module's data \
+                     directory, to begin a new one",
+                    crate::known::FILE
                 ),
             ),
             _ => (StoreErrorKind::Defect, format!("the usage database {path} failed: {error}")),

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 use lodestar::{
     control::api::{Lag, LedgerLoss, Module, ModuleInfo, Status, Warning},
     listeners::says_taken,
+    module::once_mended,
 };
 use rustix::fs::{Access, StatVfsMountFlags};
 
@@ -128,12 +129,11 @@ pub(super) fn ledger(status: &Status) -> Finding {
         None => Finding::ok("event ledger", "it takes events"),
         Some(trouble) => Finding::problem(
             "event ledger",
-            format!("no event has been accepted since the last write failed: {trouble}"),
-            format!(
-                "free space on the file system of {} and make it writable for the daemon's user; \
-                 the next event that is accepted clears this",
-                status.state_dir
-            ),
+            format!("no event is accepted: {trouble}"),
+            match &status.ledger.remedy {
+                Some(remedy) => format!("{remedy}; the next event that is accepted clears this"),
+                None => "see the log of lodestard".to_owned(),
+            },
         ),
     }
 }
@@ -245,7 +245,7 @@ pub(super) fn module(module: &Module) -> Finding {
     let because = if note.is_empty() { String::new() } else { format!(": {note}") };
     let message = format!("{}{because}", module.state);
     if module.desired != "enabled" {
-        return Finding::ok(&name, module.desired.clone());
+        return at_rest(module, &name, &message);
     }
     let logs = if says_taken(&message) {
         format!(
@@ -271,13 +271,30 @@ pub(super) fn module(module: &Module) -> Finding {
             message,
             "install it on the module path, or remove its section from the configuration",
         ),
-        ("quarantined", _) => Finding::problem(
-            &name,
-            message,
-            format!("{logs}, then lift it with `lodestar modules enable {}`", module.name),
-        ),
+        ("quarantined", _) => {
+            Finding::problem(&name, message, format!("{logs}; {}", once_mended(&module.name)))
+        }
+        ("failed", _) if !says_taken(&message) => {
+            Finding::problem(&name, message, format!("{logs}; {}", once_mended(&module.name)))
+        }
         _ => Finding::problem(&name, message, logs),
     }
+}
+
+/// Judges a module that nobody wants to run. One without a section is mostly a slip of the hand
+/// where its events wait.
+fn at_rest(module: &Module, name: &str, message: &str) -> Finding {
+    let waiting = module.events.pending;
+    if waiting == 0 || module.desired != "removed" {
+        return Finding::ok(name, module.desired.clone());
+    }
+    let remedy = format!(
+        "put its section back (`lodestar modules enable {0}`; its library as well, where that is \
+         gone), or give them up with `lodestar modules remove {0}`",
+        module.name
+    );
+    let plural = if waiting == 1 { "event waits" } else { "events wait" };
+    Finding::warning(name, format!("{message}; {} {plural} for it", human::count(waiting)), remedy)
 }
 
 pub(super) fn events(lag: &[Lag]) -> Finding {
@@ -326,6 +343,21 @@ mod tests {
         check("enabled", "absent", "unknown", Verdict::Problem);
         check("enabled", "quarantined", "unknown", Verdict::Problem);
         check("disabled", "stopped", "unknown", Verdict::Ok);
+    }
+
+    #[test]
+    fn events_that_wait_for_a_module_without_a_section_are_told() {
+        let mut sample = sample::status().modules.remove(0);
+        (sample.desired, sample.state) = ("removed".to_owned(), "absent".to_owned());
+        sample.reason = Some("neither in the configuration nor on the module path".to_owned());
+        assert_eq!(module(&sample).status, Verdict::Ok);
+        sample.events.pending = 41;
+        let finding = module(&sample);
+        assert_eq!(finding.status, Verdict::Warning);
+        assert!(finding.message.ends_with("; 41 events wait for it"), "{}", finding.message);
+        assert!(finding.remedy.is_some_and(|it| it.contains("`lodestar modules remove ingest`")));
+        sample.desired = "disabled".to_owned();
+        assert_eq!(module(&sample).status, Verdict::Ok, "somebody wanted it so");
     }
 
     #[test]
@@ -453,6 +485,7 @@ mod tests {
         let mut status = sample::status();
         assert_eq!(ledger(&status).status, Verdict::Ok);
         status.ledger.trouble = Some("cannot write /l/1.seg: disk full".to_owned());
+        status.ledger.remedy = Some("free space".to_owned());
         let finding = ledger(&status);
         assert_eq!(finding.status, Verdict::Problem);
         assert!(finding.message.ends_with("/l/1.seg: disk full"), "{}", finding.message);
