@@ -104,6 +104,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     for warning in daemon.warnings() {
         tracing::warn!(remedy = warning.remedy, "{}: {}", warning.name, warning.message);
     }
+    daemon.resubscribe();
     daemon.recover_installs();
     library::clear_half_kept(&daemon.places.state_dir);
     let culprit = crash::watch(&daemon.places.state_dir)

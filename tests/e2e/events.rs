@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Sandbox, http, program, telemetry, wait_until};
+use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -75,8 +75,11 @@ fn what_a_disk_loses_is_told_and_costs_no_more() {
         assert_eq!(losses[0]["first"], losses[0]["last"], "{losses:#}");
         for command in ["status", "doctor"] {
             let shown = sandbox.lodestar(&[command]).stdout;
-            assert!(shown.contains("handled as well") && shown.contains(&newest), "{command}: {shown}");
+            let words = "those that it had handled as well";
+            assert!(shown.contains(words) && shown.contains(&newest), "{command}: {shown}");
         }
+        // Its place was lost and it does not run: all but the damaged one wait for it, for all.
+        assert_eq!(waiting(&sandbox, &daemon, "usage_tracker"), 29);
         assert!(daemon.stop().success());
     }
     let _daemon = sandbox.start();
@@ -86,6 +89,97 @@ fn what_a_disk_loses_is_told_and_costs_no_more() {
     });
     let audit = sandbox.json(&["events", "audit"]);
     assert!(audit.as_array().is_some_and(|rows| rows.iter().all(|row| row["balanced"] == true)));
+}
+
+/// Returns how many events wait for a module, of which whoever tells it tells the same.
+#[track_caller]
+fn waiting(sandbox: &Sandbox, daemon: &Daemon<'_>, module: &str) -> u64 {
+    let pending = |rows: Value| {
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["module"] == module).map(|row| row["pending"].clone())
+    };
+    let status = daemon.module(module)["events"]["pending"].clone();
+    for command in ["audit", "lag"] {
+        let row = pending(sandbox.json(&["events", command]));
+        assert_eq!(row, Some(status.clone()), "{command}");
+    }
+    status.as_u64().expect("a number")
+}
+
+#[test]
+fn events_of_a_module_without_a_section_are_told() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    let address = daemon.address("ingest", "http");
+    (0..5).for_each(|number| post(&address, &format!("waits-{number}")));
+    assert!(daemon.stop().success());
+    let whole = sandbox.configuration();
+    let (before, _) = whole.split_once("  usage_tracker:").expect("it has a section");
+    let (_, after) = whole.split_once("\nmetrics:").expect("it has a section");
+    sandbox.configure(&format!("{before}\nmetrics:{after}"));
+    // The section is gone, and then the library as well.
+    for state in ["disabled", "absent"] {
+        let daemon = sandbox.start();
+        assert_eq!(waiting(&sandbox, &daemon, "usage_tracker"), 5);
+        let module = daemon.module("usage_tracker");
+        assert_eq!((&module["desired"], &module["state"]), (&"removed".into(), &state.into()));
+        let doctor = sandbox.lodestar(&["doctor"]);
+        for part in ["5 events wait for it", "`lodestar modules remove usage_tracker`"] {
+            assert!(doctor.stdout.contains(part), "{state}, {part}: {doctor:#?}");
+        }
+        let status = sandbox.lodestar(&["status"]);
+        assert!(status.stdout.contains("in the configuration"), "{status:#?}");
+        assert!(daemon.stop().success());
+        if state == "disabled" {
+            fs::remove_dir_all(sandbox.path("modules/usage_tracker")).expect("it is ours");
+        }
+    }
+    // What is given up waits no more.
+    let daemon = sandbox.start();
+    let removed = sandbox.lodestar(&["modules", "remove", "usage_tracker", "--yes"]);
+    assert_eq!(removed.code, 0, "{removed:#?}");
+    assert_eq!(daemon.module("usage_tracker"), Value::Null);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_tail_that_is_cut_after_a_kill_costs_at_least_what_is_told() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+    let address = daemon.address("ingest", "http");
+    (0..10).for_each(|number| post(&address, &format!("gone-{number}")));
+    let ledger = sandbox.state().join("ledger");
+    let end = wait_until("the books have them", PATIENCE, || {
+        let text = fs::read_to_string(ledger.join("subscriptions.copy.json")).ok()?;
+        let content: Value = serde_json::from_str(&text).ok()?;
+        let mut modules = content["modules"].as_array()?.iter();
+        modules.find(|it| it["ledger"]["pending"] == 10)?["seen"].as_u64()
+    });
+    daemon.kill();
+    let files = fs::read_dir(ledger.join("segments")).expect("a directory");
+    let newest = files.map(|file| file.expect("an entry").path()).max().expect("a segment");
+    let bytes = fs::read(&newest).expect("a segment");
+    fs::write(&newest, &bytes[..bytes.len() / 2]).expect("it is ours");
+
+    let daemon = sandbox.start();
+    let loss = daemon.status().expect("it answers")["ledger"]["losses"][0].clone();
+    let kind = (&loss["kind"], &loss["at_least"], &loss["last"]);
+    assert_eq!(kind, (&"cut".into(), &true.into(), &end.into()), "{loss:#}");
+    let lost = end + 1 - loss["first"].as_u64().expect("a number");
+    let words = format!("at least {lost} events");
+    for command in [&["status"][..], &["doctor"], &["events", "audit"]] {
+        let output = sandbox.lodestar(command);
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(said.contains(&words), "{command:?}: {output:#?}");
+        assert!(!said.contains("were delivered"), "they still wait: {output:#?}");
+    }
+    let audit = sandbox.json(&["events", "audit"]);
+    let rows = audit.as_array().expect("a list");
+    assert!(rows.iter().all(|row| row["at_least"] == true && row["balanced"] == true), "{audit:#}");
+    assert_eq!(waiting(&sandbox, &daemon, "usage_tracker"), 10 - lost);
+    assert!(daemon.stop().success());
 }
 
 fn kind(loss: &Value) -> String {

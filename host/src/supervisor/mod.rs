@@ -17,6 +17,7 @@ mod probe;
 mod reloads;
 mod removals;
 mod requests;
+mod resubscribe;
 mod starting;
 mod story;
 mod taking_up;

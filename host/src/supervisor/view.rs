@@ -41,12 +41,16 @@ impl Daemon {
         };
         let in_file = in_file.into_iter();
         let mut modules: Vec<Module> =
-            in_file.map(|(slot, used)| self.module(slot, &books, used)).collect();
+            in_file.map(|(slot, used)| self.module(slot, used)).collect();
         for package in library::list(&self.places.module_path) {
             if !modules.iter().any(|module| module.name == package.name) {
                 let isolation = self.by_kind(&package).isolation;
-                modules.push(unlisted(&package, isolation));
+                modules.push(unlisted(&package, isolation, books.contains_key(&package.name)));
             }
+        }
+        modules.extend(forgotten(&books, &modules));
+        for module in &mut modules {
+            enter_books(module, books.get(&module.name));
         }
         let own = runner::figures(std::process::id());
         Status {
@@ -100,9 +104,8 @@ impl Daemon {
         }
     }
 
-    fn module(&self, slot: &Slot, books: &HashMap<String, Books>, used: Used) -> Module {
+    fn module(&self, slot: &Slot, used: Used) -> Module {
         let entry = &slot.entry;
-        let books = books.get(&entry.name);
         let transition = entry.transition();
         let health = match (transition.state.is_alive(), entry.health()) {
             (true, health) => ModuleHealth {
@@ -127,9 +130,6 @@ impl Daemon {
             isolation: self.isolation_now(entry).as_str().to_owned(),
             generation: entry.generation.load(Ordering::Relaxed),
             health,
-            events: books.map(event_books).unwrap_or_default(),
-            dropped_by: books.map(dropped_by).unwrap_or_default(),
-            lag_ms: books.and_then(|books| books.oldest_pending_ms).unwrap_or_default(),
             restarts: entry.restarts.load(Ordering::Relaxed),
             cpu_ms: used.cpu_ms,
             memory_bytes: used.memory_bytes,
@@ -137,6 +137,7 @@ impl Daemon {
             calls: entry.meter.measured().iter().map(call_figures).collect(),
             recent: recent_calls(&entry.meter.recent()),
             listeners: self.listeners(&entry.name),
+            ..Module::default()
         }
     }
 
@@ -246,8 +247,29 @@ fn noun(manifest: &Manifest, description: &Description) -> Noun {
     }
 }
 
-fn event_books(books: &Books) -> EventBooks {
-    counts(&books.total())
+/// Enters what the bus knows of a module, of one without a section or a library as well: all that
+/// is told of its events comes from there.
+fn enter_books(module: &mut Module, books: Option<&Books>) {
+    let Some(books) = books else { return };
+    module.events = counts(&books.total());
+    module.dropped_by = dropped_by(books);
+    module.lag_ms = books.oldest_pending_ms.unwrap_or_default();
+}
+
+/// Returns the modules that only the bus knows any more, by name: it keeps their events.
+fn forgotten(books: &HashMap<String, Books>, known: &[Module]) -> Vec<Module> {
+    let is_known = |name: &String| known.iter().any(|module| module.name == *name);
+    let mut names: Vec<&String> = books.keys().filter(|name| !is_known(name)).collect();
+    names.sort_unstable();
+    let forgotten = names.into_iter().map(|name| Module {
+        name: name.clone(),
+        desired: "removed".to_owned(),
+        state: State::Absent.to_string(),
+        reason: Some("neither in the configuration nor on the module path".to_owned()),
+        health: ModuleHealth { status: "unknown".to_owned(), message: String::new() },
+        ..Module::default()
+    });
+    forgotten.collect()
 }
 
 /// Why events were dropped, as far as any were.
@@ -304,13 +326,14 @@ fn process(entry: &Entry) -> Option<ModuleProcess> {
     })
 }
 
-/// A module that lies on the module path, but not in the configuration.
-fn unlisted(package: &Package, isolation: Isolation) -> Module {
+/// Returns a module that lies on the module path, but not in the configuration; its section was
+/// removed where the bus keeps events for it.
+fn unlisted(package: &Package, isolation: Isolation, is_kept: bool) -> Module {
     let text = files::read_text(&package.directory.join("module.toml")).unwrap_or_default();
     Module {
         name: package.name.clone(),
         version: Manifest::parse(&text).ok().map(|manifest| manifest.module.version),
-        desired: "disabled".to_owned(),
+        desired: if is_kept { "removed" } else { "disabled" }.to_owned(),
         state: State::Disabled.to_string(),
         reason: Some("not in the configuration".to_owned()),
         isolation: isolation.as_str().to_owned(),
