@@ -178,7 +178,9 @@ fn a_tail_that_is_cut_after_a_kill_costs_at_least_what_is_told() {
     let audit = sandbox.json(&["events", "audit"]);
     let rows = audit.as_array().expect("a list");
     assert!(rows.iter().all(|row| row["at_least"] == true && row["balanced"] == true), "{audit:#}");
-    assert_eq!(waiting(&sandbox, &daemon, "usage_tracker"), 10 - lost);
+    let missed = daemon.module("usage_tracker")["dropped_by"]["lost"].as_u64().unwrap_or_default();
+    assert!((1..=lost).contains(&missed), "{missed} of {lost}");
+    assert_eq!(waiting(&sandbox, &daemon, "usage_tracker"), 10 - missed);
     assert!(daemon.stop().success());
 }
 
