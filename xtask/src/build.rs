@@ -46,7 +46,7 @@ pub(crate) fn shipped() -> Result<Workspace> {
 /// The packages of what is installed, with the features that a build of all members picks.
 fn selection(workspace: &Workspace) -> Vec<String> {
     let modules = workspace.modules().map(|module| module.name.as_str());
-    let packages = ["lodestar", SDK].into_iter().chain(modules);
+    let packages = ["lodestard", "lodestar-cli", SDK].into_iter().chain(modules);
     let mut words: Vec<String> = packages.map(|name| format!("--package={name}")).collect();
     // What the tests ask for beyond that; none of it costs where it is not used.
     words.push(format!("--features={SDK}/testing,tokio/test-util"));

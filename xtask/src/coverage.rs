@@ -196,8 +196,8 @@ mod tests {
             json!({"filename": name, "summary": {"lines": lines}})
         };
         let exported = json!({"data": [{"files": [
-            file("/r/host/src/bus/core.rs", 90, 80),
-            file("/r/host/src/main.rs", 10, 0),
+            file("/r/host/bus/src/core.rs", 90, 80),
+            file("/r/host/daemon/src/main.rs", 10, 0),
             file("/elsewhere/lib.rs", 1_000, 0),
         ]}]});
         let counted = by_file(Path::new("/r"), &exported);

@@ -106,6 +106,6 @@ mod tests {
         let ingest = ingest.expect("ingest is a module");
         assert_eq!(ingest.library.as_deref(), Some("ingest"));
         assert!(ingest.ours.iter().any(|name| name == "lodestar-module-sdk"));
-        assert!(workspace.modules().all(|package| package.name != "lodestar"));
+        assert!(workspace.modules().all(|package| package.name != "lodestard"));
     }
 }

@@ -11,6 +11,12 @@ const ABI: &str = "lodestar-abi";
 const SDK: &str = "lodestar-module-sdk";
 /// Kits: what several modules and the host share, on top of the SDK.
 const HTTP: &str = "lodestar-http";
+/// The host's crates, each on top of those before it.
+const API: &str = "lodestar-api";
+const PLATFORM: &str = "lodestar-platform";
+const CONFIG: &str = "lodestar-config";
+const BUS: &str = "lodestar-bus";
+const LIBRARY: &str = "lodestar-library";
 
 pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<()> {
     for package in &workspace.packages {
@@ -45,7 +51,12 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "module-sdk/abi" | "xtask" => Some(&[]),
         "module-sdk" => Some(&[ABI]),
         "module-sdk/http" => Some(&[SDK]),
-        "host" => Some(&[ABI, SDK, HTTP]),
+        "host/platform" => Some(&[]),
+        "host/api" => Some(&[SDK]),
+        "host/config" | "host/bus" => Some(&[SDK, PLATFORM]),
+        "host/library" => Some(&[ABI, SDK, API, PLATFORM, CONFIG]),
+        "host/cli" => Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]),
+        "host/daemon" => Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]),
         "tests" => Some(&[SDK]),
         _ if room.starts_with("modules/") => Some(&[SDK, HTTP]),
         _ if room.starts_with("module-sdk/examples/") => Some(&[SDK]),
@@ -87,7 +98,9 @@ mod tests {
         check("module-sdk/abi", Some(&[]));
         check("module-sdk/http", Some(&[SDK]));
         check("modules/ingest", Some(&[SDK, HTTP]));
-        check("host", Some(&[ABI, SDK, HTTP]));
+        check("host/platform", Some(&[]));
+        check("host/bus", Some(&[SDK, PLATFORM]));
+        check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }
@@ -96,7 +109,7 @@ mod tests {
     fn versions_stand_in_one_table() {
         let check = |text: &str, expected: usize| {
             let mut problems = Vec::new();
-            check_versions("host/Cargo.toml", text, &mut problems).expect("it is TOML");
+            check_versions("host/bus/Cargo.toml", text, &mut problems).expect("it is TOML");
             assert_eq!(problems.len(), expected, "{problems:?}");
         };
         check("[dependencies]\nserde.workspace = true\n", 0);
@@ -114,11 +127,11 @@ mod tests {
             directory: "/r/modules/ingest".into(),
             library: None,
             benches: Vec::new(),
-            ours: vec![SDK.into(), "lodestar".into()],
+            ours: vec![SDK.into(), "lodestard".into()],
         };
         let mut problems = Vec::new();
         check_imports(&workspace, &package, &mut problems);
         assert_eq!(problems.len(), 1);
-        assert!(problems[0].starts_with("modules/ingest: imports lodestar;"), "{problems:?}");
+        assert!(problems[0].starts_with("modules/ingest: imports lodestard;"), "{problems:?}");
     }
 }

@@ -16,12 +16,15 @@ const MAX_WIDTH: usize = 100;
 const UNSAFE: [(&str, &str); 15] = [
     ("module-sdk/abi/src/lib.rs", "what the macros of abi_stable write"),
     ("module-sdk/src/glue/", "the seam between a module and the ABI"),
-    ("host/src/library/open.rs", "mapping a library and reading what it exports"),
-    ("host/src/library/seal.rs", "reading a sealed copy where it lies"),
-    ("host/src/runner/child/descriptors.rs", "closing descriptors that came along by mistake"),
-    ("host/src/crash.rs", "handlers of fatal signals"),
-    ("host/src/systemd.rs", "sockets received from systemd"),
-    ("host/src/library/interpose.rs", "the C library's thread-local keys and threads"),
+    ("host/library/src/open.rs", "mapping a library and reading what it exports"),
+    ("host/library/src/seal.rs", "reading a sealed copy where it lies"),
+    (
+        "host/daemon/src/runner/child/descriptors.rs",
+        "closing descriptors that came along by mistake",
+    ),
+    ("host/daemon/src/crash.rs", "handlers of fatal signals"),
+    ("host/platform/src/systemd.rs", "sockets received from systemd"),
+    ("host/library/src/interpose.rs", "the C library's thread-local keys and threads"),
     ("tests/fixtures/layout_changed/src/lib.rs", "writes by hand what `export!` does"),
     ("tests/fixtures/misbehaver/src/crash.rs", "crashes in every way there is"),
     ("tests/fixtures/misbehaver/src/misdeeds.rs", "misuses the kernel against others"),
@@ -108,16 +111,16 @@ mod tests {
             check_source(file, text, &mut problems);
             assert_eq!(problems.len(), expected, "{text}: {problems:?}");
         };
-        check("host/src/main.rs", "fn main() {}\n", 0);
-        check("host/src/main.rs", "let x = unsafe { y() };\n", 1);
-        check("host/src/main.rs", "#![forbid(unsafe_code)] // unsafe\n", 0);
+        check("host/daemon/src/main.rs", "fn main() {}\n", 0);
+        check("host/daemon/src/main.rs", "let x = unsafe { y() };\n", 1);
+        check("host/daemon/src/main.rs", "#![forbid(unsafe_code)] // unsafe\n", 0);
         check("module-sdk/src/glue/heap.rs", "unsafe impl X for Y {}\n", 0);
         for (word, _) in FORBIDDEN {
-            check("host/src/main.rs", &format!("    {word}\n"), 1);
-            check("host/src/main.rs", &format!("    // {word}\n"), 0);
+            check("host/daemon/src/main.rs", &format!("    {word}\n"), 1);
+            check("host/daemon/src/main.rs", &format!("    // {word}\n"), 0);
         }
-        check("host/src/main.rs", &"é".repeat(100), 0);
-        check("host/src/main.rs", &"é".repeat(101), 1);
-        check("host/src/main.rs", &"\n".repeat(501), 1);
+        check("host/daemon/src/main.rs", &"é".repeat(100), 0);
+        check("host/daemon/src/main.rs", &"é".repeat(101), 1);
+        check("host/daemon/src/main.rs", &"\n".repeat(501), 1);
     }
 }

@@ -1,0 +1,85 @@
+//! The bus: who gets which event, and the books that prove it.
+//!
+//! A publisher calls [`Bus::publish`]. A live event goes straight into the inbox of every running
+//! subscriber; a ledger event goes through the ledger's writer first, so that it survives before
+//! it counts as accepted. A module's thread takes from its [`Inbox`] and settles what it took.
+//!
+//! Promises, kept for each subscriber by its own lock and checked by [`Bus::audit`]:
+//!
+//! * `accepted = handled + dead + dropped + pending` at every moment;
+//! * ledger events are settled in the order of the ledger, without holes, so that one number says
+//!   how far a subscriber has come;
+//! * events of one publisher and topic are delivered in the order in which they were published;
+//! * a subscriber that is slow or stopped delays neither publishers nor other subscribers: beyond
+//!   its memory, its ledger events wait on disk.
+
+mod books;
+mod core;
+mod inbox;
+mod keeper;
+pub mod ledger;
+mod letters;
+mod publish;
+mod queue;
+mod recover;
+mod replay;
+mod retry;
+mod routes;
+mod subscriber;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use crate::ledger::{
+    Counts, DeadLetter, DropReason, Dropped, Durability, Event, Extent, LedgerError, LedgerHealth,
+    Loss, LossKind, PublishError, Trouble,
+};
+pub use books::{AuditRow, Books};
+pub use core::{Accepted, Bus, SubscribeError};
+pub use inbox::{Delivery, Failure, FailureKind, Inbox, Woken};
+pub use publish::{MAX_EVENT_BYTES, NewEvent};
+pub use replay::{ReplayError, Replayed};
+pub use subscriber::{Mark, Poker};
+pub use tail::{Tail, Tailed};
+
+/// How the bus keeps its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusConfig {
+    /// How long a ledger event waits for a subscriber, in hours after the newest event beside it.
+    pub retention_hours: u64,
+    /// What the ledger may take on disk, in bytes.
+    pub max_bytes: u64,
+    /// What an accepted ledger event survives.
+    pub durability: Durability,
+    /// How many events of each class wait in a module's memory. Beyond it live events push the
+    /// oldest out, and ledger events wait on disk. So they do beyond 4 KiB for each of so many.
+    pub inbox_events: usize,
+    /// The size at which a file of the ledger is sealed, in bytes.
+    pub segment_bytes: u64,
+    /// What of the disk is kept for the books, in bytes, and at most 1/64 of it.
+    pub reserve_bytes: u64,
+    /// How long a failed event waits before it comes again, after its 1st to 4th failure. After
+    /// the 5th it is dead.
+    pub retry_after: [Duration; 4],
+    /// The longest wait of a module that is not available; it begins with `retry_after[0]` and
+    /// doubles.
+    pub unavailable_max: Duration,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            retention_hours: 168,
+            max_bytes: 1 << 30,
+            durability: Durability::Process,
+            inbox_events: 8192,
+            segment_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
+            retry_after: [ms(10), ms(100), ms(500), ms(2000)],
+            unavailable_max: Duration::from_secs(30),
+        }
+    }
+}

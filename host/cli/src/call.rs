@@ -1,0 +1,191 @@
+//! Runs a command of a module: sends its arguments, shows its stream, its progress, its answer.
+
+use std::{future::Future, io, path::PathBuf, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lodestar_api::CommandItem;
+use lodestar_platform::signals;
+use module_sdk::Reply;
+use serde_json::{Map, Value};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::{
+    client::{Client, Lines, escaped},
+    error::{CliError, Result},
+    exit_codes, human,
+    out_file::OutFile,
+    terminal::Terminal,
+};
+
+/// A command with its arguments, ready to be sent.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) module: String,
+    /// As the user calls it: `usage summary`.
+    pub(crate) words: String,
+    pub(crate) command: String,
+    pub(crate) args: Map<String, Value>,
+    pub(crate) streams: bool,
+    /// Where the stream goes; standard output where it is absent.
+    pub(crate) out: Option<PathBuf>,
+    pub(crate) force: bool,
+}
+
+/// Runs it and gives the exit code that its answer asks for.
+pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) -> Result<u8> {
+    let mut out = call.out.as_deref().map(|path| OutFile::create(path, call.force)).transpose()?;
+    let interrupted = until_signalled(out.is_some())?;
+    let work = answer(&call, client, out.as_mut(), terminal);
+    let reply = tokio::select! {
+        reply = Box::pin(work) => {
+            reply.map_err(|error| as_usage(as_too_slow(error, &call, client.timeout), &call))?
+        }
+        number = interrupted => {
+            let file = call.out.as_deref().unwrap_or_else(|| "".as_ref()).display().to_string();
+            return Err(CliError::signalled(number, format!("cancelled: {file} is not written")));
+        }
+    };
+    if let Some(out) = out {
+        out.finish()?;
+    }
+    let to_stdout = !(call.streams && call.out.is_none());
+    match (&call.out, sentence(&reply)) {
+        (Some(file), Some(sentence)) if !terminal.json => {
+            terminal.line(&human::plain(&format!("{}: {sentence}", file.display())))?;
+        }
+        _ => show(&reply, to_stdout, terminal)?,
+    }
+    Ok(reply.exit_code)
+}
+
+/// Reads the stream up to the answer.
+async fn answer(
+    call: &Call,
+    client: &Client,
+    mut out: Option<&mut OutFile>,
+    terminal: &mut Terminal,
+) -> Result<Reply> {
+    let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
+    let mut lines: Lines = client.stream(&path, &call.args).await?;
+    let bar = terminal.progress_bar(out.is_some());
+    let reply = loop {
+        match lines.next().await? {
+            Some(CommandItem::Progress { done, total, unit }) => advance(&bar, done, total, unit),
+            Some(CommandItem::Chunk(text)) => match &mut out {
+                Some(out) => out.write(&text)?,
+                None => terminal.stream(&text)?,
+            },
+            Some(CommandItem::Reply(reply)) => break reply,
+            Some(CommandItem::Error(problem)) => return Err(CliError::from_problem(problem)),
+            None => return Err(unfinished(call)),
+        }
+    };
+    bar.finish_and_clear();
+    Ok(reply)
+}
+
+/// An answer that is one sentence and no table.
+fn sentence(reply: &Reply) -> Option<&str> {
+    let table = reply.table.as_ref()?;
+    match table.notes.as_slice() {
+        [note] if table.columns.is_empty() && table.title.is_empty() => Some(note),
+        _ => None,
+    }
+}
+
+fn show(reply: &Reply, to_stdout: bool, terminal: &mut Terminal) -> Result<()> {
+    match (&reply.data, &reply.table, terminal.json) {
+        (_, Some(table), false) if to_stdout => terminal.table(table),
+        (_, Some(table), false) => {
+            terminal.note_table(table);
+            Ok(())
+        }
+        (Value::Null, None, false) => Ok(()),
+        (Value::String(text), None, false) if to_stdout => terminal.line(&human::plain(text)),
+        (data, _, _) if to_stdout => terminal.json_document(data),
+        (data, _, _) => {
+            terminal.note(&serde_json::to_string(data).map_err(io::Error::other)?);
+            Ok(())
+        }
+    }
+}
+
+fn advance(bar: &ProgressBar, done: u64, total: Option<u64>, unit: String) {
+    if let Some(total) = total
+        && bar.length() != Some(total)
+    {
+        bar.set_length(total);
+        bar.set_style(
+            ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} {msg}, {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+    }
+    bar.set_message(human::plain(&unit).into_owned());
+    bar.set_position(done);
+}
+
+/// Ends with the number of the first signal that asks this process to end, if a file has to be
+/// cleaned up then; otherwise the signal does its default work.
+fn until_signalled(watch: bool) -> Result<impl Future<Output = u8>> {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    if watch {
+        let sender = sender.clone();
+        signals::for_each_signal(&[SIGINT, SIGTERM, SIGHUP], move |signal| {
+            // An error means that the program is ending.
+            let _ = sender.send(u8::try_from(signal).unwrap_or(0));
+        })?;
+    }
+    Ok(async move {
+        // Where nothing is watched it waits for ever.
+        let _sender = sender;
+        receiver.recv().await.unwrap_or(0)
+    })
+}
+
+/// Arguments that a module refuses are a mistake of the command line.
+fn as_usage(error: CliError, call: &Call) -> CliError {
+    match error {
+        CliError::Failure(mut failure) if failure.code == "invalid" => {
+            failure.exit = exit_codes::USAGE;
+            let help = || format!("see `lodestar {} --help`", call.words);
+            failure.help.get_or_insert_with(help);
+            CliError::Failure(failure)
+        }
+        other => other,
+    }
+}
+
+/// The daemon only hands on what the module answers: a silence is the module's.
+fn as_too_slow(error: CliError, call: &Call, timeout: Duration) -> CliError {
+    if error.failure().is_none_or(|failure| failure.exit != exit_codes::TIMED_OUT) {
+        return error;
+    }
+    let Call { words, module, .. } = call;
+    let seconds = timeout.as_secs_f64();
+    CliError::timed_out(format!("{module} did not answer `lodestar {words}` within {seconds} s"))
+        .help(format!(
+            "see with `lodestar modules why {module}` how it is, or try again with a longer \
+             --timeout"
+        ))
+}
+
+fn unfinished(call: &Call) -> CliError {
+    CliError::failed(format!("`{}` ended without an answer", call.words))
+        .help(format!("see `lodestar modules logs {}`", call.module))
+}
+
+impl Terminal {
+    /// A bar on standard error where one can be seen and does not mix with the stream.
+    fn progress_bar(&self, stream_is_elsewhere: bool) -> ProgressBar {
+        if !self.shows_progress || !(stream_is_elsewhere || self.stdout_is_elsewhere) {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {human_pos} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        bar
+    }
+}

@@ -1,0 +1,170 @@
+//! `lodestar completions SHELL`
+
+use clap::{Command, builder::PossibleValuesParser};
+use clap_complete::Shell;
+use lodestar_api::{Module, Noun};
+use serde_json::Value;
+
+use crate::{
+    client::Client, commands::module_command::with_noun, error::Result, exit_codes,
+    terminal::Terminal,
+};
+
+const EXAMPLES: &str = "\
+bash, in ~/.bashrc:                  eval \"$(lodestar completions bash)\"
+zsh, in ~/.zshrc:                    source <(lodestar completions zsh)
+fish, in ~/.config/fish/config.fish: lodestar completions fish | source";
+
+/// Write a completion script for a shell to standard output
+///
+/// The nouns of the modules that run at this moment are part of it, and the names of all.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    shell: ShellName,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ShellName {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Completions {
+    pub(crate) async fn run(
+        self,
+        root: Command,
+        client: &Client,
+        terminal: &mut Terminal,
+    ) -> Result<u8> {
+        // Without the daemon the script has the fixed verbs, which is what a package installs.
+        let nouns: Vec<Noun> = client.get("/v1/nouns").await.unwrap_or_default();
+        let shell = match self.shell {
+            ShellName::Bash => Shell::Bash,
+            ShellName::Zsh => Shell::Zsh,
+            ShellName::Fish => Shell::Fish,
+        };
+        let modules: Vec<Module> = client.get("/v1/modules").await.unwrap_or_default();
+        let modules: Vec<String> = modules.into_iter().map(|module| module.name).collect();
+        let nouns = nouns.into_iter().filter_map(completed);
+        let command = nouns.fold(root, |root, noun| with_noun(root, &noun));
+        let mut command = with_modules(command, &modules);
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, "lodestar", &mut script);
+        terminal.stream(&String::from_utf8_lossy(&script))?;
+        if matches!(self.shell, ShellName::Fish) && !modules.is_empty() {
+            terminal.stream(&fish_modules(&command, &modules))?;
+        }
+        Ok(exit_codes::DONE)
+    }
+}
+
+/// What of a noun a script may have: a shell reads its words, so they must be words.
+fn completed(mut noun: Noun) -> Option<Noun> {
+    noun.aliases.retain(|alias| is_word(alias));
+    noun.commands.retain(|command| is_word(&command.name));
+    for command in &mut noun.commands {
+        let properties = command.args.get_mut("properties").and_then(Value::as_object_mut);
+        if let Some(properties) = properties {
+            properties.retain(|name, property| is_word(name) && has_words(property));
+        }
+    }
+    (is_word(&noun.noun) && is_word(&noun.module)).then_some(noun)
+}
+
+fn is_word(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.:+/@".contains(c);
+    !text.is_empty() && text.chars().all(is_plain)
+}
+
+/// Whether the values that a property may have are words.
+fn has_words(property: &Value) -> bool {
+    match property {
+        Value::Object(members) => members.iter().all(|(key, value)| match key.as_str() {
+            "description" | "title" | "default" | "examples" | "pattern" => true,
+            _ => has_words(value),
+        }),
+        Value::Array(values) => values.iter().all(has_words),
+        Value::String(text) => is_word(text.trim_start_matches('#')),
+        _ => true,
+    }
+}
+
+/// Lets every argument that stands for a module be one of these.
+fn with_modules(mut command: Command, modules: &[String]) -> Command {
+    if modules.is_empty() {
+        return command;
+    }
+    if let Some(id) = module_argument(&command) {
+        command = command
+            .mut_arg(id, |arg| arg.value_parser(PossibleValuesParser::new(modules.to_vec())));
+    }
+    command.mut_subcommands(|verb| with_modules(verb, modules))
+}
+
+fn module_argument(command: &Command) -> Option<clap::Id> {
+    let is_module =
+        |argument: &&clap::Arg| argument.get_value_names().is_some_and(|names| names == ["MODULE"]);
+    command.get_positionals().find(is_module).map(|argument| argument.get_id().clone())
+}
+
+/// What the generator leaves out for fish: the values of arguments that are no options.
+fn fish_modules(command: &Command, modules: &[String]) -> String {
+    let names = modules.join(" ");
+    let mut lines = String::new();
+    for verb in command.get_subcommands() {
+        for inner in verb.get_subcommands().filter(|inner| module_argument(inner).is_some()) {
+            lines.push_str(&format!(
+                "complete -c lodestar -n \"__fish_lodestar_using_subcommand {}; and \
+                 __fish_seen_subcommand_from {}\" -f -a \"{names}\"\n",
+                verb.get_name(),
+                inner.get_name()
+            ));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::commands::Cli;
+
+    #[test]
+    fn a_shell_gets_only_words() {
+        let evil = "x$(touch /tmp/x)`id`";
+        let noun = json!({
+            "noun": "usage", "module": "usage_tracker", "aliases": [evil, "cost"], "about": evil,
+            "default_command": null, "commands": [
+                {"name": evil, "about": "", "args": {}, "streams": false},
+                {"name": "summary", "about": evil, "streams": false, "args": {"properties": {
+                    evil: {"type": "string"},
+                    "by": {"enum": ["model", evil]},
+                    "since": {"type": "string", "description": evil},
+                    "form": {"enum": ["csv", "json"]},
+                }}},
+            ],
+        });
+        let noun: Noun = serde_json::from_value(noun).expect("it is a noun");
+        let noun = completed(noun).expect("its own words are words");
+        assert_eq!(noun.aliases, ["cost"]);
+        let mut command = with_noun(Cli::command(), &noun);
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Bash, &mut command, "lodestar", &mut script);
+        let script = String::from_utf8_lossy(&script);
+        assert!(!script.contains("touch"), "{script}");
+        for word in ["summary", "--since", "--form", "csv"] {
+            assert!(script.contains(word), "{word}");
+        }
+        assert!(!script.contains("--by "), "{script}");
+        let noun = Noun { noun: evil.to_owned(), ..noun };
+        assert!(completed(noun).is_none());
+    }
+}

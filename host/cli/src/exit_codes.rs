@@ -1,0 +1,84 @@
+//! The exit codes of `lodestar`, all of them.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed; the named module, session or event does not exist |
+//! | 2 | usage: unknown verb, noun or option, or an argument that does not fit |
+//! | 3 | the daemon cannot be reached, `doctor` included |
+//! | 4 | refused: validation, ABI, permission, a file of `--out` that is there already |
+//! | 5 | timed out |
+//! | 128 + n | ended by signal n while writing `--out FILE`, which is removed |
+//!
+//! A command of a module may answer with a code of its own, as monitoring plugins do.
+
+use lodestar_api::ProblemCode;
+
+/// It was done.
+pub(crate) const DONE: u8 = 0;
+/// It did not work.
+pub(crate) const FAILED: u8 = 1;
+/// The command line does not fit.
+pub(crate) const USAGE: u8 = 2;
+/// No daemon answers.
+pub(crate) const NOT_REACHABLE: u8 = 3;
+/// It is not valid or not allowed.
+pub(crate) const REFUSED: u8 = 4;
+/// The deadline passed.
+pub(crate) const TIMED_OUT: u8 = 5;
+/// Added to the number of the signal.
+pub(crate) const SIGNAL: u8 = 128;
+
+/// The table, as `lodestar --help` shows it.
+pub(crate) const HELP: &str = "\
+Exit codes: 0 done, 1 failed or no such module, 2 usage, 3 daemon not reachable, 4 refused \
+(validation, ABI, permission, a file that is there already), 5 timed out. A command of a module \
+may answer with a code of its own.";
+
+/// The exit code for a problem that the daemon reports.
+pub(crate) const fn of(code: ProblemCode) -> u8 {
+    match code {
+        ProblemCode::Refused | ProblemCode::Invalid => REFUSED,
+        ProblemCode::Timeout => TIMED_OUT,
+        ProblemCode::NotFound
+        | ProblemCode::Busy
+        | ProblemCode::Unavailable
+        | ProblemCode::Failed => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_has_its_code() {
+        let check = |code: &str, expected: u8| {
+            let code = serde_json::from_value(code.into()).expect("a code");
+            assert_eq!(of(code), expected, "{code:?}");
+        };
+        check("not_found", 1);
+        check("refused", 4);
+        check("invalid", 4);
+        check("busy", 1);
+        check("failed", 1);
+        check("timeout", 5);
+        check("unavailable", 1);
+        check("one_of_a_later_version", 1);
+    }
+
+    #[test]
+    fn the_help_names_the_codes_of_the_table() {
+        let meanings = [
+            (DONE, "done"),
+            (FAILED, "failed"),
+            (USAGE, "usage"),
+            (NOT_REACHABLE, "daemon not reachable"),
+            (REFUSED, "refused"),
+            (TIMED_OUT, "timed out"),
+        ];
+        for (code, meaning) in meanings {
+            assert!(HELP.contains(&format!("{code} {meaning}")), "{code} {meaning}");
+        }
+    }
+}

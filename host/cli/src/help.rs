@@ -1,0 +1,86 @@
+//! Help and mistakes on the command line, with the nouns of the running modules.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::error::ErrorKind;
+use lodestar_api::Noun;
+
+use crate::{
+    client::Client,
+    error::Result,
+    options::{Global, verb_index},
+    schema::one_line,
+    terminal::Terminal,
+};
+
+/// How long help waits for the daemon before it goes without the nouns.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// `lodestar help usage summary` is `lodestar usage summary --help`.
+pub(crate) fn as_option(mut argv: Vec<OsString>) -> Vec<OsString> {
+    if let Some(index) = verb_index(&argv)
+        && argv[index] == "help"
+    {
+        argv.remove(index);
+        argv.push("--help".into());
+    }
+    argv
+}
+
+/// Shows what the parser says: help on standard output, a mistake on standard error.
+pub(crate) async fn show(
+    error: &clap::Error,
+    argv: &[OsString],
+    terminal: &mut Terminal,
+) -> Result<u8> {
+    let code = u8::try_from(error.exit_code()).unwrap_or(crate::exit_codes::USAGE);
+    let text = terminal.styled(&error.render(), error.use_stderr());
+    if error.use_stderr() {
+        terminal.note(text.trim_end());
+        return Ok(code);
+    }
+    terminal.text(&text)?;
+    if error.kind() == ErrorKind::DisplayHelp && verb_index(argv).is_none() {
+        terminal.text(&nouns_text(&running_nouns(argv).await))?;
+    }
+    Ok(code)
+}
+
+/// The nouns of the running modules; none where no daemon answers at once.
+async fn running_nouns(argv: &[OsString]) -> Vec<Noun> {
+    let Some(mut options) = Global::of_environment() else { return Vec::new() };
+    options.overlay(argv);
+    let client = Client { timeout: PATIENCE, ..options.client() };
+    client.get("/v1/nouns").await.unwrap_or_default()
+}
+
+fn nouns_text(nouns: &[Noun]) -> String {
+    if nouns.is_empty() {
+        return String::new();
+    }
+    let width = nouns.iter().map(|noun| noun.noun.len()).max().unwrap_or_default();
+    let line = |noun: &Noun| {
+        let about = one_line(&noun.about);
+        format!("  {:<width$}  {}\n", noun.noun, crate::human::plain(&about))
+    };
+    format!("\nNouns of the running modules:\n{}", nouns.iter().map(line).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_help_is_the_option() {
+        let check = |line: &str, expected: &str| {
+            let argv = as_option(line.split(' ').map(OsString::from).collect());
+            assert_eq!(argv, expected.split(' ').map(OsString::from).collect::<Vec<_>>());
+        };
+        check("lodestar help", "lodestar --help");
+        check("lodestar help usage summary", "lodestar usage summary --help");
+        check("lodestar --json help modules", "lodestar --json modules --help");
+        check("lodestar --socket /a help status", "lodestar --socket /a status --help");
+        check("lodestar modules help", "lodestar modules help");
+        check("lodestar", "lodestar");
+    }
+}

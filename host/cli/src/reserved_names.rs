@@ -1,0 +1,72 @@
+//! The words of the command line, and which of them a module cannot have.
+
+use lodestar_config::words;
+use module_sdk::manifest::Manifest;
+
+use crate::error::{CliError, Result};
+
+/// The names of the verbs.
+pub(crate) const VERBS: [&str; 8] =
+    ["completions", "config", "doctor", "events", "man", "modules", "status", "top"];
+
+/// The names of the verbs of `lodestar modules`, which people type without it.
+pub(crate) const MODULE_VERBS: [&str; 14] = [
+    "check", "dev", "disable", "enable", "info", "install", "list", "logs", "new", "reload",
+    "remove", "rollback", "verify", "why",
+];
+
+/// Returns whether a name means something already.
+fn is_reserved(name: &str) -> bool {
+    let others = ["help", "lodestar", "lodestard"];
+    VERBS.contains(&name) || MODULE_VERBS.contains(&name) || others.contains(&name)
+}
+
+/// Why a module cannot answer to its name and its noun, a sentence with the remedy: they are words
+/// of ours, or of one of the modules `others`.
+pub(crate) fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> Option<String> {
+    match [Some(name), noun].into_iter().flatten().find(|word| is_reserved(word)) {
+        Some(word) if word == name => Some(format!(
+            "no module can be called {word:?}, which is a word of lodestar itself; call it \
+             {word}_module, or say what it does"
+        )),
+        Some(word) => Some(format!(
+            "{name} cannot answer to {word:?}, which is a word of lodestar itself; choose another \
+             `cli.noun`"
+        )),
+        None => words::why_taken(name, noun, others),
+    }
+}
+
+/// Whether a module can have its words, as far as can be told without the daemon.
+///
+/// # Errors
+///
+/// When one means something else already.
+pub(crate) fn check(manifest: &Manifest, others: &[Manifest]) -> Result<()> {
+    let noun = manifest.cli.noun.as_deref();
+    match why_taken(&manifest.module.name, noun, others) {
+        Some(sentence) => Err(CliError::refused(sentence)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lodestar_config::SECTIONS;
+
+    use super::*;
+
+    #[test]
+    fn a_word_of_ours_is_no_name() {
+        for word in ["status", "events", "modules", "man", "help", "lodestar", "log", "bus"] {
+            assert!(why_taken(word, None, &[]).is_some(), "{word}");
+            assert!(why_taken("guard", Some(word), &[]).is_some() || SECTIONS.contains(&word));
+        }
+        for verb in ["install", "why", "new", "dev", "logs", "rollback"] {
+            assert!(why_taken(verb, None, &[]).is_some(), "{verb}");
+        }
+        for name in ["usage", "ingest", "health", "router", "learning", "dashboard", "guard"] {
+            assert_eq!(why_taken(name, Some(name), &[]), None);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What is wrong with a configuration, where, and what to do.
+
+use std::{fmt, io, path::Path};
+
+pub use module_sdk::nearest;
+use serde::Serialize;
+
+/// One thing that is wrong.
+///
+/// It never holds a value of the file, since that may be a secret; the words of a closed list
+/// (`isolation: proces`) are the exception.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConfigError {
+    /// The file, `environment variable NAME`, or `--set KEY`.
+    #[serde(rename = "file")]
+    pub path: String,
+    /// The line, from 1; 0 where there is none.
+    pub line: u32,
+    /// The column in characters, from 1; 0 where there is none.
+    pub column: u32,
+    /// The key with dots, empty for the whole file.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do, empty where the message says it.
+    pub hint: String,
+}
+
+impl ConfigError {
+    /// An error of a whole file.
+    pub fn of_file(path: &Path, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            path: path.display().to_string(),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    pub(super) fn read(path: &Path, error: &io::Error) -> Self {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "write it, or name the file with --config; a lodestard that starts without \
+                 one writes the default"
+            }
+            io::ErrorKind::PermissionDenied => "make it readable for the user who runs lodestard",
+            _ => "",
+        };
+        Self::of_file(path, format!("cannot be read: {error}"), hint)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.hint.is_empty() {
+            write!(f, "; {}", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Everything that is wrong with a configuration: at least one [`ConfigError`], by line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// `value` where nothing is wrong.
+    pub fn or<T>(mut errors: Vec<ConfigError>, value: T) -> Result<T, Self> {
+        if errors.is_empty() {
+            return Ok(value);
+        }
+        errors.sort_by_key(|error| (error.line, error.column));
+        Err(Self(errors))
+    }
+
+    /// The errors, by line.
+    #[must_use]
+    pub fn as_slice(&self) -> &[ConfigError] {
+        &self.0
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl IntoIterator for ConfigErrors {
+    type Item = ConfigError;
+    type IntoIter = std::vec::IntoIter<ConfigError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// `did you mean …?`, or else the list of what there is.
+pub(super) fn suggestion(name: &str, candidates: &[&str]) -> String {
+    match nearest(name, candidates.iter().copied()) {
+        Some(right) => format!("did you mean `{right}`?"),
+        None if candidates.is_empty() => "remove it".to_owned(),
+        None => format!("known here are {}", quoted(candidates, "and")),
+    }
+}
+
+/// "`a`, `b` or `c`".
+pub(super) fn quoted(names: &[&str], joint: &str) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!("`{one}`"),
+        [first @ .., last] => {
+            let first: Vec<_> = first.iter().map(|name| format!("`{name}`")).collect();
+            format!("{} {joint} `{last}`", first.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_where_what_and_the_remedy() {
+        let error = ConfigError {
+            path: "modules.yaml".to_owned(),
+            line: 7,
+            column: 5,
+            key: "modules.usage_tracker.databse".to_owned(),
+            message: "unknown key".to_owned(),
+            hint: suggestion("databse", &["database"]),
+        };
+        assert_eq!(
+            error.to_string(),
+            "modules.yaml:7:5: modules.usage_tracker.databse: unknown key; did you mean \
+             `database`?"
+        );
+        let file = ConfigError::of_file(Path::new("m.yaml"), "is too large", "");
+        let errors = ConfigErrors::or(vec![error, file], ()).expect_err("there are errors");
+        assert!(errors.to_string().starts_with("m.yaml: is too large\nmodules.yaml:7:5"));
+    }
+
+    #[test]
+    fn lists_what_there_is_when_nothing_is_near() {
+        assert_eq!(suggestion("zzz", &["a", "b", "c"]), "known here are `a`, `b` and `c`");
+    }
+}

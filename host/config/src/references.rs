@@ -1,0 +1,278 @@
+//! `~`, `${NAME}` and `file:/path`: what a value of the configuration stands for.
+//!
+//! References are resolved when a module is started and not before, so that what is shown of a
+//! configuration is the reference and never the secret.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use lodestar_platform::files;
+
+/// The largest file that a `file:` reference may name.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// The environment variables that a configuration may use.
+///
+/// They are captured once and handed on, so that nothing depends on the process's environment.
+/// It prints no values.
+#[derive(Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// The variables of this process that are UTF-8.
+    #[must_use]
+    pub fn of_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+
+    /// The value of a variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// All of them by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        match self.get("HOME") {
+            Some(home) if !home.is_empty() => Some(home.into()),
+            _ => std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+        }
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Self { variables: variables.collect() }
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Environment({} variables)", self.variables.len())
+    }
+}
+
+/// A secret in memory. It prints as `[redacted]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself. Never log it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Where a secret is found: `${NAME}` or `file:/path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// An environment variable.
+    Variable(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl Reference {
+    /// Reads a reference. Anything else is refused, since it would be the secret itself.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'))
+            && valid_variable(name)
+        {
+            return Ok(Self::Variable(name.to_owned()));
+        }
+        match file_of(text) {
+            Some(path) => Ok(Self::File(path.into())),
+            None => {
+                Err("must be a reference, `${NAME}` or `file:/path`, not the secret itself"
+                    .to_owned())
+            }
+        }
+    }
+
+    /// Fetches the secret.
+    ///
+    /// # Errors
+    ///
+    /// A sentence with the remedy when the variable is not set or the file cannot be used.
+    pub fn resolve(&self, environment: &Environment) -> Result<Fetched, String> {
+        match self {
+            Self::Variable(name) => {
+                let value = variable(name, environment)?;
+                Ok(Fetched { secret: Secret(value.to_owned()), warning: None })
+            }
+            Self::File(path) => read_secret(&expand_path(path, environment)?),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable(name) => write!(f, "${{{name}}}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+/// A secret, and what is doubtful about how it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The secret.
+    pub secret: Secret,
+    /// That its file is open to others.
+    pub warning: Option<String>,
+}
+
+/// A path of the daemon's own settings, as it is written.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') || text.starts_with("~/") {
+        Ok(text.into())
+    } else {
+        Err("must be an absolute path, or begin with `~/`".to_owned())
+    }
+}
+
+/// A path with `~/` replaced by the home directory.
+///
+/// # Errors
+///
+/// When it begins with `~/` and there is no home directory.
+pub fn expand_path(path: &Path, environment: &Environment) -> Result<PathBuf, String> {
+    match path.strip_prefix("~") {
+        Ok(rest) => match environment.home() {
+            Some(home) if rest.as_os_str().is_empty() => Ok(home),
+            Some(home) => Ok(home.join(rest)),
+            None => Err("`~` has no meaning here: set HOME or write the path out".to_owned()),
+        },
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+/// A text of a module's settings with every reference in it replaced.
+pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, String> {
+    if let Some(path) = file_of(text) {
+        let path = substitute(path, environment)?;
+        let fetched = read_secret(&expand_path(Path::new(&path), environment)?)?;
+        return Ok(Expanded { text: fetched.secret.0, warning: fetched.warning });
+    }
+    with_home(substitute(text, environment)?, environment)
+}
+
+/// A text of a module's own defaults: `~/` and `$$` mean what they mean in `modules.yaml`, and
+/// nothing in it is looked up.
+pub(super) fn expand_default(text: &str, environment: &Environment) -> Result<Expanded, String> {
+    with_home(substitute(text, &Environment::default())?, environment)
+}
+
+fn with_home(text: String, environment: &Environment) -> Result<Expanded, String> {
+    let text = if text == "~" || text.starts_with("~/") {
+        expand_path(Path::new(&text), environment)?.display().to_string()
+    } else {
+        text
+    };
+    Ok(Expanded { text, warning: None })
+}
+
+/// Whether a text stands for something in the daemon's environment or in a file.
+pub(super) fn looks_up(text: &str) -> bool {
+    file_of(text).is_some() || text.replace("$$", "").contains("${")
+}
+
+/// A text whose references are replaced.
+pub(super) struct Expanded {
+    pub(super) text: String,
+    pub(super) warning: Option<String>,
+}
+
+/// The path of `file:/path`, `file:~/path` or `file:///path`.
+fn file_of(text: &str) -> Option<&str> {
+    let path = text.strip_prefix("file:")?;
+    let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    (path.starts_with('/') || path.starts_with("~/")).then_some(path)
+}
+
+/// Replaces `${NAME}`; `$$` is a dollar sign, and so is a `$` before anything else.
+fn substitute(text: &str, environment: &Environment) -> Result<String, String> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        result.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            result.push('$');
+            rest = after;
+        } else if let Some(after) = after.strip_prefix('{') {
+            let (name, after) = after
+                .split_once('}')
+                .ok_or("holds `${` without `}`; write `$${` for the characters themselves")?;
+            if !valid_variable(name) {
+                return Err("holds `${…}` around something that is no variable's name; write \
+                            `$${` for the characters themselves"
+                    .to_owned());
+            }
+            result.push_str(variable(name, environment)?);
+            rest = after;
+        } else {
+            result.push('$');
+            rest = after;
+        }
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+fn valid_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn variable<'a>(name: &str, environment: &'a Environment) -> Result<&'a str, String> {
+    environment.get(name).ok_or_else(|| {
+        format!("the environment variable {name} is not set; set it where lodestard is started")
+    })
+}
+
+/// Reads a file that holds one secret: a regular file that nobody else can write.
+pub(super) fn read_secret(path: &Path) -> Result<Fetched, String> {
+    let wrong = |what: &str| format!("the file {} {what}", path.display());
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidInput => wrong("is not a regular file"),
+        io::ErrorKind::FileTooLarge => wrong("is larger than 64 KiB; is it the right one?"),
+        _ => wrong(&format!("cannot be read: {error}")),
+    };
+    let bytes = files::read_trusted(path, MAX_SECRET_BYTES).map_err(failed)?;
+    let metadata = path.metadata().map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(wrong("is empty"));
+    }
+    let open = metadata.mode() & 0o007 != 0;
+    let warning = open.then(|| {
+        wrong(&format!(
+            "can be used by every user of the machine; `chmod o= {}` ends that",
+            path.display()
+        ))
+    });
+    Ok(Fetched { secret: Secret(text.to_owned()), warning })
+}

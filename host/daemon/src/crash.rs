@@ -1,0 +1,290 @@
+//! A note of who ended the daemon: a fatal signal's handler writes it, the next start reads it.
+//!
+//! A module in the daemon can take it down. Each thread knows the module that it works for, also
+//! one that a module started and named itself, so the handler writes the signal and that module's
+//! name into a file that was opened before. So does a call of `exit` on such a thread. Of a thread
+//! that is not known in this way its name tells (`m:`, `rt:` or `job:` and the module's name, of
+//! which the kernel keeps 15 bytes). Any other thread, a process that was forked, a kill from
+//! outside, an OOM kill or a power cut leave no note, and nobody is blamed.
+#![expect(unsafe_code, reason = "handlers of signals")]
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{BorrowedFd, IntoRawFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
+};
+
+use libc::{c_int, c_void, siginfo_t};
+
+use lodestar_library as library;
+use lodestar_platform::files;
+
+/// The signals that a fault of a thread's own raises.
+const FATAL: [(c_int, &str); 5] = [
+    (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGBUS, "SIGBUS"),
+    (libc::SIGILL, "SIGILL"),
+    (libc::SIGFPE, "SIGFPE"),
+    (libc::SIGABRT, "SIGABRT"),
+];
+
+/// Stands in a note in place of a signal for a call of `exit`.
+const EXIT: c_int = 0;
+
+/// Where the note goes, -1 for nowhere.
+static NOTE: AtomicI32 = AtomicI32::new(-1);
+
+/// The process that takes notes: what a module forks shares the file, and is not the daemon.
+static DAEMON: AtomicI32 = AtomicI32::new(0);
+
+/// The `eventfd` that asks for last words ([`ask_for_last_words`]), -1 for none.
+static LAST_WORDS: AtomicI32 = AtomicI32::new(-1);
+
+/// Whether they were written since they were asked for.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// How often it is looked whether they were written, and how long between.
+const LOOKS: usize = 50;
+const BETWEEN_LOOKS: rustix::thread::Timespec =
+    rustix::thread::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+
+/// Stands in a note before the whole name of a module.
+const MODULE: &str = "module";
+
+/// How many bytes a note may have: the names of modules are shorter than that by far.
+const LINE: usize = 128;
+
+/// Who ended the daemon when it last ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    /// The name of the module, or as much as the name of its thread had room for.
+    pub name: String,
+    /// Whether that is the whole name.
+    pub whole: bool,
+    /// By what: a signal, or a call of `exit`.
+    pub means: String,
+}
+
+impl Culprit {
+    /// Whether it was this module.
+    #[must_use]
+    pub fn is(&self, module: &str) -> bool {
+        if self.whole {
+            return self.name == module;
+        }
+        // Linux keeps 15 bytes of a thread's name, with its kind.
+        let cut = ["m:", "rt:", "job:"].map(|kind| &module[..module.len().min(15 - kind.len())]);
+        cut.contains(&self.name.as_str())
+    }
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("crash")
+}
+
+/// Reads the note of the run before, and takes notes from now on.
+///
+/// # Errors
+///
+/// When the file cannot be opened; the daemon runs without.
+pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
+    let path = path(state_dir);
+    let culprit = files::read_text(&path).ok().and_then(|text| read(&text));
+    files::clear_irregular(&path)?;
+    let mut options = OpenOptions::new();
+    let file: File = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    DAEMON.store(process(), Ordering::Release);
+    NOTE.store(file.into_raw_fd(), Ordering::Release);
+    for (signal, _) in FATAL {
+        // SAFETY: an all-zero `sigaction` is a valid value of this plain C type.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = note as *const () as usize;
+        // On the stack for signals that the thread has: its own may be used up.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+        // SAFETY: the handler is async-signal-safe and of the type that SA_SIGINFO asks for.
+        if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: the function lives as long as the program, and it cannot unwind.
+    if unsafe { libc::atexit(note_exit) } != 0 {
+        return Err(io::Error::other("the C library takes no function to call at exit"));
+    }
+    Ok(culprit)
+}
+
+/// Before the daemon ends, however it does, this `eventfd` is written to: whoever reads it is to
+/// write what was printed before, and then to call [`last_words_are_written`].
+pub fn ask_for_last_words(wake: OwnedFd) {
+    LAST_WORDS.store(wake.into_raw_fd(), Ordering::Release);
+}
+
+/// All that was printed before somebody asked for it is written.
+pub fn last_words_are_written() {
+    WRITTEN.store(true, Ordering::Release);
+}
+
+/// Nobody is there any more to be asked.
+pub fn no_last_words() {
+    LAST_WORDS.store(-1, Ordering::Release);
+}
+
+/// Waits until the last words were written, for a tenth of a second at most: the thread that
+/// writes them may wait for what this one holds. Async-signal-safe.
+fn wait_for_last_words() {
+    let wake = LAST_WORDS.load(Ordering::Acquire);
+    if wake < 0 || process() != DAEMON.load(Ordering::Acquire) {
+        return;
+    }
+    // SAFETY: it is never closed.
+    let wake = unsafe { BorrowedFd::borrow_raw(wake) };
+    WRITTEN.store(false, Ordering::Release);
+    if rustix::io::write(wake, &1_u64.to_ne_bytes()).is_err() {
+        return;
+    }
+    for _ in 0..LOOKS {
+        if WRITTEN.load(Ordering::Acquire) {
+            return;
+        }
+        let _ = rustix::thread::nanosleep(&BETWEEN_LOOKS);
+    }
+}
+
+/// Runs on the thread that calls `exit`. The daemon's own work for no module.
+extern "C" fn note_exit() {
+    note_module(EXIT);
+    wait_for_last_words();
+}
+
+/// Writes `SIGNAL WHO` of the thread that faults. With `SA_RESETHAND` the signal does its default
+/// work when the instruction that faulted is tried again, or `abort` raises it again.
+extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel hands over a valid one.
+    let from_outside = unsafe { (*info).si_code } == libc::SI_USER;
+    if from_outside {
+        // A signal that somebody sent does not come again by itself.
+        // SAFETY: it has no conditions; the handler was reset.
+        unsafe { libc::raise(signal) };
+    } else {
+        note_module(signal);
+        wait_for_last_words();
+    }
+}
+
+fn process() -> libc::pid_t {
+    // SAFETY: it has no conditions.
+    unsafe { libc::getpid() }
+}
+
+/// Writes who ends the daemon, once, where this thread is a module's. Async-signal-safe.
+fn note_module(means: c_int) {
+    if process() != DAEMON.load(Ordering::Acquire) {
+        return;
+    }
+    let mut thread = [0_u8; 16];
+    let (kind, name) = match library::works_for() {
+        Some(module) => (&b"module:"[..], module.as_bytes()),
+        None => {
+            // SAFETY: the call writes at most 16 bytes there.
+            let named = unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) } == 0;
+            let is_module = [&b"m:"[..], b"rt:", b"job:"].iter().any(|it| thread.starts_with(it));
+            if !named || !is_module {
+                return;
+            }
+            (&b""[..], &thread[..])
+        }
+    };
+    write(means, kind, name, NOTE.swap(-1, Ordering::AcqRel));
+}
+
+/// Writes the note; `target` is -1 when there is one already. Async-signal-safe.
+fn write(means: c_int, kind: &[u8], name: &[u8], target: c_int) {
+    if target < 0 {
+        return;
+    }
+    let digit = |number: c_int| b'0' + u8::try_from(number % 10).unwrap_or(0);
+    let means = [digit(means / 10), digit(means), b' '];
+    let mut line = [0_u8; LINE];
+    let text = means.iter().chain(kind).chain(name).chain(b"\n");
+    let mut length = 0;
+    for (place, byte) in line.iter_mut().zip(text) {
+        *place = *byte;
+        length += 1;
+    }
+    // SAFETY: the descriptor was opened for this, the bytes are ours. Nothing can be done about
+    // an error here.
+    unsafe { libc::pwrite(target, line.as_ptr().cast(), length, 0) };
+}
+
+fn read(text: &str) -> Option<Culprit> {
+    let (number, name) = text.split_once(' ')?;
+    let number = number.parse::<c_int>().ok()?;
+    let means = if number == EXIT {
+        "a call of exit()".to_owned()
+    } else {
+        let (_, word) = FATAL.iter().find(|(signal, _)| *signal == number)?;
+        format!("signal {number} ({word})")
+    };
+    let name = name.trim_end_matches(['\n', ' ']).trim_end_matches('\0');
+    let (kind, name) = name.split_once(':')?;
+    Some(Culprit { name: name.to_owned(), whole: kind == MODULE, means })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_note_names_the_module() {
+        let note = "11 m:usage_tracker\0\n";
+        let culprit = read(note).expect("it is a note");
+        assert_eq!(culprit.means, "signal 11 (SIGSEGV)");
+        assert!(culprit.is("usage_tracker"), "{culprit:?}");
+        assert!(!culprit.is("ingest"), "{culprit:?}");
+        let runtime = read("06 rt:usage_tracke\0\n").expect("it is a note");
+        assert!(runtime.is("usage_tracker"), "its name is cut: {runtime:?}");
+        let exit = read("00 m:ingest\0\n").expect("it is a note");
+        assert_eq!((exit.name.as_str(), exit.means.as_str()), ("ingest", "a call of exit()"));
+        for nonsense in ["", "11", "99 m:ingest", "x m:ingest", "11 lodestard"] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn names_that_begin_alike_are_told_apart() {
+        let (one, other) = ("usage_tracker_one", "usage_tracker_other");
+        let culprit = read("11 module:usage_tracker_other\n").expect("it is a note");
+        assert!(culprit.is(other) && !culprit.is(one), "{culprit:?}");
+        let cut = read("11 m:usage_tracker\0\n").expect("it is a note");
+        assert!(cut.is(other) && cut.is(one), "a thread's name is all that is known: {cut:?}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("note");
+        let long = "m".repeat(100);
+        let culprit = |name: &str, whole| Culprit {
+            name: name.to_owned(),
+            whole,
+            means: "signal 7 (SIGBUS)".to_owned(),
+        };
+        for (kind, name, expected) in [
+            ("module:", "ingest", culprit("ingest", true)),
+            ("module:", &*long, culprit(&long, true)),
+            ("", "m:ingest\0\0\0", culprit("ingest", false)),
+        ] {
+            let file = File::create(&path).expect("it is writable");
+            write(libc::SIGBUS, kind.as_bytes(), name.as_bytes(), file.as_raw_fd());
+            let text = std::fs::read_to_string(&path).expect("it is text");
+            assert_eq!(read(&text), Some(expected), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The rooms of `lodestard`, as a library for the program and for benchmarks.
+//!
+//! [`supervisor`] makes what is so what the configuration asks; [`module`] is a module at run time
+//! and [`runner`] one in a process of its own; [`control`] answers `lodestar`.
+
+pub mod args;
+pub mod control;
+pub mod crash;
+pub mod http_guard;
+pub mod identity;
+pub mod logging;
+pub mod metrics;
+pub mod module;
+pub mod runner;
+pub mod scrape;
+pub mod start;
+pub mod supervisor;
+pub mod wake;
+pub mod watch;

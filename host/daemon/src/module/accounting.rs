@@ -1,0 +1,335 @@
+//! What a module costs: its time on the processor, and how long its calls take.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use lodestar_library as library;
+
+use super::{Entry, state::lock};
+use crate::runner;
+
+/// What a module's thread is in. Watched from outside, so that a call that never comes back is
+/// seen.
+#[derive(Debug, Default)]
+pub struct CallClock {
+    current: Mutex<Option<(Cow<'static, str>, Instant)>>,
+}
+
+impl CallClock {
+    /// Runs a call under the clock.
+    pub fn time<T>(&self, what: impl Into<Cow<'static, str>>, call: impl FnOnce() -> T) -> T {
+        self.timed(what, call).0
+    }
+
+    /// Runs a call under the clock, and says how long it took.
+    pub(super) fn timed<T>(
+        &self,
+        what: impl Into<Cow<'static, str>>,
+        call: impl FnOnce() -> T,
+    ) -> (T, Duration) {
+        let begin = Instant::now();
+        *lock(&self.current) = Some((what.into(), begin));
+        let result = call();
+        *lock(&self.current) = None;
+        (result, begin.elapsed())
+    }
+
+    /// The call that runs now, and for how long.
+    #[must_use]
+    pub fn running(&self) -> Option<(String, Duration)> {
+        lock(&self.current)
+            .as_ref()
+            .map(|(what, since)| (what.clone().into_owned(), since.elapsed()))
+    }
+}
+
+/// What a module uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Milliseconds of processor time since the daemon started: of its threads in the daemon and of
+    /// its processes, those that have ended too. What a thread used since it was last looked at,
+    /// two seconds at most, is missing where it ends by itself.
+    pub cpu_ms: u64,
+    /// Bytes that its allocator has given out, or that its processes have resident.
+    pub memory_bytes: u64,
+    /// Threads of its processes, or its own in the daemon, that live.
+    pub threads: u64,
+}
+
+impl Entry {
+    /// What the module uses now; it is noted, so that it stays counted when what lives ends.
+    pub fn used(&self, tasks: &Tasks) -> Used {
+        let mut living = tasks.of(&self.name);
+        let threads = living.len() as u64;
+        let processes = self.processes().into_iter();
+        let processes = processes.map(|process| (process.pid, runner::figures(process.pid)));
+        // One that has ended uses nothing, and is counted already.
+        let processes: Vec<_> = processes.filter(|(_, figures)| figures.threads > 0).collect();
+        living.extend(processes.iter().map(|(pid, figures)| (*pid, figures.cpu_ms * 1_000_000)));
+        let cpu_ms = self.cpu.update(&living) / 1_000_000;
+        if processes.is_empty() {
+            let memory_bytes = self.heap_bytes.load(Ordering::Relaxed);
+            return Used { cpu_ms, memory_bytes, threads };
+        }
+        let figures = || processes.iter().map(|(_, figures)| figures);
+        Used {
+            cpu_ms,
+            memory_bytes: figures().map(|figures| figures.memory_bytes).sum(),
+            threads: figures().map(|figures| figures.threads).sum(),
+        }
+    }
+
+    /// Ends the process `pid` of the module by `reap`, and keeps what it used.
+    pub(crate) fn bury<T>(&self, pid: u32, reap: impl FnOnce() -> T) -> T {
+        // Between the last look at the process and its end nobody else may look.
+        let _looking = lock(&LOOKING);
+        let last = runner::figures(pid).cpu_ms * 1_000_000;
+        let result = reap();
+        self.cpu.finish(pid, last);
+        result
+    }
+}
+
+/// Processor time of what lives, as it was last seen, and of what has ended.
+#[derive(Debug, Default)]
+pub struct CpuTime(Mutex<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    ended_ns: u64,
+    /// By the number of the thread or process.
+    living_ns: HashMap<u32, u64>,
+}
+
+impl CpuTime {
+    /// Takes note of what lives; answers the nanoseconds of all. Never less than before.
+    fn update(&self, living: &[(u32, u64)]) -> u64 {
+        let mut times = lock(&self.0);
+        let mut before = std::mem::take(&mut times.living_ns);
+        for (id, ns) in living {
+            if let Some(seen) = before.remove(id).filter(|seen| seen > ns) {
+                // Its number was given to another one.
+                times.ended_ns += seen;
+            }
+            times.living_ns.insert(*id, *ns);
+        }
+        times.ended_ns += before.into_values().sum::<u64>();
+        times.ended_ns + times.living_ns.values().sum::<u64>()
+    }
+
+    /// One has ended, and used so many nanoseconds in all.
+    fn finish(&self, id: u32, ns: u64) {
+        let mut times = lock(&self.0);
+        let seen = times.living_ns.remove(&id).unwrap_or_default();
+        times.ended_ns += seen.max(ns);
+    }
+}
+
+/// How the kernel shows a thread's name: 15 bytes of it.
+const THREAD_NAME_BYTES: usize = 15;
+
+/// What stands before the module's name in the names of its threads: its own thread, its tokio
+/// runtime, its jobs.
+const THREAD_KINDS: [&str; 3] = ["m:", "rt:", "job:"];
+
+/// The name of a module's own thread.
+#[must_use]
+pub(super) fn thread_name(module: &str) -> String {
+    kernel_name("m:", module)
+}
+
+fn kernel_name(kind: &str, module: &str) -> String {
+    let mut name = format!("{kind}{module}");
+    name.truncate(THREAD_NAME_BYTES);
+    name
+}
+
+/// Held while somebody looks at what lives, until it is noted: an older look must not come after a
+/// newer one.
+static LOOKING: Mutex<()> = Mutex::new(());
+
+/// The threads of modules that live in this process. Others who look wait until it is dropped.
+#[derive(Debug)]
+pub struct Tasks {
+    tasks: Vec<Task>,
+    _looking: MutexGuard<'static, ()>,
+}
+
+#[derive(Debug)]
+struct Task {
+    id: u32,
+    /// The module that it works for, where that is known.
+    owner: Option<String>,
+    name: String,
+    cpu_ns: u64,
+}
+
+impl Tasks {
+    /// Those of this moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let looking = lock(&LOOKING);
+        let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let mut owners = library::workers();
+        let tasks = tasks.filter_map(|task| {
+            let id = task.file_name().to_str()?.parse().ok()?;
+            let owner = owners.remove(&id);
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let name = name.trim_end();
+            if owner.is_none() && !THREAD_KINDS.iter().any(|kind| name.starts_with(kind)) {
+                return None;
+            }
+            let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let cpu_ns = times.split_whitespace().next()?.parse().ok()?;
+            Some(Task { id, owner, name: name.to_owned(), cpu_ns })
+        });
+        Self { tasks: tasks.collect(), _looking: looking }
+    }
+
+    /// The number and the nanoseconds of each thread of a module: of those that work for it, and
+    /// of those that nobody knows and that bear its name.
+    fn of(&self, module: &str) -> Vec<(u32, u64)> {
+        let names = THREAD_KINDS.map(|kind| kernel_name(kind, module));
+        let own = self.tasks.iter().filter(|task| match &task.owner {
+            Some(owner) => owner == module,
+            None => names.contains(&task.name),
+        });
+        own.map(|task| (task.id, task.cpu_ns)).collect()
+    }
+
+    /// How many threads a module has.
+    pub(super) fn count(&self, module: &str) -> usize {
+        self.of(module).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_shows_the_call_that_runs() {
+        let clock = CallClock::default();
+        clock.time("summary", || {
+            assert_eq!(clock.running().expect("it runs").0, "summary");
+        });
+        assert_eq!(clock.running(), None);
+    }
+
+    #[test]
+    fn what_has_ended_stays_counted() {
+        let cpu = CpuTime::default();
+        let check = |living: &[(u32, u64)], expected| assert_eq!(cpu.update(living), expected);
+        check(&[(1, 100), (2, 50)], 150);
+        check(&[(1, 120)], 170);
+        check(&[(1, 7)], 177);
+        check(&[], 177);
+        check(&[(3, 10)], 187);
+        cpu.finish(3, 40);
+        check(&[], 217);
+        cpu.finish(4, 3);
+        check(&[], 220);
+    }
+
+    #[test]
+    fn keeps_the_time_of_threads_that_end() {
+        let entry = std::sync::Arc::new(Entry::new("burner_with_a_long_name"));
+        let burner = entry.clone();
+        let thread = std::thread::Builder::new().name(thread_name(&entry.name));
+        let spent = thread.spawn(move || {
+            let used = || burner.used(&Tasks::now());
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(10) && used().cpu_ms < 20 {
+                std::hint::black_box((0..100_000_u64).sum::<u64>());
+            }
+            used()
+        });
+        let spent = spent.expect("a thread starts").join().expect("it ends");
+        assert!(spent.cpu_ms >= 20 && spent.threads == 1, "{spent:?}");
+        let after = entry.used(&Tasks::now());
+        assert!(after.cpu_ms >= spent.cpu_ms, "{after:?} after {spent:?}");
+        assert_eq!(after.threads, 0);
+        assert_eq!(Entry::new("nobody").used(&Tasks::now()), Used::default());
+    }
+
+    /// A process that has used some time and uses no more.
+    fn spent_process() -> std::process::Child {
+        let mut command = std::process::Command::new("sh");
+        let child = command.args(["-c", "while :; do :; done"]).spawn().expect("there is a shell");
+        while runner::figures(child.id()).cpu_ms < 50 {
+            std::thread::yield_now();
+        }
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    fn end(mut child: std::process::Child) {
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+    }
+
+    #[test]
+    fn a_process_that_gives_way_counts_once_and_one_that_is_refused_hides_nobody() {
+        let entry = Entry::new("gear");
+        let process = |child: &std::process::Child, generation| runner::ProcessView {
+            pid: child.id(),
+            generation,
+            memory_limit: None,
+            cpu_limit: None,
+            tasks_limit: String::new(),
+            data_limit: String::new(),
+            limits_without_group: Vec::new(),
+            sandbox: String::new(),
+        };
+        let used = || entry.used(&Tasks::now());
+        let shown = || entry.process().map(|process| process.generation);
+        let (old, refused, new) = (spent_process(), spent_process(), spent_process());
+        let time = |child: &std::process::Child| runner::figures(child.id()).cpu_ms;
+        let mut all = time(&old);
+        entry.add_process(process(&old, 1));
+        entry.generation.store(1, Ordering::Relaxed);
+        assert_eq!((used().cpu_ms, used().threads, shown()), (all, 1, Some(1)));
+        for (child, generation) in [(&refused, 2), (&new, 3)] {
+            entry.add_process(process(child, generation));
+            all += time(child);
+            assert_eq!((used().cpu_ms, shown()), (all, Some(1)), "both live, the first runs");
+        }
+        for (child, still) in [(refused, Some(1)), (old, Some(3))] {
+            if still == Some(3) {
+                entry.generation.store(3, Ordering::Relaxed);
+            }
+            let pid = child.id();
+            entry.bury(pid, || end(child));
+            entry.forget_process(pid);
+            assert_eq!((used().cpu_ms, shown()), (all, still));
+        }
+        end(new);
+    }
+
+    #[test]
+    fn modules_with_the_same_first_letters_are_told_apart() {
+        let [one, two] = ["a_module_with_a_long_name", "a_module_with_a_longer_one"];
+        let thread = std::thread::Builder::new().name(thread_name(one));
+        let counts = thread.spawn(move || {
+            let count = || [one, two].map(|module| Tasks::now().count(module));
+            let by_name = count();
+            let _working = library::work_for(one);
+            (by_name, count())
+        });
+        let counts = counts.expect("a thread starts").join().expect("it ends");
+        assert_eq!(counts, ([1, 1], [1, 0]));
+    }
+}

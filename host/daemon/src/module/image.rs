@@ -1,0 +1,170 @@
+//! What a generation of a module is made from, and the instance that is made of it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use lodestar_abi::{
+    BatchOutcome, CreateRequest, Event as AbiEvent, ModError, ModuleBox, ReplySinkBox,
+    abi_stable::std_types::RSlice,
+};
+use lodestar_library::Library;
+use module_sdk::manifest::Manifest;
+
+use super::Services;
+use crate::runner::Isolated;
+
+/// A kind of [`ModError`] that never crosses the ABI: the process of the module was ended by
+/// somebody else. The module is not to blame; what it had in its hands comes again.
+pub const GONE: u32 = 0x8000_0000;
+
+/// The code of one generation of a module, ready to be started.
+#[derive(Debug, Clone)]
+pub enum Image {
+    /// Mapped into the daemon.
+    Mapped(Arc<Library>),
+    /// Mapped in a process of its own, never in the daemon.
+    Isolated(Arc<Isolated>),
+}
+
+/// A module that was started: the seam between its thread and wherever its code runs.
+pub trait Instance {
+    /// Hands over events, oldest first.
+    fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome;
+    /// Timer number `index` is due.
+    fn on_timer(&mut self, index: u32) -> Result<(), ModError>;
+    /// Runs a command; the answer goes to `sink`. Fails when it panicked and the sink could not be
+    /// told at once.
+    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError>;
+    /// How it is, JSON.
+    fn health(&mut self) -> Vec<u8>;
+    /// Takes another log level.
+    fn log_level(&mut self, level: u32);
+    /// Its state for the next generation, JSON; empty for none.
+    fn snapshot(&mut self) -> Result<Vec<u8>, ModError>;
+    /// Ends it. Dropped afterwards.
+    fn stop(&mut self, grace: Duration) -> Result<(), ModError>;
+    /// Why no call will come back any more, where its code runs in a process that has ended.
+    fn gone(&self) -> Option<ModError> {
+        None
+    }
+}
+
+impl Image {
+    /// The manifest in the library.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        match self {
+            Self::Mapped(library) => library.manifest(),
+            Self::Isolated(isolated) => &isolated.inspected().manifest,
+        }
+    }
+
+    /// The hash of the library's bytes.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        match self {
+            Self::Mapped(library) => library.sha256(),
+            Self::Isolated(isolated) => &isolated.inspected().sha256,
+        }
+    }
+
+    /// The version of the SDK that the library was built with.
+    #[must_use]
+    pub fn sdk_version(&self) -> String {
+        match self {
+            Self::Mapped(library) => library.build().sdk_version(),
+            Self::Isolated(isolated) => isolated.inspected().build.sdk_version(),
+        }
+    }
+
+    /// Where the library was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Mapped(library) => library.path(),
+            Self::Isolated(isolated) => &isolated.inspected().path,
+        }
+    }
+
+    /// Notes whether a later generation runs in its place.
+    pub(super) fn set_replaced(&self, replaced: bool) {
+        match self {
+            Self::Mapped(library) => library.set_replaced(replaced),
+            Self::Isolated(_) => {}
+        }
+    }
+
+    /// What the library says of itself, JSON.
+    pub(super) fn describe(&self) -> Result<Vec<u8>, ModError> {
+        match self {
+            Self::Mapped(library) => {
+                (library.root().describe())().into_result().map(|bytes| bytes.to_vec())
+            }
+            Self::Isolated(isolated) => isolated.describe(),
+        }
+    }
+
+    /// Whether the module would take this configuration.
+    pub(super) fn validate(&self, config: &[u8]) -> Result<(), ModError> {
+        match self {
+            Self::Mapped(library) => (library.root().validate())(config.into()).into_result(),
+            Self::Isolated(isolated) => isolated.validate(config),
+        }
+    }
+
+    /// Starts the module.
+    pub(super) fn create(
+        &self,
+        config: &[u8],
+        restored: &[u8],
+        services: &Arc<Services>,
+    ) -> Result<Box<dyn Instance>, ModError> {
+        match self {
+            Self::Mapped(library) => {
+                services.serve(library.clone());
+                let request = CreateRequest {
+                    config: RSlice::from_slice(config),
+                    restored: RSlice::from_slice(restored),
+                    reserved: [0; 4],
+                };
+                let created = (library.root().create())(request, services.to_abi());
+                created.into_result().map(|module| Box::new(module) as Box<dyn Instance>)
+            }
+            Self::Isolated(isolated) => {
+                let remote = isolated.create(config, restored, services)?;
+                Ok(Box::new(remote))
+            }
+        }
+    }
+}
+
+impl Instance for ModuleBox {
+    fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome {
+        Self::on_batch(self, events.into())
+    }
+
+    fn on_timer(&mut self, index: u32) -> Result<(), ModError> {
+        Self::on_timer(self, index).into_result()
+    }
+
+    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError> {
+        Self::command(self, request.into(), sink);
+        Ok(())
+    }
+
+    fn health(&mut self) -> Vec<u8> {
+        Self::health(self).to_vec()
+    }
+
+    fn log_level(&mut self, level: u32) {
+        Self::log_level(self, level);
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<u8>, ModError> {
+        Self::snapshot(self).into_result().map(|bytes| bytes.to_vec())
+    }
+
+    fn stop(&mut self, grace: Duration) -> Result<(), ModError> {
+        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        Self::stop(self, grace).into_result()
+    }
+}

@@ -1,0 +1,32 @@
+//! A module at run time: its thread, its state, and what the host does for it.
+
+mod acceptance;
+mod accounting;
+mod cache;
+mod calls;
+mod generation;
+mod handover;
+mod image;
+mod latency;
+mod life;
+mod meter;
+mod running;
+mod services;
+mod state;
+mod successor;
+mod thread;
+
+pub use accounting::{CallClock, CpuTime, Tasks, Used};
+pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
+pub use handover::Claim;
+pub use image::{GONE, Image, Instance};
+pub use latency::{Durations, Latency};
+pub use meter::{Measured, Meter, Work};
+pub use running::to_abi;
+pub(crate) use services::may_publish;
+pub use services::{Grant, ServiceContext, Services};
+pub use state::{Entry, Known, State, Transition};
+pub use thread::{
+    Admit, Configure, Configured, Ended, News, NoteProbation, Placing, RestartPolicy, Start,
+    StartGate, TakeOver, Tell, spawn,
+};

@@ -1,0 +1,350 @@
+//! What the host does for one module, behind the ABI.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    net::TcpListener,
+    os::fd::IntoRawFd,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use lodestar_abi::{
+    CompletionBox, FLAG_LEDGER, HostBox, HostServices, HostServices_TO, ModError,
+    NewEvent as AbiEvent,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
+    },
+    error_kind,
+};
+use lodestar_bus::{Bus, NewEvent};
+use lodestar_library::Library;
+use lodestar_platform::listeners::{ListenerKey, Listeners};
+use module_sdk::{Class, events::fits, manifest::Manifest};
+use serde_json::json;
+
+use super::{Entry, acceptance::Acceptance, cache::Cache, state::lock};
+use crate::{
+    identity::Identity,
+    logging::{KeyLines, Levels, Redactor},
+    metrics::{Instruments, Kind, Metrics},
+};
+
+/// The largest payload of an event, bytes.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// What all modules' services share.
+#[derive(Debug, Clone)]
+pub struct ServiceContext {
+    /// Carries events.
+    pub bus: Arc<Bus>,
+    /// Makes pseudonyms.
+    pub identity: Arc<Identity>,
+    /// Holds the sockets.
+    pub listeners: Arc<Listeners>,
+    /// Keeps the numbers.
+    pub metrics: Arc<Metrics>,
+    /// Says what is logged.
+    pub levels: Arc<Levels>,
+    /// Takes secrets out of what a module says of itself.
+    pub redactor: Arc<Redactor>,
+}
+
+/// What a module may know and use.
+pub struct Grant {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its own directory.
+    pub data_dir: PathBuf,
+    /// The addresses of its listeners, by name.
+    pub addresses: HashMap<String, String>,
+    /// The secrets that it declares, by name; an error says why one cannot be had.
+    pub secrets: HashMap<String, Result<String, String>>,
+    /// The providers, where it declares the need.
+    pub providers: serde_json::Value,
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets stand in it.
+        write!(f, "Grant({})", self.manifest.module.name)
+    }
+}
+
+/// The services of one generation of a module. Refuses everything once it is closed.
+#[derive(Debug)]
+pub struct Services {
+    context: ServiceContext,
+    entry: Arc<Entry>,
+    grant: Grant,
+    generation: u64,
+    source: String,
+    closed: AtomicBool,
+    acceptance: Acceptance,
+    cache: Mutex<Cache>,
+    instruments: Instruments,
+    /// Leaves out private keys that it logs line by line.
+    keys: Mutex<KeyLines>,
+}
+
+impl Services {
+    /// Services for the next generation of a module.
+    #[must_use]
+    pub fn new(context: ServiceContext, entry: Arc<Entry>, grant: Grant) -> Arc<Self> {
+        let generation = entry.next_generation();
+        let source = format!("/lodestar/{}", entry.name);
+        let instruments = context.metrics.generation(&entry.name);
+        Arc::new(Self {
+            context,
+            entry,
+            grant,
+            generation,
+            source,
+            closed: AtomicBool::new(false),
+            acceptance: Acceptance::default(),
+            cache: Mutex::default(),
+            instruments,
+            keys: Mutex::default(),
+        })
+    }
+
+    /// The number of the generation that they are for.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// As the module sees them.
+    #[must_use]
+    pub fn to_abi(self: &Arc<Self>) -> HostBox {
+        HostServices_TO::from_value(Shared(self.clone()), TD_Opaque)
+    }
+
+    /// The module.
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// They are for a module of this library, mapped here.
+    pub(super) fn serve(&self, library: Arc<Library>) {
+        self.acceptance.runs_in(library);
+    }
+
+    /// The generation runs from now on.
+    pub(super) fn settle(&self) {
+        self.instruments.settle();
+    }
+
+    /// Refuses every further call: the module has stopped.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.instruments.close();
+        self.acceptance.close();
+    }
+
+    fn publish(
+        &self,
+        events: &[AbiEvent<'_>],
+        done: Option<CompletionBox>,
+    ) -> Result<(), ModError> {
+        let mut new = Vec::with_capacity(events.len());
+        for event in events {
+            new.push(self.checked(event)?);
+        }
+        let done = done.map(|done| self.acceptance.promise(&self.entry, done)).transpose();
+        let done = done.map_err(|error| unavailable(error.to_string()))?;
+        self.context.bus.publish(new, done).map_err(|error| unavailable(error.to_string()))
+    }
+
+    fn checked(&self, event: &AbiEvent<'_>) -> Result<NewEvent, ModError> {
+        let topic = event.topic.as_str();
+        may_publish(&self.grant.manifest, topic, event.data.len())?;
+        let redactor = &*self.context.redactor;
+        if let Cow::Owned(shown) = redactor.redact_name(topic) {
+            return Err(failed(format!("the topic {shown} looks like it holds a secret")));
+        }
+        let alias = |secret: &str| self.context.identity.alias(secret);
+        let data = redactor.redact_data_to_alias(event.data.as_slice(), &alias);
+        let subject = redactor.redact_name_to_alias(event.subject.as_str(), &alias);
+        let trace = redactor.redact_name_to_alias(event.traceparent.as_str(), &alias);
+        if data.is_some() || matches!((&subject, &trace), (Cow::Owned(_), _) | (_, Cow::Owned(_))) {
+            self.entry.note_redacted(topic);
+        }
+        Ok(NewEvent {
+            time_ns: if event.time_ns == 0 { now_ns() } else { event.time_ns },
+            class: if event.flags & FLAG_LEDGER == 0 { Class::Live } else { Class::Ledger },
+            topic: topic.into(),
+            source: self.source.as_str().into(),
+            subject: subject.into(),
+            traceparent: trace.into(),
+            data: data.map_or_else(|| event.data.as_slice().into(), Vec::into_boxed_slice),
+        })
+    }
+
+    fn open(&self) -> Result<(), ModError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(unavailable("the module has stopped".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn series(&self, kind: u32, name: &str, help: &str, labels: &[u8]) -> Result<u64, ModError> {
+        self.open()?;
+        let kind = Kind::from_number(kind)
+            .ok_or_else(|| failed(format!("there is no kind of metric {kind}")))?;
+        let labels: HashMap<String, String> = serde_json::from_slice(labels)
+            .map_err(|error| failed(format!("the labels of {name} are no strings: {error}")))?;
+        let clean = |text: &str| self.context.redactor.redact_name(text).into_owned();
+        let labels: Vec<(String, String)> =
+            labels.into_iter().map(|(label, value)| (label, clean(&value))).collect();
+        let series = self.instruments.series(kind, name, &clean(help), &labels);
+        series.map_err(|error| failed(clean(&error.to_string())))
+    }
+
+    /// A duplicate of a listening socket.
+    pub(crate) fn socket(&self, name: &str) -> Result<TcpListener, ModError> {
+        self.open()?;
+        let Some(address) = self.grant.addresses.get(name) else {
+            return Err(not_found(format!(
+                "{} declares no listener {name:?}; add it to module.toml",
+                self.entry.name
+            )));
+        };
+        let key = ListenerKey::new(&self.entry.name, name);
+        self.context.listeners.get(&key, address).map_err(|error| unavailable(error.to_string()))
+    }
+
+    fn secret_text(&self, name: &str) -> Result<&str, ModError> {
+        self.open()?;
+        match self.grant.secrets.get(name) {
+            Some(Ok(secret)) => Ok(secret),
+            Some(Err(reason)) => Err(not_found(reason.clone())),
+            None => Err(not_found(format!(
+                "{} declares no secret {name:?}; add it to capabilities.secrets in module.toml",
+                self.entry.name
+            ))),
+        }
+    }
+}
+
+/// Whether a module may publish so many bytes on a topic.
+pub(crate) fn may_publish(manifest: &Manifest, topic: &str, bytes: usize) -> Result<(), ModError> {
+    if !manifest.bus.publishes.iter().any(|filter| fits(filter, topic)) {
+        return Err(failed(format!(
+            "{} may not publish {topic}; add it to bus.publishes in its module.toml",
+            manifest.module.name
+        )));
+    }
+    if bytes > MAX_EVENT_BYTES {
+        return Err(failed(format!(
+            "an event of {topic} has {bytes} bytes, the most is {MAX_EVENT_BYTES}"
+        )));
+    }
+    Ok(())
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now_ns() -> u64 {
+    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
+}
+
+fn error(kind: u32, message: String) -> ModError {
+    ModError { kind, message: message.into(), place: "".into() }
+}
+
+fn failed(message: String) -> ModError {
+    error(error_kind::FAILED, message)
+}
+
+pub(super) fn unavailable(message: String) -> ModError {
+    error(error_kind::UNAVAILABLE, message)
+}
+
+fn not_found(message: String) -> ModError {
+    error(error_kind::NOT_FOUND, message)
+}
+
+struct Shared(Arc<Services>);
+
+impl HostServices for Shared {
+    fn info(&self) -> RVec<u8> {
+        let services = &self.0;
+        let info = json!({
+            "name": services.entry.name,
+            "data_dir": services.grant.data_dir,
+            "generation": services.generation,
+            "log_level": services.context.levels.of(&services.entry.name),
+            "providers": services.grant.providers,
+        });
+        info.to_string().into_bytes().into()
+    }
+
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+
+    fn emit(
+        &self,
+        events: RSlice<'_, AbiEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        self.0.open().and_then(|()| self.0.publish(events.as_slice(), done.into_option())).into()
+    }
+
+    fn log(&self, level: u32, target: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
+        let name = &self.0.entry.name;
+        if level <= self.0.context.levels.of(name) {
+            let fields = String::from_utf8_lossy(fields.as_slice());
+            if let Some(message) = lock(&self.0.keys).pass(message.as_str()) {
+                self.0.entry.log_rate.say(name, level, target.as_str(), &message, &fields);
+            }
+        }
+    }
+
+    fn metric(
+        &self,
+        kind: u32,
+        name: RStr<'_>,
+        help: RStr<'_>,
+        labels: RSlice<'_, u8>,
+    ) -> RResult<u64, ModError> {
+        self.0.series(kind, name.as_str(), help.as_str(), labels.as_slice()).into()
+    }
+
+    fn record(&self, handle: u64, value: f64) {
+        if self.0.open().is_ok() {
+            self.0.instruments.record(handle, value);
+        }
+    }
+
+    fn secret(&self, name: RStr<'_>) -> RResult<RString, ModError> {
+        self.0.secret_text(name.as_str()).map(RString::from).into()
+    }
+
+    fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
+        self.0.context.identity.pseudonym(kind.as_str(), value.as_str()).into()
+    }
+
+    fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {
+        self.0.socket(name.as_str()).map(IntoRawFd::into_raw_fd).into()
+    }
+
+    fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
+        lock(&self.0.cache).get(key.as_str(), Instant::now()).map(RVec::from).unwrap_or_default()
+    }
+
+    fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
+        let ttl = Duration::from_millis(ttl_ms);
+        lock(&self.0.cache).set(key.as_str(), value.as_slice(), Instant::now(), ttl);
+    }
+
+    fn heap_bytes(&self, bytes: u64) {
+        self.0.entry.heap_bytes.store(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,409 @@
+//! What a module is doing, and why.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use module_sdk::{Description, Health, manifest::Manifest};
+use tokio::sync::watch;
+
+use super::{CallClock, CpuTime, Meter, calls::CallQueue};
+use crate::{logging::LogRate, runner::ProcessView};
+
+/// What a module is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// It is in the configuration, but not on the module path.
+    Absent,
+    /// It is switched off.
+    Disabled,
+    /// Its file is read and checked.
+    Verified,
+    /// It is being mapped and started.
+    Loading,
+    /// It works.
+    Running,
+    /// It works in part, or one of its calls takes too long.
+    Degraded,
+    /// A call does not come back; its events wait.
+    Stalled,
+    /// A new generation takes over.
+    Reloading,
+    /// It is being stopped.
+    Draining,
+    /// It ended.
+    Stopped,
+    /// It panicked and starts again in a moment.
+    Backoff,
+    /// It did not start.
+    Failed,
+    /// It failed too often and is left alone until it is enabled again.
+    Quarantined,
+    /// It does not fit this host.
+    Incompatible,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 14] = [
+        Self::Absent,
+        Self::Disabled,
+        Self::Verified,
+        Self::Loading,
+        Self::Running,
+        Self::Degraded,
+        Self::Stalled,
+        Self::Reloading,
+        Self::Draining,
+        Self::Stopped,
+        Self::Backoff,
+        Self::Failed,
+        Self::Quarantined,
+        Self::Incompatible,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Disabled => "disabled",
+            Self::Verified => "verified",
+            Self::Loading => "loading",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Stalled => "stalled",
+            Self::Reloading => "reloading",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Quarantined => "quarantined",
+            Self::Incompatible => "incompatible",
+        }
+    }
+
+    /// Whether the module has a thread that answers, or will soon.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(
+            self,
+            Self::Verified
+                | Self::Loading
+                | Self::Running
+                | Self::Degraded
+                | Self::Stalled
+                | Self::Reloading
+                | Self::Draining
+                | Self::Backoff
+        )
+    }
+
+    /// Whether an operation that led here has come to its end.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        !matches!(self, Self::Verified | Self::Loading | Self::Reloading | Self::Draining)
+    }
+
+    /// Whether it does its work, wholly or in part.
+    #[must_use]
+    pub const fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Degraded | Self::Reloading)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The state of a module with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// What it is doing.
+    pub state: State,
+    /// Why, in a sentence; empty while all is well.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What is known of a module whose library was checked.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// What it declares.
+    pub description: Description,
+    /// The hash of its library.
+    pub sha256: String,
+    /// The SDK it was built with.
+    pub sdk_version: String,
+    /// Where its library lies.
+    pub path: std::path::PathBuf,
+    /// Whether it runs in a process of its own.
+    pub isolated: bool,
+}
+
+/// A module of the configuration. Shared by its thread, the supervisor and the control API.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// How it was last heard to be.
+    health: Mutex<Health>,
+    transition: watch::Sender<Transition>,
+    known: Mutex<Option<Arc<Known>>>,
+    /// Its processes that live, of whichever generation.
+    processes: Mutex<Vec<Arc<ProcessView>>>,
+    /// What waits for its thread.
+    pub(crate) calls: CallQueue,
+    /// What the thread of the generation that runs is in, and since when.
+    clock: Mutex<Arc<CallClock>>,
+    /// What the thread of a generation that is to take over is in.
+    successor_clock: Mutex<Option<Arc<CallClock>>>,
+    /// The number of the generation that runs.
+    pub generation: AtomicU64,
+    /// Threads of the host that lead a generation of it now.
+    pub(super) host_threads: AtomicUsize,
+    /// How many generations were made, whether they took over or not.
+    made: AtomicU64,
+    /// How many times it was started again after a panic.
+    pub restarts: AtomicU64,
+    /// Bytes that its allocator has given out.
+    pub heap_bytes: AtomicU64,
+    /// Its time on the processors.
+    pub(super) cpu: CpuTime,
+    /// Its calls.
+    pub meter: Meter,
+    /// Events of which secrets were taken out.
+    pub redacted: AtomicU64,
+    /// What it says.
+    pub log_rate: LogRate,
+}
+
+impl Entry {
+    /// A module that has not been looked at yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let transition =
+            Transition { state: State::Stopped, reason: String::new(), since: Timestamp::now() };
+        Self {
+            name: name.to_owned(),
+            health: Mutex::new(Health::ok("")),
+            transition: watch::Sender::new(transition),
+            known: Mutex::default(),
+            processes: Mutex::default(),
+            calls: CallQueue::default(),
+            clock: Mutex::default(),
+            successor_clock: Mutex::default(),
+            generation: AtomicU64::new(0),
+            host_threads: AtomicUsize::new(0),
+            made: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            heap_bytes: AtomicU64::new(0),
+            cpu: CpuTime::default(),
+            meter: Meter::default(),
+            redacted: AtomicU64::new(0),
+            log_rate: LogRate::default(),
+        }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn transition(&self) -> Transition {
+        self.transition.borrow().clone()
+    }
+
+    /// What it is doing, in a word.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.transition.borrow().state
+    }
+
+    /// Sees every change of state.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Transition> {
+        self.transition.subscribe()
+    }
+
+    /// Notes a change of state; answers the state before when there was a change.
+    pub fn enter(&self, state: State, reason: impl Into<String>) -> Option<State> {
+        let reason = reason.into();
+        let mut before = None;
+        self.transition.send_if_modified(|current| {
+            if current.state == state && current.reason == reason {
+                return false;
+            }
+            before = Some(current.state);
+            *current = Transition { state, reason, since: Timestamp::now() };
+            true
+        });
+        before
+    }
+
+    /// Notes a change of state, unless it left `from` meanwhile.
+    pub fn enter_from(&self, from: State, state: State, reason: String) {
+        self.transition.send_if_modified(|current| {
+            let still = current.state == from;
+            if still {
+                *current = Transition { state, reason, since: Timestamp::now() };
+            }
+            still
+        });
+    }
+
+    /// How it was last heard to be.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    pub(crate) fn set_health(&self, health: Health) {
+        *lock(&self.health) = health;
+    }
+
+    /// What is known of it since it was last loaded.
+    #[must_use]
+    pub fn known(&self) -> Option<Arc<Known>> {
+        lock(&self.known).clone()
+    }
+
+    pub(crate) fn set_known(&self, known: Arc<Known>) {
+        *lock(&self.known) = Some(known);
+    }
+
+    /// What the thread of the generation that runs is in, and since when.
+    #[must_use]
+    pub fn clock(&self) -> Arc<CallClock> {
+        lock(&self.clock).clone()
+    }
+
+    pub(super) fn set_clock(&self, clock: Arc<CallClock>) {
+        *lock(&self.clock) = clock;
+    }
+
+    /// What the thread of a generation that is to take over is in.
+    #[must_use]
+    pub fn successor_clock(&self) -> Option<Arc<CallClock>> {
+        lock(&self.successor_clock).clone()
+    }
+
+    pub(super) fn set_successor_clock(&self, clock: Option<Arc<CallClock>>) {
+        *lock(&self.successor_clock) = clock;
+    }
+
+    /// Returns the process that the generation that runs has of its own; while none runs, the
+    /// newest. One that runs in the daemon has none, although the one before may still be ending.
+    #[must_use]
+    pub fn process(&self) -> Option<Arc<ProcessView>> {
+        let is_in_daemon = |known: &Arc<Known>| !known.isolated && self.state().is_alive();
+        if self.known().as_ref().is_some_and(is_in_daemon) {
+            return None;
+        }
+        let generation = self.generation.load(Ordering::Relaxed);
+        let processes = lock(&self.processes);
+        let running = processes.iter().find(|process| process.generation == generation);
+        running.or(processes.last()).cloned()
+    }
+
+    /// Every process of it that lives: a generation on its way has one as well.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Arc<ProcessView>> {
+        lock(&self.processes).clone()
+    }
+
+    pub(crate) fn add_process(&self, process: ProcessView) {
+        lock(&self.processes).push(Arc::new(process));
+    }
+
+    /// A process has ended; those of other generations stay known.
+    pub(crate) fn forget_process(&self, pid: u32) {
+        lock(&self.processes).retain(|process| process.pid != pid);
+    }
+
+    /// Counts an event of which secrets were taken out, and says so the first time.
+    pub(super) fn note_redacted(&self, topic: &str) {
+        if self.redacted.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                module = self.name,
+                topic,
+                "what looked like a secret was taken out of an event; who sends to this module \
+                 puts keys in the place of names: find them, and give them out anew"
+            );
+        }
+    }
+
+    /// The number of the next generation.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.made.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_noted_once() {
+        let entry = Entry::new("ingest");
+        assert_eq!(entry.enter(State::Loading, ""), Some(State::Stopped));
+        assert_eq!(entry.enter(State::Loading, ""), None);
+        assert_eq!(entry.enter(State::Failed, "no port"), Some(State::Loading));
+        assert_eq!(entry.transition().reason, "no port");
+    }
+
+    const MANIFEST: &str = "[module]\nname = \"gear\"\nversion = \"0.1.0\"\n\
+                            description = \"Turns.\"\n[abi]\nepoch = 1\n";
+
+    #[test]
+    fn what_runs_in_the_daemon_has_no_process() {
+        let entry = Entry::new("gear");
+        entry.add_process(ProcessView {
+            pid: 1,
+            generation: 1,
+            memory_limit: None,
+            cpu_limit: None,
+            tasks_limit: String::new(),
+            data_limit: String::new(),
+            limits_without_group: Vec::new(),
+            sandbox: String::new(),
+        });
+        let known = |isolated| Known {
+            manifest: Manifest::parse(MANIFEST).expect("it is one"),
+            description: serde_json::from_value(serde_json::json!({
+                "sdk_version": "0.1.0", "subscriptions": [], "timers": [], "commands": [],
+                "config_schema": true,
+            }))
+            .expect("it is one"),
+            sha256: String::new(),
+            sdk_version: String::new(),
+            path: std::path::PathBuf::new(),
+            isolated,
+        };
+        let shown = || entry.process().map(|process| process.pid);
+        entry.set_known(Arc::new(known(false)));
+        assert_eq!(shown(), Some(1), "it has ended, and its process has not");
+        entry.enter(State::Running, "");
+        assert_eq!(shown(), None);
+        entry.set_known(Arc::new(known(true)));
+        assert_eq!(shown(), Some(1));
+    }
+
+    #[test]
+    fn states_have_different_words() {
+        let words: std::collections::HashSet<&str> =
+            State::ALL.iter().map(|state| state.as_str()).collect();
+        assert_eq!(words.len(), State::ALL.len());
+    }
+}

@@ -1,0 +1,112 @@
+//! The new generation's side of a reload.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lodestar_library as library;
+use module_sdk::HealthStatus;
+
+use super::{
+    Call, CallClock, Start, generation, handover,
+    life::{Life, Made},
+    thread::{News, TakeOver},
+};
+
+/// How long the running generation may take to come to a pause.
+const HOLD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Proves the new generation and takes over from the running one; or says why not, and then
+/// nothing has changed.
+pub(super) fn take_over(start: &Start) -> Result<Life<'_>, String> {
+    let entry = &start.entry;
+    let clock = Arc::new(CallClock::default());
+    entry.set_successor_clock(Some(clock.clone()));
+    let life = prove(start, &clock);
+    entry.set_successor_clock(None);
+    life
+}
+
+fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, String> {
+    let entry = &start.entry;
+    let reason = |(_, reason): generation::Refusal| reason;
+    let inspected = generation::read(start).map_err(reason)?;
+    let candidate = library::stage(&start.state_dir, &inspected);
+    let candidate = candidate.map_err(|error| no_room(&start.state_dir, &error))?;
+    let generation = generation::load(start, clock, inspected).map_err(reason)?;
+    let known = generation.known();
+    let mode = known.manifest.reload.mode;
+    let (hold, asked) = handover::ask(mode);
+    if entry.calls.push(Call::Hold(hold)).is_err() {
+        return Err("the generation before ended meanwhile; enable it to start it".to_owned());
+    }
+    let held = asked.wait(HOLD_PATIENCE)?;
+    let begin = Instant::now();
+    let generation::Generation { image, configured, .. } = generation;
+    let mut life = Life::without_inbox(start, clock.clone(), image, configured);
+    let made = life.create(&held.snapshot).map_err(|(_, reason)| reason);
+    let made = made.and_then(|made| healthy(start, clock, made));
+    let made = match made {
+        Ok(made) => made,
+        Err(reason) => {
+            held.give_back();
+            return Err(reason);
+        }
+    };
+    if !start.claim.take() {
+        // Only one of the two may have what is exclusive.
+        made.discard(start, clock);
+        held.give_back();
+        return Err("it was given up, since it took so long to start".to_owned());
+    }
+    let snapshot = held.snapshot.clone();
+    let Some((inbox, former)) = held.commit() else {
+        made.discard(start, clock);
+        return Err("it took so long to start that the generation before went on".to_owned());
+    };
+    life.image().set_replaced(false);
+    let switched_in = begin.elapsed();
+    let filters = &known.manifest.bus.consumes;
+    if let Err(error) = start.context.bus.refilter(&entry.name, filters) {
+        tracing::error!(module = entry.name, %error, "its subscriptions stay as they were");
+    }
+    entry.set_known(known.clone());
+    entry.set_clock(clock.clone());
+    let generation = made.generation();
+    life.begin(made, inbox, former, snapshot);
+    (start.note_probation)(&known.sha256, life.way_back());
+    life.candidate = Some(candidate);
+    life.keep();
+    start.context.listeners.settle(&entry.name);
+    (start.tell)(News::Runs {
+        sha256: known.sha256.clone(),
+        version: known.manifest.module.version.clone(),
+        generation,
+        took_over: Some(TakeOver { switched_in }),
+    });
+    Ok(life)
+}
+
+/// Without its library on the disk there would be no way back to it, nor from the next one.
+fn no_room(state_dir: &Path, error: &io::Error) -> String {
+    let place = state_dir.join("generations");
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its file system",
+        _ => "see that lodestard's user may write there",
+    };
+    format!("cannot keep the new generation in {}: {error}; {remedy}", place.display())
+}
+
+/// Asks the new generation how it is before it gets any work.
+fn healthy(start: &Start, clock: &CallClock, mut made: Made) -> Result<Made, String> {
+    let bytes = clock.time("health", || made.instance.health());
+    let health = generation::health(&start.context.redactor, &bytes);
+    if health.status != HealthStatus::Failed {
+        return Ok(made);
+    }
+    made.discard(start, clock);
+    Err(format!("it started, but its health is failed: {}", health.message))
+}

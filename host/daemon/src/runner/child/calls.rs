@@ -1,0 +1,160 @@
+//! The module's thread in a runner: takes one call after the other.
+
+use std::sync::Arc;
+
+use lodestar_abi::{
+    BatchOutcome, CreateRequest, Event as AbiEvent, ModError, ModuleBox,
+    abi_stable::std_types::{ROption, RSlice, RVec},
+    error_kind,
+};
+use lodestar_library::Library;
+
+use super::{answers, end_at_once, link::Link};
+use crate::runner::{
+    channel::{ChannelError, Reader, Writer},
+    wire::{Ask, Event, Fault, Outcome, Reply},
+};
+
+/// What the thread works with.
+pub(super) struct Calls {
+    library: Arc<Library>,
+    asks: Reader,
+    replies: Writer,
+    link: Arc<Link>,
+}
+
+/// What a call came to, before it is put on the wire.
+enum Done {
+    Nothing,
+    Bytes(RVec<u8>),
+    Batch(BatchOutcome),
+    Refused(ModError),
+}
+
+impl Calls {
+    pub(super) fn new(
+        library: Arc<Library>,
+        asks: Reader,
+        replies: Writer,
+        link: Arc<Link>,
+    ) -> Self {
+        Self { library, asks, replies, link }
+    }
+
+    /// Serves the daemon until it asks for the end.
+    pub(super) fn run(self) -> ! {
+        let Self { library, mut asks, mut replies, link } = self;
+        link.is_served_by_this_thread();
+        let mut module: Option<ModuleBox> = None;
+        loop {
+            let Ok(ask) = asks.next_soon::<Ask<'_>>() else { end_at_once() };
+            let is_last = matches!(ask, Ask::Stop(_));
+            link.begin_call();
+            let done = serve(&library, &link, &mut module, ask);
+            if is_last {
+                module = None;
+            }
+            let (heap, records) = link.end_call();
+            if reply(&mut replies, heap, records, &done).is_err() {
+                end_at_once();
+            }
+            if is_last {
+                drop(module);
+                std::process::exit(0);
+            }
+        }
+    }
+}
+
+fn serve(
+    library: &Library,
+    link: &Arc<Link>,
+    module: &mut Option<ModuleBox>,
+    ask: Ask<'_>,
+) -> Done {
+    let root = library.root();
+    let ask = match ask {
+        Ask::Describe => return bytes((root.describe())().into_result()),
+        Ask::Validate(config) => return nothing((root.validate())(config.into()).into_result()),
+        Ask::Create { config, restored, info } => {
+            link.learn(info);
+            let request = CreateRequest {
+                config: RSlice::from_slice(config),
+                restored: RSlice::from_slice(restored),
+                reserved: [0; 4],
+            };
+            let created = (root.create())(request, link.to_abi()).into_result();
+            return nothing(created.map(|created| *module = Some(created)));
+        }
+        ask => ask,
+    };
+    match module {
+        Some(module) => call(module, link, ask),
+        None => Done::Refused(ModError {
+            kind: error_kind::UNAVAILABLE,
+            message: "the module has not been started".into(),
+            place: "".into(),
+        }),
+    }
+}
+
+fn call(module: &mut ModuleBox, link: &Arc<Link>, ask: Ask<'_>) -> Done {
+    match ask {
+        Ask::Batch(events) => {
+            let events: Vec<AbiEvent<'_>> = events.iter().map(Event::to_abi).collect();
+            Done::Batch(module.on_batch(RSlice::from_slice(&events)))
+        }
+        Ask::Timer(index) => nothing(module.on_timer(index).into_result()),
+        Ask::Command { number, request } => {
+            let (sink, panicked) = answers::sink(link, number);
+            module.command(request.into(), sink);
+            // The daemon must know before the next call that this instance is of no more use.
+            panicked.get().map_or(Done::Nothing, |fault| Done::Refused(fault.clone().into()))
+        }
+        Ask::Health => Done::Bytes(module.health()),
+        Ask::LogLevel(level) => {
+            link.set_log_level(level);
+            module.log_level(level);
+            Done::Nothing
+        }
+        Ask::Snapshot => bytes(module.snapshot().into_result()),
+        Ask::Stop(grace) => nothing(module.stop(grace).into_result()),
+        Ask::Describe | Ask::Validate(_) | Ask::Create { .. } => Done::Nothing,
+    }
+}
+
+fn nothing(result: Result<(), ModError>) -> Done {
+    result.map_or_else(Done::Refused, |()| Done::Nothing)
+}
+
+fn bytes(result: Result<RVec<u8>, ModError>) -> Done {
+    result.map_or_else(Done::Refused, Done::Bytes)
+}
+
+fn reply(
+    replies: &mut Writer,
+    heap: u64,
+    records: Vec<(u64, f64)>,
+    done: &Done,
+) -> Result<(), ChannelError> {
+    let outcome = match done {
+        Done::Nothing => Outcome::Done,
+        Done::Bytes(bytes) => Outcome::Bytes(bytes.as_slice()),
+        Done::Batch(BatchOutcome { handled, error }) => Outcome::Batch {
+            handled: *handled,
+            fault: match error {
+                ROption::RSome(error) => Some(Fault::from(error)),
+                ROption::RNone => None,
+            },
+        },
+        Done::Refused(error) => Outcome::Refused(Fault::from(error)),
+    };
+    match replies.send(&Reply { heap, records, outcome }) {
+        Err(ChannelError::TooLong(bytes)) => {
+            let reason = format!("its answer of {bytes} bytes is too long");
+            let outcome = Outcome::Refused(Fault::new(error_kind::FAILED, reason));
+            replies.send(&Reply { heap, records: Vec::new(), outcome })
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,274 @@
+//! A generation of a module that runs in processes of its own: what it is started from.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use lodestar_abi::{ModError, error_kind};
+use lodestar_config::Limits;
+use lodestar_library::Inspected;
+
+use super::{
+    back::Back,
+    channel::{ChannelError, Reader, Writer},
+    desk::{Desk, Runner, Seat},
+    paths,
+    process::{self, Started},
+    remote::Remote,
+    replies::Replies,
+    watch,
+    wire::{Loaded, Setup, VERSION},
+};
+use crate::{
+    logging::{Lines, LogRate},
+    module::{Configured, Services},
+};
+
+/// How often a start is tried again when somebody else ended the process meanwhile.
+const STARTS: usize = 5;
+
+/// How long a library may take to be mapped, and a module to start, at least: a database may have
+/// to be brought up to date.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where and within which limits a module runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The program that is the runner: `lodestard` itself.
+    pub program: PathBuf,
+    /// What the process may use.
+    pub limits: Limits,
+    /// How long a call may take before the process is ended.
+    pub call_deadline: Duration,
+}
+
+impl Place {
+    /// Runners that are this very program.
+    #[must_use]
+    pub fn own(limits: Limits, call_deadline: Duration) -> Self {
+        // Also the right one when its file was replaced meanwhile.
+        Self { program: "/proc/self/exe".into(), limits, call_deadline }
+    }
+}
+
+/// A library that is never mapped into the daemon.
+#[derive(Debug)]
+pub struct Isolated {
+    inspected: Inspected,
+    place: Place,
+    setup: Setup,
+    data_dir: PathBuf,
+    /// A process that has mapped the library and was asked what it is; the module starts in it.
+    spare: Mutex<Option<Remote>>,
+}
+
+impl Isolated {
+    /// Starts a first process and maps the library there.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started, the library cannot be mapped or does not fit, or the
+    /// configuration names a path that a module of its own process must not have.
+    pub fn new(
+        inspected: Inspected,
+        configured: &Configured,
+        place: Place,
+    ) -> Result<Arc<Self>, Refused> {
+        let name = inspected.manifest.module.name.clone();
+        let data_dir = configured.grant.data_dir.clone();
+        let paths = paths::declared(&inspected.manifest, &configured.bounds, &data_dir);
+        let paths = paths.map_err(Refused::Other)?;
+        let setup = Setup {
+            version: VERSION,
+            parent: std::process::id(),
+            name,
+            library: inspected.path.clone(),
+            sha256: inspected.sha256.clone(),
+            readable: paths.readable,
+            writable: paths.writable,
+            counted: false,
+        };
+        let isolated = Self { inspected, place, setup, data_dir, spare: Mutex::default() };
+        let first = isolated.start()?;
+        *isolated.spare() = Some(first);
+        Ok(Arc::new(isolated))
+    }
+
+    /// What was checked of the library.
+    #[must_use]
+    pub fn inspected(&self) -> &Inspected {
+        &self.inspected
+    }
+
+    /// What the library says of itself, JSON.
+    ///
+    /// # Errors
+    ///
+    /// What it answers, or that its process ended.
+    pub(crate) fn describe(&self) -> Result<Vec<u8>, ModError> {
+        self.try_often(|runner| runner.describe(self.start_deadline()))
+    }
+
+    /// Whether the module would take this configuration.
+    ///
+    /// # Errors
+    ///
+    /// What it answers, or that its process ended.
+    pub(crate) fn validate(&self, config: &[u8]) -> Result<(), ModError> {
+        self.try_often(|runner| runner.validate(config, self.start_deadline()))
+    }
+
+    /// Starts the module.
+    ///
+    /// # Errors
+    ///
+    /// What it answers, or that its process ended.
+    pub fn create(
+        &self,
+        config: &[u8],
+        restored: &[u8],
+        services: &Arc<Services>,
+    ) -> Result<Remote, ModError> {
+        let host = services.to_abi();
+        let info = host.info();
+        let deadline = self.start_deadline();
+        self.try_often(|runner| {
+            let seat = Seat {
+                entry: services.entry().clone(),
+                services: services.clone(),
+                host: services.to_abi(),
+            };
+            runner.create(seat, (config, restored, info.as_slice()), deadline)
+        })?;
+        let created = self.spare().take();
+        created.ok_or_else(|| failed("its process is gone".to_owned()))
+    }
+
+    /// Does something in the process that waits, or in another when that was ended by others.
+    fn try_often<T>(
+        &self,
+        work: impl Fn(&mut Remote) -> Result<T, ModError>,
+    ) -> Result<T, ModError> {
+        let mut spare = self.spare();
+        let mut tries = 0;
+        loop {
+            let runner = match &mut *spare {
+                Some(runner) => runner,
+                None => spare.insert(self.start().map_err(|error| failed(error.to_string()))?),
+            };
+            let result = work(runner);
+            let death = runner.death();
+            if result.is_err() {
+                // A module that refused to start is not asked again in the same process.
+                *spare = None;
+            }
+            tries += 1;
+            let by_others = death.is_some_and(|death| !death.blamed);
+            if result.is_ok() || !by_others || tries >= STARTS {
+                return result;
+            }
+        }
+    }
+
+    fn start_deadline(&self) -> Duration {
+        self.place.call_deadline.max(START_DEADLINE)
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Remote>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a process and maps the library there.
+    fn start(&self) -> Result<Remote, Refused> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.start_once() {
+                Err(Refused::EndedByOthers(_)) if tries < STARTS => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn start_once(&self) -> Result<Remote, Refused> {
+        let name = &self.setup.name;
+        let started = process::start(&self.place.program, name, &self.data_dir, self.place.limits);
+        let cannot = |error: std::io::Error| {
+            Refused::Other(format!("cannot start a process for it: {error}"))
+        };
+        let Started { process, child, calls, services, stderr } = started.map_err(cannot)?;
+        let back = Back::new(services.try_clone().map_err(cannot)?).map_err(cannot)?;
+        let runner = Arc::new(Runner {
+            name: name.clone(),
+            process,
+            replies: Replies::default(),
+            back: Arc::new(back),
+            seat: OnceLock::new(),
+            series: Mutex::default(),
+        });
+        watch::look_after(&runner, &self.data_dir);
+        let needs = Reader::new(services);
+        let (lines, is_mute, early) = (Lines::default(), false, LogRate::default());
+        let desk = Desk { runner: runner.clone(), needs, child, stderr, lines, is_mute, early };
+        desk.open().map_err(cannot)?;
+        let (writer, reader) = halves(calls, self.start_deadline()).map_err(cannot)?;
+        self.set_up(runner, writer, reader)
+    }
+
+    /// Hands over the library and hears whether it is mapped.
+    fn set_up(
+        &self,
+        runner: Arc<Runner>,
+        mut writer: Writer,
+        mut reader: Reader,
+    ) -> Result<Remote, Refused> {
+        let setup = Setup { counted: runner.process.in_force().is_counted(), ..self.setup.clone() };
+        let sent = writer.send_with(&setup, self.inspected.descriptor());
+        let loaded = sent.and_then(|()| reader.next::<Loaded>());
+        match loaded {
+            Ok(Loaded::Yes { sandbox, sandboxed }) => {
+                if !sandboxed {
+                    tracing::warn!(module = runner.name, sandbox, "the sandbox is not whole");
+                }
+                let deadline = self.place.call_deadline;
+                Ok(Remote::new(runner, writer, reader, sandbox, deadline))
+            }
+            Ok(Loaded::No { reason, incompatible: true }) => Err(Refused::Incompatible(reason)),
+            Ok(Loaded::No { reason, .. }) => Err(Refused::Other(reason)),
+            Err(error) => Err(lost(&runner, &error)),
+        }
+    }
+}
+
+fn halves(calls: UnixStream, deadline: Duration) -> std::io::Result<(Writer, Reader)> {
+    calls.set_read_timeout(Some(deadline))?;
+    calls.set_write_timeout(Some(deadline))?;
+    Ok((Writer::new(calls.try_clone()?), Reader::new(calls)))
+}
+
+fn lost(runner: &Runner, error: &ChannelError) -> Refused {
+    let death = super::remote::lost(runner, "library", error);
+    let reason = format!("while its library was mapped, {}", death.reason);
+    if death.blamed { Refused::Other(reason) } else { Refused::EndedByOthers(reason) }
+}
+
+fn failed(message: String) -> ModError {
+    ModError { kind: error_kind::FAILED, message: message.into(), place: "".into() }
+}
+
+/// Why there is no process for a module.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The library does not fit this host.
+    #[error("{0}")]
+    Incompatible(String),
+    /// Somebody else ended the process.
+    #[error("{0}")]
+    EndedByOthers(String),
+    /// Everything else.
+    #[error("{0}")]
+    Other(String),
+}

@@ -1,0 +1,57 @@
+//! Modules in processes of their own: `isolation: process`.
+//!
+//! The same library runs in a second `lodestard`, started as a *runner*, which maps it, holds
+//! itself to a sandbox and speaks the same contract over a pair of sockets ([`wire`]). In the
+//! daemon an [`Isolated`] stands for the library, a [`Remote`] for the module that was started
+//! from it; the module's thread calls it as it would call a module in process. A [`desk`] gives
+//! the module what it asks for, through the same services, and learns first of its end. What the
+//! runner does itself is in [`child`].
+
+mod asked;
+mod back;
+mod cgroup;
+mod channel;
+mod child;
+mod death;
+mod desk;
+mod figures;
+mod isolated;
+mod limits;
+mod marks;
+mod measure;
+mod paths;
+mod process;
+mod remote;
+mod replies;
+mod watch;
+mod wire;
+
+pub use asked::{Answered, answer_to, ask};
+pub use cgroup::divide_control_group;
+pub use child::{confine, main};
+pub use figures::{Figures, figures};
+pub use isolated::{Isolated, Place, Refused};
+pub use marks::is_marked;
+pub use paths::Bounds;
+pub use remote::Remote;
+
+/// A module's process as the control API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessView {
+    /// Its number.
+    pub pid: u32,
+    /// The number of the generation that runs in it.
+    pub generation: u64,
+    /// The limit on its memory in words, `None` without one.
+    pub memory_limit: Option<String>,
+    /// The limit on its time on the processors in words, `None` without one.
+    pub cpu_limit: Option<String>,
+    /// The limit on its threads and processes in words.
+    pub tasks_limit: String,
+    /// The limit on its data directory in words.
+    pub data_limit: String,
+    /// Each limit that was asked for and that no control group holds, with what to do.
+    pub limits_without_group: Vec<String>,
+    /// How far its sandbox holds, in words.
+    pub sandbox: String,
+}

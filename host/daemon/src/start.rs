@@ -1,0 +1,345 @@
+//! What happens before the loop turns, and after it.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use lodestar_api::{ConfigCheck, ConfigReport};
+use lodestar_bus::{Bus, BusConfig, Durability};
+use lodestar_config::{self as config, Config, Environment, Layers};
+use lodestar_library as library;
+use lodestar_platform::{listeners::Listeners, state_dir::StateDir, systemd};
+use tokio::{
+    net::UnixListener,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use crate::{
+    args::Args,
+    control,
+    crash::{self, Culprit},
+    identity::Identity,
+    logging::{self, Levels, LogFormat, Logging, Printed},
+    module::ServiceContext,
+    runner, scrape,
+    supervisor::{Daemon, Parts, describe_for_parent, number, report},
+    wake::{Wake, WakeSender},
+};
+
+/// How often the daemon looks after itself.
+const TICK: Duration = Duration::from_secs(2);
+
+/// systemd is told READY at the latest after this: a module that hangs delays nobody.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A daemon that is about to run.
+#[derive(Debug)]
+pub struct Started {
+    /// What its parts share.
+    pub daemon: Arc<Daemon>,
+    control: Mutex<Option<UnixListener>>,
+    /// Whether the control socket is systemd's, which keeps it when the daemon ends.
+    inherited: bool,
+    culprit: Option<Culprit>,
+    _state_dir: StateDir,
+    /// Last: what ends before may print.
+    _printed: Option<Printed>,
+}
+
+/// Reads the configuration, begins to log, takes the state directory, and opens bus and sockets.
+///
+/// # Errors
+///
+/// When the configuration has errors, another daemon has the state directory or the socket, or the
+/// system refuses something that the daemon cannot do without.
+pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
+    let mut places = args.places();
+    let layers = layers(args)?;
+    let state_dir = StateDir::open(&places.state_dir)?;
+    let fresh = config::write_default(&places.config)?;
+    config::expect_ours(&places.config)?;
+    let config = Config::load(&places.config, &layers)?;
+    let logging = start_logging(&config)?;
+    let printed = Printed::begin()
+        .inspect_err(|error| tracing::warn!(%error, "what modules print is not logged"));
+    if fresh {
+        tracing::info!(path = %places.config.display(), "wrote a first configuration");
+    }
+    if let (None, Some(socket)) = (&args.socket, &config.control.socket) {
+        places.socket = config::expand_path(socket, &layers.environment)
+            .map_err(|error| anyhow::anyhow!("control.socket: {error}"))?;
+    }
+    let listeners = Arc::new(Listeners::default());
+    let adopted = adopt_descriptors(&listeners);
+    let inherited = adopted.is_some();
+    let control = match adopted {
+        Some(listener) => listener,
+        None => control::bind(&places.socket, config.control.group.as_deref())?,
+    };
+    let context = ServiceContext {
+        bus: Arc::new(open_bus(&config, state_dir.path())?),
+        identity: Arc::new(Identity::open(state_dir.path()).context("the pseudonyms' key")?),
+        listeners,
+        metrics: Arc::default(),
+        levels: logging.levels.clone(),
+        redactor: logging.redactor.clone(),
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %places.config.display(),
+        state_dir = %places.state_dir.display(),
+        socket = %places.socket.display(),
+        "lodestard starts"
+    );
+    runner::divide_control_group();
+    let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    for warning in daemon.warnings() {
+        tracing::warn!(remedy = warning.remedy, "{}: {}", warning.name, warning.message);
+    }
+    daemon.resubscribe();
+    daemon.recover_installs();
+    library::clear_half_kept(&daemon.places.state_dir);
+    let culprit = crash::watch(&daemon.places.state_dir)
+        .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))
+        .unwrap_or_default();
+    let control = Mutex::new(Some(control));
+    Ok(Started {
+        daemon,
+        control,
+        inherited,
+        culprit,
+        _state_dir: state_dir,
+        _printed: printed.ok(),
+    })
+}
+
+/// Answers on the control socket and for Prometheus, ticks, and tells systemd when all is ready.
+pub fn serve(started: &Started, wakes: WakeSender) {
+    let daemon = started.daemon.clone();
+    let listener = started.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(listener) = listener {
+        control::serve(listener, &daemon);
+    }
+    scrape::start(&daemon);
+    control::start_tcp(&daemon);
+    tokio::spawn(tell_ready(daemon));
+    tokio::spawn(tick(wakes));
+}
+
+async fn tick(wakes: WakeSender) {
+    let period = systemd::watchdog_period().map_or(TICK, |period| period.min(TICK));
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if wakes.send(Wake::Tick).is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_ready(daemon: Arc<Daemon>) {
+    let in_time = tokio::time::timeout(READY_PATIENCE, settled(&daemon)).await.is_ok();
+    let status = daemon.in_a_line();
+    tracing::info!(status, in_time, "lodestard is ready");
+    systemd::ready(&status);
+    settled(&daemon).await;
+    daemon.context.listeners.release_unclaimed();
+}
+
+/// Waits until every module has come to rest.
+async fn settled(daemon: &Daemon) {
+    for slot in daemon.slots() {
+        let mut state = slot.entry.watch();
+        // An error means that the module is gone, which is settled as well.
+        let _ = state.wait_for(|transition| transition.state.is_settled()).await;
+    }
+}
+
+/// Tells systemd that the daemon ends.
+pub fn stopping() {
+    systemd::stopping();
+}
+
+impl Started {
+    /// The module that ended the daemon when it last ran.
+    #[must_use]
+    pub const fn culprit(&self) -> Option<&Culprit> {
+        self.culprit.as_ref()
+    }
+
+    /// Closes the bus and leaves the socket's place free.
+    ///
+    /// # Errors
+    ///
+    /// When the last events cannot be written.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let closed = self.daemon.context.bus.close();
+        if !self.inherited {
+            // Gone already means somebody else tidied up.
+            let _ = std::fs::remove_file(&self.daemon.places.socket);
+        }
+        closed.context("cannot close the ledger")?;
+        tracing::info!("lodestard ended");
+        Ok(())
+    }
+}
+
+/// `lodestard --describe DIR [--named NAME] [--confined-to DIR] [--asked-by PID]`
+///
+/// # Errors
+///
+/// Why the library cannot be loaded.
+pub fn describe(
+    directory: &Path,
+    named: Option<&str>,
+    confined: Option<&Path>,
+    asked_by: Option<u32>,
+) -> anyhow::Result<ExitCode> {
+    if let Some(parent) = asked_by {
+        runner::answer_to(parent).context("cannot hold this process to its limits")?;
+    }
+    let name = named.map_or_else(
+        || directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        str::to_owned,
+    );
+    let package = library::Package { name, directory: directory.to_owned() };
+    let text = describe_for_parent(&package, confined).map_err(|error| anyhow::anyhow!(error))?;
+    println!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lodestard --examine FILE`: a line of JSON for each check, as soon as it is made, since the next
+/// one may be the end of this process.
+///
+/// # Errors
+///
+/// When nobody reads.
+pub fn examine(file: &Path) -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
+    let mut result = Ok(());
+    library::check_all(file, |check| {
+        let mut output = std::io::stdout().lock();
+        let line = serde_json::to_string(&check).map_err(std::io::Error::other);
+        let written =
+            line.and_then(|line| writeln!(output, "{line}")).and_then(|()| output.flush());
+        if result.is_ok() {
+            result = written;
+        }
+    });
+    result.context("cannot write the result")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the kernel ask this process to end when its parent does.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn end_with_parent() -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("cannot tie this process to its parent")
+}
+
+/// `lodestard --check`: 0 when the configuration is valid, 4 when it is not.
+///
+/// # Errors
+///
+/// When the check itself cannot be made.
+pub fn check(args: &Args) -> anyhow::Result<ExitCode> {
+    let report = check_report(args)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.errors.iter().for_each(|error| eprintln!("{error}"));
+        report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        if report.errors.is_empty() {
+            println!("{}: valid", args.places().config.display());
+        }
+    }
+    Ok(if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+/// Checks without touching the state directory: the bus and the key live in a temporary one.
+fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
+    let places = args.places();
+    let layers = layers(args)?;
+    let config = match Config::load(&places.config, &layers) {
+        Ok(config) => config,
+        Err(errors) => return Ok(report(&errors)),
+    };
+    let temporary = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let (wakes, _woken) = tokio::sync::mpsc::unbounded_channel();
+    let logging = Logging::silent();
+    let context = ServiceContext {
+        bus: Arc::new(open_bus(&config, temporary.path())?),
+        identity: Arc::new(Identity::open(temporary.path())?),
+        listeners: Arc::default(),
+        metrics: Arc::default(),
+        levels: logging.levels.clone(),
+        redactor: logging.redactor.clone(),
+    };
+    let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    Ok(daemon.check_config(&ConfigCheck::default()))
+}
+
+fn layers(args: &Args) -> anyhow::Result<Layers> {
+    let settings = args.overrides.iter().map(|text| {
+        let (key, value) = text.split_once('=').with_context(|| {
+            format!("--set {text:?} must look like usage_tracker.retention_days=30")
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    });
+    let settings = settings.collect::<anyhow::Result<_>>()?;
+    Ok(Layers { environment: Environment::of_process(), settings })
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<Logging> {
+    let modules = config.log.modules.iter();
+    let modules = modules.map(|(name, level)| (name.clone(), number(*level))).collect();
+    let levels = Levels::new(number(config.log.level));
+    levels.set(number(config.log.level), modules);
+    let format = match config.log.format {
+        config::LogFormat::Human => LogFormat::Human,
+        config::LogFormat::Json => LogFormat::Json,
+    };
+    logging::start(levels, format).context("cannot log")
+}
+
+fn open_bus(config: &Config, state_dir: &Path) -> anyhow::Result<Bus> {
+    let ledger = &config.bus.ledger;
+    let settings = BusConfig {
+        retention_hours: ledger.retention_hours,
+        max_bytes: ledger.max_bytes,
+        durability: match ledger.durability {
+            config::Durability::Process => Durability::Process,
+            config::Durability::Power => Durability::Power,
+        },
+        inbox_events: config.bus.inbox_events,
+        ..BusConfig::default()
+    };
+    Bus::open(settings, &state_dir.join("ledger")).context("cannot open the ledger")
+}
+
+/// Takes over what systemd opened or kept; answers the control socket when it is among it.
+fn adopt_descriptors(listeners: &Listeners) -> Option<UnixListener> {
+    let mut control = None;
+    for (name, descriptor) in systemd::received_descriptors() {
+        if systemd::is_unix(&descriptor) {
+            let listener = std::os::unix::net::UnixListener::from(descriptor);
+            let adopted =
+                listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+            match adopted {
+                Ok(listener) => control = Some(listener),
+                Err(error) => tracing::warn!(%error, name, "cannot use a socket of systemd's"),
+            }
+        } else {
+            listeners.adopt(&name, descriptor);
+        }
+    }
+    control
+}

@@ -1,0 +1,48 @@
+//! What follows from a crash of the daemon, for the module that caused it.
+
+use lodestar_library as library;
+
+use super::{Refused, Supervisor, requests::short, story::Probation};
+use crate::crash::Culprit;
+
+impl Supervisor {
+    /// Acts on the note that the run before left: the module that ended the daemon goes back to the
+    /// generation before, if it was on probation, or runs in a process of its own from now on.
+    pub fn blame(&self, culprit: &Culprit) {
+        let config = self.daemon.config();
+        let Some(section) = config.modules.iter().find(|section| culprit.is(&section.name)) else {
+            return tracing::error!(?culprit, "a module that is gone ended the daemon");
+        };
+        let name = &section.name;
+        let what = format!("it ended the daemon by {}", culprit.means);
+        let now = jiff::Timestamp::now().as_second();
+        let mut then = String::new();
+        // One that crashed while it started has not taken over yet: the probation that is noted is
+        // that of the generation before it.
+        let on_path = self.daemon.package(section).and_then(|package| library::hash(&package));
+        self.daemon.stories.decide(name, |standing| {
+            let runs_from_path = standing.refused.is_none();
+            let is_its_own = |probation: &Probation| {
+                now < probation.until_s
+                    && (!runs_from_path
+                        || on_path.as_ref().is_none_or(|it| *it == probation.sha256))
+            };
+            match standing.probation.take().filter(is_its_own) {
+                Some(probation) => {
+                    then = format!("{} is back", short(&probation.former));
+                    standing.refused = Some(Refused {
+                        sha256: probation.sha256,
+                        instead: probation.former,
+                        reason: what.clone(),
+                    });
+                }
+                None => {
+                    then = "it starts in a process of its own".to_owned();
+                    standing.isolated = Some(what.clone());
+                }
+            }
+        });
+        tracing::error!(module = name, what, then, "the daemon crashed when it last ran");
+        self.daemon.stories.tell(name, "crashed", format!("{what}; {then}"));
+    }
+}

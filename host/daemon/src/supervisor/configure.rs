@@ -1,0 +1,264 @@
+//! From the configuration to what one module gets: its settings with every reference replaced,
+//! and the grant of what it may know and use.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use lodestar_config::{Config, ConfigErrors, names_secret};
+use lodestar_library::{
+    Package,
+    install::{Keys, Lock},
+};
+use lodestar_platform::strangers;
+use module_sdk::manifest::{ListenerSection, Manifest};
+use serde_json::{Map, Value, json};
+
+use super::Daemon;
+use crate::{
+    args::Places,
+    logging::Redactor,
+    module::{Configure, Configured, Grant},
+    runner::Bounds,
+};
+
+type Explain = Box<dyn Fn(&str) -> String + Send>;
+
+/// The defaults of a generation: of the file that was admitted with its library, and not of what
+/// lies in that place by now.
+pub(super) type Defaults = Arc<OnceLock<Option<String>>>;
+
+/// Works out what a module gets, once its manifest is known.
+pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defaults) -> Configure {
+    Arc::new(move |manifest, path| {
+        let name = &manifest.module.name;
+        if defaults.get().is_none() {
+            let read = Package::of(path, name).defaults().map_err(|error| error.to_string())?;
+            let _ = defaults.set(read);
+        }
+        let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
+        let settings = settings(&daemon, &config, name, defaults);
+        let settings = settings.map_err(|error| error.to_string())?;
+        let data_dir = daemon.make_data_dir(name).map_err(|error| {
+            format!("cannot make its data directory {}: {error}", daemon.data_dir(name).display())
+        })?;
+        if let Some(exposed) = strangers::on_the_way(&data_dir, strangers::Also::OwnGroup) {
+            return Err(format!("{exposed}, its data directory; {}", exposed.remedy()));
+        }
+        let grant = Grant {
+            addresses: addresses(&config, manifest, &settings, defaults)?,
+            secrets: secrets(&daemon, &config, manifest),
+            providers: providers(&daemon, &config, manifest, path),
+            manifest: manifest.clone(),
+            data_dir,
+        };
+        let bounds = bounds(&daemon, &config, name).map_err(|error| error.to_string())?;
+        let config = serde_json::to_vec(&settings).map_err(|error| error.to_string())?;
+        Ok(Configured { config, grant, bounds })
+    })
+}
+
+/// What may be opened to the process of a module. The paths come from the operator alone: a module
+/// that was installed must not choose them in the `config.yaml` that it brings.
+fn bounds(daemon: &Daemon, config: &Config, module: &str) -> Result<Bounds, ConfigErrors> {
+    let given = config.effective(module, None)?;
+    let given = config.resolve(module, &given, &daemon.layers.environment)?.settings;
+    let Places { config, state_dir, .. } = &daemon.places;
+    let keys = Keys::beside(config).directory().to_owned();
+    Ok(Bounds { given, closed: vec![state_dir.clone(), config.clone(), keys] })
+}
+
+/// Puts a report of a module's own validation into words, with the place in the file.
+pub(super) fn explain(config: Arc<Config>, module: &str, defaults: Defaults) -> Explain {
+    let module = module.to_owned();
+    Box::new(move |report| {
+        let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
+        config.explain_with(&module, report, defaults).to_string()
+    })
+}
+
+/// The settings of a module, every reference replaced. What was secret is kept out of the log
+/// from now on.
+pub(super) fn settings(
+    daemon: &Daemon,
+    config: &Config,
+    module: &str,
+    defaults: Option<&str>,
+) -> Result<Map<String, Value>, ConfigErrors> {
+    let environment = &daemon.layers.environment;
+    let written = config.effective(module, defaults)?;
+    let resolved = config.resolve(module, &written, environment)?;
+    for warning in &resolved.warnings {
+        tracing::warn!(module, %warning, "a secret is open to others");
+    }
+    let resolved = resolved.settings;
+    let redactor = &*daemon.logging.redactor;
+    for (key, value) in &written {
+        let resolved = resolved.get(key).unwrap_or(&Value::Null);
+        learn_secrets(redactor, names_secret(key), value, resolved);
+    }
+    Ok(resolved)
+}
+
+/// Whatever stood behind a reference is kept out of what is told. What stands under the name of a
+/// secret, behind a reference or not, and is no path, is a secret: a name that stands elsewhere
+/// (`project: ${PROJECT}`) must not vanish from data.
+fn learn_secrets(redactor: &Redactor, secret: bool, written: &Value, resolved: &Value) {
+    match (written, resolved) {
+        (Value::String(written), Value::String(resolved))
+            if (secret && !written.starts_with(['/', '~']))
+                || (written != resolved && !written.starts_with('~')) =>
+        {
+            match secret {
+                true => redactor.learn_secret(resolved),
+                false => redactor.learn(resolved),
+            }
+        }
+        (Value::Object(written), Value::Object(resolved)) => {
+            for (key, value) in written {
+                let resolved = resolved.get(key).unwrap_or(&Value::Null);
+                learn_secrets(redactor, secret || names_secret(key), value, resolved);
+            }
+        }
+        (Value::Array(written), Value::Array(resolved)) => {
+            for (written, resolved) in written.iter().zip(resolved) {
+                learn_secrets(redactor, secret, written, resolved);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn addresses(
+    config: &Config,
+    manifest: &Manifest,
+    settings: &Map<String, Value>,
+    defaults: Option<&str>,
+) -> Result<HashMap<String, String>, String> {
+    let (module, listeners) = (&manifest.module.name, &manifest.listeners);
+    let wrong = config.wrong_addresses(module, listeners, settings, defaults);
+    if let Some(error) = wrong.first() {
+        return Err(error.to_string());
+    }
+    let address = |listener: &ListenerSection| {
+        let given = settings.get(&listener.config_key).and_then(Value::as_str);
+        (listener.name.clone(), given.unwrap_or(&listener.default).to_owned())
+    };
+    Ok(manifest.listeners.iter().map(address).collect())
+}
+
+fn secrets(
+    daemon: &Daemon,
+    config: &Config,
+    manifest: &Manifest,
+) -> HashMap<String, Result<String, String>> {
+    let module = &manifest.module.name;
+    let fetch = |name: &String| {
+        let secret = config
+            .secret(module, name, &daemon.layers.environment)
+            .map_err(|error| error.to_string())
+            .and_then(|secret| {
+                secret.ok_or_else(|| {
+                    format!(
+                        "the secret {name} is not given; write `secrets: {{{name}: ${{NAME}}}}` \
+                         into the section of {module}"
+                    )
+                })
+            })
+            .map(|secret| secret.expose().to_owned());
+        if let Ok(secret) = &secret {
+            daemon.logging.redactor.learn_secret(secret);
+        }
+        (name.clone(), secret)
+    };
+    manifest.capabilities.secrets.iter().map(fetch).collect()
+}
+
+/// The providers, for the module in `library` that declares the need.
+fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path) -> Value {
+    if !manifest.capabilities.providers {
+        return Value::Null;
+    }
+    let with_keys = gets_keys(daemon, config, &Package::of(library, &manifest.module.name));
+    let providers = config.providers.iter().map(|provider| {
+        let key = provider.key.as_ref().filter(|_| with_keys).and_then(|key| {
+            let fetched = key.resolve(&daemon.layers.environment).ok()?;
+            let key = fetched.secret.expose().to_owned();
+            daemon.logging.redactor.learn_secret(&key);
+            Some(key)
+        });
+        let facts = json!({
+            "base_url": provider.base_url,
+            "dialect": provider.dialect.as_str(),
+            "local": provider.local,
+            "key": key,
+        });
+        (provider.id.clone(), facts)
+    });
+    Value::Object(providers.collect())
+}
+
+/// Whether a module gets the keys of the providers: where its section says so, and one that came
+/// with the daemon, or that an operator put on the module path, where it says nothing. What others
+/// made does not grant itself by its manifest what secrets it gets.
+fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
+    let module = &package.name;
+    if let Some(given) = config.module(module).and_then(|section| section.provider_keys) {
+        return given;
+    }
+    // Where a lock cannot be read, what lies in the place of installed modules is one of them.
+    let lock = Lock::read(&daemon.places.state_dir).unwrap_or_default();
+    let installed = daemon.was_installed(package, &lock);
+    if installed && config.providers.iter().any(|provider| provider.key.is_some()) {
+        let remedy = "write `provider_keys: true` into its section if it may have them";
+        tracing::warn!(module, remedy, "it is told the providers without their keys");
+    }
+    !installed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_secrets_of_a_section() {
+        let check = |written: Value, resolved: Value, text: &str, expected: &str| {
+            let redactor = Redactor::new();
+            learn_secrets(&redactor, false, &written, &resolved);
+            assert_eq!(redactor.redact(text), expected, "{written}");
+        };
+        let same = |written: Value, text, expected| check(written.clone(), written, text, expected);
+        let words = "a correct horse";
+        check(json!({"a": "${B}"}), json!({"a": "correct horse"}), words, "a [redacted]");
+        check(json!(["${B}"]), json!(["correct horse"]), words, "a [redacted]");
+        check(json!({"a": "~/b"}), json!({"a": "/home/b"}), "no /home/b", "no /home/b");
+        same(json!({"a": "correct horse"}), words, words);
+        same(json!({"token": "correct horse"}), words, "a [redacted]");
+        same(json!({"api_keys": {"shop": ["correct horse"]}}), words, "a [redacted]");
+        same(json!({"token_file": "/run/token"}), "no /run/token", "no /run/token");
+        same(json!({"max_tokens": 1_000_000}), "1000000", "1000000");
+    }
+
+    #[test]
+    fn only_secrets_are_kept_out_of_data() {
+        let check = |written: Value, resolved: Value, text: &str, expected: &str| {
+            let redactor = Redactor::new();
+            learn_secrets(&redactor, false, &written, &resolved);
+            assert_eq!(redactor.redact_name(text), expected, "{written}");
+        };
+        let words = "correct-horse-battery";
+        check(json!({"project": "${P}"}), json!({"project": "billing"}), "billing", "billing");
+        check(json!({"project": "${P}"}), json!({"project": words}), words, words);
+        check(json!({"token": "${T}"}), json!({"token": words}), words, "[redacted]");
+        check(
+            json!({"password": "postgres"}),
+            json!({"password": "postgres"}),
+            "postgres",
+            "postgres",
+        );
+        check(json!({"tokens": [words]}), json!({"tokens": [words]}), words, words);
+        check(json!({"api_keys": [words]}), json!({"api_keys": [words]}), words, "[redacted]");
+    }
+}

@@ -1,0 +1,81 @@
+//! The end of the daemon: modules stop, and what they tell on the way is heard.
+
+use std::time::{Duration, Instant};
+
+use lodestar_api::{Problem, ProblemCode};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{STOP_GRACE, Supervisor};
+use crate::wake::Wake;
+
+/// How long all modules together may take to stop when the daemon ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
+
+impl Supervisor {
+    /// Stops all modules, the last of the file first, and waits for them within the grace period.
+    /// What they tell in their last moments is among `woken`.
+    pub async fn shut_down(mut self, woken: &mut UnboundedReceiver<Wake>) {
+        self.stopping = true;
+        let until = Instant::now() + SHUTDOWN_GRACE;
+        let config = self.daemon.config();
+        for section in config.modules.iter().rev() {
+            let slot = self.daemon.slot(&section.name);
+            if !self.alive.contains(&section.name) {
+                continue;
+            }
+            self.stop(&slot);
+            let grace = (STOP_GRACE + Duration::from_secs(1))
+                .min(until.saturating_duration_since(Instant::now()));
+            let mut state = slot.entry.watch();
+            let ended = async {
+                while state.borrow_and_update().state.is_alive() {
+                    // An error means that it is gone.
+                    tokio::select! {
+                        changed = state.changed() => if changed.is_err() { return },
+                        Some(wake) = woken.recv() => self.hear_at_last(wake),
+                    }
+                }
+            };
+            if tokio::time::timeout(grace, ended).await.is_err() {
+                let call = slot.entry.clock().running().map(|(what, _)| what);
+                tracing::error!(
+                    module = section.name,
+                    call,
+                    "the module did not stop in time; the daemon ends without it"
+                );
+            }
+        }
+        // Generations that were replaced, and modules whose section is gone, may still drain.
+        if !self.threads_end(until.min(Instant::now() + STOP_GRACE)).await {
+            tracing::warn!("a thread of a module has not ended; the daemon ends without it");
+        }
+        while let Ok(wake) = woken.try_recv() {
+            self.hear_at_last(wake);
+        }
+    }
+
+    /// What wakes a daemon that ends: modules are heard, nobody is served any more.
+    fn hear_at_last(&mut self, wake: Wake) {
+        match wake {
+            Wake::Module { name, news, thread } => self.heard(&name, news, thread),
+            Wake::Asked(_, answer) => {
+                let problem = Problem::new(ProblemCode::Busy, "the daemon ends");
+                // An error means that the client is gone.
+                let _ = answer.send(Err(problem.help("ask again when it has started again")));
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for threads that have said that they end. Answers whether all have.
+    async fn threads_end(&mut self, until: Instant) -> bool {
+        // Looked at and not joined: a join of one that hangs would hold up the end of the process.
+        while self.threads.values().any(|thread| !thread.is_finished()) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+}

@@ -1,0 +1,275 @@
+//! Installing modules: every check before anything is put in place.
+
+use std::{io, path::Path, sync::PoisonError};
+
+use jiff::Timestamp;
+use lodestar_api::{Declares, InstallQuery, Problem, ProblemCode, Verified};
+use lodestar_library::{
+    self as library, Inspected, Package,
+    install::{self, Bundle, Keys, Lock, Locked, Place, Signed},
+};
+use module_sdk::manifest::CapabilitiesSection;
+use semver::Version;
+
+use super::{Daemon, Turn, configure::Defaults, daemon::asked_for};
+use crate::module::Admit;
+
+/// A module that was put in its place, on trial.
+#[derive(Debug)]
+pub struct Put {
+    /// Held until the verdict.
+    pub turn: Turn,
+    /// Its name.
+    pub name: String,
+    /// Its entry in the lock.
+    pub locked: Locked,
+    /// What it asks for.
+    pub declares: Declares,
+    /// The version that was there before.
+    pub previous: Option<String>,
+    /// Where it lies.
+    pub directory: String,
+    /// Lines for its section in the file.
+    pub notes: Vec<String>,
+    /// What there is to be known beside that.
+    pub warnings: Vec<String>,
+}
+
+impl Daemon {
+    /// Checks a package and puts it in its place, on trial: whoever takes it up keeps or undoes it.
+    /// What is running and the file stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not installed; nothing has changed then.
+    pub fn install(&self, bundle: &Bundle, query: &InstallQuery) -> Result<Put, Problem> {
+        let turn = self.turns.take(&bundle.name)?;
+        let disk = |error: io::Error| on_disk(&self.places.state_dir, &error);
+        // What an earlier one could not undo for want of room.
+        self.undo_install(&bundle.name).map_err(disk)?;
+        let previous = self.lock()?.modules.remove(&bundle.name);
+        let place = Place::of(&self.places.state_dir);
+        self.is_free(&bundle.name, &place)?;
+        // A module is to get its section; a file that has errors cannot take one.
+        let config = self.load_config().map_err(|errors| {
+            Problem::new(ProblemCode::Invalid, errors.to_string())
+                .help("correct the file first; nothing was installed")
+        })?;
+        let keys = Keys::beside(&self.places.config);
+        let signed = keys.signer(bundle)?;
+        if !query.unsigned {
+            is_as_trusted(&bundle.name, previous.as_ref(), signed.as_ref())?;
+        }
+        let staged = place.stage(bundle).map_err(disk)?;
+        let inspected = self.examine(&staged.package, &config)?;
+        let manifest = toml::to_string(&inspected.manifest).unwrap_or_default();
+        staged.write("module.toml", manifest.as_bytes()).map_err(disk)?;
+        let locked = locked(bundle, &inspected, signed, query);
+        let writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        install::begin(&self.places.state_dir, staged, &locked).map_err(disk)?;
+        drop(writing);
+        Ok(Put {
+            turn,
+            name: bundle.name.clone(),
+            notes: notes(bundle, &inspected, &locked),
+            declares: declares(&inspected),
+            previous: previous.map(|previous| previous.version),
+            warnings: warnings(bundle, &locked, keys),
+            locked,
+            directory: place.package(&bundle.name).directory.display().to_string(),
+        })
+    }
+
+    /// What was put in its place stays.
+    pub(super) fn keep_install(&self, module: &str) -> Result<(), Problem> {
+        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        let state_dir = &self.places.state_dir;
+        install::keep(state_dir, module).map_err(|error| on_disk(state_dir, &error))?;
+        let lock = self.lock()?;
+        let Some(locked) = lock.modules.get(module) else { return Ok(()) };
+        tracing::info!(
+            module,
+            version = locked.version,
+            sha256 = locked.sha256,
+            signer = locked.signer.as_deref().unwrap_or("unsigned"),
+            "a module was installed"
+        );
+        Ok(())
+    }
+
+    /// What lay there before comes back.
+    pub(super) fn undo_install(&self, module: &str) -> io::Result<()> {
+        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        install::undo(&self.places.state_dir, module)
+    }
+
+    /// Compares what is installed with the lock.
+    ///
+    /// # Errors
+    ///
+    /// When the lock cannot be read, or `module` is not installed.
+    pub fn verify(&self, module: Option<&str>) -> Result<Vec<Verified>, Problem> {
+        let lock = self.lock()?;
+        if let Some(name) = module.filter(|name| !lock.modules.contains_key(*name)) {
+            let problem = Problem::new(
+                ProblemCode::NotFound,
+                format!("{} is not installed", asked_for(name)),
+            );
+            return Err(problem.help("`lodestar modules verify` shows what is"));
+        }
+        let place = Place::of(&self.places.state_dir);
+        let keys = Keys::beside(&self.places.config);
+        let fits = |package: &Package| self.ask(package, b"").map(drop);
+        Ok(install::verify(&lock, &place, &keys, module, fits))
+    }
+
+    /// Undoes the installs that the end of the daemon before left without a verdict.
+    pub fn recover_installs(&self) {
+        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
+        match install::recover(&self.places.state_dir) {
+            Ok(undone) => {
+                for module in undone {
+                    let what = "lodestard ended before it had proved good";
+                    tracing::warn!(module, "an install was undone: {what}");
+                    self.stories.tell(&module, "undone", what);
+                }
+            }
+            Err(error) => tracing::error!(error, "installed modules are not loaded"),
+        }
+    }
+
+    /// The lock, or that it cannot be read.
+    pub(super) fn lock(&self) -> Result<Lock, Problem> {
+        Lock::read(&self.places.state_dir).map_err(|error| Problem::new(ProblemCode::Failed, error))
+    }
+
+    /// Lets only those installed modules and kept generations through that are as they were, and
+    /// notes the defaults of what it let through.
+    pub(super) fn admission(&self, defaults: Defaults) -> Admit {
+        let state_dir = self.places.state_dir.clone();
+        Box::new(move |inspected: &Inspected| {
+            let package = Package::of(&inspected.path, &inspected.manifest.module.name);
+            library::as_kept(&state_dir, inspected)?;
+            let given = inspected.defaults.clone();
+            if Place::of(&state_dir).holds(&package) {
+                let config_sha256 = given.as_deref().map(|it| library::sha256(it.as_bytes()));
+                let lock = Lock::read(&state_dir)?;
+                lock.admit(&package, &inspected.sha256, config_sha256.as_deref())?;
+            }
+            // Read once: it was set already where this generation starts again.
+            let _ = defaults.set(given);
+            Ok(())
+        })
+    }
+}
+
+/// A module that carries a trusted signature does not give way to one that does not by itself.
+fn is_as_trusted(
+    name: &str,
+    previous: Option<&Locked>,
+    signed: Option<&Signed>,
+) -> Result<(), Problem> {
+    let Some(before) = previous.and_then(|previous| previous.signer.as_deref()) else {
+        return Ok(());
+    };
+    if signed.is_some() {
+        return Ok(());
+    }
+    let what = format!("{name} is installed with a signature by {before}, this one has none");
+    let help = "get the signed module from its publisher, or accept this one with --unsigned";
+    Err(Problem::new(ProblemCode::Refused, what).help(help))
+}
+
+fn locked(
+    bundle: &Bundle,
+    inspected: &Inspected,
+    signed: Option<Signed>,
+    query: &InstallQuery,
+) -> Locked {
+    Locked {
+        version: inspected.manifest.module.version.clone(),
+        sha256: inspected.sha256.clone(),
+        config_sha256: bundle.config.as_deref().map(library::sha256),
+        signer: signed.as_ref().map(|signed| signed.by.clone()),
+        key: signed.map(|signed| signed.key),
+        source: query.source.chars().filter(|c| !c.is_control()).take(1024).collect(),
+        installed_at: format!("{:.0}", Timestamp::now()),
+    }
+}
+
+fn warnings(bundle: &Bundle, locked: &Locked, keys: Keys) -> Vec<String> {
+    let mut warnings = keys.passed_over.clone();
+    if locked.signer.is_none() && bundle.signature.is_some() {
+        let place = keys.directory().display();
+        warnings.push(format!(
+            "its signature is by no key in {place}, so it counts as unsigned; put its publisher's \
+             key there and install it again if you trust it"
+        ));
+    }
+    warnings
+}
+
+fn declares(inspected: &Inspected) -> Declares {
+    let CapabilitiesSection { secrets, providers, paths_read, paths_write } =
+        inspected.manifest.capabilities.clone();
+    let listeners = inspected.manifest.listeners.iter();
+    let listeners = listeners.map(|it| format!("{} ({} without it)", it.config_key, it.default));
+    Declares { secrets, providers, paths_read, paths_write, listeners: listeners.collect() }
+}
+
+/// What stands in a new section: who it is, and its defaults as comments.
+fn notes(bundle: &Bundle, inspected: &Inspected, locked: &Locked) -> Vec<String> {
+    let module = &inspected.manifest.module;
+    let signer = match &locked.signer {
+        Some(signer) => format!("signed by {signer}"),
+        None => "unsigned, so it runs in a process of its own".to_owned(),
+    };
+    let name = &module.name;
+    let mut notes = vec![
+        format!("{name} {}: {}", module.version, module.description),
+        format!("Installed on {}, {signer}.", locked.installed_at.get(..10).unwrap_or_default()),
+    ];
+    let defaults = bundle.config.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let lines: Vec<&str> = defaults.lines().filter(|line| !line.trim().is_empty()).collect();
+    if !lines.is_empty() {
+        notes.push("Its settings, as they are without being written here:".to_owned());
+    }
+    notes.extend(lines.into_iter().map(|line| line.trim_end().to_owned()));
+    notes
+}
+
+pub(super) fn on_disk(state_dir: &Path, error: &io::Error) -> Problem {
+    let what = format!("cannot install below {}: {error}", state_dir.display());
+    let help = match error.kind() {
+        io::ErrorKind::StorageFull => "make room on its file system; nothing has changed",
+        io::ErrorKind::InvalidInput => "its file system cannot replace a directory in one step",
+        _ => "see that lodestard's user may write there; nothing has changed",
+    };
+    Problem::new(ProblemCode::Unavailable, what).help(help)
+}
+
+/// How one version follows another, in a word or two.
+#[must_use]
+pub fn change(previous: Option<&str>, version: &str) -> &'static str {
+    let Some(previous) = previous else { return "new" };
+    match (Version::parse(previous), Version::parse(version)) {
+        (Ok(before), Ok(after)) if after > before => "upgrade",
+        (Ok(before), Ok(after)) if after < before => "downgrade",
+        _ if previous == version => "same version",
+        _ => "upgrade",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_up_from_down() {
+        let check = |before, after, expected| assert_eq!(change(before, after), expected);
+        check(None, "0.1.0", "new");
+        check(Some("0.9.0"), "0.10.0", "upgrade");
+        check(Some("1.0.0"), "1.0.0-rc.1", "downgrade");
+        check(Some("1.0.0"), "1.0.0", "same version");
+    }
+}

@@ -1,0 +1,132 @@
+//! Changes under way, each with an id, so that whoever asked learns its true outcome.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use lodestar_api::{Operation, OperationState, ProblemCode};
+
+/// How many operations are remembered.
+const KEPT: usize = 200;
+
+/// All operations of this run of the daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Operations {
+    all: Arc<Mutex<VecDeque<watch::Sender<Operation>>>>,
+}
+
+/// An operation that has not ended.
+#[derive(Debug)]
+pub struct Pending {
+    sender: watch::Sender<Operation>,
+}
+
+impl Operations {
+    /// Begins one.
+    #[must_use]
+    pub fn begin(&self, kind: &str, module: Option<&str>) -> Pending {
+        let operation = Operation {
+            id: Uuid::now_v7().to_string(),
+            kind: kind.to_owned(),
+            module: module.map(str::to_owned),
+            state: OperationState::Pending,
+            message: "under way".to_owned(),
+            started_at: now(),
+            finished_at: None,
+            config_line: None,
+            code: None,
+            help: None,
+        };
+        let sender = watch::Sender::new(operation);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == KEPT {
+            all.pop_front();
+        }
+        all.push_back(sender.clone());
+        Pending { sender }
+    }
+
+    /// The operation with this id, after it ended or `wait` is over.
+    pub async fn get(&self, id: &str, wait: Duration) -> Option<Operation> {
+        let mut receiver = {
+            let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().find(|sender| sender.borrow().id == id)?.subscribe()
+        };
+        let ended = receiver.wait_for(|operation| operation.state != OperationState::Pending);
+        // Over or not: what is told is how far it is now.
+        let _ = tokio::time::timeout(wait, ended).await;
+        let operation = receiver.borrow().clone();
+        Some(operation)
+    }
+}
+
+impl Pending {
+    /// How it stands.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.sender.borrow().clone()
+    }
+
+    /// Notes the edit of the file.
+    pub fn edited(&self, line: String) {
+        self.sender.send_modify(|operation| operation.config_line = Some(line));
+    }
+
+    /// It worked.
+    pub fn done(self, message: impl Into<String>) {
+        self.end(OperationState::Done, message.into(), None, None);
+    }
+
+    /// It did not work.
+    pub fn failed(self, code: ProblemCode, message: impl Into<String>, help: Option<String>) {
+        self.end(OperationState::Failed, message.into(), Some(code), help);
+    }
+
+    fn end(
+        self,
+        state: OperationState,
+        message: String,
+        code: Option<ProblemCode>,
+        help: Option<String>,
+    ) {
+        self.sender.send_modify(|operation| {
+            operation.state = state;
+            operation.message = message;
+            operation.finished_at = Some(now());
+            operation.code = code;
+            operation.help = help;
+        });
+    }
+}
+
+/// RFC 3339 with milliseconds.
+fn now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_learns_the_outcome() {
+        let operations = Operations::default();
+        let pending = operations.begin("enable", Some("ingest"));
+        let id = pending.operation().id;
+        let waiting = tokio::spawn({
+            let (operations, id) = (operations.clone(), id.clone());
+            async move { operations.get(&id, Duration::from_secs(30)).await }
+        });
+        pending.failed(ProblemCode::Refused, "it does not fit", None);
+        let operation = waiting.await.expect("no panic").expect("it is known");
+        assert_eq!(operation.state, OperationState::Failed);
+        assert_eq!(operation.code, Some(ProblemCode::Refused));
+        assert!(operations.get("nonsense", Duration::ZERO).await.is_none());
+    }
+}

@@ -1,0 +1,181 @@
+//! Starts the threads of modules, and stops them.
+
+use std::{sync::Arc, thread::ThreadId, time::Duration};
+
+use lodestar_config::{Config, Isolation, ModuleSection};
+use lodestar_library::Package;
+
+use super::{
+    CALL_DEADLINE, Refused, STOP_GRACE, Slot, Stories, Supervisor, configure, requests::short,
+    story::Probation,
+};
+use crate::{
+    logging::LOG_RECORDS_PER_SECOND,
+    module::{self, Call, Claim, Placing, RestartPolicy, Start, StartGate, State},
+    runner,
+    wake::Wake,
+};
+
+/// For how long a new generation must not panic.
+const PROBATION: Duration = Duration::from_mins(1);
+
+impl Supervisor {
+    /// Starts a module that does not run.
+    pub(super) fn start(&mut self, slot: &Arc<Slot>, config: &Arc<Config>, gate: &Arc<StartGate>) {
+        let name = slot.entry.name.clone();
+        let Some(section) = config.modules.iter().find(|section| section.name == name) else {
+            return gate.arrive();
+        };
+        if let Err((state, reason)) = self.try_start(slot, config, section, gate) {
+            tracing::warn!(module = name, reason, "the module does not run");
+            self.given_up.insert(name, section.clone());
+            slot.entry.enter(state, reason);
+            gate.arrive();
+        }
+    }
+
+    fn try_start(
+        &mut self,
+        slot: &Arc<Slot>,
+        config: &Arc<Config>,
+        section: &ModuleSection,
+        gate: &Arc<StartGate>,
+    ) -> Result<(), (State, String)> {
+        let name = &section.name;
+        let standing = self.daemon.stories.standing(name);
+        if let Some(reason) = standing.quarantined {
+            return Err((State::Quarantined, reason));
+        }
+        let absent = || (State::Absent, self.daemon.where_looked(name));
+        let (package, instead_of) = self.daemon.to_start(section).ok_or_else(absent)?;
+        let passed_over = instead_of.map(|refused| passed_over(name, &refused));
+        let held_apart = |what| format!("{what}; it runs in a process of its own since");
+        slot.set_behind(passed_over.or_else(|| standing.isolated.map(held_apart)));
+        say_what_has_no_effect(section, self.daemon.isolation(section));
+        slot.entry.enter(State::Loading, "");
+        self.spawn(slot, config, section, package, gate, None)
+            .map_err(|reason| (State::Failed, reason))?;
+        self.applied.insert(name.clone(), section.clone());
+        self.alive.insert(name.clone());
+        Ok(())
+    }
+
+    /// Starts the thread of a generation; one with a `claim` takes over from the one that runs.
+    pub(super) fn spawn(
+        &mut self,
+        slot: &Arc<Slot>,
+        config: &Arc<Config>,
+        section: &ModuleSection,
+        package: Package,
+        gate: &Arc<StartGate>,
+        claim: Option<Arc<Claim>>,
+    ) -> Result<ThreadId, String> {
+        let name = section.name.clone();
+        let records = section.limits.log_records_per_second;
+        slot.entry.log_rate.allow(records.unwrap_or(LOG_RECORDS_PER_SECOND));
+        let wakes = self.daemon.wakes.clone();
+        let defaults = configure::Defaults::default();
+        let start = Start {
+            entry: slot.entry.clone(),
+            package,
+            admit: self.daemon.admission(defaults.clone()),
+            shelf: self.daemon.shelf.clone(),
+            place: self.place(section),
+            context: self.daemon.context.clone(),
+            configure: configure::configure(self.daemon.clone(), config.clone(), defaults.clone()),
+            explain: configure::explain(config.clone(), &name, defaults),
+            grace: STOP_GRACE,
+            restart: RestartPolicy {
+                limit: usize::try_from(section.restart.limit).unwrap_or(usize::MAX),
+                max_backoff: Duration::from_millis(section.restart.backoff_max_ms),
+                probation: PROBATION,
+            },
+            state_dir: self.daemon.places.state_dir.clone(),
+            gate: gate.clone(),
+            successor: claim.is_some(),
+            claim: claim.unwrap_or_default(),
+            note_probation: note_probation(self.daemon.stories.clone(), &name),
+            tell: Box::new(move |news| {
+                let thread = std::thread::current().id();
+                // An error means that the daemon is ending.
+                let _ = wakes.send(Wake::Module { name: name.clone(), news, thread });
+            }),
+        };
+        let thread = module::spawn(start);
+        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let id = thread.thread().id();
+        self.threads.insert(id, thread);
+        Ok(id)
+    }
+
+    /// The process that a module gets, where it is to have one of its own.
+    fn place(&self, section: &ModuleSection) -> Placing {
+        let (daemon, section) = (self.daemon.clone(), section.clone());
+        Box::new(move |inspected| {
+            let limits = section.limits;
+            let deadline = limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
+            let package = Package::of(&inspected.path, &section.name);
+            let placed = daemon.placed_as(&section, &package, Some(&inspected.sha256));
+            let isolated = placed.isolation == Isolation::Process;
+            isolated.then(|| runner::Place::own(limits, deadline))
+        })
+    }
+
+    pub(super) fn stop(&self, slot: &Slot) {
+        if slot.entry.calls.push(Call::Stop).is_ok() {
+            return;
+        }
+        // It has no inbox yet: it is starting, and is stopped when it has started.
+        let slot_entry = slot.entry.clone();
+        tokio::spawn(async move {
+            let mut state = slot_entry.watch();
+            let started = state.wait_for(|transition| {
+                transition.state.is_running() || !transition.state.is_alive()
+            });
+            if started.await.is_ok_and(|transition| transition.state.is_running()) {
+                // An error means that it has ended by itself.
+                let _ = slot_entry.calls.push(Call::Stop);
+            }
+        });
+    }
+}
+
+/// Writes down that a generation is on probation, in case it takes the daemon with it.
+fn note_probation(stories: Arc<Stories>, module: &str) -> module::NoteProbation {
+    let module = module.to_owned();
+    Box::new(move |sha256, way_back| {
+        let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
+        let probation = way_back.map(|former| {
+            let (sha256, former) = (sha256.to_owned(), former.to_owned());
+            Probation { sha256, former, until_s }
+        });
+        stories.decide(&module, |standing| standing.probation = probation);
+    })
+}
+
+/// Tells that the library on the module path proved bad; answers so in words.
+fn passed_over(module: &str, refused: &Refused) -> String {
+    let Refused { sha256, instead, reason } = refused;
+    let (refused, runs) = (short(sha256), short(instead));
+    let what = "the library on the module path proved bad; the one before it runs";
+    tracing::warn!(module, refused, runs, reason, "{what}");
+    format!("the library on the module path proved bad ({reason}); the one before it runs")
+}
+
+/// Keys that only a process of its own can make true are accepted, so that a file can be written
+/// for later, and said to do nothing now.
+fn say_what_has_no_effect(section: &ModuleSection, isolation: Isolation) {
+    let limits = section.limits;
+    let keys = [
+        ("limits.memory_bytes", limits.memory_bytes.is_some()),
+        ("limits.cpu_percent", limits.cpu_percent.is_some()),
+        ("limits.tasks", limits.tasks.is_some()),
+        ("limits.data_bytes", limits.data_bytes.is_some()),
+    ];
+    if isolation == Isolation::Process {
+        return;
+    }
+    for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
+        tracing::warn!(module = section.name, key, "only `isolation: process` makes this key true");
+    }
+}

@@ -1,0 +1,100 @@
+//! What is wrong with the daemon itself or with what lies around it, as long as it is.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use lodestar_api::Warning;
+use lodestar_library::{self as library, install::Keys};
+use lodestar_platform::Trouble;
+use lodestar_platform::strangers::{self, Accepted, Also, Exposed};
+
+use super::Daemon;
+
+/// What was noted, by what it is about.
+pub(super) type Noted = Mutex<BTreeMap<&'static str, Warning>>;
+
+impl Daemon {
+    /// Notes what is wrong under a name, or that nothing is any more. Both are logged once.
+    pub fn note(&self, name: &'static str, trouble: Option<Trouble>) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = noted.get(name).map(|it| &it.message);
+        match trouble {
+            Some((message, remedy)) => {
+                if before != Some(&message) {
+                    tracing::warn!(remedy, "{name}: {message}");
+                }
+                noted.insert(name, Warning { name: name.to_owned(), message, remedy });
+            }
+            None if before.is_some() => {
+                tracing::info!("{name}: all is well again");
+                noted.remove(name);
+            }
+            None => {}
+        }
+    }
+
+    /// What was noted, and what shows when one looks.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warnings: Vec<Warning> = noted.values().cloned().collect();
+        drop(noted);
+        warnings.extend(self.permissions());
+        warnings.extend(self.lost_data_dirs());
+        let warning = |name: &str, (message, remedy): Trouble| {
+            let name = name.to_owned();
+            Warning { name, message, remedy }
+        };
+        let trouble = self.context.identity.trouble();
+        warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
+        warnings.extend(accepted().map(|trouble| warning("trusted files", trouble)));
+        warnings
+    }
+
+    /// Every place that somebody else can change and that decides what the daemon does. What runs
+    /// goes on; nothing is read from there any more.
+    fn permissions(&self) -> Vec<Warning> {
+        let mut found: Vec<Exposed> = Vec::new();
+        let places = self.deciding().into_iter();
+        let exposed = places.filter_map(|place| strangers::on_the_way(&place, Also::OwnGroup));
+        for exposed in exposed.chain(strangers::above(&self.places.socket, Also::OwnGroup)) {
+            if !found.contains(&exposed) {
+                found.push(exposed);
+            }
+        }
+        let warning = |exposed: &Exposed| Warning {
+            name: "permissions".to_owned(),
+            message: format!("{exposed}; what runs goes on, and nothing is read from there"),
+            remedy: exposed.remedy(),
+        };
+        found.iter().map(warning).collect()
+    }
+
+    /// What nobody else may change.
+    fn deciding(&self) -> Vec<PathBuf> {
+        let state_dir = &self.places.state_dir;
+        let in_state = ["pseudonym.key", "modules.lock", "ledger", "data", "supervision"];
+        let mut places = vec![self.places.config.clone(), state_dir.clone()];
+        places.extend(in_state.map(|name| state_dir.join(name)));
+        places.push(Keys::beside(&self.places.config).directory().to_owned());
+        places.extend(self.places.module_path.iter().cloned());
+        let config = self.config();
+        let own = config.modules.iter().filter_map(|section| self.package(section));
+        for package in own.chain(library::list(&self.places.module_path)) {
+            let config = package.directory.join("config.yaml");
+            places.extend([package.library_path(), config, self.data_dir(&package.name)]);
+        }
+        places
+    }
+}
+
+/// Whom else the operator lets write what decides.
+fn accepted() -> Option<Trouble> {
+    let accepted = Accepted::current();
+    let message = format!("{accepted} may change what lodestard runs and keeps (--trust-files)");
+    let remedy = "give the files to its user alone, and start it without --trust-files";
+    (!accepted.is_nobody()).then(|| (message, remedy.to_owned()))
+}

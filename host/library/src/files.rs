@@ -1,0 +1,197 @@
+//! The files of a package, as they are read: what is no plain file is not waited for, and nothing
+//! is read without end.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use lodestar_platform::{files, strangers};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use sha2::{Digest as _, Sha256};
+
+use super::{LoadError, Package, in_hexadecimal, seal::SealedCopy};
+
+/// The most bytes that a library may have: one of ours with debug information has a quarter.
+pub const MAX_LIBRARY: u64 = 512 << 20;
+
+/// The most bytes that a module's own defaults may have, as in an installed package.
+const MAX_DEFAULTS: u64 = 256 << 10;
+
+/// How many bytes of a library are read at once.
+const PART: usize = 64 << 10;
+
+/// A sealed copy of a library.
+pub(super) struct Copied {
+    pub(super) copy: SealedCopy,
+    pub(super) sha256: String,
+    /// What speaks against whoever may write the file: who may write to a module may run code as
+    /// the daemon.
+    pub(super) objection: Option<LoadError>,
+}
+
+/// Copies a library. What is judged is the very file that is read, wherever its path leads
+/// meanwhile.
+pub(super) fn copy(name: &str, path: &Path) -> Result<Copied, LoadError> {
+    let (file, objection) = open(path)?;
+    let sealed = |error| LoadError::Seal(path.to_owned(), error);
+    let mut draft = SealedCopy::draft(name).map_err(|error| sealed(error.into()))?;
+    let unread = |error| LoadError::Read(path.to_owned(), error);
+    let sha256 = read_in_parts(file, unread, |part| draft.write_all(part).map_err(sealed))?;
+    let copy = SealedCopy::seal(draft).map_err(|error| sealed(error.into()))?;
+    Ok(Copied { copy, sha256, objection })
+}
+
+/// The hash of a package's library as it lies there; `None` when it cannot be read, or is no plain
+/// file.
+#[must_use]
+pub fn hash(package: &Package) -> Option<String> {
+    let file = files::open(&package.library_path()).ok()?;
+    read_in_parts(file, |error| error, |_| Ok(())).ok()
+}
+
+/// A module's own defaults; `None` where there are none. What lies in their place and cannot be
+/// read is an error: without its defaults the module would be another one.
+pub(super) fn defaults(path: &Path) -> Result<Option<String>, LoadError> {
+    match files::read(path, MAX_DEFAULTS).and_then(files::text) {
+        Ok(text) => Ok(Some(text)),
+        // A link that leads nowhere is there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(None),
+        Err(error) => Err(LoadError::Defaults(path.to_owned(), error)),
+    }
+}
+
+/// Whether nobody else can write a module's own defaults: they are part of its configuration.
+pub(super) fn expect_ours(path: &Path) -> Result<(), LoadError> {
+    match strangers::on_the_way(path, strangers::Also::OwnGroup) {
+        Some(exposed) => Err(objection(&exposed)),
+        None => Ok(()),
+    }
+}
+
+fn objection(exposed: &strangers::Exposed) -> LoadError {
+    let what = format!("{}; {}", exposed.stranger, exposed.remedy());
+    LoadError::Owner(exposed.path.clone(), what)
+}
+
+/// Reads a file to its end; answers its hash. Blocks of a library's size, taken and given back on
+/// one thread after another, would stay with the allocator: 40 MiB of them after 300 reloads.
+fn read_in_parts<E>(
+    mut file: File,
+    unread: impl Fn(io::Error) -> E,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<String, E> {
+    let (mut hash, mut part, mut total) = (Sha256::new(), [0; PART], 0);
+    loop {
+        match file.read(&mut part) {
+            Ok(0) => return Ok(in_hexadecimal(&hash.finalize())),
+            Ok(count) => {
+                total += count as u64;
+                if total > MAX_LIBRARY {
+                    return Err(unread(too_large()));
+                }
+                hash.update(&part[..count]);
+                take(&part[..count])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unread(error)),
+        }
+    }
+}
+
+fn too_large() -> io::Error {
+    let what = format!("it has more than {MAX_LIBRARY} bytes; build it without debug information");
+    io::Error::new(io::ErrorKind::FileTooLarge, what)
+}
+
+/// Opens the file of a library, and says what speaks against whoever may write it.
+fn open(path: &Path) -> Result<(File, Option<LoadError>), LoadError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let folder = openat(CWD, directory, flags | OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .map_err(|error| not_opened(directory, error.into()))?;
+    // A pipe without a writer would hold this up.
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK;
+    let file = openat(&folder, path.file_name().unwrap_or_default(), flags, Mode::empty())
+        .map_err(|error| not_opened(path, error.into()))?;
+    let unread = |place: &Path| {
+        let place = place.to_owned();
+        move |error| LoadError::Read(place, error)
+    };
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(unread(path))?;
+    if !metadata.is_file() {
+        return Err(LoadError::Owner(path.to_owned(), "is no regular file".to_owned()));
+    }
+    let of_folder = File::from(folder).metadata().map_err(unread(directory))?;
+    let opened = [(directory, of_folder), (path, metadata)]
+        .into_iter()
+        .find_map(|place| strangers::opened(place.0, &place.1, strangers::Also::OwnGroup));
+    // Who can write above could put another folder there.
+    let exposed = opened.or_else(|| strangers::above(directory, strangers::Also::OwnGroup));
+    Ok((file, exposed.as_ref().map(objection)))
+}
+
+/// Why something could not be opened without following a link.
+fn not_opened(place: &Path, error: io::Error) -> LoadError {
+    if place.is_symlink() {
+        let reason = "is a symbolic link, which could be turned elsewhere between check and load";
+        return LoadError::Owner(place.to_owned(), reason.to_owned());
+    }
+    LoadError::Read(place.to_owned(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let package = Package { name: "tiny".to_owned(), directory: directory.path().to_owned() };
+        let (library, config) = (package.library_path(), directory.path().join("config.yaml"));
+        let mode = Mode::RUSR | Mode::WUSR;
+        for path in [&library, &config] {
+            rustix::fs::mkfifoat(CWD, path, mode).expect("it is new");
+        }
+        let refused = |what: &str| {
+            let error = package.defaults().expect_err("it is refused").to_string();
+            assert!(error.contains("config.yaml") && error.contains(what), "{error}");
+            assert!(error.contains("; write it anew or remove it"), "{error}");
+        };
+        assert_eq!(hash(&package), None);
+        refused("it is not a regular file but a pipe");
+        assert!(copy("tiny", &library).is_err());
+        for path in [&library, &config] {
+            std::fs::remove_file(path).expect("it is ours");
+            std::os::unix::fs::symlink("/dev/zero", path).expect("it is gone");
+        }
+        assert_eq!(hash(&package), None);
+        refused("it is not a regular file but a device");
+        std::fs::remove_file(&config).expect("it is ours");
+        std::os::unix::fs::symlink("gone", &config).expect("it is gone");
+        refused("No such file");
+        for path in [&library, &config] {
+            std::fs::remove_file(path).expect("it is ours");
+            std::fs::write(path, "a: 1").expect("it is gone");
+        }
+        assert_eq!(hash(&package), Some(super::super::sha256(b"a: 1")));
+        assert_eq!(package.defaults().expect("it is one").as_deref(), Some("a: 1"));
+        let long = vec![b' '; usize::try_from(MAX_DEFAULTS).expect("it is small") + 1];
+        std::fs::write(&config, long).expect("it is ours");
+        refused("it has more than 262144 bytes");
+        std::fs::write(&config, b"a: \xff").expect("it is ours");
+        refused("it is not UTF-8 text");
+        std::fs::remove_file(&config).expect("it is ours");
+        std::fs::create_dir(&config).expect("it is gone");
+        refused("it is not a regular file but a directory");
+        std::fs::remove_dir(&config).expect("it is ours");
+        assert_eq!(package.defaults().expect("there are none"), None);
+        File::create(&library).and_then(|it| it.set_len(MAX_LIBRARY + 1)).expect("a hole");
+        assert_eq!(hash(&package), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! `STATE/modules.lock`: which bytes each installed module consists of, and where they come from.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use lodestar_platform::files;
+use serde::{Deserialize, Serialize};
+
+use crate::{LoadError, Package, hash, sha256};
+
+const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
+                    # `lodestar modules verify` compares them with what lies on the disk.\n\n";
+
+/// The lock file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// By name.
+    #[serde(default)]
+    pub modules: BTreeMap<String, Locked>,
+    /// What is on trial: written before it is put in place, and gone with the verdict. See
+    /// [`trial`](super::trial).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub coming: BTreeMap<String, Locked>,
+}
+
+/// An installed module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    /// Its version.
+    pub version: String,
+    /// The hash of its library, lower-case hexadecimal.
+    pub sha256: String,
+    /// The hash of its `config.yaml`, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_sha256: Option<String>,
+    /// The name of the trusted key that signed it; without it the module is unsigned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// That key, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Where it was installed from, in the words of who did it.
+    pub source: String,
+    /// When, RFC 3339, UTC.
+    pub installed_at: String,
+}
+
+/// What is said of a module that is not what was installed.
+pub const MODIFIED: &str = "was modified since it was installed";
+
+impl Lock {
+    /// Reads the lock of a state directory; there is none before the first install.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read. It is never guessed at.
+    pub fn read(state_dir: &Path) -> Result<Self, String> {
+        let path = path(state_dir);
+        let text = match files::read_trusted(&path, files::MAX_TEXT).and_then(files::text) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        };
+        toml::from_str(&text).map_err(|error| {
+            let reason = error.message();
+            format!(
+                "{} is damaged ({reason}); restore it, or move it away and install the modules \
+                 again",
+                path.display()
+            )
+        })
+    }
+
+    /// Writes it so that a kill leaves the old or the new one.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it.
+    pub fn write(&self, state_dir: &Path) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        let mut file = tempfile::Builder::new().prefix(".modules.lock.").tempfile_in(state_dir)?;
+        file.write_all(HEAD.as_bytes())?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path(state_dir)).map_err(|error| error.error)?;
+        fs::File::open(state_dir)?.sync_all()
+    }
+
+    /// What is known of the module that lies in `package`: on trial, or as it was installed.
+    #[must_use]
+    pub fn lying_in(&self, package: &Package) -> Option<&Locked> {
+        let on_trial = self.coming.get(&package.name).filter(|it| it.modified(package).is_none());
+        on_trial.or_else(|| self.modules.get(&package.name))
+    }
+
+    /// What is known of a module whose library has this hash: as it was installed, or as it is
+    /// on trial.
+    #[must_use]
+    pub fn of_bytes(&self, module: &str, sha256: &str) -> Option<&Locked> {
+        let known = [self.modules.get(module), self.coming.get(module)];
+        known.into_iter().flatten().find(|locked| locked.sha256 == sha256)
+    }
+
+    /// Why what lies in `package` may not be loaded: it is not what was installed. Its library has
+    /// the hash `sha256`, its `config.yaml` the hash `config_sha256`.
+    ///
+    /// # Errors
+    ///
+    /// One sentence with the remedy.
+    pub fn admit(
+        &self,
+        package: &Package,
+        sha256: &str,
+        config_sha256: Option<&str>,
+    ) -> Result<(), String> {
+        let name = &package.name;
+        let known = [self.modules.get(name), self.coming.get(name)];
+        let mut known = known.into_iter().flatten().peekable();
+        if known.peek().is_none() {
+            return Ok(());
+        }
+        if known.any(|it| it.sha256 == sha256 && it.config_sha256.as_deref() == config_sha256) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} {MODIFIED}; `lodestar modules verify {name}` shows what differs, `lodestar modules \
+             install` puts it right",
+            package.directory.display()
+        ))
+    }
+}
+
+impl Locked {
+    /// Which file is not as it was installed.
+    #[must_use]
+    pub fn modified(&self, package: &Package) -> Option<&'static str> {
+        match hash(package) {
+            None => Some("its library is missing"),
+            Some(sha256) if sha256 != self.sha256 => Some("its library was modified"),
+            Some(_) if !config_hash(package).is_ok_and(|it| it == self.config_sha256) => {
+                Some("its config.yaml was modified")
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Where an installed module lies.
+pub(super) fn package(modules: &Path, name: &str) -> Package {
+    Package { name: name.to_owned(), directory: modules.join(name) }
+}
+
+fn config_hash(package: &Package) -> Result<Option<String>, LoadError> {
+    Ok(package.defaults()?.map(|text| sha256(text.as_bytes())))
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("modules.lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locked(library: &[u8]) -> Locked {
+        Locked {
+            version: "0.1.0".to_owned(),
+            sha256: sha256(library),
+            config_sha256: None,
+            signer: None,
+            key: None,
+            source: "/tmp/tiny".to_owned(),
+            installed_at: "2026-11-21T00:00:00Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn survives_the_disk_and_is_never_guessed() {
+        let state = tempfile::tempdir().expect("a directory");
+        assert_eq!(Lock::read(state.path()), Ok(Lock::default()));
+        let mut lock = Lock::default();
+        lock.modules.insert("tiny".to_owned(), locked(b"one"));
+        lock.coming.insert("tiny".to_owned(), locked(b"two"));
+        lock.write(state.path()).expect("it is writable");
+        assert_eq!(Lock::read(state.path()), Ok(lock));
+        fs::write(path(state.path()), "modules = 5").expect("it is writable");
+        assert!(Lock::read(state.path()).expect_err("damaged").contains("is damaged"));
+    }
+
+    #[test]
+    fn what_is_on_trial_counts_where_it_lies() {
+        let modules = tempfile::tempdir().expect("a directory");
+        let tiny = package(modules.path(), "tiny");
+        fs::create_dir(&tiny.directory).expect("it is new");
+        let mut lock = Lock::default();
+        lock.modules.insert("tiny".to_owned(), locked(b"old"));
+        lock.coming.insert("tiny".to_owned(), locked(b"new"));
+        for there in [&b"old"[..], b"new"] {
+            fs::write(tiny.library_path(), there).expect("it is writable");
+            assert_eq!(lock.admit(&tiny, &sha256(there), None), Ok(()), "while it is on trial");
+            assert_eq!(lock.lying_in(&tiny), Some(&locked(there)));
+        }
+    }
+
+    #[test]
+    fn only_what_was_installed_is_loaded() {
+        let tiny = package(Path::new("/m"), "tiny");
+        let mut lock = Lock::default();
+        assert_eq!(lock.admit(&tiny, "any", None), Ok(()), "nobody installed it");
+        lock.modules.insert("tiny".to_owned(), locked(b"one"));
+        assert_eq!(lock.admit(&tiny, &sha256(b"one"), None), Ok(()));
+        let reason = lock.admit(&tiny, &sha256(b"two"), None).expect_err("it differs");
+        assert!(reason.contains("modified since it was installed"), "{reason}");
+        assert!(lock.admit(&tiny, &sha256(b"one"), Some("ab")).is_err(), "its defaults differ");
+    }
+}

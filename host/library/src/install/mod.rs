@@ -1,0 +1,29 @@
+//! Installed modules: what comes in, what is checked of it, and what is written down about it.
+//!
+//! A module that an operator installs lies in `STATE/modules/<name>`. `STATE/modules.lock` says
+//! which bytes that are, whose signature they carry and where they came from; nothing else is
+//! loaded from there under that name. See adr/0043.
+
+mod archive;
+mod bundle;
+mod keys;
+mod lock;
+mod place;
+mod source;
+mod trial;
+mod verify;
+
+pub use bundle::{Bundle, MAX_BUNDLE};
+pub use keys::{Keys, Signed};
+pub use lock::{Lock, Locked, MODIFIED};
+pub use place::{Place, Staged};
+pub use source::{open, open_built};
+pub use trial::{begin, keep, recover, undo};
+pub use verify::verify;
+
+use lodestar_api::{Problem, ProblemCode};
+
+/// Something about a package that is not acceptable, with the remedy.
+fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
+    Problem::new(ProblemCode::Refused, what).help(remedy)
+}

@@ -1,0 +1,17 @@
+//! What the programs of Lodestar ask of the system: files and who may change them, accounts,
+//! sockets, limits, signals, and text that is safe to show.
+
+pub mod accounts;
+pub mod files;
+pub mod kernel;
+pub mod listeners;
+pub mod resources;
+pub mod signals;
+pub mod state_dir;
+pub mod strangers;
+pub mod systemd;
+pub mod visible;
+pub mod watch;
+
+/// What is wrong, and what to do about it: two sentences.
+pub type Trouble = (String, String);

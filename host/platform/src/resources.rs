@@ -1,0 +1,144 @@
+//! The limits that the system sets to this process (`ulimit`): raised where it may, told where they
+//! are too small.
+
+use anyhow::bail;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::Trouble;
+
+/// What a resource is needed for, and how much of it.
+struct Need {
+    resource: Resource,
+    /// How a warning about it is called.
+    name: &'static str,
+    /// What it is, as the limit is read.
+    what: &'static str,
+    /// Below this the daemon does not start.
+    least: u64,
+    /// Below this something fails sooner or later.
+    enough: u64,
+    /// Not more than this is taken where more is allowed.
+    most: u64,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+const NEEDS: [Need; 3] = [
+    Need {
+        resource: Resource::Fsize,
+        name: "ulimit -f",
+        what: "bytes that a file may have",
+        least: 64 << 20,
+        enough: 2 << 30,
+        most: u64::MAX,
+        why: "the event ledger and the databases of modules grow",
+        remedy: "run `ulimit -f unlimited` where lodestard is started, or set LimitFSIZE=infinity \
+                 in its unit",
+    },
+    Need {
+        resource: Resource::Stack,
+        name: "ulimit -s",
+        what: "bytes of the stack",
+        least: 512 << 10,
+        enough: 2 << 20,
+        most: 8 << 20,
+        why: "its main thread runs on it",
+        remedy: "run `ulimit -s 8192` where lodestard is started, or set LimitSTACK=8M in its unit",
+    },
+    Need {
+        resource: Resource::Nofile,
+        name: "ulimit -n",
+        what: "open descriptors",
+        least: 64,
+        enough: 1_024,
+        most: 65_536,
+        why: "each connection and each file of a module takes one",
+        remedy: "run `ulimit -n 8192` where lodestard is started, or set LimitNOFILE=8192 in its \
+                 unit",
+    },
+];
+
+/// Raises the limits as far as the system allows. Answers which are too small all the same, each
+/// with its name.
+///
+/// # Errors
+///
+/// When one is too small to start with, with the value that is needed.
+pub fn raise() -> anyhow::Result<Vec<(&'static str, Trouble)>> {
+    let mut troubles = Vec::new();
+    for need in &NEEDS {
+        troubles.extend(raise_one(need)?.map(|trouble| (need.name, trouble)));
+    }
+    Ok(troubles)
+}
+
+/// The same for the stack alone, without which not even the arguments can be read.
+///
+/// # Errors
+///
+/// When it is too small to start with, with the value that is needed.
+pub fn expect_stack() -> anyhow::Result<()> {
+    let mut needs = NEEDS.iter().filter(|need| need.resource == Resource::Stack);
+    needs.try_for_each(|need| raise_one(need).map(drop))
+}
+
+fn raise_one(need: &Need) -> anyhow::Result<Option<Trouble>> {
+    let limit = getrlimit(need.resource);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(need.most);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = Some(wanted).filter(|wanted| *wanted < u64::MAX);
+        // An error shows below: what there is may be too little.
+        let _ = setrlimit(need.resource, Rlimit { current, ..limit });
+    }
+    match verdict(need, getrlimit(need.resource).current) {
+        Verdict::Enough => Ok(None),
+        Verdict::Little(trouble) => Ok(Some(trouble)),
+        Verdict::TooLittle((message, remedy)) => bail!("{message}; {remedy}"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Enough,
+    Little(Trouble),
+    TooLittle(Trouble),
+}
+
+fn verdict(need: &Need, current: Option<u64>) -> Verdict {
+    let Need { name, what, least, enough, why, remedy, .. } = need;
+    let Some(current) = current.filter(|current| current < enough) else { return Verdict::Enough };
+    let is_too_little = current < *least;
+    let needed = if is_too_little { least } else { enough };
+    let message =
+        format!("the limit of {what} (`{name}`) is {current}, and lodestard needs {needed}: {why}");
+    let trouble = (message, (*remedy).to_owned());
+    if is_too_little { Verdict::TooLittle(trouble) } else { Verdict::Little(trouble) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_is_needed() {
+        for need in &NEEDS {
+            assert!(need.least < need.enough && need.enough <= need.most);
+            assert_eq!(verdict(need, None), Verdict::Enough);
+            assert_eq!(verdict(need, Some(need.enough)), Verdict::Enough);
+            let told = verdict(need, Some(need.least));
+            assert!(
+                matches!(&told, Verdict::Little((message, _))
+                    if message.contains(&format!("is {}, ", need.least))
+                        && message.contains(&format!("needs {}: ", need.enough))),
+                "{told:?}"
+            );
+            let refused = verdict(need, Some(need.least - 1));
+            assert!(
+                matches!(&refused, Verdict::TooLittle((message, remedy))
+                    if message.contains(&format!("needs {}: ", need.least))
+                        && remedy.contains("`ulimit -")),
+                "{refused:?}"
+            );
+        }
+    }
+}
