@@ -214,7 +214,8 @@ impl Segment {
 
     /// Returns whether its file has no name any more.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(self.path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        let found = self.path.symlink_metadata();
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Returns where it lies.
