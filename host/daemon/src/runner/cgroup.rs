@@ -8,7 +8,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use rustix::process::Pid;
@@ -23,13 +23,57 @@ const DELEGATE: &str = "`Delegate=cpu memory pids` and `ProtectControlGroups=no`
 /// The controller that counts tasks.
 const TASKS: &str = "pids";
 
+/// Why no control group holds a limit, and what to do where something can be done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum GroupError {
+    /// The daemon was given no part of the tree.
+    #[error("no control group is delegated to the daemon; {}", DELEGATE)]
+    NotDelegated,
+    /// What it was given cannot be written.
+    #[error(
+        "the daemon's control group cannot be divided: it is mounted read-only; \
+         `ProtectControlGroups=no` in a drop-in of lodestard.service makes it writable"
+    )]
+    ReadOnly,
+    /// What it was given cannot be divided.
+    #[error("the daemon's control group cannot be divided: {0}")]
+    Undivided(#[source] Arc<io::Error>),
+    /// A process gets no group.
+    #[error("no control group can be made for it: {0}")]
+    NotMade(#[source] Arc<io::Error>),
+    /// The daemon's group does not hand a controller on.
+    #[error("the controller `{controller}` is not handed on: {source}")]
+    NotHandedOn {
+        /// The controller.
+        controller: &'static str,
+        /// What the kernel said.
+        source: Arc<io::Error>,
+    },
+    /// The daemon's group has no such controller.
+    #[error("the controller `{controller}` is not delegated; {}", DELEGATE)]
+    NoController {
+        /// The controller.
+        controller: &'static str,
+    },
+    /// The kernel does not take a value.
+    #[error("{file}: {source}")]
+    Refused {
+        /// The file of the group.
+        file: &'static str,
+        /// What the kernel said.
+        source: Arc<io::Error>,
+    },
+}
+
+/// A controller that is not handed on, and why.
+type Missing = (&'static str, Arc<io::Error>);
+
 /// A control group of one runner. It is removed when this is dropped, which the kernel grants
 /// once the process has ended.
 #[derive(Debug)]
 pub(super) struct Group {
     directory: PathBuf,
-    /// Controllers that are not handed on, and why.
-    missing: &'static [(&'static str, String)],
+    missing: &'static [Missing],
 }
 
 /// How the kernel ended processes of a group for want of memory.
@@ -47,27 +91,26 @@ pub fn divide_control_group() {
     let _ = tree();
 }
 
-/// Makes a group for a process; an error says why there is none, and what to do.
-pub(super) fn group(name: &str, pid: Pid) -> Result<Group, String> {
-    let tree = tree().as_ref().map_err(String::clone)?;
+/// Makes a group for a process.
+pub(super) fn group(name: &str, pid: Pid) -> Result<Group, GroupError> {
+    let tree = tree().as_ref().map_err(GroupError::clone)?;
     Group::new(tree, name, pid.as_raw_nonzero().get())
-        .map_err(|error| format!("no control group can be made for it: {error}"))
+        .map_err(|error| GroupError::NotMade(Arc::new(error)))
 }
 
-/// What the daemon divides.
-fn tree() -> &'static Result<Tree, String> {
-    static TREE: OnceLock<Result<Tree, String>> = OnceLock::new();
+/// Returns what the daemon divides.
+fn tree() -> &'static Result<Tree, GroupError> {
+    static TREE: OnceLock<Result<Tree, GroupError>> = OnceLock::new();
     TREE.get_or_init(|| {
         let found = delegated(&proc_file("mountinfo"), &proc_file("cgroup"));
-        let found = found
-            .ok_or_else(|| format!("no control group is delegated to the daemon; {DELEGATE}"))?;
-        let divided = found.divide(std::process::id()).map_err(|error| refusal(&error));
+        let found = found.ok_or(GroupError::NotDelegated)?;
+        let divided = found.divide(std::process::id()).map_err(refusal);
         match &divided {
-            Err(reason) => tracing::warn!(reason, "limits of modules cannot be made to hold"),
+            Err(error) => tracing::warn!(%error, "limits of modules cannot be made to hold"),
             Ok(Tree { missing, .. }) => {
                 // The daemon counts tasks itself then.
-                for (controller, reason) in missing.iter().filter(|(name, _)| *name != TASKS) {
-                    tracing::warn!(controller, reason, "a controller is not handed on to modules");
+                for (controller, error) in missing.iter().filter(|(name, _)| *name != TASKS) {
+                    tracing::warn!(controller, %error, "a controller is not handed on to modules");
                 }
             }
         }
@@ -75,15 +118,11 @@ fn tree() -> &'static Result<Tree, String> {
     })
 }
 
-fn refusal(error: &io::Error) -> String {
-    let what = "the daemon's control group cannot be divided";
-    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
-        return format!(
-            "{what}: it is mounted read-only; `ProtectControlGroups=no` in a drop-in of \
-             lodestard.service makes it writable"
-        );
+fn refusal(error: io::Error) -> GroupError {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => GroupError::ReadOnly,
+        _ => GroupError::Undivided(Arc::new(error)),
     }
-    format!("{what}: {error}")
 }
 
 fn proc_file(name: &str) -> String {
@@ -94,8 +133,7 @@ fn proc_file(name: &str) -> String {
 #[derive(Debug)]
 struct Tree {
     directory: PathBuf,
-    /// Controllers that are not handed on, and why.
-    missing: Vec<(&'static str, String)>,
+    missing: Vec<Missing>,
 }
 
 /// A part of the tree that is the daemon's.
@@ -150,7 +188,7 @@ impl Delegated {
         for controller in [TASKS, "memory", "cpu"] {
             let handed = write(&directory, "cgroup.subtree_control", &format!("+{controller}"));
             if let Err(error) = handed {
-                missing.push((controller, error.to_string()));
+                missing.push((controller, Arc::new(error)));
             }
         }
         Ok(Tree { directory, missing })
@@ -186,32 +224,38 @@ impl Group {
         Ok(group)
     }
 
-    /// The limit holds from now on; an error says why not.
-    pub(super) fn limit_memory(&self, bytes: u64) -> Result<(), String> {
+    /// Has the limit hold from now on.
+    pub(super) fn limit_memory(&self, bytes: u64) -> Result<(), GroupError> {
         // Swapping would only make a leak slow; where there is no swap there is no such file.
         let _ = write(&self.directory, "memory.swap.max", "0");
         self.set("memory", "memory.max", &bytes.to_string())
     }
 
-    /// The limit holds from now on; an error says why not.
-    pub(super) fn limit_cpu(&self, percent: u64) -> Result<(), String> {
+    /// Has the limit hold from now on.
+    pub(super) fn limit_cpu(&self, percent: u64) -> Result<(), GroupError> {
         // Microseconds in each 100 milliseconds.
         self.set("cpu", "cpu.max", &format!("{} 100000", percent * 1000))
     }
 
-    /// The limit holds from now on; an error says why not.
-    pub(super) fn limit_tasks(&self, most: u64) -> Result<(), String> {
+    /// Has the limit hold from now on.
+    pub(super) fn limit_tasks(&self, most: u64) -> Result<(), GroupError> {
         self.set(TASKS, "pids.max", &most.to_string())
     }
 
-    fn set(&self, controller: &str, file: &str, value: &str) -> Result<(), String> {
-        if let Some((_, reason)) = self.missing.iter().find(|(name, _)| *name == controller) {
-            return Err(format!("the controller `{controller}` is not handed on: {reason}"));
+    fn set(
+        &self,
+        controller: &'static str,
+        file: &'static str,
+        value: &str,
+    ) -> Result<(), GroupError> {
+        if let Some((_, error)) = self.missing.iter().find(|(name, _)| *name == controller) {
+            return Err(GroupError::NotHandedOn { controller, source: Arc::clone(error) });
         }
         if !self.directory.join(file).exists() {
-            return Err(format!("the controller `{controller}` is not delegated; {DELEGATE}"));
+            return Err(GroupError::NoController { controller });
         }
-        write(&self.directory, file, value).map_err(|error| format!("{file}: {error}"))
+        write(&self.directory, file, value)
+            .map_err(|error| GroupError::Refused { file, source: Arc::new(error) })
     }
 
     /// Whether the kernel ended a process of the group for want of memory.
@@ -272,9 +316,11 @@ mod tests {
 
     #[test]
     fn a_group_that_is_mounted_read_only_names_the_remedy() {
-        let refused = io::Error::from_raw_os_error(libc::EROFS);
-        let reason = refusal(&refused);
+        let reason = refusal(io::Error::from_raw_os_error(libc::EROFS)).to_string();
         assert!(reason.contains("ProtectControlGroups=no"), "{reason}");
+        let other = refusal(io::Error::from_raw_os_error(libc::EBUSY));
+        let source = std::error::Error::source(&other).map(ToString::to_string);
+        assert!(source.is_some_and(|it| other.to_string().ends_with(&it)), "{other}");
     }
 
     /// A file that the kernel would have made, with what it would say.
@@ -291,7 +337,7 @@ mod tests {
         fill(base, &[("cgroup.procs", "42\n43\n")]);
         let delegated = Delegated { directory: base.to_owned(), occupied: true };
         let tree = delegated.divide(42).expect("it is writable");
-        assert_eq!(tree.missing, []);
+        assert!(tree.missing.is_empty(), "{:?}", tree.missing);
         let read = |path: &str| fs::read_to_string(base.join(path)).expect("it was written");
         assert_eq!(read("daemon/cgroup.procs"), "43", "the last one that was moved");
         assert_eq!(read("cgroup.subtree_control"), "+cpu", "the last one");
@@ -306,7 +352,7 @@ mod tests {
         let tree = Box::leak(Box::new(delegated.divide(42).expect("it is no error")));
         let group = Group::new(tree, "learning", 7).expect("it is writable");
         for (limit, name) in [(group.limit_memory(1), "memory"), (group.limit_cpu(1), "cpu")] {
-            let reason = limit.expect_err("it is not handed on");
+            let reason = limit.expect_err("it is not handed on").to_string();
             assert!(reason.contains(&format!("`{name}` is not handed on: ")), "{reason}");
         }
     }
@@ -322,12 +368,14 @@ mod tests {
         let read = |file: &str| fs::read_to_string(own.join(file)).expect("it was written");
         assert_eq!(read("cgroup.procs"), "7");
         let reason = group.limit_memory(1 << 20).expect_err("the controller is not there");
+        let reason = reason.to_string();
         assert!(reason.contains("Delegate=cpu memory pids"), "{reason}");
         assert!(group.limit_tasks(9).is_err());
         fill(&own, &[("memory.max", "max"), ("cpu.max", "max"), ("pids.max", "max")]);
-        assert_eq!(group.limit_tasks(9), Ok(()));
+        group.limit_tasks(9).expect("it is writable");
         assert_eq!(read("pids.max"), "9");
-        assert_eq!((group.limit_memory(1 << 20), group.limit_cpu(150)), (Ok(()), Ok(())));
+        group.limit_memory(1 << 20).expect("it is writable");
+        group.limit_cpu(150).expect("it is writable");
         assert_eq!(
             (read("memory.max"), read("cpu.max")),
             ("1048576".into(), "150000 100000".into())

@@ -117,12 +117,13 @@ pub(super) fn explains_an_end(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::cgroup::GroupError, *};
 
     #[test]
     fn tells_how_a_process_ended() {
         let check = |raw: i32, words: Option<&str>, reason: &str, blamed: bool| {
-            let memory = MemoryLimit::Data { bytes: 64, no_group: String::new() };
+            let no_group = GroupError::NotDelegated;
+            let memory = MemoryLimit::Data { bytes: 64, no_group };
             let in_force = InForce { memory, ..InForce::default() };
             let death = explain(ExitStatus::from_raw(raw), words, &in_force);
             assert_eq!(death, Death { reason: reason.to_owned(), blamed });

@@ -1,9 +1,12 @@
 //! What a runner may use, and what of it holds.
 
 use lodestar_config::Limits;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::{
+    io::Errno,
+    process::{Pid, Resource, Rlimit, prlimit},
+};
 
-use super::cgroup::{self, Group, MemoryKill};
+use super::cgroup::{self, Group, GroupError, MemoryKill};
 
 /// The limits that hold for one runner.
 #[derive(Debug, Default)]
@@ -17,7 +20,7 @@ pub(super) struct InForce {
 }
 
 /// How its memory is limited.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone)]
 pub(super) enum MemoryLimit {
     /// None was asked for.
     #[default]
@@ -26,13 +29,21 @@ pub(super) enum MemoryLimit {
     Group(u64),
     /// By `RLIMIT_DATA`, which counts heap, stacks and private mappings of each process, and by the
     /// daemon, which counts what all of them have, shared memory included.
-    Data { bytes: u64, no_group: String },
+    Data { bytes: u64, no_group: GroupError },
     /// It could not be set.
-    Refused(String),
+    Refused(MemoryError),
+}
+
+/// Why its memory is not limited.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{no_group}; RLIMIT_DATA: {source}")]
+pub(super) struct MemoryError {
+    no_group: GroupError,
+    source: Errno,
 }
 
 /// How its time on the processors is limited.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone)]
 pub(super) enum CpuLimit {
     /// None was asked for.
     #[default]
@@ -40,7 +51,7 @@ pub(super) enum CpuLimit {
     /// By `cpu.max` of a control group, in percent of one processor.
     Group(u64),
     /// There is no control group: it is measured and nothing more.
-    Reported { percent: u64, no_group: String },
+    Reported { percent: u64, no_group: GroupError },
 }
 
 /// How many threads and processes it may have where its section does not say.
@@ -106,19 +117,19 @@ pub(super) fn impose(name: &str, pid: Pid, asked: Limits) -> InForce {
     in_force
 }
 
-fn limit_memory(group: &Result<Group, String>, pid: Pid, bytes: u64) -> MemoryLimit {
-    let limited = group.as_ref().map_err(String::clone);
+fn limit_memory(group: &Result<Group, GroupError>, pid: Pid, bytes: u64) -> MemoryLimit {
+    let limited = group.as_ref().map_err(GroupError::clone);
     let Err(no_group) = limited.and_then(|group| group.limit_memory(bytes)) else {
         return MemoryLimit::Group(bytes);
     };
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
     match prlimit(Some(pid), Resource::Data, limit) {
         Ok(_) => MemoryLimit::Data { bytes, no_group },
-        Err(error) => MemoryLimit::Refused(format!("{no_group}; RLIMIT_DATA: {error}")),
+        Err(source) => MemoryLimit::Refused(MemoryError { no_group, source }),
     }
 }
 
-fn limit_tasks(group: &Result<Group, String>, most: u64) -> TasksLimit {
+fn limit_tasks(group: &Result<Group, GroupError>, most: u64) -> TasksLimit {
     match group {
         Ok(group) if group.limit_tasks(most).is_ok() => TasksLimit::Group(most),
         _ => TasksLimit::Counted(most),
@@ -133,8 +144,8 @@ fn limit_files(pid: Pid, bytes: u64) -> DataLimit {
     DataLimit::Given(bytes)
 }
 
-fn limit_cpu(group: &Result<Group, String>, percent: u64) -> CpuLimit {
-    let limited = group.as_ref().map_err(String::clone);
+fn limit_cpu(group: &Result<Group, GroupError>, percent: u64) -> CpuLimit {
+    let limited = group.as_ref().map_err(GroupError::clone);
     match limited.and_then(|group| group.limit_cpu(percent)) {
         Ok(()) => CpuLimit::Group(percent),
         Err(no_group) => CpuLimit::Reported { percent, no_group },
@@ -168,14 +179,14 @@ impl InForce {
         match &self.memory {
             MemoryLimit::None | MemoryLimit::Group(_) => {}
             MemoryLimit::Data { no_group, .. } => {
-                tracing::info!(module = name, no_group, "limits.memory_bytes is RLIMIT_DATA");
+                tracing::info!(module = name, %no_group, "limits.memory_bytes is RLIMIT_DATA");
             }
-            MemoryLimit::Refused(reason) => {
-                tracing::warn!(module = name, reason, "limits.memory_bytes does not hold");
+            MemoryLimit::Refused(error) => {
+                tracing::warn!(module = name, %error, "limits.memory_bytes does not hold");
             }
         }
         if let CpuLimit::Reported { no_group, .. } = &self.cpu {
-            tracing::warn!(module = name, no_group, "limits.cpu_percent is measured only");
+            tracing::warn!(module = name, %no_group, "limits.cpu_percent is measured only");
         }
     }
 
@@ -269,7 +280,13 @@ mod tests {
 
     #[test]
     fn a_limit_without_a_group_says_why() {
-        let no_group = || "none is delegated".to_owned();
+        let no_group = || GroupError::NoController { controller: "memory" };
+        let because = no_group().to_string();
+        let by_data = format!(
+            "limits.memory_bytes holds by RLIMIT_DATA for heap and stacks of each process, and for \
+             all of them, with shared memory, by the daemon's count, which may be late: {because}"
+        );
+        let measured = format!("limits.cpu_percent is measured only: {because}");
         let check = |memory, cpu, expected: &[&str]| {
             let said = InForce { memory, cpu, ..InForce::default() }.without_group();
             assert_eq!(said, expected);
@@ -279,14 +296,11 @@ mod tests {
         check(
             MemoryLimit::Data { bytes: 1, no_group: no_group() },
             CpuLimit::Reported { percent: 1, no_group: no_group() },
-            &[
-                "limits.memory_bytes holds by RLIMIT_DATA for heap and stacks of each process, and \
-                 for all of them, with shared memory, by the daemon's count, which may be late: \
-                 none is delegated",
-                "limits.cpu_percent is measured only: none is delegated",
-            ],
+            &[&by_data, &measured],
         );
-        let expected = ["limits.memory_bytes does not hold: no"];
-        check(MemoryLimit::Refused("no".to_owned()), CpuLimit::None, &expected);
+        let refused = MemoryError { no_group: no_group(), source: Errno::PERM };
+        let expected = format!("limits.memory_bytes does not hold: {refused}");
+        assert!(expected.contains(&because) && expected.contains("RLIMIT_DATA: "), "{expected}");
+        check(MemoryLimit::Refused(refused), CpuLimit::None, &[&expected]);
     }
 }

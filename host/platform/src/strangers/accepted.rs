@@ -47,26 +47,39 @@ impl Accepted {
     }
 }
 
-impl FromStr for Accepted {
-    type Err = String;
+/// Why a list of accepted writers cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptedError {
+    /// Nobody has this name.
+    #[error("there is no user {0:?}; give a name of /etc/passwd or a number")]
+    NoUser(String),
+    /// No group has this name.
+    #[error("there is no group {0:?}; give a name of /etc/group or a number")]
+    NoGroup(String),
+    /// A word means nothing.
+    #[error("{0:?} is none of owner:USER, group:GROUP and everyone, separated by commas")]
+    Unknown(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Accepted {
+    type Err = AcceptedError;
+
+    fn from_str(text: &str) -> Result<Self, AcceptedError> {
         let mut accepted = Self::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             match word.split_once(':') {
                 None if word == "everyone" => accepted.everyone = true,
                 Some(("owner", user)) => {
                     let number = user.parse().ok().or_else(|| accounts::user_number(user));
-                    accepted.owners.push(number.ok_or(format!("there is no user {user:?}"))?);
+                    let number = number.ok_or_else(|| AcceptedError::NoUser(user.to_owned()));
+                    accepted.owners.push(number?);
                 }
                 Some(("group", group)) => {
                     let number = group.parse().ok().or_else(|| accounts::group_number(group));
-                    accepted.groups.push(number.ok_or(format!("there is no group {group:?}"))?);
+                    let number = number.ok_or_else(|| AcceptedError::NoGroup(group.to_owned()));
+                    accepted.groups.push(number?);
                 }
-                _ => {
-                    let known = "owner:USER, group:GROUP and everyone, separated by commas";
-                    return Err(format!("{word:?} is none of {known}"));
-                }
+                _ => return Err(AcceptedError::Unknown(word.to_owned())),
             }
         }
         Ok(accepted)
@@ -97,8 +110,16 @@ mod tests {
         assert_eq!(named.to_string(), "owner:0,group:0");
         let more = named.and("owner:0,owner:7".parse().expect("it is right"));
         assert_eq!(more.to_string(), "owner:0,owner:7,group:0");
-        for text in ["all", "owner", "owner:", "group:no such", "mode:777", "owner:-1"] {
-            assert!(text.parse::<Accepted>().is_err(), "{text}");
+        let word = |text: &str| text.to_owned();
+        for (text, error) in [
+            ("all", AcceptedError::Unknown(word("all"))),
+            ("owner", AcceptedError::Unknown(word("owner"))),
+            ("mode:777", AcceptedError::Unknown(word("mode:777"))),
+            ("owner:", AcceptedError::NoUser(word(""))),
+            ("everyone,owner:-1", AcceptedError::NoUser(word("-1"))),
+            ("group:no such", AcceptedError::NoGroup(word("no such"))),
+        ] {
+            assert_eq!(text.parse::<Accepted>(), Err(error), "{text}");
         }
     }
 }
