@@ -102,6 +102,61 @@ fn no_edit_of_a_file_that_is_none_switches_anything_off() {
 }
 
 #[test]
+fn a_file_that_was_cut_off_stops_nothing() {
+    let sandbox = Sandbox::usual();
+    let good = format!("{}bus:\n  inbox_events: 4096\n", sandbox.configuration());
+    sandbox.configure(&good);
+    let daemon = sandbox.start();
+    let file = sandbox.path("modules.yaml");
+    let (whole, _) = good.split_once("metrics:").expect("it has metrics");
+    let cut = whole.find("enabled: true").expect("it is there") + "enabled: t".len();
+    for (text, words) in [
+        ("modules:\n", "nothing below `modules:`"),
+        ("metrics:\n  listen: 127.0.0.1:0\n", "nothing below `modules:`"),
+        (&good[..good.len() - 3], "ends within a line"),
+        (&good[..cut], "modules.ingest.enabled"),
+    ] {
+        fs::write(&file, text).expect("it is ours");
+        wait_until(&format!("{text:?} is refused"), PATIENCE, || {
+            let error = sandbox.json(&["status"])["config_error"].to_string();
+            error.contains(words).then_some(())
+        });
+        for args in
+            [&["config", "check"][..], &["config", "diff"], &["modules", "disable", "ingest"]]
+        {
+            let output = sandbox.lodestar(args);
+            assert_eq!(output.code, 4, "{args:?}: {output:#?}");
+            let said = format!("{}{}", output.stdout, output.stderr);
+            assert!(said.contains(words), "{args:?}: {said}");
+        }
+        assert!(sandbox.lodestar(&["doctor"]).stdout.contains(words), "{text:?}");
+        for module in ["ingest", "usage_tracker"] {
+            let module = daemon.module(module);
+            assert_eq!((&module["state"], &module["generation"]), (&"running".into(), &1.into()));
+        }
+    }
+    fs::write(&file, "modules: {}\n").expect("it is ours");
+    wait_until("what is said on purpose is taken", PATIENCE, || {
+        (daemon.module("ingest")["state"] != "running").then_some(())
+    });
+    // At first start it is what it says.
+    assert!(daemon.stop().success());
+    fs::write(&file, "modules:\n").expect("it is ours");
+    let daemon = sandbox.start();
+    assert!(sandbox.json(&["status"])["config_error"].is_null());
+    // What the daemon itself writes is whole.
+    let package = crate::install::package(&sandbox, "sink", &harness::library("sink"));
+    let package = package.display().to_string();
+    for args in [["modules", "install", &package], ["modules", "remove", "sink"]] {
+        let output = sandbox.lodestar(&args);
+        assert_eq!(output.code, 0, "{output:#?}");
+    }
+    assert_eq!(sandbox.configuration(), "modules:\n");
+    assert!(sandbox.json(&["status"])["config_error"].is_null());
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn nothing_waits_for_a_pipe_in_the_place_of_any_other_file() {
     let sandbox = Sandbox::usual();
     drop(sandbox.start());

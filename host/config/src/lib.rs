@@ -20,6 +20,7 @@ mod section;
 mod settings;
 mod shared_addresses;
 mod tree;
+mod whole;
 pub mod words;
 
 use std::path::{Path, PathBuf};

@@ -9,7 +9,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
+
+/// How long a file that somebody writes into is left alone while it is not closed.
+const WRITING: Duration = Duration::from_secs(5);
+
+/// What happened to what is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// A file was written into; whoever did may go on.
+    Written,
+    /// A file that was written into was closed.
+    Closed,
+    /// Anything else, a file that took the place of another one for instance.
+    Changed,
+}
+
+impl Step {
+    /// Reads an event; `None` for what changes nothing.
+    fn of(kind: EventKind) -> Option<Self> {
+        match kind {
+            EventKind::Modify(ModifyKind::Data(_)) => Some(Self::Written),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Self::Closed),
+            EventKind::Access(_) => None,
+            _ => Some(Self::Changed),
+        }
+    }
+
+    /// How long nothing more may come until a change has settled.
+    fn settles_in(self, quiet: Duration) -> Duration {
+        if self == Self::Written { quiet.max(WRITING) } else { quiet }
+    }
+}
 
 /// Watches as long as it lives.
 #[derive(Debug)]
@@ -21,7 +55,8 @@ pub struct Watch {
 
 impl Watch {
     /// Calls `settled` with the moment of the first of some changes, once nothing that `concerns`
-    /// it has changed for as long as `quiet`. Sleeps without any clock while nothing changes.
+    /// it has changed for as long as `quiet`, and what was written into is closed again or was left
+    /// alone for 5 s. Sleeps without any clock while nothing changes.
     ///
     /// # Errors
     ///
@@ -35,19 +70,20 @@ impl Watch {
         let failure = Arc::new(Mutex::new(None));
         let failed = Arc::clone(&failure);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            let is_change = match event {
-                Ok(event) if event.kind.is_access() => false,
+            let step = match event {
                 // The kernel has forgotten some: anything may have changed.
-                Ok(event) => event.need_rescan() || event.paths.iter().any(|path| concerns(path)),
+                Ok(event) if event.need_rescan() => Some(Step::Changed),
+                Ok(event) if event.paths.iter().any(|path| concerns(path)) => Step::of(event.kind),
+                Ok(_) => None,
                 Err(error) => {
                     tracing::warn!(%error, "cannot watch for changes");
                     *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    false
+                    None
                 }
             };
-            if is_change {
+            if let Some(step) = step {
                 // An error means that the watch ends.
-                let _ = sender.send(Instant::now());
+                let _ = sender.send((Instant::now(), step));
             }
         })?;
         let thread = std::thread::Builder::new().name("watch".to_owned());
@@ -76,9 +112,15 @@ impl Watch {
 }
 
 /// Tells of changes that have settled until the watch ends.
-fn tell(quiet: Duration, changes: &Receiver<Instant>, mut settled: impl FnMut(Instant)) {
-    while let Ok(first) = changes.recv() {
-        while changes.recv_timeout(quiet).is_ok() {}
+fn tell(quiet: Duration, changes: &Receiver<(Instant, Step)>, mut settled: impl FnMut(Instant)) {
+    while let Ok((first, mut step)) = changes.recv() {
+        if step == Step::Closed {
+            // Nothing was written into it.
+            continue;
+        }
+        while let Ok((_, next)) = changes.recv_timeout(step.settles_in(quiet)) {
+            step = next;
+        }
         settled(first);
     }
 }
@@ -86,6 +128,51 @@ fn tell(quiet: Duration, changes: &Receiver<Instant>, mut settled: impl FnMut(In
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_being_written_is_waited_for() {
+        use std::io::Write as _;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (sender, steps) = channel();
+        let seen = move |event: notify::Result<Event>| {
+            let step = event.ok().and_then(|event| Step::of(event.kind));
+            step.map(|step| sender.send(step));
+        };
+        let mut watcher = notify::recommended_watcher(seen).expect("watches are left");
+        watcher.watch(directory.path(), RecursiveMode::NonRecursive).expect("it is there");
+        let wait_for = |wanted: Step| {
+            while steps.recv_timeout(Duration::from_secs(60)).expect("it is told") != wanted {}
+        };
+        let path = directory.path().join("modules.yaml");
+        let mut file = std::fs::File::create(&path).expect("it is writable");
+        wait_for(Step::Changed);
+        for part in ["modules:\n", "  ingest:\n"] {
+            file.write_all(part.as_bytes()).expect("it is writable");
+            wait_for(Step::Written);
+        }
+        drop(file);
+        wait_for(Step::Closed);
+        std::fs::rename(&path, directory.path().join("other")).expect("it is ours");
+        wait_for(Step::Changed);
+        let quiet = Duration::from_millis(100);
+        assert_eq!(Step::Written.settles_in(quiet), WRITING);
+        for settled in [Step::Closed, Step::Changed] {
+            assert_eq!(settled.settles_in(quiet), quiet);
+        }
+    }
+
+    #[test]
+    fn what_is_closed_without_a_change_is_not_told() {
+        let (sender, changes) = channel();
+        let at = Instant::now();
+        for step in [Step::Closed, Step::Changed, Step::Written, Step::Closed, Step::Closed] {
+            sender.send((at, step)).expect("it is open");
+        }
+        drop(sender);
+        let mut told = 0;
+        tell(Duration::ZERO, &changes, |_| told += 1);
+        assert_eq!(told, 1);
+    }
 
     #[test]
     fn many_changes_at_once_are_told_once() {
@@ -99,7 +186,7 @@ mod tests {
         for number in 0..50 {
             std::fs::write(directory.path().join(number.to_string()), "x").expect("it is ours");
         }
-        let first = told.recv_timeout(Duration::from_secs(10)).expect("they are told");
+        let first = told.recv_timeout(Duration::from_secs(60)).expect("they are told");
         // The thread may have come to it after the last write.
         let is_first = before <= first && first + quiet <= Instant::now();
         assert!(is_first, "the moment of the first change, not of the end of all");

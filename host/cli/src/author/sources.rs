@@ -84,7 +84,7 @@ mod tests {
         std::fs::write(root.path().join("src/new"), "").expect("it is writable");
         std::fs::rename(root.path().join("src/new"), root.path().join("src/lib.rs"))
             .expect("it is ours");
-        let at = saves.recv_timeout(Duration::from_secs(10)).expect("it is noticed");
+        let at = saves.recv_timeout(Duration::from_secs(60)).expect("it is noticed");
         assert!(at >= before);
     }
 }

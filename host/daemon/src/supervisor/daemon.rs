@@ -180,8 +180,17 @@ impl Daemon {
         *self.config_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// Reads the configuration file as it lies on the disk, if nobody else can write it.
+    /// Reads the configuration file as it lies on the disk, if nobody else can write it and it
+    /// was saved whole.
     pub(super) fn load_config(&self) -> Result<Config, ConfigErrors> {
+        let config = self.load_own_edit()?;
+        config.expect_whole(&self.config())?;
+        Ok(config)
+    }
+
+    /// Reads it after the daemon has written it, so that it is whole: without the section of the
+    /// last module it may hold nothing below `modules:`.
+    pub(super) fn load_own_edit(&self) -> Result<Config, ConfigErrors> {
         config::expect_ours(&self.places.config)?;
         Config::load(&self.places.config, &self.layers)
     }

@@ -206,17 +206,28 @@ impl Supervisor {
 
     /// Reads the file again; answers the names of the modules whose section changed.
     fn take_configuration(&mut self) -> Result<Vec<String>, ConfigErrors> {
+        self.take(Daemon::load_config)
+    }
+
+    /// Reads the file again after the daemon itself took a section out of it.
+    fn take_own_edit(&mut self) -> Result<Vec<String>, ConfigErrors> {
+        self.take(Daemon::load_own_edit)
+    }
+
+    fn take(
+        &mut self,
+        read: fn(&Daemon) -> Result<Config, ConfigErrors>,
+    ) -> Result<Vec<String>, ConfigErrors> {
         if self.stopping {
             return Ok(Vec::new());
         }
-        let taken = self.take_file();
+        let taken = read(&self.daemon).and_then(|after| self.take_file(after));
         self.daemon.note_config(taken.as_ref().err());
         taken
     }
 
-    fn take_file(&mut self) -> Result<Vec<String>, ConfigErrors> {
+    fn take_file(&mut self, after: Config) -> Result<Vec<String>, ConfigErrors> {
         let before = self.daemon.config();
-        let after = self.daemon.load_config()?;
         self.validate_changed(&after)?;
         let changed = config::changed_modules(&before, &after);
         if before.text != after.text {

@@ -200,7 +200,10 @@ impl Daemon {
         let text = check.text.as_deref();
         let config = match text {
             Some(text) => Config::parse(text, &self.places.config, &self.layers),
-            None => Config::load(&self.places.config, &self.layers),
+            None => Config::load(&self.places.config, &self.layers).and_then(|on_disk| {
+                on_disk.expect_whole(&self.config())?;
+                Ok(on_disk)
+            }),
         };
         let config = match config {
             Ok(config) => config,

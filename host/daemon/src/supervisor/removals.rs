@@ -32,7 +32,7 @@ impl Supervisor {
         }
         let edited = self.remove_section(module)?;
         let slot = self.daemon.entry(module).map(|_| self.daemon.slot(module));
-        self.take_configuration().map_err(|errors| {
+        self.take_own_edit().map_err(|errors| {
             Problem::new(ProblemCode::Invalid, errors.to_string())
                 .help("correct the file first; `lodestar config check` shows every error")
         })?;

@@ -112,7 +112,7 @@ mod tests {
         /// Expects that a change is told, and does what the daemon does then.
         async fn by(&mut self, change: impl FnOnce()) {
             change();
-            let wake = tokio::time::timeout(Duration::from_secs(10), self.wakes.recv()).await;
+            let wake = tokio::time::timeout(Duration::from_secs(60), self.wakes.recv()).await;
             assert!(matches!(wake, Ok(Some(Wake::ConfigChanged))), "{wake:?}");
             self.watch.refresh().expect("watches are left");
             // The rest of this change.

@@ -80,7 +80,7 @@ mod tests {
         let mut replaced_in = async |folder: &Path| {
             std::fs::write(folder.join("new"), "bytes").expect("it is writable");
             std::fs::rename(folder.join("new"), folder.join("libtiny.so")).expect("it is ours");
-            let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
+            let wake = tokio::time::timeout(Duration::from_secs(60), wakes.recv()).await;
             assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{wake:?}");
         };
         replaced_in(&module).await;
@@ -112,7 +112,7 @@ mod tests {
             std::fs::rename(place("turned"), place("modules")).expect("it is ours");
             assert!(is_new() && !is_new());
             std::fs::write(place(version).join("tiny/libtiny.so"), "x").expect("it is ours");
-            let wake = tokio::time::timeout(Duration::from_secs(10), wakes.recv()).await;
+            let wake = tokio::time::timeout(Duration::from_secs(60), wakes.recv()).await;
             assert!(matches!(wake, Ok(Some(Wake::LibraryChanged))), "{version}: {wake:?}");
             while wakes.try_recv().is_ok() {}
         }
