@@ -1,8 +1,8 @@
 //! The key that sessions, users and hosts have their names from.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use harness::Sandbox;
+use harness::{Sandbox, run};
 use serde_json::{Value, json};
 
 #[test]
@@ -45,4 +45,30 @@ fn another_key_of_pseudonyms_is_told_until_it_is_accepted() {
     fs::remove_file(sandbox.state().join("pseudonym.fingerprint")).expect("it is ours");
     let _daemon = sandbox.start();
     assert_eq!(warnings(), json!([]));
+}
+
+#[test]
+fn a_key_that_is_open_to_others_is_told_with_the_command_that_mends_it() {
+    let sandbox = Sandbox::usual();
+    let key = sandbox.state().join("pseudonym.key");
+    let daemon = sandbox.start();
+    for (mode, name, command) in
+        [(0o644, "pseudonym key", "chmod 600"), (0o666, "permissions", "chmod o-w")]
+    {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(&key, permissions).expect("it is ours");
+        let warnings = sandbox.json(&["status"])["warnings"].clone();
+        let remedy = format!("run `{command} {}`", key.display());
+        assert_eq!(warnings.as_array().map(Vec::len), Some(1), "{warnings:#}");
+        assert_eq!((&warnings[0]["name"], &warnings[0]["remedy"]), (&name.into(), &remedy.into()));
+        for args in [["doctor"], ["status"]] {
+            let said = sandbox.lodestar(&args).stdout;
+            assert!(said.contains(name) && !said.contains("backup"), "{args:?}: {said}");
+        }
+    }
+    assert!(daemon.stop().success());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::write(&key, "short").expect("it is ours");
+    let refused = run(&mut sandbox.lodestard());
+    assert!(refused.stderr.contains(&format!("{} does not have 32 bytes", key.display())));
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use lodestar_library::in_hexadecimal;
-use lodestar_platform::files;
+use lodestar_platform::{
+    files,
+    strangers::{self, Accepted, Also},
+};
 
 const KEY_BYTES: usize = 32;
 
@@ -28,6 +31,55 @@ const FINGERPRINT: &str = "pseudonym.fingerprint";
 
 /// The fingerprint of a key that nobody has any more.
 const LOST: &str = "lost";
+
+/// Why there is no key, with the file that it is about.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{} cannot be written: {source}", .path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What is there is no key.
+    #[error(
+        "{} does not have {KEY_BYTES} bytes; restore it from a backup, or remove it to begin with \
+         new pseudonyms",
+        .path.display()
+    )]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl IdentityError {
+    fn unreadable(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Unreadable { path: path.to_owned(), source }
+    }
+
+    fn unwritable(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Unwritable { path: path.to_owned(), source }
+    }
+
+    fn is_missing(&self) -> bool {
+        let source = match self {
+            Self::Unreadable { source, .. } | Self::Unwritable { source, .. } => source,
+            Self::NoKey { .. } => return false,
+        };
+        source.kind() == io::ErrorKind::NotFound
+    }
+}
 
 /// The key of this installation. It never leaves the daemon; whoever removes the file cuts every
 /// pseudonym off from the one that it will have from then on.
@@ -51,21 +103,17 @@ impl Identity {
     ///
     /// When the file cannot be read or made, others can write it, or it has another length than 32
     /// bytes.
-    pub fn open(state_dir: &Path) -> io::Result<Self> {
+    pub fn open(state_dir: &Path) -> Result<Self, IdentityError> {
         let (key, is_new) = match read_key(state_dir) {
             Ok(key) => (key, false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut key = [0; KEY_BYTES];
-                File::open("/dev/urandom")?.read_exact(&mut key)?;
-                (key, true)
-            }
+            Err(error) if error.is_missing() => (new_key()?, true),
             Err(error) => return Err(error),
         };
         let place = state_dir.join(FINGERPRINT);
         let mut known = match files::read_text(&place) {
             Ok(known) => Some(known),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(IdentityError::unreadable(&place)(error)),
         };
         // Modules that have data know names made with a key that is gone.
         if is_new && known.is_none() && state_dir.join("data").exists() {
@@ -83,11 +131,12 @@ impl Identity {
         Ok(Self { key, state_dir: state_dir.to_owned(), is_another })
     }
 
-    /// Why pseudonyms are not, or will not be, those that were given before, and what to do.
+    /// Returns why pseudonyms are not, or will not be, those that were given before, or can be
+    /// traced by others, and what to do.
     #[must_use]
     pub fn trouble(&self) -> Option<(String, String)> {
-        let (key, known) = (self.state_dir.join(KEY), self.state_dir.join(FINGERPRINT));
-        let (key, known) = (key.display(), known.display());
+        let (place, known) = (self.state_dir.join(KEY), self.state_dir.join(FINGERPRINT));
+        let (key, known) = (place.display(), known.display());
         if self.is_another {
             let message = format!(
                 "{key} is not the key that sessions, users and hosts had their names from: they \
@@ -99,8 +148,9 @@ impl Identity {
             );
             return Some((message, remedy));
         }
-        let message = match read_key(&self.state_dir) {
-            Ok(on_disk) if on_disk == self.key => return None,
+        // Not whether others can write it: that is told with all other files, and no other key.
+        let message = match files::read(&place, KEY_BYTES as u64) {
+            Ok(on_disk) if on_disk == self.key => return readable_by_others(&place),
             Ok(_) => format!("{key} was replaced since lodestard started"),
             Err(error) => format!("{key} cannot be used any more: {error}"),
         };
@@ -132,19 +182,37 @@ impl Identity {
     }
 }
 
-fn read_key(state_dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    let wrong = || {
-        io::Error::other(
-            "pseudonym.key does not have 32 bytes; restore it from a backup, or remove it to begin \
-             with new pseudonyms",
-        )
-    };
-    let bytes = files::read_trusted(&state_dir.join(KEY), KEY_BYTES as u64);
-    let bytes = bytes.map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => wrong(),
-        _ => error,
+fn read_key(state_dir: &Path) -> Result<[u8; KEY_BYTES], IdentityError> {
+    let path = state_dir.join(KEY);
+    let bytes = files::read_trusted(&path, KEY_BYTES as u64);
+    let bytes = bytes.map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => IdentityError::NoKey { path: path.clone() },
+        _ => IdentityError::unreadable(&path)(source),
     })?;
-    bytes.try_into().map_err(|_| wrong())
+    bytes.try_into().map_err(|_| IdentityError::NoKey { path })
+}
+
+fn new_key() -> Result<[u8; KEY_BYTES], IdentityError> {
+    let (source, mut key) = (Path::new("/dev/urandom"), [0; KEY_BYTES]);
+    let read = File::open(source).and_then(|mut source| source.read_exact(&mut key));
+    read.map(|()| key).map_err(IdentityError::unreadable(source))
+}
+
+/// Tells who else than its owner may read the key, where nobody else may write it: that is told
+/// with all files that others may write.
+fn readable_by_others(key: &Path) -> Option<(String, String)> {
+    let mode = key.metadata().ok()?.permissions().mode() & 0o777;
+    // A volume of a group gives it what lies there, which is told with whom the operator accepts.
+    let others = if Accepted::current().is_nobody() { 0o044 } else { 0o004 };
+    let is_open = mode & others != 0 && strangers::on_the_way(key, Also::OwnGroup).is_none();
+    is_open.then(|| {
+        let key = key.display();
+        let message = format!(
+            "{key} can be read by others (mode {mode:o}), who could find out whom the pseudonyms \
+             of sessions, users and hosts stand for"
+        );
+        (message, format!("run `chmod 600 {key}`"))
+    })
 }
 
 fn fingerprint(key: &[u8]) -> String {
@@ -154,13 +222,16 @@ fn fingerprint(key: &[u8]) -> String {
 }
 
 /// Writes a file for this user alone, whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    });
+    written.map_err(IdentityError::unwritable(path))
 }
 
 fn base32(bytes: &[u8]) -> String {
@@ -198,9 +269,44 @@ mod tests {
         let path = directory.path().join("pseudonym.key");
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(&path, "short").expect("it is ours");
-        let error = Identity::open(directory.path()).expect_err("it is damaged").to_string();
-        assert!(error.contains("restore it"), "{error}");
+        let shown = path.display().to_string();
+        for wrong in ["short", "longer than what a key of HMAC-SHA256 has here"] {
+            std::fs::write(&path, wrong).expect("it is ours");
+            let error = Identity::open(directory.path()).expect_err("it is damaged").to_string();
+            assert!(error.starts_with(&shown) && error.contains("restore it"), "{error}");
+        }
+        // Every other error names its file too.
+        for file in [KEY, FINGERPRINT] {
+            let path = directory.path().join(file);
+            let _ = std::fs::remove_file(&path);
+            std::fs::create_dir(&path).expect("it is gone");
+            let error = Identity::open(directory.path()).expect_err("it is no file").to_string();
+            assert!(error.starts_with(&path.display().to_string()), "{error}");
+            std::fs::remove_dir(&path).expect("it is ours");
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_told_with_the_remedy() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity::open(directory.path()).expect("it is writable");
+        let key = directory.path().join(KEY);
+        // What others can write is told with all such files.
+        for (mode, is_told) in
+            [(0o600, false), (0o644, true), (0o640, true), (0o604, true), (0o666, false)]
+        {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&key, permissions).expect("it is ours");
+            let told = identity.trouble();
+            assert_eq!(told.is_some(), is_told, "{mode:o}: {told:?}");
+            let Some((message, remedy)) = told else { continue };
+            assert!(message.contains(&format!("(mode {mode:o})")), "{message}");
+            assert_eq!(remedy, format!("run `chmod 600 {}`", key.display()));
+        }
+        std::fs::write(&key, [7; KEY_BYTES]).expect("it is ours");
+        let (message, _) = identity.trouble().expect("it is told, whoever wrote it");
+        assert!(message.contains("was replaced"), "{message}");
     }
 
     #[test]
