@@ -5,7 +5,9 @@
 //! name into a file that was opened before. So does a call of `exit` on such a thread. Of a thread
 //! that is not known in this way its name tells (`m:`, `rt:` or `job:` and the module's name, of
 //! which the kernel keeps 15 bytes). Any other thread, a process that was forked, a kill from
-//! outside, an OOM kill or a power cut leave no note, and nobody is blamed.
+//! outside, an OOM kill or a power cut leave no note, and nobody is blamed. Nor is anybody where
+//! the allocator found no memory within a limit of the process: whoever asks then need not be who
+//! has taken it.
 #![expect(unsafe_code, reason = "handlers of signals")]
 
 use std::{
@@ -20,6 +22,7 @@ use std::{
 };
 
 use libc::{c_int, c_void, siginfo_t};
+use rustix::process::{Resource, getrlimit};
 
 use lodestar_library as library;
 use lodestar_platform::files;
@@ -56,6 +59,9 @@ const BETWEEN_LOOKS: rustix::thread::Timespec =
 /// Stands in a note before the whole name of a module.
 const MODULE: &str = "module";
 
+/// Stands there where the process had no memory left within its limit.
+const MEMORY: &str = "memory";
+
 /// How many bytes a note may have: the names of modules are shorter than that by far.
 const LINE: usize = 128;
 
@@ -68,6 +74,8 @@ pub struct Culprit {
     pub whole: bool,
     /// By what: a signal, or a call of `exit`.
     pub means: String,
+    /// Whether it is not to blame, since the process had no memory left within its limit.
+    pub for_want_of_memory: bool,
 }
 
 impl Culprit {
@@ -157,13 +165,15 @@ fn wait_for_last_words() {
 
 /// Runs on the thread that calls `exit`. The daemon's own work for no module.
 extern "C" fn note_exit() {
-    note_module(EXIT);
+    note_module(EXIT, false);
     wait_for_last_words();
 }
 
 /// Writes `SIGNAL WHO` of the thread that faults. With `SA_RESETHAND` the signal does its default
 /// work when the instruction that faulted is tried again, or `abort` raises it again.
 extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    // Before any call that may set the number of the last error.
+    let for_want_of_memory = signal == libc::SIGABRT && allocation_failed();
     // SAFETY: the kernel hands over a valid one.
     let from_outside = unsafe { (*info).si_code } == libc::SI_USER;
     if from_outside {
@@ -171,9 +181,16 @@ extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
         // SAFETY: it has no conditions; the handler was reset.
         unsafe { libc::raise(signal) };
     } else {
-        note_module(signal);
+        note_module(signal, for_want_of_memory);
         wait_for_last_words();
     }
+}
+
+/// Tells whether the last call that failed on this thread found no memory, and the process has a
+/// limit. Async-signal-safe.
+fn allocation_failed() -> bool {
+    io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM)
+        && [Resource::As, Resource::Data].into_iter().any(|it| getrlimit(it).current.is_some())
 }
 
 fn process() -> libc::pid_t {
@@ -181,8 +198,9 @@ fn process() -> libc::pid_t {
     unsafe { libc::getpid() }
 }
 
-/// Writes who ends the daemon, once, where this thread is a module's. Async-signal-safe.
-fn note_module(means: c_int) {
+/// Writes who ends the daemon, once, where this thread is a module's or there was no memory left.
+/// Async-signal-safe.
+fn note_module(means: c_int, for_want_of_memory: bool) {
     if process() != DAEMON.load(Ordering::Acquire) {
         return;
     }
@@ -193,12 +211,13 @@ fn note_module(means: c_int) {
             // SAFETY: the call writes at most 16 bytes there.
             let named = unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) } == 0;
             let is_module = [&b"m:"[..], b"rt:", b"job:"].iter().any(|it| thread.starts_with(it));
-            if !named || !is_module {
+            if !named || !(is_module || for_want_of_memory) {
                 return;
             }
             (&b""[..], &thread[..])
         }
     };
+    let kind = if for_want_of_memory { &b"memory:"[..] } else { kind };
     write(means, kind, name, NOTE.swap(-1, Ordering::AcqRel));
 }
 
@@ -232,7 +251,8 @@ fn read(text: &str) -> Option<Culprit> {
     };
     let name = name.trim_end_matches(['\n', ' ']).trim_end_matches('\0');
     let (kind, name) = name.split_once(':')?;
-    Some(Culprit { name: name.to_owned(), whole: kind == MODULE, means })
+    let for_want_of_memory = kind == MEMORY;
+    Some(Culprit { name: name.to_owned(), whole: kind == MODULE, means, for_want_of_memory })
 }
 
 #[cfg(test)]
@@ -258,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_no_memory_is_named_and_not_to_blame() {
+        for name in ["ingest", "m:ingest", "lodestard"] {
+            let culprit = read(&format!("06 memory:{name}\0\n")).expect("it is a note");
+            assert!(culprit.for_want_of_memory && culprit.name == name, "{culprit:?}");
+        }
+        assert!(!read("06 module:memory\n").expect("it is a note").for_want_of_memory);
+    }
+
+    #[test]
     fn names_that_begin_alike_are_told_apart() {
         let (one, other) = ("usage_tracker_one", "usage_tracker_other");
         let culprit = read("11 module:usage_tracker_other\n").expect("it is a note");
@@ -275,6 +304,7 @@ mod tests {
             name: name.to_owned(),
             whole,
             means: "signal 7 (SIGBUS)".to_owned(),
+            for_want_of_memory: false,
         };
         for (kind, name, expected) in [
             ("module:", "ingest", culprit("ingest", true)),

@@ -1,8 +1,10 @@
 //! The limits that the system sets to this process (`ulimit`): raised where it may, told where they
 //! are too small.
 
+use std::{fs, os::unix::fs::MetadataExt as _};
+
 use anyhow::bail;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::Trouble;
 
@@ -23,7 +25,7 @@ struct Need {
     remedy: &'static str,
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 6] = [
     Need {
         resource: Resource::Fsize,
         name: "ulimit -f",
@@ -55,6 +57,39 @@ const NEEDS: [Need; 3] = [
         why: "each connection and each file of a module takes one",
         remedy: "run `ulimit -n 8192` where lodestard is started, or set LimitNOFILE=8192 in its \
                  unit",
+    },
+    Need {
+        resource: Resource::As,
+        name: "ulimit -v",
+        what: "bytes of addresses",
+        least: 1 << 30,
+        enough: 4 << 30,
+        most: u64::MAX,
+        why: "each thread and each library takes some, used or not",
+        remedy: "run `ulimit -v unlimited` where lodestard is started, or set LimitAS=infinity in \
+                 its unit; MemoryMax= limits what is used",
+    },
+    Need {
+        resource: Resource::Data,
+        name: "ulimit -d",
+        what: "bytes of data",
+        least: 128 << 20,
+        enough: 1 << 30,
+        most: u64::MAX,
+        why: "what it and its modules decode and keep is there",
+        remedy: "run `ulimit -d unlimited` where lodestard is started, or set LimitDATA=infinity \
+                 in its unit; MemoryMax= limits what is used",
+    },
+    Need {
+        resource: Resource::Nproc,
+        name: "ulimit -u",
+        what: "tasks that its user may have besides those that run",
+        least: 64,
+        enough: 1_024,
+        most: u64::MAX,
+        why: "each module has threads, and all processes of the user count",
+        remedy: "run `ulimit -u 4096` where lodestard is started, or set LimitNPROC=4096 in its \
+                 unit, or end what else runs as this user",
     },
 ];
 
@@ -90,11 +125,34 @@ fn raise_one(need: &Need) -> anyhow::Result<Option<Trouble>> {
         // An error shows below: what there is may be too little.
         let _ = setrlimit(need.resource, Rlimit { current, ..limit });
     }
-    match verdict(need, getrlimit(need.resource).current) {
+    match verdict(need, available(need.resource)) {
         Verdict::Enough => Ok(None),
         Verdict::Little(trouble) => Ok(Some(trouble)),
         Verdict::TooLittle((message, remedy)) => bail!("{message}; {remedy}"),
     }
+}
+
+/// Returns how much of a resource there is, `None` for no limit.
+fn available(resource: Resource) -> Option<u64> {
+    let limit = getrlimit(resource).current;
+    if resource != Resource::Nproc {
+        return limit;
+    }
+    // Root has as many tasks as there can be.
+    let limit = limit.filter(|_| !geteuid().is_root())?;
+    Some(limit.saturating_sub(tasks_of(geteuid().as_raw())))
+}
+
+/// Counts the threads of all processes of a user, as far as they can be seen.
+fn tasks_of(user: u32) -> u64 {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let own = processes.filter(|it| it.metadata().is_ok_and(|it| it.uid() == user));
+    let threads = own.filter_map(|process| {
+        let status = fs::read_to_string(process.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("Threads:"))?;
+        line.trim().parse::<u64>().ok()
+    });
+    threads.sum()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -120,6 +178,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn counts_the_tasks_of_a_user() {
+        let me = geteuid().as_raw();
+        let (sender, held) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || held.recv());
+        assert!(tasks_of(me) >= 2, "{}", tasks_of(me));
+        drop(sender);
+        assert!(thread.join().is_ok());
+        assert_eq!(tasks_of(u32::MAX - 7), 0);
+    }
+
+    #[test]
     fn says_what_is_needed() {
         for need in &NEEDS {
             assert!(need.least < need.enough && need.enough <= need.most);
@@ -136,7 +205,7 @@ mod tests {
             assert!(
                 matches!(&refused, Verdict::TooLittle((message, remedy))
                     if message.contains(&format!("needs {}: ", need.least))
-                        && remedy.contains("`ulimit -")),
+                        && remedy.contains(need.name) && remedy.contains("Limit")),
                 "{refused:?}"
             );
         }

@@ -2,6 +2,8 @@
 
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::{
     cgroup::MemoryKill,
     limits::{DataLimit, InForce, MemoryLimit},
@@ -23,7 +25,17 @@ const FROM_OUTSIDE: [i32; 4] = [1, 2, 9, 15];
 /// SIGXFSZ.
 const TOO_LARGE: i32 = 25;
 
+/// Says why a process ended. What the daemon is limited to, its processes are as well.
 pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &InForce) -> Death {
+    within(status, last_words, in_force, getrlimit(Resource::As).current)
+}
+
+fn within(
+    status: ExitStatus,
+    last_words: Option<&str>,
+    in_force: &InForce,
+    address_space: Option<u64>,
+) -> Death {
     let Some(signal) = status.signal() else {
         let code = status.code().unwrap_or_default();
         return Death { reason: format!("its process exited with code {code}"), blamed: true };
@@ -37,7 +49,15 @@ pub(super) fn explain(status: ExitStatus, last_words: Option<&str>, in_force: &I
     if let Some(words) = last_words {
         reason = format!("{reason}: {words}");
         if words.starts_with(NO_MEMORY) {
-            reason.push_str(&limit(in_force));
+            let own = limit(in_force);
+            if let (true, Some(bytes)) = (own.is_empty(), address_space) {
+                reason = format!(
+                    "{reason}; lodestard and its processes are limited to {bytes} bytes by \
+                     `ulimit -v`"
+                );
+                return Death { reason, blamed: false };
+            }
+            reason.push_str(&own);
         }
     }
     if let (TOO_LARGE, DataLimit::Given(bytes)) = (signal, in_force.data) {
@@ -156,6 +176,21 @@ mod tests {
         assert!(death.blamed && death.reason.ends_with("limits.memory_bytes is 64"), "{death:?}");
         let death = for_want_of_memory(MemoryKill::Others, &InForce::default());
         assert!(!death.blamed && death.reason.contains("the machine"), "{death:?}");
+    }
+
+    #[test]
+    fn a_limit_that_is_not_its_own_is_not_its_fault() {
+        let words = Some("memory allocation of 9 bytes failed");
+        let check = |memory: MemoryLimit, address_space, said: &str, blamed: bool| {
+            let in_force = InForce { memory, ..InForce::default() };
+            let death = within(ExitStatus::from_raw(6), words, &in_force, address_space);
+            assert!(death.reason.ends_with(said) && death.blamed == blamed, "{death:?}");
+        };
+        check(MemoryLimit::None, Some(128), "limited to 128 bytes by `ulimit -v`", false);
+        check(MemoryLimit::None, None, "9 bytes failed", true);
+        check(MemoryLimit::Group(64), Some(128), "limits.memory_bytes is 64", true);
+        let abort = within(ExitStatus::from_raw(6), None, &InForce::default(), Some(128));
+        assert!(abort.blamed, "who ends itself: {abort:?}");
     }
 
     #[test]

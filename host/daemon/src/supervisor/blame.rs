@@ -1,6 +1,7 @@
 //! What follows from a crash of the daemon, for the module that caused it.
 
 use lodestar_library as library;
+use lodestar_platform::Trouble;
 
 use super::{Refused, Supervisor, requests::short, story::Probation};
 use crate::crash::Culprit;
@@ -9,6 +10,9 @@ impl Supervisor {
     /// Acts on the note that the run before left: the module that ended the daemon goes back to the
     /// generation before, if it was on probation, or runs in a process of its own from now on.
     pub fn blame(&self, culprit: &Culprit) {
+        if culprit.for_want_of_memory {
+            return self.daemon.note("memory", Some(no_memory(culprit)));
+        }
         let config = self.daemon.config();
         let Some(section) = config.modules.iter().find(|section| culprit.is(&section.name)) else {
             return tracing::error!(?culprit, "a module that is gone ended the daemon");
@@ -45,4 +49,17 @@ impl Supervisor {
         tracing::error!(module = name, what, then, "the daemon crashed when it last ran");
         self.daemon.stories.tell(name, "crashed", format!("{what}; {then}"));
     }
+}
+
+/// Says that no module is to blame for an end, and what to do.
+fn no_memory(Culprit { name, means, .. }: &Culprit) -> Trouble {
+    let message = format!(
+        "lodestard ended by {means} when it last ran, on the thread of {name}: it found no memory \
+         within the limit of its process (`ulimit -v`, `ulimit -d`), and no module is blamed"
+    );
+    let remedy = "run `ulimit -v unlimited` and `ulimit -d unlimited` where lodestard is started, \
+                  or set LimitAS=infinity and LimitDATA=infinity in its unit; what a module takes \
+                  is shown by `lodestar top`, and `isolation: process` with `limits.memory_bytes` \
+                  holds it";
+    (message, remedy.to_owned())
 }
