@@ -122,6 +122,28 @@ fn the_doctor_finds_what_is_wrong() {
     assert_ne!(down.code, 0, "{down:#?}");
 }
 
+/// Nothing is wrong with a file that the first start will write.
+#[test]
+fn before_the_first_start_the_doctor_finds_no_fault_in_a_configuration() {
+    let sandbox = Sandbox::new(&[], "modules: {}\n");
+    let doctor = |config: &str| {
+        let mut command = sandbox.isolated(&harness::program("lodestar"));
+        let output =
+            harness::run(command.arg("doctor").env("LODESTAR_CONFIG", sandbox.path(config)));
+        assert_eq!(output.code, 3, "no daemon runs: {output:#?}");
+        let lines = output.stdout.lines().map(str::to_owned);
+        lines.filter(|line| line.contains("configuration: ")).collect::<Vec<_>>().join("|")
+    };
+    let first = doctor("none/modules.yaml");
+    assert!(first.starts_with("ok ") && first.contains("writes it when it starts"), "{first}");
+    assert!(doctor("modules.yaml").starts_with("ok "), "a good one");
+    std::fs::write(sandbox.path("modules.yaml"), "modulse:\n").expect("it is ours");
+    assert!(doctor("modules.yaml").starts_with("problem "), "a bad one");
+    // A link that leads nowhere is not written through.
+    std::os::unix::fs::symlink("gone", sandbox.path("link.yaml")).expect("it is new");
+    assert!(doctor("link.yaml").starts_with("problem "), "a broken link");
+}
+
 #[test]
 fn no_prompt_and_no_secret_is_written_anywhere() {
     let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  usage_tracker:\n  misbehaver:\n\

@@ -182,4 +182,27 @@ fn another_user_may_check_what_belongs_to_root() {
     assert!(!started.wait().success(), "root does not run what another user decides");
     assert!(started.log().contains("belongs to another user (1234)"), "{}", started.log());
     assert!(started.log().contains("`chown -h root "), "{}", started.log());
+    let instead = "start lodestard as user 1234 instead of root, or run `chown";
+    assert!(started.log().contains(instead), "{}", started.log());
+}
+
+/// Giving the directory to root would lock its user out.
+#[test]
+fn root_is_told_to_start_as_the_user_whose_directory_it_is() {
+    let test = "permissions::root_is_told_to_start_as_the_user_whose_directory_it_is";
+    if !is_root() {
+        return harness::skip(test, "only root starts what belongs to others");
+    }
+    let sandbox = Sandbox::usual();
+    drop(sandbox.start());
+    for name in ["state", "", "modules.yaml"] {
+        let path = sandbox.path(name);
+        let chown = |user| std::os::unix::fs::chown(&path, Some(user), Some(user)).expect("root");
+        chown(65_534);
+        let refused = run(&mut sandbox.lodestard());
+        chown(0);
+        assert_ne!(refused.code, 0, "{refused:#?}");
+        let instead = "start lodestard as nobody instead of root, or run `chown -h root ";
+        assert!(refused.stderr.contains(instead), "{name}: {refused:#?}");
+    }
 }

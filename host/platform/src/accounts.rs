@@ -16,6 +16,12 @@ pub fn user_number(name: &str) -> Option<u32> {
     number_in(&read("/etc/passwd")?, name)
 }
 
+/// Returns the name of a user of `/etc/passwd`.
+#[must_use]
+pub fn user_name(number: u32) -> Option<String> {
+    name_in(&read("/etc/passwd")?, number)
+}
+
 /// Returns whether a group is known to have no members other than root, as `staff` of Debian, to
 /// which `/usr/local` belongs. False where a directory service may know more of them.
 #[must_use]
@@ -36,6 +42,12 @@ fn read(file: &str) -> Option<String> {
 fn number_in(file: &str, name: &str) -> Option<u32> {
     let mut lines = file.lines().map(|line| line.split(':').collect::<Vec<_>>());
     lines.find(|fields| fields[0] == name)?.get(2)?.parse().ok()
+}
+
+fn name_in(file: &str, number: u32) -> Option<String> {
+    let mut lines = file.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let is_it = |fields: &Vec<&str>| fields.get(2).is_some_and(|it| it.parse() == Ok(number));
+    lines.find(is_it).map(|fields| fields[0].to_owned())
 }
 
 /// Whether users and groups come from files and systemd alone (nsswitch.conf(5)).
@@ -92,5 +104,8 @@ mod tests {
         assert_eq!(number_in(USERS, "alice"), Some(1000));
         assert_eq!(number_in(USERS, "bob"), None);
         assert_eq!((user_number("root"), group_number("root")), (Some(0), Some(0)));
+        assert_eq!(name_in(USERS, 1000).as_deref(), Some("alice"));
+        assert_eq!(name_in(USERS, 1001), None);
+        assert_eq!(user_name(0).as_deref(), Some("root"));
     }
 }

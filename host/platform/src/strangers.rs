@@ -142,11 +142,18 @@ impl Exposed {
         Some(Self { path: path.to_owned(), stranger, group_may, acceptable })
     }
 
-    /// What to do: the command that mends it and, where that may be impossible or in vain, the
-    /// argument that accepts it.
+    /// Returns what to do: the command that mends it, for root the user to start it as, where it
+    /// is somebody's own, and, where that may be impossible or in vain, the argument that accepts
+    /// it.
     #[must_use]
     pub fn remedy(&self) -> String {
-        let mend = format!("run `{}`", self.command());
+        let mut mend = format!("run `{}`", self.command());
+        if let (Stranger::Owner(owner), true) =
+            (self.stranger, rustix::process::geteuid().is_root())
+        {
+            let owner = accounts::user_name(owner).unwrap_or_else(|| format!("user {owner}"));
+            mend = format!("start lodestard as {owner} instead of root, or {mend}");
+        }
         self.acceptable.as_ref().map_or_else(
             || mend.clone(),
             |it| format!("{mend}, or accept it by `--trust-files={it}` (LODESTAR_TRUST_FILES)"),

@@ -2,8 +2,9 @@
 
 mod checks;
 
-use lodestar_api::{self as api, ConfigReport, Lag};
+use lodestar_api::{self, self as api, ConfigReport, Lag};
 use serde::Serialize;
+use std::{io, path::Path};
 
 use crate::{
     client::Client,
@@ -56,7 +57,7 @@ impl Doctor {
                 findings.push(unreachable(&error));
             }
         }
-        findings.insert(1, configuration(client).await);
+        findings.insert(1, configuration(client, is_reachable).await);
         let worst = findings.iter().map(|finding| finding.status).max().unwrap_or(Verdict::Ok);
         if terminal.json {
             terminal.json_document(&Report { status: worst, checks: findings })?;
@@ -119,8 +120,11 @@ async fn examine(status: &api::Status, client: &Client, findings: &mut Vec<Findi
     }
 }
 
-async fn configuration(client: &Client) -> Finding {
+async fn configuration(client: &Client, is_reachable: bool) -> Finding {
     match config::check(None, client).await {
+        Ok(report) if !is_reachable => {
+            not_written_yet(&report).unwrap_or_else(|| verdict_on(&report))
+        }
         Ok(report) => verdict_on(&report),
         Err(error) if error.is_not_reachable() => Finding::warning(
             "configuration",
@@ -129,6 +133,17 @@ async fn configuration(client: &Client) -> Finding {
         ),
         Err(error) => could_not("configuration", &error),
     }
+}
+
+/// Returns what is to be said where there is no file because no daemon has ever started.
+fn not_written_yet(report: &ConfigReport) -> Option<Finding> {
+    let [only] = report.errors.as_slice() else { return None };
+    let looked = Path::new(&only.file).symlink_metadata();
+    let is_missing = looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    is_missing.then(|| {
+        let message = format!("there is no {} yet: lodestard writes it when it starts", only.file);
+        Finding::ok("configuration", message)
+    })
 }
 
 fn verdict_on(report: &ConfigReport) -> Finding {
