@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn config(isolation: &str, fault: &str) -> String {
     format!(
         "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  counter:\n  misbehaver:\n    isolation: \
-         {isolation}\n    fault: {fault}\n    limits: {{call_deadline_ms: 300}}\n    restart: \
+         {isolation}\n    fault: {fault}\n    limits: {{call_deadline_ms: 2000}}\n    restart: \
          {{limit: 100000, backoff_max_ms: 1}}\nmetrics:\n  listen: 127.0.0.1:0\n"
     )
 }
@@ -89,7 +89,7 @@ fn in_a_process_of_its_own_it_is_ended_and_its_events_come_again() {
             (daemon.module("misbehaver")["restarts"].as_u64()? >= restarts).then_some(())
         });
         let errors = sandbox.json(&["modules", "info", "misbehaver"])["last_errors"].to_string();
-        assert!(errors.contains("did not return within 300 ms"), "{call}: {errors}");
+        assert!(errors.contains("did not return within 2000 ms"), "{call}: {errors}");
         others_go_on(&sandbox, &daemon, "two");
         others_go_on(&sandbox, &daemon, "three");
         wait_until("all are handled", PATIENCE, || (books(&daemon)[3] == 0).then_some(()));

@@ -16,6 +16,9 @@ use rustix::process::{Pid, Resource, Rlimit, getpgid, prlimit};
 /// Any other user.
 const NOBODY: u32 = 65_534;
 
+/// Of the class of input and output that comes last, which everybody may ask for.
+const IDLE: i32 = 3 << 13;
+
 /// The misbehaver in a process of its own with these keys, and a module in the daemon.
 fn sandbox(keys: &str) -> Sandbox {
     let config = format!(
@@ -143,8 +146,9 @@ fn calls_that_reach_other_processes_reach_only_the_module() {
         for words in [
             format!("{} 0 7 0 *", libc::SYS_prlimit64),
             format!("{} {runner} 7 0 *", libc::SYS_prlimit64),
-            format!("{} 0 0 5", libc::SYS_setpriority),
-            format!("{} 1 0 16388", libc::SYS_ioprio_set),
+            // The least that there is, which whoever began with any other may still ask for.
+            format!("{} 0 0 19", libc::SYS_setpriority),
+            format!("{} 1 0 {IDLE}", libc::SYS_ioprio_set),
             format!("{} 0 128 *", libc::SYS_sched_getaffinity),
             format!("{} 0", libc::SYS_getpgid),
         ] {

@@ -181,23 +181,38 @@ fn a_start_that_hangs_is_ended_with_its_process() {
 
 #[test]
 fn whatever_ends_its_process_ends_nothing_else() {
-    let sandbox = sandbox("    limits: {call_deadline_ms: 1000, memory_bytes: 268435456}\n");
+    // No deadline that a busy machine could miss.
+    let limits = "    limits: {call_deadline_ms: 3600000, memory_bytes: 268435456}\n";
+    ends_nothing_else(
+        limits,
+        &[
+            ("segfault", "ended by signal 11 (SIGSEGV)"),
+            ("abort", "ended by signal 6 (SIGABRT)"),
+            ("overflow", "a thread has overflowed its stack"),
+            ("exit", "exited with code 3"),
+            ("leak", "limits.memory_bytes is 268435456"),
+            ("garbage", "it sent garbage"),
+            ("talker", "ended by signal 6 (SIGABRT)"),
+        ],
+    );
+}
+
+#[test]
+fn a_call_that_never_returns_ends_its_process_and_nothing_else() {
+    let reason = "did not return within 3000 ms";
+    let hang = [("spin", reason), ("deadlock", reason)];
+    ends_nothing_else("    limits: {call_deadline_ms: 3000}\n", &hang);
+}
+
+/// Ends the process of a module in these ways, and expects these reasons.
+fn ends_nothing_else(limits: &str, ways: &[(&str, &str)]) {
+    let sandbox = sandbox(limits);
     let daemon = sandbox.start();
-    for (how, reason) in [
-        ("segfault", "ended by signal 11 (SIGSEGV)"),
-        ("abort", "ended by signal 6 (SIGABRT)"),
-        ("overflow", "a thread has overflowed its stack"),
-        ("exit", "exited with code 3"),
-        ("leak", "limits.memory_bytes is 268435456"),
-        ("spin", "did not return within 1000 ms"),
-        ("deadlock", "did not return within 1000 ms"),
-        ("garbage", "it sent garbage"),
-        ("talker", "ended by signal 6 (SIGABRT)"),
-    ] {
+    for (how, reason) in ways {
         daemon.wait_state("misbehaver", "running");
         let before = wait_for_pid(&sandbox, "misbehaver");
         let output = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
-        if how != "garbage" {
+        if *how != "garbage" {
             assert_eq!(output.code, 1, "{how}: {output:#?}");
             assert!(output.stderr.contains(reason), "{how}: {output:#?}");
         }

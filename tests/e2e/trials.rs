@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn with_misbehaver(isolation: &str) -> Sandbox {
     let config = format!(
         "modules:\n  misbehaver:\n    enabled: true\n    isolation: {isolation}\n    \
-         limits: {{call_deadline_ms: 1000}}\nmetrics:\n  listen: 127.0.0.1:0\n"
+         limits: {{call_deadline_ms: 3000}}\nmetrics:\n  listen: 127.0.0.1:0\n"
     );
     let sandbox = Sandbox::new(&[], &config);
     let daemon = sandbox.start();
@@ -82,7 +82,7 @@ fn a_kill_before_the_verdict_undoes_it() {
     let (sha256, _) = running(&sandbox, &daemon);
     let before = installed_files(&sandbox);
     // Its deadline is that of an hour: the verdict does not come.
-    sandbox.configure(&sandbox.configuration().replace("1000", "3600000"));
+    sandbox.configure(&sandbox.configuration().replace("3000", "3600000"));
     daemon.wait_state("misbehaver", "running");
     let folder = upgrade(&sandbox, 1, "start_hangs");
     let mut client = sandbox.isolated(&program("lodestar"));
