@@ -17,6 +17,7 @@ const PLATFORM: &str = "lodestar-platform";
 const CONFIG: &str = "lodestar-config";
 const BUS: &str = "lodestar-bus";
 const LIBRARY: &str = "lodestar-library";
+const SQLITE: &str = "lodestar-sqlite";
 
 pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<()> {
     for package in &workspace.packages {
@@ -50,16 +51,16 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
     match room {
         "module-sdk/abi" | "xtask" => Some(&[]),
         "module-sdk" => Some(&[ABI]),
-        "module-sdk/http" => Some(&[SDK]),
         "host/platform" => Some(&[]),
         "host/api" => Some(&[SDK]),
         "host/config" | "host/bus" => Some(&[SDK, PLATFORM]),
         "host/library" => Some(&[ABI, SDK, API, PLATFORM, CONFIG]),
         "host/cli" => Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]),
         "host/daemon" => Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]),
+        "module-sdk/http" | "module-sdk/sqlite" => Some(&[SDK]),
         "tests" => Some(&[SDK]),
-        _ if room.starts_with("modules/") => Some(&[SDK, HTTP]),
-        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK]),
+        _ if room.starts_with("modules/") => Some(&[SDK, HTTP, SQLITE]),
+        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK, HTTP, SQLITE]),
         _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
         _ => None,
     }
@@ -97,10 +98,12 @@ mod tests {
         let check = |room, expected: Option<&[&str]>| assert_eq!(allowed(room), expected, "{room}");
         check("module-sdk/abi", Some(&[]));
         check("module-sdk/http", Some(&[SDK]));
-        check("modules/ingest", Some(&[SDK, HTTP]));
         check("host/platform", Some(&[]));
         check("host/bus", Some(&[SDK, PLATFORM]));
         check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
+        check("module-sdk/sqlite", Some(&[SDK]));
+        check("module-sdk/examples/meter", Some(&[SDK, HTTP, SQLITE]));
+        check("modules/ingest", Some(&[SDK, HTTP, SQLITE]));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }

@@ -1,0 +1,115 @@
+//! A copy of the database, made while it is written.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
+
+use crate::{DatabaseError, DatabaseErrorKind, Reader, error::At as _, writer::beside};
+
+/// How many steps of SQLite's machine are done between two questions whether to stop.
+const STEPS: i32 = 1_000;
+
+impl Reader {
+    /// Copies the database into a new file, as it is when the copy begins, while it is written on.
+    /// The copy is whole and on the disk when this returns; what is not finished lies beside it
+    /// under the same name with `.new`. It takes its time: make it in a
+    /// [`Job`](module_sdk::Job), and let `stop` return true when the module stops.
+    ///
+    /// ```
+    /// # use module_sqlite::{Database, Options, Reader, Spec};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let options = Options::new(directory.path().join("a.db"));
+    /// # let spec = Spec::new("database", "a.db", *b"DEMO", &["CREATE TABLE alert (at INTEGER)"]);
+    /// # let mut database = Database::open_with(options, spec)?;
+    /// let copy = directory.path().join("backup.db");
+    /// database.reader()?.backup(&copy, || false)?;
+    /// assert!(Reader::open(&copy, &spec).is_ok());
+    /// # Ok::<(), module_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When something is there already, the copy cannot be written, or `stop` said so; no copy is
+    /// left, then.
+    pub fn backup(
+        mut self,
+        to: &Path,
+        stop: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<(), DatabaseError> {
+        if to.symlink_metadata().is_ok() {
+            let message =
+                format!("{} is there already; name a new file for the backup", to.display());
+            return Err(DatabaseError::unavailable(message));
+        }
+        let new = beside(to, ".new");
+        let copied = self
+            .copy(&new, stop)
+            .and_then(|()| finish(&new, to).map_err(|error| self.unwritable(to, &error)));
+        if copied.is_err() {
+            remove(&new);
+        }
+        copied
+    }
+
+    /// Copies the database into a file that is made for it.
+    fn copy(
+        &mut self,
+        new: &Path,
+        stop: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<(), DatabaseError> {
+        remove(new);
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new);
+        made.map_err(|error| self.unwritable(new, &error))?;
+        let Some(target) = new.to_str() else {
+            let error = io::Error::other("its path is no UTF-8");
+            return Err(self.unwritable(new, &error));
+        };
+        self.connection.progress_handler(STEPS, Some(stop)).at(self.name, &self.path)?;
+        let copied = self.connection.execute("VACUUM INTO ?1", [target]);
+        self.connection.progress_handler(STEPS, None::<fn() -> bool>).at(self.name, &self.path)?;
+        copied.map(drop).map_err(|error| self.refusal(new, &error))
+    }
+
+    /// Words why the copy was not made: of the copy, unless the database itself is at fault.
+    fn refusal(&self, new: &Path, error: &rusqlite::Error) -> DatabaseError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => DatabaseError::new(
+                DatabaseErrorKind::Cancelled,
+                format!("the backup of the {} was stopped; start it again", self.name),
+            ),
+            Some(ErrorCode::DiskFull | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+                DatabaseError::of(&format!("backup of the {}", self.name), new, error)
+            }
+            _ => DatabaseError::of(self.name, &self.path, error),
+        }
+    }
+
+    fn unwritable(&self, file: &Path, error: &io::Error) -> DatabaseError {
+        DatabaseError::unavailable(format!(
+            "the backup {} of the {} cannot be written: {error}; check the rights and the space of \
+             its directory",
+            file.display(),
+            self.name
+        ))
+    }
+}
+
+/// Puts a finished copy in its place.
+fn finish(new: &Path, to: &Path) -> io::Result<()> {
+    fs::File::open(new)?.sync_all()?;
+    fs::rename(new, to)?;
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Removes what a copy that was not finished has left.
+fn remove(new: &Path) {
+    let files: [PathBuf; 2] = [new.to_owned(), beside(new, "-journal")];
+    for file in files {
+        drop(fs::remove_file(file));
+    }
+}

@@ -1,0 +1,134 @@
+//! What can go wrong with a database.
+
+use std::{fmt, path::Path};
+
+use rusqlite::ErrorCode;
+
+/// Why the database could not do its work, in a sentence with the remedy.
+///
+/// Like [`module_sdk::Error`] it is no [`std::error::Error`]: `?` then goes through the conversion
+/// below, which keeps the kind.
+#[derive(Debug)]
+pub struct DatabaseError {
+    kind: DatabaseErrorKind,
+    message: String,
+}
+
+/// What follows from a [`DatabaseError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DatabaseErrorKind {
+    /// It may work later: locked, full, not writable just now.
+    Unavailable,
+    /// The file is damaged. It is left as it is.
+    Damaged,
+    /// The file was deleted, or another one stands in its place.
+    Gone,
+    /// The file was written by a newer version. It is left as it is.
+    Newer,
+    /// The file belongs to somebody else. It is left as it is.
+    Foreign,
+    /// The schema could not be brought up to date. The file is left as it is.
+    Migration,
+    /// A backup was stopped.
+    Cancelled,
+    /// A defect of the module.
+    Defect,
+}
+
+impl DatabaseErrorKind {
+    /// Tells whether the module can go on and try again with the next piece of work.
+    pub(crate) const fn may_pass(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Gone)
+    }
+}
+
+impl DatabaseError {
+    /// Returns what follows from it.
+    #[must_use]
+    pub const fn kind(&self) -> DatabaseErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn new(kind: DatabaseErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(DatabaseErrorKind::Unavailable, message)
+    }
+
+    /// Words what SQLite said about the database called `name` at `path`.
+    pub(crate) fn of(name: &str, path: &Path, error: &rusqlite::Error) -> Self {
+        let path = path.display();
+        let what = format!("the {name} {path}");
+        let (kind, text) = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+                DatabaseErrorKind::Unavailable,
+                format!("{what} is locked by another program; close it there"),
+            ),
+            Some(ErrorCode::DiskFull) => (
+                DatabaseErrorKind::Unavailable,
+                format!("no space is left for {what}; free some on its disk"),
+            ),
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => (
+                DatabaseErrorKind::Unavailable,
+                format!(
+                    "{what} cannot be opened for writing; check that its directory exists and \
+                     belongs to the daemon's user"
+                ),
+            ),
+            Some(ErrorCode::OutOfMemory) => (
+                DatabaseErrorKind::Unavailable,
+                format!(
+                    "no memory is left to write {what}; raise the module's `limits.memory_bytes`, \
+                     or free some on the machine"
+                ),
+            ),
+            Some(ErrorCode::SystemIoFailure) => (
+                DatabaseErrorKind::Unavailable,
+                format!("reading or writing {what} failed: {error}"),
+            ),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
+                DatabaseErrorKind::Damaged,
+                format!(
+                    "{what} is damaged ({error}); it was left as it is: restore it from a backup, \
+                     or move it away to begin a new one"
+                ),
+            ),
+            _ => (DatabaseErrorKind::Defect, format!("{what} failed: {error}")),
+        };
+        Self::new(kind, text)
+    }
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<DatabaseError> for module_sdk::Error {
+    /// All but the module's own defects are `Unavailable`: the events wait in the ledger until the
+    /// file has been seen to, and none is set aside as dead.
+    fn from(error: DatabaseError) -> Self {
+        match error.kind {
+            DatabaseErrorKind::Defect => Self::new(error.message),
+            DatabaseErrorKind::Cancelled => {
+                Self::of(module_sdk::ErrorKind::Cancelled, error.message)
+            }
+            _ => Self::unavailable(error.message),
+        }
+    }
+}
+
+/// Adds name and path to what SQLite says.
+pub(crate) trait At<T> {
+    fn at(self, name: &str, path: &Path) -> Result<T, DatabaseError>;
+}
+
+impl<T> At<T> for rusqlite::Result<T> {
+    fn at(self, name: &str, path: &Path) -> Result<T, DatabaseError> {
+        self.map_err(|error| DatabaseError::of(name, path, &error))
+    }
+}
