@@ -93,7 +93,9 @@ impl DatabaseError {
                 DatabaseErrorKind::Damaged,
                 format!(
                     "{what} is damaged ({error}); it was left as it is: restore it from a backup, \
-                     or move it away to begin a new one"
+                     or move it away, and remove {} from the module's data directory, to begin a \
+                     new one",
+                    crate::spec::NOTE
                 ),
             ),
             _ => (DatabaseErrorKind::Defect, format!("{what} failed: {error}")),

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The file in the data directory that names the database which was written last.
-const NOTE: &str = "known_database";
+pub(crate) const NOTE: &str = "known_database";
 
 /// What a module's database is. [`Spec::new`] has all that most need:
 ///

@@ -1,7 +1,5 @@
 //! Answers the commands: opens what a question needs and hands over to [`commands`].
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 use module_sdk::{Job, Reply, Result};
 
@@ -32,7 +30,7 @@ impl UsageTracker {
     pub(crate) fn models(&mut self, args: ModelsArgs) -> Result<Reply> {
         let period = self.period(&args.since, &args.until, commands::SINCE)?;
         let mut reader = self.reader()?;
-        commands::models(&mut reader, &period, self.storage.store()?.pricer().table())
+        commands::models(&mut reader, &period, self.store.pricer().table())
     }
 
     pub(crate) fn sources(&mut self, args: SourcesArgs) -> Result<Reply> {
@@ -42,8 +40,7 @@ impl UsageTracker {
 
     pub(crate) fn export(&mut self, args: ExportArgs) -> Result<Job> {
         let period = self.period(&args.since, &args.until, export::SINCE)?;
-        let database: PathBuf = self.storage.store()?.path().to_owned();
-        Ok(export::job(database, args.format, period, self.stopping.clone()))
+        Ok(export::job(self.reader()?, args.format, period, self.stopping.clone()))
     }
 
     fn period(
@@ -53,13 +50,13 @@ impl UsageTracker {
         from: &str,
     ) -> Result<Period> {
         // Thirty days back from 2099 there is nothing.
-        let arrival = self.arrival()?;
+        let arrival = self.arrival();
         let newest = Timestamp::from_millisecond(arrival.at_ms).ok();
         let now = newest.filter(|_| !arrival.by_clock).unwrap_or_else(|| self.host.now());
         Period::read(since.as_deref(), until.as_deref(), from, now, &self.zone)
     }
 
     fn reader(&mut self) -> Result<Reader> {
-        Ok(Reader::open(self.storage.store()?.path())?)
+        Ok(self.store.reader()?.into())
     }
 }

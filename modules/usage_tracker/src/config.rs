@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     prices::{MOST_USD, PriceError, PriceOverride, PriceTable, Pricer},
-    store::{Durability, Options},
+    store::{Durability, Options, SPEC, Store},
 };
 
 /// Settings of `usage_tracker`.
@@ -84,9 +84,22 @@ impl Config {
         self.options().map(drop)
     }
 
-    /// Where the database lies.
-    pub(crate) fn database(&self, data_dir: &Path) -> PathBuf {
-        data_dir.join(self.database.as_deref().unwrap_or_else(|| Path::new("usage.db")))
+    /// Returns where the database lies and how it is written.
+    pub(crate) fn database(&self, data_dir: &Path) -> module_sqlite::Options {
+        let usual = module_sqlite::Options::in_directory(data_dir, &SPEC);
+        let path = self.database.as_ref().map_or(usual.path, |path| data_dir.join(path));
+        module_sqlite::Options { path, durability: self.durability, note: usual.note }
+    }
+
+    /// Opens the database.
+    ///
+    /// # Errors
+    ///
+    /// When a value cannot be used, or the file is not ours to write: damaged, newer, another
+    /// program's.
+    pub(crate) fn open(&self, data_dir: &Path) -> Result<Store> {
+        let opened = Store::open_as(self.database(data_dir), self.options()?);
+        opened.map_err(|error| Error::new(error.to_string()))
     }
 
     /// The time zone of days and hours.
@@ -253,7 +266,7 @@ mod tests {
     fn a_relative_database_lies_in_the_data_directory() {
         let check = |database: Option<&str>, expected: &str| {
             let config = Config { database: database.map(PathBuf::from), ..Config::default() };
-            assert_eq!(config.database(Path::new("/data")), Path::new(expected));
+            assert_eq!(config.database(Path::new("/data")).path, Path::new(expected));
         };
         check(None, "/data/usage.db");
         check(Some("other.db"), "/data/other.db");

@@ -5,7 +5,6 @@
 
 use std::{
     io::Write,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -121,13 +120,12 @@ const COLUMNS: &[&str] = &[
 
 /// The job of an export. `stopping` ends it when the module stops.
 pub(crate) fn job(
-    database: PathBuf,
+    mut reader: Reader,
     format: Format,
     period: Period,
     stopping: Arc<AtomicBool>,
 ) -> Job {
     Job::new(move |output| {
-        let mut reader = Reader::open(&database)?;
         let (from, to) = period.bounds_ms();
         let total = reader.ask(|connection, _| {
             let sql = "SELECT count(*) FROM request WHERE ended_at >= ?1 AND ended_at < ?2";

@@ -15,13 +15,11 @@ mod export;
 mod format;
 pub mod histogram;
 pub mod intake;
-mod known;
 mod merge;
 mod metrics;
 pub mod period;
 pub mod prices;
 pub mod query;
-mod storage;
 pub mod store;
 mod upkeep;
 
@@ -39,13 +37,13 @@ use module_sdk::{
     events::{LlmRequestCompleted, LlmRequestWithdrawn},
 };
 
-use crate::{clock::Arrival, config::Config, intake::Report, metrics::Metrics, storage::Storage};
+use crate::{clock::Arrival, config::Config, intake::Report, metrics::Metrics, store::Store};
 
 /// The module.
 #[derive(Debug)]
 pub struct UsageTracker {
     host: Host,
-    storage: Storage,
+    store: Store,
     zone: TimeZone,
     /// `None` keeps requests for ever.
     retention_ms: Option<i64>,
@@ -71,7 +69,7 @@ impl Module for UsageTracker {
             zone,
             retention_ms: (days > 0).then_some(days * 24 * 3_600_000),
             anonymise: config.privacy.anonymise,
-            storage: Storage::open(config, host.data_dir())?,
+            store: config.open(host.data_dir())?,
             metrics: Metrics::new(host)?,
             stopping: Arc::default(),
             host: host.clone(),
@@ -93,7 +91,7 @@ impl Module for UsageTracker {
     }
 
     fn health(&self) -> Health {
-        match self.storage.health() {
+        match self.store.health() {
             health if health.status == HealthStatus::Ok => clock::health(self.host.now()),
             health => health,
         }
@@ -101,29 +99,26 @@ impl Module for UsageTracker {
 
     fn stop(&mut self, _: Duration) -> Result<()> {
         self.stopping.store(true, Ordering::Relaxed);
-        self.storage.close()
+        Ok(self.store.close()?)
     }
 }
 
 impl UsageTracker {
     /// Writes a batch; when this answers `Ok` it is safe.
     fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {
-        let arrival = self.arrival()?;
+        let arrival = self.arrival();
         let reports: Vec<Report> =
             events.into_iter().map(|event| self.report(event, arrival)).collect();
         let begun = Instant::now();
-        let store = self.storage.store()?;
-        let written = store.write(reports, arrival.at_ms);
+        let written = self.store.write(reports, arrival.at_ms)?;
         let seconds = begun.elapsed().as_secs_f64();
-        let written = self.storage.note(written)?;
         for started in &written.news.started {
             self.tell(started);
         }
         for switched in &written.news.switched {
             self.tell(switched);
         }
-        let store = self.storage.store()?;
-        if let Err(error) = self.metrics.written(&written, seconds, store) {
+        if let Err(error) = self.metrics.written(&written, seconds, &self.store) {
             // The batch is safe; figures for Prometheus are not worth writing it twice.
             tracing::warn!(%error, "cannot update the metrics of a batch");
         }
@@ -132,11 +127,9 @@ impl UsageTracker {
 
     /// Takes off requests that turned out to be none.
     fn withdrawn(&mut self, events: Vec<Event<'_, LlmRequestWithdrawn>>) -> Result<()> {
-        let at_ms = self.arrival()?.at_ms;
+        let at_ms = self.arrival().at_ms;
         let keys: Vec<String> = events.into_iter().map(|event| event.data.dedupe_key).collect();
-        let store = self.storage.store()?;
-        let withdrawn = store.withdraw(&keys, at_ms);
-        let withdrawn = self.storage.note(withdrawn)?;
+        let withdrawn = self.store.withdraw(&keys, at_ms)?;
         if withdrawn.too_late > 0 {
             tracing::warn!(
                 requests = withdrawn.too_late,
@@ -149,10 +142,9 @@ impl UsageTracker {
     }
 
     /// Now, or what comes nearest to it where the clock of the machine cannot be right.
-    pub(crate) fn arrival(&mut self) -> Result<Arrival> {
+    pub(crate) fn arrival(&mut self) -> Arrival {
         let now = self.host.now().as_millisecond();
-        let store = self.storage.store()?;
-        Ok(Arrival::now(now, || store.newest_ms().ok().flatten()))
+        Arrival::now(now, || self.store.newest_ms().ok().flatten())
     }
 
     fn report(&self, event: Event<'_, LlmRequestCompleted>, arrival: Arrival) -> Report {

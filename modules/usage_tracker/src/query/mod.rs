@@ -24,14 +24,13 @@ pub(crate) use sources::differ;
 pub use sources::{SourceUse, sources};
 pub use summary::{By, Figures, Percentiles, Row, Summary, summary};
 
-use crate::store::{self, StoreError, Texts};
+use crate::store::{SPEC, StoreError, Texts};
 
 /// A connection that only reads.
 #[derive(Debug)]
 pub struct Reader {
-    pub(crate) connection: Connection,
-    pub(crate) texts: Texts,
-    path: std::path::PathBuf,
+    database: module_sqlite::Reader,
+    texts: Texts,
 }
 
 impl Reader {
@@ -41,17 +40,21 @@ impl Reader {
     ///
     /// When the file is not there, is locked or is damaged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = store::reader(path)?;
-        Ok(Self { connection, texts: Texts::default(), path: path.to_owned() })
+        Ok(module_sqlite::Reader::open(path, &SPEC)?.into())
     }
 
-    /// Asks, and says of which file an error speaks.
+    /// Asks; an error says of which file it speaks.
     pub(crate) fn ask<T>(
         &mut self,
         question: impl FnOnce(&Connection, &mut Texts) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        use store::At as _;
-        question(&self.connection, &mut self.texts).at(&self.path)
+        self.database.read(|connection| question(connection, &mut self.texts))
+    }
+}
+
+impl From<module_sqlite::Reader> for Reader {
+    fn from(database: module_sqlite::Reader) -> Self {
+        Self { database, texts: Texts::default() }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     histogram::Sum,
     period::{Period, days},
-    store::{DAY_HOURS, HOUR_MS, KEPT_FROM, Measures, SUMS, StoreError, meta},
+    store::{DAY_HOURS, HOUR_MS, KEPT_FROM, Measures, SUMS, StoreError},
 };
 
 /// What the rows of a summary stand for.
@@ -253,7 +253,7 @@ impl Sums {
         let end =
             last.map_or(from, |day| day.saturating_add(1).saturating_mul(DAY_HOURS * HOUR_MS));
         let to = to.min(end);
-        let kept_from = meta(connection, KEPT_FROM)?.unwrap_or(i64::MIN);
+        let kept_from = module_sqlite::number(connection, KEPT_FROM)?.unwrap_or(i64::MIN);
         Ok(Self { from, to, kept_from, rounded: false })
     }
 

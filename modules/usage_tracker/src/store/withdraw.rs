@@ -21,7 +21,7 @@ impl Store {
     ///
     /// When the database cannot be written; nothing is taken off, then.
     pub fn withdraw(&mut self, keys: &[String], now_ms: i64) -> Result<Withdrawn, StoreError> {
-        let withdrawn = self.in_batch(now_ms, |batch| {
+        self.in_batch(now_ms, |mut batch| {
             let mut withdrawn = Withdrawn::default();
             for key in keys {
                 match batch.withdraw(key)? {
@@ -30,9 +30,9 @@ impl Store {
                     Withdrawal::Nothing => {}
                 }
             }
+            batch.finish()?;
             Ok(withdrawn)
-        })?;
-        Ok(withdrawn.0)
+        })
     }
 }
 
@@ -74,23 +74,21 @@ mod tests {
 
     /// Key, start and end of every session after [`NOW`], and its last model.
     fn sessions(store: &Store) -> Vec<(String, i64, i64, Option<String>)> {
-        let mut statement = store
-            .connection
-            .prepare(
-                "SELECT key, started_at, ended_at, n.text FROM session s \
-                 LEFT JOIN name n ON n.id = s.last_model ORDER BY key",
-            )
-            .expect("it is SQL");
-        let rows = statement.query_map([], |row| {
-            let after = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)? - NOW);
-            Ok((row.get(0)?, after(1)?, after(2)?, row.get(3)?))
-        });
-        rows.and_then(Iterator::collect).expect("it answers")
+        let sql = "SELECT key, started_at, ended_at, n.text FROM session s \
+                   LEFT JOIN name n ON n.id = s.last_model ORDER BY key";
+        store.ask(|connection| {
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([], |row| {
+                let after = |at| Ok::<_, rusqlite::Error>(row.get::<_, i64>(at)? - NOW);
+                Ok((row.get(0)?, after(1)?, after(2)?, row.get(3)?))
+            });
+            rows.and_then(Iterator::collect)
+        })
     }
 
     fn figures(store: &Store) -> (i64, i64, i64, i64) {
-        let number = |sql: &str| {
-            store.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("it answers")
+        let number = |sql: &str| -> i64 {
+            store.ask(|connection| connection.query_row(sql, [], |row| row.get(0)))
         };
         (
             number("SELECT count(*) FROM request"),
@@ -171,7 +169,7 @@ mod tests {
         let mut store = store(&directory);
         let two = vec![report("sum", "n", 0), report("a", "m", 100)];
         store.write(two.clone(), NOW).expect("it is written");
-        assert_eq!(store.purge(NOW + 50).expect("it is written"), 1);
+        assert_eq!(store.purge(NOW + 50).expect("it is written").rows, 1);
         let too_late = Withdrawn { taken_off: 0, too_late: 1 };
         assert_eq!(withdraw(&mut store, "sum"), too_late);
         assert_eq!(withdraw(&mut store, "sum"), NOTHING);

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use foldhash::HashMap;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, TransactionBehavior};
+use module_sqlite::raise;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     LAST_REQUEST, Options, Store, StoreError,
-    error::At as _,
     names::{Names, Texts},
-    raise_meta,
     rollups::Rollups,
     row::{self, INSERT, Placed, READ, REPLACE, Stored},
     sessions::{SessionNews, Sessions},
@@ -37,52 +36,42 @@ impl Store {
     ///
     /// When the database cannot be written; nothing of the batch is, then.
     pub fn write(&mut self, reports: Vec<Report>, now_ms: i64) -> Result<Written, StoreError> {
-        let written = self.in_batch(now_ms, |batch| {
+        self.in_batch(now_ms, |mut batch| {
             batch.written.counted.reserve(reports.len());
-            reports.into_iter().try_for_each(|report| batch.take(report))
-        })?;
-        Ok(written.1)
+            for report in reports {
+                batch.take(report)?;
+            }
+            batch.finish()
+        })
     }
 
-    /// Does work on a batch in one transaction, and returns what it answers and what was written.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be written; nothing of the work stays, then.
+    /// Does a piece of work in one transaction, and forgets what it has taught when it fails.
     pub(super) fn in_batch<T>(
         &mut self,
         now_ms: i64,
-        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
-    ) -> Result<(T, Written), StoreError> {
+        work: impl FnOnce(Batch<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let ready = self.database.ready()?;
+        if ready.opening() != self.opening {
+            // Another file, perhaps.
+            self.names.forget();
+            self.sessions.forget();
+            self.last_request = ready.position();
+            self.opening = ready.opening();
+        }
         let before = self.last_request;
-        let done = self.transact(now_ms, work);
+        let memory = (&mut self.names, &mut self.sessions);
+        let (options, last_request) = (&mut self.options, &mut self.last_request);
+        let done = ready.write(|transaction| {
+            work(Batch::new(transaction, memory, options, last_request, now_ms)?)
+        });
         if done.is_err() {
             // They may know of rows that were rolled back.
             self.names.forget();
             self.sessions.forget();
             self.last_request = before;
         }
-        done.at(&self.path)
-    }
-
-    fn transact<T>(
-        &mut self,
-        now_ms: i64,
-        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<(T, Written)> {
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch::new(
-            &transaction,
-            (&mut self.names, &mut self.sessions),
-            &mut self.options,
-            &mut self.last_request,
-            now_ms,
-        )?;
-        let answer = work(&mut batch)?;
-        let written = batch.finish()?;
-        transaction.commit()?;
-        Ok((answer, written))
+        done
     }
 }
 
@@ -242,7 +231,7 @@ impl<'a> Batch<'a> {
         for session in &self.bereft {
             self.sessions.settle(self.connection, session)?;
         }
-        raise_meta(self.connection, LAST_REQUEST, *self.last_request)?;
+        raise(self.connection, LAST_REQUEST, *self.last_request)?;
         Ok(self.written)
     }
 }
@@ -269,7 +258,6 @@ fn key(dedupe_key: &str) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use module_sdk::events::LlmRequestCompleted;
-    use rusqlite::Connection;
     use uuid::Uuid;
 
     use super::*;
@@ -289,9 +277,10 @@ mod tests {
         Report::new(Uuid::now_v7(), request, NOW)
     }
 
-    fn count(connection: &Connection, table: &str) -> i64 {
-        let sql = format!("SELECT count(*) FROM {table}");
-        connection.query_row(&sql, [], |row| row.get(0)).expect("it answers")
+    fn number(store: &Store, sql: &str) -> i64 {
+        store.ask(|connection| {
+            connection.query_row(sql, [], |row| Ok(crate::store::integer(row.get_ref(0)?)))
+        })
     }
 
     #[test]
@@ -299,11 +288,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut store =
             Store::open(&directory.path().join("u.db"), Options::default()).expect("it opens");
-        let limit = |store: &Store, pages: i64| {
+        let limit = |store: &mut Store, pages: i64| {
             let sql = format!("PRAGMA max_page_count = {pages}");
-            store.connection.query_row(&sql, [], |_| Ok(())).expect("it is set");
+            let set = store.database.write(|it| it.query_row(&sql, [], |_| Ok(())));
+            set.expect("it is set");
         };
-        limit(&store, 150);
+        limit(&mut store, 150);
         let mut waiting: Vec<Report> = (0..2_000).map(report).collect();
         let mut failures = 0;
         while !waiting.is_empty() {
@@ -317,19 +307,19 @@ mod tests {
                     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
                     assert!(error.to_string().contains("no space is left"), "{error}");
                     failures += 1;
-                    limit(&store, 150 * (failures + 1));
+                    limit(&mut store, 150 * (failures + 1));
                 }
             }
         }
         assert!(failures > 0, "the disk was never full");
-        assert_eq!(count(&store.connection, "request"), 2_000);
-        assert_eq!(count(&store.connection, "request_key"), 2_000);
-        assert_eq!(count(&store.connection, "session"), 200);
-        let hours: i64 = store
-            .connection
-            .query_row("SELECT sum(requests) FROM usage_hour", [], |row| row.get(0))
-            .expect("it answers");
-        assert_eq!(hours, 2_000);
+        for (counted, expected) in [
+            ("count(*) FROM request", 2_000),
+            ("count(*) FROM request_key", 2_000),
+            ("count(*) FROM session", 200),
+            ("sum(requests) FROM usage_hour", 2_000),
+        ] {
+            assert_eq!(number(&store, &format!("SELECT {counted}")), expected, "{counted}");
+        }
     }
 
     #[test]
@@ -342,13 +332,7 @@ mod tests {
             report.stated_nano_usd = Some(i64::MAX);
             store.write(vec![report], NOW).expect("it is written");
         }
-        let value = store
-            .connection
-            .query_row("SELECT cost FROM usage_day", [], |row| {
-                Ok(crate::store::integer(row.get_ref(0)?))
-            })
-            .expect("it answers");
-        assert_eq!(value, i64::MAX);
+        assert_eq!(number(&store, "SELECT cost FROM usage_day"), i64::MAX);
         store.write(vec![report(2)], NOW).expect("it goes on");
     }
 

@@ -330,6 +330,54 @@ fn a_database_of_the_version_before_is_taken_up() {
 }
 
 #[test]
+fn a_database_of_a_build_between_two_releases_is_taken_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("usage.db");
+    let between = Connection::open(&path).expect("it opens");
+    version_2(&between);
+    // What was its third step.
+    between
+        .execute_batch(
+            "ALTER TABLE request ADD COLUMN service_tier INTEGER;
+             ALTER TABLE request ADD COLUMN stated_nano_usd INTEGER;
+             PRAGMA user_version = 3;
+             INSERT INTO usage_day SELECT 20777, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                 0, NULL, NULL",
+        )
+        .expect("it is written");
+    drop(between);
+    for sent in 1..=2 {
+        let mut bench = start(directory.path()).expect("it starts");
+        bench.send(&request(&sent.to_string(), NOW, MODEL)).expect("it is handled");
+        bench.stop().expect("it stops");
+        let connection = Connection::open(&path).expect("it opens");
+        let number = |sql: &str| -> i64 {
+            connection.query_row(sql, [], |row| row.get(0)).expect("it answers")
+        };
+        assert_eq!(number("PRAGMA user_version"), 2, "so that the release before can go on");
+        assert_eq!(number("SELECT sum(requests) FROM usage_day"), 5 + sent);
+    }
+}
+
+#[test]
+fn reading_says_nothing_about_writing() {
+    let mut bench = bench(json!({}));
+    bench.send(&request("a", NOW, MODEL)).expect("it is handled");
+    let other = Connection::open(bench.data_dir().join("usage.db")).expect("it opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("it is locked");
+    bench.send(&request("b", NOW, MODEL)).expect_err("it is locked");
+    // The timer of retention looks for the newest request before it deletes.
+    bench.advance(std::time::Duration::from_secs(11)).expect_err("it is locked");
+    assert_eq!(bench.health().status, HealthStatus::Degraded);
+    let logged = bench.host().logged();
+    let well = logged.iter().find(|logged| logged.message.contains("can be written again"));
+    assert_eq!(well, None);
+    other.execute_batch("ROLLBACK").expect("it is free");
+    bench.send(&request("b", NOW, MODEL)).expect("it is handled");
+    assert_eq!(bench.health().status, HealthStatus::Ok);
+}
+
+#[test]
 fn a_build_that_knows_two_steps_can_read_and_write_what_this_one_has_written() {
     let directory = tempfile::tempdir().expect("a directory");
     let tiered = LlmRequestCompleted {
