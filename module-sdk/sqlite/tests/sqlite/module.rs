@@ -44,7 +44,7 @@ fn events_wait_while_the_database_is_out_of_reach() {
     bench.send(&event).expect("it is handled");
     let other = Connection::open(bench.data_dir().join(NOTES.file)).expect("it opens");
     other.execute_batch("BEGIN IMMEDIATE").expect("it is free");
-    let (handled, result) = bench.send_all(&[event.clone()]);
+    let (handled, result) = bench.send_all(std::slice::from_ref(&event));
     let error = result.expect_err("it is locked");
     assert_eq!((handled, error.kind()), (0, ErrorKind::Unavailable));
     assert_eq!(bench.health().status, HealthStatus::Degraded);
