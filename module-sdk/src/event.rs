@@ -6,6 +6,9 @@ use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
+/// The most bytes that the payload of an event may have, as JSON.
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+
 /// How an event is kept until its subscribers have handled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

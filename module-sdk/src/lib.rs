@@ -7,6 +7,8 @@
 //! * [`Module`] and [`Wiring`]: what a module is and what it answers to.
 //! * [`Host`]: what the daemon does for it.
 //! * [`events`]: the vocabulary that Lodestar's modules share; [`EventType`] for your own.
+//! * What many modules need: [`TimeRangeArgs`], [`Zone`], [`Usd`], [`human`] numbers,
+//!   [`LogHistogram`], [`CounterFamily`], [`Wiring::daily`], [`Host::save_state`].
 //! * `testing`: start a module without a daemon (feature `testing`).
 //!
 //! Logging is `tracing`: what a module logs is written by the daemon under the module's name.
@@ -15,29 +17,47 @@
 //! leave a thread behind when it has stopped.
 
 mod command;
+mod counter_family;
+mod daily;
 mod description;
 mod error;
 mod event;
 pub mod events;
 mod glue;
 mod host;
+pub mod human;
+mod log_histogram;
 mod logging;
 pub mod manifest;
 mod module;
 #[cfg(feature = "tokio")]
 mod runtime;
+#[doc(hidden)]
+pub mod schema;
+mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod time_range;
+mod usd;
 mod wiring;
+mod zone;
+
+/// The time library of [`Event::time`], [`Host::now`], [`TimeRange`] and [`Zone`].
+pub use jiff;
 
 pub use command::{Column, Frame, Job, NoArgs, Output, Reply, Table};
+pub use counter_family::CounterFamily;
 pub use description::{CommandDescription, Description, Subscription, TimerDescription};
 pub use error::{Error, ErrorKind, Result, nearest};
-pub use event::{Class, Event, EventType};
+pub use event::{Class, Event, EventType, MAX_EVENT_BYTES};
 pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
+pub use log_histogram::{LogHistogram, LogHistogramError};
 pub use module::{Health, HealthStatus, Module, Snapshot};
+pub use time_range::{TimeRange, TimeRangeArgs};
+pub use usd::{Usd, UsdError};
 pub use wiring::Wiring;
+pub use zone::Zone;
 
 #[doc(hidden)]
 pub use glue::export as __export;

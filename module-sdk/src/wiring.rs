@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 use crate::{
     Class, CommandDescription, Error, Event, EventType, Job, Reply, Result, Subscription,
-    TimerDescription,
+    TimerDescription, Zone,
+    daily::{self, Daily},
+    schema,
 };
 
 /// Handles events, oldest first, and counts those that are done: also when it panics.
@@ -34,6 +36,8 @@ pub(crate) struct WiredEvent<M> {
 
 pub(crate) struct WiredTimer<M> {
     pub(crate) description: TimerDescription,
+    /// The time of day, for a timer by the calendar.
+    pub(crate) daily: Option<Daily<M>>,
     pub(crate) handler: TimerHandler<M>,
 }
 
@@ -193,23 +197,91 @@ impl<M: 'static> Wiring<M> {
         self.timers.push(WiredTimer {
             description: TimerDescription {
                 name: short_name(std::any::type_name::<H>()).to_owned(),
-                every_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1),
+                every_ms: milliseconds(period),
+                daily: None,
             },
+            daily: None,
+            handler: Box::new(handler),
+        });
+        self
+    }
+
+    /// Calls `handler` once a day, within ten seconds after clocks in the zone that `zone` returns
+    /// show the time `at` (`00:00`).
+    ///
+    /// The calendar decides, not the time that has passed: where clocks change a day has 23 or 25
+    /// hours, a time that it lacks comes by as much later, and of two the first counts. Days on
+    /// which the module did not run are made up for by one call, soon after the start; which day
+    /// ran last stands in the data directory. A clock that is set back calls nothing twice, and one
+    /// that cannot be right (before 2026, after 2056) nothing at all.
+    ///
+    /// ```
+    /// # use module_sdk::{Host, Module, NoArgs, Result, Wiring, Zone};
+    /// struct Report {
+    ///     zone: Zone,
+    /// }
+    ///
+    /// impl Module for Report {
+    /// #   type Config = NoArgs;
+    /// #   fn start(_: NoArgs, _: &Host) -> Result<Self> {
+    /// #       Ok(Self { zone: Zone::default() })
+    /// #   }
+    ///     fn wire(wiring: &mut Wiring<Self>) {
+    ///         wiring.daily("07:30", |report| report.zone.clone(), Self::write);
+    ///     }
+    /// }
+    ///
+    /// impl Report {
+    ///     fn write(&mut self) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When `at` is no time of day; `lodestar modules check` then says so.
+    pub fn daily<H>(
+        &mut self,
+        at: &str,
+        zone: impl Fn(&M) -> Zone + 'static,
+        handler: H,
+    ) -> &mut Self
+    where
+        H: Fn(&mut M) -> Result<()> + 'static,
+    {
+        let name = short_name(std::any::type_name::<H>());
+        let time = daily::time_of_day(at).unwrap_or_else(|error| panic!("daily: {error}"));
+        let is_like = |timer: &&WiredTimer<M>| {
+            timer.description.name == name && timer.description.daily.as_deref() == Some(at)
+        };
+        // Two closures have one name.
+        let before = self.timers.iter().filter(is_like).count();
+        self.timers.push(WiredTimer {
+            description: TimerDescription {
+                name: name.to_owned(),
+                every_ms: milliseconds(daily::PERIOD),
+                daily: Some(at.to_owned()),
+            },
+            daily: Some(Daily {
+                key: format!("{name} {at} {before}"),
+                at: time,
+                zone: Box::new(zone),
+            }),
             handler: Box::new(handler),
         });
         self
     }
 
     /// Answers `lodestar <module> <name>`. The doc comment of `A` is the command's help, its
-    /// fields are the options. [`NoArgs`](crate::NoArgs) has neither.
+    /// fields are the options. [`NoArgs`](crate::NoArgs) has neither. A number out of the range of
+    /// its field (`#[schemars(range(min = 1))]`) is refused before `handler` is called.
     pub fn command<A, H>(&mut self, name: &str, handler: H) -> &mut Self
     where
         A: DeserializeOwned + JsonSchema,
         H: Fn(&mut M, A) -> Result<Reply> + 'static,
     {
-        self.answer::<A>(name, false, move |module, args| {
-            handler(module, arguments(args)?).map(Answer::Now)
-        })
+        self.answer(name, false, move |module, args: A| handler(module, args).map(Answer::Now))
     }
 
     /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module.
@@ -218,18 +290,17 @@ impl<M: 'static> Wiring<M> {
         A: DeserializeOwned + JsonSchema,
         H: Fn(&mut M, A) -> Result<Job> + 'static,
     {
-        self.answer::<A>(name, true, move |module, args| {
-            handler(module, arguments(args)?).map(Answer::Later)
-        })
+        self.answer(name, true, move |module, args: A| handler(module, args).map(Answer::Later))
     }
 
-    fn answer<A: JsonSchema>(
+    fn answer<A: DeserializeOwned + JsonSchema>(
         &mut self,
         name: &str,
         streams: bool,
-        handler: impl Fn(&mut M, serde_json::Value) -> Result<Answer> + 'static,
+        handler: impl Fn(&mut M, A) -> Result<Answer> + 'static,
     ) -> &mut Self {
         let args = schema_for!(A);
+        let schema = args.clone().to_value();
         let about = args.get("description").and_then(|text| text.as_str()).unwrap_or_default();
         self.commands.push(WiredCommand {
             description: CommandDescription {
@@ -238,10 +309,14 @@ impl<M: 'static> Wiring<M> {
                 args,
                 streams,
             },
-            handler: Box::new(handler),
+            handler: Box::new(move |module, given| handler(module, arguments(&schema, given)?)),
         });
         self
     }
+}
+
+fn milliseconds(period: Duration) -> u64 {
+    u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn one_by_one<'e>(
@@ -281,11 +356,26 @@ fn timestamp(time_ns: u64) -> Timestamp {
     Timestamp::new((time_ns / SECOND) as i64, (time_ns % SECOND) as i32).unwrap_or_default()
 }
 
-fn arguments<A: DeserializeOwned>(args: serde_json::Value) -> Result<A> {
+fn arguments<A: DeserializeOwned>(
+    schema: &serde_json::Value,
+    args: serde_json::Value,
+) -> Result<A> {
+    if let Some(misfit) = schema::out_of_range(schema, &args).into_iter().next() {
+        let message = format!("{} {}", misfit.path, misfit.message);
+        return Err(Error::usage(message).hint(misfit.hint));
+    }
+    // Who flattens a type into another is not told by serde which keys there are.
+    let unknown = schema::unknown_keys(schema, &args).into_iter().next();
     serde_path_to_error::deserialize(args).map_err(|error| {
         let path = error.path().to_string();
-        let error = error.into_inner();
-        Error::usage(if path == "." { error.to_string() } else { format!("{path}: {error}") })
+        let text = error.into_inner().to_string();
+        match unknown {
+            Some(misfit) if misfit.path.is_empty() && text.starts_with("unknown field") => {
+                Error::usage(misfit.message)
+            }
+            _ if path == "." => Error::usage(text),
+            _ => Error::usage(format!("{path}: {text}")),
+        }
     })
 }
 

@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use super::{clear_log_host, guard::guard, heap};
 use crate::{
-    Description, Error, ErrorKind, Host, Job, Module, Output, Result, Snapshot, Wiring, logging,
-    wiring::Answer,
+    Description, Error, ErrorKind, Host, Job, Module, Output, Result, Snapshot, Wiring,
+    daily::LastRuns, logging, schema, wiring::Answer,
 };
 
 /// Answers [`ModuleRoot::describe`](lodestar_abi::ModuleRoot).
@@ -55,13 +55,15 @@ pub fn create<M: Module>(
                 let snapshot: Snapshot = serde_json::from_slice(request.restored.as_slice())?;
                 guard("restore", || module.restore(snapshot))?;
             }
-            Ok(module)
+            let wiring = wired::<M>();
+            let last_runs = begin_daily(&wiring, &module, &host);
+            Ok((module, wiring, last_runs))
         });
         match started {
-            Ok(module) => {
+            Ok((module, wiring, last_runs)) => {
                 host.services().heap_bytes(heap::bytes());
-                let instance =
-                    Instance { module: Some(module), wiring: wired::<M>(), host, jobs: Vec::new() };
+                let module = Some(module);
+                let instance = Instance { module, wiring, host, last_runs, jobs: Vec::new() };
                 Ok(ModuleInstance_TO::from_value(instance, TD_Opaque))
             }
             Err(error) => {
@@ -80,11 +82,20 @@ fn wired<M: Module>() -> Wiring<M> {
     wiring
 }
 
+/// Reads which timers by the calendar ran last, for a module that has some.
+fn begin_daily<M: Module>(wiring: &Wiring<M>, module: &M, host: &Host) -> Option<LastRuns> {
+    let mut timers = wiring.timers.iter().filter_map(|timer| timer.daily.as_ref()).peekable();
+    timers.peek()?;
+    let mut last_runs = LastRuns::load(host);
+    timers.for_each(|daily| last_runs.begin(daily, module, host));
+    Some(last_runs)
+}
+
 fn into_abi<T>(result: Result<T>) -> RResult<T, ModError> {
     result.map_err(Error::into_abi).into()
 }
 
-/// Reads a configuration and has the module judge it.
+/// Reads a configuration, looks at the ranges of its schema, and has the module judge it.
 fn read_config<M: Module>(bytes: &[u8]) -> Result<M::Config> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -94,6 +105,11 @@ fn read_config<M: Module>(bytes: &[u8]) -> Result<M::Config> {
         let message = text.split(" at line ").next().unwrap_or(&text);
         Error::config_at(if path == "." { "" } else { &path }, message)
     })?;
+    let given = serde_json::from_slice(bytes)?;
+    let ranges = schema::out_of_range(&schema_for!(M::Config).to_value(), &given);
+    if let Some(misfit) = ranges.into_iter().next() {
+        return Err(Error::config_at(misfit.path, misfit.message).hint(misfit.hint));
+    }
     M::check(&config).map(|()| config).map_err(Error::into_config)
 }
 
@@ -109,6 +125,8 @@ struct Instance<M: Module> {
     module: Option<M>,
     wiring: Wiring<M>,
     host: Host,
+    /// `None` where no timer goes by the calendar.
+    last_runs: Option<LastRuns>,
     jobs: Vec<JoinHandle<()>>,
 }
 
@@ -194,7 +212,12 @@ impl<M: Module> ModuleInstance for Instance<M> {
         let timer = self.wiring.timers.get(index as usize);
         let result = match (timer, self.module.as_mut()) {
             (Some(timer), Some(module)) => {
-                guard(&timer.description.name, || (timer.handler)(module))
+                guard(&timer.description.name, || match (&timer.daily, &mut self.last_runs) {
+                    (Some(daily), Some(last)) => {
+                        last.run(daily, module, &self.host, &timer.handler)
+                    }
+                    _ => (timer.handler)(module),
+                })
             }
             _ => Err(Error::of(ErrorKind::NotFound, format!("there is no timer {index}"))),
         };

@@ -14,12 +14,15 @@ use std::{
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, HostServices, ModError, NewEvent,
-    abi_stable::std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
+    CompletionBox, HostServices, HostServices_TO, ModError, NewEvent,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
+    },
 };
 
 use super::{Emitted, Logged};
-use crate::{Error, ErrorKind, EventType, Result};
+use crate::{Error, ErrorKind, EventType, Host, Result};
 
 /// The host that a module on the bench sees.
 #[derive(Debug)]
@@ -57,12 +60,27 @@ impl FakeHost {
         }
     }
 
+    /// Returns it as a module gets it, for tests of a module's parts.
+    ///
+    /// # Errors
+    ///
+    /// When its directory has a name that is no text.
+    pub fn host(self: &Arc<Self>) -> Result<Host> {
+        Host::new(HostServices_TO::from_value(Services(self.clone()), TD_Opaque))
+    }
+
     fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn now_ns(&self) -> u64 {
         self.clock_ns.load(Ordering::SeqCst)
+    }
+
+    /// Returns the time on the bench's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_nanosecond(i128::from(self.now_ns())).unwrap_or_default()
     }
 
     pub(super) fn set_now_ns(&self, now: u64) {

@@ -113,3 +113,63 @@ fn a_configuration_is_judged_before_the_start() {
     let error = Bench::<Listener>::start(json!({"most": -1})).expect_err("it has no such type");
     assert!(error.to_string().starts_with("most: invalid value"), "{error}");
 }
+
+/// Counts to a number.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CountArgs {
+    /// How far.
+    #[schemars(range(min = 1, max = 5))]
+    to: u32,
+}
+
+/// A module whose types say what its numbers may be.
+struct Ranged;
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct RangedConfig {
+    /// For how many days.
+    #[schemars(range(max = 7), extend("x-hint" = "0 is for ever"))]
+    days: u32,
+}
+
+impl Module for Ranged {
+    type Config = RangedConfig;
+
+    fn start(config: RangedConfig, _: &Host) -> Result<Self> {
+        assert!(config.days <= 7, "it was checked");
+        Ok(Self)
+    }
+
+    fn wire(wiring: &mut Wiring<Self>) {
+        wiring.command("count", |_, args: CountArgs| Reply::json(&args.to));
+    }
+}
+
+#[test]
+fn the_ranges_of_types_are_kept_by_the_sdk() {
+    let error = Bench::<Ranged>::start(json!({"days": 8})).expect_err("it is out of range");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = "days: must be a whole number from 0 to 7, but is 8; 0 is for ever";
+    assert_eq!(error.to_string(), text);
+    let mut bench = Bench::<Ranged>::start(json!({"days": 7})).expect("it starts");
+    for (to, fits) in [(0, false), (1, true), (5, true), (6, false)] {
+        let reply = bench.command("count", json!({"to": to}));
+        assert_eq!(reply.is_ok(), fits, "{to}");
+        if let Err(error) = reply {
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.to_string().starts_with("to must be a whole number from 1 to 5, but is"));
+        }
+    }
+}
+
+#[test]
+fn a_timer_by_the_calendar_says_so() {
+    let mut wiring = Wiring::<Ranged>::new();
+    let zone = |_: &Ranged| crate::Zone::default();
+    wiring.daily("07:30", zone, |_| Ok(())).every(std::time::Duration::from_secs(1), |_| Ok(()));
+    let timers = wiring.timers.iter().map(|timer| timer.description.daily.as_deref());
+    assert_eq!(timers.collect::<Vec<_>>(), [Some("07:30"), None]);
+}
