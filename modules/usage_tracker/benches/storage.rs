@@ -11,12 +11,14 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
-use module_sdk::events::{LlmRequestCompleted, RequestSource, RequestStatus};
+use module_sdk::{
+    TimeRangeArgs,
+    events::{LlmRequestCompleted, RequestSource, RequestStatus},
+};
 use rusqlite::{Connection, params_from_iter, types::Value};
 use serde_json::json;
 use usage_tracker::{
     intake::Report,
-    period::Period,
     query::{By, Reader, summary},
     store::{Options, Store},
 };
@@ -134,7 +136,7 @@ fn bare(from: &Path, to: &Path, rows: usize) -> Result<f64, Box<dyn std::error::
 /// The 30-day summary by model: milliseconds of the first and the median of 20.
 fn ask(path: &Path) -> module_sdk::Result<(f64, f64)> {
     let now = Timestamp::from_millisecond(NOW_MS)?;
-    let period = Period::read(Some("30d"), None, "30d", now, &TimeZone::UTC)?;
+    let period = TimeRangeArgs::default().resolve("30d", now, &TimeZone::UTC.into())?;
     let mut times = Vec::new();
     for _ in 0..21 {
         let begun = Instant::now();

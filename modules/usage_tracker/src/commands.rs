@@ -7,25 +7,22 @@ pub(crate) use listing::requests_list;
 pub(crate) use sources::sources;
 
 use jiff::Timestamp;
-use module_sdk::{Error, Reply, Result, Table};
+use module_sdk::{Reply, Result, Table, TimeRange, TimeRangeArgs, Usd, human::count};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    format::{beginnings, count, milliseconds, minute, short, usd},
-    period::Period,
+    format::{beginnings, milliseconds, minute, short, usd},
     prices::PriceTable,
-    query::{self, By, Figures, Percentiles, Reader, SessionUse, Summary, Usd},
+    query::{self, By, Figures, Percentiles, Reader, SessionUse, Summary},
 };
 
-/// Sums up what was used: requests, tokens, cost, savings and response times.
+/// Sums up what was used, in 30 days where nothing else is said: requests, tokens, cost, savings and response times.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SummaryArgs {
-    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
-    pub(crate) since: Option<String>,
-    /// Until when, in the same forms; a day means all of it [default: now].
-    pub(crate) until: Option<String>,
+    #[serde(flatten)]
+    pub(crate) range: TimeRangeArgs,
     /// What a row stands for.
     pub(crate) by: By,
     /// At most so many rows; the total counts all.
@@ -33,27 +30,23 @@ pub(crate) struct SummaryArgs {
     pub(crate) limit: Option<u32>,
 }
 
-/// Lists sessions, the latest first, with their models, switches and cost.
+/// Lists sessions (of 30 days where nothing else is said), the latest first, with their models, switches and cost.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SessionsArgs {
-    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
-    pub(crate) since: Option<String>,
-    /// Until when, in the same forms; a day means all of it [default: now].
-    pub(crate) until: Option<String>,
+    #[serde(flatten)]
+    pub(crate) range: TimeRangeArgs,
     /// At most so many sessions [default: 50].
     #[schemars(range(min = 1, max = MOST))]
     pub(crate) limit: Option<u32>,
 }
 
-/// Lists single requests, the latest first.
+/// Lists single requests (of 30 days where nothing else is said), the latest first.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RequestsArgs {
-    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
-    pub(crate) since: Option<String>,
-    /// Until when, in the same forms; a day means all of it [default: now].
-    pub(crate) until: Option<String>,
+    #[serde(flatten)]
+    pub(crate) range: TimeRangeArgs,
     /// Only requests that this model answered, however its name was spelt.
     pub(crate) model: Option<String>,
     /// Only requests of this session: its id as `sessions` shows it, or as much of it as tells it
@@ -63,29 +56,25 @@ pub(crate) struct RequestsArgs {
     pub(crate) project: Option<String>,
     /// Only requests that did not end well.
     pub(crate) errors: bool,
-    /// At most so many requests [default: 50].
+    /// At most so many requests; `usage export` has no limit [default: 50].
     #[schemars(range(min = 1, max = MOST))]
     pub(crate) limit: Option<u32>,
 }
 
-/// Lists the models in use with their prices, and those that have none.
+/// Lists the models in use (in 30 days where nothing else is said) with their prices, and those that have none.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ModelsArgs {
-    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
-    pub(crate) since: Option<String>,
-    /// Until when, in the same forms; a day means all of it [default: now].
-    pub(crate) until: Option<String>,
+    #[serde(flatten)]
+    pub(crate) range: TimeRangeArgs,
 }
 
-/// Lists where reports came from, with our costs beside those that the clients state.
+/// Lists where reports came from (in 30 days where nothing else is said), with our costs beside those that the clients state.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SourcesArgs {
-    /// From when: 7d, 12h, 90m, today, yesterday, 2026-11-01, 2026-11-01T10:30 [default: 30d].
-    pub(crate) since: Option<String>,
-    /// Until when, in the same forms; a day means all of it [default: now].
-    pub(crate) until: Option<String>,
+    #[serde(flatten)]
+    pub(crate) range: TimeRangeArgs,
 }
 
 /// From when, where nothing is said.
@@ -96,19 +85,21 @@ const LIMIT: u32 = 50;
 const MOST: u32 = 10_000;
 
 /// Answers `summary`.
-pub(crate) fn summary(reader: &mut Reader, period: &Period, args: &SummaryArgs) -> Result<Reply> {
+pub(crate) fn summary(
+    reader: &mut Reader,
+    period: &TimeRange,
+    args: &SummaryArgs,
+) -> Result<Reply> {
     let mut summary = query::summary(reader, period, args.by)?;
     let all = summary.rows.len();
-    match args.limit {
-        Some(0) => return Err(Error::usage("--limit is 0, it must be at least 1")),
-        Some(limit) => summary.rows.truncate(limit as usize),
-        None => {}
+    if let Some(limit) = args.limit {
+        summary.rows.truncate(limit as usize);
     }
     let table = summary_table(&summary, all, period);
     Ok(Reply::json(&summary)?.table(table))
 }
 
-fn summary_table(summary: &Summary, all: usize, period: &Period) -> Table {
+fn summary_table(summary: &Summary, all: usize, period: &TimeRange) -> Table {
     let head = serde_json::to_value(summary.by).ok();
     let head = head.and_then(|by| by.as_str().map(str::to_uppercase)).unwrap_or_default();
     let mut table = Table::new([
@@ -214,8 +205,12 @@ fn response_times(figures: &Figures) -> Option<String> {
 }
 
 /// Answers `sessions`.
-pub(crate) fn sessions(reader: &mut Reader, period: &Period, args: &SessionsArgs) -> Result<Reply> {
-    let sessions = query::sessions(reader, period, limit(args.limit)?)?;
+pub(crate) fn sessions(
+    reader: &mut Reader,
+    period: &TimeRange,
+    args: &SessionsArgs,
+) -> Result<Reply> {
+    let sessions = query::sessions(reader, period, args.limit.unwrap_or(LIMIT))?;
     let projects = sessions.iter().any(|session| session.project.is_some());
     let belongs = if projects { "PROJECT" } else { "CLIENT" };
     let mut table =
@@ -242,7 +237,7 @@ fn session_cells(
     session: &SessionUse,
     id: String,
     belongs: Option<&str>,
-    period: &Period,
+    period: &TimeRange,
 ) -> [String; 8] {
     let started: Timestamp = session.started_at.parse().unwrap_or_default();
     let ended: Timestamp = session.ended_at.parse().unwrap_or(started);
@@ -265,7 +260,11 @@ fn session_cells(
 }
 
 /// Answers `models`.
-pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) -> Result<Reply> {
+pub(crate) fn models(
+    reader: &mut Reader,
+    period: &TimeRange,
+    prices: &PriceTable,
+) -> Result<Reply> {
     let models = query::models(reader, period, prices)?;
     let mut table =
         Table::new(["MODEL", "PROVIDER", "REQ#", "COST#", "IN/M#", "CACHED/M#", "OUT/M#"]);
@@ -297,16 +296,7 @@ pub(crate) fn models(reader: &mut Reader, period: &Period, prices: &PriceTable) 
     Ok(Reply::json(&models)?.table(table))
 }
 
-fn limit(asked: Option<u32>) -> Result<u32> {
-    match asked.unwrap_or(LIMIT) {
-        limit @ 1..=MOST => Ok(limit),
-        limit => Err(Error::usage(format!(
-            "--limit is {limit}, it must be 1 to {MOST}; `lodestar usage export` has no limit"
-        ))),
-    }
-}
-
-fn title(what: &str, period: &Period) -> String {
+fn title(what: &str, period: &TimeRange) -> String {
     let local =
         |time: Timestamp| time.to_zoned(period.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
     let zone = period.zone.iana_name().unwrap_or("local time");

@@ -11,28 +11,25 @@ use std::{
     },
 };
 
-use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
+use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table, TimeRange, TimeRangeArgs};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    period::Period,
     query::{Reader, object, page},
     store::Stored,
 };
 
-/// Writes every request of a period: one object per request, with the field names of
+/// Writes every request, or those of a range of time: one object per request, with the field names of
 /// `llm.request.completed`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ExportArgs {
     /// The form: lines of JSON, one JSON array, or CSV with a header.
     pub(crate) format: Format,
-    /// From when: 7d, 12h, today, yesterday, 2026-11-01 [default: everything].
-    pub(crate) since: Option<String>,
-    /// Until when, in the same forms; a day means all of it [default: now].
-    pub(crate) until: Option<String>,
+    #[serde(flatten)]
+    pub(crate) range: TimeRangeArgs,
 }
 
 /// The form of an export.
@@ -122,7 +119,7 @@ const COLUMNS: &[&str] = &[
 pub(crate) fn job(
     mut reader: Reader,
     format: Format,
-    period: Period,
+    period: TimeRange,
     stopping: Arc<AtomicBool>,
 ) -> Job {
     Job::new(move |output| {

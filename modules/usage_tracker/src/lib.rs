@@ -11,17 +11,21 @@ mod answers;
 mod clock;
 mod commands;
 pub mod config;
+mod days;
 mod export;
 mod format;
-pub mod histogram;
 pub mod intake;
 mod merge;
 mod metrics;
-pub mod period;
 pub mod prices;
 pub mod query;
 pub mod store;
 mod upkeep;
+
+/// The SDK's, under the name by which the store opens databases with it.
+pub(crate) mod histogram {
+    pub(crate) use module_sdk::LogHistogram as Histogram;
+}
 
 use std::{
     sync::{
@@ -31,9 +35,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::tz::TimeZone;
 use module_sdk::{
-    Event, Health, HealthStatus, Host, Module, Result, Wiring,
+    Event, Health, HealthStatus, Host, Module, Result, Wiring, Zone,
     events::{LlmRequestCompleted, LlmRequestWithdrawn},
 };
 
@@ -44,7 +47,7 @@ use crate::{clock::Arrival, config::Config, intake::Report, metrics::Metrics, st
 pub struct UsageTracker {
     host: Host,
     store: Store,
-    zone: TimeZone,
+    zone: Zone,
     /// `None` keeps requests for ever.
     retention_ms: Option<i64>,
     anonymise: bool,
@@ -63,10 +66,9 @@ impl Module for UsageTracker {
     }
 
     fn start(config: Config, host: &Host) -> Result<Self> {
-        let zone = config.timezone()?;
         let days = i64::from(config.retention_days);
         Ok(Self {
-            zone,
+            zone: config.timezone.clone(),
             retention_ms: (days > 0).then_some(days * 24 * 3_600_000),
             anonymise: config.privacy.anonymise,
             store: config.open(host.data_dir())?,
@@ -118,10 +120,7 @@ impl UsageTracker {
         for switched in &written.news.switched {
             self.tell(switched);
         }
-        if let Err(error) = self.metrics.written(&written, seconds, &self.store) {
-            // The batch is safe; figures for Prometheus are not worth writing it twice.
-            tracing::warn!(%error, "cannot update the metrics of a batch");
-        }
+        self.metrics.written(&written, seconds, &self.store);
         Ok(())
     }
 

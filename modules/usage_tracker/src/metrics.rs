@@ -1,11 +1,12 @@
 //! What Prometheus sees. Names by `gen_ai.*` where OpenTelemetry has them.
 
 use foldhash::HashMap;
-use module_sdk::{Counter, Gauge, Histogram, Host, Result, events::LlmRequestCompleted};
+use module_sdk::{
+    Counter, CounterFamily, Gauge, Histogram, Host, Result, Usd, events::LlmRequestCompleted,
+};
 
 use crate::{
     prices::priced_model,
-    query::Usd,
     store::{Store, Written},
 };
 
@@ -13,14 +14,15 @@ use crate::{
 const MODELS: usize = 100;
 /// How many providers have.
 const PROVIDERS: usize = 30;
+/// `ok` and every status of a request; beside all models these are the series that a module may
+/// have of one family.
+const OUTCOMES: usize = 8;
 
 /// The metrics of the module.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    host: Host,
-    requests: HashMap<(String, &'static str), Counter>,
-    models: Vec<String>,
-    spend: HashMap<String, Counter>,
+    requests: CounterFamily<2>,
+    spend: CounterFamily<1>,
     duration: Histogram,
     ttft: Histogram,
     commit: Histogram,
@@ -37,9 +39,16 @@ impl Metrics {
         };
         let histogram = |name, help| host.histogram(name, help, &[]);
         Ok(Self {
-            requests: HashMap::default(),
-            models: Vec::new(),
-            spend: HashMap::default(),
+            requests: host.counter_family(
+                "lodestar_requests_total",
+                "Requests by model and outcome.",
+                [("gen_ai_request_model", MODELS), ("outcome", OUTCOMES)],
+            ),
+            spend: host.counter_family(
+                "lodestar_spend_usd_total",
+                "Money spent on model calls in US dollars.",
+                [("gen_ai_provider_name", PROVIDERS)],
+            ),
             duration: histogram(
                 "gen_ai_client_operation_duration_seconds",
                 "GenAI operation duration.",
@@ -56,12 +65,11 @@ impl Metrics {
             )?,
             main_bytes: size("main")?,
             wal_bytes: size("wal")?,
-            host: host.clone(),
         })
     }
 
-    /// A batch was written. Every request counts once, when it is first seen.
-    pub(crate) fn written(&mut self, written: &Written, seconds: f64, store: &Store) -> Result<()> {
+    /// Counts what a batch wrote. Every request counts once, when it is first seen.
+    pub(crate) fn written(&self, written: &Written, seconds: f64, store: &Store) {
         self.commit.observe(seconds);
         self.sizes(store);
         // One call to the host for all that counts into the same series.
@@ -79,12 +87,11 @@ impl Metrics {
             }
         }
         for ((model, outcome), count) in requests {
-            self.requests(model, outcome)?.add(count);
+            self.requests.add([model, outcome], count);
         }
         for (provider, nano_usd) in spend {
-            self.spend(provider)?.add(Usd(nano_usd).as_f64());
+            self.spend.add([provider], Usd::from_nano(nano_usd).as_f64());
         }
-        Ok(())
     }
 
     /// Requests were withdrawn that retention had deleted.
@@ -105,39 +112,6 @@ impl Metrics {
         if let Some(ms) = request.ttft_ms {
             self.ttft.observe(f64::from(ms) / 1e3);
         }
-    }
-
-    fn requests(&mut self, model: &str, outcome: &'static str) -> Result<&Counter> {
-        let key = (self.model(model), outcome);
-        if !self.requests.contains_key(&key) {
-            let labels = [("gen_ai_request_model", key.0.as_str()), ("outcome", outcome)];
-            let help = "Requests by model and outcome.";
-            let counter = self.host.counter("lodestar_requests_total", help, &labels)?;
-            self.requests.insert(key.clone(), counter);
-        }
-        Ok(&self.requests[&key])
-    }
-
-    fn spend(&mut self, provider: &str) -> Result<&Counter> {
-        let is_one_too_many = !self.spend.contains_key(provider) && self.spend.len() >= PROVIDERS;
-        let provider = if is_one_too_many { "other" } else { provider };
-        if !self.spend.contains_key(provider) {
-            let help = "Money spent on model calls in US dollars.";
-            let labels = [("gen_ai_provider_name", provider)];
-            let counter = self.host.counter("lodestar_spend_usd_total", help, &labels)?;
-            self.spend.insert(provider.to_owned(), counter);
-        }
-        Ok(&self.spend[provider])
-    }
-
-    fn model(&mut self, model: &str) -> String {
-        if !self.models.iter().any(|known| known == model) {
-            if self.models.len() >= MODELS {
-                return "other".to_owned();
-            }
-            self.models.push(model.to_owned());
-        }
-        model.to_owned()
     }
 }
 

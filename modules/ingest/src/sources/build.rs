@@ -1,8 +1,8 @@
 //! Builds telemetry for the tests.
 
-use std::sync::Mutex;
+use std::{path::Path, sync::Arc};
 
-use module_sdk::{Host, Module, NoArgs, Wiring, testing::Bench};
+use module_sdk::{Host, testing::FakeHost};
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
     logs::v1::LogRecord,
@@ -93,21 +93,7 @@ pub(crate) fn with_context<T>(
     })
 }
 
-/// A host: that of an empty module on the bench, which hands it out.
+/// Returns a host on the bench, which keeps no data.
 pub(crate) fn host() -> Host {
-    static LENT: Mutex<Option<Host>> = Mutex::new(None);
-    struct Lender;
-    impl Module for Lender {
-        type Config = NoArgs;
-        fn start(_: NoArgs, host: &Host) -> module_sdk::Result<Self> {
-            *LENT.lock().expect("no test panics while it holds the lock") = Some(host.clone());
-            Ok(Self)
-        }
-        fn wire(_: &mut Wiring<Self>) {}
-    }
-    // Held over start and take, so that two tests do not take each other's host.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().expect("no test panics while it holds the lock");
-    let _bench = Bench::<Lender>::start(serde_json::json!({})).expect("an empty module starts");
-    LENT.lock().expect("as above").take().expect("start has put it there")
+    Arc::new(FakeHost::new(Path::new("/nowhere"))).host().expect("it tells about itself")
 }

@@ -4,12 +4,12 @@
 mod shown;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
-use module_sdk::{Counter, Host, Reply, Result};
+use module_sdk::{CounterFamily, Host, Reply, Result};
 use serde::Serialize;
 
 use crate::sources::Mapper;
@@ -21,6 +21,12 @@ const MAX_ROWS: usize = 1024;
 /// From so many kinds on further ones that no mapper knows are counted together, so that there is
 /// room for those that matter.
 const MAX_UNKNOWN_FROM: usize = 768;
+
+/// How many topics have series of their own: those of Lynex are of its projects' making.
+const TOPICS: usize = 100;
+
+/// More than there are mappers, outcomes, endpoints, status codes, and ways to join.
+const FEW: usize = 30;
 
 /// What one record was and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,7 +66,10 @@ pub(crate) struct Tally {
     host: Host,
     since: Timestamp,
     rows: Mutex<BTreeMap<Kind, Seen>>,
-    counters: Mutex<HashMap<(&'static str, String), Counter>>,
+    records: CounterFamily<2>,
+    requests: CounterFamily<2>,
+    events: CounterFamily<2>,
+    corrections: CounterFamily<0>,
 }
 
 impl Tally {
@@ -69,15 +78,33 @@ impl Tally {
             host: host.clone(),
             since: host.now(),
             rows: Mutex::default(),
-            counters: Mutex::default(),
+            records: host.counter_family(
+                "lodestar_ingest_records_total",
+                "Records received, by the mapper that read them and what became of them.",
+                [("source", FEW), ("outcome", FEW)],
+            ),
+            requests: host.counter_family(
+                "lodestar_ingest_requests_total",
+                "HTTP requests answered, by endpoint and status code.",
+                [("endpoint", FEW), ("code", FEW)],
+            ),
+            events: host.counter_family(
+                "lodestar_ingest_events_total",
+                "Events accepted by the ledger, by topic and by what reports were joined.",
+                [("topic", TOPICS), ("joined", FEW)],
+            ),
+            corrections: host.counter_family(
+                "lodestar_ingest_clock_corrections_total",
+                "Records whose stated time was impossible and was replaced.",
+                [],
+            ),
         }
     }
 
     /// Counts records.
     pub(crate) fn records(&self, mapper: &'static str, kind: Kind, count: u64) {
-        let labels = [("source", mapper), ("outcome", kind.outcome)];
-        let help = "Records received, by the mapper that read them and what became of them.";
-        self.add("lodestar_ingest_records_total", help, &labels, count);
+        #[expect(clippy::cast_precision_loss, reason = "counts of records of one request")]
+        self.records.add([mapper, kind.outcome], count as f64);
         let now = self.host.now();
         let mut rows = locked(&self.rows);
         let kind = kind.among(&rows);
@@ -88,23 +115,17 @@ impl Tally {
 
     /// Counts an answered request.
     pub(crate) fn request(&self, endpoint: &str, code: u16) {
-        let code = code.to_string();
-        let labels = [("endpoint", endpoint), ("code", code.as_str())];
-        let help = "HTTP requests answered, by endpoint and status code.";
-        self.add("lodestar_ingest_requests_total", help, &labels, 1);
+        self.requests.add([endpoint, &code.to_string()], 1.0);
     }
 
     /// Counts an event that was accepted, by its topic and how it was joined.
     pub(crate) fn event(&self, topic: &str, joined: &str) {
-        let labels = [("topic", topic), ("joined", joined)];
-        let help = "Events accepted by the ledger, by topic and by what reports were joined.";
-        self.add("lodestar_ingest_events_total", help, &labels, 1);
+        self.events.add([topic, joined], 1.0);
     }
 
     /// Counts a record whose stated time could not be.
     pub(crate) fn corrected_clock(&self) {
-        let help = "Records whose stated time was impossible and was replaced.";
-        self.add("lodestar_ingest_clock_corrections_total", help, &[], 1);
+        self.corrections.add([], 1.0);
     }
 
     /// Shows how many requests are remembered for joining.
@@ -115,25 +136,6 @@ impl Tally {
             Ok(gauge) => gauge.set(requests as f64),
             Err(error) => tracing::debug!(%error, "a metric is not available"),
         }
-    }
-
-    fn add(&self, name: &'static str, help: &str, labels: &[(&str, &str)], amount: u64) {
-        let series: String = labels.iter().map(|(_, value)| format!("{value}\0")).collect();
-        let mut counters = locked(&self.counters);
-        let counter = match counters.entry((name, series)) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                match self.host.counter(name, help, labels) {
-                    Ok(counter) => entry.insert(counter),
-                    Err(error) => {
-                        tracing::debug!(metric = name, %error, "a metric is not available");
-                        return;
-                    }
-                }
-            }
-        };
-        #[expect(clippy::cast_precision_loss, reason = "counts of records of one request")]
-        counter.add(amount as f64);
     }
 
     /// Answers the command `sources`. It sums up what makes no request, unless `all` or one outcome

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use module_sdk::Table;
+use module_sdk::{Table, human};
 use serde::Serialize;
 
 use super::{Kind, Seen};
@@ -121,7 +121,7 @@ pub(super) fn table(lines: &[Line], since: Timestamp) -> Table {
             kind.signal.to_owned(),
             cut(&kind.record, RECORD_CHARS),
             kind.outcome.to_owned(),
-            seen.count.to_string(),
+            human::count(seen.count),
             why,
         ]);
         if !largest.is_empty() {

@@ -1,13 +1,12 @@
 //! `lodestar usage requests`: single requests as a table.
 
-use module_sdk::{Error, ErrorKind, Reply, Result, Table};
+use module_sdk::{Error, ErrorKind, Reply, Result, Table, TimeRange, Usd, human::count};
 
-use super::{RequestsArgs, limit, requests, title};
+use super::{LIMIT, RequestsArgs, requests, title};
 use crate::{
-    format::{count, milliseconds, minute, short, usd},
-    period::Period,
+    format::{milliseconds, minute, short, usd},
     prices::priced_model,
-    query::{self, Reader, RequestFilter, Usd},
+    query::{self, Reader, RequestFilter},
     store::Stored,
 };
 
@@ -17,10 +16,10 @@ const NAMED: u32 = 5;
 /// Answers `requests`.
 pub(crate) fn requests_list(
     reader: &mut Reader,
-    period: &Period,
+    period: &TimeRange,
     args: RequestsArgs,
 ) -> Result<Reply> {
-    let limit = limit(args.limit)?;
+    let limit = args.limit.unwrap_or(LIMIT);
     let session = args.session.map(|begin| session(reader, &begin)).transpose()?;
     let models = match &args.model {
         Some(model) => query::models_named(reader, model)?,
@@ -39,7 +38,7 @@ pub(crate) fn requests_list(
     Ok(Reply::json(&objects)?.table(table))
 }
 
-fn table(found: &[Stored], period: &Period) -> Table {
+fn table(found: &[Stored], period: &TimeRange) -> Table {
     let differing = found.iter().filter(|stored| differs(stored)).count();
     let mut columns =
         vec!["ENDED", "MODEL", "STATUS", "INPUT#", "CACHED#", "OUTPUT#", "COST#", "TOOK#"];
@@ -52,7 +51,7 @@ fn table(found: &[Stored], period: &Period) -> Table {
         let mut cells = request_cells(stored, period);
         if differing > 0 {
             let stated = stored.report.stated_nano_usd.filter(|_| differs(stored));
-            cells.insert(STATED, usd(stated.map(Usd)));
+            cells.insert(STATED, usd(stated.map(Usd::from_nano)));
         }
         table.rows.push(cells);
     }
@@ -126,7 +125,7 @@ fn session(reader: &mut Reader, begin: &str) -> Result<String> {
     }
 }
 
-fn request_cells(stored: &Stored, period: &Period) -> Vec<String> {
+fn request_cells(stored: &Stored, period: &TimeRange) -> Vec<String> {
     let request = &stored.report.request;
     let tokens = |known: Option<u64>| {
         known.map_or_else(|| "-".to_owned(), |n| count(i64::try_from(n).unwrap_or(i64::MAX)))
@@ -138,7 +137,7 @@ fn request_cells(stored: &Stored, period: &Period) -> Vec<String> {
         tokens(request.input_tokens),
         tokens(request.cache_read_tokens),
         tokens(request.output_tokens),
-        usd(request.cost_nano_usd.map(Usd)),
+        usd(request.cost_nano_usd.map(Usd::from_nano)),
         milliseconds(request.duration_ms.map(u64::from)),
     ]
 }

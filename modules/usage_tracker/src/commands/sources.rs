@@ -1,16 +1,15 @@
 //! `lodestar usage sources`: our costs beside those that clients state.
 
-use module_sdk::{Reply, Result, Table};
+use module_sdk::{Reply, Result, Table, TimeRange, human::count};
 
 use super::{requests, title};
 use crate::{
-    format::{count, short, usd},
-    period::Period,
+    format::{short, usd},
     query::{self, Reader},
 };
 
 /// Answers `sources`.
-pub(crate) fn sources(reader: &mut Reader, period: &Period) -> Result<Reply> {
+pub(crate) fn sources(reader: &mut Reader, period: &TimeRange) -> Result<Reply> {
     let sources = query::sources(reader, period)?;
     let mut table = Table::new([
         "SOURCE",

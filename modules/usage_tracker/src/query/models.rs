@@ -1,13 +1,13 @@
 //! `lodestar usage models`: what is in use, and at which price.
 
+use module_sdk::{TimeRange, Usd};
 use serde::Serialize;
 
 use super::{
-    Figures, Reader, Usd,
+    Figures, Reader,
     summary::{Key, Sums},
 };
 use crate::{
-    period::Period,
     prices::{PriceTable, Rates},
     store::StoreError,
 };
@@ -54,7 +54,7 @@ pub struct ModelPrice {
 /// When the database cannot be read.
 pub fn models(
     reader: &mut Reader,
-    period: &Period,
+    period: &TimeRange,
     prices: &PriceTable,
 ) -> Result<Vec<ModelUse>, StoreError> {
     reader.ask(|connection, texts| {
@@ -72,12 +72,12 @@ pub fn models(
                 let Rates { input, cache_read, cache_write_5m, cache_write_1h, .. } = price.rates;
                 ModelPrice {
                     version: price.version,
-                    input: Usd(input),
-                    cache_read: Usd(cache_read),
-                    cache_write_5m: Usd(cache_write_5m),
-                    cache_write_1h: Usd(cache_write_1h),
-                    output: Usd(price.rates.output),
-                    reasoning: Usd(price.rates.reasoning),
+                    input: Usd::from_nano(input),
+                    cache_read: Usd::from_nano(cache_read),
+                    cache_write_5m: Usd::from_nano(cache_write_5m),
+                    cache_write_1h: Usd::from_nano(cache_write_1h),
+                    output: Usd::from_nano(price.rates.output),
+                    reasoning: Usd::from_nano(price.rates.reasoning),
                     tiers: !price.tiers.is_empty(),
                 }
             });

@@ -1,12 +1,12 @@
 //! Single requests: `lodestar usage requests`, and the pages of an export.
 
+use module_sdk::TimeRange;
 use rusqlite::{Connection, types::Value as SqlValue};
 use serde_json::Value;
 
 use super::Reader;
 use crate::{
     intake::flag,
-    period::Period,
     store::{READ, StoreError, Stored, Texts, read},
 };
 
@@ -30,7 +30,7 @@ pub struct RequestFilter {
 /// When the database cannot be read.
 pub fn requests(
     reader: &mut Reader,
-    period: &Period,
+    period: &TimeRange,
     filter: &RequestFilter,
     limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {

@@ -1,13 +1,11 @@
 //! `lodestar usage sessions`.
 
+use module_sdk::{TimeRange, Usd};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::{Reader, Usd, rfc3339};
-use crate::{
-    period::Period,
-    store::{StoreError, Texts, integer},
-};
+use super::{Reader, rfc3339};
+use crate::store::{StoreError, Texts, integer};
 
 /// A session. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,7 +50,7 @@ pub struct SessionUse {
 /// When the database cannot be read.
 pub fn sessions(
     reader: &mut Reader,
-    period: &Period,
+    period: &TimeRange,
     limit: u32,
 ) -> Result<Vec<SessionUse>, StoreError> {
     let (from, to) = period.bounds_ms();
@@ -148,7 +146,7 @@ fn fill(
             cost = Some(cost.unwrap_or(0_i64).saturating_add(number(7)?));
         }
     }
-    session.cost_usd = cost.map(Usd);
+    session.cost_usd = cost.map(Usd::from_nano);
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! `lodestar usage sources`: what each source reported, and how far its costs are from ours.
 
-use module_sdk::events::CostSource;
+use module_sdk::{TimeRange, Usd, events::CostSource};
 use serde::Serialize;
 
-use super::{Reader, Usd};
-use crate::{period::Period, store::StoreError};
+use super::Reader;
+use crate::store::StoreError;
 
 /// A source of reports and the tool behind it. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,7 +57,7 @@ fn sum(column: &str) -> String {
 /// # Errors
 ///
 /// When the database cannot be read.
-pub fn sources(reader: &mut Reader, period: &Period) -> Result<Vec<SourceUse>, StoreError> {
+pub fn sources(reader: &mut Reader, period: &TimeRange) -> Result<Vec<SourceUse>, StoreError> {
     let (from, to) = period.bounds_ms();
     let sql = format!(
         "SELECT source, client, count(*), {}, {}, {}, \
@@ -80,7 +80,7 @@ pub fn sources(reader: &mut Reader, period: &Period) -> Result<Vec<SourceUse>, S
                 let sum = i128::from(row.get::<_, i64>(at + 1)?) * i128::from(DOLLAR)
                     + i128::from(row.get::<_, i64>(at + 2)?);
                 let limit = if sum < 0 { i64::MIN } else { i64::MAX };
-                let usd = Usd(i64::try_from(sum).unwrap_or(limit));
+                let usd = Usd::from_nano(i64::try_from(sum).unwrap_or(limit));
                 Ok::<_, rusqlite::Error>((row.get::<_, i64>(at)? > 0).then_some(usd))
             };
             found.push(SourceUse {
@@ -95,7 +95,8 @@ pub fn sources(reader: &mut Reader, period: &Period) -> Result<Vec<SourceUse>, S
             });
         }
         found.sort_by_key(|source| {
-            let apart = source.difference_usd.map_or(0, |difference| difference.0.unsigned_abs());
+            let apart =
+                source.difference_usd.map_or(0, |difference| difference.nano().unsigned_abs());
             std::cmp::Reverse((apart, source.requests))
         });
         Ok(found)

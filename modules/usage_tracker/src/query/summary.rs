@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use jiff::{Timestamp, tz::TimeZone};
+use module_sdk::{LogHistogram, TimeRange, Usd};
 use rusqlite::{Connection, types::ValueRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Reader, Usd,
+    Reader,
     segments::{Plan, Segment, plan},
 };
 use crate::{
-    histogram::Sum,
-    period::{Period, days},
+    days::days,
     store::{DAY_HOURS, HOUR_MS, KEPT_FROM, Measures, SUMS, StoreError},
 };
 
@@ -115,7 +115,7 @@ pub struct Percentiles {
 /// # Errors
 ///
 /// When the database cannot be read.
-pub fn summary(reader: &mut Reader, period: &Period, by: By) -> Result<Summary, StoreError> {
+pub fn summary(reader: &mut Reader, period: &TimeRange, by: By) -> Result<Summary, StoreError> {
     reader.ask(|connection, texts| {
         // One transaction, so that all segments see the same state.
         let connection = connection.unchecked_transaction()?;
@@ -244,7 +244,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    pub(super) fn new(connection: &Connection, period: &Period) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &Connection, period: &TimeRange) -> rusqlite::Result<Self> {
         let (from, to) = period.bounds_ms();
         // A range without an end has that of what was counted.
         let last: Option<i64> = connection
@@ -394,8 +394,8 @@ fn collect(
 pub(super) struct Total {
     /// Without its histograms.
     pub(super) sums: Measures,
-    duration: Sum,
-    ttft: Sum,
+    duration: LogHistogram,
+    ttft: LogHistogram,
 }
 
 impl Total {
@@ -405,11 +405,11 @@ impl Total {
         let histograms = [&mut self.duration, &mut self.ttft];
         for (at, sum) in (1 + SUMS.len()..).zip(histograms) {
             match row.get_ref(at)? {
-                ValueRef::Blob(bytes) => sum.add_encoded(bytes).map_err(|error| {
+                ValueRef::Blob(bytes) => sum.merge_encoded(bytes).map_err(|error| {
                     let blob = rusqlite::types::Type::Blob;
                     rusqlite::Error::FromSqlConversionFailure(at, blob, error.into())
                 })?,
-                ValueRef::Integer(ms) => sum.add(u32::try_from(ms).unwrap_or(u32::MAX)),
+                ValueRef::Integer(ms) => sum.add(u32::try_from(ms).unwrap_or(u32::MAX), 1),
                 _ => {}
             }
         }
@@ -419,11 +419,13 @@ impl Total {
     fn merge(&mut self, other: &Self, take_out: bool) {
         if take_out {
             self.sums.subtract_sums(&other.sums);
+            self.duration.subtract(&other.duration);
+            self.ttft.subtract(&other.ttft);
         } else {
             self.sums += &other.sums;
+            self.duration.merge(&other.duration);
+            self.ttft.merge(&other.ttft);
         }
-        self.duration.merge(&other.duration, take_out);
-        self.ttft.merge(&other.ttft, take_out);
     }
 
     pub(super) fn figures(&self) -> Figures {
@@ -438,9 +440,10 @@ impl Total {
             cache_write_input_tokens: sums.cache_write,
             reasoning_tokens: sums.reasoning,
             unpriced_requests: sums.unpriced,
-            cost_usd: (sums.priced > 0).then_some(Usd(sums.cost)),
-            baseline_cost_usd: compared.then_some(Usd(sums.baseline)),
-            savings_usd: compared.then(|| Usd(sums.baseline.saturating_sub(sums.compared_cost))),
+            cost_usd: (sums.priced > 0).then_some(Usd::from_nano(sums.cost)),
+            baseline_cost_usd: compared.then_some(Usd::from_nano(sums.baseline)),
+            savings_usd: compared
+                .then(|| Usd::from_nano(sums.baseline.saturating_sub(sums.compared_cost))),
             latency_ms: Percentiles::of(&self.duration),
             ttft_ms: Percentiles::of(&self.ttft),
         }
@@ -448,8 +451,7 @@ impl Total {
 }
 
 impl Percentiles {
-    fn of(sum: &Sum) -> Self {
-        let histogram = sum.histogram();
+    fn of(histogram: &LogHistogram) -> Self {
         Self {
             p50: histogram.percentile(50),
             p95: histogram.percentile(95),

@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 
 use rusqlite::types::ValueRef;
 
-use crate::histogram::Histogram;
+use module_sdk::LogHistogram;
 
 /// Sums over requests. Signed, so that a correction is a difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct Measures {
     /// Their cost at the baseline model, nano-USD.
     pub baseline: i64,
     /// How long they took.
-    pub duration: Histogram,
+    pub duration: LogHistogram,
     /// How long they took to the first content.
-    pub ttft: Histogram,
+    pub ttft: LogHistogram,
 }
 
 /// The columns of the sums, in the order of [`Measures::sums`].

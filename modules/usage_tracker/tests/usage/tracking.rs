@@ -412,7 +412,8 @@ fn arguments_that_make_no_sense_are_refused_with_a_remedy() {
     check("summary", json!({"by": "colour"}), "branch");
     check("summary", json!({"sinse": "7d"}), "since");
     check("sessions", json!({"limit": 0}), "1 to 10000");
-    check("requests", json!({"limit": 99999}), "usage export");
+    check("requests", json!({"limit": 99999}), "1 to 10000");
+    check("summary", json!({"limit": 0}), "limit must be a whole number of 1 or more, but is 0");
     check("summary", json!({"since": "today", "until": "yesterday"}), "exchange them");
     for command in ["summary", "sessions", "requests", "models"] {
         check(command, json!({"since": "2026-11-22"}), "in the future");
