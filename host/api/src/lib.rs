@@ -372,6 +372,9 @@ pub struct Timer {
     pub name: String,
     /// How often, in milliseconds.
     pub every_ms: u64,
+    /// The time of day, for one that looks at the calendar so often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<String>,
 }
 
 /// A failure of a module.

@@ -39,7 +39,7 @@ pub use crate::ledger::{
 pub use books::{AuditRow, Books};
 pub use core::{Accepted, Bus, SubscribeError};
 pub use inbox::{Delivery, Failure, FailureKind, Inbox, Woken};
-pub use publish::{MAX_EVENT_BYTES, NewEvent};
+pub use publish::NewEvent;
 pub use replay::{ReplayError, Replayed};
 pub use subscriber::{Mark, Poker};
 pub use tail::{Tail, Tailed};

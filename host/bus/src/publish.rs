@@ -8,13 +8,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use module_sdk::Class;
+use module_sdk::{Class, MAX_EVENT_BYTES};
 use uuid::Uuid;
 
 use crate::ledger::{Event, PublishError};
 
-/// The largest payload of an event, in bytes.
-pub const MAX_EVENT_BYTES: usize = 4 << 20;
 /// The longest source, subject or trace context, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 const MAX_TOPIC_BYTES: usize = 256;

@@ -1,12 +1,10 @@
 //! What the JSON schema of a module's configuration says of its section: every key that its type
 //! does not have and every number out of its range. The module itself stops at the first.
 
-use serde_json::{Map, Number, Value, json};
+use module_sdk::schema::{out_of_range, unknown_keys};
+use serde_json::{Map, Value, json};
 
 use super::{Config, ConfigError};
-
-/// How many references and choices lead to a type at most.
-const MAX_STEPS: usize = 8;
 
 impl Config {
     /// Everything that is wrong with settings which a module refused, `defaults` below them: what
@@ -20,11 +18,14 @@ impl Config {
         defaults: Option<&str>,
         told: ConfigError,
     ) -> Vec<ConfigError> {
-        let mut misfits = Misfits { root: schema, reports: Vec::new() };
-        misfits.of_map(schema, settings, "");
-        let reports = misfits.reports.iter();
-        let mut errors: Vec<_> =
-            reports.map(|it| self.explain_with(module, &it.to_string(), defaults)).collect();
+        let settings = Value::Object(settings.clone());
+        let misfits = unknown_keys(schema, &settings).into_iter();
+        let misfits = misfits.chain(out_of_range(schema, &settings)).map(|misfit| {
+            let (path, message, hint) = (misfit.path, misfit.message, misfit.hint);
+            let report = json!({"path": path, "message": message, "hint": hint}).to_string();
+            self.explain_with(module, &report, defaults)
+        });
+        let mut errors: Vec<_> = misfits.collect();
         match errors.iter_mut().find(|error| error.key == told.key) {
             Some(known) if known.hint.is_empty() => known.hint = told.hint,
             Some(_) => {}
@@ -33,102 +34,6 @@ impl Config {
         errors.sort_by_key(|error| (error.line, error.column));
         errors
     }
-}
-
-/// What does not fit, as the reports that [`Config::explain`] reads.
-struct Misfits<'a> {
-    root: &'a Value,
-    reports: Vec<Value>,
-}
-
-impl Misfits<'_> {
-    fn of(&mut self, schema: &Value, value: &Value, path: &str) {
-        let schema = target(self.root, schema).clone();
-        match value {
-            Value::Object(map) => self.of_map(&schema, map, path),
-            Value::Array(values) => {
-                if let Some(items) = schema.get("items") {
-                    for (index, value) in values.iter().enumerate() {
-                        self.of(items, value, &format!("{path}[{index}]"));
-                    }
-                }
-            }
-            Value::Number(number) => {
-                if let Some(message) = out_of_range(&schema, number) {
-                    self.reports.push(json!({"path": path, "message": message}));
-                }
-            }
-            Value::Null | Value::Bool(_) | Value::String(_) => {}
-        }
-    }
-
-    fn of_map(&mut self, schema: &Value, map: &Map<String, Value>, path: &str) {
-        let known = schema.get("properties").and_then(Value::as_object);
-        let others = schema.get("additionalProperties");
-        for (name, value) in map {
-            let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            match (known.and_then(|known| known.get(name)), others) {
-                (Some(property), _) => self.of(property, value, &below),
-                (None, Some(Value::Bool(false))) => {
-                    let names = known.into_iter().flat_map(Map::keys);
-                    let names = names.map(|name| format!("`{name}`")).collect::<Vec<_>>();
-                    let message =
-                        format!("unknown field `{name}`, expected one of {}", names.join(", "));
-                    self.reports.push(json!({"path": path, "message": message}));
-                }
-                (None, Some(schema)) => self.of(schema, value, &below),
-                (None, None) => {}
-            }
-        }
-    }
-}
-
-/// The schema that a reference, or a value that may be left out, stands for.
-fn target<'a>(root: &'a Value, mut schema: &'a Value) -> &'a Value {
-    for _ in 0..MAX_STEPS {
-        let reference = schema.get("$ref").and_then(Value::as_str);
-        let choice = || {
-            let choices = schema.get("anyOf")?.as_array()?.iter();
-            let mut some = choices.filter(|choice| choice.get("type") != Some(&"null".into()));
-            some.next().filter(|_| some.next().is_none())
-        };
-        let next = match reference {
-            Some(reference) => reference.strip_prefix('#').and_then(|path| root.pointer(path)),
-            None => choice(),
-        };
-        match next {
-            Some(next) => schema = next,
-            None => break,
-        }
-    }
-    schema
-}
-
-fn out_of_range(schema: &Value, number: &Number) -> Option<String> {
-    let is_type = |name: &str| match schema.get("type") {
-        Some(Value::Array(names)) => names.iter().any(|it| it == name),
-        Some(one) => one == name,
-        None => false,
-    };
-    let what = match (is_type("integer"), is_type("number")) {
-        (true, _) => "a whole number",
-        (false, true) => "a number",
-        (false, false) => return None,
-    };
-    let bound = |name: &str| schema.get(name).and_then(Value::as_number);
-    let (least, most) = (bound("minimum"), bound("maximum"));
-    let shown = |bound: &Number| bound.to_string().trim_end_matches(".0").to_owned();
-    let range = match (least, most) {
-        (Some(least), Some(most)) => format!(" from {} to {}", shown(least), shown(most)),
-        (Some(least), None) => format!(" of {} or more", shown(least)),
-        (None, Some(most)) => format!(" of at most {}", shown(most)),
-        (None, None) => return None,
-    };
-    let value = number.as_f64()?;
-    let fits = least.and_then(Number::as_f64).is_none_or(|least| value >= least)
-        && most.and_then(Number::as_f64).is_none_or(|most| value <= most)
-        && (!is_type("integer") || number.is_i64() || number.is_u64());
-    (!fits).then(|| format!("must be {what}{range}, but is {number}"))
 }
 
 #[cfg(test)]

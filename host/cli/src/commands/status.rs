@@ -229,11 +229,10 @@ event ledger    two (2026-11-21T01:50:17Z)
         assert_eq!(
             crate::render::table(&table, 80, false),
             "\
-MODULE         STATE    HANDLED  PENDING   CPU    MEMORY     P99  NOTE
-ingest         running        0        0  12ms  2.00 MiB       -
-usage_tracker  failed     1,204       41     -         -  8.30ms  the database
-                                                                  is locked; 2
-                                                                  dead
+MODULE         STATE    HANDLED  PENDING   CPU  MEMORY     P99  NOTE
+ingest         running        0        0  12ms   2 MiB       -
+usage_tracker  failed     1,204       41     -       -  8.30ms  the database is
+                                                                locked; 2 dead
 "
         );
         let mut absent = sample::status().modules.remove(1);

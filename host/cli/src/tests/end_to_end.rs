@@ -279,7 +279,7 @@ async fn kept_events_are_replayed_by_time() {
     check(&["--since", "-3d"], "write --since 3d").await;
     check(&["--until", "3d"], "--since").await;
     check(&["--since", "1d", "--all"], "cannot be used with").await;
-    check(&["--since", "today", "--until", "yesterday"], "--since begins at").await;
+    check(&["--since", "today", "--until", "yesterday"], "--since today begins at").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! How long calls take: a histogram of fixed size that one thread fills and others read.
 //!
-//! The buckets are those of `adr/0011`, over units of 32 ns rather than milliseconds: below 2 µs
+//! The buckets are those of the SDK's [`LogHistogram`] (`adr/0011`), over units of 32 ns: below 2 µs
 //! one per unit, above 32 for each power of two. A percentile is right within 1/64, or 16 ns, up
 //! to 137 s; what takes longer is counted as that long.
 
@@ -9,22 +9,15 @@ use std::{
     time::Duration,
 };
 
+use module_sdk::LogHistogram;
+
 /// A unit is 2 to this power nanoseconds: reading the clock takes about as long.
 const UNIT_BITS: u32 = 5;
-
-/// Units below have a bucket each.
-const EXACT: u32 = 64;
-
-/// Buckets per power of two above.
-const PER_OCTAVE: u32 = 32;
-
-/// Every bucket of a `u32`.
-const BUCKETS: usize = (EXACT + (32 - 6) * PER_OCTAVE) as usize;
 
 /// How often each duration was seen: 7 KiB.
 #[derive(Debug)]
 pub struct Latency {
-    counts: [AtomicU64; BUCKETS],
+    counts: [AtomicU64; LogHistogram::BUCKETS],
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
 }
@@ -32,7 +25,7 @@ pub struct Latency {
 impl Default for Latency {
     fn default() -> Self {
         Self {
-            counts: [const { AtomicU64::new(0) }; BUCKETS],
+            counts: [const { AtomicU64::new(0) }; LogHistogram::BUCKETS],
             sum_ns: AtomicU64::new(0),
             max_ns: AtomicU64::new(0),
         }
@@ -43,19 +36,20 @@ impl Latency {
     /// Counts one call. It takes no lock and allocates nothing.
     pub fn record(&self, took: Duration) {
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.counts[bucket(ns)].fetch_add(1, Ordering::Relaxed);
+        self.counts[LogHistogram::bucket(units(ns))].fetch_add(1, Ordering::Relaxed);
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
         if ns > self.max_ns.load(Ordering::Relaxed) {
             self.max_ns.fetch_max(ns, Ordering::Relaxed);
         }
     }
 
-    /// What was counted so far.
+    /// Returns what was counted so far.
     #[must_use]
     pub fn durations(&self) -> Durations {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         Durations {
-            counts: counts.collect(),
+            counts: LogHistogram::of_buckets(counts),
             sum_ns: self.sum_ns.load(Ordering::Relaxed),
             max_ns: self.max_ns.load(Ordering::Relaxed),
         }
@@ -65,8 +59,7 @@ impl Latency {
 /// Durations that were counted until some moment, or between two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Durations {
-    /// Empty for nothing.
-    counts: Vec<u64>,
+    counts: LogHistogram,
     /// All of them together.
     pub sum_ns: u64,
     /// The longest one.
@@ -74,88 +67,58 @@ pub struct Durations {
 }
 
 impl Durations {
-    /// How many.
+    /// Returns how many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        u64::try_from(self.counts.count()).unwrap_or(0)
     }
 
-    /// The duration in nanoseconds that a share of all does not exceed (nearest rank); `None` when
-    /// there is none. `percent` lies in 0 to 100.
+    /// Returns the duration in nanoseconds that a share of all does not exceed (nearest rank);
+    /// `None` when there is none. `percent` lies in 0 to 100.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<u64> {
-        let total = u128::from(self.count());
-        if total == 0 {
-            return None;
-        }
-        let rank = (total * u128::from(percent.min(100))).div_ceil(100).max(1);
-        let mut seen = 0_u128;
-        let reached = |count: &u64| {
-            seen += u128::from(*count);
-            seen >= rank
-        };
-        let bucket = self.counts.iter().position(reached)?;
         // The middle of the longest one's bucket may lie above it.
-        Some(middle(bucket).min(self.max_ns))
+        self.counts.percentile(percent).map(|units| nanoseconds(units).min(self.max_ns))
     }
 
-    /// How many took at most so many nanoseconds; exact to the width of a bucket.
+    /// Counts those of at most so many nanoseconds; exact to the width of a bucket.
     #[must_use]
     pub fn at_most(&self, ns: u64) -> u64 {
-        let counts = self.counts.iter().enumerate();
-        counts.filter(|(bucket, _)| middle(*bucket) <= ns).map(|(_, count)| count).sum()
+        let within = self.counts.values().take_while(|(units, _)| nanoseconds(*units) <= ns);
+        within.map(|(_, count)| u64::try_from(count).unwrap_or(0)).sum()
     }
 
     /// Adds others.
     pub fn add(&mut self, other: &Self) {
-        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
+        self.counts.merge(&other.counts);
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 
-    /// What came since `before`, which was counted earlier by the same histogram. Its longest is
-    /// right within a bucket.
+    /// Returns what came since `before`, which was counted earlier by the same histogram. Its
+    /// longest is right within a bucket.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
-        let old = before.counts.iter().chain(std::iter::repeat(&0));
-        let counts: Vec<u64> =
-            self.counts.iter().zip(old).map(|(now, old)| now.saturating_sub(*old)).collect();
-        let longest = counts.iter().rposition(|count| *count > 0);
+        let mut counts = self.counts.clone();
+        counts.subtract(&before.counts);
+        let longest = counts.values().last().map(|(units, _)| nanoseconds(units));
         Self {
-            max_ns: longest.map_or(0, |bucket| middle(bucket).min(self.max_ns)),
+            max_ns: longest.map_or(0, |longest| longest.min(self.max_ns)),
             sum_ns: self.sum_ns.saturating_sub(before.sum_ns),
             counts,
         }
     }
 }
 
-/// Where a duration is counted.
-const fn bucket(ns: u64) -> usize {
-    let units = ns >> UNIT_BITS;
-    let units = if units > u32::MAX as u64 { u32::MAX } else { units as u32 };
-    if units < EXACT {
-        return units as usize;
-    }
-    let octave = units.ilog2() - EXACT.ilog2();
-    let place = (units >> (octave + 1)) - PER_OCTAVE;
-    (EXACT + octave * PER_OCTAVE + place) as usize
+/// Returns the unit that a duration is counted as.
+fn units(ns: u64) -> u32 {
+    u32::try_from(ns >> UNIT_BITS).unwrap_or(u32::MAX)
 }
 
-/// The middle of a bucket in nanoseconds.
-const fn middle(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    let (exact, per_octave) = (EXACT as u64, PER_OCTAVE as u64);
-    let (low, width) = if bucket < exact {
-        (bucket, 1)
-    } else {
-        let octave = (bucket - exact) / per_octave;
-        let place = (bucket - exact) % per_octave;
-        ((per_octave + place) << (octave + 1), 2 << octave)
-    };
-    ((2 * low + width) << UNIT_BITS) / 2
+/// Returns the middle of a unit that has a bucket of its own, or of its bucket.
+const fn nanoseconds(units: u32) -> u64 {
+    let half = if units < LogHistogram::EXACT_BELOW { 1 << (UNIT_BITS - 1) } else { 0 };
+    ((units as u64) << UNIT_BITS) + half
 }
 
 #[cfg(test)]
@@ -212,14 +175,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_bucket_is_near_its_values(ns in 0..137_000_000_000_u64) {
-            let error = middle(bucket(ns)).abs_diff(ns);
-            prop_assert!(error <= (ns / 64).max(16), "{ns}: {}", middle(bucket(ns)));
+            let found = nanoseconds(LogHistogram::middle(LogHistogram::bucket(units(ns))));
+            prop_assert!(found.abs_diff(ns) <= (ns / 64).max(16), "{ns}: {found}");
         }
 
         #[test]
         fn longer_is_never_in_a_lower_bucket(a: u64, b: u64) {
             let (short, long) = (a.min(b), a.max(b));
-            prop_assert!(bucket(short) <= bucket(long) && bucket(long) < BUCKETS);
+            let (lower, higher) = (units(short), units(long));
+            let (lower, higher) = (LogHistogram::bucket(lower), LogHistogram::bucket(higher));
+            prop_assert!(lower <= higher && higher < LogHistogram::BUCKETS);
         }
     }
 }

@@ -26,7 +26,7 @@ use lodestar_abi::{
 use lodestar_bus::{Bus, NewEvent};
 use lodestar_library::Library;
 use lodestar_platform::listeners::{ListenerKey, Listeners};
-use module_sdk::{Class, events::fits, manifest::Manifest};
+use module_sdk::{Class, MAX_EVENT_BYTES, events::fits, manifest::Manifest};
 use serde_json::json;
 
 use super::{Entry, acceptance::Acceptance, cache::Cache, state::lock};
@@ -35,9 +35,6 @@ use crate::{
     logging::{KeyLines, Levels, Redactor},
     metrics::{Instruments, Kind, Metrics},
 };
-
-/// The largest payload of an event, bytes.
-const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
 /// What all modules' services share.
 #[derive(Debug, Clone)]

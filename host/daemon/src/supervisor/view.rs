@@ -185,9 +185,11 @@ impl Daemon {
                 .unwrap_or_default(),
             timers: description
                 .map(|it| {
-                    it.timers
-                        .iter()
-                        .map(|timer| Timer { name: timer.name.clone(), every_ms: timer.every_ms })
+                    it.timers.iter().map(|timer| Timer {
+                        name: timer.name.clone(),
+                        every_ms: timer.every_ms,
+                        daily: timer.daily.clone(),
+                    })
                 })
                 .map(Iterator::collect)
                 .unwrap_or_default(),

@@ -157,7 +157,7 @@ fn lag_table(rows: &[Lag]) -> Table {
             human::count(row.accepted),
             human::count(row.handled),
             human::count(row.dead),
-            human::count(row.dropped.values().sum()),
+            human::count(row.dropped.values().sum::<u64>()),
             human::count(row.pending),
             row.oldest_pending_ms.map_or_else(|| "-".to_owned(), human::duration_ms),
         ]);
@@ -198,12 +198,12 @@ fn audit_table(rows: &[AuditRow]) -> Table {
     for row in rows {
         table.row([
             row.module.clone(),
-            human::count(row.books.accepted),
-            human::count(row.books.handled),
-            human::count(row.books.dead),
-            human::count(row.books.dropped),
-            human::count(row.books.pending),
-            human::count(row.recounted_pending),
+            human::exact(row.books.accepted),
+            human::exact(row.books.handled),
+            human::exact(row.books.dead),
+            human::exact(row.books.dropped),
+            human::exact(row.books.pending),
+            human::exact(row.recounted_pending),
             verdict(row),
         ]);
     }
@@ -221,9 +221,9 @@ fn verdict(row: &AuditRow) -> String {
     if row.balanced {
         "balance".to_owned()
     } else if found < books.accepted {
-        format!("{} missing", human::count(books.accepted - found))
+        format!("{} missing", human::exact(books.accepted - found))
     } else {
-        format!("{} too many", human::count(found - books.accepted))
+        format!("{} too many", human::exact(found - books.accepted))
     }
 }
 

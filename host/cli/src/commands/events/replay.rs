@@ -3,12 +3,12 @@
 use clap::ArgGroup;
 use jiff::{Timestamp, Zoned};
 use lodestar_api::{Replay, Replayed};
+use module_sdk::{TimeRangeArgs, Zone};
 
 use crate::{
     client::Client,
     error::{CliError, Result},
     exit_codes, human,
-    moment::{Edge, moment},
     terminal::Terminal,
 };
 
@@ -56,33 +56,7 @@ pub(crate) struct ReplayArgs {
 
 impl ReplayArgs {
     pub(crate) async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
-        let now = Zoned::now();
-        let time = |option: &str, text: &Option<String>, edge| {
-            text.as_deref().map(|text| moment(option, text, &now, edge)).transpose()
-        };
-        let since = time("since", &self.since, Edge::Start)?;
-        let until = time("until", &self.until, Edge::End)?;
-        if let Some(since) = since.filter(|since| *since > now.timestamp()) {
-            let since = since.to_zoned(now.time_zone().clone());
-            return Err(CliError::usage(format!(
-                "--since begins at {}, which is in the future: it is {}",
-                since.strftime("%Y-%m-%d %H:%M"),
-                now.strftime("%Y-%m-%d %H:%M")
-            ))
-            .help("write a time that has passed"));
-        }
-        if let (Some(since), Some(until)) = (since, until)
-            && until <= since
-        {
-            let (since, until) = (since.to_zoned(now.time_zone().clone()), until);
-            let until = until.to_zoned(now.time_zone().clone());
-            return Err(CliError::usage(format!(
-                "--until ends at {} and --since begins at {}",
-                until.strftime("%Y-%m-%d %H:%M"),
-                since.strftime("%Y-%m-%d %H:%M")
-            ))
-            .help("exchange them or widen the range"));
-        }
+        let (since, until) = range(self.since, self.until)?;
         let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let ids = (!self.all && since.is_none()).then_some(self.ids);
         let replay = Replay { module: self.module, ids, since: text(since), until: text(until) };
@@ -99,6 +73,18 @@ impl ReplayArgs {
         }
         Ok(exit_codes::DONE)
     }
+}
+
+/// Returns when the asked time begins and ends, where somebody said so.
+fn range(
+    since: Option<String>,
+    until: Option<String>,
+) -> Result<(Option<Timestamp>, Option<Timestamp>)> {
+    let Some(since) = since else { return Ok((None, None)) };
+    let args = TimeRangeArgs { since: Some(since), until };
+    let range = args.resolve("now", Timestamp::now(), &Zone::default());
+    let range = range.map_err(|error| CliError::usage(error.to_string()))?;
+    Ok((Some(range.from), (!range.is_open).then_some(range.to)))
 }
 
 /// What of the asked time the ledger no longer has.

@@ -288,8 +288,10 @@ fn generation(info: &ModuleInfo) -> String {
 }
 
 fn timers(info: &ModuleInfo) -> String {
-    let timer =
-        |timer: &api::Timer| format!("{} every {}", timer.name, human::duration_ms(timer.every_ms));
+    let timer = |timer: &api::Timer| match &timer.daily {
+        Some(at) => format!("{} daily at {at}", timer.name),
+        None => format!("{} every {}", timer.name, human::duration_ms(timer.every_ms)),
+    };
     info.timers.iter().map(timer).collect::<Vec<_>>().join(", ")
 }
 
@@ -297,11 +299,11 @@ fn timers(info: &ModuleInfo) -> String {
 pub(crate) fn books(books: api::EventBooks) -> String {
     format!(
         "{} accepted = {} handled + {} dead + {} dropped + {} pending",
-        human::count(books.accepted),
-        human::count(books.handled),
-        human::count(books.dead),
-        human::count(books.dropped),
-        human::count(books.pending)
+        human::exact(books.accepted),
+        human::exact(books.handled),
+        human::exact(books.dead),
+        human::exact(books.dropped),
+        human::exact(books.pending)
     )
 }
 
@@ -388,14 +390,14 @@ health      unknown
 isolation   in_process
 generation  42 (2 resident)
 restarts    5
-cpu         0ms
+cpu         0s
 memory      0 B
 threads     0
 noun        usage
 commands    summary, export
 timers      retain every 1m 0s
 events      1,247 accepted = 1,204 handled + 2 dead + 0 dropped + 41 pending
-calls       events: 12 calls with 1,206, p50 1.20ms, p99 8.30ms, max 9.00ms, sum 20.0ms, 2 failed
+calls       events: 12 calls with 1,206, p50 1.20ms, p99 8.30ms, max 9ms, sum 20ms, 2 failed
 error       2026-11-21T01:50:17.000Z in completed: the database is locked"
         );
     }

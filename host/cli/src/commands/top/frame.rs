@@ -248,13 +248,13 @@ mod tests {
         assert_eq!(
             Frame::between(Some(&before), &after).head(80),
             [
-                "lodestard 0.1.0   pid 4711   up 3h 12m   cpu 0.0%   memory 24.0 MiB   threads 17",
-                "1 of 2 modules run   0 events/s   ledger 1.00 MiB (disk full\\u001b[2J)",
+                "lodestard 0.1.0   pid 4711   up 3h 12m   cpu 0.0%   memory 24 MiB   threads 17",
+                "1 of 2 modules run   0 events/s   ledger 1 MiB (disk full\\u001b[2J)",
             ]
         );
         let frame = Frame::between(Some(&before), &after);
         let check = |width, expected: &str| assert_eq!(frame.head(width)[0], expected);
-        check(75, "lodestard 0.1.0  pid 4711  up 3h 12m  cpu 0.0%  memory 24.0 MiB  threads 17");
+        check(75, "lodestard 0.1.0  pid 4711  up 3h 12m  cpu 0.0%  memory 24 MiB  threads 17");
         check(60, "lodestard 0.1.0  pid 4711  up 3h 12m  cpu 0.0%");
         check(5, "lodestard 0.1.0");
         let check = |rate, expected: &str| assert_eq!(events(rate), expected);

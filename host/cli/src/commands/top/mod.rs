@@ -133,25 +133,25 @@ mod tests {
         check(
             100,
             "\
-MODULE         STATE    CPU%    MEMORY  THREADS  QUEUE  LAG  EV/S     P50     P99  DROPS  ERRORS
-ingest         running     -  2.00 MiB        3      0    -     -       -       -      0       0
-usage_tracker  failed      -       0 B        0     41   2m     -  1.20ms  8.30ms      0       4
+MODULE         STATE    CPU%  MEMORY  THREADS  QUEUE  LAG  EV/S     P50     P99  DROPS  ERRORS
+ingest         running     -   2 MiB        3      0    -     -       -       -      0       0
+usage_tracker  failed      -     0 B        0     41   2m     -  1.20ms  8.30ms      0       4
 ",
         );
         check(
             80,
             "\
-MODULE         STATE    CPU%    MEMORY  QUEUE  EV/S     P99  DROPS  ERRORS
-ingest         running     -  2.00 MiB      0     -       -      0       0
-usage_tracker  failed      -       0 B     41     -  8.30ms      0       4
+MODULE         STATE    CPU%  MEMORY  QUEUE  EV/S     P50     P99  DROPS  ERRORS
+ingest         running     -   2 MiB      0     -       -       -      0       0
+usage_tracker  failed      -     0 B     41     -  1.20ms  8.30ms      0       4
 ",
         );
         check(
             50,
             "\
-MODULE         STATE    CPU%    MEMORY  EV/S
-ingest         running     -  2.00 MiB     -
-usage_tracker  failed      -       0 B     -
+MODULE         STATE    CPU%  MEMORY  QUEUE  EV/S
+ingest         running     -   2 MiB      0     -
+usage_tracker  failed      -     0 B     41     -
 ",
         );
         assert_eq!(columns::fitting(&frame.modules, 200, 2).len(), 13);

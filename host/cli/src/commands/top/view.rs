@@ -168,12 +168,12 @@ mod tests {
         assert_eq!(
             drawn(&mut app(false), 80, 8),
             [
-                "lodestard 0.1.0   pid 4711   up 3h 12m   cpu -%   memory 24.0 MiB   threads 17",
-                "1 of 2 modules run   - events/s   ledger 1.00 MiB",
+                "lodestard 0.1.0   pid 4711   up 3h 12m   cpu -%   memory 24 MiB   threads 17",
+                "1 of 2 modules run   - events/s   ledger 1 MiB",
                 "",
-                "MODULE        STATE   CPU%   MEMORY QUEUE LAG EV/S    P50    P99 DROPS ERRORS",
-                "ingest        running    - 2.00 MiB     0   -    -      -      -     0      0",
-                "usage_tracker failed     -      0 B    41  2m    - 1.20ms 8.30ms     0      4",
+                "MODULE        STATE   CPU% MEMORY QUEUE LAG EV/S    P50    P99 DROPS ERRORS",
+                "ingest        running    -  2 MiB     0   -    -      -      -     0      0",
+                "usage_tracker failed     -    0 B    41  2m    - 1.20ms 8.30ms     0      4",
                 "",
                 "q quit   ↑↓ select   Enter details   s sort (CPU%)   p pause",
             ]
@@ -205,8 +205,8 @@ mod tests {
             "module      usage_tracker 0.1.0",
             "note        the database is locked; 2 dead",
             "events      1,247 accepted = 1,204 handled + 2 dead + 0 dropped + 41 pending",
-            "calls       events: 12 calls with 1,206, p50 1.20ms, p99 8.30ms, max 9.00ms, ",
-            "sum 20.0ms, 2 failed",
+            "calls       events: 12 calls with 1,206, p50 1.20ms, p99 8.30ms, max 9ms, ",
+            "sum 20ms, 2 failed",
         ] {
             assert!(lines.contains(expected), "{expected}\n{lines}");
         }
