@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Sandbox, breakage, http, library, program, telemetry};
+use harness::{Sandbox, breakage, far_from_midnight, http, library, program, telemetry};
 use serde_json::Value;
 
 const NOTHING: &str = "modules: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
@@ -232,7 +232,9 @@ fn a_saved_change_runs_and_a_bad_one_changes_nothing() {
     let sandbox = Sandbox::new(&["ingest"], NOTHING);
     let folder = begin(&sandbox, "saved_guard");
     let source = folder.join("src/lib.rs");
-    let args = ["saved_guard", "--set", "requests_per_hour=7", "--with", "ingest"];
+    let zone = format!("timezone={}", far_from_midnight());
+    let settings = ["--set", "requests_per_day=7", "--set", &zone];
+    let args = [["saved_guard", "--with", "ingest"].as_slice(), &settings].concat();
     let mut dev = Developing::start(&sandbox, &args);
     let last_word = |line: &Value| {
         let text = line["text"].as_str().expect("it is a text").to_owned();
@@ -258,18 +260,18 @@ fn a_saved_change_runs_and_a_bad_one_changes_nothing() {
 
     edit(&source, "json!({\"requests\": ", "json!({\"hours\": ");
     dev.wait("reload", "from save to running");
-    assert_eq!(status()["hours"], 0, "the new code runs");
+    assert_eq!(status()["hours"], 1, "the new code runs, and knows what was before");
 
-    edit(&source, "self.requests = 0;", "self.requests = ;");
+    edit(&source, "self.seen = seen;", "self.seen = ;");
     dev.wait("compiler", "expected expression");
     dev.wait("build", "waiting for the next save");
-    assert_eq!(status()["hours"], 0, "what ran goes on");
+    assert_eq!(status()["hours"], 1, "what ran goes on");
 
-    edit(&source, "self.requests = ;", "self.requests = 0;");
-    let dies = "if config.requests_per_hour == 7 { panic!(\"no such start\"); }";
+    edit(&source, "self.seen = ;", "self.seen = seen;");
+    let dies = "if config.requests_per_day == 7 { panic!(\"no such start\"); }";
     edit(&source, "Ok(Self { config", &format!("{dies}\n        Ok(Self {{ config"));
     dev.wait("reload", "no such start");
-    assert_eq!(status()["hours"], 0, "a start that dies changes nothing");
+    assert_eq!(status()["hours"], 1, "a start that dies changes nothing");
 
     edit(&source, dies, "tracing::info!(\"begun\");");
     dev.wait("log", "begun");
@@ -325,7 +327,7 @@ fn a_crate_is_built_and_installed() {
         fs::read(defaults).expect("its defaults came with it"),
         fs::read(folder.join("config.yaml")).expect("the template has some")
     );
-    assert!(sandbox.configuration().contains("requests_per_hour"), "as comments in its section");
+    assert!(sandbox.configuration().contains("requests_per_day"), "as comments in its section");
     fs::write(folder.join("src/lib.rs"), "fn broken( {\n").expect("it is writable");
     let broken = lodestar(&sandbox, &["modules", "install", "crate_guard"]);
     assert_eq!(broken.code, 1, "{broken:#?}");

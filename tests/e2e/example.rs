@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use harness::{Sandbox, http, telemetry};
+use harness::{Sandbox, far_from_midnight, http, telemetry};
 
 const CONFIG: &str = "\
 modules:
@@ -10,13 +10,15 @@ modules:
     listen: 127.0.0.1:0
   budget_guard:
     limit_usd: 0.000001
+    timezone: ZONE
 metrics:
   listen: 127.0.0.1:0
 ";
 
 #[test]
 fn the_example_is_loaded_and_warns() {
-    let sandbox = Sandbox::new(&["ingest", "budget_guard"], CONFIG);
+    let sandbox =
+        Sandbox::new(&["ingest", "budget_guard"], &CONFIG.replace("ZONE", far_from_midnight()));
     let daemon = sandbox.start();
     let address = daemon.address("ingest", "http");
     let body = telemetry::claude_code("s", "example").to_string();
@@ -26,6 +28,14 @@ fn the_example_is_loaded_and_warns() {
     assert_eq!(status["spent_nano_usd"], 3_435_000, "{status:#}");
     let logs = sandbox.lodestar(&["modules", "logs", "budget_guard"]);
     assert!(logs.stdout.contains("today costs more than it may"), "{logs:#?}");
+    let info = sandbox.lodestar(&["modules", "info", "budget_guard"]);
+    assert!(info.stdout.contains("begin_day daily at 00:00"), "{info:#?}");
+    // A restart of the daemon forgets nothing.
+    assert!(daemon.stop().success());
+    let daemon = sandbox.start();
+    let status = sandbox.json(&["budget_guard", "status"]);
+    assert_eq!(status["spent_nano_usd"], 3_435_000, "{status:#}");
+    assert!(daemon.stop().success());
 }
 
 #[test]

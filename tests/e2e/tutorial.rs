@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Sandbox, tool_or_skip};
+use harness::{Sandbox, far_from_midnight, tool_or_skip};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::author::author;
@@ -140,6 +140,7 @@ fn terminal(sandbox: &Sandbox, folder: &Path, words: &[&str]) -> Terminal {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk");
     command.env_remove("LODESTAR_SOCKET").env("LODESTAR_MODULE_PATH", sandbox.path("modules"));
     command.env("LODESTAR_INGEST__LISTEN", "127.0.0.1:0").env("LODESTAR_SDK", sdk);
+    command.env("TZ", far_from_midnight());
     command.args(words).current_dir(folder);
     Terminal::start(command)
 }
@@ -153,7 +154,7 @@ fn the_tutorial_works_as_it_is_written() {
     let page = fs::read_to_string(page).expect("the page is there");
     let sandbox = Sandbox::new(&["ingest"], "");
     let mut shell = terminal(&sandbox, &sandbox.path("."), &["-e"]);
-    let folder = sandbox.path("hour_guard");
+    let folder = sandbox.path("day_guard");
     let mut second = None;
     let mut done = 0;
     for (tag, text) in blocks(&page) {

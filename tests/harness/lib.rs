@@ -20,4 +20,4 @@ pub use keep_alive::KeepAlive;
 pub use sandbox::{Output, Sandbox, library, program, run, sha256};
 pub use sent::{Counted, Sent};
 pub use service_manager::ServiceManager;
-pub use tools::{is_root, skip, skip_even_in_ci, tool_or_skip, wait_until};
+pub use tools::{far_from_midnight, is_root, skip, skip_even_in_ci, tool_or_skip, wait_until};

@@ -4,7 +4,7 @@ use std::{
     io::Write as _,
     path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// How often a condition is looked at.
@@ -72,4 +72,14 @@ pub fn skip_even_in_ci(test: &str, reason: &str) {
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Returns a time zone in which no day ends within the next six hours, for what counts by days.
+#[must_use]
+pub fn far_from_midnight() -> &'static str {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match since_1970.as_secs() / 3_600 % 24 {
+        6..18 => "UTC",
+        _ => "Etc/GMT-12",
+    }
 }

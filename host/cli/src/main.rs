@@ -8,7 +8,6 @@ mod error;
 mod exit_codes;
 mod help;
 mod human;
-mod moment;
 mod operation;
 mod options;
 mod out_file;

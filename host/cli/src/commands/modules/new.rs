@@ -102,19 +102,24 @@ const TAKEN: [&str; 52] = [
 ];
 
 /// Names that the first lines of the module use already.
-const USED: [&str; 12] = [
+const USED: [&str; 17] = [
+    "Arc",
+    "Bench",
     "Config",
+    "Date",
     "Duration",
     "Event",
+    "FakeHost",
     "Host",
     "LlmRequestCompleted",
     "Module",
     "NoArgs",
     "Reply",
     "Result",
+    "Seen",
     "Self",
-    "Status",
     "Wiring",
+    "Zone",
 ];
 
 impl New {
