@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use harness::{Sandbox, far_from_midnight, http, telemetry};
 
+use crate::reload_faults::ISOLATIONS;
+
 const CONFIG: &str = "\
 modules:
   ingest:
@@ -36,6 +38,29 @@ fn the_example_is_loaded_and_warns() {
     let status = sandbox.json(&["budget_guard", "status"]);
     assert_eq!(status["spent_nano_usd"], 3_435_000, "{status:#}");
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn the_example_that_serves_http_is_loaded_and_answers() {
+    for isolation in ISOLATIONS {
+        let config = format!(
+            "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  spend_page:\n    listen: \
+             127.0.0.1:0\n    isolation: {isolation}\nmetrics:\n  listen: 127.0.0.1:0\n"
+        );
+        let sandbox = Sandbox::new(&["ingest", "spend_page"], &config);
+        let daemon = sandbox.start();
+        let body = telemetry::claude_code("s", "example").to_string();
+        let address = daemon.address("ingest", "http");
+        let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
+        assert_eq!(answer.expect("ingest answers").status, 200);
+        // Its answer includes all that was accepted before it was asked for.
+        assert_eq!(sandbox.json(&["spend_page", "status"])["requests"], 1);
+        let address = daemon.address("spend_page", "http");
+        let spend = http::get(&address, "/spend").expect("it answers").json();
+        assert_eq!(spend["cost_nano_usd"], 3_435_000, "{isolation}: {spend:#}");
+        assert_eq!(http::get(&address, "/other").expect("it answers").status, 404);
+        assert!(daemon.stop().success());
+    }
 }
 
 #[test]

@@ -1,19 +1,16 @@
 //! What every HTTP listener of the daemon checks, and how many connections each of them has.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::{
     Router,
-    extract::{Request, State},
-    middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
 use lodestar_api::{Connections, Ended, Problem, ProblemCode};
-use module_http::{Descriptors, End, Ends, Figures, Guard, Hosts, Limits, Server};
+use module_http::{Descriptors, End, Figures, Guard, Hosts, Limits, Refused, Server};
 
 use crate::control::Refusal;
 
@@ -43,24 +40,13 @@ const USUAL: Limits = Limits {
 /// Has a router refuse what a web page may have sent: a page can let a name of its own point here,
 /// but it cannot leave out its origin. What names no host, or several, is refused as well.
 pub fn guarded(router: Router, hosts: Hosts) -> Router {
-    let guard = Arc::new(Guard { hosts, allowed_origins: Vec::new() });
-    router.layer(middleware::from_fn_with_state(guard, check))
+    module_http::guarded(router, Guard { hosts, allowed_origins: Vec::new() }, refuse)
 }
 
-async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    match guard.check(&parts, local(&parts.extensions)) {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(refused) => {
-            let mut problem = Problem::new(ProblemCode::Refused, refused.to_string());
-            problem.status = refused.status().as_u16();
-            Refusal(problem).into_response()
-        }
-    }
-}
-
-fn local(extensions: &axum::http::Extensions) -> Option<IpAddr> {
-    extensions.get::<Ends>().map(|ends| ends.local.ip())
+fn refuse(refused: Refused) -> Response {
+    let mut problem = Problem::new(ProblemCode::Refused, refused.to_string());
+    problem.status = refused.status().as_u16();
+    Refusal(problem).into_response()
 }
 
 /// The daemon's own servers, by name, in the order in which they were started.
@@ -107,7 +93,7 @@ fn connections(name: &str, figures: &Figures) -> Connections {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::StatusCode, routing::get};
+    use axum::{body::Body, extract::Request, http::StatusCode, routing::get};
     use hyper::service::Service as _;
     use hyper_util::service::TowerToHyperService;
 

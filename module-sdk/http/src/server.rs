@@ -10,7 +10,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{Accepted, Figures, Limits, Listener, connection, figures::Shortage, shared::Shared};
+use module_sdk::{Host, Result};
+
+use crate::{
+    Accepted, Figures, Limits, Listener, Tcp, connection, figures::Shortage, shared::Shared,
+};
 
 /// How long connections that are idle while the server stops are kept, so that the next request
 /// on them is answered and closes them, rather than meeting a closed connection.
@@ -30,10 +34,25 @@ const SEARCH: Duration = Duration::from_millis(50);
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// The answer to a client for which there is no room.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+pub(crate) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 148\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"unavailable\",\"status\":503,\"code\":\"unavailable\",\
     \"detail\":\"all connections are in use\",\"help\":\"try again in a second\"}\n";
+
+/// Serves a router on a listener that the manifest of a module declares.
+///
+/// # Errors
+///
+/// When the manifest does not declare it, its address is taken, or the system refuses.
+pub fn serve(host: &Host, listener: &str, router: Router, limits: Limits) -> Result<Server> {
+    let runtime = host.runtime()?;
+    let socket = host.listener(listener)?;
+    let tcp = {
+        let _context = runtime.enter();
+        Tcp::new(socket)?
+    };
+    Ok(Server::start(&runtime, tcp, router, limits))
+}
 
 /// A running listener. It goes on when this is dropped.
 #[derive(Debug)]
@@ -70,11 +89,23 @@ impl Server {
         self.shared.figures.clone()
     }
 
+    /// From now on each answer ends its connection, so that clients come again and find whoever
+    /// accepts then; new ones are taken on. [`stop`](Self::stop) begins with it.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Returns whether it drains or has stopped.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
     /// Stops: takes no more connections, answers what is under way, and returns when all
     /// connections are closed or `grace` is over. Answers how many were cut off. Not to be called
     /// on a thread of the runtime.
     pub fn stop(&self, grace: Duration) -> usize {
-        self.shared.drain();
+        self.drain();
         self.is_stopping.send_replace(true);
         self.wait_closed(grace.min(IDLE_AT_STOP));
         self.shared.close_all();

@@ -10,7 +10,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use module_http::Guard;
 use module_sdk::{
     Class, EventType, Health, Host, Result,
     events::{LlmRequestCompleted, LlmRequestWithdrawn, LynexEvent},
@@ -22,7 +21,7 @@ use crate::{
     join::{Joined, Joiner, Link, Shared},
     lynex::Keys,
     report::Report,
-    server::{Budget, guard_of},
+    server::Budget,
     sources::Conversations,
     tally::Tally,
 };
@@ -44,7 +43,6 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) tally: Tally,
     pub(crate) budget: Budget,
-    pub(crate) guard: Guard,
     pub(crate) conversations: Conversations,
     draining: AtomicBool,
     joiner: Shared,
@@ -133,7 +131,6 @@ impl App {
             keys: Keys::new(&config),
             tally: Tally::new(host),
             budget: Budget::new(config.max_buffered_bytes.get(), config.max_decoded_bytes.get()),
-            guard: guard_of(&config),
             conversations: Conversations::default(),
             draining: AtomicBool::new(false),
             joiner: Shared::new(joiner),

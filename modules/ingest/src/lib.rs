@@ -8,7 +8,6 @@
 
 mod app;
 mod config;
-mod connections;
 mod join;
 mod json_text;
 mod lynex;
@@ -25,18 +24,16 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     http::StatusCode,
-    middleware,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use module_http::Server;
+use module_http::{ConnectionMetrics, Server};
 use module_sdk::{Health, HealthStatus, Host, Module, Reply, Result, Wiring};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use app::App;
 pub use config::{ApiKey, Config, Project, RateLimit};
-use connections::Shown;
 
 module_sdk::export!(Ingest);
 
@@ -45,7 +42,7 @@ module_sdk::export!(Ingest);
 pub struct Ingest {
     app: Arc<App>,
     server: Server,
-    shown: Shown,
+    connections: ConnectionMetrics,
 }
 
 impl Module for Ingest {
@@ -59,7 +56,7 @@ impl Module for Ingest {
         let app = Arc::new(App::new(config, host)?);
         let listener = host.listener("http")?;
         let server = server::start(&app, listener, router(&app))?;
-        Ok(Self { app, server, shown: Shown::default() })
+        Ok(Self { app, server, connections: ConnectionMetrics::new("lodestar_ingest") })
     }
 
     fn wire(wiring: &mut Wiring<Self>) {
@@ -130,12 +127,12 @@ impl Ingest {
     }
 
     fn show_connections(&mut self) -> Result<()> {
-        self.shown.show(&self.app.host, &self.server.figures())
+        self.connections.show(&self.app.host, &self.server.figures())
     }
 }
 
 fn router(app: &Arc<App>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/v1/logs", post(otlp::logs))
         .route("/v1/traces", post(otlp::traces))
         .route("/v1/metrics", post(otlp::metrics))
@@ -145,8 +142,8 @@ fn router(app: &Arc<App>) -> Router {
         .route("/healthz", get(healthz))
         .fallback(misdirected::answer)
         .method_not_allowed_fallback(server::answer_wrong_method)
-        .layer(middleware::from_fn_with_state(app.clone(), server::guard))
-        .with_state(app.clone())
+        .with_state(app.clone());
+    server::guarded_and_counted(router, app)
 }
 
 async fn healthz(axum::extract::State(app): axum::extract::State<Arc<App>>) -> Response {

@@ -3,38 +3,29 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Json, Router,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
-    middleware::Next,
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
 
-use module_http::{Ends, Guard, Hosts, Refused};
+use module_http::{Guard, Hosts, Refused, guarded};
 
-use crate::{app::App, config::Config};
+use crate::app::App;
 
-/// What this listener asks of a request.
-pub(crate) fn guard_of(config: &Config) -> Guard {
-    Guard {
-        hosts: Hosts::Own(config.allowed_hosts.clone()),
-        allowed_origins: config.allowed_origins.clone(),
-    }
+/// Has a router answer only what a web page in a browser cannot have sent, and counts all answers.
+pub(crate) fn guarded_and_counted(router: Router, app: &Arc<App>) -> Router {
+    let guard = Guard {
+        hosts: Hosts::Own(app.config.allowed_hosts.clone()),
+        allowed_origins: app.config.allowed_origins.clone(),
+    };
+    guarded(router, guard, refusal).layer(middleware::from_fn_with_state(app.clone(), count))
 }
 
-/// Lets a request through that a web page in a browser cannot have sent, and counts its answer.
-pub(crate) async fn guard(
-    State(app): State<Arc<App>>,
-    axum::Extension(ends): axum::Extension<Ends>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let endpoint = endpoint(request.uri().path());
-    let (parts, body) = request.into_parts();
-    let response = match app.guard.check(&parts, Some(ends.local.ip())) {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(refused) => refusal(refused),
-    };
+    let response = next.run(request).await;
     app.tally.request(endpoint, response.status().as_u16());
     response
 }

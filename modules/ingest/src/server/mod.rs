@@ -11,7 +11,7 @@ use module_http::{BodyLimits, Limits, Server, Tcp};
 use module_sdk::Result;
 
 pub(crate) use encoding::Encoding;
-pub(crate) use guard::{answer_wrong_method, guard, guard_of, json_error};
+pub(crate) use guard::{answer_wrong_method, guarded_and_counted, json_error};
 pub(crate) use module_http::{BodyError, Budget, Ends, Probe, Share};
 
 use crate::{app::App, config::Config, preface::Prefaced};
