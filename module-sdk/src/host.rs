@@ -1,6 +1,7 @@
 //! What the host does for a module.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ use lodestar_abi::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, Error, ErrorKind, EventType, Result, glue};
+use crate::{Class, Error, ErrorKind, EventType, Provider, Result, glue};
 
 /// What the host tells a module about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,15 +97,17 @@ impl Host {
         &self.inner.info.data_dir
     }
 
-    /// The `providers` of the configuration, where the manifest declares the need: by id an object
-    /// with `base_url`, `dialect`, `local`, and `key`, which is `null` where there is none or the
-    /// operator gives none (`provider_keys`).
+    /// Returns the `providers` of the configuration by id, where the manifest declares the need
+    /// (`[capabilities] providers = true`); none where it does not.
     ///
     /// # Errors
     ///
-    /// When they do not have the form of `T`.
-    pub fn providers<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        Ok(serde_json::from_value(self.inner.info.providers.clone())?)
+    /// When the host tells of a provider what this SDK does not know, such as another API.
+    pub fn providers(&self) -> Result<Vec<Provider>> {
+        let told: Option<BTreeMap<String, Provider>> =
+            serde_json::from_value(self.inner.info.providers.clone())?;
+        let named = told.unwrap_or_default().into_iter();
+        Ok(named.map(|(id, provider)| Provider { id, ..provider }).collect())
     }
 
     /// The time. On the test bench it is the bench's.
@@ -300,7 +303,8 @@ fn nanoseconds(time: Timestamp) -> u64 {
 }
 
 /// A secret. It prints as `[redacted]`.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {

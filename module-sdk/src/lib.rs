@@ -30,6 +30,7 @@ mod log_histogram;
 mod logging;
 pub mod manifest;
 mod module;
+mod provider;
 #[cfg(feature = "tokio")]
 mod runtime;
 #[doc(hidden)]
@@ -40,6 +41,7 @@ pub mod testing;
 mod time_range;
 mod usd;
 mod wiring;
+mod words;
 mod zone;
 
 /// The time library of [`Event::time`], [`Host::now`], [`TimeRange`] and [`Zone`].
@@ -54,6 +56,7 @@ pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
 pub use log_histogram::{LogHistogram, LogHistogramError};
 pub use module::{Health, HealthStatus, Module, Snapshot};
+pub use provider::{Provider, ProviderApi};
 pub use time_range::{TimeRange, TimeRangeArgs};
 pub use usd::{Usd, UsdError};
 pub use wiring::Wiring;

@@ -245,7 +245,7 @@ fn a_signature_by_a_trusted_key_counts_and_a_false_one_does_not() {
 fn keys_of_providers_are_the_operators_to_give() {
     let sandbox = sandbox();
     let providers = "providers:\n  acme:\n    base_url: https://acme.example\n    \
-                     dialect: openai\n    key: file:acme.key\n";
+                     api: openai\n    key: file:acme.key\n";
     let key = sandbox.path("acme.key");
     fs::write(&key, "sk-0123456789").expect("the sandbox is writable");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");

@@ -11,11 +11,17 @@ use super::{
 pub(super) struct Problems<'a> {
     file: &'a Path,
     pub(super) errors: Vec<ConfigError>,
+    /// What is still taken, and should be written otherwise.
+    pub(super) warnings: Vec<ConfigError>,
 }
 
 impl<'a> Problems<'a> {
     pub(super) const fn new(file: &'a Path) -> Self {
-        Self { file, errors: Vec::new() }
+        Self { file, errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    pub(super) fn warn(&mut self, place: &Place, key: &str, message: &str, hint: &str) {
+        self.warnings.push(place.error(self.file, key, message, hint));
     }
 
     pub(super) fn add(
@@ -127,6 +133,30 @@ impl<'a> Fields<'a> {
             }
             _ => self.wrong(entry, "a text", "", problems),
         }
+    }
+
+    /// Reads a list of texts, none of them empty.
+    pub(super) fn texts(
+        &mut self,
+        name: &'static str,
+        problems: &mut Problems<'_>,
+    ) -> Option<Vec<String>> {
+        let entry = self.take(name)?;
+        let Yaml::List(nodes) = &entry.node.value else {
+            return self.wrong(entry, "a list of texts", "write `[one, another]`", problems);
+        };
+        let mut texts = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            match node.text() {
+                Some(text) if !text.is_empty() => texts.push(text.to_owned()),
+                _ => {
+                    let key = format!("{}[{index}]", self.join(name));
+                    let message = format!("must be a text, but is {}", node.kind());
+                    problems.add(&node.place, &key, message, "put it in quotes");
+                }
+            }
+        }
+        Some(texts)
     }
 
     /// A text that `read` takes; what it does not take is an error with its words.

@@ -38,8 +38,8 @@ pub use self::{
     resolve::{Resolved, literal_secrets, open_to_others, redacted},
     section::{HOST_KEYS, Isolation, Limits, ModuleSection, Restart, Settings},
     settings::{
-        Bus, Control, Dialect, Durability, Ledger, Log, LogFormat, LogLevel, Metrics, Privacy,
-        Provider,
+        Bus, Control, Durability, Ledger, Log, LogFormat, LogLevel, Metrics, Privacy,
+        ProviderSection,
     },
     shared_addresses::Wanted,
 };
@@ -64,7 +64,7 @@ pub struct Config {
     /// `modules`, in the order of the file.
     pub modules: Vec<ModuleSection>,
     /// `providers`, in the order of the file.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<ProviderSection>,
     /// `bus`
     pub bus: Bus,
     /// `control`
@@ -75,6 +75,8 @@ pub struct Config {
     pub log: Log,
     /// `privacy`
     pub privacy: Privacy,
+    /// What is written in a way that has another name now.
+    pub outdated: Vec<ConfigError>,
     tree: Node,
 }
 
@@ -111,7 +113,8 @@ impl Config {
         problems.errors = layers.apply(&mut tree, path);
         let mut top = Fields::of(&tree, "", &mut problems);
         let modules = read_modules(&top.below("modules", &mut problems), &mut problems);
-        let providers = Provider::read_all(&top.below("providers", &mut problems), &mut problems);
+        let providers = top.below("providers", &mut problems);
+        let providers = ProviderSection::read_all(&providers, &mut problems);
         let bus = Bus::read(top.below("bus", &mut problems), &mut problems);
         let control = Control::read(top.below("control", &mut problems), &mut problems);
         let metrics = Metrics::read(top.below("metrics", &mut problems), &mut problems);
@@ -119,8 +122,28 @@ impl Config {
         let privacy = Privacy::read(top.below("privacy", &mut problems), &mut problems);
         top.finish(&mut problems);
         ConfigErrors::or(problems.errors, ())?;
+        let outdated = problems.warnings;
         let (path, text) = (path.to_owned(), text.to_owned());
-        Ok(Self { path, text, modules, providers, bus, control, metrics, log, privacy, tree })
+        Ok(Self {
+            path,
+            text,
+            modules,
+            providers,
+            bus,
+            control,
+            metrics,
+            log,
+            privacy,
+            outdated,
+            tree,
+        })
+    }
+
+    /// Logs what has another name now.
+    pub fn tell_outdated(&self) {
+        for warning in &self.outdated {
+            tracing::warn!(%warning, "the configuration uses a former name");
+        }
     }
 
     /// The section of a module.

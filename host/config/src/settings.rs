@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use module_sdk::ProviderApi;
+
 use super::{
     address::listen_address,
     fields::{Fields, Problems, word},
     references::Reference,
+    tree::Entry,
 };
 
 /// `bus`: the event bus.
@@ -123,43 +126,19 @@ pub struct Privacy {
 
 /// An entry of `providers`: somewhere that answers requests to language models.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
+pub struct ProviderSection {
     /// The operator's name for it.
     pub id: String,
     /// `http://` or `https://`, without credentials.
     pub base_url: String,
-    /// The API that it speaks.
-    pub dialect: Dialect,
+    /// The API that it offers.
+    pub api: ProviderApi,
     /// Where its key is found.
     pub key: Option<Reference>,
     /// Whether it runs on hardware of one's own, so that an answer costs nothing. Default false.
     pub local: bool,
-}
-
-/// The API that a provider speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI's, and what is compatible with it.
-    Openai,
-    /// Anthropic's.
-    Anthropic,
-    /// Google's Gemini.
-    Gemini,
-    /// Ollama's own.
-    Ollama,
-}
-
-impl Dialect {
-    /// The word in the file.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Openai => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Gemini => "gemini",
-            Self::Ollama => "ollama",
-        }
-    }
+    /// The models that it is to be asked for. Default none.
+    pub models: Vec<String>,
 }
 
 const LEVELS: &[(&str, LogLevel)] = &[
@@ -249,7 +228,7 @@ impl Privacy {
     }
 }
 
-impl Provider {
+impl ProviderSection {
     /// All of them, in the order of the file. One with an error is left out.
     pub(super) fn read_all(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<Self> {
         let entries = fields.named().iter();
@@ -257,12 +236,9 @@ impl Provider {
             .filter_map(|entry| {
                 let key = fields.join(&entry.name);
                 let mut fields = Fields::of(&entry.node, &key, problems);
-                let provider = Self::read(&entry.name, &mut fields, problems);
-                for needed in ["base_url", "dialect"] {
-                    if fields.take(needed).is_none() {
-                        let message = format!("`{needed}` is missing");
-                        problems.add(&entry.place, &key, message, "");
-                    }
+                let provider = Self::read(entry, &mut fields, problems);
+                if fields.take("base_url").is_none() {
+                    problems.add(&entry.place, &key, "`base_url` is missing", "");
                 }
                 fields.finish(problems);
                 provider
@@ -270,14 +246,44 @@ impl Provider {
             .collect()
     }
 
-    fn read(id: &str, fields: &mut Fields<'_>, problems: &mut Problems<'_>) -> Option<Self> {
-        let dialects = [Dialect::Openai, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama]
-            .map(|dialect| (dialect.as_str(), dialect));
+    fn read(entry: &Entry, fields: &mut Fields<'_>, problems: &mut Problems<'_>) -> Option<Self> {
         let base_url = fields.parsed("base_url", problems, base_url);
-        let dialect = fields.word("dialect", &dialects, problems);
+        let api = Self::read_api(entry, fields, problems);
         let key = fields.parsed("key", problems, Reference::parse);
         let local = fields.boolean("local", problems).unwrap_or(false);
-        Some(Self { id: id.to_owned(), base_url: base_url?, dialect: dialect?, key, local })
+        let models = fields.texts("models", problems).unwrap_or_default();
+        let id = entry.name.clone();
+        Some(Self { id, base_url: base_url?, api: api?, key, local, models })
+    }
+
+    /// Reads `api`, or `dialect`, as it was called before.
+    fn read_api(
+        entry: &Entry,
+        fields: &mut Fields<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<ProviderApi> {
+        let apis: Vec<_> = ProviderApi::ALL.iter().map(|api| (api.as_str(), *api)).collect();
+        let (new, old) = (fields.take("api"), fields.take("dialect"));
+        let key = fields.join("dialect");
+        match (new, old) {
+            (Some(_), Some(old)) => {
+                let message = "is the former name of `api`, which is given as well";
+                problems.add(&old.place, &key, message, "remove it");
+                None
+            }
+            (Some(_), None) => fields.word("api", &apis, problems),
+            (None, Some(old)) => {
+                let message = "is called `api` now, and is still read";
+                problems.warn(&old.place, &key, message, "write `api` instead");
+                fields.word("dialect", &apis, problems)
+            }
+            (None, None) => {
+                let hint = "it is one of `openai`, `anthropic`, `gemini` and `ollama`";
+                let key = key.trim_end_matches(".dialect");
+                problems.add(&entry.place, key, "`api` is missing", hint);
+                None
+            }
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+use module_sdk::ProviderApi::{self, Ollama};
 use serde_json::json;
 
 use super::*;
@@ -85,8 +86,8 @@ fn reads_every_key() {
          log_records_per_second: 1, call_deadline_ms: 10}\n    restart: {limit: 0, \
          backoff_max_ms: 1}\n    secrets: {one: \"${ONE}\", two: file:/run/two}\n    \
          provider_keys: false\n    own: [1]\n  b:\n\
-         providers:\n  o:\n    base_url: http://localhost:11434/\n    dialect: ollama\n    \
-         local: true\n    key: ${K}\nbus: {inbox_events: 16, ledger: {retention_hours: 1, \
+         providers:\n  o:\n    base_url: http://localhost:11434/\n    api: ollama\n    \
+         models: [a, \"b:1\"]\n    local: true\n    key: ${K}\nbus: {inbox_events: 16, ledger: {retention_hours: 1, \
          max_bytes: 1048576, durability: power}}\ncontrol: {socket: /run/s, group: g, listen: \
          \"[::1]:0\", token: file:/t}\nmetrics: {enabled: false, listen: localhost:0}\nlog: \
          {level: off, format: json, modules: {a: trace}}\nprivacy: {anonymise: false, \
@@ -105,7 +106,9 @@ fn reads_every_key() {
     assert_eq!(a.provider_keys, Some(false));
     assert_eq!(json!(a.settings.0), json!({"own": [1]}));
     assert!(config.module("b").is_some_and(|b| b.enabled && b.settings.0.is_empty()));
-    assert_eq!(config.providers[0].base_url, "http://localhost:11434");
+    let provider = &config.providers[0];
+    assert_eq!((provider.base_url.as_str(), provider.api), ("http://localhost:11434", Ollama));
+    assert_eq!(provider.models, ["a", "b:1"]);
     assert_eq!(config.bus.ledger.durability, Durability::Power);
     assert_eq!(config.control.listen.as_deref(), Some("[::1]:0"));
     assert_eq!(config.log.modules["a"], LogLevel::Trace);
@@ -176,8 +179,44 @@ fn says_what_is_wrong_where_and_what_would_be_right() {
     );
     check(
         "providers:\n  p:\n    base_url: ftp://x\n",
-        "m.yaml:2:3: providers.p: `dialect` is missing\nm.yaml:3:15: providers.p.base_url: must \
+        "m.yaml:2:3: providers.p: `api` is missing; it is one of `openai`, `anthropic`, \
+         `gemini` and `ollama`\nm.yaml:3:15: providers.p.base_url: must \
          begin with `https://` or `http://` and name a host",
+    );
+}
+
+#[test]
+fn the_api_of_a_provider_had_another_name() {
+    let provider = |keys: &str| parse(&format!("providers:\n  p:\n    base_url: http://x\n{keys}"));
+    let config = provider("    dialect: gemini\n").expect("it is still read");
+    assert_eq!(config.providers[0].api, ProviderApi::Gemini);
+    let warnings: Vec<String> = config.outdated.iter().map(ToString::to_string).collect();
+    let expected = "m.yaml:4:5: providers.p.dialect: is called `api` now, and is still read; write \
+                    `api` instead";
+    assert_eq!(warnings, [expected]);
+    assert_eq!(provider("    api: gemini\n").expect("it is valid").outdated, []);
+    let check = |keys: &str, expected: &str| {
+        let errors = provider(keys).err().unwrap_or_else(|| panic!("{keys:?} was taken"));
+        assert_eq!(errors.to_string(), expected, "{keys:?}");
+    };
+    check(
+        "    api: gemini\n    dialect: gemini\n",
+        "m.yaml:5:5: providers.p.dialect: is the former name of `api`, which is given as well; \
+         remove it",
+    );
+    check(
+        "    dialect: olama\n",
+        "m.yaml:4:14: providers.p.dialect: must be `openai`, `anthropic`, `gemini` or `ollama`, \
+         but is another word; did you mean `ollama`?",
+    );
+    check(
+        "    api: ollama\n    models: llama\n",
+        "m.yaml:5:13: providers.p.models: must be a list of texts, but is a text; write `[one, \
+         another]`",
+    );
+    check(
+        "    api: ollama\n    models: [llama, 3]\n",
+        "m.yaml:5:21: providers.p.models[1]: must be a text, but is a number; put it in quotes",
     );
 }
 
@@ -194,8 +233,8 @@ fn never_shows_a_secret_that_stands_in_the_wrong_place() {
     for text in [
         "modules:\n  a:\n    secrets: {key: sk-ant-12345}\n",
         "modules:\n  a:\n    secrets: sk-ant-12345\n",
-        "providers:\n  a: {base_url: 'https://u:sk-ant-12345@x', dialect: openai}\n",
-        "providers:\n  a: {base_url: 'https://x', dialect: sk-ant-12345, key: sk-ant-12345}\n",
+        "providers:\n  a: {base_url: 'https://u:sk-ant-12345@x', api: openai}\n",
+        "providers:\n  a: {base_url: 'https://x', api: sk-ant-12345, key: sk-ant-12345}\n",
         "control:\n  token: sk-ant-12345\n",
         "modules: sk-ant-12345\n",
     ] {

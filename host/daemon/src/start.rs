@@ -64,6 +64,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     config::expect_ours(&places.config)?;
     let config = Config::load(&places.config, &layers)?;
     let logging = start_logging(&config)?;
+    config.tell_outdated();
     let printed = Printed::begin()
         .inspect_err(|error| tracing::warn!(%error, "what modules print is not logged"));
     if fresh {

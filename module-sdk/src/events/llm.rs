@@ -4,48 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, EventType};
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident {
-        $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+
-    }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-        pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
-        }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// The word on the wire.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = crate::Error;
-
-            fn from_str(word: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|value| value.as_str() == word).ok_or_else(|| {
-                    let kind = stringify!($name);
-                    crate::Error::new(format!("no {kind} is called {word:?}"))
-                })
-            }
-        }
-    };
-}
-pub(super) use words;
+use crate::{Class, EventType, words::words};
 
 words! {
     /// How the news of a request reached Lodestar. The order is the order of trust: of two reports
@@ -67,8 +26,8 @@ words! {
 }
 
 words! {
-    /// The form of the conversation with the provider.
-    Dialect {
+    /// A form of the conversation with a provider.
+    ApiFormat {
         /// OpenAI chat completions.
         Chat = "chat",
         /// OpenAI responses.
@@ -204,7 +163,7 @@ pub struct LlmRequestCompleted {
     pub upstream: Option<String>,
     /// The form of the conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dialect: Option<Dialect>,
+    pub dialect: Option<ApiFormat>,
     /// `gen_ai.operation.name`: `chat`, `embeddings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,

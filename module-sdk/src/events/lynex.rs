@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::llm::words;
-use crate::{Class, EventType};
+use crate::{Class, EventType, words::words};
 
 words! {
     /// The type of a Lynex event.

@@ -11,8 +11,9 @@ mod model_name;
 
 pub use host::{ConfigChanged, ModuleStateChanged};
 pub use llm::{
-    CacheOutcome, CostSource, Dialect, LlmModelSwitched, LlmRequestCompleted, LlmRequestWithdrawn,
-    LlmSessionEnded, LlmSessionStarted, RequestSource, RequestStatus, UsageSource,
+    ApiFormat, CacheOutcome, CostSource, LlmModelSwitched, LlmRequestCompleted,
+    LlmRequestWithdrawn, LlmSessionEnded, LlmSessionStarted, RequestSource, RequestStatus,
+    UsageSource,
 };
 pub use lynex::{LynexEvent, LynexType};
 pub use model_name::ModelName;

@@ -41,6 +41,7 @@ struct FakeState {
     discarded: Option<usize>,
     refuse: Option<String>,
     secrets: HashMap<String, String>,
+    providers: serde_json::Value,
     listeners: HashMap<String, TcpListener>,
     series: Vec<(String, f64)>,
     cache: HashMap<String, (u64, Vec<u8>)>,
@@ -95,6 +96,12 @@ impl FakeHost {
     /// Gives the module a secret.
     pub fn set_secret(&self, name: &str, value: &str) {
         self.state().secrets.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Gives a module that starts from now on its `providers`: by id an object with the fields of
+    /// [`Provider`](crate::Provider).
+    pub fn set_providers(&self, providers: serde_json::Value) {
+        self.state().providers = providers;
     }
 
     /// Makes every further emission fail as unavailable; `None` ends that.
@@ -174,6 +181,7 @@ impl HostServices for Services {
     fn info(&self) -> RVec<u8> {
         let info = serde_json::json!({
             "name": "bench", "data_dir": self.0.directory, "generation": 1, "log_level": 5,
+            "providers": self.0.state().providers,
         });
         info.to_string().into_bytes().into()
     }

@@ -61,6 +61,7 @@ impl Daemon {
         let packages = library::list(&self.places.module_path);
         let installed: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
         let mut found = config::literal_secrets(config, open);
+        found.extend(config.outdated.iter().cloned());
         if config.modules.is_empty() && !installed.is_empty() {
             let names = installed.join(", ");
             let message =

@@ -191,9 +191,12 @@ fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Pa
         });
         let facts = json!({
             "base_url": provider.base_url,
-            "dialect": provider.dialect.as_str(),
+            "api": provider.api,
+            // As modules know it that were built before `api` was.
+            "dialect": provider.api,
             "local": provider.local,
             "key": key,
+            "models": provider.models,
         });
         (provider.id.clone(), facts)
     });

@@ -237,6 +237,7 @@ impl Supervisor {
             });
             tracing::info!(modules = changed.join(","), "took the configuration");
             say_what_needs_a_restart(&before, &after);
+            after.tell_outdated();
         }
         self.daemon.apply_log_levels(&after);
         self.daemon.set_config(after);

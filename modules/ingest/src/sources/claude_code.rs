@@ -3,7 +3,7 @@
 //! Its `input_tokens` exclude the cache, so reads and writes are added. One reply is one log
 //! record and, with tracing on, one span `claude_code.llm_request` under the same request id.
 
-use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};
+use module_sdk::events::{ApiFormat, CostSource, LlmRequestCompleted, RequestStatus};
 
 use super::{
     Attributes, Context, Log, Outcome, Refusal, SpanRecord,
@@ -111,7 +111,7 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
             .name(&[keys::ANTHROPIC_PROVIDER])
             .map_or_else(|| "anthropic".to_owned(), |provider| canonical(&provider)),
     );
-    event.dialect = Some(Dialect::Messages);
+    event.dialect = Some(ApiFormat::Messages);
     event.operation = Some("chat".to_owned());
     event.request_model = attributes.name(&[keys::MODEL, keys::REQUEST_MODEL]);
     event.response_model.clone_from(&event.request_model);

@@ -9,8 +9,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use module_sdk::events::{Dialect, LlmRequestCompleted, RequestStatus};
-use opentelemetry_proto::tonic::trace::v1::Span;
+use module_sdk::events::{ApiFormat, LlmRequestCompleted, RequestStatus};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 
 use super::{
     Attributes, Context, Log, Outcome, Refusal, SpanRecord,
@@ -255,7 +255,7 @@ fn identify<'a>(
 
 fn describe(event: &mut LlmRequestCompleted) {
     event.client = Some("codex".to_owned());
-    event.dialect = Some(Dialect::Responses);
+    event.dialect = Some(ApiFormat::Responses);
     event.operation = Some("chat".to_owned());
     // Its `provider_name` is a title that the user chose; the dialect is OpenAI's.
     event.provider = Some("openai".to_owned());

@@ -2,7 +2,7 @@
 //!
 //! Its input count includes the cache; its output count excludes the thoughts, which are added.
 
-use module_sdk::events::{Dialect, LlmRequestCompleted, RequestStatus};
+use module_sdk::events::{ApiFormat, LlmRequestCompleted, RequestStatus};
 
 use super::{
     Attributes, Context, Log, Outcome, Refusal, SpanRecord,
@@ -74,7 +74,7 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
     // It reports the version of its JavaScript runtime as its own.
     event.client_version = None;
     event.provider = Some("gcp.gemini".to_owned());
-    event.dialect = Some(Dialect::Gemini);
+    event.dialect = Some(ApiFormat::Gemini);
     event.operation = Some("generate_content".to_owned());
     event.session_id =
         attributes.identifier(&[keys::SESSION_ID]).map(|id| pseudonym("session", id));

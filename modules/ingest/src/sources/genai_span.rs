@@ -3,7 +3,7 @@
 //!
 //! By the conventions the input count includes the cache and the output count the reasoning.
 
-use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};
+use module_sdk::events::{ApiFormat, CostSource, LlmRequestCompleted, RequestStatus};
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{
@@ -110,15 +110,15 @@ fn identify(event: &mut LlmRequestCompleted, attributes: Attributes<'_>, context
     event.stream = attributes.flag(&[keys::REQUEST_STREAM, keys::LLM_IS_STREAMING]);
 }
 
-fn dialect(event: &LlmRequestCompleted, attributes: Attributes<'_>) -> Option<Dialect> {
+fn dialect(event: &LlmRequestCompleted, attributes: Attributes<'_>) -> Option<ApiFormat> {
     match (event.operation.as_deref(), event.provider.as_deref()) {
-        (Some("embeddings"), _) => Some(Dialect::Embeddings),
-        (Some("text_completion"), _) => Some(Dialect::Completions),
-        (_, Some("anthropic")) => Some(Dialect::Messages),
-        (_, Some("gcp.gemini" | "gcp.gen_ai" | "gcp.vertex_ai")) => Some(Dialect::Gemini),
-        (_, Some("ollama")) => Some(Dialect::Ollama),
-        _ if attributes.is(keys::OPENAI_API_TYPE, "responses") => Some(Dialect::Responses),
-        _ if attributes.is(keys::OPENAI_API_TYPE, "chat_completions") => Some(Dialect::Chat),
+        (Some("embeddings"), _) => Some(ApiFormat::Embeddings),
+        (Some("text_completion"), _) => Some(ApiFormat::Completions),
+        (_, Some("anthropic")) => Some(ApiFormat::Messages),
+        (_, Some("gcp.gemini" | "gcp.gen_ai" | "gcp.vertex_ai")) => Some(ApiFormat::Gemini),
+        (_, Some("ollama")) => Some(ApiFormat::Ollama),
+        _ if attributes.is(keys::OPENAI_API_TYPE, "responses") => Some(ApiFormat::Responses),
+        _ if attributes.is(keys::OPENAI_API_TYPE, "chat_completions") => Some(ApiFormat::Chat),
         _ => None,
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(event.ttft_ms, Some(30));
         assert_eq!(event.duration_ms, Some(250));
         assert_eq!(event.stream, Some(true));
-        assert_eq!(event.dialect, Some(Dialect::Responses));
+        assert_eq!(event.dialect, Some(ApiFormat::Responses));
         assert_eq!(event.cache_write_5m_tokens, None);
     }
 

@@ -11,7 +11,7 @@ pub use service_tier::ServiceTier;
 pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable};
 
 use foldhash::HashMap;
-use module_sdk::events::{CostSource, Dialect, LlmRequestCompleted, RequestStatus};
+use module_sdk::events::{ApiFormat, CostSource, LlmRequestCompleted, RequestStatus};
 
 /// Nano-USD per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Tokens {
     /// have no output.
     #[must_use]
     pub fn of(request: &LlmRequestCompleted) -> Option<Self> {
-        let embeds = request.dialect == Some(Dialect::Embeddings)
+        let embeds = request.dialect == Some(ApiFormat::Embeddings)
             || request.operation.as_deref() == Some("embeddings");
         Some(Self {
             input: request.input_tokens?,

@@ -3,7 +3,7 @@
 use crate::common::{NOW, bench, ms, request};
 use jiff::Timestamp;
 use module_sdk::events::{
-    CacheOutcome, CostSource, Dialect, LlmRequestCompleted, RequestSource, RequestStatus,
+    ApiFormat, CacheOutcome, CostSource, LlmRequestCompleted, RequestSource, RequestStatus,
     UsageSource,
 };
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn full() -> LlmRequestCompleted {
         user: text("user_abcdefghijklmnopqrstuvwxyz"),
         provider: text("anthropic"),
         upstream: text("primary"),
-        dialect: Some(Dialect::Messages),
+        dialect: Some(ApiFormat::Messages),
         operation: text("chat"),
         request_model: text(MODEL),
         response_model: text("claude-haiku-4-5-20251001"),
