@@ -56,6 +56,28 @@ pub trait EventType: Serialize + DeserializeOwned {
     }
 }
 
+/// An event that was published elsewhere, as [`Host::relay`](crate::Host::relay) takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayedEvent<'a> {
+    /// The id that it has there (UUIDv7). It is handled once, however often it is relayed.
+    pub id: Uuid,
+    /// When it happened there.
+    pub time: Timestamp,
+    /// Where, and who published it there: `//laptop-1/lodestar/ingest`. It becomes the source of
+    /// the event, and no module of this daemon has one that begins with two slashes.
+    pub origin: &'a str,
+    /// The dotted topic.
+    pub topic: &'a str,
+    /// How it is kept.
+    pub class: Class,
+    /// What it is about, empty for nothing.
+    pub subject: &'a str,
+    /// The W3C trace context, empty for none.
+    pub traceparent: &'a str,
+    /// The payload, JSON.
+    pub data: &'a [u8],
+}
+
 /// An event on its way to a handler.
 #[derive(Debug, Clone)]
 pub struct Event<'a, T> {
@@ -67,7 +89,7 @@ pub struct Event<'a, T> {
     pub attempt: u32,
     /// The dotted topic.
     pub topic: &'a str,
-    /// Who emitted it, `/lodestar/<module>`.
+    /// Who emitted it, `/lodestar/<module>`; for a relayed one its [origin](RelayedEvent::origin).
     pub source: &'a str,
     /// What it is about, empty for nothing.
     pub subject: &'a str,

@@ -1,5 +1,7 @@
 //! What the host does for a module.
 
+mod relay;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -156,7 +158,7 @@ impl Host {
             .zip(&encoded)
             .map(|(event, (topic, subject, data))| NewEvent {
                 time_ns: event.time().map_or(0, nanoseconds),
-                flags: if T::CLASS == Class::Ledger { FLAG_LEDGER } else { 0 },
+                flags: flags(T::CLASS),
                 topic: topic.as_ref().into(),
                 subject: subject.as_deref().unwrap_or_default().into(),
                 traceparent: "".into(),
@@ -295,6 +297,13 @@ impl Host {
     pub(crate) fn stop_runtime(&self) {
         #[cfg(feature = "tokio")]
         self.inner.runtime.stop();
+    }
+}
+
+const fn flags(class: Class) -> u32 {
+    match class {
+        Class::Ledger => FLAG_LEDGER,
+        Class::Live => 0,
     }
 }
 

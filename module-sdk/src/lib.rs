@@ -51,7 +51,7 @@ pub use command::{Column, Frame, Job, NoArgs, Output, Reply, Table};
 pub use counter_family::CounterFamily;
 pub use description::{CommandDescription, Description, Subscription, TimerDescription};
 pub use error::{Error, ErrorKind, Result, nearest};
-pub use event::{Class, Event, EventType, MAX_EVENT_BYTES};
+pub use event::{Class, Event, EventType, MAX_EVENT_BYTES, RelayedEvent};
 pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
 pub use log_histogram::{LogHistogram, LogHistogramError};

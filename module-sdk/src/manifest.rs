@@ -83,6 +83,9 @@ pub struct CapabilitiesSection {
     /// Whether it is told the `providers` of the configuration. With their keys where its section
     /// says `provider_keys: true`; a module that was not installed also where it says nothing.
     pub providers: bool,
+    /// Whether it may publish events of other daemons under the id and time that they have there
+    /// ([`Host::relay`](crate::Host::relay)), on the topics that it publishes.
+    pub relays: bool,
     /// Keys of its configuration (`logs`, `store.path`) that hold paths that it reads. In a process
     /// of its own it can read nothing else of a person's, and these only where `modules.yaml` gives
     /// them: its own `config.yaml` opens no path.

@@ -14,7 +14,7 @@ pub struct Envelope {
     pub specversion: String,
     /// UUIDv7.
     pub id: String,
-    /// `/lodestar/<module>`.
+    /// `/lodestar/<module>`, or `//<node>/…` of one that was published elsewhere.
     pub source: String,
     /// The topic.
     #[serde(rename = "type")]
@@ -27,7 +27,7 @@ pub struct Envelope {
     /// The W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// The payload.
+    /// The payload; of the text of requests only its size, `{"bytes": …}`, unless asked for.
     pub data: Value,
     /// Its number in the ledger, or among the live events of this run of the daemon.
     pub sequence: u64,
@@ -41,6 +41,8 @@ pub struct Envelope {
 pub struct TailQuery {
     /// A topic filter; every event where it is absent.
     pub filter: Option<String>,
+    /// Whether to show the text of `llm.request.content`; its size where it is false.
+    pub content: bool,
 }
 
 /// One line of a tail.

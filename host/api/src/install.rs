@@ -51,6 +51,8 @@ pub struct Declares {
     pub secrets: Vec<String>,
     /// The `providers` of the configuration. Their keys are given by its section.
     pub providers: bool,
+    /// Publishing events of other daemons under the ids that they have there.
+    pub relays: bool,
     /// Keys of its section whose paths it reads.
     pub paths_read: Vec<String>,
     /// Keys of its section whose paths it writes.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use module_sdk::Class;
+use uuid::Uuid;
 
 use super::{
     BusConfig, Inbox, NewEvent,
@@ -110,10 +111,12 @@ impl Bus {
         for event in &events {
             event.check()?;
         }
+        let (events, live_ids) = shared.without_known(events)?;
         let routes = shared.routes();
-        let (live, entries) = shared.sort(events, &routes)?;
+        let forget = || live_ids.iter().for_each(|id| shared.ledger.relayed.remove(*id));
+        let (live, entries) = shared.sort(events, &routes).inspect_err(|_| forget())?;
         if !entries.is_empty() {
-            self.writer.submit(Job { entries, done })?;
+            self.writer.submit(Job { entries, done }).inspect_err(|_| forget())?;
             routes.push_live(&live, shared.config.inbox_events);
             return Ok(());
         }
@@ -123,6 +126,12 @@ impl Bus {
             done(Ok(()));
         }
         Ok(())
+    }
+
+    /// Returns whether an event of a topic would reach a module, running or not.
+    #[must_use]
+    pub fn wanted(&self, topic: &str) -> bool {
+        self.shared.routes().of(&topic.into()).is_ok_and(|route| !route.is_empty())
     }
 
     /// Opens the inbox of a module. Its first subscription begins at the end of the ledger; later
@@ -290,6 +299,33 @@ struct LiveGroup {
 }
 
 impl Shared {
+    /// Leaves out live events that were relayed before, and remembers the others, whose ids are
+    /// answered; ledger events are for the writer to tell apart.
+    fn without_known(
+        &self,
+        mut events: Vec<NewEvent>,
+    ) -> Result<(Vec<NewEvent>, Vec<Uuid>), PublishError> {
+        let mut new = Vec::new();
+        if events.iter().all(|event| event.id.is_none()) {
+            return Ok((events, new));
+        }
+        let relayed = &self.ledger.relayed;
+        let loaded = relayed.load(&self.ledger, self.distributed.load(Ordering::SeqCst));
+        loaded.map_err(|error| PublishError::Io {
+            path: self.ledger.directory.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        events.retain(|event| match event.id {
+            Some(id) if event.class == Class::Live => {
+                let is_new = relayed.insert(id);
+                new.extend(is_new.then_some(id));
+                is_new
+            }
+            _ => true,
+        });
+        Ok((events, new))
+    }
+
     /// Gives events their ids and sorts them by class.
     fn sort(
         &self,

@@ -21,13 +21,15 @@ const MAX_TOPIC_PARTS: usize = 16;
 /// An event on its way to the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
+    /// The id that it has where it was published before; `None` for a new event.
+    pub id: Option<Uuid>,
     /// How it is to be kept.
     pub class: Class,
     /// When it happened, in nanoseconds since the Unix epoch; 0 for now.
     pub time_ns: u64,
     /// The dotted topic.
     pub topic: Arc<str>,
-    /// Who emits it, `/lodestar/<module>`.
+    /// Who emits it, `/lodestar/<module>`; `//<node>/…` where it was published before.
     pub source: Arc<str>,
     /// What it is about, empty for nothing.
     pub subject: Box<str>,
@@ -88,7 +90,7 @@ impl Ids {
     /// Makes an event of what a publisher handed in.
     pub(super) fn event(&self, new: NewEvent, sequence: u64, now_ns: u64) -> Event {
         Event {
-            id: self.id(now_ns),
+            id: new.id.unwrap_or_else(|| self.id(now_ns)),
             time_ns: if new.time_ns == 0 { now_ns } else { new.time_ns },
             sequence,
             class: new.class,

@@ -6,6 +6,7 @@ mod former;
 mod keeping;
 mod losses;
 mod model;
+mod relays;
 mod replay;
 
 use std::{path::Path, sync::mpsc, time::Duration};
@@ -32,6 +33,7 @@ fn open(directory: &Path) -> Bus {
 
 fn event(class: Class, topic: &str, number: u64) -> NewEvent {
     NewEvent {
+        id: None,
         class,
         time_ns: 0,
         topic: topic.into(),

@@ -116,12 +116,14 @@ pub enum LogFormat {
 }
 
 /// `privacy`: what is kept about people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Privacy {
     /// Whether users, sessions and hosts are kept as pseudonyms. Default true.
     pub anonymise: bool,
     /// Whether the text of prompts and answers may be published to modules. Default false.
     pub full_logging: bool,
+    /// The projects whose text that is; none for no text at all. Default none.
+    pub full_logging_projects: Vec<String>,
 }
 
 /// An entry of `providers`: somewhere that answers requests to language models.
@@ -222,6 +224,9 @@ impl Privacy {
         let privacy = Self {
             anonymise: fields.boolean("anonymise", problems).unwrap_or(true),
             full_logging: fields.boolean("full_logging", problems).unwrap_or(false),
+            full_logging_projects: fields
+                .texts("full_logging_projects", problems)
+                .unwrap_or_default(),
         };
         fields.finish(problems);
         privacy

@@ -87,11 +87,11 @@ fn reads_every_key() {
          backoff_max_ms: 1}\n    secrets: {one: \"${ONE}\", two: file:/run/two}\n    \
          provider_keys: false\n    own: [1]\n  b:\n\
          providers:\n  o:\n    base_url: http://localhost:11434/\n    api: ollama\n    \
-         models: [a, \"b:1\"]\n    local: true\n    key: ${K}\nbus: {inbox_events: 16, ledger: {retention_hours: 1, \
-         max_bytes: 1048576, durability: power}}\ncontrol: {socket: /run/s, group: g, listen: \
-         \"[::1]:0\", token: file:/t}\nmetrics: {enabled: false, listen: localhost:0}\nlog: \
-         {level: off, format: json, modules: {a: trace}}\nprivacy: {anonymise: false, \
-         full_logging: true}\n",
+         models: [a, \"b:1\"]\n    local: true\n    key: ${K}\nbus: {inbox_events: 16, ledger: \
+         {retention_hours: 1, max_bytes: 1048576, durability: power}}\ncontrol: {socket: /run/s, \
+         group: g, listen: \"[::1]:0\", token: file:/t}\nmetrics: {enabled: false, listen: \
+         localhost:0}\nlog: {level: off, format: json, modules: {a: trace}}\nprivacy: {anonymise: \
+         false, full_logging: true, full_logging_projects: [shop]}\n",
     );
     let a = config.module("a").expect("it is there");
     assert!(a.enabled && a.unload);
@@ -113,6 +113,7 @@ fn reads_every_key() {
     assert_eq!(config.control.listen.as_deref(), Some("[::1]:0"));
     assert_eq!(config.log.modules["a"], LogLevel::Trace);
     assert!(config.privacy.full_logging && !config.metrics.enabled);
+    assert_eq!(config.privacy.full_logging_projects, ["shop"]);
 }
 
 #[test]

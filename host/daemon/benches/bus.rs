@@ -140,6 +140,7 @@ fn context(directory: &Path) -> ServiceContext {
         metrics: Arc::<Metrics>::default(),
         levels: Arc::new(Levels::new(1)),
         redactor: Arc::default(),
+        privacy: Arc::default(),
     }
 }
 
@@ -216,6 +217,7 @@ fn bus_to_modules(
     let mut payloads = payloads.into_iter();
     loop {
         let new = |data| NewEvent {
+            id: None,
             class: Class::Live,
             time_ns: 1,
             topic: topic.clone(),

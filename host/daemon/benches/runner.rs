@@ -73,6 +73,7 @@ impl Bench {
             metrics: Arc::default(),
             levels: Arc::new(Levels::new(1)),
             redactor: Arc::default(),
+            privacy: Arc::default(),
         };
         Self { package, manifest, target: target.to_owned(), context, directory }
     }
@@ -271,6 +272,7 @@ impl Bench {
 
 fn publish(bus: &Bus) {
     let new = NewEvent {
+        id: None,
         class: Class::Live,
         time_ns: now_ns(),
         topic: TOPIC.into(),

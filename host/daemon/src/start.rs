@@ -88,6 +88,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         metrics: Arc::default(),
         levels: logging.levels.clone(),
         redactor: logging.redactor.clone(),
+        privacy: Arc::new(config.privacy.clone()),
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -283,6 +284,7 @@ fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
         metrics: Arc::default(),
         levels: logging.levels.clone(),
         redactor: logging.redactor.clone(),
+        privacy: Arc::new(config.privacy.clone()),
     };
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
     Ok(daemon.check_config(&ConfigCheck::default()))

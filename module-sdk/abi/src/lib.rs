@@ -90,6 +90,20 @@ pub struct NewEvent<'a> {
     pub reserved: [u64; 4],
 }
 
+/// An event that was published elsewhere.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RelayedEvent<'a> {
+    /// The UUIDv7 that it has there.
+    pub id: [u8; 16],
+    /// Where, and who published it: `//laptop-1/lodestar/ingest`.
+    pub origin: RStr<'a>,
+    /// The event; its time is the one that it has there.
+    pub event: NewEvent<'a>,
+    /// For later.
+    pub reserved: [u64; 2],
+}
+
 /// Bit 0 of the flags of [`Event`] and [`NewEvent`].
 pub const FLAG_LEDGER: u32 = 1;
 
@@ -208,6 +222,25 @@ pub trait HostServices: Send + Sync + 'static {
     /// Tells how much memory the module's own allocator has given out, in bytes.
     #[sabi(last_prefix_field)]
     fn heap_bytes(&self, bytes: u64);
+    /// Tells whether an event of a topic would reach a module. Since 1.1; a host that does not know
+    /// is taken to want it.
+    fn wanted(&self, topic: RStr<'_>) -> bool {
+        let _ = topic;
+        true
+    }
+    /// Publishes events under the ids and times that they have elsewhere, each once. Since 1.1.
+    fn relay(
+        &self,
+        events: RSlice<'_, RelayedEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        let _ = (events, done);
+        RResult::RErr(ModError {
+            kind: error_kind::FAILED,
+            message: "this lodestard is older than relays; upgrade it".into(),
+            place: "".into(),
+        })
+    }
 }
 
 /// An owned [`HostServices`].

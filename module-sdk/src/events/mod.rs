@@ -2,13 +2,17 @@
 //!
 //! Names follow OpenTelemetry's GenAI conventions. Money is an integer number of nano-USD; what is
 //! unknown is absent and never zero; times are milliseconds since the Unix epoch, UTC; durations
-//! carry their unit in their name. No type here has a place for prompt or answer text.
+//! carry their unit in their name. No type here has a place for prompt or answer text but
+//! [`LlmRequestContent`], which the host publishes only where the operator asked for it twice.
 
+mod content;
 mod host;
 mod llm;
 mod lynex;
 mod model_name;
+mod trace;
 
+pub use content::{ContentMessage, ContentRole, LlmRequestContent};
 pub use host::{ConfigChanged, ModuleStateChanged};
 pub use llm::{
     ApiFormat, CacheOutcome, CostSource, LlmModelSwitched, LlmRequestCompleted,
@@ -17,6 +21,7 @@ pub use llm::{
 };
 pub use lynex::{LynexEvent, LynexType};
 pub use model_name::ModelName;
+pub use trace::{SpanKind, SpanStatus, TraceSpanCompleted};
 
 /// Whether a topic fits a filter: `*` stands for one part, `>` for one or more at the end.
 ///

@@ -14,12 +14,14 @@ use std::{
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, HostServices, HostServices_TO, ModError, NewEvent,
+    CompletionBox, HostServices, HostServices_TO, ModError, NewEvent, RelayedEvent,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
     },
 };
+
+use uuid::Uuid;
 
 use super::{Emitted, Logged};
 use crate::{Error, ErrorKind, EventType, Host, Result};
@@ -40,6 +42,7 @@ struct FakeState {
     /// How many events were accepted and not kept, where none is.
     discarded: Option<usize>,
     refuse: Option<String>,
+    wanted: Vec<String>,
     secrets: HashMap<String, String>,
     providers: serde_json::Value,
     listeners: HashMap<String, TcpListener>,
@@ -120,6 +123,12 @@ impl FakeHost {
         self.state().discarded.unwrap_or(0)
     }
 
+    /// Has a module subscribe to topics: [`Host::wanted`](crate::Host::wanted) answers true for
+    /// those that fit a filter, and false for all others.
+    pub fn want(&self, filter: &str) {
+        self.state().wanted.push(filter.to_owned());
+    }
+
     /// What the module emitted so far.
     #[must_use]
     pub fn emitted(&self) -> Vec<Emitted> {
@@ -160,6 +169,34 @@ impl FakeHost {
         Ok(self.bind(name)?.local_addr()?)
     }
 
+    /// Takes events in as the daemon does: what was relayed before is accepted and goes nowhere.
+    fn take(
+        &self,
+        events: impl Iterator<Item = Emitted>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        let mut state = self.state();
+        if let Some(reason) = &state.refuse {
+            return RErr(failure(ErrorKind::Unavailable, reason.as_str()));
+        }
+        for event in events {
+            if let Some(discarded) = &mut state.discarded {
+                *discarded += 1;
+                continue;
+            }
+            let id = |event: &Emitted| event.relayed.as_ref().map(|(id, _)| *id);
+            let is_known = state.emitted.iter().any(|it| id(it).is_some() && id(it) == id(&event));
+            if !is_known {
+                state.emitted.push(event);
+            }
+        }
+        drop(state);
+        if let RSome(done) = done {
+            done.complete(ROk(()));
+        }
+        ROk(())
+    }
+
     fn bind(&self, name: &str) -> io::Result<TcpListener> {
         let mut state = self.state();
         if let Some(listener) = state.listeners.get(name) {
@@ -168,6 +205,16 @@ impl FakeHost {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         state.listeners.insert(name.to_owned(), listener.try_clone()?);
         Ok(listener)
+    }
+}
+
+fn emitted(event: &NewEvent<'_>, relayed: Option<(Uuid, String)>) -> Emitted {
+    Emitted {
+        topic: event.topic.to_string(),
+        subject: event.subject.to_string(),
+        ledger: event.flags & lodestar_abi::FLAG_LEDGER != 0,
+        data: serde_json::from_slice(event.data.as_slice()).unwrap_or_default(),
+        relayed,
     }
 }
 
@@ -195,25 +242,7 @@ impl HostServices for Services {
         events: RSlice<'_, NewEvent<'_>>,
         done: ROption<CompletionBox>,
     ) -> RResult<(), ModError> {
-        let mut state = self.0.state();
-        if let Some(reason) = &state.refuse {
-            return RErr(failure(ErrorKind::Unavailable, reason.as_str()));
-        }
-        let discarded = state.discarded.map(|discarded| discarded + events.len());
-        state.discarded = discarded;
-        for event in events.as_slice().iter().filter(|_| discarded.is_none()) {
-            state.emitted.push(Emitted {
-                topic: event.topic.to_string(),
-                subject: event.subject.to_string(),
-                ledger: event.flags & lodestar_abi::FLAG_LEDGER != 0,
-                data: serde_json::from_slice(event.data.as_slice()).unwrap_or_default(),
-            });
-        }
-        drop(state);
-        if let RSome(done) = done {
-            done.complete(ROk(()));
-        }
-        ROk(())
+        self.0.take(events.as_slice().iter().map(|event| emitted(event, None)), done)
     }
 
     fn log(&self, level: u32, _: RStr<'_>, message: RStr<'_>, fields: RSlice<'_, u8>) {
@@ -294,4 +323,20 @@ impl HostServices for Services {
     }
 
     fn heap_bytes(&self, _: u64) {}
+
+    fn wanted(&self, topic: RStr<'_>) -> bool {
+        self.0.state().wanted.iter().any(|filter| crate::events::fits(filter, topic.as_str()))
+    }
+
+    fn relay(
+        &self,
+        events: RSlice<'_, RelayedEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        let relayed = events.as_slice().iter().map(|relayed| {
+            let origin = (Uuid::from_bytes(relayed.id), relayed.origin.to_string());
+            emitted(&relayed.event, Some(origin))
+        });
+        self.0.take(relayed, done)
+    }
 }

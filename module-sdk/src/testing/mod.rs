@@ -69,6 +69,8 @@ pub struct Emitted {
     pub ledger: bool,
     /// The payload.
     pub data: Value,
+    /// Under which id and from where it was relayed; `None` for an event of its own.
+    pub relayed: Option<(Uuid, String)>,
 }
 
 /// What a module logged.

@@ -13,6 +13,7 @@ mod error;
 mod losses;
 mod reader;
 mod record;
+mod relayed;
 mod reserve;
 mod segment;
 mod segment_reader;

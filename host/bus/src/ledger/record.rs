@@ -77,7 +77,7 @@ pub struct Event {
     pub class: Class,
     /// The dotted topic.
     pub topic: Arc<str>,
-    /// Who emitted it, `/lodestar/<module>`.
+    /// Who emitted it, `/lodestar/<module>`; where it was published elsewhere, `//<node>/…`.
     pub source: Arc<str>,
     /// What it is about, empty for nothing.
     pub subject: Box<str>,
@@ -88,10 +88,16 @@ pub struct Event {
 }
 
 impl Event {
-    /// When the bus accepted it, in milliseconds since the Unix epoch.
+    /// When the bus accepted it, in milliseconds since the Unix epoch; where it was published
+    /// elsewhere, that one's bus.
     #[must_use]
     pub fn accepted_ms(&self) -> u64 {
         id_ms(self.id)
+    }
+
+    /// Whether it was published elsewhere.
+    pub(crate) fn is_relayed(&self) -> bool {
+        is_elsewhere(&self.source)
     }
 
     /// What it weighs in an inbox, in bytes.
@@ -138,6 +144,11 @@ impl PartialEq for SharedEvent {
 }
 
 impl Eq for SharedEvent {}
+
+/// Whether a source is that of a relayed event: a module of this daemon has `/lodestar/<module>`.
+pub(crate) fn is_elsewhere(source: &str) -> bool {
+    source.starts_with("//")
+}
 
 /// The milliseconds in a UUIDv7.
 fn id_ms(id: Uuid) -> u64 {
@@ -267,6 +278,11 @@ impl<'a> RawRecord<'a> {
     /// When the bus accepted it, in milliseconds since the Unix epoch.
     pub(crate) fn accepted_ms(&self) -> u64 {
         id_ms(self.id)
+    }
+
+    /// Whether it was published elsewhere and is for all subscribers.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.module.is_empty() && is_elsewhere(self.source)
     }
 
     /// Its payload, in bytes.

@@ -15,6 +15,7 @@ use lodestar_platform::files;
 use super::{
     Extent, LedgerError, Loss, LossKind, PublishError, Trouble, io_error,
     losses::Losses,
+    relayed::RelayedIds,
     reserve::Reserve,
     segment::{HEADER_BYTES, Segment, segment_base},
 };
@@ -61,6 +62,7 @@ pub(crate) struct Ledger {
     health: Mutex<LedgerHealth>,
     pub(crate) losses: Losses,
     pub(crate) reserve: Reserve,
+    pub(crate) relayed: RelayedIds,
     /// Segments before this base may be deleted at any moment.
     retired: AtomicU64,
 }
@@ -129,6 +131,7 @@ impl Ledger {
             health: Mutex::default(),
             losses,
             reserve,
+            relayed: RelayedIds::default(),
             retired: AtomicU64::new(0),
         };
         let active = match active {

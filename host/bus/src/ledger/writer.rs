@@ -4,7 +4,7 @@
 //! durability `power` one `fdatasync`, for all of it. A group is accepted whole or not at all.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -12,8 +12,10 @@ use std::{
     thread::JoinHandle,
 };
 
+use uuid::Uuid;
+
 use super::{
-    Entry, Ledger, LedgerError, PublishError, SharedEvent,
+    Audience, Entry, Event, Ledger, LedgerError, PublishError, SharedEvent,
     error::remedy,
     record::encode,
     segment::Segment,
@@ -235,24 +237,39 @@ impl Worker {
         let begun = self.leave_the_reserve().and_then(|()| self.begin_where_full());
         let framing = self.active.framing();
         self.buffer.clear();
+        let mut relayed = HashSet::new();
         for job in jobs {
             self.dones.extend(job.done);
             for Entry { mut event, audience } in job.entries {
+                if self.is_repeat(&event, &audience, &mut relayed) {
+                    continue;
+                }
                 event.sequence = sequence;
                 sequence += 1;
                 encode(&event, &audience, framing, &mut self.buffer);
                 entries.push(Entry { event: event.into(), audience });
             }
         }
-        let result = begun.and_then(|()| self.write());
-        if result.is_ok() {
+        let is_empty = entries.is_empty();
+        let result = begun.and_then(|()| if is_empty { Ok(()) } else { self.write() });
+        if result.is_ok() && !is_empty {
             self.next = sequence;
+            for id in relayed {
+                self.ledger.relayed.insert(id);
+            }
             (self.deliver)(&entries);
         }
         self.queue.lock().bytes -= bytes;
         for done in self.dones.drain(..) {
             call(done, result.clone());
         }
+    }
+
+    /// Whether an event of another daemon was taken before, or is among those of this group.
+    fn is_repeat(&self, event: &Event, audience: &Audience, group: &mut HashSet<Uuid>) -> bool {
+        *audience == Audience::Subscribers
+            && event.is_relayed()
+            && (self.ledger.relayed.contains(event.id) || !group.insert(event.id))
     }
 
     /// Refuses events while some of the room that is kept for the books has been given up.

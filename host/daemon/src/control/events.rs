@@ -16,7 +16,11 @@ use lodestar_api::{
     TailItem, TailQuery,
 };
 use lodestar_bus::{Event, Extent, ReplayError, SubscribeError, Tail, Tailed};
-use module_sdk::Class;
+use module_sdk::{
+    Class, EventType as _,
+    events::{LlmRequestContent, fits},
+};
+use serde_json::json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -42,7 +46,7 @@ pub(super) async fn tail(
     let tail = tail.map_err(|error| Refusal::invalid(error.to_string()))?;
     let (sender, receiver) = mpsc::channel(LINES_AHEAD);
     let pump = std::thread::Builder::new().name("tail".to_owned());
-    pump.spawn(move || forward(&tail, &sender))
+    pump.spawn(move || forward(&tail, &sender, query.content))
         .map_err(|error| Refusal::failed(format!("cannot start a thread: {error}")))?;
     let lines = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<String>| {
         receiver.recv().await.map(|line| (Ok::<_, Infallible>(line), receiver))
@@ -50,10 +54,10 @@ pub(super) async fn tail(
     Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
-fn forward(tail: &Tail, lines: &mpsc::Sender<String>) {
+fn forward(tail: &Tail, lines: &mpsc::Sender<String>, content: bool) {
     while !lines.is_closed() {
         let item = match tail.next(TAIL_TURN) {
-            Tailed::Event(event) => TailItem::Event(Box::new(envelope(&event))),
+            Tailed::Event(event) => TailItem::Event(Box::new(envelope(&event, content))),
             Tailed::Skipped(skipped) => TailItem::Skipped { skipped },
             Tailed::Nothing => continue,
             Tailed::Closed => return,
@@ -64,8 +68,8 @@ fn forward(tail: &Tail, lines: &mpsc::Sender<String>) {
     }
 }
 
-/// An event in the form of CloudEvents.
-fn envelope(event: &Event) -> Envelope {
+/// An event in the form of CloudEvents; with the text of requests only where `content` says so.
+fn envelope(event: &Event, content: bool) -> Envelope {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let time = Timestamp::from_nanosecond(i128::from(event.time_ns)).unwrap_or_default();
     Envelope {
@@ -76,7 +80,11 @@ fn envelope(event: &Event) -> Envelope {
         time: format!("{time:.3}"),
         subject: text(&event.subject),
         traceparent: text(&event.traceparent),
-        data: serde_json::from_slice(&event.data).unwrap_or_default(),
+        data: if content || !fits(LlmRequestContent::TOPIC, &event.topic) {
+            serde_json::from_slice(&event.data).unwrap_or_default()
+        } else {
+            json!({"bytes": event.data.len()})
+        },
         sequence: event.sequence,
         class: match event.class {
             Class::Ledger => "ledger".to_owned(),
@@ -119,7 +127,7 @@ pub(super) async fn dead(
     let letters = letters.map_err(|error| not_done(&error))?;
     let rows = letters.into_iter().map(|letter| DeadLetter {
         module: letter.module.to_string(),
-        event: envelope(&letter.event),
+        event: envelope(&letter.event, false),
         reason: letter.reason,
         attempts: letter.attempts,
         failed_at: format!("{:.3}", moment(letter.failed_at_ms)),

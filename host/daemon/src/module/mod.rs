@@ -10,6 +10,7 @@ mod image;
 mod latency;
 mod life;
 mod meter;
+pub(crate) mod refusals;
 mod running;
 mod services;
 mod state;

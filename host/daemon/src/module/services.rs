@@ -16,7 +16,7 @@ use std::{
 use jiff::Timestamp;
 use lodestar_abi::{
     CompletionBox, FLAG_LEDGER, HostBox, HostServices, HostServices_TO, ModError,
-    NewEvent as AbiEvent,
+    NewEvent as AbiEvent, RelayedEvent,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
@@ -24,12 +24,20 @@ use lodestar_abi::{
     error_kind,
 };
 use lodestar_bus::{Bus, NewEvent};
+use lodestar_config::Privacy;
 use lodestar_library::Library;
 use lodestar_platform::listeners::{ListenerKey, Listeners};
 use module_sdk::{Class, MAX_EVENT_BYTES, events::fits, manifest::Manifest};
 use serde_json::json;
+use uuid::Uuid;
 
-use super::{Entry, acceptance::Acceptance, cache::Cache, state::lock};
+use super::{
+    Entry,
+    acceptance::Acceptance,
+    cache::Cache,
+    refusals::{Refusal, check_content, check_relay},
+    state::lock,
+};
 use crate::{
     identity::Identity,
     logging::{KeyLines, Levels, Redactor},
@@ -51,6 +59,8 @@ pub struct ServiceContext {
     pub levels: Arc<Levels>,
     /// Takes secrets out of what a module says of itself.
     pub redactor: Arc<Redactor>,
+    /// Says which text may be published.
+    pub privacy: Arc<Privacy>,
 }
 
 /// What a module may know and use.
@@ -150,10 +160,39 @@ impl Services {
         events: &[AbiEvent<'_>],
         done: Option<CompletionBox>,
     ) -> Result<(), ModError> {
-        let mut new = Vec::with_capacity(events.len());
-        for event in events {
-            new.push(self.checked(event)?);
-        }
+        let new = events.iter().map(|event| self.checked(event)).collect::<Result<_, _>>()?;
+        self.hand_over(new, done)
+    }
+
+    /// Publishes what was published elsewhere.
+    fn relay(
+        &self,
+        events: &[RelayedEvent<'_>],
+        done: Option<CompletionBox>,
+    ) -> Result<(), ModError> {
+        let relayed = |relayed: &RelayedEvent<'_>| {
+            let topic = relayed.event.topic.as_str();
+            check_relay(&self.grant.manifest, relayed).map_err(|it| self.refused(topic, it))?;
+            let origin = relayed.origin.as_str();
+            if let Cow::Owned(_) = self.context.redactor.redact_name(origin) {
+                return Err(self.refused(topic, Refusal::BadOrigin));
+            }
+            Ok(NewEvent {
+                id: Some(Uuid::from_bytes(relayed.id)),
+                source: origin.into(),
+                ..self.checked(&relayed.event)?
+            })
+        };
+        let new = events.iter().map(relayed).collect::<Result<_, _>>()?;
+        self.hand_over(new, done)
+    }
+
+    fn refused(&self, topic: &str, refusal: Refusal) -> ModError {
+        self.entry.note_refused(topic, refusal);
+        failed(format!("{topic} of {}: {refusal}", self.entry.name))
+    }
+
+    fn hand_over(&self, new: Vec<NewEvent>, done: Option<CompletionBox>) -> Result<(), ModError> {
         let done = done.map(|done| self.acceptance.promise(&self.entry, done)).transpose();
         let done = done.map_err(|error| unavailable(error.to_string()))?;
         self.context.bus.publish(new, done).map_err(|error| unavailable(error.to_string()))
@@ -162,6 +201,8 @@ impl Services {
     fn checked(&self, event: &AbiEvent<'_>) -> Result<NewEvent, ModError> {
         let topic = event.topic.as_str();
         may_publish(&self.grant.manifest, topic, event.data.len())?;
+        let content = check_content(&self.context.privacy, topic, event.data.as_slice());
+        content.map_err(|refusal| self.refused(topic, refusal))?;
         let redactor = &*self.context.redactor;
         if let Cow::Owned(shown) = redactor.redact_name(topic) {
             return Err(failed(format!("the topic {shown} looks like it holds a secret")));
@@ -174,6 +215,7 @@ impl Services {
             self.entry.note_redacted(topic);
         }
         Ok(NewEvent {
+            id: None,
             time_ns: if event.time_ns == 0 { now_ns() } else { event.time_ns },
             class: if event.flags & FLAG_LEDGER == 0 { Class::Live } else { Class::Ledger },
             topic: topic.into(),
@@ -343,5 +385,17 @@ impl HostServices for Shared {
 
     fn heap_bytes(&self, bytes: u64) {
         self.0.entry.heap_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn wanted(&self, topic: RStr<'_>) -> bool {
+        self.0.context.bus.wanted(topic.as_str())
+    }
+
+    fn relay(
+        &self,
+        events: RSlice<'_, RelayedEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        self.0.open().and_then(|()| self.0.relay(events.as_slice(), done.into_option())).into()
     }
 }

@@ -12,7 +12,11 @@ use jiff::Timestamp;
 use module_sdk::{Description, Health, manifest::Manifest};
 use tokio::sync::watch;
 
-use super::{CallClock, CpuTime, Meter, calls::CallQueue};
+use super::{
+    CallClock, CpuTime, Meter,
+    calls::CallQueue,
+    refusals::{Refusal, Refusals},
+};
 use crate::{logging::LogRate, runner::ProcessView};
 
 /// What a module is doing.
@@ -184,6 +188,8 @@ pub struct Entry {
     pub meter: Meter,
     /// Events of which secrets were taken out.
     pub redacted: AtomicU64,
+    /// Events that were refused.
+    pub(crate) refusals: Refusals,
     /// What it says.
     pub log_rate: LogRate,
 }
@@ -211,6 +217,7 @@ impl Entry {
             cpu: CpuTime::default(),
             meter: Meter::default(),
             redacted: AtomicU64::new(0),
+            refusals: Refusals::default(),
             log_rate: LogRate::default(),
         }
     }
@@ -337,6 +344,13 @@ impl Entry {
                 "what looked like a secret was taken out of an event; who sends to this module \
                  puts keys in the place of names: find them, and give them out anew"
             );
+        }
+    }
+
+    /// Counts an event that was refused, and says so the first time.
+    pub(super) fn note_refused(&self, topic: &str, refusal: Refusal) {
+        if self.refusals.count(refusal) {
+            tracing::warn!(module = self.name, topic, "an event was refused: {refusal}");
         }
     }
 

@@ -12,10 +12,10 @@ use std::{
 };
 
 use lodestar_abi::{
-    Completion, Completion_TO, HostBox, ModError, NewEvent as AbiNewEvent,
+    Completion, Completion_TO, CompletionBox, HostBox, ModError, NewEvent as AbiNewEvent,
     abi_stable::{
         erased_types::TD_Opaque,
-        std_types::{RNone, RResult, RSlice, RSome},
+        std_types::{RNone, ROption, RResult, RSlice, RSome},
     },
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,7 +26,7 @@ use super::{
     death,
     process::{Process, Ward},
     replies::Replies,
-    wire::{Answer, Fault, Given, Need, NewEvent},
+    wire::{Answer, Fault, Given, Need, NewEvent, RelayedEvent},
 };
 use crate::{
     logging::{Lines, LogRate},
@@ -235,6 +235,10 @@ impl Runner {
         let host = &seat.host;
         let given = match need {
             Need::Emit { answer, events } => return self.emit(seat, answer, &events),
+            Need::Relay { answer, events } => return self.relay(seat, answer, &events),
+            Need::Wanted { ask, topic } => {
+                Given::Number { ask, number: u64::from(host.wanted(topic.into())) }
+            }
             Need::Log { level, target, message, fields } => {
                 host.log(level, target.into(), message.into(), fields.into());
                 return Ok(());
@@ -292,14 +296,36 @@ impl Runner {
 
     fn emit(&self, seat: &Seat, answer: Answer, events: &[NewEvent<'_>]) -> Result<(), String> {
         let events: Vec<AbiNewEvent<'_>> = events.iter().map(NewEvent::to_abi).collect();
-        let done = match answer {
+        let done = self.completion(answer);
+        let result = seat.host.emit(RSlice::from_slice(&events), done).into_result();
+        self.tell_taken(answer, result)
+    }
+
+    fn relay(
+        &self,
+        seat: &Seat,
+        answer: Answer,
+        events: &[RelayedEvent<'_>],
+    ) -> Result<(), String> {
+        let events: Vec<_> = events.iter().map(RelayedEvent::to_abi).collect();
+        let done = self.completion(answer);
+        let result = seat.host.relay(RSlice::from_slice(&events), done).into_result();
+        self.tell_taken(answer, result)
+    }
+
+    /// Returns what tells the runner that its events are accepted, where it wants to know.
+    fn completion(&self, answer: Answer) -> ROption<CompletionBox> {
+        match answer {
             Answer::Accepted(ask) => {
                 let told = Told { back: self.back.clone(), ask };
                 RSome(Completion_TO::from_value(told, TD_Opaque))
             }
             Answer::No | Answer::Taken(_) => RNone,
-        };
-        let result = seat.host.emit(RSlice::from_slice(&events), done).into_result();
+        }
+    }
+
+    /// Tells the runner whether its events were taken in.
+    fn tell_taken(&self, answer: Answer, result: Result<(), ModError>) -> Result<(), String> {
         match (answer, result) {
             (Answer::Taken(ask), Ok(())) => self.send(&Given::Done { ask, fault: None }),
             (Answer::Taken(ask) | Answer::Accepted(ask), Err(error)) => {

@@ -7,7 +7,9 @@
 
 use std::path::PathBuf;
 
-use lodestar_abi::{Event as AbiEvent, ModError, NewEvent as AbiNewEvent};
+use lodestar_abi::{
+    Event as AbiEvent, ModError, NewEvent as AbiNewEvent, RelayedEvent as AbiRelayedEvent,
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages.
@@ -104,6 +106,15 @@ pub(super) enum Need<'a> {
         answer: Answer,
         #[serde(borrow)]
         events: Vec<NewEvent<'a>>,
+    },
+    Relay {
+        answer: Answer,
+        #[serde(borrow)]
+        events: Vec<RelayedEvent<'a>>,
+    },
+    Wanted {
+        ask: u64,
+        topic: &'a str,
     },
     Log {
         level: u32,
@@ -230,6 +241,33 @@ pub(super) struct NewEvent<'a> {
     traceparent: &'a str,
     #[serde(with = "serde_bytes")]
     data: &'a [u8],
+}
+
+/// An event from the module that was published elsewhere.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RelayedEvent<'a> {
+    id: [u8; 16],
+    origin: &'a str,
+    #[serde(borrow)]
+    event: NewEvent<'a>,
+}
+
+impl<'a> From<&'a AbiRelayedEvent<'a>> for RelayedEvent<'a> {
+    fn from(relayed: &'a AbiRelayedEvent<'a>) -> Self {
+        let (id, origin) = (relayed.id, relayed.origin.as_str());
+        Self { id, origin, event: NewEvent::from(&relayed.event) }
+    }
+}
+
+impl<'a> RelayedEvent<'a> {
+    pub(super) fn to_abi(&self) -> AbiRelayedEvent<'a> {
+        AbiRelayedEvent {
+            id: self.id,
+            origin: self.origin.into(),
+            event: self.event.to_abi(),
+            reserved: [0; 2],
+        }
+    }
 }
 
 impl<'a> From<&'a AbiEvent<'a>> for Event<'a> {

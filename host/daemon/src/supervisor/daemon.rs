@@ -336,6 +336,7 @@ impl Daemon {
     pub(super) fn announce<T: EventType>(&self, event: &T) {
         let Ok(data) = serde_json::to_vec(event) else { return };
         let new = NewEvent {
+            id: None,
             class: T::CLASS,
             time_ns: 0,
             topic: event.topic().into(),

@@ -210,11 +210,11 @@ fn warnings(bundle: &Bundle, locked: &Locked, keys: Keys) -> Vec<String> {
 }
 
 fn declares(inspected: &Inspected) -> Declares {
-    let CapabilitiesSection { secrets, providers, paths_read, paths_write } =
+    let CapabilitiesSection { secrets, providers, relays, paths_read, paths_write } =
         inspected.manifest.capabilities.clone();
     let listeners = inspected.manifest.listeners.iter();
     let listeners = listeners.map(|it| format!("{} ({} without it)", it.config_key, it.default));
-    Declares { secrets, providers, paths_read, paths_write, listeners: listeners.collect() }
+    Declares { secrets, providers, relays, paths_read, paths_write, listeners: listeners.collect() }
 }
 
 /// What stands in a new section: who it is, and its defaults as comments.

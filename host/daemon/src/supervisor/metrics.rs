@@ -78,6 +78,11 @@ impl Daemon {
             "Events of a module of which something that looked like a secret was taken out.",
             &|slot| number(slot.entry.redacted.load(Ordering::Relaxed)),
         );
+        let refused = slots.iter().flat_map(|slot| {
+            let counts = slot.entry.refusals.counts();
+            counts.map(|(why, count)| (vec![name(slot), why.as_str().to_owned()], number(count)))
+        });
+        let refused: Vec<_> = refused.filter(|(_, count)| *count > 0.0).collect();
         per_module(
             Kind::Gauge,
             "lodestar_module_heap_bytes",
@@ -103,6 +108,13 @@ impl Daemon {
             "lodestar_module_call_age_seconds",
             "How long the call that the module is in has taken so far, 0 between calls.",
             &|slot| slot.entry.clock().running().map_or(0.0, |(_, time)| time.as_secs_f64()),
+        );
+        families.family(
+            Kind::Counter,
+            "lodestar_module_refused_events_total",
+            "Events of a module that the host did not publish, by why.",
+            &["module", "reason"],
+            refused,
         );
         let processes: Vec<_> = slots
             .iter()

@@ -37,6 +37,9 @@ pub(crate) struct Tail {
     /// End after so many events
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<u64>,
+    /// Show the text of requests (`llm.request.content`), and not only its size
+    #[arg(long)]
+    content: bool,
 }
 
 /// Show how far each module is behind
@@ -69,7 +72,8 @@ impl Events {
 
 impl Tail {
     async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
-        let path = format!("/v1/events/tail?filter={}", escaped(&self.filter));
+        let content = if self.content { "&content=true" } else { "" };
+        let path = format!("/v1/events/tail?filter={}{content}", escaped(&self.filter));
         let mut left = self.count.unwrap_or(u64::MAX);
         if left == 0 {
             return Ok(exit_codes::DONE);

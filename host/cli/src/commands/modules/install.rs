@@ -101,7 +101,7 @@ fn lines(installed: &Installed, reloaded: bool) -> Vec<String> {
 
 /// What it asks for, before anybody enables it.
 fn declared(declares: &Declares) -> Vec<String> {
-    let Declares { secrets, providers, paths_read, paths_write, listeners } = declares;
+    let Declares { secrets, providers, relays, paths_read, paths_write, listeners } = declares;
     let asks = [
         ("for the secrets", secrets),
         ("to read the paths in", paths_read),
@@ -114,6 +114,9 @@ fn declared(declares: &Declares) -> Vec<String> {
     if *providers {
         let what = "asks for the providers; their keys only with `provider_keys: true`";
         lines.push(what.to_owned());
+    }
+    if *relays {
+        lines.push("asks to publish events of other daemons".to_owned());
     }
     lines
 }
@@ -140,6 +143,7 @@ mod tests {
         installed.declares = Declares {
             secrets: vec!["token".to_owned(), "key".to_owned()],
             providers: true,
+            relays: true,
             paths_write: vec!["database".to_owned()],
             listeners: vec!["listen (127.0.0.1:4318 without it)".to_owned()],
             ..Declares::default()
@@ -154,6 +158,7 @@ asks for the secrets token, key
 asks to write the paths in database
 asks to listen at listen (127.0.0.1:4318 without it)
 asks for the providers; their keys only with `provider_keys: true`
+asks to publish events of other daemons
 modules.yaml:3 tiny added, disabled
 tiny is installed
 start it with `lodestar modules enable tiny`"

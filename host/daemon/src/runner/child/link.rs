@@ -16,6 +16,7 @@ use std::{
 
 use lodestar_abi::{
     CompletionBox, FLAG_LEDGER, HostBox, HostServices_TO, ModError, NewEvent as AbiNewEvent,
+    RelayedEvent as AbiRelayedEvent,
     abi_stable::{erased_types::TD_Opaque, std_types::RResult},
     error_kind,
 };
@@ -26,7 +27,7 @@ use crate::{
     module::may_publish,
     runner::{
         channel::{ChannelError, Reader, Writer},
-        wire::{Answer, Fault, Given, Need, NewEvent},
+        wire::{Answer, Fault, Given, Need, NewEvent, RelayedEvent},
     },
 };
 
@@ -190,18 +191,45 @@ impl Link {
         let need =
             |answer| Need::Emit { answer, events: events.iter().map(NewEvent::from).collect() };
         if let Some(done) = done {
-            let number = self.number();
-            lock(&self.waiting).insert(number, Waiter::Completion(done));
-            let sent = self.send(&need(Answer::Accepted(number)));
-            return sent.map_err(|error| {
-                lock(&self.waiting).remove(&number);
-                refused(&error)
-            });
+            return self.send_and_tell(done, need);
         }
         if events.iter().any(is_ledger) {
             return self.ask(|number| need(Answer::Taken(number))).map(drop);
         }
         self.send(&need(Answer::No)).map_err(|error| refused(&error))
+    }
+
+    /// Relays; what the host has to say about it is waited for, or told to `done`.
+    pub(super) fn relay(
+        &self,
+        events: &[AbiRelayedEvent<'_>],
+        done: Option<CompletionBox>,
+    ) -> Result<(), ModError> {
+        for relayed in events {
+            may_publish(&self.manifest, relayed.event.topic.as_str(), relayed.event.data.len())?;
+        }
+        let need = |answer| Need::Relay {
+            answer,
+            events: events.iter().map(RelayedEvent::from).collect(),
+        };
+        match done {
+            Some(done) => self.send_and_tell(done, need),
+            None => self.ask(|number| need(Answer::Taken(number))).map(drop),
+        }
+    }
+
+    /// Sends events; `done` is told when they are accepted.
+    fn send_and_tell<'a>(
+        &self,
+        done: CompletionBox,
+        need: impl FnOnce(Answer) -> Need<'a>,
+    ) -> Result<(), ModError> {
+        let number = self.number();
+        lock(&self.waiting).insert(number, Waiter::Completion(done));
+        self.send(&need(Answer::Accepted(number))).map_err(|error| {
+            lock(&self.waiting).remove(&number);
+            refused(&error)
+        })
     }
 
     pub(super) fn record(&self, handle: u64, value: f64) {

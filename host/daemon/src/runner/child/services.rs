@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, HostServices, ModError, NewEvent as AbiNewEvent,
+    CompletionBox, HostServices, ModError, NewEvent as AbiNewEvent, RelayedEvent,
     abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
     error_kind,
 };
@@ -95,6 +95,20 @@ impl HostServices for Shared {
 
     fn heap_bytes(&self, bytes: u64) {
         self.0.note_heap(bytes);
+    }
+
+    fn wanted(&self, topic: RStr<'_>) -> bool {
+        let topic = topic.as_str();
+        // What is not known may be wanted.
+        !matches!(self.0.ask(|ask| Need::Wanted { ask, topic }), Ok(Answered::Number(0)))
+    }
+
+    fn relay(
+        &self,
+        events: RSlice<'_, RelayedEvent<'_>>,
+        done: ROption<CompletionBox>,
+    ) -> RResult<(), ModError> {
+        self.0.relay(events.as_slice(), done.into_option()).into()
     }
 }
 

@@ -1,0 +1,107 @@
+//! `llm.request.content`: the text of a request and of its answer.
+
+use std::{borrow::Cow, fmt};
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Class, EventType, words::words};
+
+words! {
+    /// Who said a part of a conversation.
+    ContentRole {
+        /// Whoever runs the tool.
+        System = "system",
+        /// The person, or the program that asks.
+        User = "user",
+        /// The model.
+        Assistant = "assistant",
+        /// A tool that the model called.
+        Tool = "tool",
+    }
+}
+
+/// One part of a conversation. Its `Debug` shows who said it and how long it is, never the text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContentMessage {
+    /// Who said it.
+    pub role: ContentRole,
+    /// What was said.
+    pub text: String,
+}
+
+impl fmt::Debug for ContentMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentMessage({}, {} bytes)", self.role, self.text.len())
+    }
+}
+
+/// The text of a request to a language model, beside the
+/// [`LlmRequestCompleted`](super::LlmRequestCompleted) that has its numbers.
+///
+/// The only type of this vocabulary with a place for text. The host publishes it only where
+/// `privacy.full_logging` is true and `project` stands in `privacy.full_logging_projects`; anything
+/// else is refused and counted. It goes into no log, and `lodestar events tail` shows its size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LlmRequestContent {
+    /// The version of this type, 1.
+    pub schema: u16,
+    /// The `dedupe_key` of the request.
+    pub dedupe_key: String,
+    /// The project, by which the operator has opted in.
+    pub project: String,
+    /// When the answer ended, Unix milliseconds.
+    pub at: i64,
+    /// The session, a pseudonym by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The model that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What was sent, in order.
+    pub request: Vec<ContentMessage>,
+    /// What came back; empty where nothing did.
+    #[serde(default)]
+    pub answer: Vec<ContentMessage>,
+    /// Whether some of it was left out, since it was too long.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+impl EventType for LlmRequestContent {
+    const TOPIC: &'static str = "llm.request.content";
+    const CLASS: Class = Class::Ledger;
+
+    fn subject(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.project))
+    }
+
+    fn time(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.at).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_sizes_and_no_text() {
+        let say = |role, text: &str| ContentMessage { role, text: text.to_owned() };
+        let content = LlmRequestContent {
+            schema: 1,
+            dedupe_key: "openai:1".to_owned(),
+            project: "shop".to_owned(),
+            at: 1,
+            session_id: None,
+            model: None,
+            request: vec![say(ContentRole::User, "what I asked")],
+            answer: vec![say(ContentRole::Assistant, "what it said")],
+            truncated: false,
+        };
+        let shown = format!("{content:?}");
+        assert!(shown.contains("ContentMessage(user, 12 bytes)"), "{shown}");
+        assert!(!shown.contains("asked") && !shown.contains("said"), "{shown}");
+    }
+}
