@@ -61,7 +61,8 @@
 //! # use std::io::{Read as _, Write as _};
 //! # let address = bench.host().listener_address("http").expect("it listens");
 //! # let mut client = std::net::TcpStream::connect(address).expect("it accepts");
-//! # client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("sent");
+//! # let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+//! # client.write_all(request).expect("it is sent");
 //! # let mut answer = String::new();
 //! # client.read_to_string(&mut answer).expect("an answer");
 //! # assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");

@@ -120,7 +120,10 @@ mod tests {
         let problem = Problem::new(StatusCode::BAD_REQUEST, "too_many", "that is too much");
         let (status, later, text) = sent(problem.help("send less")).await;
         assert_eq!((status, later), (StatusCode::BAD_REQUEST, None));
-        let expected = r#"{"type":"about:blank","title":"too many","status":400,"code":"too_many","detail":"that is too much","help":"send less"}"#;
+        let expected = concat!(
+            r#"{"type":"about:blank","title":"too many","status":400,"code":"too_many","#,
+            r#""detail":"that is too much","help":"send less"}"#
+        );
         assert_eq!(text, expected);
     }
 

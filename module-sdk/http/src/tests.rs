@@ -46,6 +46,7 @@ impl Listener for Door {
 struct Site {
     arrivals: mpsc::UnboundedSender<Arrival>,
     figures: Arc<Figures>,
+    server: Server,
     /// Lets one request of `/hang` go on.
     go_on: Arc<Notify>,
 }
@@ -65,7 +66,7 @@ impl Site {
             .route("/hang", get(async move || hang.notified().await));
         let door = Door(Mutex::new(received));
         let server = Server::start(&Handle::current(), door, router, limits);
-        Self { arrivals, figures: server.figures(), go_on }
+        Self { arrivals, figures: server.figures(), server, go_on }
     }
 
     fn small(connections: usize) -> Self {
@@ -419,4 +420,19 @@ async fn errors_of_accept_are_counted_and_do_not_spin() {
     let told = site.figures.trouble().expect("it failed");
     assert!(told.contains("no connection 3 times") && told.contains("Too many"), "{told}");
     assert!(idle.until_closed().await < SECOND, "it gave its descriptor back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_drains_each_answer_ends_its_connection_and_new_ones_are_taken() {
+    let site = Site::small(8);
+    let mut before = site.kept_alive().await;
+    assert!(!site.server.is_draining());
+    site.server.drain();
+    assert!(site.server.is_draining());
+    for client in [&mut before, &mut site.connect()] {
+        let answer = client.get("/").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+        assert!(client.until_closed().await < SECOND);
+    }
 }
