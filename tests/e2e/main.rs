@@ -39,6 +39,7 @@ mod start;
 mod starvation;
 mod storage;
 mod telemetry;
+mod traces;
 mod trials;
 mod tutorial;
 mod unloading;

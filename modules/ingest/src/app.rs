@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use module_sdk::{
     Class, EventType, Health, Host, Result,
-    events::{LlmRequestCompleted, LlmRequestWithdrawn, LynexEvent},
+    events::{LlmRequestCompleted, LlmRequestWithdrawn, LynexEvent, TraceSpanCompleted},
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,7 @@ pub(crate) struct App {
 #[serde(untagged)]
 pub(crate) enum Outgoing {
     Lynex(LynexEvent),
+    Step(Box<TraceSpanCompleted>),
     Withdrawn(LlmRequestWithdrawn),
     Request(Box<LlmRequestCompleted>),
 }
@@ -66,6 +67,7 @@ impl EventType for Outgoing {
     fn topic(&self) -> Cow<'_, str> {
         match self {
             Self::Lynex(event) => event.topic(),
+            Self::Step(event) => event.topic(),
             Self::Withdrawn(event) => event.topic(),
             Self::Request(event) => event.topic(),
         }
@@ -74,6 +76,7 @@ impl EventType for Outgoing {
     fn subject(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Lynex(event) => event.subject(),
+            Self::Step(event) => event.subject(),
             Self::Withdrawn(event) => event.subject(),
             Self::Request(event) => event.subject(),
         }
@@ -82,9 +85,40 @@ impl EventType for Outgoing {
     fn time(&self) -> Option<Timestamp> {
         match self {
             Self::Lynex(event) => event.time(),
+            Self::Step(event) => event.time(),
             Self::Withdrawn(event) => event.time(),
             Self::Request(event) => event.time(),
         }
+    }
+}
+
+/// What one body tells.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) reports: Vec<Report>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) lynex: Vec<LynexEvent>,
+}
+
+/// A step of a trace, with the report that it is, by its place among those of the body.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) event: TraceSpanCompleted,
+    pub(crate) report: Option<usize>,
+}
+
+impl Step {
+    /// Says which request it is. One that sums up others has no tokens of its own.
+    fn join(mut self, reports: &[Report], joined: &[Joined]) -> TraceSpanCompleted {
+        let Some(index) = self.report else { return self.event };
+        match (reports.get(index), joined.get(index)) {
+            (Some(report), Some(how)) if *how != Joined::Sum => {
+                self.event.dedupe_key = Some(report.event.dedupe_key.clone());
+            }
+            _ => (self.event.input_tokens, self.event.output_tokens) = (None, None),
+        }
+        self.event
     }
 }
 
@@ -99,10 +133,19 @@ struct Requests {
     corrected: usize,
     /// The keys of what is withdrawn.
     withdrawn: Vec<String>,
+    /// The steps, with the keys of the requests that they are.
+    steps: Vec<TraceSpanCompleted>,
 }
 
 impl Requests {
-    fn new(reports: Vec<Report>, joined: Vec<Joined>, withdrawn: Vec<String>, now_ms: i64) -> Self {
+    fn new(
+        reports: Vec<Report>,
+        joined: Vec<Joined>,
+        withdrawn: Vec<String>,
+        steps: Vec<Step>,
+        now_ms: i64,
+    ) -> Self {
+        let steps = steps.into_iter().map(|step| step.join(&reports, &joined)).collect();
         let requests = reports.into_iter().zip(joined.iter().copied());
         let requests: Vec<_> = requests.filter(|(_, how)| *how != Joined::Sum).collect();
         let corrected = requests.iter().filter(|(report, _)| report.clock_corrected).count();
@@ -113,7 +156,8 @@ impl Requests {
         let requests = requests
             .into_iter()
             .map(|(report, how)| (how, Outgoing::Request(Box::new(report.event))));
-        Self { events: requests.chain(withdrawals).unzip(), joined, corrected, withdrawn }
+        let events = requests.chain(withdrawals).unzip();
+        Self { events, joined, corrected, withdrawn, steps }
     }
 }
 
@@ -148,20 +192,17 @@ impl App {
     /// # Errors
     ///
     /// When the host does not accept; nothing is then certain, and the sender should come again.
-    pub(crate) async fn publish(
-        self: &Arc<Self>,
-        reports: Vec<Report>,
-        links: Vec<Link>,
-        lynex: Vec<LynexEvent>,
-    ) -> Result<Vec<Joined>> {
+    pub(crate) async fn publish(self: &Arc<Self>, told: Told) -> Result<Vec<Joined>> {
+        let Told { reports, links, steps, lynex } = told;
         let requests = if reports.is_empty() && links.is_empty() {
-            Requests::default()
+            Requests::new(reports, Vec::new(), Vec::new(), steps, 0)
         } else {
             let app = self.clone();
             // The journal is a file: whoever waits for the disk must not hold up the others.
-            tokio::task::spawn_blocking(move || app.join(reports, &links)).await?
+            tokio::task::spawn_blocking(move || app.join(reports, &links, steps)).await?
         };
-        let Requests { joined, events: (hows, mut events), corrected, withdrawn } = requests;
+        let Requests { joined, events: (hows, mut events), corrected, withdrawn, steps } = requests;
+        events.extend(steps.into_iter().map(|step| Outgoing::Step(Box::new(step))));
         events.extend(lynex.into_iter().map(Outgoing::Lynex));
         for chunk in events.chunks(CHUNK) {
             self.accept(chunk).await?;
@@ -182,11 +223,11 @@ impl App {
         self.joiner.depths(&spans)
     }
 
-    fn join(&self, mut reports: Vec<Report>, links: &[Link]) -> Requests {
+    fn join(&self, mut reports: Vec<Report>, links: &[Link], steps: Vec<Step>) -> Requests {
         let now_ms = self.host.now().as_millisecond();
         let resolved = self.joiner.resolve(&mut reports, links, now_ms);
         self.note_journal(resolved.written.err().map(|error| error.to_string()));
-        Requests::new(reports, resolved.joined, resolved.withdrawn, now_ms)
+        Requests::new(reports, resolved.joined, resolved.withdrawn, steps, now_ms)
     }
 
     /// A withdrawal is remembered only once the ledger has it: until then it goes with every body.

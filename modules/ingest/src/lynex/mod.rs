@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 pub(crate) use keys::Keys;
 
 use crate::{
-    app::App,
+    app::{App, Told},
     json_text,
     report::Report,
     server::{BodyError, Encoding, Ends, Share, read},
@@ -212,7 +212,8 @@ async fn publish(app: &Arc<App>, events: &[Event]) -> Result<(), Failure> {
             Meaning::Other(other) => others.push(*other),
         }
     }
-    app.publish(reports, Vec::new(), others).await.map_err(|_| Failure::unavailable())?;
+    let told = Told { reports, lynex: others, ..Told::default() };
+    app.publish(told).await.map_err(|_| Failure::unavailable())?;
     for event in events {
         let kind = Kind {
             source: event.project.clone(),

@@ -1,5 +1,6 @@
 //! What the records of a request come to.
 
+use module_sdk::{EventType as _, Host, events::TraceSpanCompleted};
 use opentelemetry_proto::tonic::{
     common::v1::InstrumentationScope,
     logs::v1::LogRecord,
@@ -11,12 +12,12 @@ use std::collections::BTreeMap;
 
 use super::refused::Refused;
 use crate::{
-    app::App,
+    app::{App, Step},
     join::{Joined, Link, span_mark},
     report::Report,
     sources::{
         Attributes, Clock, Context, Mapper, Outcome, keys, map_log, map_span, mapper_of_span, name,
-        unnamed,
+        trace, unnamed,
     },
     tally::{Kind, Tally, kind_of},
 };
@@ -28,6 +29,10 @@ pub(super) struct Batch {
     reports: Vec<Report>,
     /// What each report was counted as, of those that are not joined yet.
     report_kinds: Vec<Kind>,
+    /// Whether somebody wants the steps of traces.
+    wants_steps: bool,
+    /// The steps that nobody has taken yet.
+    steps: Vec<Step>,
     /// How many records were refused.
     pub(super) rejected: i64,
     first_rejection: Option<String>,
@@ -53,14 +58,19 @@ impl Batch {
         self.kinds.entry(kind).or_insert((mapper, 0)).1 += 1;
     }
 
-    /// Returns how many reports wait to be taken.
-    pub(super) const fn waiting(&self) -> usize {
-        self.reports.len()
+    /// Returns how many reports or steps wait to be taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.reports.len().max(self.steps.len())
     }
 
-    /// Returns the reports since the last call.
-    pub(super) fn take_reports(&mut self) -> Vec<Report> {
-        std::mem::take(&mut self.reports)
+    /// Returns the reports since the last call, and the steps that lie among them.
+    pub(super) fn take(&mut self) -> (Vec<Report>, Vec<Step>) {
+        (std::mem::take(&mut self.reports), std::mem::take(&mut self.steps))
+    }
+
+    /// Makes steps of traces from now on, where somebody wants them.
+    pub(super) fn wanting_steps(self, host: &Host) -> Self {
+        Self { wants_steps: host.wanted(TraceSpanCompleted::TOPIC), ..self }
     }
 
     /// Takes note of how the reports that were taken last are joined, and counts those that turned
@@ -138,7 +148,14 @@ pub(super) fn map_one_span(
     scope: Option<&InstrumentationScope>,
     batch: &mut Batch,
 ) {
-    batch.add(&around.source, "traces", map_span(span, &around.context(scope)));
+    let context = around.context(scope);
+    let mapped = map_span(span, &context);
+    if batch.wants_steps && let Some(event) = trace::map(span, mapped.0, &mapped.2, &context) {
+        let is_request = matches!(mapped.2, Outcome::Request(_));
+        let report = is_request.then_some(batch.reports.len());
+        batch.steps.push(Step { event, report });
+    }
+    batch.add(&around.source, "traces", mapped);
 }
 
 /// How a span lies in another one. The coding tools tell each call by one span, among hundreds.

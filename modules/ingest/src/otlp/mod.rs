@@ -28,7 +28,7 @@ use opentelemetry_proto::tonic::collector::{
 };
 
 use crate::{
-    app::App,
+    app::{App, Told},
     server::{Encoding, Share, read},
     sources::{Mapper, unnamed},
     tally::Kind,
@@ -124,7 +124,7 @@ async fn publish<S: Signal>(
 ) -> Result<Batch, Failure> {
     let links = walk.links();
     if !links.is_empty() {
-        app.publish(Vec::new(), links, Vec::new()).await.map_err(|_| Failure::unavailable())?;
+        app.publish(Told { links, ..Told::default() }).await.map_err(|_| Failure::unavailable())?;
         let app = app.clone();
         walk = beside(true, move || walk.inner_first(&app)).await?;
     }
@@ -133,10 +133,10 @@ async fn publish<S: Signal>(
             let app = app.clone();
             move || (walk.next(&app), walk)
         };
-        let (reports, mapped) = beside(large, mapping).await?;
-        walk = mapped;
-        let Some(reports) = reports else { break };
-        let joined = app.publish(reports, Vec::new(), Vec::new()).await;
+        let (mapped, rest) = beside(large, mapping).await?;
+        walk = rest;
+        let Some((reports, steps)) = mapped else { break };
+        let joined = app.publish(Told { reports, steps, ..Told::default() }).await;
         walk.batch.note_joined(&joined.map_err(|_| Failure::unavailable())?);
     }
     walk.batch.count(&app.tally);

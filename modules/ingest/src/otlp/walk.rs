@@ -2,7 +2,11 @@
 //! a large body is never there in several forms at once.
 
 use super::{answer::Signal, batch::Batch, refused::Refused};
-use crate::{app::App, join::Link, report::Report};
+use crate::{
+    app::{App, Step},
+    join::Link,
+    report::Report,
+};
 
 /// How many reports are mapped, joined and published at once.
 const AT_ONCE: usize = 512;
@@ -42,7 +46,8 @@ impl<S: Signal> Walk<S> {
     ) -> Self {
         let mut left = request.look(app, project.as_deref());
         left.reverse();
-        Self { request, project, left, batch: Batch::after(refused, S::NAME) }
+        let batch = Batch::after(refused, S::NAME).wanting_steps(&app.host);
+        Self { request, project, left, batch }
     }
 
     /// Returns which spans enclose which.
@@ -59,8 +64,9 @@ impl<S: Signal> Walk<S> {
         self
     }
 
-    /// Maps on until there are some reports, and returns them; `None` behind the last record.
-    pub(super) fn next(&mut self, app: &App) -> Option<Vec<Report>> {
+    /// Maps on until there are some reports or steps, and returns them; `None` behind the last
+    /// record.
+    pub(super) fn next(&mut self, app: &App) -> Option<(Vec<Report>, Vec<Step>)> {
         if self.left.is_empty() {
             return None;
         }
@@ -69,6 +75,6 @@ impl<S: Signal> Walk<S> {
         {
             self.request.map(spot.at, app, self.project.as_deref(), &mut self.batch);
         }
-        Some(self.batch.take_reports())
+        Some(self.batch.take())
     }
 }

@@ -16,6 +16,7 @@ mod genai_span;
 mod openinference;
 mod providers;
 mod shape;
+pub(crate) mod trace;
 
 use std::borrow::Cow;
 
@@ -24,7 +25,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value, logs::v1::LogRecord, trace::v1::Span,
 };
 
-pub(crate) use attributes::{Attributes, MAX_TOKENS, keys, milliseconds, name, nano_usd};
+pub(crate) use attributes::{Attributes, Key, MAX_TOKENS, keys, milliseconds, name, nano_usd};
 pub(crate) use codex::Conversations;
 pub(crate) use providers::of_model as provider_of_model;
 pub(crate) use shape::{Clock, hex};

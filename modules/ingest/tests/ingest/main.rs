@@ -9,4 +9,5 @@ mod lifecycle;
 mod lynex;
 mod otlp;
 mod privacy;
+mod steps;
 mod sums;

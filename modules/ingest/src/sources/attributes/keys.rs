@@ -135,6 +135,11 @@ allow! {
     LITELLM_CALL_ID = "litellm.call_id";
     LITELLM_COST = "gen_ai.cost.total_cost";
     LITELLM_USAGE = "metadata.usage_object";
+    // The names of tools.
+    GEN_AI_TOOL = "gen_ai.tool.name";
+    AI_TOOL = "ai.toolCall.name";
+    TOOL_NAME = "tool_name";
+    OPENINFERENCE_TOOL = "tool.name";
     // The AI SDK (opencode).
     AI_MODEL_PROVIDER = "ai.model.provider";
     AI_MODEL_ID = "ai.model.id";
