@@ -443,3 +443,23 @@ fn a_secret_is_shown_as_its_reference() {
     assert!(!shown.stdout.contains("canary"), "{shown:#?}");
     assert!(!daemon.log().contains("canary"), "{}", daemon.log());
 }
+
+#[test]
+fn a_former_name_is_read_and_told() {
+    let providers =
+        "providers:\n  local:\n    base_url: http://127.0.0.1:11434\n    dialect: ollama\n";
+    let others = "modules:\n  misbehaver: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["misbehaver"], &format!("{others}{providers}"));
+    let daemon = sandbox.start();
+    assert_eq!(sandbox.json(&["misbehaver", "providers"])["local"]["api"], "ollama");
+    let told =
+        "providers.local.dialect: is called `api` now, and is still read; write `api` instead";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+    let check = sandbox.json(&["config", "check"]);
+    let warnings = check["warnings"].as_array().expect("a list");
+    assert!(warnings.iter().any(|it| it["key"] == "providers.local.dialect"), "{check:#}");
+    sandbox.configure(&sandbox.configuration().replace("dialect", "api"));
+    let check = sandbox.json(&["config", "check"]);
+    assert_eq!(check["warnings"], serde_json::json!([]), "{check:#}");
+    assert!(daemon.stop().success());
+}
