@@ -314,6 +314,7 @@ impl Shared {
         loaded.map_err(|error| PublishError::Io {
             path: self.ledger.directory.display().to_string(),
             reason: error.to_string(),
+            remedy: crate::ledger::remedy(&error),
         })?;
         events.retain(|event| match event.id {
             Some(id) if event.class == Class::Live => {

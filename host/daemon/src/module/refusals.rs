@@ -10,7 +10,7 @@ use module_sdk::{
 use serde::{Deserialize, de::IgnoredAny};
 use uuid::Uuid;
 
-use crate::config::Privacy;
+use lodestar_config::Privacy;
 
 /// The longest origin of a relayed event, bytes.
 const MAX_ORIGIN_BYTES: usize = 256;

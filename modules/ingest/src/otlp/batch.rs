@@ -150,7 +150,9 @@ pub(super) fn map_one_span(
 ) {
     let context = around.context(scope);
     let mapped = map_span(span, &context);
-    if batch.wants_steps && let Some(event) = trace::map(span, mapped.0, &mapped.2, &context) {
+    if batch.wants_steps
+        && let Some(event) = trace::map(span, mapped.0, &mapped.2, &context)
+    {
         let is_request = matches!(mapped.2, Outcome::Request(_));
         let report = is_request.then_some(batch.reports.len());
         batch.steps.push(Step { event, report });

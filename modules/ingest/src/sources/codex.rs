@@ -10,7 +10,7 @@ use std::{
 };
 
 use module_sdk::events::{ApiFormat, LlmRequestCompleted, RequestStatus};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
+use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{
     Attributes, Context, Log, Outcome, Refusal, SpanRecord,

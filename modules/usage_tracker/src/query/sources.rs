@@ -120,10 +120,10 @@ mod tests {
         let path = directory.path().join("u.db");
         let mut store = Store::open(&path, Options::default()).expect("it opens");
         let mut reader = Reader::open(&path).expect("it opens");
-        let period = Period {
+        let period = TimeRange {
             from: jiff::Timestamp::UNIX_EPOCH,
             to: jiff::Timestamp::MAX,
-            open: true,
+            is_open: true,
             zone: jiff::tz::TimeZone::UTC,
         };
         let mut stated_after = |key: &str, stated: i64| {
@@ -140,9 +140,9 @@ mod tests {
             sources[0].stated_cost_usd
         };
         // A floating-point number has no room for the last digit.
-        assert_eq!(stated_after("a", 1 << 53), Some(Usd(1 << 53)));
-        assert_eq!(stated_after("b", 1), Some(Usd((1 << 53) + 1)));
-        assert_eq!(stated_after("c", i64::MAX), Some(Usd(i64::MAX)), "it is cut");
+        assert_eq!(stated_after("a", 1 << 53), Some(Usd::from_nano(1 << 53)));
+        assert_eq!(stated_after("b", 1), Some(Usd::from_nano((1 << 53) + 1)));
+        assert_eq!(stated_after("c", i64::MAX), Some(Usd::from_nano(i64::MAX)), "it is cut");
     }
 
     #[test]
