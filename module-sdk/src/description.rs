@@ -53,4 +53,7 @@ pub struct CommandDescription {
     pub args: Schema,
     /// Whether it writes a stream before its answer, to be kept with `--out FILE`.
     pub streams: bool,
+    /// Whether it answers without waiting until the events before it are handled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_barrier: bool,
 }

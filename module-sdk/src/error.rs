@@ -26,6 +26,10 @@ pub enum ErrorKind {
     NotFound,
     /// The caller gave up.
     Cancelled,
+    /// The answer did not come within the deadline.
+    TimedOut,
+    /// It is not allowed; the message says what to write where.
+    Refused,
 }
 
 impl ErrorKind {
@@ -38,6 +42,8 @@ impl ErrorKind {
             Self::Usage => error_kind::USAGE,
             Self::NotFound => error_kind::NOT_FOUND,
             Self::Cancelled => error_kind::CANCELLED,
+            Self::TimedOut => error_kind::TIMED_OUT,
+            Self::Refused => error_kind::REFUSED,
         }
     }
 
@@ -49,6 +55,8 @@ impl ErrorKind {
             error_kind::USAGE => Self::Usage,
             error_kind::NOT_FOUND => Self::NotFound,
             error_kind::CANCELLED => Self::Cancelled,
+            error_kind::TIMED_OUT => Self::TimedOut,
+            error_kind::REFUSED => Self::Refused,
             _ => Self::Failed,
         }
     }
@@ -145,6 +153,17 @@ impl Error {
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
+    }
+
+    /// Turns what another module met into an error of the call: its panic is not the caller's, and
+    /// neither is what is wrong with its configuration.
+    #[must_use]
+    pub(crate) fn into_answer(self) -> Self {
+        let kind = match self.kind {
+            ErrorKind::Panic | ErrorKind::Config => ErrorKind::Failed,
+            kind => kind,
+        };
+        Self { kind, place: String::new(), ..self }
     }
 
     /// Whatever a module's own check meets says that the configuration cannot be used.

@@ -8,14 +8,17 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    Completion, Completion_TO, FLAG_LEDGER, HostBox, ModError, NewEvent,
+    ALL_CALLS, Completion, Completion_TO, FLAG_LEDGER, HostBox, ModError, NewEvent,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RNone, RResult, RSome},
@@ -39,6 +42,10 @@ pub(crate) struct HostInfo {
 struct Inner {
     services: HostBox,
     info: HostInfo,
+    /// The number of the last call.
+    calls: AtomicU64,
+    /// The module ends, and calls nobody any more.
+    is_ending: AtomicBool,
     #[cfg(feature = "tokio")]
     runtime: crate::runtime::RuntimeCell,
 }
@@ -62,6 +69,8 @@ impl Host {
             inner: Arc::new(Inner {
                 services,
                 info,
+                calls: AtomicU64::new(0),
+                is_ending: AtomicBool::new(false),
                 #[cfg(feature = "tokio")]
                 runtime: crate::runtime::RuntimeCell::default(),
             }),
@@ -292,6 +301,21 @@ impl Host {
         F::Output: Send + 'static,
     {
         Ok(self.runtime()?.spawn(future))
+    }
+
+    /// Returns the number of another call.
+    pub(crate) fn next_call(&self) -> u64 {
+        self.inner.calls.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Gives up on all calls, and lets no further one begin: who waits would hold the end up.
+    pub(crate) fn end_calls(&self) {
+        self.inner.is_ending.store(true, Ordering::SeqCst);
+        self.inner.services.cancel_call(ALL_CALLS);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.inner.is_ending.load(Ordering::SeqCst)
     }
 
     pub(crate) fn stop_runtime(&self) {

@@ -16,6 +16,7 @@
 //! A module must not install signal handlers, a global allocator (the SDK counts with its own), or
 //! leave a thread behind when it has stopped.
 
+mod call;
 mod command;
 mod counter_family;
 mod daily;
@@ -47,6 +48,7 @@ mod zone;
 /// The time library of [`Event::time`], [`Host::now`], [`TimeRange`] and [`Zone`].
 pub use jiff;
 
+pub use call::{Call, CallStream};
 pub use command::{Column, Frame, Job, NoArgs, Output, Reply, Table};
 pub use counter_family::CounterFamily;
 pub use description::{CommandDescription, Description, Subscription, TimerDescription};

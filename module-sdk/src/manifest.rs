@@ -93,6 +93,21 @@ pub struct CapabilitiesSection {
     /// Keys of its configuration that hold paths which it writes. In a process of its own it can
     /// write there, that is in the directory of such a file, and in its data directory.
     pub paths_write: Vec<String>,
+    /// Which commands of other modules and of the host it may call: `usage_tracker.summary`,
+    /// `health_monitor.*`, `host.status`.
+    pub calls: Vec<String>,
+    /// Whether it may also call what changes the daemon: `host.modules.enable` and its like. A
+    /// module that was installed needs the operator's `control: operate` in its section as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+}
+
+/// What a module may do to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// Switch modules on and off, reload them and put them back.
+    Operate,
 }
 
 /// `[cli]`
@@ -135,18 +150,28 @@ impl Manifest {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             ManifestError { line, message: error.message().to_owned() }
         })?;
-        if valid_name(&manifest.module.name) {
-            Ok(manifest)
-        } else {
-            Err(ManifestError {
-                line: 0,
-                message: format!(
-                    "module.name {:?} must be 1 to 32 of a-z, 0-9 and _, beginning with a letter",
-                    manifest.module.name
-                ),
-            })
+        let wrong = |message: String| Err(ManifestError { line: 0, message });
+        let name = &manifest.module.name;
+        if !valid_name(name) {
+            return wrong(format!(
+                "module.name {name:?} must be 1 to 32 of a-z, 0-9 and _, beginning with a letter"
+            ));
         }
+        if let Some(call) = manifest.capabilities.calls.iter().find(|call| !valid_call(call)) {
+            return wrong(format!(
+                "capabilities.calls holds {call:?}; write a module or `host`, a dot, and a command \
+                 or `*`: `usage_tracker.summary`, `health_monitor.*`"
+            ));
+        }
+        Ok(manifest)
     }
+}
+
+/// Whether a text can stand in `capabilities.calls`: who is called is always named.
+fn valid_call(call: &str) -> bool {
+    call.split_once('.').is_some_and(|(target, command)| {
+        valid_name(target) && !command.is_empty() && command.split('.').all(|part| !part.is_empty())
+    })
 }
 
 /// Whether a text can be the name of a module.
@@ -198,5 +223,12 @@ mod tests {
         check(SMALL.replace("epoch", "epok"), "line 7");
         check(SMALL.replace("tiny", "Tiny"), "must be 1 to 32");
         check("[".to_owned(), "line 1");
+        let calling = |calls: &str| format!("{SMALL}[capabilities]\ncalls = [{calls}]\n");
+        for call in ["*", ">", "*.summary", "usage_tracker", "usage_tracker.", "Usage.summary"] {
+            check(calling(&format!("\"{call}\"")), "`usage_tracker.summary`");
+        }
+        let fine = calling(r#""usage_tracker.summary", "health_monitor.*", "host.modules.list""#);
+        assert_eq!(Manifest::parse(&fine).expect("it is valid").capabilities.calls.len(), 3);
+        check(format!("{SMALL}[capabilities]\ncontrol = \"all\"\n"), "operate");
     }
 }

@@ -293,6 +293,31 @@ impl<M: 'static> Wiring<M> {
         self.answer(name, true, move |module, args: A| handler(module, args).map(Answer::Later))
     }
 
+    /// Has the command that was added last answer without waiting until the events before it are
+    /// handled: for questions that must not wait behind a full inbox, and whose answer need not
+    /// include the newest events. Without it an answer includes every event accepted before.
+    ///
+    /// ```
+    /// # use module_sdk::{Host, Module, NoArgs, Reply, Result, Wiring};
+    /// # struct Gate;
+    /// # impl Module for Gate {
+    /// #     type Config = NoArgs;
+    /// #     fn start(_: NoArgs, _: &Host) -> Result<Self> { Ok(Self) }
+    /// fn wire(wiring: &mut Wiring<Self>) {
+    ///     wiring.command("is_open", Self::is_open).without_barrier();
+    /// }
+    /// # }
+    /// # impl Gate {
+    /// #     fn is_open(&mut self, _: NoArgs) -> Result<Reply> { Reply::json(&true) }
+    /// # }
+    /// ```
+    pub fn without_barrier(&mut self) -> &mut Self {
+        if let Some(command) = self.commands.last_mut() {
+            command.description.without_barrier = true;
+        }
+        self
+    }
+
     fn answer<A: DeserializeOwned + JsonSchema>(
         &mut self,
         name: &str,
@@ -308,6 +333,7 @@ impl<M: 'static> Wiring<M> {
                 about: about.to_owned(),
                 args,
                 streams,
+                without_barrier: false,
             },
             handler: Box::new(move |module, given| handler(module, arguments(&schema, given)?)),
         });

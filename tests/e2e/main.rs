@@ -5,6 +5,7 @@
 mod abi;
 mod accounting;
 mod author;
+mod calls;
 mod configuration;
 mod content;
 mod control_socket;

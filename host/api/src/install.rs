@@ -59,6 +59,10 @@ pub struct Declares {
     pub paths_write: Vec<String>,
     /// What it listens on: the key of its section, and the address without it.
     pub listeners: Vec<String>,
+    /// Commands of other modules and of the host that it calls.
+    pub calls: Vec<String>,
+    /// Whether it would change the daemon. That is allowed by its section.
+    pub operate: bool,
 }
 
 /// What a removal takes along.

@@ -398,6 +398,9 @@ pub struct Operation {
     pub kind: String,
     /// The module, where it is about one.
     pub module: Option<String>,
+    /// Who asked for it: `user 1000`, `module dashboard`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
     /// How far it is.
     pub state: OperationState,
     /// What happened, one sentence; of a failure the reason.

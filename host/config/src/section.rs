@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use module_sdk::manifest::Control;
 use serde_json::{Map, Value};
 
 use super::{
@@ -11,8 +12,17 @@ use super::{
 };
 
 /// The keys of a section that the daemon reads itself; every other one belongs to the module.
-pub const HOST_KEYS: [&str; 8] =
-    ["enabled", "isolation", "limits", "restart", "unload", "path", "secrets", "provider_keys"];
+pub const HOST_KEYS: [&str; 9] = [
+    "enabled",
+    "isolation",
+    "limits",
+    "restart",
+    "unload",
+    "path",
+    "secrets",
+    "provider_keys",
+    "control",
+];
 
 /// What the configuration says of one module.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +47,8 @@ pub struct ModuleSection {
     /// Whether it gets the keys of the providers, where its manifest asks for them; `None` leaves
     /// it to where the module comes from.
     pub provider_keys: Option<bool>,
+    /// What an installed module may do to the daemon, where its manifest asks for it.
+    pub control: Option<Control>,
     /// The module's own keys as they stand in the section, references unresolved. Without the
     /// defaults of the module: see [`Config::effective`](super::Config::effective).
     pub settings: Settings,
@@ -120,6 +132,7 @@ impl ModuleSection {
             path: fields.parsed("path", problems, references::path),
             secrets: read_secrets(&fields.below("secrets", problems), problems),
             provider_keys: fields.boolean("provider_keys", problems),
+            control: fields.word("control", &[("operate", Control::Operate)], problems),
             settings: Settings(json_map(own_entries(fields.named()))),
         })
     }

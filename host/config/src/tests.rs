@@ -85,7 +85,7 @@ fn reads_every_key() {
          {memory_bytes: 8388608, cpu_percent: 50, tasks: 8, data_bytes: 1048576, \
          log_records_per_second: 1, call_deadline_ms: 10}\n    restart: {limit: 0, \
          backoff_max_ms: 1}\n    secrets: {one: \"${ONE}\", two: file:/run/two}\n    \
-         provider_keys: false\n    own: [1]\n  b:\n\
+         provider_keys: false\n    control: operate\n    own: [1]\n  b:\n\
          providers:\n  o:\n    base_url: http://localhost:11434/\n    api: ollama\n    \
          models: [a, \"b:1\"]\n    local: true\n    key: ${K}\nbus: {inbox_events: 16, ledger: \
          {retention_hours: 1, max_bytes: 1048576, durability: power}}\ncontrol: {socket: /run/s, \
@@ -104,6 +104,7 @@ fn reads_every_key() {
     assert_eq!(a.secrets["one"], Reference::Variable("ONE".to_owned()));
     assert_eq!(a.secrets["two"].to_string(), "file:/run/two");
     assert_eq!(a.provider_keys, Some(false));
+    assert_eq!(a.control, Some(module_sdk::manifest::Control::Operate));
     assert_eq!(json!(a.settings.0), json!({"own": [1]}));
     assert!(config.module("b").is_some_and(|b| b.enabled && b.settings.0.is_empty()));
     let provider = &config.providers[0];

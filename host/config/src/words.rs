@@ -4,6 +4,9 @@ use module_sdk::manifest::{Manifest, valid_name};
 
 use crate::SECTIONS;
 
+/// Whom modules call for what the daemon itself knows and does.
+pub const HOST: &str = "host";
+
 /// Why a module called `name`, with this alias on the command line, cannot have these words beside
 /// `others`: a sentence with the remedy behind the last semicolon. `None` where they are free. The
 /// words of the command line itself are known to that alone.
@@ -13,6 +16,11 @@ pub fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> Option<
         return Some(format!(
             "no module can be called {name:?}, which is a section of modules.yaml; call it \
              {name}_module, or say what it does"
+        ));
+    }
+    if name == HOST {
+        return Some(format!(
+            "no module can be called {name:?}, by which modules call the daemon; say what it does"
         ));
     }
     if let Some(noun) = noun.filter(|noun| !valid_name(noun)) {
@@ -64,6 +72,7 @@ mod tests {
         check("guard", Some("usage"), "another `cli.noun`");
         check("guard", Some("ingest"), "the module ingest does");
         check("guard", Some("--json"), "no word of the command line");
+        check("host", None, "by which modules call the daemon");
         check("metrics", None, "a section of modules.yaml");
         for (name, noun) in
             [("guard", None), ("guard", Some("watch")), ("usage_tracker", Some("usage"))]

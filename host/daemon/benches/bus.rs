@@ -25,8 +25,8 @@ use lodestard::{
     logging::Levels,
     metrics::Metrics,
     module::{
-        Answer, CallClock, Entry, Grant, Meter, ServiceContext, Services, Work, reply_channel,
-        to_abi,
+        Answer, CallClock, Entry, Grant, Meter, Operate, ServiceContext, Services, Work,
+        reply_channel, to_abi,
     },
 };
 use module_sdk::Class;
@@ -141,6 +141,7 @@ fn context(directory: &Path) -> ServiceContext {
         levels: Arc::new(Levels::new(1)),
         redactor: Arc::default(),
         privacy: Arc::default(),
+        calls: Arc::default(),
     }
 }
 
@@ -157,6 +158,7 @@ fn create(library: &Library, context: &ServiceContext, name: &str) -> ModuleBox 
         addresses: Default::default(),
         secrets: Default::default(),
         providers: serde_json::Value::Null,
+        operate: Operate::Allowed,
     };
     let services = Services::new(context.clone(), Arc::new(Entry::new(name)), grant);
     let request = CreateRequest {

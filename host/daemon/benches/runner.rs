@@ -22,7 +22,7 @@ use lodestar_library::{Package, Shelf, inspect};
 use lodestard::{
     identity::Identity,
     logging::Levels,
-    module::{Configured, Entry, Grant, Instance, ServiceContext, Services},
+    module::{Configured, Entry, Grant, Instance, Operate, ServiceContext, Services},
     runner::{Bounds, Isolated, Place},
 };
 use module_sdk::{Class, manifest::Manifest};
@@ -74,6 +74,7 @@ impl Bench {
             levels: Arc::new(Levels::new(1)),
             redactor: Arc::default(),
             privacy: Arc::default(),
+            calls: Arc::default(),
         };
         Self { package, manifest, target: target.to_owned(), context, directory }
     }
@@ -87,6 +88,7 @@ impl Bench {
             addresses: Default::default(),
             secrets: Default::default(),
             providers: Value::Null,
+            operate: Operate::Allowed,
         }
     }
 

@@ -89,6 +89,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         levels: logging.levels.clone(),
         redactor: logging.redactor.clone(),
         privacy: Arc::new(config.privacy.clone()),
+        calls: Arc::default(),
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -99,6 +100,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     );
     runner::divide_control_group();
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
+    control::serve_modules(&daemon);
     for warning in daemon.warnings() {
         tracing::warn!(remedy = warning.remedy, "{}: {}", warning.name, warning.message);
     }
@@ -285,6 +287,7 @@ fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
         levels: logging.levels.clone(),
         redactor: logging.redactor.clone(),
         privacy: Arc::new(config.privacy.clone()),
+        calls: Arc::default(),
     };
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
     Ok(daemon.check_config(&ConfigCheck::default()))

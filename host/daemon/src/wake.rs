@@ -16,7 +16,7 @@ use crate::{module::News, supervisor::Turn};
 #[derive(Debug)]
 pub enum Wake {
     /// Somebody asks through the control socket for a change.
-    Asked(Request, oneshot::Sender<Result<Operation, Problem>>),
+    Asked(Request, Actor, oneshot::Sender<Result<Operation, Problem>>),
     /// The configuration file changed.
     ConfigChanged,
     /// SIGHUP came: read the configuration, and try again what did not start.
@@ -36,6 +36,28 @@ pub enum Wake {
     Tick,
     /// End.
     Signal(StopSignal),
+}
+
+/// Who asks for a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A user of this machine, through the socket; `None` when the kernel does not tell which.
+    User(Option<u32>),
+    /// Whoever has the token of the control API.
+    TokenHolder,
+    /// A module.
+    Module(String),
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User(Some(number)) => write!(f, "user {number}"),
+            Self::User(None) => f.write_str("a user"),
+            Self::TokenHolder => f.write_str("the holder of the token"),
+            Self::Module(name) => write!(f, "module {name}"),
+        }
+    }
 }
 
 /// A change that somebody asks for.

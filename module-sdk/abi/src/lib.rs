@@ -135,6 +135,10 @@ pub mod error_kind {
     pub const NOT_FOUND: u32 = 5;
     /// The caller gave up.
     pub const CANCELLED: u32 = 6;
+    /// The answer did not come within the deadline. Since 1.1.
+    pub const TIMED_OUT: u32 = 7;
+    /// It is not allowed; the message says what to write where. Since 1.1.
+    pub const REFUSED: u32 = 8;
 }
 
 /// How far a batch got: the first `handled` events are done, the next one met `error`.
@@ -158,6 +162,30 @@ pub struct CreateRequest<'a> {
     /// For later.
     pub reserved: [u64; 4],
 }
+
+/// A call of a command of another module, or of the host.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct CallRequest<'a> {
+    /// The caller's own number for it, by which it is cancelled: not 0, and of no other call that
+    /// is under way.
+    pub number: u64,
+    /// A module, or `host`.
+    pub target: RStr<'a>,
+    /// The command.
+    pub command: RStr<'a>,
+    /// Its arguments, JSON.
+    pub arguments: RSlice<'a, u8>,
+    /// In how many milliseconds the answer must be there; 0 leaves it to the host.
+    pub deadline_ms: u64,
+    /// The `call` in the request of the command on whose behalf this call is made, 0 for none.
+    pub parent: u64,
+    /// For later.
+    pub reserved: [u64; 4],
+}
+
+/// All calls of a module, for `cancel_call`.
+pub const ALL_CALLS: u64 = 0;
 
 /// Tells an emitter that its events were accepted, or why not. Called once, from any thread.
 #[sabi_trait]
@@ -240,6 +268,25 @@ pub trait HostServices: Send + Sync + 'static {
             message: "this lodestard is older than relays; upgrade it".into(),
             place: "".into(),
         })
+    }
+    /// Calls a command. The answer goes to `sink`, as a command writes it, and ends within the
+    /// deadline, whatever becomes of the target. Since 1.1.
+    fn call(&self, request: CallRequest<'_>, sink: ReplySinkBox) -> RResult<(), ModError> {
+        drop(sink);
+        RResult::RErr(ModError {
+            kind: error_kind::NOT_FOUND,
+            message: format!(
+                "this lodestard is older than calls between modules, so {}.{} cannot be called; \
+                 update it",
+                request.target, request.command
+            )
+            .into(),
+            place: RString::new(),
+        })
+    }
+    /// Gives up on a call by its number, or on [`ALL_CALLS`]. Since 1.1.
+    fn cancel_call(&self, number: u64) {
+        let _ = number;
     }
 }
 

@@ -13,7 +13,12 @@ use lodestar_abi::{
 use schemars::schema_for;
 use serde::Deserialize;
 
-use super::{clear_log_host, guard::guard, heap};
+use super::{
+    clear_log_host,
+    guard::guard,
+    heap,
+    own_thread::{answering, on_own_thread},
+};
 use crate::{
     Description, Error, ErrorKind, Host, Job, Module, Output, Result, Snapshot, Wiring,
     daily::LastRuns, logging, schema, wiring::Answer,
@@ -45,33 +50,35 @@ pub fn create<M: Module>(
     request: CreateRequest<'_>,
     host: HostBox,
 ) -> RResult<ModuleBox, ModError> {
-    let created = guard("start", || {
-        let config = read_config::<M>(request.config.as_slice())?;
-        let host = Host::new(host)?;
-        logging::install(&host);
-        let started = guard("start", || {
-            let mut module = M::start(config, &host)?;
-            if !request.restored.is_empty() {
-                let snapshot: Snapshot = serde_json::from_slice(request.restored.as_slice())?;
-                guard("restore", || module.restore(snapshot))?;
+    let created = on_own_thread(|| {
+        guard("start", || {
+            let config = read_config::<M>(request.config.as_slice())?;
+            let host = Host::new(host)?;
+            logging::install(&host);
+            let started = guard("start", || {
+                let mut module = M::start(config, &host)?;
+                if !request.restored.is_empty() {
+                    let snapshot: Snapshot = serde_json::from_slice(request.restored.as_slice())?;
+                    guard("restore", || module.restore(snapshot))?;
+                }
+                let wiring = wired::<M>();
+                let last_runs = begin_daily(&wiring, &module, &host);
+                Ok((module, wiring, last_runs))
+            });
+            match started {
+                Ok((module, wiring, last_runs)) => {
+                    host.services().heap_bytes(heap::bytes());
+                    let module = Some(module);
+                    let instance = Instance { module, wiring, host, last_runs, jobs: Vec::new() };
+                    Ok(ModuleInstance_TO::from_value(instance, TD_Opaque))
+                }
+                Err(error) => {
+                    host.stop_runtime();
+                    clear_log_host(&host);
+                    Err(error)
+                }
             }
-            let wiring = wired::<M>();
-            let last_runs = begin_daily(&wiring, &module, &host);
-            Ok((module, wiring, last_runs))
-        });
-        match started {
-            Ok((module, wiring, last_runs)) => {
-                host.services().heap_bytes(heap::bytes());
-                let module = Some(module);
-                let instance = Instance { module, wiring, host, last_runs, jobs: Vec::new() };
-                Ok(ModuleInstance_TO::from_value(instance, TD_Opaque))
-            }
-            Err(error) => {
-                host.stop_runtime();
-                clear_log_host(&host);
-                Err(error)
-            }
-        }
+        })
     });
     created.map_err(Error::into_abi_report).into()
 }
@@ -118,6 +125,9 @@ struct CommandRequest {
     command: String,
     #[serde(default)]
     args: serde_json::Value,
+    /// The number that the host gave the call of another module; 0 where a person asks.
+    #[serde(default)]
+    call: u64,
 }
 
 struct Instance<M: Module> {
@@ -162,13 +172,13 @@ impl<M: Module> Instance<M> {
         (done, Ok(()))
     }
 
-    fn start_job(&mut self, name: &str, job: Job, sink: ReplySinkBox) {
+    fn start_job(&mut self, name: &str, call: u64, job: Job, sink: ReplySinkBox) {
         self.jobs.retain(|thread| !thread.is_finished());
         let place = name.to_owned();
         let mut output = Output::new(sink);
         let spawned = std::thread::Builder::new().name(format!("job:{}", self.host.name())).spawn(
             move || {
-                let result = guard(&place, || (job.work)(&mut output));
+                let result = answering(call, || guard(&place, || (job.work)(&mut output)));
                 output.finish(result);
             },
         );
@@ -181,11 +191,12 @@ impl<M: Module> Instance<M> {
 
     fn end(&mut self, grace: Duration) -> Result<()> {
         let Some(mut module) = self.module.take() else { return Ok(()) };
-        let stopped = guard("stop", || module.stop(grace));
+        let stopped = on_own_thread(|| guard("stop", || module.stop(grace)));
         let dropped = guard("drop", || {
             drop(module);
             Ok(())
         });
+        self.host.end_calls();
         self.host.stop_runtime();
         for job in self.jobs.drain(..) {
             drop(job.join());
@@ -197,7 +208,7 @@ impl<M: Module> Instance<M> {
 
 impl<M: Module> ModuleInstance for Instance<M> {
     fn on_batch(&mut self, events: RSlice<'_, RawEvent<'_>>) -> BatchOutcome {
-        let (handled, result) = self.events(events.as_slice());
+        let (handled, result) = on_own_thread(|| self.events(events.as_slice()));
         self.host.services().heap_bytes(heap::bytes());
         BatchOutcome {
             handled: u32::try_from(handled).unwrap_or(u32::MAX),
@@ -211,14 +222,14 @@ impl<M: Module> ModuleInstance for Instance<M> {
     fn on_timer(&mut self, index: u32) -> RResult<(), ModError> {
         let timer = self.wiring.timers.get(index as usize);
         let result = match (timer, self.module.as_mut()) {
-            (Some(timer), Some(module)) => {
+            (Some(timer), Some(module)) => on_own_thread(|| {
                 guard(&timer.description.name, || match (&timer.daily, &mut self.last_runs) {
                     (Some(daily), Some(last)) => {
                         last.run(daily, module, &self.host, &timer.handler)
                     }
                     _ => (timer.handler)(module),
                 })
-            }
+            }),
             _ => Err(Error::of(ErrorKind::NotFound, format!("there is no timer {index}"))),
         };
         self.host.services().heap_bytes(heap::bytes());
@@ -238,22 +249,25 @@ impl<M: Module> ModuleInstance for Instance<M> {
                 serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
                 args => args,
             };
-            let answer = guard(&request.command, || (known.handler)(module, args))?;
-            Ok((request.command, answer))
+            let call = request.call;
+            let handle = || guard(&request.command, || (known.handler)(module, args));
+            let answer = on_own_thread(|| answering(call, handle))?;
+            Ok((request.command, call, answer))
         });
         match answer {
-            Ok((_, Answer::Now(reply))) => Output::new(sink).finish(Ok(reply)),
-            Ok((name, Answer::Later(job))) => self.start_job(&name, job, sink),
+            Ok((.., Answer::Now(reply))) => Output::new(sink).finish(Ok(reply)),
+            Ok((name, call, Answer::Later(job))) => self.start_job(&name, call, job, sink),
             Err(error) => Output::new(sink).finish(Err(error)),
         }
         self.host.services().heap_bytes(heap::bytes());
     }
 
     fn health(&mut self) -> RVec<u8> {
-        let health = guard("health", || match self.module.as_ref() {
+        let health = || match self.module.as_ref() {
             Some(module) => Ok(serde_json::to_vec(&module.health())?),
             None => Err(Error::unavailable("the module has stopped")),
-        });
+        };
+        let health = on_own_thread(|| guard("health", health));
         health
             .unwrap_or_else(|error| {
                 let health = crate::Health::failed(error.to_string());
@@ -267,13 +281,14 @@ impl<M: Module> ModuleInstance for Instance<M> {
     }
 
     fn snapshot(&mut self) -> RResult<RVec<u8>, ModError> {
-        into_abi(guard("snapshot", || match self.module.as_mut() {
+        let snapshot = || match self.module.as_mut() {
             Some(module) => match module.snapshot()? {
                 Some(snapshot) => Ok(serde_json::to_vec(&snapshot)?.into()),
                 None => Ok(RVec::new()),
             },
             None => Err(Error::unavailable("the module has stopped")),
-        }))
+        };
+        into_abi(on_own_thread(|| guard("snapshot", snapshot)))
     }
 
     fn stop(&mut self, grace_ms: u64) -> RResult<(), ModError> {

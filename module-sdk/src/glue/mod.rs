@@ -3,6 +3,7 @@
 mod guard;
 mod heap;
 mod instance;
+mod own_thread;
 
 use std::{
     cell::RefCell,
@@ -15,6 +16,7 @@ pub(crate) use guard::contained;
 pub use heap::return_free_memory;
 #[cfg(feature = "testing")]
 pub(crate) use instance::create;
+pub(crate) use own_thread::{answered_call, is_own_thread};
 
 use crate::Host;
 

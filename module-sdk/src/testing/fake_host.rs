@@ -14,7 +14,8 @@ use std::{
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, HostServices, HostServices_TO, ModError, NewEvent, RelayedEvent,
+    ALL_CALLS, CallRequest, CompletionBox, HostServices, HostServices_TO, ModError, NewEvent,
+    RelayedEvent, ReplySinkBox,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
@@ -23,8 +24,11 @@ use lodestar_abi::{
 
 use uuid::Uuid;
 
-use super::{Emitted, Logged};
-use crate::{Error, ErrorKind, EventType, Host, Result};
+use super::{Called, Emitted, Logged};
+use crate::{Error, ErrorKind, EventType, Host, Output, Reply, Result};
+
+/// What answers a command of another module on the bench.
+type Answerer = Arc<dyn Fn(serde_json::Value, &mut Output) -> Result<Reply> + Send + Sync>;
 
 /// The host that a module on the bench sees.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ pub struct FakeHost {
     state: Mutex<FakeState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct FakeState {
     emitted: Vec<Emitted>,
     logged: Vec<Logged>,
@@ -48,6 +52,15 @@ struct FakeState {
     listeners: HashMap<String, TcpListener>,
     series: Vec<(String, f64)>,
     cache: HashMap<String, (u64, Vec<u8>)>,
+    answers: HashMap<(String, String), Answerer>,
+    called: Vec<Called>,
+    cancelled: Vec<u64>,
+}
+
+impl std::fmt::Debug for FakeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeState").field("emitted", &self.emitted.len()).finish_non_exhaustive()
+    }
 }
 
 impl FakeHost {
@@ -105,6 +118,38 @@ impl FakeHost {
     /// [`Provider`](crate::Provider).
     pub fn set_providers(&self, providers: serde_json::Value) {
         self.state().providers = providers;
+    }
+
+    /// Answers the calls of a command of another module, or of `host`, on a thread of their own.
+    /// What is not answered here is [`ErrorKind::NotFound`].
+    ///
+    /// ```
+    /// # use module_sdk::{Reply, testing::FakeHost};
+    /// # let host = FakeHost::new(std::path::Path::new("/nowhere"));
+    /// host.answer("usage_tracker", "summary", |args, _| {
+    ///     assert_eq!(args["since"], "7d");
+    ///     Reply::json(&serde_json::json!({"total": {"cost_usd": "1.25"}}))
+    /// });
+    /// ```
+    pub fn answer(
+        &self,
+        target: &str,
+        command: &str,
+        answer: impl Fn(serde_json::Value, &mut Output) -> Result<Reply> + Send + Sync + 'static,
+    ) {
+        let key = (target.to_owned(), command.to_owned());
+        self.state().answers.insert(key, Arc::new(answer));
+    }
+
+    /// The calls that the module made so far.
+    #[must_use]
+    pub fn called(&self) -> Vec<Called> {
+        let state = self.state();
+        let mut called = state.called.clone();
+        for call in &mut called {
+            call.cancelled = [call.number, ALL_CALLS].iter().any(|it| state.cancelled.contains(it));
+        }
+        called
     }
 
     /// Makes every further emission fail as unavailable; `None` ends that.
@@ -338,5 +383,34 @@ impl HostServices for Services {
             emitted(&relayed.event, Some(origin))
         });
         self.0.take(relayed, done)
+    }
+
+    fn call(&self, request: CallRequest<'_>, sink: ReplySinkBox) -> RResult<(), ModError> {
+        let (target, command) = (request.target.to_string(), request.command.to_string());
+        let arguments: serde_json::Value =
+            serde_json::from_slice(request.arguments.as_slice()).unwrap_or_default();
+        let mut state = self.0.state();
+        let answer = state.answers.get(&(target.clone(), command.clone())).cloned();
+        let missing = format!("nothing answers {target}.{command}; see FakeHost::answer");
+        state.called.push(Called {
+            number: request.number,
+            target,
+            command,
+            arguments: arguments.clone(),
+            deadline_ms: request.deadline_ms,
+            cancelled: false,
+        });
+        drop(state);
+        let Some(answer) = answer else { return RErr(failure(ErrorKind::NotFound, missing)) };
+        let mut output = Output::new(sink);
+        std::thread::spawn(move || {
+            let result = answer(arguments, &mut output);
+            output.finish(result);
+        });
+        ROk(())
+    }
+
+    fn cancel_call(&self, number: u64) {
+        self.0.state().cancelled.push(number);
     }
 }

@@ -84,6 +84,22 @@ pub struct Logged {
     pub fields: Value,
 }
 
+/// A call that a module made of another one, or of the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Called {
+    pub(crate) number: u64,
+    /// Whom it called.
+    pub target: String,
+    /// The command.
+    pub command: String,
+    /// Its arguments.
+    pub arguments: Value,
+    /// How long it may take.
+    pub deadline_ms: u64,
+    /// Whether the module gave up on it.
+    pub cancelled: bool,
+}
+
 /// A running module on the bench.
 pub struct Bench<M> {
     instance: Option<ModuleBox>,

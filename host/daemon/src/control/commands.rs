@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     module::{
-        Answer, Call, CallError, CommandCall, State as ModuleState, Transition, reply_channel,
+        Answer, Call, CallError, CommandCall, Entry, State as ModuleState, Transition,
+        reply_channel,
     },
     supervisor::{COMMAND_PATIENCE, Daemon},
 };
@@ -46,10 +47,12 @@ pub(super) async fn run(
         request,
         sink,
         panicked,
-        after: entry.calls.mark(),
+        after: entry.barrier(&command),
         patience: Instant::now() + COMMAND_PATIENCE,
+        call: None,
     };
-    entry.calls.push(Call::Command(call)).map_err(|(error, _)| not_taken(&name, error, &entry))?;
+    let pushed = entry.calls.push(Call::Command(call));
+    pushed.map_err(|(error, _)| Refusal(not_taken(&name, error, &entry)))?;
     // The first answer decides between a stream and a problem.
     let first = match answers.recv().await {
         Some(Answer::Frame(frame)) => frame,
@@ -111,9 +114,9 @@ fn stopped() -> ModError {
     }
 }
 
-fn not_taken(name: &str, error: CallError, entry: &crate::module::Entry) -> Refusal {
+pub(super) fn not_taken(name: &str, error: CallError, entry: &Entry) -> Problem {
     let transition = entry.transition();
-    let problem = match error {
+    match error {
         CallError::Busy => Problem::new(ProblemCode::Busy, error.to_string()),
         CallError::NotRunning => {
             let state = transition.state;
@@ -137,8 +140,7 @@ fn not_taken(name: &str, error: CallError, entry: &crate::module::Entry) -> Refu
                 _ => problem.help("see `lodestar modules list`"),
             }
         }
-    };
-    Refusal(problem)
+    }
 }
 
 fn problem(name: &str, error: &ModError) -> Problem {

@@ -15,22 +15,24 @@ use lodestar_library::install::Bundle;
 use super::{modules::ask, name::ModuleName, problem::Refusal};
 use crate::{
     supervisor::{Daemon, Put, change},
-    wake::Request,
+    wake::{Actor, Request},
 };
 
 /// The body is a package that the client has opened: the daemon opens no path that it named. What
 /// was begun is ended, also when the client goes away.
 pub(super) async fn install(
     State(daemon): State<Arc<Daemon>>,
+    actor: Actor,
     Query(query): Query<InstallQuery>,
     body: Bytes,
 ) -> Result<Json<Installed>, Refusal> {
-    let installed = tokio::spawn(put_and_take_up(daemon, query, body)).await;
+    let installed = tokio::spawn(put_and_take_up(daemon, actor, query, body)).await;
     installed.map_err(|error| Refusal::failed(error.to_string()))?.map(Json)
 }
 
 async fn put_and_take_up(
     daemon: Arc<Daemon>,
+    actor: Actor,
     query: InstallQuery,
     body: Bytes,
 ) -> Result<Installed, Refusal> {
@@ -43,7 +45,7 @@ async fn put_and_take_up(
     let Put { turn, name, locked, declares, previous, directory, notes, warnings } =
         put.await.map_err(|error| Refusal::failed(error.to_string()))??;
     let request = Request::TakeUp { turn, notes, previous: previous.clone() };
-    let Json(operation) = ask(&daemon, request, WaitQuery::default()).await?;
+    let Json(operation) = ask(&daemon, request, actor, WaitQuery::default()).await?;
     Ok(Installed {
         change: change(previous.as_deref(), &locked.version).to_owned(),
         isolation: daemon
@@ -66,10 +68,11 @@ async fn put_and_take_up(
 pub(super) async fn remove(
     State(daemon): State<Arc<Daemon>>,
     ModuleName(module): ModuleName,
+    actor: Actor,
     Query(query): Query<RemoveQuery>,
 ) -> Result<Json<Operation>, Refusal> {
     let RemoveQuery { purge, yes, wait_ms } = query;
-    ask(&daemon, Request::Remove { module, purge, yes }, WaitQuery { wait_ms }).await
+    ask(&daemon, Request::Remove { module, purge, yes }, actor, WaitQuery { wait_ms }).await
 }
 
 pub(super) async fn verify(

@@ -1,10 +1,12 @@
 //! The control API: HTTP/1.1 with JSON on a Unix socket.
 
+mod actor;
 mod commands;
 mod config;
 mod events;
 mod installs;
 mod ledger;
+mod module_requests;
 mod modules;
 mod name;
 mod peer;
@@ -23,6 +25,7 @@ use axum::{
 use module_http::{Hosts, Server};
 use tokio::{net::UnixListener, runtime::Handle};
 
+pub use module_requests::serve_modules;
 pub use peer::{Peer, is_allowed};
 pub use problem::Refusal;
 pub use socket::{SocketError, bind};

@@ -17,7 +17,7 @@ use super::{blocking, name::ModuleName, problem::Refusal};
 use crate::{
     logging::LogRecord,
     supervisor::Daemon,
-    wake::{Request, Wake},
+    wake::{Actor, Request, Wake},
 };
 
 /// The longest wait that a client may ask for.
@@ -40,33 +40,37 @@ pub(super) async fn info(
 pub(super) async fn enable(
     State(daemon): State<Arc<Daemon>>,
     ModuleName(name): ModuleName,
+    actor: Actor,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
-    ask(&daemon, Request::SetEnabled { module: name, enabled: true }, wait).await
+    ask(&daemon, Request::SetEnabled { module: name, enabled: true }, actor, wait).await
 }
 
 pub(super) async fn disable(
     State(daemon): State<Arc<Daemon>>,
     ModuleName(name): ModuleName,
+    actor: Actor,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
-    ask(&daemon, Request::SetEnabled { module: name, enabled: false }, wait).await
+    ask(&daemon, Request::SetEnabled { module: name, enabled: false }, actor, wait).await
 }
 
 pub(super) async fn reload(
     State(daemon): State<Arc<Daemon>>,
     ModuleName(name): ModuleName,
+    actor: Actor,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
-    ask(&daemon, Request::Reload { module: name }, wait).await
+    ask(&daemon, Request::Reload { module: name }, actor, wait).await
 }
 
 pub(super) async fn rollback(
     State(daemon): State<Arc<Daemon>>,
     ModuleName(name): ModuleName,
+    actor: Actor,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
-    ask(&daemon, Request::Rollback { module: name }, wait).await
+    ask(&daemon, Request::Rollback { module: name }, actor, wait).await
 }
 
 pub(super) async fn why(
@@ -81,9 +85,10 @@ pub(super) async fn why(
 
 pub(super) async fn reload_config(
     State(daemon): State<Arc<Daemon>>,
+    actor: Actor,
     Query(wait): Query<WaitQuery>,
 ) -> Result<Json<Operation>, Refusal> {
-    ask(&daemon, Request::ReloadConfig, wait).await
+    ask(&daemon, Request::ReloadConfig, actor, wait).await
 }
 
 pub(super) async fn operation(
@@ -100,11 +105,12 @@ pub(super) async fn operation(
 pub(super) async fn ask(
     daemon: &Daemon,
     request: Request,
+    actor: Actor,
     wait: WaitQuery,
 ) -> Result<Json<Operation>, Refusal> {
     let (sender, receiver) = oneshot::channel();
     let ending = || Refusal::failed("the daemon is ending");
-    daemon.wakes.send(Wake::Asked(request, sender)).map_err(|_| ending())?;
+    daemon.wakes.send(Wake::Asked(request, actor, sender)).map_err(|_| ending())?;
     let operation = receiver.await.map_err(|_| ending())??;
     let operation = daemon.operations.get(&operation.id, patience(wait)).await;
     operation.map(Json).ok_or_else(ending)

@@ -1,17 +1,18 @@
-//! Telling a module in the daemon that its events are accepted.
+//! Running code of a module in the daemon that is called back: it is told that its events are
+//! accepted, or what a module that it called answers.
 //!
-//! What is told runs code of the module, which may leave values of the thread behind: the linker
-//! keeps a library for as long as a thread lives that has such values of it. So that code runs on
-//! a thread of the generation, which ends with it, and never on the one that writes the ledger for
-//! everybody (adr/0041).
+//! Such code may leave values of the thread behind: the linker keeps a library for as long as a
+//! thread lives that has such values of it. So that code runs on a thread of the generation, which
+//! ends with it, and never on the one that writes the ledger for everybody, or on the thread of
+//! another module (adr/0041, adr/0061).
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::Ordering,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Sender, channel},
     },
 };
 
@@ -22,31 +23,63 @@ use lodestar_library::{self as library, Library};
 use super::{Entry, accounting::thread_name, services::unavailable, state::lock};
 use crate::module::Tasks;
 
-/// Who tells one generation of a module. A library that it was given is let go of when the first
-/// thing is told, and at the latest when this is closed.
+/// Who calls one generation of a module back. A library that it was given is let go of when the
+/// first thing is told, and at the latest when this is closed.
 #[derive(Debug, Default)]
 pub(super) struct Acceptance(Mutex<Teller>);
 
 #[derive(Debug, Default)]
 enum Teller {
-    /// Whoever accepts: what is told is the host's own code.
+    /// Whoever has something to tell: what is told is the host's own code.
     #[default]
     Anybody,
     /// Nothing was to be told yet.
     Nobody(Arc<Library>),
     /// Its thread.
-    Thread(Sender<Told>),
+    Thread(Sender<Task>, Weak<Library>),
     /// Nothing more is told than what was promised.
     Closed,
 }
 
+/// A call back.
+pub(super) type Task = Box<dyn FnOnce() + Send>;
+
 /// What is called once events are accepted or refused.
 type Accepted = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
 
-/// Something to tell.
-struct Told {
-    done: CompletionBox,
-    result: Result<(), PublishError>,
+/// A way to call a generation back, for as long as it is held.
+#[derive(Debug)]
+pub(super) struct Promise {
+    entry: Arc<Entry>,
+    /// `None` where whoever has something to tell may do so.
+    thread: Option<(Sender<Task>, Weak<Library>)>,
+}
+
+impl Promise {
+    /// Runs something short that waits for nobody.
+    pub(super) fn keep(&self, task: Task) {
+        match &self.thread {
+            // It is there for as long as somebody may send.
+            Some((thread, _)) => drop(thread.send(task)),
+            None => task(),
+        }
+    }
+
+    /// Runs something that may wait, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no more threads.
+    pub(super) fn keep_beside(&self, task: Task) -> io::Result<()> {
+        let library = match &self.thread {
+            Some((_, library)) => {
+                let library = library.upgrade();
+                Some(library.ok_or_else(|| io::Error::other("the module has stopped"))?)
+            }
+            None => None,
+        };
+        start(&self.entry, library.as_deref(), task)
+    }
 }
 
 impl Acceptance {
@@ -55,32 +88,42 @@ impl Acceptance {
         *lock(&self.0) = Teller::Nobody(library);
     }
 
-    /// Who promises to tell `done`.
+    /// Returns a way to call the module back.
     ///
     /// # Errors
     ///
     /// When it is closed, or the system has no more threads.
-    pub(super) fn promise(&self, entry: &Arc<Entry>, done: CompletionBox) -> io::Result<Accepted> {
+    pub(super) fn promise(&self, entry: &Arc<Entry>) -> io::Result<Promise> {
         let mut teller = lock(&self.0);
         if let Teller::Nobody(library) = &*teller {
-            *teller = Teller::Thread(start(entry, library)?);
+            let (sender, tasks) = channel::<Task>();
+            start(entry, Some(library), Box::new(move || tasks.into_iter().for_each(run)))?;
+            *teller = Teller::Thread(sender, Arc::downgrade(library));
         }
-        Ok(match &*teller {
-            Teller::Thread(thread) => {
-                let thread = thread.clone();
-                Box::new(move |result| {
-                    // It is there for as long as somebody may send.
-                    let _ = thread.send(Told { done, result });
-                })
-            }
-            Teller::Anybody => Box::new(move |result| tell(&Told { done, result })),
+        let thread = match &*teller {
+            Teller::Thread(thread, library) => Some((thread.clone(), library.clone())),
+            Teller::Anybody => None,
             Teller::Nobody(_) | Teller::Closed => {
                 return Err(io::Error::other("the module has stopped"));
             }
-        })
+        };
+        Ok(Promise { entry: entry.clone(), thread })
     }
 
-    /// The thread ends when the last promise is kept.
+    /// Returns what tells `done` that events are accepted.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`promise`](Self::promise).
+    pub(super) fn accepted(&self, entry: &Arc<Entry>, done: CompletionBox) -> io::Result<Accepted> {
+        let promise = self.promise(entry)?;
+        Ok(Box::new(move |result| {
+            let result = result.map_err(|error| unavailable(error.to_string()));
+            promise.keep(Box::new(move || contained(|| done.complete(result.into()))));
+        }))
+    }
+
+    /// Ends the thread when the last promise is kept.
     pub(super) fn close(&self) {
         let mut teller = lock(&self.0);
         if !matches!(*teller, Teller::Anybody) {
@@ -89,29 +132,31 @@ impl Acceptance {
     }
 }
 
-/// Starts the thread, for which the library waits before it is unmapped.
-fn start(entry: &Arc<Entry>, library: &Library) -> io::Result<Sender<Told>> {
-    let (sender, receiver) = channel();
+/// Starts a thread of the module, for which its library waits before it is unmapped.
+fn start(entry: &Arc<Entry>, library: Option<&Library>, task: Task) -> io::Result<()> {
     let entry = entry.clone();
     let thread = std::thread::Builder::new().name(thread_name(&entry.name));
-    library.run_by(thread.spawn(move || run(&entry, receiver))?);
-    Ok(sender)
+    let Some(library) = library else {
+        return thread.spawn(move || run(task)).map(drop);
+    };
+    let working = move || {
+        let _working = library::work_for(&entry.name);
+        entry.host_threads.fetch_add(1, Ordering::Relaxed);
+        run(task);
+        // The last look at what this thread used.
+        entry.used(&Tasks::now());
+        entry.host_threads.fetch_sub(1, Ordering::Relaxed);
+    };
+    library.run_by(thread.spawn(working)?);
+    Ok(())
 }
 
-fn run(entry: &Entry, promised: Receiver<Told>) {
-    let _working = library::work_for(&entry.name);
-    entry.host_threads.fetch_add(1, Ordering::Relaxed);
-    for told in promised {
-        tell(&told);
-    }
-    // The last look at what this thread used.
-    entry.used(&Tasks::now());
-    entry.host_threads.fetch_sub(1, Ordering::Relaxed);
+fn run(task: Task) {
+    contained(task);
 }
 
-fn tell(Told { done, result }: &Told) {
-    let result = result.clone().map_err(|error| unavailable(error.to_string()));
-    if catch_unwind(AssertUnwindSafe(|| done.complete(result.into()))).is_err() {
-        tracing::error!("a publisher panicked when it was told about its events");
+fn contained(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("a module panicked when it was called back");
     }
 }

@@ -16,11 +16,15 @@ use lodestar_abi::{
 use lodestar_bus::{Mark, Poker};
 use tokio::sync::mpsc;
 
-use super::{handover::Hold, state::lock};
+use super::{ModuleCall, handover::Hold, state::lock};
 use crate::logging::Redactor;
 
-/// How many commands may wait for one module.
+/// How many commands of people may wait for one module.
 const MAX_WAITING: usize = 256;
+
+/// How many commands may wait for one module when another one calls it: as many as one module may
+/// have under way, and some more.
+const MAX_CALLS_WAITING: usize = 32_768;
 
 /// Something for a module's thread to do.
 #[derive(Debug)]
@@ -49,6 +53,20 @@ pub struct CommandCall {
     pub after: Option<Mark>,
     /// When it is answered even if events before it wait.
     pub patience: Instant,
+    /// The call of another module that it is.
+    pub call: Option<Arc<ModuleCall>>,
+}
+
+impl CommandCall {
+    /// Returns whether nobody waits for the answer any more. Whose deadline has passed is told so.
+    pub(super) fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| {
+            if call.deadline() <= Instant::now() {
+                call.time_out(&call.facts.chain);
+            }
+            call.is_over()
+        })
+    }
 }
 
 impl fmt::Debug for CommandCall {
@@ -64,7 +82,7 @@ pub enum CallError {
     #[error("the module is not running")]
     NotRunning,
     /// Too many calls wait.
-    #[error("{MAX_WAITING} commands wait for the module already; try again later")]
+    #[error("as many commands as may wait for the module do so already; try again later")]
     Busy,
 }
 
@@ -115,7 +133,12 @@ impl CallQueue {
     pub(crate) fn push(&self, call: Call) -> Result<(), (CallError, Call)> {
         let mut state = lock(&self.state);
         let Some(poker) = state.poker.clone() else { return Err((CallError::NotRunning, call)) };
-        if state.waiting.len() >= MAX_WAITING && matches!(call, Call::Command(_)) {
+        let most = match &call {
+            Call::Command(CommandCall { call: Some(_), .. }) => MAX_CALLS_WAITING,
+            Call::Command(_) => MAX_WAITING,
+            _ => usize::MAX,
+        };
+        if state.waiting.len() >= most {
             return Err((CallError::Busy, call));
         }
         state.waiting.push_back(call);

@@ -114,6 +114,7 @@ impl<'a, 'b> Running<'a, 'b> {
                     // An error means that nobody waits any more.
                     let _ = asked.send(());
                 }
+                Call::Command(command) if command.is_over() => {}
                 Call::Command(command) => {
                     let CommandCall { request, sink, panicked: answer, .. } = command;
                     let clock = self.life.clock.clone();

@@ -8,15 +8,15 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, FLAG_LEDGER, HostBox, HostServices, HostServices_TO, ModError,
-    NewEvent as AbiEvent, RelayedEvent,
+    ALL_CALLS, CallRequest, CompletionBox, FLAG_LEDGER, HostBox, HostServices, HostServices_TO,
+    ModError, NewEvent as AbiEvent, RelayedEvent, ReplySinkBox,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
@@ -32,9 +32,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Entry,
+    CallRouter, Entry,
     acceptance::Acceptance,
     cache::Cache,
+    outgoing_calls::{CallTable, Operate},
     refusals::{Refusal, check_content, check_relay},
     state::lock,
 };
@@ -61,6 +62,8 @@ pub struct ServiceContext {
     pub redactor: Arc<Redactor>,
     /// Says which text may be published.
     pub privacy: Arc<Privacy>,
+    /// Has the calls between modules.
+    pub calls: Arc<CallRouter>,
 }
 
 /// What a module may know and use.
@@ -75,6 +78,8 @@ pub struct Grant {
     pub secrets: HashMap<String, Result<String, String>>,
     /// The providers, where it declares the need.
     pub providers: serde_json::Value,
+    /// Whether it may change the daemon, where it declares that.
+    pub operate: Operate,
 }
 
 impl std::fmt::Debug for Grant {
@@ -87,14 +92,17 @@ impl std::fmt::Debug for Grant {
 /// The services of one generation of a module. Refuses everything once it is closed.
 #[derive(Debug)]
 pub struct Services {
-    context: ServiceContext,
+    pub(super) context: ServiceContext,
     entry: Arc<Entry>,
-    grant: Grant,
+    pub(super) grant: Grant,
     generation: u64,
     source: String,
-    closed: AtomicBool,
-    acceptance: Acceptance,
+    pub(super) closed: AtomicBool,
+    pub(super) acceptance: Acceptance,
     cache: Mutex<Cache>,
+    pub(super) calls: Mutex<CallTable>,
+    /// Answers that come in parts.
+    pub(super) streams: Arc<AtomicUsize>,
     instruments: Instruments,
     /// Leaves out private keys that it logs line by line.
     keys: Mutex<KeyLines>,
@@ -116,6 +124,8 @@ impl Services {
             closed: AtomicBool::new(false),
             acceptance: Acceptance::default(),
             cache: Mutex::default(),
+            calls: Mutex::default(),
+            streams: Arc::default(),
             instruments,
             keys: Mutex::default(),
         })
@@ -152,6 +162,7 @@ impl Services {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.instruments.close();
+        self.cancel(ALL_CALLS);
         self.acceptance.close();
     }
 
@@ -193,7 +204,7 @@ impl Services {
     }
 
     fn hand_over(&self, new: Vec<NewEvent>, done: Option<CompletionBox>) -> Result<(), ModError> {
-        let done = done.map(|done| self.acceptance.promise(&self.entry, done)).transpose();
+        let done = done.map(|done| self.acceptance.accepted(&self.entry, done)).transpose();
         let done = done.map_err(|error| unavailable(error.to_string()))?;
         self.context.bus.publish(new, done).map_err(|error| unavailable(error.to_string()))
     }
@@ -226,7 +237,7 @@ impl Services {
         })
     }
 
-    fn open(&self) -> Result<(), ModError> {
+    pub(super) fn open(&self) -> Result<(), ModError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(unavailable("the module has stopped".to_owned()));
         }
@@ -293,11 +304,11 @@ fn now_ns() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
 }
 
-fn error(kind: u32, message: String) -> ModError {
+pub(super) fn error(kind: u32, message: String) -> ModError {
     ModError { kind, message: message.into(), place: "".into() }
 }
 
-fn failed(message: String) -> ModError {
+pub(super) fn failed(message: String) -> ModError {
     error(error_kind::FAILED, message)
 }
 
@@ -397,5 +408,13 @@ impl HostServices for Shared {
         done: ROption<CompletionBox>,
     ) -> RResult<(), ModError> {
         self.0.open().and_then(|()| self.0.relay(events.as_slice(), done.into_option())).into()
+    }
+
+    fn call(&self, request: CallRequest<'_>, sink: ReplySinkBox) -> RResult<(), ModError> {
+        self.0.call(request, sink).into()
+    }
+
+    fn cancel_call(&self, number: u64) {
+        self.0.cancel(number);
     }
 }

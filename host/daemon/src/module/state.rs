@@ -335,6 +335,16 @@ impl Entry {
         lock(&self.processes).retain(|process| process.pid != pid);
     }
 
+    /// Returns what must be handled before a command, so that its answer includes it; `None` for
+    /// one that answers without waiting.
+    #[must_use]
+    pub fn barrier(&self, command: &str) -> Option<lodestar_bus::Mark> {
+        let known = self.known();
+        let mut commands = known.iter().flat_map(|known| &known.description.commands);
+        let waits = commands.all(|it| it.name != command || !it.without_barrier);
+        if waits { self.calls.mark() } else { None }
+    }
+
     /// Counts an event of which secrets were taken out, and says so the first time.
     pub(super) fn note_redacted(&self, topic: &str) {
         if self.redacted.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -29,6 +29,9 @@ use super::{
 /// What may wait in bytes: the largest value of the cache, several times.
 const MAX_WAITING: usize = 16 << 20;
 
+/// What may wait beside that of the ends of calls, which are small and must not be lost.
+const MAX_ENDS: usize = 8 << 20;
+
 /// How many descriptors may wait: the daemon needs its own for others.
 const MAX_DESCRIPTORS: usize = 32;
 
@@ -63,7 +66,12 @@ impl Back {
 
     /// Sends, now or later.
     pub(super) fn send(&self, given: &Given<'_>) -> Result<(), ChannelError> {
-        self.post(given, None)
+        self.post(given, None, MAX_WAITING)
+    }
+
+    /// Sends the end of a call, for which there is room when there is none for anything else.
+    pub(super) fn send_end(&self, given: &Given<'_>) -> Result<(), ChannelError> {
+        self.post(given, None, MAX_WAITING + MAX_ENDS)
     }
 
     /// Sends with a descriptor.
@@ -72,15 +80,20 @@ impl Back {
         given: &Given<'_>,
         descriptor: OwnedFd,
     ) -> Result<(), ChannelError> {
-        self.post(given, Some(descriptor))
+        self.post(given, Some(descriptor), MAX_WAITING)
     }
 
-    fn post(&self, given: &Given<'_>, descriptor: Option<OwnedFd>) -> Result<(), ChannelError> {
+    fn post(
+        &self,
+        given: &Given<'_>,
+        descriptor: Option<OwnedFd>,
+        most: usize,
+    ) -> Result<(), ChannelError> {
         let mut frame = Vec::new();
         encode(given, &mut frame)?;
         let mut waiting = self.waiting();
         let descriptors = waiting.descriptors + usize::from(descriptor.is_some());
-        if waiting.bytes + frame.len() > MAX_WAITING || descriptors > MAX_DESCRIPTORS {
+        if waiting.bytes + frame.len() > most || descriptors > MAX_DESCRIPTORS {
             return Err(ChannelError::TimedOut);
         }
         waiting.bytes += frame.len();

@@ -17,6 +17,7 @@ use lodestar_abi::{
         erased_types::TD_Opaque,
         std_types::{RNone, ROption, RResult, RSlice, RSome},
     },
+    error_kind,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -26,6 +27,7 @@ use super::{
     death,
     process::{Process, Ward},
     replies::Replies,
+    window::Windows,
     wire::{Answer, Fault, Given, Need, NewEvent, RelayedEvent},
 };
 use crate::{
@@ -50,6 +52,8 @@ pub(super) struct Runner {
     pub(super) replies: Replies,
     /// Where what is given is sent.
     pub(super) back: Arc<Back>,
+    /// What the module called and is not answered.
+    pub(super) calls: Windows,
     pub(super) seat: OnceLock<Seat>,
     /// The series that the module registered.
     pub(super) series: Mutex<HashSet<u64>>,
@@ -116,7 +120,8 @@ impl Desk {
             Some(seat) => seat.entry.bury(pid, || runner.process.bury(child)),
             None => runner.process.bury(child),
         };
-        runner.replies.fail_all(&death.reason);
+        runner.replies.fail_all(&Fault::new(error_kind::FAILED, death.reason.as_str()));
+        runner.end_calls();
         if let Some(seat) = runner.seat.get() {
             seat.entry.calls.poke();
         }
@@ -228,7 +233,7 @@ fn here(needs: &mut Reader) -> Result<Option<Need<'_>>, String> {
 }
 
 impl Runner {
-    fn give(&self, need: Need<'_>) -> Result<(), String> {
+    fn give(self: &Arc<Self>, need: Need<'_>) -> Result<(), String> {
         let Some(seat) = self.seat.get() else {
             return Err("it asked for something before it was started".to_owned());
         };
@@ -252,10 +257,19 @@ impl Runner {
                 return Ok(());
             }
             Need::Frame { number, bytes } => {
-                return self.replies.frame(&self.name, number, bytes, &self.back);
+                return self.replies.frame(&self.name, number, bytes);
             }
             Need::Finish { number, fault } => {
                 self.replies.finish(number, fault);
+                return Ok(());
+            }
+            Need::Call(call) => return self.call(seat, &call),
+            Need::CancelCall(number) => {
+                self.cancel_call(seat, number);
+                return Ok(());
+            }
+            Need::CallFrameTaken { number, wanted } => {
+                self.calls.leave(number, wanted);
                 return Ok(());
             }
             Need::Listener { ask, name } => return self.lend_listener(seat, ask, name),
@@ -357,7 +371,7 @@ impl Runner {
 }
 
 /// A runner that has ended reads no more, which is no fault of what was given.
-fn sent(result: Result<(), ChannelError>) -> Result<(), String> {
+pub(super) fn sent(result: Result<(), ChannelError>) -> Result<(), String> {
     match result {
         Ok(()) | Err(ChannelError::Closed) => Ok(()),
         Err(ChannelError::TimedOut) => Err("it does not read what it asked for".to_owned()),

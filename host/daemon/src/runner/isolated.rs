@@ -20,7 +20,8 @@ use super::{
     remote::Remote,
     replies::Replies,
     watch,
-    wire::{Loaded, Setup, VERSION},
+    window::Windows,
+    wire::{Given, Loaded, Setup, VERSION},
 };
 use crate::{
     logging::{Lines, LogRate},
@@ -201,11 +202,18 @@ impl Isolated {
         };
         let Started { process, child, calls, services, stderr } = started.map_err(cannot)?;
         let back = Back::new(services.try_clone().map_err(cannot)?).map_err(cannot)?;
+        let back = Arc::new(back);
+        let taking = back.clone();
+        let taken = move |number, wanted| {
+            // An error means that the runner is gone, which its desk sees as well.
+            let _ = taking.send(&Given::FrameTaken { number, wanted });
+        };
         let runner = Arc::new(Runner {
             name: name.clone(),
             process,
-            replies: Replies::default(),
-            back: Arc::new(back),
+            replies: Replies::new(Arc::new(taken)),
+            back,
+            calls: Windows::default(),
             seat: OnceLock::new(),
             series: Mutex::default(),
         });

@@ -9,6 +9,7 @@
 
 mod asked;
 mod back;
+mod called;
 mod cgroup;
 mod channel;
 mod child;
@@ -24,6 +25,7 @@ mod process;
 mod remote;
 mod replies;
 mod watch;
+mod window;
 mod wire;
 
 pub use asked::{Answered, answer_to, ask};

@@ -11,18 +11,19 @@ use std::{
 use lodestar_abi::{
     ModError, ReplySinkBox,
     abi_stable::std_types::{RResult, RSlice},
-    error_kind,
 };
 
-use super::{
-    back::Back,
-    wire::{Fault, Given, WINDOW},
-};
+use super::wire::{Fault, WINDOW};
+use crate::module::is_reply;
+
+/// Tells the other end that a frame of the answer of this number was taken, and whether anybody
+/// wants the next one.
+pub(super) type Taken = Arc<dyn Fn(u64, bool) + Send + Sync>;
 
 /// The answers that are not at their end.
-#[derive(Debug, Default)]
 pub(super) struct Replies {
     open: Mutex<HashMap<u64, Reply>>,
+    taken: Taken,
 }
 
 enum Reply {
@@ -32,12 +33,9 @@ enum Reply {
     Flowing(SyncSender<Part>),
 }
 
-impl std::fmt::Debug for Reply {
+impl std::fmt::Debug for Replies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Waiting(_) => "Waiting",
-            Self::Flowing(_) => "Flowing",
-        })
+        write!(f, "Replies({})", self.open().len())
     }
 }
 
@@ -47,6 +45,10 @@ enum Part {
 }
 
 impl Replies {
+    pub(super) fn new(taken: Taken) -> Self {
+        Self { open: Mutex::default(), taken }
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Reply>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,19 +59,21 @@ impl Replies {
     }
 
     /// Hands a frame on. Fails when the runner sends more than it may.
-    pub(super) fn frame(
-        &self,
-        module: &str,
-        number: u64,
-        bytes: &[u8],
-        back: &Arc<Back>,
-    ) -> Result<(), String> {
+    pub(super) fn frame(&self, module: &str, number: u64, bytes: &[u8]) -> Result<(), String> {
         let mut open = self.open();
         let sender = match open.remove(&number) {
             // Its answer has ended; what is late is nobody's.
             None => return Ok(()),
             Some(Reply::Flowing(sender)) => sender,
-            Some(Reply::Waiting(sink)) => flow(module, number, sink, back.clone())?,
+            Some(Reply::Waiting(sink)) if is_reply(bytes) => {
+                drop(open);
+                // A whole answer finds room: nothing came before it.
+                let wanted = sink.frame(RSlice::from_slice(bytes));
+                self.open().insert(number, Reply::Waiting(sink));
+                (self.taken)(number, wanted);
+                return Ok(());
+            }
+            Some(Reply::Waiting(sink)) => flow(module, number, sink, self.taken.clone())?,
         };
         let sent = sender.try_send(Part::Frame(bytes.to_vec()));
         if matches!(sent, Err(TrySendError::Full(_))) {
@@ -89,11 +93,18 @@ impl Replies {
         }
     }
 
-    /// Ends all answers: nobody is left to give them.
-    pub(super) fn fail_all(&self, reason: &str) {
+    /// Lets go of an answer that nobody wants.
+    pub(super) fn forget(&self, number: u64) {
+        let forgotten = self.open().remove(&number);
+        // Not while it is locked: a sink that is dropped may have something to say.
+        drop(forgotten);
+    }
+
+    /// Ends all answers: nobody is left to give them, or to take them.
+    pub(super) fn fail_all(&self, fault: &Fault) {
         let numbers: Vec<u64> = self.open().keys().copied().collect();
         for number in numbers {
-            self.finish(number, Some(Fault::new(error_kind::FAILED, reason)));
+            self.finish(number, Some(fault.clone()));
         }
     }
 }
@@ -110,25 +121,23 @@ fn flow(
     module: &str,
     number: u64,
     sink: ReplySinkBox,
-    back: Arc<Back>,
+    taken: Taken,
 ) -> Result<SyncSender<Part>, String> {
     // Room for the frames under way and the end.
     let (sender, parts) = sync_channel(WINDOW + 1);
     let thread = std::thread::Builder::new().name(format!("reply:{module}"));
     thread
-        .spawn(move || hand_on(number, &sink, &parts, &back))
+        .spawn(move || hand_on(number, &sink, &parts, &taken))
         .map_err(|error| format!("no thread can be started for an answer: {error}"))?;
     Ok(sender)
 }
 
-fn hand_on(number: u64, sink: &ReplySinkBox, parts: &Receiver<Part>, back: &Back) {
+fn hand_on(number: u64, sink: &ReplySinkBox, parts: &Receiver<Part>, taken: &Taken) {
     for part in parts {
         match part {
             Part::Frame(bytes) => {
                 let wanted = sink.frame(RSlice::from_slice(&bytes));
-                let taken = Given::FrameTaken { number, wanted };
-                // An error means that the runner is gone, which its desk sees as well.
-                let _ = back.send(&taken);
+                taken(number, wanted);
             }
             Part::End(fault) => return finish(sink, fault),
         }
@@ -137,47 +146,47 @@ fn hand_on(number: u64, sink: &ReplySinkBox, parts: &Receiver<Part>, back: &Back
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc::channel;
+
+    use lodestar_abi::error_kind;
 
     use super::*;
-    use crate::{
-        module::{Answer, reply_channel},
-        runner::channel::Reader,
-    };
+    use crate::module::{Answer, reply_channel};
 
-    fn back() -> (Arc<Back>, Reader) {
-        let (left, right) = UnixStream::pair().expect("descriptors are left");
-        (Arc::new(Back::new(left).expect("descriptors are left")), Reader::new(right))
+    fn replies() -> (Replies, Receiver<(u64, bool)>) {
+        let (sender, taken) = channel();
+        let taking = move |number, wanted| sender.send((number, wanted)).unwrap_or(());
+        (Replies::new(Arc::new(taking)), taken)
     }
 
     #[test]
     fn an_answer_arrives_in_order() {
-        let (replies, (back, mut reader)) = (Replies::default(), back());
+        let (replies, taken) = replies();
         let (sink, mut answers, _) = reply_channel(Arc::default());
         replies.expect(1, sink);
         for number in 0..10_u8 {
-            replies.frame("m", 1, &[number], &back).expect("it is within the window");
+            replies.frame("m", 1, &[number]).expect("it is within the window");
         }
         replies.finish(1, None);
         for number in 0..10_u8 {
             let Some(Answer::Frame(frame)) = answers.blocking_recv() else { panic!("a frame") };
             assert_eq!(frame, [number]);
-            assert!(matches!(reader.next(), Ok(Given::FrameTaken { number: 1, wanted: true })));
+            assert_eq!(taken.recv(), Ok((1, true)));
         }
         assert!(matches!(answers.blocking_recv(), Some(Answer::End(Ok(())))));
     }
 
     #[test]
     fn too_many_frames_are_refused_and_an_end_reaches_all() {
-        let (replies, (back, _reader)) = (Replies::default(), back());
+        let (replies, _taken) = replies();
         let (sink, answers, _) = reply_channel(Arc::default());
         let (other, mut others, _) = reply_channel(Arc::default());
         replies.expect(1, sink);
         replies.expect(2, other);
         // Nobody reads: 16 frames wait for the client, and as many for the thread.
-        let refused = (0..200).find_map(|_| replies.frame("m", 1, b"x", &back).err());
+        let refused = (0..200).find_map(|_| replies.frame("m", 1, b"x").err());
         assert!(refused.is_some_and(|reason| reason.contains("16 frames")));
-        replies.fail_all("its process was ended");
+        replies.fail_all(&Fault::new(error_kind::FAILED, "its process was ended"));
         let Some(Answer::End(Err(error))) = others.blocking_recv() else { panic!("the end") };
         assert_eq!(error.message, "its process was ended");
         drop(answers);

@@ -246,6 +246,7 @@ mod tests {
         super::{
             back::Back,
             process::{self, Started},
+            replies::Replies,
         },
         *,
     };
@@ -267,8 +268,9 @@ mod tests {
         let started = process::start(Path::new("/bin/sh"), "x", data_dir, asked);
         let Started { process, services, .. } = started.expect("there is a shell");
         let back = Arc::new(Back::new(services).expect("it is a socket"));
-        let (replies, seat, series) = Default::default();
-        Arc::new(Runner { name: "x".to_owned(), process, replies, back, seat, series })
+        let replies = Replies::new(Arc::new(|_, _| ()));
+        let (calls, seat, series) = Default::default();
+        Arc::new(Runner { name: "x".to_owned(), process, replies, back, calls, seat, series })
     }
 
     #[test]

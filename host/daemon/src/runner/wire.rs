@@ -13,7 +13,7 @@ use lodestar_abi::{
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The longest frame in bytes. The longest answer of a command is a little shorter.
 pub(super) const MAX_FRAME: usize = 64 << 20;
@@ -167,6 +167,26 @@ pub(super) enum Need<'a> {
         number: u64,
         fault: Option<Fault>,
     },
+    Call(#[serde(borrow)] ModuleCall<'a>),
+    CancelCall(u64),
+    /// A frame of the answer of a call is taken; nobody wants the next when `wanted` is false.
+    CallFrameTaken {
+        number: u64,
+        wanted: bool,
+    },
+}
+
+/// A call of another module, or of the host. Its answer comes as [`Given::CallFrame`], and ends
+/// with [`Given::CallEnded`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct ModuleCall<'a> {
+    pub(super) number: u64,
+    pub(super) target: &'a str,
+    pub(super) command: &'a str,
+    #[serde(with = "serde_bytes")]
+    pub(super) arguments: &'a [u8],
+    pub(super) deadline_ms: u64,
+    pub(super) parent: u64,
 }
 
 /// Whether and when an emitter is told.
@@ -204,6 +224,15 @@ pub(super) enum Given<'a> {
     FrameTaken {
         number: u64,
         wanted: bool,
+    },
+    CallFrame {
+        number: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: &'a [u8],
+    },
+    CallEnded {
+        number: u64,
+        fault: Option<Fault>,
     },
 }
 

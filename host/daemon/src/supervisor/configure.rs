@@ -20,7 +20,7 @@ use super::Daemon;
 use crate::{
     args::Places,
     logging::Redactor,
-    module::{Configure, Configured, Grant},
+    module::{Configure, Configured, Grant, Operate},
     runner::Bounds,
 };
 
@@ -51,6 +51,7 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
             addresses: addresses(&config, manifest, &settings, defaults)?,
             secrets: secrets(&daemon, &config, manifest),
             providers: providers(&daemon, &config, manifest, path),
+            operate: operate(&daemon, &config, manifest, path),
             manifest: manifest.clone(),
             data_dir,
         };
@@ -219,6 +220,21 @@ fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
         tracing::warn!(module, remedy, "it is told the providers without their keys");
     }
     !installed
+}
+
+/// Returns whether the module in `library`, if it asks for it, may change the daemon: one that was
+/// installed where its section says so.
+fn operate(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path) -> Operate {
+    let name = &manifest.module.name;
+    if manifest.capabilities.control.is_none()
+        || config.module(name).is_some_and(|section| section.control.is_some())
+    {
+        return Operate::Allowed;
+    }
+    // Where a lock cannot be read, what lies in the place of installed modules is one of them.
+    let lock = Lock::read(&daemon.places.state_dir).unwrap_or_default();
+    let installed = daemon.was_installed(&Package::of(library, name), &lock);
+    if installed { Operate::Unconfirmed } else { Operate::Allowed }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Supervisor {
     fn hear_at_last(&mut self, wake: Wake) {
         match wake {
             Wake::Module { name, news, thread } => self.heard(&name, news, thread),
-            Wake::Asked(_, answer) => {
+            Wake::Asked(_, _, answer) => {
                 let problem = Problem::new(ProblemCode::Busy, "the daemon ends");
                 // An error means that the client is gone.
                 let _ = answer.send(Err(problem.help("ask again when it has started again")));

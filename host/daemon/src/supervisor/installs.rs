@@ -210,11 +210,12 @@ fn warnings(bundle: &Bundle, locked: &Locked, keys: Keys) -> Vec<String> {
 }
 
 fn declares(inspected: &Inspected) -> Declares {
-    let CapabilitiesSection { secrets, providers, relays, paths_read, paths_write } =
+    let CapabilitiesSection { secrets, providers, relays, paths_read, paths_write, calls, control } =
         inspected.manifest.capabilities.clone();
     let listeners = inspected.manifest.listeners.iter();
     let listeners = listeners.map(|it| format!("{} ({} without it)", it.config_key, it.default));
-    Declares { secrets, providers, relays, paths_read, paths_write, listeners: listeners.collect() }
+    let (listeners, operate) = (listeners.collect(), control.is_some());
+    Declares { secrets, providers, relays, paths_read, paths_write, listeners, calls, operate }
 }
 
 /// What stands in a new section: who it is, and its defaults as comments.

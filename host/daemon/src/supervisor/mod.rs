@@ -162,7 +162,7 @@ impl Supervisor {
     /// Acts on what woke the daemon; breaks when it is to end.
     pub fn handle(&mut self, wake: Wake) -> ControlFlow<()> {
         match wake {
-            Wake::Asked(request, answer) => self.asked(request, answer),
+            Wake::Asked(request, actor, answer) => self.asked(request, &actor, answer),
             Wake::HangUp | Wake::ConfigChanged => {
                 if matches!(wake, Wake::HangUp) {
                     self.given_up.clear();

@@ -7,10 +7,11 @@ use std::{
 };
 
 use jiff::Timestamp;
+use lodestar_api::{Operation, OperationState, ProblemCode};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use lodestar_api::{Operation, OperationState, ProblemCode};
+use crate::wake::Actor;
 
 /// How many operations are remembered.
 const KEPT: usize = 200;
@@ -35,6 +36,7 @@ impl Operations {
             id: Uuid::now_v7().to_string(),
             kind: kind.to_owned(),
             module: module.map(str::to_owned),
+            actor: None,
             state: OperationState::Pending,
             message: "under way".to_owned(),
             started_at: now(),
@@ -50,6 +52,17 @@ impl Operations {
         }
         all.push_back(sender.clone());
         Pending { sender }
+    }
+
+    /// Notes who asked for an operation; returns it with that.
+    #[must_use]
+    pub fn note_actor(&self, mut operation: Operation, actor: &Actor) -> Operation {
+        operation.actor = Some(actor.to_string());
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = all.iter().rfind(|sender| sender.borrow().id == operation.id) {
+            sender.send_modify(|known| known.actor.clone_from(&operation.actor));
+        }
+        operation
     }
 
     /// The operation with this id, after it ended or `wait` is over.
@@ -118,7 +131,10 @@ mod tests {
     async fn who_waits_learns_the_outcome() {
         let operations = Operations::default();
         let pending = operations.begin("enable", Some("ingest"));
-        let id = pending.operation().id;
+        let actor = Actor::Module("dashboard".to_owned());
+        let begun = operations.note_actor(pending.operation(), &actor);
+        assert_eq!(begun.actor.as_deref(), Some("module dashboard"));
+        let id = begun.id;
         let waiting = tokio::spawn({
             let (operations, id) = (operations.clone(), id.clone());
             async move { operations.get(&id, Duration::from_secs(30)).await }
@@ -127,6 +143,7 @@ mod tests {
         let operation = waiting.await.expect("no panic").expect("it is known");
         assert_eq!(operation.state, OperationState::Failed);
         assert_eq!(operation.code, Some(ProblemCode::Refused));
+        assert_eq!(operation.actor, begun.actor);
         assert!(operations.get("nonsense", Duration::ZERO).await.is_none());
     }
 }

@@ -8,7 +8,10 @@ use lodestar_library as library;
 use tokio::sync::oneshot;
 
 use super::{Pending, Refused, Slot, Supervisor, reloads::Wanted};
-use crate::{module::State, wake::Request};
+use crate::{
+    module::State,
+    wake::{Actor, Request},
+};
 
 /// An edit of the file.
 struct Edited {
@@ -22,16 +25,18 @@ impl Supervisor {
     pub(super) fn asked(
         &mut self,
         request: Request,
+        actor: &Actor,
         answer: oneshot::Sender<Result<Operation, Problem>>,
     ) {
         let result = match request {
-            Request::SetEnabled { module, enabled } => self.set_enabled(&module, enabled),
+            Request::SetEnabled { module, enabled } => self.set_enabled(&module, enabled, actor),
             Request::ReloadConfig => self.configuration_on_request(),
-            Request::Reload { module } => self.reload_module_on_request(&module),
-            Request::Rollback { module } => self.rollback_on_request(&module),
+            Request::Reload { module } => self.reload_module_on_request(&module, actor),
+            Request::Rollback { module } => self.rollback_on_request(&module, actor),
             Request::TakeUp { turn, notes, previous } => self.take_up(turn, &notes, previous),
             Request::Remove { module, purge, yes } => self.remove_on_request(&module, purge, yes),
         };
+        let result = result.map(|operation| self.daemon.operations.note_actor(operation, actor));
         // An error means that the client is gone.
         let _ = answer.send(result);
     }
@@ -51,7 +56,12 @@ impl Supervisor {
         Ok(operation)
     }
 
-    fn set_enabled(&mut self, module: &str, enabled: bool) -> Result<Operation, Problem> {
+    fn set_enabled(
+        &mut self,
+        module: &str,
+        enabled: bool,
+        actor: &Actor,
+    ) -> Result<Operation, Problem> {
         let config = self.daemon.config();
         let known = config.modules.iter().any(|section| section.name == module)
             || library::find(&self.daemon.places.module_path, module).is_some();
@@ -60,7 +70,7 @@ impl Supervisor {
         }
         let verb = if enabled { "enable" } else { "disable" };
         let edited = self.edit(module, enabled)?;
-        self.daemon.stories.tell(module, "asked", verb);
+        self.daemon.stories.tell(module, "asked", by(verb, actor));
         if enabled {
             // Who asks for it has seen why it was left alone.
             self.given_up.remove(module);
@@ -140,9 +150,13 @@ impl Supervisor {
         })
     }
 
-    fn reload_module_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
+    fn reload_module_on_request(
+        &mut self,
+        module: &str,
+        actor: &Actor,
+    ) -> Result<Operation, Problem> {
         let slot = self.wanted_slot(module, "reload")?;
-        self.daemon.stories.tell(module, "asked", "reload");
+        self.daemon.stories.tell(module, "asked", by("reload", actor));
         if self.alive.contains(module) {
             self.notice_library(module);
             return Ok(self.reload_module(module, Wanted::OnPath, "reload"));
@@ -155,7 +169,7 @@ impl Supervisor {
         Ok(self.start_on_request(&slot, "reload"))
     }
 
-    fn rollback_on_request(&mut self, module: &str) -> Result<Operation, Problem> {
+    fn rollback_on_request(&mut self, module: &str, actor: &Actor) -> Result<Operation, Problem> {
         let slot = self.wanted_slot(module, "roll back")?;
         // What is on trial may be undone at this moment.
         let _turn = self.daemon.turns.take(module)?;
@@ -179,7 +193,8 @@ impl Supervisor {
             Some(package) => Some(library::hash(&package).unwrap_or_default()),
             None => running,
         };
-        self.daemon.stories.tell(module, "asked", format!("roll back to {}", short(&instead)));
+        let what = by(&format!("roll back to {}", short(&instead)), actor);
+        self.daemon.stories.tell(module, "asked", what);
         let refused = Refused {
             sha256: lies_there.unwrap_or_default(),
             instead,
@@ -219,6 +234,14 @@ impl Supervisor {
         self.reconcile();
         tokio::spawn(follow(slot.clone(), pending, true));
         operation
+    }
+}
+
+/// Returns what was asked for, with who did where that was no person.
+fn by(what: &str, actor: &Actor) -> String {
+    match actor {
+        Actor::Module(_) => format!("{what}, by {actor}"),
+        Actor::User(_) | Actor::TokenHolder => what.to_owned(),
     }
 }
 

@@ -101,12 +101,14 @@ fn lines(installed: &Installed, reloaded: bool) -> Vec<String> {
 
 /// What it asks for, before anybody enables it.
 fn declared(declares: &Declares) -> Vec<String> {
-    let Declares { secrets, providers, relays, paths_read, paths_write, listeners } = declares;
+    let Declares { secrets, providers, relays, paths_read, paths_write, listeners, calls, operate } =
+        declares;
     let asks = [
         ("for the secrets", secrets),
         ("to read the paths in", paths_read),
         ("to write the paths in", paths_write),
         ("to listen at", listeners),
+        ("to call", calls),
     ];
     let asks = asks.into_iter().filter(|(_, names)| !names.is_empty());
     let mut lines: Vec<String> =
@@ -117,6 +119,10 @@ fn declared(declares: &Declares) -> Vec<String> {
     }
     if *relays {
         lines.push("asks to publish events of other daemons".to_owned());
+    }
+    if *operate {
+        let what = "asks to switch modules on and off; only with `control: operate`";
+        lines.push(what.to_owned());
     }
     lines
 }
@@ -144,6 +150,8 @@ mod tests {
             secrets: vec!["token".to_owned(), "key".to_owned()],
             providers: true,
             relays: true,
+            operate: true,
+            calls: vec!["usage_tracker.summary".to_owned(), "host.modules.*".to_owned()],
             paths_write: vec!["database".to_owned()],
             listeners: vec!["listen (127.0.0.1:4318 without it)".to_owned()],
             ..Declares::default()
@@ -157,8 +165,10 @@ unsigned; runs process
 asks for the secrets token, key
 asks to write the paths in database
 asks to listen at listen (127.0.0.1:4318 without it)
+asks to call usage_tracker.summary, host.modules.*
 asks for the providers; their keys only with `provider_keys: true`
 asks to publish events of other daemons
+asks to switch modules on and off; only with `control: operate`
 modules.yaml:3 tiny added, disabled
 tiny is installed
 start it with `lodestar modules enable tiny`"

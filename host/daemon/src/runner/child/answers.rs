@@ -1,6 +1,6 @@
 //! Answers of commands, from the module's side.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lodestar_abi::{
     ModError, ReplySink, ReplySink_TO, ReplySinkBox,
@@ -14,55 +14,13 @@ use lodestar_abi::{
 use super::link::Link;
 use crate::runner::{
     channel::ChannelError,
-    wire::{Fault, Need, WINDOW},
+    window::Window,
+    wire::{Fault, Need},
 };
-
-/// How many frames of an answer are under way, and whether anybody wants more.
-#[derive(Debug)]
-pub(super) struct Window {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    under_way: usize,
-    wanted: bool,
-}
-
-impl Window {
-    fn new() -> Arc<Self> {
-        let state = State { under_way: 0, wanted: true };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
-    }
-
-    /// Waits for room; false when nobody wants the next frame.
-    fn enter(&self) -> bool {
-        let full = |state: &mut State| state.wanted && state.under_way >= WINDOW;
-        let state = self.changed.wait_while(self.state(), full);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        state.under_way += 1;
-        state.wanted
-    }
-
-    /// A frame was taken.
-    pub(super) fn leave(&self, wanted: bool) {
-        let mut state = self.state();
-        state.under_way = state.under_way.saturating_sub(1);
-        state.wanted &= wanted;
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Where a command writes its answer, and whether that was a panic.
 pub(super) fn sink(link: &Arc<Link>, number: u64) -> (ReplySinkBox, Arc<OnceLock<Fault>>) {
-    let (window, panicked) = (Window::new(), Arc::default());
-    link.expect_frames_taken(number, window.clone());
+    let (window, panicked) = (link.windows.open(number), Arc::default());
     let answer = Answer {
         link: link.clone(),
         number,
@@ -101,7 +59,7 @@ impl Answer {
         state.ended = true;
         let fault = state.fault.take().or(fault);
         drop(state);
-        self.link.forget_frames(self.number);
+        self.link.windows.close(self.number, &self.window);
         // An error means that the daemon is gone, and this process will be.
         let _ = self.link.send(&Need::Finish { number: self.number, fault });
     }

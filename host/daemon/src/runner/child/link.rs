@@ -7,7 +7,7 @@ use std::{
         unix::net::UnixStream,
     },
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
@@ -15,19 +15,20 @@ use std::{
 };
 
 use lodestar_abi::{
-    CompletionBox, FLAG_LEDGER, HostBox, HostServices_TO, ModError, NewEvent as AbiNewEvent,
-    RelayedEvent as AbiRelayedEvent,
+    ALL_CALLS, CallRequest, CompletionBox, FLAG_LEDGER, HostBox, HostServices_TO, ModError,
+    NewEvent as AbiNewEvent, RelayedEvent as AbiRelayedEvent, ReplySinkBox,
     abi_stable::{erased_types::TD_Opaque, std_types::RResult},
     error_kind,
 };
 use module_sdk::manifest::Manifest;
 
-use super::answers::Window;
 use crate::{
     module::may_publish,
     runner::{
         channel::{ChannelError, Reader, Writer},
-        wire::{Answer, Fault, Given, Need, NewEvent, RelayedEvent},
+        replies::{Replies, Taken},
+        window::Windows,
+        wire::{Answer, Fault, Given, ModuleCall, Need, NewEvent, RelayedEvent},
     },
 };
 
@@ -46,7 +47,10 @@ pub(super) struct Link {
     info: Mutex<Vec<u8>>,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiter>>,
-    windows: Mutex<HashMap<u64, Arc<Window>>>,
+    /// The answers of commands on their way.
+    pub(super) windows: Windows,
+    /// What the module called and is not answered.
+    calls: Replies,
     pseudonyms: Mutex<HashMap<(String, String), String>>,
     log_level: AtomicU32,
     heap: AtomicU64,
@@ -74,13 +78,14 @@ pub(super) enum Answered {
 
 impl Link {
     pub(super) fn new(services: UnixStream, manifest: Manifest) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|link: &Weak<Self>| Self {
+            calls: Replies::new(frame_taken(link.clone())),
             needs: Mutex::new(Writer::new(services)),
             manifest,
             info: Mutex::default(),
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
-            windows: Mutex::default(),
+            windows: Windows::default(),
             pseudonyms: Mutex::default(),
             log_level: AtomicU32::new(3),
             heap: AtomicU64::new(0),
@@ -133,9 +138,19 @@ impl Link {
                     None => (ask, Answered::Refused(lost_descriptor())),
                 },
                 Ok(Given::FrameTaken { number, wanted }) => {
-                    if let Some(window) = lock(&self.windows).get(&number) {
-                        window.leave(wanted);
+                    self.windows.leave(number, wanted);
+                    continue;
+                }
+                Ok(Given::CallFrame { number, bytes }) => {
+                    if let Err(reason) = self.calls.frame(&self.manifest.module.name, number, bytes)
+                    {
+                        let fault = Fault::new(error_kind::UNAVAILABLE, reason);
+                        self.calls.finish(number, Some(fault));
                     }
+                    continue;
+                }
+                Ok(Given::CallEnded { number, fault }) => {
+                    self.calls.finish(number, fault);
                     continue;
                 }
                 Err(_) => return,
@@ -290,13 +305,49 @@ impl Link {
         }
     }
 
-    pub(super) fn expect_frames_taken(&self, number: u64, window: Arc<Window>) {
-        lock(&self.windows).insert(number, window);
+    /// Calls another module, or the host.
+    pub(super) fn call(
+        &self,
+        request: &CallRequest<'_>,
+        sink: ReplySinkBox,
+    ) -> Result<(), ModError> {
+        let number = request.number;
+        self.calls.expect(number, sink);
+        let call = ModuleCall {
+            number,
+            target: request.target.as_str(),
+            command: request.command.as_str(),
+            arguments: request.arguments.as_slice(),
+            deadline_ms: request.deadline_ms,
+            parent: request.parent,
+        };
+        self.send(&Need::Call(call)).map_err(|error| {
+            self.calls.forget(number);
+            refused(&error)
+        })
     }
 
-    pub(super) fn forget_frames(&self, number: u64) {
-        lock(&self.windows).remove(&number);
+    /// Gives up on a call, or on all of them.
+    pub(super) fn cancel_call(&self, number: u64) {
+        if number == ALL_CALLS {
+            let fault = Fault::new(error_kind::UNAVAILABLE, "the module stops");
+            self.calls.fail_all(&fault);
+        } else {
+            self.calls.forget(number);
+        }
+        // An error means that the daemon is gone, and this process will be.
+        let _ = self.send(&Need::CancelCall(number));
     }
+}
+
+/// Returns what tells the daemon that a frame of the answer of a call was taken.
+fn frame_taken(link: Weak<Link>) -> Taken {
+    Arc::new(move |number, wanted| {
+        if let Some(link) = link.upgrade() {
+            // An error means that the daemon is gone, and this process will be.
+            let _ = link.send(&Need::CallFrameTaken { number, wanted });
+        }
+    })
 }
 
 fn lost_descriptor() -> Fault {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    CompletionBox, HostServices, ModError, NewEvent as AbiNewEvent, RelayedEvent,
+    CallRequest, CompletionBox, HostServices, ModError, NewEvent as AbiNewEvent, RelayedEvent,
+    ReplySinkBox,
     abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
     error_kind,
 };
@@ -109,6 +110,14 @@ impl HostServices for Shared {
         done: ROption<CompletionBox>,
     ) -> RResult<(), ModError> {
         self.0.relay(events.as_slice(), done.into_option()).into()
+    }
+
+    fn call(&self, request: CallRequest<'_>, sink: ReplySinkBox) -> RResult<(), ModError> {
+        self.0.call(&request, sink).into()
+    }
+
+    fn cancel_call(&self, number: u64) {
+        self.0.cancel_call(number);
     }
 }
 

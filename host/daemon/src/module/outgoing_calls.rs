@@ -1,0 +1,196 @@
+//! What one generation of a module calls of others: what it may, how much, and for how long.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use lodestar_abi::{ALL_CALLS, CallRequest, ModError, ReplySinkBox, error_kind};
+use lodestar_config::words::HOST;
+use module_sdk::events::fits;
+use serde_json::json;
+
+use super::{
+    Grant, ServiceContext, Services,
+    request::{Facts, ModuleCall, ModuleRequest},
+    services::{error, failed, unavailable},
+    state::lock,
+};
+
+/// What of the host changes the daemon.
+const OPERATING: [&str; 4] =
+    ["modules.enable", "modules.disable", "modules.reload", "modules.rollback"];
+
+/// How many calls one module may have under way.
+const MAX_CALLS: usize = 16_384;
+
+/// How many bytes the arguments of all of them may have together.
+const MAX_CALL_BYTES: usize = 64 << 20;
+
+/// How long a call may take that says nothing of it, and the most that it may say.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
+const MAX_CALL_PATIENCE: Duration = Duration::from_hours(1);
+
+/// How deep calls may be nested that answer each other.
+const MAX_CALL_DEPTH: usize = 16;
+
+/// Whether a module that declares it may change the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operate {
+    /// It may.
+    Allowed,
+    /// It was installed, and its section does not say so.
+    Unconfirmed,
+}
+
+/// The calls of one generation that are under way, by its own numbers.
+#[derive(Debug, Default)]
+pub(super) struct CallTable {
+    calls: HashMap<u64, Arc<ModuleCall>>,
+    bytes: usize,
+}
+
+impl Services {
+    /// Calls another module, or the host.
+    pub(super) fn call(
+        self: &Arc<Self>,
+        request: CallRequest<'_>,
+        sink: ReplySinkBox,
+    ) -> Result<(), ModError> {
+        self.open()?;
+        let (target, command) = (request.target.as_str(), request.command.as_str());
+        may_call(&self.grant, target, command)?;
+        let arguments = match request.arguments.as_slice() {
+            [] => json!({}),
+            bytes => serde_json::from_slice(bytes)
+                .map_err(|error| failed(format!("the arguments are no JSON: {error}")))?,
+        };
+        let facts = self.call_facts(&request)?;
+        let promise = self.acceptance.promise(self.entry());
+        let promise = promise.map_err(|error| unavailable(error.to_string()))?;
+        let ServiceContext { calls: router, redactor, .. } = &self.context;
+        let shared = (router.clone(), redactor.clone());
+        let call = ModuleCall::new(facts, (sink, promise), self, shared);
+        self.note_call(&call)?;
+        if let Err(error) = router.add(&call) {
+            self.forget_call(call.facts.number, call.facts.id);
+            return Err(unavailable(error.to_string()));
+        }
+        // A generation that was closed meanwhile did not see this one.
+        if self.closed.load(Ordering::Acquire) {
+            self.cancel(ALL_CALLS);
+        }
+        router.route(ModuleRequest::new(call, arguments));
+        Ok(())
+    }
+
+    /// Returns what is known of a call, with what is left of the time of the one that it serves.
+    fn call_facts(&self, request: &CallRequest<'_>) -> Result<Facts, ModError> {
+        let router = &self.context.calls;
+        let parent = router.find(request.parent).filter(|it| it.facts.target == self.entry().name);
+        let mut chain = parent.iter().flat_map(|it| it.facts.chain.clone()).collect::<Vec<_>>();
+        chain.push(format!("{}.{}", request.target, request.command));
+        if chain.len() > MAX_CALL_DEPTH {
+            return Err(failed(format!(
+                "calls may be nested {MAX_CALL_DEPTH} deep; do these go in a circle? {}",
+                chain.join(" > ")
+            )));
+        }
+        let patience = match request.deadline_ms {
+            0 => CALL_PATIENCE,
+            ms => Duration::from_millis(ms).min(MAX_CALL_PATIENCE),
+        };
+        let now = Instant::now();
+        let served = parent.as_ref().map_or(0, |it| it.facts.id);
+        let end = parent.map(|it| it.facts.deadline.saturating_duration_since(now));
+        let patience = end.map_or(patience, |left| left.min(patience));
+        Ok(Facts {
+            id: router.next_id(),
+            number: request.number,
+            parent: served,
+            caller: self.entry().name.clone(),
+            target: request.target.to_string(),
+            command: request.command.to_string(),
+            chain,
+            patience,
+            deadline: now + patience,
+            bytes: request.arguments.len(),
+        })
+    }
+
+    fn note_call(&self, call: &Arc<ModuleCall>) -> Result<(), ModError> {
+        let Facts { number, bytes, .. } = call.facts;
+        let mut table = lock(&self.calls);
+        if table.calls.len() >= MAX_CALLS || table.bytes + bytes > MAX_CALL_BYTES {
+            return Err(unavailable(format!(
+                "{} calls of {} are under way, with {} bytes of arguments, which is as much as may \
+                 be; wait for some of them",
+                table.calls.len(),
+                self.entry().name,
+                table.bytes
+            )));
+        }
+        if number == ALL_CALLS || table.calls.contains_key(&number) {
+            return Err(failed(format!("a call of the number {number} is under way")));
+        }
+        table.bytes += bytes;
+        table.calls.insert(number, call.clone());
+        Ok(())
+    }
+
+    pub(super) fn forget_call(&self, number: u64, id: u64) {
+        let mut table = lock(&self.calls);
+        if table.calls.get(&number).is_some_and(|call| call.facts.id == id) {
+            let call = table.calls.remove(&number);
+            table.bytes -= call.as_ref().map_or(0, |call| call.facts.bytes);
+            drop(table);
+            drop(call);
+        }
+    }
+
+    /// Gives up on a call, or on all of them.
+    pub(super) fn cancel(&self, number: u64) {
+        let calls: Vec<Arc<ModuleCall>> = if number == ALL_CALLS {
+            lock(&self.calls).calls.values().cloned().collect()
+        } else {
+            lock(&self.calls).calls.get(&number).cloned().into_iter().collect()
+        };
+        let why = if number == ALL_CALLS { error_kind::UNAVAILABLE } else { error_kind::CANCELLED };
+        let words = format!("{} gave up on the call", self.entry().name);
+        calls.iter().for_each(|call| call.end(Err(error(why, words.clone()))));
+    }
+}
+
+/// Returns why a module may not call a command.
+pub(crate) fn may_call(grant: &Grant, target: &str, command: &str) -> Result<(), ModError> {
+    let (module, name) = (&grant.manifest.module.name, format!("{target}.{command}"));
+    let capabilities = &grant.manifest.capabilities;
+    let refused = |message| Err(error(error_kind::REFUSED, message));
+    let fits_command = |call: &String| {
+        call.split_once('.')
+            .is_some_and(|(whom, what)| whom == target && (what == "*" || fits(what, command)))
+    };
+    if !capabilities.calls.iter().any(fits_command) {
+        return refused(format!(
+            "{module} may not call {name}; add {name:?} to `calls` under [capabilities] in its \
+             module.toml"
+        ));
+    }
+    if target != HOST || !OPERATING.contains(&command) {
+        return Ok(());
+    }
+    if capabilities.control.is_none() {
+        return refused(format!(
+            "{module} may not call {name}, which changes the daemon; add `control = \"operate\"` \
+             under [capabilities] in its module.toml"
+        ));
+    }
+    if grant.operate == Operate::Unconfirmed {
+        return refused(format!(
+            "{module} was installed and may not call {name}, which changes the daemon, by its own \
+             word; write `control: operate` into its section of modules.yaml to allow it"
+        ));
+    }
+    Ok(())
+}

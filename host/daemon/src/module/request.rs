@@ -1,0 +1,367 @@
+//! A call that one module makes of another one, or of the host, and its way back.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use lodestar_abi::{
+    ModError, ReplySink, ReplySink_TO, ReplySinkBox,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RResult, RSlice},
+    },
+    error_kind,
+};
+use serde_json::{Value, json};
+
+use super::{CallRouter, GONE, Services, acceptance::Promise, state::lock};
+use crate::logging::Redactor;
+
+/// How many frames of an answer wait for the caller before the target does.
+const FRAMES_AHEAD: usize = 16;
+
+/// How many answers may come in parts to one module at once: each has a thread.
+const MAX_STREAMS: usize = 256;
+
+/// A call: who makes it, of what, and until when.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// The number in this run of the daemon.
+    pub(super) id: u64,
+    /// The caller's own number for it.
+    pub(super) number: u64,
+    /// The call that is answered with it, 0 for none.
+    pub(super) parent: u64,
+    /// The module that calls.
+    pub(super) caller: String,
+    pub(super) target: String,
+    pub(super) command: String,
+    /// What is answered with it, oldest first, and itself: `usage_tracker.summary`.
+    pub(super) chain: Vec<String>,
+    pub(super) patience: Duration,
+    pub(super) deadline: Instant,
+    /// The bytes of its arguments.
+    pub(super) bytes: usize,
+}
+
+/// An answer that comes in parts, counted until it is dropped.
+struct Stream(Arc<AtomicUsize>);
+
+impl Stream {
+    /// Counts another one; returns none where there are enough.
+    fn begin(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let stream = Self(count.clone());
+        (count.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS).then_some(stream)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A call under way.
+pub struct ModuleCall {
+    pub(super) facts: Facts,
+    services: Weak<Services>,
+    router: Arc<CallRouter>,
+    redactor: Arc<Redactor>,
+    delivery: Mutex<Delivery>,
+}
+
+/// How far the answer is.
+enum Delivery {
+    /// Nothing came.
+    Waiting(ReplySinkBox, Promise),
+    /// A part came: a thread hands it on, since the caller may be slow.
+    Flowing(SyncSender<Vec<u8>>),
+    /// Nothing more comes; with what went wrong.
+    Over(Option<ModError>),
+}
+
+impl fmt::Debug for ModuleCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModuleCall({} by {})", self.name(), self.facts.caller)
+    }
+}
+
+impl ModuleCall {
+    pub(super) fn new(
+        facts: Facts,
+        (sink, promise): (ReplySinkBox, Promise),
+        services: &Arc<Services>,
+        (router, redactor): (Arc<CallRouter>, Arc<Redactor>),
+    ) -> Arc<Self> {
+        let delivery = Mutex::new(Delivery::Waiting(sink, promise));
+        let services = Arc::downgrade(services);
+        Arc::new(Self { facts, services, router, redactor, delivery })
+    }
+
+    /// Returns what is called: `usage_tracker.summary`.
+    fn name(&self) -> String {
+        format!("{}.{}", self.facts.target, self.facts.command)
+    }
+
+    /// Returns when nobody waits for the answer any more.
+    #[must_use]
+    pub const fn deadline(&self) -> Instant {
+        self.facts.deadline
+    }
+
+    /// Returns whether nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(*lock(&self.delivery), Delivery::Over(_))
+    }
+
+    /// Hands on one frame; returns whether anybody wants the next one.
+    fn frame(self: &Arc<Self>, frame: Vec<u8>) -> bool {
+        let mut delivery = lock(&self.delivery);
+        if matches!(*delivery, Delivery::Waiting(..)) {
+            if is_reply(&frame) {
+                drop(delivery);
+                return self.answer(frame);
+            }
+            if !self.flow(&mut delivery) {
+                drop(delivery);
+                let words = "as many answers come in parts as may at once; try again later";
+                self.end(Err(error(error_kind::UNAVAILABLE, words)));
+                self.leave();
+                return false;
+            }
+        }
+        let Delivery::Flowing(sender) = &*delivery else { return false };
+        let sender = sender.clone();
+        drop(delivery);
+        sender.send(frame).is_ok()
+    }
+
+    /// Hands on an answer that is whole.
+    fn answer(&self, frame: Vec<u8>) -> bool {
+        let Some(Delivery::Waiting(sink, promise)) = self.take(None) else { return false };
+        promise.keep(Box::new(move || {
+            sink.frame(RSlice::from_slice(&frame));
+            sink.finish(RResult::ROk(()));
+        }));
+        true
+    }
+
+    /// Starts the thread that hands on what comes in parts; returns whether it could.
+    fn flow(self: &Arc<Self>, delivery: &mut Delivery) -> bool {
+        let stream = self.services.upgrade().and_then(|services| Stream::begin(&services.streams));
+        let Some(stream) = stream else { return false };
+        let (sender, frames) = sync_channel(FRAMES_AHEAD);
+        let before = std::mem::replace(delivery, Delivery::Flowing(sender));
+        let Delivery::Waiting(sink, promise) = before else { return false };
+        let call = self.clone();
+        let task = move || {
+            call.hand_on(&sink, &frames);
+            drop(stream);
+        };
+        if let Err(reason) = promise.keep_beside(Box::new(task)) {
+            // The task went, and the caller's sink with it: the caller knows.
+            tracing::warn!(%reason, call = ?self, "no thread can be started for an answer");
+            *delivery = Delivery::Over(None);
+            return false;
+        }
+        true
+    }
+
+    fn hand_on(&self, sink: &ReplySinkBox, frames: &Receiver<Vec<u8>>) {
+        for frame in frames {
+            if !sink.frame(RSlice::from_slice(&frame)) {
+                return self.end(Ok(()));
+            }
+            if matches!(*lock(&self.delivery), Delivery::Over(Some(_))) {
+                break;
+            }
+        }
+        let wrong = match &*lock(&self.delivery) {
+            Delivery::Over(wrong) => wrong.clone(),
+            _ => None,
+        };
+        sink.finish(wrong.map_or(RResult::ROk(()), RResult::RErr));
+    }
+
+    /// Ends the call, where it is not over.
+    pub(super) fn end(&self, result: Result<(), ModError>) {
+        // Where it flows, its thread finds the end of the channel, and why.
+        if let Some(Delivery::Waiting(sink, promise)) = self.take(result.clone().err()) {
+            promise.keep(Box::new(move || sink.finish(result.into())));
+        }
+    }
+
+    /// Ends the call because its deadline has passed; `way` is what was called on its behalf.
+    pub(super) fn time_out(&self, way: &[String]) {
+        let Facts { patience, caller, .. } = &self.facts;
+        let mut words =
+            format!("{} did not answer {caller} within {} ms", self.name(), patience.as_millis());
+        if let [_, _, ..] = way {
+            words = format!("{words}, on the way {}", way.join(" > "));
+        }
+        if goes_in_a_circle(way) {
+            words.push_str("; these calls go in a circle");
+        }
+        self.end(Err(error(error_kind::TIMED_OUT, words)));
+    }
+
+    /// Takes what waits for the answer; from now on the call is over.
+    fn take(&self, wrong: Option<ModError>) -> Option<Delivery> {
+        let mut delivery = lock(&self.delivery);
+        if matches!(*delivery, Delivery::Over(_)) {
+            return None;
+        }
+        let outcome = wrong.as_ref().map_or("answered", |error| error.message.as_str());
+        let (caller, call, id) = (&self.facts.caller, self.name(), self.facts.id);
+        tracing::debug!(caller, call, id, outcome, "a call of a module ended");
+        let taken = std::mem::replace(&mut *delivery, Delivery::Over(wrong));
+        drop(delivery);
+        self.leave();
+        Some(taken)
+    }
+
+    /// Is no call under way any more.
+    fn leave(&self) {
+        self.router.remove(&self.facts);
+        if let Some(services) = self.services.upgrade() {
+            services.forget_call(self.facts.number, self.facts.id);
+        }
+    }
+}
+
+/// Returns whether a module calls, by way of others, what it is asked to answer.
+fn goes_in_a_circle(chain: &[String]) -> bool {
+    chain.iter().enumerate().any(|(index, name)| chain[..index].contains(name))
+}
+
+/// Returns whether a frame is a whole answer, [`Frame::Reply`](module_sdk::Frame).
+pub(crate) fn is_reply(frame: &[u8]) -> bool {
+    frame.starts_with(b"{\"reply\":")
+}
+
+pub(super) fn error(kind: u32, message: impl Into<String>) -> ModError {
+    ModError { kind, message: message.into().into(), place: "".into() }
+}
+
+/// A call of a module as it comes to whoever answers it.
+#[derive(Debug)]
+pub struct ModuleRequest {
+    call: Arc<ModuleCall>,
+    arguments: Value,
+}
+
+impl ModuleRequest {
+    pub(super) const fn new(call: Arc<ModuleCall>, arguments: Value) -> Self {
+        Self { call, arguments }
+    }
+
+    /// Returns the module that calls.
+    #[must_use]
+    pub fn caller(&self) -> &str {
+        &self.call.facts.caller
+    }
+
+    /// Returns who is called.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.call.facts.target
+    }
+
+    /// Returns the command.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.call.facts.command
+    }
+
+    /// Returns the arguments.
+    #[must_use]
+    pub const fn arguments(&self) -> &Value {
+        &self.arguments
+    }
+
+    /// Returns the call itself.
+    #[must_use]
+    pub const fn call(&self) -> &Arc<ModuleCall> {
+        &self.call
+    }
+
+    /// Returns the request as a module is given it, JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let Facts { command, id, .. } = &self.call.facts;
+        json!({"command": command, "args": self.arguments, "call": id}).to_string().into_bytes()
+    }
+
+    /// Returns where a module answers, and where it is noted that it panicked.
+    #[must_use]
+    pub fn sink(&self) -> (ReplySinkBox, Arc<OnceLock<String>>) {
+        let panicked = Arc::new(OnceLock::new());
+        let sink = CallSink { call: self.call.clone(), panicked: panicked.clone() };
+        (ReplySink_TO::from_value(sink, TD_Opaque), panicked)
+    }
+
+    /// Answers with data.
+    pub fn answer(&self, data: &Value) {
+        let frame = json!({"reply": {"data": data}}).to_string().into_bytes();
+        let redacted = self.call.redactor.redact_data(&frame);
+        self.call.answer(redacted.unwrap_or(frame));
+    }
+
+    /// Answers with an error.
+    pub fn fail(&self, kind: u32, message: impl Into<String>) {
+        self.call.end(Err(error(kind, message)));
+    }
+}
+
+/// Where a module that is called writes its answer.
+struct CallSink {
+    call: Arc<ModuleCall>,
+    panicked: Arc<OnceLock<String>>,
+}
+
+impl ReplySink for CallSink {
+    fn frame(&self, frame: RSlice<'_, u8>) -> bool {
+        let redacted = self.call.redactor.redact_data(&frame);
+        self.call.frame(redacted.unwrap_or_else(|| frame.to_vec()))
+    }
+
+    fn finish(&self, result: RResult<(), ModError>) {
+        // The strings of the error were allocated by the module: copy them while it is there.
+        self.call.end(result.into_result().map_err(|it| self.told(&it)));
+    }
+}
+
+impl CallSink {
+    /// Returns an error of the module as another one is told of it: without secrets, and so that
+    /// nobody takes it for the caller's own.
+    fn told(&self, met: &ModError) -> ModError {
+        let message = self.call.redactor.redact(&met.message).into_owned();
+        let (target, place) = (&self.call.facts.target, met.place.as_str());
+        match met.kind {
+            error_kind::PANIC => {
+                self.panicked.get_or_init(|| format!("{place}: {message}"));
+                error(error_kind::FAILED, format!("{target} panicked in {place}: {message}"))
+            }
+            error_kind::CONFIG => error(error_kind::FAILED, message),
+            GONE => error(error_kind::UNAVAILABLE, format!("{target}: {message}")),
+            kind => error(kind, message),
+        }
+    }
+}
+
+impl Drop for CallSink {
+    fn drop(&mut self) {
+        let words = format!("{} gave no answer", self.call.name());
+        self.call.end(Err(error(error_kind::FAILED, words)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What a module in a runner calls, at the daemon's end: its answers go back over the socket.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lodestar_abi::{
+    ALL_CALLS, CallRequest, ModError, ReplySink, ReplySink_TO,
+    abi_stable::{
+        erased_types::TD_Opaque,
+        std_types::{RResult, RSlice},
+    },
+    error_kind,
+};
+
+use super::{
+    channel::ChannelError,
+    desk::{Runner, Seat, sent},
+    window::Window,
+    wire::{Fault, Given, ModuleCall},
+};
+
+impl Runner {
+    /// Makes a call for the module.
+    pub(super) fn call(self: &Arc<Self>, seat: &Seat, call: &ModuleCall<'_>) -> Result<(), String> {
+        let ModuleCall { number, target, command, arguments, deadline_ms, parent } = *call;
+        let request = CallRequest {
+            number,
+            target: target.into(),
+            command: command.into(),
+            arguments: arguments.into(),
+            deadline_ms,
+            parent,
+            reserved: [0; 4],
+        };
+        let window = self.calls.open(number);
+        let fault = Mutex::default();
+        let sink = Answer { runner: self.clone(), number, window, fault };
+        let sink = ReplySink_TO::from_value(sink, TD_Opaque);
+        match seat.host.call(request, sink) {
+            RResult::ROk(()) => Ok(()),
+            RResult::RErr(error) => {
+                let fault = Some(Fault::from(&error));
+                sent(self.back.send_end(&Given::CallEnded { number, fault }))
+            }
+        }
+    }
+
+    /// Gives up on a call for the module.
+    pub(super) fn cancel_call(&self, seat: &Seat, number: u64) {
+        self.calls.refuse(number);
+        seat.host.cancel_call(number);
+    }
+
+    /// Lets go of all that waits for the module to take a frame: it is gone.
+    pub(super) fn end_calls(&self) {
+        self.calls.refuse(ALL_CALLS);
+    }
+}
+
+/// Where the answer of one call is written.
+struct Answer {
+    runner: Arc<Runner>,
+    number: u64,
+    window: Arc<Window>,
+    /// Why a frame did not go.
+    fault: Mutex<Option<Fault>>,
+}
+
+impl ReplySink for Answer {
+    fn frame(&self, frame: RSlice<'_, u8>) -> bool {
+        if !self.window.enter() {
+            return false;
+        }
+        let given = Given::CallFrame { number: self.number, bytes: frame.as_slice() };
+        let (kind, words) = match self.runner.back.send(&given) {
+            Ok(()) => return true,
+            Err(ChannelError::TooLong(bytes)) => {
+                (error_kind::FAILED, format!("a frame of the answer has {bytes} bytes"))
+            }
+            Err(_) => (error_kind::UNAVAILABLE, "its answers are not read fast enough".to_owned()),
+        };
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        *fault = Some(Fault::new(kind, words));
+        false
+    }
+
+    fn finish(&self, result: RResult<(), ModError>) {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fault = fault.or_else(|| result.into_result().err().map(|error| Fault::from(&error)));
+        let given = Given::CallEnded { number: self.number, fault };
+        // An error means that the runner is gone, or will be, as it reads nothing.
+        let _ = self.runner.back.send_end(&given);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.runner.calls.close(self.number, &self.window);
+    }
+}
