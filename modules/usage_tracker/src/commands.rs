@@ -186,7 +186,7 @@ fn cells(key: String, figures: &Figures) -> Vec<String> {
 fn cost(figures: &Figures) -> String {
     match figures.cost_usd {
         Some(known) if figures.unpriced_requests > 0 => format!("{}+", usd(Some(known))),
-        None if figures.unpriced_requests == 0 => usd(Some(Usd(0))),
+        None if figures.unpriced_requests == 0 => usd(Some(Usd::default())),
         known => usd(known),
     }
 }

@@ -1,7 +1,7 @@
 //! `lodestar events replay`
 
 use clap::ArgGroup;
-use jiff::{Timestamp, Zoned};
+use jiff::Timestamp;
 use lodestar_api::{Replay, Replayed};
 use module_sdk::{TimeRangeArgs, Zone};
 

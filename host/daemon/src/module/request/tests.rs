@@ -42,6 +42,7 @@ impl Calls {
             metrics: Arc::default(),
             levels: Arc::new(Levels::new(1)),
             redactor: Arc::default(),
+            privacy: Arc::default(),
             calls: Arc::default(),
         };
         let (sender, requests) = channel();
