@@ -9,9 +9,9 @@ use crate::error::{CliError, Result};
 pub(crate) const VERBS: [&str; 8] =
     ["completions", "config", "doctor", "events", "man", "modules", "status", "top"];
 
-/// The names of the verbs of `lodestar modules`, which people type without it.
-pub(crate) const MODULE_VERBS: [&str; 14] = [
-    "check", "dev", "disable", "enable", "info", "install", "list", "logs", "new", "reload",
+/// The names of the verbs of `lodestar modules` and their aliases, which people type without it.
+pub(crate) const MODULE_VERBS: [&str; 15] = [
+    "check", "dev", "disable", "enable", "info", "install", "list", "logs", "ls", "new", "reload",
     "remove", "rollback", "verify", "why",
 ];
 

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn finds_the_sdk() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize().expect("this checkout");
         let expected = Sdk::Folder(root.join("module-sdk"));
         for asked in ["", "module-sdk"] {

@@ -69,7 +69,7 @@ fn the_layouts_are_those_that_modules_were_built_against() {
         assert!(pages.iter().any(|page| page.starts_with(name)), "{name}: {pages:#?}");
     }
     let found = pages.into_iter().collect::<Vec<_>>().join("\n");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk/abi/layout.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../module-sdk/abi/layout.txt");
     if std::env::var_os("LODESTAR_UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&path, &found).expect("the page can be written");
     }
