@@ -68,9 +68,9 @@ impl Reader {
             let error = io::Error::other("its path is no UTF-8");
             return Err(self.unwritable(new, &error));
         };
-        self.connection.progress_handler(STEPS, Some(stop)).at(self.name, &self.path)?;
+        self.connection.progress_handler(STEPS, Some(stop)).at(&self.spec, &self.path)?;
         let copied = self.connection.execute("VACUUM INTO ?1", [target]);
-        self.connection.progress_handler(STEPS, None::<fn() -> bool>).at(self.name, &self.path)?;
+        self.connection.progress_handler(STEPS, None::<fn() -> bool>).at(&self.spec, &self.path)?;
         copied.map(drop).map_err(|error| self.refusal(new, &error))
     }
 
@@ -79,21 +79,21 @@ impl Reader {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => DatabaseError::new(
                 DatabaseErrorKind::Cancelled,
-                format!("the backup of the {} was stopped; start it again", self.name),
+                format!("the backup of the {} was stopped; start it again", self.spec.name),
             ),
             Some(ErrorCode::DiskFull | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
-                DatabaseError::of(&format!("backup of the {}", self.name), new, error)
+                self.unwritable(new, error)
             }
-            _ => DatabaseError::of(self.name, &self.path, error),
+            _ => DatabaseError::of(&self.spec, &self.path, error),
         }
     }
 
-    fn unwritable(&self, file: &Path, error: &io::Error) -> DatabaseError {
+    fn unwritable(&self, file: &Path, error: &dyn std::error::Error) -> DatabaseError {
         DatabaseError::unavailable(format!(
             "the backup {} of the {} cannot be written: {error}; check the rights and the space of \
              its directory",
             file.display(),
-            self.name
+            self.spec.name
         ))
     }
 }

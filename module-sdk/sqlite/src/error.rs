@@ -4,6 +4,8 @@ use std::{fmt, path::Path};
 
 use rusqlite::ErrorCode;
 
+use crate::Spec;
+
 /// Why the database could not do its work, in a sentence with the remedy.
 ///
 /// Like [`module_sdk::Error`] it is no [`std::error::Error`]: `?` then goes through the conversion
@@ -58,10 +60,10 @@ impl DatabaseError {
         Self::new(DatabaseErrorKind::Unavailable, message)
     }
 
-    /// Words what SQLite said about the database called `name` at `path`.
-    pub(crate) fn of(name: &str, path: &Path, error: &rusqlite::Error) -> Self {
+    /// Words what SQLite said about the database at `path`.
+    pub(crate) fn of(spec: &Spec, path: &Path, error: &rusqlite::Error) -> Self {
         let path = path.display();
-        let what = format!("the {name} {path}");
+        let what = format!("the {} {path}", spec.name);
         let (kind, text) = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
                 DatabaseErrorKind::Unavailable,
@@ -93,9 +95,8 @@ impl DatabaseError {
                 DatabaseErrorKind::Damaged,
                 format!(
                     "{what} is damaged ({error}); it was left as it is: restore it from a backup, \
-                     or move it away, and remove {} from the module's data directory, to begin a \
-                     new one",
-                    crate::spec::NOTE
+                     or {}",
+                    spec.begin_anew()
                 ),
             ),
             _ => (DatabaseErrorKind::Defect, format!("{what} failed: {error}")),
@@ -124,13 +125,13 @@ impl From<DatabaseError> for module_sdk::Error {
     }
 }
 
-/// Adds name and path to what SQLite says.
+/// Adds the name and the path of the database to what SQLite says.
 pub(crate) trait At<T> {
-    fn at(self, name: &str, path: &Path) -> Result<T, DatabaseError>;
+    fn at(self, spec: &Spec, path: &Path) -> Result<T, DatabaseError>;
 }
 
 impl<T> At<T> for rusqlite::Result<T> {
-    fn at(self, name: &str, path: &Path) -> Result<T, DatabaseError> {
-        self.map_err(|error| DatabaseError::of(name, path, &error))
+    fn at(self, spec: &Spec, path: &Path) -> Result<T, DatabaseError> {
+        self.map_err(|error| DatabaseError::of(spec, path, &error))
     }
 }

@@ -22,11 +22,11 @@ pub(crate) fn writer(
 ) -> Result<Connection, DatabaseError> {
     create(spec, path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).at(spec.name, path)?;
-    connection.busy_timeout(BUSY).at(spec.name, path)?;
+    let mut connection = Connection::open_with_flags(path, flags).at(spec, path)?;
+    connection.busy_timeout(BUSY).at(spec, path)?;
     let found = Version::of(&connection, spec, path)?;
-    tune(&connection, durability).at(spec.name, path)?;
-    (spec.setup)(&connection).at(spec.name, path)?;
+    tune(&connection, durability).at(spec, path)?;
+    (spec.setup)(&connection).at(spec, path)?;
     migrate(&mut connection, spec, &found).map_err(|error| found.refusal(spec, path, &error))?;
     Ok(connection)
 }
@@ -34,8 +34,8 @@ pub(crate) fn writer(
 /// Opens a database for reading only.
 pub(crate) fn reader(spec: &Spec, path: &Path) -> Result<Connection, DatabaseError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).at(spec.name, path)?;
-    connection.busy_timeout(BUSY).at(spec.name, path)?;
+    let connection = Connection::open_with_flags(path, flags).at(spec, path)?;
+    connection.busy_timeout(BUSY).at(spec, path)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
@@ -84,9 +84,8 @@ struct Version {
 impl Version {
     /// Reads the version of a file; refuses what is not ours to touch before anything is written.
     fn of(connection: &Connection, spec: &Spec, path: &Path) -> Result<Self, DatabaseError> {
-        let number = |sql: &str| {
-            connection.query_row(sql, [], |row| row.get::<_, i64>(0)).at(spec.name, path)
-        };
+        let number =
+            |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).at(spec, path);
         let noted = number("PRAGMA user_version")?;
         let application = number("PRAGMA application_id")?;
         let objects = number("SELECT count(*) FROM sqlite_schema")?;
@@ -101,7 +100,7 @@ impl Version {
         }
         let has_meta = number("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'")? > 0;
         let readable_from = if has_meta {
-            meta::number(connection, meta::READABLE_FROM).at(spec.name, path)?
+            meta::number(connection, meta::READABLE_FROM).at(spec, path)?
         } else {
             None
         };
@@ -138,7 +137,7 @@ impl Version {
 
     /// Words why the steps could not be done.
     fn refusal(&self, spec: &Spec, path: &Path, error: &rusqlite::Error) -> DatabaseError {
-        let plain = DatabaseError::of(spec.name, path, error);
+        let plain = DatabaseError::of(spec, path, error);
         if plain.kind() != DatabaseErrorKind::Defect {
             return plain;
         }

@@ -11,7 +11,7 @@ use crate::{DatabaseError, Spec, error::At as _, open};
 #[derive(Debug)]
 pub struct Reader {
     pub(crate) connection: Connection,
-    pub(crate) name: &'static str,
+    pub(crate) spec: Spec,
     pub(crate) path: PathBuf,
 }
 
@@ -23,7 +23,7 @@ impl Reader {
     /// When the file is not there, is locked or is damaged.
     pub fn open(path: &Path, spec: &Spec) -> Result<Self, DatabaseError> {
         let connection = open::reader(spec, path)?;
-        Ok(Self { connection, name: spec.name, path: path.to_owned() })
+        Ok(Self { connection, spec: *spec, path: path.to_owned() })
     }
 
     /// Asks.
@@ -35,6 +35,6 @@ impl Reader {
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, DatabaseError> {
-        question(&self.connection).at(self.name, &self.path)
+        question(&self.connection).at(&self.spec, &self.path)
     }
 }

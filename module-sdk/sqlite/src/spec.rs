@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The file in the data directory that names the database which was written last.
-pub(crate) const NOTE: &str = "known_database";
+const NOTE: &str = "known_database";
 
 /// What a module's database is. [`Spec::new`] has all that most need:
 ///
@@ -116,8 +116,16 @@ impl Spec {
     pub(crate) fn another_file(&self) -> String {
         match self.setting {
             Some(setting) => format!("name another file as `{setting}`"),
-            None => "move it away to begin a new one".to_owned(),
+            None => self.begin_anew(),
         }
+    }
+
+    /// Returns what to do to begin a new database: that there was one is remembered.
+    pub(crate) fn begin_anew(&self) -> String {
+        format!(
+            "move it away, and remove {} from the module's data directory, to begin a new one",
+            self.note
+        )
     }
 }
 

@@ -39,15 +39,15 @@ impl Writer {
         durability: Durability,
     ) -> Result<Self, DatabaseError> {
         let mut connection = open::writer(&spec, path, durability)?;
-        let checkpointer = Checkpointer::start(&mut connection, path).at(spec.name, path)?;
+        let checkpointer = Checkpointer::start(&mut connection, path).at(&spec, path)?;
         Ok(Self {
             _checkpointer: checkpointer,
             path: path.to_owned(),
             file: present(path),
             log: identity(&beside(path, "-wal")),
-            data_version: data_version(&connection).at(spec.name, path)?,
-            id: meta::id(&connection).at(spec.name, path)?,
-            position: position(&connection, &spec).at(spec.name, path)?,
+            data_version: data_version(&connection).at(&spec, path)?,
+            id: meta::id(&connection).at(&spec, path)?,
+            position: position(&connection, &spec).at(&spec, path)?,
             connection,
             spec,
         })
@@ -79,7 +79,7 @@ impl Writer {
             transaction.commit()?;
             Ok((done, position))
         };
-        let (done, position) = write().at(self.spec.name, &self.path)?;
+        let (done, position) = write().at(&self.spec, &self.path)?;
         self.position = position;
         Ok(done)
     }
@@ -107,7 +107,7 @@ impl Writer {
         let ours = self.log.is_some() && identity(&log) == self.log;
         if let Err(error) = self.complete() {
             let name = self.spec.name;
-            tracing::warn!(error, "the {name} that was moved away may lack what came last");
+            tracing::warn!(%error, "the {name} that was moved away may lack what came last");
         }
         drop(self);
         if ours && let Err(error) = fs::remove_file(&log) {
@@ -118,25 +118,33 @@ impl Writer {
     /// Copies the write-ahead log into the file that was opened, wherever both lie now: SQLite
     /// holds them open. Whoever opened the file that is there now has written into our log, if at
     /// all, and nothing of that may reach ours.
-    fn complete(&self) -> Result<(), String> {
-        let told = |error: rusqlite::Error| error.to_string();
-        if data_version(&self.connection).map_err(told)? != self.data_version {
-            return Err("another program has written into its log".to_owned());
+    fn complete(&self) -> Result<(), Incomplete> {
+        if data_version(&self.connection)? != self.data_version {
+            return Err(Incomplete::OtherWriter);
         }
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let (pages, copied): (i64, i64) = self
-            .connection
-            .query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
-            .map_err(told)?;
+        let (pages, copied): (i64, i64) =
+            self.connection.query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
         let rest = pages - copied;
-        if rest > 0 { Err(format!("{rest} pages of its log are in use")) } else { Ok(()) }
+        if rest > 0 { Err(Incomplete::InUse(rest)) } else { Ok(()) }
     }
 
     /// Folds the write-ahead log into the database, so that one file holds everything.
     pub(crate) fn checkpoint(&self) -> Result<(), DatabaseError> {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        self.connection.query_row(sql, [], |_| Ok(())).at(self.spec.name, &self.path)
+        self.connection.query_row(sql, [], |_| Ok(())).at(&self.spec, &self.path)
     }
+}
+
+/// Why a database that was moved away may lack what came last.
+#[derive(Debug, thiserror::Error)]
+enum Incomplete {
+    #[error("another program has written into its log")]
+    OtherWriter,
+    #[error("{0} pages of its log are in use")]
+    InUse(i64),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
 }
 
 /// Returns a number that changes when another connection has written.

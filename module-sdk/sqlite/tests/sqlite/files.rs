@@ -20,7 +20,12 @@ fn refused(prepare: impl FnOnce(&Path), kind: DatabaseErrorKind, parts: &[&str])
     let before = fs::read(&path).expect("it is readable");
     let error = open(directory.path(), NOTES).expect_err("it is refused");
     assert_eq!(error.kind(), kind, "{error}");
-    for part in parts.iter().chain(&["notes.db", "left as it is", "begin a new one"]) {
+    for part in parts.iter().chain(&[
+        "notes.db",
+        "left as it is",
+        "remove known_database",
+        "begin a new one",
+    ]) {
         assert!(error.to_string().contains(part), "it must say {part}: {error}");
     }
     assert_eq!(fs::read(&path).expect("it is readable"), before, "{error}");

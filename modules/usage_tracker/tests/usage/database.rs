@@ -56,7 +56,7 @@ fn a_file_that_is_not_ours_is_refused_and_kept() {
     };
     check(&foreign, "another program");
     let damaged = |path: &Path| std::fs::write(path, vec![0x55; 20_000]).expect("it is written");
-    check(&damaged, "damaged");
+    check(&damaged, "move it away, and remove known_database");
 }
 
 #[test]
