@@ -314,7 +314,7 @@ impl CallStream {
         Some(frame.map_err(Error::from))
     }
 
-    /// Wants no more of it.
+    /// Gives up on what did not come yet.
     fn give_up(&mut self) {
         let before = std::mem::replace(&mut self.state, State::Over);
         let mut inbound = self.shared.lock();

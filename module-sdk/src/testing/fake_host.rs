@@ -141,7 +141,7 @@ impl FakeHost {
         self.state().answers.insert(key, Arc::new(answer));
     }
 
-    /// The calls that the module made so far.
+    /// Returns the calls that the module made so far.
     #[must_use]
     pub fn called(&self) -> Vec<Called> {
         let state = self.state();

@@ -17,7 +17,8 @@ use crate::{
     query::{self, By, Figures, Percentiles, Reader, SessionUse, Summary},
 };
 
-/// Sums up what was used, in 30 days where nothing else is said: requests, tokens, cost, savings and response times.
+/// Sums up what was used, in 30 days where nothing else is said: requests, tokens, cost, savings
+/// and response times.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SummaryArgs {
@@ -30,7 +31,8 @@ pub(crate) struct SummaryArgs {
     pub(crate) limit: Option<u32>,
 }
 
-/// Lists sessions (of 30 days where nothing else is said), the latest first, with their models, switches and cost.
+/// Lists sessions (of 30 days where nothing else is said), the latest first, with their models,
+/// switches and cost.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SessionsArgs {
@@ -61,7 +63,8 @@ pub(crate) struct RequestsArgs {
     pub(crate) limit: Option<u32>,
 }
 
-/// Lists the models in use (in 30 days where nothing else is said) with their prices, and those that have none.
+/// Lists the models in use (in 30 days where nothing else is said) with their prices, and those
+/// that have none.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ModelsArgs {
@@ -69,7 +72,8 @@ pub(crate) struct ModelsArgs {
     pub(crate) range: TimeRangeArgs,
 }
 
-/// Lists where reports came from (in 30 days where nothing else is said), with our costs beside those that the clients state.
+/// Lists where reports came from (in 30 days where nothing else is said), with our costs beside
+/// those that the clients state.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SourcesArgs {

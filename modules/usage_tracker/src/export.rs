@@ -21,8 +21,8 @@ use crate::{
     store::Stored,
 };
 
-/// Writes every request, or those of a range of time: one object per request, with the field names of
-/// `llm.request.completed`.
+/// Writes every request, or those of a range of time: one object per request, with the field names
+/// of `llm.request.completed`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ExportArgs {

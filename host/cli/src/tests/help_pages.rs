@@ -1,6 +1,7 @@
 //! The help of every verb, as a page that a test keeps true.
 //!
-//! `LODESTAR_UPDATE_SNAPSHOTS=1 cargo test --release -p lodestar-cli --bin lodestar` writes it anew.
+//! `LODESTAR_UPDATE_SNAPSHOTS=1 cargo test --release -p lodestar-cli --bin lodestar` writes it
+//! anew.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! How long calls take: a histogram of fixed size that one thread fills and others read.
 //!
-//! The buckets are those of the SDK's [`LogHistogram`] (`adr/0011`), over units of 32 ns: below 2 µs
-//! one per unit, above 32 for each power of two. A percentile is right within 1/64, or 16 ns, up
-//! to 137 s; what takes longer is counted as that long.
+//! The buckets are those of the SDK's [`LogHistogram`] (`adr/0011`), over units of 32 ns: below
+//! 2 µs one per unit, above 32 for each power of two. A percentile is right within 1/64, or 16 ns,
+//! up to 137 s; what takes longer is counted as that long.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -227,7 +227,7 @@ impl ModuleCall {
         Some(taken)
     }
 
-    /// Is no call under way any more.
+    /// Takes the call out of the tables of what is under way.
     fn leave(&self) {
         self.router.remove(&self.facts);
         if let Some(services) = self.services.upgrade() {

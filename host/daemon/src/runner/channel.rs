@@ -350,8 +350,8 @@ impl Reader {
     }
 }
 
-/// A buffer that takes slices whole: `postcard::to_extend` hands an iterator over bytes on, which is
-/// a copy of memory only where the compiler sees through it.
+/// A buffer that takes slices whole: `postcard::to_extend` hands an iterator over bytes on, which
+/// is a copy of memory only where the compiler sees through it.
 struct Appended<'a>(&'a mut Vec<u8>);
 
 impl Flavor for Appended<'_> {

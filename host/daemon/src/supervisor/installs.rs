@@ -210,8 +210,9 @@ fn warnings(bundle: &Bundle, locked: &Locked, keys: Keys) -> Vec<String> {
 }
 
 fn declares(inspected: &Inspected) -> Declares {
-    let CapabilitiesSection { secrets, providers, relays, paths_read, paths_write, calls, control } =
-        inspected.manifest.capabilities.clone();
+    let capabilities = inspected.manifest.capabilities.clone();
+    let CapabilitiesSection { secrets, providers, relays, paths_read, .. } = capabilities;
+    let CapabilitiesSection { paths_write, calls, control, .. } = capabilities;
     let listeners = inspected.manifest.listeners.iter();
     let listeners = listeners.map(|it| format!("{} ({} without it)", it.config_key, it.default));
     let (listeners, operate) = (listeners.collect(), control.is_some());

@@ -1,6 +1,6 @@
 //! The layout of every type that crosses to a module, as a page that is compared word by word.
 //!
-//! `LODESTAR_UPDATE_SNAPSHOTS=1 cargo test --release -p lodestar --lib library` writes it anew.
+//! `LODESTAR_UPDATE_SNAPSHOTS=1 cargo test --release -p lodestar-library layout` writes it anew.
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 

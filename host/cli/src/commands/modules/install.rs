@@ -101,8 +101,8 @@ fn lines(installed: &Installed, reloaded: bool) -> Vec<String> {
 
 /// What it asks for, before anybody enables it.
 fn declared(declares: &Declares) -> Vec<String> {
-    let Declares { secrets, providers, relays, paths_read, paths_write, listeners, calls, operate } =
-        declares;
+    let Declares { secrets, providers, relays, paths_read, paths_write, .. } = declares;
+    let Declares { listeners, calls, operate, .. } = declares;
     let asks = [
         ("for the secrets", secrets),
         ("to read the paths in", paths_read),
