@@ -41,13 +41,14 @@ fn the_example_is_loaded_and_warns() {
 }
 
 #[test]
-fn the_example_that_serves_http_is_loaded_and_answers() {
+fn the_example_with_a_page_a_table_and_a_question_answers() {
     for isolation in ISOLATIONS {
         let config = format!(
-            "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  spend_page:\n    listen: \
-             127.0.0.1:0\n    isolation: {isolation}\nmetrics:\n  listen: 127.0.0.1:0\n"
+            "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  usage_tracker:\n    enabled: true\n  \
+             spend_page:\n    listen: 127.0.0.1:0\n    isolation: {isolation}\nmetrics:\n  listen: \
+             127.0.0.1:0\n"
         );
-        let sandbox = Sandbox::new(&["ingest", "spend_page"], &config);
+        let sandbox = Sandbox::new(&["ingest", "usage_tracker", "spend_page"], &config);
         let daemon = sandbox.start();
         let body = telemetry::claude_code("s", "example").to_string();
         let address = daemon.address("ingest", "http");
@@ -57,7 +58,8 @@ fn the_example_that_serves_http_is_loaded_and_answers() {
         assert_eq!(sandbox.json(&["spend_page", "status"])["requests"], 1);
         let address = daemon.address("spend_page", "http");
         let spend = http::get(&address, "/spend").expect("it answers").json();
-        assert_eq!(spend["cost_nano_usd"], 3_435_000, "{isolation}: {spend:#}");
+        assert_eq!(spend["all"]["cost_nano_usd"], 3_435_000, "{isolation}: {spend:#}");
+        assert_eq!(spend["week_cost_usd"], 0.003_435, "what the tracker says: {spend:#}");
         assert_eq!(http::get(&address, "/other").expect("it answers").status, 404);
         assert!(daemon.stop().success());
     }

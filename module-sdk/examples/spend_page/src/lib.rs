@@ -1,4 +1,6 @@
-//! Answers `GET /spend` with what the models cost since it started: a module that serves HTTP.
+//! Answers `GET /spend` with what the models have cost since it was installed, and what
+//! `usage_tracker` says of the last seven days: a module that serves HTTP, keeps a table and asks
+//! another module.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,12 +9,31 @@ use std::{
 
 use module_http::{
     Guard, Limits, Problem, Server,
-    axum::{Json, Router, extract::State, response::IntoResponse as _, routing::get},
+    axum::{
+        Json, Router,
+        extract::State,
+        http::StatusCode,
+        response::{IntoResponse as _, Response},
+        routing::get,
+    },
     guarded, method_not_allowed, not_found, serve,
 };
 use module_sdk::{
-    Event, Health, Host, Module, NoArgs, Reply, Result, Wiring, events::LlmRequestCompleted,
+    Event, Health, HealthStatus, Host, Module, NoArgs, Reply, Result, Wiring,
+    events::LlmRequestCompleted,
 };
+use module_sqlite::{
+    Database, DatabaseError, Reader, Spec,
+    rusqlite::{self, Connection},
+};
+use serde_json::{Value, json};
+
+const SPEND: Spec = Spec::new(
+    "database of spend",
+    "spend.db",
+    *b"SPND",
+    &[include_str!("../migrations/0001_requests.sql")],
+);
 
 /// Its section of `modules.yaml`; the default stands in `config.yaml`.
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -24,17 +45,22 @@ struct Config {
 }
 
 /// What the models cost. Money is a whole number of nano-USD.
-#[derive(Clone, Copy, Default, serde::Serialize)]
+#[derive(serde::Serialize)]
 struct Spend {
-    requests: u64,
-    unpriced_requests: u64,
+    requests: i64,
+    unpriced_requests: i64,
     cost_nano_usd: i64,
 }
 
-type Shared = Arc<Mutex<Spend>>;
+/// What an answer needs.
+#[derive(Clone)]
+struct Page {
+    host: Host,
+    reader: Arc<Mutex<Reader>>,
+}
 
 struct SpendPage {
-    spend: Shared,
+    database: Database,
     server: Server,
 }
 
@@ -42,15 +68,16 @@ impl Module for SpendPage {
     type Config = Config;
 
     fn start(_: Config, host: &Host) -> Result<Self> {
-        let spend = Shared::default();
+        let mut database = Database::open(host, SPEND)?;
+        let reader = Arc::new(Mutex::new(database.reader()?));
         let router = Router::new()
             .route("/spend", get(answer))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
-            .with_state(spend.clone());
+            .with_state(Page { host: host.clone(), reader });
         let refuse = |refused| Problem::from(refused).into_response();
         let router = guarded(router, Guard::default(), refuse);
-        Ok(Self { spend, server: serve(host, "http", router, Limits::default())? })
+        Ok(Self { database, server: serve(host, "http", router, Limits::default())? })
     }
 
     fn wire(wiring: &mut Wiring<Self>) {
@@ -58,37 +85,54 @@ impl Module for SpendPage {
     }
 
     fn health(&self) -> Health {
-        self.server.figures().trouble().map_or_else(|| Health::ok(""), Health::degraded)
+        let database = self.database.health();
+        match self.server.figures().trouble() {
+            Some(trouble) if database.status == HealthStatus::Ok => Health::degraded(trouble),
+            _ => database,
+        }
     }
 
     fn stop(&mut self, grace: Duration) -> Result<()> {
         self.server.stop(grace);
-        Ok(())
+        Ok(self.database.close()?)
     }
 }
 
 impl SpendPage {
     fn request_completed(&mut self, event: &Event<'_, LlmRequestCompleted>) -> Result<()> {
-        let mut spend = self.spend.lock().unwrap_or_else(PoisonError::into_inner);
-        spend.requests += 1;
-        match event.data.cost_nano_usd {
-            Some(cost) => spend.cost_nano_usd = spend.cost_nano_usd.saturating_add(cost),
-            None => spend.unpriced_requests += 1,
-        }
+        let row = (event.id.as_bytes(), event.data.cost_nano_usd);
+        let sql = "INSERT OR IGNORE INTO request VALUES (?1, ?2)";
+        self.database.write(|transaction| transaction.prepare_cached(sql)?.execute(row))?;
         Ok(())
     }
 
     fn status(&mut self, _: NoArgs) -> Result<Reply> {
-        Reply::json(&now(&self.spend))
+        Reply::json(&self.database.read(spend)?)
     }
 }
 
-async fn answer(State(spend): State<Shared>) -> Json<Spend> {
-    Json(now(&spend))
+fn spend(connection: &Connection) -> rusqlite::Result<Spend> {
+    let sql = "SELECT count(*), count(*) - count(cost_nano_usd), \
+               coalesce(sum(cost_nano_usd), 0) FROM request";
+    connection.prepare_cached(sql)?.query_row([], |row| {
+        let (requests, unpriced_requests) = (row.get(0)?, row.get(1)?);
+        Ok(Spend { requests, unpriced_requests, cost_nano_usd: row.get(2)? })
+    })
 }
 
-fn now(spend: &Shared) -> Spend {
-    *spend.lock().unwrap_or_else(PoisonError::into_inner)
+async fn answer(State(page): State<Page>) -> Response {
+    let week = page.host.call::<_, Value>("usage_tracker", "summary", &json!({"since": "7d"}));
+    // Without the tracker the page shows what it knows itself.
+    let week = week.await.map(|summary| summary["total"]["cost_usd"].clone());
+    let spend = page.reader.lock().unwrap_or_else(PoisonError::into_inner).read(spend);
+    match spend {
+        Ok(spend) => Json(json!({"all": spend, "week_cost_usd": week.ok()})).into_response(),
+        Err(error) => unavailable(&error).into_response(),
+    }
+}
+
+fn unavailable(error: &DatabaseError) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())
 }
 
 module_sdk::export!(SpendPage);

@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
 };
 
-use module_sdk::{events::LlmRequestCompleted, testing::Bench};
+use module_sdk::{Reply, events::LlmRequestCompleted, testing::Bench};
 use serde_json::{Value, json};
 
 use super::SpendPage;
@@ -31,8 +31,15 @@ fn it_answers_with_what_was_spent() {
         bench.send(&request).expect("it is handled");
     }
     let expected = json!({"requests": 3, "unpriced_requests": 1, "cost_nano_usd": 3_500_000});
-    let (status, spend) = ask(&bench, "GET", "/spend", "localhost");
-    assert_eq!((status.as_str(), &spend), ("HTTP/1.1 200 OK", &expected));
+    let page = |bench: &Bench<SpendPage>| ask(bench, "GET", "/spend", "localhost");
+    let (status, spend) = page(&bench);
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert_eq!(spend, json!({"all": expected, "week_cost_usd": null}), "nobody keeps the usage");
+    bench.host().answer("usage_tracker", "summary", |args, _| {
+        assert_eq!(args, json!({"since": "7d"}));
+        Reply::json(&json!({"total": {"cost_usd": 0.0035}}))
+    });
+    assert_eq!(page(&bench).1["week_cost_usd"], 0.0035);
     let told = bench.command("status", json!({})).expect("it answers");
     assert_eq!(told.data, expected);
     bench.stop().expect("it stops");
