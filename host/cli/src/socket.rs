@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lodestar_platform::files;
+use lodestar_platform::accounts;
 use tokio::net::UnixStream;
 
 use crate::error::{CliError, Result};
@@ -88,8 +88,8 @@ fn permission_denied(path: &Path) -> CliError {
         ));
     };
     let (uid, gid) = (metadata.uid(), metadata.gid());
-    let group = name_of("/etc/group", gid).unwrap_or_else(|| gid.to_string());
-    let owner = name_of("/etc/passwd", uid).unwrap_or_else(|| uid.to_string());
+    let group = accounts::group_name(gid).unwrap_or_else(|| gid.to_string());
+    let owner = accounts::user_name(uid).unwrap_or_else(|| uid.to_string());
     let help = if metadata.mode() & 0o060 == 0o060 {
         format!("join its group with `sudo usermod -aG {group} $USER` and log in again")
     } else {
@@ -100,17 +100,6 @@ fn permission_denied(path: &Path) -> CliError {
         metadata.mode() & 0o7777
     ))
     .help(help)
-}
-
-/// The name of a user or group by its number, from a file in the form of `/etc/passwd`.
-fn name_of(file: &str, id: u32) -> Option<String> {
-    let text = files::read_text(Path::new(file)).ok()?;
-    let id = id.to_string();
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == id).then(|| name.to_owned())
-    })
 }
 
 #[cfg(test)]
@@ -139,12 +128,6 @@ mod tests {
             &["/home/a/.lodestar/control.sock", SYSTEM_SOCKET],
         );
         check(None, &[], &[SYSTEM_SOCKET]);
-    }
-
-    #[test]
-    fn knows_names() {
-        assert_eq!(name_of("/etc/passwd", 0).as_deref(), Some("root"));
-        assert_eq!(name_of("/nonexistent", 0), None);
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub enum LogFormat {
 }
 
 /// `privacy`: what is kept about people.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privacy {
     /// Whether users, sessions and hosts are kept as pseudonyms. Default true.
     pub anonymise: bool,
@@ -124,6 +124,12 @@ pub struct Privacy {
     pub full_logging: bool,
     /// The projects whose text that is; none for no text at all. Default none.
     pub full_logging_projects: Vec<String>,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Self { anonymise: true, full_logging: false, full_logging_projects: Vec::new() }
+    }
 }
 
 /// An entry of `providers`: somewhere that answers requests to language models.
@@ -284,7 +290,7 @@ impl ProviderSection {
             }
             (None, None) => {
                 let hint = "it is one of `openai`, `anthropic`, `gemini` and `ollama`";
-                let key = key.trim_end_matches(".dialect");
+                let key = key.strip_suffix(".dialect").unwrap_or(&key);
                 problems.add(&entry.place, key, "`api` is missing", hint);
                 None
             }

@@ -201,6 +201,8 @@ fn the_api_of_a_provider_had_another_name() {
         let errors = provider(keys).err().unwrap_or_else(|| panic!("{keys:?} was taken"));
         assert_eq!(errors.to_string(), expected, "{keys:?}");
     };
+    let missing = parse("providers:\n  dialect:\n    base_url: http://x\n").expect_err("no api");
+    assert!(missing.to_string().contains(" providers.dialect: `api` is missing"), "{missing}");
     check(
         "    api: gemini\n    dialect: gemini\n",
         "m.yaml:5:5: providers.p.dialect: is the former name of `api`, which is given as well; \

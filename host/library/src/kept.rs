@@ -9,7 +9,10 @@ use std::{
 };
 
 use lodestar_platform::files;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tempfile::TempDir;
 
 use super::{Inspected, Package};
@@ -40,7 +43,8 @@ pub struct Candidate {
 const SUMS: &str = "SHA256SUMS";
 
 /// Writes a library down, from the very bytes that will be mapped, with its manifest and the
-/// defaults that it runs with.
+/// defaults that it runs with, where as much again stays free: a way back must not take the last
+/// room of what modules write.
 ///
 /// # Errors
 ///
@@ -54,6 +58,10 @@ pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
         return Ok(Candidate { module, directory, half: None });
     }
     fs::create_dir_all(&place)?;
+    let bytes = fs::metadata(inspected.copy.path())?.len();
+    if files::free_bytes(&place)? < 2 * bytes {
+        return Err(Errno::NOSPC.into());
+    }
     let half = tempfile::Builder::new().prefix(HALF).tempdir_in(&place)?;
     let library = half.path().join(format!("lib{module}.so"));
     fs::copy(inspected.copy.path(), &library)?;

@@ -22,6 +22,12 @@ pub fn user_name(number: u32) -> Option<String> {
     name_in(&read("/etc/passwd")?, number)
 }
 
+/// Returns the name of a group of `/etc/group`.
+#[must_use]
+pub fn group_name(number: u32) -> Option<String> {
+    name_in(&read("/etc/group")?, number)
+}
+
 /// Returns whether a group is known to have no members other than root, as `staff` of Debian, to
 /// which `/usr/local` belongs. False where a directory service may know more of them.
 #[must_use]

@@ -115,6 +115,16 @@ fn expect_regular(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
+/// Returns how many bytes this user may still write on the file system of a directory.
+///
+/// # Errors
+///
+/// When it is not there, or the file system does not say.
+pub fn free_bytes(directory: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(directory)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// The places that decide what a path leads to, from the root: every directory, every link and,
 /// last, what it names. None has a link among the directories before it. Ends at the first that is
 /// missing.

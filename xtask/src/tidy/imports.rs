@@ -11,13 +11,13 @@ const ABI: &str = "lodestar-abi";
 const SDK: &str = "lodestar-module-sdk";
 /// Kits: what several modules and the host share, on top of the SDK.
 const HTTP: &str = "lodestar-http";
-/// The host's crates, each on top of those before it.
+const SQLITE: &str = "lodestar-sqlite";
+/// The host's crates.
 const API: &str = "lodestar-api";
 const PLATFORM: &str = "lodestar-platform";
 const CONFIG: &str = "lodestar-config";
 const BUS: &str = "lodestar-bus";
 const LIBRARY: &str = "lodestar-library";
-const SQLITE: &str = "lodestar-sqlite";
 
 pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<()> {
     for package in &workspace.packages {
@@ -100,6 +100,7 @@ mod tests {
         check("module-sdk/http", Some(&[SDK]));
         check("host/platform", Some(&[]));
         check("host/bus", Some(&[SDK, PLATFORM]));
+        check("host/daemon", Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]));
         check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
         check("module-sdk/sqlite", Some(&[SDK]));
         check("module-sdk/examples/meter", Some(&[SDK, HTTP, SQLITE]));

@@ -232,7 +232,7 @@ fn frame(letter: &DeadLetter) -> Vec<u8> {
     out.extend_from_slice(reason.as_bytes());
     let audience = Audience::DeadLetter(letter.module.clone());
     encode(&letter.event, &audience, Framing::Plain, &mut out);
-    let length = u32::try_from(out.len() - PREFIX_BYTES).expect("events are at most 4 MiB");
+    let length = u32::try_from(out.len() - PREFIX_BYTES).expect("an event is far below 4 GiB");
     let crc = crc32fast::hash(&out[PREFIX_BYTES..]);
     out[..4].copy_from_slice(&length.to_le_bytes());
     out[4..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());

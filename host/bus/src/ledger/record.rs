@@ -214,7 +214,7 @@ pub(crate) fn encode(event: &Event, audience: &Audience, framing: Framing, out: 
         out.extend_from_slice(text.as_bytes());
     }
     out.extend_from_slice(&event.data);
-    let length = u32::try_from(out.len() - payload).expect("publish refuses events over 4 MiB");
+    let length = u32::try_from(out.len() - payload).expect("an event is far below 4 GiB");
     let crc = crc32fast::hash(&out[payload..]);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());

@@ -6,7 +6,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
@@ -31,6 +34,8 @@ pub(crate) struct Reserve {
     bytes: u64,
     /// Some of it was given up.
     is_spent: AtomicBool,
+    /// Held while it is given up or taken back: the writer and the keeper both do.
+    changing: Mutex<()>,
 }
 
 impl Reserve {
@@ -40,7 +45,8 @@ impl Reserve {
         let path = directory.join("reserve");
         let disk = statvfs(directory).map_or(u64::MAX, |disk| disk.f_blocks * disk.f_frsize);
         let bytes = most.min(disk / PART_OF_DISK);
-        let reserve = Self { path, bytes, is_spent: AtomicBool::new(false) };
+        let reserve =
+            Self { path, bytes, is_spent: AtomicBool::new(false), changing: Mutex::default() };
         if let Err(error) = files::clear_irregular(&reserve.path).and_then(|()| reserve.fill()) {
             let path = reserve.path.display();
             tracing::warn!(%path, %error, "no room on the disk is kept for the ledger's books");
@@ -55,6 +61,7 @@ impl Reserve {
 
     /// Gives up a piece; answers whether there was one.
     pub(crate) fn give_up(&self) -> bool {
+        let _changing = self.changing();
         let given = || -> io::Result<bool> {
             let file = OpenOptions::new().write(true).open(&self.path)?;
             let bytes = file.metadata()?.len();
@@ -71,11 +78,16 @@ impl Reserve {
 
     /// Takes back what was given up, once there is room; answers whether all is there.
     pub(crate) fn is_full_again(&self) -> bool {
+        let _changing = self.changing();
         let is_full = !self.is_spent() || self.fill().unwrap_or(false);
         if is_full {
             self.is_spent.store(false, Ordering::SeqCst);
         }
         is_full
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what is missing, where as much again stays free for others.

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use lodestar_api::{Problem, ProblemCode};
-use lodestar_platform::files;
+use lodestar_platform::{accounts, files};
 use nix::{
     errno::Errno,
     sys::socket::{getsockopt, sockopt::PeerPidfd},
@@ -141,21 +141,12 @@ fn groups_file() -> String {
 }
 
 fn is_member(user: u32, group: u32, groups: &str) -> bool {
-    let Some(name) = user_name(user) else { return false };
+    let Some(name) = accounts::user_name(user) else { return false };
     groups.lines().any(|line| {
         let mut fields = line.split(':');
         let number = fields.nth(2).and_then(|number| number.parse::<u32>().ok());
         number == Some(group)
             && fields.next().is_some_and(|members| members.split(',').any(|member| member == name))
-    })
-}
-
-fn user_name(user: u32) -> Option<String> {
-    let users = files::read_text(Path::new("/etc/passwd")).ok()?;
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(user)).then(|| name.to_owned())
     })
 }
 

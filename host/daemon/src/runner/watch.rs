@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lodestar_platform::files;
 use nix::unistd::{Pid, getpgid};
 
 use super::{
@@ -189,7 +190,7 @@ fn look_at_directories(all: &[Watched], measured: &mut HashMap<u32, Measured>) {
             continue;
         };
         let before = measured.remove(&pid);
-        let Some(free) = free(data_dir) else { continue };
+        let Ok(free) = files::free_bytes(data_dir) else { continue };
         if let Some(before) = before.as_ref().filter(|before| !is_due(before, free)) {
             still.insert(pid, *before);
             continue;
@@ -231,11 +232,6 @@ fn is_due(before: &Measured, free: u64) -> bool {
     let since = before.at.elapsed();
     let has_shrunk = before.free.saturating_sub(free) >= GROWTH;
     since >= AT_LEAST_EVERY || (has_shrunk && since >= before.took * PAUSE)
-}
-
-fn free(directory: &Path) -> Option<u64> {
-    let space = rustix::fs::statvfs(directory).ok()?;
-    Some(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 #[cfg(test)]

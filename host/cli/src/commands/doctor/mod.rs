@@ -2,9 +2,10 @@
 
 mod checks;
 
-use lodestar_api::{self, self as api, ConfigReport, Lag};
-use serde::Serialize;
 use std::{io, path::Path};
+
+use lodestar_api::{self as api, ConfigReport, Lag};
+use serde::Serialize;
 
 use crate::{
     client::Client,
