@@ -11,7 +11,7 @@ use lodestar_api::{Problem, ProblemCode, WaitQuery};
 use lodestar_config::{valid_section_name, words::HOST};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
     commands::not_taken,
@@ -29,14 +29,19 @@ use crate::{
 /// How long before the end of a call an operation is told as it is then.
 const TO_TELL: Duration = Duration::from_millis(50);
 
+/// How many calls of the host are answered at once: each takes a thread that people need too.
+const READERS: usize = 8;
+
 /// Answers the calls of modules until the daemon ends.
 pub fn serve_modules(daemon: &Arc<Daemon>) {
     let (daemon, runtime) = (Arc::downgrade(daemon), Handle::current());
+    let readers = Arc::new(Semaphore::new(READERS));
     let calls = daemon.upgrade().map(|daemon| daemon.context.calls.clone());
     let route = move |request: ModuleRequest| match daemon.upgrade() {
         None => request.fail(error_kind::UNAVAILABLE, "the daemon is ending"),
         Some(daemon) if request.target() == HOST => {
-            drop(runtime.spawn(async move { answer(&daemon, &request).await }));
+            let readers = readers.clone();
+            drop(runtime.spawn(async move { answer(&daemon, &request, &readers).await }));
         }
         Some(daemon) => pass_on(&daemon, &request),
     };
@@ -80,7 +85,12 @@ fn refuse(request: &ModuleRequest, problem: &Problem) {
     request.fail(kind, format!("{}{help}", problem.detail));
 }
 
-async fn answer(daemon: &Arc<Daemon>, request: &ModuleRequest) {
+async fn answer(daemon: &Arc<Daemon>, request: &ModuleRequest, readers: &Semaphore) {
+    // What changes the daemon waits for the outcome, and holds no thread meanwhile.
+    let _turn = if request.operates() { None } else { readers.acquire().await.ok() };
+    if request.call().is_over() {
+        return;
+    }
     match run(daemon, request).await {
         Ok(data) => request.answer(&data),
         Err(Refusal(problem)) => refuse(request, &problem),

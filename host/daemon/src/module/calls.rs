@@ -133,15 +133,24 @@ impl CallQueue {
     pub(crate) fn push(&self, call: Call) -> Result<(), (CallError, Call)> {
         let mut state = lock(&self.state);
         let Some(poker) = state.poker.clone() else { return Err((CallError::NotRunning, call)) };
-        let most = match &call {
-            Call::Command(CommandCall { call: Some(_), .. }) => MAX_CALLS_WAITING,
-            Call::Command(_) => MAX_WAITING,
-            _ => usize::MAX,
+        // Whoever is called by modules still answers people.
+        let is_of_a_person = |call: &&Call| matches!(call, Call::Command(it) if it.call.is_none());
+        let (waiting, most) = match &call {
+            Call::Command(CommandCall { call: Some(_), .. }) => {
+                (state.waiting.len(), MAX_CALLS_WAITING)
+            }
+            Call::Command(_) => (state.waiting.iter().filter(is_of_a_person).count(), MAX_WAITING),
+            _ => (0, usize::MAX),
         };
-        if state.waiting.len() >= most {
+        if waiting >= most {
             return Err((CallError::Busy, call));
         }
-        state.waiting.push_back(call);
+        // A stop comes before everything else.
+        if matches!(call, Call::Stop) {
+            state.waiting.push_front(call);
+        } else {
+            state.waiting.push_back(call);
+        }
         drop(state);
         self.arrived.notify_all();
         poker.poke();
@@ -158,8 +167,8 @@ impl CallQueue {
     /// The next call; a stop comes before everything else.
     pub(super) fn pop(&self, ready: impl Fn(&Call) -> bool) -> Option<Call> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let stop = state.waiting.iter().position(|call| matches!(call, Call::Stop));
-        let next = stop.or_else(|| state.waiting.iter().position(&ready))?;
+        let stops = matches!(state.waiting.front(), Some(Call::Stop));
+        let next = if stops { 0 } else { state.waiting.iter().position(&ready)? };
         state.waiting.remove(next)
     }
 

@@ -19,6 +19,7 @@ mod services;
 mod state;
 mod successor;
 mod thread;
+mod window;
 
 pub use accounting::{CallClock, CpuTime, Tasks, Used};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
@@ -38,3 +39,4 @@ pub use thread::{
     Admit, Configure, Configured, Ended, News, NoteProbation, Placing, RestartPolicy, Start,
     StartGate, TakeOver, Tell, spawn,
 };
+pub(crate) use window::{WINDOW, Window};

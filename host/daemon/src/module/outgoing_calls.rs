@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,10 +25,10 @@ use super::{
 const OPERATING: [&str; 4] =
     ["modules.enable", "modules.disable", "modules.reload", "modules.rollback"];
 
-/// How many calls one module may have under way.
+/// How many calls one module may have under way, or given up and still waiting for their target.
 const MAX_CALLS: usize = 16_384;
 
-/// How many bytes the arguments of all of them may have together.
+/// How many bytes all of them may have together.
 const MAX_CALL_BYTES: usize = 64 << 20;
 
 /// How long a call may take that says nothing of it, and the most that it may say.
@@ -48,7 +51,43 @@ pub enum Operate {
 #[derive(Debug, Default)]
 pub(super) struct CallTable {
     calls: HashMap<u64, Arc<ModuleCall>>,
+    held: Arc<Held>,
+}
+
+/// What the calls of one generation hold of the daemon's memory.
+#[derive(Debug, Default)]
+struct Held {
+    calls: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// What one call holds, until its target has let go of it as well.
+#[derive(Debug)]
+pub(super) struct Share {
+    held: Arc<Held>,
     bytes: usize,
+}
+
+impl Share {
+    /// Counts another call.
+    ///
+    /// # Errors
+    ///
+    /// How many there are with how many bytes, where that is as much as may be.
+    fn take(held: &Arc<Held>, bytes: usize) -> Result<Self, (usize, usize)> {
+        let share = Self { held: held.clone(), bytes };
+        let calls = held.calls.fetch_add(1, Ordering::Relaxed);
+        let before = held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let has_room = calls < MAX_CALLS && before + bytes <= MAX_CALL_BYTES;
+        if has_room { Ok(share) } else { Err((calls, before)) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.calls.fetch_sub(1, Ordering::Relaxed);
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Services {
@@ -67,11 +106,13 @@ impl Services {
                 .map_err(|error| failed(format!("the arguments are no JSON: {error}")))?,
         };
         let facts = self.call_facts(&request)?;
+        let bytes = request.arguments.len() + target.len() + command.len();
+        let held = self.hold(facts.number, bytes)?;
         let promise = self.acceptance.promise(self.entry());
         let promise = promise.map_err(|error| unavailable(error.to_string()))?;
         let ServiceContext { calls: router, redactor, .. } = &self.context;
         let shared = (router.clone(), redactor.clone());
-        let call = ModuleCall::new(facts, (sink, promise), self, shared);
+        let call = ModuleCall::new(facts, (sink, promise), self, shared, held);
         self.note_call(&call)?;
         if let Err(error) = router.add(&call) {
             self.forget_call(call.facts.number, call.facts.id);
@@ -115,27 +156,26 @@ impl Services {
             chain,
             patience,
             deadline: now + patience,
-            bytes: request.arguments.len(),
+        })
+    }
+
+    /// Counts another call.
+    fn hold(&self, number: u64, bytes: usize) -> Result<Share, ModError> {
+        let table = lock(&self.calls);
+        table.expect_new(number)?;
+        Share::take(&table.held, bytes).map_err(|(calls, bytes)| {
+            unavailable(format!(
+                "{calls} calls of {} are under way, with {bytes} bytes, which is as much as may \
+                 be; wait for some of them",
+                self.entry().name
+            ))
         })
     }
 
     fn note_call(&self, call: &Arc<ModuleCall>) -> Result<(), ModError> {
-        let Facts { number, bytes, .. } = call.facts;
         let mut table = lock(&self.calls);
-        if table.calls.len() >= MAX_CALLS || table.bytes + bytes > MAX_CALL_BYTES {
-            return Err(unavailable(format!(
-                "{} calls of {} are under way, with {} bytes of arguments, which is as much as may \
-                 be; wait for some of them",
-                table.calls.len(),
-                self.entry().name,
-                table.bytes
-            )));
-        }
-        if number == ALL_CALLS || table.calls.contains_key(&number) {
-            return Err(failed(format!("a call of the number {number} is under way")));
-        }
-        table.bytes += bytes;
-        table.calls.insert(number, call.clone());
+        table.expect_new(call.facts.number)?;
+        table.calls.insert(call.facts.number, call.clone());
         Ok(())
     }
 
@@ -143,7 +183,6 @@ impl Services {
         let mut table = lock(&self.calls);
         if table.calls.get(&number).is_some_and(|call| call.facts.id == id) {
             let call = table.calls.remove(&number);
-            table.bytes -= call.as_ref().map_or(0, |call| call.facts.bytes);
             drop(table);
             drop(call);
         }
@@ -162,6 +201,20 @@ impl Services {
     }
 }
 
+impl CallTable {
+    fn expect_new(&self, number: u64) -> Result<(), ModError> {
+        if number == ALL_CALLS || self.calls.contains_key(&number) {
+            return Err(failed(format!("a call of the number {number} is under way")));
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a command changes the daemon.
+pub(super) fn is_operating(target: &str, command: &str) -> bool {
+    target == HOST && OPERATING.contains(&command)
+}
+
 /// Returns why a module may not call a command.
 pub(crate) fn may_call(grant: &Grant, target: &str, command: &str) -> Result<(), ModError> {
     let (module, name) = (&grant.manifest.module.name, format!("{target}.{command}"));
@@ -177,7 +230,7 @@ pub(crate) fn may_call(grant: &Grant, target: &str, command: &str) -> Result<(),
              module.toml"
         ));
     }
-    if target != HOST || !OPERATING.contains(&command) {
+    if !is_operating(target, command) {
         return Ok(());
     }
     if capabilities.control.is_none() {

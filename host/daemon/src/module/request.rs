@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, Sender, channel},
     },
     time::{Duration, Instant},
 };
@@ -20,11 +20,14 @@ use lodestar_abi::{
 };
 use serde_json::{Value, json};
 
-use super::{CallRouter, GONE, Services, acceptance::Promise, state::lock};
+use super::{
+    CallRouter, GONE, Services, Window,
+    acceptance::Promise,
+    outgoing_calls::{Share, is_operating},
+    services::error,
+    state::lock,
+};
 use crate::logging::Redactor;
-
-/// How many frames of an answer wait for the caller before the target does.
-const FRAMES_AHEAD: usize = 16;
 
 /// How many answers may come in parts to one module at once: each has a thread.
 const MAX_STREAMS: usize = 256;
@@ -46,8 +49,6 @@ pub(super) struct Facts {
     pub(super) chain: Vec<String>,
     pub(super) patience: Duration,
     pub(super) deadline: Instant,
-    /// The bytes of its arguments.
-    pub(super) bytes: usize,
 }
 
 /// An answer that comes in parts, counted until it is dropped.
@@ -74,6 +75,7 @@ pub struct ModuleCall {
     router: Arc<CallRouter>,
     redactor: Arc<Redactor>,
     delivery: Mutex<Delivery>,
+    _held: Share,
 }
 
 /// How far the answer is.
@@ -81,7 +83,7 @@ enum Delivery {
     /// Nothing came.
     Waiting(ReplySinkBox, Promise),
     /// A part came: a thread hands it on, since the caller may be slow.
-    Flowing(SyncSender<Vec<u8>>),
+    Flowing(Sender<Vec<u8>>, Arc<Window>),
     /// Nothing more comes; with what went wrong.
     Over(Option<ModError>),
 }
@@ -98,10 +100,11 @@ impl ModuleCall {
         (sink, promise): (ReplySinkBox, Promise),
         services: &Arc<Services>,
         (router, redactor): (Arc<CallRouter>, Arc<Redactor>),
+        held: Share,
     ) -> Arc<Self> {
         let delivery = Mutex::new(Delivery::Waiting(sink, promise));
         let services = Arc::downgrade(services);
-        Arc::new(Self { facts, services, router, redactor, delivery })
+        Arc::new(Self { facts, services, router, redactor, delivery, _held: held })
     }
 
     /// Returns what is called: `usage_tracker.summary`.
@@ -137,10 +140,11 @@ impl ModuleCall {
                 return false;
             }
         }
-        let Delivery::Flowing(sender) = &*delivery else { return false };
-        let sender = sender.clone();
+        let Delivery::Flowing(sender, window) = &*delivery else { return false };
+        let (sender, window) = (sender.clone(), window.clone());
         drop(delivery);
-        sender.send(frame).is_ok()
+        // The end of the call opens it: a caller that does not read holds nobody beyond that.
+        window.enter() && sender.send(frame).is_ok()
     }
 
     /// Hands on an answer that is whole.
@@ -157,12 +161,13 @@ impl ModuleCall {
     fn flow(self: &Arc<Self>, delivery: &mut Delivery) -> bool {
         let stream = self.services.upgrade().and_then(|services| Stream::begin(&services.streams));
         let Some(stream) = stream else { return false };
-        let (sender, frames) = sync_channel(FRAMES_AHEAD);
-        let before = std::mem::replace(delivery, Delivery::Flowing(sender));
+        let ((sender, frames), window) = (channel(), Window::new());
+        let flowing = Delivery::Flowing(sender, window.clone());
+        let before = std::mem::replace(delivery, flowing);
         let Delivery::Waiting(sink, promise) = before else { return false };
         let call = self.clone();
         let task = move || {
-            call.hand_on(&sink, &frames);
+            call.hand_on(&sink, &frames, &window);
             drop(stream);
         };
         if let Err(reason) = promise.keep_beside(Box::new(task)) {
@@ -174,9 +179,11 @@ impl ModuleCall {
         true
     }
 
-    fn hand_on(&self, sink: &ReplySinkBox, frames: &Receiver<Vec<u8>>) {
+    fn hand_on(&self, sink: &ReplySinkBox, frames: &Receiver<Vec<u8>>, window: &Window) {
         for frame in frames {
-            if !sink.frame(RSlice::from_slice(&frame)) {
+            let is_wanted = sink.frame(RSlice::from_slice(&frame));
+            window.leave(is_wanted);
+            if !is_wanted {
                 return self.end(Ok(()));
             }
             if matches!(*lock(&self.delivery), Delivery::Over(Some(_))) {
@@ -192,9 +199,13 @@ impl ModuleCall {
 
     /// Ends the call, where it is not over.
     pub(super) fn end(&self, result: Result<(), ModError>) {
-        // Where it flows, its thread finds the end of the channel, and why.
-        if let Some(Delivery::Waiting(sink, promise)) = self.take(result.clone().err()) {
-            promise.keep(Box::new(move || sink.finish(result.into())));
+        match self.take(result.clone().err()) {
+            Some(Delivery::Waiting(sink, promise)) => {
+                promise.keep(Box::new(move || sink.finish(result.into())));
+            }
+            // Its thread finds the end of the channel, and why; who waits to send goes on.
+            Some(Delivery::Flowing(_, window)) => window.leave(false),
+            Some(Delivery::Over(_)) | None => {}
         }
     }
 
@@ -246,10 +257,6 @@ pub(crate) fn is_reply(frame: &[u8]) -> bool {
     frame.starts_with(b"{\"reply\":")
 }
 
-pub(super) fn error(kind: u32, message: impl Into<String>) -> ModError {
-    ModError { kind, message: message.into().into(), place: "".into() }
-}
-
 /// A call of a module as it comes to whoever answers it.
 #[derive(Debug)]
 pub struct ModuleRequest {
@@ -278,6 +285,12 @@ impl ModuleRequest {
     #[must_use]
     pub fn command(&self) -> &str {
         &self.call.facts.command
+    }
+
+    /// Returns whether it changes the daemon.
+    #[must_use]
+    pub fn operates(&self) -> bool {
+        is_operating(self.target(), self.command())
     }
 
     /// Returns the arguments.

@@ -304,8 +304,8 @@ fn now_ns() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
 }
 
-pub(super) fn error(kind: u32, message: String) -> ModError {
-    ModError { kind, message: message.into(), place: "".into() }
+pub(super) fn error(kind: u32, message: impl Into<String>) -> ModError {
+    ModError { kind, message: message.into().into(), place: "".into() }
 }
 
 pub(super) fn failed(message: String) -> ModError {

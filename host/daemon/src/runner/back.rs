@@ -93,7 +93,9 @@ impl Back {
         encode(given, &mut frame)?;
         let mut waiting = self.waiting();
         let descriptors = waiting.descriptors + usize::from(descriptor.is_some());
-        if waiting.bytes + frame.len() > most || descriptors > MAX_DESCRIPTORS {
+        // One frame alone may be larger: what it answers would never come.
+        let is_full = waiting.bytes > 0 && waiting.bytes + frame.len() > most;
+        if is_full || descriptors > MAX_DESCRIPTORS {
             return Err(ChannelError::TimedOut);
         }
         waiting.bytes += frame.len();

@@ -14,9 +14,9 @@ use lodestar_abi::{
 use super::{
     channel::ChannelError,
     desk::{Runner, Seat, sent},
-    window::Window,
     wire::{Fault, Given, ModuleCall},
 };
+use crate::module::Window;
 
 impl Runner {
     /// Makes a call for the module.

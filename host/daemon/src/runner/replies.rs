@@ -13,8 +13,8 @@ use lodestar_abi::{
     abi_stable::std_types::{RResult, RSlice},
 };
 
-use super::wire::{Fault, WINDOW};
-use crate::module::is_reply;
+use super::wire::Fault;
+use crate::module::{WINDOW, is_reply};
 
 /// Tells the other end that a frame of the answer of this number was taken, and whether anybody
 /// wants the next one.

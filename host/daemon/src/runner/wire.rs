@@ -18,9 +18,6 @@ pub(super) const VERSION: u32 = 2;
 /// The longest frame in bytes. The longest answer of a command is a little shorter.
 pub(super) const MAX_FRAME: usize = 64 << 20;
 
-/// Frames of one answer that may be under way without a word from the daemon.
-pub(super) const WINDOW: usize = 16;
-
 /// The first frame on the first socket; the descriptor of the sealed library comes with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Setup {

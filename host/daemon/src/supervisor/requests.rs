@@ -198,7 +198,7 @@ impl Supervisor {
         let refused = Refused {
             sha256: lies_there.unwrap_or_default(),
             instead,
-            reason: "an operator rolled it back".to_owned(),
+            reason: by("it was rolled back", actor),
         };
         if self.alive.contains(module) {
             return Ok(self.reload_module(module, Wanted::Kept(refused), "rollback"));

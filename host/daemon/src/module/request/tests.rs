@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     identity::Identity,
     logging::Levels,
-    module::{Entry, Grant, Known, Operate, ServiceContext},
+    module::{Call, CommandCall, Entry, Grant, Known, Operate, ServiceContext, WINDOW},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -88,9 +88,34 @@ impl ReplySink for Sink {
     }
 }
 
+/// A caller that takes nothing until it is let go.
+struct Stuck(Mutex<Receiver<()>>);
+
+impl ReplySink for Stuck {
+    fn frame(&self, _: RSlice<'_, u8>) -> bool {
+        lock(&self.0).recv().is_ok()
+    }
+
+    fn finish(&self, _: RResult<(), ModError>) {}
+}
+
 impl Caller {
-    fn call(&self, number: u64, name: &str, (ms, parent): (u64, u64)) -> Told {
+    fn call(&self, number: u64, name: &str, times: (u64, u64)) -> Told {
         let (sender, told) = channel();
+        let sink = ReplySink_TO::from_value(Sink(sender.clone()), TD_Opaque);
+        if let RResult::RErr(error) = self.begin(number, name, times, sink) {
+            drop(sender.send(Err(error)));
+        }
+        told
+    }
+
+    fn begin(
+        &self,
+        number: u64,
+        name: &str,
+        (ms, parent): (u64, u64),
+        sink: ReplySinkBox,
+    ) -> RResult<(), ModError> {
         let (target, command) = name.split_once('.').expect("a name");
         let request = CallRequest {
             number,
@@ -101,11 +126,7 @@ impl Caller {
             parent,
             reserved: [0; 4],
         };
-        let sink = ReplySink_TO::from_value(Sink(sender.clone()), TD_Opaque);
-        if let RResult::RErr(error) = self.host.call(request, sink) {
-            drop(sender.send(Err(error)));
-        }
-        told
+        self.host.call(request, sink)
     }
 }
 
@@ -158,6 +179,19 @@ fn an_answer_in_parts_comes_in_order() {
     }
     assert_eq!(frame(&told), "{\"reply\":{}}");
     assert_eq!(frame(&told), "end");
+}
+
+#[test]
+fn a_caller_that_does_not_read_holds_the_target_no_longer_than_the_call() {
+    let calls = Calls::new();
+    let caller = calls.usual();
+    let (let_go, stuck) = channel();
+    let sink = ReplySink_TO::from_value(Stuck(Mutex::new(stuck)), TD_Opaque);
+    assert!(caller.begin(1, "b.c", (200, 0), sink).is_ok());
+    let (sink, _) = calls.request().sink();
+    let sent = (0..100).take_while(|_| sink.frame(RSlice::from_slice(b"{\"chunk\":\"\"}"))).count();
+    assert!(sent <= WINDOW, "{sent} were taken, and then it was over");
+    drop(let_go);
 }
 
 #[test]
@@ -263,6 +297,32 @@ fn a_command_without_barrier_waits_for_no_event() {
 }
 
 #[test]
+fn who_is_called_by_modules_still_answers_people() {
+    let calls = Calls::new();
+    let caller = calls.usual();
+    let entry = Entry::new("b");
+    let inbox = calls.context.bus.subscribe("b", &["a.*".to_owned()]).expect("a new name");
+    entry.calls.open(inbox.poker());
+    let push = |call: Option<Arc<ModuleCall>>| {
+        let command = CommandCall {
+            request: Vec::new(),
+            sink: ReplySink_TO::from_value(Sink(channel().0), TD_Opaque),
+            panicked: Arc::default(),
+            after: None,
+            patience: Instant::now(),
+            call,
+        };
+        entry.calls.push(Call::Command(command)).is_ok()
+    };
+    for number in 1..=300 {
+        drop(caller.call(number, "b.c", (600_000, 0)));
+        assert!(push(Some(calls.request().call().clone())));
+    }
+    let taken = (0..300).take_while(|_| push(None)).count();
+    assert_eq!(taken, 256, "so many commands of people may wait");
+}
+
+#[test]
 fn nested_calls_have_an_end() {
     let calls = Calls::new();
     let caller = calls.caller("a", "calls = [\"a.*\"]", Operate::Allowed);
@@ -285,6 +345,9 @@ fn a_module_has_so_many_calls_under_way_and_no_more() {
     check_failed(&beyond, error_kind::UNAVAILABLE, "16384 calls of a are under way");
     caller.host.cancel_call(1);
     check_failed(&told[0], error_kind::CANCELLED, "");
+    // Its target has not let go of it, and it goes on taking room.
+    let beyond = caller.call(20_001, "b.c", (0, 0));
+    check_failed(&beyond, error_kind::UNAVAILABLE, "16384 calls of a are under way");
     check_failed(&caller.call(2, "b.c", (0, 0)), error_kind::FAILED, "the number 2 is under way");
     for _ in &told {
         let request = calls.request();

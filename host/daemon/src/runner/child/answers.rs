@@ -12,9 +12,9 @@ use lodestar_abi::{
 };
 
 use super::link::Link;
+use crate::module::Window;
 use crate::runner::{
     channel::ChannelError,
-    window::Window,
     wire::{Fault, Need},
 };
 

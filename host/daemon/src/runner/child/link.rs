@@ -142,10 +142,9 @@ impl Link {
                     continue;
                 }
                 Ok(Given::CallFrame { number, bytes }) => {
-                    if let Err(reason) = self.calls.frame(&self.manifest.module.name, number, bytes)
-                    {
-                        let fault = Fault::new(error_kind::UNAVAILABLE, reason);
-                        self.calls.finish(number, Some(fault));
+                    if self.calls.frame(&self.manifest.module.name, number, bytes).is_err() {
+                        // The answer is lost, and its sink told so: nobody wants the rest.
+                        self.cancel_call(number);
                     }
                     continue;
                 }
