@@ -46,6 +46,8 @@ struct Inner {
     calls: AtomicU64,
     /// The module ends, and calls nobody any more.
     is_ending: AtomicBool,
+    /// Held while a state is saved: half of one must not take the name of another.
+    saving: Mutex<()>,
     #[cfg(feature = "tokio")]
     runtime: crate::runtime::RuntimeCell,
 }
@@ -71,6 +73,7 @@ impl Host {
                 info,
                 calls: AtomicU64::new(0),
                 is_ending: AtomicBool::new(false),
+                saving: Mutex::default(),
                 #[cfg(feature = "tokio")]
                 runtime: crate::runtime::RuntimeCell::default(),
             }),
@@ -100,6 +103,11 @@ impl Host {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.info.generation
+    }
+
+    /// Returns the lock under which a state is saved.
+    pub(crate) fn saving(&self) -> MutexGuard<'_, ()> {
+        self.inner.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory that is this module's own. It exists and is private.

@@ -53,7 +53,9 @@ impl Host {
     pub fn save_state<T: Serialize>(&self, name: &str, state: &T) -> Result<()> {
         let path = self.state_file(name)?;
         let bytes = serde_json::to_vec(state)?;
-        let new = path.with_extension("json.new");
+        // Another generation may run beside this one.
+        let new = path.with_extension(format!("json.{}", self.generation()));
+        let _saving = self.saving();
         let write = || {
             let mut file = fs::File::create(&new)?;
             file.write_all(&bytes)?;

@@ -391,11 +391,11 @@ fn arguments<A: DeserializeOwned>(
         return Err(Error::usage(message).hint(misfit.hint));
     }
     // Who flattens a type into another is not told by serde which keys there are.
-    let unknown = schema::unknown_keys(schema, &args).into_iter().next();
-    serde_path_to_error::deserialize(args).map_err(|error| {
+    let unknown = || schema::unknown_keys(schema, &args).into_iter().next();
+    serde_path_to_error::deserialize(&args).map_err(|error| {
         let path = error.path().to_string();
         let text = error.into_inner().to_string();
-        match unknown {
+        match unknown() {
             Some(misfit) if misfit.path.is_empty() && text.starts_with("unknown field") => {
                 Error::usage(misfit.message)
             }

@@ -202,7 +202,8 @@ impl<P: Probe> Probed<P> {
 
     /// Returns the whole; a small one is not worth a look.
     fn finish(mut self, share: &mut Share) -> Result<Vec<u8>, BodyError> {
-        if self.bytes.len() >= PROBED {
+        let is_probed = self.bytes.len() + PROBED == self.next;
+        if self.bytes.len() >= PROBED && !is_probed {
             (self.probe)(&self.bytes, share)?;
         }
         Ok(self.bytes)

@@ -29,6 +29,8 @@ impl ConnectionMetrics {
     pub fn show(&self, host: &Host, figures: &Figures) -> Result<()> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let now = figures.snapshot();
+        // First: what the host took must not be added again where it refuses the rest.
+        let shown = std::mem::replace(&mut *shown, now);
         let name = |rest: &str| format!("{}_connections{rest}", self.prefix);
         let help = "Connections that are open.";
         host.gauge(&name(""), help, &[])?.set(number(now.open as u64));
@@ -39,7 +41,6 @@ impl ConnectionMetrics {
             let labels = [("reason", end.name())];
             host.counter(&name("_closed_total"), help, &labels)?.add(number(now - before));
         }
-        *shown = now;
         Ok(())
     }
 }

@@ -150,7 +150,7 @@ impl<L: Listener> Acceptor<L> {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok(accepted) => self.take(accepted).await,
+                Ok(accepted) => self.take(accepted, &is_stopping).await,
                 // It was gone before it was accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -165,9 +165,13 @@ impl<L: Listener> Acceptor<L> {
         }
     }
 
-    async fn take(&mut self, accepted: Accepted<L::Stream, L::Ends>) {
+    async fn take(
+        &mut self,
+        accepted: Accepted<L::Stream, L::Ends>,
+        is_stopping: &watch::Receiver<bool>,
+    ) {
         let Accepted { mut stream, ends, descriptor } = accepted;
-        if let Err(shortage) = self.room(descriptor).await {
+        if let Err(shortage) = self.room(descriptor, is_stopping).await {
             self.shared.figures.count_refused(shortage);
             return refuse(&mut stream).await;
         }
@@ -179,7 +183,11 @@ impl<L: Listener> Acceptor<L> {
     }
 
     /// Makes room for one more, where there is any to be had.
-    async fn room(&mut self, descriptor: i32) -> Result<(), Shortage> {
+    async fn room(
+        &mut self,
+        descriptor: i32,
+        is_stopping: &watch::Receiver<bool>,
+    ) -> Result<(), Shortage> {
         let limits = self.shared.limits;
         let is_beyond = limits.descriptors.exceeded_by(descriptor);
         let mut has_displaced = false;
@@ -192,7 +200,7 @@ impl<L: Listener> Acceptor<L> {
             let is_scarce = open >= ALWAYS && (is_beyond || self.shared.is_beyond());
             let has_room = open < limits.connections && (!is_scarce || has_displaced);
             // At a stop it is the last one, and nobody else would take it.
-            if has_room || self.shared.is_draining() {
+            if has_room || *is_stopping.borrow() {
                 self.starving = None;
                 self.shared.thin_out();
                 return Ok(());

@@ -5,7 +5,8 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
@@ -106,7 +107,12 @@ impl Known {
             return Ok(());
         }
         let new = self.file.with_extension("new");
-        fs::write(&new, last.text())
+        fs::File::create(&new)
+            .and_then(|mut file| {
+                file.write_all(&last.text())?;
+                // An empty note would be none, and begin a database anew in silence.
+                file.sync_data()
+            })
             .and_then(|()| fs::rename(&new, &self.file))
             .map_err(|error| unusable(self.name, &self.file, &error))?;
         self.last = Some(last);

@@ -192,9 +192,11 @@ impl<M: Module> Instance<M> {
     fn end(&mut self, grace: Duration) -> Result<()> {
         let Some(mut module) = self.module.take() else { return Ok(()) };
         let stopped = on_own_thread(|| guard("stop", || module.stop(grace)));
-        let dropped = guard("drop", || {
-            drop(module);
-            Ok(())
+        let dropped = on_own_thread(|| {
+            guard("drop", || {
+                drop(module);
+                Ok(())
+            })
         });
         self.host.end_calls();
         self.host.stop_runtime();

@@ -14,8 +14,8 @@ use std::{
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    ALL_CALLS, CallRequest, CompletionBox, HostServices, HostServices_TO, ModError, NewEvent,
-    RelayedEvent, ReplySinkBox,
+    CallRequest, CompletionBox, HostServices, HostServices_TO, ModError, NewEvent, RelayedEvent,
+    ReplySinkBox,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RErr, ROk, ROption, RResult, RSlice, RSome, RStr, RString, RVec},
@@ -54,7 +54,6 @@ struct FakeState {
     cache: HashMap<String, (u64, Vec<u8>)>,
     answers: HashMap<(String, String), Answerer>,
     called: Vec<Called>,
-    cancelled: Vec<u64>,
 }
 
 impl std::fmt::Debug for FakeState {
@@ -144,12 +143,7 @@ impl FakeHost {
     /// Returns the calls that the module made so far.
     #[must_use]
     pub fn called(&self) -> Vec<Called> {
-        let state = self.state();
-        let mut called = state.called.clone();
-        for call in &mut called {
-            call.cancelled = [call.number, ALL_CALLS].iter().any(|it| state.cancelled.contains(it));
-        }
-        called
+        self.state().called.clone()
     }
 
     /// Makes every further emission fail as unavailable; `None` ends that.
@@ -230,7 +224,8 @@ impl FakeHost {
                 continue;
             }
             let id = |event: &Emitted| event.relayed.as_ref().map(|(id, _)| *id);
-            let is_known = state.emitted.iter().any(|it| id(it).is_some() && id(it) == id(&event));
+            let is_known =
+                event.relayed.is_some() && state.emitted.iter().any(|it| id(it) == id(&event));
             if !is_known {
                 state.emitted.push(event);
             }
@@ -411,6 +406,10 @@ impl HostServices for Services {
     }
 
     fn cancel_call(&self, number: u64) {
-        self.0.state().cancelled.push(number);
+        // At its end the module cancels whatever may be under way, by a number that no call has.
+        let mut state = self.0.state();
+        if let Some(call) = state.called.iter_mut().rfind(|call| call.number == number) {
+            call.cancelled = true;
+        }
     }
 }

@@ -2,10 +2,7 @@
 //! `usage_tracker` says of the last seven days: a module that serves HTTP, keeps a table and asks
 //! another module.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use module_http::{
     Guard, Limits, Problem, Server,
@@ -56,7 +53,7 @@ struct Spend {
 #[derive(Clone)]
 struct Page {
     host: Host,
-    reader: Arc<Mutex<Reader>>,
+    database: PathBuf,
 }
 
 struct SpendPage {
@@ -68,13 +65,13 @@ impl Module for SpendPage {
     type Config = Config;
 
     fn start(_: Config, host: &Host) -> Result<Self> {
-        let mut database = Database::open(host, SPEND)?;
-        let reader = Arc::new(Mutex::new(database.reader()?));
+        let database = Database::open(host, SPEND)?;
+        let page = Page { host: host.clone(), database: database.path().to_owned() };
         let router = Router::new()
             .route("/spend", get(answer))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
-            .with_state(Page { host: host.clone(), reader });
+            .with_state(page);
         let refuse = |refused| Problem::from(refused).into_response();
         let router = guarded(router, Guard::default(), refuse);
         Ok(Self { database, server: serve(host, "http", router, Limits::default())? })
@@ -124,8 +121,8 @@ async fn answer(State(page): State<Page>) -> Response {
     let week = page.host.call::<_, Value>("usage_tracker", "summary", &json!({"since": "7d"}));
     // Without the tracker the page shows what it knows itself.
     let week = week.await.map(|summary| summary["total"]["cost_usd"].clone());
-    let spend = page.reader.lock().unwrap_or_else(PoisonError::into_inner).read(spend);
-    match spend {
+    // Opened for each answer: another file may be in its place.
+    match Reader::open(&page.database, &SPEND).and_then(|reader| reader.read(spend)) {
         Ok(spend) => Json(json!({"all": spend, "week_cost_usd": week.ok()})).into_response(),
         Err(error) => unavailable(&error).into_response(),
     }
