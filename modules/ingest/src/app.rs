@@ -50,7 +50,7 @@ pub(crate) struct App {
     refused_at: AtomicI64,
 }
 
-/// An event on its way to the bus. One batch may hold both kinds, and is accepted as a whole.
+/// An event on its way to the bus. One batch may hold several kinds, and is accepted as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Outgoing {

@@ -82,11 +82,13 @@ impl Config {
         self.options().map(drop)
     }
 
-    /// Returns where the database lies and how it is written.
+    /// Returns where the database lies.
     pub(crate) fn database(&self, data_dir: &Path) -> module_sqlite::Options {
         let usual = module_sqlite::Options::in_directory(data_dir, &SPEC);
-        let path = self.database.as_ref().map_or(usual.path, |path| data_dir.join(path));
-        module_sqlite::Options { path, durability: self.durability, note: usual.note }
+        match &self.database {
+            Some(path) => module_sqlite::Options { path: data_dir.join(path), ..usual },
+            None => usual,
+        }
     }
 
     /// Opens the database.

@@ -22,11 +22,6 @@ pub mod query;
 pub mod store;
 mod upkeep;
 
-/// The SDK's, under the name by which the store opens databases with it.
-pub(crate) mod histogram {
-    pub(crate) use module_sdk::LogHistogram as Histogram;
-}
-
 use std::{
     sync::{
         Arc,

@@ -14,6 +14,9 @@ use super::{
     sum::{Sum, is_one_call},
 };
 
+/// How many withdrawals wait for the ledger: each body offers them all.
+const MAX_WITHDRAWN: usize = 1024;
+
 /// How many requests around a span are judged, innermost first.
 const MAX_AROUND: usize = 16;
 
@@ -107,9 +110,13 @@ impl Joiner {
         });
         self.outers.insert(span, requests);
         for sum in sums {
-            if let Some(withdrawal) = self.withdraw(sum.number) {
-                self.withdrawn.push(withdrawal);
+            let Some(withdrawal) = self.withdraw(sum.number) else { continue };
+            if self.withdrawn.len() >= MAX_WITHDRAWN {
+                // The ledger has refused for long; the request goes on being counted.
+                let key = self.withdrawn.remove(0).key;
+                tracing::warn!(key, "a withdrawal is given up: too many wait for the ledger");
             }
+            self.withdrawn.push(withdrawal);
         }
         judged
     }

@@ -116,7 +116,7 @@ impl Batch {
     /// Counts the records, once they are accepted.
     pub(super) fn count(&self, tally: &Tally) {
         for (kind, (mapper, count)) in &self.kinds {
-            tally.records(mapper.label(), kind.clone(), *count);
+            tally.records(mapper.as_str(), kind.clone(), *count);
         }
     }
 }
@@ -183,6 +183,9 @@ pub(super) fn map_metric(
     batch.kinds.entry(kind).or_insert((Mapper::None, 0)).1 += points(metric);
 }
 
+/// How many attributes of a resource are looked at; exporters send some ten, and 128 at most.
+const RESOURCE_ATTRIBUTES: usize = 1024;
+
 /// What surrounds the records of one resource.
 pub(super) struct Around<'a> {
     app: &'a App,
@@ -197,7 +200,9 @@ impl<'a> Around<'a> {
         project: Option<&'a str>,
         resource: Option<&'a Resource>,
     ) -> Self {
-        let resource = Attributes::new(resource.map_or(&[], |resource| &resource.attributes));
+        let all = resource.map_or(&[][..], |resource| &resource.attributes);
+        // They are looked through for each record.
+        let resource = Attributes::new(all.get(..RESOURCE_ATTRIBUTES).unwrap_or(all));
         let source = resource.name(&[keys::SERVICE_NAME]).unwrap_or_else(unnamed);
         Self { app, project, resource, source }
     }

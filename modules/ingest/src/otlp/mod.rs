@@ -84,7 +84,7 @@ fn refuse<S: Signal>(app: &App, failure: &Failure, encoding: Encoding) -> Respon
     if let Some(reason) = failure.reason() {
         let (source, record) = (unnamed(), "(body)".to_owned());
         let kind = Kind { source, signal: S::NAME, record, outcome: "refused", reason };
-        app.tally.records(Mapper::None.label(), kind, 1);
+        app.tally.records(Mapper::None.as_str(), kind, 1);
     }
     failure.respond(encoding)
 }

@@ -12,8 +12,6 @@ use jiff::Timestamp;
 use module_sdk::{CounterFamily, Host, Reply, Result};
 use serde::Serialize;
 
-use crate::sources::Mapper;
-
 /// More kinds of record than this are counted together, so that a sender of ever new names does
 /// not fill the memory.
 const MAX_ROWS: usize = 1024;
@@ -175,13 +173,6 @@ pub(crate) fn kind_of(
         Refused(refusal) => ("refused", refusal.to_string()),
     };
     Kind { source: source.to_owned(), signal, record, outcome, reason }
-}
-
-impl Mapper {
-    /// The label of the metric.
-    pub(crate) const fn label(self) -> &'static str {
-        self.as_str()
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -102,14 +102,10 @@ impl Store {
     /// When the file is damaged, is another program's, or was written by a newer version. It is
     /// then left as it is.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let durability = options.durability;
-        Self::open_as(
-            module_sqlite::Options { durability, ..module_sqlite::Options::new(path) },
-            options,
-        )
+        Self::open_as(module_sqlite::Options::new(path), options)
     }
 
-    /// Opens the database that lies where `place` says.
+    /// Opens the database that lies where `place` says; `options` say how it is written.
     ///
     /// # Errors
     ///
@@ -118,6 +114,7 @@ impl Store {
         place: module_sqlite::Options,
         options: Options,
     ) -> Result<Self, StoreError> {
+        let place = module_sqlite::Options { durability: options.durability, ..place };
         Ok(Self {
             database: Database::open_with(place, SPEC)?,
             opening: 0,

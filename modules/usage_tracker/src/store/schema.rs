@@ -1,10 +1,10 @@
 //! What the database is: whose, which steps made it, how it is written.
 
+use module_sdk::LogHistogram;
 use module_sqlite::{AddedColumn, Counted, Spec};
 use rusqlite::{Connection, functions::FunctionFlags, types::ValueRef};
 
 use super::LAST_REQUEST;
-use crate::histogram::Histogram;
 
 /// The database of usage. `application_id` is "LODS", as migration 1 sets it.
 pub(crate) const SPEC: Spec = Spec {
@@ -45,7 +45,7 @@ fn setup(connection: &Connection) -> rusqlite::Result<()> {
             match (left, right) {
                 (ValueRef::Blob(left), ValueRef::Blob(right)) => {
                     let decode = |bytes| {
-                        Histogram::decode(bytes)
+                        LogHistogram::decode(bytes)
                             .map_err(|error| rusqlite::Error::UserFunctionError(error.into()))
                     };
                     let mut sum = decode(left)?;
