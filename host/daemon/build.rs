@@ -1,5 +1,5 @@
 //! Lets libraries that `lodestard` maps bind to its own `pthread_key_create` and its kin, see
-//! `src/library/interpose.rs`.
+//! `src/library/pthread_hooks.rs`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

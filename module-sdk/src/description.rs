@@ -42,7 +42,7 @@ pub struct TimerDescription {
     pub daily: Option<String>,
 }
 
-/// A command of a module: `lodestar <noun> <name>`.
+/// A command of a module: `lodestar <module> <name>`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommandDescription {
     /// The verb.

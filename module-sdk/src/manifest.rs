@@ -114,8 +114,10 @@ pub enum Control {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CliSection {
-    /// An alias for the module's name on the command line: `usage`.
-    pub noun: Option<String>,
+    /// An alias for the module's name on the command line: `usage`. Its former name `noun` is
+    /// still read.
+    #[serde(alias = "noun")]
+    pub command: Option<String>,
     /// The command that runs when none is given.
     pub default_command: Option<String>,
 }
@@ -212,6 +214,15 @@ mod tests {
         let manifest = Manifest::parse(SMALL).expect("it is valid");
         assert_eq!(manifest.module.name, "tiny");
         assert_eq!(manifest.reload.mode, ReloadMode::Overlap);
+    }
+
+    #[test]
+    fn reads_the_former_name_of_the_command() {
+        for key in ["command", "noun"] {
+            let manifest = Manifest::parse(&format!("{SMALL}[cli]\n{key} = \"usage\"\n"));
+            let command = manifest.expect("it is valid").cli.command;
+            assert_eq!(command.as_deref(), Some("usage"), "{key}");
+        }
     }
 
     #[test]

@@ -241,11 +241,11 @@ fn wait_for_generation(daemon: &Daemon<'_>, generation: u64) {
     }
 }
 
-/// For how long events waited at each switch, in milliseconds, from the module's story.
+/// For how long events waited at each switch, in milliseconds, from the module's history.
 fn switches(sandbox: &Sandbox) -> Vec<f64> {
     let why = sandbox.json(&["modules", "why", "gear", "--lines", &RELOADS.to_string()]);
-    let story = why["story"].as_array().cloned().unwrap_or_default();
-    let details = story.iter().filter_map(|chapter| chapter["detail"].as_str());
+    let history = why["history"].as_array().cloned().unwrap_or_default();
+    let details = history.iter().filter_map(|entry| entry["detail"].as_str());
     details
         .filter_map(|detail| {
             let (_, rest) = detail.split_once("its events waited ")?;

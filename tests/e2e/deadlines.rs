@@ -32,7 +32,7 @@ fn others_go_on(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
 }
 
 /// What became of the misbehaver's events: handled, dead, dropped, pending.
-fn books(daemon: &Daemon<'_>) -> [u64; 4] {
+fn counters(daemon: &Daemon<'_>) -> [u64; 4] {
     let events = daemon.module("misbehaver")["events"].clone();
     ["handled", "dead", "dropped", "pending"].map(|key| events[key].as_u64().expect("a number"))
 }
@@ -59,18 +59,20 @@ fn in_the_daemon_its_events_wait_until_it_is_mended() {
         let module: Value = daemon.wait_state("misbehaver", "stalled");
         let reason = module["reason"].as_str().unwrap_or_default();
         assert!(reason.contains(&format!("its {call} did not return within")), "{reason}");
-        let [handled, ..] = books(&daemon);
+        let [handled, ..] = counters(&daemon);
         others_go_on(&sandbox, &daemon, "two");
         others_go_on(&sandbox, &daemon, "three");
-        assert_eq!(books(&daemon), [handled, 0, 0, 3 - handled], "{fault}: they wait");
+        assert_eq!(counters(&daemon), [handled, 0, 0, 3 - handled], "{fault}: they wait");
         let why = sandbox.json(&["modules", "why", "misbehaver"]);
         assert!(why.to_string().contains("did not return within"), "{why:#}");
         assert!(daemon.stop().success(), "{fault}: it ends without the module");
 
         sandbox.configure(&config("in_process", "none"));
         let daemon = sandbox.start();
-        wait_until("what waited is handled", PATIENCE, || (books(&daemon)[3] == 0).then_some(()));
-        assert_eq!(books(&daemon)[1..], [0, 0, 0], "{fault}: none is lost");
+        wait_until("what waited is handled", PATIENCE, || {
+            (counters(&daemon)[3] == 0).then_some(())
+        });
+        assert_eq!(counters(&daemon)[1..], [0, 0, 0], "{fault}: none is lost");
         let anew = sandbox.json(&["misbehaver", "handled"])["handled"].as_u64();
         assert_eq!(anew, Some(3 - handled), "{fault}: each is handled once");
         others_go_on(&sandbox, &daemon, "four");
@@ -92,8 +94,8 @@ fn in_a_process_of_its_own_it_is_ended_and_its_events_come_again() {
         assert!(errors.contains("did not return within 2000 ms"), "{call}: {errors}");
         others_go_on(&sandbox, &daemon, "two");
         others_go_on(&sandbox, &daemon, "three");
-        wait_until("all are handled", PATIENCE, || (books(&daemon)[3] == 0).then_some(()));
-        assert_eq!(books(&daemon), [3, 0, 0, 0], "{fault}: none is lost");
+        wait_until("all are handled", PATIENCE, || (counters(&daemon)[3] == 0).then_some(()));
+        assert_eq!(counters(&daemon), [3, 0, 0, 0], "{fault}: none is lost");
         assert!(daemon.stop().success());
     });
 }

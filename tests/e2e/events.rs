@@ -39,8 +39,12 @@ fn events_wait_for_a_disabled_module() {
     wait_until("all are counted", PATIENCE, || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == 22).then_some(())
     });
-    let books = daemon.module("usage_tracker")["events"].clone();
-    assert_eq!((&books["accepted"], &books["handled"]), (&22.into(), &22.into()), "{books}");
+    let counters = daemon.module("usage_tracker")["events"].clone();
+    assert_eq!(
+        (&counters["accepted"], &counters["handled"]),
+        (&22.into(), &22.into()),
+        "{counters}"
+    );
 }
 
 #[test]
@@ -151,7 +155,7 @@ fn a_tail_that_is_cut_after_a_kill_costs_at_least_what_is_told() {
     let address = daemon.address("ingest", "http");
     (0..10).for_each(|number| post(&address, &format!("gone-{number}")));
     let ledger = sandbox.state().join("ledger");
-    let end = wait_until("the books have them", PATIENCE, || {
+    let end = wait_until("the counters have them", PATIENCE, || {
         let text = fs::read_to_string(ledger.join("subscriptions.copy.json")).ok()?;
         let content: Value = serde_json::from_str(&text).ok()?;
         let mut modules = content["modules"].as_array()?.iter();
@@ -272,11 +276,15 @@ fn a_replay_by_time_counts_nothing_twice() {
     let replayed = sandbox.json(&["events", "replay", "usage_tracker", "--since", "1h"]);
     assert_eq!(replayed["replayed"], 10, "{replayed:#}");
     assert!(replayed["kept_since"].is_string(), "{replayed:#}");
-    let books = wait_until("all are handled again", PATIENCE, || {
-        let books = daemon.module("usage_tracker")["events"].clone();
-        (books["handled"] == 20).then_some(books)
+    let counters = wait_until("all are handled again", PATIENCE, || {
+        let counters = daemon.module("usage_tracker")["events"].clone();
+        (counters["handled"] == 20).then_some(counters)
     });
-    assert_eq!((&books["accepted"], &books["pending"]), (&20.into(), &0.into()), "{books}");
+    assert_eq!(
+        (&counters["accepted"], &counters["pending"]),
+        (&20.into(), &0.into()),
+        "{counters}"
+    );
     let summary = sandbox.json(&["usage", "summary"]);
     assert_eq!(summary["total"]["requests"], 10, "{summary:#}");
     let audit = sandbox.json(&["events", "audit"]);

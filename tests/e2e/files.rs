@@ -169,7 +169,7 @@ fn nothing_waits_for_a_pipe_in_the_place_of_any_other_file() {
         pipe(&sandbox.state().join(name));
     }
     let stories = sandbox.state().join("supervision");
-    for name in ["ingest.story.jsonl", "usage_tracker.standing.json"] {
+    for name in ["ingest.history.jsonl", "usage_tracker.decisions.json"] {
         // Not every daemon has written each of them.
         let _ = fs::remove_file(stories.join(name));
         pipe(&stories.join(name));

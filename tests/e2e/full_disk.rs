@@ -148,7 +148,7 @@ fn the_books_are_written_with_the_room_that_is_kept_for_them() {
     let all = kept();
     assert!(all > 256 << 10, "a part of the disk is kept: {all}");
     assert_eq!(post("before"), 200);
-    wait_until("it is in the books", patience, || (written()? == 1).then_some(()));
+    wait_until("it is in the counters", patience, || (written()? == 1).then_some(()));
     assert_eq!(sandbox.lodestar(&["modules", "disable", "counter"]).code, 0);
     for number in 0..5 {
         assert_eq!(post(&format!("waits-{number}")), 200);
@@ -156,7 +156,7 @@ fn the_books_are_written_with_the_room_that_is_kept_for_them() {
     let filler = disk.join("filler");
     fill(&filler);
     assert_eq!(sandbox.lodestar(&["modules", "enable", "counter"]).code, 0);
-    wait_until("the books are written on a full disk", patience, || {
+    wait_until("the counters are written on a full disk", patience, || {
         (written()? == 6).then_some(())
     });
     assert!((1..all).contains(&kept()), "{} of {all}", kept());

@@ -328,7 +328,7 @@ fn a_kill_in_the_middle_leaves_the_old_or_the_new() {
             .spawn()
             .expect("it starts");
         // The writing begins with the folder `incoming`; how far it gets until the kill differs.
-        // The steps one by one are tested in host/library/src/install/trial.rs.
+        // The steps one by one are tested in host/library/src/install/transaction.rs.
         let incoming = sandbox.state().join("incoming");
         wait_until("it is written", PATIENCE, || {
             let begun = incoming.exists().then(|| fs::read_dir(&incoming).ok()?.next())?;

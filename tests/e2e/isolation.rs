@@ -286,8 +286,8 @@ fn an_idle_process_that_is_killed_is_noticed_at_once_and_blamed_on_nobody() {
     let before = wait_for_pid(&sandbox, "misbehaver");
     kill_process(before, Signal::KILL).expect("it lives");
     wait_for_another(&sandbox, &daemon, "misbehaver", before);
-    let story = sandbox.json(&["modules", "why", "misbehaver"]).to_string();
-    assert!(!story.contains("rolled_back"), "{story}");
+    let history = sandbox.json(&["modules", "why", "misbehaver"]).to_string();
+    assert!(!history.contains("rolled_back"), "{history}");
 }
 
 #[test]
@@ -445,8 +445,8 @@ fn a_refused_generation_leaves_the_process_of_the_one_that_runs_in_sight() {
     let before = wait_for_pid(&sandbox, "gear");
     sandbox.configure(&config("health_fails"));
     wait_until("it was refused", PATIENCE, || {
-        let story = sandbox.json(&["modules", "why", "gear"]).to_string();
-        story.contains("planted: health").then_some(())
+        let history = sandbox.json(&["modules", "why", "gear"]).to_string();
+        history.contains("planted: health").then_some(())
     });
     assert_eq!(daemon.module("gear")["state"], "running");
     assert_eq!(pid(&sandbox, "gear"), Some(before));

@@ -153,8 +153,8 @@ fn a_library_that_comes_while_its_module_starts_is_loaded_once() {
     go_on(&sandbox, &daemon);
     // An answer that counts what this instance handled comes of the first one.
     assert_eq!(sandbox.json(&["misbehaver", "handled"])["handled"], 0);
-    let story = sandbox.json(&["modules", "why", "misbehaver"]).to_string();
-    assert!(!story.contains("its library was replaced"), "{story}");
+    let history = sandbox.json(&["modules", "why", "misbehaver"]).to_string();
+    assert!(!history.contains("its library was replaced"), "{history}");
     assert_eq!(daemon.module("misbehaver")["generation"], 1);
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harness::{Daemon, Sandbox, http, wait_until};
 
-use crate::{reload_faults::ISOLATIONS, reloads::story};
+use crate::{reload_faults::ISOLATIONS, reloads::history};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,7 +50,7 @@ fn a_new_generation_may_change_a_label_and_the_one_before_may_come_back() {
         // One that does not come to run leaves nothing but what it counted.
         sandbox.configure(&config(isolation, "    metric_label: third\n    fault: start_fails\n"));
         wait_until("it was refused", PATIENCE, || {
-            story(&sandbox, "misbehaver").contains("planted: start").then_some(())
+            history(&sandbox, "misbehaver").contains("planted: start").then_some(())
         });
         shows(&daemon, "second", 3);
 

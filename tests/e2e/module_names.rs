@@ -10,9 +10,9 @@ fn a_name_that_leads_elsewhere_is_no_module() {
     let sandbox = Sandbox::usual();
     let _daemon = sandbox.start();
     // What such a name would lead to.
-    let chapter = json!({"at": "2026-11-21T01:50:17.000Z", "what": "canary", "detail": "canary"});
-    for place in ["state/x.story.jsonl", "x.story.jsonl"] {
-        fs::write(sandbox.path(place), format!("{chapter}\n")).expect("it is writable");
+    let entry = json!({"at": "2026-11-21T01:50:17.000Z", "what": "canary", "detail": "canary"});
+    for place in ["state/x.history.jsonl", "x.history.jsonl"] {
+        fs::write(sandbox.path(place), format!("{entry}\n")).expect("it is writable");
     }
     let names =
         ["../x", "../../x", "..", ".", "/etc/passwd", "a/b", "\u{1b}[31mred", "\u{202e}gnp"];
@@ -55,5 +55,5 @@ fn a_name_that_leads_elsewhere_is_no_module() {
         assert!([404, 422].contains(&answer.status), "{path}: {}", answer.text());
         assert!(!answer.text().contains("canary"), "{path}: {}", answer.text());
     }
-    assert!(!sandbox.path("x.standing.json").exists());
+    assert!(!sandbox.path("x.decisions.json").exists());
 }

@@ -112,10 +112,12 @@ fn commands(sandbox: &Sandbox) -> Vec<String> {
         page.trim_end_matches(".1").trim_start_matches("lodestar").replace('-', " ")
     });
     let mut commands: Vec<String> = words.map(|words| words.trim().to_owned()).collect();
-    let nouns = http::get_unix(&sandbox.socket(), "/v1/nouns").expect("the daemon answers").json();
-    for noun in nouns.as_array().expect("a list") {
-        let name = noun["noun"].as_str().expect("it has a name");
-        for command in noun["commands"].as_array().expect("a list") {
+    let modules = http::get_unix(&sandbox.socket(), "/v1/module-commands")
+        .expect("the daemon answers")
+        .json();
+    for module in modules.as_array().expect("a list") {
+        let name = module["command"].as_str().expect("it has a name");
+        for command in module["commands"].as_array().expect("a list") {
             commands.push(format!("{name} {}", command["name"].as_str().expect("it has one")));
         }
     }

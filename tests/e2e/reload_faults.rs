@@ -10,7 +10,7 @@ use std::{
 
 use harness::{Daemon, KeepAlive, Sandbox, breakage, library, wait_until};
 
-use crate::reloads::{PATIENCE, config, gear, seen, send, story};
+use crate::reloads::{PATIENCE, config, gear, history, seen, send};
 
 pub(super) const MODES: [&str; 2] = ["overlap", "handover"];
 pub(super) const ISOLATIONS: [&str; 2] = ["in_process", "process"];
@@ -81,7 +81,7 @@ fn a_new_generation_that_fails_leaves_the_old_one_running() {
             }
             configure(&sandbox, isolation, &format!("    fault: {fault}\n"));
             wait_until("it was refused", PATIENCE, || {
-                story(&sandbox, "gear").contains(words).then_some(())
+                history(&sandbox, "gear").contains(words).then_some(())
             });
             let mut another = KeepAlive::new(&daemon.address("gear", "http"));
             assert_eq!(another.get("/").expect("it serves on"), 200, "{fault}");
@@ -100,7 +100,7 @@ fn a_new_generation_that_fails_leaves_the_old_one_running() {
         // A good one is taken again.
         configure(&sandbox, isolation, "    state_version: 2\n");
         wait_until("a new one runs", PATIENCE, || {
-            story(&sandbox, "gear").contains("its events waited").then_some(())
+            history(&sandbox, "gear").contains("its events waited").then_some(())
         });
         handles("after");
         assert!(daemon.stop().success());
@@ -115,9 +115,9 @@ fn a_start_that_hangs_after_a_handover_is_said_to_hang_and_nothing_else() {
             let daemon = sandbox.start();
             configure(&sandbox, "in_process", "    fault: start_hangs\n");
             wait_until("the reload is given up", PATIENCE, || {
-                story(&sandbox, "gear").contains("its events wait until lodestard").then_some(())
+                history(&sandbox, "gear").contains("its events wait until lodestard").then_some(())
             });
-            assert!(!story(&sandbox, "gear").contains("goes on"), "nothing goes on");
+            assert!(!history(&sandbox, "gear").contains("goes on"), "nothing goes on");
             // What the two must not have at once the new one may hold.
             let module = daemon.wait_state("gear", "stalled");
             assert!(module["reason"].to_string().contains("its events wait"), "{module:#}");
@@ -134,8 +134,8 @@ fn a_start_that_hangs_after_a_handover_is_said_to_hang_and_nothing_else() {
             configure(&sandbox, "process", "    fault: start_hangs\n");
             send(&daemon, "meanwhile");
             wait_until("the new one is ended", PATIENCE, || {
-                let story = story(&sandbox, "gear");
-                story.contains("the generation before goes on").then_some(())
+                let history = history(&sandbox, "gear");
+                history.contains("the generation before goes on").then_some(())
             });
             daemon.wait_state("gear", "running");
             handled_once(&sandbox, 1);
@@ -222,7 +222,7 @@ fn a_newer_version_takes_over_the_state_and_an_older_one_refuses_it() {
         handled_once(&sandbox, 1);
         configure(&sandbox, isolation, "    state_version: 2\n");
         wait_until("version 2 runs", PATIENCE, || {
-            story(&sandbox, "gear").contains("its events waited").then_some(())
+            history(&sandbox, "gear").contains("its events waited").then_some(())
         });
         send(&daemon, "by version 2");
         handled_once(&sandbox, 2);
@@ -232,7 +232,7 @@ fn a_newer_version_takes_over_the_state_and_an_older_one_refuses_it() {
         configure(&sandbox, isolation, "    state_version: 1\n");
         let words = "the state has version 2, and this reads up to 1";
         wait_until("version 1 refuses it", PATIENCE, || {
-            story(&sandbox, "gear").contains(words).then_some(())
+            history(&sandbox, "gear").contains(words).then_some(())
         });
         daemon.wait_state("gear", "running");
         send(&daemon, "by version 2 once more");

@@ -45,7 +45,7 @@ pub(super) fn seen(sandbox: &Sandbox) -> u64 {
     sandbox.json(&["gear", "seen"])["seen"].as_u64().expect("a number")
 }
 
-pub(super) fn story(sandbox: &Sandbox, module: &str) -> String {
+pub(super) fn history(sandbox: &Sandbox, module: &str) -> String {
     sandbox.json(&["modules", "why", module]).to_string()
 }
 
@@ -127,7 +127,7 @@ fn a_new_generation_that_hangs_ends_the_reload_and_not_the_module() {
                 sandbox.configure(&config(&format!("    fault: {fault}\n")));
                 send(&daemon, "meanwhile");
                 wait_until("the reload is given up", PATIENCE, || {
-                    story(&sandbox, "gear").contains(words).then_some(())
+                    history(&sandbox, "gear").contains(words).then_some(())
                 });
                 wait_until("the old one goes on", PATIENCE, || {
                     (seen(&sandbox) == 1 && daemon.module("gear")["state"] == "running")
@@ -180,11 +180,11 @@ fn a_crash_on_probation_brings_the_last_good_generation_back() {
         (info["state"] == "running" && info["sha256"] == first).then_some(())
     });
     assert_eq!(seen(&sandbox), 1, "with the state that it handed over");
-    assert!(story(&sandbox, "gear").contains("rolled_back"));
+    assert!(history(&sandbox, "gear").contains("rolled_back"));
     assert!(daemon.stop().success());
     // What proved bad does not come back by a restart.
     let daemon = sandbox.start();
-    assert!(story(&sandbox, "gear").contains("the daemon ends"), "its last moments are told");
+    assert!(history(&sandbox, "gear").contains("the daemon ends"), "its last moments are told");
     let info = sandbox.json(&["modules", "info", "gear"]);
     assert_eq!(info["sha256"], first, "{info:#}");
     assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0, "unless one asks for it");
@@ -204,7 +204,7 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
     };
     sandbox.configure(&config("    isolation: process\n    fault: start_panics\n"));
     wait_until("it was refused", PATIENCE, || {
-        story(&sandbox, "gear").contains("planted: a start that panics").then_some(())
+        history(&sandbox, "gear").contains("planted: a start that panics").then_some(())
     });
     wait("in_process");
     let info = sandbox.json(&["modules", "info", "gear"]);
@@ -220,7 +220,7 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
         (info["process"]["pid"].is_u64() && info["process"]["pid"] != before).then_some(())
     });
     wait("process");
-    assert!(!story(&sandbox, "gear").contains("rolled_back"), "not back into the daemon");
+    assert!(!history(&sandbox, "gear").contains("rolled_back"), "not back into the daemon");
 
     sandbox.configure(&config("    isolation: in_process\n"));
     wait("in_process");
@@ -232,7 +232,7 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
         (daemon.module("gear")["restarts"].as_u64()? >= 2).then_some(())
     });
     wait("in_process");
-    assert!(!story(&sandbox, "gear").contains("rolled_back"));
+    assert!(!history(&sandbox, "gear").contains("rolled_back"));
     assert!(daemon.stop().success());
 }
 
@@ -423,7 +423,7 @@ fn a_generation_on_probation_that_crashes_the_daemon_gives_way_to_the_last_good_
     let info = sandbox.json(&["modules", "info", "misbehaver"]);
     assert_eq!((&info["sha256"], &info["isolation"]), (&first, &"in_process".into()), "{info:#}");
     assert!(info["reason"].to_string().contains("SIGSEGV"), "{info:#}");
-    assert!(story(&sandbox, "misbehaver").contains("is back"));
+    assert!(history(&sandbox, "misbehaver").contains("is back"));
     assert!(daemon.stop().success());
 }
 
@@ -446,7 +446,7 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
         assert_eq!(module["isolation"], "process", "{how}: {module:#}");
         assert_eq!(daemon.module("ingest")["isolation"], "in_process");
         let why = sandbox.json(&["modules", "why", "misbehaver"]);
-        assert!(why["story"].to_string().contains(means), "{how}: {why:#}");
+        assert!(why["history"].to_string().contains(means), "{how}: {why:#}");
         assert!(why["advice"].to_string().contains("modules enable misbehaver"), "{why:#}");
         // The same again is its own affair now.
         let process = || sandbox.json(&["modules", "info", "misbehaver"])["process"]["pid"].clone();

@@ -180,7 +180,7 @@ fn an_unwritable_state_directory_is_named() {
 #[test]
 fn a_daemon_that_is_down_is_said_so() {
     let sandbox = Sandbox::usual();
-    for args in [&["status"][..], &["usage", "summary"], &["no_such_noun"], &["events", "lag"]] {
+    for args in [&["status"][..], &["usage", "summary"], &["no_such_command"], &["events", "lag"]] {
         let output = sandbox.lodestar(args);
         assert_eq!(output.code, 3, "{args:?}: {output:#?}");
         assert!(output.stderr.contains("lodestard"), "{output:#?}");
@@ -188,7 +188,7 @@ fn a_daemon_that_is_down_is_said_so() {
 }
 
 #[test]
-fn a_noun_of_a_disabled_module_says_how_to_enable_it() {
+fn a_command_of_a_disabled_module_says_how_to_enable_it() {
     let sandbox = Sandbox::usual();
     sandbox.configure(&sandbox.configuration().replacen(
         "usage_tracker:\n    enabled: true",

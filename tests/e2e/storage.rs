@@ -58,9 +58,9 @@ fn refused(spoil: impl FnOnce(&Path), parts: &[&str], mend: impl FnOnce(&Path)) 
     }
     assert_eq!(fs::read(&path).expect("it is there"), spoilt, "the file is kept as it was");
     assert_eq!(post(&daemon, "meanwhile"), 200);
-    let books = daemon.module("usage_tracker")["events"].clone();
-    assert_eq!(books["pending"], 1, "the event waits: {books}");
-    assert_eq!(books["dead"], 0, "{books}");
+    let counters = daemon.module("usage_tracker")["events"].clone();
+    assert_eq!(counters["pending"], 1, "the event waits: {counters}");
+    assert_eq!(counters["dead"], 0, "{counters}");
     // To enable it alone changes nothing: whoever names that says what comes before it.
     let told = [&["doctor"][..], &["usage"], &["modules", "why", "usage_tracker"]];
     for output in told.map(|command| sandbox.lodestar(command)) {

@@ -147,8 +147,8 @@ fn a_word_that_means_something_is_no_name() {
         breakage::with_manifest(good.clone(), "name = \"counter\"", &name)
     };
     let bus = "[bus]\nconsumes = [\"llm.request.completed\", \"misbehaver.noise\"]";
-    let answering_to = |noun: &str| {
-        let cli = format!("[cli]\nnoun = \"{noun}\"");
+    let answering_to = |command: &str| {
+        let cli = format!("[cli]\ncommand = \"{command}\"");
         breakage::with_manifest(good.clone(), bus, &cli)
     };
     let check = |name: &str, bytes: &[u8], words: &str| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::EventBooks;
+use super::EventCounters;
 
 /// An event in the form of CloudEvents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,14 +130,14 @@ pub struct Replayed {
     pub kept_since: Option<String>,
 }
 
-/// The books of a subscriber beside a recount of what waits.
+/// The counters of a subscriber beside a recount of what waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
     /// The module.
     pub module: String,
-    /// Its books.
+    /// Its counters.
     #[serde(flatten)]
-    pub books: EventBooks,
+    pub counters: EventCounters,
     /// What waits, counted again in the ledger and the inbox.
     pub recounted_pending: u64,
     /// Whether `accepted = handled + dead + dropped + recounted_pending`.

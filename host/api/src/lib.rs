@@ -19,7 +19,7 @@
 //! | `GET /v1/modules/{name}/logs`, [`LogsQuery`] | lines of [`LogLine`] |
 //! | `POST /v1/modules/{name}/commands/{command}`, its arguments | lines of [`CommandItem`] |
 //! | `GET /v1/operations/{id}`, [`WaitQuery`] | [`Operation`] |
-//! | `GET /v1/nouns` | `[`[`Noun`]`]` of the running modules |
+//! | `GET /v1/module_commands` | `[`[`ModuleCommands`]`]` of the running modules |
 //! | `GET /v1/config` | [`ConfigView`] |
 //! | `GET /v1/config/modules/{name}` | `[`[`Setting`]`]` of one module, with their origins |
 //! | `GET /v1/config/diff` | `[`[`Change`]`]` between what runs and the file |
@@ -52,7 +52,7 @@ pub use events::{
 pub use figures::{CallFigures, LedgerLoss, LedgerStatus, RecentCalls};
 pub use install::{Declares, InstallQuery, Installed, RemoveQuery, Verified, VerifyQuery};
 pub use logs::{LogLine, LogsQuery};
-pub use why::{Chapter, ModuleProcess, Why};
+pub use why::{HistoryEntry, ModuleProcess, Why};
 
 /// The media type of [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -255,8 +255,8 @@ pub struct Module {
     pub generation: u64,
     /// How it says it is.
     pub health: ModuleHealth,
-    /// Its books, events since it was first enabled.
-    pub events: EventBooks,
+    /// Its counters, events since it was first enabled.
+    pub events: EventCounters,
     /// How often it was started again after a failure.
     pub restarts: u64,
     /// CPU time in milliseconds since the daemon started: of its threads in the daemon and of its
@@ -294,9 +294,9 @@ pub struct ModuleHealth {
     pub message: String,
 }
 
-/// The books of a subscriber: `accepted = handled + dead + dropped + pending`, always.
+/// The counters of a subscriber: `accepted = handled + dead + dropped + pending`, always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventBooks {
+pub struct EventCounters {
     /// Accepted for it.
     pub accepted: u64,
     /// Handled by it.
@@ -335,7 +335,7 @@ pub struct ModuleInfo {
     pub sdk_version: Option<String>,
     /// Its first word on the command line, where that is not its name.
     #[serde(default)]
-    pub noun: Option<String>,
+    pub command: Option<String>,
     /// Topic filters that it listens to.
     #[serde(default)]
     pub subscriptions: Vec<String>,
@@ -443,11 +443,11 @@ pub struct WaitQuery {
 
 /// What a module answers to on the command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Noun {
+pub struct ModuleCommands {
     /// The module.
     pub module: String,
     /// The word: `usage`.
-    pub noun: String,
+    pub command: String,
     /// Other words for it, the module's name among them.
     #[serde(default)]
     pub aliases: Vec<String>,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Something that happened to a module, or that the host did about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chapter {
+pub struct HistoryEntry {
     /// When, RFC 3339 with milliseconds, UTC.
     pub at: String,
     /// What, in a word: `runs`, `restarts`, `quarantined`, `refused`, `rolled_back`, `stalled`,
@@ -28,7 +28,7 @@ pub struct Why {
     /// What can be done, each with the command that does it.
     pub advice: Vec<String>,
     /// What happened, oldest first.
-    pub story: Vec<Chapter>,
+    pub history: Vec<HistoryEntry>,
 }
 
 /// The process of a module with `isolation: process`.

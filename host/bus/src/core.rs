@@ -29,7 +29,7 @@ use crate::ledger::{
 pub struct Bus {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Arc<Writer>,
-    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
+    pub(super) maintenance: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the bus, its threads and its inboxes share.
@@ -185,7 +185,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Forgets a module: its place in the ledger, its books and its dead letters.
+    /// Forgets a module: its place in the ledger, its counters and its dead letters.
     ///
     /// # Errors
     ///
@@ -269,11 +269,11 @@ impl Bus {
     fn end_keeper(&self) {
         *self.shared.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.wake_keeper.notify_one();
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(keeper) = keeper
-            && keeper.join().is_err()
+        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(maintenance) = maintenance
+            && maintenance.join().is_err()
         {
-            tracing::error!("the keeper of the event ledger ended by a panic");
+            tracing::error!("the maintenance thread of the event ledger ended by a panic");
         }
     }
 }

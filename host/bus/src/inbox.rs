@@ -12,7 +12,7 @@ use super::{
     core::Shared,
     queue::{Queue, Run},
     routes::wants,
-    subscriber::{Mark, Poker, Sleep, State, Subscriber, Tried},
+    subscriber::{Mark, Sleep, State, Subscriber, Tried, Waker},
 };
 use crate::ledger::{DropReason, Event, Reader};
 
@@ -59,7 +59,7 @@ pub enum FailureKind {
 pub enum Woken {
     /// [`Inbox::take`] has something.
     Events,
-    /// A [`Poker`] asked for it.
+    /// A [`Waker`] asked for it.
     Poked,
     /// The time has come.
     Deadline,
@@ -131,8 +131,8 @@ impl Inbox {
         let mut state = self.subscriber.lock();
         for run in &done {
             let count = run.len() as u64;
-            state.books(run.class()).handled += count;
-            state.books(run.class()).pending -= count;
+            state.counters(run.class()).handled += count;
+            state.counters(run.class()).pending -= count;
             state.gone_from_head(run);
         }
         state.head_since = self.head_since();
@@ -182,8 +182,8 @@ impl Inbox {
 
     /// Wakes this inbox's thread from elsewhere.
     #[must_use]
-    pub fn poker(&self) -> Poker {
-        Poker(self.subscriber.clone())
+    pub fn waker(&self) -> Waker {
+        Waker(self.subscriber.clone())
     }
 
     /// This moment: everything accepted so far is before it.
@@ -301,7 +301,7 @@ impl Drop for Inbox {
         }
         let ledger = std::mem::take(&mut state.ledger);
         let live = std::mem::take(&mut state.live);
-        state.live_books.drop_pending(DropReason::Stopped, live.len() as u64);
+        state.live_counters.drop_pending(DropReason::Stopped, live.len() as u64);
         drop(state);
         drop((ledger, live));
     }

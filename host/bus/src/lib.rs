@@ -1,4 +1,4 @@
-//! The bus: who gets which event, and the books that prove it.
+//! The bus: who gets which event, and the counters that prove it.
 //!
 //! A publisher calls [`Bus::publish`]. A live event goes straight into the inbox of every running
 //! subscriber; a ledger event goes through the ledger's writer first, so that it survives before
@@ -13,12 +13,12 @@
 //! * a subscriber that is slow or stopped delays neither publishers nor other subscribers: beyond
 //!   its memory, its ledger events wait on disk.
 
-mod books;
 mod core;
+mod counters;
+mod dead_letters;
 mod inbox;
-mod keeper;
 pub mod ledger;
-mod letters;
+mod maintenance;
 mod publish;
 mod queue;
 mod recover;
@@ -36,12 +36,12 @@ pub use crate::ledger::{
     Counts, DeadLetter, DropReason, Dropped, Durability, Event, Extent, LedgerError, LedgerHealth,
     Loss, LossKind, PublishError, Trouble,
 };
-pub use books::{AuditRow, Books};
 pub use core::{Accepted, Bus, SubscribeError};
+pub use counters::{AuditRow, Counters};
 pub use inbox::{Delivery, Failure, FailureKind, Inbox, Woken};
 pub use publish::NewEvent;
 pub use replay::{ReplayError, Replayed};
-pub use subscriber::{Mark, Poker};
+pub use subscriber::{Mark, Waker};
 pub use tail::{Tail, Tailed};
 
 /// How the bus keeps its events.
@@ -58,7 +58,7 @@ pub struct BusConfig {
     pub inbox_events: usize,
     /// The size at which a file of the ledger is sealed, in bytes.
     pub segment_bytes: u64,
-    /// What of the disk is kept for the books, in bytes, and at most 1/64 of it.
+    /// What of the disk is kept for the counters, in bytes, and at most 1/64 of it.
     pub reserve_bytes: u64,
     /// How long a failed event waits before it comes again, after its 1st to 4th failure. After
     /// the 5th it is dead.

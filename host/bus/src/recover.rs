@@ -107,17 +107,20 @@ pub(super) fn save(
 fn start(shared: Arc<Shared>, opened: Opened) -> Result<Bus, LedgerError> {
     let sink = shared.clone();
     let writer = Writer::start(opened, Box::new(move |entries| sink.distribute(entries)))?;
-    let bus = Bus { shared, writer: Arc::new(writer), keeper: Mutex::new(None) };
+    let bus = Bus { shared, writer: Arc::new(writer), maintenance: Mutex::new(None) };
     let (shared, writer) = (bus.shared.clone(), bus.writer.clone());
-    let keeper = std::thread::Builder::new()
-        .name("ledger-keeper".to_owned())
-        .spawn(move || super::keeper::run(&shared, &writer))
-        .map_err(|cause| LedgerError::Thread { does: "keeps the event ledger's books", cause })?;
-    *bus.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
+    let maintenance = std::thread::Builder::new()
+        .name("ledger-upkeep".to_owned())
+        .spawn(move || super::maintenance::run(&shared, &writer))
+        .map_err(|cause| LedgerError::Thread {
+            does: "keeps the event ledger's counters",
+            cause,
+        })?;
+    *bus.maintenance.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(maintenance);
     Ok(bus)
 }
 
-/// Brings books that were written down some time before the end up to the end of the ledger.
+/// Brings counters that were written down some time before the end up to the end of the ledger.
 fn catch_up(
     opened: &Opened,
     known: &mut [Cursor],
@@ -148,12 +151,12 @@ fn catch_up(
         taken.map_err(io_error("repair the dead letters in", &ledger.directory))?;
     }
     known.iter_mut().try_for_each(|cursor| {
-        let letters = store(&cursor.module);
-        recount_letters(cursor, &letters, &ledger.losses)
+        let dead_letters = store(&cursor.module);
+        recount_dead_letters(cursor, &dead_letters, &ledger.losses)
     })
 }
 
-/// Takes what came after the books into them; answers the dead letters that were replayed.
+/// Takes what came after the counters into them; answers the dead letters that were replayed.
 fn count_unseen(
     ledger: &Ledger,
     known: &mut [Cursor],
@@ -180,8 +183,8 @@ fn count_unseen(
 }
 
 /// Letters beyond the cursor were written after it: their events come again. What is missing was
-/// purged before the books were written, unless the file is damaged or gone.
-fn recount_letters(
+/// purged before the counters were written, unless the file is damaged or gone.
+fn recount_dead_letters(
     cursor: &mut Cursor,
     store: &DeadStore,
     losses: &Losses,

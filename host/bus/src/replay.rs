@@ -152,10 +152,10 @@ impl History {
             (state.acked().min(distributed), filters.unwrap_or_default())
         };
         // After `last`, so that what dies meanwhile is either behind it or among the letters.
-        let letters = subscriber.dead.read();
-        let letters =
-            letters.map_err(io_error("read the dead letters in", &bus.shared.dead_directory))?;
-        let dead = letters.iter().map(|letter| letter.event.id).collect();
+        let dead_letters = subscriber.dead.read();
+        let dead_letters = dead_letters
+            .map_err(io_error("read the dead letters in", &bus.shared.dead_directory))?;
+        let dead = dead_letters.iter().map(|letter| letter.event.id).collect();
         let name_bytes = subscriber.module.len() as u64;
         Ok(Self { filters, accepted_ms, last, dead, name_bytes })
     }

@@ -30,7 +30,7 @@ impl Inbox {
                 let wait = self.shared.config.retry_after[failures as usize - 1];
                 self.retry_at = Some(Instant::now() + wait);
             }
-            FailureKind::Failed => self.bury_head(&failure.message),
+            FailureKind::Failed => self.dead_letter_head(&failure.message),
         }
     }
 
@@ -46,13 +46,13 @@ impl Inbox {
     fn drop_head(&mut self) {
         let Some(run) = self.head.pop(1) else { return };
         let mut state = self.subscriber.lock();
-        state.live_books.drop_pending(DropReason::Failed, 1);
+        state.live_counters.drop_pending(DropReason::Failed, 1);
         state.gone_from_head(&run);
         state.head_since = self.head_since();
     }
 
     /// A ledger event failed for the last time: it becomes a dead letter.
-    fn bury_head(&mut self, reason: &str) {
+    fn dead_letter_head(&mut self, reason: &str) {
         let Some(run) = self.head.front() else { return };
         let letter = DeadLetter {
             module: self.subscriber.module.clone(),
@@ -71,7 +71,7 @@ impl Inbox {
             }
         };
         let mut state = self.subscriber.lock();
-        bury(&mut state.ledger_books, purged);
+        dead_letter(&mut state.ledger_counters, purged);
         if let Some(run) = self.head.pop(1) {
             state.gone_from_head(&run);
         }
@@ -88,9 +88,9 @@ impl Inbox {
 }
 
 /// A pending event becomes a dead letter, and so many old letters had to go for it.
-fn bury(books: &mut Counts, purged: u64) {
-    books.pending -= 1;
-    books.dead += 1;
-    books.dead -= purged;
-    books.dropped.add(DropReason::Purged, purged);
+fn dead_letter(counters: &mut Counts, purged: u64) {
+    counters.pending -= 1;
+    counters.dead += 1;
+    counters.dead -= purged;
+    counters.dropped.add(DropReason::Purged, purged);
 }

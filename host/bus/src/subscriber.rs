@@ -1,4 +1,4 @@
-//! What the bus keeps for one module: its place in the ledger, its queues, its books.
+//! What the bus keeps for one module: its place in the ledger, its queues, its counters.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ pub(super) struct Subscriber {
     pub(super) wake: Condvar,
 }
 
-/// Everything that changes, under one lock, so that the books balance whenever one looks.
+/// Everything that changes, under one lock, so that the counters balance whenever one looks.
 #[derive(Debug)]
 pub(super) struct State {
     /// An [`Inbox`](super::Inbox) is out.
@@ -33,9 +33,9 @@ pub(super) struct State {
     /// Live events are taken in, because an inbox is out or will be soon.
     pub(super) listening: bool,
     pub(super) epochs: Arc<[Epoch]>,
-    pub(super) ledger_books: Counts,
-    pub(super) live_books: Counts,
-    /// Every ledger event up to here is in the books.
+    pub(super) ledger_counters: Counts,
+    pub(super) live_counters: Counts,
+    /// Every ledger event up to here is in the counters.
     pub(super) seen: u64,
     /// Ledger events from here to `seen` are on disk only.
     pub(super) next: u64,
@@ -86,12 +86,12 @@ pub struct Mark {
 
 /// Wakes a module's thread from elsewhere.
 #[derive(Debug, Clone)]
-pub struct Poker(pub(super) Arc<Subscriber>);
+pub struct Waker(pub(super) Arc<Subscriber>);
 
-impl Poker {
+impl Waker {
     /// Makes the present or the next [`Inbox::wait`](super::Inbox::wait) answer
     /// [`Woken::Poked`](super::Woken::Poked).
-    pub fn poke(&self) {
+    pub fn wake(&self) {
         let mut state = self.0.lock();
         state.poked = true;
         let asleep = std::mem::replace(&mut state.sleep, Sleep::Awake) != Sleep::Awake;
@@ -114,8 +114,8 @@ impl Subscriber {
             attached: false,
             listening: false,
             epochs: cursor.epochs.into(),
-            ledger_books: cursor.ledger,
-            live_books: cursor.live,
+            ledger_counters: cursor.ledger,
+            live_counters: cursor.live,
             seen: cursor.seen,
             next: cursor.acked + 1,
             ledger: Queue::default(),
@@ -158,14 +158,14 @@ impl Subscriber {
         }
         for range in ranges {
             let count = range.len() as u64;
-            state.live_books.accepted += count;
-            state.live_books.pending += count;
+            state.live_counters.accepted += count;
+            state.live_counters.pending += count;
             let stamp = state.stamps(count);
             state.live.push(Run::new(group.clone(), range, stamp));
         }
         while state.live.is_over(room) {
             let Some(oldest) = state.live.pop(1) else { break };
-            state.live_books.drop_pending(DropReason::Overflow, 1);
+            state.live_counters.drop_pending(DropReason::Overflow, 1);
             pushed_out.push(oldest);
         }
         self.wake_for_events(state);
@@ -186,17 +186,19 @@ impl Subscriber {
         let mut any = false;
         for (entry, route) in entries.iter().zip(routes) {
             match &entry.audience {
-                Audience::Subscribers if route.contains(&place) => state.ledger_books.accepted += 1,
+                Audience::Subscribers if route.contains(&place) => {
+                    state.ledger_counters.accepted += 1
+                }
                 Audience::Replay(module) if *module == self.module => {
-                    state.ledger_books.accepted += 1;
+                    state.ledger_counters.accepted += 1;
                 }
                 Audience::DeadLetter(module) if *module == self.module => {
-                    state.ledger_books.dead -= 1;
+                    state.ledger_counters.dead -= 1;
                 }
                 _ => continue,
             }
             any = true;
-            state.ledger_books.pending += 1;
+            state.ledger_counters.pending += 1;
             if !caught_up {
                 continue;
             }
@@ -243,7 +245,7 @@ impl State {
 
     /// Nothing on disk is for this module: no need to read it.
     pub(super) fn skip_what_is_for_others(&mut self) {
-        if self.ledger_books.pending == self.in_memory() {
+        if self.ledger_counters.pending == self.in_memory() {
             self.next = self.next.max(self.seen + 1);
         }
     }
@@ -287,16 +289,16 @@ impl State {
             epochs: self.epochs.to_vec(),
             acked,
             seen: self.seen,
-            ledger: self.ledger_books,
-            live: self.live_books,
+            ledger: self.ledger_counters,
+            live: self.live_counters,
         }
     }
 
-    /// The books of a class.
-    pub(super) const fn books(&mut self, class: Class) -> &mut Counts {
+    /// The counters of a class.
+    pub(super) const fn counters(&mut self, class: Class) -> &mut Counts {
         match class {
-            Class::Ledger => &mut self.ledger_books,
-            Class::Live => &mut self.live_books,
+            Class::Ledger => &mut self.ledger_counters,
+            Class::Live => &mut self.live_counters,
         }
     }
 

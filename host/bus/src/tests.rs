@@ -80,7 +80,7 @@ fn drain(inbox: &mut Inbox) -> Vec<u64> {
 
 fn assert_balanced(bus: &Bus) {
     for row in bus.audit().expect("the ledger can be read") {
-        assert!(row.balanced, "{row:?} of {:?}", bus.books());
+        assert!(row.balanced, "{row:?} of {:?}", bus.counters());
     }
 }
 

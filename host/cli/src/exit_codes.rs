@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | failed; the named module, session or event does not exist |
-//! | 2 | usage: unknown verb, noun or option, or an argument that does not fit |
+//! | 2 | usage: unknown verb, command or option, or an argument that does not fit |
 //! | 3 | the daemon cannot be reached, `doctor` included |
 //! | 4 | refused: validation, ABI, permission, a file of `--out` that is there already |
 //! | 5 | timed out |

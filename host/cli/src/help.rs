@@ -1,9 +1,9 @@
-//! Help and mistakes on the command line, with the nouns of the running modules.
+//! Help and mistakes on the command line, with the commands of the running modules.
 
 use std::{ffi::OsString, time::Duration};
 
 use clap::error::ErrorKind;
-use lodestar_api::Noun;
+use lodestar_api::ModuleCommands;
 
 use crate::{
     client::Client,
@@ -13,7 +13,7 @@ use crate::{
     terminal::Terminal,
 };
 
-/// How long help waits for the daemon before it goes without the nouns.
+/// How long help waits for the daemon before it goes without the commands.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// `lodestar help usage summary` is `lodestar usage summary --help`.
@@ -41,29 +41,32 @@ pub(crate) async fn show(
     }
     terminal.text(&text)?;
     if error.kind() == ErrorKind::DisplayHelp && verb_index(argv).is_none() {
-        terminal.text(&nouns_text(&running_nouns(argv).await))?;
+        terminal.text(&module_commands_text(&running_module_commands(argv).await))?;
     }
     Ok(code)
 }
 
-/// The nouns of the running modules; none where no daemon answers at once.
-async fn running_nouns(argv: &[OsString]) -> Vec<Noun> {
+/// The commands of the running modules; none where no daemon answers at once.
+async fn running_module_commands(argv: &[OsString]) -> Vec<ModuleCommands> {
     let Some(mut options) = Global::of_environment() else { return Vec::new() };
     options.overlay(argv);
     let client = Client { timeout: PATIENCE, ..options.client() };
-    client.get("/v1/nouns").await.unwrap_or_default()
+    client.get("/v1/module-commands").await.unwrap_or_default()
 }
 
-fn nouns_text(nouns: &[Noun]) -> String {
-    if nouns.is_empty() {
+fn module_commands_text(module_commands: &[ModuleCommands]) -> String {
+    if module_commands.is_empty() {
         return String::new();
     }
-    let width = nouns.iter().map(|noun| noun.noun.len()).max().unwrap_or_default();
-    let line = |noun: &Noun| {
-        let about = one_line(&noun.about);
-        format!("  {:<width$}  {}\n", noun.noun, crate::human::plain(&about))
+    let width = module_commands.iter().map(|entry| entry.command.len()).max().unwrap_or_default();
+    let line = |entry: &ModuleCommands| {
+        let about = one_line(&entry.about);
+        format!("  {:<width$}  {}\n", entry.command, crate::human::plain(&about))
     };
-    format!("\nNouns of the running modules:\n{}", nouns.iter().map(line).collect::<String>())
+    format!(
+        "\nCommands of the running modules:\n{}",
+        module_commands.iter().map(line).collect::<String>()
+    )
 }
 
 #[cfg(test)]

@@ -61,8 +61,8 @@ impl Global {
         Client { sockets: socket::candidates(named.as_deref(), &env), timeout: self.timeout }
     }
 
-    /// What the words behind a noun say of these options, read before it is known which other
-    /// options the noun has. Mistakes are found later, by the parser.
+    /// What the words behind a command say of these options, read before it is known which other
+    /// options the command has. Mistakes are found later, by the parser.
     pub(crate) fn overlay(&mut self, words: &[OsString]) {
         self.json |= words.iter().any(|word| word == "--json");
         if let Some(path) = option(words, "--socket") {
@@ -75,7 +75,7 @@ impl Global {
     }
 }
 
-/// Where the verb or noun stands in a command line.
+/// Where the verb or command stands in a command line.
 pub(crate) fn verb_index(argv: &[OsString]) -> Option<usize> {
     let mut words = argv.iter().enumerate().skip(1);
     while let Some((index, word)) = words.next() {

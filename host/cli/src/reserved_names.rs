@@ -1,6 +1,5 @@
 //! The words of the command line, and which of them a module cannot have.
 
-use lodestar_config::words;
 use module_sdk::manifest::Manifest;
 
 use crate::error::{CliError, Result};
@@ -21,19 +20,19 @@ fn is_reserved(name: &str) -> bool {
     VERBS.contains(&name) || MODULE_VERBS.contains(&name) || others.contains(&name)
 }
 
-/// Why a module cannot answer to its name and its noun, a sentence with the remedy: they are words
-/// of ours, or of one of the modules `others`.
-pub(crate) fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> Option<String> {
-    match [Some(name), noun].into_iter().flatten().find(|word| is_reserved(word)) {
+/// Why a module cannot answer to its name and its command, a sentence with the remedy: they are
+/// words of ours, or of one of the modules `others`.
+pub(crate) fn why_taken(name: &str, command: Option<&str>, others: &[Manifest]) -> Option<String> {
+    match [Some(name), command].into_iter().flatten().find(|word| is_reserved(word)) {
         Some(word) if word == name => Some(format!(
             "no module can be called {word:?}, which is a word of lodestar itself; call it \
              {word}_module, or say what it does"
         )),
         Some(word) => Some(format!(
             "{name} cannot answer to {word:?}, which is a word of lodestar itself; choose another \
-             `cli.noun`"
+             `cli.command`"
         )),
-        None => words::why_taken(name, noun, others),
+        None => lodestar_config::reserved_names::why_taken(name, command, others),
     }
 }
 
@@ -43,8 +42,8 @@ pub(crate) fn why_taken(name: &str, noun: Option<&str>, others: &[Manifest]) -> 
 ///
 /// When one means something else already.
 pub(crate) fn check(manifest: &Manifest, others: &[Manifest]) -> Result<()> {
-    let noun = manifest.cli.noun.as_deref();
-    match why_taken(&manifest.module.name, noun, others) {
+    let command = manifest.cli.command.as_deref();
+    match why_taken(&manifest.module.name, command, others) {
         Some(sentence) => Err(CliError::refused(sentence)),
         None => Ok(()),
     }

@@ -15,7 +15,7 @@ use super::{
     error::ConfigError,
     layers::overlay,
     section::valid_section_name,
-    tree::{Node, Place, Yaml},
+    tree::{Node, SourceLocation, Yaml},
 };
 
 /// A text with `modules.<name>.enabled` set.
@@ -198,10 +198,10 @@ fn switch(root: &Node, module: &str) -> Option<(bool, u32)> {
     }
 }
 
-const fn line_of(place: &Place) -> u32 {
+const fn line_of(place: &SourceLocation) -> u32 {
     match place {
-        Place::File { line, .. } => *line,
-        Place::Layer(_) => 0,
+        SourceLocation::File { line, .. } => *line,
+        SourceLocation::Layer(_) => 0,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, path::Path};
 
 use super::{
     error::{ConfigError, quoted, suggestion},
-    tree::{Entry, Node, Place, Yaml},
+    tree::{Entry, Node, SourceLocation, Yaml},
 };
 
 /// What is wrong so far.
@@ -20,13 +20,13 @@ impl<'a> Problems<'a> {
         Self { file, errors: Vec::new(), warnings: Vec::new() }
     }
 
-    pub(super) fn warn(&mut self, place: &Place, key: &str, message: &str, hint: &str) {
+    pub(super) fn warn(&mut self, place: &SourceLocation, key: &str, message: &str, hint: &str) {
         self.warnings.push(place.error(self.file, key, message, hint));
     }
 
     pub(super) fn add(
         &mut self,
-        place: &Place,
+        place: &SourceLocation,
         key: &str,
         message: impl Into<String>,
         hint: impl Into<String>,

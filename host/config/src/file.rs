@@ -8,8 +8,8 @@ use std::{
 };
 
 use lodestar_platform::{
+    file_trust::{self, Also},
     files,
-    strangers::{self, Also},
 };
 use tempfile::NamedTempFile;
 
@@ -22,7 +22,7 @@ use super::{DEFAULT, error::ConfigError, tree::MAX_BYTES};
 ///
 /// Which place is open to others, and the command that mends it.
 pub fn expect_ours(path: &Path) -> Result<(), ConfigError> {
-    let Some(exposed) = strangers::on_the_way(path, Also::OwnGroup) else { return Ok(()) };
+    let Some(exposed) = file_trust::on_the_way(path, Also::OwnGroup) else { return Ok(()) };
     let itself = exposed.path == path;
     let what = if itself { exposed.stranger.to_string() } else { exposed.to_string() };
     let message = format!("{what}, who would decide what lodestard runs");

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     error::ConfigError,
     references::Environment,
-    tree::{Entry, Node, Place, Yaml},
+    tree::{Entry, Node, SourceLocation, Yaml},
 };
 
 /// The top-level sections of the file.
@@ -42,7 +42,12 @@ impl Layers {
             let path = full_path(key.split('.').map(str::to_owned).collect());
             if path.len() < 2 || path.iter().any(String::is_empty) {
                 let hint = "write --set MODULE.KEY=VALUE";
-                errors.push(Place::Layer(layer).error(file, "", "names no key of a module", hint));
+                errors.push(SourceLocation::Layer(layer).error(
+                    file,
+                    "",
+                    "names no key of a module",
+                    hint,
+                ));
             } else {
                 overlay(root, &path, scalar(value, &layer), &layer);
             }

@@ -14,6 +14,7 @@ mod layers;
 mod origins;
 mod references;
 mod report;
+pub mod reserved_names;
 mod resolve;
 mod schema;
 mod section;
@@ -21,7 +22,6 @@ mod settings;
 mod shared_addresses;
 mod tree;
 mod whole;
-pub mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ use self::{
     fields::{Fields, Problems},
     layers::merge,
     section::own_entries,
-    tree::{Entry, Node, Place, Yaml, json_map},
+    tree::{Entry, Node, SourceLocation, Yaml, json_map},
 };
 pub use self::{resolve::names_secret, section::valid_section_name};
 
@@ -178,8 +178,8 @@ impl Config {
     #[must_use]
     pub fn locate(&self, module: &str, path: &str) -> Option<(u32, u32)> {
         match self.place_of(module, path)? {
-            Place::File { line, column } => Some((*line, *column)),
-            Place::Layer(_) => None,
+            SourceLocation::File { line, column } => Some((*line, *column)),
+            SourceLocation::Layer(_) => None,
         }
     }
 
@@ -239,7 +239,7 @@ fn default_entries(text: &str, module: &str) -> Result<Vec<Entry>, ConfigErrors>
     ConfigErrors::or(errors, entries.to_vec())
 }
 
-fn find_references(node: &Node, key: &str, found: &mut impl FnMut(&Place, &str)) {
+fn find_references(node: &Node, key: &str, found: &mut impl FnMut(&SourceLocation, &str)) {
     match &node.value {
         Yaml::String(text) if references::looks_up(text) => found(&node.place, key),
         Yaml::List(nodes) => {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Config, ConfigErrors, HOST_KEYS, redacted,
-    tree::{Node, Place, Yaml},
+    tree::{Node, SourceLocation, Yaml},
 };
 
 /// How deep types may lie in each other.
@@ -50,7 +50,7 @@ impl Config {
     }
 
     /// A key of a section that has a value.
-    fn setting(&self, module: &str, path: &str) -> Option<(&Place, &Node)> {
+    fn setting(&self, module: &str, path: &str) -> Option<(&SourceLocation, &Node)> {
         let mut found = None;
         let mut node = &self.section(module)?.node;
         for step in path.split('.') {
@@ -61,10 +61,10 @@ impl Config {
         found.filter(|(_, node)| !matches!(node.value, Yaml::Null))
     }
 
-    fn layer(&self, place: &Place) -> String {
+    fn layer(&self, place: &SourceLocation) -> String {
         match place {
-            Place::File { line, .. } => format!("{}:{line}", self.path.display()),
-            Place::Layer(layer) => layer.to_string(),
+            SourceLocation::File { line, .. } => format!("{}:{line}", self.path.display()),
+            SourceLocation::Layer(layer) => layer.to_string(),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{
     Config, HOST_KEYS,
     error::{ConfigError, nearest, quoted, suggestion},
-    tree::{Entry, Node, Place, Yaml},
+    tree::{Entry, Node, SourceLocation, Yaml},
 };
 
 /// A module's refusal: the key with dots, serde's words or its own, and what to do.
@@ -66,14 +66,18 @@ impl Config {
 
     /// The place of a key of a section: of the key itself where it is a map's, so that an error
     /// points at the line that the operator looks for.
-    pub(super) fn place_of(&self, module: &str, path: &str) -> Option<&Place> {
+    pub(super) fn place_of(&self, module: &str, path: &str) -> Option<&SourceLocation> {
         let entry = self.section(module)?;
         walk(&entry.place, &entry.node, path)
     }
 }
 
 /// The place of a key in a module's own `config.yaml`, with the name of that file.
-fn in_defaults(module: &str, path: &str, defaults: Option<&str>) -> Option<(PathBuf, Place)> {
+fn in_defaults(
+    module: &str,
+    path: &str,
+    defaults: Option<&str>,
+) -> Option<(PathBuf, SourceLocation)> {
     let file = Path::new(module).join("config.yaml");
     let node = Node::parse(defaults?, &file).ok()?;
     let place = walk(&node.place, &node, path).filter(|_| !path.is_empty())?.clone();
@@ -81,7 +85,7 @@ fn in_defaults(module: &str, path: &str, defaults: Option<&str>) -> Option<(Path
 }
 
 /// The place of the key that a path leads to.
-fn walk<'a>(place: &'a Place, node: &'a Node, path: &str) -> Option<&'a Place> {
+fn walk<'a>(place: &'a SourceLocation, node: &'a Node, path: &str) -> Option<&'a SourceLocation> {
     let mut found = (place, node);
     let mut rest = path;
     while !rest.is_empty() {
@@ -101,7 +105,7 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 
 /// One step down a path.
 struct Step<'a, 'p> {
-    place: &'a Place,
+    place: &'a SourceLocation,
     node: &'a Node,
     rest: &'p str,
 }

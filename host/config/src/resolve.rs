@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Config, ConfigError, ConfigErrors, Environment, Fetched, Secret, references,
-    tree::{Node, Place, Yaml},
+    tree::{Node, SourceLocation, Yaml},
 };
 
 /// A module's settings with every reference replaced: what the module gets and nobody else.
@@ -214,7 +214,12 @@ pub fn literal_secrets(config: &Config, open: Option<&str>) -> Vec<ConfigError> 
     found
 }
 
-fn find_literals(node: &Node, key: &str, secret: bool, found: &mut impl FnMut(&Place, &str)) {
+fn find_literals(
+    node: &Node,
+    key: &str,
+    secret: bool,
+    found: &mut impl FnMut(&SourceLocation, &str),
+) {
     match &node.value {
         Yaml::String(text) if secret && !is_reference(text) => found(&node.place, key),
         Yaml::List(nodes) => {

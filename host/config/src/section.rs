@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     fields::{Fields, Problems},
     references::{self, Reference},
-    tree::{Entry, Place, json_map},
+    tree::{Entry, SourceLocation, json_map},
 };
 
 /// The keys of a section that the daemon reads itself; every other one belongs to the module.
@@ -116,7 +116,7 @@ impl ModuleSection {
     pub(super) fn read(entry: &Entry, problems: &mut Problems<'_>) -> Option<Self> {
         let key = format!("modules.{}", entry.name);
         let mut fields = Fields::of(&entry.node, &key, problems);
-        let in_file = matches!(entry.place, Place::File { .. });
+        let in_file = matches!(entry.place, SourceLocation::File { .. });
         let enabled = fields.boolean("enabled", problems);
         if !in_file && enabled.is_none() {
             return None;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     Config, ConfigError,
-    tree::{Entry, Node, Place},
+    tree::{Entry, Node, SourceLocation},
 };
 
 /// An address that is to be listened at, and the key that gives it.
@@ -50,8 +50,8 @@ impl Config {
     fn named(&self, wanted: &Wanted) -> String {
         let Wanted { key, address } = wanted;
         match self.entry(key).map(|entry| &entry.place) {
-            Some(Place::File { line, .. }) => format!("{key} (line {line}, {address})"),
-            Some(Place::Layer(layer)) => format!("{key} ({layer}, {address})"),
+            Some(SourceLocation::File { line, .. }) => format!("{key} (line {line}, {address})"),
+            Some(SourceLocation::Layer(layer)) => format!("{key} ({layer}, {address})"),
             None => format!("{key} ({address} by default)"),
         }
     }

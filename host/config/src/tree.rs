@@ -20,14 +20,14 @@ const MAX_ALIASED: usize = 20_000;
 
 /// Where a node comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SourceLocation {
     /// The file: line and column from 1.
     File { line: u32, column: u32 },
     /// An environment variable or `--set`, in words.
     Layer(Arc<str>),
 }
 
-impl Place {
+impl SourceLocation {
     /// An error at this place of this file.
     pub(super) fn error(
         &self,
@@ -54,7 +54,7 @@ impl Place {
 /// A value and its place.
 #[derive(Clone)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) place: SourceLocation,
     pub(super) value: Yaml,
     bytes: Range<usize>,
 }
@@ -74,7 +74,7 @@ pub(super) enum Yaml {
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) place: SourceLocation,
     pub(super) node: Node,
 }
 
@@ -103,16 +103,16 @@ impl Node {
 
     /// A value that stands in no file.
     pub(super) fn layered(value: Yaml, layer: &Arc<str>) -> Self {
-        Self { place: Place::Layer(Arc::clone(layer)), value, bytes: 0..0 }
+        Self { place: SourceLocation::Layer(Arc::clone(layer)), value, bytes: 0..0 }
     }
 
     /// Says of a whole tree that it comes from a layer.
     pub(super) fn place_all(&mut self, layer: &Arc<str>) {
-        self.place = Place::Layer(Arc::clone(layer));
+        self.place = SourceLocation::Layer(Arc::clone(layer));
         match &mut self.value {
             Yaml::List(nodes) => nodes.iter_mut().for_each(|node| node.place_all(layer)),
             Yaml::Map(entries) => entries.iter_mut().for_each(|entry| {
-                entry.place = Place::Layer(Arc::clone(layer));
+                entry.place = SourceLocation::Layer(Arc::clone(layer));
                 entry.node.place_all(layer);
             }),
             Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::String(_) => {}
@@ -232,7 +232,7 @@ impl<'de> Deserialize<'de> for Node {
         let start = usize::try_from(span.byte_offset().unwrap_or(0)).unwrap_or(0);
         let length = usize::try_from(span.byte_len().unwrap_or(0)).unwrap_or(0);
         Ok(Self {
-            place: Place::of(spanned.defined),
+            place: SourceLocation::of(spanned.defined),
             value: spanned.value,
             bytes: start..start.saturating_add(length),
         })
@@ -295,7 +295,7 @@ impl<'de> de::Visitor<'de> for YamlVisitor {
     fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<Yaml, A::Error> {
         let mut entries = Vec::new();
         while let Some((name, node)) = access.next_entry::<Spanned<String>, Node>()? {
-            entries.push(Entry { name: name.value, place: Place::of(name.defined), node });
+            entries.push(Entry { name: name.value, place: SourceLocation::of(name.defined), node });
         }
         Ok(Yaml::Map(entries))
     }
@@ -334,7 +334,7 @@ fn explain(error: &Error, file: &Path) -> ConfigError {
         other => (format!("not valid YAML: {}", without_position(&other.to_string())), ""),
     };
     match error.location() {
-        Some(location) => Place::of(location).error(file, "", message, hint),
+        Some(location) => SourceLocation::of(location).error(file, "", message, hint),
         None => ConfigError::of_file(file, message, hint),
     }
 }

@@ -18,16 +18,16 @@ use lodestar_abi::{
     abi_stable::std_types::{ROption, RSlice},
 };
 use lodestar_bus::{Bus, BusConfig, NewEvent};
-use lodestar_library::{Library, Package, Shelf, inspect};
+use lodestar_library::{Library, LoadedLibraries, Package, inspect};
 use lodestar_platform::listeners::Listeners;
 use lodestard::{
-    identity::Identity,
     logging::Levels,
     metrics::Metrics,
     module::{
         Answer, CallClock, Entry, Grant, Meter, Operate, ServiceContext, Services, Work,
         reply_channel, to_abi,
     },
+    pseudonyms::Pseudonyms,
 };
 use module_sdk::Class;
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ fn context(directory: &Path) -> ServiceContext {
     let config = BusConfig { inbox_events: 1 << 21, ..BusConfig::default() };
     ServiceContext {
         bus: Arc::new(Bus::open(config, &directory.join("ledger")).expect("a new ledger")),
-        identity: Arc::new(Identity::open(directory).expect("a new key")),
+        pseudonyms: Arc::new(Pseudonyms::open(directory).expect("a new key")),
         listeners: Arc::<Listeners>::default(),
         metrics: Arc::<Metrics>::default(),
         levels: Arc::new(Levels::new(1)),
@@ -148,7 +148,9 @@ fn context(directory: &Path) -> ServiceContext {
 fn load(package: &Path) -> Arc<Library> {
     let name = package.file_name().expect("a directory").to_string_lossy().into_owned();
     let package = Package { name, directory: package.to_owned() };
-    Shelf::default().open(inspect(&package).expect("it is a module"), false).expect("it fits")
+    LoadedLibraries::default()
+        .open(inspect(&package).expect("it is a module"), false)
+        .expect("it fits")
 }
 
 fn create(library: &Library, context: &ServiceContext, name: &str) -> ModuleBox {

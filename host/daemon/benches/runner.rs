@@ -18,12 +18,12 @@ use lodestar_abi::{
 };
 use lodestar_bus::{Bus, BusConfig, Inbox, NewEvent};
 use lodestar_config::Limits;
-use lodestar_library::{Package, Shelf, inspect};
+use lodestar_library::{LoadedLibraries, Package, inspect};
 use lodestard::{
-    identity::Identity,
     logging::Levels,
     module::{Configured, Entry, Grant, Instance, Operate, ServiceContext, Services},
-    runner::{Bounds, Isolated, Place},
+    pseudonyms::Pseudonyms,
+    runner::{Bounds, Isolated, ProcessSpec},
 };
 use module_sdk::{Class, manifest::Manifest};
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,7 +68,7 @@ impl Bench {
         let bus = Bus::open(BusConfig::default(), &directory.path().join("ledger"));
         let context = ServiceContext {
             bus: Arc::new(bus.expect("a new ledger")),
-            identity: Arc::new(Identity::open(directory.path()).expect("a new key")),
+            pseudonyms: Arc::new(Pseudonyms::open(directory.path()).expect("a new key")),
             listeners: Arc::default(),
             metrics: Arc::default(),
             levels: Arc::new(Levels::new(1)),
@@ -98,7 +98,7 @@ impl Bench {
 
     fn in_process(&self) -> Box<dyn Instance> {
         let inspected = inspect(&self.package).expect("it is a module");
-        let library = Shelf::default().open(inspected, false).expect("it fits");
+        let library = LoadedLibraries::default().open(inspected, false).expect("it fits");
         let request = CreateRequest {
             config: RSlice::from_slice(b"{}"),
             restored: RSlice::EMPTY,
@@ -116,7 +116,7 @@ impl Bench {
         let configured = Configured { config, grant, bounds };
         let limits = Limits::default();
         let program = self.target.join("lodestard");
-        let place = Place { program, limits, call_deadline: Duration::from_secs(10) };
+        let place = ProcessSpec { program, limits, call_deadline: Duration::from_secs(10) };
         let inspected = inspect(&self.package).expect("it is a module");
         Isolated::new(inspected, &configured, place).expect("it can be started")
     }

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 
-use lodestar_platform::strangers::Accepted;
+use lodestar_platform::file_trust::Accepted;
 
 /// Loads the modules that the configuration names and runs them.
 #[derive(Debug, Clone, Parser)]

@@ -67,7 +67,7 @@ const LINE: usize = 128;
 
 /// Who ended the daemon when it last ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Culprit {
+pub struct CrashReport {
     /// The name of the module, or as much as the name of its thread had room for.
     pub name: String,
     /// Whether that is the whole name.
@@ -78,7 +78,7 @@ pub struct Culprit {
     pub for_want_of_memory: bool,
 }
 
-impl Culprit {
+impl CrashReport {
     /// Whether it was this module.
     #[must_use]
     pub fn is(&self, module: &str) -> bool {
@@ -100,9 +100,9 @@ fn path(state_dir: &Path) -> PathBuf {
 /// # Errors
 ///
 /// When the file cannot be opened; the daemon runs without.
-pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
+pub fn watch(state_dir: &Path) -> io::Result<Option<CrashReport>> {
     let path = path(state_dir);
-    let culprit = files::read_text(&path).ok().and_then(|text| read(&text));
+    let crash_report = files::read_text(&path).ok().and_then(|text| read(&text));
     files::clear_irregular(&path)?;
     let mut options = OpenOptions::new();
     let file: File = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
@@ -123,7 +123,7 @@ pub fn watch(state_dir: &Path) -> io::Result<Option<Culprit>> {
     if unsafe { libc::atexit(note_exit) } != 0 {
         return Err(io::Error::other("the C library takes no function to call at exit"));
     }
-    Ok(culprit)
+    Ok(crash_report)
 }
 
 /// Before the daemon ends, however it does, this `eventfd` is written to: whoever reads it is to
@@ -240,7 +240,7 @@ fn write(means: c_int, kind: &[u8], name: &[u8], target: c_int) {
     unsafe { libc::pwrite(target, line.as_ptr().cast(), length, 0) };
 }
 
-fn read(text: &str) -> Option<Culprit> {
+fn read(text: &str) -> Option<CrashReport> {
     let (number, name) = text.split_once(' ')?;
     let number = number.parse::<c_int>().ok()?;
     let means = if number == EXIT {
@@ -252,7 +252,7 @@ fn read(text: &str) -> Option<Culprit> {
     let name = name.trim_end_matches(['\n', ' ']).trim_end_matches('\0');
     let (kind, name) = name.split_once(':')?;
     let for_want_of_memory = kind == MEMORY;
-    Some(Culprit { name: name.to_owned(), whole: kind == MODULE, means, for_want_of_memory })
+    Some(CrashReport { name: name.to_owned(), whole: kind == MODULE, means, for_want_of_memory })
 }
 
 #[cfg(test)]
@@ -264,10 +264,10 @@ mod tests {
     #[test]
     fn a_note_names_the_module() {
         let note = "11 m:usage_tracker\0\n";
-        let culprit = read(note).expect("it is a note");
-        assert_eq!(culprit.means, "signal 11 (SIGSEGV)");
-        assert!(culprit.is("usage_tracker"), "{culprit:?}");
-        assert!(!culprit.is("ingest"), "{culprit:?}");
+        let crash_report = read(note).expect("it is a note");
+        assert_eq!(crash_report.means, "signal 11 (SIGSEGV)");
+        assert!(crash_report.is("usage_tracker"), "{crash_report:?}");
+        assert!(!crash_report.is("ingest"), "{crash_report:?}");
         let runtime = read("06 rt:usage_tracke\0\n").expect("it is a note");
         assert!(runtime.is("usage_tracker"), "its name is cut: {runtime:?}");
         let exit = read("00 m:ingest\0\n").expect("it is a note");
@@ -280,8 +280,11 @@ mod tests {
     #[test]
     fn who_finds_no_memory_is_named_and_not_to_blame() {
         for name in ["ingest", "m:ingest", "lodestard"] {
-            let culprit = read(&format!("06 memory:{name}\0\n")).expect("it is a note");
-            assert!(culprit.for_want_of_memory && culprit.name == name, "{culprit:?}");
+            let crash_report = read(&format!("06 memory:{name}\0\n")).expect("it is a note");
+            assert!(
+                crash_report.for_want_of_memory && crash_report.name == name,
+                "{crash_report:?}"
+            );
         }
         assert!(!read("06 module:memory\n").expect("it is a note").for_want_of_memory);
     }
@@ -289,8 +292,8 @@ mod tests {
     #[test]
     fn names_that_begin_alike_are_told_apart() {
         let (one, other) = ("usage_tracker_one", "usage_tracker_other");
-        let culprit = read("11 module:usage_tracker_other\n").expect("it is a note");
-        assert!(culprit.is(other) && !culprit.is(one), "{culprit:?}");
+        let crash_report = read("11 module:usage_tracker_other\n").expect("it is a note");
+        assert!(crash_report.is(other) && !crash_report.is(one), "{crash_report:?}");
         let cut = read("11 m:usage_tracker\0\n").expect("it is a note");
         assert!(cut.is(other) && cut.is(one), "a thread's name is all that is known: {cut:?}");
     }
@@ -300,16 +303,16 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("note");
         let long = "m".repeat(100);
-        let culprit = |name: &str, whole| Culprit {
+        let crash_report = |name: &str, whole| CrashReport {
             name: name.to_owned(),
             whole,
             means: "signal 7 (SIGBUS)".to_owned(),
             for_want_of_memory: false,
         };
         for (kind, name, expected) in [
-            ("module:", "ingest", culprit("ingest", true)),
-            ("module:", &*long, culprit(&long, true)),
-            ("", "m:ingest\0\0\0", culprit("ingest", false)),
+            ("module:", "ingest", crash_report("ingest", true)),
+            ("module:", &*long, crash_report(&long, true)),
+            ("", "m:ingest\0\0\0", crash_report("ingest", false)),
         ] {
             let file = File::create(&path).expect("it is writable");
             write(libc::SIGBUS, kind.as_bytes(), name.as_bytes(), file.as_raw_fd());

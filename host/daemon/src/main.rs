@@ -65,8 +65,8 @@ async fn live(args: &Args, troubles: Vec<(&'static str, Trouble)>) -> anyhow::Re
         wakes.send(Wake::ConfigChanged)?;
     }
     let mut supervisor = Supervisor::new(Arc::clone(&daemon), watches);
-    if let Some(culprit) = started.culprit() {
-        supervisor.blame(culprit);
+    if let Some(crash_report) = started.crash_report() {
+        supervisor.act_on_crash(crash_report);
     }
     supervisor.reconcile();
     start::serve(&started, wakes);

@@ -21,11 +21,12 @@ use tokio::{
 use crate::{
     args::Args,
     control,
-    crash::{self, Culprit},
-    identity::Identity,
+    crash::{self, CrashReport},
     logging::{self, Levels, LogFormat, Logging, Printed},
+    metrics_endpoint,
     module::ServiceContext,
-    runner, scrape,
+    pseudonyms::Pseudonyms,
+    runner,
     supervisor::{Daemon, Parts, describe_for_parent, number, report},
     wake::{Wake, WakeSender},
 };
@@ -44,7 +45,7 @@ pub struct Started {
     control: Mutex<Option<UnixListener>>,
     /// Whether the control socket is systemd's, which keeps it when the daemon ends.
     inherited: bool,
-    culprit: Option<Culprit>,
+    crash_report: Option<CrashReport>,
     _state_dir: StateDir,
     /// Last: what ends before may print.
     _printed: Option<Printed>,
@@ -83,7 +84,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     };
     let context = ServiceContext {
         bus: Arc::new(open_bus(&config, state_dir.path())?),
-        identity: Arc::new(Identity::open(state_dir.path()).context("the pseudonyms' key")?),
+        pseudonyms: Arc::new(Pseudonyms::open(state_dir.path()).context("the pseudonyms' key")?),
         listeners,
         metrics: Arc::default(),
         levels: logging.levels.clone(),
@@ -106,8 +107,8 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     }
     daemon.resubscribe();
     daemon.recover_installs();
-    library::clear_half_kept(&daemon.places.state_dir);
-    let culprit = crash::watch(&daemon.places.state_dir)
+    library::clear_half_written(&daemon.places.state_dir);
+    let crash_report = crash::watch(&daemon.places.state_dir)
         .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))
         .unwrap_or_default();
     let control = Mutex::new(Some(control));
@@ -115,7 +116,7 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
         daemon,
         control,
         inherited,
-        culprit,
+        crash_report,
         _state_dir: state_dir,
         _printed: printed.ok(),
     })
@@ -128,7 +129,7 @@ pub fn serve(started: &Started, wakes: WakeSender) {
     if let Some(listener) = listener {
         control::serve(listener, &daemon);
     }
-    scrape::start(&daemon);
+    metrics_endpoint::start(&daemon);
     control::start_tcp(&daemon);
     tokio::spawn(tell_ready(daemon));
     tokio::spawn(tick(wakes));
@@ -172,8 +173,8 @@ pub fn stopping() {
 impl Started {
     /// The module that ended the daemon when it last ran.
     #[must_use]
-    pub const fn culprit(&self) -> Option<&Culprit> {
-        self.culprit.as_ref()
+    pub const fn crash_report(&self) -> Option<&CrashReport> {
+        self.crash_report.as_ref()
     }
 
     /// Closes the bus and leaves the socket's place free.
@@ -281,7 +282,7 @@ fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
     let logging = Logging::silent();
     let context = ServiceContext {
         bus: Arc::new(open_bus(&config, temporary.path())?),
-        identity: Arc::new(Identity::open(temporary.path())?),
+        pseudonyms: Arc::new(Pseudonyms::open(temporary.path())?),
         listeners: Arc::default(),
         metrics: Arc::default(),
         levels: logging.levels.clone(),

@@ -10,7 +10,7 @@ use signal_hook::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{module::News, supervisor::Turn};
+use crate::{module::ModuleEvent, supervisor::InstallLock};
 
 /// What the daemon's one loop turns on.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum Wake {
         /// The module.
         name: String,
         /// What.
-        news: News,
+        event: ModuleEvent,
         /// The thread.
         thread: std::thread::ThreadId,
     },
@@ -85,7 +85,7 @@ pub enum Request {
     /// Take up a module that was put in its place.
     TakeUp {
         /// The module.
-        turn: Turn,
+        install_lock: InstallLock,
         /// What is said of it in its section, lines.
         notes: Vec<String>,
         /// The version that was installed before.

@@ -10,7 +10,7 @@ use module_sdk::manifest::{Manifest, valid_name};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Difference, Library, LoadError, Package, Shelf,
+    Difference, Library, LoadError, LoadedLibraries, Package,
     elf::{self, Contents, ElfError},
     files::{self, Copied},
     inspect, other_epoch,
@@ -203,7 +203,7 @@ impl<F: FnMut(Check)> Examination<F> {
 
     /// Maps it and asks it.
     fn running(&mut self, package: &Package) {
-        let opened = inspect(package).and_then(|file| Shelf::default().open(file, false));
+        let opened = inspect(package).and_then(|file| LoadedLibraries::default().open(file, false));
         let library = match opened {
             Ok(library) => library,
             Err(LoadError::Layout { host_sdk, differences, .. }) => {

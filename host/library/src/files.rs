@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use lodestar_platform::{files, strangers};
+use lodestar_platform::{file_trust, files};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest as _, Sha256};
 
@@ -64,13 +64,13 @@ pub(super) fn defaults(path: &Path) -> Result<Option<String>, LoadError> {
 
 /// Whether nobody else can write a module's own defaults: they are part of its configuration.
 pub(super) fn expect_ours(path: &Path) -> Result<(), LoadError> {
-    match strangers::on_the_way(path, strangers::Also::OwnGroup) {
+    match file_trust::on_the_way(path, file_trust::Also::OwnGroup) {
         Some(exposed) => Err(objection(&exposed)),
         None => Ok(()),
     }
 }
 
-fn objection(exposed: &strangers::Exposed) -> LoadError {
+fn objection(exposed: &file_trust::Exposed) -> LoadError {
     let what = format!("{}; {}", exposed.stranger, exposed.remedy());
     LoadError::Owner(exposed.path.clone(), what)
 }
@@ -130,9 +130,9 @@ fn open(path: &Path) -> Result<(File, Option<LoadError>), LoadError> {
     let of_folder = File::from(folder).metadata().map_err(unread(directory))?;
     let opened = [(directory, of_folder), (path, metadata)]
         .into_iter()
-        .find_map(|place| strangers::opened(place.0, &place.1, strangers::Also::OwnGroup));
+        .find_map(|place| file_trust::opened(place.0, &place.1, file_trust::Also::OwnGroup));
     // Who can write above could put another folder there.
-    let exposed = opened.or_else(|| strangers::above(directory, strangers::Also::OwnGroup));
+    let exposed = opened.or_else(|| file_trust::above(directory, file_trust::Also::OwnGroup));
     Ok((file, exposed.as_ref().map(objection)))
 }
 

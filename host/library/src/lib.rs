@@ -7,14 +7,14 @@ mod checks;
 mod elf;
 mod error;
 mod files;
+mod generations;
 pub mod install;
-mod interpose;
-mod kept;
 mod layout;
+mod loaded_libraries;
 mod maps;
 mod open;
+mod pthread_hooks;
 mod seal;
-mod shelf;
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},
@@ -29,12 +29,15 @@ pub use checks::{CHECKS, Check, Verdict, check_all};
 pub use error::LoadError;
 use files::Copied;
 pub use files::{MAX_LIBRARY, hash};
-pub use interpose::{Working, work_for, workers, works_for};
-pub use kept::{Candidate, as_kept, clear_half_kept, generations, kept, kept_as, kept_with, stage};
+pub use generations::{
+    Candidate, clear_half_written, expect_unmodified, find_generation, generation_of, generations,
+    kept_generations, stage,
+};
 pub use layout::Difference;
+pub use loaded_libraries::LoadedLibraries;
 pub use open::Library;
+pub use pthread_hooks::{Working, work_for, workers, works_for};
 use seal::SealedCopy;
-pub use shelf::Shelf;
 
 /// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,10 +18,10 @@ use lodestar_abi::{
 };
 use module_sdk::manifest::Manifest;
 
-use super::{Inspected, LoadError, interpose, layout, maps};
+use super::{Inspected, LoadError, layout, maps, pthread_hooks};
 
 /// A mapped library whose types are ours. Dropped it stays mapped: code of it may be referred to
-/// from anywhere. See [`Shelf::sweep`](super::Shelf::sweep) for how it leaves.
+/// from anywhere. See [`LoadedLibraries::sweep`](super::Shelf::sweep) for how it leaves.
 pub struct Library {
     /// Not dropped while it is mapped: the linker knows it by the path of its copy, which no other
     /// library may get.
@@ -39,7 +39,7 @@ pub struct Library {
 }
 
 /// A library that could not be unmapped.
-pub(super) enum Kept {
+pub(super) enum StillMapped {
     /// It may be used, or looked at again.
     Whole(Arc<Library>, &'static str),
     /// The linker has let go of it, and the kernel shows it still.
@@ -139,36 +139,36 @@ impl Library {
             self.retired.store(true, Ordering::Release);
             return;
         };
-        if interpose::threads_in(&mapped.range) == 0 {
+        if pthread_hooks::threads_in(&mapped.range) == 0 {
             self.retired.store(true, Ordering::Release);
-            interpose::reclaim_keys(&mapped.range);
+            pthread_hooks::reclaim_keys(&mapped.range);
         }
     }
 
     /// Unmaps a library of which no code runs; answers how many thread-local keys it had.
-    pub(super) fn unmap(self) -> Result<usize, Kept> {
+    pub(super) fn unmap(self) -> Result<usize, StillMapped> {
         let keep = |library: Self, for_good: bool, reason| {
             library.retired.store(for_good, Ordering::Release);
-            Err(Kept::Whole(Arc::new(library), reason))
+            Err(StillMapped::Whole(Arc::new(library), reason))
         };
         // Its own destructors of the threads' values have run when they are joined.
         join(self.threads().drain(..));
         let Some(mapped) = self.mapped() else {
             return keep(self, true, "where it is mapped cannot be found out");
         };
-        if interpose::threads_in(&mapped.range) > 0 {
+        if pthread_hooks::threads_in(&mapped.range) > 0 {
             return keep(self, false, "a thread that it started is alive");
         }
-        if interpose::handles_a_signal(&mapped.range) {
+        if pthread_hooks::handles_a_signal(&mapped.range) {
             return keep(self, true, "it handles a signal");
         }
-        let keys = interpose::reclaim_keys(&mapped.range);
+        let keys = pthread_hooks::reclaim_keys(&mapped.range);
         let Self { inspected, handle, .. } = self;
         let inspected = ManuallyDrop::into_inner(inspected);
         // An error is seen below: it is still mapped then.
         let _ = ManuallyDrop::into_inner(handle).close();
         if maps::is_mapped(&mapped) {
-            return Err(Kept::Lingering(Box::new(Lingering { inspected, mapped })));
+            return Err(StillMapped::Lingering(Box::new(Lingering { inspected, mapped })));
         }
         Ok(keys)
     }

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use crate::strangers;
+use crate::file_trust;
 
 /// The most bytes of a file with text: one that the daemon wrote, a manifest, a key.
 pub const MAX_TEXT: u64 = 1 << 20;
@@ -63,7 +63,7 @@ fn read_within(file: File, limit: u64) -> io::Result<Vec<u8>> {
 /// As for [`read`], and that somebody else can write it, with the remedy.
 pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
-    if let Some(exposed) = strangers::on_the_way(path, strangers::Also::OwnGroup) {
+    if let Some(exposed) = file_trust::on_the_way(path, file_trust::Also::OwnGroup) {
         let what = format!("{exposed}; {}", exposed.remedy());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }

@@ -2,13 +2,13 @@
 //! sockets, limits, signals, and text that is safe to show.
 
 pub mod accounts;
+pub mod file_trust;
 pub mod files;
 pub mod kernel;
 pub mod listeners;
 pub mod resources;
 pub mod signals;
 pub mod state_dir;
-pub mod strangers;
 pub mod systemd;
 pub mod visible;
 pub mod watch;

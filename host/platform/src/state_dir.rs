@@ -14,8 +14,8 @@ use rustix::{
 };
 
 use crate::{
+    file_trust::{self, Also, Exposed},
     files,
-    strangers::{self, Also, Exposed},
 };
 
 /// The state directory of a daemon that runs. Dropping it gives it free.
@@ -74,7 +74,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let unwritable = |source| StateDirError::Unwritable { path: path.to_owned(), source };
         private_directory(path).map_err(unwritable)?;
-        if let Some(exposed) = strangers::on_the_way(path, Also::OwnGroup) {
+        if let Some(exposed) = file_trust::on_the_way(path, Also::OwnGroup) {
             return Err(StateDirError::Exposed { exposed });
         }
         let taken = |file: &File| {

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    join::{Joined, Joiner, Link, Shared},
+    correlate::{Correlated, Correlator, Link, Shared},
     lynex::Keys,
     report::Report,
     server::Budget,
     sources::Conversations,
-    tally::Tally,
+    stats::Stats,
 };
 
 /// How long the ledger may take before the sender is asked to come again.
@@ -41,11 +41,11 @@ pub(crate) struct App {
     pub(crate) host: Host,
     pub(crate) config: Config,
     pub(crate) keys: Keys,
-    pub(crate) tally: Tally,
+    pub(crate) stats: Stats,
     pub(crate) budget: Budget,
     pub(crate) conversations: Conversations,
     draining: AtomicBool,
-    joiner: Shared,
+    correlator: Shared,
     journal_fault: Mutex<Option<String>>,
     refused_at: AtomicI64,
 }
@@ -110,10 +110,10 @@ pub(crate) struct Step {
 
 impl Step {
     /// Says which request it is. One that sums up others has no tokens of its own.
-    fn join(mut self, reports: &[Report], joined: &[Joined]) -> TraceSpanCompleted {
+    fn join(mut self, reports: &[Report], joined: &[Correlated]) -> TraceSpanCompleted {
         let Some(index) = self.report else { return self.event };
         match (reports.get(index), joined.get(index)) {
-            (Some(report), Some(how)) if *how != Joined::Sum => {
+            (Some(report), Some(how)) if *how != Correlated::Sum => {
                 self.event.dedupe_key = Some(report.event.dedupe_key.clone());
             }
             _ => (self.event.input_tokens, self.event.output_tokens) = (None, None),
@@ -126,9 +126,9 @@ impl Step {
 #[derive(Debug, Default)]
 struct Requests {
     /// How each report was joined.
-    joined: Vec<Joined>,
+    joined: Vec<Correlated>,
     /// What is published, and how it was joined.
-    events: (Vec<Joined>, Vec<Outgoing>),
+    events: (Vec<Correlated>, Vec<Outgoing>),
     /// How many stated a time that cannot be.
     corrected: usize,
     /// The keys of what is withdrawn.
@@ -140,18 +140,18 @@ struct Requests {
 impl Requests {
     fn new(
         reports: Vec<Report>,
-        joined: Vec<Joined>,
+        joined: Vec<Correlated>,
         withdrawn: Vec<String>,
         steps: Vec<Step>,
         now_ms: i64,
     ) -> Self {
         let steps = steps.into_iter().map(|step| step.join(&reports, &joined)).collect();
         let requests = reports.into_iter().zip(joined.iter().copied());
-        let requests: Vec<_> = requests.filter(|(_, how)| *how != Joined::Sum).collect();
+        let requests: Vec<_> = requests.filter(|(_, how)| *how != Correlated::Sum).collect();
         let corrected = requests.iter().filter(|(report, _)| report.clock_corrected).count();
         let withdrawals = withdrawn.iter().cloned().map(|dedupe_key| {
             let event = LlmRequestWithdrawn { dedupe_key, at: now_ms };
-            (Joined::Sum, Outgoing::Withdrawn(event))
+            (Correlated::Sum, Outgoing::Withdrawn(event))
         });
         let requests = requests
             .into_iter()
@@ -166,18 +166,18 @@ impl App {
         let window = Duration::from_secs(u64::from(config.join_window_seconds.get()));
         let forget = Duration::from_secs(60 * u64::from(config.forget_after_minutes.get()));
         let now_ms = host.now().as_millisecond();
-        let (joiner, fault) = match Joiner::open(host.data_dir(), window, forget, now_ms) {
-            Ok(joiner) => (joiner, None),
-            Err(error) => (Joiner::in_memory(window, forget), Some(error.to_string())),
+        let (correlator, fault) = match Correlator::open(host.data_dir(), window, forget, now_ms) {
+            Ok(correlator) => (correlator, None),
+            Err(error) => (Correlator::in_memory(window, forget), Some(error.to_string())),
         };
         let app = Self {
             host: host.clone(),
             keys: Keys::new(&config),
-            tally: Tally::new(host),
+            stats: Stats::new(host),
             budget: Budget::new(config.max_buffered_bytes.get(), config.max_decoded_bytes.get()),
             conversations: Conversations::default(),
             draining: AtomicBool::new(false),
-            joiner: Shared::new(joiner),
+            correlator: Shared::new(correlator),
             journal_fault: Mutex::new(None),
             refused_at: AtomicI64::new(i64::MIN),
             config,
@@ -187,12 +187,12 @@ impl App {
     }
 
     /// Joins, publishes, and waits until the ledger has everything. Answers how each report was
-    /// joined; one that is a [`Joined::Sum`] is not published.
+    /// joined; one that is a [`Correlated::Sum`] is not published.
     ///
     /// # Errors
     ///
     /// When the host does not accept; nothing is then certain, and the sender should come again.
-    pub(crate) async fn publish(self: &Arc<Self>, told: Told) -> Result<Vec<Joined>> {
+    pub(crate) async fn publish(self: &Arc<Self>, told: Told) -> Result<Vec<Correlated>> {
         let Told { reports, links, steps, lynex } = told;
         let requests = if reports.is_empty() && links.is_empty() {
             Requests::new(reports, Vec::new(), Vec::new(), steps, 0)
@@ -212,27 +212,27 @@ impl App {
             tokio::task::spawn_blocking(move || app.told(&withdrawn)).await?;
         }
         for (index, event) in events.iter().enumerate() {
-            self.tally.event(&event.topic(), hows.get(index).map_or("new", |how| how.as_str()));
+            self.stats.event(&event.topic(), hows.get(index).map_or("new", |how| how.as_str()));
         }
-        (0..corrected).for_each(|_| self.tally.corrected_clock());
+        (0..corrected).for_each(|_| self.stats.corrected_clock());
         Ok(joined)
     }
 
     /// Returns of each span how many others enclose it. Blocks.
     pub(crate) fn depths(&self, spans: Vec<u64>) -> Vec<usize> {
-        self.joiner.depths(&spans)
+        self.correlator.depths(&spans)
     }
 
     fn join(&self, mut reports: Vec<Report>, links: &[Link], steps: Vec<Step>) -> Requests {
         let now_ms = self.host.now().as_millisecond();
-        let resolved = self.joiner.resolve(&mut reports, links, now_ms);
+        let resolved = self.correlator.resolve(&mut reports, links, now_ms);
         self.note_journal(resolved.written.err().map(|error| error.to_string()));
         Requests::new(reports, resolved.joined, resolved.withdrawn, steps, now_ms)
     }
 
     /// A withdrawal is remembered only once the ledger has it: until then it goes with every body.
     fn told(&self, withdrawn: &[String]) {
-        let written = self.joiner.told(withdrawn, self.host.now().as_millisecond());
+        let written = self.correlator.told(withdrawn, self.host.now().as_millisecond());
         if let Err(error) = written {
             self.note_journal(Some(error.to_string()));
         }
@@ -286,9 +286,9 @@ impl App {
     /// What is due now and then: forgets what is old.
     pub(crate) fn tidy(&self) {
         self.keys.forget_idle();
-        let tidied = self.joiner.tidy(self.host.now().as_millisecond());
+        let tidied = self.correlator.tidy(self.host.now().as_millisecond());
         if let Some((remembered, refreshed)) = tidied {
-            self.tally.remembered(remembered);
+            self.stats.remembered(remembered);
             self.note_journal(refreshed.err().map(|error| error.to_string()));
         }
     }

@@ -38,14 +38,14 @@ pub(crate) fn weight_of_values(text: &[u8]) -> usize {
     const MAP: usize = 704;
     /// A text has two quotes, and its bytes are counted apart.
     const QUOTE: usize = 24;
-    let weight = |byte: &u8| match byte {
+    let decoded_size = |byte: &u8| match byte {
         b'{' => MAP,
         b'[' => LIST,
         b',' => ELEMENT,
         b'"' => QUOTE,
         _ => 1,
     };
-    text.iter().map(weight).sum()
+    text.iter().map(decoded_size).sum()
 }
 
 /// Returns the text with `\ufffd` in the place of each escape that is half a character; `None`

@@ -4,11 +4,11 @@
 //! (`server`), decoded and walked record by record (`otlp`, `lynex`); one mapper per tool turns a
 //! record of one whole request into a report, through an allow-list that lets no text pass
 //! (`sources`); reports of one request get one key (`join`); and the sender hears "accepted" when
-//! the ledger has the events (`app`). What makes no request is counted and shown (`tally`).
+//! the ledger has the events (`app`). What makes no request is counted and shown (`stats`).
 
 mod app;
 mod config;
-mod join;
+mod correlate;
 mod json_text;
 mod lynex;
 mod misdirected;
@@ -17,7 +17,7 @@ mod preface;
 mod report;
 mod server;
 mod sources;
-mod tally;
+mod stats;
 
 use std::{sync::Arc, time::Duration};
 
@@ -118,7 +118,7 @@ impl Ingest {
             Outcome::Unknown => "unknown",
             Outcome::Refused => "refused",
         });
-        self.app.tally.reply(outcome, args.all)
+        self.app.stats.reply(outcome, args.all)
     }
 
     fn tidy(&mut self) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::{
     app::App,
     server::json_error,
     sources::{Mapper, unnamed},
-    tally::Kind,
+    stats::Kind,
 };
 
 /// A mistake of a sender.
@@ -102,7 +102,7 @@ impl Misdirected {
             outcome: "refused",
             reason: self.advice().to_owned(),
         };
-        app.tally.records(Mapper::None.as_str(), kind, 1);
+        app.stats.records(Mapper::None.as_str(), kind, 1);
     }
 }
 

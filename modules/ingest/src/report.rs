@@ -5,7 +5,7 @@ use module_sdk::events::LlmRequestCompleted;
 /// What a mapper makes of a record: the event without its key, and what joining needs to know.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Report {
-    /// The event; [`Joiner`](crate::join::Joiner) gives it its `dedupe_key`.
+    /// The event; [`Correlator`](crate::join::Joiner) gives it its `dedupe_key`.
     pub(crate) event: LlmRequestCompleted,
     /// Who reports: signal and instrumentation. Two records of one reporter are two requests.
     pub(crate) reporter: String,

@@ -18,8 +18,8 @@ use module_sdk::{
 use rusqlite::{Connection, params_from_iter, types::Value};
 use serde_json::json;
 use usage_tracker::{
-    intake::Report,
     query::{By, Reader, summary},
+    sanitize::Report,
     store::{Options, Store},
 };
 use uuid::Uuid;

@@ -14,13 +14,13 @@ pub mod config;
 mod days;
 mod export;
 mod format;
-pub mod intake;
+mod maintenance;
 mod merge;
 mod metrics;
 pub mod prices;
 pub mod query;
+pub mod sanitize;
 pub mod store;
-mod upkeep;
 
 use std::{
     sync::{
@@ -35,7 +35,7 @@ use module_sdk::{
     events::{LlmRequestCompleted, LlmRequestWithdrawn},
 };
 
-use crate::{clock::Arrival, config::Config, intake::Report, metrics::Metrics, store::Store};
+use crate::{clock::Arrival, config::Config, metrics::Metrics, sanitize::Report, store::Store};
 
 /// The module.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use module_sdk::events::{LlmRequestCompleted, RequestSource};
 
-use crate::intake::{Report, flag};
+use crate::sanitize::{Report, flag};
 
 /// Merges a further report of a request into what is stored of it.
 ///

@@ -126,7 +126,7 @@ fn more(count: impl Fn() -> u64, by: u64) -> Result<u64> {
     Ok(count() - from)
 }
 
-/// The books: as many requests in the table as were sent.
+/// The counters: as many requests in the table as were sent.
 fn compare(daemon: &Daemon, sent: u64) -> Result<()> {
     let begin = Instant::now();
     loop {

@@ -24,7 +24,7 @@ const UNSAFE: [(&str, &str); 15] = [
     ),
     ("host/daemon/src/crash.rs", "handlers of fatal signals"),
     ("host/platform/src/systemd.rs", "sockets received from systemd"),
-    ("host/library/src/interpose.rs", "the C library's thread-local keys and threads"),
+    ("host/library/src/pthread_hooks.rs", "the C library's thread-local keys and threads"),
     ("tests/fixtures/layout_changed/src/lib.rs", "writes by hand what `export!` does"),
     ("tests/fixtures/misbehaver/src/crash.rs", "crashes in every way there is"),
     ("tests/fixtures/misbehaver/src/misdeeds.rs", "misuses the kernel against others"),

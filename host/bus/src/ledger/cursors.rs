@@ -1,5 +1,5 @@
-//! How far each subscriber has come, and its books: one small file and a copy of it, each replaced
-//! whole.
+//! How far each subscriber has come, and its counters: one small file and a copy of it, each
+//! replaced whole.
 
 use std::{
     fs::{self, File},
@@ -105,7 +105,7 @@ impl From<Dropped> for Reasons {
     }
 }
 
-/// The books of one class of events of one subscriber. Each figure is counted where its event
+/// The counters of one class of events of one subscriber. Each figure is counted where its event
 /// happens; none is derived from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {

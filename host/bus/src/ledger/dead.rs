@@ -84,10 +84,10 @@ impl DeadStore {
         if at + frame.len() as u64 <= self.max_bytes {
             return Ok(0);
         }
-        let Scan { letters, is_whole, .. } = self.scan()?;
-        let gone = letters.len() / 2;
+        let Scan { dead_letters, is_whole, .. } = self.scan()?;
+        let gone = dead_letters.len() / 2;
         match self
-            .write(&letters[gone..], is_whole)
+            .write(&dead_letters[gone..], is_whole)
             .and_then(|bytes| self.replace().map(|()| bytes))
         {
             Ok(bytes) => *end = Some(bytes),
@@ -102,7 +102,7 @@ impl DeadStore {
     /// All letters, oldest first.
     pub(crate) fn read(&self) -> io::Result<Vec<DeadLetter>> {
         let _end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.scan()?.letters)
+        Ok(self.scan()?.dead_letters)
     }
 
     /// Takes the letters for which `select` holds out of the file, once `done` with them has
@@ -113,8 +113,8 @@ impl DeadStore {
         done: impl FnOnce(&[DeadLetter]) -> Result<(), E>,
     ) -> Result<Taken, E> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let Scan { letters, bytes, is_whole } = self.scan()?;
-        let (out, stay): (Vec<_>, Vec<_>) = letters.into_iter().partition(select);
+        let Scan { dead_letters, bytes, is_whole } = self.scan()?;
+        let (out, stay): (Vec<_>, Vec<_>) = dead_letters.into_iter().partition(select);
         let taken = Taken { gone: out.len() as u64, stay: stay.len() as u64, is_whole };
         if out.is_empty() {
             *end = Some(bytes);
@@ -139,9 +139,9 @@ impl DeadStore {
     }
 
     /// Writes a new file beside the old one; answers its size.
-    fn write(&self, letters: &[DeadLetter], is_whole: bool) -> io::Result<u64> {
+    fn write(&self, dead_letters: &[DeadLetter], is_whole: bool) -> io::Result<u64> {
         let mut bytes = if is_whole { Vec::new() } else { DAMAGED.to_vec() };
-        bytes.extend(letters.iter().flat_map(frame));
+        bytes.extend(dead_letters.iter().flat_map(frame));
         let file = File::create(self.path.with_extension("log.new"))?;
         file.write_all_at(&bytes, 0)?;
         self.flush(&file)?;
@@ -164,11 +164,11 @@ impl DeadStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Scan::default()),
             Err(error) => return Err(error),
         }
-        let mut scan = Scan { is_whole: true, bytes: bytes.len() as u64, letters: Vec::new() };
+        let mut scan = Scan { is_whole: true, bytes: bytes.len() as u64, dead_letters: Vec::new() };
         let mut at = 0;
         while at < bytes.len() {
             if let Some((letter, length)) = self.parse(&bytes[at..]) {
-                scan.letters.push(letter);
+                scan.dead_letters.push(letter);
                 at += length;
             } else {
                 scan.is_whole = false;
@@ -206,7 +206,7 @@ impl DeadStore {
 /// What a file held; by default, what none does.
 #[derive(Debug, Default)]
 struct Scan {
-    letters: Vec<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     /// Its size.
     bytes: u64,
     /// Nothing but letters was in it.
@@ -273,21 +273,21 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let store = DeadStore::new(directory.path(), "counter".into(), true);
         assert_eq!(store.read().expect("no file"), []);
-        let letters: Vec<_> = (1..=4).map(letter).collect();
-        for letter in &letters {
+        let dead_letters: Vec<_> = (1..=4).map(letter).collect();
+        for letter in &dead_letters {
             assert_eq!(store.append(letter).expect("room"), 0);
         }
-        assert_eq!(store.read().expect("readable"), letters);
+        assert_eq!(store.read().expect("readable"), dead_letters);
         let refused = store.take(|_| true, |_| Err(io::Error::other("not now")));
         assert_eq!(refused.expect_err("refused").to_string(), "not now");
-        assert_eq!(store.read().expect("readable"), letters);
+        assert_eq!(store.read().expect("readable"), dead_letters);
         let taken = store.take(|letter| letter.event.sequence == 2, |_| Ok::<_, io::Error>(()));
         assert_eq!(taken.expect("room"), Taken { gone: 1, stay: 3, is_whole: true });
         let length = fs::metadata(&store.path).expect("a file").len();
         let file = File::options().write(true).open(&store.path).expect("a file");
         file.set_len(length - 1).expect("cut");
         let again = DeadStore::new(directory.path(), "counter".into(), false);
-        again.append(&letters[1]).expect("room");
+        again.append(&dead_letters[1]).expect("room");
         let sequences: Vec<_> =
             again.read().expect("readable").iter().map(|letter| letter.event.sequence).collect();
         assert_eq!(sequences, [1, 3, 2]);
@@ -300,22 +300,28 @@ mod tests {
     fn a_damaged_letter_costs_only_itself() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = DeadStore::new(directory.path(), "counter".into(), false);
-        let letters: Vec<_> = (1..=3).map(letter).collect();
-        for letter in &letters {
+        let dead_letters: Vec<_> = (1..=3).map(letter).collect();
+        for letter in &dead_letters {
             assert_eq!(store.append(letter).expect("room"), 0);
         }
         let whole = fs::read(&store.path).expect("a file");
-        let length = frame(&letters[0]).len();
+        let length = frame(&dead_letters[0]).len();
         for at in length..2 * length {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x20;
             fs::write(&store.path, bytes).expect("written");
-            assert_eq!(store.read().expect("readable"), [letters[0].clone(), letters[2].clone()]);
+            assert_eq!(
+                store.read().expect("readable"),
+                [dead_letters[0].clone(), dead_letters[2].clone()]
+            );
         }
         let again = DeadStore::new(directory.path(), "counter".into(), false);
-        again.append(&letters[1]).expect("room");
+        again.append(&dead_letters[1]).expect("room");
         let left = again.read().expect("readable");
-        assert_eq!(left, [letters[0].clone(), letters[2].clone(), letters[1].clone()]);
+        assert_eq!(
+            left,
+            [dead_letters[0].clone(), dead_letters[2].clone(), dead_letters[1].clone()]
+        );
         // That something is missing stays known, although the file is written anew.
         for gone in [1, 0] {
             let taken = again.take(|letter| letter.event.sequence == 1, |_| Ok::<_, io::Error>(()));

@@ -92,8 +92,8 @@ impl Loss {
                 format!("{file} was lost and restored from its copy: no event is lost")
             }
             LossKind::DeadLetters => {
-                let letters = if *last == 1 { "letter" } else { "letters" };
-                format!("{file} is damaged or gone: {last} dead {letters} lost")
+                let dead_letters = if *last == 1 { "letter" } else { "letters" };
+                format!("{file} is damaged or gone: {last} dead {dead_letters} lost")
             }
         }
     }
@@ -299,8 +299,8 @@ mod tests {
         check(LossKind::Missing, 5, 5, least, &gone);
         let unread = "1.log cannot be read: the ledger went on without at most 2 events (5 to 6)";
         check(LossKind::Unreadable, 5, 6, Extent::AtMost, unread);
-        let letters = "1.log is damaged or gone: 2 dead letters lost";
-        check(LossKind::DeadLetters, 0, 2, exact, letters);
+        let dead_letters = "1.log is damaged or gone: 2 dead letters lost";
+        check(LossKind::DeadLetters, 0, 2, exact, dead_letters);
     }
 
     #[test]

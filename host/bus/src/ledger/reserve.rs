@@ -1,5 +1,5 @@
-//! Room on the disk that is kept for the books: on a full disk it is given up, piece by piece, so
-//! that cursors can be written down, and with them segments deleted. Events get none of it.
+//! Room on the disk that is kept for the counters: on a full disk it is given up, piece by piece,
+//! so that cursors can be written down, and with them segments deleted. Events get none of it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -49,7 +49,7 @@ impl Reserve {
             Self { path, bytes, is_spent: AtomicBool::new(false), changing: Mutex::default() };
         if let Err(error) = files::clear_irregular(&reserve.path).and_then(|()| reserve.fill()) {
             let path = reserve.path.display();
-            tracing::warn!(%path, %error, "no room on the disk is kept for the ledger's books");
+            tracing::warn!(%path, %error, "no room on the disk is kept for the ledger's counters");
         }
         reserve
     }
@@ -71,7 +71,7 @@ impl Reserve {
         let given = given().unwrap_or(false);
         if given && !self.is_spent.swap(true, Ordering::SeqCst) {
             let path = self.path.display();
-            tracing::error!(%path, "the disk is full: the room that was kept goes to the books");
+            tracing::error!(%path, "the disk is full: the room that was kept goes to the counters");
         }
         given
     }

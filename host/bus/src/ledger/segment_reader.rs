@@ -66,7 +66,7 @@ pub(crate) struct SegmentReader {
 }
 
 /// What stands at a place of a segment, with the length of its payload.
-enum Place {
+enum RecordHead {
     /// A whole record.
     Record(usize),
     /// The head of a record whose payload is damaged.
@@ -163,7 +163,7 @@ impl SegmentReader {
         let end = loop {
             let place = self.place()?;
             match (place, self.framing) {
-                (Place::Record(length), _) => {
+                (RecordHead::Record(length), _) => {
                     let payload = self.payload(length);
                     let first = self.last + 1;
                     let sequence = sequence(&self.buffer[payload.clone()]);
@@ -177,7 +177,7 @@ impl SegmentReader {
                     // It was read before: whatever brought it here, it comes once.
                     (self.start, lost_track, zeros) = (payload.end, true, false);
                 }
-                (Place::Damaged(length), Framing::Salted(_)) => {
+                (RecordHead::Damaged(length), Framing::Salted(_)) => {
                     self.start = self.payload(length).end;
                     if !lost_track {
                         self.last += 1;
@@ -185,19 +185,19 @@ impl SegmentReader {
                     }
                     zeros = false;
                 }
-                (Place::Other, Framing::Salted(_)) => {
+                (RecordHead::Other, Framing::Salted(_)) => {
                     zeros &= self.buffer[self.start] == 0;
                     (self.start, lost_track) = (self.start + 1, true);
                 }
-                (Place::Other | Place::Damaged(_), Framing::Plain) => {
+                (RecordHead::Other | RecordHead::Damaged(_), Framing::Plain) => {
                     (lost_track, zeros) = (true, self.is_zero_to_end()?);
                     break TornEnd::Damaged;
                 }
-                (Place::Begun, _) => {
+                (RecordHead::Begun, _) => {
                     zeros = false;
                     break TornEnd::Begun;
                 }
-                (Place::End, _) => {
+                (RecordHead::End, _) => {
                     let rest = &self.buffer[self.start..];
                     if rest.is_empty() && !lost_track {
                         return Ok(Found::End);
@@ -229,19 +229,19 @@ impl SegmentReader {
     }
 
     /// What stands where the next record would begin.
-    fn place(&mut self) -> io::Result<Place> {
+    fn place(&mut self) -> io::Result<RecordHead> {
         let head = self.framing.bytes();
         if !self.fill(head)? {
-            return Ok(Place::End);
+            return Ok(RecordHead::End);
         }
         let Some((length, crc)) = self.framing.prefix(&self.buffer[self.start..]) else {
-            return Ok(Place::Other);
+            return Ok(RecordHead::Other);
         };
         if !self.fill(head + length)? {
-            return Ok(Place::Begun);
+            return Ok(RecordHead::Begun);
         }
         let is_whole = crc32fast::hash(&self.buffer[self.payload(length)]) == crc;
-        Ok(if is_whole { Place::Record(length) } else { Place::Damaged(length) })
+        Ok(if is_whole { RecordHead::Record(length) } else { RecordHead::Damaged(length) })
     }
 
     /// Where the payload of the record lies that begins here.

@@ -272,12 +272,12 @@ impl Worker {
             && (self.ledger.relayed.contains(event.id) || !group.insert(event.id))
     }
 
-    /// Refuses events while some of the room that is kept for the books has been given up.
+    /// Refuses events while some of the room that is kept for the counters has been given up.
     fn leave_the_reserve(&self) -> Result<(), PublishError> {
         if self.ledger.reserve.is_full_again() {
             return Ok(());
         }
-        let what = "the disk is full, and what was kept of it is for the books";
+        let what = "the disk is full, and what was kept of it is for the counters";
         let error = io::Error::new(io::ErrorKind::StorageFull, what);
         Err(self.refused(self.active.path(), &error))
     }

@@ -36,9 +36,9 @@ fn each_gets_what_its_filters_say_in_order() {
     assert_eq!(drain(&mut all), [0, 1, 2, 3, 4]);
     assert_eq!(drain(&mut one), [0, 1, 4]);
     assert_balanced(&bus);
-    let books = bus.books();
-    assert_eq!((books[0].ledger.handled, books[0].live.handled), (3, 2));
-    assert_eq!((books[1].ledger.accepted, books[1].live.accepted), (2, 1));
+    let counters = bus.counters();
+    assert_eq!((counters[0].ledger.handled, counters[0].live.handled), (3, 2));
+    assert_eq!((counters[1].ledger.accepted, counters[1].live.accepted), (2, 1));
 }
 
 #[test]
@@ -52,17 +52,17 @@ fn a_stopped_module_finds_its_ledger_events_and_nobody_elses() {
     publish(&bus, events(Ledger, "a", 3..200)).expect("accepted");
     publish(&bus, events(Live, "a", 900..905)).expect("accepted");
     publish(&bus, events(Ledger, "b", 900..905)).expect("accepted");
-    assert_eq!(bus.books()[0].ledger.pending, 197);
-    assert!(bus.books()[0].oldest_pending_ms.is_some());
+    assert_eq!(bus.counters()[0].ledger.pending, 197);
+    assert!(bus.counters()[0].oldest_pending_ms.is_some());
     assert_balanced(&bus);
     bus.close().expect("closed");
     drop(bus);
     let bus = open(directory.path());
-    assert_eq!(bus.books()[0].ledger.pending, 197);
-    assert!(bus.books()[0].oldest_pending_ms.is_some());
+    assert_eq!(bus.counters()[0].ledger.pending, 197);
+    assert!(bus.counters()[0].oldest_pending_ms.is_some());
     let mut inbox = subscribe(&bus, "tracker", &["a"]);
     assert_eq!(drain(&mut inbox), (3..200).collect::<Vec<_>>());
-    assert_eq!(bus.books()[0].oldest_pending_ms, None);
+    assert_eq!(bus.counters()[0].oldest_pending_ms, None);
     assert_balanced(&bus);
 }
 
@@ -99,7 +99,7 @@ fn a_live_event_finds_no_room_and_the_oldest_goes() {
     assert_eq!(drain(&mut inbox), (84..100).collect::<Vec<_>>());
     publish(&bus, events(Live, "a", 100..104)).expect("accepted");
     drop(inbox);
-    let live = bus.books()[0].live;
+    let live = bus.counters()[0].live;
     assert_eq!(live.dropped.of(DropReason::Overflow), 84);
     assert_eq!(live.dropped.of(DropReason::Stopped), 4);
     assert_balanced(&bus);
@@ -110,12 +110,12 @@ fn a_mark_is_reached_when_all_before_it_is_settled() {
     let directory = tempdir().expect("a directory");
     let bus = open(directory.path());
     let mut inbox = subscribe(&bus, "tracker", &["a"]);
-    let poker = inbox.poker();
+    let waker = inbox.waker();
     assert!(inbox.reached(&inbox.mark()));
     publish(&bus, events(Ledger, "a", 0..40)).expect("accepted");
     publish(&bus, events(Live, "a", 40..42)).expect("accepted");
     publish(&bus, events(Ledger, "b", 0..2)).expect("accepted");
-    let mark = poker.mark();
+    let mark = waker.mark();
     publish(&bus, events(Ledger, "a", 42..44)).expect("accepted");
     let mut settled = 0;
     while !inbox.reached(&mark) {
@@ -134,17 +134,17 @@ fn a_sleeper_is_woken_by_events_and_pokes() {
     for class in [Ledger, Live] {
         let mut inbox = subscribe(&bus, "tracker", &["a"]);
         std::thread::scope(|scope| {
-            let poker = inbox.poker();
+            let waker = inbox.waker();
             let sleeper = scope.spawn(move || {
                 assert_eq!(inbox.wait(None), Woken::Events);
                 assert_eq!(drain(&mut inbox), [1]);
                 assert_eq!(inbox.wait(None), Woken::Poked);
             });
             publish(&bus, vec![event(class, "a", 1)]).expect("accepted");
-            while bus.books()[0].total().pending > 0 {
+            while bus.counters()[0].total().pending > 0 {
                 std::thread::yield_now();
             }
-            poker.poke();
+            waker.wake();
             sleeper.join().expect("it was woken");
         });
     }
@@ -166,7 +166,7 @@ fn other_filters_hold_from_now_on() {
     assert_balanced(&bus);
     assert_eq!(drain(&mut subscribe(&bus, "tracker", &["b"])), [0, 1, 6, 7]);
     bus.unsubscribe("tracker").expect("forgotten");
-    assert!(bus.books().is_empty());
+    assert!(bus.counters().is_empty());
     assert!(matches!(bus.unsubscribe("tracker"), Err(SubscribeError::Unknown(_))));
 }
 
@@ -189,7 +189,7 @@ fn wrong_names_filters_topics_and_sizes_are_refused() {
     assert!(error.to_string().contains("1048577 bytes"), "{error}");
     let error = publish(&bus, vec![event(Live, "A", 1)]).expect_err("no topic");
     assert!(error.to_string().contains("`A` is not a topic"), "{error}");
-    assert_eq!(bus.books()[0].total().accepted, 0);
+    assert_eq!(bus.counters()[0].total().accepted, 0);
     drop(inbox);
     bus.close().expect("closed");
     assert!(publish(&bus, vec![event(Live, "a", 1)]).is_err());
@@ -258,8 +258,8 @@ fn publishers_keep_their_order_and_the_books_balance_under_load() {
         }
         let auditor = scope.spawn(|| {
             while running.load(Ordering::SeqCst) {
-                for books in bus.books() {
-                    assert!(books.ledger.balanced() && books.live.balanced(), "{books:?}");
+                for counters in bus.counters() {
+                    assert!(counters.ledger.balanced() && counters.live.balanced(), "{counters:?}");
                 }
                 assert_balanced(&bus);
             }
@@ -268,7 +268,7 @@ fn publishers_keep_their_order_and_the_books_balance_under_load() {
             reader.join().expect("all came in order");
         }
         running.store(false, Ordering::SeqCst);
-        auditor.join().expect("the books balanced");
+        auditor.join().expect("the counters balanced");
     });
-    assert!(bus.books().iter().all(|books| books.ledger.handled == 3 * EACH));
+    assert!(bus.counters().iter().all(|counters| counters.ledger.handled == 3 * EACH));
 }

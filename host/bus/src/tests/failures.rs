@@ -50,13 +50,13 @@ fn a_poisonous_event_is_isolated_buried_and_the_rest_goes_on() {
     }
     assert_eq!(handled, [0, 1, 2, 3, 4, 6, 7, 8, 9]);
     assert!((5..=9).contains(&tries), "{tries}");
-    let letters = bus.dead(Some("tracker")).expect("readable");
-    assert_eq!(letters.len(), 1);
+    let dead_letters = bus.dead(Some("tracker")).expect("readable");
+    assert_eq!(dead_letters.len(), 1);
     assert_eq!(
-        (letters[0].reason.as_str(), &*letters[0].event.data),
+        (dead_letters[0].reason.as_str(), &*dead_letters[0].event.data),
         ("no such column", &b"5"[..])
     );
-    let dead = bus.books()[0].ledger;
+    let dead = bus.counters()[0].ledger;
     assert_eq!((dead.dead, dead.handled, dead.pending), (1, 9, 0));
 }
 
@@ -87,7 +87,7 @@ fn dead_letters_are_replayed_to_their_module_alone_and_purged() {
     let bus = open(directory.path());
     assert_balanced(&bus);
     assert_eq!(drain(&mut subscribe(&bus, "tracker", &["a"])), [2]);
-    let tracker = &bus.books()[1].ledger;
+    let tracker = &bus.counters()[1].ledger;
     assert_eq!((tracker.accepted, tracker.handled, tracker.dead), (3, 2, 0));
     assert_eq!(tracker.dropped.of(DropReason::Purged), 1);
     assert!(matches!(bus.replay_dead("nobody", None), Err(SubscribeError::Unknown(_))));
@@ -105,7 +105,7 @@ fn what_is_not_available_now_is_never_given_up() {
         inbox.settle(0, unavailable());
     }
     assert_eq!(drain(&mut inbox), [0, 1]);
-    assert_eq!(bus.books()[0].ledger.dead, 0);
+    assert_eq!(bus.counters()[0].ledger.dead, 0);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_live_event_that_fails_alone_is_dropped() {
     inbox.settle(0, failed());
     assert_balanced(&bus);
     assert_eq!(drain(&mut inbox), [2, 3]);
-    assert_eq!(bus.books()[0].live.dropped.of(DropReason::Failed), 1);
+    assert_eq!(bus.counters()[0].live.dropped.of(DropReason::Failed), 1);
     publish(&bus, events(Live, "a", 4..5)).expect("accepted");
     let mut tries = 0;
     while !inbox.take(9).is_empty() {
@@ -146,7 +146,7 @@ fn a_failed_event_waits_and_holds_back_what_follows() {
     assert!(inbox.take(9).is_empty());
     assert!(inbox.reached(&mark), "a query does not wait for the next try");
     assert_eq!(inbox.wait(Some(Instant::now())), Woken::Deadline);
-    inbox.poker().poke();
+    inbox.waker().wake();
     assert_eq!(inbox.wait(None), Woken::Poked);
     drop(inbox);
     let mut inbox = subscribe(&bus, "tracker", &["a"]);
@@ -168,17 +168,17 @@ fn a_kill_in_the_middle_of_a_replay_leaves_the_books_balanced() {
         drop(inbox);
         keep(&bus);
         let cursors = fs::read(path("subscriptions.json")).expect("readable");
-        let letters = fs::read(path("dead/tracker.log")).expect("readable");
+        let dead_letters = fs::read(path("dead/tracker.log")).expect("readable");
         assert_eq!(bus.replay_dead("tracker", None).expect("replayed"), 2);
         drop(bus);
         fs::write(path("subscriptions.json"), cursors).expect("as before the replay");
         if !letters_were_rewritten {
-            fs::write(path("dead/tracker.log"), letters).expect("as before the replay");
+            fs::write(path("dead/tracker.log"), dead_letters).expect("as before the replay");
         }
         let bus = open(directory.path());
         assert_balanced(&bus);
-        let books = bus.books()[0].ledger;
-        assert_eq!((books.dead, books.pending, books.dropped.total()), (0, 2, 0));
+        let counters = bus.counters()[0].ledger;
+        assert_eq!((counters.dead, counters.pending, counters.dropped.total()), (0, 2, 0));
         assert_eq!(drain(&mut subscribe(&bus, "tracker", &["a"])), [0, 1]);
     }
 }

@@ -116,9 +116,9 @@ fn taken_up(directory: &Path, last: u64) {
     assert_eq!(drain(&mut subscribe(&bus, "late", &["a"])), numbers(1..=last + 2));
     let mut tracker = subscribe(&bus, "tracker", &["a"]);
     assert_eq!(drain(&mut tracker), numbers(last + 1..=last + 2));
-    let letters = bus.dead(Some("tracker")).expect("readable");
-    let letter = &letters[0];
-    assert_eq!((letters.len(), letter.event.id, &*letter.reason), (1, id(7), "it failed"));
+    let dead_letters = bus.dead(Some("tracker")).expect("readable");
+    let letter = &dead_letters[0];
+    assert_eq!((dead_letters.len(), letter.event.id, &*letter.reason), (1, id(7), "it failed"));
     assert_eq!(bus.replay_dead("tracker", None).expect("replayed"), 1);
     assert_eq!(drain(&mut tracker), [7]);
     assert_balanced(&bus);
@@ -126,11 +126,11 @@ fn taken_up(directory: &Path, last: u64) {
     keep(&bus);
     let left = fs::read_dir(directory.join("segments")).expect("a directory").count();
     assert_eq!(left, 1);
-    assert_eq!(books(&bus), [last + 2, last + 2]);
+    assert_eq!(counters(&bus), [last + 2, last + 2]);
 }
 
-fn books(bus: &Bus) -> Vec<u64> {
-    bus.books().into_iter().map(|books| books.ledger.handled).collect()
+fn counters(bus: &Bus) -> Vec<u64> {
+    bus.counters().into_iter().map(|counters| counters.ledger.handled).collect()
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_ledger_that_was_killed_is_taken_up() {
             former.segment(61, 60, b"");
         }
         former.letter("tracker", 7);
-        // The books are older than the end of the ledger.
+        // The counters are older than the end of the ledger.
         former.subscriptions(50, &[("late", 0, 0), ("tracker", 40, 1)]);
         taken_up(directory.path(), 60);
     }

@@ -77,10 +77,10 @@ fn what_all_have_settled_is_deleted_and_the_limit_holds() {
         drain(&mut quick);
     }
     keep(&bus);
-    let books = bus.books();
-    let dropped = books[1].ledger.dropped.of(DropReason::Retention);
-    assert!(dropped > 1_000, "{books:?}");
-    assert_eq!(books[0].ledger.dropped.total(), 0);
+    let counters = bus.counters();
+    let dropped = counters[1].ledger.dropped.of(DropReason::Retention);
+    assert!(dropped > 1_000, "{counters:?}");
+    assert_eq!(counters[0].ledger.dropped.total(), 0);
     let bytes: u64 = bus.shared.ledger.list().iter().map(|info| info.bytes).sum();
     assert!(bytes <= 40 << 10, "{bytes}");
     assert_balanced(&bus);
@@ -106,7 +106,7 @@ fn what_is_older_than_the_retention_is_dropped() {
     file.set_modified(SystemTime::now() - week).expect("set");
     keep(&bus);
     assert!(!oldest.exists());
-    let ledger = bus.books()[0].ledger;
+    let ledger = bus.counters()[0].ledger;
     let dropped = ledger.dropped.of(DropReason::Retention);
     assert!(dropped > 0 && ledger.pending == 200 - dropped, "{ledger:?}");
     assert_balanced(&bus);
@@ -127,7 +127,7 @@ fn a_ledger_that_went_back_behind_its_cursors_reuses_no_number() {
         fs::remove_file(entry.expect("an entry").path()).expect("removed");
     }
     let bus = open(directory.path());
-    assert_eq!(bus.books()[0].ledger.dropped.of(DropReason::Lost), 6);
+    assert_eq!(bus.counters()[0].ledger.dropped.of(DropReason::Lost), 6);
     publish(&bus, events(Ledger, "a", 10..12)).expect("accepted");
     assert_eq!(drain(&mut subscribe(&bus, "tracker", &["a"])), [10, 11]);
     assert_balanced(&bus);

@@ -47,11 +47,11 @@ fn kinds(bus: &Bus) -> Vec<LossKind> {
 
 /// How many events each module has lost and how many it still waits for; none counts as retention.
 fn lost(bus: &Bus) -> Vec<(u64, u64)> {
-    let books = bus.books().into_iter().map(|books| {
-        assert_eq!(books.ledger.dropped.of(DropReason::Retention), 0, "{books:?}");
-        (books.ledger.dropped.of(DropReason::Lost), books.ledger.pending)
+    let counters = bus.counters().into_iter().map(|counters| {
+        assert_eq!(counters.ledger.dropped.of(DropReason::Retention), 0, "{counters:?}");
+        (counters.ledger.dropped.of(DropReason::Lost), counters.ledger.pending)
     });
-    books.collect()
+    counters.collect()
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn dead_letters_stay_in_the_books_when_the_cursors_are_lost() {
     FILES.iter().for_each(|file| fs::remove_file(directory.path().join(file)).expect("removed"));
     let bus = open(directory.path());
     drop(subscribe(&bus, "tracker", &["a"]));
-    assert_eq!(bus.books()[0].ledger.dead, 1);
+    assert_eq!(bus.counters()[0].ledger.dead, 1);
     assert_balanced(&bus);
 }
 
@@ -165,11 +165,12 @@ fn a_tail_that_was_cut_after_a_kill_is_told_as_at_least() {
             drop(bus);
         } else {
             keep(&bus);
-            let books = FILES.map(|file| fs::read(directory.path().join(file)).expect("books"));
+            let counters =
+                FILES.map(|file| fs::read(directory.path().join(file)).expect("counters"));
             publish(&bus, events(Ledger, "a", 10..20)).expect("accepted");
             drop(bus);
-            // The books that a kill leaves: they do not know of the last ten.
-            for (file, bytes) in FILES.iter().zip(books) {
+            // The counters that a kill leaves: they do not know of the last ten.
+            for (file, bytes) in FILES.iter().zip(counters) {
                 fs::write(directory.path().join(file), bytes).expect("written");
             }
         }
@@ -183,7 +184,7 @@ fn a_tail_that_was_cut_after_a_kill_is_told_as_at_least() {
         assert_eq!((loss.kind, (loss.last, loss.extent)), (LossKind::Cut, expected));
         assert_eq!(loss.sentence().contains("at least"), !is_closed, "{}", loss.sentence());
         let (lost, left) = lost(&bus)[0];
-        assert_eq!(lost + left, loss.last, "the books know as many");
+        assert_eq!(lost + left, loss.last, "the counters know as many");
         // It stays so, and what comes has numbers of its own.
         publish(&bus, events(Ledger, "a", 20..21)).expect("accepted");
         bus.close().expect("closed");
@@ -316,7 +317,7 @@ fn damage_costs_the_events_that_it_hit_and_the_books_say_so() {
         bytes[middle] ^= 0xff;
         fs::write(path, &bytes).expect("damaged");
         let got = drain(&mut inbox);
-        let lost = bus.books()[0].ledger.dropped.of(DropReason::Lost);
+        let lost = bus.counters()[0].ledger.dropped.of(DropReason::Lost);
         // What its memory held was not read again.
         assert!(lost <= 1 && got.len() as u64 == 400 - lost, "{place}: {got:?}");
         assert!(got.is_sorted() && got.last() == Some(&399));
@@ -369,10 +370,10 @@ fn damaged_dead_letters_cost_only_themselves_and_are_told() {
         for start in ["first", "second"] {
             let bus = open(directory.path());
             assert_balanced(&bus);
-            let books = bus.books()[0].ledger;
+            let counters = bus.counters()[0].ledger;
             let (lost, purged) = (DropReason::Lost, DropReason::Purged);
-            let dropped = (books.dropped.of(lost), books.dropped.of(purged));
-            assert_eq!((books.dead, dropped), (3 - count, (count, 0)), "{place}, {start}");
+            let dropped = (counters.dropped.of(lost), counters.dropped.of(purged));
+            assert_eq!((counters.dead, dropped), (3 - count, (count, 0)), "{place}, {start}");
             assert_eq!(bus.dead(None).expect("readable").len() as u64, 3 - count, "{place}");
             let told = bus.health().losses;
             assert_eq!(kinds(&bus), [LossKind::DeadLetters], "{place}, {start}");

@@ -228,8 +228,8 @@ impl<'a> Life<'a> {
             .collect();
         let settle = settle.min(taken.len());
         let given_up = |bus: &Bus| {
-            let books = &bus.books()[module];
-            books.ledger.dead + books.live.dropped.of(DropReason::Failed)
+            let counters = &bus.counters()[module];
+            counters.ledger.dead + counters.live.dropped.of(DropReason::Failed)
         };
         let bus = self.bus.as_ref().expect("it is open between two kills");
         let before = given_up(bus);
@@ -241,11 +241,11 @@ impl<'a> Life<'a> {
 
     fn replay(&mut self, module: usize) {
         let bus = self.bus.as_ref().expect("it is open between two kills");
-        let letters = bus.dead(Some(MODULES[module].0)).expect("readable");
+        let dead_letters = bus.dead(Some(MODULES[module].0)).expect("readable");
         let before = bus.shared.distributed.load(Ordering::SeqCst);
         let count = bus.replay_dead(MODULES[module].0, None).expect("replayed");
-        assert_eq!(count, letters.len() as u64);
-        let numbers = letters.iter().map(|letter| number(&letter.event.data));
+        assert_eq!(count, dead_letters.len() as u64);
+        let numbers = dead_letters.iter().map(|letter| number(&letter.event.data));
         self.expected[module].accepted.extend(numbers.zip(before + 1..));
     }
 
@@ -269,7 +269,7 @@ impl<'a> Life<'a> {
     fn finish(mut self) {
         for module in 0..MODULES.len() {
             self.start(module);
-            let idle = |life: &Self| life.bus().books()[module].total().pending == 0;
+            let idle = |life: &Self| life.bus().counters()[module].total().pending == 0;
             while !idle(&self) {
                 self.handle(module, 50, 50, None);
             }
@@ -351,9 +351,10 @@ fn what_a_second_flip_restores_stays_lost_and_its_number_is_used_up() {
         let last = life.bus().shared.distributed.load(Ordering::SeqCst);
         assert!(last >= 2, "{at}: {last} comes twice");
         life.step(&Step::Ledger { topic: 0, count: 1 });
-        for books in life.bus().books().iter().filter(|_| kept) {
-            let (gone, books) = (2 - left.len() as u64, books.ledger);
-            let counted = (books.accepted, books.dropped.of(DropReason::Lost), books.pending);
+        for counters in life.bus().counters().iter().filter(|_| kept) {
+            let (gone, counters) = (2 - left.len() as u64, counters.ledger);
+            let counted =
+                (counters.accepted, counters.dropped.of(DropReason::Lost), counters.pending);
             assert_eq!(counted, (3, gone, 3 - gone), "{at}");
         }
         life.finish();
@@ -367,7 +368,7 @@ fn what_is_there_again_once_its_loss_is_forgotten_waits_again() {
     life.step(&Step::Ledger { topic: 0, count: 2 });
     life.step(&Step::Persist);
     life.step(&Step::Flip { at: 423 });
-    let lost = |bus: &Bus| bus.books()[0].ledger.dropped.of(DropReason::Lost);
+    let lost = |bus: &Bus| bus.counters()[0].ledger.dropped.of(DropReason::Lost);
     assert_eq!(lost(life.bus()), 1);
     drop(life.bus.take());
     fs::remove_file(directory.path().join("losses.json")).expect("it was told");

@@ -40,7 +40,7 @@ fn an_event_is_taken_once_as_it_was() {
         assert_eq!(&*first.source, "//laptop/lodestar/test");
         inbox.settle(1, None);
         assert_eq!(drain(&mut inbox), [2, 3]);
-        assert_eq!(bus.books()[0].total().accepted, 3);
+        assert_eq!(bus.counters()[0].total().accepted, 3);
         assert_balanced(&bus);
     }
 }

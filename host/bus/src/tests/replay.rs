@@ -27,9 +27,10 @@ fn ids(inbox: &mut Inbox) -> Vec<Uuid> {
     ids
 }
 
-fn books(bus: &Bus, module: &str) -> (u64, u64, u64, u64) {
-    let books = bus.books().into_iter().find(|books| books.module == module).expect("it is there");
-    let ledger = books.ledger;
+fn counters(bus: &Bus, module: &str) -> (u64, u64, u64, u64) {
+    let counters =
+        bus.counters().into_iter().find(|counters| counters.module == module).expect("it is there");
+    let ledger = counters.ledger;
     (ledger.accepted, ledger.handled, ledger.dead, ledger.pending)
 }
 
@@ -52,14 +53,14 @@ fn handled_events_come_again_under_their_ids_for_one_module() {
     let replayed = bus.replay("tracker", begin..middle).expect("replayed");
     assert_eq!(replayed.events, 3);
     assert!(replayed.kept_since_ms.is_some_and(|ms| ms >= begin), "{replayed:?}");
-    assert_eq!(books(&bus, "tracker"), (8, 5, 0, 3));
+    assert_eq!(counters(&bus, "tracker"), (8, 5, 0, 3));
     assert_balanced(&bus);
     assert_eq!(ids(&mut tracker), first);
     assert_eq!(bus.replay("tracker", middle..u64::MAX).expect("replayed").events, 2);
     assert_eq!(drain(&mut tracker), [3, 4]);
     assert_eq!(drain(&mut other), [0_u64; 0]);
-    assert_eq!(books(&bus, "tracker"), (10, 10, 0, 0));
-    assert_eq!(books(&bus, "other"), (6, 6, 0, 0));
+    assert_eq!(counters(&bus, "tracker"), (10, 10, 0, 0));
+    assert_eq!(counters(&bus, "other"), (6, 6, 0, 0));
     // The copies are no history of their own.
     assert_eq!(bus.replay("tracker", 0..u64::MAX).expect("replayed").events, 5);
     assert_balanced(&bus);
@@ -79,9 +80,9 @@ fn what_waits_or_is_dead_is_not_doubled() {
     assert_eq!(drain(&mut inbox), [1, 2]);
     publish(&bus, events(Ledger, "a", 3..40)).expect("accepted");
     assert_eq!(inbox.take(2).len(), 2);
-    assert_eq!(books(&bus, "tracker"), (40, 2, 1, 37));
+    assert_eq!(counters(&bus, "tracker"), (40, 2, 1, 37));
     assert_eq!(bus.replay("tracker", 0..u64::MAX).expect("replayed").events, 2);
-    assert_eq!(books(&bus, "tracker"), (42, 2, 1, 39));
+    assert_eq!(counters(&bus, "tracker"), (42, 2, 1, 39));
     assert_balanced(&bus);
     inbox.settle(2, None);
     assert!(drain(&mut inbox).ends_with(&[39, 1, 2]));
@@ -97,11 +98,11 @@ fn a_replay_survives_a_kill() {
     assert_eq!(drain(&mut inbox).len(), 30);
     super::keep(&bus);
     assert_eq!(bus.replay("tracker", 0..u64::MAX).expect("replayed").events, 30);
-    let before = books(&bus, "tracker");
+    let before = counters(&bus, "tracker");
     drop(inbox);
     drop(bus);
     let bus = open(directory.path());
-    assert_eq!(books(&bus, "tracker"), before);
+    assert_eq!(counters(&bus, "tracker"), before);
     assert_balanced(&bus);
     let again = drain(&mut subscribe(&bus, "tracker", &["a"]));
     assert_eq!(again, (0..30).collect::<Vec<_>>());
@@ -122,7 +123,7 @@ fn a_new_module_can_have_the_history_that_it_listens_to() {
     drop(late);
     // It waits for a module that is away.
     assert_eq!(bus.replay("late", 0..u64::MAX).expect("replayed").events, 2);
-    assert_eq!(books(&bus, "late"), (4, 2, 0, 2));
+    assert_eq!(counters(&bus, "late"), (4, 2, 0, 2));
     assert_eq!(drain(&mut subscribe(&bus, "late", &["b"])), [4, 5]);
     assert_balanced(&bus);
     drop(keeper);
@@ -139,11 +140,11 @@ fn a_replay_that_would_push_others_out_is_refused() {
         publish(&bus, events(Ledger, "a", start..start + 20)).expect("accepted");
         drain(&mut quick);
     }
-    let before = books(&bus, "slow");
+    let before = counters(&bus, "slow");
     let error = bus.replay("quick", 0..u64::MAX).expect_err("no room");
     assert!(matches!(error, ReplayError::NoRoom { events: 300, .. }), "{error:?}");
     assert!(error.to_string().contains("bus.ledger.max_bytes"), "{error}");
-    assert_eq!(books(&bus, "slow"), before);
+    assert_eq!(counters(&bus, "slow"), before);
     let error = bus.replay("nobody", 0..u64::MAX).expect_err("unknown");
     assert!(matches!(error, ReplayError::Subscribe(SubscribeError::Unknown(_))), "{error:?}");
     drop(slow);

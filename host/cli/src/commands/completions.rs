@@ -2,11 +2,11 @@
 
 use clap::{Command, builder::PossibleValuesParser};
 use clap_complete::Shell;
-use lodestar_api::{Module, Noun};
+use lodestar_api::{Module, ModuleCommands};
 use serde_json::Value;
 
 use crate::{
-    client::Client, commands::module_command::with_noun, error::Result, exit_codes,
+    client::Client, commands::module_command::with_module_commands, error::Result, exit_codes,
     terminal::Terminal,
 };
 
@@ -17,7 +17,7 @@ fish, in ~/.config/fish/config.fish: lodestar completions fish | source";
 
 /// Write a completion script for a shell to standard output
 ///
-/// The nouns of the modules that run at this moment are part of it, and the names of all.
+/// The commands of the modules that run at this moment are part of it, and the names of all.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
@@ -41,7 +41,8 @@ impl Completions {
         terminal: &mut Terminal,
     ) -> Result<u8> {
         // Without the daemon the script has the fixed verbs, which is what a package installs.
-        let nouns: Vec<Noun> = client.get("/v1/nouns").await.unwrap_or_default();
+        let module_commands: Vec<ModuleCommands> =
+            client.get("/v1/module-commands").await.unwrap_or_default();
         let shell = match self.shell {
             ShellName::Bash => Shell::Bash,
             ShellName::Zsh => Shell::Zsh,
@@ -49,8 +50,8 @@ impl Completions {
         };
         let modules: Vec<Module> = client.get("/v1/modules").await.unwrap_or_default();
         let modules: Vec<String> = modules.into_iter().map(|module| module.name).collect();
-        let nouns = nouns.into_iter().filter_map(completed);
-        let command = nouns.fold(root, |root, noun| with_noun(root, &noun));
+        let module_commands = module_commands.into_iter().filter_map(completed);
+        let command = module_commands.fold(root, |root, entry| with_module_commands(root, &entry));
         let mut command = with_modules(command, &modules);
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "lodestar", &mut script);
@@ -62,17 +63,17 @@ impl Completions {
     }
 }
 
-/// What of a noun a script may have: a shell reads its words, so they must be words.
-fn completed(mut noun: Noun) -> Option<Noun> {
-    noun.aliases.retain(|alias| is_word(alias));
-    noun.commands.retain(|command| is_word(&command.name));
-    for command in &mut noun.commands {
+/// What of a command a script may have: a shell reads its words, so they must be words.
+fn completed(mut entry: ModuleCommands) -> Option<ModuleCommands> {
+    entry.aliases.retain(|alias| is_word(alias));
+    entry.commands.retain(|command| is_word(&command.name));
+    for command in &mut entry.commands {
         let properties = command.args.get_mut("properties").and_then(Value::as_object_mut);
         if let Some(properties) = properties {
             properties.retain(|name, property| is_word(name) && has_words(property));
         }
     }
-    (is_word(&noun.noun) && is_word(&noun.module)).then_some(noun)
+    (is_word(&entry.command) && is_word(&entry.module)).then_some(entry)
 }
 
 fn is_word(text: &str) -> bool {
@@ -140,8 +141,8 @@ mod tests {
     #[test]
     fn a_shell_gets_only_words() {
         let evil = "x$(touch /tmp/x)`id`";
-        let noun = json!({
-            "noun": "usage", "module": "usage_tracker", "aliases": [evil, "cost"], "about": evil,
+        let entry = json!({
+            "command": "usage", "module": "usage_tracker", "aliases": [evil, "cost"], "about": evil,
             "default_command": null, "commands": [
                 {"name": evil, "about": "", "args": {}, "streams": false},
                 {"name": "summary", "about": evil, "streams": false, "args": {"properties": {
@@ -152,10 +153,10 @@ mod tests {
                 }}},
             ],
         });
-        let noun: Noun = serde_json::from_value(noun).expect("it is a noun");
-        let noun = completed(noun).expect("its own words are words");
-        assert_eq!(noun.aliases, ["cost"]);
-        let mut command = with_noun(Cli::command(), &noun);
+        let entry: ModuleCommands = serde_json::from_value(entry).expect("it is one");
+        let entry = completed(entry).expect("its own words are words");
+        assert_eq!(entry.aliases, ["cost"]);
+        let mut command = with_module_commands(Cli::command(), &entry);
         let mut script = Vec::new();
         clap_complete::generate(Shell::Bash, &mut command, "lodestar", &mut script);
         let script = String::from_utf8_lossy(&script);
@@ -164,7 +165,7 @@ mod tests {
             assert!(script.contains(word), "{word}");
         }
         assert!(!script.contains("--by "), "{script}");
-        let noun = Noun { noun: evil.to_owned(), ..noun };
-        assert!(completed(noun).is_none());
+        let entry = ModuleCommands { command: evil.to_owned(), ..entry };
+        assert!(completed(entry).is_none());
     }
 }

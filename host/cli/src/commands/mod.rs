@@ -1,5 +1,5 @@
-//! The command line: the verbs that are always there, a file each. Nouns come from the running
-//! modules.
+//! The command line: the verbs that are always there, a file each. Commands of modules come from
+//! the running modules.
 
 mod completions;
 mod config;
@@ -16,13 +16,13 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[cfg(test)]
-pub(crate) use self::module_command::with_noun;
+pub(crate) use self::module_command::with_module_commands;
 use crate::{error::Result, exit_codes, help, options::Global, terminal::Terminal};
 
 const LONG_ABOUT: &str = "\
 Sees and steers lodestard: its modules, its events, its configuration.
 
-Beside the verbs below, each running module answers to a noun of its own, such as \
+Beside the verbs below, each running module answers to a command of its own, such as \
 `lodestar usage`.";
 
 /// Sees and steers lodestard
@@ -59,7 +59,7 @@ pub(crate) enum Verb {
     Completions(completions::Completions),
     Man(man::Man),
     #[command(external_subcommand)]
-    Noun(Vec<OsString>),
+    ModuleCommand(Vec<OsString>),
 }
 
 /// Does what a command line asks and gives the exit code.
@@ -73,7 +73,7 @@ pub(crate) async fn dispatch(argv: Vec<OsString>, terminal: &mut Terminal) -> Re
         Err(error) => return help::show(&error, &argv, terminal).await,
     };
     let mut global = cli.global;
-    if let Verb::Noun(words) = &cli.verb {
+    if let Verb::ModuleCommand(words) = &cli.verb {
         global.overlay(words);
     }
     terminal.json = global.json;
@@ -88,7 +88,7 @@ pub(crate) async fn dispatch(argv: Vec<OsString>, terminal: &mut Terminal) -> Re
         Verb::Events(verb) => verb.run(&client, terminal).await,
         Verb::Completions(verb) => verb.run(Cli::command(), &client, terminal).await,
         Verb::Man(verb) => verb.run(Cli::command(), terminal),
-        Verb::Noun(words) => {
+        Verb::ModuleCommand(words) => {
             module_command::run(Cli::command(), &argv, &words, &client, terminal).await
         }
     }
@@ -117,8 +117,11 @@ mod tests {
         check("lodestar --json modules list", "Modules(List");
         check("lodestar modules enable usage_tracker --no-wait", "Modules(Enable");
         check("lodestar events replay usage_tracker --all", "Events(Replay");
-        check("lodestar usage summary --since 7d", "Noun([\"usage\", \"summary\", \"--since\"");
-        check("lodestar usage --help", "Noun([\"usage\", \"--help\"");
+        check(
+            "lodestar usage summary --since 7d",
+            "ModuleCommand([\"usage\", \"summary\", \"--since\"",
+        );
+        check("lodestar usage --help", "ModuleCommand([\"usage\", \"--help\"");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Nouns: `lodestar usage summary`, built from what the running modules declare.
+//! Commands of modules: `lodestar usage summary`, built from what the running modules declare.
 
 use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use lodestar_api::{Module, ModuleInfo, Noun};
+use lodestar_api::{Module, ModuleCommands, ModuleInfo};
 use lodestar_platform::visible::visible;
 use module_sdk::CommandDescription;
 
@@ -21,7 +21,7 @@ use crate::{
 const OUT: &str = "--out";
 const FORCE: &str = "--force";
 
-/// Finds the noun among the running modules, parses its arguments and runs the command.
+/// Finds the command among the running modules, parses its arguments and runs the command.
 pub(super) async fn run(
     root: Command,
     argv: &[OsString],
@@ -30,17 +30,17 @@ pub(super) async fn run(
     terminal: &mut Terminal,
 ) -> Result<u8> {
     let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    let nouns: Vec<Noun> =
-        client.get("/v1/nouns").await.map_err(|error| without_daemon(&word, error))?;
-    let Some(noun) = nouns.iter().find(|noun| answers_to(noun, &word)) else {
-        return Err(Box::pin(unknown(&word, &nouns, client)).await);
+    let module_commands: Vec<ModuleCommands> =
+        client.get("/v1/module-commands").await.map_err(|error| without_daemon(&word, error))?;
+    let Some(entry) = module_commands.iter().find(|entry| answers_to(entry, &word)) else {
+        return Err(Box::pin(unknown(&word, &module_commands, client)).await);
     };
     let argv = with_negative_values(argv);
-    let matches = match with_noun(root, noun).try_get_matches_from(&argv) {
+    let matches = match with_module_commands(root, entry).try_get_matches_from(&argv) {
         Ok(matches) => matches,
         Err(error) => return help::show(&error, &argv, terminal).await,
     };
-    let call = call(noun, &matches)?;
+    let call = call(entry, &matches)?;
     Box::pin(call::run(call, client, terminal)).await
 }
 
@@ -67,19 +67,19 @@ fn with_negative_values(argv: &[OsString]) -> Vec<OsString> {
     joined
 }
 
-/// Adds a noun to the command line. A verb of ours keeps its word.
-pub(crate) fn with_noun(root: Command, noun: &Noun) -> Command {
-    if root.find_subcommand(&noun.noun).is_some() {
+/// Adds a command to the command line. A verb of ours keeps its word.
+pub(crate) fn with_module_commands(root: Command, entry: &ModuleCommands) -> Command {
+    if root.find_subcommand(&entry.command).is_some() {
         return root;
     }
-    let aliases = words(noun).filter(|word| *word != noun.noun).map(str::to_owned);
-    let command = Command::new(noun.noun.clone())
-        .about(visible(&schema::one_line(&noun.about)).into_owned())
+    let aliases = words(entry).filter(|word| *word != entry.command).map(str::to_owned);
+    let command = Command::new(entry.command.clone())
+        .about(visible(&schema::one_line(&entry.about)).into_owned())
         .visible_aliases(aliases.collect::<Vec<_>>())
         .disable_help_subcommand(true)
         .subcommand_value_name("COMMAND")
-        .subcommands(noun.commands.iter().map(subcommand));
-    root.subcommand(match default_command(noun) {
+        .subcommands(entry.commands.iter().map(subcommand));
+    root.subcommand(match default_command(entry) {
         Some(default) => command
             .subcommand_negates_reqs(true)
             .next_help_heading(format!("Options of {}, which runs by default", default.name))
@@ -88,17 +88,17 @@ pub(crate) fn with_noun(root: Command, noun: &Noun) -> Command {
     })
 }
 
-/// What was asked of a noun.
-fn call(noun: &Noun, matches: &ArgMatches) -> Result<Call> {
+/// What was asked of a command.
+fn call(entry: &ModuleCommands, matches: &ArgMatches) -> Result<Call> {
     let of_noun = matches.subcommand().map(|(_, matches)| matches).unwrap_or(matches);
-    let default = default_command(noun);
+    let default = default_command(entry);
     let (description, given) = match of_noun.subcommand() {
         None => (default, of_noun),
-        Some((name, given)) => (noun.commands.iter().find(|command| command.name == name), given),
+        Some((name, given)) => (entry.commands.iter().find(|command| command.name == name), given),
     };
     let description = description
-        .ok_or_else(|| CliError::usage(format!("`lodestar {}` needs a command", noun.noun)))?;
-    let words = format!("{} {}", noun.noun, description.name);
+        .ok_or_else(|| CliError::usage(format!("`lodestar {}` needs a command", entry.command)))?;
+    let words = format!("{} {}", entry.command, description.name);
     if let (Some(default), Some((name, _))) = (default, of_noun.subcommand())
         && !schema::json(&schema::fields(default.args.as_value()), of_noun).is_empty()
     {
@@ -108,7 +108,7 @@ fn call(noun: &Noun, matches: &ArgMatches) -> Result<Call> {
     let fields = schema::fields(description.args.as_value());
     let out = if description.streams { given.get_one::<PathBuf>(OUT).cloned() } else { None };
     Ok(Call {
-        module: noun.module.clone(),
+        module: entry.module.clone(),
         words,
         command: description.name.clone(),
         args: schema::json(&fields, given),
@@ -148,15 +148,15 @@ fn options(description: &CommandDescription) -> Vec<Arg> {
     options
 }
 
-fn default_command(noun: &Noun) -> Option<&CommandDescription> {
-    let name = noun.default_command.as_ref()?;
-    noun.commands.iter().find(|command| command.name == *name)
+fn default_command(entry: &ModuleCommands) -> Option<&CommandDescription> {
+    let name = entry.default_command.as_ref()?;
+    entry.commands.iter().find(|command| command.name == *name)
 }
 
-/// Every word for a noun.
-fn words(noun: &Noun) -> impl Iterator<Item = &str> {
-    let mut words: Vec<&str> = vec![&noun.noun, &noun.module];
-    words.extend(noun.aliases.iter().map(String::as_str));
+/// Every word for a command.
+fn words(entry: &ModuleCommands) -> impl Iterator<Item = &str> {
+    let mut words: Vec<&str> = vec![&entry.command, &entry.module];
+    words.extend(entry.aliases.iter().map(String::as_str));
     words.sort_unstable();
     words.dedup();
     words.into_iter()
@@ -166,14 +166,14 @@ fn verbs() -> Vec<String> {
     VERBS.map(str::to_owned).to_vec()
 }
 
-fn answers_to(noun: &Noun, word: &str) -> bool {
-    words(noun).any(|known| known == word)
+fn answers_to(entry: &ModuleCommands, word: &str) -> bool {
+    words(entry).any(|known| known == word)
 }
 
-/// Without the daemon nobody knows which nouns there are, but a verb may have been meant.
+/// Without the daemon nobody knows which commands there are, but a verb may have been meant.
 fn without_daemon(word: &str, error: CliError) -> CliError {
     let CliError::Failure(mut failure) = error else { return error };
-    failure.message = format!("cannot look up the noun `{word}`: {}", failure.message);
+    failure.message = format!("cannot look up the command `{word}`: {}", failure.message);
     if let Some(verb) = nearest(word, &verbs()).first() {
         let rest = failure.help.take().unwrap_or_default();
         failure.help = Some(format!("did you mean `lodestar {verb}`? Otherwise {rest}"));
@@ -181,23 +181,24 @@ fn without_daemon(word: &str, error: CliError) -> CliError {
     CliError::Failure(failure)
 }
 
-async fn unknown(word: &str, nouns: &[Noun], client: &Client) -> CliError {
+async fn unknown(word: &str, module_commands: &[ModuleCommands], client: &Client) -> CliError {
     let modules: Vec<Module> = client.get("/v1/modules").await.unwrap_or_default();
-    let resting = |module: &&Module| nouns.iter().all(|noun| noun.module != module.name);
+    let resting =
+        |module: &&Module| module_commands.iter().all(|entry| entry.module != module.name);
     for module in modules.iter().filter(resting) {
         if module.name == word || noun_of(module, client).await.as_deref() == Some(word) {
             return resting_noun(word, module);
         }
     }
     let mut candidates = verbs();
-    candidates.extend(nouns.iter().flat_map(words).map(str::to_owned));
+    candidates.extend(module_commands.iter().flat_map(words).map(str::to_owned));
     candidates.extend(modules.into_iter().map(|module| module.name));
     candidates.sort_unstable();
     candidates.dedup();
     let near: Vec<String> =
         nearest(word, &candidates).into_iter().map(|name| format!("`{name}`")).collect();
     let help = if near.is_empty() {
-        "`lodestar --help` lists the verbs and the nouns of the running modules".to_owned()
+        "`lodestar --help` lists the verbs and the commands of the running modules".to_owned()
     } else {
         format!("did you mean {}?", near.join(" or "))
     };
@@ -206,7 +207,7 @@ async fn unknown(word: &str, nouns: &[Noun], client: &Client) -> CliError {
 
 async fn noun_of(module: &Module, client: &Client) -> Option<String> {
     let path = format!("/v1/modules/{}", escaped(&module.name));
-    client.get::<ModuleInfo>(&path).await.ok()?.noun
+    client.get::<ModuleInfo>(&path).await.ok()?.command
 }
 
 fn resting_noun(word: &str, module: &Module) -> CliError {
@@ -251,13 +252,13 @@ mod tests {
     use crate::tests::sample;
 
     fn parse(line: &str) -> Result<Call, String> {
-        let noun = sample::noun();
+        let entry = sample::module_commands();
         let argv = line.split(' ').map(OsString::from);
         let argv = with_negative_values(&argv.collect::<Vec<_>>());
-        let matches = with_noun(Cli::command(), &noun)
+        let matches = with_module_commands(Cli::command(), &entry)
             .try_get_matches_from(argv)
             .map_err(|error| error.to_string())?;
-        call(&noun, &matches).map_err(|e| e.failure().expect("a failure").message.clone())
+        call(&entry, &matches).map_err(|e| e.failure().expect("a failure").message.clone())
     }
 
     #[test]
@@ -312,11 +313,11 @@ mod tests {
 
     #[test]
     fn a_command_without_words_has_none_in_its_help() {
-        let mut noun = sample::noun();
-        noun.commands[1].about = String::new();
-        let name = noun.commands[1].name.clone();
+        let mut entry = sample::module_commands();
+        entry.commands[1].about = String::new();
+        let name = entry.commands[1].name.clone();
         let argv = ["lodestar", "usage", &name, "--help"];
-        let help = with_noun(Cli::command(), &noun).try_get_matches_from(argv);
+        let help = with_module_commands(Cli::command(), &entry).try_get_matches_from(argv);
         let help = help.expect_err("it is help").to_string();
         assert!(help.starts_with(&format!("Usage: lodestar usage {name}")), "{help}");
     }
@@ -333,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_noun_does_not_hide_a_verb() {
-        let noun = Noun { noun: "status".to_owned(), ..sample::noun() };
-        let root = with_noun(Cli::command(), &noun);
+        let entry = ModuleCommands { command: "status".to_owned(), ..sample::module_commands() };
+        let root = with_module_commands(Cli::command(), &entry);
         let status = root.find_subcommand("status").expect("our verb");
         assert!(status.get_subcommands().next().is_none());
     }

@@ -80,7 +80,7 @@ fn losses(losses: &[api::LedgerLoss]) -> String {
 /// A note with a longer word, a path mostly, stands below the table: its column has no room.
 const WIDE_WORD: usize = 20;
 
-/// The modules with their books.
+/// The modules with their counters.
 fn modules(modules: &[api::Module]) -> Table {
     let columns = ["MODULE", "STATE", "HANDLED#", "PENDING#", "CPU#", "MEMORY#", "P99#", "NOTE"];
     let mut table = Table::new(columns);

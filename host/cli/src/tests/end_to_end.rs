@@ -39,7 +39,7 @@ async fn without_the_daemon() {
         assert!(outcome.stderr.contains("systemctl start lodestard"), "{}", outcome.stderr);
     };
     check(&["status"], "nobody answers at /nonexistent/control.sock").await;
-    check(&["usage", "summary"], "cannot look up the noun `usage`").await;
+    check(&["usage", "summary"], "cannot look up the command `usage`").await;
     check(&["staus"], "did you mean `lodestar status`?").await;
     check(&["events", "tail"], "lodestard is not running").await;
     check(&["modules", "enable", "usage_tracker"], "lodestard is not running").await;
@@ -126,7 +126,7 @@ async fn a_daemon_that_does_not_answer() {
 #[tokio::test]
 async fn a_module_that_does_not_answer() {
     let daemon = Daemon::start();
-    daemon.answer("GET /v1/nouns", &json!([sample::noun()]));
+    daemon.answer("GET /v1/module-commands", &json!([sample::module_commands()]));
     let request = "POST /v1/modules/usage_tracker/commands/summary";
     let open = daemon.stream(request, 200);
     let words = ["--timeout", "0.05", "usage", "summary"];
@@ -343,7 +343,7 @@ async fn the_manual_and_the_completions_need_no_daemon() {
 async fn completions_know_the_modules_and_their_nouns() {
     for shell in ["bash", "zsh", "fish"] {
         let daemon = Daemon::start();
-        daemon.answer("GET /v1/nouns", &[sample::noun()]);
+        daemon.answer("GET /v1/module-commands", &[sample::module_commands()]);
         daemon.answer("GET /v1/modules", &sample::status().modules);
         let outcome = lodestar(&daemon.socket, &["completions", shell]).await;
         let enable = outcome.stdout.lines().filter(|line| line.contains("ingest"));

@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::{Command, CommandFactory as _};
 
 use crate::{
-    commands::{Cli, with_noun},
+    commands::{Cli, with_module_commands},
     tests::sample,
 };
 
@@ -43,9 +43,9 @@ fn the_page_is_what_the_verbs_say() {
 
 #[test]
 fn a_noun_has_help_too() {
-    let root = with_noun(
+    let root = with_module_commands(
         Command::new("lodestar").disable_help_subcommand(true).term_width(80),
-        &sample::noun(),
+        &sample::module_commands(),
     );
     check("tests/noun_help.txt", root);
 }

@@ -3,7 +3,7 @@
 mod daemon;
 mod end_to_end;
 mod help_pages;
-mod nouns;
+mod module_commands;
 pub(crate) mod sample;
 
 use std::{

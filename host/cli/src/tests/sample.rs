@@ -1,6 +1,6 @@
 //! What a daemon could say.
 
-use lodestar_api::{ConfigView, Envelope, ModuleInfo, Noun, Status};
+use lodestar_api::{ConfigView, Envelope, ModuleCommands, ModuleInfo, Status};
 use serde_json::{Value, json};
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -48,7 +48,7 @@ pub(crate) fn status() -> Status {
 pub(crate) fn info() -> ModuleInfo {
     let mut info = tracker();
     let more = json!({
-        "description": "Tokens, cost and sessions.", "noun": "usage",
+        "description": "Tokens, cost and sessions.", "command": "usage",
         "commands": ["summary", "export"], "timers": [{"name": "retain", "every_ms": 60_000}],
         "since": "2026-11-21T01:50:17.000Z", "resident_generations": 2,
         "last_errors": [{"time": "2026-11-21T01:50:17.000Z", "place": "completed",
@@ -78,8 +78,8 @@ pub(crate) fn envelope() -> Envelope {
     }))
 }
 
-/// A noun with every kind of argument, in the form that schemars writes.
-pub(crate) fn noun() -> Noun {
+/// A command with every kind of argument, in the form that schemars writes.
+pub(crate) fn module_commands() -> ModuleCommands {
     let summary = json!({
         "type": "object", "additionalProperties": false,
         "description": "Shows what was used.\n\nMoney is exact.",
@@ -113,7 +113,7 @@ pub(crate) fn noun() -> Noun {
                                   "description": "The form of the rows"}},
     });
     read(json!({
-        "module": "usage_tracker", "noun": "usage", "aliases": ["usage_tracker"],
+        "module": "usage_tracker", "command": "usage", "aliases": ["usage_tracker"],
         "about": "Tokens, cost and sessions.", "default_command": "summary",
         "commands": [
             {"name": "summary", "about": "Shows what was used.\n\nMoney is exact.",

@@ -70,7 +70,7 @@ fn keeps_places_through_aliases_and_merges() {
     let node = parse(text).expect("it is YAML");
     for map in ["a", "b", "c"] {
         let entry = node.get(map).and_then(|map| map.node.get("n")).expect("n is there");
-        assert_eq!(entry.place, Place::File { line: 2, column: 3 }, "{map}");
+        assert_eq!(entry.place, SourceLocation::File { line: 2, column: 3 }, "{map}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/nouns` and the commands of modules.
+//! `/v1/module_commands` and the commands of modules.
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::{StreamExt as _, stream};
 use lodestar_abi::{ModError, error_kind};
-use lodestar_api::{NDJSON, Noun, Problem, ProblemCode};
+use lodestar_api::{ModuleCommands, NDJSON, Problem, ProblemCode};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -28,9 +28,11 @@ use crate::{
     supervisor::{COMMAND_PATIENCE, Daemon},
 };
 
-pub(super) async fn nouns(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Noun>>, Refusal> {
-    let nouns = tokio::task::spawn_blocking(move || daemon.nouns()).await;
-    nouns.map(Json).map_err(|_| Refusal::failed("the modules could not be asked"))
+pub(super) async fn module_commands(
+    State(daemon): State<Arc<Daemon>>,
+) -> Result<Json<Vec<ModuleCommands>>, Refusal> {
+    let module_commands = tokio::task::spawn_blocking(move || daemon.module_commands()).await;
+    module_commands.map(Json).map_err(|_| Refusal::failed("the modules could not be asked"))
 }
 
 pub(super) async fn run(

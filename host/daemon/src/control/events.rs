@@ -98,21 +98,21 @@ pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<La
 }
 
 fn lag_of(daemon: &Daemon) -> Vec<Lag> {
-    let rows = daemon.context.bus.books().into_iter().map(|books| {
-        let counts = books.total();
+    let rows = daemon.context.bus.counters().into_iter().map(|counters| {
+        let counts = counters.total();
         let dropped =
             counts.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count));
         Lag {
             state: daemon
-                .entry(&books.module)
+                .entry(&counters.module)
                 .map_or_else(|| "absent".to_owned(), |entry| entry.state().to_string()),
-            module: books.module,
+            module: counters.module,
             accepted: counts.accepted,
             handled: counts.handled,
             dead: counts.dead,
             dropped: dropped.collect(),
             pending: counts.pending,
-            oldest_pending_ms: books.oldest_pending_ms,
+            oldest_pending_ms: counters.oldest_pending_ms,
         }
     });
     rows.collect()
@@ -209,7 +209,7 @@ pub(super) async fn audit(
     let rows = rows.into_iter().map(|row| AuditRow {
         at_least,
         module: row.module,
-        books: counts(&row.counts),
+        counters: counts(&row.counts),
         recounted_pending: row.recounted_pending,
         balanced: row.balanced,
     });

@@ -42,9 +42,9 @@ async fn put_and_take_up(
         drop(body);
         installing.install(&bundle, &query)
     });
-    let Put { turn, name, locked, declares, previous, directory, notes, warnings } =
+    let Put { install_lock, name, locked, declares, previous, directory, notes, warnings } =
         put.await.map_err(|error| Refusal::failed(error.to_string()))??;
-    let request = Request::TakeUp { turn, notes, previous: previous.clone() };
+    let request = Request::TakeUp { install_lock, notes, previous: previous.clone() };
     let Json(operation) = ask(&daemon, request, actor, WaitQuery::default()).await?;
     Ok(Installed {
         change: change(previous.as_deref(), &locked.version).to_owned(),

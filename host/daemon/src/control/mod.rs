@@ -72,7 +72,7 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/modules/{name}/commands/{command}", post(commands::run))
         .route("/v1/verify", get(installs::verify))
         .route("/v1/operations/{id}", get(modules::operation))
-        .route("/v1/nouns", get(commands::nouns))
+        .route("/v1/module-commands", get(commands::module_commands))
         .route("/v1/config", get(config::show))
         .route("/v1/config/modules/{name}", get(config::settings))
         .route("/v1/config/diff", get(config::diff))

@@ -8,7 +8,7 @@ use std::{
 use axum::{Json, extract::State};
 use lodestar_abi::error_kind;
 use lodestar_api::{Problem, ProblemCode, WaitQuery};
-use lodestar_config::{valid_section_name, words::HOST};
+use lodestar_config::{reserved_names::HOST, valid_section_name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore};

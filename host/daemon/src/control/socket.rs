@@ -12,8 +12,8 @@ use std::{
 
 use lodestar_platform::{
     accounts::group_number,
+    file_trust::{self, Also, Exposed},
     state_dir::private_directory,
-    strangers::{self, Also, Exposed},
 };
 use module_http::{Accepted, Listener};
 use tokio::net::UnixListener;
@@ -95,7 +95,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, SocketErro
             }
         }
     }
-    if let Some(exposed) = strangers::above(path, Also::OwnGroup) {
+    if let Some(exposed) = file_trust::above(path, Also::OwnGroup) {
         return Err(SocketError::Exposed { exposed });
     }
     // Bound under another name and moved into place once its mode is right, so that nobody can

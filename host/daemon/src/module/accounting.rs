@@ -84,7 +84,7 @@ impl Entry {
     }
 
     /// Ends the process `pid` of the module by `reap`, and keeps what it used.
-    pub(crate) fn bury<T>(&self, pid: u32, reap: impl FnOnce() -> T) -> T {
+    pub(crate) fn reap<T>(&self, pid: u32, reap: impl FnOnce() -> T) -> T {
         // Between the last look at the process and its end nobody else may look.
         let _looking = lock(&LOOKING);
         let last = runner::figures(pid).cpu_ms * 1_000_000;
@@ -312,7 +312,7 @@ mod tests {
                 entry.generation.store(3, Ordering::Relaxed);
             }
             let pid = child.id();
-            entry.bury(pid, || end(child));
+            entry.reap(pid, || end(child));
             entry.forget_process(pid);
             assert_eq!((used().cpu_ms, shown()), (all, still));
         }

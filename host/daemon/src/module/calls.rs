@@ -13,10 +13,10 @@ use lodestar_abi::{
     abi_stable::std_types::{RResult, RSlice},
     error_kind,
 };
-use lodestar_bus::{Mark, Poker};
+use lodestar_bus::{Mark, Waker};
 use tokio::sync::mpsc;
 
-use super::{ModuleCall, handover::Hold, state::lock};
+use super::{ModuleCall, handover::PauseRequest, state::lock};
 use crate::logging::Redactor;
 
 /// How many commands of people may wait for one module.
@@ -36,7 +36,7 @@ pub enum Call {
     /// Take another log level: 1 error … 5 trace.
     LogLevel(u32),
     /// Pause for a successor.
-    Hold(Hold),
+    PauseRequest(PauseRequest),
     /// End.
     Stop,
 }
@@ -97,19 +97,19 @@ pub(crate) struct CallQueue {
 struct QueueState {
     waiting: VecDeque<Call>,
     /// Wakes the thread; `None` while there is none.
-    poker: Option<Poker>,
+    waker: Option<Waker>,
 }
 
 impl CallQueue {
-    /// Begins to take calls for a thread that `poker` wakes.
-    pub(super) fn open(&self, poker: Poker) {
-        lock(&self.state).poker = Some(poker);
+    /// Begins to take calls for a thread that `waker` wakes.
+    pub(super) fn open(&self, waker: Waker) {
+        lock(&self.state).waker = Some(waker);
     }
 
     /// Takes no more calls; those that wait are told.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
-        state.poker = None;
+        state.waker = None;
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         for call in waiting {
@@ -119,20 +119,20 @@ impl CallQueue {
 
     /// This moment in the life of the inbox: what was accepted so far is before it.
     pub(crate) fn mark(&self) -> Option<Mark> {
-        lock(&self.state).poker.as_ref().map(Poker::mark)
+        lock(&self.state).waker.as_ref().map(Waker::mark)
     }
 
     /// Wakes the thread to look at what it runs.
-    pub(crate) fn poke(&self) {
-        if let Some(poker) = &lock(&self.state).poker {
-            poker.poke();
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &lock(&self.state).waker {
+            waker.wake();
         }
     }
 
     /// Adds a call and wakes the thread.
     pub(crate) fn push(&self, call: Call) -> Result<(), (CallError, Call)> {
         let mut state = lock(&self.state);
-        let Some(poker) = state.poker.clone() else { return Err((CallError::NotRunning, call)) };
+        let Some(waker) = state.waker.clone() else { return Err((CallError::NotRunning, call)) };
         // Whoever is called by modules still answers people.
         let is_of_a_person = |call: &&Call| matches!(call, Call::Command(it) if it.call.is_none());
         let (waiting, most) = match &call {
@@ -153,7 +153,7 @@ impl CallQueue {
         }
         drop(state);
         self.arrived.notify_all();
-        poker.poke();
+        waker.wake();
         Ok(())
     }
 
@@ -197,7 +197,7 @@ pub(super) fn refuse(call: Call, reason: &str) {
             };
             command.sink.finish(RResult::RErr(error));
         }
-        Call::Hold(hold) => hold.refuse(reason),
+        Call::PauseRequest(hold) => hold.refuse(reason),
         Call::Health(_) | Call::LogLevel(_) | Call::Stop => {}
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn load(
 /// The library, mapped into the daemon or behind a process of its own.
 fn image(start: &Start, inspected: Inspected, configured: &Configured) -> Result<Image, Refusal> {
     let Some(place) = (start.place)(&inspected) else {
-        let library = start.shelf.open(inspected, start.successor);
+        let library = start.loaded_libraries.open(inspected, start.successor);
         return library.map(Image::Mapped).map_err(|error| refused(&error));
     };
     Isolated::new(inspected, configured, place).map(Image::Isolated).map_err(|error| match error {

@@ -22,25 +22,25 @@ use super::{Configure, Image, Known};
 
 /// Asks a running generation to hold.
 #[derive(Debug)]
-pub struct Hold {
+pub struct PauseRequest {
     mode: ReloadMode,
-    claim: Arc<Claim>,
-    answer: SyncSender<Result<Held, String>>,
+    claim: Arc<OneShotFlag>,
+    answer: SyncSender<Result<Paused, String>>,
 }
 
 /// What the holding generation says, and where it waits for the verdict.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Paused {
     /// Its state, for the successor; empty for none.
     pub(super) snapshot: Vec<u8>,
     /// What it was made from, should the successor prove bad.
-    pub(super) former: Former,
-    verdict: std::sync::mpsc::Sender<Verdict>,
+    pub(super) former: PreviousGeneration,
+    outcome: std::sync::mpsc::Sender<HandoverOutcome>,
 }
 
 /// The generation before, as long as the new one is on probation.
 #[derive(Clone)]
-pub(super) struct Former {
+pub(super) struct PreviousGeneration {
     pub(super) image: Image,
     pub(super) config: Vec<u8>,
     pub(super) configure: Configure,
@@ -49,7 +49,7 @@ pub(super) struct Former {
     pub(super) last_good: Option<Box<(Self, Vec<u8>)>>,
 }
 
-impl std::fmt::Debug for Former {
+impl std::fmt::Debug for PreviousGeneration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Secrets may stand in its configuration.
         write!(f, "Former({:?})", self.image)
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Former {
 
 /// What becomes of a generation that holds.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum HandoverOutcome {
     /// The successor took over: hand it the inbox, then stop.
     Commit(SyncSender<Inbox>),
     /// The successor is no good: go on.
@@ -68,9 +68,9 @@ pub(super) enum Verdict {
 /// What only the first of two may do: the generation that begins to hold or the successor that
 /// gives up waiting; the successor that takes over or whoever gives it up because it hangs.
 #[derive(Debug, Default)]
-pub struct Claim(AtomicBool);
+pub struct OneShotFlag(AtomicBool);
 
-impl Claim {
+impl OneShotFlag {
     /// Whether this was the first.
     #[must_use]
     pub fn take(&self) -> bool {
@@ -86,21 +86,21 @@ impl Claim {
 
 /// The successor's end.
 #[derive(Debug)]
-pub(super) struct Asked {
-    claim: Arc<Claim>,
-    answer: Receiver<Result<Held, String>>,
+pub(super) struct PendingPause {
+    claim: Arc<OneShotFlag>,
+    answer: Receiver<Result<Paused, String>>,
 }
 
 /// A question to the running generation, and where its answer will be.
-pub(super) fn ask(mode: ReloadMode) -> (Hold, Asked) {
-    let claim = Arc::<Claim>::default();
+pub(super) fn ask(mode: ReloadMode) -> (PauseRequest, PendingPause) {
+    let claim = Arc::<OneShotFlag>::default();
     let (sender, answer) = sync_channel(1);
-    (Hold { mode, claim: claim.clone(), answer: sender }, Asked { claim, answer })
+    (PauseRequest { mode, claim: claim.clone(), answer: sender }, PendingPause { claim, answer })
 }
 
-impl Asked {
+impl PendingPause {
     /// Waits until the running generation holds.
-    pub(super) fn wait(self, patience: Duration) -> Result<Held, String> {
+    pub(super) fn wait(self, patience: Duration) -> Result<Paused, String> {
         let gone = || "the generation before ended meanwhile".to_owned();
         match self.answer.recv_timeout(patience) {
             Ok(held) => held,
@@ -115,22 +115,22 @@ impl Asked {
     }
 }
 
-impl Held {
+impl Paused {
     /// Takes over. Answers none when the generation before has lost its patience and went on.
-    pub(super) fn commit(self) -> Option<(Inbox, Former)> {
+    pub(super) fn commit(self) -> Option<(Inbox, PreviousGeneration)> {
         let (sender, inbox) = sync_channel(1);
-        self.verdict.send(Verdict::Commit(sender)).ok()?;
+        self.outcome.send(HandoverOutcome::Commit(sender)).ok()?;
         Some((inbox.recv().ok()?, self.former))
     }
 
     /// Gives the word back.
     pub(super) fn give_back(self) {
         // An error means that it went on already.
-        let _ = self.verdict.send(Verdict::GoOn);
+        let _ = self.outcome.send(HandoverOutcome::GoOn);
     }
 }
 
-impl Hold {
+impl PauseRequest {
     pub(super) const fn mode(&self) -> ReloadMode {
         self.mode
     }
@@ -147,10 +147,14 @@ impl Hold {
     }
 
     /// Answers the successor; what comes back is where its verdict will be.
-    pub(super) fn answer(self, snapshot: Vec<u8>, former: Former) -> Receiver<Verdict> {
-        let (verdict, receiver) = channel();
+    pub(super) fn answer(
+        self,
+        snapshot: Vec<u8>,
+        former: PreviousGeneration,
+    ) -> Receiver<HandoverOutcome> {
+        let (outcome, receiver) = channel();
         // An error means that it is gone: the verdict will be missing.
-        let _ = self.answer.send(Ok(Held { snapshot, former, verdict }));
+        let _ = self.answer.send(Ok(Paused { snapshot, former, outcome }));
         receiver
     }
 }

@@ -4,26 +4,27 @@ mod acceptance;
 mod accounting;
 mod cache;
 mod calls;
+mod event_loop;
 mod generation;
 mod handover;
 mod image;
 mod latency;
-mod life;
 mod meter;
 mod outgoing_calls;
 pub(crate) mod refusals;
 mod request;
 mod router;
-mod running;
 mod services;
 mod state;
 mod successor;
 mod thread;
 mod window;
+mod worker;
 
 pub use accounting::{CallClock, CpuTime, Tasks, Used};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
-pub use handover::Claim;
+pub use event_loop::to_abi;
+pub use handover::OneShotFlag;
 pub use image::{GONE, Image, Instance};
 pub use latency::{Durations, Latency};
 pub use meter::{Measured, Meter, Work};
@@ -31,12 +32,11 @@ pub use outgoing_calls::Operate;
 pub(crate) use request::is_reply;
 pub use request::{ModuleCall, ModuleRequest};
 pub use router::{CallRouter, Route};
-pub use running::to_abi;
 pub(crate) use services::may_publish;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
 pub use thread::{
-    Admit, Configure, Configured, Ended, News, NoteProbation, Placing, RestartPolicy, Start,
-    StartGate, TakeOver, Tell, spawn,
+    Admit, Configure, Configured, Ended, ModuleEvent, NoteProbation, Notify, Placing,
+    RestartPolicy, Start, StartGate, TakeOver, spawn,
 };
 pub(crate) use window::{WINDOW, Window};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lodestar_abi::{ALL_CALLS, CallRequest, ModError, ReplySinkBox, error_kind};
-use lodestar_config::words::HOST;
+use lodestar_config::reserved_names::HOST;
 use module_sdk::events::fits;
 use serde_json::json;
 
@@ -51,12 +51,12 @@ pub enum Operate {
 #[derive(Debug, Default)]
 pub(super) struct CallTable {
     calls: HashMap<u64, Arc<ModuleCall>>,
-    held: Arc<Held>,
+    held: Arc<Paused>,
 }
 
 /// What the calls of one generation hold of the daemon's memory.
 #[derive(Debug, Default)]
-struct Held {
+struct Paused {
     calls: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -64,7 +64,7 @@ struct Held {
 /// What one call holds, until its target has let go of it as well.
 #[derive(Debug)]
 pub(super) struct Share {
-    held: Arc<Held>,
+    held: Arc<Paused>,
     bytes: usize,
 }
 
@@ -74,7 +74,7 @@ impl Share {
     /// # Errors
     ///
     /// How many there are with how many bytes, where that is as much as may be.
-    fn take(held: &Arc<Held>, bytes: usize) -> Result<Self, (usize, usize)> {
+    fn take(held: &Arc<Paused>, bytes: usize) -> Result<Self, (usize, usize)> {
         let share = Self { held: held.clone(), bytes };
         let calls = held.calls.fetch_add(1, Ordering::Relaxed);
         let before = held.bytes.fetch_add(bytes, Ordering::Relaxed);

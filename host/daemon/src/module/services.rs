@@ -40,9 +40,9 @@ use super::{
     state::lock,
 };
 use crate::{
-    identity::Identity,
     logging::{KeyLines, Levels, Redactor},
     metrics::{Instruments, Kind, Metrics},
+    pseudonyms::Pseudonyms,
 };
 
 /// What all modules' services share.
@@ -51,7 +51,7 @@ pub struct ServiceContext {
     /// Carries events.
     pub bus: Arc<Bus>,
     /// Makes pseudonyms.
-    pub identity: Arc<Identity>,
+    pub pseudonyms: Arc<Pseudonyms>,
     /// Holds the sockets.
     pub listeners: Arc<Listeners>,
     /// Keeps the numbers.
@@ -218,7 +218,7 @@ impl Services {
         if let Cow::Owned(shown) = redactor.redact_name(topic) {
             return Err(failed(format!("the topic {shown} looks like it holds a secret")));
         }
-        let alias = |secret: &str| self.context.identity.alias(secret);
+        let alias = |secret: &str| self.context.pseudonyms.alias(secret);
         let data = redactor.redact_data_to_alias(event.data.as_slice(), &alias);
         let subject = redactor.redact_name_to_alias(event.subject.as_str(), &alias);
         let trace = redactor.redact_name_to_alias(event.traceparent.as_str(), &alias);
@@ -378,7 +378,7 @@ impl HostServices for Shared {
     }
 
     fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
-        self.0.context.identity.pseudonym(kind.as_str(), value.as_str()).into()
+        self.0.context.pseudonyms.pseudonym(kind.as_str(), value.as_str()).into()
     }
 
     fn listener(&self, name: RStr<'_>) -> RResult<i32, ModError> {

@@ -12,8 +12,8 @@ use module_sdk::HealthStatus;
 
 use super::{
     Call, CallClock, Start, generation, handover,
-    life::{Life, Made},
-    thread::{News, TakeOver},
+    thread::{ModuleEvent, TakeOver},
+    worker::{Made, Worker},
 };
 
 /// How long the running generation may take to come to a pause.
@@ -21,16 +21,16 @@ const HOLD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Proves the new generation and takes over from the running one; or says why not, and then
 /// nothing has changed.
-pub(super) fn take_over(start: &Start) -> Result<Life<'_>, String> {
+pub(super) fn take_over(start: &Start) -> Result<Worker<'_>, String> {
     let entry = &start.entry;
     let clock = Arc::new(CallClock::default());
     entry.set_successor_clock(Some(clock.clone()));
-    let life = prove(start, &clock);
+    let worker = prove(start, &clock);
     entry.set_successor_clock(None);
-    life
+    worker
 }
 
-fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, String> {
+fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Worker<'a>, String> {
     let entry = &start.entry;
     let reason = |(_, reason): generation::Refusal| reason;
     let inspected = generation::read(start).map_err(reason)?;
@@ -40,14 +40,14 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     let known = generation.known();
     let mode = known.manifest.reload.mode;
     let (hold, asked) = handover::ask(mode);
-    if entry.calls.push(Call::Hold(hold)).is_err() {
+    if entry.calls.push(Call::PauseRequest(hold)).is_err() {
         return Err("the generation before ended meanwhile; enable it to start it".to_owned());
     }
     let held = asked.wait(HOLD_PATIENCE)?;
     let begin = Instant::now();
     let generation::Generation { image, configured, .. } = generation;
-    let mut life = Life::without_inbox(start, clock.clone(), image, configured);
-    let made = life.create(&held.snapshot).map_err(|(_, reason)| reason);
+    let mut worker = Worker::without_inbox(start, clock.clone(), image, configured);
+    let made = worker.create(&held.snapshot).map_err(|(_, reason)| reason);
     let made = made.and_then(|made| healthy(start, clock, made));
     let made = match made {
         Ok(made) => made,
@@ -67,7 +67,7 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
         made.discard(start, clock);
         return Err("it took so long to start that the generation before went on".to_owned());
     };
-    life.image().set_replaced(false);
+    worker.image().set_replaced(false);
     let switched_in = begin.elapsed();
     let filters = &known.manifest.bus.consumes;
     if let Err(error) = start.context.bus.refilter(&entry.name, filters) {
@@ -76,18 +76,18 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Life<'a>, Strin
     entry.set_known(known.clone());
     entry.set_clock(clock.clone());
     let generation = made.generation();
-    life.begin(made, inbox, former, snapshot);
-    (start.note_probation)(&known.sha256, life.way_back());
-    life.candidate = Some(candidate);
-    life.keep();
+    worker.begin(made, inbox, former, snapshot);
+    (start.note_probation)(&known.sha256, worker.way_back());
+    worker.candidate = Some(candidate);
+    worker.keep();
     start.context.listeners.settle(&entry.name);
-    (start.tell)(News::Runs {
+    (start.notify)(ModuleEvent::Runs {
         sha256: known.sha256.clone(),
         version: known.manifest.module.version.clone(),
         generation,
         took_over: Some(TakeOver { switched_in }),
     });
-    Ok(life)
+    Ok(worker)
 }
 
 /// Without its library on the disk there would be no way back to it, nor from the next one.

@@ -7,25 +7,25 @@ use std::{
     time::Duration,
 };
 
-use lodestar_library::{self as library, Inspected, Package, Shelf};
+use lodestar_library::{self as library, Inspected, LoadedLibraries, Package};
 use module_sdk::manifest::Manifest;
 
 use super::{
     CallClock, Entry, Grant, ServiceContext, State,
     accounting::{Tasks, thread_name},
     generation::{self, Refusal, failed},
-    handover::Claim,
-    life::{End, Life},
+    handover::OneShotFlag,
     state::lock,
     successor,
+    worker::{End, Worker},
 };
-use crate::runner::{Bounds, Place};
+use crate::runner::{Bounds, ProcessSpec};
 
 /// Works out what a module gets from its manifest and the place of its library.
 pub type Configure = Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, String> + Send + Sync>;
 
 /// Told what a module's thread came to.
-pub type Tell = Box<dyn Fn(News) + Send>;
+pub type Notify = Box<dyn Fn(ModuleEvent) + Send>;
 
 /// Told the hash of a library that takes over, and of the one to go back to, if there is one.
 pub type NoteProbation = Box<dyn Fn(&str, Option<&str>) + Send>;
@@ -35,7 +35,7 @@ pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), String> + Send>;
 
 /// Says where a library that was read runs, `None` for in the daemon. Decided of the bytes and not
 /// of the place where they were found: another version of them may lie there by now.
-pub type Placing = Box<dyn Fn(&Inspected) -> Option<Place> + Send>;
+pub type Placing = Box<dyn Fn(&Inspected) -> Option<ProcessSpec> + Send>;
 
 /// What a module is started with.
 pub struct Start {
@@ -46,7 +46,7 @@ pub struct Start {
     /// Says why what was read may not be loaded, though it is a module that fits.
     pub admit: Admit,
     /// The libraries that are mapped.
-    pub shelf: Arc<Shelf>,
+    pub loaded_libraries: Arc<LoadedLibraries>,
     /// Decides where what was read runs.
     pub place: Placing,
     /// What all modules share.
@@ -66,11 +66,11 @@ pub struct Start {
     /// It takes over from the generation that runs.
     pub successor: bool,
     /// Taken by a successor that takes over, or by whoever gives it up before.
-    pub claim: Arc<Claim>,
+    pub claim: Arc<OneShotFlag>,
     /// Writes down that a successor is on probation, before it gets any work that it may crash in.
     pub note_probation: NoteProbation,
     /// Told what comes of it.
-    pub tell: Tell,
+    pub notify: Notify,
 }
 
 impl std::fmt::Debug for Start {
@@ -110,7 +110,7 @@ impl std::fmt::Debug for Configured {
 
 /// What a module's thread tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum ModuleEvent {
     /// A generation runs. The last word on a reload that worked.
     Runs {
         /// The hash of its library.
@@ -226,10 +226,10 @@ fn run(start: &Start) {
     let present = start.context.metrics.arrive(&entry.name);
     let prepared = if start.successor {
         match successor::take_over(start) {
-            Ok(life) => Ok(life),
+            Ok(worker) => Ok(worker),
             Err(reason) => {
-                (start.tell)(News::Rejected(reason));
-                return (start.tell)(News::Ended(Ended::Rejected));
+                (start.notify)(ModuleEvent::Rejected(reason));
+                return (start.notify)(ModuleEvent::Ended(Ended::Rejected));
             }
         }
     } else {
@@ -237,11 +237,11 @@ fn run(start: &Start) {
         start.gate.arrive();
         prepared.inspect(|_| start.gate.wait())
     };
-    let outcome = prepared.and_then(|mut life| life.live());
+    let outcome = prepared.and_then(|mut worker| worker.live());
     // Before its end is told: whoever starts then may have the names of its metrics.
     drop(present);
     let ended = match outcome {
-        Ok(End::Replaced) => return (start.tell)(News::Ended(Ended::Replaced)),
+        Ok(End::Replaced) => return (start.notify)(ModuleEvent::Ended(Ended::Replaced)),
         Ok(End::Stopped) => {
             entry.calls.close();
             enter(entry, State::Stopped, String::new());
@@ -254,12 +254,12 @@ fn run(start: &Start) {
         }
     };
     entry.heap_bytes.store(0, Ordering::Relaxed);
-    (start.tell)(News::Ended(ended));
+    (start.notify)(ModuleEvent::Ended(ended));
 }
 
 /// Prepares a generation that has none before it. It subscribes first: whatever happens later, its
 /// events wait for it.
-fn first(start: &Start) -> Result<Life<'_>, Refusal> {
+fn first(start: &Start) -> Result<Worker<'_>, Refusal> {
     let entry = &start.entry;
     let clock = Arc::new(CallClock::default());
     entry.set_clock(clock.clone());
@@ -276,9 +276,9 @@ fn first(start: &Start) -> Result<Life<'_>, Refusal> {
         .ok();
     let generation = generation::load(start, &clock, inspected)?;
     entry.set_known(generation.known());
-    let mut life = Life::new(start, clock, generation.image, generation.configured, inbox);
-    life.candidate = candidate;
-    Ok(life)
+    let mut worker = Worker::new(start, clock, generation.image, generation.configured, inbox);
+    worker.candidate = candidate;
+    Ok(worker)
 }
 
 /// A generation that cannot be kept runs all the same.

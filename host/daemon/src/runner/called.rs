@@ -13,14 +13,18 @@ use lodestar_abi::{
 
 use super::{
     channel::ChannelError,
-    desk::{Runner, Seat, sent},
-    wire::{Fault, Given, ModuleCall},
+    service_server::{BoundModule, Runner, sent},
+    wire::{Fault, HostResponse, ModuleCall},
 };
 use crate::module::Window;
 
 impl Runner {
     /// Makes a call for the module.
-    pub(super) fn call(self: &Arc<Self>, seat: &Seat, call: &ModuleCall<'_>) -> Result<(), String> {
+    pub(super) fn call(
+        self: &Arc<Self>,
+        bound: &BoundModule,
+        call: &ModuleCall<'_>,
+    ) -> Result<(), String> {
         let ModuleCall { number, target, command, arguments, deadline_ms, parent } = *call;
         let request = CallRequest {
             number,
@@ -35,19 +39,19 @@ impl Runner {
         let fault = Mutex::default();
         let sink = Answer { runner: self.clone(), number, window, fault };
         let sink = ReplySink_TO::from_value(sink, TD_Opaque);
-        match seat.host.call(request, sink) {
+        match bound.host.call(request, sink) {
             RResult::ROk(()) => Ok(()),
             RResult::RErr(error) => {
                 let fault = Some(Fault::from(&error));
-                sent(self.back.send_end(&Given::CallEnded { number, fault }))
+                sent(self.send_queue.send_end(&HostResponse::CallEnded { number, fault }))
             }
         }
     }
 
     /// Gives up on a call for the module.
-    pub(super) fn cancel_call(&self, seat: &Seat, number: u64) {
+    pub(super) fn cancel_call(&self, bound: &BoundModule, number: u64) {
         self.calls.refuse(number);
-        seat.host.cancel_call(number);
+        bound.host.cancel_call(number);
     }
 
     /// Lets go of all that waits for the module to take a frame: it is gone.
@@ -70,8 +74,8 @@ impl ReplySink for Answer {
         if !self.window.enter() {
             return false;
         }
-        let given = Given::CallFrame { number: self.number, bytes: frame.as_slice() };
-        let (kind, words) = match self.runner.back.send(&given) {
+        let given = HostResponse::CallFrame { number: self.number, bytes: frame.as_slice() };
+        let (kind, words) = match self.runner.send_queue.send(&given) {
             Ok(()) => return true,
             Err(ChannelError::TooLong(bytes)) => {
                 (error_kind::FAILED, format!("a frame of the answer has {bytes} bytes"))
@@ -86,9 +90,9 @@ impl ReplySink for Answer {
     fn finish(&self, result: RResult<(), ModError>) {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
         let fault = fault.or_else(|| result.into_result().err().map(|error| Fault::from(&error)));
-        let given = Given::CallEnded { number: self.number, fault };
+        let given = HostResponse::CallEnded { number: self.number, fault };
         // An error means that the runner is gone, or will be, as it reads nothing.
-        let _ = self.runner.back.send_end(&given);
+        let _ = self.runner.send_queue.send_end(&given);
     }
 }
 

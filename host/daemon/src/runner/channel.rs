@@ -400,7 +400,7 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use super::*;
-    use crate::runner::wire::{Ask, Need};
+    use crate::runner::wire::{HostRequest, RunnerRequest};
 
     fn pair() -> (Writer, Reader) {
         let (left, right) = UnixStream::pair().expect("descriptors are left");
@@ -429,32 +429,36 @@ mod tests {
         let large = vec![7; 3 << 20];
         let sender = std::thread::spawn(move || {
             for number in 0..100 {
-                writer.send(&Need::Record { handle: number, value: 0.5 }).expect("it is read");
+                writer
+                    .send(&HostRequest::Record { handle: number, value: 0.5 })
+                    .expect("it is read");
             }
-            writer.send(&Ask::Validate(&large)).expect("it is read");
-            writer.send(&Ask::Timer(7)).expect("it is read");
+            writer.send(&RunnerRequest::Validate(&large)).expect("it is read");
+            writer.send(&RunnerRequest::Timer(7)).expect("it is read");
         });
         for number in 0..100 {
-            let Need::Record { handle, .. } = reader.next().expect("a message") else {
+            let HostRequest::Record { handle, .. } = reader.next().expect("a message") else {
                 panic!("another message");
             };
             assert_eq!(handle, number);
         }
-        let Ask::Validate(bytes) = reader.next().expect("a message") else { panic!("another") };
+        let RunnerRequest::Validate(bytes) = reader.next().expect("a message") else {
+            panic!("another")
+        };
         assert_eq!((bytes.len(), bytes[0]), (3 << 20, 7));
-        assert!(matches!(reader.next(), Ok(Ask::Timer(7))));
+        assert!(matches!(reader.next(), Ok(RunnerRequest::Timer(7))));
         sender.join().expect("no panic");
-        assert!(matches!(reader.next::<Ask<'_>>(), Err(ChannelError::Closed)));
+        assert!(matches!(reader.next::<RunnerRequest<'_>>(), Err(ChannelError::Closed)));
     }
 
     #[test]
     fn a_descriptor_comes_with_its_message() {
         let (mut writer, mut reader) = pair();
         let file = tempfile::tempfile().expect("a temporary file");
-        writer.send(&Ask::Timer(1)).expect("it fits");
-        writer.send_with(&Ask::Timer(2), file.as_fd()).expect("it fits");
-        assert!(matches!(reader.next(), Ok(Ask::Timer(1))));
-        assert!(matches!(reader.next(), Ok(Ask::Timer(2))));
+        writer.send(&RunnerRequest::Timer(1)).expect("it fits");
+        writer.send_with(&RunnerRequest::Timer(2), file.as_fd()).expect("it fits");
+        assert!(matches!(reader.next(), Ok(RunnerRequest::Timer(1))));
+        assert!(matches!(reader.next(), Ok(RunnerRequest::Timer(2))));
         assert!(reader.take_descriptor().is_some());
         assert!(reader.take_descriptor().is_none());
     }
@@ -465,7 +469,7 @@ mod tests {
             let (mut writer, mut reader) = pair();
             writer.stream.write_all(bytes).expect("it fits");
             drop(writer);
-            let error = reader.next::<Need<'_>>().expect_err("it is no message").to_string();
+            let error = reader.next::<HostRequest<'_>>().expect_err("it is no message").to_string();
             assert!(error.contains(part), "{error}");
         };
         check(&[0xff; 64], "a frame of 4294967295 bytes");

@@ -12,16 +12,16 @@ use lodestar_config::Limits;
 use lodestar_library::Inspected;
 
 use super::{
-    back::Back,
     channel::{ChannelError, Reader, Writer},
-    desk::{Desk, Runner, Seat},
     paths,
     process::{self, Started},
     remote::Remote,
     replies::Replies,
+    send_queue::SendQueue,
+    service_server::{BoundModule, Runner, ServiceServer},
     watch,
     window::Windows,
-    wire::{Given, Loaded, Setup, VERSION},
+    wire::{HostResponse, Loaded, Setup, VERSION},
 };
 use crate::{
     logging::{Lines, LogRate},
@@ -37,7 +37,7 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where and within which limits a module runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ProcessSpec {
     /// The program that is the runner: `lodestard` itself.
     pub program: PathBuf,
     /// What the process may use.
@@ -46,7 +46,7 @@ pub struct Place {
     pub call_deadline: Duration,
 }
 
-impl Place {
+impl ProcessSpec {
     /// Runners that are this very program.
     #[must_use]
     pub fn own(limits: Limits, call_deadline: Duration) -> Self {
@@ -59,7 +59,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Isolated {
     inspected: Inspected,
-    place: Place,
+    place: ProcessSpec,
     setup: Setup,
     data_dir: PathBuf,
     /// A process that has mapped the library and was asked what it is; the module starts in it.
@@ -76,7 +76,7 @@ impl Isolated {
     pub fn new(
         inspected: Inspected,
         configured: &Configured,
-        place: Place,
+        place: ProcessSpec,
     ) -> Result<Arc<Self>, Refused> {
         let name = inspected.manifest.module.name.clone();
         let data_dir = configured.grant.data_dir.clone();
@@ -137,12 +137,12 @@ impl Isolated {
         let info = host.info();
         let deadline = self.start_deadline();
         self.try_often(|runner| {
-            let seat = Seat {
+            let bound = BoundModule {
                 entry: services.entry().clone(),
                 services: services.clone(),
                 host: services.to_abi(),
             };
-            runner.create(seat, (config, restored, info.as_slice()), deadline)
+            runner.create(bound, (config, restored, info.as_slice()), deadline)
         })?;
         let created = self.spare().take();
         created.ok_or_else(|| failed("its process is gone".to_owned()))
@@ -201,26 +201,27 @@ impl Isolated {
             Refused::Other(format!("cannot start a process for it: {error}"))
         };
         let Started { process, child, calls, services, stderr } = started.map_err(cannot)?;
-        let back = Back::new(services.try_clone().map_err(cannot)?).map_err(cannot)?;
-        let back = Arc::new(back);
-        let taking = back.clone();
+        let send_queue = SendQueue::new(services.try_clone().map_err(cannot)?).map_err(cannot)?;
+        let send_queue = Arc::new(send_queue);
+        let taking = send_queue.clone();
         let taken = move |number, wanted| {
             // An error means that the runner is gone, which its desk sees as well.
-            let _ = taking.send(&Given::FrameTaken { number, wanted });
+            let _ = taking.send(&HostResponse::FrameTaken { number, wanted });
         };
         let runner = Arc::new(Runner {
             name: name.clone(),
             process,
             replies: Replies::new(Arc::new(taken)),
-            back,
+            send_queue,
             calls: Windows::default(),
-            seat: OnceLock::new(),
+            bound: OnceLock::new(),
             series: Mutex::default(),
         });
         watch::look_after(&runner, &self.data_dir);
         let needs = Reader::new(services);
         let (lines, is_mute, early) = (Lines::default(), false, LogRate::default());
-        let desk = Desk { runner: runner.clone(), needs, child, stderr, lines, is_mute, early };
+        let desk =
+            ServiceServer { runner: runner.clone(), needs, child, stderr, lines, is_mute, early };
         desk.open().map_err(cannot)?;
         let (writer, reader) = halves(calls, self.start_deadline()).map_err(cannot)?;
         self.set_up(runner, writer, reader)

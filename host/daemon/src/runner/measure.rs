@@ -16,7 +16,7 @@ use rustix::{
     process::geteuid,
 };
 
-use super::figures::{is_ending, threads};
+use super::process_stats::{is_ending, threads};
 
 /// What even an empty file costs.
 const SMALLEST: u64 = 512;

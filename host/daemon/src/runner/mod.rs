@@ -7,35 +7,35 @@
 //! the module what it asks for, through the same services, and learns first of its end. What the
 //! runner does itself is in [`child`].
 
-mod asked;
-mod back;
 mod called;
 mod cgroup;
 mod channel;
 mod child;
-mod death;
-mod desk;
-mod figures;
 mod isolated;
 mod limits;
-mod marks;
 mod measure;
 mod paths;
 mod process;
+mod process_exit;
+mod process_stats;
 mod remote;
 mod replies;
+mod sandbox_marker;
+mod send_queue;
+mod service_server;
+mod subprocess;
 mod watch;
 mod window;
 mod wire;
 
-pub use asked::{Answered, answer_to, ask};
 pub use cgroup::divide_control_group;
 pub use child::{confine, main};
-pub use figures::{Figures, figures};
-pub use isolated::{Isolated, Place, Refused};
-pub use marks::is_marked;
+pub use isolated::{Isolated, ProcessSpec, Refused};
 pub use paths::Bounds;
+pub use process_stats::{Figures, figures};
 pub use remote::Remote;
+pub use sandbox_marker::is_marked;
+pub use subprocess::{SubprocessOutput, answer_to, ask};
 
 /// A module's process as the control API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use rustix::process::{
 };
 
 use super::{
-    death::{self, Death},
     limits::{self, InForce},
+    process_exit::{self, ProcessExit},
     watch::groups,
 };
 
@@ -53,14 +53,14 @@ struct Fate {
     leaving: bool,
     /// What it last said on standard error that explains an end.
     last_words: Option<String>,
-    death: Option<Death>,
+    death: Option<ProcessExit>,
 }
 
 /// A process that was just started, and what joins it with the daemon.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) process: Process,
-    pub(super) child: Ward,
+    pub(super) child: ChildGuard,
     pub(super) calls: UnixStream,
     pub(super) services: UnixStream,
     pub(super) stderr: ChildStderr,
@@ -69,9 +69,9 @@ pub(super) struct Started {
 /// A child that somebody waits for: where nobody came to, it is ended and waited for when this is
 /// dropped.
 #[derive(Debug)]
-pub(super) struct Ward(Option<Child>);
+pub(super) struct ChildGuard(Option<Child>);
 
-impl Ward {
+impl ChildGuard {
     /// Waits for its end.
     fn wait(mut self) -> io::Result<ExitStatus> {
         let child = self.0.take();
@@ -79,7 +79,7 @@ impl Ward {
     }
 }
 
-impl Drop for Ward {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
             // An error means that it has ended.
@@ -112,7 +112,7 @@ pub(super) fn start(
     let mut child = spawn(command)?;
     let stderr = child.stderr.take().ok_or_else(|| io::Error::other("it has no standard error"))?;
     let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let child = Ward(Some(child));
+    let child = ChildGuard(Some(child));
     let pid = number.ok_or_else(|| io::Error::other("it has no process number"))?;
     let handle = pidfd_open(pid, PidfdFlags::empty())?;
     let in_force = limits::impose(name, pid, asked);
@@ -190,12 +190,12 @@ impl Process {
     }
 
     /// How it ended, where it has.
-    pub(super) fn death(&self) -> Option<Death> {
+    pub(super) fn death(&self) -> Option<ProcessExit> {
         if self.gone.load(Ordering::Acquire) { self.fate().death.clone() } else { None }
     }
 
     /// Ends it at once. The first reason counts; what ended by itself keeps its own.
-    pub(super) fn condemn(&self, reason: String) {
+    pub(super) fn kill_with_reason(&self, reason: String) {
         let mut fate = self.fate();
         if fate.death.is_none() {
             fate.condemned.get_or_insert(reason);
@@ -214,7 +214,7 @@ impl Process {
     }
 
     /// Waits until it is known how it ended.
-    pub(super) fn wait_for_death(&self, patience: Duration) -> Option<Death> {
+    pub(super) fn wait_for_death(&self, patience: Duration) -> Option<ProcessExit> {
         let until = Instant::now() + patience;
         let mut fate = self.fate();
         while fate.death.is_none() {
@@ -237,7 +237,7 @@ impl Process {
     }
 
     /// Takes note of its end; answers the reason. What it started ends with it.
-    pub(super) fn bury(&self, child: Ward) -> Death {
+    pub(super) fn reap(&self, child: ChildGuard) -> ProcessExit {
         self.end_what_it_started();
         wait_for_others(self.pid);
         let status = child.wait();
@@ -250,16 +250,18 @@ impl Process {
         death
     }
 
-    fn judge(&self, fate: &Fate, status: io::Result<ExitStatus>) -> Death {
+    fn judge(&self, fate: &Fate, status: io::Result<ExitStatus>) -> ProcessExit {
         if let Some(reason) = &fate.condemned {
-            return Death { reason: reason.clone(), blamed: true };
+            return ProcessExit { reason: reason.clone(), blamed: true };
         }
         if fate.leaving {
-            return Death { reason: "it was stopped".to_owned(), blamed: false };
+            return ProcessExit { reason: "it was stopped".to_owned(), blamed: false };
         }
         match status {
-            Ok(status) => death::explain(status, fate.last_words.as_deref(), &self.in_force),
-            Err(error) => Death { reason: format!("its process is gone: {error}"), blamed: true },
+            Ok(status) => process_exit::explain(status, fate.last_words.as_deref(), &self.in_force),
+            Err(error) => {
+                ProcessExit { reason: format!("its process is gone: {error}"), blamed: true }
+            }
         }
     }
 
@@ -270,7 +272,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.condemn("it is not needed any more".to_owned());
+        self.kill_with_reason("it is not needed any more".to_owned());
     }
 }
 
@@ -283,7 +285,7 @@ mod tests {
         let child = Command::new("sleep").arg("1000").spawn().expect("there is such a program");
         let place = format!("/proc/{}", child.id());
         assert!(Path::new(&place).exists());
-        drop(Ward(Some(child)));
+        drop(ChildGuard(Some(child)));
         assert!(!Path::new(&place).exists(), "neither it nor a zombie of it");
     }
 
@@ -298,7 +300,7 @@ mod tests {
         let mut other = Command::new("sleep");
         let other = other.arg("1000").process_group(process.pid.as_raw_nonzero().get());
         let mut other = other.spawn().expect("there is such a program");
-        process.bury(child);
+        process.reap(child);
         let place = format!("/proc/{}", other.id());
         assert!(!Path::new(&place).exists(), "neither it nor a zombie of it");
         assert!(other.wait().is_err(), "it was waited for");

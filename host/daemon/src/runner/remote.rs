@@ -12,9 +12,9 @@ use module_sdk::Health;
 use super::{
     ProcessView,
     channel::{ChannelError, Deadline, Reader, Writer},
-    death::Death,
-    desk::{Runner, Seat},
-    wire::{Ask, Event, Fault, Outcome, Reply},
+    process_exit::ProcessExit,
+    service_server::{BoundModule, Runner},
+    wire::{Event, Fault, Outcome, Reply, RunnerRequest},
 };
 use crate::module::{GONE, Instance};
 
@@ -50,28 +50,28 @@ impl Remote {
         Self { runner, writer, reader, sandbox, deadline, commands: 0 }
     }
 
-    pub(super) fn death(&self) -> Option<Death> {
+    pub(super) fn death(&self) -> Option<ProcessExit> {
         self.runner.process.death()
     }
 
     pub(super) fn describe(&mut self, deadline: Duration) -> Result<Vec<u8>, ModError> {
-        self.bytes("description", deadline, &Ask::Describe)
+        self.bytes("description", deadline, &RunnerRequest::Describe)
     }
 
     pub(super) fn validate(&mut self, config: &[u8], deadline: Duration) -> Result<(), ModError> {
-        self.done("validation", deadline, &Ask::Validate(config))
+        self.done("validation", deadline, &RunnerRequest::Validate(config))
     }
 
     /// Starts the module: from now on it may ask the host for its services.
     pub(super) fn create(
         &mut self,
-        seat: Seat,
+        bound: BoundModule,
         (config, restored, info): (&[u8], &[u8], &[u8]),
         deadline: Duration,
     ) -> Result<(), ModError> {
-        let (entry, generation) = (seat.entry.clone(), seat.services.generation());
-        drop(self.runner.seat.set(seat));
-        self.done("start", deadline, &Ask::Create { config, restored, info })?;
+        let (entry, generation) = (bound.entry.clone(), bound.services.generation());
+        drop(self.runner.bound.set(bound));
+        self.done("start", deadline, &RunnerRequest::Create { config, restored, info })?;
         let in_force = self.runner.process.in_force();
         entry.add_process(ProcessView {
             pid: self.runner.process.pid(),
@@ -91,7 +91,7 @@ impl Remote {
         &mut self,
         what: &str,
         deadline: Duration,
-        ask: &Ask<'_>,
+        ask: &RunnerRequest<'_>,
         take: impl FnOnce(Outcome<'_>) -> Option<T>,
     ) -> Result<T, ModError> {
         if let Some(death) = self.death() {
@@ -102,10 +102,10 @@ impl Remote {
         let replied = writer.send_within(ask, until).and_then(|()| next_within(reader, until));
         match replied {
             Ok(Reply { heap, records, outcome }) => {
-                if let Some(seat) = runner.seat.get() {
-                    seat.host.heap_bytes(heap);
+                if let Some(bound) = runner.bound.get() {
+                    bound.host.heap_bytes(heap);
                     for (handle, value) in records {
-                        runner.record(seat, handle, value);
+                        runner.record(bound, handle, value);
                     }
                 }
                 if let Outcome::Refused(fault) = outcome {
@@ -129,14 +129,19 @@ impl Remote {
                 let reason = format!(
                     "it did not return within {millis} ms{limit}, and its process was ended"
                 );
-                runner.process.condemn(reason);
+                runner.process.kill_with_reason(reason);
                 Err(error(&await_death(runner), what))
             }
             Err(wrong) => Err(error(&lost(runner, what, &wrong), what)),
         }
     }
 
-    fn done(&mut self, what: &str, deadline: Duration, ask: &Ask<'_>) -> Result<(), ModError> {
+    fn done(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        ask: &RunnerRequest<'_>,
+    ) -> Result<(), ModError> {
         self.ask(what, deadline, ask, |outcome| matches!(outcome, Outcome::Done).then_some(()))
     }
 
@@ -144,7 +149,7 @@ impl Remote {
         &mut self,
         what: &str,
         deadline: Duration,
-        ask: &Ask<'_>,
+        ask: &RunnerRequest<'_>,
     ) -> Result<Vec<u8>, ModError> {
         self.ask(what, deadline, ask, |outcome| match outcome {
             Outcome::Bytes(bytes) => Some(bytes.to_vec()),
@@ -154,7 +159,7 @@ impl Remote {
 
     /// One frame of events; how many are handled, and what the next one met.
     fn hand_over(&mut self, events: &[AbiEvent<'_>]) -> (u32, Option<ModError>) {
-        let ask = Ask::Batch(events.iter().map(Event::from).collect());
+        let ask = RunnerRequest::Batch(events.iter().map(Event::from).collect());
         let outcome = self.ask("handler", self.deadline, &ask, |outcome| match outcome {
             Outcome::Batch { handled, fault } => Some((handled, fault)),
             _ => None,
@@ -193,14 +198,15 @@ impl Instance for Remote {
     }
 
     fn on_timer(&mut self, index: u32) -> Result<(), ModError> {
-        self.done("timer", self.deadline, &Ask::Timer(index))
+        self.done("timer", self.deadline, &RunnerRequest::Timer(index))
     }
 
     fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError> {
         self.commands += 1;
         let number = self.commands;
         self.runner.replies.expect(number, sink);
-        let asked = self.done("command", self.deadline, &Ask::Command { number, request });
+        let asked =
+            self.done("command", self.deadline, &RunnerRequest::Command { number, request });
         match asked {
             // The answer that says so is on its way.
             Err(error) if error.kind == error_kind::PANIC && self.death().is_none() => Err(error),
@@ -215,7 +221,7 @@ impl Instance for Remote {
     }
 
     fn health(&mut self) -> Vec<u8> {
-        let health = self.bytes("health", self.deadline, &Ask::Health);
+        let health = self.bytes("health", self.deadline, &RunnerRequest::Health);
         health.unwrap_or_else(|error| {
             serde_json::to_vec(&Health::failed(error.message.as_str())).unwrap_or_default()
         })
@@ -223,11 +229,11 @@ impl Instance for Remote {
 
     fn log_level(&mut self, level: u32) {
         // An error means that its process has ended, which the next call says.
-        let _ = self.done("log level", self.deadline, &Ask::LogLevel(level));
+        let _ = self.done("log level", self.deadline, &RunnerRequest::LogLevel(level));
     }
 
     fn snapshot(&mut self) -> Result<Vec<u8>, ModError> {
-        self.bytes("snapshot", self.deadline, &Ask::Snapshot)
+        self.bytes("snapshot", self.deadline, &RunnerRequest::Snapshot)
     }
 
     fn stop(&mut self, grace: Duration) -> Result<(), ModError> {
@@ -235,11 +241,11 @@ impl Instance for Remote {
             return Ok(());
         }
         let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let stopped = self.done("stop", grace, &Ask::Stop(millis));
+        let stopped = self.done("stop", grace, &RunnerRequest::Stop(millis));
         if self.death().is_none() {
             self.runner.process.leave();
             if self.runner.process.wait_for_death(EXIT).is_none() {
-                self.runner.process.condemn("it did not end after its stop".to_owned());
+                self.runner.process.kill_with_reason("it did not end after its stop".to_owned());
                 await_death(&self.runner);
             }
         }
@@ -255,43 +261,43 @@ impl Drop for Remote {
     fn drop(&mut self) {
         if self.death().is_none() {
             self.runner.process.leave();
-            self.runner.process.condemn("it is not needed any more".to_owned());
+            self.runner.process.kill_with_reason("it is not needed any more".to_owned());
             await_death(&self.runner);
         }
-        if let Some(seat) = self.runner.seat.get() {
-            seat.entry.forget_process(self.runner.process.pid());
+        if let Some(bound) = self.runner.bound.get() {
+            bound.entry.forget_process(self.runner.process.pid());
         }
     }
 }
 
 /// What a module's process died of, as an error of the call `what`.
-fn error(death: &Death, what: &str) -> ModError {
+fn error(death: &ProcessExit, what: &str) -> ModError {
     let kind = if death.blamed { error_kind::PANIC } else { GONE };
     ModError { kind, message: death.reason.as_str().into(), place: what.into() }
 }
 
 /// The socket cannot be used any more: learns why, and makes sure that the process ends.
-pub(super) fn lost(runner: &Runner, what: &str, error: &ChannelError) -> Death {
+pub(super) fn lost(runner: &Runner, what: &str, error: &ChannelError) -> ProcessExit {
     match error {
         // It has ended, or will be made to by its desk.
         ChannelError::Closed | ChannelError::System(_) => {}
         ChannelError::TimedOut => {
-            runner.process.condemn(format!("its {what} did not come in time"));
+            runner.process.kill_with_reason(format!("its {what} did not come in time"));
         }
         ChannelError::Garbage(_) | ChannelError::TooLong(_) => {
-            runner.process.condemn(format!("it sent garbage: {error}"));
+            runner.process.kill_with_reason(format!("it sent garbage: {error}"));
         }
     }
     await_death(runner)
 }
 
-fn await_death(runner: &Runner) -> Death {
+fn await_death(runner: &Runner) -> ProcessExit {
     if let Some(death) = runner.process.wait_for_death(BURIAL) {
         return death;
     }
-    runner.process.condemn("it closed its socket and went on".to_owned());
+    runner.process.kill_with_reason("it closed its socket and went on".to_owned());
     let death = runner.process.wait_for_death(BURIAL);
-    death.unwrap_or_else(|| Death {
+    death.unwrap_or_else(|| ProcessExit {
         reason: format!("its process {} cannot be ended", runner.process.pid()),
         blamed: true,
     })

@@ -15,10 +15,10 @@ use lodestar_platform::files;
 use nix::unistd::{Pid, getpgid};
 
 use super::{
-    desk::Runner,
-    figures::{figures, text_of, threads},
     limits::{DataLimit, MemoryLimit, TasksLimit},
     measure::{size, size_of_unlinked},
+    process_stats::{figures, text_of, threads},
+    service_server::Runner,
 };
 
 /// How often is looked.
@@ -116,7 +116,7 @@ fn look_at_tasks(all: &[Watched]) {
             let tasks: u64 = members.iter().map(|pid| figures(*pid).threads.max(1)).sum();
             if tasks > most {
                 let had = format!("it had {tasks} threads and processes");
-                runner.process.condemn(format!("{had}; limits.tasks is {most}"));
+                runner.process.kill_with_reason(format!("{had}; limits.tasks is {most}"));
             }
         }
         if let MemoryLimit::Data { bytes, .. } = in_force.memory
@@ -125,7 +125,7 @@ fn look_at_tasks(all: &[Watched]) {
             let had = memory_without_sharing(members);
             if had > bytes {
                 let had = format!("its processes had {had} bytes of memory, shared included");
-                runner.process.condemn(format!("{had}; limits.memory_bytes is {bytes}"));
+                runner.process.kill_with_reason(format!("{had}; limits.memory_bytes is {bytes}"));
             }
         }
     }
@@ -208,7 +208,7 @@ fn look_at_directories(all: &[Watched], measured: &mut HashMap<u32, Measured>) {
             Err(unseen) => format!("{unseen}, so that limits.data_bytes cannot hold"),
         };
         if let Some(runner) = runner.upgrade() {
-            runner.process.condemn(reason);
+            runner.process.kill_with_reason(reason);
         }
     }
     *measured = still;
@@ -240,9 +240,9 @@ mod tests {
 
     use super::{
         super::{
-            back::Back,
             process::{self, Started},
             replies::Replies,
+            send_queue::SendQueue,
         },
         *,
     };
@@ -263,10 +263,18 @@ mod tests {
         let asked = Limits::default();
         let started = process::start(Path::new("/bin/sh"), "x", data_dir, asked);
         let Started { process, services, .. } = started.expect("there is a shell");
-        let back = Arc::new(Back::new(services).expect("it is a socket"));
+        let send_queue = Arc::new(SendQueue::new(services).expect("it is a socket"));
         let replies = Replies::new(Arc::new(|_, _| ()));
-        let (calls, seat, series) = Default::default();
-        Arc::new(Runner { name: "x".to_owned(), process, replies, back, calls, seat, series })
+        let (calls, bound, series) = Default::default();
+        Arc::new(Runner {
+            name: "x".to_owned(),
+            process,
+            replies,
+            send_queue,
+            calls,
+            bound,
+            series,
+        })
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) enum Loaded {
 
 /// A call of the module.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Ask<'a> {
+pub(super) enum RunnerRequest<'a> {
     Describe,
     Validate(#[serde(with = "serde_bytes")] &'a [u8]),
     Create {
@@ -95,10 +95,10 @@ pub(super) enum Outcome<'a> {
     Refused(Fault),
 }
 
-/// What a module asks of the host. Where there is an `ask`, a [`Given`] with the same number comes
-/// back.
+/// What a module asks of the host. Where there is an `ask`, a [`HostResponse`] with the same number
+/// comes back.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Need<'a> {
+pub(super) enum HostRequest<'a> {
     Emit {
         answer: Answer,
         #[serde(borrow)]
@@ -173,8 +173,8 @@ pub(super) enum Need<'a> {
     },
 }
 
-/// A call of another module, or of the host. Its answer comes as [`Given::CallFrame`], and ends
-/// with [`Given::CallEnded`].
+/// A call of another module, or of the host. Its answer comes as [`HostResponse::CallFrame`], and
+/// ends with [`HostResponse::CallEnded`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct ModuleCall<'a> {
     pub(super) number: u64,
@@ -199,7 +199,7 @@ pub(super) enum Answer {
 
 /// What the host gives.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Given<'a> {
+pub(super) enum HostResponse<'a> {
     Done {
         ask: u64,
         fault: Option<Fault>,

@@ -12,7 +12,7 @@ use lodestar_library::{
     Package,
     install::{Keys, Lock},
 };
-use lodestar_platform::strangers;
+use lodestar_platform::file_trust;
 use module_sdk::manifest::{ListenerSection, Manifest};
 use serde_json::{Map, Value, json};
 
@@ -44,7 +44,7 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
         let data_dir = daemon.make_data_dir(name).map_err(|error| {
             format!("cannot make its data directory {}: {error}", daemon.data_dir(name).display())
         })?;
-        if let Some(exposed) = strangers::on_the_way(&data_dir, strangers::Also::OwnGroup) {
+        if let Some(exposed) = file_trust::on_the_way(&data_dir, file_trust::Also::OwnGroup) {
             return Err(format!("{exposed}, its data directory; {}", exposed.remedy()));
         }
         let grant = Grant {

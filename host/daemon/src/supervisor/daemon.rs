@@ -13,12 +13,13 @@ use std::{
 use lodestar_api::{Problem, ProblemCode};
 use lodestar_bus::NewEvent;
 use lodestar_config::{self as config, Config, ConfigErrors, Layers, LogLevel, ModuleSection};
-use lodestar_library::{self as library, Package, Shelf};
+use lodestar_library::{self as library, LoadedLibraries, Package};
 use module_sdk::EventType;
 use tokio::sync::oneshot;
 
 use super::{
-    Operations, Refused, Stories, descriptions::Descriptions, shown, turns::Turns, warnings::Noted,
+    Histories, Operations, Refused, descriptions::Descriptions, install_lock::InstallLocks, shown,
+    warnings::Noted,
 };
 use crate::{
     args::Places,
@@ -63,7 +64,7 @@ pub struct Daemon {
     /// Changes under way.
     pub operations: Operations,
     /// What happened to each module.
-    pub stories: Arc<Stories>,
+    pub histories: Arc<Histories>,
     /// Its own HTTP servers.
     pub servers: Servers,
     /// Wakes the loop.
@@ -75,13 +76,13 @@ pub struct Daemon {
     /// Why the file as it lies on the disk is not the configuration that runs.
     config_error: Mutex<Option<String>>,
     pub(super) noted: Noted,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) loaded_libraries: Arc<LoadedLibraries>,
     pub(super) descriptions: Descriptions,
     pub(crate) layers: Layers,
     /// Held by whoever writes down what is installed.
     pub(super) installing: Mutex<()>,
     /// The modules that are being installed or removed.
-    pub(super) turns: Turns,
+    pub(super) install_locks: InstallLocks,
     slots: RwLock<BTreeMap<String, Arc<Slot>>>,
     config: RwLock<Arc<Config>>,
     /// The configuration of the start: some sections are read only then.
@@ -127,7 +128,7 @@ impl Daemon {
         let Parts { places, context, logging, wakes, config, layers } = parts;
         let config = Arc::new(config);
         Arc::new(Self {
-            stories: Arc::new(Stories::new(&places.state_dir)),
+            histories: Arc::new(Histories::new(&places.state_dir)),
             descriptions: Descriptions::below(&places.state_dir),
             places,
             context,
@@ -139,10 +140,10 @@ impl Daemon {
             metrics_error: Mutex::default(),
             config_error: Mutex::default(),
             noted: Noted::default(),
-            shelf: Arc::default(),
+            loaded_libraries: Arc::default(),
             layers,
             installing: Mutex::default(),
-            turns: Turns::default(),
+            install_locks: InstallLocks::default(),
             slots: RwLock::default(),
             config_of_start: Arc::clone(&config),
             config: RwLock::new(config),
@@ -260,12 +261,12 @@ impl Daemon {
     pub(super) fn to_start(&self, section: &ModuleSection) -> Option<(Package, Option<Refused>)> {
         let package = self.package(section)?;
         let name = &section.name;
-        let refused = self.stories.standing(name).refused;
+        let refused = self.histories.decisions(name).refused;
         let lies_there = || library::hash(&package).unwrap_or_default();
         let Some(refused) = refused.filter(|it| lies_there() == it.sha256) else {
             return Some((package, None));
         };
-        match library::kept_with(&self.places.state_dir, name, &refused.instead) {
+        match library::find_generation(&self.places.state_dir, name, &refused.instead) {
             Some(kept) => Some((kept, Some(refused))),
             None => Some((package, None)),
         }
@@ -274,7 +275,8 @@ impl Daemon {
     /// Deals with the libraries that nobody uses any more.
     pub(super) fn sweep(&self) {
         let config = self.config();
-        self.shelf.sweep(|module| config.module(module).is_some_and(|section| section.unload));
+        self.loaded_libraries
+            .sweep(|module| config.module(module).is_some_and(|section| section.unload));
     }
 
     /// Every directory where a library may be replaced.

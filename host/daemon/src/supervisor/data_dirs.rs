@@ -31,43 +31,43 @@ impl Daemon {
         if mark.symlink_metadata().is_ok() {
             let began = files::read_text(&mark).ok().and_then(|text| text.trim().parse().ok());
             // One from before the loss came back.
-            self.stories.decide(module, |standing| {
+            self.histories.decide(module, |decisions| {
                 let is_back = |lost: &i64| began.is_some_and(|began: i64| began < *lost);
-                standing.data_lost = standing.data_lost.filter(|lost| !is_back(lost));
+                decisions.data_lost = decisions.data_lost.filter(|lost| !is_back(lost));
             });
             return Ok(directory);
         }
         let now = Timestamp::now().as_millisecond();
-        let is_known = || self.stories.standing(module).has_data_dir;
+        let is_known = || self.histories.decisions(module).has_data_dir;
         let is_lost = fs::read_dir(&directory)?.next().is_none()
             && (is_known() || (is_new && self.has_handled_events(module)));
         if is_lost {
             let what = lost(&directory);
             tracing::error!(module, remedy = remedy(module), "{what}");
-            self.stories.tell(module, "data lost", what);
+            self.histories.record(module, "data lost", what);
         }
         let marked = put(&mark, now);
         if let Err(error) = &marked {
             tracing::warn!(module, %error, "a loss of its data directory would not be noticed");
         }
-        self.stories.decide(module, |standing| {
-            standing.has_data_dir |= marked.is_ok();
+        self.histories.decide(module, |decisions| {
+            decisions.has_data_dir |= marked.is_ok();
             // Where there are files and no mark, they came from a backup without one.
-            standing.data_lost = is_lost.then_some(now);
+            decisions.data_lost = is_lost.then_some(now);
         });
         Ok(directory)
     }
 
     fn has_handled_events(&self, module: &str) -> bool {
-        let books = self.context.bus.books();
-        books.iter().any(|it| it.module == module && it.ledger.handled + it.live.handled > 0)
+        let counters = self.context.bus.counters();
+        counters.iter().any(|it| it.module == module && it.ledger.handled + it.live.handled > 0)
     }
 
     /// Which data directories were lost in the last seven days.
     pub(super) fn lost_data_dirs(&self) -> Vec<Warning> {
         let now = Timestamp::now().as_millisecond();
         let told = |name: &str| {
-            let lost_at = self.stories.standing(name).data_lost?;
+            let lost_at = self.histories.decisions(name).data_lost?;
             (now.saturating_sub(lost_at) < TOLD_MS).then(|| Warning {
                 name: "data directory".to_owned(),
                 message: format!("{}; told for seven days", lost(&self.data_dir(name))),

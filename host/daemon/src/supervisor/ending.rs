@@ -57,7 +57,7 @@ impl Supervisor {
     /// What wakes a daemon that ends: modules are heard, nobody is served any more.
     fn hear_at_last(&mut self, wake: Wake) {
         match wake {
-            Wake::Module { name, news, thread } => self.heard(&name, news, thread),
+            Wake::Module { name, event, thread } => self.heard(&name, event, thread),
             Wake::Asked(_, _, answer) => {
                 let problem = Problem::new(ProblemCode::Busy, "the daemon ends");
                 // An error means that the client is gone.

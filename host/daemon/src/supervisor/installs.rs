@@ -6,19 +6,19 @@ use jiff::Timestamp;
 use lodestar_api::{Declares, InstallQuery, Problem, ProblemCode, Verified};
 use lodestar_library::{
     self as library, Inspected, Package,
-    install::{self, Bundle, Keys, Lock, Locked, Place, Signed},
+    install::{self, Bundle, InstallDir, Keys, Lock, Locked, Signed},
 };
 use module_sdk::manifest::CapabilitiesSection;
 use semver::Version;
 
-use super::{Daemon, Turn, configure::Defaults, daemon::asked_for};
+use super::{Daemon, InstallLock, configure::Defaults, daemon::asked_for};
 use crate::module::Admit;
 
 /// A module that was put in its place, on trial.
 #[derive(Debug)]
 pub struct Put {
     /// Held until the verdict.
-    pub turn: Turn,
+    pub install_lock: InstallLock,
     /// Its name.
     pub name: String,
     /// Its entry in the lock.
@@ -43,12 +43,12 @@ impl Daemon {
     ///
     /// Why it is not installed; nothing has changed then.
     pub fn install(&self, bundle: &Bundle, query: &InstallQuery) -> Result<Put, Problem> {
-        let turn = self.turns.take(&bundle.name)?;
+        let install_lock = self.install_locks.take(&bundle.name)?;
         let disk = |error: io::Error| on_disk(&self.places.state_dir, &error);
         // What an earlier one could not undo for want of room.
-        self.undo_install(&bundle.name).map_err(disk)?;
+        self.roll_back_install(&bundle.name).map_err(disk)?;
         let previous = self.lock()?.modules.remove(&bundle.name);
-        let place = Place::of(&self.places.state_dir);
+        let place = InstallDir::of(&self.places.state_dir);
         self.is_free(&bundle.name, &place)?;
         // A module is to get its section; a file that has errors cannot take one.
         let config = self.load_config().map_err(|errors| {
@@ -61,7 +61,7 @@ impl Daemon {
             is_as_trusted(&bundle.name, previous.as_ref(), signed.as_ref())?;
         }
         let staged = place.stage(bundle).map_err(disk)?;
-        let inspected = self.examine(&staged.package, &config)?;
+        let inspected = self.preflight(&staged.package, &config)?;
         let manifest = toml::to_string(&inspected.manifest).unwrap_or_default();
         staged.write("module.toml", manifest.as_bytes()).map_err(disk)?;
         let locked = locked(bundle, &inspected, signed, query);
@@ -69,7 +69,7 @@ impl Daemon {
         install::begin(&self.places.state_dir, staged, &locked).map_err(disk)?;
         drop(writing);
         Ok(Put {
-            turn,
+            install_lock,
             name: bundle.name.clone(),
             notes: notes(bundle, &inspected, &locked),
             declares: declares(&inspected),
@@ -81,10 +81,10 @@ impl Daemon {
     }
 
     /// What was put in its place stays.
-    pub(super) fn keep_install(&self, module: &str) -> Result<(), Problem> {
+    pub(super) fn commit_install(&self, module: &str) -> Result<(), Problem> {
         let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let state_dir = &self.places.state_dir;
-        install::keep(state_dir, module).map_err(|error| on_disk(state_dir, &error))?;
+        install::commit(state_dir, module).map_err(|error| on_disk(state_dir, &error))?;
         let lock = self.lock()?;
         let Some(locked) = lock.modules.get(module) else { return Ok(()) };
         tracing::info!(
@@ -98,9 +98,9 @@ impl Daemon {
     }
 
     /// What lay there before comes back.
-    pub(super) fn undo_install(&self, module: &str) -> io::Result<()> {
+    pub(super) fn roll_back_install(&self, module: &str) -> io::Result<()> {
         let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        install::undo(&self.places.state_dir, module)
+        install::roll_back(&self.places.state_dir, module)
     }
 
     /// Compares what is installed with the lock.
@@ -117,7 +117,7 @@ impl Daemon {
             );
             return Err(problem.help("`lodestar modules verify` shows what is"));
         }
-        let place = Place::of(&self.places.state_dir);
+        let place = InstallDir::of(&self.places.state_dir);
         let keys = Keys::beside(&self.places.config);
         let fits = |package: &Package| self.ask(package, b"").map(drop);
         Ok(install::verify(&lock, &place, &keys, module, fits))
@@ -131,7 +131,7 @@ impl Daemon {
                 for module in undone {
                     let what = "lodestard ended before it had proved good";
                     tracing::warn!(module, "an install was undone: {what}");
-                    self.stories.tell(&module, "undone", what);
+                    self.histories.record(&module, "undone", what);
                 }
             }
             Err(error) => tracing::error!(error, "installed modules are not loaded"),
@@ -149,9 +149,9 @@ impl Daemon {
         let state_dir = self.places.state_dir.clone();
         Box::new(move |inspected: &Inspected| {
             let package = Package::of(&inspected.path, &inspected.manifest.module.name);
-            library::as_kept(&state_dir, inspected)?;
+            library::expect_unmodified(&state_dir, inspected)?;
             let given = inspected.defaults.clone();
-            if Place::of(&state_dir).holds(&package) {
+            if InstallDir::of(&state_dir).holds(&package) {
                 let config_sha256 = given.as_deref().map(|it| library::sha256(it.as_bytes()));
                 let lock = Lock::read(&state_dir)?;
                 lock.admit(&package, &inspected.sha256, config_sha256.as_deref())?;

@@ -4,7 +4,7 @@ use lodestar_api::Module;
 use lodestar_config::{Isolation, ModuleSection};
 use lodestar_library::{
     self as library, Package,
-    install::{Keys, Lock, Place},
+    install::{InstallDir, Keys, Lock},
 };
 
 use super::Daemon;
@@ -29,7 +29,7 @@ impl Daemon {
     /// Where the installed module whose library has this hash runs, or would run.
     #[must_use]
     pub fn placed_once_installed(&self, module: &str, sha256: &str) -> Placed {
-        let package = Place::of(&self.places.state_dir).package(module);
+        let package = InstallDir::of(&self.places.state_dir).package(module);
         let config = self.config();
         let section = config.module(module);
         let decided = section.and_then(|section| self.by_decision(section));
@@ -57,7 +57,7 @@ impl Daemon {
     }
 
     fn by_decision(&self, section: &ModuleSection) -> Option<Placed> {
-        if let Some(what) = self.stories.standing(&section.name).isolated {
+        if let Some(what) = self.histories.decisions(&section.name).isolated {
             return Some(Placed { isolation: Isolation::Process, why: Some(what) });
         }
         let why = || Some("its section says so".to_owned());
@@ -72,7 +72,7 @@ impl Daemon {
         if let Some(slot) = slot.filter(|slot| slot.entry.state().is_running()) {
             return slot.entry.known().map(|known| known.sha256.clone());
         }
-        let refused = self.stories.standing(module).refused?;
+        let refused = self.histories.decisions(module).refused?;
         let lock = Lock::read(&self.places.state_dir).unwrap_or_default();
         lock.of_bytes(module, &refused.sha256).map(|_| refused.instead)
     }
@@ -138,9 +138,9 @@ impl Daemon {
     /// Whether a package, or the one that it is a kept generation of, was installed.
     pub(super) fn was_installed(&self, package: &Package, lock: &Lock) -> bool {
         let (state_dir, name) = (&self.places.state_dir, &package.name);
-        let place = Place::of(state_dir);
+        let place = InstallDir::of(state_dir);
         place.holds(package)
-            || library::kept_as(state_dir, package).is_some()
+            || library::generation_of(state_dir, package).is_some()
                 && (lock.modules.contains_key(name)
                     || lock.coming.contains_key(name)
                     || place.package(name).directory.exists())

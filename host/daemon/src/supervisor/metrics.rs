@@ -212,12 +212,12 @@ impl Daemon {
 
     fn bus_metrics(&self, families: &mut Snapshot) {
         self.ledger_metrics(families);
-        let books = self.context.bus.books();
-        let outcomes = books.iter().flat_map(|books| {
-            let counts = books.total();
+        let counters = self.context.bus.counters();
+        let outcomes = counters.iter().flat_map(|counters| {
+            let counts = counters.total();
             [("accepted", counts.accepted), ("handled", counts.handled), ("dead", counts.dead)].map(
                 |(outcome, count)| {
-                    (vec![books.module.to_string(), outcome.to_owned()], number(count))
+                    (vec![counters.module.to_string(), outcome.to_owned()], number(count))
                 },
             )
         });
@@ -228,10 +228,10 @@ impl Daemon {
             &["module", "outcome"],
             outcomes.collect::<Vec<_>>(),
         );
-        let dropped = books.iter().flat_map(|books| {
-            let dropped: Vec<_> = books.total().dropped.iter().collect();
+        let dropped = counters.iter().flat_map(|counters| {
+            let dropped: Vec<_> = counters.total().dropped.iter().collect();
             let row = |(reason, count): (lodestar_bus::DropReason, u64)| {
-                (vec![books.module.clone(), reason.name().to_owned()], number(count))
+                (vec![counters.module.clone(), reason.name().to_owned()], number(count))
             };
             dropped.into_iter().map(row)
         });
@@ -243,7 +243,7 @@ impl Daemon {
             dropped.collect::<Vec<_>>(),
         );
         let depth =
-            books.iter().map(|it| (vec![it.module.to_string()], number(it.total().pending)));
+            counters.iter().map(|it| (vec![it.module.to_string()], number(it.total().pending)));
         families.family(
             Kind::Gauge,
             "lodestar_bus_queue_depth",

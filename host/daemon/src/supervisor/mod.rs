@@ -1,29 +1,29 @@
 //! Makes what is so what the configuration asks: start-up, an edit of the file, enable, disable
 //! and shut-down are all one `reconcile`.
 
-mod blame;
+mod activate;
 mod configure;
+mod crash_recovery;
 mod daemon;
 mod data_dirs;
-mod deadlines;
 mod descriptions;
 mod ending;
-mod examining;
+mod history;
+mod install_lock;
 mod installs;
 mod isolation;
 mod metrics;
 mod operations;
+mod preflight;
 mod probe;
 mod reloads;
 mod removals;
 mod requests;
 mod resubscribe;
+mod stall_detector;
 mod starting;
-mod story;
-mod taking_up;
-mod trials;
-mod turns;
-mod view;
+mod status;
+mod transactions;
 mod warnings;
 mod why;
 
@@ -38,6 +38,8 @@ use std::{
 use module_sdk::events::{ConfigChanged, ModuleStateChanged};
 
 pub use daemon::{Daemon, Parts, Slot, number};
+pub use history::{Decisions, Histories, Refused};
+pub use install_lock::InstallLock;
 pub use installs::{Put, change};
 pub use isolation::Placed;
 pub use operations::{Operations, Pending};
@@ -45,16 +47,14 @@ pub(crate) use probe::config_problem;
 pub use probe::{Probe, describe_for_parent, report};
 use reloads::{Reload, Wanted};
 use requests::shown;
-pub use story::{Refused, Standing, Stories};
-use trials::Trial;
-pub use turns::Turn;
-pub use view::{OWN, counts};
+pub use status::{OWN, counts};
+use transactions::Transaction;
 
 use lodestar_config::{self as config, Config, ConfigErrors, ModuleSection};
 use lodestar_library as library;
 
 use crate::{
-    module::{Ended, News, StartGate, State},
+    module::{Ended, ModuleEvent, StartGate, State},
     wake::Wake,
     watch::{Changed, Watches},
 };
@@ -84,9 +84,9 @@ pub struct Supervisor {
     refused_sections: HashMap<String, ModuleSection>,
     reloads: HashMap<String, Reload>,
     /// What was decided of modules that did not run when they were rolled back, until they do.
-    rolling_back: HashMap<String, Standing>,
+    rolling_back: HashMap<String, Decisions>,
     /// Installs whose build is on trial: the end of a reload is the verdict.
-    trials: HashMap<String, Trial>,
+    transactions: HashMap<String, Transaction>,
     threads: HashMap<ThreadId, JoinHandle<()>>,
     /// The hash of each library when it was last looked at.
     seen: HashMap<String, String>,
@@ -108,7 +108,7 @@ impl Supervisor {
             refused_sections: HashMap::new(),
             reloads: HashMap::new(),
             rolling_back: HashMap::new(),
-            trials: HashMap::new(),
+            transactions: HashMap::new(),
             threads: HashMap::new(),
             seen: HashMap::new(),
             changed_while_starting: HashSet::new(),
@@ -173,11 +173,11 @@ impl Supervisor {
                     tracing::info!("SIGHUP: the modules are as the configuration says");
                 }
             }
-            Wake::Module { name, news, thread } => {
-                if matches!(news, News::Ended(_)) {
+            Wake::Module { name, event, thread } => {
+                if matches!(event, ModuleEvent::Ended(_)) {
                     self.join(thread);
                 }
-                self.heard(&name, news, thread);
+                self.heard(&name, event, thread);
             }
             Wake::LibraryChanged => {
                 self.look_around();
@@ -186,7 +186,7 @@ impl Supervisor {
             Wake::Tick => {
                 lodestar_platform::systemd::alive();
                 lodestar_platform::systemd::status(&self.daemon.in_a_line());
-                self.watch_deadlines();
+                self.detect_stalls();
                 self.watch_reloads();
                 self.look_around();
                 let daemon = Arc::clone(&self.daemon);
@@ -276,7 +276,7 @@ impl Supervisor {
         let failed = matches!(ended, Ended::Failed { .. });
         // A rollback that did not come about decides nothing.
         if let Some(before) = self.rolling_back.remove(name).filter(|_| failed) {
-            self.daemon.stories.decide(name, |standing| *standing = before);
+            self.daemon.histories.decide(name, |decisions| *decisions = before);
         }
         self.tell_end(&slot, ended);
         self.reload_without_module(name);
@@ -302,17 +302,17 @@ impl Supervisor {
     /// Notes how a module ended. That one failed too often is written down before anybody sees it:
     /// a restart must not end a quarantine.
     fn tell_end(&self, slot: &Slot, ended: Ended) {
-        let (name, stories) = (&slot.entry.name, &self.daemon.stories);
+        let (name, histories) = (&slot.entry.name, &self.daemon.histories);
         match ended {
             Ended::Failed { state, reason } => {
                 if state == State::Quarantined {
-                    stories.decide(name, |it| it.quarantined = Some(reason.clone()));
+                    histories.decide(name, |it| it.quarantined = Some(reason.clone()));
                 }
-                stories.tell(name, state.as_str(), reason.clone());
+                histories.record(name, state.as_str(), reason.clone());
                 slot.entry.enter(state, reason);
             }
-            _ if self.stopping => stories.tell(name, "stopped", "the daemon ends"),
-            _ => stories.tell(name, "stopped", ""),
+            _ if self.stopping => histories.record(name, "stopped", "the daemon ends"),
+            _ => histories.record(name, "stopped", ""),
         }
     }
 
@@ -355,8 +355,8 @@ impl Supervisor {
             return;
         }
         self.seen.insert(name.clone(), sha256.clone());
-        let standing = self.daemon.stories.standing(&name);
-        if standing.refused.is_some_and(|refused| refused.sha256 == sha256) {
+        let decisions = self.daemon.histories.decisions(&name);
+        if decisions.refused.is_some_and(|refused| refused.sha256 == sha256) {
             return;
         }
         if !is_alive {
@@ -364,7 +364,7 @@ impl Supervisor {
         } else if slot.entry.known().is_some_and(|known| known.sha256 == sha256) {
             self.library_is_back(slot);
         } else {
-            self.daemon.stories.tell(&name, "changed", "its library was replaced");
+            self.daemon.histories.record(&name, "changed", "its library was replaced");
             self.reload_module(&name, Wanted::AsStarted, "reload");
         }
     }

@@ -8,14 +8,14 @@ use std::{
 
 use lodestar_api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView};
 use lodestar_config::{self as config, Config, ConfigError, ConfigErrors, ModuleSection};
-use lodestar_library::{self as library, Package, Shelf, inspect, install::Lock};
-use lodestar_platform::strangers::Accepted;
+use lodestar_library::{self as library, LoadedLibraries, Package, inspect, install::Lock};
+use lodestar_platform::file_trust::Accepted;
 use module_sdk::{Description, manifest::Manifest};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::{Daemon, configure};
-use crate::runner::{self, Answered};
+use crate::runner::{self, SubprocessOutput};
 
 /// How long a library may take to describe itself.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub fn describe_for_parent(package: &Package, confined: Option<&Path>) -> Result
     if let Some(data_dir) = confined {
         runner::confine(&[data_dir.to_owned()]);
     }
-    let library = Shelf::default().open(inspected, false);
+    let library = LoadedLibraries::default().open(inspected, false);
     let library = library.map_err(|error| error.to_string())?;
     let description = (library.root().describe())().into_result();
     let description = description.map_err(|error| error.message.into_string())?;
@@ -84,7 +84,7 @@ pub(super) fn probe(
     }
     let answered = runner::ask(command, config, PATIENCE)
         .map_err(|error| format!("cannot start a process to look at it: {error}"))?;
-    let Some(Answered { status, output, complaints }) = answered else {
+    let Some(SubprocessOutput { status, output, complaints }) = answered else {
         return Err(format!("it did not describe itself within {} s", PATIENCE.as_secs()));
     };
     if status.success() {
@@ -181,9 +181,9 @@ impl Daemon {
         if !self.was_installed(package, lock.as_ref().unwrap_or(&Lock::default())) {
             return probe(package, config, None);
         }
-        if library::kept_as(state_dir, package).is_some() {
+        if library::generation_of(state_dir, package).is_some() {
             let inspected = inspect(package).map_err(|error| error.to_string())?;
-            library::as_kept(state_dir, &inspected)?;
+            library::expect_unmodified(state_dir, &inspected)?;
             return probe(package, config, Some(&self.data_dir(&package.name)));
         }
         let sha256 = library::hash(package).unwrap_or_default();

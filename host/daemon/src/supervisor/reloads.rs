@@ -11,7 +11,7 @@ use lodestar_config::{Isolation, ModuleSection};
 use lodestar_library as library;
 
 use super::{Pending, Refused, Supervisor, requests::short};
-use crate::module::{Claim, News, StartGate, State};
+use crate::module::{ModuleEvent, OneShotFlag, StartGate, State};
 
 /// How long a reload may take before whoever waits for it is told that it hangs.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(super) struct Reload {
     /// The thread of the new generation.
     thread: ThreadId,
     /// Whoever takes it decides whether that one takes over.
-    claim: Arc<Claim>,
+    claim: Arc<OneShotFlag>,
     /// What was asked for after this one had begun. One more reload is enough for all who want the
     /// same, and they share its outcome.
     next: Option<(Wanted, Vec<Pending>)>,
@@ -95,7 +95,7 @@ impl Supervisor {
         &mut self,
         module: &str,
         wanted: &Wanted,
-    ) -> Result<(ModuleSection, ThreadId, Arc<Claim>), (ProblemCode, String)> {
+    ) -> Result<(ModuleSection, ThreadId, Arc<OneShotFlag>), (ProblemCode, String)> {
         let config = self.daemon.config();
         if self.stopping {
             return Err((ProblemCode::Busy, "the daemon ends".to_owned()));
@@ -107,12 +107,12 @@ impl Supervisor {
             Wanted::AsStarted => self.daemon.to_start(section).map(|(package, _)| package),
             Wanted::OnPath => self.daemon.package(section),
             Wanted::Kept(refused) => {
-                library::kept_with(&self.daemon.places.state_dir, module, &refused.instead)
+                library::find_generation(&self.daemon.places.state_dir, module, &refused.instead)
             }
         };
         let package =
             package.ok_or_else(|| (ProblemCode::NotFound, self.daemon.where_looked(module)))?;
-        let (slot, claim) = (self.daemon.slot(module), Arc::<Claim>::default());
+        let (slot, claim) = (self.daemon.slot(module), Arc::<OneShotFlag>::default());
         let gate = StartGate::new(0);
         let thread = self.spawn(&slot, &config, section, package, &gate, Some(claim.clone()));
         let thread = thread.map_err(|reason| (ProblemCode::Failed, reason))?;
@@ -127,23 +127,24 @@ impl Supervisor {
 
     /// Ends a reload that has changed nothing, and the install that it was the verdict on.
     fn reload_fails(&mut self, module: &str, pending: Pending, code: ProblemCode, message: &str) {
-        let undone = self.trial_of(module, &pending).map(|trial| self.undo_trial(trial));
+        let undone =
+            self.transaction_of(module, &pending).map(|transaction| self.roll_back(transaction));
         let undone = undone.map(|installed| format!("; {installed}")).unwrap_or_default();
         pending.failed(code, format!("{message}{undone}"), None);
     }
 
     /// Acts on what a module's thread tells.
-    pub(super) fn heard(&mut self, module: &str, news: News, thread: ThreadId) {
-        let stories = self.daemon.stories.clone();
-        match news {
-            News::Runs { sha256, version, generation, took_over } => {
+    pub(super) fn heard(&mut self, module: &str, event: ModuleEvent, thread: ThreadId) {
+        let histories = self.daemon.histories.clone();
+        match event {
+            ModuleEvent::Runs { sha256, version, generation, took_over } => {
                 self.rolling_back.remove(module);
                 let how = took_over.as_ref().map_or_else(String::new, |it| {
                     format!("; its events waited {:.1} ms", it.switched_in.as_secs_f64() * 1e3)
                 });
                 let what = format!("{version} ({}), generation {generation}{how}", short(&sha256));
                 let took_over = took_over.is_some();
-                stories.tell(module, "runs", what.clone());
+                histories.record(module, "runs", what.clone());
                 if !took_over {
                     self.look_at_library_again(module);
                 }
@@ -152,38 +153,42 @@ impl Supervisor {
                     self.reload_ended(module, Ok(format!("{module} runs {what}")));
                 }
             }
-            News::Rejected(reason) if !self.is_of_reload(module, thread) => {
+            ModuleEvent::Rejected(reason) if !self.is_of_reload(module, thread) => {
                 tracing::debug!(module, reason, "a reload that was given up has ended");
                 // It may have asked for another address meanwhile.
                 if !self.reloads.contains_key(module) {
                     self.daemon.context.listeners.take_back(module);
                 }
             }
-            News::Rejected(reason) => {
+            ModuleEvent::Rejected(reason) => {
                 tracing::error!(module, reason, "the new generation was refused; the old goes on");
                 self.daemon.context.listeners.take_back(module);
-                stories.tell(module, "refused", format!("{reason}; the generation before goes on"));
+                histories.record(
+                    module,
+                    "refused",
+                    format!("{reason}; the generation before goes on"),
+                );
                 let behind = format!("its reload was refused: {reason}");
                 self.daemon.slot(module).set_behind(Some(behind));
                 self.reload_ended(module, Err(format!("{reason}; the generation before goes on")));
             }
-            News::RolledBack { from, to, reason } => {
+            ModuleEvent::RolledBack { from, to, reason } => {
                 let detail = format!("{} did: {reason}; {} is back", short(&from), short(&to));
-                stories.tell(module, "rolled_back", detail.clone());
+                histories.record(module, "rolled_back", detail.clone());
                 self.daemon.slot(module).set_behind(Some(detail));
-                stories.decide(module, |standing| {
-                    standing.probation = None;
+                histories.decide(module, |decisions| {
+                    decisions.probation = None;
                     if from != to {
-                        standing.refused = Some(Refused { sha256: from, instead: to, reason });
+                        decisions.refused = Some(Refused { sha256: from, instead: to, reason });
                     }
                 });
             }
-            News::Restarts { reason, pause } => {
+            ModuleEvent::Restarts { reason, pause } => {
                 let seconds = pause.as_secs_f64();
                 let what = format!("{reason}; starts again after {seconds:.1} s");
-                stories.tell(module, "restarts", what);
+                histories.record(module, "restarts", what);
             }
-            News::Ended(ended) => self.ended(module, ended),
+            ModuleEvent::Ended(ended) => self.ended(module, ended),
         }
     }
 
@@ -195,22 +200,23 @@ impl Supervisor {
     fn reload_ended(&mut self, module: &str, outcome: Result<String, String>) {
         let Some(reload) = self.reloads.remove(module) else { return };
         let Reload { wanted, waiting, section, next, .. } = reload;
-        let trials: Vec<_> = waiting.iter().filter_map(|it| self.trial_of(module, it)).collect();
+        let transactions: Vec<_> =
+            waiting.iter().filter_map(|it| self.transaction_of(module, it)).collect();
         match outcome {
             Ok(message) => {
                 self.applied.insert(module.to_owned(), section);
                 self.refused_sections.remove(module);
-                self.daemon.stories.decide(module, |standing| match wanted {
+                self.daemon.histories.decide(module, |decisions| match wanted {
                     Wanted::AsStarted => {}
-                    Wanted::OnPath => standing.refused = None,
+                    Wanted::OnPath => decisions.refused = None,
                     // What lies there may be the very one that is wanted.
                     Wanted::Kept(refused) => {
                         let differs = refused.sha256 != refused.instead;
-                        standing.refused = differs.then_some(refused);
+                        decisions.refused = differs.then_some(refused);
                     }
                 });
-                let kept = trials.iter().try_for_each(|trial| self.keep_trial(trial));
-                drop(trials);
+                let kept = transactions.iter().try_for_each(|transaction| self.commit(transaction));
+                drop(transactions);
                 for pending in waiting {
                     match &kept {
                         Err(problem) if pending.operation().kind == "install" => {
@@ -223,16 +229,16 @@ impl Supervisor {
                 }
             }
             Err(reason) => {
-                if trials.is_empty() {
+                if transactions.is_empty() {
                     // What was refused is not tried again until it changes.
                     self.refused_sections.insert(module.to_owned(), section);
                 }
-                let undone: String = trials
+                let undone: String = transactions
                     .into_iter()
-                    .map(|trial| format!(", and {}", self.undo_trial(trial)))
+                    .map(|transaction| format!(", and {}", self.roll_back(transaction)))
                     .collect();
                 for pending in waiting {
-                    let help = format!("`lodestar modules why {module}` tells the story");
+                    let help = format!("`lodestar modules why {module}` shows the history");
                     let message = format!("{module}: {reason}{undone}");
                     pending.failed(ProblemCode::Refused, message, Some(help));
                 }
@@ -271,7 +277,7 @@ impl Supervisor {
                 RELOAD_DEADLINE.as_secs()
             );
             tracing::error!(module, reason, "a reload hangs");
-            self.daemon.stories.tell(&module, "hangs", reason.clone());
+            self.daemon.histories.record(&module, "hangs", reason.clone());
             self.reload_ended(&module, Err(reason));
         }
     }

@@ -8,9 +8,9 @@ use std::{
 
 use lodestar_api::{Operation, Problem, ProblemCode};
 use lodestar_config as config;
-use lodestar_library::{self as library, install::Place};
+use lodestar_library::{self as library, install::InstallDir};
 
-use super::{Daemon, Pending, STOP_GRACE, Slot, Supervisor, Turn};
+use super::{Daemon, InstallLock, Pending, STOP_GRACE, Slot, Supervisor};
 use crate::module::State;
 
 impl Supervisor {
@@ -21,7 +21,7 @@ impl Supervisor {
         yes: bool,
     ) -> Result<Operation, Problem> {
         self.daemon.is_removable(module, purge)?;
-        let turn = self.daemon.turns.take(module)?;
+        let install_lock = self.daemon.install_locks.take(module)?;
         let waiting = self.daemon.pending_of(module);
         if waiting > 0 && !purge && !yes {
             let what = format!("{waiting} events wait for {module} and would be lost with it");
@@ -41,7 +41,7 @@ impl Supervisor {
             pending.edited(line);
         }
         let operation = pending.operation();
-        let removal = Removal { turn, purge, waiting };
+        let removal = Removal { install_lock, purge, waiting };
         tokio::spawn(removal.finish(self.daemon.clone(), slot, pending));
         Ok(operation)
     }
@@ -64,14 +64,14 @@ impl Supervisor {
 }
 
 struct Removal {
-    turn: Turn,
+    install_lock: InstallLock,
     purge: bool,
     waiting: u64,
 }
 
 impl Removal {
     async fn finish(self, daemon: Arc<Daemon>, slot: Option<Arc<Slot>>, pending: Pending) {
-        let module = self.turn.module.clone();
+        let module = self.install_lock.module.clone();
         if let Some(slot) = slot
             && !has_ended(&daemon, &slot).await
         {
@@ -118,11 +118,12 @@ impl Daemon {
         if !module_sdk::manifest::valid_name(module) {
             return Err(self.unknown_module(module));
         }
-        let place = Place::of(&self.places.state_dir);
+        let place = InstallDir::of(&self.places.state_dir);
         let installed = self.lock()?.modules.contains_key(module)
             || place.package(module).directory.symlink_metadata().is_ok();
         let in_file = self.config().module(module).is_some();
-        let events_wait = !in_file && self.context.bus.books().iter().any(|it| it.module == module);
+        let events_wait =
+            !in_file && self.context.bus.counters().iter().any(|it| it.module == module);
         if installed || events_wait || (purge && self.data_dir(module).is_dir()) {
             return Ok(());
         }
@@ -139,18 +140,21 @@ impl Daemon {
     }
 
     fn pending_of(&self, module: &str) -> u64 {
-        let books = self.context.bus.books();
-        books.iter().find(|books| books.module == module).map_or(0, |it| it.total().pending)
+        let counters = self.context.bus.counters();
+        counters
+            .iter()
+            .find(|counters| counters.module == module)
+            .map_or(0, |it| it.total().pending)
     }
 
     /// Takes the files of a module that does not run away; answers what was done.
     fn take_away(&self, removal: &Removal) -> io::Result<String> {
-        let Removal { turn: Turn { module, .. }, purge, waiting } = removal;
+        let Removal { install_lock: InstallLock { module, .. }, purge, waiting } = removal;
         let state_dir = &self.places.state_dir;
         // An error means that it never subscribed.
         let _ = self.context.bus.unsubscribe(module);
-        self.stories.forget(module);
-        Place::of(state_dir).take(module)?;
+        self.histories.forget(module);
+        InstallDir::of(state_dir).take(module)?;
         let writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lock = self.lock().map_err(|problem| io::Error::other(problem.detail))?;
         if lock.modules.remove(module).is_some() {

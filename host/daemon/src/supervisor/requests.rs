@@ -33,7 +33,9 @@ impl Supervisor {
             Request::ReloadConfig => self.configuration_on_request(),
             Request::Reload { module } => self.reload_module_on_request(&module, actor),
             Request::Rollback { module } => self.rollback_on_request(&module, actor),
-            Request::TakeUp { turn, notes, previous } => self.take_up(turn, &notes, previous),
+            Request::TakeUp { install_lock, notes, previous } => {
+                self.activate(install_lock, &notes, previous)
+            }
             Request::Remove { module, purge, yes } => self.remove_on_request(&module, purge, yes),
         };
         let result = result.map(|operation| self.daemon.operations.note_actor(operation, actor));
@@ -70,14 +72,14 @@ impl Supervisor {
         }
         let verb = if enabled { "enable" } else { "disable" };
         let edited = self.edit(module, enabled)?;
-        self.daemon.stories.tell(module, "asked", by(verb, actor));
+        self.daemon.histories.record(module, "asked", by(verb, actor));
         if enabled {
             // Who asks for it has seen why it was left alone.
             self.given_up.remove(module);
             let mut moves = false;
-            self.daemon.stories.decide(module, |standing| {
-                standing.quarantined = None;
-                moves = standing.isolated.take().is_some();
+            self.daemon.histories.decide(module, |decisions| {
+                decisions.quarantined = None;
+                moves = decisions.isolated.take().is_some();
             });
             if moves && self.alive.contains(module) {
                 return Ok(self.reload_module(module, Wanted::AsStarted, verb));
@@ -156,15 +158,15 @@ impl Supervisor {
         actor: &Actor,
     ) -> Result<Operation, Problem> {
         let slot = self.wanted_slot(module, "reload")?;
-        self.daemon.stories.tell(module, "asked", by("reload", actor));
+        self.daemon.histories.record(module, "asked", by("reload", actor));
         if self.alive.contains(module) {
             self.notice_library(module);
             return Ok(self.reload_module(module, Wanted::OnPath, "reload"));
         }
         // Who asks for the library that proved bad shall have it.
-        self.daemon.stories.decide(module, |standing| {
-            standing.refused = None;
-            standing.quarantined = None;
+        self.daemon.histories.decide(module, |decisions| {
+            decisions.refused = None;
+            decisions.quarantined = None;
         });
         Ok(self.start_on_request(&slot, "reload"))
     }
@@ -172,9 +174,9 @@ impl Supervisor {
     fn rollback_on_request(&mut self, module: &str, actor: &Actor) -> Result<Operation, Problem> {
         let slot = self.wanted_slot(module, "roll back")?;
         // What is on trial may be undone at this moment.
-        let _turn = self.daemon.turns.take(module)?;
+        let _turn = self.daemon.install_locks.take(module)?;
         let running = slot.entry.known().map(|known| known.sha256.clone());
-        let kept = library::kept(&self.daemon.places.state_dir, module);
+        let kept = library::kept_generations(&self.daemon.places.state_dir, module);
         let other = kept.into_iter().find(|package| {
             package.directory.file_name().map(|name| name.to_string_lossy().into_owned()) != running
         });
@@ -194,7 +196,7 @@ impl Supervisor {
             None => running,
         };
         let what = by(&format!("roll back to {}", short(&instead)), actor);
-        self.daemon.stories.tell(module, "asked", what);
+        self.daemon.histories.record(module, "asked", what);
         let refused = Refused {
             sha256: lies_there.unwrap_or_default(),
             instead,
@@ -203,11 +205,11 @@ impl Supervisor {
         if self.alive.contains(module) {
             return Ok(self.reload_module(module, Wanted::Kept(refused), "rollback"));
         }
-        let before = self.daemon.stories.standing(module);
+        let before = self.daemon.histories.decisions(module);
         self.rolling_back.insert(module.to_owned(), before);
-        self.daemon.stories.decide(module, |standing| {
-            standing.quarantined = None;
-            standing.refused = (refused.sha256 != refused.instead).then_some(refused);
+        self.daemon.histories.decide(module, |decisions| {
+            decisions.quarantined = None;
+            decisions.refused = (refused.sha256 != refused.instead).then_some(refused);
         });
         Ok(self.start_on_request(&slot, "rollback"))
     }

@@ -18,8 +18,8 @@ impl Daemon {
         let mut names: BTreeSet<String> =
             config.modules.iter().map(|section| section.name.clone()).collect();
         names.extend(library::list(&self.places.module_path).into_iter().map(|it| it.name));
-        for books in bus.books() {
-            names.remove(&books.module);
+        for counters in bus.counters() {
+            names.remove(&counters.module);
         }
         for name in names.iter().filter(|name| self.has_run(name)) {
             let Some(manifest) = self.manifest(name) else {
@@ -39,6 +39,6 @@ impl Daemon {
 
     /// Returns whether it was ever given a directory for its data.
     fn has_run(&self, module: &str) -> bool {
-        self.stories.standing(module).has_data_dir || self.data_dir(module).is_dir()
+        self.histories.decisions(module).has_data_dir || self.data_dir(module).is_dir()
     }
 }

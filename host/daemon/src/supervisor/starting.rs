@@ -6,12 +6,12 @@ use lodestar_config::{Config, Isolation, ModuleSection};
 use lodestar_library::Package;
 
 use super::{
-    CALL_DEADLINE, Refused, STOP_GRACE, Slot, Stories, Supervisor, configure, requests::short,
-    story::Probation,
+    CALL_DEADLINE, Histories, Refused, STOP_GRACE, Slot, Supervisor, configure, history::Probation,
+    requests::short,
 };
 use crate::{
     logging::LOG_RECORDS_PER_SECOND,
-    module::{self, Call, Claim, Placing, RestartPolicy, Start, StartGate, State},
+    module::{self, Call, OneShotFlag, Placing, RestartPolicy, Start, StartGate, State},
     runner,
     wake::Wake,
 };
@@ -42,15 +42,15 @@ impl Supervisor {
         gate: &Arc<StartGate>,
     ) -> Result<(), (State, String)> {
         let name = &section.name;
-        let standing = self.daemon.stories.standing(name);
-        if let Some(reason) = standing.quarantined {
+        let decisions = self.daemon.histories.decisions(name);
+        if let Some(reason) = decisions.quarantined {
             return Err((State::Quarantined, reason));
         }
         let absent = || (State::Absent, self.daemon.where_looked(name));
         let (package, instead_of) = self.daemon.to_start(section).ok_or_else(absent)?;
         let passed_over = instead_of.map(|refused| passed_over(name, &refused));
         let held_apart = |what| format!("{what}; it runs in a process of its own since");
-        slot.set_behind(passed_over.or_else(|| standing.isolated.map(held_apart)));
+        slot.set_behind(passed_over.or_else(|| decisions.isolated.map(held_apart)));
         say_what_has_no_effect(section, self.daemon.isolation(section));
         slot.entry.enter(State::Loading, "");
         self.spawn(slot, config, section, package, gate, None)
@@ -68,7 +68,7 @@ impl Supervisor {
         section: &ModuleSection,
         package: Package,
         gate: &Arc<StartGate>,
-        claim: Option<Arc<Claim>>,
+        claim: Option<Arc<OneShotFlag>>,
     ) -> Result<ThreadId, String> {
         let name = section.name.clone();
         let records = section.limits.log_records_per_second;
@@ -79,7 +79,7 @@ impl Supervisor {
             entry: slot.entry.clone(),
             package,
             admit: self.daemon.admission(defaults.clone()),
-            shelf: self.daemon.shelf.clone(),
+            loaded_libraries: self.daemon.loaded_libraries.clone(),
             place: self.place(section),
             context: self.daemon.context.clone(),
             configure: configure::configure(self.daemon.clone(), config.clone(), defaults.clone()),
@@ -94,11 +94,11 @@ impl Supervisor {
             gate: gate.clone(),
             successor: claim.is_some(),
             claim: claim.unwrap_or_default(),
-            note_probation: note_probation(self.daemon.stories.clone(), &name),
-            tell: Box::new(move |news| {
+            note_probation: note_probation(self.daemon.histories.clone(), &name),
+            notify: Box::new(move |event| {
                 let thread = std::thread::current().id();
                 // An error means that the daemon is ending.
-                let _ = wakes.send(Wake::Module { name: name.clone(), news, thread });
+                let _ = wakes.send(Wake::Module { name: name.clone(), event, thread });
             }),
         };
         let thread = module::spawn(start);
@@ -117,7 +117,7 @@ impl Supervisor {
             let package = Package::of(&inspected.path, &section.name);
             let placed = daemon.placed_as(&section, &package, Some(&inspected.sha256));
             let isolated = placed.isolation == Isolation::Process;
-            isolated.then(|| runner::Place::own(limits, deadline))
+            isolated.then(|| runner::ProcessSpec::own(limits, deadline))
         })
     }
 
@@ -141,15 +141,15 @@ impl Supervisor {
 }
 
 /// Writes down that a generation is on probation, in case it takes the daemon with it.
-fn note_probation(stories: Arc<Stories>, module: &str) -> module::NoteProbation {
+fn note_probation(histories: Arc<Histories>, module: &str) -> module::NoteProbation {
     let module = module.to_owned();
     Box::new(move |sha256, way_back| {
         let until_s = jiff::Timestamp::now().as_second() + PROBATION.as_secs().cast_signed();
-        let probation = way_back.map(|former| {
-            let (sha256, former) = (sha256.to_owned(), former.to_owned());
-            Probation { sha256, former, until_s }
+        let probation = way_back.map(|previous| {
+            let (sha256, previous) = (sha256.to_owned(), previous.to_owned());
+            Probation { sha256, previous, until_s }
         });
-        stories.decide(&module, |standing| standing.probation = probation);
+        histories.decide(&module, |decisions| decisions.probation = probation);
     })
 }
 

@@ -9,7 +9,7 @@ use std::{
 use lodestar_api::Warning;
 use lodestar_library::{self as library, install::Keys};
 use lodestar_platform::Trouble;
-use lodestar_platform::strangers::{self, Accepted, Also, Exposed};
+use lodestar_platform::file_trust::{self, Accepted, Also, Exposed};
 
 use super::Daemon;
 
@@ -48,7 +48,7 @@ impl Daemon {
             let name = name.to_owned();
             Warning { name, message, remedy }
         };
-        let trouble = self.context.identity.trouble();
+        let trouble = self.context.pseudonyms.trouble();
         warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
         warnings.extend(accepted().map(|trouble| warning("trusted files", trouble)));
         warnings
@@ -59,8 +59,8 @@ impl Daemon {
     fn permissions(&self) -> Vec<Warning> {
         let mut found: Vec<Exposed> = Vec::new();
         let places = self.deciding().into_iter();
-        let exposed = places.filter_map(|place| strangers::on_the_way(&place, Also::OwnGroup));
-        for exposed in exposed.chain(strangers::above(&self.places.socket, Also::OwnGroup)) {
+        let exposed = places.filter_map(|place| file_trust::on_the_way(&place, Also::OwnGroup));
+        for exposed in exposed.chain(file_trust::above(&self.places.socket, Also::OwnGroup)) {
             if !found.contains(&exposed) {
                 found.push(exposed);
             }

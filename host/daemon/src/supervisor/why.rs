@@ -10,16 +10,16 @@ impl Daemon {
     /// The story of a module; `None` when nobody knows it.
     #[must_use]
     pub fn why(&self, name: &str) -> Option<Why> {
-        let story = self.stories.read(name);
+        let history = self.histories.read(name);
         let Some(entry) = self.entry(name) else {
             let installed = library::find(&self.places.module_path, name).is_some();
-            return (installed || !story.is_empty()).then(|| Why {
+            return (installed || !history.is_empty()).then(|| Why {
                 module: name.to_owned(),
                 state: if installed { State::Disabled } else { State::Absent }.to_string(),
                 reason: "it is not in the configuration".to_owned(),
-                since: story.last().map_or_else(String::new, |chapter| chapter.at.clone()),
+                since: history.last().map_or_else(String::new, |entry| entry.at.clone()),
                 advice: vec![format!("lodestar modules enable {name}")],
-                story,
+                history,
             });
         };
         let transition = entry.transition();
@@ -29,21 +29,21 @@ impl Daemon {
             since: format!("{:.3}", transition.since),
             advice: self.advice(name, &transition),
             reason: transition.reason,
-            story,
+            history,
         })
     }
 
     fn advice(&self, name: &str, transition: &Transition) -> Vec<String> {
         let mut advice = self.remedies(name, transition);
-        let standing = self.stories.standing(name);
+        let decisions = self.histories.decisions(name);
         let mut say = |text: String| advice.push(text);
-        if let Some(reason) = standing.isolated {
+        if let Some(reason) = decisions.isolated {
             say(format!(
                 "it runs in a process of its own since {reason}; to put it back into the daemon: \
                  lodestar modules enable {name}"
             ));
         }
-        if let Some(refused) = standing.refused {
+        if let Some(refused) = decisions.refused {
             say(format!(
                 "the library {} on the module path is passed over ({}); replace it, or try it \
                  again with: lodestar modules reload {name}",
@@ -97,6 +97,6 @@ impl Daemon {
         let hash = |package: &Package| {
             package.directory.file_name().map(|name| name.to_string_lossy().into_owned())
         };
-        library::kept(&self.places.state_dir, name).iter().any(|kept| hash(kept) != ran)
+        library::kept_generations(&self.places.state_dir, name).iter().any(|kept| hash(kept) != ran)
     }
 }

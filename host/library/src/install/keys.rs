@@ -7,8 +7,8 @@ use std::{
 
 use lodestar_api::Problem;
 use lodestar_platform::{
+    file_trust::{self, Also, Stranger},
     files,
-    strangers::{self, Also, Stranger},
 };
 use minisign_verify::{Error, PublicKey, Signature};
 
@@ -46,7 +46,7 @@ impl Keys {
     pub fn beside(config: &Path) -> Self {
         let directory = config.parent().unwrap_or_else(|| Path::new("")).join("trusted_keys");
         let mut keys = Self { directory, ..Self::default() };
-        if let Some(exposed) = strangers::on_the_way(&keys.directory, Also::OwnGroup) {
+        if let Some(exposed) = file_trust::on_the_way(&keys.directory, Also::OwnGroup) {
             keys.passed_over.push(format!("{exposed}; {}", exposed.remedy()));
             return keys;
         }
@@ -132,7 +132,7 @@ fn read(path: &Path) -> Result<Key, String> {
     if !metadata.is_file() {
         return Err("is no plain file; put the key itself there".to_owned());
     }
-    match strangers::of(path, &metadata, Also::Nobody) {
+    match file_trust::of(path, &metadata, Also::Nobody) {
         Some(it @ Stranger::Owner(_)) => return Err(format!("{it}; give it to root")),
         Some(it @ Stranger::Mode(_)) => return Err(format!("{it}; `chmod 644` it")),
         Some(it) => return Err(format!("{it}; `setfacl -b` it")),

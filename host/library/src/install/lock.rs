@@ -22,7 +22,7 @@ pub struct Lock {
     #[serde(default)]
     pub modules: BTreeMap<String, Locked>,
     /// What is on trial: written before it is put in place, and gone with the verdict. See
-    /// [`trial`](super::trial).
+    /// [`transaction`](super::trial).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub coming: BTreeMap<String, Locked>,
 }

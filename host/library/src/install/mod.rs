@@ -6,19 +6,19 @@
 
 mod archive;
 mod bundle;
+mod install_dir;
 mod keys;
 mod lock;
-mod place;
 mod source;
-mod trial;
+mod transaction;
 mod verify;
 
 pub use bundle::{Bundle, MAX_BUNDLE};
+pub use install_dir::{InstallDir, Staged};
 pub use keys::{Keys, Signed};
 pub use lock::{Lock, Locked, MODIFIED};
-pub use place::{Place, Staged};
 pub use source::{open, open_built};
-pub use trial::{begin, keep, recover, undo};
+pub use transaction::{begin, commit, recover, roll_back};
 pub use verify::verify;
 
 use lodestar_api::{Problem, ProblemCode};

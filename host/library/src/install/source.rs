@@ -10,7 +10,7 @@ use std::{
 };
 
 use lodestar_api::{Problem, ProblemCode};
-use lodestar_platform::strangers::{self, Also, Stranger};
+use lodestar_platform::file_trust::{self, Also, Stranger};
 
 use super::{Bundle, bundle::Part, refused};
 
@@ -122,7 +122,7 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     }
     // In a directory such as /tmp nobody can replace the file of another.
     let is_sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-    match strangers::of(path, metadata, Also::OwnGroup) {
+    match file_trust::of(path, metadata, Also::OwnGroup) {
         Some(stranger @ Stranger::Owner(_)) => {
             let remedy = "copy it, and look at what you copied before you install it";
             Err(refused(format!("{shown} {stranger}"), remedy))

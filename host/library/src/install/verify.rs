@@ -3,9 +3,9 @@
 use std::{fs, io, path::Path};
 
 use lodestar_api::Verified;
-use lodestar_platform::{files, strangers};
+use lodestar_platform::{file_trust, files};
 
-use super::{Keys, Lock, Locked, Place};
+use super::{InstallDir, Keys, Lock, Locked};
 use crate::{MAX_LIBRARY, Package};
 
 /// Compares every installed module, or the one named `only`, with the lock. `probe` asks a library
@@ -13,7 +13,7 @@ use crate::{MAX_LIBRARY, Package};
 #[must_use]
 pub fn verify(
     lock: &Lock,
-    place: &Place,
+    place: &InstallDir,
     keys: &Keys,
     only: Option<&str>,
     probe: impl Fn(&Package) -> Result<(), String>,
@@ -99,7 +99,7 @@ fn files(directory: &Path) -> Result<(), String> {
         let metadata = path.symlink_metadata().map_err(failed)?;
         let what = if metadata.is_symlink() {
             "is a symbolic link".to_owned()
-        } else if let Some(stranger) = strangers::of(&path, &metadata, strangers::Also::Nobody) {
+        } else if let Some(stranger) = file_trust::of(&path, &metadata, file_trust::Also::Nobody) {
             stranger.to_string()
         } else {
             continue;
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn finds_what_is_not_as_it_was() {
         let state = tempfile::tempdir().expect("a directory");
-        let place = Place::of(state.path());
+        let place = InstallDir::of(state.path());
         let bundle =
             Bundle { name: "tiny".to_owned(), library: b"one".to_vec(), ..Bundle::default() };
         drop(place.stage(&bundle).map(|staged| place.put(staged)).expect("staged"));

@@ -26,7 +26,7 @@ use crate::{
     report::Report,
     server::{BodyError, Encoding, Ends, Share, read},
     sources::{Clock, name, unnamed},
-    tally::Kind,
+    stats::Kind,
 };
 use envelope::{Event, Meaning};
 use error::Failure;
@@ -66,7 +66,7 @@ async fn answer_to(
     let received = receive(app, peer, headers, body, may_be_one, &mut glimpse).await;
     received.unwrap_or_else(|failure| {
         if let Some(reason) = failure.reason() {
-            app.tally.records("lynex", glimpse.refused(reason), 1);
+            app.stats.records("lynex", glimpse.refused(reason), 1);
         }
         failure.into_response()
     })
@@ -113,9 +113,9 @@ async fn receive(
     if Encoding::of(headers) != Some(Encoding::Json) {
         return Err(Failure::unsupported_media_type());
     }
-    let (bytes, mut share) = read(app, headers, body, weigh()).await?;
+    let (bytes, mut share) = read(app, headers, body, measure()).await?;
     let text = json_text::readable(&bytes, &mut share)?;
-    weigh()(text.as_bytes(), &mut share)?;
+    measure()(text.as_bytes(), &mut share)?;
     let text = json_text::without_halves(&text).map_or(text, Cow::Owned);
     let body: Value = serde_json::from_str(&text).map_err(|error| Failure::not_json(&error))?;
     let (list, one) = list(&body, may_be_one)?;
@@ -130,12 +130,12 @@ async fn receive(
 }
 
 /// Returns what takes as much as a body will need, as far as it has come.
-fn weigh() -> impl FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {
-    let (mut at, mut weight) = (0, 0);
+fn measure() -> impl FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {
+    let (mut at, mut decoded_size) = (0, 0);
     move |bytes, share| {
-        weight += json_text::weight_of_values(bytes.get(at..).unwrap_or_default());
+        decoded_size += json_text::weight_of_values(bytes.get(at..).unwrap_or_default());
         at = bytes.len();
-        share.grow_to(2 * at + weight)
+        share.grow_to(2 * at + decoded_size)
     }
 }
 
@@ -222,7 +222,7 @@ async fn publish(app: &Arc<App>, events: &[Event]) -> Result<(), Failure> {
             outcome: if event.is_request() { "request" } else { "event" },
             reason: String::new(),
         };
-        app.tally.records("lynex", kind, 1);
+        app.stats.records("lynex", kind, 1);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     batch::{self, Around, Batch},
-    walk::{Place, Spot},
+    walk::{RecordIndex, Spot},
 };
 use crate::{
     app::App,
@@ -44,7 +44,7 @@ pub(super) trait Signal: Message + Default + Send + 'static {
     fn look(&self, app: &App, project: Option<&str>) -> Vec<Spot>;
 
     /// Maps the record of a place into the batch, and frees it.
-    fn map(&mut self, at: Place, app: &App, project: Option<&str>, batch: &mut Batch);
+    fn map(&mut self, at: RecordIndex, app: &App, project: Option<&str>, batch: &mut Batch);
 
     /// The answer with what was refused.
     fn answer(rejected: i64, error_message: String) -> Self::Answer;
@@ -68,7 +68,7 @@ macro_rules! signal {
                     for (scope, within) in within.$scopes.iter().enumerate() {
                         let records = within.$records.iter().enumerate();
                         spots.extend(records.map(|(record, content)| Spot {
-                            at: Place { resource, scope, record },
+                            at: RecordIndex { resource, scope, record },
                             link: $look(content, &around, within.scope.as_ref()),
                         }));
                     }
@@ -76,7 +76,13 @@ macro_rules! signal {
                 spots
             }
 
-            fn map(&mut self, at: Place, app: &App, project: Option<&str>, batch: &mut Batch) {
+            fn map(
+                &mut self,
+                at: RecordIndex,
+                app: &App,
+                project: Option<&str>,
+                batch: &mut Batch,
+            ) {
                 let Some(resource) = self.$resources.get_mut(at.resource) else { return };
                 let Some(scope) = resource.$scopes.get_mut(at.scope) else { return };
                 let Some(record) = scope.$records.get_mut(at.record) else { return };

@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use super::refused::Refused;
 use crate::{
     app::{App, Step},
-    join::{Joined, Link, span_mark},
+    correlate::{Correlated, Link, span_mark},
     report::Report,
     sources::{
         Attributes, Clock, Context, Mapper, Outcome, keys, map_log, map_span, mapper_of_span, name,
         trace, unnamed,
     },
-    tally::{Kind, Tally, kind_of},
+    stats::{Kind, Stats, kind_of},
 };
 
 /// What the records of one request come to.
@@ -75,9 +75,9 @@ impl Batch {
 
     /// Takes note of how the reports that were taken last are joined, and counts those that turned
     /// out to be sums as what they are.
-    pub(super) fn note_joined(&mut self, joined: &[Joined]) {
+    pub(super) fn note_joined(&mut self, joined: &[Correlated]) {
         let kinds = std::mem::take(&mut self.report_kinds);
-        let sums = kinds.iter().zip(joined).filter(|(_, how)| **how == Joined::Sum);
+        let sums = kinds.iter().zip(joined).filter(|(_, how)| **how == Correlated::Sum);
         for (kind, _) in sums {
             let Some((mapper, count)) = self.kinds.remove(kind) else { continue };
             if count > 1 {
@@ -114,9 +114,9 @@ impl Batch {
     }
 
     /// Counts the records, once they are accepted.
-    pub(super) fn count(&self, tally: &Tally) {
+    pub(super) fn count(&self, stats: &Stats) {
         for (kind, (mapper, count)) in &self.kinds {
-            tally.records(mapper.as_str(), kind.clone(), *count);
+            stats.records(mapper.as_str(), kind.clone(), *count);
         }
     }
 }

@@ -5,13 +5,12 @@ use prost::DecodeError;
 
 use super::{
     answer::{Failure, Signal},
-    json,
-    json_weight::{JsonScale, Stop},
+    decoded_size, json,
+    json_decoded_size::{JsonScale, Stop},
     mend,
     refused::Refused,
     rewrite::{Rewritten, Unreadable},
     schema::{MessageId, Schema},
-    weight,
 };
 use crate::{
     json_text,
@@ -29,7 +28,7 @@ pub(super) fn decode<S: Signal>(
     let (request, records) = (schema.id(S::REQUEST), schema.id(S::RECORD));
     let rewritten = match encoding {
         Encoding::Protobuf => {
-            weigh((request, records), bytes.len(), &bytes, share)?;
+            measure((request, records), bytes.len(), &bytes, share)?;
             let error = match S::decode(bytes.as_ref()) {
                 Ok(decoded) => return Ok((decoded, Refused::default())),
                 Err(error) => error,
@@ -40,37 +39,38 @@ pub(super) fn decode<S: Signal>(
         Encoding::Json => read_json(&bytes, request, records, share)?,
     };
     drop(bytes);
-    weigh((request, records), rewritten.bytes.len(), &rewritten.bytes, share)?;
+    measure((request, records), rewritten.bytes.len(), &rewritten.bytes, share)?;
     let decoded = S::decode(rewritten.bytes.as_slice());
     decoded.map(|decoded| (decoded, rewritten.refused)).map_err(|error| invalid_protobuf(&error))
 }
 
 /// Takes what `bytes` will take decoded beside `held` bytes.
-fn weigh(
+fn measure(
     request: (MessageId, MessageId),
     held: usize,
     bytes: &[u8],
     share: &mut Share,
 ) -> Result<(), BodyError> {
     let allowed = share.limit().saturating_sub(held);
-    let weight = weight::weigh(bytes, request, allowed).map_err(|_| share.too_heavy())?;
-    share.grow_to(held + weight)
+    let decoded_size =
+        decoded_size::measure(bytes, request, allowed).map_err(|_| share.too_heavy())?;
+    share.grow_to(held + decoded_size)
 }
 
 /// Returns what looks at a body as far as it has come, whether the whole will be too heavy.
 pub(super) fn probe<S: Signal>(encoding: Encoding) -> impl Probe {
     let schema = Schema::get();
     let ids = (schema.id(S::REQUEST), schema.id(S::RECORD));
-    let (mut protobuf, mut json) = (weight::Scale::new(ids), JsonScale::new(ids));
+    let (mut protobuf, mut json) = (decoded_size::Scale::new(ids), JsonScale::new(ids));
     move |bytes: &[u8], share: &mut Share| match encoding {
         Encoding::Protobuf => {
             let allowed = share.limit().saturating_sub(bytes.len());
-            let weight = protobuf.read(bytes, allowed).map_err(|_| share.too_heavy())?;
-            share.grow_to(bytes.len() + weight)
+            let decoded_size = protobuf.read(bytes, allowed).map_err(|_| share.too_heavy())?;
+            share.grow_to(bytes.len() + decoded_size)
         }
         Encoding::Json => match json.read(bytes, share.limit()) {
-            Ok(weight) => share.grow_to(weight),
-            Err(Stop::TooHeavy) => Err(share.too_heavy()),
+            Ok(decoded_size) => share.grow_to(decoded_size),
+            Err(Stop::TooLarge) => Err(share.too_heavy()),
             Err(Stop::TooDeep) => Err(BodyError::TooDeep),
         },
     }

@@ -10,11 +10,11 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
+    decoded_size::{allocated, grown},
     refused::{Fit, Misfit, Step},
     rewrite::{MAX_DEPTH, Rewrite, Rewritten, Unreadable},
     scalar::{self, Token},
     schema::{Field, Kind, Message, MessageId, Schema},
-    weight::{allocated, grown},
 };
 use crate::{
     json_text,
@@ -31,7 +31,7 @@ pub(super) fn rewrite(
     // Skipping what is unknown takes a byte for each bracket that is open.
     let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
     let mut to = Rewrite::new(records, text.len() + brackets, share);
-    to.weigh(0)?;
+    to.add_size(0)?;
     let mut json = serde_json::Deserializer::from_str(text);
     let fit = Root { to: &mut to, request }.deserialize(&mut json);
     match fit.and_then(|fit| json.end().map(|()| fit)) {
@@ -49,7 +49,7 @@ struct Root<'r, 's> {
 
 /// Where a value of a field stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ValuePosition {
     /// It is the field.
     Whole,
     /// It is an element of the field's list.
@@ -63,7 +63,7 @@ struct Slot<'r, 's> {
     to: &'r mut Rewrite<'s>,
     of: &'static Message,
     field: &'static Field,
-    place: Place,
+    place: ValuePosition,
 }
 
 impl<'de> DeserializeSeed<'de> for Root<'_, '_> {
@@ -140,7 +140,7 @@ fn members<'de, A: MapAccess<'de>>(
     while let Some(name) = map.next_key::<&RawValue>()? {
         match scalar::name(name.get()).and_then(|name| of.named(&name)) {
             Some(field) if fit.is_ok() => {
-                let place = Place::Whole;
+                let place = ValuePosition::Whole;
                 fit = if field.repeated {
                     map.next_value_seed(Slot { to: &mut *to, of, field, place })?
                 } else {
@@ -157,7 +157,7 @@ fn members<'de, A: MapAccess<'de>>(
 
 impl Slot<'_, '_> {
     fn is_list(&self) -> bool {
-        self.field.repeated && self.place == Place::Whole
+        self.field.repeated && self.place == ValuePosition::Whole
     }
 
     /// What is neither what the field holds nor null.
@@ -173,13 +173,13 @@ impl Slot<'_, '_> {
         let Self { to, of, field, place } = self;
         if matches!(field.kind, Kind::Text | Kind::Bytes) {
             // Without its quotes.
-            weigh(to, allocated(raw.len().saturating_sub(2)))?;
+            add_size(to, allocated(raw.len().saturating_sub(2)))?;
         }
         let token = Token::of(raw);
-        if matches!(token, Token::Null) && place == Place::Whole {
+        if matches!(token, Token::Null) && place == ValuePosition::Whole {
             return Ok(Ok(()));
         }
-        let tag = if place == Place::Packed { None } else { Some(field) };
+        let tag = if place == ValuePosition::Packed { None } else { Some(field) };
         let fit = scalar::put(to, field, tag, &token);
         match (fit, of.text_of_odd_value(), token.text()) {
             (Err(_), Some(field), Some(text)) => {
@@ -195,7 +195,7 @@ impl Slot<'_, '_> {
 /// Writes the elements of a list.
 fn elements<'de, A: SeqAccess<'de>>(
     to: &mut Rewrite<'_>,
-    (of, field, place): (&'static Message, &'static Field, Place),
+    (of, field, place): (&'static Message, &'static Field, ValuePosition),
     mut list: A,
 ) -> Result<Fit, A::Error> {
     let (mut fit, mut more, mut count) = (Ok(()), true, 0);
@@ -217,13 +217,13 @@ fn elements<'de, A: SeqAccess<'de>>(
         if !more {
             break;
         }
-        weigh(to, grown(&mut count, 1, size) + to.besides(field.kind))?;
+        add_size(to, grown(&mut count, 1, size) + to.besides(field.kind))?;
     }
     Ok(fit)
 }
 
-fn weigh<E: Error>(to: &mut Rewrite<'_>, more: usize) -> Result<(), E> {
-    to.weigh(more).map_err(|error: BodyError| {
+fn add_size<E: Error>(to: &mut Rewrite<'_>, more: usize) -> Result<(), E> {
+    to.add_size(more).map_err(|error: BodyError| {
         let told = E::custom(&error);
         to.failed = Some(error);
         told
@@ -261,7 +261,7 @@ impl<'de> Visitor<'de> for Slot<'_, '_> {
     visit_scalars!(misfit);
 
     fn visit_unit<E: Error>(self) -> Result<Fit, E> {
-        if self.place == Place::Whole {
+        if self.place == ValuePosition::Whole {
             return Ok(Ok(()));
         }
         self.to.nested(self.field, |_| Ok(Ok(())))
@@ -274,9 +274,9 @@ impl<'de> Visitor<'de> for Slot<'_, '_> {
         }
         let Self { to, of, field, .. } = self;
         if !field.kind.is_packable() {
-            return elements(to, (of, field, Place::Element), list);
+            return elements(to, (of, field, ValuePosition::Element), list);
         }
-        to.nested(field, |to| elements(to, (of, field, Place::Packed), list))
+        to.nested(field, |to| elements(to, (of, field, ValuePosition::Packed), list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fit, A::Error> {

@@ -61,7 +61,7 @@ fn nested(
     if to.depth >= MAX_DEPTH {
         return Ok(Err(Misfit::new("nests too deeply")));
     }
-    to.weigh(0)?;
+    to.add_size(0)?;
     to.nested(field, |to| message(to, id, bytes))
 }
 
@@ -73,17 +73,17 @@ fn value(to: &mut Rewrite<'_>, field: &Field, piece: Piece<'_>) -> Result<Fit, B
             wire::put_varint(number, &mut to.bytes);
         }
         Payload::Bytes(bytes) if field.kind == Kind::Text && piece.wire_type == 2 => {
-            to.weigh(3 * bytes.len())?;
+            to.add_size(3 * bytes.len())?;
             to.tag(field, 2);
             to.delimited(String::from_utf8_lossy(bytes).as_bytes());
         }
         Payload::Bytes(bytes) if packed && is_whole(field.kind, bytes) => {
-            to.weigh(bytes.len())?;
+            to.add_size(bytes.len())?;
             to.tag(field, 2);
             to.delimited(bytes);
         }
         Payload::Bytes(bytes) if !packed && piece.wire_type == field.kind.wire_type() => {
-            to.weigh(bytes.len())?;
+            to.add_size(bytes.len())?;
             to.tag(field, piece.wire_type);
             if piece.wire_type == 2 {
                 to.delimited(bytes);

@@ -3,15 +3,15 @@
 mod answer;
 mod batch;
 mod codec;
+mod decoded_size;
 mod json;
-mod json_weight;
+mod json_decoded_size;
 mod mend;
 mod refused;
 mod rewrite;
 mod scalar;
 mod schema;
 mod walk;
-mod weight;
 mod wire;
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::{
     app::{App, Told},
     server::{Encoding, Share, read},
     sources::{Mapper, unnamed},
-    tally::Kind,
+    stats::Kind,
 };
 use answer::{Failure, Signal};
 use batch::Batch;
@@ -84,7 +84,7 @@ fn refuse<S: Signal>(app: &App, failure: &Failure, encoding: Encoding) -> Respon
     if let Some(reason) = failure.reason() {
         let (source, record) = (unnamed(), "(body)".to_owned());
         let kind = Kind { source, signal: S::NAME, record, outcome: "refused", reason };
-        app.tally.records(Mapper::None.as_str(), kind, 1);
+        app.stats.records(Mapper::None.as_str(), kind, 1);
     }
     failure.respond(encoding)
 }
@@ -139,7 +139,7 @@ async fn publish<S: Signal>(
         let joined = app.publish(Told { reports, steps, ..Told::default() }).await;
         walk.batch.note_joined(&joined.map_err(|_| Failure::unavailable())?);
     }
-    walk.batch.count(&app.tally);
+    walk.batch.count(&app.stats);
     Ok(walk.batch)
 }
 

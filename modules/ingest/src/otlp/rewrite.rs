@@ -1,9 +1,9 @@
 //! A message that is written anew: from JSON, or from protobuf that holds something odd.
 
 use super::{
+    decoded_size::REPORT,
     refused::{Fit, Refused, Step},
     schema::{Field, Kind, MessageId, Schema},
-    weight::REPORT,
     wire,
 };
 use crate::server::{BodyError, Share};
@@ -53,7 +53,7 @@ pub(super) struct Rewrite<'s> {
     /// What is held besides what is written here, bytes.
     held: usize,
     /// What is written so far will take once it is decoded, bytes.
-    weight: usize,
+    decoded_size: usize,
     granted: usize,
 }
 
@@ -73,7 +73,7 @@ impl<'s> Rewrite<'s> {
             place: Vec::new(),
             share,
             held,
-            weight: 0,
+            decoded_size: 0,
             granted: 0,
         }
     }
@@ -83,9 +83,9 @@ impl<'s> Rewrite<'s> {
     /// # Errors
     ///
     /// When it does not.
-    pub(super) fn weigh(&mut self, more: usize) -> Result<(), BodyError> {
-        self.weight += more;
-        let needed = self.held + self.weight + self.bytes.len();
+    pub(super) fn add_size(&mut self, more: usize) -> Result<(), BodyError> {
+        self.decoded_size += more;
+        let needed = self.held + self.decoded_size + self.bytes.len();
         if needed > self.granted {
             // More than is needed now, so that not every element asks.
             let ahead = (needed + STEP).min(self.share.limit().max(needed));

@@ -4,7 +4,7 @@
 use super::{answer::Signal, batch::Batch, refused::Refused};
 use crate::{
     app::{App, Step},
-    join::Link,
+    correlate::Link,
     report::Report,
 };
 
@@ -13,7 +13,7 @@ const AT_ONCE: usize = 512;
 
 /// Where a record stands in its request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct RecordIndex {
     pub(super) resource: usize,
     pub(super) scope: usize,
     pub(super) record: usize,
@@ -22,7 +22,7 @@ pub(super) struct Place {
 /// A record that is not mapped yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
-    pub(super) at: Place,
+    pub(super) at: RecordIndex,
     /// How it lies in another one.
     pub(super) link: Option<Link>,
 }

@@ -26,7 +26,7 @@ pub(crate) fn guarded_and_counted(router: Router, app: &Arc<App>) -> Router {
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let endpoint = endpoint(request.uri().path());
     let response = next.run(request).await;
-    app.tally.request(endpoint, response.status().as_u16());
+    app.stats.request(endpoint, response.status().as_u16());
     response
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Reader;
 use crate::{
-    intake::flag,
+    sanitize::flag,
     store::{READ, StoreError, Stored, Texts, read},
 };
 

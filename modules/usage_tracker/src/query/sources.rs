@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        intake::Report,
+        sanitize::Report,
         store::{Options, Store},
     };
 

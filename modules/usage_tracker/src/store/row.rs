@@ -11,8 +11,8 @@ use super::{
     names::{Kind, Names, Texts},
 };
 use crate::{
-    intake::{Report, flag, stated},
     prices::{Cost, Tokens},
+    sanitize::{Report, flag, stated},
 };
 
 /// A request with all that is stored of it.

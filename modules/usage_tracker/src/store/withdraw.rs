@@ -42,7 +42,7 @@ mod tests {
     use uuid::Uuid;
 
     use crate::{
-        intake::Report,
+        sanitize::Report,
         store::{Options, Store, Withdrawn},
     };
 

@@ -14,7 +14,7 @@ use super::{
     row::{self, INSERT, Placed, READ, REPLACE, Stored},
     sessions::{SessionNews, Sessions},
 };
-use crate::{intake::Report, merge::merge, prices::Pricer};
+use crate::{merge::merge, prices::Pricer, sanitize::Report};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]

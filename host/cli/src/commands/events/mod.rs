@@ -16,7 +16,7 @@ use crate::{
     terminal::Terminal,
 };
 
-/// Watch events, and see the books of those who handle them
+/// Watch events, and see the counters of those who handle them
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Events {
     Tail(Tail),
@@ -54,7 +54,7 @@ pub(crate) struct Dead {
     module: Option<String>,
 }
 
-/// Count again what waits and check that the books balance; exit code 1 if they do not
+/// Count again what waits and check that the counters balance; exit code 1 if they do not
 #[derive(Debug, clap::Args)]
 pub(crate) struct Audit {}
 
@@ -179,7 +179,7 @@ async fn audit(client: &Client, terminal: &mut Terminal) -> Result<u8> {
         terminal.json_document(&rows)?;
     } else {
         terminal.table(&audit_table(&rows))?;
-        // The books were asked for; without the status they are what they are.
+        // The counters were asked for; without the status they are what they are.
         let status = client.get::<Status>("/v1/status").await;
         for loss in status.iter().flat_map(|status| &status.ledger.losses) {
             terminal.note(&format!("event ledger: {} ({})", loss.what, loss.found));
@@ -197,16 +197,16 @@ fn audit_table(rows: &[AuditRow]) -> Table {
         "DROPPED#",
         "PENDING#",
         "RECOUNTED#",
-        "BOOKS",
+        "COUNTERS",
     ]);
     for row in rows {
         table.row([
             row.module.clone(),
-            human::exact(row.books.accepted),
-            human::exact(row.books.handled),
-            human::exact(row.books.dead),
-            human::exact(row.books.dropped),
-            human::exact(row.books.pending),
+            human::exact(row.counters.accepted),
+            human::exact(row.counters.handled),
+            human::exact(row.counters.dead),
+            human::exact(row.counters.dropped),
+            human::exact(row.counters.pending),
             human::exact(row.recounted_pending),
             verdict(row),
         ]);
@@ -217,17 +217,17 @@ fn audit_table(rows: &[AuditRow]) -> Table {
     table
 }
 
-/// Whether the books of a module balance, or what they lack.
+/// Whether the counters of a module balance, or what they lack.
 fn verdict(row: &AuditRow) -> String {
-    let books = row.books;
-    let found = [books.handled, books.dead, books.dropped, row.recounted_pending];
+    let counters = row.counters;
+    let found = [counters.handled, counters.dead, counters.dropped, row.recounted_pending];
     let found = found.iter().fold(0_u64, |sum, number| sum.saturating_add(*number));
     if row.balanced {
         "balance".to_owned()
-    } else if found < books.accepted {
-        format!("{} missing", human::exact(books.accepted - found))
+    } else if found < counters.accepted {
+        format!("{} missing", human::exact(counters.accepted - found))
     } else {
-        format!("{} too many", human::exact(found - books.accepted))
+        format!("{} too many", human::exact(found - counters.accepted))
     }
 }
 
@@ -303,7 +303,7 @@ usage_tracker dropped 6 by overflow
         assert_eq!(
             table(&audit_table(&rows), 80, false),
             "\
-MODULE         ACCEPTED  HANDLED  DEAD  DROPPED  PENDING  RECOUNTED  BOOKS
+MODULE         ACCEPTED  HANDLED  DEAD  DROPPED  PENDING  RECOUNTED  COUNTERS
 usage_tracker        10        7     1        0        2          2  balance
 budget               10        7     1        0        2          1  1 missing
 "

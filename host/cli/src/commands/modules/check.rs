@@ -221,8 +221,8 @@ fn complete(checks: &mut Vec<Row>, end: Option<ExitStatus>) {
 
 /// A module whose words mean something else already is not what its manifest says.
 fn judge_words(checks: &mut [Row], manifest: &Manifest, installed: &[Manifest]) {
-    let noun = manifest.cli.noun.as_deref();
-    let taken = reserved_names::why_taken(&manifest.module.name, noun, installed);
+    let command = manifest.cli.command.as_deref();
+    let taken = reserved_names::why_taken(&manifest.module.name, command, installed);
     let row = checks.iter_mut().find(|row| row.name == "manifest" && row.status == Verdict::Ok);
     if let (Some(row), Some(sentence)) = (row, taken) {
         *row = Row::failed("manifest", &sentence);

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{install::send, story::Story};
+use super::{dev_log::DevLog, install::send};
 use crate::author::{
     cargo::{Build, Built},
     install,
@@ -78,7 +78,7 @@ enum Wake {
 struct Loop<'a> {
     dev: Dev,
     manifest: Manifest,
-    story: Story<'a>,
+    dev_log: DevLog<'a>,
     colour: bool,
     client: Client,
     private: Option<PrivateDaemon>,
@@ -114,12 +114,12 @@ impl Dev {
                 .help("raise fs.inotify.max_user_watches")
         })?;
         let colour = terminal.has_color() && !terminal.json;
-        let story = Story::new(terminal, &manifest.module.name, &manifest.bus.consumes);
+        let dev_log = DevLog::new(terminal, &manifest.module.name, &manifest.bus.consumes);
         let client = client.clone();
         let mut turning = Loop {
             dev: self,
             manifest,
-            story,
+            dev_log,
             colour,
             client,
             private: None,
@@ -145,22 +145,22 @@ impl Loop<'_> {
                     self.unseen.get_or_insert(at);
                 }
                 Wake::Saved(at) => self.build(at)?,
-                Wake::Compiler(text) => self.story.compiler(&text)?,
+                Wake::Compiler(text) => self.dev_log.compiler(&text)?,
                 Wake::Built(result) => {
                     self.building = None;
                     match result {
                         Ok(built) => self.take(built).await?,
                         Err(error) => {
-                            self.story.trouble("build", &error)?;
-                            self.story.tell("build", "waiting for the next save")?;
+                            self.dev_log.trouble("build", &error)?;
+                            self.dev_log.tell("build", "waiting for the next save")?;
                         }
                     }
                     if let Some(at) = self.unseen.take() {
                         self.build(at)?;
                     }
                 }
-                Wake::Log(line) => self.story.log(&line)?,
-                Wake::Event(item) => self.story.event(&item)?,
+                Wake::Log(line) => self.dev_log.log(&line)?,
+                Wake::Event(item) => self.dev_log.event(&item)?,
                 Wake::Lost => self.lost()?,
                 Wake::Signal => return self.leave(),
             }
@@ -172,7 +172,7 @@ impl Loop<'_> {
     async fn open(&mut self) -> Result<()> {
         if self.dev.running {
             self.client.get::<Status>("/v1/status").await?;
-            return self.story.tell("daemon", "the one that runs");
+            return self.dev_log.tell("daemon", "the one that runs");
         }
         let private = PrivateDaemon::start(&self.manifest, &self.dev.with, &self.dev.set)?;
         self.client.sockets = vec![private.socket()];
@@ -180,7 +180,7 @@ impl Loop<'_> {
         private.answers(&self.client).await?;
         let socket = private.socket();
         let text = format!("a private one; talk to it with --socket {}", socket.display());
-        self.story.tell("daemon", &text)
+        self.dev_log.tell("daemon", &text)
     }
 
     /// Starts cargo; its messages come back as wakes.
@@ -188,7 +188,7 @@ impl Loop<'_> {
         self.lead = saved.elapsed();
         let mut build = match Build::start(&self.dev.path, self.dev.release, self.colour) {
             Ok(build) => build,
-            Err(error) => return self.story.trouble("build", &error),
+            Err(error) => return self.dev_log.trouble("build", &error),
         };
         self.building = Some(build.id());
         let wakes = self.wakes.clone();
@@ -211,20 +211,20 @@ impl Loop<'_> {
     /// Runs what was built. Whatever goes wrong is told; the loop goes on.
     async fn take(&mut self, built: Built) -> Result<()> {
         let begun = Instant::now();
-        self.story.tell("build", &format!("built in {:.2} s", built.took.as_secs_f64()))?;
+        self.dev_log.tell("build", &format!("built in {:.2} s", built.took.as_secs_f64()))?;
         match Box::pin(self.install(&built)).await {
             Ok(outcome) => {
                 let took = (self.lead + begun.elapsed()).as_secs_f64() * 1e3;
                 let text =
                     format!("{outcome}; from save to running {took:.0} ms, beside the build");
-                self.story.tell("reload", &text)
+                self.dev_log.tell("reload", &text)
             }
             Err(error) => {
-                self.story.trouble("reload", &error)?;
+                self.dev_log.trouble("reload", &error)?;
                 let has_help = error.failure().is_some_and(|failure| failure.help.is_some());
                 let check = format!("see `lodestar modules check {}`; ", self.dev.path.display());
                 let check = if has_help { "" } else { &*check };
-                self.story.tell("reload", &format!("{check}waiting for the next save"))
+                self.dev_log.tell("reload", &format!("{check}waiting for the next save"))
             }
         }
     }
@@ -322,7 +322,7 @@ impl Loop<'_> {
         for module in status.modules.iter().filter(|module| is_ours(&module.name)) {
             for listener in &module.listeners {
                 let text = format!("{} {} {}", module.name, listener.name, address(listener));
-                self.story.tell("listen", &text)?;
+                self.dev_log.tell("listen", &text)?;
             }
         }
         Ok(())
@@ -335,7 +335,7 @@ impl Loop<'_> {
         }
         let name = &self.manifest.module.name;
         let text = format!("{name} stays as it is; `lodestar modules remove {name}` removes it");
-        self.story.tell("daemon", &text)
+        self.dev_log.tell("daemon", &text)
     }
 
     fn lost(&mut self) -> Result<()> {
@@ -350,7 +350,7 @@ impl Loop<'_> {
             }
             None => "lodestard ended; it is looked for again with the next save".to_owned(),
         };
-        self.story.trouble("daemon", &CliError::failed(text))
+        self.dev_log.trouble("daemon", &CliError::failed(text))
     }
 }
 

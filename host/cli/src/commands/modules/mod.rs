@@ -2,10 +2,10 @@
 
 mod check;
 mod dev;
+mod dev_log;
 mod install;
 mod new;
 mod remove;
-mod story;
 mod verify;
 mod why;
 
@@ -235,12 +235,12 @@ fn info_text(info: &ModuleInfo, state: &str) -> String {
         ("sha256", optional(&info.sha256)),
         ("sdk", optional(&info.sdk_version)),
         ("data", optional(&info.data_dir)),
-        ("noun", optional(&info.noun)),
+        ("command", optional(&info.command)),
         ("commands", info.commands.join(", ")),
         ("listens to", info.subscriptions.join(", ")),
         ("publishes", info.publishes.join(", ")),
         ("timers", timers(info)),
-        ("events", books(module.events)),
+        ("events", counters(module.events)),
         ("dropped", dropped(module)),
     ];
     lines.extend(module.calls.iter().map(|calls| ("calls", spent(calls))));
@@ -295,15 +295,15 @@ fn timers(info: &ModuleInfo) -> String {
     info.timers.iter().map(timer).collect::<Vec<_>>().join(", ")
 }
 
-/// The books of a module as one line.
-pub(crate) fn books(books: api::EventBooks) -> String {
+/// The counters of a module as one line.
+pub(crate) fn counters(counters: api::EventCounters) -> String {
     format!(
         "{} accepted = {} handled + {} dead + {} dropped + {} pending",
-        human::exact(books.accepted),
-        human::exact(books.handled),
-        human::exact(books.dead),
-        human::exact(books.dropped),
-        human::exact(books.pending)
+        human::exact(counters.accepted),
+        human::exact(counters.handled),
+        human::exact(counters.dead),
+        human::exact(counters.dropped),
+        human::exact(counters.pending)
     )
 }
 
@@ -393,7 +393,7 @@ restarts    5
 cpu         0s
 memory      0 B
 threads     0
-noun        usage
+command     usage
 commands    summary, export
 timers      retain every 1m 0s
 events      1,247 accepted = 1,204 handled + 2 dead + 0 dropped + 41 pending

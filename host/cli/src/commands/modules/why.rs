@@ -11,7 +11,7 @@ use crate::{
     terminal::Terminal,
 };
 
-/// Tell a module's story: what happened, when, what the daemon did, and what you can do
+/// Show a module's history: what happened, when, what the daemon did, and what you can do
 #[derive(Debug, clap::Args)]
 pub(crate) struct Why {
     /// The module
@@ -26,12 +26,12 @@ impl Why {
     pub(crate) async fn run(self, client: &Client, terminal: &mut Terminal) -> Result<u8> {
         let path = format!("/v1/modules/{}/why", escaped(&self.name));
         let mut why: api::Why = client.get(&path).await?;
-        why.story.drain(..why.story.len().saturating_sub(self.lines));
+        why.history.drain(..why.history.len().saturating_sub(self.lines));
         if terminal.json {
             terminal.json_document(&why)?;
             return Ok(exit_codes::DONE);
         }
-        let api::Why { module, state, reason, since, advice, story } = why;
+        let api::Why { module, state, reason, since, advice, history } = why;
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let state = if state == "backoff" { "in backoff" } else { &state };
         terminal.line(&format!(
@@ -39,11 +39,11 @@ impl Why {
             moment(&since),
             plain(&reason)
         ))?;
-        if !story.is_empty() {
+        if !history.is_empty() {
             terminal.line("")?;
         }
-        for chapter in story {
-            let api::Chapter { at, what, detail } = chapter;
+        for history in history {
+            let api::HistoryEntry { at, what, detail } = history;
             let detail = visible_line(&detail);
             terminal.line(format!("{}  {what:<12} {detail}", moment(&at)).trim_end())?;
         }

@@ -11,7 +11,7 @@ use ratatui::{
 use super::{app::App, columns, columns::Column, frame::Row};
 use crate::{
     commands::{
-        modules::{books, dropped, spent},
+        modules::{counters, dropped, spent},
         status::{address, note},
     },
     human,
@@ -83,7 +83,7 @@ fn aligned(column: Column, text: String) -> Cell<'static> {
 /// Everything about one module.
 fn details(row: &Row) -> Paragraph<'static> {
     let module = &row.module;
-    let events = books(module.events);
+    let events = counters(module.events);
     let version = module.version.clone().unwrap_or_default();
     let mut lines = vec![
         ("module", format!("{} {version}", module.name)),

@@ -8,9 +8,9 @@ use module_sdk::manifest::Manifest;
 
 use super::*;
 use crate::{
-    identity::Identity,
     logging::Levels,
     module::{Call, CommandCall, Entry, Grant, Known, Operate, ServiceContext, WINDOW},
+    pseudonyms::Pseudonyms,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ impl Calls {
         let bus = Bus::open(BusConfig::default(), &directory.path().join("ledger"));
         let context = ServiceContext {
             bus: Arc::new(bus.expect("a new ledger")),
-            identity: Arc::new(Identity::open(directory.path()).expect("a new key")),
+            pseudonyms: Arc::new(Pseudonyms::open(directory.path()).expect("a new key")),
             listeners: Arc::default(),
             metrics: Arc::default(),
             levels: Arc::new(Levels::new(1)),
@@ -275,7 +275,7 @@ fn a_command_without_barrier_waits_for_no_event() {
     let calls = Calls::new();
     let entry = Entry::new("b");
     let inbox = calls.context.bus.subscribe("b", &["a.*".to_owned()]).expect("a new name");
-    entry.calls.open(inbox.poker());
+    entry.calls.open(inbox.waker());
     assert!(entry.barrier("status").is_some(), "one that is not known waits");
     let text = "[module]\nname = \"b\"\nversion = \"0.1.0\"\ndescription = \"d\"\n[abi]\nepoch = 1";
     let described = json!({
@@ -302,7 +302,7 @@ fn who_is_called_by_modules_still_answers_people() {
     let caller = calls.usual();
     let entry = Entry::new("b");
     let inbox = calls.context.bus.subscribe("b", &["a.*".to_owned()]).expect("a new name");
-    entry.calls.open(inbox.poker());
+    entry.calls.open(inbox.waker());
     let push = |call: Option<Arc<ModuleCall>>| {
         let command = CommandCall {
             request: Vec::new(),

@@ -15,7 +15,7 @@ use super::link::Link;
 use crate::module::Window;
 use crate::runner::{
     channel::ChannelError,
-    wire::{Fault, Need},
+    wire::{Fault, HostRequest},
 };
 
 /// Where a command writes its answer, and whether that was a panic.
@@ -61,7 +61,7 @@ impl Answer {
         drop(state);
         self.link.windows.close(self.number, &self.window);
         // An error means that the daemon is gone, and this process will be.
-        let _ = self.link.send(&Need::Finish { number: self.number, fault });
+        let _ = self.link.send(&HostRequest::Finish { number: self.number, fault });
     }
 }
 
@@ -70,7 +70,7 @@ impl ReplySink for Answer {
         if !self.window.enter() {
             return false;
         }
-        let need = Need::Frame { number: self.number, bytes: frame.as_slice() };
+        let need = HostRequest::Frame { number: self.number, bytes: frame.as_slice() };
         match self.link.send(&need) {
             Ok(()) => true,
             Err(ChannelError::TooLong(bytes)) => {

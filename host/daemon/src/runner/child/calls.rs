@@ -12,7 +12,7 @@ use lodestar_library::Library;
 use super::{answers, end_at_once, link::Link};
 use crate::runner::{
     channel::{ChannelError, Reader, Writer},
-    wire::{Ask, Event, Fault, Outcome, Reply},
+    wire::{Event, Fault, Outcome, Reply, RunnerRequest},
 };
 
 /// What the thread works with.
@@ -47,8 +47,8 @@ impl Calls {
         link.is_served_by_this_thread();
         let mut module: Option<ModuleBox> = None;
         loop {
-            let Ok(ask) = asks.next_soon::<Ask<'_>>() else { end_at_once() };
-            let is_last = matches!(ask, Ask::Stop(_));
+            let Ok(ask) = asks.next_soon::<RunnerRequest<'_>>() else { end_at_once() };
+            let is_last = matches!(ask, RunnerRequest::Stop(_));
             link.begin_call();
             let done = serve(&library, &link, &mut module, ask);
             if is_last {
@@ -70,13 +70,15 @@ fn serve(
     library: &Library,
     link: &Arc<Link>,
     module: &mut Option<ModuleBox>,
-    ask: Ask<'_>,
+    ask: RunnerRequest<'_>,
 ) -> Done {
     let root = library.root();
     let ask = match ask {
-        Ask::Describe => return bytes((root.describe())().into_result()),
-        Ask::Validate(config) => return nothing((root.validate())(config.into()).into_result()),
-        Ask::Create { config, restored, info } => {
+        RunnerRequest::Describe => return bytes((root.describe())().into_result()),
+        RunnerRequest::Validate(config) => {
+            return nothing((root.validate())(config.into()).into_result());
+        }
+        RunnerRequest::Create { config, restored, info } => {
             link.learn(info);
             let request = CreateRequest {
                 config: RSlice::from_slice(config),
@@ -98,28 +100,30 @@ fn serve(
     }
 }
 
-fn call(module: &mut ModuleBox, link: &Arc<Link>, ask: Ask<'_>) -> Done {
+fn call(module: &mut ModuleBox, link: &Arc<Link>, ask: RunnerRequest<'_>) -> Done {
     match ask {
-        Ask::Batch(events) => {
+        RunnerRequest::Batch(events) => {
             let events: Vec<AbiEvent<'_>> = events.iter().map(Event::to_abi).collect();
             Done::Batch(module.on_batch(RSlice::from_slice(&events)))
         }
-        Ask::Timer(index) => nothing(module.on_timer(index).into_result()),
-        Ask::Command { number, request } => {
+        RunnerRequest::Timer(index) => nothing(module.on_timer(index).into_result()),
+        RunnerRequest::Command { number, request } => {
             let (sink, panicked) = answers::sink(link, number);
             module.command(request.into(), sink);
             // The daemon must know before the next call that this instance is of no more use.
             panicked.get().map_or(Done::Nothing, |fault| Done::Refused(fault.clone().into()))
         }
-        Ask::Health => Done::Bytes(module.health()),
-        Ask::LogLevel(level) => {
+        RunnerRequest::Health => Done::Bytes(module.health()),
+        RunnerRequest::LogLevel(level) => {
             link.set_log_level(level);
             module.log_level(level);
             Done::Nothing
         }
-        Ask::Snapshot => bytes(module.snapshot().into_result()),
-        Ask::Stop(grace) => nothing(module.stop(grace).into_result()),
-        Ask::Describe | Ask::Validate(_) | Ask::Create { .. } => Done::Nothing,
+        RunnerRequest::Snapshot => bytes(module.snapshot().into_result()),
+        RunnerRequest::Stop(grace) => nothing(module.stop(grace).into_result()),
+        RunnerRequest::Describe | RunnerRequest::Validate(_) | RunnerRequest::Create { .. } => {
+            Done::Nothing
+        }
     }
 }
 

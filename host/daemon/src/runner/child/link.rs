@@ -28,7 +28,7 @@ use crate::{
         channel::{ChannelError, Reader, Writer},
         replies::{Replies, Taken},
         window::Windows,
-        wire::{Answer, Fault, Given, ModuleCall, Need, NewEvent, RelayedEvent},
+        wire::{Answer, Fault, HostRequest, HostResponse, ModuleCall, NewEvent, RelayedEvent},
     },
 };
 
@@ -63,12 +63,12 @@ pub(super) struct Link {
 
 /// Who waits for an answer.
 enum Waiter {
-    Thread(SyncSender<Answered>),
+    Thread(SyncSender<SubprocessOutput>),
     Completion(CompletionBox),
 }
 
 /// What the host answered.
-pub(super) enum Answered {
+pub(super) enum SubprocessOutput {
     Done,
     Bytes(Vec<u8>),
     Number(u64),
@@ -129,26 +129,30 @@ impl Link {
     pub(super) fn hear(&self, mut given: Reader) {
         loop {
             let (ask, answered) = match given.next() {
-                Ok(Given::Done { ask, fault: None }) => (ask, Answered::Done),
-                Ok(Given::Done { ask, fault: Some(fault) }) => (ask, Answered::Refused(fault)),
-                Ok(Given::Bytes { ask, bytes }) => (ask, Answered::Bytes(bytes.to_vec())),
-                Ok(Given::Number { ask, number }) => (ask, Answered::Number(number)),
-                Ok(Given::Listener { ask }) => match given.take_descriptor() {
-                    Some(descriptor) => (ask, Answered::Listener(descriptor)),
-                    None => (ask, Answered::Refused(lost_descriptor())),
+                Ok(HostResponse::Done { ask, fault: None }) => (ask, SubprocessOutput::Done),
+                Ok(HostResponse::Done { ask, fault: Some(fault) }) => {
+                    (ask, SubprocessOutput::Refused(fault))
+                }
+                Ok(HostResponse::Bytes { ask, bytes }) => {
+                    (ask, SubprocessOutput::Bytes(bytes.to_vec()))
+                }
+                Ok(HostResponse::Number { ask, number }) => (ask, SubprocessOutput::Number(number)),
+                Ok(HostResponse::Listener { ask }) => match given.take_descriptor() {
+                    Some(descriptor) => (ask, SubprocessOutput::Listener(descriptor)),
+                    None => (ask, SubprocessOutput::Refused(lost_descriptor())),
                 },
-                Ok(Given::FrameTaken { number, wanted }) => {
+                Ok(HostResponse::FrameTaken { number, wanted }) => {
                     self.windows.leave(number, wanted);
                     continue;
                 }
-                Ok(Given::CallFrame { number, bytes }) => {
+                Ok(HostResponse::CallFrame { number, bytes }) => {
                     if self.calls.frame(&self.manifest.module.name, number, bytes).is_err() {
                         // The answer is lost, and its sink told so: nobody wants the rest.
                         self.cancel_call(number);
                     }
                     continue;
                 }
-                Ok(Given::CallEnded { number, fault }) => {
+                Ok(HostResponse::CallEnded { number, fault }) => {
                     self.calls.finish(number, fault);
                     continue;
                 }
@@ -158,7 +162,7 @@ impl Link {
             match (waiter, answered) {
                 // An error means that the thread has gone on.
                 (Some(Waiter::Thread(thread)), answered) => drop(thread.try_send(answered)),
-                (Some(Waiter::Completion(done)), Answered::Refused(fault)) => {
+                (Some(Waiter::Completion(done)), SubprocessOutput::Refused(fault)) => {
                     done.complete(RResult::RErr(fault.into()));
                 }
                 (Some(Waiter::Completion(done)), _) => done.complete(RResult::ROk(())),
@@ -167,12 +171,15 @@ impl Link {
         }
     }
 
-    pub(super) fn send(&self, need: &Need<'_>) -> Result<(), ChannelError> {
+    pub(super) fn send(&self, need: &HostRequest<'_>) -> Result<(), ChannelError> {
         lock(&self.needs).send(need)
     }
 
     /// Asks and waits for the answer.
-    pub(super) fn ask<'a>(&self, need: impl FnOnce(u64) -> Need<'a>) -> Result<Answered, ModError> {
+    pub(super) fn ask<'a>(
+        &self,
+        need: impl FnOnce(u64) -> HostRequest<'a>,
+    ) -> Result<SubprocessOutput, ModError> {
         let number = self.number();
         let (sender, receiver) = sync_channel(1);
         lock(&self.waiting).insert(number, Waiter::Thread(sender));
@@ -181,7 +188,7 @@ impl Link {
             return Err(refused(&error));
         }
         match receiver.recv() {
-            Ok(Answered::Refused(fault)) => Err(fault.into()),
+            Ok(SubprocessOutput::Refused(fault)) => Err(fault.into()),
             Ok(answered) => Ok(answered),
             Err(_) => Err(refused(&ChannelError::Closed)),
         }
@@ -202,8 +209,10 @@ impl Link {
             may_publish(&self.manifest, event.topic.as_str(), event.data.len())?;
         }
         let is_ledger = |event: &AbiNewEvent<'_>| event.flags & FLAG_LEDGER != 0;
-        let need =
-            |answer| Need::Emit { answer, events: events.iter().map(NewEvent::from).collect() };
+        let need = |answer| HostRequest::Emit {
+            answer,
+            events: events.iter().map(NewEvent::from).collect(),
+        };
         if let Some(done) = done {
             return self.send_and_tell(done, need);
         }
@@ -222,7 +231,7 @@ impl Link {
         for relayed in events {
             may_publish(&self.manifest, relayed.event.topic.as_str(), relayed.event.data.len())?;
         }
-        let need = |answer| Need::Relay {
+        let need = |answer| HostRequest::Relay {
             answer,
             events: events.iter().map(RelayedEvent::from).collect(),
         };
@@ -236,7 +245,7 @@ impl Link {
     fn send_and_tell<'a>(
         &self,
         done: CompletionBox,
-        need: impl FnOnce(Answer) -> Need<'a>,
+        need: impl FnOnce(Answer) -> HostRequest<'a>,
     ) -> Result<(), ModError> {
         let number = self.number();
         lock(&self.waiting).insert(number, Waiter::Completion(done));
@@ -256,7 +265,7 @@ impl Link {
             }
         }
         // An error means that the daemon is gone, and this process will be.
-        let _ = self.send(&Need::Record { handle, value });
+        let _ = self.send(&HostRequest::Record { handle, value });
     }
 
     pub(super) fn note_heap(&self, bytes: u64) {
@@ -283,7 +292,8 @@ impl Link {
         if let Some(known) = lock(&self.pseudonyms).get(&key) {
             return known.clone();
         }
-        let Ok(Answered::Bytes(bytes)) = self.ask(|ask| Need::Pseudonym { ask, kind, value })
+        let Ok(SubprocessOutput::Bytes(bytes)) =
+            self.ask(|ask| HostRequest::Pseudonym { ask, kind, value })
         else {
             return String::new();
         };
@@ -298,8 +308,8 @@ impl Link {
 
     /// The number of a listening socket that the caller owns from now on.
     pub(super) fn listener(&self, name: &str) -> Result<i32, ModError> {
-        match self.ask(|ask| Need::Listener { ask, name })? {
-            Answered::Listener(descriptor) => Ok(descriptor.into_raw_fd()),
+        match self.ask(|ask| HostRequest::Listener { ask, name })? {
+            SubprocessOutput::Listener(descriptor) => Ok(descriptor.into_raw_fd()),
             _ => Err(lost_descriptor().into()),
         }
     }
@@ -320,7 +330,7 @@ impl Link {
             deadline_ms: request.deadline_ms,
             parent: request.parent,
         };
-        self.send(&Need::Call(call)).map_err(|error| {
+        self.send(&HostRequest::Call(call)).map_err(|error| {
             self.calls.forget(number);
             refused(&error)
         })
@@ -335,7 +345,7 @@ impl Link {
             self.calls.forget(number);
         }
         // An error means that the daemon is gone, and this process will be.
-        let _ = self.send(&Need::CancelCall(number));
+        let _ = self.send(&HostRequest::CancelCall(number));
     }
 }
 
@@ -344,7 +354,7 @@ fn frame_taken(link: Weak<Link>) -> Taken {
     Arc::new(move |number, wanted| {
         if let Some(link) = link.upgrade() {
             // An error means that the daemon is gone, and this process will be.
-            let _ = link.send(&Need::CallFrameTaken { number, wanted });
+            let _ = link.send(&HostRequest::CallFrameTaken { number, wanted });
         }
     })
 }

@@ -101,7 +101,7 @@ fn stay_with(daemon: u32) -> io::Result<bool> {
 fn be_told_apart(module: &str) {
     // The kernel takes 15 bytes of it.
     let _ = std::fs::write("/proc/self/comm", format!("m:{module}"));
-    super::asked::be_ended_first();
+    super::subprocess::be_ended_first();
 }
 
 fn map(setup: &Setup, library: OwnedFd) -> Result<Arc<Library>, LoadError> {

@@ -14,7 +14,7 @@ use super::{
     privileges,
     syscalls::{self, OpenFiles},
 };
-use crate::runner::{marks, wire::Setup};
+use crate::runner::{sandbox_marker, wire::Setup};
 
 /// The newest rules that are known; older kernels hold those that they know.
 const NEWEST: ABI = ABI::V9;
@@ -106,7 +106,7 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sand
     // Its memory holds secrets, which have no place in a core file.
     let core = hold(Resource::Core, 0);
     let reserve = leave_reserve();
-    let marks = marks::put_on();
+    let marks = sandbox_marker::put_on_this_thread();
     let mut sandbox = match restrict(readable, writable) {
         Ok(status) => judge(&status.landlock),
         Err(error) => Sandbox { in_words: format!("no Landlock: {error}"), holds: false },

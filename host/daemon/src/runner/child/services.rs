@@ -10,8 +10,8 @@ use lodestar_abi::{
     error_kind,
 };
 
-use super::link::{Answered, Link};
-use crate::runner::wire::Need;
+use super::link::{Link, SubprocessOutput};
+use crate::runner::wire::HostRequest;
 
 /// The longest text of a log record that crosses.
 const MAX_LOG_BYTES: usize = 256 << 10;
@@ -43,7 +43,7 @@ impl HostServices for Shared {
         let message = shortened(message.as_str());
         let fields = if fields.len() > MAX_LOG_BYTES { b"{}" } else { fields.as_slice() };
         // An error means that the daemon is gone, and this process will be.
-        let _ = self.0.send(&Need::Log { level, target: target.as_str(), message, fields });
+        let _ = self.0.send(&HostRequest::Log { level, target: target.as_str(), message, fields });
     }
 
     fn metric(
@@ -54,10 +54,10 @@ impl HostServices for Shared {
         labels: RSlice<'_, u8>,
     ) -> RResult<u64, ModError> {
         let (name, help, labels) = (name.as_str(), help.as_str(), labels.as_slice());
-        let answered = self.0.ask(|ask| Need::Metric { ask, kind, name, help, labels });
+        let answered = self.0.ask(|ask| HostRequest::Metric { ask, kind, name, help, labels });
         answered
             .and_then(|answered| match answered {
-                Answered::Number(handle) => Ok(handle),
+                SubprocessOutput::Number(handle) => Ok(handle),
                 _ => Err(another_answer()),
             })
             .into()
@@ -69,7 +69,7 @@ impl HostServices for Shared {
 
     fn secret(&self, name: RStr<'_>) -> RResult<RString, ModError> {
         let name = name.as_str();
-        self.0.ask(|ask| Need::Secret { ask, name }).and_then(text).into()
+        self.0.ask(|ask| HostRequest::Secret { ask, name }).and_then(text).into()
     }
 
     fn pseudonym(&self, kind: RStr<'_>, value: RStr<'_>) -> RString {
@@ -82,8 +82,8 @@ impl HostServices for Shared {
 
     fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
         let key = key.as_str();
-        match self.0.ask(|ask| Need::CacheGet { ask, key }) {
-            Ok(Answered::Bytes(bytes)) => bytes.into(),
+        match self.0.ask(|ask| HostRequest::CacheGet { ask, key }) {
+            Ok(SubprocessOutput::Bytes(bytes)) => bytes.into(),
             _ => RVec::new(),
         }
     }
@@ -91,7 +91,7 @@ impl HostServices for Shared {
     fn cache_set(&self, key: RStr<'_>, value: RSlice<'_, u8>, ttl_ms: u64) {
         let (key, value) = (key.as_str(), value.as_slice());
         // A value that is too long for a frame is too long for the cache.
-        let _ = self.0.send(&Need::CacheSet { key, value, ttl_ms });
+        let _ = self.0.send(&HostRequest::CacheSet { key, value, ttl_ms });
     }
 
     fn heap_bytes(&self, bytes: u64) {
@@ -101,7 +101,10 @@ impl HostServices for Shared {
     fn wanted(&self, topic: RStr<'_>) -> bool {
         let topic = topic.as_str();
         // What is not known may be wanted.
-        !matches!(self.0.ask(|ask| Need::Wanted { ask, topic }), Ok(Answered::Number(0)))
+        !matches!(
+            self.0.ask(|ask| HostRequest::Wanted { ask, topic }),
+            Ok(SubprocessOutput::Number(0))
+        )
     }
 
     fn relay(
@@ -121,9 +124,9 @@ impl HostServices for Shared {
     }
 }
 
-fn text(answered: Answered) -> Result<RString, ModError> {
+fn text(answered: SubprocessOutput) -> Result<RString, ModError> {
     match answered {
-        Answered::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned().into()),
+        SubprocessOutput::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned().into()),
         _ => Err(another_answer()),
     }
 }

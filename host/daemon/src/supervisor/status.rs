@@ -1,0 +1,348 @@
+//! The daemon as the control API and the metrics show it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Instant,
+};
+
+use lodestar_api::{
+    CallFigures, EventCounters, Listener, Module, ModuleCommands, ModuleHealth, ModuleInfo,
+    ModuleProcess, RecentCalls, Status, Timer,
+};
+use lodestar_bus::{Counters, Counts};
+use lodestar_config::Isolation;
+use lodestar_library::{self as library, Package};
+use lodestar_platform::files;
+use module_sdk::{Description, HealthStatus, manifest::Manifest};
+
+use super::{Daemon, Slot};
+use crate::{
+    module::{Durations, Entry, Measured, State, Tasks, Used},
+    runner,
+};
+
+/// The owner of the daemon's own sockets.
+pub const OWN: &str = "lodestard";
+
+impl Daemon {
+    /// The daemon and its modules as they are now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let counters = self.counters();
+        let config = self.config();
+        let slots = self.slots();
+        let in_file = config.modules.iter().filter_map(|section| {
+            slots.iter().find(|slot| slot.entry.name == section.name).map(Arc::as_ref)
+        });
+        let in_file: Vec<(&Slot, Used)> = {
+            // Who ends a process of a module waits meanwhile.
+            let tasks = Tasks::now();
+            in_file.map(|slot| (slot, slot.entry.used(&tasks))).collect()
+        };
+        let in_file = in_file.into_iter();
+        let mut modules: Vec<Module> =
+            in_file.map(|(slot, used)| self.module(slot, used)).collect();
+        for package in library::list(&self.places.module_path) {
+            if !modules.iter().any(|module| module.name == package.name) {
+                let isolation = self.by_kind(&package).isolation;
+                modules.push(unlisted(&package, isolation, counters.contains_key(&package.name)));
+            }
+        }
+        modules.extend(forgotten(&counters, &modules));
+        for module in &mut modules {
+            enter_books(module, counters.get(&module.name));
+        }
+        let own = runner::figures(std::process::id());
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            cpu_ms: own.cpu_ms,
+            memory_bytes: own.memory_bytes,
+            threads: own.threads,
+            config_path: self.places.config.display().to_string(),
+            config_error: self.config_error(),
+            warnings: self.warnings(),
+            state_dir: self.places.state_dir.display().to_string(),
+            ledger: self.ledger_status(),
+            listeners: self.own_listeners(),
+            connections: self.servers.connections(),
+            modules,
+        }
+    }
+
+    fn own_listeners(&self) -> Vec<Listener> {
+        let mut listeners = self.listeners(OWN);
+        let error = self.metrics_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !error.is_empty() {
+            let name = "metrics".to_owned();
+            listeners.push(Listener { name, address: None, error: Some(error) });
+        }
+        listeners
+    }
+
+    fn listeners(&self, owner: &str) -> Vec<Listener> {
+        let addresses = self.context.listeners.addresses(Some(owner));
+        let listener =
+            |(key, address): (lodestar_platform::listeners::ListenerKey, std::net::SocketAddr)| {
+                Listener { name: key.name, address: Some(address.to_string()), error: None }
+            };
+        addresses.into_iter().map(listener).collect()
+    }
+
+    fn counters(&self) -> HashMap<String, Counters> {
+        let counters = self.context.bus.counters().into_iter();
+        counters.map(|counters| (counters.module.to_string(), counters)).collect()
+    }
+
+    /// Takes note of what every module uses now, so that what ends until the next time is counted.
+    pub fn account(&self) {
+        let (tasks, now) = (Tasks::now(), Instant::now());
+        for slot in self.slots() {
+            slot.entry.used(&tasks);
+            slot.entry.meter.turn(now);
+            slot.entry.log_rate.settle(&slot.entry.name);
+        }
+    }
+
+    fn module(&self, slot: &Slot, used: Used) -> Module {
+        let entry = &slot.entry;
+        let transition = entry.transition();
+        let health = match (transition.state.is_alive(), entry.health()) {
+            (true, health) => ModuleHealth {
+                status: match health.status {
+                    HealthStatus::Ok => "ok",
+                    HealthStatus::Degraded => "degraded",
+                    HealthStatus::Failed => "failed",
+                }
+                .to_owned(),
+                message: health.message,
+            },
+            (false, _) => ModuleHealth { status: "unknown".to_owned(), message: String::new() },
+        };
+        Module {
+            name: entry.name.clone(),
+            version: self.manifest(&entry.name).map(|manifest| manifest.module.version),
+            desired: if slot.is_desired() { "enabled" } else { "disabled" }.to_owned(),
+            state: transition.state.to_string(),
+            reason: Some(transition.reason)
+                .filter(|reason| !reason.is_empty())
+                .or_else(|| slot.behind()),
+            isolation: self.isolation_now(entry).as_str().to_owned(),
+            generation: entry.generation.load(Ordering::Relaxed),
+            health,
+            restarts: entry.restarts.load(Ordering::Relaxed),
+            cpu_ms: used.cpu_ms,
+            memory_bytes: used.memory_bytes,
+            threads: used.threads,
+            calls: entry.meter.measured().iter().map(call_figures).collect(),
+            recent: recent_calls(&entry.meter.recent()),
+            listeners: self.listeners(&entry.name),
+            ..Module::default()
+        }
+    }
+
+    /// The manifest of a module: of what is loaded, else what lies beside the library.
+    pub(crate) fn manifest(&self, name: &str) -> Option<Manifest> {
+        if let Some(known) = self.entry(name).and_then(|entry| entry.known()) {
+            return Some(known.manifest.clone());
+        }
+        let config = self.config();
+        let package = match config.module(name) {
+            Some(section) => self.package(section)?,
+            None => library::find(&self.places.module_path, name)?,
+        };
+        let text = files::read_text(&package.directory.join("module.toml")).ok()?;
+        Manifest::parse(&text).ok()
+    }
+
+    /// Everything about one module; `None` when it is neither in the configuration nor on the
+    /// module path.
+    #[must_use]
+    pub fn module_info(&self, name: &str) -> Option<ModuleInfo> {
+        let module = self.status().modules.into_iter().find(|module| module.name == name)?;
+        let manifest = self.manifest(name);
+        let entry = self.entry(name);
+        let known = entry.as_ref().and_then(|entry| entry.known());
+        let description = known.as_ref().map(|known| &known.description);
+        let bus = manifest.as_ref().map(|manifest| manifest.bus.clone()).unwrap_or_default();
+        Some(ModuleInfo {
+            isolation_reason: self.isolation_reason(&module),
+            log_records_per_second: entry.as_ref().map(|entry| entry.log_rate.most()),
+            description: manifest
+                .as_ref()
+                .map(|manifest| manifest.module.description.clone())
+                .unwrap_or_default(),
+            library: known.as_ref().map(|known| known.path.display().to_string()),
+            sha256: known.as_ref().map(|known| known.sha256.clone()),
+            sdk_version: known.as_ref().map(|known| known.sdk_version.clone()),
+            command: manifest.and_then(|manifest| manifest.cli.command),
+            subscriptions: bus.consumes,
+            publishes: bus.publishes,
+            commands: description
+                .map(|it| it.commands.iter().map(|command| command.name.clone()).collect())
+                .unwrap_or_default(),
+            timers: description
+                .map(|it| {
+                    it.timers.iter().map(|timer| Timer {
+                        name: timer.name.clone(),
+                        every_ms: timer.every_ms,
+                        daily: timer.daily.clone(),
+                    })
+                })
+                .map(Iterator::collect)
+                .unwrap_or_default(),
+            since: entry.as_ref().map(|entry| format!("{:.3}", entry.transition().since)),
+            last_errors: self.last_errors(name),
+            data_dir: Some(self.data_dir(name).display().to_string()),
+            process: entry.as_ref().and_then(|entry| process(entry)),
+            resident_generations: self.loaded_libraries.resident_of(name) as u64,
+            module,
+        })
+    }
+
+    fn last_errors(&self, name: &str) -> Vec<lodestar_api::ModuleError> {
+        let records = self.logging.recorder.newest(name, usize::MAX);
+        let bad = records
+            .into_iter()
+            .rev()
+            .filter(|record| record.level == "ERROR" || record.level == "WARN");
+        bad.take(5)
+            .map(|record| lodestar_api::ModuleError {
+                time: format!("{:.3}", record.time),
+                place: String::new(),
+                message: match record.fields.get("reason").and_then(|reason| reason.as_str()) {
+                    Some(reason) => format!("{}: {reason}", record.message),
+                    None => record.message,
+                },
+            })
+            .collect()
+    }
+
+    /// What the modules of the configuration answer to on the command line, those that do not run
+    /// included. May take a while where a library has to be asked: not for the runtime's threads.
+    #[must_use]
+    pub fn module_commands(&self) -> Vec<ModuleCommands> {
+        let config = self.config();
+        let known = |slot: &Slot| slot.entry.known().filter(|_| slot.entry.state().is_alive());
+        let module_commands = self.slots().into_iter().filter_map(|slot| match known(&slot) {
+            Some(known) => Some(module_commands(&known.manifest, &known.description)),
+            None => {
+                let package = self.package(config.module(&slot.entry.name)?)?;
+                let ask = |package: &Package| self.ask(package, b"");
+                let described = self.descriptions.of(&package, ask)?;
+                Some(module_commands(&described.manifest, &described.description))
+            }
+        });
+        module_commands.collect()
+    }
+}
+
+fn module_commands(manifest: &Manifest, description: &Description) -> ModuleCommands {
+    let name = manifest.module.name.clone();
+    ModuleCommands {
+        command: manifest.cli.command.clone().unwrap_or_else(|| name.clone()),
+        aliases: vec![name.clone()],
+        module: name,
+        about: manifest.module.description.clone(),
+        default_command: manifest.cli.default_command.clone(),
+        commands: description.commands.clone(),
+    }
+}
+
+/// Enters what the bus knows of a module, of one without a section or a library as well: all that
+/// is told of its events comes from there.
+fn enter_books(module: &mut Module, counters: Option<&Counters>) {
+    let Some(counters) = counters else { return };
+    module.events = counts(&counters.total());
+    module.dropped_by = dropped_by(counters);
+    module.lag_ms = counters.oldest_pending_ms.unwrap_or_default();
+}
+
+/// Returns the modules that only the bus knows any more, by name: it keeps their events.
+fn forgotten(counters: &HashMap<String, Counters>, known: &[Module]) -> Vec<Module> {
+    let is_known = |name: &String| known.iter().any(|module| module.name == *name);
+    let mut names: Vec<&String> = counters.keys().filter(|name| !is_known(name)).collect();
+    names.sort_unstable();
+    let forgotten = names.into_iter().map(|name| Module {
+        name: name.clone(),
+        desired: "removed".to_owned(),
+        state: State::Absent.to_string(),
+        reason: Some("neither in the configuration nor on the module path".to_owned()),
+        health: ModuleHealth { status: "unknown".to_owned(), message: String::new() },
+        ..Module::default()
+    });
+    forgotten.collect()
+}
+
+/// Why events were dropped, as far as any were.
+fn dropped_by(counters: &Counters) -> BTreeMap<String, u64> {
+    let dropped = counters.total().dropped;
+    dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}
+
+fn call_figures(measured: &Measured) -> CallFigures {
+    let Measured { work, durations, items, failures } = measured;
+    CallFigures {
+        kind: work.name().to_owned(),
+        calls: durations.count(),
+        items: *items,
+        failures: *failures,
+        total_ns: durations.sum_ns,
+        p50_ns: durations.percentile(50),
+        p99_ns: durations.percentile(99),
+        max_ns: durations.max_ns,
+    }
+}
+
+fn recent_calls(durations: &Durations) -> RecentCalls {
+    RecentCalls {
+        calls: durations.count(),
+        p50_ns: durations.percentile(50),
+        p99_ns: durations.percentile(99),
+    }
+}
+
+/// The counters of both classes together.
+pub fn counts(counts: &Counts) -> EventCounters {
+    EventCounters {
+        accepted: counts.accepted,
+        handled: counts.handled,
+        dead: counts.dead,
+        dropped: counts.dropped.total(),
+        pending: counts.pending,
+    }
+}
+
+/// The process of a module for `modules info`.
+fn process(entry: &Entry) -> Option<ModuleProcess> {
+    let process = entry.process()?;
+    Some(ModuleProcess {
+        pid: process.pid,
+        threads: runner::figures(process.pid).threads,
+        memory_limit: process.memory_limit.clone(),
+        cpu_limit: process.cpu_limit.clone(),
+        tasks_limit: process.tasks_limit.clone(),
+        data_limit: process.data_limit.clone(),
+        limits_without_group: process.limits_without_group.clone(),
+        sandbox: process.sandbox.clone(),
+    })
+}
+
+/// Returns a module that lies on the module path, but not in the configuration; its section was
+/// removed where the bus keeps events for it.
+fn unlisted(package: &Package, isolation: Isolation, is_kept: bool) -> Module {
+    let text = files::read_text(&package.directory.join("module.toml")).unwrap_or_default();
+    Module {
+        name: package.name.clone(),
+        version: Manifest::parse(&text).ok().map(|manifest| manifest.module.version),
+        desired: if is_kept { "removed" } else { "disabled" }.to_owned(),
+        state: State::Disabled.to_string(),
+        reason: Some("not in the configuration".to_owned()),
+        isolation: isolation.as_str().to_owned(),
+        generation: 0,
+        health: ModuleHealth { status: "unknown".to_owned(), message: String::new() },
+        ..Module::default()
+    }
+}

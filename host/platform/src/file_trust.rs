@@ -1,0 +1,298 @@
+//! Whether somebody else may write a file that decides what runs: one rule for the configuration,
+//! the module path, libraries, packages, keys, secrets, the state directory and the control socket.
+
+use std::{
+    fmt,
+    fs::Metadata,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
+use crate::{accounts, files};
+
+mod accepted;
+mod acl;
+mod read_only;
+
+pub use accepted::Accepted;
+
+/// Who may write besides the owner, which is this user or root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Also {
+    /// Nobody: what the daemon wrote itself, or what says whom it trusts.
+    Nobody,
+    /// The primary group of this user, and root's: where the usual mask is 002 the former is the
+    /// user's alone, and whatever a person builds can be written by it.
+    OwnGroup,
+}
+
+/// Somebody else who can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stranger {
+    /// The owner, by number.
+    Owner(u32),
+    /// By this mode, the last nine bits.
+    Mode(u32),
+    /// A user of the access list, by number.
+    ListedUser(u32),
+    /// A group of the access list, by number.
+    ListedGroup(u32),
+}
+
+/// Who can write a place besides this user, root, `also` and whom the operator accepts. Links are
+/// for the caller to judge.
+#[must_use]
+pub fn of(place: &Path, metadata: &Metadata, also: Also) -> Option<Stranger> {
+    all(place, metadata, &Allowed::new(also)).first().copied()
+}
+
+/// All of them, of a place that is not on a read-only file system.
+fn all(place: &Path, metadata: &Metadata, allowed: &Allowed) -> Vec<Stranger> {
+    let mut found = judge(&Facts::new(place, metadata), allowed);
+    let is_mode = |it: &Stranger| !matches!(it, Stranger::Owner(_));
+    if found.iter().any(is_mode) && read_only::for_all(place) {
+        found.retain(|it| !is_mode(it));
+    }
+    found
+}
+
+/// What says who can write a file.
+#[derive(Debug)]
+struct Facts {
+    owner: u32,
+    group: u32,
+    mode: u32,
+    listed: acl::Writers,
+}
+
+impl Facts {
+    fn new(place: &Path, metadata: &Metadata) -> Self {
+        let mode = metadata.mode();
+        // With an access list, the bits of the group are the mask of all that it lists.
+        let listed = (mode & 0o020 != 0 && !metadata.is_symlink()).then(|| acl::writers(place));
+        let by_mode = acl::Writers { own_group: mode & 0o020 != 0, ..Default::default() };
+        let listed = listed.flatten().unwrap_or(by_mode);
+        Self { owner: metadata.uid(), group: metadata.gid(), mode, listed }
+    }
+}
+
+/// Who may write.
+#[derive(Debug)]
+struct Allowed {
+    users: Vec<u32>,
+    groups: Vec<u32>,
+    everyone: bool,
+}
+
+impl Allowed {
+    fn new(also: Also) -> Self {
+        let me = rustix::process::geteuid().as_raw();
+        let mine = rustix::process::getegid().as_raw();
+        Self::by(also, (me, mine), Accepted::current())
+    }
+
+    fn by(also: Also, (me, mine): (u32, u32), accepted: Accepted) -> Self {
+        let Accepted { everyone, owners: mut users, mut groups } = accepted;
+        users.extend([0, me]);
+        match also {
+            Also::OwnGroup => groups.extend([0, mine]),
+            Also::Nobody => {}
+        }
+        Self { users, groups, everyone }
+    }
+}
+
+fn judge(file: &Facts, allowed: &Allowed) -> Vec<Stranger> {
+    if allowed.everyone {
+        return Vec::new();
+    }
+    let owner = (!allowed.users.contains(&file.owner)).then_some(Stranger::Owner(file.owner));
+    let by_group = file.listed.own_group && !allowed.groups.contains(&file.group);
+    let mode = (by_group || file.mode & 0o002 != 0).then_some(Stranger::Mode(file.mode & 0o777));
+    let users = file.listed.users.iter().filter(|it| !allowed.users.contains(it));
+    let groups = file.listed.groups.iter().filter(|it| !allowed.groups.contains(it));
+    let listed = users.map(|it| Stranger::ListedUser(*it));
+    let listed = listed.chain(groups.map(|it| Stranger::ListedGroup(*it)));
+    owner.into_iter().chain(mode).chain(listed).collect()
+}
+
+/// A place on the way to a file that somebody else can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// The place.
+    pub path: PathBuf,
+    /// Who can.
+    pub stranger: Stranger,
+    /// Whether its group is one that may.
+    group_may: bool,
+    /// With whom the operator would have to live where the place cannot be mended for good.
+    acceptable: Option<Accepted>,
+}
+
+impl Exposed {
+    fn new(path: &Path, metadata: &Metadata, also: Also, file_trust: &[Stranger]) -> Option<Self> {
+        let stranger = *file_trust.first()?;
+        let group_may = Allowed::new(also).groups.contains(&metadata.gid());
+        // Who mounts a volume decides anew each time whose it is.
+        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
+        let acceptable = (!is_ours || is_mount(path)).then(|| acceptable(metadata, file_trust));
+        Some(Self { path: path.to_owned(), stranger, group_may, acceptable })
+    }
+
+    /// Returns what to do: the command that mends it, for root the user to start it as, where it
+    /// is somebody's own, and, where that may be impossible or in vain, the argument that accepts
+    /// it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let mut mend = format!("run `{}`", self.command());
+        if let (Stranger::Owner(owner), true) =
+            (self.stranger, rustix::process::geteuid().is_root())
+        {
+            let owner = accounts::user_name(owner).unwrap_or_else(|| format!("user {owner}"));
+            mend = format!("start lodestard as {owner} instead of root, or {mend}");
+        }
+        self.acceptable.as_ref().map_or_else(
+            || mend.clone(),
+            |it| format!("{mend}, or accept it by `--trust-files={it}` (LODESTAR_TRUST_FILES)"),
+        )
+    }
+
+    fn command(&self) -> String {
+        let path = self.path.display();
+        match self.stranger {
+            Stranger::Owner(_) => {
+                let me = rustix::process::geteuid();
+                let me = if me.is_root() { "root".to_owned() } else { me.as_raw().to_string() };
+                format!("chown -h {me} {path}")
+            }
+            Stranger::Mode(_) if self.group_may => format!("chmod o-w {path}"),
+            Stranger::Mode(_) => format!("chmod go-w {path}"),
+            Stranger::ListedUser(user) => format!("setfacl -x u:{user} {path}"),
+            Stranger::ListedGroup(group) => format!("setfacl -x g:{group} {path}"),
+        }
+    }
+}
+
+/// What would have to be accepted for a place, with what is accepted already.
+fn acceptable(metadata: &Metadata, file_trust: &[Stranger]) -> Accepted {
+    let mut needed = Accepted::default();
+    for stranger in file_trust {
+        match *stranger {
+            Stranger::Owner(user) | Stranger::ListedUser(user) => needed.owners.push(user),
+            Stranger::Mode(mode) if mode & 0o002 != 0 => needed.everyone = true,
+            Stranger::Mode(_) => needed.groups.push(metadata.gid()),
+            Stranger::ListedGroup(group) => needed.groups.push(group),
+        }
+    }
+    if needed.everyone {
+        return Accepted { everyone: true, ..Accepted::default() };
+    }
+    Accepted::current().and(needed)
+}
+
+/// Whether something is mounted there.
+fn is_mount(place: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(CWD, place, flags, StatxFlags::empty())
+        .is_ok_and(|it| it.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.path.display(), self.stranger)
+    }
+}
+
+/// The first place that somebody else can change among those that decide what a path leads to: its
+/// directories, its links and what it names. What is missing, or hidden from this user, is not
+/// judged.
+#[must_use]
+pub fn on_the_way(path: &Path, also: Also) -> Option<Exposed> {
+    let places = files::places(path);
+    let (last, above) = places.split_last()?;
+    let above = above.iter().find_map(|place| exposed(place, also, Role::Above));
+    above.or_else(|| exposed(last, also, Role::Named))
+}
+
+/// The same without what the path names.
+#[must_use]
+pub fn above(path: &Path, also: Also) -> Option<Exposed> {
+    let places = files::places(path);
+    let (_, above) = places.split_last()?;
+    above.iter().find_map(|place| exposed(place, also, Role::Above))
+}
+
+/// The same of one place that is open: what is judged is what was opened, wherever its name leads.
+#[must_use]
+pub fn opened(place: &Path, metadata: &Metadata, also: Also) -> Option<Exposed> {
+    Exposed::new(place, metadata, also, &all(place, metadata, &Allowed::new(also)))
+}
+
+/// What a place is to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A directory or a link that leads to it.
+    Above,
+    /// What it names.
+    Named,
+}
+
+fn exposed(place: &Path, also: Also, role: Role) -> Option<Exposed> {
+    let metadata = place.symlink_metadata().ok()?;
+    if !metadata.is_file() && !metadata.is_dir() && !metadata.is_symlink() {
+        // A device or a pipe is not read at all.
+        return None;
+    }
+    let mut allowed = Allowed::new(also);
+    let is_above = role == Role::Above;
+    let is_outside = is_above && is_root_of_outside(metadata.uid());
+    let of_group = is_above && metadata.is_dir() && metadata.mode() & 0o020 != 0;
+    if of_group && metadata.uid() == 0 && accounts::is_vacant(metadata.gid()) {
+        // /usr/local of Debian, for instance, is open to `staff`.
+        allowed.groups.push(metadata.gid());
+    }
+    let mut found = all(place, &metadata, &allowed);
+    // The kernel ignores the mode of a link, and in a directory such as /tmp nobody can replace the
+    // file of another.
+    let is_harmless = metadata.is_symlink() || (is_above && metadata.mode() & 0o1000 != 0);
+    found.retain(|stranger| match stranger {
+        Stranger::Owner(_) => !is_outside,
+        _ => !is_harmless && !is_outside,
+    });
+    Exposed::new(place, &metadata, also, &found)
+}
+
+/// Whether an owner is one that this user namespace has no number for, as root's directories show
+/// in a container without root.
+fn is_root_of_outside(owner: u32) -> bool {
+    static UNKNOWN: OnceLock<Option<u32>> = OnceLock::new();
+    let unknown = UNKNOWN.get_or_init(|| {
+        let read = |file| files::read_text(Path::new(file)).ok();
+        let map = read("/proc/self/uid_map")?;
+        let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+        let unknown = read("/proc/sys/fs/overflowuid")?.trim().parse().ok()?;
+        (!is_whole).then_some(unknown)
+    });
+    *unknown == Some(owner)
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owner(owner) => write!(f, "belongs to another user ({owner})"),
+            Self::Mode(mode) => write!(f, "can be written by others (mode {mode:o})"),
+            Self::ListedUser(user) => {
+                write!(f, "can be written by another user ({user}, by its access list)")
+            }
+            Self::ListedGroup(group) => {
+                write!(f, "can be written by another group ({group}, by its access list)")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
