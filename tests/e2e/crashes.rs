@@ -1,12 +1,9 @@
 //! `kill -9` at random moments under load: nothing accepted is lost, nothing counts twice.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use harness::{
-    Sandbox, Sent,
+    Sandbox, Sent, SetOnDrop,
     kills::{self, MODULES, Random, wait_until_handled},
     telemetry, wait_until,
 };
@@ -33,6 +30,7 @@ fn kill_daemons(sandbox: &Sandbox, before: impl Fn(&mut Random)) {
         let goal = sent.count() + 1 + random.below(200);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _stop = SetOnDrop(&stop);
             for client in 0..kills::CLIENTS {
                 let (sent, address, stop) = (&sent, &address, &stop);
                 let client = format!("kill{kill}-client{client}");
@@ -42,7 +40,6 @@ fn kill_daemons(sandbox: &Sandbox, before: impl Fn(&mut Random)) {
             before(&mut random);
             // Asked to stop only once it is gone: they meet every kill in the middle of a request.
             daemon.kill();
-            stop.store(true, Ordering::Relaxed);
         });
     }
     let daemon = sandbox.start();

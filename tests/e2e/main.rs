@@ -16,6 +16,7 @@ mod events;
 mod example;
 mod faults;
 mod files;
+mod former_state;
 mod full_disk;
 mod greed;
 mod held_back;

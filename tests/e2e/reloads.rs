@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use harness::{Daemon, KeepAlive, Output, Sandbox, breakage, http, library, telemetry, wait_until};
+use harness::{
+    Daemon, KeepAlive, Output, Sandbox, SetOnDrop, breakage, http, library, telemetry, wait_until,
+};
 use serde_json::Value;
 
 use crate::reload_faults::{ISOLATIONS, MODES};
@@ -68,6 +70,7 @@ fn reload_under_load(mode: &str, isolation: &str) {
     let reloads = 8;
     let address = daemon.address("gear", "http");
     thread::scope(|scope| {
+        let _stop = SetOnDrop(&stop);
         for _ in 0..4 {
             let (address, stop, requests) = (&address, &stop, &requests);
             scope.spawn(move || {
@@ -101,7 +104,6 @@ fn reload_under_load(mode: &str, isolation: &str) {
                 (now > before + 20).then_some(())
             });
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let accepted = accepted.load(Ordering::Relaxed);
     wait_until("all is handled", PATIENCE, || (seen(&sandbox) >= accepted).then_some(()));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Daemon, Sandbox, ServiceManager, http, telemetry, wait_until};
+use harness::{Daemon, Sandbox, ServiceManager, SetOnDrop, http, telemetry, wait_until};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +55,7 @@ fn restarts_refuse_nobody(sandbox: &Sandbox, manager: &ServiceManager<'_>) {
     let address = daemon.address("ingest", "http");
     let seen = Seen::default();
     let daemon = std::thread::scope(|scope| {
+        let _stop = SetOnDrop(&seen.stop);
         for client in 0..3 {
             let (seen, address) = (&seen, &address);
             scope.spawn(move || seen.send(address, &format!("client{client}")));
@@ -66,7 +67,6 @@ fn restarts_refuse_nobody(sandbox: &Sandbox, manager: &ServiceManager<'_>) {
             assert_eq!(daemon.address("ingest", "http"), address);
         }
         seen.wait_for_more();
-        seen.stop.store(true, Ordering::Relaxed);
         daemon
     });
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -108,12 +108,12 @@ fn a_killed_daemon_refuses_nobody_either() {
     let address = daemon.address("ingest", "http");
     let seen = Seen::default();
     std::thread::scope(|scope| {
+        let _stop = SetOnDrop(&seen.stop);
         scope.spawn(|| seen.send(&address, "client"));
         seen.wait_for_more();
         daemon.kill();
         let _daemon = manager.start();
         seen.wait_for_more();
-        seen.stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(seen.refused.load(Ordering::Relaxed), 0);
 }

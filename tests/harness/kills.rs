@@ -1,13 +1,10 @@
 //! Random kills of the processes that modules run in.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Daemon, Sandbox, Sent, wait_until};
+use crate::{Daemon, Sandbox, Sent, SetOnDrop, wait_until};
 
 /// The modules of [`isolated`].
 pub const MODULES: [&str; 2] = ["usage_tracker", "ingest"];
@@ -62,6 +59,7 @@ pub fn runners_under_load(
     let (sent, stop) = (Sent::default(), AtomicBool::new(false));
     let address = daemon.address("ingest", "http");
     std::thread::scope(|scope| {
+        let _stop = SetOnDrop(&stop);
         for client in 0..CLIENTS {
             let (sent, address, stop) = (&sent, &address, &stop);
             scope.spawn(move || sent.until_told(address, &format!("client{client}"), stop));
@@ -71,7 +69,6 @@ pub fn runners_under_load(
             wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
             kill_runner(sandbox, MODULES[usize::from(random.below(4) == 0)]);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
     wait_until_handled(daemon);

@@ -12,6 +12,7 @@ pub mod kills;
 mod sandbox;
 mod sent;
 mod service_manager;
+mod set_on_drop;
 pub mod telemetry;
 mod tools;
 
@@ -20,4 +21,5 @@ pub use keep_alive::KeepAlive;
 pub use sandbox::{Output, Sandbox, library, program, run, sha256};
 pub use sent::{Counted, Sent};
 pub use service_manager::ServiceManager;
+pub use set_on_drop::SetOnDrop;
 pub use tools::{far_from_midnight, is_root, skip, skip_even_in_ci, tool_or_skip, wait_until};
