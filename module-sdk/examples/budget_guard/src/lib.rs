@@ -9,14 +9,14 @@ use module_sdk::{
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// How much a day may cost, in USD.
+    /// Limit of the cost of a day, in USD.
     limit_usd: Usd,
     /// The IANA time zone whose days are meant, `Europe/Vienna`. Default: that of the system.
     #[serde(default)]
     timezone: Zone,
 }
 
-/// What one day has cost so far. It is kept over a restart.
+/// Cost of one day so far. It is kept over a restart.
 #[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
 struct Spent {
     day: Date,

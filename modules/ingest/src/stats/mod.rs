@@ -153,7 +153,7 @@ impl Stats {
 
 impl std::fmt::Debug for Stats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tally({} rows)", locked(&self.rows).len())
+        write!(f, "Stats({} rows)", locked(&self.rows).len())
     }
 }
 
