@@ -1,6 +1,6 @@
 //! What can go wrong on the command line: one sentence, the remedy, and the exit code.
 
-use std::io;
+use std::{borrow::Cow, fmt, io};
 
 use lodestar_api::{Problem, ProblemCode};
 
@@ -97,6 +97,84 @@ impl From<io::Error> for CliError {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ReaderGone,
             _ => Self::failed(format!("cannot write the output: {error}")),
+        }
+    }
+}
+
+/// What the value of an option must be and is not.
+#[derive(Debug)]
+pub(crate) struct InvalidValue(Invalid);
+
+/// The kinds of [`InvalidValue`].
+#[derive(Debug)]
+enum Invalid {
+    Expected(Cow<'static, str>),
+    Json(serde_json::Error),
+    Setting,
+}
+
+impl InvalidValue {
+    /// Returns that something else was expected.
+    pub(crate) fn expected(what: impl Into<Cow<'static, str>>) -> Self {
+        Self(Invalid::Expected(what.into()))
+    }
+
+    /// Returns that JSON was expected.
+    pub(crate) fn json(error: serde_json::Error) -> Self {
+        Self(Invalid::Json(error))
+    }
+
+    /// Returns that a key with its value was expected.
+    pub(crate) const fn setting() -> Self {
+        Self(Invalid::Setting)
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Invalid::Expected(what) => write!(f, "expected {what}"),
+            Invalid::Json(error) => write!(f, "expected JSON: {error}"),
+            Invalid::Setting => f.write_str("it must look like KEY=VALUE, such as limit=30"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidValue {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Invalid::Json(error) => Some(error),
+            Invalid::Expected(_) | Invalid::Setting => None,
+        }
+    }
+}
+
+/// Why the `Cargo.lock` of a crate is not settled.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// The one of the SDK is not copied.
+    NotCopied(io::Error),
+    /// There is no cargo.
+    NoCargo(io::Error),
+    /// What cargo says, its first sentence.
+    Refused(String),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotCopied(error) => write!(f, "{error}"),
+            Self::NoCargo(error) => write!(f, "cannot run cargo: {error}"),
+            Self::Refused(said) => f.write_str(said),
+        }
+    }
+}
+
+impl std::error::Error for LockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotCopied(error) | Self::NoCargo(error) => Some(error),
+            Self::Refused(_) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Parser};
 
-use crate::{client::Client, socket, terminal::ColorChoice};
+use crate::{client::Client, error::InvalidValue, socket, terminal::ColorChoice};
 
 /// What is said of the options where no verb is looked at.
 #[derive(Debug, Parser)]
@@ -105,13 +105,10 @@ fn option(words: &[OsString], name: &str) -> Option<OsString> {
 }
 
 /// A number of seconds, above 0 and at most a day.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let range = "expected seconds, above 0 and at most 86400";
-    let seconds: f64 = text.parse().map_err(|_| range.to_owned())?;
-    if seconds > 0.0 && seconds <= 86_400.0 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(range.to_owned())
+fn seconds(text: &str) -> Result<Duration, InvalidValue> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(InvalidValue::expected("seconds, above 0 and at most 86400")),
     }
 }
 

@@ -8,6 +8,8 @@
 use clap::{Arg, ArgAction, ArgMatches, builder::PossibleValue, builder::PossibleValuesParser};
 use serde_json::{Map, Number, Value};
 
+use crate::error::InvalidValue;
+
 /// Names that are options of every command.
 const RESERVED: [&str; 8] =
     ["json", "socket", "timeout", "color", "help", "version", "out", "force"];
@@ -132,7 +134,7 @@ fn arg(field: &Field) -> Arg {
 fn typed(arg: Arg, kind: &Kind) -> Arg {
     use clap::builder::TypedValueParser as _;
     match kind {
-        Kind::Text => arg.value_parser(|text: &str| Ok::<_, String>(Value::from(text))),
+        Kind::Text => arg.value_parser(|text: &str| Ok::<_, InvalidValue>(Value::from(text))),
         Kind::Integer { least, most } => {
             let (least, most) = (*least, *most);
             arg.allow_negative_numbers(true)
@@ -153,26 +155,27 @@ fn typed(arg: Arg, kind: &Kind) -> Arg {
     }
 }
 
-fn any_json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("expected JSON: {error}"))
+fn any_json(text: &str) -> Result<Value, InvalidValue> {
+    serde_json::from_str(text).map_err(InvalidValue::json)
 }
 
-fn number(text: &str) -> Result<Value, String> {
+fn number(text: &str) -> Result<Value, InvalidValue> {
     let number = text.parse().ok().and_then(Number::from_f64);
-    number.map(Value::Number).ok_or_else(|| "expected a number".to_owned())
+    number.map(Value::Number).ok_or_else(|| InvalidValue::expected("a number"))
 }
 
-fn integer(text: &str, least: Option<i128>, most: Option<i128>) -> Result<Value, String> {
+fn integer(text: &str, least: Option<i128>, most: Option<i128>) -> Result<Value, InvalidValue> {
     let range = match (least, most) {
-        (Some(least), Some(most)) => format!("expected a whole number from {least} to {most}"),
-        (Some(least), None) => format!("expected a whole number of at least {least}"),
-        (None, Some(most)) => format!("expected a whole number of at most {most}"),
-        (None, None) => "expected a whole number".to_owned(),
+        (Some(least), Some(most)) => format!("a whole number from {least} to {most}"),
+        (Some(least), None) => format!("a whole number of at least {least}"),
+        (None, Some(most)) => format!("a whole number of at most {most}"),
+        (None, None) => "a whole number".to_owned(),
     };
-    let value: i128 = text.parse().map_err(|_| range.clone())?;
-    let fits = least.is_none_or(|least| value >= least) && most.is_none_or(|most| value <= most);
-    let number = Number::from_i128(value).filter(|_| fits);
-    number.map(Value::Number).ok_or(range)
+    let fits = |value: &i128| {
+        least.is_none_or(|least| *value >= least) && most.is_none_or(|most| *value <= most)
+    };
+    let number = text.parse().ok().filter(fits).and_then(Number::from_i128);
+    number.map(Value::Number).ok_or_else(|| InvalidValue::expected(range))
 }
 
 fn long_name(property: &str) -> String {

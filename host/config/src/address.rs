@@ -5,36 +5,41 @@ use std::net::{IpAddr, Ipv6Addr};
 use module_sdk::manifest::ListenerSection;
 use serde_json::{Map, Value, json};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, error::InvalidValue};
 
 /// Takes an IP address or `localhost`, a colon, and a port; port 0 picks a free one.
-pub(super) fn listen_address(text: &str) -> Result<String, String> {
-    let usual = "such as `127.0.0.1:4318` or `[::1]:0` (port 0 takes a free one)";
+pub(super) fn listen_address(text: &str) -> Result<String, InvalidValue> {
+    let wrong = |fragment| Err(InvalidValue::new(fragment));
     if text.parse::<Ipv6Addr>().is_ok() {
-        return Err("must have an IPv6 address in brackets and a port, such as `[::1]:0`".into());
+        return wrong("must have an IPv6 address in brackets and a port, such as `[::1]:0`");
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(format!("must be an address with a port, {usual}"));
+        return wrong(
+            "must be an address with a port, such as `127.0.0.1:4318` or `[::1]:0` (port 0 takes a \
+             free one)",
+        );
     };
     if port.parse::<u16>().is_err() {
-        return Err("must end with a port, a number from 0 to 65535".to_owned());
+        return wrong("must end with a port, a number from 0 to 65535");
     }
     let in_brackets = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let is_address = match in_brackets {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
         None if host.parse::<Ipv6Addr>().is_ok() => {
-            return Err("must have its IPv6 address in brackets, such as `[::1]:0`".to_owned());
+            return wrong("must have its IPv6 address in brackets, such as `[::1]:0`");
         }
         None => host == "localhost" || host.parse::<IpAddr>().is_ok(),
     };
     match (is_address, host) {
         (true, _) => Ok(text.to_owned()),
-        (false, "") => {
-            Err("must name a host before the port: `127.0.0.1` for this machine alone, \
-                            `0.0.0.0` for every network"
-                .to_owned())
-        }
-        (false, _) => Err(format!("must be an IP address or `localhost`, and a port, {usual}")),
+        (false, "") => wrong(
+            "must name a host before the port: `127.0.0.1` for this machine alone, `0.0.0.0` for \
+             every network",
+        ),
+        (false, _) => wrong(
+            "must be an IP address or `localhost`, and a port, such as `127.0.0.1:4318` or \
+             `[::1]:0` (port 0 takes a free one)",
+        ),
     }
 }
 
@@ -53,7 +58,7 @@ impl Config {
         keys.filter_map(|key| {
             let message = match settings.get(key)? {
                 Value::Null => return None,
-                Value::String(text) => listen_address(text).err()?,
+                Value::String(text) => listen_address(text).err()?.to_string(),
                 _ => "must be a text, an address such as `127.0.0.1:4318`".to_owned(),
             };
             let report = json!({"path": key, "message": message}).to_string();
@@ -73,7 +78,7 @@ mod tests {
             assert_eq!(listen_address(good).as_deref(), Ok(good));
         }
         let check = |text: &str, part: &str| {
-            let error = listen_address(text).expect_err("it is none");
+            let error = listen_address(text).expect_err("it is none").to_string();
             assert!(error.contains(part), "{text}: {error}");
             assert!(error.starts_with("must "), "{error}");
         };

@@ -1,6 +1,9 @@
 //! What is wrong with a configuration, where, and what to do.
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 pub use module_sdk::nearest;
 use serde::Serialize;
@@ -121,6 +124,102 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// What a value must be and is not: a fragment that follows its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InvalidValue(&'static str);
+
+impl InvalidValue {
+    pub(super) const fn new(fragment: &'static str) -> Self {
+        Self(fragment)
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for InvalidValue {}
+
+/// Why a reference leads nowhere, a fragment with the remedy.
+#[derive(Debug)]
+pub struct ReferenceError(pub(super) BadReference);
+
+/// The kinds of [`ReferenceError`].
+#[derive(Debug)]
+pub(super) enum BadReference {
+    /// `~` without a home directory.
+    NoHome,
+    /// `${` without `}`.
+    Unclosed,
+    /// `${…}` around something else than a name.
+    NoName,
+    /// A variable that is not set.
+    NotSet(String),
+    /// A file that holds no secret.
+    File(PathBuf, BadSecret),
+}
+
+/// What is wrong with a file that is to hold a secret.
+#[derive(Debug)]
+pub(super) enum BadSecret {
+    NoFile,
+    TooLarge,
+    NoText,
+    Empty,
+    Unreadable(io::Error),
+}
+
+impl From<BadReference> for ReferenceError {
+    fn from(kind: BadReference) -> Self {
+        Self(kind)
+    }
+}
+
+impl fmt::Display for ReferenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            BadReference::NoHome => {
+                f.write_str("`~` has no meaning here: set HOME or write the path out")
+            }
+            BadReference::Unclosed => {
+                f.write_str("holds `${` without `}`; write `$${` for the characters themselves")
+            }
+            BadReference::NoName => f.write_str(
+                "holds `${…}` around something that is no variable's name; write `$${` for the \
+                 characters themselves",
+            ),
+            BadReference::NotSet(name) => write!(
+                f,
+                "the environment variable {name} is not set; set it where lodestard is started"
+            ),
+            BadReference::File(path, what) => write!(f, "the file {} {what}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for BadSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFile => f.write_str("is not a regular file"),
+            Self::TooLarge => f.write_str("is larger than 64 KiB; is it the right one?"),
+            Self::NoText => f.write_str("is not UTF-8 text"),
+            Self::Empty => f.write_str("is empty"),
+            Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReferenceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            BadReference::File(_, BadSecret::Unreadable(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// `did you mean …?`, or else the list of what there is.
 pub(super) fn suggestion(name: &str, candidates: &[&str]) -> String {

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, path::Path};
 
 use super::{
-    error::{ConfigError, quoted, suggestion},
+    error::{ConfigError, InvalidValue, quoted, suggestion},
     tree::{Entry, Node, SourceLocation, Yaml},
 };
 
@@ -164,14 +164,14 @@ impl<'a> Fields<'a> {
         &mut self,
         name: &'static str,
         problems: &mut Problems<'_>,
-        read: impl FnOnce(&str) -> Result<T, String>,
+        read: impl FnOnce(&str) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         let text = self.text(name, problems)?;
         match read(text) {
             Ok(value) => Some(value),
-            Err(message) => {
+            Err(error) => {
                 let place = &self.entries.iter().find(|entry| entry.name == name)?.node.place;
-                problems.add(place, &self.join(name), message, "");
+                problems.add(place, &self.join(name), error.to_string(), "");
                 None
             }
         }

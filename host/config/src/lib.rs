@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 pub use self::{
     diff::{Change, changed_modules, changed_sections, diff, needs_a_restart},
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
-    error::{ConfigError, ConfigErrors, nearest},
+    error::{ConfigError, ConfigErrors, ReferenceError, nearest},
     file::{WriteError, expect_ours, write_atomically, write_default},
     layers::{Layers, SECTIONS},
     origins::Origins,

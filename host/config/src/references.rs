@@ -12,6 +12,8 @@ use std::{
 
 use lodestar_platform::files;
 
+use super::error::{BadReference, BadSecret, InvalidValue, ReferenceError};
+
 /// The largest file that a `file:` reference may name.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
@@ -94,7 +96,7 @@ pub enum Reference {
 
 impl Reference {
     /// Reads a reference. Anything else is refused, since it would be the secret itself.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, InvalidValue> {
         if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'))
             && valid_variable(name)
         {
@@ -102,10 +104,9 @@ impl Reference {
         }
         match file_of(text) {
             Some(path) => Ok(Self::File(path.into())),
-            None => {
-                Err("must be a reference, `${NAME}` or `file:/path`, not the secret itself"
-                    .to_owned())
-            }
+            None => Err(InvalidValue::new(
+                "must be a reference, `${NAME}` or `file:/path`, not the secret itself",
+            )),
         }
     }
 
@@ -113,8 +114,8 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// A sentence with the remedy when the variable is not set or the file cannot be used.
-    pub fn resolve(&self, environment: &Environment) -> Result<Fetched, String> {
+    /// When the variable is not set or the file cannot be used.
+    pub fn resolve(&self, environment: &Environment) -> Result<Fetched, ReferenceError> {
         match self {
             Self::Variable(name) => {
                 let value = variable(name, environment)?;
@@ -144,11 +145,11 @@ pub struct Fetched {
 }
 
 /// A path of the daemon's own settings, as it is written.
-pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(text: &str) -> Result<PathBuf, InvalidValue> {
     if text.starts_with('/') || text.starts_with("~/") {
         Ok(text.into())
     } else {
-        Err("must be an absolute path, or begin with `~/`".to_owned())
+        Err(InvalidValue::new("must be an absolute path, or begin with `~/`"))
     }
 }
 
@@ -157,19 +158,19 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
 /// # Errors
 ///
 /// When it begins with `~/` and there is no home directory.
-pub fn expand_path(path: &Path, environment: &Environment) -> Result<PathBuf, String> {
+pub fn expand_path(path: &Path, environment: &Environment) -> Result<PathBuf, ReferenceError> {
     match path.strip_prefix("~") {
         Ok(rest) => match environment.home() {
             Some(home) if rest.as_os_str().is_empty() => Ok(home),
             Some(home) => Ok(home.join(rest)),
-            None => Err("`~` has no meaning here: set HOME or write the path out".to_owned()),
+            None => Err(BadReference::NoHome.into()),
         },
         Err(_) => Ok(path.to_owned()),
     }
 }
 
 /// A text of a module's settings with every reference in it replaced.
-pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, String> {
+pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, ReferenceError> {
     if let Some(path) = file_of(text) {
         let path = substitute(path, environment)?;
         let fetched = read_secret(&expand_path(Path::new(&path), environment)?)?;
@@ -180,11 +181,14 @@ pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, 
 
 /// A text of a module's own defaults: `~/` and `$$` mean what they mean in `modules.yaml`, and
 /// nothing in it is looked up.
-pub(super) fn expand_default(text: &str, environment: &Environment) -> Result<Expanded, String> {
+pub(super) fn expand_default(
+    text: &str,
+    environment: &Environment,
+) -> Result<Expanded, ReferenceError> {
     with_home(substitute(text, &Environment::default())?, environment)
 }
 
-fn with_home(text: String, environment: &Environment) -> Result<Expanded, String> {
+fn with_home(text: String, environment: &Environment) -> Result<Expanded, ReferenceError> {
     let text = if text == "~" || text.starts_with("~/") {
         expand_path(Path::new(&text), environment)?.display().to_string()
     } else {
@@ -212,7 +216,7 @@ fn file_of(text: &str) -> Option<&str> {
 }
 
 /// Replaces `${NAME}`; `$$` is a dollar sign, and so is a `$` before anything else.
-fn substitute(text: &str, environment: &Environment) -> Result<String, String> {
+fn substitute(text: &str, environment: &Environment) -> Result<String, ReferenceError> {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -221,13 +225,9 @@ fn substitute(text: &str, environment: &Environment) -> Result<String, String> {
             result.push('$');
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
-            let (name, after) = after
-                .split_once('}')
-                .ok_or("holds `${` without `}`; write `$${` for the characters themselves")?;
+            let (name, after) = after.split_once('}').ok_or(BadReference::Unclosed)?;
             if !valid_variable(name) {
-                return Err("holds `${…}` around something that is no variable's name; write \
-                            `$${` for the characters themselves"
-                    .to_owned());
+                return Err(BadReference::NoName.into());
             }
             result.push_str(variable(name, environment)?);
             rest = after;
@@ -245,34 +245,34 @@ fn valid_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn variable<'a>(name: &str, environment: &'a Environment) -> Result<&'a str, String> {
-    environment.get(name).ok_or_else(|| {
-        format!("the environment variable {name} is not set; set it where lodestard is started")
-    })
+fn variable<'a>(name: &str, environment: &'a Environment) -> Result<&'a str, ReferenceError> {
+    environment.get(name).ok_or_else(|| BadReference::NotSet(name.to_owned()).into())
 }
 
 /// Reads a file that holds one secret: a regular file that nobody else can write.
-pub(super) fn read_secret(path: &Path) -> Result<Fetched, String> {
-    let wrong = |what: &str| format!("the file {} {what}", path.display());
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::InvalidInput => wrong("is not a regular file"),
-        io::ErrorKind::FileTooLarge => wrong("is larger than 64 KiB; is it the right one?"),
-        _ => wrong(&format!("cannot be read: {error}")),
+pub(super) fn read_secret(path: &Path) -> Result<Fetched, ReferenceError> {
+    let wrong = |what| ReferenceError::from(BadReference::File(path.to_owned(), what));
+    let failed = |error: io::Error| {
+        wrong(match error.kind() {
+            io::ErrorKind::InvalidInput => BadSecret::NoFile,
+            io::ErrorKind::FileTooLarge => BadSecret::TooLarge,
+            _ => BadSecret::Unreadable(error),
+        })
     };
     let bytes = files::read_trusted(path, MAX_SECRET_BYTES).map_err(failed)?;
     let metadata = path.metadata().map_err(failed)?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text"))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong(BadSecret::NoText))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
-        return Err(wrong("is empty"));
+        return Err(wrong(BadSecret::Empty));
     }
     let open = metadata.mode() & 0o007 != 0;
     let warning = open.then(|| {
-        wrong(&format!(
-            "can be used by every user of the machine; `chmod o= {}` ends that",
-            path.display()
-        ))
+        let path = path.display();
+        format!(
+            "the file {path} can be used by every user of the machine; `chmod o= {path}` ends that"
+        )
     });
     Ok(Fetched { secret: Secret(text.to_owned()), warning })
 }

@@ -5,7 +5,7 @@ use std::{os::unix::fs::MetadataExt as _, path::Path};
 use serde_json::{Map, Value};
 
 use super::{
-    Config, ConfigError, ConfigErrors, Environment, Fetched, Secret, references,
+    Config, ConfigError, ConfigErrors, Environment, Fetched, ReferenceError, Secret, references,
     tree::{Node, SourceLocation, Yaml},
 };
 
@@ -75,7 +75,7 @@ impl Config {
         };
         fetched
             .map(|fetched| Some(fetched.secret))
-            .map_err(|message| self.error_at(module, &path, message))
+            .map_err(|error| self.error_at(module, &path, error.to_string()))
     }
 
     fn error_at(&self, module: &str, path: &str, message: String) -> ConfigError {
@@ -91,7 +91,7 @@ fn credential(
     module: &str,
     name: &str,
     environment: &Environment,
-) -> Option<Result<Fetched, String>> {
+) -> Option<Result<Fetched, ReferenceError>> {
     let file = format!("{module}.{name}");
     if file.contains('/') {
         return None;
@@ -143,7 +143,9 @@ impl Walk<'_> {
                     warning.map(|message| self.config.error_at(self.module, path, message)),
                 );
             }
-            Err(message) => self.errors.push(self.config.error_at(self.module, path, message)),
+            Err(error) => {
+                self.errors.push(self.config.error_at(self.module, path, error.to_string()));
+            }
         }
     }
 }

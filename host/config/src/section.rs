@@ -188,8 +188,9 @@ fn read_secrets(fields: &Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap<St
             Some(Ok(reference)) => {
                 secrets.insert(entry.name.clone(), reference);
             }
-            Some(Err(message)) => {
-                problems.add(&entry.node.place, &fields.join(&entry.name), message, "");
+            Some(Err(error)) => {
+                let key = fields.join(&entry.name);
+                problems.add(&entry.node.place, &key, error.to_string(), "");
             }
             None => {
                 let message = format!(

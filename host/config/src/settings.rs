@@ -6,6 +6,7 @@ use module_sdk::ProviderApi;
 
 use super::{
     address::listen_address,
+    error::InvalidValue,
     fields::{Fields, Problems, word},
     references::Reference,
     tree::Entry,
@@ -298,15 +299,15 @@ impl ProviderSection {
     }
 }
 
-fn base_url(text: &str) -> Result<String, String> {
+fn base_url(text: &str) -> Result<String, InvalidValue> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest));
     match host {
         None | Some("") => {
-            Err("must begin with `https://` or `http://` and name a host".to_owned())
+            Err(InvalidValue::new("must begin with `https://` or `http://` and name a host"))
         }
         Some(host) if host.contains('@') => {
-            Err("must hold no credentials: give them as `key: ${NAME}`".to_owned())
+            Err(InvalidValue::new("must hold no credentials: give them as `key: ${NAME}`"))
         }
         Some(_) => Ok(text.trim_end_matches('/').to_owned()),
     }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use lodestar_abi::{BuildInfo, EPOCH};
-use lodestar_config::{Config, Layers};
+use lodestar_config::{Config, ConfigErrors, Layers};
 use module_sdk::manifest::{Manifest, valid_name};
 use serde::{Deserialize, Serialize};
 
@@ -252,7 +252,7 @@ impl<F: FnMut(Check)> Examination<F> {
             Err(error) => return self.fail("configuration", &error.to_string()),
         };
         match default_settings(&package.name, defaults.as_deref()) {
-            Err(sentence) => self.fail("configuration", &sentence),
+            Err(errors) => self.fail("configuration", &errors.to_string()),
             Ok(settings) => {
                 let bytes = settings.to_string();
                 let validated = (library.root().validate())(bytes.as_bytes().into()).into_result();
@@ -321,10 +321,9 @@ fn check_of(error: &ElfError) -> &'static str {
 }
 
 /// What a module gets that is enabled and nothing more.
-fn default_settings(name: &str, defaults: Option<&str>) -> Result<serde_json::Value, String> {
+fn default_settings(name: &str, defaults: Option<&str>) -> Result<serde_json::Value, ConfigErrors> {
     let config = bare_config(name)?;
-    let settings = config.effective(name, defaults).map_err(|error| error.to_string())?;
-    Ok(serde_json::Value::Object(settings))
+    config.effective(name, defaults).map(serde_json::Value::Object)
 }
 
 fn refusal(name: &str, report: &str, has_defaults: bool) -> String {
@@ -342,10 +341,9 @@ fn refusal(name: &str, report: &str, has_defaults: bool) -> String {
     format!("it refuses its own defaults: {key}{}{hint}; {remedy}", error.message)
 }
 
-fn bare_config(name: &str) -> Result<Config, String> {
+fn bare_config(name: &str) -> Result<Config, ConfigErrors> {
     let text = format!("modules:\n  {name}:\n    enabled: true\n");
     Config::parse(&text, Path::new("modules.yaml"), &Layers::default())
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

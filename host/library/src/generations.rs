@@ -15,7 +15,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-use super::{Inspected, Package};
+use super::{Inspected, Package, install::AdmitError};
 
 /// How many generations of a module are kept.
 const KEPT: usize = 2;
@@ -76,13 +76,13 @@ pub fn stage(state_dir: &Path, inspected: &Inspected) -> io::Result<Candidate> {
     Ok(Candidate { module, directory, half: Some(half) })
 }
 
-/// Whether a kept generation that was read is what was kept: its folder is named after the hash of
-/// its library, and its list holds that of its defaults.
+/// Lets a kept generation that was read be loaded, if it is what was kept: its folder is named
+/// after the hash of its library, and its list holds that of its defaults.
 ///
 /// # Errors
 ///
-/// That it was modified, with the remedy.
-pub fn expect_unmodified(state_dir: &Path, inspected: &Inspected) -> Result<(), String> {
+/// That it was modified.
+pub fn expect_unmodified(state_dir: &Path, inspected: &Inspected) -> Result<(), AdmitError> {
     let name = &inspected.manifest.module.name;
     let package = Package::of(&inspected.path, name);
     let Some(sha256) = generation_of(state_dir, &package) else { return Ok(()) };
@@ -90,10 +90,7 @@ pub fn expect_unmodified(state_dir: &Path, inspected: &Inspected) -> Result<(), 
     if inspected.sha256 == sha256 && known == sums(name, &sha256, inspected.defaults.as_deref()) {
         return Ok(());
     }
-    Err(format!(
-        "{} was modified since it was kept; remove it, and install or reload {name} again",
-        package.directory.display(),
-    ))
+    Err(AdmitError::StillMapped { directory: package.directory, module: name.clone() })
 }
 
 fn sums(module: &str, sha256: &str, defaults: Option<&str>) -> String {

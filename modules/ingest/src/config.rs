@@ -101,17 +101,28 @@ impl std::fmt::Debug for ApiKey {
 }
 
 impl TryFrom<String> for ApiKey {
-    type Error = String;
+    type Error = ApiKeyError;
 
-    fn try_from(key: String) -> Result<Self, String> {
+    fn try_from(key: String) -> Result<Self, ApiKeyError> {
         if key.len() < 16 {
-            return Err("an API key must have at least 16 characters".to_owned());
+            return Err(ApiKeyError::TooShort);
         }
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("an API key must be visible ASCII, since it travels in a header".to_owned());
+            return Err(ApiKeyError::NoVisibleAscii);
         }
         Ok(Self::presented(&key))
     }
+}
+
+/// Why a text is no API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeyError {
+    /// It could be guessed.
+    #[error("an API key must have at least 16 characters")]
+    TooShort,
+    /// It cannot be sent.
+    #[error("an API key must be visible ASCII, since it travels in a header")]
+    NoVisibleAscii,
 }
 
 impl Default for Config {

@@ -87,7 +87,7 @@ fn check_source(file: &str, text: &str, problems: &mut Vec<Problem>) {
 }
 
 /// The line without a comment at its end.
-fn code_of(line: &str) -> &str {
+pub(super) fn code_of(line: &str) -> &str {
     line.split_once("//").map_or(line, |(code, _)| code)
 }
 

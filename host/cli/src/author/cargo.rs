@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::error::{CliError, Result};
+use crate::error::{CliError, LockError, Result};
 
 /// A library that cargo built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +110,12 @@ fn library(message: &Value, manifest: &Path) -> Option<(String, PathBuf)> {
 /// # Errors
 ///
 /// What cargo says, its first sentence.
-pub(crate) fn lock(folder: &Path) -> Result<(), String> {
+pub(crate) fn lock(folder: &Path) -> Result<(), LockError> {
     let mut last = String::new();
     for network in [&["--offline"][..], &[]] {
         let mut command = cargo();
         command.args(["metadata", "--format-version", "1"]).args(network).current_dir(folder);
-        let output = command.output().map_err(|error| format!("cannot run cargo: {error}"))?;
+        let output = command.output().map_err(LockError::NoCargo)?;
         if output.status.success() {
             return Ok(());
         }
@@ -123,7 +123,7 @@ pub(crate) fn lock(folder: &Path) -> Result<(), String> {
         let line = said.lines().find(|line| line.starts_with("error"));
         last = line.unwrap_or("cargo failed").trim_start_matches("error: ").to_owned();
     }
-    Err(last)
+    Err(LockError::Refused(last))
 }
 
 fn cargo() -> Command {

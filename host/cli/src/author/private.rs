@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::install;
 use crate::{
     client::Client,
-    error::{CliError, Result},
+    error::{CliError, InvalidValue, Result},
 };
 
 /// How long it may take until its socket answers.
@@ -171,11 +171,11 @@ fn free_ports(manifest: &Manifest) -> Vec<String> {
 ///
 /// # Errors
 ///
-/// One sentence, when it is none.
-pub(crate) fn setting(text: &str) -> std::result::Result<String, String> {
+/// When it is none.
+pub(crate) fn setting(text: &str) -> Result<String, InvalidValue> {
     match text.split_once('=') {
         Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
-        _ => Err("it must look like KEY=VALUE, such as limit=30".to_owned()),
+        _ => Err(InvalidValue::setting()),
     }
 }
 
@@ -186,10 +186,13 @@ mod tests {
     #[test]
     fn a_setting_is_a_key_with_its_value() {
         for text in ["limit=30", "deep.key=", "text=a=b"] {
-            assert_eq!(setting(text).as_deref(), Ok(text));
+            assert_eq!(setting(text).expect("it is one"), text);
         }
         for text in ["limit", "=30", ""] {
-            assert!(setting(text).is_err_and(|error| error.contains("KEY=VALUE")), "{text}");
+            assert!(
+                setting(text).is_err_and(|error| error.to_string().contains("KEY=VALUE")),
+                "{text}"
+            );
         }
     }
 }

@@ -29,19 +29,19 @@ pub fn start(daemon: &Arc<Daemon>) {
         return;
     };
     let key = ListenerKey::new(OWN, "control");
-    let ready = daemon.token(reference).and_then(|token| {
-        let socket = daemon.context.listeners.get(&key, address);
-        let socket = socket.map_err(|error| error.to_string())?;
-        let socket = Tcp::new(socket).map_err(|error| error.to_string())?;
+    let ready = || -> anyhow::Result<_> {
+        let token = daemon.token(reference)?;
+        let socket = Tcp::new(daemon.context.listeners.get(&key, address)?)?;
         Ok((socket, token))
-    });
-    match ready {
+    };
+    match ready() {
         Ok((socket, token)) => {
             let router = locked(super::routes(daemon.clone()), &token);
             let server = Server::start(&Handle::current(), socket, router, CONTROL_OVER_TCP);
             daemon.servers.note("control", &server);
         }
-        Err(reason) => {
+        Err(error) => {
+            let reason = error.to_string();
             tracing::warn!(reason, "the control API is not on TCP (control.listen)");
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn failed(reason: impl Into<String>) -> Refusal {
 /// Reads and checks the file.
 pub(super) fn read(start: &Start) -> Result<Inspected, Refusal> {
     let inspected = inspect(&start.package).map_err(|error| refused(&error))?;
-    (start.admit)(&inspected).map_err(|reason| (State::Incompatible, reason))?;
+    (start.admit)(&inspected).map_err(|error| (State::Incompatible, error.to_string()))?;
     Ok(inspected)
 }
 
@@ -40,7 +40,8 @@ pub(super) fn load(
     clock: &CallClock,
     inspected: Inspected,
 ) -> Result<Generation, Refusal> {
-    let configured = (start.configure)(&inspected.manifest, &inspected.path).map_err(failed)?;
+    let configured = (start.configure)(&inspected.manifest, &inspected.path);
+    let configured = configured.map_err(|error| failed(error.to_string()))?;
     let image = clock.time("load", || image(start, inspected, &configured))?;
     // Until a successor has taken over, nothing of it is to stay.
     image.set_replaced(start.successor);

@@ -18,14 +18,14 @@ use std::{
 use lodestar_bus::Inbox;
 use module_sdk::manifest::ReloadMode;
 
-use super::{Configure, Image, Known};
+use super::{Configure, Image, Known, error::TakeOverError};
 
 /// Asks a running generation to hold.
 #[derive(Debug)]
 pub struct PauseRequest {
     mode: ReloadMode,
     claim: Arc<OneShotFlag>,
-    answer: SyncSender<Result<Paused, String>>,
+    answer: SyncSender<Result<Paused, TakeOverError>>,
 }
 
 /// What the holding generation says, and where it waits for the verdict.
@@ -76,19 +76,13 @@ impl OneShotFlag {
     pub fn take(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
-
-    /// Whether somebody was.
-    #[must_use]
-    pub fn is_taken(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// The successor's end.
 #[derive(Debug)]
 pub(super) struct PendingPause {
     claim: Arc<OneShotFlag>,
-    answer: Receiver<Result<Paused, String>>,
+    answer: Receiver<Result<Paused, TakeOverError>>,
 }
 
 /// A question to the running generation, and where its answer will be.
@@ -100,17 +94,17 @@ pub(super) fn ask(mode: ReloadMode) -> (PauseRequest, PendingPause) {
 
 impl PendingPause {
     /// Waits until the running generation holds.
-    pub(super) fn wait(self, patience: Duration) -> Result<Paused, String> {
-        let gone = || "the generation before ended meanwhile".to_owned();
+    pub(super) fn wait(self, patience: Duration) -> Result<Paused, TakeOverError> {
         match self.answer.recv_timeout(patience) {
             Ok(held) => held,
-            Err(RecvTimeoutError::Disconnected) => Err(gone()),
-            Err(RecvTimeoutError::Timeout) if self.claim.take() => Err(format!(
-                "the running generation did not come to a pause within {} s",
-                patience.as_secs()
-            )),
+            Err(RecvTimeoutError::Disconnected) => Err(TakeOverError::Gone),
+            Err(RecvTimeoutError::Timeout) if self.claim.take() => {
+                Err(TakeOverError::NoPause(patience))
+            }
             // It holds at this moment: its answer comes.
-            Err(RecvTimeoutError::Timeout) => self.answer.recv().map_err(|_| gone())?,
+            Err(RecvTimeoutError::Timeout) => {
+                self.answer.recv().map_err(|_| TakeOverError::Gone)?
+            }
         }
     }
 }
@@ -143,7 +137,7 @@ impl PauseRequest {
     /// Tells the successor that this cannot be.
     pub(super) fn refuse(self, reason: impl Into<String>) {
         // An error means that it gave up.
-        let _ = self.answer.send(Err(reason.into()));
+        let _ = self.answer.send(Err(TakeOverError::Refused(reason.into())));
     }
 
     /// Answers the successor; what comes back is where its verdict will be.

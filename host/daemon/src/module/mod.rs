@@ -4,6 +4,7 @@ mod acceptance;
 mod accounting;
 mod cache;
 mod calls;
+mod error;
 mod event_loop;
 mod generation;
 mod handover;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use accounting::{CallClock, CpuTime, Tasks, Used};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
+pub use error::{ConfigureError, SecretError};
 pub use event_loop::to_abi;
 pub use handover::OneShotFlag;
 pub use image::{GONE, Image, Instance};

@@ -32,7 +32,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    CallRouter, Entry,
+    CallRouter, Entry, SecretError,
     acceptance::Acceptance,
     cache::Cache,
     outgoing_calls::{CallTable, Operate},
@@ -75,7 +75,7 @@ pub struct Grant {
     /// The addresses of its listeners, by name.
     pub addresses: HashMap<String, String>,
     /// The secrets that it declares, by name; an error says why one cannot be had.
-    pub secrets: HashMap<String, Result<String, String>>,
+    pub secrets: HashMap<String, Result<String, SecretError>>,
     /// The providers, where it declares the need.
     pub providers: serde_json::Value,
     /// Whether it may change the daemon, where it declares that.
@@ -274,7 +274,7 @@ impl Services {
         self.open()?;
         match self.grant.secrets.get(name) {
             Some(Ok(secret)) => Ok(secret),
-            Some(Err(reason)) => Err(not_found(reason.clone())),
+            Some(Err(error)) => Err(not_found(error.to_string())),
             None => Err(not_found(format!(
                 "{} declares no secret {name:?}; add it to capabilities.secrets in module.toml",
                 self.entry.name

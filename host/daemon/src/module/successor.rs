@@ -1,8 +1,6 @@
 //! The new generation's side of a reload.
 
 use std::{
-    io,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +9,9 @@ use lodestar_library as library;
 use module_sdk::HealthStatus;
 
 use super::{
-    Call, CallClock, Start, generation, handover,
+    Call, CallClock, Start,
+    error::TakeOverError,
+    generation, handover,
     thread::{ModuleEvent, TakeOver},
     worker::{Made, Worker},
 };
@@ -21,7 +21,7 @@ const HOLD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Proves the new generation and takes over from the running one; or says why not, and then
 /// nothing has changed.
-pub(super) fn take_over(start: &Start) -> Result<Worker<'_>, String> {
+pub(super) fn take_over(start: &Start) -> Result<Worker<'_>, TakeOverError> {
     let entry = &start.entry;
     let clock = Arc::new(CallClock::default());
     entry.set_successor_clock(Some(clock.clone()));
@@ -30,42 +30,45 @@ pub(super) fn take_over(start: &Start) -> Result<Worker<'_>, String> {
     worker
 }
 
-fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Worker<'a>, String> {
+fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Worker<'a>, TakeOverError> {
     let entry = &start.entry;
-    let reason = |(_, reason): generation::Refusal| reason;
+    let reason = |(_, reason): generation::Refusal| TakeOverError::NotStarted(reason);
     let inspected = generation::read(start).map_err(reason)?;
     let candidate = library::stage(&start.state_dir, &inspected);
-    let candidate = candidate.map_err(|error| no_room(&start.state_dir, &error))?;
+    let candidate = candidate.map_err(|source| {
+        let place = start.state_dir.join("generations");
+        TakeOverError::NotKept { place, source }
+    })?;
     let generation = generation::load(start, clock, inspected).map_err(reason)?;
     let known = generation.known();
     let mode = known.manifest.reload.mode;
     let (hold, asked) = handover::ask(mode);
     if entry.calls.push(Call::PauseRequest(hold)).is_err() {
-        return Err("the generation before ended meanwhile; enable it to start it".to_owned());
+        return Err(TakeOverError::NobodyThere);
     }
     let held = asked.wait(HOLD_PATIENCE)?;
     let begin = Instant::now();
     let generation::Generation { image, configured, .. } = generation;
     let mut worker = Worker::without_inbox(start, clock.clone(), image, configured);
-    let made = worker.create(&held.snapshot).map_err(|(_, reason)| reason);
+    let made = worker.create(&held.snapshot).map_err(reason);
     let made = made.and_then(|made| healthy(start, clock, made));
     let made = match made {
         Ok(made) => made,
-        Err(reason) => {
+        Err(error) => {
             held.give_back();
-            return Err(reason);
+            return Err(error);
         }
     };
     if !start.claim.take() {
         // Only one of the two may have what is exclusive.
         made.discard(start, clock);
         held.give_back();
-        return Err("it was given up, since it took so long to start".to_owned());
+        return Err(TakeOverError::GivenUp);
     }
     let snapshot = held.snapshot.clone();
     let Some((inbox, former)) = held.commit() else {
         made.discard(start, clock);
-        return Err("it took so long to start that the generation before went on".to_owned());
+        return Err(TakeOverError::WentOn);
     };
     worker.image().set_replaced(false);
     let switched_in = begin.elapsed();
@@ -90,23 +93,13 @@ fn prove<'a>(start: &'a Start, clock: &Arc<CallClock>) -> Result<Worker<'a>, Str
     Ok(worker)
 }
 
-/// Without its library on the disk there would be no way back to it, nor from the next one.
-fn no_room(state_dir: &Path, error: &io::Error) -> String {
-    let place = state_dir.join("generations");
-    let remedy = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its file system",
-        _ => "see that lodestard's user may write there",
-    };
-    format!("cannot keep the new generation in {}: {error}; {remedy}", place.display())
-}
-
 /// Asks the new generation how it is before it gets any work.
-fn healthy(start: &Start, clock: &CallClock, mut made: Made) -> Result<Made, String> {
+fn healthy(start: &Start, clock: &CallClock, mut made: Made) -> Result<Made, TakeOverError> {
     let bytes = clock.time("health", || made.instance.health());
     let health = generation::health(&start.context.redactor, &bytes);
     if health.status != HealthStatus::Failed {
         return Ok(made);
     }
     made.discard(start, clock);
-    Err(format!("it started, but its health is failed: {}", health.message))
+    Err(TakeOverError::Unhealthy(health.message))
 }

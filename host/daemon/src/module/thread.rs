@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use lodestar_library::{self as library, Inspected, LoadedLibraries, Package};
+use lodestar_library::{self as library, Inspected, LoadedLibraries, Package, install::AdmitError};
 use module_sdk::manifest::Manifest;
 
 use super::{
-    CallClock, Entry, Grant, ServiceContext, State,
+    CallClock, ConfigureError, Entry, Grant, ServiceContext, State,
     accounting::{Tasks, thread_name},
     generation::{self, Refusal, failed},
     handover::OneShotFlag,
@@ -22,7 +22,8 @@ use super::{
 use crate::runner::{Bounds, ProcessSpec};
 
 /// Works out what a module gets from its manifest and the place of its library.
-pub type Configure = Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, String> + Send + Sync>;
+pub type Configure =
+    Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, ConfigureError> + Send + Sync>;
 
 /// Told what a module's thread came to.
 pub type Notify = Box<dyn Fn(ModuleEvent) + Send>;
@@ -31,7 +32,7 @@ pub type Notify = Box<dyn Fn(ModuleEvent) + Send>;
 pub type NoteProbation = Box<dyn Fn(&str, Option<&str>) + Send>;
 
 /// Says why a library that was read may not be loaded.
-pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), String> + Send>;
+pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), AdmitError> + Send>;
 
 /// Says where a library that was read runs, `None` for in the daemon. Decided of the bytes and not
 /// of the place where they were found: another version of them may lie there by now.
@@ -227,8 +228,8 @@ fn run(start: &Start) {
     let prepared = if start.successor {
         match successor::take_over(start) {
             Ok(worker) => Ok(worker),
-            Err(reason) => {
-                (start.notify)(ModuleEvent::Rejected(reason));
+            Err(error) => {
+                (start.notify)(ModuleEvent::Rejected(error.to_string()));
                 return (start.notify)(ModuleEvent::Ended(Ended::Rejected));
             }
         }

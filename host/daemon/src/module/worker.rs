@@ -276,7 +276,7 @@ impl<'a> Worker<'a> {
             // The grant went with the instance before; work it out again.
             None => {
                 let configured = (self.configure)(self.image.manifest(), self.image.path());
-                configured.map_err(failed)?.grant
+                configured.map_err(|error| failed(error.to_string()))?.grant
             }
         };
         let services = Services::new(self.start.context.clone(), entry, grant);

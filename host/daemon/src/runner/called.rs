@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lodestar_abi::{
-    ALL_CALLS, CallRequest, ModError, ReplySink, ReplySink_TO,
+    ALL_CALLS, CallRequest as AbiCallRequest, ModError, ReplySink, ReplySink_TO,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RResult, RSlice},
@@ -13,8 +13,9 @@ use lodestar_abi::{
 
 use super::{
     channel::ChannelError,
+    error::ServeError,
     service_server::{BoundModule, Runner, sent},
-    wire::{Fault, HostResponse, ModuleCall},
+    wire::{CallRequest, Fault, HostResponse},
 };
 use crate::module::Window;
 
@@ -23,10 +24,10 @@ impl Runner {
     pub(super) fn call(
         self: &Arc<Self>,
         bound: &BoundModule,
-        call: &ModuleCall<'_>,
-    ) -> Result<(), String> {
-        let ModuleCall { number, target, command, arguments, deadline_ms, parent } = *call;
-        let request = CallRequest {
+        call: &CallRequest<'_>,
+    ) -> Result<(), ServeError> {
+        let CallRequest { number, target, command, arguments, deadline_ms, parent } = *call;
+        let request = AbiCallRequest {
             number,
             target: target.into(),
             command: command.into(),

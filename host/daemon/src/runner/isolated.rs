@@ -81,7 +81,7 @@ impl Isolated {
         let name = inspected.manifest.module.name.clone();
         let data_dir = configured.grant.data_dir.clone();
         let paths = paths::declared(&inspected.manifest, &configured.bounds, &data_dir);
-        let paths = paths.map_err(Refused::Other)?;
+        let paths = paths.map_err(|error| Refused::Other(error.to_string()))?;
         let setup = Setup {
             version: VERSION,
             parent: std::process::id(),

@@ -11,6 +11,7 @@ mod called;
 mod cgroup;
 mod channel;
 mod child;
+mod error;
 mod isolated;
 mod limits;
 mod measure;

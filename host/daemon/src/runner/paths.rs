@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use module_sdk::manifest::Manifest;
 use serde_json::{Map, Value};
 
+use super::error::PathError;
+
 /// What may be opened to a module's process, and what never is.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
@@ -32,7 +34,7 @@ pub(super) fn declared(
     manifest: &Manifest,
     bounds: &Bounds,
     data_dir: &Path,
-) -> Result<Paths, String> {
+) -> Result<Paths, PathError> {
     let capabilities = &manifest.capabilities;
     let mut writable = vec![data_dir.to_owned()];
     for key in &capabilities.paths_write {
@@ -58,18 +60,13 @@ pub(super) fn declared(
 
 impl Bounds {
     /// A path without links that may be opened.
-    fn admit(&self, key: &str, real: &Path) -> Result<PathBuf, String> {
+    fn admit(&self, key: &str, real: &Path) -> Result<PathBuf, PathError> {
         let closed = self.closed.iter().map(|it| it.canonicalize().unwrap_or_else(|_| it.clone()));
         let mut closed = closed.filter(|it| real.starts_with(it) || it.starts_with(real));
         if closed.next().is_none() {
             return Ok(real.to_owned());
         }
-        Err(format!(
-            "{key} lies in {}, where the daemon and other modules keep their data as well, which a \
-             module of its own process must not reach; put it into a directory of its own, or \
-             write isolation: in_process",
-            real.display()
-        ))
+        Err(PathError::Closed { key: key.to_owned(), path: real.to_owned() })
     }
 }
 
@@ -93,19 +90,16 @@ fn is_within(path: &Path, open: &[PathBuf]) -> bool {
 
 /// A database makes files beside its own, so that the right to write is one to a directory. It must
 /// be there: one that is not may be misspelt, or not mounted.
-fn directory_of(key: &str, path: &Path) -> Result<PathBuf, String> {
+fn directory_of(key: &str, path: &Path) -> Result<PathBuf, PathError> {
     let directory = match path.parent() {
         Some(parent) if !path.is_dir() => parent,
         _ => path,
     };
-    let cannot = |error: std::io::Error| {
-        format!(
-            "{key} lies in {}, which cannot be used: {error}; make that directory, or correct the \
-             key",
-            directory.display()
-        )
-    };
-    directory.canonicalize().map_err(cannot)
+    directory.canonicalize().map_err(|source| PathError::Unusable {
+        key: key.to_owned(),
+        directory: directory.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +141,8 @@ mod tests {
             let closed = ["state", "etc/modules.yaml", "etc/trusted_keys"];
             let closed = closed.map(|it| self.root.path().join(it)).to_vec();
             let given = given.as_object().cloned().unwrap_or_default();
-            declared(&self.manifest, &Bounds { given, closed }, &self.data)
+            let declared = declared(&self.manifest, &Bounds { given, closed }, &self.data);
+            declared.map_err(|error| error.to_string())
         }
 
         fn at(&self, path: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -11,19 +12,24 @@ use std::{
 use lodestar_abi::{
     ModError, ReplySinkBox,
     abi_stable::std_types::{RResult, RSlice},
+    error_kind,
 };
 
-use super::wire::Fault;
+use super::{error::ServeError, wire::Fault};
 use crate::module::{WINDOW, is_reply};
 
 /// Tells the other end that a frame of the answer of this number was taken, and whether anybody
 /// wants the next one.
 pub(super) type Taken = Arc<dyn Fn(u64, bool) + Send + Sync>;
 
+/// Starts a thread of this name that does this.
+type StartThread = fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
 /// The answers that are not at their end.
 pub(super) struct Replies {
     open: Mutex<HashMap<u64, Reply>>,
     taken: Taken,
+    start_thread: StartThread,
 }
 
 enum Reply {
@@ -46,7 +52,9 @@ enum Part {
 
 impl Replies {
     pub(super) fn new(taken: Taken) -> Self {
-        Self { open: Mutex::default(), taken }
+        let start_thread: StartThread =
+            |name, work| std::thread::Builder::new().name(name).spawn(work).map(drop);
+        Self { open: Mutex::default(), taken, start_thread }
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Reply>> {
@@ -59,7 +67,7 @@ impl Replies {
     }
 
     /// Hands a frame on. Fails when the runner sends more than it may.
-    pub(super) fn frame(&self, module: &str, number: u64, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn frame(&self, module: &str, number: u64, bytes: &[u8]) -> Result<(), ServeError> {
         let mut open = self.open();
         let sender = match open.remove(&number) {
             // Its answer has ended; what is late is nobody's.
@@ -73,14 +81,49 @@ impl Replies {
                 (self.taken)(number, wanted);
                 return Ok(());
             }
-            Some(Reply::Waiting(sink)) => flow(module, number, sink, self.taken.clone())?,
+            Some(Reply::Waiting(sink)) => match self.flow(module, number, sink) {
+                Ok(sender) => sender,
+                Err(Unstarted { sink, error }) => {
+                    drop(open);
+                    let words = format!("no thread can be started for its answer: {error}");
+                    finish(&sink, Some(Fault::new(error_kind::UNAVAILABLE, words)));
+                    // The module is not to blame, and need not go on with it.
+                    (self.taken)(number, false);
+                    return Ok(());
+                }
+            },
         };
         let sent = sender.try_send(Part::Frame(bytes.to_vec()));
         if matches!(sent, Err(TrySendError::Full(_))) {
-            return Err(format!("it sent more than {WINDOW} frames of an answer at once"));
+            return Err(ServeError::TooManyFrames);
         }
         open.insert(number, Reply::Flowing(sender));
         Ok(())
+    }
+
+    /// Starts the thread that hands one answer on.
+    fn flow(
+        &self,
+        module: &str,
+        number: u64,
+        sink: ReplySinkBox,
+    ) -> Result<SyncSender<Part>, Unstarted> {
+        // Room for the frames under way and the end.
+        let (sender, parts) = sync_channel(WINDOW + 1);
+        // It is handed over once there is a thread: where there is none it is still here.
+        let (hand_over, given) = sync_channel(1);
+        let taken = self.taken.clone();
+        let work = move || {
+            if let Ok(sink) = given.recv() {
+                hand_on(number, &sink, &parts, &taken);
+            }
+        };
+        match (self.start_thread)(format!("reply:{module}"), Box::new(work)) {
+            // It is as good as taken: the thread waits for nothing else.
+            Ok(()) => drop(hand_over.send(sink)),
+            Err(error) => return Err(Unstarted { sink, error }),
+        }
+        Ok(sender)
     }
 
     /// Ends an answer.
@@ -116,20 +159,10 @@ fn finish(sink: &ReplySinkBox, fault: Option<Fault>) {
     });
 }
 
-/// Starts the thread that hands one answer on.
-fn flow(
-    module: &str,
-    number: u64,
+/// An answer that no thread hands on.
+struct Unstarted {
     sink: ReplySinkBox,
-    taken: Taken,
-) -> Result<SyncSender<Part>, String> {
-    // Room for the frames under way and the end.
-    let (sender, parts) = sync_channel(WINDOW + 1);
-    let thread = std::thread::Builder::new().name(format!("reply:{module}"));
-    thread
-        .spawn(move || hand_on(number, &sink, &parts, &taken))
-        .map_err(|error| format!("no thread can be started for an answer: {error}"))?;
-    Ok(sender)
+    error: io::Error,
 }
 
 fn hand_on(number: u64, sink: &ReplySinkBox, parts: &Receiver<Part>, taken: &Taken) {
@@ -185,10 +218,24 @@ mod tests {
         replies.expect(2, other);
         // Nobody reads: 16 frames wait for the client, and as many for the thread.
         let refused = (0..200).find_map(|_| replies.frame("m", 1, b"x").err());
-        assert!(refused.is_some_and(|reason| reason.contains("16 frames")));
+        assert!(refused.is_some_and(|reason| reason.to_string().contains("16 frames")));
         replies.fail_all(&Fault::new(error_kind::FAILED, "its process was ended"));
         let Some(Answer::End(Err(error))) = others.blocking_recv() else { panic!("the end") };
         assert_eq!(error.message, "its process was ended");
         drop(answers);
+    }
+
+    #[test]
+    fn where_there_is_no_thread_whoever_asked_learns_why() {
+        let (mut replies, taken) = replies();
+        replies.start_thread = |_, _| Err(io::ErrorKind::WouldBlock.into());
+        let (sink, mut answers, _) = reply_channel(Arc::default());
+        replies.expect(1, sink);
+        replies.frame("m", 1, b"part").expect("the module is not to blame");
+        let Some(Answer::End(Err(error))) = answers.blocking_recv() else { panic!("the end") };
+        let words = error.message.as_str();
+        assert!(words.starts_with("no thread can be started for its answer: "), "{words}");
+        assert_eq!(taken.recv(), Ok((1, false)), "the module need not go on");
+        replies.frame("m", 1, b"late").expect("it is nobody's");
     }
 }

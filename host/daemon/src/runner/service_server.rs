@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     channel::{ChannelError, Reader},
+    error::ServeError,
     process::{ChildGuard, Process},
     process_exit,
     replies::Replies,
@@ -107,8 +108,8 @@ impl ServiceServer {
     }
 
     fn run(mut self) {
-        if let Err(reason) = self.serve() {
-            self.runner.process.kill_with_reason(reason);
+        if let Err(error) = self.serve() {
+            self.runner.process.kill_with_reason(error.to_string());
         }
         self.wait_for_end();
         // What it started might write on for ever.
@@ -129,7 +130,7 @@ impl ServiceServer {
 
     /// Gives what is asked for, until the other end is closed. An error says what the runner did
     /// that it may not.
-    fn serve(&mut self) -> Result<(), String> {
+    fn serve(&mut self) -> Result<(), ServeError> {
         let mut until = None;
         loop {
             while let Some(need) = here(&mut self.needs)? {
@@ -154,7 +155,7 @@ impl ServiceServer {
                 match self.needs.fill() {
                     Ok(()) => {}
                     Err(ChannelError::Closed) => return Ok(()),
-                    Err(error) => return Err(format!("its socket failed: {error}")),
+                    Err(error) => return Err(ServeError::Socket(error)),
                 }
             }
         }
@@ -228,15 +229,13 @@ impl ServiceServer {
     }
 }
 
-fn here(needs: &mut Reader) -> Result<Option<HostRequest<'_>>, String> {
-    needs.next_here().map_err(|error| format!("it sent garbage: {error}"))
+fn here(needs: &mut Reader) -> Result<Option<HostRequest<'_>>, ServeError> {
+    needs.next_here().map_err(ServeError::Garbage)
 }
 
 impl Runner {
-    fn give(self: &Arc<Self>, need: HostRequest<'_>) -> Result<(), String> {
-        let Some(bound) = self.bound.get() else {
-            return Err("it asked for something before it was started".to_owned());
-        };
+    fn give(self: &Arc<Self>, need: HostRequest<'_>) -> Result<(), ServeError> {
+        let bound = self.bound.get().ok_or(ServeError::NotStarted)?;
         let host = &bound.host;
         let given = match need {
             HostRequest::Emit { answer, events } => return self.emit(bound, answer, &events),
@@ -313,7 +312,7 @@ impl Runner {
         bound: &BoundModule,
         answer: Answer,
         events: &[NewEvent<'_>],
-    ) -> Result<(), String> {
+    ) -> Result<(), ServeError> {
         let events: Vec<AbiNewEvent<'_>> = events.iter().map(NewEvent::to_abi).collect();
         let done = self.completion(answer);
         let result = bound.host.emit(RSlice::from_slice(&events), done).into_result();
@@ -325,7 +324,7 @@ impl Runner {
         bound: &BoundModule,
         answer: Answer,
         events: &[RelayedEvent<'_>],
-    ) -> Result<(), String> {
+    ) -> Result<(), ServeError> {
         let events: Vec<_> = events.iter().map(RelayedEvent::to_abi).collect();
         let done = self.completion(answer);
         let result = bound.host.relay(RSlice::from_slice(&events), done).into_result();
@@ -344,7 +343,7 @@ impl Runner {
     }
 
     /// Tells the runner whether its events were taken in.
-    fn tell_taken(&self, answer: Answer, result: Result<(), ModError>) -> Result<(), String> {
+    fn tell_taken(&self, answer: Answer, result: Result<(), ModError>) -> Result<(), ServeError> {
         match (answer, result) {
             (Answer::Taken(ask), Ok(())) => self.send(&HostResponse::Done { ask, fault: None }),
             (Answer::Taken(ask) | Answer::Accepted(ask), Err(error)) => {
@@ -359,7 +358,7 @@ impl Runner {
         }
     }
 
-    fn lend_listener(&self, bound: &BoundModule, ask: u64, name: &str) -> Result<(), String> {
+    fn lend_listener(&self, bound: &BoundModule, ask: u64, name: &str) -> Result<(), ServeError> {
         match bound.services.socket(name) {
             Ok(socket) => {
                 sent(self.send_queue.send_with(&HostResponse::Listener { ask }, socket.into()))
@@ -368,21 +367,21 @@ impl Runner {
         }
     }
 
-    fn send_bytes(&self, ask: u64, bytes: &[u8]) -> Result<(), String> {
+    fn send_bytes(&self, ask: u64, bytes: &[u8]) -> Result<(), ServeError> {
         self.send(&HostResponse::Bytes { ask, bytes })
     }
 
-    fn send(&self, given: &HostResponse<'_>) -> Result<(), String> {
+    fn send(&self, given: &HostResponse<'_>) -> Result<(), ServeError> {
         sent(self.send_queue.send(given))
     }
 }
 
 /// A runner that has ended reads no more, which is no fault of what was given.
-pub(super) fn sent(result: Result<(), ChannelError>) -> Result<(), String> {
+pub(super) fn sent(result: Result<(), ChannelError>) -> Result<(), ServeError> {
     match result {
         Ok(()) | Err(ChannelError::Closed) => Ok(()),
-        Err(ChannelError::TimedOut) => Err("it does not read what it asked for".to_owned()),
-        Err(error) => Err(format!("it cannot be answered: {error}")),
+        Err(ChannelError::TimedOut) => Err(ServeError::Unread),
+        Err(error) => Err(ServeError::Unanswerable(error)),
     }
 }
 

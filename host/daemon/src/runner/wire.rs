@@ -164,7 +164,7 @@ pub(super) enum HostRequest<'a> {
         number: u64,
         fault: Option<Fault>,
     },
-    Call(#[serde(borrow)] ModuleCall<'a>),
+    Call(#[serde(borrow)] CallRequest<'a>),
     CancelCall(u64),
     /// A frame of the answer of a call is taken; nobody wants the next when `wanted` is false.
     CallFrameTaken {
@@ -176,7 +176,7 @@ pub(super) enum HostRequest<'a> {
 /// A call of another module, or of the host. Its answer comes as [`HostResponse::CallFrame`], and
 /// ends with [`HostResponse::CallEnded`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct ModuleCall<'a> {
+pub(super) struct CallRequest<'a> {
     pub(super) number: u64,
     pub(super) target: &'a str,
     pub(super) command: &'a str,

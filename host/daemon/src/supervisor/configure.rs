@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use lodestar_config::{Config, ConfigErrors, names_secret};
+use lodestar_config::{Config, ConfigError, ConfigErrors, names_secret};
 use lodestar_library::{
     Package,
     install::{Keys, Lock},
@@ -20,7 +20,7 @@ use super::Daemon;
 use crate::{
     args::Places,
     logging::Redactor,
-    module::{Configure, Configured, Grant, Operate},
+    module::{Configure, ConfigureError, Configured, Grant, Operate, SecretError},
     runner::Bounds,
 };
 
@@ -35,17 +35,16 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
     Arc::new(move |manifest, path| {
         let name = &manifest.module.name;
         if defaults.get().is_none() {
-            let read = Package::of(path, name).defaults().map_err(|error| error.to_string())?;
+            let read = Package::of(path, name).defaults()?;
             let _ = defaults.set(read);
         }
         let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
-        let settings = settings(&daemon, &config, name, defaults);
-        let settings = settings.map_err(|error| error.to_string())?;
-        let data_dir = daemon.make_data_dir(name).map_err(|error| {
-            format!("cannot make its data directory {}: {error}", daemon.data_dir(name).display())
-        })?;
+        let settings = settings(&daemon, &config, name, defaults)?;
+        let data_dir = daemon
+            .make_data_dir(name)
+            .map_err(|error| ConfigureError::NoDirectory(daemon.data_dir(name), error))?;
         if let Some(exposed) = file_trust::on_the_way(&data_dir, file_trust::Also::OwnGroup) {
-            return Err(format!("{exposed}, its data directory; {}", exposed.remedy()));
+            return Err(ConfigureError::OpenDirectory(exposed));
         }
         let grant = Grant {
             addresses: addresses(&config, manifest, &settings, defaults)?,
@@ -55,8 +54,8 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
             manifest: manifest.clone(),
             data_dir,
         };
-        let bounds = bounds(&daemon, &config, name).map_err(|error| error.to_string())?;
-        let config = serde_json::to_vec(&settings).map_err(|error| error.to_string())?;
+        let bounds = bounds(&daemon, &config, name)?;
+        let config = serde_json::to_vec(&settings)?;
         Ok(Configured { config, grant, bounds })
     })
 }
@@ -137,11 +136,11 @@ fn addresses(
     manifest: &Manifest,
     settings: &Map<String, Value>,
     defaults: Option<&str>,
-) -> Result<HashMap<String, String>, String> {
+) -> Result<HashMap<String, String>, ConfigError> {
     let (module, listeners) = (&manifest.module.name, &manifest.listeners);
     let wrong = config.wrong_addresses(module, listeners, settings, defaults);
-    if let Some(error) = wrong.first() {
-        return Err(error.to_string());
+    if let Some(error) = wrong.into_iter().next() {
+        return Err(error);
     }
     let address = |listener: &ListenerSection| {
         let given = settings.get(&listener.config_key).and_then(Value::as_str);
@@ -154,18 +153,16 @@ fn secrets(
     daemon: &Daemon,
     config: &Config,
     manifest: &Manifest,
-) -> HashMap<String, Result<String, String>> {
+) -> HashMap<String, Result<String, SecretError>> {
     let module = &manifest.module.name;
     let fetch = |name: &String| {
         let secret = config
             .secret(module, name, &daemon.layers.environment)
-            .map_err(|error| error.to_string())
+            .map_err(SecretError::from)
             .and_then(|secret| {
-                secret.ok_or_else(|| {
-                    format!(
-                        "the secret {name} is not given; write `secrets: {{{name}: ${{NAME}}}}` \
-                         into the section of {module}"
-                    )
+                secret.ok_or_else(|| SecretError::NotGiven {
+                    name: name.clone(),
+                    module: module.clone(),
                 })
             })
             .map(|secret| secret.expose().to_owned());

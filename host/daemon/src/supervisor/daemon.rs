@@ -371,7 +371,7 @@ impl Daemon {
     /// # Errors
     ///
     /// When the reference leads nowhere.
-    pub fn token(&self, reference: &config::Reference) -> Result<String, String> {
+    pub fn token(&self, reference: &config::Reference) -> Result<String, config::ReferenceError> {
         let fetched = reference.resolve(&self.layers.environment)?;
         let token = fetched.secret.expose().to_owned();
         self.logging.redactor.learn_secret(&token);

@@ -134,13 +134,14 @@ impl Daemon {
                     self.histories.record(&module, "undone", what);
                 }
             }
-            Err(error) => tracing::error!(error, "installed modules are not loaded"),
+            Err(error) => tracing::error!(%error, "installed modules are not loaded"),
         }
     }
 
     /// The lock, or that it cannot be read.
     pub(super) fn lock(&self) -> Result<Lock, Problem> {
-        Lock::read(&self.places.state_dir).map_err(|error| Problem::new(ProblemCode::Failed, error))
+        Lock::read(&self.places.state_dir)
+            .map_err(|error| Problem::new(ProblemCode::Failed, error.to_string()))
     }
 
     /// Lets only those installed modules and kept generations through that are as they were, and

@@ -183,13 +183,15 @@ impl Daemon {
         }
         if library::generation_of(state_dir, package).is_some() {
             let inspected = inspect(package).map_err(|error| error.to_string())?;
-            library::expect_unmodified(state_dir, &inspected)?;
+            library::expect_unmodified(state_dir, &inspected).map_err(|error| error.to_string())?;
             return probe(package, config, Some(&self.data_dir(&package.name)));
         }
         let sha256 = library::hash(package).unwrap_or_default();
         let config_sha256 = package.defaults().map_err(|error| error.to_string())?;
         let config_sha256 = config_sha256.map(|text| library::sha256(text.as_bytes()));
-        lock?.admit(package, &sha256, config_sha256.as_deref())?;
+        let lock = lock.map_err(|error| error.to_string())?;
+        lock.admit(package, &sha256, config_sha256.as_deref())
+            .map_err(|error| error.to_string())?;
         probe(package, config, Some(&self.data_dir(&package.name)))
     }
 

@@ -7,12 +7,16 @@ use std::{
 
 use lodestar_api::Problem;
 use lodestar_platform::{
-    file_trust::{self, Also, Stranger},
+    file_trust::{self, Also},
     files,
 };
 use minisign_verify::{Error, PublicKey, Signature};
 
-use super::{Bundle, refused};
+use super::{
+    Bundle,
+    error::{KeyError, SignatureError},
+    refused,
+};
 
 /// The trusted keys: `trusted_keys/*.pub` beside `modules.yaml`, where the operator writes and a
 /// service only reads.
@@ -67,21 +71,22 @@ impl Keys {
     /// # Errors
     ///
     /// When the signature is damaged, or a trusted key signed other bytes.
-    pub fn check(&self, bytes: &[u8], signature: Option<&[u8]>) -> Result<Option<Signed>, String> {
+    pub fn check(
+        &self,
+        bytes: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<Option<Signed>, SignatureError> {
         let Some(signature) = signature else { return Ok(None) };
         let signature = std::str::from_utf8(signature)
             .ok()
             .and_then(|text| Signature::decode(text).ok())
-            .ok_or("its signature is damaged")?;
+            .ok_or(SignatureError::Damaged)?;
         for Key { name, key, text } in &self.keys {
             return match key.verify(bytes, &signature, false) {
                 Ok(()) => Ok(Some(Signed { by: name.clone(), key: text.clone() })),
                 Err(Error::UnexpectedKeyId) => continue,
-                Err(Error::UnsupportedLegacyMode) => {
-                    Err("its signature is of the old kind; sign it with minisign 0.10 or later"
-                        .to_owned())
-                }
-                Err(_) => Err(format!("its signature by {name} is of other bytes")),
+                Err(Error::UnsupportedLegacyMode) => Err(SignatureError::OldKind),
+                Err(_) => Err(SignatureError::OtherBytes(name.clone())),
             };
         }
         Ok(None)
@@ -94,7 +99,7 @@ impl Keys {
     /// When a signature is not of these bytes, or covers the library and not its defaults.
     pub fn signer(&self, bundle: &Bundle) -> Result<Option<Signed>, Problem> {
         let again = "get the module from its publisher again; do not install this one";
-        let bad = |file: &str, reason: String| {
+        let bad = |file: &str, reason: SignatureError| {
             refused(format!("{file} of {}: {reason}", bundle.name), again)
         };
         let signed = self
@@ -127,21 +132,17 @@ impl Keys {
 }
 
 /// Who can write a key can sign for its owner.
-fn read(path: &Path) -> Result<Key, String> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+fn read(path: &Path) -> Result<Key, KeyError> {
+    let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {
-        return Err("is no plain file; put the key itself there".to_owned());
+        return Err(KeyError::NoFile);
     }
-    match file_trust::of(path, &metadata, Also::Nobody) {
-        Some(it @ Stranger::Owner(_)) => return Err(format!("{it}; give it to root")),
-        Some(it @ Stranger::Mode(_)) => return Err(format!("{it}; `chmod 644` it")),
-        Some(it) => return Err(format!("{it}; `setfacl -b` it")),
-        None => {}
+    if let Some(stranger) = file_trust::of(path, &metadata, Also::Nobody) {
+        return Err(KeyError::Open(stranger));
     }
-    let text = files::read_text(path).map_err(|error| error.to_string())?;
+    let text = files::read_text(path)?;
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-    let key = PublicKey::from_base64(line)
-        .map_err(|_| "is no minisign key; `minisign -G` makes one with a .pub file".to_owned())?;
+    let key = PublicKey::from_base64(line).map_err(|_| KeyError::NoKey)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Key { name, key, text: line.to_owned() })
 }
@@ -180,8 +181,9 @@ mod tests {
         assert_eq!(by(None), Ok(None));
         assert_eq!(by(Some(&sign(&acme, b"bytes"))), Ok(Some("acme".to_owned())));
         assert_eq!(by(Some(&sign(&other, b"bytes"))), Ok(None));
-        assert!(by(Some(&sign(&acme, b"other"))).expect_err("swapped").contains("by acme"));
-        assert!(by(Some(b"noise")).expect_err("noise").contains("damaged"));
+        let swapped = Err(SignatureError::OtherBytes("acme".to_owned()));
+        assert_eq!(by(Some(&sign(&acme, b"other"))), swapped);
+        assert_eq!(by(Some(b"noise")), Err(SignatureError::Damaged));
         assert!(keys.trusts(&acme.pk.to_base64()) && !keys.trusts(&other.pk.to_base64()));
 
         let mut bundle = Bundle {

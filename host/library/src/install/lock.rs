@@ -10,6 +10,7 @@ use std::{
 use lodestar_platform::files;
 use serde::{Deserialize, Serialize};
 
+use super::{AdmitError, LockError};
 use crate::{LoadError, Package, hash, sha256};
 
 const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
@@ -58,21 +59,14 @@ impl Lock {
     /// # Errors
     ///
     /// When it cannot be read. It is never guessed at.
-    pub fn read(state_dir: &Path) -> Result<Self, String> {
+    pub fn read(state_dir: &Path) -> Result<Self, LockError> {
         let path = path(state_dir);
         let text = match files::read_trusted(&path, files::MAX_TEXT).and_then(files::text) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+            Err(error) => return Err(LockError::Unreadable(path, error)),
         };
-        toml::from_str(&text).map_err(|error| {
-            let reason = error.message();
-            format!(
-                "{} is damaged ({reason}); restore it, or move it away and install the modules \
-                 again",
-                path.display()
-            )
-        })
+        toml::from_str(&text).map_err(|error| LockError::Damaged(path, Box::new(error)))
     }
 
     /// Writes it so that a kill leaves the old or the new one.
@@ -105,18 +99,18 @@ impl Lock {
         known.into_iter().flatten().find(|locked| locked.sha256 == sha256)
     }
 
-    /// Why what lies in `package` may not be loaded: it is not what was installed. Its library has
-    /// the hash `sha256`, its `config.yaml` the hash `config_sha256`.
+    /// Lets what lies in `package` be loaded, if it is what was installed. Its library has the hash
+    /// `sha256`, its `config.yaml` the hash `config_sha256`.
     ///
     /// # Errors
     ///
-    /// One sentence with the remedy.
+    /// When it is not.
     pub fn admit(
         &self,
         package: &Package,
         sha256: &str,
         config_sha256: Option<&str>,
-    ) -> Result<(), String> {
+    ) -> Result<(), AdmitError> {
         let name = &package.name;
         let known = [self.modules.get(name), self.coming.get(name)];
         let mut known = known.into_iter().flatten().peekable();
@@ -126,11 +120,8 @@ impl Lock {
         if known.any(|it| it.sha256 == sha256 && it.config_sha256.as_deref() == config_sha256) {
             return Ok(());
         }
-        Err(format!(
-            "{} {MODIFIED}; `lodestar modules verify {name}` shows what differs, `lodestar modules \
-             install` puts it right",
-            package.directory.display()
-        ))
+        let directory = package.directory.clone();
+        Err(AdmitError::Installed { directory, module: name.clone() })
     }
 }
 
@@ -181,14 +172,15 @@ mod tests {
     #[test]
     fn survives_the_disk_and_is_never_guessed() {
         let state = tempfile::tempdir().expect("a directory");
-        assert_eq!(Lock::read(state.path()), Ok(Lock::default()));
+        assert_eq!(Lock::read(state.path()).expect("there is none"), Lock::default());
         let mut lock = Lock::default();
         lock.modules.insert("tiny".to_owned(), locked(b"one"));
         lock.coming.insert("tiny".to_owned(), locked(b"two"));
         lock.write(state.path()).expect("it is writable");
-        assert_eq!(Lock::read(state.path()), Ok(lock));
+        assert_eq!(Lock::read(state.path()).expect("it is whole"), lock);
         fs::write(path(state.path()), "modules = 5").expect("it is writable");
-        assert!(Lock::read(state.path()).expect_err("damaged").contains("is damaged"));
+        let error = Lock::read(state.path()).expect_err("damaged").to_string();
+        assert!(error.contains("is damaged"), "{error}");
     }
 
     #[test]
@@ -201,7 +193,7 @@ mod tests {
         lock.coming.insert("tiny".to_owned(), locked(b"new"));
         for there in [&b"old"[..], b"new"] {
             fs::write(tiny.library_path(), there).expect("it is writable");
-            assert_eq!(lock.admit(&tiny, &sha256(there), None), Ok(()), "while it is on trial");
+            assert!(lock.admit(&tiny, &sha256(there), None).is_ok(), "while it is on trial");
             assert_eq!(lock.lying_in(&tiny), Some(&locked(there)));
         }
     }
@@ -210,11 +202,11 @@ mod tests {
     fn only_what_was_installed_is_loaded() {
         let tiny = package(Path::new("/m"), "tiny");
         let mut lock = Lock::default();
-        assert_eq!(lock.admit(&tiny, "any", None), Ok(()), "nobody installed it");
+        assert!(lock.admit(&tiny, "any", None).is_ok(), "nobody installed it");
         lock.modules.insert("tiny".to_owned(), locked(b"one"));
-        assert_eq!(lock.admit(&tiny, &sha256(b"one"), None), Ok(()));
+        assert!(lock.admit(&tiny, &sha256(b"one"), None).is_ok());
         let reason = lock.admit(&tiny, &sha256(b"two"), None).expect_err("it differs");
-        assert!(reason.contains("modified since it was installed"), "{reason}");
+        assert!(reason.to_string().contains("modified since it was installed"), "{reason}");
         assert!(lock.admit(&tiny, &sha256(b"one"), Some("ab")).is_err(), "its defaults differ");
     }
 }

@@ -6,6 +6,7 @@
 
 mod archive;
 mod bundle;
+mod error;
 mod install_dir;
 mod keys;
 mod lock;
@@ -14,6 +15,7 @@ mod transaction;
 mod verify;
 
 pub use bundle::{Bundle, MAX_BUNDLE};
+pub use error::{AdmitError, LockError, RecoverError, SignatureError};
 pub use install_dir::{InstallDir, Staged};
 pub use keys::{Keys, Signed};
 pub use lock::{Lock, Locked, MODIFIED};

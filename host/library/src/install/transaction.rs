@@ -15,7 +15,7 @@ use std::{io, path::Path};
 
 use lodestar_platform::files;
 
-use super::{InstallDir, Lock, Locked, Staged};
+use super::{InstallDir, Lock, Locked, RecoverError, Staged};
 use crate::Package;
 
 /// The entry of the lock that a folder was installed with, in the folder itself.
@@ -85,12 +85,12 @@ pub fn roll_back(state_dir: &Path, name: &str) -> io::Result<()> {
 /// # Errors
 ///
 /// When the lock cannot be read, or the disk does not take what is to be done.
-pub fn recover(state_dir: &Path) -> Result<Vec<String>, String> {
+pub fn recover(state_dir: &Path) -> Result<Vec<String>, RecoverError> {
     let lock = Lock::read(state_dir)?;
     let names: Vec<String> = lock.coming.into_keys().collect();
     for name in &names {
         roll_back(state_dir, name)
-            .map_err(|error| format!("cannot undo the install of {name}: {error}"))?;
+            .map_err(|source| RecoverError::Undo { module: name.clone(), source })?;
     }
     InstallDir::of(state_dir).clear();
     Ok(names)
@@ -197,7 +197,8 @@ mod tests {
         let snapshots = snapshots.take();
         let found = snapshots.iter().map(|snapshot| {
             recover(snapshot.path()).expect("it is writable");
-            assert_eq!(recover(snapshot.path()), Ok(Vec::new()), "once is enough");
+            let again = recover(snapshot.path()).expect("it is writable");
+            assert!(again.is_empty(), "once is enough");
             files(snapshot.path())
         });
         found.collect()
@@ -213,9 +214,8 @@ mod tests {
                 commit(state.path(), "tiny").expect("it is writable");
             }
             // A lock is there after the first start of all.
-            Lock::read(state.path())
-                .and_then(|lock| lock.write(state.path()).map_err(|error| error.to_string()))
-                .expect("it is writable");
+            let lock = Lock::read(state.path()).expect("it is whole");
+            lock.write(state.path()).expect("it is writable");
             let old = files(state.path());
             let begun = found_after_each_step(state.path(), || put(state.path(), second));
             assert_eq!(begun.len(), 3);

@@ -1,22 +1,22 @@
 //! Whether what lies in `STATE/modules` is what was installed.
 
-use std::{fs, io, path::Path};
+use std::{fmt, fs, io, path::Path};
 
 use lodestar_api::Verified;
 use lodestar_platform::{file_trust, files};
 
-use super::{InstallDir, Keys, Lock, Locked};
+use super::{InstallDir, Keys, Lock, Locked, error::FilesError};
 use crate::{MAX_LIBRARY, Package};
 
 /// Compares every installed module, or the one named `only`, with the lock. `probe` asks a library
 /// whether it fits this host; it is asked of unmodified ones alone, since that runs their code.
 #[must_use]
-pub fn verify(
+pub fn verify<E: fmt::Display>(
     lock: &Lock,
     place: &InstallDir,
     keys: &Keys,
     only: Option<&str>,
-    probe: impl Fn(&Package) -> Result<(), String>,
+    probe: impl Fn(&Package) -> Result<(), E>,
 ) -> Vec<Verified> {
     let wanted = lock.modules.keys().filter(|name| only.is_none_or(|only| only == *name));
     let packages = wanted.map(|name| place.package(name));
@@ -25,11 +25,11 @@ pub fn verify(
         .collect()
 }
 
-fn one(
+fn one<E: fmt::Display>(
     package: &Package,
     locked: &Locked,
     keys: &Keys,
-    probe: &impl Fn(&Package) -> Result<(), String>,
+    probe: &impl Fn(&Package) -> Result<(), E>,
 ) -> Verified {
     let mut problems = Vec::new();
     let mut word = |ok: &str, bad: &str, problem: Option<String>| match problem {
@@ -46,9 +46,9 @@ fn one(
     let hash = word("ok", "modified", modified);
     let signer = locked.signer.as_deref().unwrap_or("unsigned");
     let signature = word(signer, "bad", signature(package, locked, keys));
-    let files = word("ok", "open", files(&package.directory).err());
+    let files = word("ok", "open", in_words(files(&package.directory)));
     let abi = match intact {
-        true => word("ok", "unfit", probe(package).err()),
+        true => word("ok", "unfit", in_words(probe(package))),
         false => "not asked".to_owned(),
     };
     Verified {
@@ -65,6 +65,10 @@ fn one(
         ok: problems.is_empty(),
         problems,
     }
+}
+
+fn in_words(result: Result<(), impl fmt::Display>) -> Option<String> {
+    result.err().map(|error| error.to_string())
 }
 
 /// What is wrong with the signature of a module that was installed with one.
@@ -89,22 +93,20 @@ fn signature(package: &Package, locked: &Locked, keys: &Keys) -> Option<String> 
 }
 
 /// Whether only this user and root can write a module's files, none of which is a link.
-fn files(directory: &Path) -> Result<(), String> {
-    let failed = |error: io::Error| format!("cannot look into {}: {error}", directory.display());
+fn files(directory: &Path) -> Result<(), FilesError> {
+    let failed = |error: io::Error| FilesError::Unreadable(directory.to_owned(), error);
     let mut paths = vec![directory.to_owned()];
     for entry in fs::read_dir(directory).map_err(failed)? {
         paths.push(entry.map_err(failed)?.path());
     }
     for path in paths {
         let metadata = path.symlink_metadata().map_err(failed)?;
-        let what = if metadata.is_symlink() {
-            "is a symbolic link".to_owned()
-        } else if let Some(stranger) = file_trust::of(&path, &metadata, file_trust::Also::Nobody) {
-            stranger.to_string()
-        } else {
-            continue;
-        };
-        return Err(format!("{} {what}; install the module again", path.display()));
+        if metadata.is_symlink() {
+            return Err(FilesError::Link(path));
+        }
+        if let Some(stranger) = file_trust::of(&path, &metadata, file_trust::Also::Nobody) {
+            return Err(FilesError::Open(path, stranger));
+        }
     }
     Ok(())
 }
@@ -145,7 +147,7 @@ mod tests {
         };
         assert!(good.ok, "{good:?}");
         assert_eq!(words(&good), ["ok", "unsigned", "ok", "ok"]);
-        assert!(verify(&lock, &place, &keys, Some("other"), |_| Ok(())).is_empty());
+        assert!(verify(&lock, &place, &keys, Some("other"), |_| Ok::<_, String>(())).is_empty());
         let unfit = look(&lock, Err("it speaks epoch 2".to_owned()));
         assert_eq!((words(&unfit)[2].as_str(), unfit.ok), ("unfit", false));
 
@@ -158,7 +160,9 @@ mod tests {
         fs::remove_file(library.with_extension("x")).expect("it is there");
 
         fs::write(&library, "two").expect("it is ours");
-        let swapped = verify(&lock, &place, &keys, None, |_| panic!("its code must not run"));
+        let swapped = verify(&lock, &place, &keys, None, |_| -> Result<(), String> {
+            panic!("its code must not run")
+        });
         assert_eq!(words(&swapped[0]), ["modified", "unsigned", "not asked", "ok"]);
         fs::write(&library, "one").expect("it is ours");
         (locked.signer, locked.key) = (Some("acme".to_owned()), Some("RWQ".to_owned()));

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::author::{cargo, install, sdk::Sdk};
 use crate::{
-    error::{CliError, Result},
+    error::{CliError, LockError, Result},
     exit_codes, reserved_names,
     terminal::Terminal,
 };
@@ -241,9 +241,9 @@ fn type_name(name: &str) -> String {
 }
 
 /// Gives it the very versions that the SDK was tested with.
-fn lock(folder: &Path, sdk: &Sdk) -> Result<(), String> {
+fn lock(folder: &Path, sdk: &Sdk) -> Result<(), LockError> {
     if let Some(lock) = sdk.lock() {
-        fs::copy(lock, folder.join("Cargo.lock")).map_err(|error| error.to_string())?;
+        fs::copy(lock, folder.join("Cargo.lock")).map_err(LockError::NotCopied)?;
     }
     let locked = cargo::lock(folder);
     if locked.is_err() {

@@ -15,7 +15,12 @@ use self::{
     columns::Column,
     frame::{Frame, Sample},
 };
-use crate::{client::Client, error::Result, exit_codes, render, terminal::Terminal};
+use crate::{
+    client::Client,
+    error::{InvalidValue, Result},
+    exit_codes, render,
+    terminal::Terminal,
+};
 
 /// Watch what every module uses
 ///
@@ -109,13 +114,10 @@ fn table(frame: &Frame, width: usize) -> Table {
     table
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
-    let range = "expected seconds, from 0.1 to 3600";
-    let seconds: f64 = text.parse().map_err(|_| range.to_owned())?;
-    if (0.1..=3_600.0).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(range.to_owned())
+fn interval(text: &str) -> Result<Duration, InvalidValue> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(InvalidValue::expected("seconds, from 0.1 to 3600")),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
         channel::{ChannelError, Reader, Writer},
         replies::{Replies, Taken},
         window::Windows,
-        wire::{Answer, Fault, HostRequest, HostResponse, ModuleCall, NewEvent, RelayedEvent},
+        wire::{self, Answer, Fault, HostRequest, HostResponse, NewEvent, RelayedEvent},
     },
 };
 
@@ -322,7 +322,7 @@ impl Link {
     ) -> Result<(), ModError> {
         let number = request.number;
         self.calls.expect(number, sink);
-        let call = ModuleCall {
+        let call = wire::CallRequest {
             number,
             target: request.target.as_str(),
             command: request.command.as_str(),
