@@ -312,6 +312,7 @@ impl Shared {
         let relayed = &self.ledger.relayed;
         let loaded = relayed.load(&self.ledger, self.distributed.load(Ordering::SeqCst));
         loaded.map_err(|error| PublishError::Io {
+            what: "read the event ledger in",
             path: self.ledger.directory.display().to_string(),
             reason: error.to_string(),
             remedy: crate::ledger::remedy(&error),

@@ -1,4 +1,4 @@
-//! Dead letters: look at them, give them another chance, or throw them away.
+//! Dead letters: look at them, and give them another chance.
 
 use std::sync::{Arc, mpsc};
 
@@ -8,9 +8,7 @@ use super::{
     core::{Bus, SubscribeError},
     subscriber::Subscriber,
 };
-use crate::ledger::{
-    Audience, DeadLetter, DropReason, Entry, Event, Job, LedgerError, PublishError, io_error,
-};
+use crate::ledger::{Audience, DeadLetter, Entry, Event, Job, LedgerError, PublishError, io_error};
 
 impl Bus {
     /// The dead letters of one module or of all, oldest first for each module.
@@ -49,29 +47,6 @@ impl Bus {
         let taken = subscriber.dead.take(
             |letter| is_meant(ids, letter),
             |dead_letters| self.publish_again(&subscriber.module, dead_letters),
-        )?;
-        self.shared.persist()?;
-        Ok(taken.gone)
-    }
-
-    /// Throws dead letters of a module away, all or those with these ids; answers how many. They
-    /// count as dropped.
-    ///
-    /// # Errors
-    ///
-    /// When the module has no subscription, or the letters cannot be changed.
-    pub fn purge_dead(&self, module: &str, ids: Option<&[Uuid]>) -> Result<u64, SubscribeError> {
-        let _housekeeping = self.shared.housekeeping();
-        let subscriber = self.subscriber(module)?;
-        let taken = subscriber.dead.take::<LedgerError>(
-            |letter| is_meant(ids, letter),
-            |dead_letters| {
-                let gone = dead_letters.len() as u64;
-                let mut state = subscriber.lock();
-                state.ledger_counters.dead -= gone;
-                state.ledger_counters.dropped.add(DropReason::Purged, gone);
-                Ok(())
-            },
         )?;
         self.shared.persist()?;
         Ok(taken.gone)

@@ -17,7 +17,7 @@ mod core;
 mod counters;
 mod dead_letters;
 mod inbox;
-pub mod ledger;
+mod ledger;
 mod maintenance;
 mod publish;
 mod queue;
@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use crate::ledger::{
     Counts, DeadLetter, DropReason, Dropped, Durability, Event, Extent, LedgerError, LedgerHealth,
-    Loss, LossKind, PublishError, Trouble,
+    LedgerTrouble, Loss, LossKind, PublishError, SharedEvent,
 };
 pub use core::{Accepted, Bus, SubscribeError};
 pub use counters::{AuditRow, Counters};

@@ -18,6 +18,7 @@ const WRITE_OFF_TRIES: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn run(shared: &Shared, writer: &Writer) {
+    let _watched = Watched(shared);
     let mut failing = false;
     let (mut sealed, mut looked) = (Instant::now(), Instant::now());
     loop {
@@ -51,6 +52,17 @@ pub(super) fn run(shared: &Shared, writer: &Writer) {
         }
         if shared.rest() {
             return;
+        }
+    }
+}
+
+/// Tells of a panic of the thread, as soon as it ends by one.
+struct Watched<'a>(&'a Shared);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.ledger.keeper_ended();
         }
     }
 }
@@ -264,5 +276,28 @@ impl Shared {
             );
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bus, BusConfig};
+
+    #[test]
+    fn the_end_of_the_keeper_is_told_while_the_bus_runs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let bus = Bus::open(BusConfig::default(), directory.path()).expect("it opens");
+        let works = |work: fn()| {
+            let shared = bus.shared.clone();
+            let thread = std::thread::spawn(move || {
+                let _watched = Watched(&shared);
+                work();
+            });
+            (thread.join().is_ok(), bus.health().unkept.is_none())
+        };
+        assert_eq!(works(|| {}), (true, true));
+        assert_eq!(works(|| panic!("a defect, for the test")), (false, false));
+        assert_eq!(bus.health().trouble, None, "events are taken all the same");
     }
 }

@@ -174,15 +174,6 @@ impl Config {
         Ok(json_map(own_entries(&entries)))
     }
 
-    /// The line and column of a key of a module's section, `""` for the section itself.
-    #[must_use]
-    pub fn locate(&self, module: &str, path: &str) -> Option<(u32, u32)> {
-        match self.place_of(module, path)? {
-            SourceLocation::File { line, column } => Some((*line, *column)),
-            SourceLocation::Layer(_) => None,
-        }
-    }
-
     fn section(&self, module: &str) -> Option<&Entry> {
         self.tree.get("modules")?.node.get(module)
     }

@@ -136,10 +136,12 @@ pub enum PublishError {
         /// What waits, in bytes.
         queued_bytes: u64,
     },
-    /// The disk did not take it. The same call may succeed later.
-    #[error("cannot write {path}: {reason}; {remedy}; events are refused until then")]
+    /// The disk did not do what was to be done. The same call may succeed later.
+    #[error("cannot {what} {path}: {reason}; {remedy}; events are refused until then")]
     Io {
-        /// The segment file.
+        /// What was tried.
+        what: &'static str,
+        /// Where.
         path: String,
         /// What the system said.
         reason: String,
@@ -178,22 +180,17 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Returns whether the same call may succeed later.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Io { .. } | Self::WriterEnded)
-    }
-
     /// Splits it into what is wrong with the ledger and what helps; `None` where it is the call.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
+    pub(crate) fn trouble(&self) -> Option<LedgerTrouble> {
         match self {
-            Self::Io { path, reason, remedy } => Some(Trouble {
-                what: format!("cannot write {path}: {reason}"),
+            Self::Io { what, path, reason, remedy } => Some(LedgerTrouble {
+                what: format!("cannot {what} {path}: {reason}"),
                 remedy: (*remedy).to_owned(),
             }),
-            Self::WriterEnded => {
-                Some(Trouble { what: WRITER_ENDED.to_owned(), remedy: WRITER_REMEDY.to_owned() })
-            }
+            Self::WriterEnded => Some(LedgerTrouble {
+                what: WRITER_ENDED.to_owned(),
+                remedy: WRITER_REMEDY.to_owned(),
+            }),
             _ => None,
         }
     }
@@ -203,9 +200,9 @@ const WRITER_ENDED: &str = "the thread that writes the event ledger has ended by
                             lodestard";
 const WRITER_REMEDY: &str = "restart lodestard, and report what its log says";
 
-/// Why no ledger event is accepted.
+/// Something that keeps the ledger from its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct LedgerTrouble {
     /// What is wrong.
     pub what: String,
     /// What helps.
@@ -241,6 +238,7 @@ mod tests {
                 told(io_error("write", path)(error())),
                 told(LedgerError::from(error())),
                 told(LedgerError::Publish(PublishError::Io {
+                    what: "write",
                     path: path.display().to_string(),
                     reason: error().to_string(),
                     remedy: super::remedy(&error()),

@@ -26,7 +26,7 @@ pub(crate) use cursors::{Content, Cursor, Cursors, Epoch, Loaded};
 pub use cursors::{Counts, DropReason, Dropped};
 pub use dead::DeadLetter;
 pub(crate) use dead::{DeadStore, Taken};
-pub use error::{LedgerError, PublishError, Trouble};
+pub use error::{LedgerError, LedgerTrouble, PublishError};
 pub(crate) use error::{io_error, remedy};
 pub(crate) use losses::Losses;
 pub use losses::{Extent, Loss, LossKind};

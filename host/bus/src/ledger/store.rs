@@ -13,7 +13,7 @@ use std::{
 use lodestar_platform::files;
 
 use super::{
-    Extent, LedgerError, Loss, LossKind, PublishError, Trouble, io_error,
+    Extent, LedgerError, LedgerTrouble, Loss, LossKind, PublishError, io_error,
     losses::Losses,
     relayed::RelayedIds,
     reserve::Reserve,
@@ -35,7 +35,9 @@ pub enum Durability {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerHealth {
     /// Why the last write failed, `None` when it did not.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<LedgerTrouble>,
+    /// Why its counters are not kept any more, `None` while they are.
+    pub unkept: Option<LedgerTrouble>,
     /// Writes that failed since the daemon started.
     pub failed_writes: u64,
     /// What was lost and found out in the last seven days, oldest first.
@@ -247,12 +249,24 @@ impl Ledger {
     /// How it fares.
     pub(crate) fn health(&self) -> LedgerHealth {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let full = || Trouble {
+        let full = || LedgerTrouble {
             what: format!("the disk is full: no event is accepted in {}", self.directory.display()),
             remedy: "free space on its file system".to_owned(),
         };
         let trouble = health.trouble.or_else(|| self.reserve.is_spent().then(full));
         LedgerHealth { losses: self.losses.list(), trouble, ..health }
+    }
+
+    /// Notes that the thread which keeps the counters has ended by a panic.
+    pub(crate) fn keeper_ended(&self) {
+        let unkept = LedgerTrouble {
+            what: "the thread that keeps the event ledger's counters has ended by a defect of \
+                   lodestard: after a restart events may come again, and no old ones are deleted"
+                .to_owned(),
+            remedy: "restart lodestard, and report what its log says".to_owned(),
+        };
+        tracing::error!("{}", unkept.what);
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).unkept = Some(unkept);
     }
 
     /// Notes how a write went.

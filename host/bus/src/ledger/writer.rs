@@ -306,7 +306,7 @@ impl Worker {
 
     fn refused(&self, path: &Path, error: &io::Error) -> PublishError {
         let (path, reason) = (path.display().to_string(), error.to_string());
-        let error = PublishError::Io { path, reason, remedy: remedy(error) };
+        let error = PublishError::Io { what: "write", path, reason, remedy: remedy(error) };
         self.ledger.wrote(Err(&error));
         error
     }

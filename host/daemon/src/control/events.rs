@@ -1,6 +1,6 @@
 //! `/v1/events`: what travels, what waits, what died.
 
-use std::{convert::Infallible, ops::Range, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -29,7 +29,10 @@ use super::{
     modules::{ndjson, unknown},
     problem::Refusal,
 };
-use crate::supervisor::{Daemon, counts};
+use crate::{
+    module::State as ModuleState,
+    supervisor::{Daemon, counts},
+};
 
 /// How often a tail that nothing comes through looks whether its client is still there.
 const TAIL_TURN: Duration = Duration::from_millis(250);
@@ -98,14 +101,18 @@ pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<La
 }
 
 fn lag_of(daemon: &Daemon) -> Vec<Lag> {
+    // In the words of `status`, which knows modules without a section too.
+    let modules = daemon.status().modules.into_iter();
+    let states: HashMap<String, String> = modules.map(|it| (it.name, it.state)).collect();
     let rows = daemon.context.bus.counters().into_iter().map(|counters| {
         let counts = counters.total();
         let dropped =
             counts.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count));
         Lag {
-            state: daemon
-                .entry(&counters.module)
-                .map_or_else(|| "absent".to_owned(), |entry| entry.state().to_string()),
+            state: states
+                .get(&*counters.module)
+                .cloned()
+                .unwrap_or_else(|| ModuleState::Absent.to_string()),
             module: counters.module,
             accepted: counts.accepted,
             handled: counts.handled,

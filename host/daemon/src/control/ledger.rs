@@ -1,7 +1,12 @@
 //! How the event ledger fares, as `status` and the metrics show it.
 
+use std::path::Path;
+
 use lodestar_api::{LedgerLoss, LedgerStatus};
-use lodestar_bus::{Extent, Loss, Trouble};
+use lodestar_bus::{Extent, LedgerTrouble, Loss};
+use lodestar_platform::Trouble;
+
+use lodestar_config::Privacy;
 
 use super::events::moment;
 use crate::{
@@ -14,7 +19,7 @@ impl Daemon {
     pub(crate) fn ledger_status(&self) -> LedgerStatus {
         let health = self.context.bus.health();
         let (trouble, remedy) =
-            health.trouble.map(|Trouble { what, remedy }| (what, remedy)).unzip();
+            health.trouble.map(|LedgerTrouble { what, remedy }| (what, remedy)).unzip();
         LedgerStatus {
             trouble,
             remedy,
@@ -22,6 +27,16 @@ impl Daemon {
             bytes: self.context.bus.ledger_bytes(),
             losses: health.losses.iter().map(tell).collect(),
         }
+    }
+
+    /// Returns why the counters of the event ledger are not kept any more, where that is so.
+    pub(crate) fn ledger_unkept(&self) -> Option<Trouble> {
+        self.context.bus.health().unkept.map(|LedgerTrouble { what, remedy }| (what, remedy))
+    }
+
+    /// Returns where the text of requests may lie, where it may be published at all.
+    pub(crate) fn text_on_disk(&self) -> Option<Trouble> {
+        text_on_disk(&self.context.privacy, &self.places.state_dir)
     }
 
     /// The same as metrics.
@@ -63,6 +78,20 @@ impl Daemon {
     }
 }
 
+fn text_on_disk(privacy: &Privacy, state_dir: &Path) -> Option<Trouble> {
+    privacy.full_logging.then(|| {
+        let ledger = state_dir.join("ledger");
+        let what = format!(
+            "`privacy.full_logging` is on: the text of requests may lie in the segments and the \
+             dead letters of {}, and in what is exported by `events tail --content`",
+            ledger.display()
+        );
+        let remedy = "set it to false where nobody needs the text; what was written goes with its \
+                      segment, and a dead letter when it was replayed";
+        (what, remedy.to_owned())
+    })
+}
+
 fn tell(loss: &Loss) -> LedgerLoss {
     let &Loss { found_ms, kind, ref file, first, last, extent } = loss;
     LedgerLoss {
@@ -75,5 +104,20 @@ fn tell(loss: &Loss) -> LedgerLoss {
         at_most: extent == Extent::AtMost,
         what: loss.sentence(),
         remedy: kind.remedy().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_where_text_lies_as_long_as_it_may() {
+        let mut privacy = Privacy::default();
+        assert_eq!(text_on_disk(&privacy, Path::new("/state")), None);
+        privacy.full_logging = true;
+        let (what, remedy) = text_on_disk(&privacy, Path::new("/state")).expect("it is told");
+        assert!(what.contains("dead letters of /state/ledger"), "{what}");
+        assert!(remedy.starts_with("set it to false"), "{remedy}");
     }
 }

@@ -51,6 +51,8 @@ impl Daemon {
         let trouble = self.context.pseudonyms.trouble();
         warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
         warnings.extend(accepted().map(|trouble| warning("trusted files", trouble)));
+        warnings.extend(self.ledger_unkept().map(|trouble| warning("event ledger", trouble)));
+        warnings.extend(self.text_on_disk().map(|trouble| warning("full logging", trouble)));
         warnings
     }
 
