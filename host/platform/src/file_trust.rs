@@ -126,16 +126,21 @@ pub struct Exposed {
     pub path: PathBuf,
     /// Who can.
     pub stranger: Stranger,
-    /// Whether its group is one that may.
+    /// Whether its group is one that may, or has no members.
     group_may: bool,
     /// With whom the operator would have to live where the place cannot be mended for good.
     acceptable: Option<Accepted>,
 }
 
 impl Exposed {
-    fn new(path: &Path, metadata: &Metadata, also: Also, file_trust: &[Stranger]) -> Option<Self> {
+    fn new(
+        path: &Path,
+        metadata: &Metadata,
+        allowed: &Allowed,
+        file_trust: &[Stranger],
+    ) -> Option<Self> {
         let stranger = *file_trust.first()?;
-        let group_may = Allowed::new(also).groups.contains(&metadata.gid());
+        let group_may = allowed.groups.contains(&metadata.gid());
         // Who mounts a volume decides anew each time whose it is.
         let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
         let acceptable = (!is_ours || is_mount(path)).then(|| acceptable(metadata, file_trust));
@@ -168,8 +173,15 @@ impl Exposed {
                 let me = if me.is_root() { "root".to_owned() } else { me.as_raw().to_string() };
                 format!("chown -h {me} {path}")
             }
-            Stranger::Mode(_) if self.group_may => format!("chmod o-w {path}"),
-            Stranger::Mode(_) => format!("chmod go-w {path}"),
+            Stranger::Mode(mode) => {
+                let by_group = mode & 0o020 != 0 && !self.group_may;
+                let who = match (by_group, mode & 0o002 != 0) {
+                    (true, true) => "go",
+                    (true, false) => "g",
+                    (false, _) => "o",
+                };
+                format!("chmod {who}-w {path}")
+            }
             Stranger::ListedUser(user) => format!("setfacl -x u:{user} {path}"),
             Stranger::ListedGroup(group) => format!("setfacl -x g:{group} {path}"),
         }
@@ -228,7 +240,8 @@ pub fn above(path: &Path, also: Also) -> Option<Exposed> {
 /// The same of one place that is open: what is judged is what was opened, wherever its name leads.
 #[must_use]
 pub fn opened(place: &Path, metadata: &Metadata, also: Also) -> Option<Exposed> {
-    Exposed::new(place, metadata, also, &all(place, metadata, &Allowed::new(also)))
+    let allowed = Allowed::new(also);
+    Exposed::new(place, metadata, &allowed, &all(place, metadata, &allowed))
 }
 
 /// What a place is to a path.
@@ -262,7 +275,7 @@ fn exposed(place: &Path, also: Also, role: Role) -> Option<Exposed> {
         Stranger::Owner(_) => !is_outside,
         _ => !is_harmless && !is_outside,
     });
-    Exposed::new(place, &metadata, also, &found)
+    Exposed::new(place, &metadata, &allowed, &found)
 }
 
 /// Whether an owner is one that this user namespace has no number for, as root's directories show

@@ -88,6 +88,33 @@ fn says_what_it_saw() {
     assert_eq!(mode.to_string(), "can be written by others (mode 646)");
 }
 
+/// What may stay as it is, such as the group of `/usr/local`, is not to be changed.
+#[test]
+fn the_remedy_takes_the_right_from_those_who_must_not_have_it() {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let check = |mode: u32, group_may: bool, expected: Option<&str>| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+        let metadata = path.metadata().expect("it is there");
+        let groups = if group_may { vec![metadata.gid()] } else { Vec::new() };
+        let allowed = Allowed { users: vec![metadata.uid()], groups, everyone: false };
+        let found = judge(&Facts::new(path, &metadata), &allowed);
+        let exposed = Exposed::new(path, &metadata, &allowed, &found);
+        let expected = expected.map(|who| format!("run `chmod {who}-w {}`", path.display()));
+        assert_eq!(exposed.map(|it| it.remedy()), expected, "{mode:o} {group_may}");
+    };
+    check(0o755, false, None);
+    check(0o775, true, None);
+    check(0o775, false, Some("g"));
+    check(0o777, true, Some("o"));
+    check(0o777, false, Some("go"));
+    check(0o757, false, Some("o"));
+}
+
 #[test]
 fn every_place_on_the_way_counts() {
     use std::{
