@@ -12,16 +12,13 @@ use jiff::{
     civil::{Date, Time},
 };
 
-use crate::{Error, Host, Result, Zone};
+use crate::{Error, Host, Result, Zone, clock};
 
 /// How often the calendar is looked at.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 
 /// The file with the days that ran last.
 const STATE: &str = "lodestar_daily";
-
-/// No clock of a daemon that runs this code stands before 2026-01-01, or after 2056-01-01.
-const PLAUSIBLE_S: std::ops::Range<i64> = 1_767_225_600..2_713_910_400;
 
 /// A time of day in a zone that the module knows when it runs.
 pub(crate) struct Daily<M> {
@@ -87,7 +84,7 @@ impl LastRuns {
 
     fn step<M>(&self, daily: &Daily<M>, module: &M, host: &Host) -> Step {
         let now = host.now();
-        if !PLAUSIBLE_S.contains(&now.as_second()) {
+        if !clock::is_plausible(now) {
             return Step::Wait;
         }
         let now = now.to_zoned((daily.zone)(module).time_zone().clone());

@@ -17,6 +17,7 @@
 //! leave a thread behind when it has stopped.
 
 mod call;
+pub mod clock;
 mod command;
 mod counter_family;
 mod daily;
@@ -57,6 +58,7 @@ pub use event::{Class, Event, EventType, MAX_EVENT_BYTES, RelayedEvent};
 pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
 pub use log_histogram::{LogHistogram, LogHistogramError};
+pub use logging::level_number;
 pub use module::{Health, HealthStatus, Module, Snapshot};
 pub use provider::{Provider, ProviderApi};
 pub use time_range::{TimeRange, TimeRangeArgs};

@@ -240,10 +240,13 @@ pub struct LogHistogramError;
 fn each(bytes: &[u8], mut found: impl FnMut(u16, i64)) -> Result<(), LogHistogramError> {
     let (mut at, mut bucket) = (0, 0_u64);
     while at < bytes.len() {
-        bucket += take(bytes, &mut at)?.min(u64::from(u16::MAX));
+        let is_first = at == 0;
+        let distance = take(bytes, &mut at)?.min(u64::from(u16::MAX));
+        bucket += distance;
         let count = unzigzag(take(bytes, &mut at)?);
         let bucket = u16::try_from(bucket).map_err(|_| LogHistogramError)?;
-        if usize::from(bucket) >= BUCKETS {
+        let is_again = distance == 0 && !is_first;
+        if usize::from(bucket) >= BUCKETS || is_again || count == 0 {
             return Err(LogHistogramError);
         }
         found(bucket, count);
@@ -316,6 +319,9 @@ mod tests {
         check(&[1]);
         check(&[0xff; 30]);
         check(&[0xff, 0xff, 0x03, 2]);
+        // Nothing counted, and a bucket that comes twice.
+        check(&[5, 0]);
+        check(&[5, 2, 0, 2]);
     }
 
     #[test]

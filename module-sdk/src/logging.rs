@@ -32,7 +32,9 @@ pub(crate) fn set_level(level: u32) {
     tracing_core::callsite::rebuild_interest_cache();
 }
 
-const fn number(level: &Level) -> u32 {
+/// Returns the number of a level, as it crosses to the host: 1 for error to 5 for trace.
+#[must_use]
+pub const fn level_number(level: &Level) -> u32 {
     match *level {
         Level::ERROR => 1,
         Level::WARN => 2,
@@ -46,7 +48,7 @@ struct Forward;
 
 impl Subscriber for Forward {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && number(metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+        metadata.is_event() && level_number(metadata.level()) <= LEVEL.load(Ordering::Relaxed)
     }
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -79,7 +81,7 @@ impl Subscriber for Forward {
         let metadata = event.metadata();
         glue::with_log_host(|host| {
             host.services().log(
-                number(metadata.level()),
+                level_number(metadata.level()),
                 metadata.target().into(),
                 record.message.as_str().into(),
                 fields.as_slice().into(),

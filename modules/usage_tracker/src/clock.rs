@@ -1,15 +1,12 @@
 //! The clock of the machine, which may stand wrong.
 //!
-//! Embedded boards start in 1970, a flat battery gives 1972 or 2099. What such a clock says must
-//! neither date a request nor delete one.
+//! What such a clock says must neither date a request nor delete one.
 
 use jiff::Timestamp;
-use module_sdk::Health;
+use module_sdk::{Health, clock};
 
-/// No clock of a daemon that runs this code stands before 2026-01-01.
-const EARLIEST_MS: i64 = 1_767_225_600_000;
-/// Nor after 2056-01-01.
-const LATEST_MS: i64 = 2_713_910_400_000;
+const EARLIEST_MS: i64 = 1_000 * clock::EARLIEST_S;
+const LATEST_MS: i64 = 1_000 * clock::LATEST_S;
 /// A year without a single request, and then a clock that says so, is more likely a wrong clock.
 const SILENCE_MS: i64 = 366 * 24 * 3_600_000;
 

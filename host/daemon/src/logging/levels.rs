@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use tracing::{Event, Level, Metadata, level_filters::LevelFilter, subscriber::Interest};
+use module_sdk::level_number;
+use tracing::{Event, Metadata, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{Layer, field::Visit, layer::Context};
 
 use super::MODULE_TARGET;
@@ -57,16 +58,6 @@ pub fn parse(word: &str) -> Option<u32> {
     u32::try_from(index + 1).ok()
 }
 
-const fn number(level: &Level) -> u32 {
-    match *level {
-        Level::ERROR => 1,
-        Level::WARN => 2,
-        Level::INFO => 3,
-        Level::DEBUG => 4,
-        Level::TRACE => 5,
-    }
-}
-
 /// Lets through what the levels ask for. Records of modules are judged by their own level, those
 /// of the daemon by the default one, those of libraries only from warnings up.
 pub(super) fn filter<S: tracing::Subscriber>(levels: Arc<Levels>) -> impl Layer<S> {
@@ -83,7 +74,7 @@ impl<S: tracing::Subscriber> Layer<S> for LevelLayer {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        let level = number(metadata.level());
+        let level = level_number(metadata.level());
         if metadata.target() == MODULE_TARGET {
             return true;
         }
@@ -99,7 +90,7 @@ impl<S: tracing::Subscriber> Layer<S> for LevelLayer {
         }
         let mut module = ModuleName::default();
         event.record(&mut module);
-        number(event.metadata().level()) <= self.levels.of(&module.0)
+        level_number(event.metadata().level()) <= self.levels.of(&module.0)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

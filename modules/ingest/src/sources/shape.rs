@@ -1,6 +1,9 @@
 //! What every mapper does alike: times and identities.
 
-use module_sdk::events::{LlmRequestCompleted, RequestSource};
+use module_sdk::{
+    clock,
+    events::{LlmRequestCompleted, RequestSource},
+};
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::{Context, Log, SpanRecord, keys, name};
@@ -19,8 +22,12 @@ const EARLIEST_NS: u64 = 1_577_836_800_000_000_000;
 /// How far a sender's clock may be ahead before it is not believed.
 const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 
-/// 2026-01-01 to 2056-01-01: a daemon's clock that stands before or after is an unset one.
-const OURS_NS: (u64, u64) = (1_767_225_600_000_000_000, 2_713_910_400_000_000_000);
+/// Before and after these a daemon's clock is an unset one.
+const OURS_NS: (u64, u64) = (ns(clock::EARLIEST_S), ns(clock::LATEST_S));
+
+const fn ns(unix_seconds: i64) -> u64 {
+    unix_seconds.cast_unsigned() * 1_000_000_000
+}
 
 impl Clock {
     /// The first time that can be, else now; in Unix milliseconds, and whether it is another
