@@ -65,7 +65,8 @@ pub(super) struct Scale {
 /// What is not read to its end.
 #[derive(Debug)]
 struct Open {
-    /// A message, or numbers behind one tag that are elements of this field of the message around.
+    /// A message, a group, or numbers behind one tag that are elements of this field of the message
+    /// around.
     what: What,
     end: usize,
     /// Of each repeated field, how many elements there are.
@@ -75,6 +76,8 @@ struct Open {
 #[derive(Debug, Clone, Copy)]
 enum What {
     Message(&'static Message),
+    /// Fields that are not known, in so many groups.
+    Group(usize),
     Packed(&'static Field),
 }
 
@@ -102,23 +105,24 @@ impl Scale {
             if rest.is_empty() {
                 break;
             }
-            match what {
+            let read = match what {
                 What::Packed(field) => {
                     self.at += rest.len();
                     let more = rest.iter().filter(|byte| **byte & 0x80 == 0).count();
                     self.elements(self.open.len() - 2, field, more)?;
+                    continue;
                 }
-                What::Message(message) => {
-                    if self.field(message, end, rest)?.is_some() {
-                        continue;
-                    }
-                    if end > bytes.len() && rest.len() < HEAD {
-                        break;
-                    }
-                    // What cannot be read does not decode.
-                    self.at = end;
-                }
+                What::Group(depth) => self.grouped(depth, end, rest)?,
+                What::Message(message) => self.field(message, end, rest)?,
+            };
+            if read.is_some() {
+                continue;
             }
+            if end > bytes.len() && rest.len() < HEAD {
+                break;
+            }
+            // What cannot be read does not decode.
+            self.at = end;
         }
         Ok(self.decoded_size)
     }
@@ -146,6 +150,12 @@ impl Scale {
         rest: &[u8],
     ) -> Result<Option<()>, TooLarge> {
         let Some(head) = wire::head(rest) else { return Ok(None) };
+        if head.wire_type == wire::GROUP {
+            return self.begin_group(1, end, &head);
+        }
+        if head.wire_type == wire::GROUP_END {
+            return Ok(None);
+        }
         let start = self.at + head.length;
         let field_end = start.saturating_add(head.payload).min(end);
         self.at = field_end;
@@ -184,6 +194,40 @@ impl Scale {
             self.at = start;
             self.open.push(Open { what, end: field_end, counts: [0; SLOTS] });
         }
+        Ok(Some(()))
+    }
+
+    /// Reads the next field of a group within a message that ends at `end`; `None` where it cannot
+    /// be read. What has not come yet is read on from there, as in a message.
+    fn grouped(&mut self, depth: usize, end: usize, rest: &[u8]) -> Result<Option<()>, TooLarge> {
+        let Some(head) = wire::head(rest) else { return Ok(None) };
+        match head.wire_type {
+            wire::GROUP => return self.begin_group(depth + 1, end, &head),
+            wire::GROUP_END => {
+                self.at += head.length;
+                self.open.pop();
+            }
+            _ => {
+                self.at = (self.at + head.length).saturating_add(head.payload).min(end);
+                self.put(UNKNOWN)?;
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Goes into a group, which no field of a message is.
+    fn begin_group(
+        &mut self,
+        depth: usize,
+        end: usize,
+        head: &wire::Head,
+    ) -> Result<Option<()>, TooLarge> {
+        if depth > wire::MAX_GROUPS {
+            return Ok(None);
+        }
+        self.put(UNKNOWN)?;
+        self.at += head.length;
+        self.open.push(Open { what: What::Group(depth), end, counts: [0; SLOTS] });
         Ok(Some(()))
     }
 }
@@ -309,6 +353,31 @@ mod tests {
         let whole = measure(&bytes, ids, usize::MAX).expect("it has no limit");
         assert!(whole > 3 * (REPORT + ALONE + UNKNOWN + 4 * 8), "{whole}");
         for length in 1..bytes.len() {
+            let mut scale = Scale::new(ids);
+            for end in (0..bytes.len()).step_by(length) {
+                scale.read(&bytes[..end], usize::MAX).expect("it has no limit");
+            }
+            assert_eq!(scale.read(&bytes, usize::MAX), Ok(whole), "{length}");
+        }
+    }
+
+    /// A group of which not all has come must not hide what comes behind it.
+    #[test]
+    fn a_group_that_comes_in_parts_hides_nothing() {
+        let schema = Schema::get();
+        let request = "opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest";
+        let ids = (schema.id(request), schema.id("opentelemetry.proto.logs.v1.LogRecord"));
+        // A text of 100 bytes, another group with a number, one of eight bytes and one of four.
+        let mut group = [vec![0x7b, 0x1a, 100], vec![b'x'; 100], vec![0x23, 0x08, 9]].concat();
+        group.extend([vec![0x11], vec![0; 8], vec![0x1d], vec![0; 4], vec![0x24, 0x7c]].concat());
+        let mut bytes = group.clone();
+        bytes.extend(std::iter::repeat_n([0x0a, 0], 1000).flatten());
+        // And one within a message.
+        bytes.extend([vec![0x0a, u8::try_from(group.len()).expect("it is short")], group].concat());
+        bytes.extend(std::iter::repeat_n([0x0a, 0], 1000).flatten());
+        let whole = measure(&bytes, ids, usize::MAX).expect("it has no limit");
+        assert!(whole >= 2000 * size_of::<ResourceLogs>(), "{whole}");
+        for length in (1..300).chain([bytes.len() - 1]) {
             let mut scale = Scale::new(ids);
             for end in (0..bytes.len()).step_by(length) {
                 scale.read(&bytes[..end], usize::MAX).expect("it has no limit");

@@ -20,7 +20,13 @@ pub(super) enum Payload<'b> {
 }
 
 /// How deep groups are followed; OTLP has none.
-const MAX_GROUPS: usize = 100;
+pub(super) const MAX_GROUPS: usize = 100;
+
+/// The wire type of the tag that begins a group.
+pub(super) const GROUP: u32 = 3;
+
+/// The wire type of the tag that ends one.
+pub(super) const GROUP_END: u32 = 4;
 
 /// Takes the next field off `bytes`; `None` where none can be read.
 pub(super) fn next<'b>(bytes: &mut &'b [u8]) -> Option<Piece<'b>> {
@@ -47,14 +53,14 @@ pub(super) fn next<'b>(bytes: &mut &'b [u8]) -> Option<Piece<'b>> {
 pub(super) struct Head {
     pub(super) number: u32,
     pub(super) wire_type: u32,
-    /// Of the tag, and of a length behind it; of a varint and a group too.
+    /// Of the tag, and of a length or a varint behind it.
     pub(super) length: usize,
     /// What stands behind it, by what is stated.
     pub(super) payload: usize,
 }
 
 /// Reads where the next field stands, of which not all may have come; `None` where that cannot be
-/// told.
+/// told. Of a group it is where it begins or ends.
 pub(super) fn head(bytes: &[u8]) -> Option<Head> {
     let mut rest = bytes;
     let (number, wire_type) = tag(&mut rest)?;
@@ -62,7 +68,7 @@ pub(super) fn head(bytes: &[u8]) -> Option<Head> {
         0 => varint(&mut rest).map(|_| 0)?,
         1 => 8,
         2 => usize::try_from(varint(&mut rest)?).ok()?,
-        3 => skip_group(&mut rest).map(|()| 0)?,
+        GROUP | GROUP_END => 0,
         5 => 4,
         _ => return None,
     };
