@@ -19,15 +19,9 @@ use lodestar_abi::{
 };
 use lodestar_bus::{Bus, BusConfig, NewEvent};
 use lodestar_library::{Library, LoadedLibraries, Package, inspect};
-use lodestar_platform::listeners::Listeners;
-use lodestard::{
-    logging::Levels,
-    metrics::Metrics,
-    module::{
-        Answer, CallClock, Entry, Grant, Meter, Operate, ServiceContext, Services, Work,
-        reply_channel, to_abi,
-    },
-    pseudonyms::Pseudonyms,
+use lodestard::module::{
+    Answer, CallClock, Entry, Grant, Meter, Operate, ServiceContext, Services, Work, reply_channel,
+    to_abi,
 };
 use module_sdk::Class;
 use serde_json::{Value, json};
@@ -133,16 +127,8 @@ fn payload(number: u64) -> Box<[u8]> {
 
 fn context(directory: &Path) -> ServiceContext {
     let config = BusConfig { inbox_events: 1 << 21, ..BusConfig::default() };
-    ServiceContext {
-        bus: Arc::new(Bus::open(config, &directory.join("ledger")).expect("a new ledger")),
-        pseudonyms: Arc::new(Pseudonyms::open(directory).expect("a new key")),
-        listeners: Arc::<Listeners>::default(),
-        metrics: Arc::<Metrics>::default(),
-        levels: Arc::new(Levels::new(1)),
-        redactor: Arc::default(),
-        privacy: Arc::default(),
-        calls: Arc::default(),
-    }
+    let bus = Bus::open(config, &directory.join("ledger")).expect("a new ledger");
+    ServiceContext::alone(bus, directory).expect("a new key")
 }
 
 fn load(package: &Path) -> Arc<Library> {

@@ -20,9 +20,7 @@ use lodestar_bus::{Bus, BusConfig, Inbox, NewEvent};
 use lodestar_config::Limits;
 use lodestar_library::{LoadedLibraries, Package, inspect};
 use lodestard::{
-    logging::Levels,
     module::{Configured, Entry, Grant, Instance, Operate, ServiceContext, Services},
-    pseudonyms::Pseudonyms,
     runner::{Bounds, Isolated, ProcessSpec},
 };
 use module_sdk::{Class, manifest::Manifest};
@@ -66,16 +64,8 @@ impl Bench {
             .expect("the module `sink` is built: run `cargo xtask bench runner`");
         let manifest = inspect(&package).expect("it is a module").manifest;
         let bus = Bus::open(BusConfig::default(), &directory.path().join("ledger"));
-        let context = ServiceContext {
-            bus: Arc::new(bus.expect("a new ledger")),
-            pseudonyms: Arc::new(Pseudonyms::open(directory.path()).expect("a new key")),
-            listeners: Arc::default(),
-            metrics: Arc::default(),
-            levels: Arc::new(Levels::new(1)),
-            redactor: Arc::default(),
-            privacy: Arc::default(),
-            calls: Arc::default(),
-        };
+        let context = ServiceContext::alone(bus.expect("a new ledger"), directory.path());
+        let context = context.expect("a new key");
         Self { package, manifest, target: target.to_owned(), context, directory }
     }
 

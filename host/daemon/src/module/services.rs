@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::TcpListener,
     os::fd::IntoRawFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -42,7 +42,7 @@ use super::{
 use crate::{
     logging::{KeyLines, Levels, Redactor},
     metrics::{Instruments, Kind, Metrics},
-    pseudonyms::Pseudonyms,
+    pseudonyms::{PseudonymError, Pseudonyms},
 };
 
 /// What all modules' services share.
@@ -80,6 +80,26 @@ pub struct Grant {
     pub providers: serde_json::Value,
     /// Whether it may change the daemon, where it declares that.
     pub operate: Operate,
+}
+
+impl ServiceContext {
+    /// Makes one that shares nothing with anybody and logs errors alone, for tests and benchmarks.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be written.
+    pub fn alone(bus: Bus, directory: &Path) -> Result<Self, PseudonymError> {
+        Ok(Self {
+            bus: Arc::new(bus),
+            pseudonyms: Arc::new(Pseudonyms::open(directory)?),
+            listeners: Arc::default(),
+            metrics: Arc::default(),
+            levels: Arc::new(Levels::new(1)),
+            redactor: Arc::default(),
+            privacy: Arc::default(),
+            calls: Arc::default(),
+        })
+    }
 }
 
 impl std::fmt::Debug for Grant {

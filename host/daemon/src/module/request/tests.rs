@@ -7,11 +7,7 @@ use lodestar_bus::{Bus, BusConfig};
 use module_sdk::manifest::Manifest;
 
 use super::*;
-use crate::{
-    logging::Levels,
-    module::{Call, CommandCall, Entry, Grant, Known, Operate, ServiceContext, WINDOW},
-    pseudonyms::Pseudonyms,
-};
+use crate::module::{Call, CommandCall, Entry, Grant, Known, Operate, ServiceContext, WINDOW};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,16 +31,8 @@ impl Calls {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let bus = Bus::open(BusConfig::default(), &directory.path().join("ledger"));
-        let context = ServiceContext {
-            bus: Arc::new(bus.expect("a new ledger")),
-            pseudonyms: Arc::new(Pseudonyms::open(directory.path()).expect("a new key")),
-            listeners: Arc::default(),
-            metrics: Arc::default(),
-            levels: Arc::new(Levels::new(1)),
-            redactor: Arc::default(),
-            privacy: Arc::default(),
-            calls: Arc::default(),
-        };
+        let context = ServiceContext::alone(bus.expect("a new ledger"), directory.path());
+        let context = context.expect("a new key");
         let (sender, requests) = channel();
         context.calls.serve(Box::new(move |request| drop(sender.send(request))));
         Self { context, requests, _directory: directory }
