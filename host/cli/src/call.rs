@@ -48,12 +48,12 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
     if let Some(out) = out {
         out.finish()?;
     }
-    let to_stdout = !(call.streams && call.out.is_none());
     match (&call.out, sentence(&reply)) {
         (Some(file), Some(sentence)) if !terminal.json => {
             terminal.line(&human::plain(&format!("{}: {sentence}", file.display())))?;
         }
-        _ => show(&reply, to_stdout, terminal)?,
+        (None, _) if call.streams => show_behind_stream(&reply, terminal)?,
+        _ => show(&reply, terminal)?,
     }
     Ok(reply.exit_code)
 }
@@ -93,21 +93,30 @@ fn sentence(reply: &Reply) -> Option<&str> {
     }
 }
 
-fn show(reply: &Reply, to_stdout: bool, terminal: &mut Terminal) -> Result<()> {
+fn show(reply: &Reply, terminal: &mut Terminal) -> Result<()> {
     match (&reply.data, &reply.table, terminal.json) {
-        (_, Some(table), false) if to_stdout => terminal.table(table),
-        (_, Some(table), false) => {
-            terminal.note_table(table);
-            Ok(())
-        }
+        (_, Some(table), false) => terminal.table(table),
         (Value::Null, None, false) => Ok(()),
-        (Value::String(text), None, false) if to_stdout => terminal.line(&human::plain(text)),
-        (data, _, _) if to_stdout => terminal.json_document(data),
-        (data, _, _) => {
+        (Value::String(text), None, false) => terminal.line(&human::plain(text)),
+        (data, _, _) => terminal.json_document(data),
+    }
+}
+
+/// Shows the answer behind what was streamed to standard output: a program reads all there, the
+/// answer as the last line; for a person it stands beside the stream, which may be piped on.
+fn show_behind_stream(reply: &Reply, terminal: &mut Terminal) -> Result<()> {
+    match (&reply.data, &reply.table, terminal.json) {
+        (data, _, true) => {
+            terminal.end_line()?;
+            terminal.json_line(data)?;
+        }
+        (_, Some(table), false) => terminal.note_table(table),
+        (Value::Null, None, false) => {}
+        (data, None, false) => {
             terminal.note(&serde_json::to_string(data).map_err(io::Error::other)?);
-            Ok(())
         }
     }
+    Ok(())
 }
 
 fn advance(bar: &ProgressBar, done: u64, total: Option<u64>, unit: String) {

@@ -11,8 +11,10 @@ use serde_json::{Map, Number, Value};
 use crate::error::InvalidValue;
 
 /// Names that are options of every command.
-const RESERVED: [&str; 8] =
-    ["json", "socket", "timeout", "color", "help", "version", "out", "force"];
+const RESERVED: [&str; 6] = ["json", "socket", "timeout", "color", "help", "version"];
+
+/// Names that are options of every command that streams.
+const OF_STREAMS: [&str; 2] = ["out", "force"];
 
 /// How deep references may lie in each other.
 const MAX_DEPTH: usize = 8;
@@ -69,9 +71,10 @@ pub(crate) fn fields(schema: &Value) -> Vec<Field> {
     fields
 }
 
-/// The options and positional arguments for a command line.
-pub(crate) fn args(fields: &[Field]) -> Vec<Arg> {
-    fields.iter().map(arg).collect()
+/// Returns the options and positional arguments for the command line of a command, which may
+/// stream.
+pub(crate) fn args(fields: &[Field], streams: bool) -> Vec<Arg> {
+    fields.iter().map(|field| arg(field, streams)).collect()
 }
 
 /// What was given, as the object that the command expects; what was not given is left to it.
@@ -103,14 +106,14 @@ fn field_json(field: &Field, matches: &ArgMatches) -> Value {
     }
 }
 
-fn arg(field: &Field) -> Arg {
+fn arg(field: &Field, streams: bool) -> Arg {
     let arg = Arg::new(field.id())
         .required(field.required)
         .help(summary(field))
         .value_name(field.name.to_uppercase());
     let arg = match field.position {
         Some(_) => arg,
-        None => arg.long(long_name(&field.name)),
+        None => arg.long(long_name(&field.name, streams)),
     };
     match &field.kind {
         Kind::List(item) => {
@@ -178,9 +181,10 @@ fn integer(text: &str, least: Option<i128>, most: Option<i128>) -> Result<Value,
     number.map(Value::Number).ok_or_else(|| InvalidValue::expected(range))
 }
 
-fn long_name(property: &str) -> String {
+fn long_name(property: &str, streams: bool) -> String {
     let name = property.replace('_', "-").to_lowercase();
-    if RESERVED.contains(&name.as_str()) { format!("arg-{name}") } else { name }
+    let is_ours = RESERVED.contains(&&*name) || (streams && OF_STREAMS.contains(&&*name));
+    if is_ours { format!("arg-{name}") } else { name }
 }
 
 /// The help of an argument on one line, with its default.

@@ -57,6 +57,8 @@ pub(crate) struct Terminal {
     pub(crate) stdout_is_elsewhere: bool,
     /// Whether standard output is a pipe of this process, whose reader may go away.
     watches_reader: bool,
+    /// Whether what was streamed last ends within a line.
+    is_within_line: bool,
     color_out: bool,
     color_err: bool,
 }
@@ -85,6 +87,7 @@ impl Terminal {
             shows_progress: false,
             stdout_is_elsewhere: true,
             watches_reader: false,
+            is_within_line: false,
             color_out: false,
             color_err: false,
         }
@@ -127,8 +130,17 @@ impl Terminal {
 
     /// Writes a piece of a stream that programs may read.
     pub(crate) fn stream(&mut self, text: &str) -> Result<()> {
+        self.is_within_line = !text.ends_with('\n') && (self.is_within_line || !text.is_empty());
         self.stdout.write_all(visible_stream(text).as_bytes())?;
         Ok(self.stdout.flush()?)
+    }
+
+    /// Ends the last line of a stream where the stream did not.
+    pub(crate) fn end_line(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_within_line) {
+            self.stdout.write_all(b"\n")?;
+        }
+        Ok(())
     }
 
     /// Writes a value as JSON that people can read too.

@@ -130,7 +130,8 @@ fn subcommand(description: &CommandDescription) -> Command {
 }
 
 fn options(description: &CommandDescription) -> Vec<Arg> {
-    let mut options = schema::args(&schema::fields(description.args.as_value()));
+    let fields = schema::fields(description.args.as_value());
+    let mut options = schema::args(&fields, description.streams);
     if description.streams {
         options.push(
             Arg::new(OUT).long("out").value_name("FILE").value_parser(value_parser!(PathBuf)).help(

@@ -59,6 +59,40 @@ async fn a_stream_goes_to_standard_output_and_its_answer_beside_it() {
 }
 
 #[tokio::test]
+async fn a_script_reads_a_stream_and_its_answer_in_one_place() {
+    for chunks in [&["{\"a\":1}\n", "{\"a\":2}\n"][..], &["{\"a\":1}\n{\"a\"", ":2}"], &[]] {
+        let mut items: Vec<Value> = chunks.iter().map(|text| json!({"chunk": text})).collect();
+        items.push(reply(0));
+        let outcome =
+            lodestar(&with_module_commands(&items).socket, &["usage", "export", "--json"]).await;
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
+        let lines = outcome.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let lines: Vec<Value> = lines.collect();
+        let (answer, rows) = lines.split_last().expect("an answer");
+        assert_eq!(*answer, json!({"rows": [{"key": "gpt-5", "requests": 7}]}));
+        assert_eq!(rows.len(), if chunks.is_empty() { 0 } else { 2 }, "{rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_without_a_stream_may_have_the_options_of_one() {
+    let args = json!({"type": "object", "required": ["file"], "properties": {
+        "file": {"type": "string", "x-positional": true},
+        "force": {"type": "boolean", "default": false},
+    }});
+    let mut entry = sample::module_commands();
+    let args = serde_json::from_value(args).expect("it is a schema");
+    (entry.commands[1].args, entry.commands[1].name) = (args, "backup".to_owned());
+    let daemon = Daemon::start();
+    daemon.answer("GET /v1/module-commands", &[entry]);
+    daemon.lines("POST /v1/modules/usage_tracker/commands/backup", &[reply(0)]);
+    let outcome = lodestar(&daemon.socket, &["usage", "backup", "--force", "/b/u.db"]).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let (_, args) = daemon.asked().pop().expect("a request");
+    assert_eq!(args, json!({"file": "/b/u.db", "force": true}));
+}
+
+#[tokio::test]
 async fn a_stream_goes_to_a_file() {
     let _unsignalled = SIGNALS.read().await;
     let daemon =
