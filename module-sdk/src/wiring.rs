@@ -284,13 +284,24 @@ impl<M: 'static> Wiring<M> {
         self.answer(name, false, move |module, args: A| handler(module, args).map(Answer::Now))
     }
 
-    /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module.
+    /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module and writes a
+    /// stream, which the command line prints or puts into a file (`--out`).
     pub fn stream<A, H>(&mut self, name: &str, handler: H) -> &mut Self
     where
         A: DeserializeOwned + JsonSchema,
         H: Fn(&mut M, A) -> Result<Job> + 'static,
     {
         self.answer(name, true, move |module, args: A| handler(module, args).map(Answer::Later))
+    }
+
+    /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module and tells how
+    /// far it is, and writes nothing to its output.
+    pub fn job<A, H>(&mut self, name: &str, handler: H) -> &mut Self
+    where
+        A: DeserializeOwned + JsonSchema,
+        H: Fn(&mut M, A) -> Result<Job> + 'static,
+    {
+        self.answer(name, false, move |module, args: A| handler(module, args).map(Answer::Later))
     }
 
     /// Has the command that was added last answer without waiting until the events before it are

@@ -190,6 +190,7 @@ fn arguments(words: &[&str]) -> &'static [&'static [&'static str]] {
         ["ingest", "sources"] => &[&[], &["--all"]],
         ["usage", "summary"] => &[&["--by", "model"]],
         ["usage", "sessions" | "requests" | "models" | "sources"] => &[&[]],
+        ["usage", "backup"] => &[&[HOSTILE, "--force"]],
         ["usage", "export"] => &[&["--format", "csv"], &["--format", "json"], &[]],
         _ => panic!("what does the new command {words:?} show of hostile names?"),
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -36,7 +36,7 @@ impl Reader {
     /// When something is there already, the copy cannot be written, or `stop` said so; no copy is
     /// left, then.
     pub fn backup(
-        mut self,
+        self,
         to: &Path,
         stop: impl FnMut() -> bool + Send + 'static,
     ) -> Result<(), DatabaseError> {
@@ -45,6 +45,52 @@ impl Reader {
                 format!("{} is there already; name a new file for the backup", to.display());
             return Err(DatabaseError::unavailable(message));
         }
+        self.make(to, stop)
+    }
+
+    /// Does the same, and replaces the file that is there, which stays until the copy is whole.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`backup`](Self::backup), but that something is there; and when what is there is
+    /// no plain file, is the database itself, or is a database that somebody has open.
+    pub fn replace_backup(
+        self,
+        to: &Path,
+        stop: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<(), DatabaseError> {
+        match self.why_not_replaced(to) {
+            Some(why) => {
+                let message = format!("{} {why}; name another file for the backup", to.display());
+                Err(DatabaseError::unavailable(message))
+            }
+            None => self.make(to, stop),
+        }
+    }
+
+    fn why_not_replaced(&self, to: &Path) -> Option<&'static str> {
+        let there = to.symlink_metadata().ok()?;
+        let own = [self.path.clone(), beside(&self.path, "-wal"), beside(&self.path, "-shm")];
+        let is_own = |file: &PathBuf| {
+            file.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (there.dev(), there.ino()))
+        };
+        // What is beside a database would be taken for a part of the copy.
+        let is_open = ["-wal", "-journal"].iter().any(|end| beside(to, end).exists());
+        if !there.is_file() {
+            Some("is no plain file")
+        } else if own.iter().any(is_own) {
+            Some("belongs to the database itself")
+        } else {
+            is_open.then_some("is a database that is open, or was not closed")
+        }
+    }
+
+    /// Makes the copy, and puts it in its place when it is whole.
+    fn make(
+        mut self,
+        to: &Path,
+        stop: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<(), DatabaseError> {
         let new = beside(to, ".new");
         let copied = self
             .copy(&new, stop)

@@ -5,6 +5,7 @@ use module_sdk::{Job, Reply, Result, TimeRange, TimeRangeArgs};
 
 use crate::{
     UsageTracker,
+    backup::{BackupArgs, Turn},
     commands::{self, ModelsArgs, RequestsArgs, SessionsArgs, SourcesArgs, SummaryArgs},
     export::{self, ExportArgs},
     query::Reader,
@@ -40,6 +41,14 @@ impl UsageTracker {
     pub(crate) fn export(&mut self, args: ExportArgs) -> Result<Job> {
         let period = self.range(&args.range, export::SINCE)?;
         Ok(export::job(self.reader()?, args.format, period, self.stopping.clone()))
+    }
+
+    pub(crate) fn backup(&mut self, args: BackupArgs) -> Result<Job> {
+        let turn = Turn::take(&self.backing_up)?;
+        let to = args.target(self.host.data_dir())?;
+        let reader = self.store.reader()?;
+        let (bytes, _) = self.store.sizes();
+        Ok(args.job(reader, to, bytes, turn, self.stopping.clone()))
     }
 
     fn range(&mut self, args: &TimeRangeArgs, default_since: &str) -> Result<TimeRange> {

@@ -8,6 +8,7 @@
 //! [`query`]).
 
 mod answers;
+mod backup;
 mod clock;
 mod commands;
 pub mod config;
@@ -47,8 +48,10 @@ pub struct UsageTracker {
     retention_ms: Option<i64>,
     anonymise: bool,
     metrics: Metrics,
-    /// Tells exports that the module stops.
+    /// Tells exports and backups that the module stops.
     stopping: Arc<AtomicBool>,
+    /// Whether a backup is being made.
+    backing_up: Arc<AtomicBool>,
 }
 
 module_sdk::export!(UsageTracker);
@@ -69,6 +72,7 @@ impl Module for UsageTracker {
             store: config.open(host.data_dir())?,
             metrics: Metrics::new(host)?,
             stopping: Arc::default(),
+            backing_up: Arc::default(),
             host: host.clone(),
         })
     }
@@ -84,7 +88,8 @@ impl Module for UsageTracker {
             .command("requests", Self::requests)
             .command("models", Self::models)
             .command("sources", Self::sources)
-            .stream("export", Self::export);
+            .stream("export", Self::export)
+            .job("backup", Self::backup);
     }
 
     fn health(&self) -> Health {

@@ -111,3 +111,44 @@ fn a_copy_replaces_no_file() {
     assert_eq!(error.kind(), DatabaseErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("the backup"), "{error}");
 }
+
+#[test]
+fn a_copy_replaces_an_older_one_and_nothing_that_is_in_use() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut database = filled(directory.path());
+    let rows = count(&mut database);
+    let copy = directory.path().join("copy.db");
+    fs::write(&copy, "an older one").expect("it is written");
+    let error = database.reader().expect("it opens").replace_backup(&copy, || true);
+    assert_eq!(error.expect_err("it is stopped").kind(), DatabaseErrorKind::Cancelled);
+    assert_eq!(fs::read(&copy).expect("it is there"), b"an older one");
+    database.reader().expect("it opens").replace_backup(&copy, || false).expect("it is copied");
+    let reader = Reader::open(&copy, &NOTES).expect("it opens");
+    let found: i64 = reader
+        .read(|it| it.query_row("SELECT count(*) FROM note", [], |row| row.get(0)))
+        .expect("it answers");
+    assert_eq!(found, rows);
+    drop(reader);
+
+    let path = database.path().to_owned();
+    let (link, twin) = (directory.path().join("link"), directory.path().join("twin"));
+    std::os::unix::fs::symlink(&copy, &link).expect("it is new");
+    fs::hard_link(&path, &twin).expect("it is new");
+    let wal = path.with_file_name(format!(
+        "{}-wal",
+        path.file_name().expect("it has a name").to_string_lossy()
+    ));
+    let refused = |taken: &Path, why: &str, database: &mut Database| {
+        let reader = database.reader().expect("it opens");
+        let error = reader.replace_backup(taken, || false).expect_err(why).to_string();
+        assert!(error.contains(why) && error.contains("name another file"), "{error}");
+    };
+    for own in [&path, &twin, &wal] {
+        refused(own, "belongs to the database itself", &mut database);
+    }
+    refused(&link, "no plain file", &mut database);
+    refused(directory.path(), "no plain file", &mut database);
+    fs::write(directory.path().join("copy.db-wal"), "frames").expect("it is new");
+    refused(&copy, "is open", &mut database);
+    assert_eq!(count(&mut database), rows);
+}

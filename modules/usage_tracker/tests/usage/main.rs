@@ -1,5 +1,6 @@
 //! The module on the bench, reached as the daemon reaches it.
 
+mod backup;
 mod clocks;
 mod common;
 mod database;
