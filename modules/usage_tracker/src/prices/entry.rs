@@ -1,5 +1,6 @@
 //! The entries of a price table, and what of a price they leave unsaid.
 
+use module_sdk::Usd;
 use serde::Deserialize;
 
 use super::{MOST_USD, Price, PriceError, PriceOverride, Rates, ServiceTier};
@@ -18,12 +19,12 @@ pub(super) struct File {
 pub(super) struct Entry {
     pub(super) provider: String,
     pub(super) models: Vec<String>,
-    input: f64,
-    output: f64,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    reasoning: Option<f64>,
+    input: Usd,
+    output: Usd,
+    cache_read: Option<Usd>,
+    cache_write_5m: Option<Usd>,
+    cache_write_1h: Option<Usd>,
+    reasoning: Option<Usd>,
     #[serde(default)]
     tier: Vec<Tier>,
     #[serde(default)]
@@ -34,26 +35,27 @@ pub(super) struct Entry {
 #[serde(deny_unknown_fields)]
 struct Tier {
     above_input_tokens: u64,
-    input: Option<f64>,
-    output: Option<f64>,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    reasoning: Option<f64>,
+    input: Option<Usd>,
+    output: Option<Usd>,
+    cache_read: Option<Usd>,
+    cache_write_5m: Option<Usd>,
+    cache_write_1h: Option<Usd>,
+    reasoning: Option<Usd>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Service {
     names: Vec<String>,
-    factor: Option<f64>,
+    /// What a dollar becomes.
+    factor: Option<Usd>,
     up_to_input_tokens: Option<u64>,
-    input: Option<f64>,
-    output: Option<f64>,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    reasoning: Option<f64>,
+    input: Option<Usd>,
+    output: Option<Usd>,
+    cache_read: Option<Usd>,
+    cache_write_5m: Option<Usd>,
+    cache_write_1h: Option<Usd>,
+    reasoning: Option<Usd>,
 }
 
 /// Which models one runs on one's own machine.
@@ -68,17 +70,17 @@ pub(super) struct Local {
 struct Line<'a> {
     model: &'a str,
     base: Option<&'a Rates>,
-    input: Option<f64>,
-    cache_read: Option<f64>,
-    cache_write_5m: Option<f64>,
-    cache_write_1h: Option<f64>,
-    output: Option<f64>,
-    reasoning: Option<f64>,
+    input: Option<Usd>,
+    cache_read: Option<Usd>,
+    cache_write_5m: Option<Usd>,
+    cache_write_1h: Option<Usd>,
+    output: Option<Usd>,
+    reasoning: Option<Usd>,
 }
 
 impl Line<'_> {
     fn rates(&self) -> Result<Rates, PriceError> {
-        let nano = |key, usd: Option<f64>| usd.map(|usd| nano(self.model, key, usd)).transpose();
+        let nano = |key, usd: Option<Usd>| usd.map(|usd| nano(self.model, key, usd)).transpose();
         let base = |pick: fn(&Rates) -> i64| self.base.map(pick);
         let input = nano("input", self.input)?.or(base(|r| r.input)).unwrap_or(0);
         let output = nano("output", self.output)?.or(base(|r| r.output)).unwrap_or(0);
@@ -199,14 +201,11 @@ impl PriceOverride {
     }
 }
 
-/// US dollars as integer nano-USD. A price has at most nine decimals, so rounding only undoes the
-/// binary form of the decimal number.
-#[expect(clippy::cast_possible_truncation, reason = "the value was checked against its range")]
-fn nano(model: &str, key: &'static str, usd: f64) -> Result<i64, PriceError> {
-    if (0.0..=MOST_USD).contains(&usd) {
-        Ok((usd * 1e9).round() as i64)
+/// Returns a price in nano-USD, if it is one that is believed.
+fn nano(model: &str, key: &'static str, usd: Usd) -> Result<i64, PriceError> {
+    if (Usd::default()..=MOST_USD).contains(&usd) {
+        Ok(usd.nano())
     } else {
-        let value = usd.to_string();
-        Err(PriceError::Value { model: model.to_owned(), key, value })
+        Err(PriceError::Value { model: model.to_owned(), key, value: usd })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use module_sdk::events::ModelName;
+use module_sdk::{Usd, events::ModelName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -34,7 +34,7 @@ pub enum PriceError {
         /// The key.
         key: &'static str,
         /// What was given.
-        value: String,
+        value: Usd,
     },
     /// A tier of service has tiers of its own.
     #[error("the price of {0:?} is that of a tier of service; put its `service_tiers` beside it")]
@@ -48,28 +48,28 @@ pub enum PriceError {
 }
 
 /// The highest price that is believed, US dollars per million tokens.
-pub const MOST_USD: f64 = 100_000.0;
+pub const MOST_USD: Usd = Usd::from_nano(100_000 * 1_000_000_000);
 
 /// A price of your own, in US dollars per million tokens.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceOverride {
     /// Input that came neither from a cache nor went into one.
-    pub input: f64,
+    pub input: Usd,
     /// Output, reasoning included.
-    pub output: f64,
+    pub output: Usd,
     /// Input read from the provider's cache (default: as `input`).
     #[serde(default)]
-    pub cache_read: Option<f64>,
+    pub cache_read: Option<Usd>,
     /// Input written to the cache for five minutes (default: as `input`).
     #[serde(default)]
-    pub cache_write_5m: Option<f64>,
+    pub cache_write_5m: Option<Usd>,
     /// Input written to the cache for an hour (default: as `cache_write_5m`).
     #[serde(default)]
-    pub cache_write_1h: Option<f64>,
+    pub cache_write_1h: Option<Usd>,
     /// Reasoning, where it is priced apart (default: as `output`).
     #[serde(default)]
-    pub reasoning: Option<f64>,
+    pub reasoning: Option<Usd>,
     /// Prices of speeds and tiers of service that a request may name: `fast`, `batch`, `flex`,
     /// `priority`. A tier that is not here has no price, and none has tiers of its own.
     #[serde(default)]
@@ -320,41 +320,43 @@ mod tests {
     #[test]
     fn no_edition_takes_a_price_that_was_not_its_own() {
         let table = PriceTable::built_in();
-        let check = |model: &str, usd: Option<f64>| {
+        let check = |model: &str, expected: Option<&str>| {
             let found = table.find(None, model).map(|price| price.rates.input);
-            #[expect(clippy::cast_possible_truncation, reason = "a price in a test")]
-            let expected = usd.map(|usd| (usd * 1e9) as i64);
-            assert_eq!(found, expected, "{model}");
+            assert_eq!(found, expected.map(|text| usd(text).nano()), "{model}");
         };
-        check("gpt-4o-2024-05-13", Some(5.0));
-        check("gpt-4o-2024-08-06", Some(2.5));
-        check("gpt-4-1106-preview", Some(10.0));
-        check("gpt-4-1106", Some(10.0));
-        check("gpt-4-0125", Some(10.0));
-        check("gpt-4-0613", Some(30.0));
-        check("o1-preview", Some(15.0));
+        check("gpt-4o-2024-05-13", Some("5"));
+        check("gpt-4o-2024-08-06", Some("2.5"));
+        check("gpt-4-1106-preview", Some("10"));
+        check("gpt-4-1106", Some("10"));
+        check("gpt-4-0125", Some("10"));
+        check("gpt-4-0613", Some("30"));
+        check("o1-preview", Some("15"));
         check("gemini-2.0-flash-thinking", None);
         check("gemini-2.0-flash-thinking-exp-01-21", None);
         check("gpt-4-8192", None);
         check("gpt-4-vision-preview", None);
-        check("gpt-3.5-turbo-0613", Some(1.5));
-        check("gpt-3.5-turbo-0125", Some(0.5));
+        check("gpt-3.5-turbo-0613", Some("1.5"));
+        check("gpt-3.5-turbo-0125", Some("0.5"));
         check("models/gemini-2.5-flash-preview-05-20", None);
-        check("gemini-2.5-flash-preview-09-2025", Some(0.3));
+        check("gemini-2.5-flash-preview-09-2025", Some("0.3"));
         check("gemini-2.5-pro-exp-03-25", None);
-        check("gemini-3.1-pro-preview", Some(2.0));
+        check("gemini-3.1-pro-preview", Some("2"));
         check("gemini-3.1-pro-preview-12-2026", None);
         check("gemini-3-flash", None);
         check("claude-sonnet-4-5-preview", None);
-        check("xai/grok-4.20-experimental-beta-0304", Some(1.25));
+        check("xai/grok-4.20-experimental-beta-0304", Some("1.25"));
+    }
+
+    fn usd(text: &str) -> Usd {
+        text.parse().expect("it is an amount")
     }
 
     #[test]
     fn a_price_of_ones_own_may_have_tiers_of_service() {
-        let tier = PriceOverride { input: 7.0, output: 1.0, ..Default::default() };
+        let tier = PriceOverride { input: usd("7"), output: usd("1"), ..Default::default() };
         let price = PriceOverride {
-            input: 3.0,
-            output: 1.0,
+            input: usd("3"),
+            output: usd("1"),
             service_tiers: BTreeMap::from([("Fast".to_owned(), tier)]),
             ..Default::default()
         };
@@ -369,11 +371,12 @@ mod tests {
 
     #[test]
     fn the_configuration_wins() {
-        let price = |input| PriceOverride { input, output: 1.0, ..Default::default() };
+        let price =
+            |input| PriceOverride { input: usd(input), output: usd("1"), ..Default::default() };
         let prices = BTreeMap::from([
-            ("gpt-5".to_owned(), price(9.0)),
-            ("azure/gpt-5".to_owned(), price(8.0)),
-            ("Our-Model".to_owned(), price(0.0375)),
+            ("gpt-5".to_owned(), price("9")),
+            ("azure/gpt-5".to_owned(), price("8")),
+            ("Our-Model".to_owned(), price("0.0375")),
         ]);
         let table = PriceTable::built_in().with(&prices).expect("they are prices");
         let check = |provider: Option<&str>, model: &str, input| {
@@ -385,15 +388,45 @@ mod tests {
         check(None, "our-model", 37_500_000);
     }
 
+    /// Neither as the nearest binary fraction nor rounded: nine decimals, and none more.
+    #[test]
+    fn a_price_is_what_is_written() {
+        let table = |price: &str| {
+            PriceTable::parse(&format!(
+                "version = \"2026-11-29\"\n[[price]]\nprovider = \"p\"\nmodels = [\"m\"]\n\
+                 input = {price}\noutput = 1\n[local]\nproviders = []\nfamilies = []\n"
+            ))
+        };
+        let configured = |price: &str| -> Result<PriceOverride, _> {
+            serde_json::from_str(&format!("{{\"input\": {price}, \"output\": 1}}"))
+        };
+        let check = |price: &str, nano: i64| {
+            let read = table(price).expect("it is a table").find(Some("p"), "m");
+            assert_eq!(read.expect("it has a price").rates.input, nano, "{price}");
+            assert_eq!(configured(price).expect("it is a price").input.nano(), nano, "{price}");
+        };
+        check("3", 3_000_000_000);
+        check("0.000000001", 1);
+        check("8.116", 8_116_000_000);
+        // As many digits as a price may have.
+        check("99999.999999999", 99_999_999_999_999);
+        check("70368.744177663", 70_368_744_177_663);
+        for price in ["0.0000000001", "1.2345678901", "nan", "inf"] {
+            assert!(table(price).is_err(), "{price}");
+            assert!(configured(price).is_err(), "{price}");
+        }
+    }
+
     #[test]
     fn a_price_that_is_none_is_refused() {
-        for usd in [-1.0, f64::NAN, f64::INFINITY, 1e6] {
+        for wrong in ["-1", "-0.000000001", "100000.000000001", "1000000"] {
             let prices = BTreeMap::from([(
                 "m".to_owned(),
-                PriceOverride { input: usd, ..Default::default() },
+                PriceOverride { input: usd(wrong), ..Default::default() },
             )]);
             let error = PriceTable::built_in().with(&prices).expect_err("it is no price");
-            assert!(error.to_string().contains("\"m\""), "{error}");
+            let part = format!("\"m\": input is {wrong}, it must be US dollars");
+            assert!(error.to_string().contains(&part), "{error}");
         }
         let error = super::super::Pricer::new(PriceTable::built_in(), Some("gpt-99"));
         assert!(error.is_err_and(|error| error.to_string().contains("gpt-99")));
