@@ -8,7 +8,7 @@
 //! * [`Host`]: what the daemon does for it.
 //! * [`events`]: the vocabulary that Lodestar's modules share; [`EventType`] for your own.
 //! * What many modules need: [`TimeRangeArgs`], [`Zone`], [`Usd`], [`human`] numbers,
-//!   [`LogHistogram`], [`CounterFamily`], [`Wiring::daily`], [`Host::save_state`].
+//!   [`LogHistogram`], [`CounterFamily`], [`Wiring::daily`], [`Host::save_state`], [`clock`].
 //! * `testing`: start a module without a daemon (feature `testing`).
 //!
 //! Logging is `tracing`: what a module logs is written by the daemon under the module's name.

@@ -71,10 +71,11 @@ fn measure(caller: &str, callee: &str, goal: Option<f64>) {
     assert!(daemon.stop().success());
 }
 
-/// What a command that streams answers: its stream has the standard output for itself.
+/// What a command that streams answers, behind its stream.
 fn streamed(sandbox: &Sandbox, args: &[&str]) -> Value {
     let output = sandbox.lodestar(&[args, &["--json"]].concat());
-    serde_json::from_str(&output.stderr).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
+    let answer = output.stdout.lines().last().unwrap_or_default();
+    serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
 }
 
 /// One line of JSON per figure; without what is not there.

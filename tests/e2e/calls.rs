@@ -19,11 +19,12 @@ fn sandbox(caller: &str, callee: &str) -> Sandbox {
     Sandbox::new(&["caller", "callee", "ingest", "previous_sdk"], &config)
 }
 
-/// What a command that streams answers: its stream has the standard output for itself.
+/// What a command that streams answers, behind its stream.
 fn streamed(sandbox: &Sandbox, args: &[&str]) -> Value {
     let output = sandbox.lodestar(&[args, &["--json"]].concat());
     assert_eq!(output.code, 0, "{output:#?}");
-    serde_json::from_str(&output.stderr).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
+    let answer = output.stdout.lines().last().unwrap_or_default();
+    serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
 }
 
 /// Has a module call a command, and tells what came of it.

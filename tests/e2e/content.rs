@@ -53,6 +53,9 @@ fn text_needs_the_switch_and_the_project() {
             assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
             assert_eq!(sandbox.json(&["witness", "seen"]), json!([]));
             assert!(!daemon.log().contains(TEXT), "{}", daemon.log());
+            let doctor = sandbox.lodestar(&["doctor"]).stdout;
+            let is_on = privacy.contains("full_logging: true");
+            assert_eq!(doctor.contains("`privacy.full_logging` is on"), is_on, "{doctor}");
             assert!(daemon.stop().success());
             let kept = sandbox.state_files().into_iter();
             let kept = kept.filter(|(_, bytes)| contains(bytes, TEXT)).collect::<Vec<_>>();

@@ -10,6 +10,8 @@ use harness::{
 };
 use serde_json::{Value, json};
 
+use crate::reload_faults::ISOLATIONS;
+
 fn post(daemon: &Daemon<'_>, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let address = daemon.address("ingest", "http");
     http::post(&address, path, headers, body).expect("ingest answers")
@@ -121,6 +123,44 @@ fn sessions_switches_and_exports() {
     assert_eq!(text.lines().count(), 3, "{text}");
     let again = sandbox.lodestar(&["usage", "export", "--format", "csv", "--out", &name]);
     assert_ne!(again.code, 0, "a file is not overwritten: {again:#?}");
+    // A script has rows and answer in one place.
+    let whole = sandbox.lodestar(&["usage", "export", "--json"]);
+    assert_eq!((whole.code, whole.stderr.as_str()), (0, ""));
+    let answer = whole.stdout.lines().last().expect("it answers");
+    assert_eq!(serde_json::from_str::<Value>(answer).expect("JSON"), json!({"requests": 2}));
+    assert_eq!(whole.stdout.lines().count(), 3, "{whole:#?}");
+}
+
+#[test]
+fn a_backup_is_taken_up_in_the_place_of_the_database() {
+    for isolation in ISOLATIONS {
+        let config = format!(
+            "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  usage_tracker:\n    isolation: \
+             {isolation}\n"
+        );
+        let sandbox = Sandbox::new(&["ingest", "usage_tracker"], &config);
+        let daemon = sandbox.start();
+        let send = |number: u32| {
+            let body = telemetry::claude_code("session-a", &format!("req_{number}")).to_string();
+            assert_eq!(post(&daemon, "/v1/logs", &[JSON], body.as_bytes()).status, 200);
+        };
+        send(1);
+        let first = sandbox.json(&["usage", "backup", "copy.db"]);
+        let file = first["file"].as_str().expect("it says where").to_owned();
+        assert!(std::path::Path::new(&file).is_file(), "{isolation}: {first:#}");
+        send(2);
+        assert_eq!(total(&sandbox)["requests"], 2);
+        let again = sandbox.lodestar(&["usage", "backup", "copy.db"]);
+        assert_eq!(again.code, 2, "{isolation}: {again:#?}");
+        assert!(again.stderr.contains("--force"), "{again:#?}");
+        assert_eq!(sandbox.lodestar(&["modules", "disable", "usage_tracker"]).code, 0);
+        let database = file.replace("copy.db", "usage.db");
+        std::fs::rename(&file, &database).expect("it is ours");
+        assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
+        assert_eq!(total(&sandbox)["requests"], 1, "{isolation}");
+        // That it is an older one is told.
+        assert_eq!(daemon.module("usage_tracker")["health"]["status"], "degraded");
+    }
 }
 
 #[test]
