@@ -21,25 +21,25 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, ErrorKind, Frame, Host, Result, glue};
 
-/// How long a call may take where it says nothing else.
+/// Time limit of a call that sets none.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How much later than the deadline the host may say that it has passed.
+/// Time after the deadline within which the host still may report that it has passed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How many frames wait for the caller before the target waits for it.
+/// The most frames that wait for the caller before the target waits for it.
 const FRAMES_AHEAD: usize = 16;
 
 impl Host {
-    /// Calls a command of another module, or of the host, and tells its answer: a future, which
+    /// Calls a command of another module, or of the host. Returns a future of its answer, which
     /// another thread than the module's own can also [wait](Call::wait) for. `target` is a module,
     /// or `host` for `status`, `modules.list`, `modules.info`, `modules.why`, `events.lag`,
     /// `events.audit`, `config.show`, and with `control = "operate"` for `modules.enable`,
-    /// `modules.disable`, `modules.reload` and `modules.rollback`. What may be called stands under
-    /// `[capabilities] calls` in `module.toml`.
+    /// `modules.disable`, `modules.reload` and `modules.rollback`. The commands that may be called
+    /// stand under `[capabilities] calls` in `module.toml`.
     ///
     /// The call begins when it is first awaited, ends within its [deadline](Call::within), and is
-    /// cancelled when it is dropped. [`ErrorKind::Unavailable`] says that the same call may work
+    /// cancelled when it is dropped. [`ErrorKind::Unavailable`] means that the same call may work
     /// later: the target does not run, starts again, or has too much to do.
     ///
     /// ```
@@ -60,8 +60,8 @@ impl Host {
         Call::new(self.call_stream(target, command, args))
     }
 
-    /// Calls a command that streams: what it writes and its progress come one by one, the answer
-    /// last. Like [`call`](Self::call) in all else.
+    /// Calls a command that streams: its output and its progress come one by one, the answer last.
+    /// Like [`call`](Self::call) otherwise.
     ///
     /// ```
     /// # use module_sdk::{Frame, Host, Result};
@@ -100,8 +100,8 @@ impl<Answer: DeserializeOwned> Call<Answer> {
         Self { stream, answer: PhantomData }
     }
 
-    /// Sets how long it may take. It is 10 s without this, and never more than what is left of the
-    /// call that is answered with it.
+    /// Sets the time limit of the call. It is 10 s without this, and never more than what is left
+    /// of the call that is answered with it.
     pub fn within(mut self, deadline: Duration) -> Self {
         self.stream.deadline = deadline;
         self
@@ -111,7 +111,7 @@ impl<Answer: DeserializeOwned> Call<Answer> {
     ///
     /// # Errors
     ///
-    /// As those of the future.
+    /// The same as those of the future.
     pub fn wait(mut self) -> Result<Answer> {
         loop {
             if let Some(answer) = Self::answer(self.stream.wait_next()) {
@@ -160,7 +160,7 @@ impl<Answer: DeserializeOwned> Future for Call<Answer> {
 pub struct CallStream {
     host: Host,
     number: u64,
-    /// On whose behalf it is made.
+    /// Number of the call that is answered with it, 0 for none.
     parent: u64,
     deadline: Duration,
     shared: Arc<Shared>,
@@ -197,13 +197,13 @@ impl CallStream {
         }
     }
 
-    /// Sets how long all of it may take, see [`Call::within`].
+    /// Sets the time limit of the whole call, see [`Call::within`].
     pub fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Returns the next part; [`Frame::Reply`] and an error are the last one.
+    /// Returns the next part; [`Frame::Reply`] or an error is the last one.
     pub async fn next(&mut self) -> Option<Result<Frame>> {
         poll_fn(|context| self.poll_next(context)).await
     }
@@ -250,7 +250,8 @@ impl CallStream {
         }
     }
 
-    /// Makes the call where that was not done; returns what there is instead of an answer.
+    /// Makes the call where that was not done yet; returns the result where there is nothing to
+    /// wait for.
     fn begin(&mut self) -> Option<Option<Result<Frame>>> {
         if matches!(self.state, State::Over) {
             return Some(None);
@@ -295,7 +296,7 @@ impl CallStream {
         Ok(())
     }
 
-    /// Reads what was taken; after the last part nothing more comes.
+    /// Decodes a received part; after the last part nothing more comes.
     fn took(&mut self, next: Result<Vec<u8>>) -> Option<Result<Frame>> {
         self.shared.changed.notify_all();
         let bytes = match next {
@@ -314,7 +315,7 @@ impl CallStream {
         Some(frame.map_err(Error::from))
     }
 
-    /// Gives up on what did not come yet.
+    /// Gives up on everything that did not come yet.
     fn give_up(&mut self) {
         let before = std::mem::replace(&mut self.state, State::Over);
         let mut inbound = self.shared.lock();
@@ -343,7 +344,7 @@ fn own_thread() -> Error {
     )
 }
 
-/// What came of a call and was not taken.
+/// Parts of an answer that have come and were not read.
 #[derive(Debug, Default)]
 struct Shared {
     inbound: Mutex<Inbound>,
@@ -355,7 +356,7 @@ struct Inbound {
     frames: VecDeque<Vec<u8>>,
     end: Option<Result<()>>,
     waker: Option<Waker>,
-    /// The caller takes nothing more.
+    /// `true` once the caller reads no more.
     is_unwanted: bool,
 }
 
@@ -411,7 +412,7 @@ impl Shared {
     }
 }
 
-/// Where the host writes the answer.
+/// Sink that the host writes the answer to.
 struct Sink(Arc<Shared>);
 
 impl ReplySink for Sink {

@@ -1,4 +1,4 @@
-//! What commands answer.
+//! Answers to commands.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind, Result};
 
-/// The answer of a command: JSON for programs, optionally a table for people.
+/// The answer to a command: JSON for programs, optionally a table for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// What `--json` prints.
+    /// Data that `--json` prints.
     pub data: serde_json::Value,
-    /// What people see. Without it they see the JSON.
+    /// Table that people see. Without it they see the JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<Table>,
     /// The exit code of the command line.
@@ -22,7 +22,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Answers with a value.
+    /// Creates an answer with a value.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl Reply {
         Ok(Self { data: serde_json::to_value(data)?, table: None, exit_code: 0 })
     }
 
-    /// Adds what people see.
+    /// Adds the table that people see.
     #[must_use]
     pub fn table(mut self, table: Table) -> Self {
         self.table = Some(table);
@@ -64,14 +64,15 @@ pub struct Table {
 /// A column of a [`Table`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
-    /// Its head.
+    /// Head of the column.
     pub title: String,
-    /// Whether it holds numbers, which stand at the right.
+    /// `true` when it holds numbers, which are aligned to the right.
     pub numeric: bool,
 }
 
 impl Table {
-    /// A table with these columns; a title that ends in `#` (which is not shown) is a number.
+    /// Creates a table with these columns; a column whose title ends in `#` (which is not shown)
+    /// holds numbers.
     ///
     /// ```
     /// let table = module_sdk::Table::new(["MODEL", "COST#"]);
@@ -96,17 +97,17 @@ impl Table {
     }
 }
 
-/// The arguments of a command that has none, and no help either: for that, a type of one's own
-/// without fields, whose doc comment it is.
+/// The arguments of a command that has none, and no help either: for that, use a type of your own
+/// without fields, whose doc comment is the help.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
-// What is said above is said to authors, not to who calls the command.
+// The doc comment above is for authors, not for the caller of the command.
 #[schemars(description = "")]
 #[serde(deny_unknown_fields)]
 pub struct NoArgs {}
 
 type Work = Box<dyn FnOnce(&mut Output) -> Result<Reply> + Send>;
 
-/// A long piece of work that a command begun on the module's thread and leaves to another one.
+/// A long piece of work that a command began on the module's thread and leaves to another one.
 ///
 /// ```
 /// use std::io::Write;
@@ -124,7 +125,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that runs on a thread of its own, writes to its [`Output`] and ends with a reply.
+    /// Creates a job that runs on a thread of its own, writes to its [`Output`] and ends with a
+    /// reply.
     pub fn new(work: impl FnOnce(&mut Output) -> Result<Reply> + Send + 'static) -> Self {
         Self { work: Box::new(work) }
     }
@@ -140,26 +142,26 @@ impl std::fmt::Debug for Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Frame {
-    /// How far the work is.
+    /// Progress of the work.
     Progress {
-        /// What is done.
+        /// Number of units that are done.
         done: u64,
-        /// What there is to do, where it is known.
+        /// Number of units in all, where it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
-        /// What is counted.
+        /// Name of the unit.
         unit: String,
     },
     /// A piece of the stream.
     Chunk(String),
-    /// The end.
+    /// The end of the answer.
     Reply(Reply),
 }
 
-/// How much text is gathered before it crosses to the host.
+/// Number of bytes of text that are gathered before they go to the host.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Where a [`Job`] writes. Text only; it is sent in chunks, and a client that went away ends it.
+/// Output of a [`Job`]. Text only; it is sent in chunks, and a client that went away ends it.
 pub struct Output {
     sink: ReplySinkBox,
     buffer: Vec<u8>,
@@ -176,7 +178,7 @@ impl Output {
         Self { sink, buffer: Vec::new() }
     }
 
-    /// Tells how far the work is.
+    /// Reports the progress of the work.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Counters by labels whose values nobody knows before.
+//! Counters by labels whose values are not known in advance.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{Counter, Host};
 
-/// What stands for the values of a label that are too many.
+/// Value that stands for the values of a label beyond its limit.
 const OTHER: &str = "other";
 
 /// A family of counters with bounded labels: further values of a label are counted as `other`, so
@@ -38,23 +38,23 @@ pub struct CounterFamily<const N: usize> {
     host: Host,
     name: &'static str,
     help: &'static str,
-    /// Each label with how many values it may have besides `other`.
+    /// Each label with the number of values that it may have besides `other`.
     labels: [(&'static str, usize); N],
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The values of each label, by its number.
+    /// The values of each label, by the label's index.
     values: BTreeSet<(usize, String)>,
-    /// By the values of all labels.
+    /// Counters by the values of all labels.
     counters: HashMap<String, Counter>,
     is_refused: bool,
 }
 
 impl Host {
-    /// Returns a family of counters. Each of its labels may have so many values; further ones are
-    /// counted as `other`. Names follow [`counter`](Self::counter).
+    /// Returns a family of counters. Each of its labels may have as many values as given; further
+    /// ones are counted as `other`. Names follow [`counter`](Self::counter).
     #[must_use]
     pub fn counter_family<const N: usize>(
         &self,
@@ -93,7 +93,8 @@ impl<const N: usize> CounterFamily<N> {
 }
 
 impl State {
-    /// Says whether a value of a label stands for itself.
+    /// Returns whether a value of a label is counted under its own name, and adds it if there is
+    /// room.
     fn takes(&mut self, label: usize, value: &str, most: usize) -> bool {
         let key = (label, value.to_owned());
         if self.values.contains(&key) {

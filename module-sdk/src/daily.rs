@@ -1,9 +1,9 @@
 //! Timers by the calendar: once a day, when a clock on the wall of some zone shows a time.
 //!
-//! The host knows timers with a period only, so that one of ten seconds looks at the calendar.
-//! Which day ran last stands in the data directory: the day decides, not the time that has passed.
-//! So a day of 23 or 25 hours has one run, a night that the daemon was off is made up for once, and
-//! a clock that is set back runs nothing twice.
+//! The host knows timers with a period only, so that one of ten seconds checks the calendar. The
+//! day that ran last is stored in the data directory: the day decides, not the time that has
+//! passed. So a day of 23 or 25 hours has one run, a night that the daemon was off is made up for
+//! once, and a clock that is set back runs nothing twice.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,15 +14,15 @@ use jiff::{
 
 use crate::{Error, Host, Result, Zone, clock};
 
-/// How often the calendar is looked at.
+/// Period at which the calendar is checked.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 
-/// The file with the days that ran last.
+/// Name of the file with the days that ran last.
 const STATE: &str = "lodestar_daily";
 
 /// A time of day in a zone that the module knows when it runs.
 pub(crate) struct Daily<M> {
-    /// Tells it from the others of the module, also in the file.
+    /// Name that tells it from the module's other timers, also in the file.
     pub(crate) key: String,
     pub(crate) at: Time,
     pub(crate) zone: Box<dyn Fn(&M) -> Zone>,
@@ -33,17 +33,17 @@ pub(crate) struct LastRuns {
     dates: BTreeMap<String, Date>,
 }
 
-/// What is to be done now.
+/// Action of a timer now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// From this day on it is counted; nothing runs.
+    /// Start of counting with this day; nothing runs.
     Begin(Date),
     Run(Date),
     Wait,
 }
 
 impl LastRuns {
-    /// Reads them. What cannot be read is logged, and all timers begin today.
+    /// Reads the days from the data directory. An error is logged, and all timers begin today.
     pub(crate) fn load(host: &Host) -> Self {
         let dates = host.load_state(STATE).unwrap_or_else(|error| {
             tracing::warn!(%error, "which daily timers ran is unknown: they begin today");
@@ -52,14 +52,14 @@ impl LastRuns {
         Self { dates: dates.unwrap_or_default() }
     }
 
-    /// Begins a timer that has never run, so that the first day to come is its first.
+    /// Begins a timer that has never run, so that the next day to come is its first.
     pub(crate) fn begin<M>(&mut self, daily: &Daily<M>, module: &M, host: &Host) {
         if let Step::Begin(date) = self.step(daily, module, host) {
             self.note(daily, date, host);
         }
     }
 
-    /// Runs `handler` where its day has come. A run that a crash cut off is done again; one that
+    /// Runs `handler` where its day has come. A run that a crash interrupted is repeated; one that
     /// failed is not.
     pub(crate) fn run<M>(
         &mut self,

@@ -1,4 +1,4 @@
-//! What can go wrong in a module, as the host sees it.
+//! Errors of a module, as the host sees them.
 
 use std::fmt;
 
@@ -8,27 +8,28 @@ use serde::{Deserialize, Serialize};
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// How the host treats an [`Error`].
+/// Kind of an [`Error`], which decides how the host treats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// It did not work. An event is tried again, and after five failures set aside as dead.
+    /// A failure. An event is tried again, and after five failures set aside as dead.
     Failed,
-    /// A panic was caught.
+    /// A panic that was caught.
     Panic,
-    /// The configuration is not valid.
+    /// An invalid configuration.
     Config,
-    /// Not now: full disk, locked database, full queue. An event is tried again until it works.
+    /// A temporary failure: full disk, locked database, full queue. An event is tried again until
+    /// it works.
     Unavailable,
-    /// The caller's arguments do not fit.
+    /// Arguments of the caller that do not fit.
     Usage,
-    /// There is no such thing.
+    /// Something that does not exist.
     NotFound,
-    /// The caller gave up.
+    /// A call that the caller gave up.
     Cancelled,
-    /// The answer did not come within the deadline.
+    /// An answer that did not come within the deadline.
     TimedOut,
-    /// It is not allowed; the message says what to write where.
+    /// Something that is not allowed; the message says what to write where.
     Refused,
 }
 
@@ -78,36 +79,37 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     place: String,
-    /// The key of the configuration that is wrong, with dots; empty for none in particular.
+    /// Key of the configuration that is wrong, with dots; empty for none in particular.
     key: String,
-    /// What to do; empty where the message says it.
+    /// Remedy; empty where the message says it.
     hint: String,
 }
 
 impl Error {
-    /// It did not work, for this reason.
+    /// Creates an error of the kind [`ErrorKind::Failed`] with this reason.
     pub fn new(message: impl Into<String>) -> Self {
         Self::of(ErrorKind::Failed, message)
     }
 
-    /// It cannot work now, but may later.
+    /// Creates an error for something that cannot work now, but may later.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::of(ErrorKind::Unavailable, message)
     }
 
-    /// The arguments of a command do not fit; the message says which and what would.
+    /// Creates an error for arguments of a command that do not fit; the message says which and what
+    /// would.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::of(ErrorKind::Usage, message)
     }
 
-    /// The configuration cannot be used.
+    /// Creates an error for a configuration that cannot be used.
     pub fn config(message: impl Into<String>) -> Self {
         Self::of(ErrorKind::Config, message)
     }
 
-    /// One key of the configuration has a value that cannot be used: `key` with dots
-    /// (`rate_limit.burst`), `message` what is wrong with it. The operator is shown the line of the
-    /// file. Leave the value out: it may be a secret.
+    /// Creates an error for one key of the configuration whose value cannot be used: `key` with
+    /// dots (`rate_limit.burst`), `message` what is wrong with it. The operator is shown the line
+    /// of the file. Leave the value out: it may be a secret.
     ///
     /// ```
     /// use module_sdk::Error;
@@ -120,13 +122,13 @@ impl Error {
         Self { key: key.into(), ..Self::config(message) }
     }
 
-    /// An error of any kind.
+    /// Creates an error of any kind.
     pub fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { kind, message, place: String::new(), key: String::new(), hint: String::new() }
     }
 
-    /// Says what to do.
+    /// Sets the remedy.
     #[must_use]
     pub fn hint(mut self, what: impl Into<String>) -> Self {
         self.hint = what.into();
@@ -142,21 +144,21 @@ impl Error {
         }
     }
 
-    /// How the host treats it.
+    /// Returns how the host treats the error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Says what was being done.
+    /// Adds what was being done before the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
-    /// Turns what another module met into an error of the call: its panic is not the caller's, and
-    /// neither is what is wrong with its configuration.
+    /// Turns an error of another module into an error of the call: its panic is not the caller's,
+    /// and neither is its invalid configuration.
     #[must_use]
     pub(crate) fn into_answer(self) -> Self {
         let kind = match self.kind {
@@ -166,13 +168,14 @@ impl Error {
         Self { kind, place: String::new(), ..self }
     }
 
-    /// Whatever a module's own check meets says that the configuration cannot be used.
+    /// Turns an error of a module's own check into one that says that the configuration cannot be
+    /// used.
     #[must_use]
     pub(crate) fn into_config(self) -> Self {
         Self { kind: ErrorKind::Config, ..self }
     }
 
-    /// Names the handler, command or timer.
+    /// Sets the handler, command or timer in which the error occurred, unless it is set.
     #[must_use]
     pub(crate) fn at(mut self, place: impl Into<String>) -> Self {
         if self.place.is_empty() {
@@ -201,7 +204,8 @@ impl Error {
         ModError { kind: self.kind.code(), message: message.into(), place: self.place.into() }
     }
 
-    /// The same for a refusal of the configuration, whose message is a [`ConfigReport`].
+    /// Converts the error like [`into_abi`](Self::into_abi), but writes a refusal of the
+    /// configuration as a [`ConfigReport`].
     pub(crate) fn into_abi_report(self) -> ModError {
         if self.kind != ErrorKind::Config {
             return self.into_abi();
@@ -213,8 +217,7 @@ impl Error {
     }
 }
 
-/// What a refusal of the configuration says, as JSON, so that the host can point at the place in
-/// the file.
+/// A refusal of the configuration as JSON, so that the host can point at the place in the file.
 #[derive(Serialize, Deserialize)]
 struct ConfigReport {
     path: String,
@@ -223,8 +226,9 @@ struct ConfigReport {
     hint: String,
 }
 
-/// The candidate that a person most likely meant, where one is near enough: a Jaro–Winkler
-/// similarity of 0.8 or more, or a Damerau–Levenshtein distance of at most a third of the letters.
+/// Returns the candidate that a person most likely meant, where one is near enough: a
+/// Jaro–Winkler similarity of 0.8 or more, or a Damerau–Levenshtein distance of at most a third
+/// of the letters.
 #[must_use]
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &str| {

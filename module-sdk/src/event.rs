@@ -1,4 +1,4 @@
-//! Events: what a module hears and what it says.
+//! Events that a module receives and publishes.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The most bytes that the payload of an event may have, as JSON.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
-/// How an event is kept until its subscribers have handled it.
+/// Guarantee with which an event is kept until its subscribers have handled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
@@ -35,22 +35,22 @@ pub enum Class {
 /// }
 /// ```
 pub trait EventType: Serialize + DeserializeOwned {
-    /// The topic, or the filter that covers every topic of the type (`lynex.*`).
+    /// Topic, or the filter that covers every topic of the type (`lynex.*`).
     const TOPIC: &'static str;
-    /// How it is kept.
+    /// Class of the events.
     const CLASS: Class;
 
-    /// The topic of this very event.
+    /// Returns the topic of this very event.
     fn topic(&self) -> Cow<'_, str> {
         Cow::Borrowed(Self::TOPIC)
     }
 
-    /// What the event is about, CloudEvents `subject`.
+    /// Returns the subject of the event, CloudEvents `subject`.
     fn subject(&self) -> Option<Cow<'_, str>> {
         None
     }
 
-    /// When it happened, where that is not now.
+    /// Returns the time of the event, where that is not now.
     fn time(&self) -> Option<Timestamp> {
         None
     }
@@ -59,18 +59,18 @@ pub trait EventType: Serialize + DeserializeOwned {
 /// An event that was published elsewhere, as [`Host::relay`](crate::Host::relay) takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayedEvent<'a> {
-    /// The id that it has there (UUIDv7). It is handled once, however often it is relayed.
+    /// Id that it has there (UUIDv7). It is handled once, however often it is relayed.
     pub id: Uuid,
-    /// When it happened there.
+    /// Time of the event there.
     pub time: Timestamp,
-    /// Where, and who published it there: `//laptop-1/lodestar/ingest`. It becomes the source of
-    /// the event, and no module of this daemon has one that begins with two slashes.
+    /// Daemon and module that published it there: `//laptop-1/lodestar/ingest`. It becomes the
+    /// source of the event, and no module of this daemon has one that begins with two slashes.
     pub origin: &'a str,
     /// The dotted topic.
     pub topic: &'a str,
-    /// How it is kept.
+    /// Class of the event.
     pub class: Class,
-    /// What it is about, empty for nothing.
+    /// Subject of the event, empty for none.
     pub subject: &'a str,
     /// The W3C trace context, empty for none.
     pub traceparent: &'a str,
@@ -81,17 +81,18 @@ pub struct RelayedEvent<'a> {
 /// An event on its way to a handler.
 #[derive(Debug, Clone)]
 pub struct Event<'a, T> {
-    /// The id that the host gave, unique for ever (UUIDv7): the key against double handling.
+    /// Id that the host assigned, unique for ever (UUIDv7): the key against double handling.
     pub id: Uuid,
-    /// When it happened.
+    /// Time of the event.
     pub time: Timestamp,
-    /// 1 on first delivery, more on each redelivery.
+    /// Number of the delivery: 1 for the first, more for each redelivery.
     pub attempt: u32,
     /// The dotted topic.
     pub topic: &'a str,
-    /// Who emitted it, `/lodestar/<module>`; for a relayed one its [origin](RelayedEvent::origin).
+    /// Module that emitted it, `/lodestar/<module>`; for a relayed event its
+    /// [origin](RelayedEvent::origin).
     pub source: &'a str,
-    /// What it is about, empty for nothing.
+    /// Subject of the event, empty for none.
     pub subject: &'a str,
     /// The W3C trace context, empty for none.
     pub traceparent: &'a str,

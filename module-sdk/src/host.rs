@@ -1,4 +1,4 @@
-//! What the host does for a module.
+//! Services of the host for a module.
 
 mod relay;
 
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Error, ErrorKind, EventType, Provider, Result, glue};
 
-/// What the host tells a module about itself.
+/// Information that the host gives a module about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct HostInfo {
     pub(crate) name: String,
@@ -42,11 +42,11 @@ pub(crate) struct HostInfo {
 struct Inner {
     services: HostBox,
     info: HostInfo,
-    /// The number of the last call.
+    /// Number of the last call.
     calls: AtomicU64,
-    /// The module ends, and calls nobody any more.
+    /// `true` once the module ends: no further call begins.
     is_ending: AtomicBool,
-    /// Held while a state is saved: half of one must not take the name of another.
+    /// Lock held while a state is saved: half of one must not take the name of another.
     saving: Mutex<()>,
     #[cfg(feature = "tokio")]
     runtime: crate::runtime::RuntimeCell,
@@ -80,7 +80,7 @@ impl Host {
         })
     }
 
-    /// Whether both are the same instance's.
+    /// Returns whether both belong to the same instance.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
@@ -93,13 +93,13 @@ impl Host {
         self.inner.info.log_level
     }
 
-    /// The name of this module.
+    /// Returns the name of this module.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.info.name
     }
 
-    /// The number of this generation: it grows with every start.
+    /// Returns the number of this generation: it grows with every start.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.inner.info.generation
@@ -110,18 +110,19 @@ impl Host {
         self.inner.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The directory that is this module's own. It exists and is private.
+    /// Returns the directory that is this module's own. It exists and is private.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.inner.info.data_dir
     }
 
-    /// Returns the `providers` of the configuration by id, where the manifest declares the need
-    /// (`[capabilities] providers = true`); none where it does not.
+    /// Returns the `providers` of the configuration by id, where the manifest declares that it
+    /// needs them (`[capabilities] providers = true`); none where it does not.
     ///
     /// # Errors
     ///
-    /// When the host tells of a provider what this SDK does not know, such as another API.
+    /// When the host describes a provider with something that this SDK does not know, such as
+    /// another API.
     pub fn providers(&self) -> Result<Vec<Provider>> {
         let told: Option<BTreeMap<String, Provider>> =
             serde_json::from_value(self.inner.info.providers.clone())?;
@@ -129,15 +130,15 @@ impl Host {
         Ok(named.map(|(id, provider)| Provider { id, ..provider }).collect())
     }
 
-    /// The time. On the test bench it is the bench's.
+    /// Returns the time. On the test bench it is the bench's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let nanoseconds = self.inner.services.now_ns();
         Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default()
     }
 
-    /// Publishes an event and goes on: the host keeps it in order, and for a ledger type sees to
-    /// it that it is written. Use [`accept`](Self::accept) to be told when.
+    /// Publishes an event and returns at once: the host keeps it in order, and writes one of a
+    /// ledger type to the ledger. Use [`accept`](Self::accept) to be told when.
     ///
     /// # Errors
     ///
@@ -146,7 +147,7 @@ impl Host {
         self.publish(std::slice::from_ref(event), None)
     }
 
-    /// Publishes events and tells when all of them are accepted: ledger events are then written.
+    /// Publishes events and reports when all of them are accepted: ledger events are then written.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -194,7 +195,7 @@ impl Host {
             .map_err(Error::from_abi)
     }
 
-    /// A counter: a number that only grows.
+    /// Registers a counter: a number that only grows.
     ///
     /// Names follow Prometheus: `lodestar_<module>_<noun>_<unit>_total`. A family belongs to the
     /// module that registered it first, until that one is disabled. It counts on over reloads; a
@@ -209,20 +210,21 @@ impl Host {
         self.metric(0, name, help, labels).map(Counter)
     }
 
-    /// A gauge: a number that goes up and down.
+    /// Registers a gauge: a number that goes up and down.
     ///
     /// # Errors
     ///
-    /// As those of [`Host::counter`].
+    /// The same as those of [`Host::counter`].
     pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
         self.metric(1, name, help, labels).map(Gauge)
     }
 
-    /// A histogram of durations in seconds or of other sizes, in buckets from 0.005 to 120.
+    /// Registers a histogram of durations in seconds or of other sizes, in buckets from 0.005 to
+    /// 120.
     ///
     /// # Errors
     ///
-    /// As those of [`Host::counter`].
+    /// The same as those of [`Host::counter`].
     pub fn histogram(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Histogram> {
         self.metric(2, name, help, labels).map(Histogram)
     }
@@ -240,7 +242,7 @@ impl Host {
         Ok(Metric { host: self.clone(), handle })
     }
 
-    /// A secret that the manifest declares and the operator gave. It shows as `[redacted]`.
+    /// Returns a secret that the manifest declares and the operator gave. It shows as `[redacted]`.
     ///
     /// # Errors
     ///
@@ -250,15 +252,15 @@ impl Host {
         secret.map(|text| Secret(text.into_string())).map_err(Error::from_abi)
     }
 
-    /// A name that stands for `value` in this installation and cannot be turned back: the same for
-    /// every module, another one for every `kind` (`session`, `user`, `host`, `project`).
+    /// Returns a name that stands for `value` in this installation and cannot be turned back: the
+    /// same for every module, another one for every `kind` (`session`, `user`, `host`, `project`).
     #[must_use]
     pub fn pseudonym(&self, kind: &str, value: &str) -> String {
         self.inner.services.pseudonym(kind.into(), value.into()).into_string()
     }
 
-    /// A listening socket that the manifest declares. The host holds it, so that it survives a
-    /// reload; what is returned is a duplicate.
+    /// Returns a duplicate of a listening socket that the manifest declares. The host holds the
+    /// socket, so that it survives a reload.
     ///
     /// # Errors
     ///
@@ -268,7 +270,7 @@ impl Host {
         descriptor.map(glue::tcp_listener).map_err(Error::from_abi)
     }
 
-    /// A value from the host's cache for this module.
+    /// Returns a value from the host's cache for this module.
     #[must_use]
     pub fn cache_get(&self, key: &str) -> Option<Vec<u8>> {
         let value = self.inner.services.cache_get(key.into()).into_vec();
@@ -278,15 +280,15 @@ impl Host {
     /// Keeps a value in the host's cache for `ttl`; an empty one removes it. The cache is memory,
     /// and goes with this generation of the module.
     ///
-    /// A module may keep 10,000 values, of 1 MiB each at most and 16 MiB together, keys included.
-    /// What is beyond that is not kept, and a value that stood under the key is gone: so treat the
-    /// cache as a hint, and make anew what is not there.
+    /// A module may keep 10,000 values, of 1 MiB each at most and 16 MiB together, keys included. A
+    /// value beyond that is not kept, and the old value of its key is gone: so treat the cache as a
+    /// hint, and compute again what is not there.
     pub fn cache_set(&self, key: &str, value: &[u8], ttl: Duration) {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         self.inner.services.cache_set(key.into(), value.into(), ttl);
     }
 
-    /// The module's own tokio runtime: one thread, started at the first use, stopped after
+    /// Returns the module's own tokio runtime: one thread, started at the first use, stopped after
     /// [`Module::stop`](crate::Module::stop).
     ///
     /// # Errors
@@ -316,7 +318,8 @@ impl Host {
         self.inner.calls.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Gives up on all calls, and lets no further one begin: who waits would hold the end up.
+    /// Gives up on all calls, and lets no further one begin: a thread that waits would delay the
+    /// end.
     pub(crate) fn end_calls(&self) {
         self.inner.is_ending.store(true, Ordering::SeqCst);
         self.inner.services.cancel_call(ALL_CALLS);
@@ -349,7 +352,7 @@ fn nanoseconds(time: Timestamp) -> u64 {
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself.
+    /// Returns the text itself.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -374,12 +377,12 @@ impl Metric {
     }
 }
 
-/// See [`Host::counter`].
+/// A counter, registered with [`Host::counter`].
 #[derive(Debug, Clone)]
 pub struct Counter(Metric);
 
 impl Counter {
-    /// Adds; what is negative or no number is ignored.
+    /// Adds an amount; one that is negative or not a number is ignored.
     pub fn add(&self, amount: f64) {
         if amount > 0.0 {
             self.0.record(amount);
@@ -387,18 +390,18 @@ impl Counter {
     }
 }
 
-/// See [`Host::gauge`].
+/// A gauge, registered with [`Host::gauge`].
 #[derive(Debug, Clone)]
 pub struct Gauge(Metric);
 
 impl Gauge {
-    /// Sets.
+    /// Sets the value.
     pub fn set(&self, value: f64) {
         self.0.record(value);
     }
 }
 
-/// See [`Host::histogram`].
+/// A histogram, registered with [`Host::histogram`].
 #[derive(Debug, Clone)]
 pub struct Histogram(Metric);
 
@@ -409,7 +412,7 @@ impl Histogram {
     }
 }
 
-/// The news that events are accepted: a future, or a thing to wait for.
+/// Outcome of publishing events: a future, or a thing to wait for.
 #[derive(Debug)]
 pub struct Acceptance {
     shared: Arc<Shared>,
@@ -420,8 +423,8 @@ impl Acceptance {
     ///
     /// # Errors
     ///
-    /// Why they were not accepted; [`ErrorKind::Unavailable`] when `timeout` is over, after which
-    /// they may be accepted or not.
+    /// Returns why the events were not accepted; [`ErrorKind::Unavailable`] when `timeout` is over,
+    /// after which they may be accepted or not.
     pub fn wait(self, timeout: Duration) -> Result<()> {
         let state = self.shared.lock();
         let (mut state, _) = self

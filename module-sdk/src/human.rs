@@ -18,7 +18,7 @@ use crate::Usd;
 
 const SECOND: u128 = 1_000_000_000;
 
-/// Counts up to here are shown whole.
+/// Bound below which counts are shown whole.
 const WHOLE: u128 = 100_000;
 
 /// Shows a count: whole below 100,000, then with three digits and a unit.

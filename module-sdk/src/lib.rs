@@ -1,11 +1,11 @@
-//! What the author of a Lodestar module needs.
+//! SDK for the authors of Lodestar modules.
 //!
 //! A module is a `cdylib` with a type that implements [`Module`], a `module.toml`, and one line:
 //! `module_sdk::export!(MyModule);`. `lodestard` loads it, gives it a thread, a data directory,
 //! events, timers, commands, metrics and listening sockets, and contains its panics.
 //!
-//! * [`Module`] and [`Wiring`]: what a module is and what it answers to.
-//! * [`Host`]: what the daemon does for it.
+//! * [`Module`] and [`Wiring`]: the module itself, with its events, timers and commands.
+//! * [`Host`]: the services of the daemon for a module.
 //! * [`events`]: the vocabulary that Lodestar's modules share; [`EventType`] for your own.
 //! * What many modules need: [`TimeRangeArgs`], [`Zone`], [`Usd`], [`human`] numbers,
 //!   [`LogHistogram`], [`CounterFamily`], [`Wiring::daily`], [`Host::save_state`], [`clock`].

@@ -8,17 +8,17 @@
 
 use std::fmt;
 
-/// Values below have a bucket each.
+/// Value below which each value has a bucket of its own.
 const EXACT: u32 = 64;
-/// Buckets per power of two above.
+/// Number of buckets for each power of two above.
 const PER_OCTAVE: u32 = 32;
-/// Every bucket of a `u32`.
+/// Number of buckets for all values of a `u32`.
 const BUCKETS: usize = (EXACT + (32 - 6) * PER_OCTAVE) as usize;
-/// From so many buckets on a histogram has one number per bucket.
+/// Number of used buckets from which a histogram has one number per bucket.
 const DENSE_FROM: usize = 48;
 
-/// Counts how often each value was seen, in a unit of the caller's choice; small while there is
-/// little in it. Counts are signed, so that what was counted can be taken out again.
+/// A histogram of values in a unit of the caller's choice; small while there is little in it.
+/// Counts are signed, so that what was counted can be taken out again.
 ///
 /// ```
 /// use module_sdk::LogHistogram;
@@ -43,7 +43,7 @@ pub struct LogHistogram {
 
 #[derive(Clone)]
 enum Counts {
-    /// `(bucket, count)`, in order of bucket, no count is 0.
+    /// Pairs of `(bucket, count)`, in order of bucket; no count is 0.
     Sparse(Vec<(u16, i64)>),
     Dense(Box<[i64; BUCKETS]>),
 }
@@ -69,9 +69,9 @@ impl PartialEq for LogHistogram {
 impl Eq for LogHistogram {}
 
 impl LogHistogram {
-    /// The number of buckets.
+    /// Number of buckets.
     pub const BUCKETS: usize = BUCKETS;
-    /// The value below which each has a bucket of its own.
+    /// Value below which each value has a bucket of its own.
     pub const EXACT_BELOW: u32 = EXACT;
 
     /// Returns the bucket that a value is counted in.
@@ -84,7 +84,7 @@ impl LogHistogram {
         (EXACT + (octave - 6) * PER_OCTAVE + ((value >> (octave - 5)) - PER_OCTAVE)) as usize
     }
 
-    /// Returns the value that a bucket answers: its middle.
+    /// Returns the value that stands for a bucket: its middle.
     #[must_use]
     pub const fn middle(bucket: usize) -> u32 {
         let bucket = bucket as u32;
@@ -107,7 +107,7 @@ impl LogHistogram {
         self.add_bucket(Self::bucket(value) as u16, count);
     }
 
-    /// Adds what another one has counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         if self.buckets().next().is_none() {
             self.counts.clone_from(&other.counts);
@@ -118,14 +118,14 @@ impl LogHistogram {
         }
     }
 
-    /// Takes out what another one has counted.
+    /// Takes out the counts of another histogram.
     pub fn subtract(&mut self, other: &Self) {
         for (bucket, count) in other.buckets() {
             self.add_bucket(bucket, count.saturating_neg());
         }
     }
 
-    /// Returns the same with all counts turned: what takes it out again.
+    /// Returns the histogram with all counts negated, which takes this one out again.
     #[must_use]
     pub fn negated(&self) -> Self {
         let negated = self.buckets().map(|(bucket, count)| (bucket, count.saturating_neg()));
@@ -158,8 +158,8 @@ impl LogHistogram {
         values.find(reached).map(|(middle, _)| middle)
     }
 
-    /// Returns its form for a database: for each bucket its distance from the one before and its
-    /// count (zigzag), as LEB128. `None` when nothing is counted.
+    /// Returns the encoded form for a database: for each bucket its distance from the one before
+    /// and its count (zigzag), as LEB128. `None` when nothing is counted.
     #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -172,7 +172,7 @@ impl LogHistogram {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Reads a histogram that [`encode`](Self::encode) wrote.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl LogHistogram {
     ///
     /// # Errors
     ///
-    /// When the bytes are no histogram; what stands before the mistake is added.
+    /// When the bytes are no histogram; the buckets before the mistake are added.
     pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), LogHistogramError> {
         each(bytes, |bucket, count| self.add_bucket(bucket, count))
     }
@@ -236,7 +236,7 @@ impl LogHistogram {
 #[error("a stored histogram cannot be read")]
 pub struct LogHistogramError;
 
-/// Hands over each bucket of an encoded histogram; all of them exist.
+/// Calls `found` for each bucket of an encoded histogram; all of them exist.
 fn each(bytes: &[u8], mut found: impl FnMut(u16, i64)) -> Result<(), LogHistogramError> {
     let (mut at, mut bucket) = (0, 0_u64);
     while at < bytes.len() {

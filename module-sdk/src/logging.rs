@@ -1,4 +1,4 @@
-//! Carries a module's `tracing` events to the host, which writes them under the module's name.
+//! Sends a module's `tracing` events to the host, which writes them under the module's name.
 
 use std::{
     fmt::Write as _,
@@ -14,7 +14,8 @@ use tracing_core::{
 
 use crate::{Host, glue};
 
-/// The level below which nothing crosses: 1 error … 5 trace. One per library, like `tracing`.
+/// Least severe level that is sent to the host: 1 error … 5 trace. One per library, like
+/// `tracing`.
 static LEVEL: AtomicU32 = AtomicU32::new(3);
 
 /// Sends everything that this library logs from now on to `host`.
@@ -26,7 +27,7 @@ pub(crate) fn install(host: &Host) {
     drop(tracing_core::dispatcher::set_global_default(tracing_core::Dispatch::new(Forward)));
 }
 
-/// Takes a new level. `tracing` caches the old one, hence the rebuild.
+/// Sets the level. `tracing` caches the old one, hence the rebuild.
 pub(crate) fn set_level(level: u32) {
     LEVEL.store(level, Ordering::Relaxed);
     tracing_core::callsite::rebuild_interest_cache();

@@ -1,4 +1,4 @@
-//! `module.toml`: what can be known of a module without running it.
+//! `module.toml`: everything that is known of a module without running it.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,84 +7,85 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Who it is.
+    /// Name and version of the module.
     pub module: ModuleSection,
-    /// What it was built against.
+    /// ABI that it was built against.
     pub abi: AbiSection,
-    /// What it hears and says.
+    /// Topics that it subscribes to and publishes on.
     #[serde(default)]
     pub bus: BusSection,
     /// Listening sockets that the host binds for it.
     #[serde(default)]
     pub listeners: Vec<ListenerSection>,
-    /// What it may ask the host for.
+    /// Services and data that it may ask the host for.
     #[serde(default)]
     pub capabilities: CapabilitiesSection,
-    /// How it appears on the command line.
+    /// Names under which it appears on the command line.
     #[serde(default)]
     pub cli: CliSection,
-    /// How one generation follows another.
+    /// Way in which one generation follows another.
     #[serde(default)]
     pub reload: ReloadSection,
 }
 
-/// `[module]`
+/// Section `[module]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModuleSection {
-    /// Lower case, digits and `_`; the name of the folder, the library and the key in the YAML.
+    /// Name in lower case, digits and `_`: that of the folder, the library and the key in the YAML.
     pub name: String,
     /// Semantic version.
     pub version: String,
-    /// One sentence.
+    /// Description in one sentence.
     pub description: String,
-    /// SPDX expression.
+    /// License, an SPDX expression.
     #[serde(default)]
     pub license: String,
 }
 
-/// `[abi]`
+/// Section `[abi]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AbiSection {
-    /// The ABI epoch. The library says by itself which one it was built for; a host refuses one
-    /// whose manifest says another.
+    /// ABI epoch. The library itself states the one that it was built for; a host refuses one whose
+    /// manifest states another.
     pub epoch: u32,
 }
 
-/// `[bus]`
+/// Section `[bus]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusSection {
     /// Topic filters that it subscribes to. Ledger events wait for it while it is disabled.
     pub consumes: Vec<String>,
-    /// Topic filters of what it may emit.
+    /// Topic filters of the events that it may publish.
     pub publishes: Vec<String>,
 }
 
-/// `[[listeners]]`
+/// Section `[[listeners]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerSection {
-    /// The name that the module asks for, and systemd's `FileDescriptorName=<module>.<name>`.
+    /// Name that the module asks for, and systemd's `FileDescriptorName=<module>.<name>`.
     pub name: String,
-    /// The key of the module's configuration that holds the address.
+    /// Key of the module's configuration that holds the address.
     pub config_key: String,
-    /// The address where that key is absent.
+    /// Address where that key is absent.
     pub default: String,
 }
 
-/// `[capabilities]`
+/// Section `[capabilities]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CapabilitiesSection {
     /// Names of secrets that it may ask for.
     pub secrets: Vec<String>,
-    /// Whether it is told the `providers` of the configuration. With their keys where its section
-    /// says `provider_keys: true`; a module that was not installed also where it says nothing.
+    /// `true` when it is given the `providers` of the configuration. With their keys where its
+    /// section says `provider_keys: true`; a module that was not installed also where it says
+    /// nothing.
     pub providers: bool,
-    /// Whether it may publish events of other daemons under the id and time that they have there
-    /// ([`Host::relay`](crate::Host::relay)), on the topics that it publishes.
+    /// `true` when it may publish events of other daemons under the id and time that they have
+    /// there ([`Host::relay`](crate::Host::relay)), on the topics that it publishes.
     pub relays: bool,
     /// Keys of its configuration (`logs`, `store.path`) that hold paths that it reads. In a process
     /// of its own it can read nothing else of a person's, and these only where `modules.yaml` gives
@@ -93,51 +94,53 @@ pub struct CapabilitiesSection {
     /// Keys of its configuration that hold paths which it writes. In a process of its own it can
     /// write there, that is in the directory of such a file, and in its data directory.
     pub paths_write: Vec<String>,
-    /// Which commands of other modules and of the host it may call: `usage_tracker.summary`,
+    /// Commands of other modules and of the host that it may call: `usage_tracker.summary`,
     /// `health_monitor.*`, `host.status`.
     pub calls: Vec<String>,
-    /// Whether it may also call what changes the daemon: `host.modules.enable` and its like. A
-    /// module that was installed needs the operator's `control: operate` in its section as well.
+    /// Permission to call commands that change the daemon as well: `host.modules.enable` and its
+    /// like. A module that was installed needs the operator's `control: operate` in its section as
+    /// well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
 }
 
-/// What a module may do to the daemon.
+/// Permission of a module to change the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Control {
-    /// Switch modules on and off, reload them and put them back.
+    /// Permission to enable, disable, reload and roll back modules.
     Operate,
 }
 
-/// `[cli]`
+/// Section `[cli]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CliSection {
-    /// An alias for the module's name on the command line: `usage`. Its former name `noun` is
-    /// still read.
+    /// Alias for the module's name on the command line: `usage`. Its previous name `noun` is still
+    /// read.
     #[serde(alias = "noun")]
     pub command: Option<String>,
-    /// The command that runs when none is given.
+    /// Command that runs when none is given.
     pub default_command: Option<String>,
 }
 
-/// `[reload]`
+/// Section `[reload]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReloadSection {
-    /// How one generation follows another.
+    /// Way in which one generation follows another.
     pub mode: ReloadMode,
 }
 
-/// How one generation of a module follows another.
+/// Way in which one generation of a module follows another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadMode {
-    /// The new one starts while the old one runs.
+    /// Overlap: the new generation starts while the old one runs.
     #[default]
     Overlap,
-    /// The old one stops before the new one starts, since both need the same exclusive thing.
+    /// Handover: the old generation stops before the new one starts, since both need the same
+    /// exclusive thing.
     Handover,
 }
 
@@ -169,14 +172,14 @@ impl Manifest {
     }
 }
 
-/// Whether a text can stand in `capabilities.calls`: who is called is always named.
+/// Returns whether a text can stand in `capabilities.calls`: the target is always named.
 fn valid_call(call: &str) -> bool {
     call.split_once('.').is_some_and(|(target, command)| {
         valid_name(target) && !command.is_empty() && command.split('.').all(|part| !part.is_empty())
     })
 }
 
-/// Whether a text can be the name of a module.
+/// Returns whether a text can be the name of a module.
 #[must_use]
 pub fn valid_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
@@ -184,7 +187,7 @@ pub fn valid_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// Why a text is no manifest.
+/// Reason why a text is no manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
     line: usize,

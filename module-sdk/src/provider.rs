@@ -1,4 +1,4 @@
-//! Providers: who answers requests to language models.
+//! Providers, which answer requests to language models.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,19 +8,19 @@ use crate::{Secret, words::words};
 words! {
     /// An API that providers offer.
     ProviderApi {
-        /// OpenAI's, and what is compatible with it.
+        /// OpenAI's API, and those compatible with it.
         Openai = "openai",
-        /// Anthropic's.
+        /// Anthropic's API.
         Anthropic = "anthropic",
         /// Google's Gemini.
         Gemini = "gemini",
-        /// Ollama's own.
+        /// Ollama's own API.
         Ollama = "ollama",
     }
 }
 
 /// An entry of `providers` in the configuration, as [`Host::providers`](crate::Host::providers)
-/// tells it.
+/// returns it.
 ///
 /// ```
 /// use module_sdk::{Host, Provider, ProviderApi, Result};
@@ -32,21 +32,21 @@ words! {
 /// ```
 #[derive(Debug, Clone, Deserialize)]
 pub struct Provider {
-    /// The operator's name for it.
+    /// The operator's name for the provider.
     #[serde(skip)]
     pub id: String,
-    /// `http://` or `https://`, without credentials and without a slash at the end.
+    /// Base URL, `http://` or `https://`, without credentials and without a slash at the end.
     pub base_url: String,
-    /// The API that it offers.
+    /// API that it offers.
     pub api: ProviderApi,
-    /// Whether it runs on hardware of one's own, so that an answer costs nothing.
+    /// `true` when it runs on hardware of one's own, so that an answer costs nothing.
     #[serde(default)]
     pub local: bool,
-    /// Its key; `None` where there is none, or the operator gives this module none
+    /// API key; `None` where there is none, or the operator gives this module none
     /// (`provider_keys`).
     #[serde(default)]
     pub key: Option<Secret>,
-    /// The models that it is to be asked for; none where the operator names none.
+    /// Models that it is to be asked for; none where the operator names none.
     #[serde(default)]
     pub models: Vec<String>,
 }

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{Error, Result};
 
-/// How long tasks that block get before the runtime lets go of them.
+/// Time that blocking tasks get before the runtime shuts down without them.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// A runtime that starts when it is first needed.

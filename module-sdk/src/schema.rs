@@ -1,22 +1,22 @@
-//! Compares values with a JSON schema: numbers out of their range, and keys that are unknown. The
-//! one place for both sides of the boundary: the SDK stops at the first, the host tells all.
+//! Comparison of values with a JSON schema: numbers out of their range, and keys that are unknown.
+//! The one place for both sides of the boundary: the SDK stops at the first, the host reports all.
 
 use serde_json::{Map, Number, Value};
 
-/// How many references and choices lead to a type at most.
+/// The most references and choices that lead to a type.
 const MAX_STEPS: usize = 8;
 
-/// The keyword that says what to do about a number out of its range.
+/// Keyword with the remedy for a number out of its range.
 const HINT: &str = "x-hint";
 
 /// A value that does not fit its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
-    /// The key, with dots and indices; empty for the whole.
+    /// Key, with dots and indices; empty for the whole value.
     pub path: String,
-    /// What is wrong with it.
+    /// Description of the error.
     pub message: String,
-    /// What to do; empty where the message says it.
+    /// Remedy; empty where the message says it.
     pub hint: String,
 }
 
@@ -36,14 +36,14 @@ pub fn out_of_range(root: &Value, value: &Value) -> Vec<Misfit> {
     misfits
 }
 
-/// Returns the keys that their objects do not have.
+/// Returns the keys that the schemas of their objects do not have.
 #[must_use]
 pub fn unknown_keys(root: &Value, value: &Value) -> Vec<Misfit> {
     let mut misfits = Vec::new();
     walk(root, root, value, "", &mut |schema, value, path| {
         let Value::Object(map) = value else { return };
         let known = schema.get("properties").and_then(Value::as_object);
-        // The second is what a type with flattened fields has.
+        // A type with flattened fields has the second keyword.
         let mut rules = ["additionalProperties", "unevaluatedProperties"].into_iter();
         if !rules.any(|rule| schema.get(rule) == Some(&Value::Bool(false))) {
             return;

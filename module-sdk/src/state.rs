@@ -7,7 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Error, Host, Result, manifest::valid_name};
 
 impl Host {
-    /// Reads what [`save_state`](Self::save_state) wrote under a name; `None` where nothing was.
+    /// Reads the state that [`save_state`](Self::save_state) wrote under a name; `None` where there
+    /// is none.
     ///
     /// ```
     /// # use module_sdk::{Host, Result};
@@ -44,8 +45,8 @@ impl Host {
     }
 
     /// Writes a state as `NAME.json` into the data directory. A crash or a power cut leaves the
-    /// state before or this one. It costs a write to the disk: once for a batch of events, not for
-    /// each.
+    /// previous state or this one. It costs a write to the disk: once for a batch of events, not
+    /// for each.
     ///
     /// # Errors
     ///

@@ -38,12 +38,12 @@ pub struct TimeRangeArgs {
 }
 
 impl TimeRangeArgs {
-    /// Returns what is meant at the moment `now`, in the days of `zone`. Where nobody says when it
-    /// begins it begins at `default_since`.
+    /// Returns the range that is meant at the moment `now`, in the days of `zone`. Without `since`
+    /// it begins at `default_since`.
     ///
     /// # Errors
     ///
-    /// When something is no time, the range begins in the future, or its end is not after its
+    /// When a text is no time, the range begins in the future, or its end is not after its
     /// beginning.
     pub fn resolve(&self, default_since: &str, now: Timestamp, zone: &Zone) -> Result<TimeRange> {
         let since = self.since.as_deref().unwrap_or(default_since);
@@ -80,21 +80,22 @@ impl TimeRangeArgs {
 /// A range of time, made by [`TimeRangeArgs::resolve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeRange {
-    /// The first moment in it.
+    /// First moment in the range.
     pub from: Timestamp,
-    /// The first moment after it, as it is shown.
+    /// First moment after the range, as it is shown.
     pub to: Timestamp,
-    /// Whether nobody said when it ends: then what a clock running ahead puts behind `to` counts.
+    /// `true` when no end was given: then what a clock running ahead puts after `to` counts.
     pub is_open: bool,
-    /// The zone of its days and hours.
+    /// Zone of its days and hours.
     pub zone: TimeZone,
 }
 
-/// The end of the year 9999, after which nothing ends: whatever clock it was that told when.
+/// The end of the year 9999 in Unix milliseconds, the bound of a range without an end: it includes
+/// events of any clock.
 const END_MS: i64 = 253_402_300_800_000;
 
 impl TimeRange {
-    /// Returns its bounds for a query, in Unix milliseconds; the second is not in it.
+    /// Returns the bounds of the range for a query, in Unix milliseconds; the second is exclusive.
     #[must_use]
     pub fn bounds_ms(&self) -> (i64, i64) {
         (ceil_ms(self.from), if self.is_open { END_MS } else { ceil_ms(self.to) })
@@ -106,7 +107,7 @@ fn ceil_ms(time: Timestamp) -> i64 {
     ms + i64::from(time > Timestamp::from_millisecond(ms).unwrap_or(time))
 }
 
-/// The moment of a day that its date stands for.
+/// Edge of a day that its date stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Edge {
     Start,

@@ -1,14 +1,14 @@
-//! Money.
+//! Amounts of US dollars.
 
 use std::{fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
-/// Digits behind the point: the unit is the nano-dollar.
+/// Number of digits after the point: the unit is the nano-dollar.
 const DECIMALS: usize = 9;
 
-/// Nano-dollars in a dollar.
+/// Number of nano-dollars in a dollar.
 const DOLLAR: i64 = 1_000_000_000;
 
 /// An amount of US dollars, exact to the nano-dollar: the unit of every cost in an event.
@@ -32,7 +32,7 @@ pub struct Usd {
 }
 
 impl Usd {
-    /// Returns so many nano-dollars.
+    /// Creates an amount of this many nano-dollars.
     #[must_use]
     pub const fn from_nano(nano: i64) -> Self {
         Self { nano }
@@ -44,7 +44,7 @@ impl Usd {
         self.nano
     }
 
-    /// Returns the sum, or the largest or smallest amount where it is beyond.
+    /// Returns the sum, or the largest or smallest amount where the sum is beyond.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self { nano: self.nano.saturating_add(other.nano) }

@@ -1,4 +1,4 @@
-//! What a module answers to.
+//! Wiring of a module: the events, timers and commands that it handles.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -18,7 +18,8 @@ use crate::{
     schema,
 };
 
-/// Handles events, oldest first, and counts those that are done: also when it panics.
+/// A function that handles events, oldest first, and counts those that are done: also when it
+/// panics.
 type EventHandler<M> = Box<dyn Fn(&mut M, &[RawEvent<'_>], &AtomicUsize) -> Result<()>>;
 type TimerHandler<M> = Box<dyn Fn(&mut M) -> Result<()>>;
 type CommandHandler<M> = Box<dyn Fn(&mut M, serde_json::Value) -> Result<Answer>>;
@@ -36,7 +37,7 @@ pub(crate) struct WiredEvent<M> {
 
 pub(crate) struct WiredTimer<M> {
     pub(crate) description: TimerDescription,
-    /// The time of day, for a timer by the calendar.
+    /// Time of day, for a timer by the calendar.
     pub(crate) daily: Option<Daily<M>>,
     pub(crate) handler: TimerHandler<M>,
 }
@@ -46,7 +47,7 @@ pub(crate) struct WiredCommand<M> {
     pub(crate) handler: CommandHandler<M>,
 }
 
-/// Collects what a module answers to.
+/// Collects the events, timers and commands that a module handles.
 ///
 /// The type of a handler's argument picks the topic and the decoder:
 ///
@@ -401,7 +402,7 @@ fn arguments<A: DeserializeOwned>(
         let message = format!("{} {}", misfit.path, misfit.message);
         return Err(Error::usage(message).hint(misfit.hint));
     }
-    // Who flattens a type into another is not told by serde which keys there are.
+    // For a type that is flattened into another serde does not tell which keys there are.
     let unknown = || schema::unknown_keys(schema, &args).into_iter().next();
     serde_path_to_error::deserialize(&args).map_err(|error| {
         let path = error.path().to_string();
@@ -416,7 +417,7 @@ fn arguments<A: DeserializeOwned>(
     })
 }
 
-/// `usage_tracker::UsageTracker::summary` → `summary`
+/// Returns the last part of a path: `usage_tracker::UsageTracker::summary` → `summary`.
 fn short_name(full: &'static str) -> &'static str {
     full.rsplit("::").next().unwrap_or(full)
 }

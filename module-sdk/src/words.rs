@@ -1,4 +1,4 @@
-//! Enums of words: what travels as one of a closed list of texts.
+//! Enums that travel as one of a closed list of words.
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident {
@@ -14,7 +14,7 @@ macro_rules! words {
             /// Every value.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The word on the wire.
+            /// Returns the word on the wire.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }

@@ -1,4 +1,4 @@
-//! The time zone whose days a person means.
+//! Time zones in configurations.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 
 use crate::nearest;
 
-/// A time zone in a configuration: an IANA name, or that of the system where none is given.
+/// A time zone in a configuration: an IANA name, or the system's zone where none is given.
 ///
-/// A name that is none is refused, with the nearest that is one.
+/// An unknown name is refused, with the nearest that is known.
 ///
 /// ```
 /// use module_sdk::Zone;
@@ -87,7 +87,7 @@ impl Visitor<'_> for ZoneVisitor {
 fn unknown(name: &str) -> String {
     let zones: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
     let city = name.replace(' ', "_");
-    // Who writes only the city means the zone that ends with it.
+    // A person who writes only the city means the zone that ends with it.
     let of_city = zones.iter().find(|zone| {
         zone.rsplit_once('/').is_some_and(|(_, name)| name.eq_ignore_ascii_case(&city))
     });

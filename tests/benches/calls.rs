@@ -1,4 +1,4 @@
-//! How long a call of another module takes, and whether calls are lost when very many are under
+//! Duration of a call of another module, and number of calls that are lost when very many are under
 //! way at once. Both modules run in a real daemon.
 //!
 //! The baseline is the same command asked by `lodestar` over the control socket, its start left
@@ -11,13 +11,13 @@ use std::time::Instant;
 use harness::{Sandbox, http};
 use serde_json::{Value, json};
 
-/// How many calls are made one after the other.
+/// Number of calls that are made one after the other.
 const IN_TURN: &str = "20000";
 
-/// How many calls are under way at once.
+/// Number of calls that are under way at once.
 const AT_ONCE: u64 = 10_000;
 
-/// How many requests the baseline is the median of.
+/// Number of requests of which the baseline is the median.
 const REQUESTS: usize = 500;
 
 fn main() {
@@ -78,7 +78,7 @@ fn streamed(sandbox: &Sandbox, args: &[&str]) -> Value {
     serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
 }
 
-/// One line of JSON per figure; without what is not there.
+/// Prints a figure as one line of JSON, without members that are `null`.
 fn report(mut figure: Value) {
     if let Some(figure) = figure.as_object_mut() {
         figure.retain(|_, value| !value.is_null());
@@ -86,7 +86,7 @@ fn report(mut figure: Value) {
     println!("{figure}");
 }
 
-/// The median time of the same command over the control socket, in microseconds.
+/// Returns the median time of the same command over the control socket, in microseconds.
 fn asked(sandbox: &Sandbox) -> f64 {
     let body = "{\"value\":1}";
     let request = format!(

@@ -1,4 +1,4 @@
-//! What the daemon costs as a process: its start, its rest, and the acceptance of an event.
+//! Costs of the daemon as a process: its start, its rest, and the acceptance of an event.
 //!
 //! Run with `cargo xtask bench daemon`, on a quiet machine.
 
@@ -14,17 +14,17 @@ use std::{
 use harness::{Daemon, Sandbox, ServiceManager, http, telemetry};
 use serde_json::{Value, json};
 
-/// How many starts the median is taken of.
+/// Number of starts of which the median is taken.
 const STARTS: usize = 11;
-/// How long the daemon is watched at rest.
+/// Time during which the daemon is watched at rest.
 const REST: Duration = Duration::from_secs(20);
-/// How long a just started daemon gets to come to rest.
+/// Time that a just started daemon gets to come to rest.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Events per second, and for how long.
+/// Number of events per second, for `SECONDS` seconds.
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 10;
 
-/// A daemon that loads nothing: what the modules add is seen beside it.
+/// Configuration of a daemon that loads nothing: what the modules add is seen beside it.
 const BARE: &str = "metrics:\n  listen: 127.0.0.1:0\n";
 
 fn main() {
@@ -34,7 +34,7 @@ fn main() {
     acceptance();
 }
 
-/// One line of JSON per figure.
+/// Prints a figure as one line of JSON.
 fn report(figure: Value) {
     println!("{figure}");
 }
@@ -56,7 +56,7 @@ fn start_to_ready() {
     }));
 }
 
-/// From the start of the process until it tells systemd that it is ready.
+/// Measures the time from the start of the process until it tells systemd that it is ready.
 fn ready_ms(sandbox: &Sandbox) -> f64 {
     let path = sandbox.path("notify");
     drop(fs::remove_file(&path));
@@ -77,7 +77,7 @@ fn ready_ms(sandbox: &Sandbox) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// For how long callers of a module's port get no answer while the daemon is replaced.
+/// Measures for how long callers of a module's port get no answer while the daemon is replaced.
 fn restarts() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = free.local_addr().expect("it is bound").to_string();
@@ -100,14 +100,14 @@ fn restarts() {
     }));
 }
 
-/// What a caller met that calls again and again.
+/// Observations of a caller that calls again and again.
 struct Restart {
-    /// The longest time between two answers.
+    /// Longest time between two answers, in milliseconds.
     gap_ms: f64,
     failed: u64,
 }
 
-/// The median of the gaps, and how many calls failed in all.
+/// Returns the median of the gaps in milliseconds, and how many calls failed in all.
 fn median_restart<'a>(address: &str, start: &dyn Fn() -> Daemon<'a>) -> (f64, u64) {
     let mut gaps: Vec<_> = (0..STARTS).map(|_| restart(address, start)).collect();
     gaps.sort_by(|left, right| left.gap_ms.total_cmp(&right.gap_ms));
@@ -169,7 +169,7 @@ fn at_rest() {
     }));
 }
 
-/// Resident memory (`VmRSS` of proc(5)).
+/// Returns the resident memory in MiB (`VmRSS` of proc(5)).
 fn rss_mib(daemon: &Daemon<'_>) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
@@ -177,8 +177,9 @@ fn rss_mib(daemon: &Daemon<'_>) -> f64 {
     kib.expect("a number of KiB") / 1024.0
 }
 
-/// Processor time of all its threads so far (`/proc/PID/schedstat` counts nanoseconds per thread;
-/// the ticks of `/proc/PID/stat` are too coarse for a daemon that does nothing).
+/// Returns the processor time of all its threads so far, in seconds (`/proc/PID/schedstat` counts
+/// nanoseconds per thread; the ticks of `/proc/PID/stat` are too coarse for a daemon that does
+/// nothing).
 fn cpu_seconds(daemon: &Daemon<'_>) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it lives");
     let of_task = |task: std::io::Result<fs::DirEntry>| {
@@ -188,7 +189,7 @@ fn cpu_seconds(daemon: &Daemon<'_>) -> f64 {
     tasks.filter_map(of_task).sum::<f64>() / 1e9
 }
 
-/// The time from a request's first byte to `200`, one event each, at a fixed rate.
+/// Measures the time from a request's first byte to `200`, one event each, at a fixed rate.
 fn acceptance() {
     let sandbox = Sandbox::usual();
     let daemon = sandbox.start();
@@ -209,7 +210,7 @@ fn acceptance() {
     }));
 }
 
-/// The 99th percentile of a call's time, called at [`RATE`].
+/// Returns the 99th percentile of a call's time in milliseconds, called at [`RATE`].
 fn p99_ms(call: impl Fn(u32)) -> f64 {
     let begin = Instant::now();
     let mut times = Vec::new();

@@ -1,4 +1,4 @@
-//! What faults under load cost: panics in the daemon, and crashes and kills of modules in processes
+//! Costs of faults under load: panics in the daemon, and crashes and kills of modules in processes
 //! of their own.
 //!
 //! Run with `cargo xtask bench faults`.
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 const PANICS: u64 = 10_000;
 const KILLS: u64 = 500;
-/// How many events travel in one request.
+/// Number of events that travel in one request.
 const BATCH: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often a module is watched beside one that crashes, at so many events a second, and for how
-/// long.
+/// Number of rounds in which a module is watched beside one that crashes, at `RATE` events a second
+/// for `SECONDS` seconds.
 const ROUNDS: usize = 9;
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 10;
@@ -39,12 +39,12 @@ fn report(name: &str, value: impl Into<Value>, unit: &str, rest: Value) {
     println!("{figure}");
 }
 
-/// A count that must be 0.
+/// Reports a count that must be 0.
 fn none(name: &str, value: u64, unit: &str) {
     report(name, value, unit, json!({"goal": {"at_most": 0, "of": "value"}}));
 }
 
-/// Each event is handled at the second attempt, since the first one panics.
+/// Measures events that are handled at the second attempt each, since the first one panics.
 fn panics() {
     let calm = handle_all("none");
     let shaken = handle_all("event_panics_at_times");
@@ -100,8 +100,8 @@ fn handle_all(fault: &str) -> Handled {
     }
 }
 
-/// What `usage_tracker` notices of a module that crashes at its first event and starts again once a
-/// second all the time. By default it would be quarantined after the fifth crash.
+/// Measures what `usage_tracker` notices of a module that crashes at its first event and starts
+/// again once a second all the time. By default it would be quarantined after the fifth crash.
 fn crashes() {
     let mut rounds: Vec<(f64, f64)> = (0..ROUNDS)
         .map(|_| {
@@ -117,8 +117,8 @@ fn crashes() {
     report("p99 of a handler while another module crashes", beside, "us", rest);
 }
 
-/// The 99th percentile of how long `usage_tracker` takes for the events handed to it, as the daemon
-/// accounts for it, where nothing else is to be done or beside a module that crashes.
+/// Returns the 99th percentile of how long `usage_tracker` takes for the events handed to it, as
+/// the daemon accounts for it, where nothing else is to be done or beside a module that crashes.
 fn handler_p99_us(crashing: bool) -> f64 {
     let mut modules = vec!["ingest", "usage_tracker"];
     let mut config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: \

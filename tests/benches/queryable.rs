@@ -1,5 +1,5 @@
-//! How fast accepted requests become visible in a summary, beside a bare loop that inserts the same
-//! rows.
+//! Speed at which accepted requests become visible in a summary, beside a bare loop that inserts
+//! the same rows.
 //!
 //! Requests are accepted while `usage_tracker` is disabled, so that they wait in the ledger; then
 //! it is enabled, and the clock runs until `usage summary` counts all of them: reading the ledger,
@@ -15,13 +15,13 @@ use harness::{Daemon, Sandbox, http, telemetry};
 use rusqlite::{Connection, params_from_iter, types::Value};
 use serde_json::json;
 
-/// How many requests.
+/// Number of requests.
 const REQUESTS: usize = 200_000;
-/// How many of them one session has, which travel in one body.
+/// Number of requests of one session, which travel in one body.
 const AT_ONCE: usize = 200;
-/// How many events the host hands to a module at once.
+/// Number of events that the host hands to a module at once.
 const BATCH: usize = 256;
-/// How often each side runs; the median counts.
+/// Number of runs of each side; the median counts.
 const ROUNDS: usize = 3;
 
 fn main() {
@@ -47,7 +47,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Seconds from the switch until a summary counts all requests.
+/// Measures the seconds from the switch until a summary counts all requests.
 fn until_visible(sandbox: &Sandbox, daemon: &Daemon<'_>) -> f64 {
     let switch = |verb| assert_eq!(sandbox.lodestar(&["modules", verb, "usage_tracker"]).code, 0);
     switch("disable");
@@ -72,7 +72,7 @@ fn until_visible(sandbox: &Sandbox, daemon: &Daemon<'_>) -> f64 {
     }
 }
 
-/// Inserts the rows of one database into a fresh one; answers the seconds.
+/// Inserts the rows of one database into a fresh one; returns the seconds.
 fn bare(from: &Path, to: &Path) -> f64 {
     let source = Connection::open(from).expect("the module made it");
     let mut target = Connection::open(to).expect("the sandbox is writable");

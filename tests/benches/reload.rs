@@ -1,4 +1,4 @@
-//! What a reload costs those who use the module meanwhile: 1,100 of them under load.
+//! Costs of a reload for those who use the module meanwhile: 1,100 of them under load.
 //!
 //! Run with `cargo xtask bench reload`, on a quiet machine.
 
@@ -12,17 +12,19 @@ use std::{
 use harness::{Daemon, KeepAlive, Sandbox, http, telemetry};
 use serde_json::{Value, json};
 
-/// More than the 1,024 thread-local keys of glibc: who leaks one with each ends before.
+/// Number of reloads, more than the 1,024 thread-local keys of glibc: a leak of one key per reload
+/// ends before.
 const RELOADS: u64 = 1_100;
-/// From here on memory is watched: what is needed once is there.
+/// Number of reloads before memory is watched: what is needed once is there then.
 const WARM: u64 = 100;
 const CLIENTS: usize = 16;
-/// Events per second: so many requests a second, with so many events each.
+/// Number of requests per second, with `EVENTS` events each.
 const REQUESTS: u64 = 50;
 const EVENTS: usize = 20;
-/// More than the requests that `ingest` remembers, so that its memory is full before it is watched.
+/// Number of events that are sent before memory is watched: more than the requests that `ingest`
+/// remembers, so that its memory is full.
 const BEFORE: usize = 60_000;
-/// How many of these travel in one request.
+/// Number of these events that travel in one request.
 const AT_ONCE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,15 +62,15 @@ fn sandbox(unload: bool) -> Sandbox {
     Sandbox::new(&["ingest", "gear"], &config)
 }
 
-/// What the reloads of [`unloading`] took.
+/// Durations of the reloads of [`unloading`], and the growth of memory.
 struct Reloaded {
-    /// Until the first memory was taken, and until the second.
+    /// Time until memory was first measured; `whole` is the time until the second measurement.
     warm: Duration,
     whole: Duration,
     growth_kib: i64,
 }
 
-/// All reloads, of a module that is unmapped each time.
+/// Runs all reloads, of a module that is unmapped each time.
 fn unloading() -> Reloaded {
     let sandbox = sandbox(true);
     let daemon = sandbox.start();
@@ -98,7 +100,7 @@ fn unloading() -> Reloaded {
     Reloaded { warm, whole, growth_kib: memory.1 - memory.0 }
 }
 
-/// How much more memory the same load takes in the same time without a reload.
+/// Measures how much more memory the same load takes in the same time without a reload.
 fn load_alone(warm: Duration, whole: Duration) -> i64 {
     let sandbox = sandbox(true);
     let daemon = sandbox.start();
@@ -114,7 +116,7 @@ fn load_alone(warm: Duration, whole: Duration) -> i64 {
     memory.1 - memory.0
 }
 
-/// Reloads of a module that stays mapped, until that is refused; everything goes on then.
+/// Reloads a module that stays mapped, until that is refused; everything goes on then.
 fn keeping() {
     let sandbox = sandbox(false);
     let daemon = sandbox.start();
@@ -139,7 +141,7 @@ fn keeping() {
     assert!(daemon.stop().success(), "it goes on and ends as always");
 }
 
-/// What the clients saw.
+/// Counters of the clients.
 #[derive(Default)]
 struct Load {
     stop: AtomicBool,
@@ -149,7 +151,7 @@ struct Load {
 }
 
 impl Load {
-    /// Does something while clients ask and events are sent.
+    /// Runs `act` while clients ask and events are sent.
     fn during(&self, daemon: &Daemon<'_>, act: impl FnOnce()) {
         let address = daemon.address("gear", "http");
         for part in 0..BEFORE / AT_ONCE {
@@ -241,7 +243,7 @@ fn wait_for_generation(daemon: &Daemon<'_>, generation: u64) {
     }
 }
 
-/// For how long events waited at each switch, in milliseconds, from the module's history.
+/// Returns for how long events waited at each switch, in milliseconds, from the module's history.
 fn switches(sandbox: &Sandbox) -> Vec<f64> {
     let why = sandbox.json(&["modules", "why", "gear", "--lines", &RELOADS.to_string()]);
     let history = why["history"].as_array().cloned().unwrap_or_default();

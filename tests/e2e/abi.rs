@@ -17,7 +17,8 @@ metrics:
   listen: 127.0.0.1:0
 ";
 
-/// The interface as it was released is never edited: what is built against it would prove nothing.
+/// Hashes of the interface as released. The files are never edited: otherwise a module built
+/// against them would prove nothing.
 const FROZEN: [(&str, &str); 2] = [
     ("lib.rs", "89cd8afbe6e05cd380790b84dc6a80dae0e475dcbb8fecd17b388669bf0eaeef"),
     ("build_info.rs", "bb7a9a8b555e63a52d8fc39df0844a3119ad78fe0720e03a112e8e119b4bfe43"),

@@ -1,4 +1,4 @@
-//! What every module uses: in `status`, `modules info`, the metrics and `lodestar top`.
+//! Resources that every module uses: in `status`, `modules info`, the metrics and `lodestar top`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The author's loop: a module is begun, checked, developed and reloaded by the command line.
+//! The author's workflow: a module is created, checked, developed and reloaded on the command line.
 
 use std::{
     fs,
@@ -14,10 +14,11 @@ use serde_json::Value;
 
 const NOTHING: &str = "modules: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
 
-/// Generous: what a module depends on is compiled in it, once.
+/// Long timeout: the dependencies of a module are compiled in it, once.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A command that may call cargo, as the author's shell would, whose builds share one folder.
+/// Creates a command that may call cargo, with the environment of the author's shell and one target
+/// folder for all builds.
 pub(super) fn author(sandbox: &Sandbox, program: &Path) -> Command {
     let mut command = sandbox.isolated(program);
     command.env("CARGO_TARGET_DIR", target()).env("CARGO_TERM_COLOR", "never");
@@ -35,7 +36,7 @@ pub(super) fn author(sandbox: &Sandbox, program: &Path) -> Command {
     command
 }
 
-/// Beside the folder of the build: kept between runs.
+/// Returns the target folder, which is beside that of this build and kept between runs.
 fn target() -> PathBuf {
     let release = program("lodestar");
     release.ancestors().nth(2).expect("target/release/lodestar").join("author")
@@ -45,8 +46,8 @@ fn lodestar(sandbox: &Sandbox, args: &[&str]) -> harness::Output {
     harness::run(author(sandbox, &program("lodestar")).args(args))
 }
 
-/// A new module, in the sandbox. Tests that run it give it a name of their own: they share the
-/// folder where cargo puts what it built.
+/// Creates a new module in the sandbox. Tests that run it use different names, because they share
+/// cargo's target folder.
 fn begin(sandbox: &Sandbox, name: &str) -> PathBuf {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk").display().to_string();
     let output = lodestar(sandbox, &["modules", "new", name, "--sdk", &sdk]);
@@ -59,7 +60,7 @@ fn check_of<'a>(report: &'a Value, name: &str) -> &'a Value {
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{report:#}"))
 }
 
-/// The checks that failed.
+/// Returns the names of the failed checks.
 fn failed(report: &Value) -> Vec<&str> {
     let checks = report["checks"].as_array().expect("a list").iter();
     let failed = checks.filter(|check| check["status"] == "failed");
@@ -159,7 +160,7 @@ fn check_says_what_is_wrong_with_a_library() {
     }
 }
 
-/// A `lodestar modules dev` that runs, and what it says.
+/// A running `lodestar modules dev`, and its output.
 struct Developing {
     child: Child,
     lines: mpsc::Receiver<Value>,
@@ -187,7 +188,7 @@ impl Developing {
         Self { child, lines, seen: Vec::new() }
     }
 
-    /// Waits for a line of a kind that holds a text.
+    /// Waits for a line of a kind that contains a text.
     #[track_caller]
     fn wait(&mut self, kind: &str, part: &str) -> Value {
         let until = Instant::now() + PATIENCE;
@@ -202,7 +203,7 @@ impl Developing {
         }
     }
 
-    /// Ctrl-C: it ends by itself, and well.
+    /// Sends the interrupt signal (Ctrl-C) and checks that the process ends successfully.
     fn interrupt(mut self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT)

@@ -1,4 +1,4 @@
-//! Modules that call each other, and the host, wherever each of them runs.
+//! Calls between modules, and of modules to the host, for all kinds of isolation.
 
 use std::{thread, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the caller and the callee run.
+/// Isolation of the caller and the callee.
 const PLACES: [(&str, &str); 3] =
     [("in_process", "in_process"), ("process", "in_process"), ("in_process", "process")];
 
@@ -27,7 +27,7 @@ fn streamed(sandbox: &Sandbox, args: &[&str]) -> Value {
     serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {output:#?}"))
 }
 
-/// Has a module call a command, and tells what came of it.
+/// Makes a module call a command, and returns the outcome.
 fn ask_with(sandbox: &Sandbox, module: &str, whom: (&str, &str), rest: (&Value, u64)) -> Value {
     let ((target, command), (args, deadline)) = (whom, (rest.0.to_string(), rest.1.to_string()));
     let words = [module, "ask", "--target", target, "--command", command, "--args", &args];
@@ -38,7 +38,7 @@ fn ask(sandbox: &Sandbox, target: &str, command: &str, args: &Value) -> Value {
     ask_with(sandbox, "caller", (target, command), (args, 0))
 }
 
-/// Checks that a call failed like that, with these words.
+/// Checks that a call failed with this kind of error and these words.
 fn check_failed(told: &Value, kind: &str, words: &str) {
     let message = told["message"].as_str().unwrap_or_default();
     assert!(told["error"] == kind && message.contains(words), "not {kind}, {words}: {told}");
@@ -92,7 +92,7 @@ fn whatever_goes_wrong_is_told(sandbox: &Sandbox, daemon: &Daemon<'_>) {
     fails("callee", "echo", json!({"value": 1}), "unavailable", "callee is disabled; enable it");
 }
 
-/// The arguments of `ask` for a command with these arguments.
+/// Returns the arguments of `ask` for a command with these arguments.
 fn arguments(target: &str, command: &str, args: &Value) -> Value {
     json!({"target": target, "command": command, "args": args.to_string()})
 }
@@ -120,7 +120,7 @@ fn calls_that_go_in_a_circle_are_cut_and_named() {
     assert!(daemon.lives(), "{}", daemon.log());
 }
 
-/// Waits until the callee has answered some more calls.
+/// Waits until the callee has answered more calls.
 fn answers_more(sandbox: &Sandbox) {
     let answered = || {
         let info = sandbox.json(&["modules", "info", "callee"]);

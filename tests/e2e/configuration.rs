@@ -1,13 +1,14 @@
-//! `modules.yaml`: bad ones change nothing, good ones take effect while the daemon runs.
+//! `modules.yaml`: invalid versions change nothing, valid ones take effect while the daemon runs.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use harness::{Daemon, Sandbox, http, run, telemetry, wait_until};
 
-/// How long an edit may take until it is seen.
+/// Maximum time until an edit takes effect.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// What is wrong, and what the error must say: the line, and the remedy or the thing.
+/// Invalid configurations, with the texts that the error must contain: the line, and the remedy or
+/// the subject.
 const BAD: [(&str, &str, &[&str]); 19] = [
     ("not YAML", "modules: [", &["modules.yaml:1"]),
     ("a list", "- a\n- b\n", &["modules.yaml"]),
@@ -98,7 +99,7 @@ const BAD: [(&str, &str, &[&str]); 19] = [
     ),
 ];
 
-/// An alias bomb: nine levels of nine.
+/// Returns an alias bomb: nine levels of nine.
 fn bomb() -> String {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {

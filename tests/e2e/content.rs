@@ -1,4 +1,4 @@
-//! The text of requests: published only where the operator said so twice, shown only when asked.
+//! The text of requests: published only if the operator allows it twice, shown only on request.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -85,7 +85,7 @@ fn text_that_is_published_shows_as_its_size() {
     assert!(daemon.stop().success());
 }
 
-/// The first event that a tail shows; events are emitted until it shows one.
+/// Returns the first event that a tail shows; emits events until it shows one.
 fn tail(sandbox: &Sandbox, more: &[&str]) -> Value {
     let mut tail = sandbox.isolated(&program("lodestar"));
     tail.args(["events", "tail", "-n", "1", "--json"]).args(more).stdout(Stdio::piped());

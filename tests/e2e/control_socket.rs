@@ -1,4 +1,4 @@
-//! Who may use the control socket, among those that have the daemon's user.
+//! Access to the control socket for processes of the daemon's user.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ fn sandbox(isolation: &str) -> Sandbox {
     Sandbox::new(&["misbehaver"], &config)
 }
 
-/// What the daemon answers when the module, or a child of it, asks for the configuration.
+/// Returns the daemon's answer to the module, or a child of it, that asks for the configuration.
 fn asked(sandbox: &Sandbox, from: &str) -> String {
     // `--socket` alone is the command line's own.
     let socket = sandbox.socket().display().to_string();

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load: nothing accepted is lost, nothing counts twice.
+//! `kill -9` at random moments under load: no accepted event is lost, none counts twice.
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
@@ -8,7 +8,7 @@ use harness::{
     telemetry, wait_until,
 };
 
-/// How many kills, where `LODESTAR_TEST_KILLS` does not say.
+/// Default number of kills, unless `LODESTAR_TEST_KILLS` is set.
 const KILLS: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -17,8 +17,8 @@ fn kills_under_load_lose_nothing_and_count_nothing_twice() {
     kill_daemons(&Sandbox::usual(), |_| {});
 }
 
-/// Kills daemons under load, each at a random moment and after what comes `before`, and compares
-/// what was sent with what was counted.
+/// Kills daemons under load, each at a random moment and after calling `before`, and compares the
+/// sent requests with the counted ones.
 fn kill_daemons(sandbox: &Sandbox, before: impl Fn(&mut Random)) {
     let sent = Sent::default();
     // Moments differ from run to run; what went wrong in one is shown by its seed.
@@ -75,7 +75,7 @@ fn how_many() -> u64 {
     kills.unwrap_or(KILLS)
 }
 
-/// All that was accepted is counted, and nothing else, and the sums agree with the rows.
+/// Checks that exactly the accepted requests are counted, and that the sums agree with the rows.
 fn compare(sandbox: &Sandbox, sent: &Sent, seed: u64) {
     let counted = sent.counted(sandbox);
     assert!(counted.is_exact(), "seed {seed}: {counted:#?}");

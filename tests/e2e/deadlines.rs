@@ -1,5 +1,5 @@
 //! Calls that never return: in the daemon the module is stalled and its events wait, in a process
-//! of its own it is ended and starts again. Nobody else notices.
+//! of its own it is killed and restarted. Other modules are not affected.
 
 use std::{thread, time::Duration};
 
@@ -20,7 +20,7 @@ fn sandbox(isolation: &str, fault: &str) -> Sandbox {
     Sandbox::new(&["ingest", "counter", "misbehaver"], &config(isolation, fault))
 }
 
-/// Sends one request, and waits until the healthy module has it.
+/// Sends one request, and waits until the healthy module has received it.
 fn others_go_on(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     let events = || sandbox.json(&["counter", "report"])["events"].as_u64();
     let before = events().expect("a number");
@@ -31,13 +31,13 @@ fn others_go_on(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     wait_until("the other module has the event", PATIENCE, || (events()? > before).then_some(()));
 }
 
-/// What became of the misbehaver's events: handled, dead, dropped, pending.
+/// Returns the counters of the misbehaver's events: handled, dead, dropped, pending.
 fn counters(daemon: &Daemon<'_>) -> [u64; 4] {
     let events = daemon.module("misbehaver")["events"].clone();
     ["handled", "dead", "dropped", "pending"].map(|key| events[key].as_u64().expect("a number"))
 }
 
-/// A fault, and what the call that hangs is called.
+/// Faults, with the name of the call that hangs.
 const FAULTS: [(&str, &str); 3] =
     [("event_hangs_once", "handler"), ("timer_hangs", "tick"), ("health_hangs", "health")];
 

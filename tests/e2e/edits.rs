@@ -1,8 +1,9 @@
-//! Edits of `modules.yaml` that are not taken as a whole, or not at once: what differs is shown.
+//! Edits of `modules.yaml` that are refused in part, or take effect later: the differences are
+//! shown.
 
 use harness::{Sandbox, wait_until};
 
-/// How long an edit may take until it is seen.
+/// Maximum time until an edit takes effect.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 #[test]

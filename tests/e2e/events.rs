@@ -1,4 +1,4 @@
-//! What can be seen of events, and what becomes of them while their subscriber is away.
+//! Display of events, and their handling while a subscriber is away.
 
 use std::{
     fs,
@@ -95,7 +95,7 @@ fn what_a_disk_loses_is_told_and_costs_no_more() {
     assert!(audit.as_array().is_some_and(|rows| rows.iter().all(|row| row["balanced"] == true)));
 }
 
-/// Returns how many events wait for a module, of which whoever tells it tells the same.
+/// Returns the number of events that wait for a module, and checks that all commands show the same.
 #[track_caller]
 fn waiting(sandbox: &Sandbox, daemon: &Daemon<'_>, module: &str) -> u64 {
     let pending = |rows: Value| {

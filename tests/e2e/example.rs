@@ -1,4 +1,4 @@
-//! The author's example: it is built, loaded and does its work.
+//! The example module for authors: it is built, loaded and works.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Modules that misbehave: none takes the daemon or another module down, none loses an event.
+//! Modules that misbehave: none stops the daemon or another module, none loses an event.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -9,7 +9,7 @@ use std::{
 use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 use serde_json::Value;
 
-/// Longer than every deadline of the daemon.
+/// Timeout that is longer than every deadline of the daemon.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(fault: &str) -> String {
@@ -23,7 +23,7 @@ fn sandbox(fault: &str) -> Sandbox {
     Sandbox::new(&["ingest", "misbehaver", "counter"], &config(fault))
 }
 
-/// Sends one request and waits until the healthy subscriber has it.
+/// Sends one request and waits until the healthy subscriber has received it.
 fn counted(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     let before = sandbox.json(&["counter", "report"])["events"].as_u64().expect("a number");
     let body = telemetry::claude_code("s", id).to_string();
@@ -35,7 +35,7 @@ fn counted(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     });
 }
 
-/// Waits until what the daemon says of the misbehaver holds these words.
+/// Waits until the daemon's information about the misbehaver contains these words.
 fn said(daemon: &Daemon<'_>, sandbox: &Sandbox, parts: &[&str]) -> Value {
     wait_until(&format!("the misbehaver shows {parts:?}"), PATIENCE, || {
         assert!(daemon.lives(), "{}", daemon.log());
@@ -116,7 +116,7 @@ fn an_event_that_always_fails_is_set_aside_after_five_attempts() {
     balanced(&sandbox);
 }
 
-/// `accepted = handled + dead + dropped + pending` for everybody.
+/// Checks that `accepted = handled + dead + dropped + pending` holds for every subscriber.
 fn balanced(sandbox: &Sandbox) {
     let audit = sandbox.json(&["events", "audit"]);
     for row in audit.as_array().expect("a list") {

@@ -1,5 +1,4 @@
-//! Files that are not what they should be: nothing hangs, nothing is switched off, nobody is let
-//! in.
+//! Files of the wrong kind or content: nothing hangs, no module is disabled, no access is granted.
 
 use std::{
     fs::{self, File},
@@ -10,10 +9,10 @@ use std::{
 
 use harness::{Sandbox, run, wait_until};
 
-/// How long an edit may take until it is seen.
+/// Maximum time until an edit takes effect.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes something that no configuration can be read from.
+/// Function that creates a file that is not a valid configuration.
 type Make = fn(&Path);
 
 const WRONG: [(&str, Make, &str); 8] = [
@@ -40,7 +39,7 @@ fn clear(path: &Path) {
     if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }.expect("it is ours");
 }
 
-/// What lies in a place, without reading what has no end.
+/// Returns kind, size and content of a file, without reading endless or large ones.
 fn seen(path: &Path) -> (fs::FileType, u64, Option<Vec<u8>>) {
     let metadata = path.symlink_metadata().expect("it is there");
     let small = metadata.is_file() && metadata.len() < 1 << 20;
@@ -194,7 +193,7 @@ fn nothing_waits_for_a_pipe_in_the_place_of_any_other_file() {
     }
 }
 
-/// What no defaults can be read from, and what is said of it.
+/// Files that cannot be read as defaults, with the error.
 const NO_DEFAULTS: [(Make, &str); 6] = [
     (pipe, "it is not a regular file but a pipe"),
     (|path| fs::create_dir(path).expect("it is gone"), "it is not a regular file but a directory"),

@@ -1,4 +1,4 @@
-//! A full disk: what was goes on, nothing changes, and the error says what to do.
+//! A full disk: running work goes on, nothing changes, and the error names the remedy.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use harness::{
 
 use crate::install::package;
 
-/// Starts a daemon whose state lies on a small disk of its own; answers where that disk is seen.
+/// Starts a daemon whose state is on a small disk of its own; returns the path of that disk.
 pub(crate) fn on_a_small_disk<'a>(
     sandbox: &'a Sandbox,
     size: &str,
@@ -45,7 +45,7 @@ pub(crate) fn on_a_small_disk<'a>(
     Some((daemon, disk))
 }
 
-/// Writes until nothing more fits.
+/// Writes until the disk is full.
 pub(crate) fn fill(path: &Path) {
     let mut file = fs::File::create(path).expect("it is ours");
     for size in [64 << 10, 4 << 10, 1] {

@@ -1,4 +1,5 @@
-//! What a module takes that others need too: it is ended, or gets no more, and nobody else is.
+//! Modules that take resources which others need too: the module is killed, or gets no more, and
+//! others are not affected.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -10,7 +11,8 @@ use crate::held_back::{as_root_and_others, errno, runner, says};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Takes so much of something; answers why its process was ended, and when all of it has.
+/// Takes this amount of a resource, and waits until the process has been killed with all of its
+/// children; returns the reason.
 fn ended_for_taking(sandbox: &Sandbox, daemon: &Daemon<'_>, what: &str, amount: &str) -> String {
     let before = runner(sandbox);
     // It may have been ended before it could answer.
@@ -30,7 +32,8 @@ fn ended_for_taking(sandbox: &Sandbox, daemon: &Daemon<'_>, what: &str, amount: 
     errors
 }
 
-/// Whether the daemon counts; a control group refuses instead, which its own tests show.
+/// Returns whether the daemon counts the resource; a control group refuses it instead, which has
+/// its own tests.
 fn is_counted(sandbox: &Sandbox, limit: &str) -> bool {
     let info = sandbox.json(&["modules", "info", "misbehaver"]);
     let words = info["process"][limit].as_str().unwrap_or_else(|| panic!("{info:#}"));
@@ -87,7 +90,7 @@ fn a_full_data_directory_ends_only_the_module() {
     }
 }
 
-/// Root sees everything, and others end whatever keeps them from counting.
+/// Root sees everything; for other users, a process is killed if it prevents counting.
 #[test]
 fn what_is_hidden_is_counted_or_ends_only_the_module() {
     for (what, unseen) in [

@@ -1,4 +1,4 @@
-//! What a module in a process of its own tries against the daemon and others of the same user.
+//! Attempts of a module in a process of its own against the daemon and other processes of its user.
 
 use std::{
     fs,
@@ -13,13 +13,14 @@ use harness::{
 use libc::{EACCES, ENOSYS, EPERM};
 use rustix::process::{Pid, Resource, Rlimit, getpgid, prlimit};
 
-/// Any other user.
+/// Id of another user.
 const NOBODY: u32 = 65_534;
 
-/// Of the class of input and output that comes last, which everybody may ask for.
+/// The idle class of input and output, which everybody may set.
 const IDLE: i32 = 3 << 13;
 
-/// The misbehaver in a process of its own with these keys, and a module in the daemon.
+/// Creates a sandbox with the misbehaver in a process of its own with these keys, and a module in
+/// the daemon.
 fn sandbox(keys: &str) -> Sandbox {
     let config = format!(
         "modules:\n  counter:\n  misbehaver:\n    isolation: process\n    restart: {{limit: \
@@ -28,7 +29,7 @@ fn sandbox(keys: &str) -> Sandbox {
     Sandbox::new(&["misbehaver", "counter"], &config)
 }
 
-/// Does this with a daemon of the user that runs the tests and, where that is root, of another.
+/// Runs `work` with a daemon of the current user and, if that is root, with one of another user.
 pub(crate) fn as_root_and_others(test: &str, keys: &str, work: impl Fn(&Sandbox, &Daemon<'_>)) {
     let own = sandbox(keys);
     let daemon = own.start();
@@ -60,13 +61,13 @@ fn give_away(path: &Path) {
     }
 }
 
-/// The error of a system call that the module makes; zero for none.
+/// Returns the error number of a system call that the module makes; zero for none.
 pub(crate) fn errno(sandbox: &Sandbox, from: &str, words: &str) -> i64 {
     let answer = sandbox.json(&["misbehaver", "call", "--words", words, "--from", from]);
     answer["errno"].as_i64().unwrap_or_else(|| panic!("{words}: {answer:#}"))
 }
 
-/// What the kernel says of a process after this head.
+/// Returns the value after `head` in a file of `/proc` about a process.
 pub(crate) fn says(pid: u64, file: &str, head: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("it lives");
     let line = text.lines().find_map(|line| line.strip_prefix(head));
@@ -221,7 +222,7 @@ fn a_module_copies_files_of_its_own_and_opens_them_to_nobody() {
     });
 }
 
-/// Others of its user can set such a limit too.
+/// Other processes of the same user can set such a limit too.
 #[test]
 fn the_daemon_survives_a_limit_on_the_size_of_its_files() {
     let sandbox = Sandbox::usual();
@@ -244,7 +245,7 @@ fn the_daemon_survives_a_limit_on_the_size_of_its_files() {
     assert!(daemon.stop().success());
 }
 
-/// They fall back where a call is refused.
+/// Programs use alternatives to calls that are refused.
 #[test]
 fn programs_that_a_module_starts_work() {
     let python = "import sqlite3, subprocess, tempfile, threading; \

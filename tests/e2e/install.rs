@@ -1,4 +1,4 @@
-//! Install, verify, remove: nothing comes into its place unchecked, and nothing of it stays.
+//! Install, verify, remove: nothing is installed unchecked, and nothing of it remains.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
@@ -22,7 +22,7 @@ pub(super) fn sandbox() -> Sandbox {
     Sandbox::new(&["ingest"], CONFIG)
 }
 
-/// A folder with a module as an author packs it.
+/// Creates a folder with a module as an author packs it.
 pub(super) fn package(sandbox: &Sandbox, module: &str, bytes: &[u8]) -> PathBuf {
     let folder = sandbox.path("download").join(module);
     fs::create_dir_all(&folder).expect("the sandbox is writable");
@@ -40,7 +40,7 @@ pub(super) fn install(sandbox: &Sandbox, path: &std::path::Path) -> Value {
     sandbox.json(&["modules", "install", &path.display().to_string()])
 }
 
-/// What is installed, byte by byte, with what is said about it.
+/// Returns the installed files with their content, and the records about them.
 pub(super) fn installed_files(sandbox: &Sandbox) -> Vec<(PathBuf, Vec<u8>)> {
     let state = sandbox.state();
     let places = [state.join("modules"), state.join("modules.lock"), state.join("incoming")];

@@ -1,4 +1,4 @@
-//! `isolation: process`: everything works there, and what ends the process ends nothing else.
+//! `isolation: process`: everything works there, and the end of the process ends nothing else.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,7 +8,8 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The misbehaver in a process of its own, and a healthy module in the daemon.
+/// Creates a sandbox with the misbehaver in a process of its own, and a healthy module in the
+/// daemon.
 fn sandbox(keys: &str) -> Sandbox {
     let config = format!(
         "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  counter:\n    enabled: true\n  \
@@ -25,7 +26,7 @@ fn send(daemon: &Daemon<'_>, ids: &[&str]) {
     assert_eq!(answer.expect("ingest answers").status, 200);
 }
 
-/// Sends one request and waits until the healthy module has it.
+/// Sends one request and waits until the healthy module has received it.
 fn others_go_on(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     let before = sandbox.json(&["counter", "report"])["events"].as_u64().expect("a number");
     send(daemon, &[id]);
@@ -44,7 +45,7 @@ fn wait_for_pid(sandbox: &Sandbox, module: &str) -> Pid {
     wait_until("the module has a process", PATIENCE, || pid(sandbox, module))
 }
 
-/// Waits until the module runs in another process than `before`.
+/// Waits until the module runs in a process other than `before`.
 fn wait_for_another(sandbox: &Sandbox, daemon: &Daemon<'_>, module: &str, before: Pid) {
     wait_until("the module has another process", PATIENCE, || {
         let running = daemon.module(module)["state"] == "running";
@@ -204,7 +205,7 @@ fn a_call_that_never_returns_ends_its_process_and_nothing_else() {
     ends_nothing_else("    limits: {call_deadline_ms: 3000}\n", &hang);
 }
 
-/// Ends the process of a module in these ways, and expects these reasons.
+/// Ends the process of a module in these ways, and checks the reported reasons.
 fn ends_nothing_else(limits: &str, ways: &[(&str, &str)]) {
     let sandbox = sandbox(limits);
     let daemon = sandbox.start();

@@ -1,10 +1,10 @@
-//! Libraries that are no good: each is refused by name, with the remedy, and the rest runs.
+//! Invalid libraries: each is refused by name, with the remedy, and the other modules run.
 
 use std::time::Duration;
 
 use harness::{Daemon, Sandbox, breakage, library, sha256, wait_until};
 
-/// Generous: the machine may be busy.
+/// Long timeout: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "\
@@ -21,7 +21,7 @@ metrics:
   listen: 127.0.0.1:0
 ";
 
-/// Puts `bytes` in place of the library of `misbehaver`; its state and reason must be these.
+/// Installs `bytes` as the library of `misbehaver`, and checks its state and reason.
 #[track_caller]
 fn check(what: &str, bytes: Vec<u8>, state: &str, parts: &[&str]) {
     let sandbox = Sandbox::new(&["counter"], CONFIG);
@@ -119,7 +119,8 @@ fn the_file_may_change_under_a_running_module() {
     assert!(daemon.lives());
 }
 
-/// A daemon whose module `misbehaver` is read and not yet mapped, until the file is gone.
+/// Starts a daemon whose module `misbehaver` is read but not mapped until the file `hold-load` is
+/// removed.
 fn held_in_its_first_load(sandbox: &Sandbox) -> Daemon<'_> {
     std::fs::write(sandbox.path("hold-load"), "").expect("the sandbox is writable");
     let daemon = sandbox.spawn();
@@ -130,7 +131,8 @@ fn held_in_its_first_load(sandbox: &Sandbox) -> Daemon<'_> {
     daemon
 }
 
-/// The daemon has noticed a change of libraries when this one runs.
+/// Replaces the library of `counter` and waits for its reload: by then the daemon has noticed
+/// earlier changes of libraries.
 fn notice(sandbox: &Sandbox, daemon: &Daemon<'_>) {
     sandbox.replace_library("counter", 1);
     wait_until("the other module is reloaded", PATIENCE, || {

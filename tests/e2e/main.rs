@@ -1,6 +1,6 @@
-//! End to end: the real daemon, the real command line, real module libraries, as processes.
+//! End-to-end tests: the real daemon, the real command line, real module libraries, as processes.
 //!
-//! One program, so that it is linked once; one file per promise.
+//! All tests are in one program, so that it is linked once; each file tests one promise.
 
 mod abi;
 mod accounting;

@@ -1,4 +1,4 @@
-//! What stays mapped after a reload, and what does not: libraries, and their thread-local keys.
+//! Libraries and thread-local keys that stay mapped after a reload, and those that do not.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn sandbox(fault: &str, unload: bool) -> Sandbox {
     Sandbox::new(&["misbehaver"], &config)
 }
 
-/// Puts another build in place, and waits until it runs.
+/// Installs another build, and waits until it runs.
 fn replace(sandbox: &Sandbox, daemon: &Daemon<'_>, generation: u8) {
     sandbox.replace_library("misbehaver", generation);
     wait_until("the new one runs", PATIENCE, || {

@@ -1,4 +1,4 @@
-//! Metrics of modules that are reloaded, and of some that want the same name.
+//! Metrics of modules that are reloaded, and of several modules that want the same name.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn scraped(daemon: &Daemon<'_>) -> String {
     answer.text()
 }
 
-/// The lines of the misbehaver's own metrics.
+/// Returns the lines of the misbehaver's own metrics.
 fn own(daemon: &Daemon<'_>) -> Vec<String> {
     let text = scraped(daemon);
     text.lines().filter(|line| line.starts_with("misbehaver_")).map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! Names that lead elsewhere: there is no such module.
+//! Module names that contain paths: there is no such module.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! A secret in the place of a name reaches nothing that is kept or shown, and costs no request.
+//! Secrets in the place of names: they are neither stored nor shown, and cost no request.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -9,10 +9,10 @@ use crate::reload_faults::ISOLATIONS;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Letters and digits as a generator of keys gives them; a part of each secret.
+/// Letters and digits as in generated keys; a part of each secret.
 const RANDOM: &str = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzA1bC2dE3f";
 
-/// One of them stands in each name of a request.
+/// Returns the secrets; each is used for all names of a request.
 fn secrets() -> Vec<String> {
     vec![
         format!("sk-ant-api03-{RANDOM}"),
@@ -27,7 +27,8 @@ fn secrets() -> Vec<String> {
     ]
 }
 
-/// A request in the form of Claude Code whose every name is this secret, and two whose ids differ.
+/// Returns a request in the form of Claude Code whose names are all this secret, and two whose ids
+/// differ.
 fn requests(secret: &str) -> Value {
     let mut records = telemetry::claude_code_many(secret, &[&format!("{secret}1"), "x"]);
     let records = &mut records["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
@@ -143,7 +144,7 @@ fn the_last_words_of_a_daemon_are_logged() {
     assert!(log.contains("planted: a line without an end"), "{log}");
 }
 
-/// Writes every event to the file `tail` until it is dropped.
+/// Writes every event to the file `tail` until the returned value is dropped.
 fn tail(sandbox: &Sandbox) -> Tail {
     let mut tail = sandbox.isolated(&program("lodestar"));
     let file = fs::File::create(sandbox.path("tail")).expect("the sandbox is writable");
@@ -178,7 +179,7 @@ fn scraped(daemon: &Daemon<'_>) -> String {
     http::get(&daemon.address("", "metrics"), "/metrics").expect("it answers").text()
 }
 
-/// What the command line and Prometheus show.
+/// Returns the output of the command line and the metrics.
 fn shown(sandbox: &Sandbox, daemon: &Daemon<'_>) -> Vec<(PathBuf, Vec<u8>)> {
     let seen = fs::read(sandbox.path("tail")).expect("it was written");
     let mut shown = vec![("the tail".into(), seen)];

@@ -1,5 +1,5 @@
-//! What an operator has: metrics, the unit, completions, manual, doctor; and what must never be
-//! written anywhere.
+//! Tools of an operator: metrics, the unit, completions, manual, doctor; and content that must
+//! never be written anywhere.
 
 use std::{
     io::Write as _,
@@ -14,7 +14,7 @@ use harness::{
 };
 use serde_json::json;
 
-/// A text that stands for prompts and secrets.
+/// Text that stands for prompts and secrets.
 const CANARY: &str = "canary-7f3a9e";
 
 #[test]
@@ -63,8 +63,9 @@ fn the_unit_is_hardened() {
     assert!(score.is_some_and(|score| score <= 1.5), "{last}");
 }
 
-/// What no score sees: the keys that are trusted are there before they are made read-only, and not
-/// the daemon's; one module without memory does not stop the service.
+/// Properties that `systemd-analyze security` does not rate: the trusted keys exist before they are
+/// made read-only, and do not belong to the daemon; one module out of memory does not stop the
+/// service.
 #[test]
 fn the_unit_keeps_its_promises() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/lodestard.service");
@@ -122,7 +123,7 @@ fn the_doctor_finds_what_is_wrong() {
     assert_ne!(down.code, 0, "{down:#?}");
 }
 
-/// Nothing is wrong with a file that the first start will write.
+/// A missing configuration file, which the first start will write, is no error.
 #[test]
 fn before_the_first_start_the_doctor_finds_no_fault_in_a_configuration() {
     let sandbox = Sandbox::new(&[], "modules: {}\n");
@@ -175,7 +176,7 @@ fn no_prompt_and_no_secret_is_written_anywhere() {
     }
 }
 
-/// Bodies with a planted text wherever a real tool could have put a prompt.
+/// Returns bodies with a planted text wherever a real tool could have put a prompt.
 fn canaries() -> Vec<(&'static str, String)> {
     let mut log = telemetry::claude_code(CANARY, "req_canary");
     let record = &mut log["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];

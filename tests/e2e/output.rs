@@ -1,4 +1,4 @@
-//! Whatever senders and modules write, no command lets a terminal obey it or hides it.
+//! Output of commands: no text of senders and modules controls the terminal or is hidden.
 
 use std::{fs, process::Child, time::Duration};
 
@@ -6,14 +6,14 @@ use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a terminal would obey (ECMA-48 in seven and eight bits), what turns the direction of
-/// writing, what cannot be seen, and what ends a line.
+/// Characters that a terminal obeys (ECMA-48 in seven and eight bits), that change the direction of
+/// writing, that are invisible, or that end a line.
 const HOSTILE: &str = "a\u{1b}]0;t\u{7}\u{1b}[31m\u{9b}2J\u{202e}b\u{200b}\u{2028}\u{7f}\u{8}\rc";
 
-/// Stands in what is shown of it.
+/// Part of the escaped form of the hostile text.
 const SHOWN: &str = "\\u202e";
 
-/// What the misbehaver does, and what must then show that it was told.
+/// Faults of the misbehaver, with the commands that must show the hostile text then.
 const FAULTS: [(&str, &[&str]); 3] = [
     (
         "health_degrades",
@@ -83,7 +83,8 @@ fn sandbox(fault: &str) -> Sandbox {
     sandbox
 }
 
-/// Sends a request with such names: with all of it, and with what is no control character.
+/// Sends two requests with hostile names: one with all characters, and one without control
+/// characters.
 fn send(daemon: &Daemon<'_>, number: usize) {
     send_named(daemon, HOSTILE, number);
     send_named(daemon, "a\u{202e}b\u{200b}c", number);
@@ -101,7 +102,8 @@ fn send_named(daemon: &Daemon<'_>, name: &str, number: usize) {
     assert_eq!(answer.expect("ingest answers").status, 200);
 }
 
-/// Every command: those of the manual, which is made of the parser, and those of the modules.
+/// Returns every command: those of the manual, which is generated from the parser, and those of the
+/// modules.
 fn commands(sandbox: &Sandbox) -> Vec<String> {
     let manual = sandbox.path("manual");
     let directory = manual.to_str().expect("it is text");
@@ -126,7 +128,8 @@ fn commands(sandbox: &Sandbox) -> Vec<String> {
     commands
 }
 
-/// What a command writes, with what it was called: its help, its answer and its JSON.
+/// Returns the output of a command with its arguments: its answer and its JSON. Checks its help as
+/// well.
 fn outputs(sandbox: &Sandbox, daemon: &Daemon<'_>, words: &str) -> Vec<(Vec<String>, String)> {
     let mut shown = Vec::new();
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -156,7 +159,7 @@ fn outputs(sandbox: &Sandbox, daemon: &Daemon<'_>, words: &str) -> Vec<(Vec<Stri
     shown
 }
 
-/// What each command needs; a group shows its help.
+/// Returns the arguments that each command needs; a group shows its help.
 fn arguments(words: &[&str]) -> &'static [&'static [&'static str]] {
     match words {
         [] | ["config" | "events" | "modules"] => &[&[]],
@@ -196,7 +199,7 @@ fn arguments(words: &[&str]) -> &'static [&'static [&'static str]] {
     }
 }
 
-/// What the tail of events shows of one request.
+/// Returns the output of `events tail` for one request.
 fn tail(sandbox: &Sandbox, daemon: &Daemon<'_>, more: &[&str]) -> String {
     let (file, args) = (sandbox.path("tail"), ["events", "tail", "llm.>", "--count", "1"]);
     let mut tail = sandbox.isolated(&program("lodestar"));
@@ -217,7 +220,7 @@ fn is_hostile(text: &str) -> bool {
     text.chars().any(is_hidden)
 }
 
-/// Whether a terminal obeys or hides a character. Lines are to be ended.
+/// Returns whether a terminal obeys or hides a character. Line feeds are allowed.
 fn is_hidden(c: char) -> bool {
     c != '\n' && c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')

@@ -1,4 +1,5 @@
-//! What somebody else could write is not read, and the command that mends it is named.
+//! Files that others can write: they are not read, and the error names the command that closes
+//! them.
 
 use std::{
     fs,
@@ -9,14 +10,14 @@ use std::{
 
 use harness::{Daemon, Sandbox, is_root, run, wait_until};
 
-/// How long a change may take until it is seen.
+/// Maximum time until a change takes effect.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// Expects that a daemon does not start, for the reason that others can write to `path`.
+/// Checks that a daemon does not start because others can write to `path`.
 #[track_caller]
 fn refused(sandbox: &Sandbox, path: &Path) {
     let output = run(&mut sandbox.lodestard());
@@ -150,7 +151,7 @@ fn a_module_is_not_loaded_with_what_others_can_write() {
     }
 }
 
-/// Who looks at a file need not be who runs the daemon.
+/// The user who checks a file need not be the user who runs the daemon.
 #[test]
 fn another_user_may_check_what_belongs_to_root() {
     let test = "permissions::another_user_may_check_what_belongs_to_root";
@@ -186,7 +187,7 @@ fn another_user_may_check_what_belongs_to_root() {
     assert!(started.log().contains(instead), "{}", started.log());
 }
 
-/// Giving the directory to root would lock its user out.
+/// Root must not take over the directory, since its user could not use it any more.
 #[test]
 fn root_is_told_to_start_as_the_user_whose_directory_it_is() {
     let test = "permissions::root_is_told_to_start_as_the_user_whose_directory_it_is";

@@ -1,4 +1,4 @@
-//! The key that sessions, users and hosts have their names from.
+//! The key of the pseudonyms of sessions, users and hosts.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 

@@ -1,4 +1,5 @@
-//! Events that another daemon has published: each once, under its id, and only by who may.
+//! Events that another daemon has published: each is accepted once, under its id, and only from
+//! permitted modules.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ fn id(number: u8) -> String {
     format!("019aa3c1-7b5e-7000-8000-0000000000{number:02x}")
 }
 
-/// What it has seen, once it has seen so many.
+/// Returns the events that the module has seen, once there are `count`.
 fn seen(sandbox: &Sandbox, count: usize) -> Value {
     wait_until(&format!("{count} were seen"), PATIENCE, || {
         let seen = sandbox.json(&["witness", "seen"]);

@@ -1,4 +1,4 @@
-//! Reloads that go wrong, in both ways to reload and both places to run: what ran goes on.
+//! Failed reloads, for both ways to reload and both kinds of isolation: the old generation goes on.
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,7 @@ use crate::reloads::{PATIENCE, config, gear, history, seen, send};
 pub(super) const MODES: [&str; 2] = ["overlap", "handover"];
 pub(super) const ISOLATIONS: [&str; 2] = ["in_process", "process"];
 
-/// Checks in both ways to reload and both places to run, all at once.
+/// Runs a check for both ways to reload and both kinds of isolation, all at once.
 fn everywhere(check: fn(&str, &str)) {
     thread::scope(|scope| {
         for mode in MODES {
@@ -35,13 +35,13 @@ fn sandbox(mode: &str, isolation: &str) -> Sandbox {
     sandbox
 }
 
-/// Changes keys of its section.
+/// Changes keys of the module's section.
 fn configure(sandbox: &Sandbox, isolation: &str, keys: &str) {
     let common = format!("    isolation: {isolation}\n    unload: true\n");
     sandbox.configure(&config(&format!("{common}{keys}")));
 }
 
-/// Everything that was accepted is handled, once.
+/// Checks that every accepted event is handled once.
 fn handled_once(sandbox: &Sandbox, count: u64) {
     wait_until("all is handled", PATIENCE, || (seen(sandbox) == count).then_some(()));
     let deliveries = fs::read_to_string(sandbox.state().join("data/gear/deliveries"));
@@ -144,7 +144,7 @@ fn a_start_that_hangs_after_a_handover_is_said_to_hang_and_nothing_else() {
     });
 }
 
-/// Something bad in place of a good library, and what is said of it.
+/// An invalid replacement of a good library, with the words of its error.
 struct Bad<'a> {
     words: &'a str,
     put: Box<dyn Fn(&Sandbox) + 'a>,
@@ -154,7 +154,7 @@ fn bytes<'a>(words: &'a str, bytes: &'a [u8]) -> Bad<'a> {
     Bad { words, put: Box::new(move |sandbox| sandbox.replace_bytes("gear", bytes)) }
 }
 
-/// A link to the right library.
+/// Replaces the library by a link to the same library.
 fn linked_file(sandbox: &Sandbox) {
     let (file, elsewhere) = (sandbox.path("modules/gear/libgear.so"), sandbox.path("libgear.so"));
     fs::write(&elsewhere, library("gear")).expect("the sandbox is writable");
@@ -162,7 +162,7 @@ fn linked_file(sandbox: &Sandbox) {
     symlink(elsewhere, file).expect("it is gone");
 }
 
-/// A link to a folder with all that belongs to the module.
+/// Moves the folder of the module, and puts a link to it in its place.
 fn linked_folder(sandbox: &Sandbox) {
     let (folder, elsewhere) = (sandbox.path("modules/gear"), sandbox.path("elsewhere"));
     // No link any more, so that only the folder is one.
@@ -241,8 +241,8 @@ fn a_newer_version_takes_over_the_state_and_an_older_one_refuses_it() {
     });
 }
 
-/// Puts two whole builds in each other's place, as fast as it can and in both ways there are,
-/// until it is told to stop; leaves the first.
+/// Swaps two valid builds, as fast as possible and in both ways, until `stop` is set; leaves the
+/// first.
 fn swap(sandbox: &Sandbox, builds: &[Vec<u8>; 2], stop: &AtomicBool) {
     let file = sandbox.path("modules/gear/libgear.so");
     for turn in 0_usize.. {

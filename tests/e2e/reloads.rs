@@ -1,4 +1,4 @@
-//! Reloads: no request fails, no event is lost or handled twice, and there is a way back.
+//! Reloads: no request fails, no event is lost or handled twice, and a rollback is possible.
 
 use std::{
     collections::HashSet,
@@ -17,7 +17,7 @@ use crate::reload_faults::{ISOLATIONS, MODES};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The file with these keys of `gear`.
+/// Returns the configuration with these keys of `gear`.
 pub(super) fn config(gear: &str) -> String {
     format!(
         "modules:\n  ingest:\n    listen: 127.0.0.1:0\n    rate_limit: {{requests_per_second: \
@@ -30,7 +30,7 @@ pub(super) fn sandbox() -> Sandbox {
     Sandbox::new(&["ingest", "gear"], &config(""))
 }
 
-/// The library of `gear` that reloads in this way.
+/// Returns the library of `gear` that reloads in this way.
 pub(super) fn gear(mode: &str) -> Vec<u8> {
     let library = library("gear");
     if mode == "handover" { breakage::with_handover(library) } else { library }
@@ -238,12 +238,12 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
     assert!(daemon.stop().success());
 }
 
-/// The hash of the library of `gear` that runs.
+/// Returns the hash of the running library of `gear`.
 fn sha256(sandbox: &Sandbox) -> Value {
     sandbox.json(&["modules", "info", "gear"])["sha256"].clone()
 }
 
-/// Replaces the library of `gear`; answers the hashes of both, which are kept from then on.
+/// Replaces the library of `gear`; returns the hashes of both generations, which are kept on disk.
 fn two_kept(sandbox: &Sandbox) -> (Value, Value) {
     let first = sha256(sandbox);
     sandbox.replace_library("gear", 1);
@@ -314,8 +314,8 @@ fn a_rollback_that_fails_decides_nothing() {
     assert!(daemon.stop().success());
 }
 
-/// Asks for reloads of `gear` by so many command lines at the same time, while one is under way
-/// and cannot end before all of them have asked.
+/// Requests reloads of `gear` by `count` command lines at the same time, while one is running that
+/// cannot end before all have been requested.
 fn ask_at_once(sandbox: &Sandbox, count: usize, meanwhile: impl FnOnce()) -> Vec<Output> {
     let data = sandbox.state().join("data/gear");
     fs::write(data.join("wait"), "").expect("it is ours");
@@ -332,8 +332,8 @@ fn ask_at_once(sandbox: &Sandbox, count: usize, meanwhile: impl FnOnce()) -> Vec
     })
 }
 
-/// How many clients the daemon has on its control socket, which it has bound in its folder under
-/// another name: sockets of this folder that are connected, which is state 3.
+/// Returns the number of clients on the control socket: the connected sockets (state 3) in the
+/// folder where the daemon has bound it under another name.
 fn connections(sandbox: &Sandbox) -> usize {
     let folder = sandbox.path("run").display().to_string();
     let sockets = fs::read_to_string("/proc/net/unix").expect("it is there");

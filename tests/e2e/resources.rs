@@ -1,4 +1,4 @@
-//! What `ulimit` says, and what becomes of it.
+//! Limits of `ulimit`, and their effect.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
@@ -6,7 +6,7 @@ use harness::{Daemon, Sandbox, is_root, program, run, tool_or_skip, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
-/// A daemon that a shell starts with this limit.
+/// Creates the command for a daemon that a shell starts with this limit.
 fn limited(sandbox: &Sandbox, limit: &str) -> Command {
     let lodestard = sandbox.lodestard();
     let mut command = sandbox.isolated(Path::new("/bin/sh"));
@@ -76,7 +76,7 @@ fn too_few_tasks_are_said_at_start() {
     }
 }
 
-/// Whoever asks for memory when there is none left need not be who has taken it.
+/// The module that asks for memory when none is left need not be the one that took it.
 #[test]
 fn no_module_is_blamed_for_a_limit_of_the_process() {
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! The daemon ends and comes back: its sockets stay open where somebody keeps them, its modules
-//! stop in order, and who insists ends it at once.
+//! Stop and restart of the daemon: its sockets stay open if a service manager keeps them, its
+//! modules stop in order, and a second signal ends it at once.
 
 use std::{
     io::ErrorKind,
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What clients saw that never keep a connection.
+/// Results of clients that never reuse a connection.
 #[derive(Default)]
 struct Seen {
     stop: AtomicBool,
@@ -49,7 +49,8 @@ impl Seen {
     }
 }
 
-/// Restarts the daemon a few times while clients send: none is refused, and each is answered.
+/// Restarts the daemon several times while clients send: no connection is refused, and each request
+/// is answered.
 fn restarts_refuse_nobody(sandbox: &Sandbox, manager: &ServiceManager<'_>) {
     let mut daemon = manager.start();
     let address = daemon.address("ingest", "http");
@@ -156,7 +157,7 @@ fn a_kept_socket_goes_when_the_configuration_no_longer_asks_for_it() {
     assert!(daemon.stop().success());
 }
 
-/// The modules of the file, in this order; `misbehaver` never returns from its stop.
+/// Creates a sandbox with these modules in this order; `misbehaver` never returns from its stop.
 fn hanging(order: [&str; 2]) -> Sandbox {
     let section = |module: &str| match module {
         "misbehaver" => "  misbehaver:\n    fault: stop_hangs\n".to_owned(),
@@ -166,7 +167,7 @@ fn hanging(order: [&str; 2]) -> Sandbox {
     Sandbox::new(&order, &format!("modules:\n{sections}metrics:\n  listen: 127.0.0.1:0\n"))
 }
 
-/// Asks the daemon to end and waits until the hanging module is asked to stop.
+/// Sends the stop signal to the daemon and waits until the hanging module is asked to stop.
 fn begin_to_stop(daemon: &Daemon<'_>) {
     daemon.signal(Signal::TERM);
     daemon.wait_state("misbehaver", "draining");

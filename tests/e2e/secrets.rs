@@ -1,4 +1,4 @@
-//! What a module says of itself is told without its secrets.
+//! Reasons that a module gives: they are shown without its secrets.
 
 use std::{
     fs::{self, File},
@@ -14,10 +14,10 @@ use crate::reload_faults::ISOLATIONS;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Like no key that anybody gives out.
+/// Secret in no known format of keys.
 const SECRET: &str = "correct-horse-battery";
 
-/// Where a reason is shown, with what was said there.
+/// Places where a reason is shown, with the text there.
 type Written = Vec<(PathBuf, Vec<u8>)>;
 
 #[test]
@@ -96,7 +96,7 @@ fn send(daemon: &Daemon<'_>, id: &str) {
     assert_eq!(answer.expect("ingest answers").status, 200);
 }
 
-/// Writes every event to the file `tail`.
+/// Writes every event of modules to the file `tail`.
 fn tail(sandbox: &Sandbox) -> Child {
     let mut tail = sandbox.isolated(&program("lodestar"));
     let file = File::create(sandbox.path("tail")).expect("the sandbox is writable");
@@ -109,7 +109,7 @@ fn shown(sandbox: &Sandbox, command: &str) -> String {
     sandbox.lodestar(&args).stdout
 }
 
-/// All that the command line tells of modules, their commands' errors included.
+/// Returns all output of the command line about modules, including errors of their commands.
 fn everything(sandbox: &Sandbox) -> Written {
     let mut written = Written::new();
     for command in [

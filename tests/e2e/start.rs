@@ -1,4 +1,4 @@
-//! How a daemon starts, what it says of itself, and who stands in its way.
+//! Start of a daemon: its output, and the obstacles.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn starts_answers_and_ends() {
     assert!(daemon.stop().success());
 }
 
-/// The stable form of a module that runs.
+/// Checks the stable JSON form of a running module.
 fn check_module(module: &Value) {
     let is = |key: &str, check: fn(&Value) -> bool| {
         assert!(module.get(key).is_some_and(check), "{key} of {module:#}");

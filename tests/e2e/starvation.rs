@@ -1,5 +1,5 @@
-//! No number of clients that hold connections keeps another client out, on any listener; and what
-//! a web page may have sent is refused on each.
+//! Listeners under load: no number of open connections keeps another client out, and requests that
+//! a web page may have sent are refused on each.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,10 +15,10 @@ use rustix::{
     process::{Pid, Resource, Rlimit, getrlimit, prlimit},
 };
 
-/// How many descriptors the daemon gets: few, so that the test needs few as well.
+/// Number of descriptors of the daemon: few, so that the test needs few as well.
 const DESCRIPTORS: u64 = 192;
 
-/// How many clients hold on to each listener.
+/// Number of clients that hold connections to each listener.
 const CLIENTS: usize = 2 * DESCRIPTORS as usize / 3;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ fn limit_descriptors(daemon: &Daemon<'_>) {
         .expect("it is our child");
 }
 
-/// The command line, the metrics and the intake each serve a client.
+/// Checks that the command line, the metrics and the intake each serve a client.
 fn all_work(sandbox: &Sandbox, daemon: &Daemon<'_>, metrics: &str, intake: &str) {
     let status = sandbox.lodestar(&["status"]);
     assert_eq!(status.code, 0, "{status:#?}\n{}", daemon.log());
@@ -72,7 +72,7 @@ fn all_work(sandbox: &Sandbox, daemon: &Daemon<'_>, metrics: &str, intake: &str)
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Half of them have asked once, and half never say anything.
+/// Opens connections: half of them send one request, and half never send anything.
 fn hold(address: &str) -> Vec<TcpStream> {
     let connect = |index: usize| {
         let mut stream = TcpStream::connect(address).expect("the kernel accepts");
@@ -120,7 +120,7 @@ fn idle_clients_on_every_listener_keep_nobody_out() {
     assert!(daemon.stop().success());
 }
 
-/// A connection with a small buffer for what comes in.
+/// Opens a connection with a small receive buffer.
 fn connect_deaf(address: &str) -> TcpStream {
     let address: std::net::SocketAddr = address.parse().expect("an address");
     let flags = SocketFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! Databases and disks that do not do what they should.
+//! Faulty databases and disks.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn requests(sandbox: &Sandbox) -> u64 {
     total["total"]["requests"].as_u64().unwrap_or(u64::MAX)
 }
 
-/// Starts a daemon and sends one request, which is in the database then.
+/// Starts a daemon and sends one request, and waits until it is in the database.
 fn with_one_request(sandbox: &Sandbox) -> Daemon<'_> {
     let daemon = sandbox.start();
     assert_eq!(post(&daemon, "before"), 200);
@@ -39,8 +39,8 @@ fn with_one_request(sandbox: &Sandbox) -> Daemon<'_> {
     daemon
 }
 
-/// Spoils a database as a run has left it: the module must refuse it, by name, and keep it. `mend`
-/// does what the refusal says, and then the module goes on with all that waited.
+/// Damages a database between two runs: the module must refuse it, by name, and leave it unchanged.
+/// `mend` applies the remedy of the error, and then the module handles all waiting events.
 #[track_caller]
 fn refused(spoil: impl FnOnce(&Path), parts: &[&str], mend: impl FnOnce(&Path)) {
     let sandbox = Sandbox::usual();
@@ -174,7 +174,7 @@ fn a_full_disk_refuses_and_recovers() {
     assert!(audit.as_array().expect("a list").iter().all(|row| row["balanced"] == true), "{audit}");
 }
 
-/// The line of the metrics that says whether the ledger takes events.
+/// Returns the line of the metrics that shows whether the ledger accepts events.
 fn writable(daemon: &Daemon<'_>) -> String {
     let answer = http::get(&daemon.address("", "metrics"), "/metrics").expect("it answers");
     let text = String::from_utf8_lossy(&answer.body).into_owned();

@@ -1,4 +1,4 @@
-//! What tools send becomes what `lodestar usage` shows; what nobody should send is answered.
+//! Telemetry of tools, as shown by `lodestar usage`, and the answers to invalid requests.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! Steps of traces, from a span that a tool sends to a module that wants it.
+//! Steps of traces, from a span that a tool sends to a module that subscribes to them.
 
 use std::time::Duration;
 

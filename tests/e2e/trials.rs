@@ -1,4 +1,4 @@
-//! An install is one transaction: what proves no good has not been installed.
+//! Installs are transactions: a module that fails is not installed.
 
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::install::{install, installed_files, package, refused, salted, sandbox
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A place where the module `misbehaver` is installed and runs.
+/// Creates a sandbox where the module `misbehaver` is installed and enabled.
 fn with_misbehaver(isolation: &str) -> Sandbox {
     let config = format!(
         "modules:\n  misbehaver:\n    enabled: true\n    isolation: {isolation}\n    \
@@ -22,7 +22,7 @@ fn with_misbehaver(isolation: &str) -> Sandbox {
     sandbox
 }
 
-/// Another build of it, that does this wrong by default.
+/// Creates another build of `misbehaver`, which has this fault by default.
 fn upgrade(sandbox: &Sandbox, salt: u8, fault: &str) -> std::path::PathBuf {
     let folder = package(sandbox, "misbehaver", &salted("misbehaver", salt));
     fs::write(folder.join("config.yaml"), format!("fault: {fault}\n")).expect("it is writable");

@@ -1,8 +1,8 @@
-//! `module-sdk/TUTORIAL.md`, done as it is written.
+//! Test of `module-sdk/TUTORIAL.md`, followed to the letter.
 //!
-//! A block that is fenced as `sh` goes to one shell, block by block; `text` is what the block
-//! before prints, among other things; `diff` is an edit by hand. `background` and `interrupt` are
-//! the second terminal.
+//! A block that is fenced as `sh` goes to one shell, block by block; `text` is part of the output
+//! of the block before; `diff` is an edit by hand. `background` and `interrupt` are for the second
+//! terminal.
 
 use std::{
     fs,
@@ -18,18 +18,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::author::author;
 
-/// Generous: what a module depends on is compiled in it.
+/// Long timeout: the dependencies of a module are compiled in it.
 const PATIENCE: Duration = Duration::from_secs(400);
 
 const DONE: &str = "__done";
 
-/// A terminal: a shell that is given lines, or one command.
+/// A terminal: a shell that gets lines, or one command.
 struct Terminal {
     child: Child,
     lines: Receiver<String>,
-    /// What it has printed since it was last asked.
+    /// Lines printed since the last block was started.
     seen: Vec<String>,
-    /// What it started in the background.
+    /// Process that the last block started in the background.
     daemon: Option<Pid>,
 }
 
@@ -53,7 +53,7 @@ impl Terminal {
         Self { child, lines, seen: Vec::new(), daemon: None }
     }
 
-    /// Waits for a line that holds a text, however wide its columns are.
+    /// Waits for a line that contains a text, however wide its columns are.
     #[track_caller]
     fn wait(&mut self, part: &str) -> String {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -68,7 +68,7 @@ impl Terminal {
         }
     }
 
-    /// Runs a block in the shell; every command of it must work.
+    /// Runs a block in the shell, and waits until it is done; every command of it must succeed.
     #[track_caller]
     fn run(&mut self, block: &str) {
         self.seen.clear();
@@ -79,7 +79,7 @@ impl Terminal {
         self.daemon = pid.and_then(Pid::from_raw);
     }
 
-    /// What the last block printed holds these lines.
+    /// Checks that the output of the last block contains these lines.
     #[track_caller]
     fn printed(&self, expected: &str) {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -108,7 +108,7 @@ impl Drop for Terminal {
     }
 }
 
-/// The fenced blocks of a page: what stands behind the fence, and the text.
+/// Returns the fenced blocks of a page: the tag of the fence, and the text.
 fn blocks(page: &str) -> Vec<(&str, &str)> {
     let mut parts = page.split("\n```");
     let mut blocks = Vec::new();
@@ -120,7 +120,7 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
     blocks
 }
 
-/// Makes an edit as a person would who reads a diff without context.
+/// Applies a diff without context, as a person would.
 fn apply(folder: &Path, diff: &str) {
     let name = diff.lines().find_map(|line| line.strip_prefix("+++ b/")).expect("a file");
     let side = |sign: char| -> String {
@@ -134,7 +134,7 @@ fn apply(folder: &Path, diff: &str) {
     fs::write(folder.join(name), text.replace(&old, &new)).expect("it is writable");
 }
 
-/// A shell as a person has it: the socket of one's own, and the modules as they were built.
+/// Starts a shell as a person has it: with the usual socket, and the modules as they were built.
 fn terminal(sandbox: &Sandbox, folder: &Path, words: &[&str]) -> Terminal {
     let mut command = author(sandbox, Path::new("sh"));
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module-sdk");

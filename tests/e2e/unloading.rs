@@ -1,4 +1,4 @@
-//! `unload: true`: what was replaced leaves the daemon, also with traffic and also when a module
+//! `unload: true`: replaced generations leave the daemon, also under load and also if the module
 //! was disabled meanwhile.
 
 use std::{collections::HashSet, fs, time::Duration};
@@ -7,7 +7,7 @@ use harness::{Daemon, Sandbox, http, telemetry, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `ingest` listens, and answers only when the ledger has accepted what was sent.
+/// Creates a sandbox with `ingest`, which only answers once the ledger has accepted the events.
 fn sandbox() -> Sandbox {
     let config = "modules:\n  ingest:\n    unload: true\n    listen: 127.0.0.1:0\nmetrics:\n  \
                   listen: 127.0.0.1:0\n";
@@ -21,7 +21,7 @@ fn send(daemon: &Daemon<'_>, id: &str) {
     assert_eq!(answer.expect("ingest answers").status, 200);
 }
 
-/// How many copies of the library the kernel shows.
+/// Returns the number of copies of the library that are mapped.
 fn mapped(daemon: &Daemon<'_>) -> usize {
     let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it lives");
     let copies = maps.lines().filter(|line| line.contains("memfd:lodestar-ingest"));
@@ -29,7 +29,8 @@ fn mapped(daemon: &Daemon<'_>) -> usize {
     numbers.len()
 }
 
-/// The one that runs, and the one before it, where that is kept for a way back.
+/// Waits until at most two copies are mapped: the running one, and the one before if it is kept for
+/// a rollback.
 fn wait_until_the_others_left(sandbox: &Sandbox, daemon: &Daemon<'_>) {
     wait_until("two copies are mapped at most", PATIENCE, || {
         let info = sandbox.json(&["modules", "info", "ingest"]);

@@ -1,4 +1,4 @@
-//! What strangers made: packages that lead elsewhere, and modules that nobody signed.
+//! Untrusted content: packages with paths that lead elsewhere, and unsigned modules.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::install::{install, package, refused, salted, sandbox};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An entry as an attacker writes it: the library that packs refuses such names.
+/// Returns an archive entry as an attacker writes it: the library refuses such names.
 fn entry(kind: EntryType, name: &str, link: &str, bytes: &[u8]) -> Vec<u8> {
     let mut header = Header::new_gnu();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
@@ -132,7 +132,7 @@ fn a_link_to_the_installed_module_makes_it_no_first_party() {
     assert!(daemon.stop().success());
 }
 
-/// Its code runs when it is asked what it is; asked about an installed module, it is held back.
+/// A library's code runs when it is described; for an installed module, the sandbox restricts it.
 #[test]
 fn what_is_asked_before_it_is_in_place_reaches_nothing() {
     let config = "modules: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
@@ -158,7 +158,7 @@ fn what_is_asked_before_it_is_in_place_reaches_nothing() {
     assert!(daemon.stop().success());
 }
 
-/// What the daemon knows and its user can read is not for a package to name.
+/// A package must not refer to secrets of the daemon and files of its user.
 #[test]
 fn the_defaults_of_a_package_name_no_secret_and_open_no_path() {
     let sandbox = sandbox();
@@ -185,8 +185,8 @@ fn the_defaults_of_a_package_name_no_secret_and_open_no_path() {
     assert!(daemon.stop().success());
 }
 
-/// Trust belongs to bytes: the signature of the version that is installed now says nothing about
-/// the one before it.
+/// Trust belongs to bytes: the signature of the installed version says nothing about the version
+/// before it.
 #[test]
 fn an_unsigned_generation_that_comes_back_is_not_trusted() {
     let sandbox = sandbox();
@@ -254,7 +254,7 @@ fn a_repaired_build_takes_a_module_out_of_quarantine() {
     assert!(daemon.stop().success());
 }
 
-/// The processes that ask a library in this folder.
+/// Returns the number of processes that describe a library in this folder.
 fn asked(folder: &Path) -> usize {
     let folder = folder.display().to_string();
     let processes = fs::read_dir("/proc").expect("it is there").flatten();

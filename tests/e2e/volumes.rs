@@ -1,4 +1,5 @@
-//! The volumes of containers: root's, open to all by their mode, and mounted anew each time.
+//! Volumes of containers: they belong to root, are open to all by their mode, and are mounted anew
+//! each time.
 
 use std::{
     fs,
@@ -14,7 +15,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// The daemon with mounts of its own and, as in a container, as the first process.
+/// Creates the command for a daemon with its own mounts and, as in a container, as the first
+/// process.
 fn container(sandbox: &Sandbox, mounts: &str, is_first: bool, test: &str) -> Option<Command> {
     let unshare = tool_or_skip("unshare", test)?;
     let begin = |script: &str| {
@@ -36,7 +38,7 @@ fn container(sandbox: &Sandbox, mounts: &str, is_first: bool, test: &str) -> Opt
     Some(command)
 }
 
-/// Expects that the daemon refuses to start, and answers why.
+/// Checks that the daemon refuses to start, and returns the error output.
 #[track_caller]
 fn refusal(mut command: Command) -> String {
     let output = run(&mut command);
@@ -103,7 +105,7 @@ fn an_empty_volume_is_a_state_directory_once_the_operator_says_so() {
     expect_told(&sandbox, "everyone");
 }
 
-/// Expects that nothing but the operator's word is warned of.
+/// Checks that the only warning is about the accounts that the operator accepted.
 #[track_caller]
 fn expect_told(sandbox: &Sandbox, accepted: &str) {
     let warnings = sandbox.json(&["status"])["warnings"].clone();

@@ -1,4 +1,4 @@
-//! A configuration behind links that are turned, and a system that gives no watcher.
+//! A configuration behind links that are replaced, and a system without watchers.
 
 use std::{
     fs,
@@ -9,17 +9,17 @@ use std::{
 
 use harness::{Daemon, Sandbox, run, skip_even_in_ci, tool_or_skip, wait_until};
 
-/// How long a daemon that looks every 30 s may take.
+/// Timeout for a daemon that checks every 30 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Turns a link at once, as `ln -sfT` and Kubernetes do.
+/// Replaces a link atomically, as `ln -sfT` and Kubernetes do.
 fn turn(link: &Path, target: &str) {
     let new = link.with_file_name("turned");
     symlink(target, &new).expect("it is new");
     fs::rename(&new, link).expect("it is ours");
 }
 
-/// A sandbox whose `modules.yaml` is another one with each call of the function, on or off.
+/// Returns the configuration with its modules enabled or disabled.
 fn switched(sandbox: &Sandbox, on: bool) -> String {
     sandbox.configuration().replace(
         if on { "enabled: false" } else { "enabled: true" },
@@ -27,8 +27,8 @@ fn switched(sandbox: &Sandbox, on: bool) -> String {
     )
 }
 
-/// As Kubernetes shows a `ConfigMap`: the file is a link through `..data`, which is turned to a new
-/// directory with each version.
+/// Mounts a `ConfigMap` as Kubernetes does: the file is a link through `..data`, which is replaced
+/// by a link to a new directory with each version.
 #[test]
 fn every_version_of_a_mounted_volume_is_taken() {
     let sandbox = Sandbox::usual();
@@ -57,7 +57,7 @@ fn every_version_of_a_mounted_volume_is_taken() {
     assert_eq!(sandbox.json(&["status"])["warnings"], serde_json::json!([]));
 }
 
-/// As managers of dotfiles do: a link in the home, and the file in a repository.
+/// Links as with managers of dotfiles: a link in the home, and the file in a repository.
 #[test]
 fn every_edit_behind_a_chain_of_links_is_taken() {
     let sandbox = Sandbox::usual();
@@ -91,7 +91,7 @@ fn every_edit_behind_a_chain_of_links_is_taken() {
     assert_ne!(fs::read_to_string(place("store/1/m.yaml")).expect("it is there"), on);
 }
 
-/// A module path that is a link, turned to the next release.
+/// Module path that is a link, which is replaced by one to the next release.
 #[test]
 fn libraries_behind_a_link_that_is_turned_are_loaded() {
     let sandbox = Sandbox::usual();

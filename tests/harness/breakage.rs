@@ -2,11 +2,11 @@
 
 /// The magic at the beginning of the build record of a module.
 const MAGIC: &[u8; 16] = b"lodestar-module\0";
-/// Where the epoch and the panic strategy stand in that record.
+/// Offsets of the epoch and the panic strategy in that record.
 const EPOCH_AT: usize = 16;
 const PANIC_AT: usize = 48;
 
-/// The library with another ABI epoch in its build record.
+/// Returns the library with another ABI epoch in its build record.
 #[must_use]
 pub fn with_epoch(mut library: Vec<u8>, epoch: u32) -> Vec<u8> {
     let at = build_record(&library) + EPOCH_AT;
@@ -14,7 +14,7 @@ pub fn with_epoch(mut library: Vec<u8>, epoch: u32) -> Vec<u8> {
     library
 }
 
-/// The library with a build record that says that a panic aborts.
+/// Returns the library with a build record that says that a panic aborts.
 #[must_use]
 pub fn with_abort_panic(mut library: Vec<u8>) -> Vec<u8> {
     let at = build_record(&library) + PANIC_AT;
@@ -23,13 +23,13 @@ pub fn with_abort_panic(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
-/// The library of a module that overlaps with its successor, as one that hands over.
+/// Returns the library of a module that overlaps with its successor, as one that hands over.
 #[must_use]
 pub fn with_handover(library: Vec<u8>) -> Vec<u8> {
     with_text(library, b"mode = \"overlap\"", b"mode=\"handover\" ")
 }
 
-/// The library with one text of its manifest in place of another that is as long.
+/// Returns the library with one text of its manifest in place of another that is as long.
 #[must_use]
 pub fn with_text(mut library: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len(), "nothing may move");
@@ -42,7 +42,7 @@ pub fn with_text(mut library: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
     library
 }
 
-/// The library with another name in place of the symbol that the host looks for.
+/// Returns the library with another name in place of the symbol that the host looks for.
 #[must_use]
 pub fn without_entry(mut library: Vec<u8>) -> Vec<u8> {
     let symbol = b"_1as_0lib_1header_0root_bmodule_bloader\0";
@@ -55,7 +55,7 @@ pub fn without_entry(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
-/// The library with another library that it needs in place of the C library.
+/// Returns the library with another library that it needs in place of the C library.
 #[must_use]
 pub fn with_needed(mut library: Vec<u8>) -> Vec<u8> {
     let at = find(&library, b"\0libc.so.6\0").expect("it needs the C library");
@@ -63,8 +63,8 @@ pub fn with_needed(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
-/// The same, with section headers that lead to a clean copy of its names: the dynamic linker does
-/// not look at them.
+/// Returns the library of [`with_needed`] with section headers that lead to a clean copy of its
+/// names: the dynamic linker does not look at them.
 #[must_use]
 pub fn with_hidden_needed(library: Vec<u8>) -> Vec<u8> {
     // e_shoff; sh_type, sh_offset and sh_size of a section header of 64 bytes (elf(5)).
@@ -89,7 +89,7 @@ pub fn with_hidden_needed(library: Vec<u8>) -> Vec<u8> {
     hidden
 }
 
-/// The library as if for another machine (AArch64, or x86-64 on AArch64).
+/// Returns the library as if for another machine (AArch64, or x86-64 on AArch64).
 #[must_use]
 pub fn of_another_machine(mut library: Vec<u8>) -> Vec<u8> {
     // e_machine, a 16-bit number at offset 18: 62 is EM_X86_64, 183 is EM_AARCH64.
@@ -98,7 +98,8 @@ pub fn of_another_machine(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
-/// The library with one part of its embedded manifest written otherwise, filled up with spaces.
+/// Returns the library with one part of its embedded manifest written otherwise, filled up with
+/// spaces.
 #[must_use]
 pub fn with_manifest(mut library: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     let at = find(&library, from.as_bytes()).expect("its manifest says so");
@@ -107,7 +108,7 @@ pub fn with_manifest(mut library: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     library
 }
 
-/// The first `bytes` of the library.
+/// Returns the first `bytes` of the library.
 #[must_use]
 pub fn truncated(mut library: Vec<u8>, bytes: usize) -> Vec<u8> {
     assert!(bytes < library.len(), "nothing would be cut off");

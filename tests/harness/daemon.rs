@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{Sandbox, http, wait_until};
 
-/// How long a daemon may take for what it should do at once. Generous: the machine may be busy.
+/// Longest time for what a daemon should do at once. Generous: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon in a [`Sandbox`]. It is killed when it is dropped.
@@ -40,25 +40,25 @@ impl<'a> Daemon<'a> {
         self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Its process.
+    /// Returns the id of its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child().id()
     }
 
-    /// Whether it lives.
+    /// Returns whether it lives.
     #[must_use]
     pub fn lives(&self) -> bool {
         matches!(self.child().try_wait(), Ok(None))
     }
 
-    /// Everything that it has logged.
+    /// Returns everything that it has logged.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.sandbox.path("lodestard.log")).unwrap_or_default()
     }
 
-    /// The answer of `GET /v1/status`, where it answers.
+    /// Returns the answer of `GET /v1/status`, where it answers.
     #[must_use]
     pub fn status(&self) -> Option<Value> {
         let answer = http::get_unix(&self.sandbox.socket(), "/v1/status").ok()?;
@@ -81,7 +81,7 @@ impl<'a> Daemon<'a> {
         });
     }
 
-    /// What the daemon says about one module, `Null` for nothing.
+    /// Returns what the daemon says about one module, `Null` for nothing.
     #[must_use]
     pub fn module(&self, name: &str) -> Value {
         let modules = self.status().map(|status| status["modules"].clone()).unwrap_or_default();
@@ -89,7 +89,7 @@ impl<'a> Daemon<'a> {
         modules.into_iter().find(|module| module["name"] == name).unwrap_or_default()
     }
 
-    /// Waits until a module is in a state, and gives what the daemon says about it.
+    /// Waits until a module is in a state, and returns what the daemon says about it.
     ///
     /// # Panics
     ///
@@ -106,7 +106,7 @@ impl<'a> Daemon<'a> {
         last
     }
 
-    /// The address of a listener: of a module, or of the daemon where `module` is empty.
+    /// Returns the address of a listener: of a module, or of the daemon where `module` is empty.
     ///
     /// # Panics
     ///
@@ -121,7 +121,7 @@ impl<'a> Daemon<'a> {
         address.unwrap_or_else(|| panic!("no listener {listener} in {owner:#}")).to_owned()
     }
 
-    /// Asks it to end and waits.
+    /// Asks the daemon to end and waits for its end.
     pub fn stop(self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
@@ -134,14 +134,14 @@ impl<'a> Daemon<'a> {
             .expect("a child that was not waited for can be signalled");
     }
 
-    /// Waits for its end.
+    /// Waits for the daemon's end.
     pub fn wait(&self) -> ExitStatus {
         wait_until("the daemon ends", PATIENCE, || {
             self.child().try_wait().expect("it is our child")
         })
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the daemon, as `kill -9` does.
     pub fn kill(self) {
         drop(self);
     }

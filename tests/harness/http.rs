@@ -10,10 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-/// How long an answer may take.
+/// Longest time for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a server answered.
+/// Answer of a server.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
@@ -25,17 +25,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as text.
+    /// Returns the body as text.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     ///
     /// # Panics
     ///
-    /// When it is none.
+    /// When the body is no JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
@@ -66,7 +66,7 @@ pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
     exchange(stream, "GET", address, path, &[], b"")
 }
 
-/// Sends these very bytes to a TCP address and reads until the server closes.
+/// Sends exactly these bytes to a TCP address and reads until the server closes.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ pub fn raw(address: &str, request: &str) -> std::io::Result<Answer> {
     send(stream, request.as_bytes(), b"")
 }
 
-/// Sends these very bytes to a Unix socket and reads until the server closes.
+/// Sends exactly these bytes to a Unix socket and reads until the server closes.
 ///
 /// # Errors
 ///

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// How long an answer may take.
+/// Longest time for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One client with one connection at a time. It connects anew only when the server said that it
@@ -15,18 +15,18 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct KeepAlive {
     address: String,
     stream: Option<TcpStream>,
-    /// How often it connected.
+    /// Number of times that it connected.
     pub connections: u64,
 }
 
 impl KeepAlive {
-    /// A client of this address.
+    /// Creates a client of this address.
     #[must_use]
     pub fn new(address: &str) -> Self {
         Self { address: address.to_owned(), stream: None, connections: 0 }
     }
 
-    /// Gets a page; answers the status.
+    /// Gets a page; returns the status.
     ///
     /// # Errors
     ///

@@ -9,12 +9,13 @@ use crate::{Daemon, Sandbox, Sent, SetOnDrop, wait_until};
 /// The modules of [`isolated`].
 pub const MODULES: [&str; 2] = ["usage_tracker", "ingest"];
 
-/// How many clients send at the same time.
+/// Number of clients that send at the same time.
 pub const CLIENTS: u64 = 3;
-/// How long the work between two kills may take, and all that is left after the last.
+/// Longest time for the work between two kills, and for all that is left after the last.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The usual modules, each in a process of its own that may end as often as it likes.
+/// Creates a sandbox with the usual modules, each in a process of its own that may end as often as
+/// it likes.
 #[must_use]
 pub fn isolated() -> Sandbox {
     let own = "    isolation: process\n    restart: {limit: 1000000, backoff_max_ms: 1}\n";
@@ -44,7 +45,7 @@ pub fn kill_runner(sandbox: &Sandbox, module: &str) {
 }
 
 /// Kills the processes of modules at random moments under load, so many times, and waits until all
-/// that was accepted is handled. Answers what was sent.
+/// that was accepted is handled. Returns what was sent.
 ///
 /// # Panics
 ///
@@ -91,13 +92,13 @@ pub fn wait_until_handled(daemon: &Daemon<'_>) {
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of this seed.
+    /// Creates the numbers of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next one, from 0 up to `limit` without it.
+    /// Returns the next number, from 0 up to `limit` without it.
     pub const fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         (self.0 >> 33) % limit

@@ -1,5 +1,5 @@
-//! What the end-to-end tests are written with: a daemon of one's own, its command line, what tools
-//! send, and broken libraries.
+//! Tools for the end-to-end tests: a daemon of one's own, its command line, what tools send, and
+//! broken libraries.
 //!
 //! Everything here ends a test by a panic where the ground under the test is missing: a program
 //! that is not built, a temporary directory that cannot be made.

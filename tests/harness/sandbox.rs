@@ -18,19 +18,19 @@ pub struct Sandbox {
     root: TempDir,
 }
 
-/// What a program left behind.
+/// Result of a program.
 #[derive(Debug)]
 pub struct Output {
     /// The exit code; -1 for the end by a signal.
     pub code: i32,
-    /// What it printed.
+    /// Text on standard output.
     pub stdout: String,
-    /// What it complained.
+    /// Text on standard error.
     pub stderr: String,
 }
 
 impl Output {
-    /// The printed JSON.
+    /// Parses the printed JSON.
     ///
     /// # Panics
     ///
@@ -44,7 +44,7 @@ impl Output {
 }
 
 impl Sandbox {
-    /// A place with these modules on its module path and this text in its `modules.yaml`.
+    /// Creates a sandbox with these modules on its module path and this text in its `modules.yaml`.
     #[must_use]
     pub fn new(modules: &[&str], config: &str) -> Self {
         let root = tempfile::Builder::new().prefix("lodestar-e2e-").tempdir();
@@ -59,25 +59,25 @@ impl Sandbox {
         sandbox
     }
 
-    /// The two modules that every other test uses, on free ports.
+    /// Creates a sandbox with the two modules that every other test uses, on free ports.
     #[must_use]
     pub fn usual() -> Self {
         Self::new(&["ingest", "usage_tracker"], USUAL)
     }
 
-    /// A path in this place.
+    /// Returns a path in this place.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// The control socket.
+    /// Returns the path of the control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.path("run/control.sock")
     }
 
-    /// The state directory.
+    /// Returns the path of the state directory.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.path("state")
@@ -90,7 +90,7 @@ impl Sandbox {
         fs::rename(new, path).expect("the sandbox is writable");
     }
 
-    /// What stands in `modules.yaml`.
+    /// Reads `modules.yaml`.
     #[must_use]
     pub fn configuration(&self) -> String {
         fs::read_to_string(self.path("modules.yaml")).expect("it was written")
@@ -144,13 +144,13 @@ impl Sandbox {
         Daemon::spawn(self, self.lodestard())
     }
 
-    /// The daemon's program with the arguments of this place.
+    /// Returns the command for the daemon's program with the arguments of this place.
     #[must_use]
     pub fn lodestard(&self) -> Command {
         self.lodestard_on(&self.socket())
     }
 
-    /// The same with another control socket.
+    /// Returns the same command with another control socket.
     #[must_use]
     pub fn lodestard_on(&self, socket: &Path) -> Command {
         let mut command = self.isolated(&program("lodestard"));
@@ -161,7 +161,7 @@ impl Sandbox {
         command
     }
 
-    /// A program that finds nothing of the user's.
+    /// Returns the command for a program that finds nothing of the user's.
     #[must_use]
     pub fn isolated(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -182,7 +182,7 @@ impl Sandbox {
         run(self.isolated(&program("lodestar")).args(args))
     }
 
-    /// What the command line answers to `--json`.
+    /// Runs the command line with `--json` and returns its answer.
     ///
     /// # Panics
     ///
@@ -192,7 +192,7 @@ impl Sandbox {
         self.lodestar(&[args, &["--json"]].concat()).json()
     }
 
-    /// All bytes of all files below the state directory, with their paths.
+    /// Returns all bytes of all files below the state directory, with their paths.
     #[must_use]
     pub fn state_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
@@ -229,19 +229,19 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// A program as it was built.
+/// Returns the path of a program as it was built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     built(name)
 }
 
-/// The bytes of a module's library as it was built.
+/// Reads a module's library as it was built.
 #[must_use]
 pub fn library(module: &str) -> Vec<u8> {
     fs::read(built(&format!("lib{module}.so"))).expect("it was just seen")
 }
 
-/// The hash of some bytes as the daemon shows it.
+/// Returns the hash of some bytes as the daemon shows it.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -256,7 +256,7 @@ fn built(file: &str) -> PathBuf {
     path
 }
 
-/// The folder of a module's sources: ours, an example, or a fixture.
+/// Returns the folder of a module's sources: ours, an example, or a fixture.
 fn source_of(module: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let places = ["modules", "module-sdk/examples", "tests/fixtures"];

@@ -15,31 +15,32 @@ use crate::{Sandbox, http, telemetry};
 /// A body and the ids of the requests in it.
 type Batch = (Vec<String>, String);
 
-/// What the clients have sent.
+/// Requests that the clients have sent.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// Accepted, with status 200.
+    /// Ids of requests that were accepted, with status 200.
     accepted: Mutex<HashSet<String>>,
-    /// Sent without an answer: the daemon may have accepted it or not, so it is sent again.
+    /// Batches that were sent without an answer: the daemon may have accepted them or not, so they
+    /// are sent again.
     unanswered: Mutex<Vec<Batch>>,
     count: AtomicU64,
 }
 
-/// What `usage_tracker` has of what was sent.
+/// Comparison of what `usage_tracker` has with what was sent.
 #[derive(Debug)]
 pub struct Counted {
-    /// How many requests it has.
+    /// Number of requests that it has.
     pub requests: u64,
-    /// Accepted and not there.
+    /// Ids that were accepted and are not there.
     pub lost: Vec<String>,
-    /// There more than once.
+    /// Ids that are there more than once.
     pub twice: Vec<String>,
-    /// There and never sent.
+    /// Ids that are there and were never sent.
     pub invented: Vec<String>,
 }
 
 impl Counted {
-    /// Whether everything is there once.
+    /// Returns whether everything is there once.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         [&self.lost, &self.twice, &self.invented].into_iter().all(Vec::is_empty)
@@ -47,13 +48,13 @@ impl Counted {
 }
 
 impl Sent {
-    /// How many requests were accepted.
+    /// Returns the number of requests that were accepted.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Sends until it is time to stop; what got no answer is sent again.
+    /// Sends batches until `stop` is set; what got no answer is sent again.
     pub fn until_told(&self, address: &str, client: &str, stop: &AtomicBool) {
         for number in 0.. {
             if stop.load(Ordering::Relaxed) {
@@ -63,7 +64,7 @@ impl Sent {
         }
     }
 
-    /// Sends what got no answer; answers whether all of it has one now.
+    /// Sends what got no answer; returns whether all of it has one now.
     #[must_use]
     pub fn send_again(&self, address: &str) -> bool {
         while let Some(batch) = lock(&self.unanswered).pop() {
@@ -74,11 +75,11 @@ impl Sent {
         true
     }
 
-    /// What `usage_tracker` makes of it.
+    /// Compares what `usage_tracker` has with what was sent.
     ///
     /// # Panics
     ///
-    /// When it cannot be asked.
+    /// When `usage_tracker` cannot be asked.
     #[must_use]
     pub fn counted(&self, sandbox: &Sandbox) -> Counted {
         let export = sandbox.lodestar(&["usage", "export", "--format", "jsonl"]);
@@ -101,13 +102,14 @@ impl Sent {
         }
     }
 
-    /// Whether it was answered.
+    /// Sends a batch without an answer once more, or else the next one; returns whether it was
+    /// answered.
     fn send_next(&self, address: &str, client: &str, number: u64) -> bool {
         let unanswered = lock(&self.unanswered).pop();
         self.send(address, unanswered.unwrap_or_else(|| batch(client, number)))
     }
 
-    /// Whether it was answered.
+    /// Sends a batch; returns whether it was answered.
     fn send(&self, address: &str, batch: Batch) -> bool {
         match http::post(address, "/v1/logs", &[telemetry::JSON], batch.1.as_bytes()) {
             Ok(answer) if answer.status == 200 => {

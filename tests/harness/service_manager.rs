@@ -1,4 +1,4 @@
-//! What systemd does for a service that restarts: it hears what the daemon says of itself, opens
+//! The part of systemd for a service that restarts: it hears what the daemon says of itself, opens
 //! sockets for it, keeps those that the daemon bound, and hands all of them to the next one.
 
 use std::{
@@ -20,7 +20,7 @@ use crate::{Daemon, Sandbox, daemon::PATIENCE, wait_until};
 
 /// The first descriptor that a service is given.
 const FIRST: i32 = 3;
-/// Said to oneself, to end.
+/// Message to the manager itself, to end.
 const END: &str = "X_END=1";
 
 /// A service manager for the daemons of one [`Sandbox`].
@@ -39,7 +39,7 @@ struct Heard {
 }
 
 impl<'a> ServiceManager<'a> {
-    /// One that opens no socket.
+    /// Creates a service manager that opens no socket.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ impl<'a> ServiceManager<'a> {
         Self { sandbox, notify, heard, units: Vec::new() }
     }
 
-    /// Opens a socket as a unit with `FileDescriptorName=` does; answers its address.
+    /// Opens a socket as a unit with `FileDescriptorName=` does; returns its address.
     ///
     /// # Panics
     ///
@@ -99,7 +99,7 @@ impl<'a> ServiceManager<'a> {
         daemon
     }
 
-    /// The names of the sockets that it keeps, with their addresses.
+    /// Returns the names of the sockets that it keeps, with their addresses.
     #[must_use]
     pub fn kept(&self) -> Vec<(String, String)> {
         let address = |socket: &OwnedFd| {
@@ -122,7 +122,7 @@ impl Drop for ServiceManager<'_> {
     }
 }
 
-/// Takes one message; answers whether more may come.
+/// Takes one message; returns whether more may come.
 fn hear(socket: &UnixDatagram, heard: &Mutex<Heard>) -> bool {
     let mut text = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
@@ -152,7 +152,7 @@ fn hear(socket: &UnixDatagram, heard: &Mutex<Heard>) -> bool {
     !says(END)
 }
 
-/// Drops those after the first `known` that are one of them once more, as systemd does.
+/// Drops sockets after the first `known` that are one of them once more, as systemd does.
 fn drop_known(kept: &mut Vec<(String, OwnedFd)>, known: usize) {
     let inode = |socket: &OwnedFd| rustix::fs::fstat(socket).map(|it| it.st_ino).ok();
     let inodes: Vec<_> = kept[..known].iter().map(|(_, socket)| inode(socket)).collect();

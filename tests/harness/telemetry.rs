@@ -1,4 +1,4 @@
-//! What tools send: bodies in their form, with the ids and counts that a test gives.
+//! Bodies in the form that tools send, with the ids and counts that a test gives.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,21 +16,22 @@ pub const JSON: &str = "Content-Type: application/json";
 /// `Content-Type: application/x-protobuf`
 pub const PROTOBUF: &str = "Content-Type: application/x-protobuf";
 
-/// Nanoseconds since 1970.
+/// Returns the nanoseconds since 1970.
 #[must_use]
 pub fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or_default()
 }
 
-/// A log record of Claude Code for one request: 400 plain, 300 written to the cache (100 for five
-/// minutes, 200 for an hour), 500 read from it, 34 out; 0.003435 USD on `claude-sonnet-4-5`.
+/// Returns a log record of Claude Code for one request: 400 plain, 300 written to the cache (100
+/// for five minutes, 200 for an hour), 500 read from it, 34 out; 0.003435 USD on
+/// `claude-sonnet-4-5`.
 #[must_use]
 pub fn claude_code(session: &str, request: &str) -> Value {
     claude_code_many(session, &[request])
 }
 
-/// As [`claude_code`], with one record per request.
+/// Returns the same as [`claude_code`], with one record per request.
 #[must_use]
 pub fn claude_code_many(session: &str, requests: &[&str]) -> Value {
     let record = |request: &&str| {
@@ -53,8 +54,8 @@ pub fn claude_code_many(session: &str, requests: &[&str]) -> Value {
     logs("claude-code", "com.anthropic.claude_code.events", &json!(records))
 }
 
-/// A log record of Codex for one request: 1200 in, of them 800 from the cache; 34 out, of them 10
-/// reasoning.
+/// Returns a log record of Codex for one request: 1200 in, of them 800 from the cache; 34 out, of
+/// them 10 reasoning.
 #[must_use]
 pub fn codex(conversation: &str) -> Value {
     let record = json!({
@@ -70,7 +71,7 @@ pub fn codex(conversation: &str) -> Value {
     logs("codex_exec", "codex_otel.log_only", &json!([record]))
 }
 
-/// Records in the form of an OTLP export of logs.
+/// Returns records in the form of an OTLP export of logs.
 #[must_use]
 pub fn logs(service: &str, scope: &str, records: &Value) -> Value {
     json!({"resourceLogs": [{
@@ -81,23 +82,23 @@ pub fn logs(service: &str, scope: &str, records: &Value) -> Value {
     }]})
 }
 
-/// A string attribute.
+/// Returns a string attribute.
 #[must_use]
 pub fn text(key: &str, value: &str) -> Value {
     json!({"key": key, "value": {"stringValue": value}})
 }
 
-/// An integer attribute.
+/// Returns an integer attribute.
 #[must_use]
 pub fn number(key: &str, value: i64) -> Value {
     json!({"key": key, "value": {"intValue": value}})
 }
 
-/// The protobuf form of an export of logs.
+/// Returns the protobuf form of an export of logs.
 ///
 /// # Panics
 ///
-/// When it is no such export.
+/// When `logs` is no such export.
 #[must_use]
 pub fn protobuf(logs: &Value) -> Vec<u8> {
     let request: ExportLogsServiceRequest =
@@ -105,8 +106,8 @@ pub fn protobuf(logs: &Value) -> Vec<u8> {
     request.encode_to_vec()
 }
 
-/// A span of an instrumented program by OpenTelemetry's GenAI conventions, as protobuf: 26 in,
-/// 34 out.
+/// Returns a span of an instrumented program by OpenTelemetry's GenAI conventions, as protobuf: 26
+/// in, 34 out.
 #[must_use]
 pub fn genai_span(response: &str) -> Vec<u8> {
     let string = |text: &str| any_value::Value::StringValue(text.to_owned());
@@ -150,7 +151,7 @@ pub fn genai_span(response: &str) -> Vec<u8> {
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
 }
 
-/// A Lynex event of a type, with its body.
+/// Returns a Lynex event of a type, with its body.
 #[must_use]
 pub fn lynex(id: &str, kind: &str, body: Value) -> Value {
     json!({
@@ -159,7 +160,7 @@ pub fn lynex(id: &str, kind: &str, body: Value) -> Value {
     })
 }
 
-/// A Lynex event for the tokens of one request: 100 in, 20 out.
+/// Returns a Lynex event for the tokens of one request: 100 in, 20 out.
 #[must_use]
 pub fn lynex_token_usage(id: &str) -> Value {
     let body = json!({"model": "gpt-4o-mini", "inputTokens": 100, "outputTokens": 20,
@@ -169,7 +170,7 @@ pub fn lynex_token_usage(id: &str) -> Value {
     event
 }
 
-/// Now, as the Python SDK of Lynex writes it: UTC without a zone.
+/// Returns the current time as the Python SDK of Lynex writes it: UTC without a zone.
 fn naive_utc() -> String {
     let now = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S"]).output();
     String::from_utf8_lossy(&now.expect("date is there").stdout).trim().to_owned()

@@ -1,4 +1,4 @@
-//! Waiting, and programs of others.
+//! Waiting, and external programs.
 
 use std::{
     io::Write as _,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How often a condition is looked at.
+/// Time between two looks at a condition.
 const EVERY: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` gives something, and panics with `what` when `patience` is over.
@@ -26,7 +26,7 @@ pub fn wait_until<T>(
     }
 }
 
-/// The path of a program of others. Where it is missing the test is [skipped](skip).
+/// Returns the path of an external program. Where it is missing the test is [skipped](skip).
 ///
 /// # Panics
 ///
@@ -53,8 +53,8 @@ pub fn skip(test: &str, reason: &str) {
     skip_even_in_ci(test, reason);
 }
 
-/// As [`skip`], for what this machine has not and nobody can give it: Landlock in its kernel, or
-/// the right to mount a file system.
+/// Notes a test as [`skip`] does, for what this machine has not and nobody can give it: Landlock in
+/// its kernel, or the right to mount a file system.
 ///
 /// # Panics
 ///
@@ -68,7 +68,7 @@ pub fn skip_even_in_ci(test: &str, reason: &str) {
     }
 }
 
-/// Whether the tests run as root, who passes every check of permissions.
+/// Returns whether the tests run as root, who passes every check of permissions.
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

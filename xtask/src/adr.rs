@@ -9,11 +9,11 @@ use crate::{process, workspace::Workspace};
 /// Begin an architecture decision record.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What is decided, in a few words.
+    /// Title of the decision, in a few words.
     title: String,
 }
 
-/// Writes the record from the template and says where it is.
+/// Writes the record from the template and prints its path.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::read()?;
     let today = process::capture(std::process::Command::new("date").arg("+%F"))?;
@@ -44,7 +44,7 @@ fn last_number(directory: &Path) -> Result<u32> {
     Ok(numbers.max().unwrap_or(0))
 }
 
-/// The number at the beginning of a record's file name.
+/// Returns the number at the beginning of a record's file name.
 pub(crate) fn number(name: &str) -> Option<u32> {
     let (number, _) = name.strip_suffix(".md")?.split_once('-')?;
     if number.len() == 4 { number.parse().ok() } else { None }

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs them one after the other; nothing else should run beside them.
+/// Runs the programs one after the other; nothing else should run beside them.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The benchmark programs of all packages.
+/// Returns the benchmark programs of all packages.
 fn programs(workspace: &Workspace) -> BTreeSet<String> {
     workspace.packages.iter().flat_map(|package| package.benches.clone()).collect()
 }

@@ -9,13 +9,13 @@ use crate::{
     workspace::{Package, Workspace},
 };
 
-/// The programs that are installed.
+/// Names of the programs that are installed.
 const PROGRAMS: [&str; 2] = ["lodestard", "lodestar"];
 
-/// What a module is built with.
+/// Package that a module is built with.
 const SDK: &str = "lodestar-module-sdk";
 
-/// Builds, stages, and gives the workspace.
+/// Builds and stages everything, and returns the workspace.
 pub(crate) fn run() -> Result<Workspace> {
     let workspace = Workspace::read()?;
     let begin = Instant::now();
@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<Workspace> {
     Ok(workspace)
 }
 
-/// Builds and stages what is installed and nothing else, and gives the workspace.
+/// Builds and stages what is installed and nothing else, and returns the workspace.
 ///
 /// # Errors
 ///
@@ -43,7 +43,8 @@ pub(crate) fn shipped() -> Result<Workspace> {
     Ok(workspace)
 }
 
-/// The packages of what is installed, with the features that a build of all members picks.
+/// Returns cargo's options for the packages of what is installed, with the features that a build of
+/// all members picks.
 fn selection(workspace: &Workspace) -> Vec<String> {
     let modules = workspace.modules().map(|module| module.name.as_str());
     let packages = ["lodestard", "lodestar-cli", SDK].into_iter().chain(modules);
@@ -83,7 +84,7 @@ fn stage_module(module: &Package, built: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A module that has left the repository leaves the stage as well.
+/// Removes modules from the stage that have left the repository.
 fn forget_removed(workspace: &Workspace, modules: &Path) -> Result<()> {
     for entry in
         fs::read_dir(modules).with_context(|| format!("cannot list {}", modules.display()))?
@@ -97,7 +98,7 @@ fn forget_removed(workspace: &Workspace, modules: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file beside its place and renames it there: what runs keeps the old one.
+/// Copies a file beside its place and renames it there: a program that runs keeps the old one.
 pub(crate) fn place(from: &Path, to: &Path) -> Result<()> {
     let copy = || -> std::io::Result<()> {
         if let Some(parent) = to.parent() {
@@ -116,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// The features of every package in cargo's tree.
+    /// Returns the features of every package in cargo's tree.
     fn features(workspace: &Workspace, selected: &[String]) -> BTreeMap<String, String> {
         let mut tree = process::cargo();
         tree.args(["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p}|{f}"]);

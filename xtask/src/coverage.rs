@@ -1,4 +1,4 @@
-//! `cargo xtask coverage`: which lines the tests run.
+//! `cargo xtask coverage`: the lines that the tests run.
 //!
 //! Everything is built once more with the compiler's own counters, in a target directory of its
 //! own, and all tests run: unit tests, modules, and the programs and libraries that the end-to-end
@@ -28,10 +28,10 @@ pub(crate) struct Args {
     files: usize,
 }
 
-/// Percent of the lines that must be run.
+/// Percentage of the lines that must be run.
 const GOAL: f64 = 80.0;
 
-/// Lines that can be run, and those that were.
+/// Numbers of the lines that can be run, and of those that were.
 #[derive(Clone, Copy, Default)]
 struct Lines {
     all: u64,
@@ -44,6 +44,8 @@ impl Lines {
     }
 }
 
+/// Runs the tests with counters and shows which lines they ran.
+///
 /// # Errors
 ///
 /// When the tests fail, a tool is missing, or too few lines were run.
@@ -76,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs `cargo xtask test` with counters. Whether it passed.
+/// Runs `cargo xtask test` with counters. Returns whether it passed.
 fn tests(workspace: &Workspace, target: &Path, profiles: &Path) -> Result<bool> {
     if profiles.exists() {
         fs::remove_dir_all(profiles).context("cannot remove the counters of the last run")?;
@@ -90,7 +92,7 @@ fn tests(workspace: &Workspace, target: &Path, profiles: &Path) -> Result<bool> 
     Ok(test.status().context("cannot start cargo")?.success())
 }
 
-/// A tool of LLVM: the toolchain's own, or one of the system that reads its files.
+/// Finds a tool of LLVM: the toolchain's own, or one of the system that reads its files.
 fn tool(name: &str) -> Result<PathBuf> {
     let mut sysroot = Command::new("rustc");
     let sysroot = process::capture(sysroot.args(["--print", "sysroot"]))?;
@@ -110,7 +112,7 @@ fn tool(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Programs and libraries that hold counters: what is staged, and the tests.
+/// Lists programs and libraries that hold counters: what is staged, and the tests.
 fn objects(target: &Path) -> Result<Vec<PathBuf>> {
     let release = target.join("release");
     let mut objects = files(&release, is_program)?;
@@ -118,7 +120,8 @@ fn objects(target: &Path) -> Result<Vec<PathBuf>> {
     Ok(objects)
 }
 
-/// A program has no ending, a module's library ends with `so`.
+/// Checks whether a file is a program or a module's library: a program has no extension, a library
+/// has `so`.
 fn is_program(path: &Path) -> bool {
     path.is_file()
         && (has_end(path, "so") || path.extension().is_none())
@@ -143,7 +146,7 @@ fn files(directory: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf
     Ok(found)
 }
 
-/// The lines of our own files, by their path from the root.
+/// Returns the lines of our own files, by their path from the root.
 fn by_file(root: &Path, exported: &Value) -> BTreeMap<String, Lines> {
     let files = exported["data"][0]["files"].as_array().into_iter().flatten();
     let ours = files.filter_map(|file| {
@@ -155,7 +158,8 @@ fn by_file(root: &Path, exported: &Value) -> BTreeMap<String, Lines> {
     ours.collect()
 }
 
-/// Prints a line for each room, the files that want tests most, and answers the sum.
+/// Prints a line for each package, and the files with the most lines that no test runs; returns the
+/// sum.
 fn show(counted: &BTreeMap<String, Lines>, worst: usize) -> Lines {
     let mut rooms: BTreeMap<&str, Lines> = BTreeMap::new();
     let mut all = Lines::default();

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is staged, packed with all that an installation needs.
+//! `cargo xtask dist`: the staged files, packed with all that an installation needs.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{build, process, workspace::Workspace};
 
-/// Builds and packs; prints where the archive lies.
+/// Builds and packs; prints the path of the archive.
 pub(crate) fn run() -> Result<()> {
     let workspace = build::shipped()?;
     let name = format!("lodestar-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
@@ -21,7 +21,7 @@ pub(crate) fn run() -> Result<()> {
     pack(&dist, &name)
 }
 
-/// Programs and modules, as they were staged.
+/// Copies programs and modules, as they were staged.
 fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
     let stage = workspace.stage();
     for program in ["lodestard", "lodestar"] {
@@ -38,7 +38,7 @@ fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Units, the example of a configuration and pages, as they are in the repository.
+/// Copies units, the example of a configuration and pages, as they are in the repository.
 fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
     let config = workspace.root.join("config");
     for entry in
@@ -58,9 +58,9 @@ fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where a file of `config` is installed. Nothing goes to `/etc`: what is unpacked over an older
-/// version must leave the operator's configuration alone, and the daemon writes one where there is
-/// none.
+/// Returns the directory in which a file of `config` is installed. Nothing goes to `/etc`: what is
+/// unpacked over an older version must leave the operator's configuration alone, and the daemon
+/// writes one where there is none.
 fn place_of(name: &Path) -> &'static str {
     match name.extension().and_then(|it| it.to_str()) {
         Some("service" | "socket") => "usr/lib/systemd/system",
@@ -69,7 +69,7 @@ fn place_of(name: &Path) -> &'static str {
     }
 }
 
-/// Completions and manual, written by the program that they are about.
+/// Generates completions and manual with the program that they are about.
 fn generated(tree: &Path) -> Result<()> {
     let lodestar = tree.join("usr/bin/lodestar");
     let completions = [
@@ -88,7 +88,7 @@ fn generated(tree: &Path) -> Result<()> {
     process::capture(Command::new(&lodestar).args(["man", "--out"]).arg(&manual)).map(drop)
 }
 
-/// The same tree gives the same bytes: names sorted, no owner, one time.
+/// Packs the tree so that the same tree gives the same bytes: names sorted, no owner, one time.
 fn pack(dist: &Path, name: &str) -> Result<()> {
     let archive = dist.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");

@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// How long a reply may take.
+/// Time that a reply may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a server answered.
+/// Answer of a server.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,

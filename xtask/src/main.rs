@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything that a developer types.
+//! `cargo xtask`: the commands of a developer.
 
 use std::process::ExitCode;
 

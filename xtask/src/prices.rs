@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, workspace::Workspace};
 
-/// After this many days prices have probably changed.
+/// Number of days after which prices have probably changed.
 const OLD_DAYS: i64 = 90;
 
 /// Prints what is wrong with the table, or what it holds.
@@ -37,7 +37,7 @@ pub(crate) fn run() -> Result<()> {
     }
 }
 
-/// What a walk through the table finds.
+/// Content of the table, as a walk through it finds it.
 #[derive(Default)]
 struct Found {
     models: usize,
@@ -84,7 +84,7 @@ impl Found {
         }
     }
 
-    /// Whether an entry is a price; one that makes no sense is a problem.
+    /// Returns whether an entry is a price; one that makes no sense is noted as a problem.
     fn price(&mut self, path: &str, key: &str, value: &toml::Value) -> bool {
         let named = ["input", "output", "cache_read", "cache_write", "reasoning", "factor"];
         if !named.iter().any(|name| key.starts_with(name)) || value.is_table() {
@@ -120,7 +120,8 @@ fn age_days(date: &str, today: &str) -> Option<i64> {
     Some(days(today)? - days(date)?)
 }
 
-/// Days since 1970 of `YYYY-MM-DD`, by the civil calendar (H. Hinnant, `days_from_civil`).
+/// Returns the days since 1970 of `YYYY-MM-DD`, by the civil calendar (H. Hinnant,
+/// `days_from_civil`).
 fn days(date: &str) -> Option<i64> {
     let mut parts = date.get(..10)?.splitn(3, '-').map(str::parse::<i64>);
     let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);

@@ -1,4 +1,4 @@
-//! Other programs: started, shown, and checked.
+//! Running other programs: they are started, shown, and checked.
 
 use std::{
     ffi::OsStr,
@@ -8,12 +8,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The cargo that runs us.
+/// Returns a command of the cargo that runs us.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The command as one would type it.
+/// Returns the command as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
@@ -41,7 +41,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { bail!("`{shown}` failed: {status}") }
 }
 
-/// Runs a command and gives what it printed.
+/// Runs a command and returns what it printed.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     }
 }
 
-/// Runs a command and gives everything that came of it.
+/// Runs a command and returns its status and output.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot start `{}`", shown(command)))
 }
 
-/// Whether a program is on the PATH.
+/// Returns whether a program is on the PATH.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())

@@ -1,4 +1,4 @@
-//! What cargo knows about this repository.
+//! The workspace as cargo describes it.
 
 use std::path::{Path, PathBuf};
 
@@ -18,16 +18,16 @@ pub(crate) struct Workspace {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
-    /// The name of its library, where it has one.
+    /// Name of its library, where it has one.
     pub(crate) library: Option<String>,
-    /// The names of its benchmark programs.
+    /// Names of its benchmark programs.
     pub(crate) benches: Vec<String>,
-    /// The names of the packages in this repository that it depends on, tests included.
+    /// Names of the packages in this repository that it depends on, tests included.
     pub(crate) ours: Vec<String>,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads the workspace from cargo.
     pub(crate) fn read() -> Result<Self> {
         let mut metadata = process::cargo();
         metadata.args(["metadata", "--format-version", "1", "--no-deps"]);
@@ -46,18 +46,18 @@ impl Workspace {
         })
     }
 
-    /// Where `build` lays out what is installed.
+    /// Returns the directory in which `build` lays out what is installed.
     pub(crate) fn stage(&self) -> PathBuf {
         self.target.join("stage")
     }
 
-    /// The modules that we ship: the members under `modules/`.
+    /// Returns the modules that we ship: the members under `modules/`.
     pub(crate) fn modules(&self) -> impl Iterator<Item = &Package> {
         let modules = self.root.join("modules");
         self.packages.iter().filter(move |package| package.directory.parent() == Some(&modules))
     }
 
-    /// A path as seen from the root.
+    /// Returns a path as seen from the root.
     pub(crate) fn relative<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }

@@ -1,4 +1,4 @@
-//! `/v1/config` in types.
+//! Types of `/v1/config`.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,50 +8,50 @@ use serde_json::Value;
 /// The configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConfigView {
-    /// The file.
+    /// Path of the file.
     pub path: String,
-    /// Its text as it runs.
+    /// Text of the configuration in force.
     pub text: String,
     /// The effective settings of each module, with references (`${NAME}`, `file:`) unresolved.
     pub modules: BTreeMap<String, Value>,
 }
 
-/// What to check.
+/// Configuration to check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigCheck {
-    /// The text; `null` for the daemon's file as it lies on disk.
+    /// Text of the configuration; `null` for the daemon's file on disk.
     pub text: Option<String>,
-    /// Whether to ask only the modules that decide if the daemon takes it: those that are to run,
-    /// and whose section is another than the one that counts.
+    /// `true` to ask only the modules that decide whether the daemon takes the configuration:
+    /// enabled ones whose section differs from the one in force.
     pub changed: bool,
 }
 
-/// What is wrong with a configuration. Also the output of `lodestard --check --json`.
+/// Result of checking a configuration. Also the output of `lodestard --check --json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigReport {
-    /// Nothing is wrong when it is empty.
+    /// Errors; the configuration is valid if there are none.
     pub errors: Vec<ConfigProblem>,
-    /// What is valid and perhaps not meant: a module that nobody has, a secret for all to read,
-    /// modules that would stop.
+    /// Valid settings that are perhaps not meant: a module that does not exist, a secret that
+    /// everybody can read, modules that would stop.
     #[serde(default)]
     pub warnings: Vec<ConfigProblem>,
 }
 
-/// One thing that is wrong with a configuration.
+/// A problem in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigProblem {
-    /// The file.
+    /// Path of the file.
     pub file: String,
-    /// From 1; 0 where there is no place.
+    /// Line, from 1; 0 if there is none.
     pub line: u64,
-    /// From 1; 0 where there is no place.
+    /// Column, from 1; 0 if there is none.
     pub column: u64,
-    /// The dotted key, may be empty.
+    /// Dotted key; may be empty.
     pub key: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
-    /// What to do, or the nearest right name.
+    /// Remedy, or the nearest valid name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
@@ -61,20 +61,20 @@ pub struct ConfigProblem {
 pub struct Change {
     /// The dotted key.
     pub path: String,
-    /// What runs; `null` for nothing.
+    /// Value in force; `null` for none.
     pub before: Value,
-    /// What the file says; `null` for nothing.
+    /// Value in the file; `null` for none.
     pub after: Value,
 }
 
-/// One setting of a module as it counts.
+/// An effective setting of a module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     /// The key below the module's section, with dots.
     pub key: String,
-    /// Its value; references as they are written, secrets as `[redacted]`.
+    /// Value; references as written, secrets as `[redacted]`.
     pub value: Value,
-    /// Where it comes from: `default`, `config.yaml of the module`, the file with its line, an
+    /// Origin of the value: `default`, `config.yaml of the module`, the file with its line, an
     /// environment variable or `--set`.
     pub origin: String,
 }

@@ -1,4 +1,4 @@
-//! What happens on the daemon's own listeners.
+//! Counters of the daemon's own listeners.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,34 +7,34 @@ use serde::{Deserialize, Serialize};
 pub struct Connections {
     /// `socket` (the control socket), `metrics`, `control` (the control API over TCP).
     pub listener: String,
-    /// Open ones.
+    /// Connections open now.
     pub open: u64,
-    /// At once, at most.
+    /// Maximum of connections open at once.
     pub limit: u64,
-    /// Accepted so far.
+    /// Connections accepted so far.
     pub accepted: u64,
-    /// Clients that were refused so far, since there was no room for them.
+    /// Clients refused so far because the limit was reached.
     pub refused: u64,
-    /// How often the system gave no connection.
+    /// Errors of `accept` so far.
     pub accept_errors: u64,
-    /// Ended so far, by why they did.
+    /// Connections ended so far, by reason.
     pub ended: Ended,
-    /// What kept clients out within the last minute; `null` when nothing did.
+    /// Description of what kept clients out within the last minute; `null` if nothing did.
     #[serde(default)]
     pub trouble: Option<String>,
 }
 
-/// Connections that ended.
+/// Numbers of connections that ended, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// Either side was done with it.
+    /// Connections that either side closed.
     pub done: u64,
-    /// Nothing was asked on it for too long.
+    /// Connections without a request for too long.
     pub idle: u64,
-    /// The head of a request took too long.
+    /// Connections on which the head of a request took too long.
     pub slow_head: u64,
-    /// Its client did not read the answer.
+    /// Connections whose client did not read the response.
     pub unread: u64,
-    /// It gave way to a new one.
+    /// Connections closed to make room for a new one.
     pub displaced: u64,
 }

@@ -1,4 +1,4 @@
-//! `/v1/events` in types.
+//! Types of `/v1/events`.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use super::EventCounters;
 /// An event in the form of CloudEvents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// `1.0`.
+    /// Version of CloudEvents: `1.0`.
     pub specversion: String,
-    /// UUIDv7.
+    /// Id of the event, a UUIDv7.
     pub id: String,
-    /// `/lodestar/<module>`, or `//<node>/…` of one that was published elsewhere.
+    /// `/lodestar/<module>`, or `//<node>/…` for an event that was published by another daemon.
     pub source: String,
     /// The topic.
     #[serde(rename = "type")]
     pub topic: String,
-    /// When it happened.
+    /// Time of the event.
     pub time: String,
-    /// What it is about.
+    /// Subject of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// The W3C trace context.
@@ -29,19 +29,19 @@ pub struct Envelope {
     pub traceparent: Option<String>,
     /// The payload; of the text of requests only its size, `{"bytes": …}`, unless asked for.
     pub data: Value,
-    /// Its number in the ledger, or among the live events of this run of the daemon.
+    /// Number of the event in the ledger, or among the live events of this run of the daemon.
     pub sequence: u64,
     /// `ledger` or `live`.
     pub class: String,
 }
 
-/// Which events to show.
+/// Selection of the events to show.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TailQuery {
-    /// A topic filter; every event where it is absent.
+    /// Topic filter; every event if absent.
     pub filter: Option<String>,
-    /// Whether to show the text of `llm.request.content`; its size where it is false.
+    /// `true` to show the text of `llm.request.content`; `false` to show only its size.
     pub content: bool,
 }
 
@@ -49,41 +49,41 @@ pub struct TailQuery {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TailItem {
-    /// Events were left out, since the reader was too slow.
+    /// Events that were left out because the reader was too slow.
     Skipped {
-        /// How many since the line before.
+        /// Number of events left out since the line before.
         skipped: u64,
     },
     /// An event.
     Event(Box<Envelope>),
 }
 
-/// How far a subscriber is behind.
+/// Backlog of a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lag {
     /// The module.
     pub module: String,
-    /// Accepted for it.
+    /// Events accepted for the module.
     pub accepted: u64,
-    /// Handled by it.
+    /// Events handled by the module.
     pub handled: u64,
-    /// Set aside after too many failures.
+    /// Events dead-lettered after too many failures.
     pub dead: u64,
-    /// Dropped, by reason (`overflow`, `retention`).
+    /// Events dropped, by reason as in [`Module::dropped_by`](super::Module::dropped_by).
     pub dropped: BTreeMap<String, u64>,
-    /// Waiting for it.
+    /// Events that wait for the module.
     pub pending: u64,
-    /// How old the oldest waiting event is; `null` when none waits.
+    /// Age of the oldest waiting event; `null` if none waits.
     pub oldest_pending_ms: Option<u64>,
     /// The state of the module.
     pub state: String,
 }
 
-/// Whose dead letters.
+/// Selection of dead letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeadQuery {
-    /// Of one module; of all where it is absent.
+    /// Module whose dead letters to return; all modules if absent.
     pub module: Option<String>,
 }
 
@@ -94,56 +94,58 @@ pub struct DeadLetter {
     pub module: String,
     /// The event.
     pub event: Envelope,
-    /// What the last attempt met.
+    /// Error of the last attempt.
     pub reason: String,
-    /// How many attempts there were.
+    /// Number of attempts.
     pub attempts: u32,
-    /// When the last one failed.
+    /// Time of the last failure.
     pub failed_at: String,
 }
 
-/// Which events to deliver again: dead letters, or with `since` what the ledger still keeps.
+/// Selection of events to deliver again: dead letters, or with `since` events that the ledger still
+/// keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
-    /// To which module.
+    /// Module to deliver to.
     pub module: String,
-    /// The ids of the events; all of the module's where it is absent.
+    /// Ids of the events; all events of the module if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<String>>,
-    /// Not dead letters, but every kept event accepted from then on (RFC 3339), those before the
-    /// module's subscription among them. They count as newly accepted for it.
+    /// Start (RFC 3339) of a replay from the ledger instead of the dead letters: every kept event
+    /// accepted from then on, including those before the module's subscription. They count as newly
+    /// accepted for the module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// With `since`: accepted before then (RFC 3339); now where it is absent.
+    /// End (RFC 3339) of a replay with `since`, exclusive; now if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }
 
-/// What became of a [`Replay`].
+/// Result of a [`Replay`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
-    /// How many events wait again.
+    /// Number of events queued again.
     pub replayed: u64,
-    /// Of a replay by time: when the oldest event that the ledger keeps was accepted; `null` when
-    /// it keeps none. The ledger deletes what every module has settled.
+    /// For a replay by time: time when the oldest event in the ledger was accepted; `null` if the
+    /// ledger has none. The ledger deletes events that every module has settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_since: Option<String>,
 }
 
-/// The counters of a subscriber beside a recount of what waits.
+/// The counters of a subscriber with a recount of the waiting events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
     /// The module.
     pub module: String,
-    /// Its counters.
+    /// Counters of the module.
     #[serde(flatten)]
     pub counters: EventCounters,
-    /// What waits, counted again in the ledger and the inbox.
+    /// Number of waiting events, counted again in the ledger and the inbox.
     pub recounted_pending: u64,
-    /// Whether `accepted = handled + dead + dropped + recounted_pending`.
+    /// `true` if `accepted = handled + dead + dropped + recounted_pending`.
     pub balanced: bool,
-    /// More may be lost than `dropped` has: a loss of the ledger in the last seven days is told as
-    /// "at least".
+    /// `true` if more events may be lost than `dropped` counts: a loss of the ledger in the last
+    /// seven days is reported as "at least".
     #[serde(default)]
     pub at_least: bool,
 }

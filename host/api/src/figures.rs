@@ -1,21 +1,21 @@
-//! How the event ledger fares, and what a module does with its time.
+//! State of the event ledger and statistics of modules' calls.
 
 use serde::{Deserialize, Serialize};
 
-/// How the event ledger fares.
+/// State of the event ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerStatus {
-    /// Why the last write failed, one sentence; `null` when it did not. No ledger event is accepted
-    /// while it stands.
+    /// Error of the last write, one sentence; `null` if it succeeded. No ledger event is accepted
+    /// as long as it is set.
     pub trouble: Option<String>,
-    /// What helps against it; `null` where there is no trouble.
+    /// Remedy for the error; `null` if there is none.
     pub remedy: Option<String>,
-    /// Writes that failed since the daemon started.
+    /// Number of failed writes since the daemon started.
     pub failed_writes: u64,
-    /// How much it keeps on disk, in bytes.
+    /// Size of the ledger on disk, in bytes.
     pub bytes: u64,
-    /// What it was found to have lost in the last seven days, oldest first.
+    /// Losses found in the last seven days, oldest first.
     pub losses: Vec<LedgerLoss>,
 }
 
@@ -23,24 +23,25 @@ pub struct LedgerStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerLoss {
-    /// When it was found, RFC 3339.
+    /// Time when the loss was found, RFC 3339.
     pub found: String,
-    /// In which file of the ledger.
+    /// File of the ledger.
     pub file: String,
-    /// `damaged`, `cut`, `missing`, `unreadable`, `subscriptions`, `copy` or `dead_letters`.
+    /// Kind of loss: `damaged`, `cut`, `missing`, `unreadable`, `subscriptions`, `copy` or
+    /// `dead_letters`.
     pub kind: String,
-    /// The sequence of the first event that it is about; 0 where it is not about single events.
+    /// Sequence of the first event concerned; 0 if the loss is not about single events.
     pub first: u64,
-    /// The sequence of the last event that may be among them; how many were lost, for dead letters.
+    /// Sequence of the last event that may be lost; for dead letters, the number lost.
     pub last: u64,
-    /// Others may have come behind `last`: lodestard was killed, and its last note of where the
-    /// ledger ended is older than that.
+    /// `true` if events after `last` may be lost as well: lodestard was killed, and its last record
+    /// of the ledger's end is older than that.
     pub at_least: bool,
-    /// Perhaps not all of these were there.
+    /// `true` if not all events of the range may have existed.
     pub at_most: bool,
-    /// What happened, one sentence.
+    /// Description of the loss, one sentence.
     pub what: String,
-    /// What to do about it.
+    /// Remedy for the loss.
     pub remedy: String,
 }
 
@@ -48,21 +49,21 @@ pub struct LedgerLoss {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CallFigures {
-    /// `events`, `command`, `timer`, `health`.
+    /// Kind of call: `events`, `command`, `timer` or `health`.
     pub kind: String,
-    /// How many calls.
+    /// Number of calls.
     pub calls: u64,
-    /// Events that were handed over in them; of other kinds the calls.
+    /// Number of events delivered in the calls; for other kinds the number of calls.
     pub items: u64,
     /// Calls that failed.
     pub failures: u64,
-    /// How long all of them took, in nanoseconds.
+    /// Total duration of the calls, in nanoseconds.
     pub total_ns: u64,
-    /// Half of them took at most this long, in nanoseconds; `null` when there was none.
+    /// Median duration, in nanoseconds; `null` if there was no call.
     pub p50_ns: Option<u64>,
-    /// 99 of 100 took at most this long, in nanoseconds.
+    /// 99th percentile of the duration, in nanoseconds.
     pub p99_ns: Option<u64>,
-    /// The longest one, in nanoseconds.
+    /// Duration of the longest call, in nanoseconds.
     pub max_ns: u64,
 }
 
@@ -70,10 +71,10 @@ pub struct CallFigures {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecentCalls {
-    /// How many.
+    /// Number of calls.
     pub calls: u64,
-    /// Half of them took at most this long, in nanoseconds; `null` when there was none.
+    /// Median duration, in nanoseconds; `null` if there was no call.
     pub p50_ns: Option<u64>,
-    /// 99 of 100 took at most this long, in nanoseconds.
+    /// 99th percentile of the duration, in nanoseconds.
     pub p99_ns: Option<u64>,
 }

@@ -1,25 +1,25 @@
-//! Installing, verifying and removing modules.
+//! Types for installing, verifying and removing modules.
 
 use serde::{Deserialize, Serialize};
 
 use super::Operation;
 
-/// How a package is to be installed; the package itself is the body, a `tar` archive.
+/// Options of an installation; the package itself is the body, a `tar` archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstallQuery {
-    /// Where it comes from, for the lock file and for people; it is never opened.
+    /// Origin of the package, for the lock file and for people; it is never opened.
     pub source: String,
-    /// Whether a module that is signed may give way to one that is not.
+    /// `true` if an unsigned module may replace a signed one.
     pub unsigned: bool,
 }
 
 /// A module that was installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installed {
-    /// The module.
+    /// Name of the module.
     pub name: String,
-    /// Its version.
+    /// Version of the module.
     pub version: String,
     /// The version that was installed before.
     pub previous_version: Option<String>,
@@ -29,87 +29,88 @@ pub struct Installed {
     pub sha256: String,
     /// The name of the trusted key that signed it; `null` for an unsigned module.
     pub signer: Option<String>,
-    /// Where it runs unless its section says otherwise: `in_process` or `process`.
+    /// Isolation unless the module's section says otherwise: `in_process` or `process`.
     pub isolation: String,
-    /// What it asks for.
+    /// Permissions that the module declares.
     #[serde(default)]
     pub declares: Declares,
-    /// Where it lies.
+    /// Directory of the module.
     pub directory: String,
-    /// What there is to be known beside that, sentences.
+    /// Further notes, one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// What followed: the section in the file, and the reload of a module that runs.
+    /// Operation that followed: the section in the file, and the reload of a running module.
     pub operation: Operation,
 }
 
-/// What the manifest of a module asks for beyond its own data.
+/// Permissions that the manifest of a module asks for beyond access to its own data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Declares {
     /// Names of secrets.
     pub secrets: Vec<String>,
-    /// The `providers` of the configuration. Their keys are given by its section.
+    /// `true` to read the `providers` of the configuration. The module's section grants their keys.
     pub providers: bool,
-    /// Publishing events of other daemons under the ids that they have there.
+    /// `true` to publish events of other daemons under their original ids.
     pub relays: bool,
-    /// Keys of its section whose paths it reads.
+    /// Keys of the module's section whose paths it reads.
     pub paths_read: Vec<String>,
-    /// Keys of its section whose paths it writes.
+    /// Keys of the module's section whose paths it writes.
     pub paths_write: Vec<String>,
-    /// What it listens on: the key of its section, and the address without it.
+    /// Listeners: the key of the module's section, and the address without it.
     pub listeners: Vec<String>,
-    /// Commands of other modules and of the host that it calls.
+    /// Commands of other modules and of the host that the module calls.
     pub calls: Vec<String>,
-    /// Whether it would change the daemon. That is allowed by its section.
+    /// `true` if the module changes the daemon. Its section allows that.
     pub operate: bool,
 }
 
-/// What a removal takes along.
+/// Options of a removal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RemoveQuery {
-    /// Its data as well.
+    /// `true` to remove the module's data as well.
     pub purge: bool,
-    /// Although events wait for it.
+    /// `true` to remove the module although events wait for it.
     pub yes: bool,
-    /// See [`WaitQuery`](super::WaitQuery).
+    /// Time to wait for the end of the operation, in milliseconds, as in
+    /// [`WaitQuery`](super::WaitQuery).
     pub wait_ms: u64,
 }
 
-/// Which modules to verify.
+/// Selection of modules to verify.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VerifyQuery {
-    /// The module; all of them without it.
+    /// Module to verify; all modules if absent.
     pub module: Option<String>,
 }
 
 /// An installed module, compared with what was installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// The module.
+    /// Name of the module.
     pub name: String,
-    /// Its version.
+    /// Version of the module.
     pub version: String,
     /// The hash of its library when it was installed, hexadecimal.
     pub sha256: String,
     /// The name of the key that signed it; `null` for an unsigned module.
     pub signer: Option<String>,
-    /// Where it came from.
+    /// Origin of the package.
     pub source: String,
-    /// When, RFC 3339, UTC.
+    /// Time of the installation, RFC 3339, UTC.
     pub installed_at: String,
-    /// `ok` or `modified`.
+    /// Result of the hash check: `ok` or `modified`.
     pub hash: String,
-    /// The signer, `unsigned`, or `bad`.
+    /// Result of the signature check: the signer, `unsigned`, or `bad`.
     pub signature: String,
-    /// `ok`, `unfit`, or `not asked` of one that was modified.
+    /// Result of the ABI check: `ok`, `unfit`, or `not asked` for a modified module.
     pub abi: String,
-    /// Owner and mode: `ok` or `open`.
+    /// Result of the check of owner and mode: `ok` or `open`.
     pub files: String,
-    /// Whether nothing is wrong.
+    /// `true` if all checks passed.
     pub ok: bool,
-    /// What is wrong, sentences.
+    /// Problems found, one sentence each.
     pub problems: Vec<String>,
 }

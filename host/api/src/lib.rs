@@ -1,4 +1,4 @@
-//! The control API in types: what `lodestard` answers on its socket and `lodestar` reads.
+//! Types of the control API, which `lodestard` serves on its socket and `lodestar` uses.
 //!
 //! HTTP/1.1 with JSON over the Unix socket; errors are `application/problem+json` ([`Problem`]);
 //! streams are lines of JSON (`application/x-ndjson`). Fields may be added, never renamed or
@@ -19,7 +19,7 @@
 //! | `GET /v1/modules/{name}/logs`, [`LogsQuery`] | lines of [`LogLine`] |
 //! | `POST /v1/modules/{name}/commands/{command}`, its arguments | lines of [`CommandItem`] |
 //! | `GET /v1/operations/{id}`, [`WaitQuery`] | [`Operation`] |
-//! | `GET /v1/module_commands` | `[`[`ModuleCommands`]`]` of the running modules |
+//! | `GET /v1/module-commands` | `[`[`ModuleCommands`]`]` of the running modules |
 //! | `GET /v1/config` | [`ConfigView`] |
 //! | `GET /v1/config/modules/{name}` | `[`[`Setting`]`]` of one module, with their origins |
 //! | `GET /v1/config/diff` | `[`[`Change`]`]` between what runs and the file |
@@ -60,23 +60,23 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// The media type of streams.
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// Why a request failed (RFC 9457).
+/// Error response to a request (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Always `about:blank`: [`code`](Self::code) says what a program needs.
+    /// Problem type, always `about:blank`: programs read [`code`](Self::code) instead.
     #[serde(rename = "type", default = "about_blank")]
     pub kind: String,
-    /// The code in words.
+    /// Name of the code in words.
     #[serde(default)]
     pub title: String,
     /// The HTTP status.
     #[serde(default)]
     pub status: u16,
-    /// One sentence for a person: the thing and what is wrong with it.
+    /// Description of the problem for people, one sentence.
     pub detail: String,
-    /// What kind of failure it is.
+    /// Kind of the failure.
     pub code: ProblemCode,
-    /// What to do about it, one sentence.
+    /// Remedy, one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
@@ -86,7 +86,7 @@ fn about_blank() -> String {
 }
 
 impl Problem {
-    /// A problem with the title and the status of its code.
+    /// Creates a problem with the title and the status of its code.
     #[must_use]
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl Problem {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds the remedy.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -107,8 +107,7 @@ impl Problem {
     }
 }
 
-/// Returns the last step of what helps a module that failed: starting it alone would only fail
-/// again.
+/// Returns the last step of the remedy for a failed module: to start it once the cause is removed.
 #[must_use]
 pub fn once_mended(module: &str) -> String {
     format!("once that is mended, `lodestar modules enable {module}` starts it again")
@@ -118,25 +117,25 @@ pub fn once_mended(module: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
-    /// There is no such module, command, operation or event.
+    /// Missing module, command, operation or event.
     NotFound,
-    /// It is not allowed, or what it would start is not acceptable (ABI, permission).
+    /// Request that is not allowed, or that would start something unacceptable (ABI, permission).
     Refused,
-    /// What was sent does not fit: arguments, configuration.
+    /// Invalid input: arguments or configuration.
     Invalid,
-    /// Another operation on the same thing is under way.
+    /// Conflict with another running operation on the same thing.
     Busy,
-    /// The deadline passed.
+    /// Exceeded deadline.
     Timeout,
-    /// Not now: the module does not run, the database is locked, the disk is full.
+    /// Temporary failure: the module does not run, the database is locked, the disk is full.
     Unavailable,
-    /// It did not work.
+    /// Any other failure.
     #[serde(other)]
     Failed,
 }
 
 impl ProblemCode {
-    /// The HTTP status that goes with it.
+    /// Returns the HTTP status of the code.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -163,7 +162,7 @@ impl ProblemCode {
     }
 }
 
-/// The daemon answers.
+/// Response to a health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthz {
     /// `ok`.
@@ -175,204 +174,205 @@ pub struct Healthz {
 pub struct Status {
     /// The version of `lodestard`.
     pub version: String,
-    /// Its process id.
+    /// Process id of `lodestard`.
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
-    /// Its CPU time in milliseconds, modules in it included.
+    /// CPU time of `lodestard` in milliseconds, including modules in it.
     #[serde(default)]
     pub cpu_ms: u64,
-    /// Its resident memory in bytes, modules in it included.
+    /// Resident memory of `lodestard` in bytes, including modules in it.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// Its threads.
+    /// Number of threads of `lodestard`.
     #[serde(default)]
     pub threads: u64,
     /// The configuration file.
     pub config_path: String,
-    /// What is wrong with that file as it lies on the disk; the daemon then goes on with the one
-    /// before. `null` when it is what runs.
+    /// Errors in the configuration file on disk; the daemon then keeps the previous configuration.
+    /// `null` if the file is in force.
     #[serde(default)]
     pub config_error: Option<String>,
-    /// What is wrong with the daemon itself or with what lies around it, as long as it is.
+    /// Problems of the daemon or its environment that persist.
     #[serde(default)]
     pub warnings: Vec<Warning>,
     /// The state directory.
     #[serde(default)]
     pub state_dir: String,
-    /// Whether the event ledger can be written.
+    /// State of the event ledger.
     #[serde(default)]
     pub ledger: LedgerStatus,
     /// The daemon's own listeners (`metrics`); a module's are in its entry.
     pub listeners: Vec<Listener>,
-    /// What happens on the daemon's own listeners and the control socket.
+    /// Connections of the daemon's own listeners and of the control socket.
     #[serde(default)]
     pub connections: Vec<Connections>,
-    /// The modules that the configuration names or the module path holds.
+    /// Modules in the configuration or on the module path.
     pub modules: Vec<Module>,
 }
 
-/// Something that is wrong and stops nothing.
+/// A problem that stops nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// What it is about, a word or two: `watching`, `permissions`, `pseudonym key`.
+    /// Subject of the warning, a word or two: `watching`, `permissions`, `pseudonym key`.
     pub name: String,
-    /// What is wrong, one sentence.
+    /// Description of the problem, one sentence.
     pub message: String,
-    /// What to do about it.
+    /// Remedy for the problem.
     pub remedy: String,
 }
 
 /// A listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// `metrics`, `http`.
+    /// Name of the listener: `metrics`, `http`.
     pub name: String,
     /// The address in use, `127.0.0.1:4318`; `null` when it could not be bound.
     pub address: Option<String>,
-    /// Why it has no address, with the holder of the port where that is known.
+    /// Reason for a missing address, with the holder of the port if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A module as it is now.
+/// Current state of a module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Module {
-    /// Its name.
+    /// Name of the module.
     pub name: String,
-    /// Its version; `null` where no library was found.
+    /// Version of the module; `null` if no library was found.
     pub version: Option<String>,
-    /// What the configuration asks: `enabled`, `disabled`, `removed`.
+    /// State that the configuration asks for: `enabled`, `disabled`, `removed`.
     pub desired: String,
-    /// What is so: `absent`, `verified`, `loading`, `running`, `degraded`, `draining`, `stopped`,
+    /// Actual state: `absent`, `verified`, `loading`, `running`, `degraded`, `draining`, `stopped`,
     /// `stalled`, `reloading`, `backoff`, `failed`, `quarantined`, `incompatible`.
     pub state: String,
-    /// Why it is not running, in words; `null` while it runs.
+    /// Reason for not running, in words; `null` while the module runs.
     pub reason: Option<String>,
     /// `in_process` or `process`.
     pub isolation: String,
     /// The number of the generation that runs or ran last, 0 for none.
     pub generation: u64,
-    /// How it says it is.
+    /// Health that the module reports.
     pub health: ModuleHealth,
-    /// Its counters, events since it was first enabled.
+    /// Counters of the module's events since it was first enabled.
     pub events: EventCounters,
-    /// How often it was started again after a failure.
+    /// Number of restarts after failures.
     pub restarts: u64,
-    /// CPU time in milliseconds since the daemon started: of its threads in the daemon and of its
-    /// processes, those that have ended too.
+    /// CPU time in milliseconds since the daemon started: of the module's threads in the daemon and
+    /// of its processes, including those that have ended.
     pub cpu_ms: u64,
-    /// Memory that it has allocated, or that its process has resident, in bytes; 0 while it does
-    /// not run.
+    /// Memory allocated by the module, or resident in its process, in bytes; 0 while the module
+    /// does not run.
     pub memory_bytes: u64,
-    /// Its threads in the daemon, or those of its process.
+    /// Number of the module's threads in the daemon, or of its process.
     #[serde(default)]
     pub threads: u64,
-    /// For how long the oldest event that waits for it has waited, in milliseconds; 0 for none.
+    /// Age of the oldest event that waits for the module, in milliseconds; 0 for none.
     #[serde(default)]
     pub lag_ms: u64,
-    /// The dropped events by reason: `overflow`, `retention`, `failed`, `stopped`, `restart`,
-    /// `lost`, `purged`.
+    /// Dropped events by reason: `overflow`, `retention`, `failed`, `stopped`, `restart`, `lost`,
+    /// `purged`.
     #[serde(default)]
     pub dropped_by: BTreeMap<String, u64>,
-    /// Its calls since the daemon started, by kind.
+    /// Calls of the module since the daemon started, by kind.
     #[serde(default)]
     pub calls: Vec<CallFigures>,
-    /// Its calls of the last half to whole minute.
+    /// Calls of the module within the last half to whole minute.
     #[serde(default)]
     pub recent: RecentCalls,
-    /// Its listening sockets.
+    /// Listening sockets of the module.
     pub listeners: Vec<Listener>,
 }
 
-/// How a module says it is.
+/// Health that a module reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleHealth {
     /// `ok`, `degraded`, `failed`; `unknown` while it does not run.
     pub status: String,
-    /// A sentence, may be empty.
+    /// Explanation, one sentence; may be empty.
     pub message: String,
 }
 
 /// The counters of a subscriber: `accepted = handled + dead + dropped + pending`, always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCounters {
-    /// Accepted for it.
+    /// Events accepted for the subscriber.
     pub accepted: u64,
-    /// Handled by it.
+    /// Events handled by the subscriber.
     pub handled: u64,
-    /// Set aside after too many failures.
+    /// Events dead-lettered after too many failures.
     pub dead: u64,
-    /// Lost to a full inbox (live events) or to retention.
+    /// Events dropped for any reason of [`Module::dropped_by`].
     pub dropped: u64,
-    /// Waiting for it.
+    /// Events that wait for the subscriber.
     pub pending: u64,
 }
 
-/// Everything about one module.
+/// Details of one module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModuleInfo {
-    /// What the list shows.
+    /// Entry of the module in the list of modules.
     #[serde(flatten)]
     pub module: Module,
-    /// Why it runs where it runs, half a sentence; `null` where nothing speaks against the daemon.
+    /// Reason for the isolation, half a sentence; `null` for a module that runs in the daemon by
+    /// default.
     #[serde(default)]
     pub isolation_reason: Option<String>,
-    /// How many log records a second it may write; `null` where it was never started.
+    /// Maximum of log records per second; `null` if the module was never started.
     #[serde(default)]
     pub log_records_per_second: Option<u64>,
-    /// One sentence from its manifest.
+    /// Description from the manifest, one sentence.
     #[serde(default)]
     pub description: String,
-    /// The file it was loaded from.
+    /// Path of the library.
     #[serde(default)]
     pub library: Option<String>,
-    /// The hash of that file, hexadecimal.
+    /// SHA-256 hash of the library, hexadecimal.
     #[serde(default)]
     pub sha256: Option<String>,
-    /// The SDK that it was built with.
+    /// Version of the SDK that the module was built with.
     #[serde(default)]
     pub sdk_version: Option<String>,
-    /// Its first word on the command line, where that is not its name.
+    /// Name of the module's command, if it differs from the module's name.
     #[serde(default)]
     pub command: Option<String>,
-    /// Topic filters that it listens to.
+    /// Topic filters that the module subscribes to.
     #[serde(default)]
     pub subscriptions: Vec<String>,
-    /// Topic filters that it may publish.
+    /// Topic filters that the module may publish.
     #[serde(default)]
     pub publishes: Vec<String>,
-    /// The names of its commands.
+    /// Names of the module's commands.
     #[serde(default)]
     pub commands: Vec<String>,
-    /// What it does by the clock.
+    /// Timers of the module.
     #[serde(default)]
     pub timers: Vec<Timer>,
-    /// Since when it is in its state.
+    /// Time when the current state began.
     #[serde(default)]
     pub since: Option<String>,
-    /// Its last failures, newest first.
+    /// Last failures of the module, newest first.
     #[serde(default)]
     pub last_errors: Vec<ModuleError>,
-    /// Its data directory.
+    /// Data directory of the module.
     #[serde(default)]
     pub data_dir: Option<String>,
-    /// The process that it runs in, where that is its own.
+    /// Process of the module, if it runs in one of its own.
     #[serde(default)]
     pub process: Option<ModuleProcess>,
-    /// Generations of its library that are mapped into the daemon, the running one among them.
+    /// Number of generations of the library mapped into the daemon, including the running one.
     #[serde(default)]
     pub resident_generations: u64,
 }
 
-/// Something that a module does by the clock.
+/// A timer of a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timer {
-    /// The handler.
+    /// Name of the handler.
     pub name: String,
-    /// How often, in milliseconds.
+    /// Interval, in milliseconds.
     pub every_ms: u64,
-    /// The time of day, for one that looks at the calendar so often.
+    /// Time of day, for a daily timer, which checks the calendar at this interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily: Option<String>,
 }
@@ -380,105 +380,107 @@ pub struct Timer {
 /// A failure of a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleError {
-    /// When.
+    /// Time of the failure.
     pub time: String,
-    /// The handler, command or timer, may be empty.
+    /// Handler, command or timer that failed; may be empty.
     #[serde(default)]
     pub place: String,
-    /// What happened.
+    /// Description of the failure.
     pub message: String,
 }
 
-/// A change of state on its way.
+/// A change of state, running or finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
-    /// UUIDv7.
+    /// Id of the operation, a UUIDv7.
     pub id: String,
-    /// `enable`, `disable`, `reload_config`.
+    /// Kind of operation: `enable`, `disable`, `reload`, `rollback`, `install`, `remove`,
+    /// `reload_config`.
     pub kind: String,
-    /// The module, where it is about one.
+    /// Name of the module, if the operation concerns one.
     pub module: Option<String>,
-    /// Who asked for it: `user 1000`, `module dashboard`.
+    /// Origin of the request: `user 1000`, `module dashboard`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// How far it is.
+    /// State of the operation.
     pub state: OperationState,
-    /// What happened, one sentence; of a failure the reason.
+    /// Result, one sentence; of a failure the reason.
     pub message: String,
-    /// When it began.
+    /// Time when the operation began.
     pub started_at: String,
-    /// When it ended.
+    /// Time when the operation ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// The edit of the file: `config/modules.yaml:17 enabled: false -> true`.
+    /// Edit of the configuration file: `config/modules.yaml:17 enabled: false -> true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_line: Option<String>,
-    /// What kind of failure it is, where it failed.
+    /// Kind of the failure, if the operation failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<ProblemCode>,
-    /// What to do about the failure, one sentence.
+    /// Remedy for the failure, one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
 
-/// How far an [`Operation`] is.
+/// State of an [`Operation`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// Under way.
+    /// Operation that is still running.
     Pending,
-    /// It worked.
+    /// Operation that succeeded.
     Done,
-    /// It did not work; what was before goes on.
+    /// Operation that failed; the previous state stays in force.
     Failed,
 }
 
-/// How long to wait for an operation before its state is told, in milliseconds; 0 for not at all.
+/// Time to wait for the end of an operation before its state is returned, in milliseconds; 0 to
+/// return at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WaitQuery {
-    /// At most 60 000.
+    /// Time to wait, in milliseconds, at most 60 000.
     pub wait_ms: u64,
 }
 
-/// What a module answers to on the command line.
+/// Commands of a module on the command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModuleCommands {
-    /// The module.
+    /// Name of the module.
     pub module: String,
-    /// The word: `usage`.
+    /// Name of the command: `usage`.
     pub command: String,
-    /// Other words for it, the module's name among them.
+    /// Other names of the command, including the module's name.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// What it is, one line.
+    /// Description, one line.
     #[serde(default)]
     pub about: String,
-    /// The command that runs when none is given.
+    /// Command that runs if none is given.
     #[serde(default)]
     pub default_command: Option<String>,
-    /// Its commands.
+    /// Commands of the module.
     pub commands: Vec<CommandDescription>,
 }
 
-/// One line of a command's answer: a [`module_sdk::Frame`], or the error that ended it.
+/// One line of a command's output: a [`module_sdk::Frame`], or the error that ended the command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandItem {
-    /// How far the work is.
+    /// Progress of the command.
     Progress {
-        /// What is done.
+        /// Amount of work done.
         done: u64,
-        /// What there is to do, where it is known.
+        /// Total amount of work, if known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
-        /// What is counted.
+        /// Unit of the amounts.
         unit: String,
     },
-    /// A piece of the stream.
+    /// A part of the output.
     Chunk(String),
-    /// The end.
+    /// Final reply of the command.
     Reply(Reply),
-    /// The end, without an answer.
+    /// Error that ended the command.
     Error(Problem),
 }

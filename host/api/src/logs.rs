@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Which lines of a module's log.
+/// Selection of lines of a module's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogsQuery {
-    /// How many of the last ones.
+    /// Number of lines to return, counted from the end.
     pub lines: u64,
-    /// Whether to go on with new ones until the client goes away.
+    /// `true` to go on with new lines until the client disconnects.
     pub follow: bool,
 }
 
@@ -22,15 +22,15 @@ impl Default for LogsQuery {
 /// A line of a module's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// When.
+    /// Time of the record.
     pub time: String,
     /// `error`, `warn`, `info`, `debug`, `trace`.
     pub level: String,
-    /// The module.
+    /// Name of the module.
     pub module: String,
-    /// The text.
+    /// Text of the record.
     pub message: String,
-    /// Key and value.
+    /// Further fields of the record.
     #[serde(default)]
     pub fields: serde_json::Map<String, Value>,
 }

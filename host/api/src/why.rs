@@ -1,57 +1,56 @@
-//! What happened to a module, and where it runs.
+//! Types of `/v1/modules/{name}/why`: the state of a module with its history.
 
 use serde::{Deserialize, Serialize};
 
-/// Something that happened to a module, or that the host did about it.
+/// An entry in the history of a module: an event, or a decision of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// When, RFC 3339 with milliseconds, UTC.
+    /// Time of the entry, RFC 3339 with milliseconds, UTC.
     pub at: String,
-    /// What, in a word: `runs`, `restarts`, `quarantined`, `refused`, `rolled_back`, `stalled`,
-    /// `stopped`, `asked`, `changed`, …
+    /// Kind of the entry, one word: `runs`, `restarts`, `quarantined`, `refused`, `rolled_back`,
+    /// `stalled`, `stopped`, `asked`, `changed`, …
     pub what: String,
-    /// The whole of it, in a sentence.
+    /// Description of the entry, one sentence.
     pub detail: String,
 }
 
-/// Why a module is as it is.
+/// The state of a module with the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
-    /// The module.
+    /// Name of the module.
     pub module: String,
-    /// What it is doing.
+    /// State of the module.
     pub state: String,
-    /// Why, in a sentence; empty while all is well.
+    /// Reason for the state, one sentence; empty while all is well.
     pub reason: String,
-    /// Since when, RFC 3339 with milliseconds, UTC.
+    /// Time when the state began, RFC 3339 with milliseconds, UTC.
     pub since: String,
-    /// What can be done, each with the command that does it.
+    /// Possible remedies, each with its command.
     pub advice: Vec<String>,
-    /// What happened, oldest first.
+    /// History of the module, oldest entry first.
     pub history: Vec<HistoryEntry>,
 }
 
 /// The process of a module with `isolation: process`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleProcess {
-    /// Its number.
+    /// Process id.
     pub pid: u32,
-    /// Its threads.
+    /// Number of threads.
     pub threads: u64,
-    /// Which limit on its memory is in force, in words; `null` for none.
+    /// Memory limit in force, in words; `null` for none.
     pub memory_limit: Option<String>,
-    /// Which limit on its time on the processors is in force, in words; `null` for none.
+    /// Limit on processor time in force, in words; `null` for none.
     pub cpu_limit: Option<String>,
-    /// Which limit on its threads and processes is in force, in words.
+    /// Limit on threads and processes in force, in words.
     #[serde(default)]
     pub tasks_limit: String,
-    /// Which limit on its data directory is in force, in words.
+    /// Limit on the data directory in force, in words.
     #[serde(default)]
     pub data_limit: String,
-    /// Each limit that was asked for and that no control group holds, with the reason and what to
-    /// do.
+    /// Configured limits that no control group enforces, with reason and remedy.
     #[serde(default)]
     pub limits_without_group: Vec<String>,
-    /// How far its sandbox holds, in words.
+    /// State of the sandbox, in words.
     pub sandbox: String,
 }

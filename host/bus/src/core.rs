@@ -1,4 +1,4 @@
-//! The bus itself: publish, subscribe, close.
+//! The bus itself: publishing, subscribing, closing.
 
 use std::{
     ops::Range,
@@ -32,49 +32,50 @@ pub struct Bus {
     pub(super) maintenance: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the bus, its threads and its inboxes share.
+/// State that the bus, its threads and its inboxes share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) config: BusConfig,
     pub(super) ledger: Arc<Ledger>,
     pub(super) cursors: Cursors,
     pub(super) dead_directory: PathBuf,
-    /// Whoever subscribes for the first time begins with the oldest event that is kept, as long as
-    /// one up to here is; 0 where the cursors were never lost.
+    /// Last sequence that is redelivered after the cursors were lost, 0 where they never were. A
+    /// module that subscribes for the first time begins with the oldest event kept, as long as an
+    /// event up to this sequence is.
     pub(super) redeliver_upto: AtomicU64,
     pub(super) routes: RwLock<Routes>,
-    /// Held while cursors are written, segments deleted or counted, dead letters moved.
+    /// Lock held while cursors are written, segments deleted or counted, dead letters moved.
     pub(super) housekeeping: Mutex<()>,
     pub(super) ids: Ids,
-    /// Every ledger event up to here has been handed to the subscribers.
+    /// Sequence of the last ledger event that was handed to the subscribers.
     pub(super) distributed: AtomicU64,
-    /// Cursors have moved since they were last written.
+    /// True when cursors have moved since they were last written.
     pub(super) dirty: AtomicBool,
     pub(super) stop_keeper: Mutex<bool>,
     pub(super) wake_keeper: Condvar,
     pub(super) closed: AtomicBool,
 }
 
-/// Told once whether the ledger events of a call were accepted.
+/// Callback that is called once with whether the ledger events of a call were accepted.
 pub type Accepted = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
 
-/// Why a module could not subscribe.
+/// Reason for which a module could not subscribe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// Not the name of a module.
+    /// The text is not the name of a module.
     #[error("`{0}` is not the name of a module; use a-z, 0-9 and _, at most 64 of them")]
     Module(String),
-    /// Not a filter.
+    /// The text is not a topic filter.
     #[error(
         "`{0}` is not a topic filter; use dotted parts of a-z, 0-9, _ and -, with `*` for one \
          part and `>` at the end for more"
     )]
     Filter(String),
-    /// Its inbox is in use.
+    /// The inbox of the module is open already.
     #[error("{0} has its inbox open already; stop the running generation first")]
     InUse(String),
-    /// There is no such subscription.
+    /// The module has no subscription.
     #[error("{0} has no subscription; `lodestar events lag` lists those there are")]
     Unknown(String),
     /// The subscription could not be written down.
@@ -92,13 +93,13 @@ impl Bus {
         super::recover::open(config, directory)
     }
 
-    /// Publishes events. Ledger events are accepted all or none, later: `done` is told on the
+    /// Publishes events. Ledger events are accepted all or none, later: `done` is called on the
     /// writer's thread, which it must not hold up. Live events of the same call are delivered at
     /// once. Order is kept per publisher and topic.
     ///
     /// # Errors
     ///
-    /// When nothing of the call is accepted; `done` is then dropped and not told.
+    /// When nothing of the call is accepted; `done` is then dropped and not called.
     pub fn publish(
         &self,
         events: Vec<NewEvent>,
@@ -161,7 +162,7 @@ impl Bus {
         Ok(Inbox::new(subscriber, shared.clone()))
     }
 
-    /// Gives the open inbox of a module other filters, for events that come from now on.
+    /// Replaces the filters of a module's open inbox, for events that come from now on.
     ///
     /// # Errors
     ///
@@ -211,7 +212,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Sees all events that fit one of the filters from now on; all events without a filter.
+    /// Shows all events from now on that fit one of the filters; all events without a filter.
     ///
     /// # Errors
     ///
@@ -228,20 +229,20 @@ impl Bus {
         Ok(Tail::new(tap, Arc::downgrade(&self.shared)))
     }
 
-    /// Returns whether the places of the modules were lost and some of what they may have waited
-    /// for is kept: whoever subscribes for the first time gets that as well.
+    /// Returns whether the cursors of the modules were lost and some events that they may have
+    /// waited for are kept: a module that subscribes for the first time gets those as well.
     #[must_use]
     pub fn redelivers(&self) -> bool {
         self.shared.redeliver_from().is_some()
     }
 
-    /// Returns how the ledger fares.
+    /// Returns the health of the ledger.
     #[must_use]
     pub fn health(&self) -> LedgerHealth {
         self.shared.ledger.health()
     }
 
-    /// How much the ledger keeps on disk, in bytes.
+    /// Returns the size of the ledger on disk, in bytes.
     #[must_use]
     pub fn ledger_bytes(&self) -> u64 {
         self.shared.ledger.list().iter().map(|segment| segment.bytes).sum()
@@ -290,17 +291,17 @@ impl Drop for Bus {
     }
 }
 
-/// The live events of one call, and which of them go where.
+/// The live events of one call, and the subscribers that each of them reaches.
 #[derive(Debug)]
 struct LiveGroup {
     events: Arc<[Event]>,
-    /// Neighbours that reach the same subscribers.
+    /// Ranges of neighbouring events that reach the same subscribers.
     routes: Vec<(Range<usize>, Route)>,
 }
 
 impl Shared {
     /// Leaves out live events that were relayed before, and remembers the others, whose ids are
-    /// answered; ledger events are for the writer to tell apart.
+    /// returned; the writer does the same for ledger events.
     fn without_known(
         &self,
         mut events: Vec<NewEvent>,
@@ -375,7 +376,7 @@ impl Shared {
         self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that cursors have moved.
+    /// Marks the cursors as moved, and wakes the maintenance thread.
     pub(super) fn touch(&self) {
         if !self.dirty.swap(true, Ordering::SeqCst) {
             drop(self.stop_keeper.lock());

@@ -17,42 +17,43 @@ use crate::ledger::{Counts, LedgerError, Reader, io_error, now_ms};
 pub struct Counters {
     /// The module.
     pub module: String,
-    /// Whether its inbox is open.
+    /// True while the inbox of the module is open.
     pub attached: bool,
-    /// Its ledger events.
+    /// Counters of the module's ledger events.
     pub ledger: Counts,
-    /// Its live events.
+    /// Counters of the module's live events.
     pub live: Counts,
-    /// For how long its oldest pending event has waited, in milliseconds.
+    /// Time for which the module's oldest pending event has waited, in milliseconds.
     pub oldest_pending_ms: Option<u64>,
 }
 
 impl Counters {
-    /// Both classes together.
+    /// Returns the counters of both classes together.
     #[must_use]
     pub fn total(&self) -> Counts {
         self.ledger.plus(&self.live)
     }
 }
 
-/// The counters of one module beside what lies there.
+/// The counters of one module beside a recount on disk and in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
     /// The module.
     pub module: String,
-    /// Both classes together.
+    /// Counters of both classes together.
     pub counts: Counts,
     /// The pending events, counted anew: in the ledger's files and in the queue of live events.
     pub recounted_pending: u64,
     /// The dead letters, counted anew.
     pub recounted_dead: u64,
-    /// `accepted = handled + dead + dropped + pending` in both classes, and both recounts agree.
+    /// `true` when `accepted = handled + dead + dropped + pending` in both classes, and both
+    /// recounts agree.
     pub balanced: bool,
 }
 
 impl Bus {
-    /// The counters of all modules that have a subscription, by name. Each module's figures belong
-    /// to one moment.
+    /// Returns the counters of all modules that have a subscription, by name. Each module's figures
+    /// belong to one moment.
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
         let subscribers = self.shared.routes().subscribers.clone();
@@ -76,8 +77,8 @@ impl Bus {
         counters
     }
 
-    /// Counts anew what waits, and says whether the counters balance. It reads the whole ledger and
-    /// drops from the counters what is lost.
+    /// Counts the pending events anew, and returns whether the counters balance. It reads the whole
+    /// ledger and drops from the counters what is lost.
     ///
     /// # Errors
     ///
@@ -94,8 +95,8 @@ impl Bus {
         Ok(rows)
     }
 
-    /// Reads all that is kept, and drops from the counters what waits and is not there any more;
-    /// answers whether anything is not there.
+    /// Reads all that is kept, and drops pending events that are no longer there from the counters;
+    /// returns whether anything is missing.
     fn find_losses(&self) -> Result<bool, LedgerError> {
         let shared = &self.shared;
         shared.look_for_missing(&self.writer);
@@ -151,8 +152,8 @@ impl Bus {
         })
     }
 
-    /// When the oldest event that waits on disk only was accepted, where nothing older waits in
-    /// memory. It is read once for each place.
+    /// Returns the oldest event that waits on disk, as in [`State::oldest_on_disk`]. It is read
+    /// once for each place, and only where nothing waits in memory.
     fn oldest_on_disk(&self, subscriber: &Subscriber) -> Option<(u64, u64)> {
         let (next, seen, epochs) = {
             let mut state = subscriber.lock();
@@ -175,7 +176,7 @@ impl Bus {
 }
 
 impl State {
-    /// When the oldest pending event was accepted, in milliseconds since the Unix epoch.
+    /// Returns when the oldest pending event was accepted, in milliseconds since the Unix epoch.
     fn oldest_ms(&self) -> Option<u64> {
         let counters = [(Class::Ledger, &self.ledger_counters), (Class::Live, &self.live_counters)];
         if counters.iter().all(|(_, counters)| counters.pending == 0) {

@@ -11,7 +11,7 @@ use super::{
 use crate::ledger::{Audience, DeadLetter, Entry, Event, Job, LedgerError, PublishError, io_error};
 
 impl Bus {
-    /// The dead letters of one module or of all, oldest first for each module.
+    /// Returns the dead letters of one module or of all, oldest first for each module.
     ///
     /// # Errors
     ///
@@ -32,9 +32,9 @@ impl Bus {
         Ok(dead_letters)
     }
 
-    /// Gives dead letters of a module to it once more, all or those with these ids; answers how
-    /// many. They go to the end of the ledger for this module only, under their old ids: `dead`
-    /// goes down and `pending` up. Must not be called on the ledger's writer thread.
+    /// Replays dead letters of a module, all or those with these ids; returns their number. They go
+    /// to the end of the ledger for this module only, under their old ids: `dead` goes down and
+    /// `pending` up. Must not be called on the ledger's writer thread.
     ///
     /// # Errors
     ///

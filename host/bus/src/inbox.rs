@@ -16,34 +16,34 @@ use super::{
 };
 use crate::ledger::{DropReason, Event, Reader};
 
-/// What is read from disk at once, in events and in bytes.
+/// Number of events read from disk at once, at most; [`REFILL_BYTES`] limits their size.
 const REFILL_EVENTS: usize = 1024;
 const REFILL_BYTES: usize = 4 << 20;
-/// How long a thread that just ran out of events lets new ones gather before it asks to be woken
-/// for the next: at high rates publishers then pay for no wake-ups, and batches are large. Where
-/// so few came at once, the next is answered without delay.
+/// Time for which a thread that just ran out of events lets new ones gather before it asks to be
+/// woken for the next: at high rates publishers then pay for no wake-ups, and batches are large.
+/// Where fewer than [`GATHER_FROM`] came at once, the next is answered without delay.
 const GATHER: Duration = Duration::from_micros(100);
 const GATHER_FROM: usize = 8;
 
-/// One event in a module's hands.
+/// One event that was handed to the module.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
     /// The event.
     pub event: &'a Event,
-    /// 1 on first delivery, more on each redelivery.
+    /// Number of this delivery: 1 on the first, more on each redelivery.
     pub attempt: u32,
 }
 
-/// What came of an event that was not handled.
+/// Failure of a module to handle an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// How to treat it.
+    /// Kind of the failure, which decides how it is treated.
     pub kind: FailureKind,
-    /// What the handler said; it is kept with a dead letter.
+    /// Error message of the handler; it is kept with a dead letter.
     pub message: String,
 }
 
-/// How a failure is treated.
+/// Kind of a [`Failure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// The handler failed. The fifth time a ledger event becomes a dead letter; a live event that
@@ -54,14 +54,14 @@ pub enum FailureKind {
     Unavailable,
 }
 
-/// Why [`Inbox::wait`] answered.
+/// Reason for which [`Inbox::wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
-    /// [`Inbox::take`] has something.
+    /// [`Inbox::take`] has events.
     Events,
-    /// A [`Waker`] asked for it.
+    /// A [`Waker`] woke the thread.
     Poked,
-    /// The time has come.
+    /// The deadline has come.
     Deadline,
 }
 
@@ -72,16 +72,16 @@ pub struct Inbox {
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) shared: Arc<Shared>,
     reader: Reader,
-    /// What was taken from the queues and is not settled, oldest first.
+    /// Events that were taken from the queues and are not settled, oldest first.
     pub(super) head: Queue,
-    /// How many of `head` the module holds.
+    /// Number of events of `head` that the module holds.
     out: usize,
-    /// How many are given at once: one after a failure, twice as many after each success.
+    /// Number of events given at once: one after a failure, twice as many after each success.
     pub(super) limit: usize,
-    /// How often in a row the module was not available.
+    /// Number of times in a row that the module was not available.
     pub(super) unavailable: u32,
     pub(super) retry_at: Option<Instant>,
-    /// Many events were taken at once since the last wait.
+    /// True when many events were taken at once since the last wait.
     busy: bool,
 }
 
@@ -100,8 +100,8 @@ impl Inbox {
         }
     }
 
-    /// The oldest events that are not settled, at most `max`; none while a failed event waits for
-    /// its next try. After a failure they come one by one, then in batches that double.
+    /// Returns the oldest events that are not settled, at most `max`; none while a failed event
+    /// waits for its next try. After a failure they come one by one, then in batches that double.
     ///
     /// What is taken must be [settled](Self::settle); until then the same events come again.
     pub fn take(&mut self, max: usize) -> Vec<Delivery<'_>> {
@@ -121,8 +121,8 @@ impl Inbox {
         taken
     }
 
-    /// Says how far the module came with what it took: the first `handled` are done. With a
-    /// `failure` the next one failed; it and all after it stay, in order.
+    /// Settles the events that were taken: the first `handled` are done. With a `failure` the next
+    /// one failed; it and all after it stay, in order.
     pub fn settle(&mut self, handled: usize, failure: Option<Failure>) {
         let out = std::mem::take(&mut self.out);
         let handled = handled.min(out);
@@ -152,7 +152,7 @@ impl Inbox {
         }
     }
 
-    /// Sleeps until there is something to take, somebody pokes, or `until` has come.
+    /// Sleeps until there is something to take, a [`Waker`] wakes the thread, or `until` has come.
     pub fn wait(&mut self, until: Option<Instant>) -> Woken {
         let mut state = self.subscriber.lock();
         loop {
@@ -180,20 +180,20 @@ impl Inbox {
         }
     }
 
-    /// Wakes this inbox's thread from elsewhere.
+    /// Returns a handle that wakes this inbox's thread from elsewhere.
     #[must_use]
     pub fn waker(&self) -> Waker {
         Waker(self.subscriber.clone())
     }
 
-    /// This moment: everything accepted so far is before it.
+    /// Returns a mark of this moment: everything accepted so far is before it.
     #[must_use]
     pub fn mark(&self) -> Mark {
         self.subscriber.lock().mark()
     }
 
-    /// Whether everything accepted before the mark is settled, or waits behind a failed event
-    /// that has its next try later: a query need not wait for that.
+    /// Returns whether everything accepted before the mark is settled, or waits behind a failed
+    /// event that has its next try later: a query need not wait for that.
     #[must_use]
     pub fn reached(&self, mark: &Mark) -> bool {
         if self.is_backing_off() {
@@ -208,7 +208,7 @@ impl Inbox {
         live && state.acked() >= mark.sequence
     }
 
-    /// When the oldest event in hand was accepted.
+    /// Returns when the oldest event of `head` was accepted, in milliseconds since the Unix epoch.
     pub(super) fn head_since(&self) -> Option<u64> {
         self.head.front().map(|run| run.first().accepted_ms())
     }
@@ -217,7 +217,7 @@ impl Inbox {
         self.retry_at.is_some_and(|due| due > Instant::now())
     }
 
-    /// Moves events from the queues to the head until it holds so many.
+    /// Moves events from the queues to the head until it holds `wanted` events.
     fn fill(&mut self, wanted: usize) {
         if let Err(error) = self.refill() {
             let module = &self.subscriber.module;
@@ -235,8 +235,8 @@ impl Inbox {
         state.head_since = self.head_since();
     }
 
-    /// Reads on from disk when nothing of the ledger is left in memory and more waits there. The
-    /// lock is not held while it reads.
+    /// Reads on from disk when no ledger event is left in memory and more wait there. The lock is
+    /// not held while it reads.
     fn refill(&mut self) -> io::Result<()> {
         let mut state = self.subscriber.lock();
         state.skip_what_is_for_others();
@@ -308,7 +308,7 @@ impl Drop for Inbox {
 }
 
 impl State {
-    /// Whether a take would find something.
+    /// Returns whether a take would find events.
     fn has_more(&mut self) -> bool {
         self.skip_what_is_for_others();
         self.ledger.front().is_some() || self.live.front().is_some() || self.next <= self.seen

@@ -1,4 +1,4 @@
-//! The bus: who gets which event, and the counters that prove it.
+//! The event bus: delivery of events to subscribers, and counters that prove it.
 //!
 //! A publisher calls [`Bus::publish`]. A live event goes straight into the inbox of every running
 //! subscriber; a ledger event goes through the ledger's writer first, so that it survives before
@@ -44,24 +44,25 @@ pub use replay::{ReplayError, Replayed};
 pub use subscriber::{Mark, Waker};
 pub use tail::{Tail, Tailed};
 
-/// How the bus keeps its events.
+/// Configuration of the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {
-    /// How long a ledger event waits for a subscriber, in hours after the newest event beside it.
+    /// Time for which a ledger event waits for a subscriber, in hours after the newest event beside
+    /// it.
     pub retention_hours: u64,
-    /// What the ledger may take on disk, in bytes.
+    /// Largest size of the ledger on disk, in bytes.
     pub max_bytes: u64,
-    /// What an accepted ledger event survives.
+    /// Durability of accepted ledger events.
     pub durability: Durability,
-    /// How many events of each class wait in a module's memory. Beyond it live events push the
-    /// oldest out, and ledger events wait on disk. So they do beyond 4 KiB for each of so many.
+    /// Number of events of each class that wait in a module's memory. Beyond it, or beyond 4 KiB
+    /// for each of that number, live events push the oldest out and ledger events wait on disk.
     pub inbox_events: usize,
     /// The size at which a file of the ledger is sealed, in bytes.
     pub segment_bytes: u64,
-    /// What of the disk is kept for the counters, in bytes, and at most 1/64 of it.
+    /// Space on the disk that is reserved for the counters, in bytes, and at most 1/64 of the disk.
     pub reserve_bytes: u64,
-    /// How long a failed event waits before it comes again, after its 1st to 4th failure. After
-    /// the 5th it is dead.
+    /// Time for which a failed event waits before it comes again, after its 1st to 4th failure.
+    /// After the 5th it becomes a dead letter.
     pub retry_after: [Duration; 4],
     /// The longest wait of a module that is not available; it begins with `retry_after[0]` and
     /// doubles.

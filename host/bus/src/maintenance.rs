@@ -1,4 +1,4 @@
-//! The thread that writes the cursors down and deletes what nobody needs.
+//! The maintenance thread, which writes the cursors down and deletes segments that nobody needs.
 
 use std::{
     sync::{PoisonError, atomic::Ordering},
@@ -8,12 +8,14 @@ use std::{
 use super::{core::Shared, routes::wants, subscriber::Subscriber};
 use crate::ledger::{Content, Cursor, DropReason, LedgerError, Reader, SegmentInfo, Writer};
 
-/// The cursors are written at most so often, and at the latest so long after they moved. After a
-/// kill, what was settled since then is delivered again.
+/// Shortest time between two writes of the cursors, and longest time until they are written after
+/// they moved. After a kill, what was settled since then is delivered again.
 const PERSIST_EVERY: Duration = Duration::from_millis(200);
-/// How often retention is looked at when nothing happens, and for segments that are not there.
+/// Interval at which retention is checked when nothing happens, and missing segments are looked
+/// for.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How often a loss is counted again because a module read on meanwhile: its inbox meets it too.
+/// Number of times a loss is counted again because a module read on meanwhile: its inbox finds the
+/// loss too.
 const WRITE_OFF_TRIES: usize = 8;
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -68,7 +70,7 @@ impl Drop for Watched<'_> {
 }
 
 impl Shared {
-    /// Sleeps until cursors have moved; true when the bus ends.
+    /// Sleeps until cursors have moved; returns true when the bus ends.
     fn sleep_until_touched(&self) -> bool {
         let stop = self.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.wake_keeper.wait_timeout_while(stop, LOOK_EVERY, |stop| {
@@ -77,7 +79,7 @@ impl Shared {
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Lets cursors gather; true when the bus ends.
+    /// Lets cursors gather; returns true when the bus ends.
     fn rest(&self) -> bool {
         let stop = self.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.wake_keeper.wait_timeout_while(stop, PERSIST_EVERY, |stop| !*stop);
@@ -89,7 +91,7 @@ impl Shared {
         self.write_down(false)
     }
 
-    /// The same; `is_closed` where nothing can be accepted after it.
+    /// Writes all cursors down; `is_closed` where nothing can be accepted after it.
     pub(super) fn write_down(&self, is_closed: bool) -> Result<Vec<Cursor>, LedgerError> {
         self.dirty.store(false, Ordering::SeqCst);
         let cursors: Vec<Cursor> = {
@@ -109,7 +111,7 @@ impl Shared {
         Ok(content.modules)
     }
 
-    /// Deletes segments that all have settled, and those beyond the limits. Called with
+    /// Deletes segments in which every event is settled, and those beyond the limits. Called with
     /// `housekeeping` held and cursors that are written down.
     pub(super) fn prune(&self, cursors: &[Cursor]) -> Result<(), LedgerError> {
         self.delete_settled(cursors)?;
@@ -141,8 +143,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Deletes what all have settled; nothing while those who have not subscribed again since the
-    /// cursors were lost may need it.
+    /// Deletes segments in which every event is settled; none while modules that have not
+    /// subscribed again since the cursors were lost may need them.
     fn delete_settled(&self, cursors: &[Cursor]) -> Result<(), LedgerError> {
         if self.redeliver_from().is_some() {
             return Ok(());
@@ -161,7 +163,7 @@ impl Shared {
         (0..done).try_for_each(|_| self.ledger.remove_oldest())
     }
 
-    /// Looks whether somebody else has deleted segments. Called with `housekeeping` held.
+    /// Looks for segments that somebody else has deleted. Called with `housekeeping` held.
     pub(super) fn look_for_missing(&self, writer: &Writer) {
         let missing = self.ledger.forget_missing(self.distributed.load(Ordering::SeqCst));
         if missing.active {
@@ -181,7 +183,7 @@ impl Shared {
         })
     }
 
-    /// Drops what still waits in a segment from every subscriber.
+    /// Drops the events that still wait in a segment from every subscriber.
     fn retire(
         &self,
         base: u64,
@@ -211,8 +213,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The sequences of a segment that are on disk only for a subscriber, and whether there is
-    /// damage among them.
+    /// Returns the sequences of a segment that are on disk only for a subscriber, and whether there
+    /// is damage among them.
     fn waiting(
         &self,
         subscriber: &Subscriber,
@@ -236,7 +238,7 @@ impl Shared {
         Ok((sequences, reader.damaged() > 0))
     }
 
-    /// After damage on disk: what a subscriber waits for and is not there is dropped. Called with
+    /// Drops the events that a subscriber waits for and that damage on disk has lost. Called with
     /// `housekeeping` held.
     pub(super) fn write_off_lost(&self, subscriber: &Subscriber) {
         let module = &subscriber.module;

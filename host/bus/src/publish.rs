@@ -1,4 +1,4 @@
-//! From what a publisher hands in to an event with an id.
+//! Conversion of what a publisher hands in to an event with an id.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::ledger::{Event, PublishError};
 
-/// The longest source, subject or trace context, in bytes.
+/// Largest size of a source, subject or trace context, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 const MAX_TOPIC_BYTES: usize = 256;
 const MAX_TOPIC_PARTS: usize = 16;
@@ -23,15 +23,15 @@ const MAX_TOPIC_PARTS: usize = 16;
 pub struct NewEvent {
     /// The id that it has where it was published before; `None` for a new event.
     pub id: Option<Uuid>,
-    /// How it is to be kept.
+    /// Class of the event, which decides how it is kept.
     pub class: Class,
-    /// When it happened, in nanoseconds since the Unix epoch; 0 for now.
+    /// Time when the event happened, in nanoseconds since the Unix epoch; 0 for now.
     pub time_ns: u64,
     /// The dotted topic.
     pub topic: Arc<str>,
-    /// Who emits it, `/lodestar/<module>`; `//<node>/…` where it was published before.
+    /// Source of the event, `/lodestar/<module>`; `//<node>/…` where it was published before.
     pub source: Arc<str>,
-    /// What it is about, empty for nothing.
+    /// Subject of the event, empty for none.
     pub subject: Box<str>,
     /// The W3C trace context, empty for none.
     pub traceparent: Box<str>,
@@ -40,7 +40,7 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// Refuses what the bus cannot carry.
+    /// Checks that the event is no larger than the bus carries.
     pub(super) fn check(&self) -> Result<(), PublishError> {
         let too_large = |bytes, limit| {
             Err(PublishError::TooLarge { topic: self.topic.to_string(), bytes, limit })
@@ -57,7 +57,7 @@ impl NewEvent {
     }
 }
 
-/// Gives events their ids and live events their numbers.
+/// Generator of the ids of events and the numbers of live events.
 #[derive(Debug)]
 pub(super) struct Ids {
     random: AtomicU64,
@@ -71,13 +71,13 @@ impl Ids {
         Self { random: AtomicU64::new(seed), live: AtomicU64::new(0) }
     }
 
-    /// The number of a live event.
+    /// Returns the number of the next live event.
     pub(super) fn live_sequence(&self) -> u64 {
         self.live.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A UUIDv7 (RFC 9562 §5.7): milliseconds, then a 12-bit fraction of the millisecond (§6.2,
-    /// method 3), then 62 bits from a generator that was seeded by the system.
+    /// Returns a UUIDv7 (RFC 9562 §5.7): milliseconds, then a 12-bit fraction of the millisecond
+    /// (§6.2, method 3), then 62 bits from a generator that was seeded by the system.
     fn id(&self, now_ns: u64) -> Uuid {
         let ms = now_ns / 1_000_000;
         let fraction = (now_ns % 1_000_000) * 4096 / 1_000_000;
@@ -87,7 +87,7 @@ impl Ids {
         Uuid::from_u64_pair(high, low)
     }
 
-    /// Makes an event of what a publisher handed in.
+    /// Creates an event from what a publisher handed in.
     pub(super) fn event(&self, new: NewEvent, sequence: u64, now_ns: u64) -> Event {
         Event {
             id: new.id.unwrap_or_else(|| self.id(now_ns)),
@@ -103,27 +103,29 @@ impl Ids {
     }
 }
 
-/// The output step of SplitMix64 (Steele, Lea, Flood 2014), which spreads a counter over 64 bits.
+/// Returns the output step of SplitMix64 (Steele, Lea, Flood 2014), which spreads a counter over 64
+/// bits.
 const fn mix(mut z: u64) -> u64 {
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
 }
 
-/// Nanoseconds since the Unix epoch.
+/// Returns the time in nanoseconds since the Unix epoch.
 pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Whether a text is a topic.
+/// Checks whether a text is a topic.
 pub(super) fn is_topic(topic: &str) -> bool {
     topic.len() <= MAX_TOPIC_BYTES
         && topic.split('.').count() <= MAX_TOPIC_PARTS
         && topic.split('.').all(is_part)
 }
 
-/// Whether a text is a filter: a topic in which `*` stands for one part and a last `>` for more.
+/// Checks whether a text is a filter: a topic in which `*` stands for one part and a last `>` for
+/// more.
 pub(super) fn is_filter(filter: &str) -> bool {
     let parts: Vec<&str> = filter.split('.').collect();
     filter.len() <= MAX_TOPIC_BYTES

@@ -1,4 +1,4 @@
-//! Events in memory: runs of what was published together, oldest first.
+//! The queue of events in memory: runs of events published together, oldest first.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -6,21 +6,21 @@ use module_sdk::Class;
 
 use crate::ledger::{Event, SharedEvent};
 
-/// What the events of one class may weigh in a module's memory, in bytes for each of the events
-/// that fit: more than events weigh, so that it matters only to a flood of large ones.
+/// Memory that the events of one class may take in a module's inbox, in bytes for each of the
+/// events that fit: more than most events take, so that it matters only to a flood of large ones.
 const BYTES_PER_EVENT: usize = 4 << 10;
 
-/// Neighbours in a published group that have had the same fate so far. One reference for all of
-/// them: counting each event by itself costs more than handing it over.
+/// Neighbours in a published group that have been treated alike so far. They share one reference:
+/// counting each event by itself costs more than handing it over.
 #[derive(Debug)]
 pub(super) struct Run {
     group: Arc<[Event]>,
     range: Range<usize>,
-    /// The arrival stamp of the first; those after it have the next ones.
+    /// The arrival stamp of the first event; those after it have the next ones.
     pub(super) stamp: u64,
-    /// How often they were handed to the module.
+    /// Number of times the events were handed to the module.
     pub(super) attempt: u32,
-    /// How often the module failed on them.
+    /// Number of times the module failed on them.
     pub(super) failures: u32,
     bytes: usize,
 }
@@ -31,7 +31,7 @@ impl Run {
         Self { group, range, stamp, attempt: 0, failures: 0, bytes }
     }
 
-    /// A run of one.
+    /// Creates a run of one event.
     pub(super) fn one(event: SharedEvent, stamp: u64) -> Self {
         let (group, index) = event.into_parts();
         Self::new(group, index..index + 1, stamp)
@@ -57,7 +57,7 @@ impl Run {
         self.range.len()
     }
 
-    /// Takes the first `count` away, which are fewer than all.
+    /// Takes the first `count` events away, which are fewer than all.
     fn split_front(&mut self, count: usize) -> Self {
         let middle = self.range.start + count;
         let mut front = Self::new(self.group.clone(), self.range.start..middle, self.stamp);
@@ -78,7 +78,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// How many events.
+    /// Returns the number of events.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -87,12 +87,12 @@ impl Queue {
         self.len == 0
     }
 
-    /// Whether one more event fits where there is room for so many.
+    /// Returns whether one more event fits into a queue of at most `events`.
     pub(super) fn has_room(&self, events: usize) -> bool {
         self.len < events && self.bytes < events.saturating_mul(BYTES_PER_EVENT)
     }
 
-    /// Whether the newest event had no room when it came.
+    /// Returns whether the newest event no longer fitted when it came.
     pub(super) fn is_over(&self, events: usize) -> bool {
         let newest = self.runs.back().and_then(|run| run.events().last()).map_or(0, Event::weight);
         self.len > events
@@ -109,7 +109,7 @@ impl Queue {
         self.runs.push_front(run);
     }
 
-    /// The oldest events, at most `max` of one run.
+    /// Removes and returns the oldest events, at most `max` of one run.
     pub(super) fn pop(&mut self, max: usize) -> Option<Run> {
         let front = self.runs.front_mut()?;
         if max == 0 {
@@ -120,14 +120,14 @@ impl Queue {
         Some(run)
     }
 
-    /// The newest run.
+    /// Removes and returns the newest run.
     pub(super) fn pop_back(&mut self) -> Option<Run> {
         let run = self.runs.pop_back()?;
         self.gone(&run);
         Some(run)
     }
 
-    /// The oldest `count` events.
+    /// Removes and returns the oldest `count` events.
     pub(super) fn pop_all(&mut self, mut count: usize) -> Vec<Run> {
         let mut popped = Vec::new();
         while let Some(run) = self.pop(count) {
@@ -141,7 +141,7 @@ impl Queue {
         self.runs.front()
     }
 
-    /// The oldest event in a run of its own.
+    /// Splits the oldest event off into a run of its own, and returns that run.
     pub(super) fn first_alone(&mut self) -> Option<&mut Run> {
         self.split_at(1);
         self.runs.front_mut()
@@ -151,7 +151,7 @@ impl Queue {
         self.runs.iter()
     }
 
-    /// Counts one more attempt for the oldest `count` events, and shows them.
+    /// Counts one more attempt for the oldest `count` events, and returns them.
     pub(super) fn hand_out(&mut self, count: usize) -> impl Iterator<Item = (&Event, u32)> {
         let whole = self.split_at(count);
         self.runs.iter_mut().take(whole).for_each(|run| run.attempt += 1);
@@ -159,7 +159,8 @@ impl Queue {
         runs.flat_map(|run| run.events().iter().map(|event| (event, run.attempt)))
     }
 
-    /// Makes the oldest `count` events whole runs, and answers how many these are.
+    /// Splits runs so that the oldest `count` events are whole runs, and returns the number of
+    /// these runs.
     fn split_at(&mut self, mut count: usize) -> usize {
         let mut place = 0;
         while count > 0 && place < self.runs.len() {

@@ -1,4 +1,4 @@
-//! Opening the bus: after a clean stop, a kill, or a power cut.
+//! The opening of the bus: after a clean stop, a kill, or a power cut.
 
 use std::{
     fs,
@@ -23,9 +23,9 @@ use crate::ledger::{
     LossKind, Losses, Memory, Opened, Reader, Reserve, Taken, Writer, io_error, is_full,
 };
 
-/// The smallest segment, in bytes: below it, files would only be many.
+/// Smallest size of a segment, in bytes: below it, files would only be many.
 const MIN_SEGMENT_BYTES: u64 = 4 << 10;
-/// A ledger at its limit has at least so many segments, so that retention takes little at once.
+/// Smallest number of segments of a ledger at its limit, so that retention takes little at once.
 const MIN_SEGMENTS: u64 = 8;
 
 pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerError> {
@@ -88,7 +88,7 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
     start(shared, opened)
 }
 
-/// Writes the cursors down. Where the disk is full, room that is kept for them is given up.
+/// Writes the cursors down. Where the disk is full, pieces of the reserve are given up for them.
 pub(super) fn save(
     cursors: &Cursors,
     ledger: &Ledger,
@@ -156,7 +156,8 @@ fn catch_up(
     })
 }
 
-/// Takes what came after the counters into them; answers the dead letters that were replayed.
+/// Counts the events that came after the counters were written; returns the dead letters that were
+/// replayed.
 fn count_unseen(
     ledger: &Ledger,
     known: &mut [Cursor],
@@ -182,8 +183,9 @@ fn count_unseen(
     Ok(replayed)
 }
 
-/// Letters beyond the cursor were written after it: their events come again. What is missing was
-/// purged before the counters were written, unless the file is damaged or gone.
+/// Counts the dead letters anew. Those beyond the cursor were written after it and are removed:
+/// their events come again. Missing ones were purged before the counters were written, or are lost
+/// where the file is damaged or gone.
 fn recount_dead_letters(
     cursor: &mut Cursor,
     store: &DeadStore,
@@ -202,14 +204,14 @@ fn recount_dead_letters(
     Ok(())
 }
 
-/// Takes the letters beyond `acked` out.
+/// Removes the letters beyond `acked`.
 fn letters_until(store: &DeadStore, acked: u64) -> Result<Taken, LedgerError> {
     let newer = |letter: &crate::ledger::DeadLetter| letter.event.sequence > acked;
     let taken = store.take(newer, |_| Ok::<_, std::io::Error>(()));
     taken.map_err(io_error("read the dead letters of", Path::new(store.module())))
 }
 
-/// How many records from `from` to `upto` are for this subscriber.
+/// Counts the records from `from` to `upto` that are for this subscriber.
 pub(super) fn count(
     ledger: &Ledger,
     cursor: &Cursor,
@@ -236,7 +238,7 @@ fn write_off(cursor: &mut Cursor, reason: DropReason, left: u64) {
 }
 
 impl Shared {
-    /// Finds or makes the subscriber of a module and marks its inbox as out; answers whether
+    /// Finds or creates the subscriber of a module and marks its inbox as open; returns whether
     /// anything about it is new.
     pub(super) fn register(
         &self,
@@ -268,8 +270,8 @@ impl Shared {
         Ok((subscriber, is_new))
     }
 
-    /// Where a new subscription begins: at the end, or, when the cursors were lost, with the
-    /// oldest event that is kept.
+    /// Returns the cursor at which a new subscription begins: at the end, or, when the cursors were
+    /// lost, at the oldest event that is kept.
     fn first_cursor(&self, module: &str, filters: &[String]) -> Result<Cursor, LedgerError> {
         let end = self.distributed.load(Ordering::SeqCst);
         let from = self.redeliver_from().unwrap_or(end + 1);
@@ -294,8 +296,8 @@ impl Shared {
         Ok(cursor)
     }
 
-    /// The oldest event that is kept, as long as whoever subscribes for the first time gets what
-    /// it may have got before.
+    /// Returns the sequence of the oldest event that is kept, as long as a module that subscribes
+    /// for the first time gets events that it may have got before the cursors were lost.
     pub(super) fn redeliver_from(&self) -> Option<u64> {
         let upto = self.redeliver_upto.load(Ordering::SeqCst);
         let first = self.ledger.list().first().map_or(u64::MAX, |info| info.base);

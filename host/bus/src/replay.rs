@@ -1,4 +1,4 @@
-//! Replay of what the ledger still keeps, by time, for one module alone.
+//! Replay of events that the ledger still keeps, by time, for one module alone.
 
 use std::{
     collections::HashSet,
@@ -15,50 +15,50 @@ use super::{
 };
 use crate::ledger::{Audience, Entry, Job, LedgerError, PublishError, RawRecord, Reader, io_error};
 
-/// What goes to the writer at once, in bytes of payload.
+/// Size of the payloads that go to the writer at once, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// What a replay did.
+/// Outcome of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replayed {
-    /// How many events wait again.
+    /// Number of events that wait again.
     pub events: u64,
-    /// When the oldest event that the ledger keeps was accepted, in milliseconds since the Unix
-    /// epoch; `None` when it keeps none.
+    /// Time when the oldest event that the ledger keeps was accepted, in milliseconds since the
+    /// Unix epoch; `None` when it keeps none.
     pub kept_since_ms: Option<u64>,
 }
 
-/// Why nothing, or not all, was replayed.
+/// Reason for which nothing, or not all, was replayed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// There is no such subscription, or its dead letters cannot be read.
+    /// The module has no subscription, or its dead letters cannot be read.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
     /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The copies would push out what waits for others.
+    /// The copies would push out events that wait for other modules.
     #[error(
         "{events} events of that time take {bytes} bytes and the ledger has room for {left} more; \
          replay a shorter time, or raise `bus.ledger.max_bytes`"
     )]
     NoRoom {
-        /// How many events there are.
+        /// Number of events to replay.
         events: u64,
-        /// What they take, in bytes.
+        /// Size of the events, in bytes.
         bytes: u64,
-        /// What is free below the limit, in bytes.
+        /// Space that is free below the limit, in bytes.
         left: u64,
     },
 }
 
 impl Bus {
-    /// Gives a module once more every kept event that was accepted in `accepted_ms` (milliseconds
-    /// since the Unix epoch) and fits its present filters, also one from before its subscription.
-    /// What still waits for it comes anyway, and its dead letters have their own replay: neither
-    /// is doubled. The events go to the end of the ledger for this module only, under their old
-    /// ids, and count as newly accepted. Must not be called on the ledger's writer thread.
+    /// Replays to a module every kept event that was accepted in `accepted_ms` (milliseconds since
+    /// the Unix epoch) and fits its present filters, also one from before its subscription. Events
+    /// that still wait for the module come anyway, and its dead letters have their own replay:
+    /// neither is doubled. The events go to the end of the ledger for this module only, under their
+    /// old ids, and count as newly accepted. Must not be called on the ledger's writer thread.
     ///
     /// # Errors
     ///
@@ -95,7 +95,8 @@ impl Bus {
         Ok(replayed)
     }
 
-    /// How many events it is about, and since when the ledger keeps any.
+    /// Counts the events to replay, checks that the ledger has room for them, and returns their
+    /// number and when its oldest event was accepted.
     fn weigh(&self, history: &History) -> Result<(u64, Option<u64>), ReplayError> {
         let (mut events, mut bytes, mut kept_since_ms) = (0, 0, None);
         history.visit(self, |record| {
@@ -129,11 +130,11 @@ impl Bus {
     }
 }
 
-/// Which records of the ledger a replay is about.
+/// Records of the ledger that a replay covers.
 struct History {
     filters: Vec<String>,
     accepted_ms: Range<u64>,
-    /// What comes after it still waits for the module.
+    /// Sequence of the last event that the module has settled; later ones still wait for it.
     last: u64,
     dead: HashSet<Uuid>,
     name_bytes: u64,

@@ -1,4 +1,4 @@
-//! What happens to an event that was not handled.
+//! The treatment of events that were not handled.
 
 use std::time::Instant;
 
@@ -7,11 +7,12 @@ use module_sdk::Class;
 use super::inbox::{Failure, FailureKind, Inbox};
 use crate::ledger::{Counts, DeadLetter, DropReason, now_ms};
 
-/// After so many failures an event is given up.
+/// Number of failures after which an event is given up.
 const MAX_FAILURES: u32 = 5;
 
 impl Inbox {
-    /// The event at the head was not handled.
+    /// Handles the failure of the event at the head: it is tried again, dropped, or becomes a dead
+    /// letter.
     pub(super) fn failed(&mut self, failure: &Failure, alone: bool) {
         let Some(first) = self.head.first_alone() else { return };
         let live = first.class() == Class::Live;
@@ -42,7 +43,7 @@ impl Inbox {
         self.retry_at = Some(Instant::now() + wait);
     }
 
-    /// A live event failed: it is given up.
+    /// Drops the live event at the head.
     fn drop_head(&mut self) {
         let Some(run) = self.head.pop(1) else { return };
         let mut state = self.subscriber.lock();
@@ -51,7 +52,7 @@ impl Inbox {
         state.head_since = self.head_since();
     }
 
-    /// A ledger event failed for the last time: it becomes a dead letter.
+    /// Moves the ledger event at the head, which failed for the last time, to the dead letters.
     fn dead_letter_head(&mut self, reason: &str) {
         let Some(run) = self.head.front() else { return };
         let letter = DeadLetter {
@@ -87,7 +88,8 @@ impl Inbox {
     }
 }
 
-/// A pending event becomes a dead letter, and so many old letters had to go for it.
+/// Counts a pending event as a dead letter, and `purged` old letters that were removed for it as
+/// dropped.
 fn dead_letter(counters: &mut Counts, purged: u64) {
     counters.pending -= 1;
     counters.dead += 1;

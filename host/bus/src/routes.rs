@@ -1,4 +1,4 @@
-//! Which subscribers a topic reaches.
+//! The subscribers that each topic reaches.
 
 use std::{
     collections::HashMap,
@@ -10,23 +10,25 @@ use module_sdk::events::fits;
 use super::{publish::is_topic, subscriber::Subscriber, tail::Tap};
 use crate::ledger::{Epoch, PublishError, RawRecord};
 
-/// How many topics are remembered; topics are few, and a flood of new ones must not grow memory.
+/// Number of topics that are remembered; topics are few, and a flood of new ones must not grow
+/// memory.
 const REMEMBERED_TOPICS: usize = 4096;
 
 /// The subscribers that a topic reaches, by their place in [`Routes::subscribers`].
 pub(super) type Route = Arc<[usize]>;
 
-/// All who listen. It is replaced in parts only under the bus's write lock.
+/// All subscribers and tails, and a cache of routes. Both lists are changed only under the bus's
+/// write lock.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    /// Everyone who ever subscribed and was not removed, running or not.
+    /// Modules that have subscribed and were not removed, running or not.
     pub(super) subscribers: Vec<Arc<Subscriber>>,
     pub(super) taps: Vec<Arc<Tap>>,
     known: RwLock<HashMap<Arc<str>, Route>>,
 }
 
 impl Routes {
-    /// The subscribers of a topic. A text that is no topic is refused.
+    /// Returns the subscribers of a topic. A text that is no topic is refused.
     pub(super) fn of(&self, topic: &Arc<str>) -> Result<Route, PublishError> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(route) = known.get(topic) {
@@ -50,7 +52,7 @@ impl Routes {
         Ok(route)
     }
 
-    /// Forgets what it knew, after a change of subscribers or filters.
+    /// Forgets the remembered routes, after a change of subscribers or filters.
     pub(super) fn changed(&mut self) {
         self.known.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -60,7 +62,7 @@ impl Routes {
     }
 }
 
-/// Whether a record of the ledger is for a module with these filters.
+/// Checks whether a record of the ledger is for a module with these filters.
 pub(super) fn wants(module: &str, epochs: &[Epoch], record: &RawRecord<'_>) -> bool {
     if !record.module.is_empty() {
         return record.module == module;
@@ -69,7 +71,7 @@ pub(super) fn wants(module: &str, epochs: &[Epoch], record: &RawRecord<'_>) -> b
     epoch.is_some_and(|epoch| any_fits(&epoch.filters, record.topic))
 }
 
-/// Whether one of the filters fits a topic.
+/// Checks whether one of the filters fits a topic.
 pub(super) fn any_fits(filters: &[String], topic: &str) -> bool {
     filters.iter().any(|filter| fits(filter, topic))
 }

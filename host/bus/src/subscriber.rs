@@ -1,4 +1,4 @@
-//! What the bus keeps for one module: its place in the ledger, its queues, its counters.
+//! The state of the bus for one module: its place in the ledger, its queues, its counters.
 
 use std::{
     collections::VecDeque,
@@ -25,48 +25,51 @@ pub(super) struct Subscriber {
     pub(super) wake: Condvar,
 }
 
-/// Everything that changes, under one lock, so that the counters balance whenever one looks.
+/// State of a subscriber that changes, under one lock, so that the counters balance at every
+/// moment.
 #[derive(Debug)]
 pub(super) struct State {
-    /// An [`Inbox`](super::Inbox) is out.
+    /// True while an [`Inbox`](super::Inbox) is open.
     pub(super) attached: bool,
-    /// Live events are taken in, because an inbox is out or will be soon.
+    /// True while live events are taken in, because an inbox is open or will be soon.
     pub(super) listening: bool,
     pub(super) epochs: Arc<[Epoch]>,
     pub(super) ledger_counters: Counts,
     pub(super) live_counters: Counts,
-    /// Every ledger event up to here is in the counters.
+    /// Sequence up to which every ledger event is in the counters.
     pub(super) seen: u64,
-    /// Ledger events from here to `seen` are on disk only.
+    /// Sequence from which on ledger events, up to `seen`, are on disk only.
     pub(super) next: u64,
     pub(super) ledger: Queue,
     pub(super) live: Queue,
-    /// The ledger events that the inbox has in its hands, by sequence.
+    /// Sequences of the ledger events in the head of the inbox.
     pub(super) head: VecDeque<u64>,
-    /// How many live events the inbox has in its hands.
+    /// Number of live events in the head of the inbox.
     pub(super) head_live: u64,
-    /// When the oldest event that the inbox has in its hands was accepted, in milliseconds since
-    /// the Unix epoch.
+    /// Time when the oldest event in the head of the inbox was accepted, in milliseconds since the
+    /// Unix epoch.
     pub(super) head_since: Option<u64>,
-    /// Failed tries of events that a stopped module gave back.
+    /// Failed attempts at events that a stopped module gave back.
     pub(super) tried: Vec<Tried>,
-    /// Counts arrivals, so that both classes are delivered in the order of their arrival.
+    /// Number of arrivals, by which both classes are delivered in the order of their arrival.
     pub(super) stamp: u64,
     pub(super) sleep: Sleep,
     pub(super) poked: bool,
-    /// How often lost events were written off: what was read from disk before is not to be counted.
+    /// Number of times lost events were written off: what was read from disk before one is not to
+    /// be counted.
     pub(super) write_offs: u64,
-    /// The oldest event on disk that waits: for which `next`, and since when.
+    /// The oldest event on disk that waits: the `next` for which it was looked up, and the time
+    /// when it was accepted.
     pub(super) oldest_on_disk: Option<(u64, u64)>,
 }
 
-/// For what the module's thread sleeps.
+/// Events for which the module's thread sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sleep {
     Awake,
-    /// For events too.
+    /// Sleeps until an event comes, a [`Waker`] wakes it, or a time has come.
     Idle,
-    /// For a poke or a time, not for events.
+    /// Sleeps until a [`Waker`] wakes it or a time has come, not for events.
     NoEvents,
 }
 
@@ -77,19 +80,19 @@ pub(super) struct Tried {
     pub(super) failures: u32,
 }
 
-/// A moment in the life of an inbox: see [`Inbox::mark`](super::Inbox::mark).
+/// A point in the order of an inbox's events: see [`Inbox::mark`](super::Inbox::mark).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub(super) stamp: u64,
     pub(super) sequence: u64,
 }
 
-/// Wakes a module's thread from elsewhere.
+/// Handle that wakes a module's thread from elsewhere.
 #[derive(Debug, Clone)]
 pub struct Waker(pub(super) Arc<Subscriber>);
 
 impl Waker {
-    /// Makes the present or the next [`Inbox::wait`](super::Inbox::wait) answer
+    /// Makes the present or the next [`Inbox::wait`](super::Inbox::wait) return
     /// [`Woken::Poked`](super::Woken::Poked).
     pub fn wake(&self) {
         let mut state = self.0.lock();
@@ -101,7 +104,7 @@ impl Waker {
         }
     }
 
-    /// As [`Inbox::mark`](super::Inbox::mark).
+    /// Returns a mark of this moment, as [`Inbox::mark`](super::Inbox::mark) does.
     #[must_use]
     pub fn mark(&self) -> Mark {
         self.0.lock().mark()
@@ -138,13 +141,13 @@ impl Subscriber {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its present filters fit a topic.
+    /// Returns whether its present filters fit a topic.
     pub(super) fn listens_to(&self, topic: &str) -> bool {
         let epochs = self.lock().epochs.clone();
         epochs.last().is_some_and(|epoch| any_fits(&epoch.filters, topic))
     }
 
-    /// Takes in some events of a live group: the oldest go when there is no room.
+    /// Takes in some events of a live group; the oldest are dropped when there is no room.
     pub(super) fn push_live(
         &self,
         group: &Arc<[Event]>,
@@ -171,8 +174,8 @@ impl Subscriber {
         self.wake_for_events(state);
     }
 
-    /// Takes in a committed group: `routes` are those of its entries, `place` is this
-    /// subscriber's in them.
+    /// Takes in a committed group: `routes` are those of its entries, `place` is the subscriber's
+    /// index in them.
     pub(super) fn push_ledger(
         &self,
         entries: &[Entry<SharedEvent>],
@@ -232,7 +235,7 @@ impl Subscriber {
 }
 
 impl State {
-    /// The sequence up to which everything is settled.
+    /// Returns the sequence up to which everything is settled.
     pub(super) fn acked(&mut self) -> u64 {
         self.skip_what_is_for_others();
         let first = self
@@ -243,26 +246,26 @@ impl State {
         first.unwrap_or(self.next) - 1
     }
 
-    /// Nothing on disk is for this module: no need to read it.
+    /// Moves `next` behind `seen` where nothing on disk is for this module, so that it is not read.
     pub(super) fn skip_what_is_for_others(&mut self) {
         if self.ledger_counters.pending == self.in_memory() {
             self.next = self.next.max(self.seen + 1);
         }
     }
 
-    /// Ledger events that are in memory.
+    /// Returns the number of ledger events that are in memory.
     pub(super) fn in_memory(&self) -> u64 {
         (self.head.len() + self.ledger.len()) as u64
     }
 
-    /// The first of the next `count` arrival stamps.
+    /// Returns the first of the next `count` arrival stamps.
     pub(super) fn stamps(&mut self, count: u64) -> u64 {
         let first = self.stamp + 1;
         self.stamp += count;
         first
     }
 
-    /// Takes other filters, for what comes from now on; answers whether they are others.
+    /// Replaces the filters, for events that come from now on; returns whether they changed.
     pub(super) fn listen_to(&mut self, filters: &[String]) -> bool {
         if self.epochs.last().is_some_and(|epoch| epoch.filters == filters) {
             return false;
@@ -276,7 +279,7 @@ impl State {
         Mark { stamp: self.stamp, sequence: self.seen }
     }
 
-    /// What is persisted.
+    /// Returns the state that is saved.
     pub(super) fn cursor(&mut self, module: &str) -> Cursor {
         let acked = self.acked();
         // Old filters matter only to events that still wait.
@@ -294,7 +297,7 @@ impl State {
         }
     }
 
-    /// The counters of a class.
+    /// Returns the counters of a class.
     pub(super) const fn counters(&mut self, class: Class) -> &mut Counts {
         match class {
             Class::Ledger => &mut self.ledger_counters,
@@ -302,7 +305,7 @@ impl State {
         }
     }
 
-    /// The next events in the order of arrival, at most `max`.
+    /// Removes and returns the next events in the order of arrival, at most `max`.
     pub(super) fn pop(&mut self, max: usize) -> Option<Run> {
         let ledger = self.ledger.front().map(|run| run.stamp);
         let live = self.live.front().map(|run| run.stamp);

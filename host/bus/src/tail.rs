@@ -1,4 +1,4 @@
-//! A look at the events that pass by, for people: bounded, and it says what it skipped.
+//! A view of the events that pass by, for people: bounded, and it says what it skipped.
 
 use std::{
     collections::VecDeque,
@@ -9,25 +9,25 @@ use std::{
 use super::{core::Shared, routes::any_fits};
 use crate::ledger::SharedEvent;
 
-/// How many events wait for a slow reader.
+/// Number of events that wait for a slow reader, at most.
 const TAIL_EVENTS: usize = 4096;
-/// What may wait for a slow reader, in bytes.
+/// Size of the events that wait for a slow reader, in bytes, at most.
 const TAIL_BYTES: usize = 8 << 20;
 
-/// What a [`Tail`] saw.
+/// Result of [`Tail::next`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tailed {
     /// An event passed.
     Event(SharedEvent),
-    /// So many passed here unseen, because the reader was too slow.
+    /// So many events passed unseen, because the reader was too slow.
     Skipped(u64),
-    /// Nothing passed in the time given.
+    /// No event passed in the time given.
     Nothing,
     /// The bus is closed.
     Closed,
 }
 
-/// Sees the events that fit its filters from now on. It delays nobody.
+/// View of the events that fit its filters from now on. It delays nobody.
 #[derive(Debug)]
 pub struct Tail {
     tap: Arc<Tap>,
@@ -49,7 +49,7 @@ struct TapState {
 }
 
 impl Tail {
-    /// What comes next, waiting for it at most so long.
+    /// Returns the next event, waiting for it at most `timeout`.
     pub fn next(&self, timeout: Duration) -> Tailed {
         let deadline = Instant::now() + timeout;
         let mut state = self.tap.lock();
@@ -88,13 +88,13 @@ impl Drop for Tail {
 }
 
 impl Tap {
-    /// Without a filter it sees everything.
+    /// Creates a tap that sees the events that fit one of the filters; all events without a filter.
     pub(super) fn new(filters: &[String]) -> Self {
         let filters = filters.to_vec();
         Self { filters, state: Mutex::default(), wake: Condvar::new() }
     }
 
-    /// Shows an event.
+    /// Shows an event to the reader, if it fits the filters.
     pub(super) fn show(&self, event: &SharedEvent) {
         if !self.filters.is_empty() && !any_fits(&self.filters, &event.topic) {
             return;
@@ -113,7 +113,7 @@ impl Tap {
         self.wake.notify_one();
     }
 
-    /// Lets the reader see what is there, and then the end.
+    /// Closes the tap: the reader sees what still waits, and then the end.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_one();

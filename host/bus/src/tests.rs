@@ -1,4 +1,4 @@
-//! Promises of the bus, each tried on real files.
+//! Tests of the bus's promises, on real files.
 
 mod delivery;
 mod failures;
@@ -15,7 +15,7 @@ use module_sdk::Class;
 
 use super::{Bus, BusConfig, Inbox, NewEvent, PublishError};
 
-/// Small and quick: little memory, little files, no waiting.
+/// Returns a small and quick configuration: little memory, small files, no waiting.
 fn config() -> BusConfig {
     BusConfig {
         inbox_events: 16,
@@ -64,7 +64,7 @@ fn number(data: &[u8]) -> u64 {
     std::str::from_utf8(data).expect("text").parse().expect("a number")
 }
 
-/// Takes and settles all that waits; answers the numbers in the order of delivery.
+/// Takes and settles all that waits; returns the numbers in the order of delivery.
 fn drain(inbox: &mut Inbox) -> Vec<u64> {
     let mut numbers = Vec::new();
     loop {
@@ -84,7 +84,7 @@ fn assert_balanced(bus: &Bus) {
     }
 }
 
-/// What the keeper does, now.
+/// Runs the work of the maintenance thread once.
 fn keep(bus: &Bus) {
     let _housekeeping = bus.shared.housekeeping();
     let cursors = bus.shared.persist().expect("room");

@@ -21,17 +21,17 @@ use crate::{
 #[derive(Debug, PartialEq)]
 pub(crate) struct Call {
     pub(crate) module: String,
-    /// As the user calls it: `usage summary`.
+    /// The command as the user calls it: `usage summary`.
     pub(crate) words: String,
     pub(crate) command: String,
     pub(crate) args: Map<String, Value>,
     pub(crate) streams: bool,
-    /// Where the stream goes; standard output where it is absent.
+    /// File for the stream; `None` for standard output.
     pub(crate) out: Option<PathBuf>,
     pub(crate) force: bool,
 }
 
-/// Runs it and gives the exit code that its answer asks for.
+/// Runs a command and returns the exit code that its answer asks for.
 pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) -> Result<u8> {
     let mut out = call.out.as_deref().map(|path| OutFile::create(path, call.force)).transpose()?;
     let interrupted = until_signalled(out.is_some())?;
@@ -84,7 +84,7 @@ async fn answer(
     Ok(reply)
 }
 
-/// An answer that is one sentence and no table.
+/// Returns the sentence of an answer that consists of one sentence and no table.
 fn sentence(reply: &Reply) -> Option<&str> {
     let table = reply.table.as_ref()?;
     match table.notes.as_slice() {
@@ -133,8 +133,8 @@ fn advance(bar: &ProgressBar, done: u64, total: Option<u64>, unit: String) {
     bar.set_position(done);
 }
 
-/// Ends with the number of the first signal that asks this process to end, if a file has to be
-/// cleaned up then; otherwise the signal does its default work.
+/// Returns a future that ends with the number of the first signal that asks this process to end, if
+/// a file has to be cleaned up then (`watch`); otherwise the signal does its default work.
 fn until_signalled(watch: bool) -> Result<impl Future<Output = u8>> {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     if watch {
@@ -151,7 +151,7 @@ fn until_signalled(watch: bool) -> Result<impl Future<Output = u8>> {
     })
 }
 
-/// Arguments that a module refuses are a mistake of the command line.
+/// Turns a module's refusal of its arguments into a mistake of the command line.
 fn as_usage(error: CliError, call: &Call) -> CliError {
     match error {
         CliError::Failure(mut failure) if failure.code == "invalid" => {
@@ -164,7 +164,7 @@ fn as_usage(error: CliError, call: &Call) -> CliError {
     }
 }
 
-/// The daemon only hands on what the module answers: a silence is the module's.
+/// Names the module in the error of a timeout: the daemon only passes on its answer.
 fn as_too_slow(error: CliError, call: &Call, timeout: Duration) -> CliError {
     if error.failure().is_none_or(|failure| failure.exit != exit_codes::TIMED_OUT) {
         return error;
@@ -184,7 +184,7 @@ fn unfinished(call: &Call) -> CliError {
 }
 
 impl Terminal {
-    /// A bar on standard error where one can be seen and does not mix with the stream.
+    /// Returns a bar on standard error where it is visible and does not mix with the stream.
     fn progress_bar(&self, stream_is_elsewhere: bool) -> ProgressBar {
         if !self.shows_progress || !(stream_is_elsewhere || self.stdout_is_elsewhere) {
             return ProgressBar::hidden();

@@ -17,13 +17,13 @@ use crate::{
 /// The largest answer that is read at once, and the longest line of a stream.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// A client of one daemon. Each request has a connection of its own: dropping the answer is
-/// how the daemon learns that nobody wants it any more.
+/// A client of one daemon. Each request has a connection of its own: the daemon notices by its end
+/// that the answer was dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    /// The sockets to try.
+    /// Paths of the sockets to try.
     pub(crate) sockets: Vec<PathBuf>,
-    /// How long the daemon may be silent.
+    /// Longest time that the daemon may be silent.
     pub(crate) timeout: Duration,
 }
 
@@ -32,18 +32,18 @@ pub(crate) struct Client {
 pub(crate) struct Lines {
     body: Incoming,
     buffer: BytesMut,
-    /// How much of the buffer is known to hold no line break.
+    /// Number of bytes of the buffer that are known to hold no line break.
     searched: usize,
     timeout: Option<Duration>,
 }
 
 impl Client {
-    /// Asks for a value.
+    /// Gets a value from the daemon.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.value(Method::GET, path, Bytes::new(), self.timeout).await
     }
 
-    /// Sends a value and asks for another.
+    /// Sends a value and returns the value of the answer.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -52,7 +52,7 @@ impl Client {
         self.value(Method::POST, path, encode(body)?, self.timeout).await
     }
 
-    /// Sends bytes and asks for a value.
+    /// Sends bytes and returns the value of the answer.
     pub(crate) async fn upload<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T> {
         self.value(Method::POST, path, body, self.timeout).await
     }
@@ -67,13 +67,13 @@ impl Client {
         self.value(method, path, Bytes::new(), self.timeout + wait).await
     }
 
-    /// Asks for a stream that may be silent for as long as it likes.
+    /// Asks for a stream that may be silent for any time.
     pub(crate) async fn follow(&self, path: &str) -> Result<Lines> {
         let response = self.send(Method::GET, path, Bytes::new(), self.timeout).await?;
         Ok(Lines::new(response, None))
     }
 
-    /// Sends a value and asks for a stream.
+    /// Sends a value and returns the stream of the answer.
     pub(crate) async fn stream(&self, path: &str, body: &impl Serialize) -> Result<Lines> {
         let response = self.send(Method::POST, path, encode(body)?, self.timeout).await?;
         Ok(Lines::new(response, Some(self.timeout)))
@@ -91,7 +91,7 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| not_understood(path, &error.to_string()))
     }
 
-    /// Sends a request and waits for the head of a good answer.
+    /// Sends a request and waits for the head of a successful answer.
     async fn send(
         &self,
         method: Method,
@@ -148,7 +148,7 @@ impl Lines {
         Self { body: response.into_body(), buffer: BytesMut::new(), searched: 0, timeout }
     }
 
-    /// The next line, `None` at the end.
+    /// Returns the item in the next line, `None` at the end.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         while let Some(line) = self.next_bytes().await? {
             if !line.trim_ascii().is_empty() {
@@ -193,7 +193,7 @@ impl Lines {
     }
 }
 
-/// A part of a path or a query, percent-encoded (RFC 3986: all but the unreserved characters).
+/// Escapes a part of a path or a query (RFC 3986: all but the unreserved characters).
 pub(crate) fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -1,4 +1,4 @@
-//! What can go wrong on the command line: one sentence, the remedy, and the exit code.
+//! Errors of the command line: one sentence, the remedy, and the exit code.
 
 use std::{borrow::Cow, fmt, io};
 
@@ -8,12 +8,12 @@ use crate::exit_codes;
 
 pub(crate) type Result<T, E = CliError> = std::result::Result<T, E>;
 
-/// Why a verb ended without its result.
+/// Reason why a verb ended without its result.
 #[derive(Debug)]
 pub(crate) enum CliError {
-    /// It failed, in words.
+    /// A failure with its message.
     Failure(Failure),
-    /// Who read our output went away: the end, and no error.
+    /// The end of the program that read the output, which is no error.
     ReaderGone,
 }
 
@@ -22,11 +22,11 @@ pub(crate) enum CliError {
 pub(crate) struct Failure {
     /// The exit code.
     pub(crate) exit: u8,
-    /// The word for programs.
+    /// Name of the error for programs.
     pub(crate) code: &'static str,
-    /// The thing and what is wrong with it.
+    /// The message: the thing and what is wrong with it.
     pub(crate) message: String,
-    /// What to do.
+    /// Remedy for the failure.
     pub(crate) help: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl CliError {
         Self::new(exit_codes::SIGNAL + signal, "cancelled", message)
     }
 
-    /// The daemon's own words.
+    /// Creates the error for a problem that the daemon reports, in the daemon's own words.
     pub(crate) fn from_problem(problem: Problem) -> Self {
         let help = problem.help.clone();
         let mut error =
@@ -70,7 +70,7 @@ impl CliError {
         error
     }
 
-    /// Says what to do.
+    /// Adds the remedy.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         if let Self::Failure(failure) = &mut self {
             failure.help = Some(help.into());
@@ -78,7 +78,7 @@ impl CliError {
         self
     }
 
-    /// The failure, where it is one.
+    /// Returns the failure, if the error is one.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Failure(failure) => Some(failure),
@@ -86,7 +86,7 @@ impl CliError {
         }
     }
 
-    /// Whether it says that no daemon answers.
+    /// Returns whether the error says that no daemon answers.
     pub(crate) fn is_not_reachable(&self) -> bool {
         self.failure().is_some_and(|failure| failure.exit == exit_codes::NOT_REACHABLE)
     }

@@ -14,19 +14,19 @@
 
 use lodestar_api::ProblemCode;
 
-/// It was done.
+/// Success.
 pub(crate) const DONE: u8 = 0;
-/// It did not work.
+/// Failure.
 pub(crate) const FAILED: u8 = 1;
-/// The command line does not fit.
+/// A command line that is not valid.
 pub(crate) const USAGE: u8 = 2;
-/// No daemon answers.
+/// A daemon that does not answer.
 pub(crate) const NOT_REACHABLE: u8 = 3;
-/// It is not valid or not allowed.
+/// A request that is not valid or not allowed.
 pub(crate) const REFUSED: u8 = 4;
-/// The deadline passed.
+/// A deadline that has passed.
 pub(crate) const TIMED_OUT: u8 = 5;
-/// Added to the number of the signal.
+/// The end by a signal: this is added to its number.
 pub(crate) const SIGNAL: u8 = 128;
 
 /// The table, as `lodestar --help` shows it.
@@ -35,7 +35,7 @@ Exit codes: 0 done, 1 failed or no such module, 2 usage, 3 daemon not reachable,
 (validation, ABI, permission, a file that is there already), 5 timed out. A command of a module \
 may answer with a code of its own.";
 
-/// The exit code for a problem that the daemon reports.
+/// Returns the exit code for a problem that the daemon reports.
 pub(crate) const fn of(code: ProblemCode) -> u8 {
     match code {
         ProblemCode::Refused | ProblemCode::Invalid => REFUSED,

@@ -13,10 +13,10 @@ use crate::{
     terminal::Terminal,
 };
 
-/// How long help waits for the daemon before it goes without the commands.
+/// Longest time that help waits for the daemon before it goes without the modules' commands.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// `lodestar help usage summary` is `lodestar usage summary --help`.
+/// Turns `lodestar help usage summary` into `lodestar usage summary --help`.
 pub(crate) fn as_option(mut argv: Vec<OsString>) -> Vec<OsString> {
     if let Some(index) = verb_index(&argv)
         && argv[index] == "help"
@@ -46,7 +46,7 @@ pub(crate) async fn show(
     Ok(code)
 }
 
-/// The commands of the running modules; none where no daemon answers at once.
+/// Returns the commands of the running modules; none where no daemon answers in time.
 async fn running_module_commands(argv: &[OsString]) -> Vec<ModuleCommands> {
     let Some(mut options) = Global::of_environment() else { return Vec::new() };
     options.overlay(argv);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use module_sdk::human::duration;
 pub(crate) use module_sdk::human::{bytes, count, exact};
 
-/// Text that came from elsewhere.
+/// Text from elsewhere, with hidden characters escaped.
 pub(crate) use lodestar_platform::visible::visible as plain;
 
 /// Shows a length of time in seconds.

@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
     ExitCode::from(run(std::env::args_os().collect(), &mut terminal).await)
 }
 
-/// Does what a command line asks and gives the exit code.
+/// Runs a command line and returns the exit code.
 async fn run(argv: Vec<OsString>, terminal: &mut Terminal) -> u8 {
     match commands::dispatch(help::as_option(argv), terminal).await {
         Ok(code) => code,
@@ -37,7 +37,7 @@ async fn run(argv: Vec<OsString>, terminal: &mut Terminal) -> u8 {
     }
 }
 
-/// `lodestard`, where it lies beside this executable.
+/// Returns the path of `lodestard`, if it lies beside this executable.
 fn daemon_executable() -> Option<PathBuf> {
     let beside = std::env::current_exe().ok()?.parent()?.join("lodestard");
     beside.is_file().then_some(beside)

@@ -1,4 +1,4 @@
-//! Changes of state: ask, wait for the outcome, say what happened.
+//! Operations that change the daemon's state: request, wait for the outcome, report.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::{
     terminal::Terminal,
 };
 
-/// How long one request waits: below what the daemon allows, so that a long wait is several.
+/// Longest wait of one request: below the daemon's limit, so that a long wait takes several.
 const SLICE: Duration = Duration::from_secs(20);
 
 /// Begins the operation at `path` and waits for its outcome, unless told not to.
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     outcome(operation)
 }
 
-/// The exit code of an operation, or why it failed.
+/// Returns the exit code of an operation, or the error of one that failed.
 pub(crate) fn outcome(operation: Operation) -> Result<u8> {
     match operation.state {
         OperationState::Failed => Err(failure(operation)),
@@ -64,7 +64,7 @@ async fn ask(method: Method, path: &str, wait: Duration, client: &Client) -> Res
     client.wait_for(method, &format!("{path}{mark}wait_ms={}", wait.as_millis()), wait).await
 }
 
-/// What is shown of the way there; the reason of a failure follows as the error.
+/// Returns the lines about an operation; the reason of a failure follows as the error.
 pub(crate) fn lines(operation: &Operation) -> Vec<String> {
     let mut lines: Vec<String> = operation.config_line.iter().cloned().collect();
     match operation.state {

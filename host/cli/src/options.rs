@@ -1,4 +1,4 @@
-//! The options of every verb, and where the verb stands in a command line.
+//! The options of every verb, and the search for the verb in a command line.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,7 +11,7 @@ use clap::{Args, Parser};
 
 use crate::{client::Client, error::InvalidValue, socket, terminal::ColorChoice};
 
-/// What is said of the options where no verb is looked at.
+/// The options of every verb, without a verb.
 #[derive(Debug, Parser)]
 struct Alone {
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) socket: Option<OsString>,
-    /// How long to wait for an answer or for the outcome of a change, in seconds
+    /// Longest time to wait for an answer or for the outcome of a change, in seconds
     #[arg(
         long,
         global = true,
@@ -43,25 +43,25 @@ pub(crate) struct Global {
         value_parser = seconds
     )]
     pub(crate) timeout: Duration,
-    /// When to use colours; `auto` is on a terminal, unless NO_COLOR is set
+    /// Use of colours; `auto` is on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) color: ColorChoice,
 }
 
 impl Global {
-    /// Returns what the environment and the defaults say.
+    /// Returns the options that the environment and the defaults give.
     pub(crate) fn of_environment() -> Option<Self> {
         Alone::try_parse_from(["lodestar"]).ok().map(|alone| alone.global)
     }
 
-    /// A client for the daemon that these options name.
+    /// Creates a client for the daemon that these options name.
     pub(crate) fn client(&self) -> Client {
         let named = self.socket.as_ref().filter(|path| !path.is_empty()).map(PathBuf::from);
         let env = |name: &str| std::env::var_os(name);
         Client { sockets: socket::candidates(named.as_deref(), &env), timeout: self.timeout }
     }
 
-    /// What the words behind a command say of these options, read before it is known which other
+    /// Sets the options that the words behind a command give, before it is known which other
     /// options the command has. Mistakes are found later, by the parser.
     pub(crate) fn overlay(&mut self, words: &[OsString]) {
         self.json |= words.iter().any(|word| word == "--json");
@@ -75,7 +75,7 @@ impl Global {
     }
 }
 
-/// Where the verb or command stands in a command line.
+/// Finds the index of the verb or command in a command line.
 pub(crate) fn verb_index(argv: &[OsString]) -> Option<usize> {
     let mut words = argv.iter().enumerate().skip(1);
     while let Some((index, word)) = words.next() {
@@ -88,7 +88,7 @@ pub(crate) fn verb_index(argv: &[OsString]) -> Option<usize> {
     None
 }
 
-/// `--name VALUE` or `--name=VALUE`, the last one of them, up to `--`.
+/// Returns the value of `--name VALUE` or `--name=VALUE`, the last one of them, up to `--`.
 fn option(words: &[OsString], name: &str) -> Option<OsString> {
     let mut found = None;
     let mut words = words.iter().take_while(|word| *word != "--");

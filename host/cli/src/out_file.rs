@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::error::{CliError, Result};
 
-/// A file under way. Dropped before [`finish`](Self::finish) it leaves nothing behind.
+/// A file that is being written. Dropped before [`finish`](Self::finish) it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct OutFile {
     path: PathBuf,
@@ -20,14 +20,14 @@ pub(crate) struct OutFile {
 
 #[derive(Debug)]
 enum Target {
-    /// A private file beside the real one, renamed at the end.
+    /// A private file beside the real one, which is renamed at the end.
     Beside(BufWriter<NamedTempFile>),
     /// A device or a pipe, which cannot be replaced.
     Direct(BufWriter<File>),
 }
 
 impl OutFile {
-    /// Begins a file, readable by its owner only.
+    /// Creates a file, readable by its owner only.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl OutFile {
         Ok(Self { path, target: Target::Beside(BufWriter::new(file)), force })
     }
 
-    /// Writes a piece.
+    /// Writes a piece of the stream.
     ///
     /// # Errors
     ///
@@ -107,7 +107,8 @@ fn is_there(path: &Path) -> CliError {
         .help("name another file, or overwrite it with --force")
 }
 
-/// The file under way has a name of its own, which says nothing to the person who gave another.
+/// Creates the error for the temporary file in `directory`. It names `path` instead, as the user
+/// does.
 fn cannot_in(directory: &Path, path: &Path, error: &io::Error) -> CliError {
     let (directory, path) = (directory.display(), path.display());
     match error.kind() {

@@ -73,7 +73,8 @@ fn titles(table: &Table) -> Vec<String> {
     table.columns.iter().map(|column| column.title.clone()).collect()
 }
 
-/// How wide each column must be to keep its longest word whole; `None` where they do not all fit.
+/// Returns the width that each column needs to keep its longest word whole; `None` where they do
+/// not all fit.
 fn least_widths(table: &Table, width: usize) -> Option<Vec<usize>> {
     let longest = |text: &str| {
         visible_line(text).split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0)
@@ -89,7 +90,7 @@ fn least_widths(table: &Table, width: usize) -> Option<Vec<usize>> {
     (least.iter().sum::<usize>() + gaps <= width).then_some(least)
 }
 
-/// A row with as many cells as there are columns, whatever a module sent.
+/// Builds a row with as many cells as there are columns, whatever a module sent.
 fn row(table: &Table, cells: &[String]) -> Row {
     let cell = |index: usize| {
         let text = cells.get(index).map_or("", String::as_str);

@@ -1,4 +1,4 @@
-//! The words of the command line, and which of them a module cannot have.
+//! Reserved names: the words of the command line that a module cannot have.
 
 use module_sdk::manifest::Manifest;
 
@@ -14,14 +14,14 @@ pub(crate) const MODULE_VERBS: [&str; 15] = [
     "remove", "rollback", "verify", "why",
 ];
 
-/// Returns whether a name means something already.
+/// Returns whether a name is reserved.
 fn is_reserved(name: &str) -> bool {
     let others = ["help", "lodestar", "lodestard"];
     VERBS.contains(&name) || MODULE_VERBS.contains(&name) || others.contains(&name)
 }
 
-/// Why a module cannot answer to its name and its command, a sentence with the remedy: they are
-/// words of ours, or of one of the modules `others`.
+/// Returns why a module cannot have its name and its command, a sentence with the remedy: they are
+/// reserved, or belong to one of the modules `others`.
 pub(crate) fn why_taken(name: &str, command: Option<&str>, others: &[Manifest]) -> Option<String> {
     match [Some(name), command].into_iter().flatten().find(|word| is_reserved(word)) {
         Some(word) if word == name => Some(format!(
@@ -36,11 +36,11 @@ pub(crate) fn why_taken(name: &str, command: Option<&str>, others: &[Manifest]) 
     }
 }
 
-/// Whether a module can have its words, as far as can be told without the daemon.
+/// Checks that a module can have its name and its command, as far as is known without the daemon.
 ///
 /// # Errors
 ///
-/// When one means something else already.
+/// When one of them is reserved or belongs to another module.
 pub(crate) fn check(manifest: &Manifest, others: &[Manifest]) -> Result<()> {
     let command = manifest.cli.command.as_deref();
     match why_taken(&manifest.module.name, command, others) {

@@ -1,7 +1,7 @@
-//! From the JSON schema of a command's arguments to options, and from options to JSON.
+//! Options from the JSON schema of a command's arguments, and JSON from options.
 //!
-//! What is understood: `type` (also with `null`), `enum`, `const`, `oneOf`, `anyOf` and `allOf` of
-//! these, `$ref` into the same schema, `items`, `minimum`, `maximum`, `default`, `description`,
+//! Supported are `type` (also with `null`), `enum`, `const`, `oneOf`, `anyOf` and `allOf` of these,
+//! `$ref` into the same schema, `items`, `minimum`, `maximum`, `default`, `description`,
 //! `required`, and the extension `x-positional` (`true`, or a number for the order). A value of any
 //! other form is given as JSON.
 
@@ -16,23 +16,23 @@ const RESERVED: [&str; 6] = ["json", "socket", "timeout", "color", "help", "vers
 /// Names that are options of every command that streams.
 const OF_STREAMS: [&str; 2] = ["out", "force"];
 
-/// How deep references may lie in each other.
+/// Greatest depth of references in each other.
 const MAX_DEPTH: usize = 8;
 
 /// One argument of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Field {
-    /// The property.
+    /// Name of the property.
     name: String,
     kind: Kind,
     required: bool,
-    /// Where it stands among the positional arguments.
+    /// Position among the positional arguments.
     position: Option<u64>,
     help: String,
     default: Option<Value>,
 }
 
-/// What values it takes.
+/// Kind of the values that an argument takes.
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
     Text,
@@ -41,16 +41,16 @@ enum Kind {
         most: Option<i128>,
     },
     Number,
-    /// Named or not.
+    /// Option without a value: `true` if it is given.
     Switch,
-    /// Yes, no, or left to the command.
+    /// Option that is `true`, `false`, or left to the command.
     Flag,
     Choice(Vec<(String, String)>),
     List(Box<Self>),
     Json,
 }
 
-/// The arguments that a schema describes.
+/// Returns the arguments that a schema describes.
 pub(crate) fn fields(schema: &Value) -> Vec<Field> {
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|n| n == name));
@@ -77,7 +77,7 @@ pub(crate) fn args(fields: &[Field], streams: bool) -> Vec<Arg> {
     fields.iter().map(|field| arg(field, streams)).collect()
 }
 
-/// What was given, as the object that the command expects; what was not given is left to it.
+/// Returns the given arguments as the object that the command expects; others are left to it.
 pub(crate) fn json(fields: &[Field], matches: &ArgMatches) -> Map<String, Value> {
     let mut object = Map::new();
     for field in fields {
@@ -91,7 +91,7 @@ pub(crate) fn json(fields: &[Field], matches: &ArgMatches) -> Map<String, Value>
 }
 
 impl Field {
-    /// The parser's name for it, which no option of ours has.
+    /// Returns the parser's id for the argument, which no option of `lodestar` has.
     fn id(&self) -> String {
         format!("property {}", self.name)
     }
@@ -187,7 +187,7 @@ fn long_name(property: &str, streams: bool) -> String {
     if is_ours { format!("arg-{name}") } else { name }
 }
 
-/// The help of an argument on one line, with its default.
+/// Returns the help of an argument on one line, with its default.
 fn summary(field: &Field) -> String {
     let help = one_line(&field.help);
     let default = match &field.default {
@@ -198,7 +198,7 @@ fn summary(field: &Field) -> String {
     format!("{help} [default: {default}]").trim().to_owned()
 }
 
-/// A doc comment's first paragraph on one line.
+/// Returns the first paragraph of a doc comment on one line.
 pub(crate) fn one_line(text: &str) -> String {
     let first = text.split("\n\n").next().unwrap_or_default();
     first.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
@@ -246,14 +246,14 @@ fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
     }
 }
 
-/// Whether leaving it away is the same as `false`.
+/// Returns whether leaving the property out means the same as `false`.
 fn is_switch(property: &Value) -> bool {
     let is_on = property.get("default").is_some_and(|default| *default == Value::Bool(true));
     let is_named = property.get("x-positional").is_none();
     is_named && !is_on && property.get("type").is_some_and(Value::is_string)
 }
 
-/// Several choices are one; anything else must be alone.
+/// Joins several choices to one; anything else must be alone, or is given as JSON.
 fn joined(kinds: impl Iterator<Item = Kind>) -> Kind {
     kinds
         .reduce(|joined, next| match (joined, next) {
@@ -266,7 +266,7 @@ fn joined(kinds: impl Iterator<Item = Kind>) -> Kind {
         .unwrap_or(Kind::Json)
 }
 
-/// The names that a `const` or an `enum` of texts allows.
+/// Returns the names that a `const` or an `enum` of texts allows.
 fn strings(property: &Value) -> Option<Vec<(String, String)>> {
     if let Some(name) = property.get("const").and_then(Value::as_str) {
         return Some(vec![(name.to_owned(), one_line(&text(property, "description")))]);
@@ -275,7 +275,7 @@ fn strings(property: &Value) -> Option<Vec<(String, String)>> {
     names.map(|name| Some((name.as_str()?.to_owned(), String::new()))).collect()
 }
 
-/// The one type beside `null`.
+/// Returns the one type beside `null`.
 fn type_name(property: &Value) -> Option<&str> {
     match property.get("type")? {
         Value::String(name) => Some(name),
@@ -301,7 +301,7 @@ fn is_null(part: &Value) -> bool {
     part.get("type").is_some_and(|name| name == "null")
 }
 
-/// A default that says nothing to a reader.
+/// Checks whether a default says nothing to a reader: `null`, `false` or empty.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

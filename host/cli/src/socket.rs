@@ -1,4 +1,4 @@
-//! Which socket the daemon listens on, and why it cannot be reached there.
+//! The search for the daemon's socket, and the reason if the daemon cannot be reached there.
 
 use std::{
     ffi::OsString,
@@ -12,10 +12,10 @@ use tokio::net::UnixStream;
 
 use crate::error::{CliError, Result};
 
-/// The socket of the service.
+/// Path of the service's socket.
 const SYSTEM_SOCKET: &str = "/run/lodestar/control.sock";
 
-/// Where to look: the named socket only, or the person's, then the service's.
+/// Returns the sockets to try: the named one only, or the person's, then the service's.
 pub(crate) fn candidates(
     named: Option<&Path>,
     env: &dyn Fn(&str) -> Option<OsString>,
@@ -35,7 +35,8 @@ pub(crate) fn candidates(
 ///
 /// # Errors
 ///
-/// Says which sockets were tried and how to start the daemon, or whom a socket admits.
+/// When no candidate answers: the error names the sockets that were tried and how to start the
+/// daemon, or whom a socket admits.
 pub(crate) async fn connect(candidates: &[PathBuf]) -> Result<(UnixStream, &Path)> {
     let mut denied = None;
     for path in candidates {
@@ -66,7 +67,8 @@ fn not_running(candidates: &[PathBuf]) -> CliError {
     ))
 }
 
-/// How to call `lodestard`: by its path when it lies beside us and the shell would not find it.
+/// Returns the command that starts `lodestard`: its path if it lies beside this program and not on
+/// the `PATH`.
 fn start_command() -> String {
     let beside = crate::daemon_executable();
     let on_path = std::env::var_os("PATH").is_some_and(|path| {

@@ -1,4 +1,4 @@
-//! Where the output goes: standard output for results, standard error for everything else.
+//! The output: standard output for results, standard error for everything else.
 
 use std::{
     borrow::Cow,
@@ -23,16 +23,16 @@ use crate::{
     render::{self, paint},
 };
 
-/// The width that is assumed of a terminal that does not tell, and in tests.
+/// Width that is assumed of a terminal that does not tell, and in tests.
 const DEFAULT_WIDTH: usize = 80;
 
-/// In a pipe or a file a row is one line, however long: programs such as grep read it.
+/// Width of a pipe or a file: a row is one line, however long, for programs such as grep.
 const UNLIMITED: usize = u16::MAX as usize;
 
-/// Below this nothing is readable anyway.
+/// Least width, below which nothing is readable.
 const LEAST_WIDTH: usize = 40;
 
-/// When to use colours.
+/// Use of colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum ColorChoice {
     #[default]
@@ -41,21 +41,21 @@ pub(crate) enum ColorChoice {
     Never,
 }
 
-/// The two streams and how to write to them.
+/// The two output streams, with their widths and colours.
 pub(crate) struct Terminal {
     pub(crate) stdout: Box<dyn Write + Send>,
     pub(crate) stderr: Box<dyn Write + Send>,
-    /// Columns of standard output.
+    /// Width of standard output in columns.
     pub(crate) width: usize,
-    /// Columns of standard error.
+    /// Width of standard error in columns.
     width_err: usize,
-    /// JSON for programs instead of text for people.
+    /// `true` for JSON for programs instead of text for people.
     pub(crate) json: bool,
-    /// Whether standard error is a terminal, so that progress may be shown.
+    /// `true` when standard error is a terminal, so that progress may be shown.
     pub(crate) shows_progress: bool,
-    /// Whether standard output is no terminal, so that progress does not mix with it.
+    /// `true` when standard output is no terminal, so that progress does not mix with it.
     pub(crate) stdout_is_elsewhere: bool,
-    /// Whether standard output is a pipe of this process, whose reader may go away.
+    /// `true` when standard output is a pipe of this process, whose reader may go away.
     watches_reader: bool,
     /// Whether what was streamed last ends within a line.
     is_within_line: bool,
@@ -64,7 +64,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// The streams of this process.
+    /// Returns the streams of this process.
     pub(crate) fn of_process() -> Self {
         let mut terminal = Self::on(Box::new(io::stdout()), Box::new(io::stderr()));
         terminal.width = width_of(io::stdout());
@@ -76,7 +76,7 @@ impl Terminal {
         terminal
     }
 
-    /// Streams that nobody watches: 80 columns, no colours, no progress.
+    /// Creates a terminal of streams that nobody watches: 80 columns, no colours, no progress.
     pub(crate) fn on(stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
         Self {
             stdout,
@@ -93,7 +93,7 @@ impl Terminal {
         }
     }
 
-    /// Follows `--color` and the convention of <https://no-color.org>.
+    /// Sets the use of colours by `--color` and the convention of <https://no-color.org>.
     pub(crate) fn set_color(&mut self, choice: ColorChoice) {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let allowed = !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
@@ -106,17 +106,18 @@ impl Terminal {
         self.color_err = decide(io::stderr().is_terminal());
     }
 
-    /// Columns to choose by what to show: a pipe has room for everything, but no screen has.
+    /// Returns the width by which to choose columns: that of a screen also for a pipe, which has no
+    /// limit.
     pub(crate) const fn screen(&self) -> usize {
         if self.width == UNLIMITED { DEFAULT_WIDTH } else { self.width }
     }
 
-    /// Whether the result may have colours.
+    /// Returns whether the result may have colours.
     pub(crate) const fn has_color(&self) -> bool {
         self.color_out
     }
 
-    /// Writes one line of the result and sends it off.
+    /// Writes one line of the result and flushes it.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         writeln!(self.stdout, "{}", shown(text, self.color_out))?;
         Ok(self.stdout.flush()?)
@@ -155,8 +156,8 @@ impl Terminal {
         self.line(&text)
     }
 
-    /// Ends when nobody reads standard output any more: a pipe tells that to who writes next, and
-    /// what follows a quiet stream may not write for hours.
+    /// Returns a future that ends when nobody reads standard output any more: only a write would
+    /// notice that, and what follows a quiet stream may not write for hours.
     pub(crate) fn reader_gone(&self) -> impl Future<Output = ()> + use<> {
         let (sender, gone) = oneshot::channel();
         let watch = move || {
@@ -180,30 +181,30 @@ impl Terminal {
         self.text(&text)
     }
 
-    /// Says something beside the result. Nobody can be told when that fails.
+    /// Writes a note to standard error. An error is ignored, since it cannot be reported.
     pub(crate) fn note(&mut self, text: &str) {
         let text = shown(text, self.color_err);
         drop(writeln!(self.stderr, "{text}").and_then(|()| self.stderr.flush()));
     }
 
-    /// Draws a table beside the result.
+    /// Draws a table on standard error.
     pub(crate) fn note_table(&mut self, table: &Table) {
         let text = render::table(table, self.width_err, self.color_err);
         self.note(text.trim_end());
     }
 
-    /// A text of the parser, with its colours where they are wanted.
+    /// Returns a text of the parser, with its colours where they are allowed.
     pub(crate) fn styled(&self, text: &StyledStr, to_stderr: bool) -> String {
         let color = if to_stderr { self.color_err } else { self.color_out };
         if color { text.ansi().to_string() } else { text.to_string() }
     }
 
-    /// A word of the result in the colour of how good it is.
+    /// Paints a word of the result in the colour of its tone.
     pub(crate) fn paint_state(&self, word: &str, tone: Tone) -> String {
         paint(word, tone.code(), self.color_out)
     }
 
-    /// Shows an error and gives the exit code.
+    /// Shows an error and returns the exit code.
     pub(crate) fn report(&mut self, error: &CliError) -> u8 {
         let Some(failure) = error.failure() else {
             return exit_codes::DONE;
@@ -258,7 +259,7 @@ fn wait_for_hangup() {
     while matches!(poll(&mut watched, None), Err(rustix::io::Errno::INTR)) {}
 }
 
-/// How good something is.
+/// Tone of a word: how good the state is that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     Good,
@@ -276,7 +277,8 @@ impl Tone {
     }
 }
 
-/// A text as it may be written: of what a terminal obeys only colours, and those only if wanted.
+/// Returns a text with hidden characters escaped, except sequences for colours where they are
+/// allowed.
 fn shown(text: &str, color: bool) -> Cow<'_, str> {
     let mut rest = text;
     let mut shown = String::new();
@@ -292,7 +294,7 @@ fn shown(text: &str, color: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Where the first sequence for a colour (SGR) begins and ends.
+/// Finds the begin and the end of the first sequence for a colour (SGR).
 fn color_in(text: &str) -> Option<(usize, usize)> {
     text.match_indices("\u{1b}[").find_map(|(begin, introducer)| {
         let codes = &text[begin + introducer.len()..];

@@ -1,4 +1,4 @@
-//! Addresses to listen at, as the configuration writes them.
+//! Addresses of listeners, as the configuration writes them.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -44,8 +44,8 @@ pub(super) fn listen_address(text: &str) -> Result<String, InvalidValue> {
 }
 
 impl Config {
-    /// What is wrong with the addresses of a module's listeners. `settings` are the module's own,
-    /// every reference resolved, with `defaults` below them.
+    /// Returns the errors in the addresses of a module's listeners. `settings` are the module's
+    /// own, with every reference resolved and `defaults` applied.
     #[must_use]
     pub fn wrong_addresses(
         &self,

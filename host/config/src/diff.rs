@@ -1,4 +1,4 @@
-//! What differs between two configurations.
+//! Comparison of two configurations.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,16 +12,16 @@ use super::{
 /// A key whose value differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
-    /// The key with dots.
+    /// Dotted key.
     pub path: String,
-    /// What it was; `None` where it was not given. References are shown as they are written,
-    /// what looks like a secret as `[redacted]`.
+    /// Value in the old configuration; `None` if it was not given. References are shown as written,
+    /// values that look like secrets as `[redacted]`.
     pub before: Option<Value>,
-    /// What it is.
+    /// Value in the new configuration; `None` if it is not given.
     pub after: Option<Value>,
 }
 
-/// Every key that differs, in the order of the new file, then what is gone.
+/// Returns every key that differs, in the order of the new file, then the removed ones.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -29,13 +29,13 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes
 }
 
-/// Whether a setting, by its key with dots, is read once, when the daemon starts.
+/// Returns whether a setting, given by its dotted key, is only read when the daemon starts.
 #[must_use]
 pub fn needs_a_restart(path: &str) -> bool {
     !matches!(path.split('.').next(), Some("modules" | "log"))
 }
 
-/// The modules whose sections differ, those that came or went included.
+/// Returns the modules whose sections differ, including added and removed ones.
 #[must_use]
 pub fn changed_modules(old: &Config, new: &Config) -> Vec<String> {
     let modules = |config: &Config| config.tree.get("modules").map(|entry| entry.node.clone());
@@ -43,7 +43,7 @@ pub fn changed_modules(old: &Config, new: &Config) -> Vec<String> {
     changed_names(entries(old.as_ref()), entries(new.as_ref()))
 }
 
-/// The top-level sections that differ.
+/// Returns the top-level sections that differ.
 #[must_use]
 pub fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
     let mut names = changed_names(entries(Some(&old.tree)), entries(Some(&new.tree)));
@@ -69,7 +69,7 @@ fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Node> {
     entries.iter().find(|entry| entry.name == name).map(|entry| &entry.node)
 }
 
-/// The names of both, in the order of the new ones, then what is gone.
+/// Returns the names of both lists, in the order of the new one, then the removed ones.
 fn names<'a>(old: &'a [Entry], new: &'a [Entry]) -> impl Iterator<Item = &'a str> {
     let gone = old.iter().filter(|entry| find(new, &entry.name).is_none());
     new.iter().chain(gone).map(|entry| entry.name.as_str())
@@ -100,7 +100,7 @@ fn compare(
     }
 }
 
-/// The value as it counts: a key without one is not given, a module without a body is there.
+/// Returns the effective value: a key without a value is not given, a module without a body is.
 fn value(node: Option<&Node>, path: &str) -> Option<Value> {
     let is_module = path.strip_prefix("modules.").is_some_and(|name| !name.contains('.'));
     match node?.to_json() {

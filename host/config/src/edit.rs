@@ -1,7 +1,8 @@
-//! Switching a module on and off in the text of the file, and nothing else in it.
+//! Enabling and disabling a module in the text of the file, without any other change.
 //!
-//! An edit is proposed first and judged afterwards. The text before and after is read again, and
-//! the edit is refused unless the asked key is the only value that differs and no comment went.
+//! An edit is proposed first and checked afterwards. The texts before and after are both parsed,
+//! and the edit is refused unless the requested key is the only value that differs and no comment
+//! is lost.
 
 mod sections;
 
@@ -21,34 +22,34 @@ use super::{
 /// A text with `modules.<name>.enabled` set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edited {
-    /// The new text; the old one where the value was right already.
+    /// The new text; equal to the old one if the value was already set.
     pub text: String,
     /// The line of the key, from 1.
     pub line: u32,
-    /// What it was; `None` where it was not given.
+    /// Value before the edit; `None` if it was not given.
     pub before: Option<bool>,
-    /// What it is.
+    /// Value after the edit.
     pub after: bool,
 }
 
-/// Why a text was not edited.
+/// Reason for not editing a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EditError {
-    /// It is not valid, so that nothing can be said about what an edit does to it.
+    /// The text is not valid, so that the effect of an edit cannot be checked.
     Invalid(Box<ConfigError>),
-    /// The name cannot be a module's.
+    /// The name is not a valid name of a module.
     Name(String),
     /// The value cannot be changed in place without changing something else.
     Entangled {
         /// The module.
         module: String,
-        /// The line of its section, 0 where there is none.
+        /// The line of its section, 0 if there is none.
         line: u32,
-        /// What was asked.
+        /// Requested value.
         enabled: bool,
     },
-    /// The section cannot be taken out without changing something else.
+    /// The section cannot be removed without changing something else.
     Section {
         /// The module.
         module: String,
@@ -89,20 +90,21 @@ impl fmt::Display for EditError {
 impl std::error::Error for EditError {}
 
 /// Sets `modules.<module>.enabled` in a text, keeping every comment, the order of keys, quotes and
-/// line endings. A section that is missing is added below the last one and its comments.
+/// line endings. A missing section is added below the last one and its comments.
 ///
 /// # Errors
 ///
-/// When the text is not valid YAML, or the key cannot be set without changing another one.
+/// Returns an error if the text is not valid YAML, or the key cannot be set without changing
+/// another one.
 pub fn set_enabled(text: &str, module: &str, enabled: bool) -> Result<Edited, EditError> {
     switched(text, &Switch { module, enabled, notes: &[] })
 }
 
-/// What is asked of a text.
+/// Requested edit of a text.
 struct Switch<'a> {
     module: &'a str,
     enabled: bool,
-    /// Comments of a section that is missing.
+    /// Comments for a new section.
     notes: &'a [String],
 }
 
@@ -138,7 +140,7 @@ fn switched(text: &str, wish: &Switch<'_>) -> Result<Edited, EditError> {
     })
 }
 
-/// What leads to the key must be maps, or not be there.
+/// Checks that every level above the key is a map or missing.
 fn expect_maps(root: &Node, module: &str, file: &Path) -> Result<(), ConfigError> {
     let (mut node, mut key) = (root, String::new());
     for name in [Some("modules"), Some(module), None] {
@@ -153,7 +155,7 @@ fn expect_maps(root: &Node, module: &str, file: &Path) -> Result<(), ConfigError
     Ok(())
 }
 
-/// Ways to write it, the most natural first.
+/// Returns the possible ways to write the edit, the most natural first.
 fn proposals(text: &str, old: &Node, wish: &Switch<'_>) -> impl Iterator<Item = String> {
     let modules = old.get("modules");
     let empty = modules.is_some_and(|entry| matches!(entry.node.value, Yaml::Null));
@@ -166,7 +168,7 @@ fn proposals(text: &str, old: &Node, wish: &Switch<'_>) -> impl Iterator<Item = 
     by_lines.into_iter().chain(in_tree)
 }
 
-/// Through the syntax tree, which knows sections that are there and maps in braces.
+/// Sets the key in the syntax tree, which handles existing sections and maps in braces.
 fn set_in_tree(text: &str, module: &str, enabled: bool) -> Option<String> {
     let file = YamlFile::from_str(text).ok()?;
     let root = file.document()?.as_mapping()?;
@@ -189,7 +191,7 @@ fn line_end(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// The value and line of the switch.
+/// Returns the value and line of `enabled`.
 fn switch(root: &Node, module: &str) -> Option<(bool, u32)> {
     let entry = root.get("modules")?.node.get(module)?.node.get("enabled")?;
     match entry.node.value {
@@ -205,8 +207,8 @@ const fn line_of(place: &SourceLocation) -> u32 {
     }
 }
 
-/// Whether every comment of the old text is in the new one: what was left out, taken as one
-/// stretch, holds none; or else each line's comment still ends a line, in the same order.
+/// Returns whether the new text has every comment of the old one: the removed stretch of text holds
+/// none, or each line's comment still ends a line, in the same order.
 fn keeps_comments(old: &str, new: &str) -> bool {
     let mut lines = new.lines();
     removed(old, new).iter().all(|byte| !matches!(byte, b'#' | b'\n'))
@@ -216,7 +218,7 @@ fn keeps_comments(old: &str, new: &str) -> bool {
             .all(|comment| lines.any(|line| line.ends_with(comment)))
 }
 
-/// The bytes of the old text between what both begin and end with.
+/// Returns the bytes of the old text between the common prefix and the common suffix.
 fn removed<'a>(old: &'a str, new: &str) -> &'a [u8] {
     let prefix = old.bytes().zip(new.bytes()).take_while(|(one, two)| one == two).count();
     let (old, new) = (&old.as_bytes()[prefix..], &new.as_bytes()[prefix..]);

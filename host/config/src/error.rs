@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what to do.
+//! Errors in a configuration, with place and remedy.
 
 use std::{
     fmt, io,
@@ -8,29 +8,29 @@ use std::{
 pub use module_sdk::nearest;
 use serde::Serialize;
 
-/// One thing that is wrong.
+/// An error in a configuration.
 ///
-/// It never holds a value of the file, since that may be a secret; the words of a closed list
+/// It never holds a value of the file, because that may be a secret; words of a closed list
 /// (`isolation: proces`) are the exception.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigError {
     /// The file, `environment variable NAME`, or `--set KEY`.
     #[serde(rename = "file")]
     pub path: String,
-    /// The line, from 1; 0 where there is none.
+    /// The line, from 1; 0 if there is none.
     pub line: u32,
-    /// The column in characters, from 1; 0 where there is none.
+    /// The column in characters, from 1; 0 if there is none.
     pub column: u32,
-    /// The key with dots, empty for the whole file.
+    /// Dotted key, empty for the whole file.
     pub key: String,
-    /// What is wrong.
+    /// Description of the error.
     pub message: String,
-    /// What to do, empty where the message says it.
+    /// Remedy; empty if the message says it.
     pub hint: String,
 }
 
 impl ConfigError {
-    /// An error of a whole file.
+    /// Creates an error of a whole file.
     pub fn of_file(path: &Path, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             path: path.display().to_string(),
@@ -74,13 +74,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Everything that is wrong with a configuration: at least one [`ConfigError`], by line.
+/// All errors in a configuration: at least one [`ConfigError`], by line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// `value` where nothing is wrong.
+    /// Returns `value` if there are no errors.
     pub fn or<T>(mut errors: Vec<ConfigError>, value: T) -> Result<T, Self> {
         if errors.is_empty() {
             return Ok(value);
@@ -89,7 +89,7 @@ impl ConfigErrors {
         Err(Self(errors))
     }
 
-    /// The errors, by line.
+    /// Returns the errors, by line.
     #[must_use]
     pub fn as_slice(&self) -> &[ConfigError] {
         &self.0
@@ -230,7 +230,7 @@ pub(super) fn suggestion(name: &str, candidates: &[&str]) -> String {
     }
 }
 
-/// "`a`, `b` or `c`".
+/// Returns the names as "`a`, `b` or `c`".
 pub(super) fn quoted(names: &[&str], joint: &str) -> String {
     match names {
         [] => String::new(),

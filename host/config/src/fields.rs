@@ -1,4 +1,4 @@
-//! Reading a map of the tree key by key, gathering every problem on the way.
+//! Reading a map of the tree key by key while collecting every problem.
 
 use std::{ops::RangeInclusive, path::Path};
 
@@ -7,11 +7,11 @@ use super::{
     tree::{Entry, Node, SourceLocation, Yaml},
 };
 
-/// What is wrong so far.
+/// Problems found so far.
 pub(super) struct Problems<'a> {
     file: &'a Path,
     pub(super) errors: Vec<ConfigError>,
-    /// What is still taken, and should be written otherwise.
+    /// Settings that are still accepted but should be written differently.
     pub(super) warnings: Vec<ConfigError>,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// The keys of one map. What is asked for is known; [`finish`](Self::finish) refuses the rest.
+/// The keys of one map. Requested keys are known; [`finish`](Self::finish) refuses the rest.
 pub(super) struct Fields<'a> {
     key: String,
     entries: &'a [Entry],
@@ -43,7 +43,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The map of a node; `key` is its name with dots.
+    /// Returns the fields of a node that must be a map; `key` is its dotted key.
     pub(super) fn of(node: &'a Node, key: &str, problems: &mut Problems<'_>) -> Self {
         let entries = node.entries().unwrap_or_else(|| {
             let message = format!("must be a map of keys, but is {}", node.kind());
@@ -53,14 +53,14 @@ impl<'a> Fields<'a> {
         Self { key: key.to_owned(), entries, known: Vec::new() }
     }
 
-    /// The entry of a key that is given and not null.
+    /// Returns the entry of a key that is given and not null.
     pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Entry> {
         self.known.push(name);
         let entry = self.entries.iter().find(|entry| entry.name == name)?;
         (!matches!(entry.node.value, Yaml::Null)).then_some(entry)
     }
 
-    /// The map below a key.
+    /// Returns the fields of the map below a key.
     pub(super) fn below(&mut self, name: &'static str, problems: &mut Problems<'_>) -> Self {
         let key = self.join(name);
         match self.take(name) {
@@ -69,12 +69,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Every entry of a map whose keys are names that the operator chose.
+    /// Returns every entry of a map whose keys are names that the operator chose.
     pub(super) const fn named(&self) -> &'a [Entry] {
         self.entries
     }
 
-    /// The name of a key with dots.
+    /// Returns the dotted form of a key.
     pub(super) fn join(&self, name: &str) -> String {
         if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
     }
@@ -159,7 +159,7 @@ impl<'a> Fields<'a> {
         Some(texts)
     }
 
-    /// A text that `read` takes; what it does not take is an error with its words.
+    /// Reads a text with `read`; if that fails, its message becomes an error.
     pub(super) fn parsed<T>(
         &mut self,
         name: &'static str,
@@ -177,7 +177,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// One word of a closed list.
+    /// Reads one word of a closed list.
     pub(super) fn word<T: Copy>(
         &mut self,
         name: &'static str,
@@ -188,7 +188,7 @@ impl<'a> Fields<'a> {
         word(&entry.node, &self.join(name), words, problems)
     }
 
-    /// Refuses the keys that nobody asked for.
+    /// Refuses the keys that were not requested.
     pub(super) fn finish(self, problems: &mut Problems<'_>) {
         for entry in self.entries.iter().filter(|entry| !self.known.contains(&&*entry.name)) {
             let hint = suggestion(&entry.name, &self.known);

@@ -1,4 +1,4 @@
-//! Reading and writing the file.
+//! Reading and writing of the file.
 
 use std::{
     fmt, fs, io,
@@ -15,12 +15,12 @@ use tempfile::NamedTempFile;
 
 use super::{DEFAULT, error::ConfigError, tree::MAX_BYTES};
 
-/// Whether nobody else can write a file, nor exchange it or what it links to: whoever can decides
-/// what the daemon runs.
+/// Checks that nobody else can write a file, nor replace it or the target of its link: whoever can
+/// do so decides what the daemon runs.
 ///
 /// # Errors
 ///
-/// Which place is open to others, and the command that mends it.
+/// Returns the place that is open to others, and the command that closes it.
 pub fn expect_ours(path: &Path) -> Result<(), ConfigError> {
     let Some(exposed) = file_trust::on_the_way(path, Also::OwnGroup) else { return Ok(()) };
     let itself = exposed.path == path;
@@ -54,17 +54,17 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// Why a file was not written. It is as it was before.
+/// Reason for not writing a file, which stays unchanged.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Somebody else wrote it since it was read: read it again, and repeat the edit.
+    /// Somebody else changed the file since it was read: read it again, and repeat the edit.
     Changed(PathBuf),
-    /// The file system refused.
+    /// The file system returned an error.
     Io {
         /// The file.
         path: PathBuf,
-        /// Its reason.
+        /// The error of the file system.
         source: io::Error,
     },
 }
@@ -101,11 +101,11 @@ impl std::error::Error for WriteError {
 }
 
 /// Replaces the text of a file that was read as `before`: a reader sees the old text or the new
-/// one, also after a power cut. Mode and owner stay; of a symbolic link, its target is replaced.
+/// one, also after a power cut. Mode and owner stay; of a symbolic link, the target is replaced.
 ///
 /// # Errors
 ///
-/// [`WriteError::Changed`] when the file no longer holds `before`.
+/// Returns [`WriteError::Changed`] if the file no longer holds `before`.
 pub fn write_atomically(path: &Path, before: &str, after: &str) -> Result<(), WriteError> {
     let failed = |source| WriteError::Io { path: path.to_owned(), source };
     let target = fs::canonicalize(path).map_err(failed)?;
@@ -122,12 +122,12 @@ pub fn write_atomically(path: &Path, before: &str, after: &str) -> Result<(), Wr
     sync_directory(&target).map_err(failed)
 }
 
-/// Writes the shipped configuration, for its owner alone, where there is no file; its directory
-/// too. Tells whether it did.
+/// Writes the shipped configuration, readable for its owner alone, and its directory, if there is
+/// no file. Returns whether the file was written.
 ///
 /// # Errors
 ///
-/// When the file system refuses.
+/// Returns an error if the file system does.
 pub fn write_default(path: &Path) -> Result<bool, WriteError> {
     let failed = |source| WriteError::Io { path: path.to_owned(), source };
     if path.symlink_metadata().is_ok() {
@@ -155,7 +155,7 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// Gives the new file the owner, group and mode of the old one. Only root may give a file away:
-/// then it stays ours, and a group that is not the old one may what others might.
+/// otherwise it keeps our owner, and a group other than the old one gets the access of others.
 fn keep_owner(file: &NamedTempFile, old: &fs::Metadata) -> io::Result<()> {
     let owner = Some(rustix::fs::Uid::from_raw(old.uid()));
     let group = Some(rustix::fs::Gid::from_raw(old.gid()));

@@ -1,4 +1,4 @@
-//! What lies above and below the file: environment and command line, and a module's defaults.
+//! Layers above and below the file: environment, command line, and a module's defaults.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,23 +12,22 @@ use super::{
 pub const SECTIONS: [&str; 7] =
     ["modules", "providers", "bus", "control", "metrics", "log", "privacy"];
 
-/// What is laid over the file: variables `LODESTAR_<MODULE>__<KEY>`, and over them
+/// Layers above the file: variables `LODESTAR_<MODULE>__<KEY>`, and above them
 /// `--set MODULE.KEY=VALUE`.
 ///
 /// Deeper keys take a further `__` or `.`: `LODESTAR_INGEST__RATE_LIMIT__BURST=5` is
 /// `--set ingest.rate_limit.burst=5`. The first part may be a section of the daemon instead of a
-/// module: `LODESTAR_LOG__LEVEL=debug`. Values are read as YAML; one that is empty takes the key
-/// away.
+/// module: `LODESTAR_LOG__LEVEL=debug`. Values are read as YAML; an empty one removes the key.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// The environment, also for `${NAME}` and `~`.
     pub environment: Environment,
-    /// `--set` from the command line: key with dots, value.
+    /// `--set` options of the command line: dotted key, value.
     pub settings: Vec<(String, String)>,
 }
 
 impl Layers {
-    /// Lays them over the tree of a file.
+    /// Applies the layers to the tree of a file.
     pub(super) fn apply(&self, root: &mut Node, file: &Path) -> Vec<ConfigError> {
         let mut errors = Vec::new();
         for (name, value) in self.environment.iter() {
@@ -56,8 +55,8 @@ impl Layers {
     }
 }
 
-/// Lays a map over another: maps are merged, anything else replaces what is below, and a null
-/// takes it away.
+/// Merges a map into another: maps are merged, anything else replaces the value below, and a null
+/// removes it.
 pub(super) fn merge(base: &mut Vec<Entry>, over: &[Entry]) {
     for entry in over {
         let below = base.iter_mut().find(|below| below.name == entry.name);
@@ -73,8 +72,9 @@ pub(super) fn merge(base: &mut Vec<Entry>, over: &[Entry]) {
     }
 }
 
-/// `LODESTAR_USAGE_TRACKER__RETENTION_DAYS` is `modules.usage_tracker.retention_days`. Variables
-/// without `__` (`LODESTAR_CONFIG`) are the daemon's arguments and no settings.
+/// Returns the path of the setting that a variable sets: `LODESTAR_USAGE_TRACKER__RETENTION_DAYS`
+/// is `modules.usage_tracker.retention_days`. Variables without `__` (`LODESTAR_CONFIG`) are the
+/// daemon's arguments and no settings.
 fn variable_path(name: &str) -> Option<Vec<String>> {
     let rest = name.strip_prefix("LODESTAR_")?.to_ascii_lowercase();
     let path: Vec<String> = rest.split("__").map(str::to_owned).collect();
@@ -106,7 +106,7 @@ pub(super) fn overlay(root: &mut Node, path: &[String], value: Yaml, layer: &Arc
     overlay(&mut entries[index].node, deeper, value, layer);
 }
 
-/// A value of a layer as YAML. What is a map without braces (`a: b`) or no YAML is a text.
+/// Parses a value of a layer as YAML. A map without braces (`a: b`) or invalid YAML is a text.
 fn scalar(text: &str, layer: &Arc<str>) -> Yaml {
     match Node::parse(text, Path::new("")) {
         Ok(mut node) if text.starts_with(['{', '[']) || !is_collection(&node) => {

@@ -51,41 +51,41 @@ use self::{
 };
 pub use self::{resolve::names_secret, section::valid_section_name};
 
-/// The configuration that is shipped, and written at a first start.
+/// The shipped configuration, which is also written at a first start.
 pub const DEFAULT: &str = include_str!("../../../config/modules.yaml");
 
 /// A configuration: a file with the layers above it.
 #[derive(Clone)]
 pub struct Config {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its text.
+    /// Text of the file.
     pub text: String,
     /// `modules`, in the order of the file.
     pub modules: Vec<ModuleSection>,
     /// `providers`, in the order of the file.
     pub providers: Vec<ProviderSection>,
-    /// `bus`
+    /// The section `bus`.
     pub bus: Bus,
-    /// `control`
+    /// The section `control`.
     pub control: Control,
-    /// `metrics`
+    /// The section `metrics`.
     pub metrics: Metrics,
-    /// `log`
+    /// The section `log`.
     pub log: Log,
-    /// `privacy`
+    /// The section `privacy`.
     pub privacy: Privacy,
-    /// What is written in a way that has another name now.
+    /// Settings that are written with a former name.
     pub outdated: Vec<ConfigError>,
     tree: Node,
 }
 
 impl Config {
-    /// Reads a file. `layers` lie above it; use `Layers::default()` for the file alone.
+    /// Reads a file. `layers` are applied to it; use `Layers::default()` for the file alone.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, see [`Config::parse`]; or that it cannot be read.
+    /// Returns the errors in the file, see [`Config::parse`], or that the file cannot be read.
     pub fn load(path: &Path, layers: &Layers) -> Result<Self, ConfigErrors> {
         Self::parse(&file::read(path)?, path, layers)
     }
@@ -94,8 +94,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// That it is no YAML or holds nothing, or else every key of the daemon that is unknown or
-    /// has a value that does not fit. The keys of modules are theirs to check.
+    /// Returns an error if the text is not YAML or is empty, or else one for every key of the
+    /// daemon that is unknown or has an invalid value. Modules check their own keys.
     pub fn parse(text: &str, path: &Path, layers: &Layers) -> Result<Self, ConfigErrors> {
         let mut tree = Node::parse(text, path)?;
         if tree.entries().is_none() {
@@ -139,26 +139,26 @@ impl Config {
         })
     }
 
-    /// Logs what has another name now.
+    /// Logs the settings that are written with a former name.
     pub fn tell_outdated(&self) {
         for warning in &self.outdated {
             tracing::warn!(%warning, "the configuration uses a former name");
         }
     }
 
-    /// The section of a module.
+    /// Returns the section of a module.
     #[must_use]
     pub fn module(&self, name: &str) -> Option<&ModuleSection> {
         self.modules.iter().find(|module| module.name == name)
     }
 
-    /// A module's own settings, references unresolved: its `config.yaml` (`defaults`, given as
-    /// text) below the file and the layers above it. Maps are merged key by key; a key without a
-    /// value (`database:`) counts as not given, in any layer.
+    /// Returns a module's own settings with references unresolved: its `config.yaml` (`defaults`,
+    /// given as text) below the file and the layers above it. Maps are merged key by key; a key
+    /// without a value (`database:`) counts as not given, in any layer.
     ///
     /// # Errors
     ///
-    /// That `defaults` is no YAML map, or refers to the environment or to files.
+    /// Returns an error if `defaults` is not a YAML map, or refers to the environment or to files.
     pub fn effective(
         &self,
         module: &str,
@@ -204,16 +204,17 @@ fn read_modules(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<ModuleS
     modules
 }
 
-/// Whether a module's `config.yaml` can be used.
+/// Checks whether a module's `config.yaml` can be used.
 ///
 /// # Errors
 ///
-/// That it is no YAML map, or what in it refers to the daemon's environment or to a file.
+/// Returns an error if it is not a YAML map, or refers to the daemon's environment or to a file.
 pub fn check_defaults(text: &str, module: &str) -> Result<(), ConfigErrors> {
     default_entries(text, module).map(drop)
 }
 
-/// Who made a module is not to say which of the operator's variables and files it gets.
+/// Parses a module's `config.yaml`. References are refused: the author of a module must not decide
+/// which of the operator's variables and files it gets.
 fn default_entries(text: &str, module: &str) -> Result<Vec<Entry>, ConfigErrors> {
     let file = Path::new(module).join("config.yaml");
     let node = Node::parse(text, &file)?;

@@ -1,4 +1,4 @@
-//! The settings of a module as they count, each with the layer that it comes from.
+//! The effective settings of a module, each with the layer that it comes from.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,20 @@ use super::{
     tree::{Node, SourceLocation, Yaml},
 };
 
-/// How deep types may lie in each other.
+/// Maximum nesting depth of types.
 const MAX_DEPTH: usize = 8;
 
-/// A value and where it comes from, by key with dots.
+/// Values with their origins, by dotted key.
 pub type Origins = BTreeMap<String, (Value, String)>;
 
 impl Config {
-    /// Every setting of a module: what its type defaults to (`built_in`, the JSON schema of its
-    /// configuration), below its `config.yaml` (`defaults`), below this configuration. The
-    /// daemon's keys are there where they are given, `enabled` always. Secrets are left out.
+    /// Returns every setting of a module: the defaults of its type (`built_in`, the JSON schema of
+    /// its configuration), below its `config.yaml` (`defaults`), below this configuration. The
+    /// daemon's keys are included if they are given, `enabled` always. Secrets are left out.
     ///
     /// # Errors
     ///
-    /// That `defaults` is no YAML map.
+    /// Returns an error if `defaults` is not a YAML map.
     pub fn origins(
         &self,
         module: &str,
@@ -49,7 +49,7 @@ impl Config {
         Ok(origins)
     }
 
-    /// A key of a section that has a value.
+    /// Returns the place and node of a key of a section that has a value.
     fn setting(&self, module: &str, path: &str) -> Option<(&SourceLocation, &Node)> {
         let mut found = None;
         let mut node = &self.section(module)?.node;
@@ -69,8 +69,8 @@ impl Config {
     }
 }
 
-/// What the properties of a type default to: as the schema says, or what the type of the property
-/// defaults to. One that may be left out and says nothing is not set.
+/// Returns the defaults of a type's properties: those of the schema, or the defaults of the
+/// property's own type. An optional property without a default is null.
 fn defaults_of(schema: &Value, root: &Value, depth: usize) -> Map<String, Value> {
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|it| it == name));
@@ -106,7 +106,7 @@ fn lay_over(origins: &mut Origins, settings: Map<String, Value>, of: impl Fn(&st
     });
 }
 
-/// Calls `each` for everything that is no map with keys.
+/// Calls `each` for every value except maps with keys.
 fn flatten(path: &str, value: &Value, each: &mut impl FnMut(String, &Value)) {
     match value {
         Value::Object(map) if !map.is_empty() || path.is_empty() => {

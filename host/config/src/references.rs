@@ -1,7 +1,7 @@
-//! `~`, `${NAME}` and `file:/path`: what a value of the configuration stands for.
+//! References in values of the configuration: `~`, `${NAME}` and `file:/path`.
 //!
-//! References are resolved when a module is started and not before, so that what is shown of a
-//! configuration is the reference and never the secret.
+//! References are resolved when a module is started and not before, so that displayed
+//! configurations hold the reference and never the secret.
 
 use std::{
     collections::BTreeMap,
@@ -19,15 +19,15 @@ const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The environment variables that a configuration may use.
 ///
-/// They are captured once and handed on, so that nothing depends on the process's environment.
-/// It prints no values.
+/// They are captured once and passed on, so that nothing depends on the process's environment.
+/// `Debug` shows no values.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// The variables of this process that are UTF-8.
+    /// Returns the variables of this process that are UTF-8.
     #[must_use]
     pub fn of_process() -> Self {
         std::env::vars_os()
@@ -35,13 +35,13 @@ impl Environment {
             .collect()
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// All of them by name.
+    /// Returns all variables by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -67,12 +67,12 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// A secret in memory. It prints as `[redacted]`.
+/// A secret in memory. `Debug` shows `[redacted]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself. Never log it.
+    /// Returns the secret itself. Never log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -85,7 +85,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is found: `${NAME}` or `file:/path`.
+/// A reference to a secret: `${NAME}` or `file:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// An environment variable.
@@ -135,12 +135,12 @@ impl fmt::Display for Reference {
     }
 }
 
-/// A secret, and what is doubtful about how it is kept.
+/// A secret with a warning about its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// The secret.
     pub secret: Secret,
-    /// That its file is open to others.
+    /// Warning that the file is open to others.
     pub warning: Option<String>,
 }
 
@@ -153,7 +153,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, InvalidValue> {
     }
 }
 
-/// A path with `~/` replaced by the home directory.
+/// Returns a path with `~/` replaced by the home directory.
 ///
 /// # Errors
 ///
@@ -197,7 +197,7 @@ fn with_home(text: String, environment: &Environment) -> Result<Expanded, Refere
     Ok(Expanded { text, warning: None })
 }
 
-/// Whether a text stands for something in the daemon's environment or in a file.
+/// Returns whether a text refers to the daemon's environment or to a file.
 pub(super) fn looks_up(text: &str) -> bool {
     file_of(text).is_some() || text.replace("$$", "").contains("${")
 }
@@ -208,7 +208,7 @@ pub(super) struct Expanded {
     pub(super) warning: Option<String>,
 }
 
-/// The path of `file:/path`, `file:~/path` or `file:///path`.
+/// Returns the path of `file:/path`, `file:~/path` or `file:///path`.
 fn file_of(text: &str) -> Option<&str> {
     let path = text.strip_prefix("file:")?;
     let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);

@@ -1,4 +1,4 @@
-//! What a module says of its configuration, turned into an error at a place of the file.
+//! Conversion of a module's configuration error into an error at a place of the file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
     tree::{Entry, Node, SourceLocation, Yaml},
 };
 
-/// A module's refusal: the key with dots, serde's words or its own, and what to do.
+/// A module's refusal: the dotted key, the message of serde or the module, and the remedy.
 #[derive(Deserialize)]
 struct Report {
     path: String,
@@ -20,15 +20,15 @@ struct Report {
 }
 
 impl Config {
-    /// The error for a module's refusal of its settings: `report` is the JSON
+    /// Returns the error for a module's refusal of its settings: `report` is the JSON
     /// `{"path": …, "message": …, "hint"?: …}` of the SDK, or any sentence.
     #[must_use]
     pub fn explain(&self, module: &str, report: &str) -> ConfigError {
         self.explain_with(module, report, None)
     }
 
-    /// The same of settings that have `defaults` below them, the text of the module's
-    /// `config.yaml`: what is given there and not in the file is an error at its place there.
+    /// Returns the same error for settings that have `defaults` below them, the text of the
+    /// module's `config.yaml`: the error of a key that is given only there has its place there.
     #[must_use]
     pub fn explain_with(&self, module: &str, report: &str, defaults: Option<&str>) -> ConfigError {
         let Report { mut path, message, hint } =
@@ -64,15 +64,15 @@ impl Config {
         }
     }
 
-    /// The place of a key of a section: of the key itself where it is a map's, so that an error
-    /// points at the line that the operator looks for.
+    /// Returns the place of a key of a section: of the key itself if it belongs to a map, so that
+    /// an error points at the line that the operator looks for.
     pub(super) fn place_of(&self, module: &str, path: &str) -> Option<&SourceLocation> {
         let entry = self.section(module)?;
         walk(&entry.place, &entry.node, path)
     }
 }
 
-/// The place of a key in a module's own `config.yaml`, with the name of that file.
+/// Returns the place of a key in a module's own `config.yaml`, with the name of that file.
 fn in_defaults(
     module: &str,
     path: &str,
@@ -84,7 +84,7 @@ fn in_defaults(
     Some((file, place))
 }
 
-/// The place of the key that a path leads to.
+/// Returns the place of the key at a path.
 fn walk<'a>(place: &'a SourceLocation, node: &'a Node, path: &str) -> Option<&'a SourceLocation> {
     let mut found = (place, node);
     let mut rest = path;
@@ -96,7 +96,8 @@ fn walk<'a>(place: &'a SourceLocation, node: &'a Node, path: &str) -> Option<&'a
     Some(found.0)
 }
 
-/// `limits.max[2].name` and then `limits.max[2]`, `limits.max`, `limits` and the section itself.
+/// Returns a path and its ancestors: `limits.max[2].name`, `limits.max[2]`, `limits.max`, `limits`
+/// and the section itself.
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |path| {
         (!path.is_empty()).then(|| path.rfind(['.', '[']).map_or("", |end| &path[..end]))
@@ -131,7 +132,7 @@ impl<'a, 'p> Step<'a, 'p> {
     }
 }
 
-/// Serde's words, rewritten: without the value that was found, with the right name.
+/// Serde's message, rewritten: without the value that was found, with the right name.
 struct Words<'a> {
     key: Option<&'a str>,
     message: String,
@@ -189,7 +190,8 @@ impl<'a> Words<'a> {
     }
 }
 
-/// What was found. The value of a text is left out: it may be a secret.
+/// Returns the kind of the value that was found. The value of a text is left out: it may be a
+/// secret.
 fn plain_value(found: &str) -> &str {
     match found.split([' ', '`']).next().unwrap_or(found) {
         "string" | "character" => "a text",

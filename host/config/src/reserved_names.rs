@@ -1,15 +1,15 @@
-//! Which words a module answers to: each means one thing.
+//! Reserved names of modules and commands, so that each name has one meaning.
 
 use module_sdk::manifest::{Manifest, valid_name};
 
 use crate::SECTIONS;
 
-/// Whom modules call for what the daemon itself knows and does.
+/// Name under which modules call the daemon.
 pub const HOST: &str = "host";
 
-/// Why a module called `name`, with this alias on the command line, cannot have these words beside
-/// `others`: a sentence with the remedy behind the last semicolon. `None` where they are free. The
-/// words of the command line itself are known to that alone.
+/// Returns the reason that a module called `name`, with this command, cannot have these names
+/// beside `others`: a sentence with the remedy after the last semicolon. `None` if the names are
+/// free. Names of the command line's own commands are checked by the command line.
 #[must_use]
 pub fn why_taken(name: &str, command: Option<&str>, others: &[Manifest]) -> Option<String> {
     if SECTIONS.contains(&name) {

@@ -1,4 +1,4 @@
-//! References replaced at the last moment, and secrets kept out of what is shown.
+//! Resolution of references, and redaction of secrets in displayed settings.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
@@ -9,12 +9,12 @@ use super::{
     tree::{Node, SourceLocation, Yaml},
 };
 
-/// A module's settings with every reference replaced: what the module gets and nobody else.
+/// A module's settings with every reference replaced: only the module gets them.
 #[derive(Clone)]
 pub struct Resolved {
     /// The settings.
     pub settings: Map<String, Value>,
-    /// Files with secrets that are open to others.
+    /// Warnings about files with secrets that are open to others.
     pub warnings: Vec<ConfigError>,
 }
 
@@ -29,12 +29,12 @@ impl std::fmt::Debug for Resolved {
 
 impl Config {
     /// Replaces `~/`, `${NAME}` and `file:/path` in the texts of a module's settings. The last two
-    /// only where this configuration gives the text: what came with the module looks nothing up.
+    /// are only replaced in texts from this configuration, not in the module's defaults.
     ///
     /// # Errors
     ///
-    /// Every reference that leads nowhere: a variable that is not set, a file that cannot be
-    /// read, is no regular file, or has more than 64 KiB.
+    /// Returns an error for every reference that cannot be resolved: a variable that is not set, a
+    /// file that cannot be read, is no regular file, or has more than 64 KiB.
     pub fn resolve(
         &self,
         module: &str,
@@ -52,12 +52,12 @@ impl Config {
         ConfigErrors::or(walk.errors, Resolved { settings, warnings: walk.warnings })
     }
 
-    /// A secret of a module: what its section's `secrets.NAME` refers to, or else systemd's
-    /// credential `<module>.<name>`. `None` where neither is given.
+    /// Returns a secret of a module: the target of its section's `secrets.NAME`, or else systemd's
+    /// credential `<module>.<name>`. `None` if neither is given.
     ///
     /// # Errors
     ///
-    /// That the reference leads nowhere.
+    /// Returns an error if the reference cannot be resolved.
     pub fn secret(
         &self,
         module: &str,
@@ -109,8 +109,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// `given` is what stands in this place of the configuration; without it the value is the
-    /// module's own default.
+    /// Resolves the references in a value. `given` is the value's node in the configuration;
+    /// without it the value is the module's own default.
     fn value(&mut self, path: &str, value: &mut Value, given: Option<&Node>) {
         match value {
             Value::String(text) => self.text(path, text, given.is_some()),
@@ -150,8 +150,8 @@ impl Walk<'_> {
     }
 }
 
-/// Settings as they may be shown: texts under a name that promises a secret (`api_key`, `token`)
-/// and that are no reference become `[redacted]`.
+/// Returns settings for display: texts under a name that promises a secret (`api_key`, `token`) and
+/// that are not references become `[redacted]`.
 #[must_use]
 pub fn redacted(settings: &Map<String, Value>) -> Map<String, Value> {
     let shown = |(key, value): (&String, &Value)| (key.clone(), redact(value, names_secret(key)));
@@ -172,8 +172,8 @@ pub(super) fn redact(value: &Value, secret: bool) -> Value {
     }
 }
 
-/// The change of mode, as chmod(1) takes it, that keeps others from reading a file; `None` where
-/// they cannot, or where it is not there.
+/// Returns the change of mode, as chmod(1) takes it, that keeps others from reading a file; `None`
+/// if they cannot, or if there is no file.
 #[must_use]
 pub fn open_to_others(path: &Path) -> Option<&'static str> {
     let metadata = path.metadata().ok()?;
@@ -184,8 +184,8 @@ pub fn open_to_others(path: &Path) -> Option<&'static str> {
     (metadata.mode() & others != 0).then_some(closing)
 }
 
-/// Secrets that stand in the file itself, where a reference belongs. `open` is the change of mode
-/// that keeps others from reading them there, where they can.
+/// Returns a warning for each secret in the file itself, where a reference belongs. `open` is the
+/// change of mode that keeps others from reading the file, if they can.
 #[must_use]
 pub fn literal_secrets(config: &Config, open: Option<&str>) -> Vec<ConfigError> {
     let (message, hint) = if let Some(closing) = open {
@@ -239,7 +239,7 @@ fn find_literals(
     }
 }
 
-/// Whether a key's name promises a secret. `max_tokens` counts something; `keys` are names.
+/// Returns whether a key's name promises a secret. `max_tokens` is a number; `keys` are names.
 pub fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let parts = name.split(['_', '-']);

@@ -1,5 +1,5 @@
-//! What the JSON schema of a module's configuration says of its section: every key that its type
-//! does not have and every number out of its range. The module itself stops at the first.
+//! Checks of a module's section against the JSON schema of its configuration: every unknown key and
+//! every number out of its range. The module itself stops at the first error.
 
 use module_sdk::schema::{out_of_range, unknown_keys};
 use serde_json::{Map, Value, json};
@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{Config, ConfigError};
 
 impl Config {
-    /// Everything that is wrong with settings which a module refused, `defaults` below them: what
-    /// its schema says, and `told`, the module's own words, where they are about something else.
+    /// Returns all errors in settings that a module refused, with `defaults` below them: those that
+    /// the schema shows, and `told`, the module's own error, if it concerns another key.
     #[must_use]
     pub fn refusals(
         &self,
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
     use crate::Layers;
 
-    /// As schemars writes it.
+    /// Returns a schema as schemars writes it.
     fn schema() -> Value {
         json!({
             "type": "object", "additionalProperties": false,

@@ -11,7 +11,7 @@ use super::{
     tree::{Entry, SourceLocation, json_map},
 };
 
-/// The keys of a section that the daemon reads itself; every other one belongs to the module.
+/// The keys of a section that the daemon reads itself; every other key belongs to the module.
 pub const HOST_KEYS: [&str; 9] = [
     "enabled",
     "isolation",
@@ -24,37 +24,37 @@ pub const HOST_KEYS: [&str; 9] = [
     "control",
 ];
 
-/// What the configuration says of one module.
+/// The section of one module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModuleSection {
-    /// The module.
+    /// Name of the module.
     pub name: String,
-    /// Whether it shall run. A section without the key is enabled.
+    /// `true` if the module is to run. A section without the key is enabled.
     pub enabled: bool,
-    /// Where it shall run; `None` leaves it to the daemon's default for the module.
+    /// Isolation of the module; `None` for the daemon's default for the module.
     pub isolation: Option<Isolation>,
-    /// What it may use.
+    /// Resource limits.
     pub limits: Limits,
-    /// How often it is started again.
+    /// Limits of automatic restarts.
     pub restart: Restart,
-    /// Whether an old library is unmapped after a reload. Default false.
+    /// `true` if an old library is unmapped after a reload. Default false.
     pub unload: bool,
-    /// Its directory, where that is not on the module path. May begin with `~/`, see
+    /// Directory of the module, if it is not on the module path. May begin with `~/`, see
     /// [`expand_path`](super::expand_path).
     pub path: Option<PathBuf>,
-    /// Where its secrets are found, by name.
+    /// References to the module's secrets, by name.
     pub secrets: BTreeMap<String, Reference>,
-    /// Whether it gets the keys of the providers, where its manifest asks for them; `None` leaves
-    /// it to where the module comes from.
+    /// `true` if the module gets the keys of the providers, if its manifest asks for them; `None`
+    /// lets the origin of the module decide.
     pub provider_keys: Option<bool>,
-    /// What an installed module may do to the daemon, where its manifest asks for it.
+    /// Permission of an installed module to change the daemon, if its manifest asks for it.
     pub control: Option<Control>,
-    /// The module's own keys as they stand in the section, references unresolved. Without the
+    /// The module's own keys as written in the section, with references unresolved and without the
     /// defaults of the module: see [`Config::effective`](super::Config::effective).
     pub settings: Settings,
 }
 
-/// Keys of a module as JSON. Its `Debug` shows the names only, since a value may be a secret.
+/// Keys of a module as JSON. `Debug` shows the names only, since a value may be a secret.
 #[derive(Clone, Default, PartialEq)]
 pub struct Settings(pub Map<String, Value>);
 
@@ -64,17 +64,17 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// Where a module runs.
+/// The place where a module runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// In the daemon.
+    /// The process of the daemon.
     InProcess,
-    /// In a process of its own.
+    /// A separate process.
     Process,
 }
 
 impl Isolation {
-    /// The word in the file.
+    /// Returns the value's name in the file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,35 +84,35 @@ impl Isolation {
     }
 }
 
-/// What a module may use; `None` for no limit of its own.
+/// Resource limits of a module; `None` for no limit of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory of its process: 8 MiB to 1 TiB.
+    /// Memory of the module's process: 8 MiB to 1 TiB.
     pub memory_bytes: Option<u64>,
-    /// Share of the processors in percent of one of them: 1 to 102,400.
+    /// Processor time in percent of one processor: 1 to 102,400.
     pub cpu_percent: Option<u64>,
-    /// Threads and processes of its own process and all that it starts: 8 to 1,000,000.
+    /// Threads and processes of the module's process and of all that it starts: 8 to 1,000,000.
     pub tasks: Option<u64>,
-    /// Size of its data directory: 1 MiB to 1 PiB.
+    /// Size of the module's data directory: 1 MiB to 1 PiB.
     pub data_bytes: Option<u64>,
-    /// Log records, and lines that it prints, in a second: 1 to 1,000,000.
+    /// Log records and printed lines per second: 1 to 1,000,000.
     pub log_records_per_second: Option<u64>,
-    /// Time that one call of a handler may take in milliseconds: 10 to 3,600,000.
+    /// Maximum duration of a call of a handler in milliseconds: 10 to 3,600,000.
     pub call_deadline_ms: Option<u64>,
 }
 
-/// How often a module that failed is started again.
+/// Limits of the automatic restarts of a failed module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
-    /// Restarts within 60 s before it is quarantined: 0 to 1,000,000, default 5.
+    /// Restarts within 60 s before the module is quarantined: 0 to 1,000,000, default 5.
     pub limit: u64,
-    /// The longest pause between two restarts in milliseconds: 1 to 3,600,000, default 60,000.
+    /// Maximum pause between two restarts in milliseconds: 1 to 3,600,000, default 60,000.
     pub backoff_max_ms: u64,
 }
 
 impl ModuleSection {
-    /// Reads a section. `None` where only layers above the file speak of the module and none of
-    /// them enables it: a stray variable must not summon a module.
+    /// Reads a section. `None` if only layers above the file set keys of the module and none of
+    /// them enables it: a stray variable must not start a module.
     pub(super) fn read(entry: &Entry, problems: &mut Problems<'_>) -> Option<Self> {
         let key = format!("modules.{}", entry.name);
         let mut fields = Fields::of(&entry.node, &key, problems);
@@ -138,12 +138,12 @@ impl ModuleSection {
     }
 }
 
-/// The entries that belong to the module.
+/// Returns the entries that belong to the module.
 pub(super) fn own_entries(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
     entries.iter().filter(|entry| !HOST_KEYS.contains(&entry.name.as_str()))
 }
 
-/// Whether a text can be the key of a section. Stricter rules for names are the manifest's: a
+/// Returns whether a text can be the key of a section. The manifest has stricter rules for names: a
 /// section whose module does not exist is no error of the file.
 pub fn valid_section_name(name: &str) -> bool {
     (1..=64).contains(&name.len())

@@ -17,83 +17,83 @@ use super::{
 pub struct Bus {
     /// The durable store of ledger topics.
     pub ledger: Ledger,
-    /// Live events that a module's inbox holds before the oldest is dropped: 16 to 1,048,576,
-    /// default 8,192.
+    /// Live events in a module's inbox before the oldest is dropped: 16 to 1,048,576, default
+    /// 8,192.
     pub inbox_events: usize,
 }
 
-/// `bus.ledger`: how long and how safely ledger events are kept.
+/// `bus.ledger`: retention and durability of ledger events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ledger {
     /// Hours that an event waits for a subscriber: 1 to 8,760, default 168.
     pub retention_hours: u64,
     /// Size of the ledger: 1 MiB to 1 TiB, default 1 GiB.
     pub max_bytes: u64,
-    /// What an accepted event survives.
+    /// Durability of accepted events.
     pub durability: Durability,
 }
 
-/// What an accepted ledger event survives.
+/// Durability of accepted ledger events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// A `kill -9` of the daemon. The default.
+    /// Events survive a `kill -9` of the daemon. The default.
     Process,
-    /// A power cut: each group is on the disk before it counts as accepted.
+    /// Events survive a power cut: each group is on the disk before it counts as accepted.
     Power,
 }
 
 /// `control`: the control API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Control {
-    /// The Unix socket; `None` for the usual place.
+    /// Path of the Unix socket; `None` for the default path.
     pub socket: Option<PathBuf>,
     /// The group that may use the socket; `None` for the daemon's user alone.
     pub group: Option<String>,
-    /// A TCP address besides the socket. There is a token whenever there is one.
+    /// TCP address in addition to the socket. If it is set, there is a token.
     pub listen: Option<String>,
-    /// Where the token of the TCP listener is found.
+    /// Reference to the token of the TCP listener.
     pub token: Option<Reference>,
 }
 
 /// `metrics`: the Prometheus endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
-    /// Whether there is one. Default true.
+    /// `true` if the endpoint is enabled. Default true.
     pub enabled: bool,
-    /// Its address; port 0 takes a free one. Default `127.0.0.1:9464`.
+    /// Address of the endpoint; port 0 takes a free one. Default `127.0.0.1:9464`.
     pub listen: String,
 }
 
-/// `log`: what the daemon and its modules log.
+/// `log`: the log of the daemon and its modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// The level for everything that `modules` does not name. Default `info`.
+    /// Level for everything that `modules` does not name. Default `info`.
     pub level: LogLevel,
-    /// The form of a line. Default `human`.
+    /// Format of a line. Default `human`.
     pub format: LogFormat,
     /// Levels of single modules.
     pub modules: BTreeMap<String, LogLevel>,
 }
 
-/// How much is logged.
+/// Level of detail of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Nothing.
+    /// No records.
     Off,
-    /// Failures that were survived.
+    /// Failures that the daemon survived.
     Error,
-    /// What works in part.
+    /// Partial failures.
     Warn,
-    /// Events that matter.
+    /// Important events.
     Info,
-    /// What a developer wants to know.
+    /// Details for developers.
     Debug,
-    /// Everything.
+    /// All records.
     Trace,
 }
 
 impl LogLevel {
-    /// The word in the file, which is also the one of `tracing`'s filters.
+    /// Returns the level's name in the file, which is also its name in filters of `tracing`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -107,23 +107,23 @@ impl LogLevel {
     }
 }
 
-/// The form of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Human,
     /// One JSON object per line.
     Json,
 }
 
-/// `privacy`: what is kept about people.
+/// `privacy`: handling of personal data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privacy {
-    /// Whether users, sessions and hosts are kept as pseudonyms. Default true.
+    /// `true` if users, sessions and hosts are stored as pseudonyms. Default true.
     pub anonymise: bool,
-    /// Whether the text of prompts and answers may be published to modules. Default false.
+    /// `true` if the text of prompts and answers may be published to modules. Default false.
     pub full_logging: bool,
-    /// The projects whose text that is; none for no text at all. Default none.
+    /// Projects whose text may be published; none for no text at all. Default none.
     pub full_logging_projects: Vec<String>,
 }
 
@@ -133,20 +133,21 @@ impl Default for Privacy {
     }
 }
 
-/// An entry of `providers`: somewhere that answers requests to language models.
+/// An entry of `providers`: a service for requests to language models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderSection {
-    /// The operator's name for it.
+    /// Name of the provider, chosen by the operator.
     pub id: String,
-    /// `http://` or `https://`, without credentials.
+    /// Base URL: `http://` or `https://`, without credentials.
     pub base_url: String,
-    /// The API that it offers.
+    /// API of the provider.
     pub api: ProviderApi,
-    /// Where its key is found.
+    /// Reference to the provider's key.
     pub key: Option<Reference>,
-    /// Whether it runs on hardware of one's own, so that an answer costs nothing. Default false.
+    /// `true` if the provider runs on the operator's hardware, so that an answer costs nothing.
+    /// Default false.
     pub local: bool,
-    /// The models that it is to be asked for. Default none.
+    /// Models that the provider is to be asked for. Default none.
     pub models: Vec<String>,
 }
 
@@ -241,7 +242,7 @@ impl Privacy {
 }
 
 impl ProviderSection {
-    /// All of them, in the order of the file. One with an error is left out.
+    /// Reads all providers, in the order of the file. One with an error is left out.
     pub(super) fn read_all(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<Self> {
         let entries = fields.named().iter();
         entries

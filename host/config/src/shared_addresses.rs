@@ -1,4 +1,4 @@
-//! Listeners that were given the same address: only one of them can have it.
+//! Checks for listeners with the same address: only one of them can have it.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,17 +7,17 @@ use super::{
     tree::{Entry, Node, SourceLocation},
 };
 
-/// An address that is to be listened at, and the key that gives it.
+/// An address to listen on, and the key that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// With dots from the top, `modules.ingest.listen`.
+    /// Dotted key from the top, `modules.ingest.listen`.
     pub key: String,
-    /// As [`listen:`](super::Metrics::listen) takes it.
+    /// Address in the form of [`listen`](super::Metrics::listen).
     pub address: String,
 }
 
 impl Config {
-    /// A warning for each listener whose address another one before it has as well.
+    /// Returns a warning for each listener whose address an earlier listener has as well.
     #[must_use]
     pub fn shared_addresses(&self, wanted: &[Wanted]) -> Vec<ConfigError> {
         let mut found = Vec::new();
@@ -46,7 +46,7 @@ impl Config {
         found
     }
 
-    /// `metrics.listen (line 7)`
+    /// Returns the key with its place: `metrics.listen (line 7, 127.0.0.1:9464)`.
     fn named(&self, wanted: &Wanted) -> String {
         let Wanted { key, address } = wanted;
         match self.entry(key).map(|entry| &entry.place) {
@@ -63,7 +63,7 @@ impl Config {
     }
 }
 
-/// Whether two addresses cannot be listened at together. Port 0 takes a free one.
+/// Returns whether two addresses cannot be used at the same time. Port 0 takes a free port.
 fn overlap(one: &str, other: &str) -> bool {
     let (Some((one, port)), Some((other, other_port))) = (parts(one), parts(other)) else {
         return false;

@@ -39,7 +39,7 @@ fn takes_the_shipped_file() {
     assert_eq!(config.effective("usage_tracker", None), Ok(Map::new()));
 }
 
-/// What the shipped file shows in comments is what holds without it, and is valid.
+/// The comments of the shipped file show the defaults, and are valid.
 #[test]
 fn the_shipped_comments_are_true() {
     let text: String = DEFAULT

@@ -1,4 +1,4 @@
-//! YAML as a tree whose every node knows its place.
+//! YAML as a tree whose nodes know their source locations.
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
@@ -8,27 +8,28 @@ use serde_saphyr::{Error, Spanned};
 
 use super::error::ConfigError;
 
-/// The largest file that is read. The shipped one has 3 KiB; a generated one with a hundred
+/// Maximum size of a file, in bytes. The shipped one has 3 KiB; a generated one with a hundred
 /// modules about 60 KiB.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
-/// Maps and lists within each other.
+/// Maximum depth of nested maps and lists.
 const MAX_DEPTH: usize = 32;
 
-/// Nodes that aliases may add. Real files repeat a few sections; a bomb needs millions.
+/// Maximum number of nodes that aliases may add. Real files repeat a few sections; a bomb needs
+/// millions.
 const MAX_ALIASED: usize = 20_000;
 
-/// Where a node comes from.
+/// Location that a node comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SourceLocation {
-    /// The file: line and column from 1.
+    /// Place in the file: line and column from 1.
     File { line: u32, column: u32 },
-    /// An environment variable or `--set`, in words.
+    /// Layer above the file, in words: an environment variable or `--set`.
     Layer(Arc<str>),
 }
 
 impl SourceLocation {
-    /// An error at this place of this file.
+    /// Creates an error at this place of this file.
     pub(super) fn error(
         &self,
         file: &Path,
@@ -51,7 +52,7 @@ impl SourceLocation {
     }
 }
 
-/// A value and its place.
+/// A value with its place.
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) place: SourceLocation,
@@ -59,7 +60,7 @@ pub(super) struct Node {
     bytes: Range<usize>,
 }
 
-/// A YAML value. Order and places of a map's keys are kept.
+/// A YAML value. Maps keep the order and places of their keys.
 #[derive(Clone)]
 pub(super) enum Yaml {
     Null,
@@ -70,7 +71,7 @@ pub(super) enum Yaml {
     Map(Vec<Entry>),
 }
 
-/// A key and what it stands for.
+/// A key with its value.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -79,7 +80,7 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// Reads a file. An empty one is null.
+    /// Parses a file. An empty one is null.
     pub(super) fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         if text.len() > MAX_BYTES {
             let message = format!("has {} bytes, the limit is {MAX_BYTES}", text.len());
@@ -101,12 +102,12 @@ impl Node {
         Ok(node)
     }
 
-    /// A value that stands in no file.
+    /// Creates a value of a layer, which is in no file.
     pub(super) fn layered(value: Yaml, layer: &Arc<str>) -> Self {
         Self { place: SourceLocation::Layer(Arc::clone(layer)), value, bytes: 0..0 }
     }
 
-    /// Says of a whole tree that it comes from a layer.
+    /// Sets a layer as the source of a whole tree.
     pub(super) fn place_all(&mut self, layer: &Arc<str>) {
         self.place = SourceLocation::Layer(Arc::clone(layer));
         match &mut self.value {
@@ -119,7 +120,7 @@ impl Node {
         }
     }
 
-    /// The entries of a map; null is an empty map.
+    /// Returns the entries of a map; null is an empty map.
     pub(super) fn entries(&self) -> Option<&[Entry]> {
         match &self.value {
             Yaml::Map(entries) => Some(entries),
@@ -128,12 +129,12 @@ impl Node {
         }
     }
 
-    /// What a key of this map stands for.
+    /// Returns the entry of a key of this map.
     pub(super) fn get(&self, name: &str) -> Option<&Entry> {
         self.entries()?.iter().find(|entry| entry.name == name)
     }
 
-    /// An item of this list.
+    /// Returns an item of this list.
     pub(super) fn item(&self, index: usize) -> Option<&Self> {
         match &self.value {
             Yaml::List(nodes) => nodes.get(index),
@@ -141,7 +142,7 @@ impl Node {
         }
     }
 
-    /// Whether two values are the same wherever they stand; the order of keys does not count.
+    /// Returns whether two values are equal regardless of their places and the order of keys.
     pub(super) fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Yaml::Null, Yaml::Null) => true,
@@ -160,12 +161,12 @@ impl Node {
         }
     }
 
-    /// The bytes of the text that the value takes up; empty where it is left out.
+    /// Returns the range of bytes of the value in the text; empty if the value is left out.
     pub(super) fn bytes(&self) -> Range<usize> {
         self.bytes.clone()
     }
 
-    /// The text of a string.
+    /// Returns the text of a string.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
             Yaml::String(text) => Some(text),
@@ -173,7 +174,7 @@ impl Node {
         }
     }
 
-    /// What the value is, in words.
+    /// Returns the type of the value, in words.
     pub(super) const fn kind(&self) -> &'static str {
         match &self.value {
             Yaml::Null => "nothing",
@@ -185,7 +186,7 @@ impl Node {
         }
     }
 
-    /// The value without places. A null within a map is left out: it means "as if not given".
+    /// Returns the value without places. A null within a map is left out: it means "not given".
     pub(super) fn to_json(&self) -> Value {
         match &self.value {
             Yaml::Null => Value::Null,
@@ -197,8 +198,8 @@ impl Node {
         }
     }
 
-    /// Reads whole numbers as YAML 1.2 does. The parser takes `010` for an octal of YAML 1.1 that
-    /// it must not read, and hands out the float 10.0; here it is the number 10.
+    /// Reads whole numbers as YAML 1.2 does. The parser takes `010` for an octal of YAML 1.1, which
+    /// it must not read, and returns the float 10.0; here it becomes the number 10.
     fn settle(&mut self, text: &str) {
         match &mut self.value {
             Yaml::List(nodes) => nodes.iter_mut().for_each(|node| node.settle(text)),
@@ -216,7 +217,7 @@ impl Node {
     }
 }
 
-/// The entries without places and nulls.
+/// Returns the entries without places and nulls.
 pub(super) fn json_map<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Map<String, Value> {
     entries
         .into_iter()
@@ -301,7 +302,8 @@ impl<'de> de::Visitor<'de> for YamlVisitor {
     }
 }
 
-/// The parser's error in our words: its own name settings of the parser that no operator has.
+/// Converts the parser's error into our words: its own words name settings of the parser that
+/// operators do not have.
 fn explain(error: &Error, file: &Path) -> ConfigError {
     let error = error.without_snippet();
     let (message, hint) = match error {
@@ -352,7 +354,7 @@ fn is_over_budget(error: &Error) -> bool {
     }
 }
 
-/// The parser's text without its own " at line …", which stands before the message here.
+/// Returns the parser's text without its own " at line …", which precedes the message here.
 fn without_position(text: &str) -> &str {
     text.split(" at line ").next().unwrap_or(text)
 }

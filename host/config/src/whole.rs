@@ -1,19 +1,18 @@
-//! Whether a file that was saved while the daemon runs was saved whole.
+//! Check for a configuration file that was not saved completely while the daemon runs.
 //!
-//! The beginning of a YAML file is valid YAML more often than not. What a full disk or the end of
-//! an editor leaves must not switch modules off, so that two kinds of beginnings are refused. One
-//! that ends between two lines, below `modules:`, cannot be told from a file that was meant.
+//! The beginning of a YAML file is valid YAML more often than not. An incomplete save, by a full
+//! disk or a killed editor, must not disable modules, so two kinds of truncated files are refused.
+//! A file that ends between two lines, below `modules:`, cannot be told from an intended one.
 
 use super::{Config, ConfigError, Node, Yaml};
 
 impl Config {
-    /// Checks that the file does not look like a beginning of what was to be saved, when it comes
-    /// in the place of `before`.
+    /// Checks that the file, which replaces `before`, does not look truncated.
     ///
     /// # Errors
     ///
-    /// That `modules` holds nothing although it held some, or that the text ends within a line of
-    /// the one before.
+    /// Returns an error if `modules` is empty although it had entries before, or if the text ends
+    /// within a line of the previous text.
     pub fn expect_whole(&self, before: &Self) -> Result<(), ConfigError> {
         if before.names_modules() == Some(true) && self.names_modules().is_none() {
             let message = "has nothing below `modules:`, where modules stood before: it looks cut \
@@ -29,8 +28,8 @@ impl Config {
         Ok(())
     }
 
-    /// Tells whether the file itself, without the layers above it, names modules; `None` where
-    /// `modules` is not there or holds nothing, which `{}` does not.
+    /// Returns whether the file itself, without the layers above it, names modules; `None` if
+    /// `modules` is missing or null, unlike `{}`.
     fn names_modules(&self) -> Option<bool> {
         let file = Node::parse(&self.text, &self.path).ok()?;
         match &file.get("modules")?.node.value {
@@ -41,7 +40,7 @@ impl Config {
     }
 }
 
-/// Tells whether a text is the beginning of another one and ends within a line of it.
+/// Returns whether a text is the beginning of another one and ends within a line of it.
 fn is_cut_off(text: &str, whole: &str) -> bool {
     let rest = whole.strip_prefix(text).unwrap_or_default();
     let is_at_an_end = text.is_empty() || text.ends_with('\n');

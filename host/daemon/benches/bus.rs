@@ -1,4 +1,4 @@
-//! What the bus and the library boundary cost, beside a baseline in the same run.
+//! Costs of the bus and the library boundary, beside a baseline in the same run.
 //!
 //! Run with `cargo xtask bench bus`, which builds the module `sink` that it loads.
 
@@ -62,15 +62,15 @@ fn bus(package: &Path, topic: &str, batch: usize, note: &str) {
     report(figure);
 }
 
-/// Whether the calls of the modules are accounted for, as the host does it, or made as they are.
+/// Accounting of the modules' calls: as the host does it, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Accounting {
     On,
     Off,
 }
 
-/// What it costs to account for every call. Runs with and without alternate in pairs that begin
-/// with the one or the other; the middle one of their ratios is shown, so that neither a machine
+/// Measures the cost of accounting for every call. Runs with and without alternate in pairs that
+/// begin with the one or the other; the median of their ratios is shown, so that neither a machine
 /// that grows hot nor another program that wakes up decides.
 fn accounting(package: &Path) {
     let events = 1_000_000;
@@ -103,12 +103,12 @@ fn accounting(package: &Path) {
     report(json!({"name": "accounting: one call of a handler", "value": ns, "unit": "ns"}));
 }
 
-/// One line of JSON per figure.
+/// Prints a figure as one line of JSON.
 fn report(figure: Value) {
     println!("{figure}");
 }
 
-/// The module `sink` as it was built beside this program.
+/// Copies the module `sink`, as it was built beside this program, into a package.
 fn package(directory: &Path) -> PathBuf {
     let program = std::env::current_exe().expect("a program knows itself");
     let target = program.parent().and_then(Path::parent).expect("target/release/deps");
@@ -157,7 +157,7 @@ fn create(library: &Library, context: &ServiceContext, name: &str) -> ModuleBox 
     (library.root().create())(request, services.to_abi()).into_result().expect("it starts")
 }
 
-/// Events per second to three modules, each behind the ABI on a thread of its own.
+/// Measures events per second to three modules, each behind the ABI on a thread of its own.
 fn bus_to_modules(
     package: &Path,
     topic: &str,
@@ -230,8 +230,8 @@ fn bus_to_modules(
     rate(events, elapsed)
 }
 
-/// The same payload through `tokio::sync::broadcast` to three tasks that never lag: the publisher
-/// waits before the slowest would lose one.
+/// Measures the same payload through `tokio::sync::broadcast` to three tasks that never lag: the
+/// publisher waits before the slowest would lose one.
 fn broadcast(events: u64) -> f64 {
     const CAPACITY: usize = 4096;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
@@ -266,7 +266,7 @@ fn broadcast(events: u64) -> f64 {
     rate(events, elapsed)
 }
 
-/// One call across the boundary, and one event emitted by a module.
+/// Measures one call across the boundary, and one event emitted by a module.
 fn calls(package: &Path) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let library = load(package);
@@ -296,7 +296,7 @@ fn calls(package: &Path) {
     }));
 }
 
-/// The baseline: a call through `&mut dyn` inside the program.
+/// Measures the baseline: a call through `&mut dyn` inside the program.
 fn direct_call() -> f64 {
     trait Call {
         fn call(&mut self) -> Result<(), String>;

@@ -1,4 +1,4 @@
-//! What a process of its own costs a module, beside the same module in process in the same run.
+//! Costs of a module's own process, beside the same module in process in the same run.
 //!
 //! Run with `cargo xtask bench runner`, which builds the module `sink` and the program `lodestard`
 //! that it needs.
@@ -38,7 +38,7 @@ fn main() {
     bench.neighbour();
 }
 
-/// One line of JSON per figure.
+/// Prints a figure as one line of JSON.
 fn report(figure: Value) {
     println!("{figure}");
 }
@@ -47,7 +47,7 @@ fn report(figure: Value) {
 struct Bench {
     directory: tempfile::TempDir,
     package: Package,
-    /// Read once: a module that starts again after a crash is not read again.
+    /// The manifest, read once: a module that starts again after a crash is not read again.
     manifest: Manifest,
     target: PathBuf,
     context: ServiceContext,
@@ -116,7 +116,7 @@ impl Bench {
         Box::new(created.unwrap_or_else(|error| panic!("it does not start: {}", error.message)))
     }
 
-    /// One event there and the word that it is handled back.
+    /// Measures the round trip of one event: to the module, and the answer that it is handled.
     fn round_trip(&self) {
         let data = vec![b'.'; PAYLOAD];
         let batch = [event(&data)];
@@ -162,7 +162,7 @@ impl Bench {
         }));
     }
 
-    /// From the kill to the first event that is handled again.
+    /// Measures the time from the kill to the first event that is handled again.
     fn restart(&self) {
         let data = vec![b'.'; PAYLOAD];
         let batch = [event(&data)];
@@ -186,9 +186,10 @@ impl Bench {
         }));
     }
 
-    /// How long it takes from publishing an event until a module in process has handled it, while
+    /// Measures the time from publishing an event until a module in process has handled it, while
     /// another one is killed five times a second and starts again at once: far more often than the
-    /// daemon starts anything again. What a module that crashes costs there, `faults` measures.
+    /// daemon starts anything again. The bench `faults` measures what a module that crashes costs
+    /// there.
     fn neighbour(&self) {
         const ROUNDS: usize = 7;
         let isolated = self.isolated();
@@ -226,7 +227,8 @@ impl Bench {
         }
     }
 
-    /// The 99th percentile from publishing to handled, in microseconds, at 1,000 events a second.
+    /// Returns the 99th percentile from publishing to handled, in microseconds, at 1,000 events a
+    /// second.
     fn latency(&self, inbox: &mut Inbox, module: &mut dyn Instance) -> f64 {
         const EVENTS: usize = 2_000;
         const EVERY: Duration = Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! The arguments of `lodestard`, and where things lie when they do not say.
+//! The arguments of `lodestard`, and the default paths.
 
 use std::{
     env,
@@ -18,13 +18,13 @@ pub struct Args {
     #[arg(long, env = "LODESTAR_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where the daemon and its modules keep their data [default: /var/lib/lodestar, for a person
-    /// ~/.lodestar]
+    /// The directory for the data of the daemon and its modules [default: /var/lib/lodestar, for a
+    /// person ~/.lodestar]
     #[arg(long, env = "LODESTAR_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// Where modules are looked for, separated by colons; the modules of the state directory come
-    /// last [default: beside the program, then /usr/lib/lodestar/modules]
+    /// The directories in which modules are looked for, separated by colons; the modules of the
+    /// state directory come last [default: beside the program, then /usr/lib/lodestar/modules]
     #[arg(long, env = "LODESTAR_MODULE_PATH", value_name = "DIR[:DIR…]")]
     pub module_path: Option<String>,
 
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, env = "LODESTAR_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
-    /// Who else may write the files that decide what runs, where a volume cannot be mended:
+    /// Others who may write the files that decide what runs, where a volume cannot be mended:
     /// owner:USER, group:GROUP or everyone, by name or number; `lodestar doctor` warns of it
     #[arg(long, env = "LODESTAR_TRUST_FILES", value_name = "WHO[,WHO…]")]
     pub trust_files: Option<Accepted>,
@@ -81,21 +81,21 @@ pub struct Args {
     pub end_with_parent: bool,
 }
 
-/// Where everything lies.
+/// Paths that the daemon uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// The configuration file.
     pub config: PathBuf,
     /// The state directory.
     pub state_dir: PathBuf,
-    /// Where modules are looked for, in order.
+    /// Directories in which modules are looked for, in order.
     pub module_path: Vec<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
 }
 
 impl Args {
-    /// Fills in what the arguments leave open.
+    /// Returns the paths, with defaults for those that the arguments leave open.
     #[must_use]
     pub fn places(&self) -> Places {
         let system = is_service();
@@ -123,13 +123,13 @@ impl Args {
     }
 }
 
-/// The path from the root, so that what is shown means the same to a reader elsewhere. The socket
-/// stays as it is: its path has room for some hundred bytes only.
+/// Returns the path from the root, so that what is shown means the same to a reader elsewhere. The
+/// socket's path stays as it is: it has room for some hundred bytes only.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// Where a person's control socket lies.
+/// Returns the path of a person's control socket.
 #[must_use]
 pub fn person_socket(home: &Path) -> PathBuf {
     match env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
@@ -138,7 +138,7 @@ pub fn person_socket(home: &Path) -> PathBuf {
     }
 }
 
-/// Whether systemd runs this as a system service: it then gives it a state directory.
+/// Returns whether systemd runs this as a system service: it then gives it a state directory.
 fn is_service() -> bool {
     env::var("STATE_DIRECTORY").is_ok_and(|directory| directory == "/var/lib/lodestar")
 }
@@ -147,7 +147,7 @@ fn home() -> PathBuf {
     env::home_dir().unwrap_or_else(|| PathBuf::from("/"))
 }
 
-/// `bin/../modules` is how a build is staged.
+/// Returns the default module path; a build is staged with `bin/../modules`.
 fn default_module_path() -> Vec<PathBuf> {
     let mut path = Vec::new();
     if let Ok(program) = env::current_exe()

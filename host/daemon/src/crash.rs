@@ -1,13 +1,13 @@
-//! A note of who ended the daemon: a fatal signal's handler writes it, the next start reads it.
+//! Crash report: a fatal signal's handler notes who ended the daemon, the next start reads it.
 //!
 //! A module in the daemon can take it down. Each thread knows the module that it works for, also
 //! one that a module started and named itself, so the handler writes the signal and that module's
 //! name into a file that was opened before. So does a call of `exit` on such a thread. Of a thread
 //! that is not known in this way its name tells (`m:`, `rt:` or `job:` and the module's name, of
 //! which the kernel keeps 15 bytes). Any other thread, a process that was forked, a kill from
-//! outside, an OOM kill or a power cut leave no note, and nobody is blamed. Nor is anybody where
-//! the allocator found no memory within a limit of the process: whoever asks then need not be who
-//! has taken it.
+//! outside, an OOM kill or a power cut leave no note, and no module is named. Nor is any where the
+//! allocator found no memory within a limit of the process: whoever asks then need not be who has
+//! taken it.
 #![expect(unsafe_code, reason = "handlers of signals")]
 
 use std::{
@@ -36,50 +36,52 @@ const FATAL: [(c_int, &str); 5] = [
     (libc::SIGABRT, "SIGABRT"),
 ];
 
-/// Stands in a note in place of a signal for a call of `exit`.
+/// Number in a note that stands for a call of `exit` in place of a signal.
 const EXIT: c_int = 0;
 
-/// Where the note goes, -1 for nowhere.
+/// Descriptor of the note's file, -1 for none.
 static NOTE: AtomicI32 = AtomicI32::new(-1);
 
-/// The process that takes notes: what a module forks shares the file, and is not the daemon.
+/// Id of the process that takes notes: a process that a module forks shares the file, and is not
+/// the daemon.
 static DAEMON: AtomicI32 = AtomicI32::new(0);
 
 /// The `eventfd` that asks for last words ([`ask_for_last_words`]), -1 for none.
 static LAST_WORDS: AtomicI32 = AtomicI32::new(-1);
 
-/// Whether they were written since they were asked for.
+/// `true` when the last words were written since they were asked for.
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
-/// How often it is looked whether they were written, and how long between.
+/// Number of checks whether the last words were written, and the time between two.
 const LOOKS: usize = 50;
 const BETWEEN_LOOKS: rustix::thread::Timespec =
     rustix::thread::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// Stands in a note before the whole name of a module.
+/// Word in a note before the whole name of a module.
 const MODULE: &str = "module";
 
-/// Stands there where the process had no memory left within its limit.
+/// Word in a note before the name where the process had no memory left within its limit.
 const MEMORY: &str = "memory";
 
-/// How many bytes a note may have: the names of modules are shorter than that by far.
+/// Largest size of a note in bytes: the names of modules are shorter than that by far.
 const LINE: usize = 128;
 
-/// Who ended the daemon when it last ran.
+/// The module that ended the daemon when it last ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrashReport {
     /// The name of the module, or as much as the name of its thread had room for.
     pub name: String,
-    /// Whether that is the whole name.
+    /// `true` when that is the whole name.
     pub whole: bool,
-    /// By what: a signal, or a call of `exit`.
+    /// Cause of the end: a signal, or a call of `exit`.
     pub means: String,
-    /// Whether it is not to blame, since the process had no memory left within its limit.
+    /// `true` when the process had no memory left within its limit, so that the module is not
+    /// responsible.
     pub for_want_of_memory: bool,
 }
 
 impl CrashReport {
-    /// Whether it was this module.
+    /// Returns whether the report is about this module.
     #[must_use]
     pub fn is(&self, module: &str) -> bool {
         if self.whole {
@@ -126,18 +128,18 @@ pub fn watch(state_dir: &Path) -> io::Result<Option<CrashReport>> {
     Ok(crash_report)
 }
 
-/// Before the daemon ends, however it does, this `eventfd` is written to: whoever reads it is to
-/// write what was printed before, and then to call [`last_words_are_written`].
+/// Registers the `eventfd` that is written to before the daemon ends, however it does: its reader
+/// is to write what was printed before, and then to call [`last_words_are_written`].
 pub fn ask_for_last_words(wake: OwnedFd) {
     LAST_WORDS.store(wake.into_raw_fd(), Ordering::Release);
 }
 
-/// All that was printed before somebody asked for it is written.
+/// Reports that all that was printed before the request is written.
 pub fn last_words_are_written() {
     WRITTEN.store(true, Ordering::Release);
 }
 
-/// Nobody is there any more to be asked.
+/// Unregisters the `eventfd`, since nobody is there any more to be asked.
 pub fn no_last_words() {
     LAST_WORDS.store(-1, Ordering::Release);
 }
@@ -163,7 +165,7 @@ fn wait_for_last_words() {
     }
 }
 
-/// Runs on the thread that calls `exit`. The daemon's own work for no module.
+/// Runs on the thread that calls `exit`. A thread that works for no module leaves no note.
 extern "C" fn note_exit() {
     note_module(EXIT, false);
     wait_for_last_words();
@@ -186,7 +188,7 @@ extern "C" fn note(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
-/// Tells whether the last call that failed on this thread found no memory, and the process has a
+/// Returns whether the last call that failed on this thread found no memory, and the process has a
 /// limit. Async-signal-safe.
 fn allocation_failed() -> bool {
     io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM)
@@ -198,8 +200,8 @@ fn process() -> libc::pid_t {
     unsafe { libc::getpid() }
 }
 
-/// Writes who ends the daemon, once, where this thread is a module's or there was no memory left.
-/// Async-signal-safe.
+/// Writes the module that ends the daemon, once, where this thread is a module's or there was no
+/// memory left. Async-signal-safe.
 fn note_module(means: c_int, for_want_of_memory: bool) {
     if process() != DAEMON.load(Ordering::Acquire) {
         return;

@@ -1,4 +1,4 @@
-//! What every HTTP listener of the daemon checks, and how many connections each of them has.
+//! Checks of every HTTP listener of the daemon, and the number of connections of each.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,14 +14,14 @@ use module_http::{Descriptors, End, Figures, Guard, Hosts, Limits, Refused, Serv
 
 use crate::control::Refusal;
 
-/// What scrapers may have.
+/// Limits for scrapers.
 pub const METRICS: Limits = Limits { connections: 64, descriptors: Descriptors::More, ..USUAL };
 
-/// What clients of the control API over TCP may have.
+/// Limits for clients of the control API over TCP.
 pub const CONTROL_OVER_TCP: Limits = Limits { connections: 64, ..METRICS };
 
-/// What clients of the control socket may have. Whoever follows events or a log may look at a page
-/// of them for a while.
+/// Limits for clients of the control socket. A reader of events or of a log may look at a page of
+/// them for a while.
 pub const CONTROL_SOCKET: Limits = Limits {
     connections: 128,
     descriptors: Descriptors::Nearly,
@@ -37,8 +37,9 @@ const USUAL: Limits = Limits {
     write_timeout: Duration::from_secs(30),
 };
 
-/// Has a router refuse what a web page may have sent: a page can let a name of its own point here,
-/// but it cannot leave out its origin. What names no host, or several, is refused as well.
+/// Makes a router refuse what a web page may have sent: a page can let a name of its own point
+/// here, but it cannot leave out its origin. A request that names no host, or several, is refused
+/// as well.
 pub fn guarded(router: Router, hosts: Hosts) -> Router {
     module_http::guarded(router, Guard { hosts, allowed_origins: Vec::new() }, refuse)
 }
@@ -58,12 +59,12 @@ impl Servers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a server.
+    /// Adds a server.
     pub fn note(&self, name: &'static str, server: &Server) {
         self.all().push((name, server.figures()));
     }
 
-    /// What happens on each.
+    /// Returns the connections of each server.
     #[must_use]
     pub fn connections(&self) -> Vec<Connections> {
         self.all().iter().map(|(name, figures)| connections(name, figures)).collect()

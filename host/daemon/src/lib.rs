@@ -1,7 +1,7 @@
-//! The rooms of `lodestard`, as a library for the program and for benchmarks.
+//! The parts of `lodestard`, as a library for the program and for benchmarks.
 //!
-//! [`supervisor`] makes what is so what the configuration asks; [`module`] is a module at run time
-//! and [`runner`] one in a process of its own; [`control`] answers `lodestar`.
+//! [`supervisor`] brings the modules into the state that the configuration asks for; [`module`] is
+//! a module at run time and [`runner`] one in a process of its own; [`control`] answers `lodestar`.
 
 pub mod args;
 pub mod control;

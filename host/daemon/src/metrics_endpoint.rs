@@ -18,11 +18,11 @@ use crate::{
     supervisor::{Daemon, OWN},
 };
 
-/// The text format of Prometheus.
+/// Content type of Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves the metrics, where the configuration asks for it. An address that cannot be had is a
-/// warning: the daemon runs without.
+/// Serves the metrics, if they are enabled. An address that cannot be bound is only a warning: the
+/// daemon runs without them.
 pub fn start(daemon: &Arc<Daemon>) {
     let config = daemon.config();
     if !config.metrics.enabled {

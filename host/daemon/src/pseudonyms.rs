@@ -18,47 +18,47 @@ use lodestar_platform::{
 
 const KEY_BYTES: usize = 32;
 
-/// How many characters of five bits a pseudonym has: 130 bits, so that none occurs twice.
+/// Number of characters of five bits in a pseudonym: 130 bits, so that none occurs twice.
 const PSEUDONYM_CHARS: usize = 26;
 
-/// How many an alias of a secret has: 60 bits.
+/// Number of characters of five bits in an alias of a secret: 60 bits.
 const ALIAS_CHARS: usize = 12;
 
 const KEY: &str = "pseudonym.key";
 
-/// Beside the key: tells one key from another, and nothing of either.
+/// Name of the file beside the key that tells one key from another, and nothing of either.
 const FINGERPRINT: &str = "pseudonym.fingerprint";
 
-/// The fingerprint of a key that nobody has any more.
+/// Fingerprint of a key that nobody has any more.
 const LOST: &str = "lost";
 
-/// Why there is no key, with the file that it is about.
+/// Reason why there is no key, with the file that it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum PseudonymError {
-    /// A file cannot be read.
+    /// A file that cannot be read.
     #[error("{} cannot be read: {source}", .path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A file cannot be written.
+    /// A file that cannot be written.
     #[error("{} cannot be written: {source}", .path.display())]
     Unwritable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// What is there is no key.
+    /// A file that holds no key.
     #[error(
         "{} does not have {KEY_BYTES} bytes; restore it from a backup, or remove it to begin with \
          new pseudonyms",
         .path.display()
     )]
     NoKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }
@@ -81,12 +81,12 @@ impl PseudonymError {
     }
 }
 
-/// The key of this installation. It never leaves the daemon; whoever removes the file cuts every
-/// pseudonym off from the one that it will have from then on.
+/// The key of this installation. It never leaves the daemon; removing its file gives every name
+/// another pseudonym from then on.
 pub struct Pseudonyms {
     key: [u8; KEY_BYTES],
     state_dir: PathBuf,
-    /// Whether names that were given before were made with another key.
+    /// `true` when names that were given before were made with another key.
     is_another: bool,
 }
 
@@ -158,7 +158,7 @@ impl Pseudonyms {
         Some((message, format!("restore {key} from a backup")))
     }
 
-    /// `<kind>_<26 characters>`: HMAC-SHA256 of kind and value, in base 32.
+    /// Returns `<kind>_<26 characters>`: HMAC-SHA256 of kind and value, in base 32.
     #[must_use]
     pub fn pseudonym(&self, kind: &str, value: &str) -> String {
         format!("{kind}_{}", self.characters(kind, value))
@@ -198,8 +198,8 @@ fn new_key() -> Result<[u8; KEY_BYTES], PseudonymError> {
     read.map(|()| key).map_err(PseudonymError::unreadable(source))
 }
 
-/// Tells who else than its owner may read the key, where nobody else may write it: that is told
-/// with all files that others may write.
+/// Returns a message and its remedy if others than the owner may read the key. A key that others
+/// may write is reported with all files that others may write.
 fn readable_by_others(key: &Path) -> Option<(String, String)> {
     let mode = key.metadata().ok()?.permissions().mode() & 0o777;
     // A volume of a group gives it what lies there, which is told with whom the operator accepts.

@@ -1,4 +1,4 @@
-//! What happens before the loop turns, and after it.
+//! The start of the daemon before its loop, and the end after it.
 
 use std::{
     path::Path,
@@ -31,23 +31,23 @@ use crate::{
     wake::{Wake, WakeSender},
 };
 
-/// How often the daemon looks after itself.
+/// Time between two checks of the daemon on itself.
 const TICK: Duration = Duration::from_secs(2);
 
-/// systemd is told READY at the latest after this: a module that hangs delays nobody.
+/// Longest time until systemd is told READY: a module that hangs delays nobody.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A daemon that is about to run.
 #[derive(Debug)]
 pub struct Started {
-    /// What its parts share.
+    /// State that the parts of the daemon share.
     pub daemon: Arc<Daemon>,
     control: Mutex<Option<UnixListener>>,
-    /// Whether the control socket is systemd's, which keeps it when the daemon ends.
+    /// `true` when the control socket is systemd's, which keeps it when the daemon ends.
     inherited: bool,
     crash_report: Option<CrashReport>,
     _state_dir: StateDir,
-    /// Last: what ends before may print.
+    /// Redirection of printed output, dropped last: what ends before may print.
     _printed: Option<Printed>,
 }
 
@@ -171,13 +171,13 @@ pub fn stopping() {
 }
 
 impl Started {
-    /// The module that ended the daemon when it last ran.
+    /// Returns the module that ended the daemon when it last ran.
     #[must_use]
     pub const fn crash_report(&self) -> Option<&CrashReport> {
         self.crash_report.as_ref()
     }
 
-    /// Closes the bus and leaves the socket's place free.
+    /// Closes the bus and removes the control socket, unless it is systemd's.
     ///
     /// # Errors
     ///
@@ -194,11 +194,11 @@ impl Started {
     }
 }
 
-/// `lodestard --describe DIR [--named NAME] [--confined-to DIR] [--asked-by PID]`
+/// Runs `lodestard --describe DIR [--named NAME] [--confined-to DIR] [--asked-by PID]`.
 ///
 /// # Errors
 ///
-/// Why the library cannot be loaded.
+/// When the library cannot be loaded, with the reason.
 pub fn describe(
     directory: &Path,
     named: Option<&str>,
@@ -218,12 +218,12 @@ pub fn describe(
     Ok(ExitCode::SUCCESS)
 }
 
-/// `lodestard --examine FILE`: a line of JSON for each check, as soon as it is made, since the next
-/// one may be the end of this process.
+/// Runs `lodestard --examine FILE`: prints a line of JSON for each check, as soon as it is made,
+/// since the next one may be the end of this process.
 ///
 /// # Errors
 ///
-/// When nobody reads.
+/// When the output cannot be written.
 pub fn examine(file: &Path) -> anyhow::Result<ExitCode> {
     use std::io::Write as _;
     let mut result = Ok(());
@@ -240,7 +240,7 @@ pub fn examine(file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has the kernel ask this process to end when its parent does.
+/// Makes the kernel ask this process to end when its parent does.
 ///
 /// # Errors
 ///
@@ -250,7 +250,7 @@ pub fn end_with_parent() -> anyhow::Result<()> {
         .context("cannot tie this process to its parent")
 }
 
-/// `lodestard --check`: 0 when the configuration is valid, 4 when it is not.
+/// Runs `lodestard --check`: 0 when the configuration is valid, 4 when it is not.
 ///
 /// # Errors
 ///
@@ -269,7 +269,8 @@ pub fn check(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if report.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
-/// Checks without touching the state directory: the bus and the key live in a temporary one.
+/// Checks the configuration without touching the state directory: the bus and the key live in a
+/// temporary one.
 fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
     let places = args.places();
     let layers = layers(args)?;
@@ -332,7 +333,8 @@ fn open_bus(config: &Config, state_dir: &Path) -> anyhow::Result<Bus> {
     Bus::open(settings, &state_dir.join("ledger")).context("cannot open the ledger")
 }
 
-/// Takes over what systemd opened or kept; answers the control socket when it is among it.
+/// Takes over the descriptors that systemd opened or kept; returns the control socket if it is
+/// among them.
 fn adopt_descriptors(listeners: &Listeners) -> Option<UnixListener> {
     let mut control = None;
     for (name, descriptor) in systemd::received_descriptors() {

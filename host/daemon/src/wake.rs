@@ -1,4 +1,4 @@
-//! Everything that can wake the daemon.
+//! Events that wake the daemon.
 
 use std::{io, sync::Arc};
 
@@ -12,40 +12,40 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{module::ModuleEvent, supervisor::InstallLock};
 
-/// What the daemon's one loop turns on.
+/// An event that wakes the daemon's loop.
 #[derive(Debug)]
 pub enum Wake {
-    /// Somebody asks through the control socket for a change.
+    /// Request for a change, with its actor and the sender for its answer.
     Asked(Request, Actor, oneshot::Sender<Result<Operation, Problem>>),
-    /// The configuration file changed.
+    /// Change of the configuration file.
     ConfigChanged,
-    /// SIGHUP came: read the configuration, and try again what did not start.
+    /// SIGHUP: read the configuration, and try again what did not start.
     HangUp,
-    /// Something on the module path changed.
+    /// Change on the module path.
     LibraryChanged,
-    /// A module's thread tells something.
+    /// Event of a module's thread.
     Module {
-        /// The module.
+        /// Name of the module.
         name: String,
-        /// What.
+        /// The event.
         event: ModuleEvent,
-        /// The thread.
+        /// Id of the thread.
         thread: std::thread::ThreadId,
     },
-    /// Time to look for calls that do not come back, and to tell systemd that we are alive.
+    /// Time to look for calls that do not come back, and to tell systemd that the daemon lives.
     Tick,
-    /// End.
+    /// Signal to end.
     Signal(StopSignal),
 }
 
-/// Who asks for a change.
+/// Actor who asks for a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A user of this machine, through the socket; `None` when the kernel does not tell which.
     User(Option<u32>),
-    /// Whoever has the token of the control API.
+    /// A client with the token of the control API.
     TokenHolder,
-    /// A module.
+    /// A module, by its name.
     Module(String),
 }
 
@@ -60,49 +60,49 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// A change that somebody asks for.
+/// Request for a change.
 #[derive(Debug)]
 pub enum Request {
-    /// Switch a module on or off, in the file.
+    /// Switching a module on or off, in the file.
     SetEnabled {
-        /// The module.
+        /// Name of the module.
         module: String,
-        /// On or off.
+        /// `true` to switch it on.
         enabled: bool,
     },
-    /// Read the configuration again.
+    /// Reading the configuration again.
     ReloadConfig,
-    /// Replace a module by what lies on the module path now.
+    /// Replacement of a module by the library that lies on the module path now.
     Reload {
-        /// The module.
+        /// Name of the module.
         module: String,
     },
-    /// Put the generation before back.
+    /// Return to the generation before.
     Rollback {
-        /// The module.
+        /// Name of the module.
         module: String,
     },
-    /// Take up a module that was put in its place.
+    /// Activation of a module that was installed.
     TakeUp {
-        /// The module.
+        /// Install lock of the module.
         install_lock: InstallLock,
-        /// What is said of it in its section, lines.
+        /// Lines about the module for its section.
         notes: Vec<String>,
-        /// The version that was installed before.
+        /// Version that was installed before.
         previous: Option<String>,
     },
-    /// Stop a module and take it away.
+    /// Stop and removal of a module.
     Remove {
-        /// The module.
+        /// Name of the module.
         module: String,
-        /// Its data as well.
+        /// `true` to delete its data as well.
         purge: bool,
-        /// Although events wait for it.
+        /// `true` to remove it although events wait for it.
         yes: bool,
     },
 }
 
-/// Why the daemon ends.
+/// Reason why the daemon ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGTERM, from systemd or `kill`.
@@ -111,7 +111,7 @@ pub enum StopSignal {
     Interrupt,
 }
 
-/// Where wakes are sent.
+/// Sender of wakes.
 pub type WakeSender = mpsc::UnboundedSender<Wake>;
 
 /// Turns signals into wakes. Installed before anything else happens: a SIGHUP that comes too early

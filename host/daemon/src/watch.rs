@@ -15,26 +15,26 @@ use lodestar_platform::{Trouble, watch::Watch};
 use self::{config::ConfigWatch, libraries::LibraryWatch, looking::Looked};
 use crate::wake::WakeSender;
 
-/// How often the daemon looks by itself while the system gives it no watcher.
+/// Time between two checks of the daemon by itself while the system gives it no watcher.
 pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// What is watched for the supervisor: the configuration file and the directories of libraries.
+/// Watches of the supervisor: on the configuration file and the directories of libraries.
 #[derive(Debug)]
 pub struct Watches {
     path: PathBuf,
     wakes: WakeSender,
     config: Option<ConfigWatch>,
     libraries: Option<LibraryWatch>,
-    /// Why not all is watched, and what was there when the daemon last looked by itself.
+    /// Reason why not all is watched, and the files when the daemon last looked by itself.
     blind: Option<(Trouble, Looked)>,
 }
 
-/// What changed without being told.
+/// Changes that were found without a notification.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Changed {
-    /// The configuration.
+    /// `true` when the configuration changed.
     pub config: bool,
-    /// A library, or a directory of some.
+    /// `true` when a library, or a directory of some, changed.
     pub libraries: bool,
 }
 
@@ -61,8 +61,8 @@ impl Watches {
         self.blind = failures.first().map(|error| (trouble::of(error), looked));
     }
 
-    /// Looks whether what is watched is still what the paths lead to, and what changed without
-    /// being told.
+    /// Checks whether what is watched is still what the paths lead to, and returns what changed
+    /// without a notification.
     pub fn refresh(&mut self, directories: Vec<PathBuf>) -> Changed {
         if let Some((_, looked)) = &self.blind {
             if !looked.is_due() {
@@ -87,8 +87,8 @@ impl Watches {
         Changed { config: config || is_blind, libraries: libraries || is_blind }
     }
 
-    /// The same for the configuration alone, whose links may lead elsewhere by now. Answers
-    /// whether they do.
+    /// Refreshes the watch of the configuration alone, whose links may lead elsewhere by now.
+    /// Returns whether they do.
     pub fn refresh_config(&mut self) -> bool {
         match self.config.as_mut().map(ConfigWatch::refresh) {
             Some(Ok(moved)) => moved,
@@ -100,7 +100,7 @@ impl Watches {
         }
     }
 
-    /// The same for the directories of libraries alone. Answers whether one is new.
+    /// Refreshes the watches of the directories of libraries alone. Returns whether one is new.
     pub fn refresh_libraries(&mut self, directories: Vec<PathBuf>) -> bool {
         match self.libraries.as_mut().map(|libraries| libraries.add(directories.clone())) {
             Some(Ok(is_new)) => is_new,
@@ -117,7 +117,7 @@ impl Watches {
         self.blind.get_or_insert((trouble::of(error), looked));
     }
 
-    /// Why the daemon has to look by itself, and what to do about it.
+    /// Returns the reason why the daemon has to look by itself, and the remedy.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.blind.as_ref().map(|(trouble, _)| trouble.clone())

@@ -1,4 +1,5 @@
-//! Every check that a library must pass to be loaded, one after the other, each with its result.
+//! The checks that a library must pass to be loaded, made one after the other, each with its
+//! result.
 //!
 //! The later ones run code of the library: this is done in a process that may die of it.
 
@@ -31,43 +32,43 @@ pub const CHECKS: [&str; 11] = [
     "configuration",
 ];
 
-/// What came of one check.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// One of [`CHECKS`].
+    /// Name of the check, one of [`CHECKS`].
     pub name: String,
-    /// How it went.
+    /// Outcome of the check.
     pub status: Verdict,
-    /// What was seen.
+    /// Description of what was found.
     pub message: String,
-    /// What to do, where something is to be done.
+    /// Remedy, where something is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// For the layout: every place where the module's types are not the host's.
+    /// Places where the module's types differ from the host's, for the layout check.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
 }
 
-/// How a check went.
+/// Outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it must be.
+    /// The check was passed.
     Ok,
-    /// The library is refused for it.
+    /// The check failed; the library is refused.
     Failed,
-    /// Not made, since an earlier one failed.
+    /// The check was not made, since an earlier one failed.
     Skipped,
 }
 
 impl Check {
-    /// One that was passed.
+    /// Returns a check that was passed.
     #[must_use]
     pub fn ok(name: &str, message: impl Into<String>) -> Self {
         Self::new(name, Verdict::Ok, message.into(), None)
     }
 
-    /// One that failed, from a sentence whose last part says what to do.
+    /// Returns a check that failed, from a sentence whose last part is the remedy.
     #[must_use]
     pub fn failed(name: &str, sentence: &str) -> Self {
         let (message, remedy) = match sentence.rsplit_once("; ") {
@@ -77,7 +78,7 @@ impl Check {
         Self::new(name, Verdict::Failed, message.to_owned(), remedy)
     }
 
-    /// One that was not made.
+    /// Returns a check that was not made.
     #[must_use]
     pub fn skipped(name: &str) -> Self {
         let message = "not checked: something before it is to be mended first".to_owned();
@@ -89,7 +90,7 @@ impl Check {
     }
 }
 
-/// Makes all checks of `lib<name>.so` and tells each as soon as it is made. The defaults of the
+/// Makes all checks of `lib<name>.so` and reports each as soon as it is made. The defaults of the
 /// module are read from `config.yaml` beside it. Runs code of the library.
 pub fn check_all(path: &Path, tell: impl FnMut(Check)) {
     let mut examination = Examination { tell, next: 0, failed: false };
@@ -121,7 +122,7 @@ impl<F: FnMut(Check)> Examination<F> {
         }
     }
 
-    /// What can be seen without running anything of it.
+    /// Makes the checks that run no code of the library.
     fn still(&mut self, path: &Path, package: &Package) {
         let Copied { copy, objection, .. } = match files::copy(&package.name, path) {
             Ok(copied) => copied,
@@ -201,7 +202,7 @@ impl<F: FnMut(Check)> Examination<F> {
         }
     }
 
-    /// Maps it and asks it.
+    /// Makes the checks that map the library and run its code.
     fn running(&mut self, package: &Package) {
         let opened = inspect(package).and_then(|file| LoadedLibraries::default().open(file, false));
         let library = match opened {
@@ -302,7 +303,7 @@ fn format() -> String {
     format!("ELF library for {}, whole", std::env::consts::ARCH)
 }
 
-/// `lib<name>.so`
+/// Returns the name of the module in `lib<name>.so`.
 fn module_name(path: &Path) -> Option<&str> {
     let name = path.file_name()?.to_str()?.strip_prefix("lib")?.strip_suffix(".so")?;
     valid_name(name).then_some(name)

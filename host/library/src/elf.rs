@@ -1,4 +1,4 @@
-//! What must be true of a file before the dynamic linker may see it.
+//! The checks that a file must pass before the dynamic linker may see it.
 //!
 //! `dlopen` of a truncated library ends the process with SIGBUS, and constructors run before any
 //! symbol can be looked up, so everything that can be read from the file is checked first.
@@ -16,7 +16,8 @@ use object::{
 type Header = elf::FileHeader64<Endianness>;
 type Entry = elf::Dyn64<Endianness>;
 
-/// Shared libraries that a module may need: those of the C library, which every process has.
+/// Names of the shared libraries that a module may need: those of the C library, which every
+/// process has.
 const ALLOWED: [&str; 8] = [
     "libc.so.6",
     "libm.so.6",
@@ -35,26 +36,26 @@ const MACHINE: (u16, &str) = (elf::EM_X86_64.0, "x86-64");
 #[cfg(target_arch = "aarch64")]
 const MACHINE: (u16, &str) = (elf::EM_AARCH64.0, "aarch64");
 
-/// Why a file is no library that may be mapped.
+/// Reason for which a file is no library that may be mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ElfError {
-    /// No bytes.
+    /// The file is empty.
     Empty,
-    /// It does not begin as an ELF file does.
+    /// The file does not begin as an ELF file does.
     NoElf,
-    /// It ends too early or points outside of itself.
+    /// The file ends too early or points outside of itself.
     Truncated(String),
-    /// It is for another machine.
+    /// The file is for another machine.
     Machine(u16),
-    /// It is a program, an object file or 32-bit.
+    /// The file is a program, an object file or 32-bit.
     NoLibrary,
-    /// It needs a shared library that is not part of the C library.
+    /// The file needs a shared library that is not part of the C library.
     Needs(String),
-    /// It brings a search path for libraries along.
+    /// The file has a search path for libraries.
     SearchPath,
-    /// It asks for static thread-local storage, of which a process has little.
+    /// The file asks for static thread-local storage, of which a process has little.
     StaticTls,
-    /// It does not have the section or symbol by which a module is known.
+    /// The file lacks the section or symbol by which a module is recognised.
     NoModule(&'static str),
 }
 
@@ -164,8 +165,8 @@ fn check_segments(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(
     Ok(())
 }
 
-/// Checks what the dynamic linker acts on. It goes by the segments, so that a section header that
-/// leads elsewhere is no matter.
+/// Checks what the dynamic linker acts on. It reads the segments, so that a section header that
+/// leads elsewhere does not matter.
 fn check_dynamic(header: &Header, endian: Endianness, bytes: &[u8]) -> Result<(), ElfError> {
     let segments = header.program_headers(endian, bytes).map_err(truncated)?;
     let mapped = |address: u64, size: u64| {

@@ -1,62 +1,62 @@
-//! Why a library is not loaded.
+//! The reasons for which a library is not loaded.
 
 use std::{io, path::PathBuf};
 
 use super::{Difference, elf::ElfError};
 
-/// Why a library is not loaded, with the remedy.
+/// Reason for which a library is not loaded, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It cannot be read.
+    /// The library cannot be read.
     #[error("cannot read {}: {}; is the module built and staged?", .0.display(), .1)]
     Read(PathBuf, #[source] io::Error),
-    /// There is no room for its sealed copy.
+    /// There is no space for the library's sealed copy.
     #[error("cannot copy {} into memory: {}; the machine is short of memory or of descriptors",
         .0.display(), .1)]
     Seal(PathBuf, #[source] io::Error),
-    /// Somebody else could change it.
+    /// Somebody else could change the library.
     #[error("{} {}; it must be a file of root or of the daemon's user that others cannot write",
         .0.display(), .1)]
     Owner(PathBuf, String),
-    /// Its own defaults cannot be read.
+    /// The module's own defaults cannot be read.
     #[error("cannot read {}, the module's own defaults: {}; write it anew or remove it",
         .0.display(), .1)]
     Defaults(PathBuf, #[source] io::Error),
-    /// It is no library for this machine.
+    /// The file is no library for this machine.
     #[error("{} {}", .0.display(), .1)]
     Elf(PathBuf, ElfError),
-    /// It is a library, but no module.
+    /// The file is a library, but no module.
     #[error(
         "{} is no Lodestar module ({}); build it as a cdylib with module_sdk::export!",
         .0.display(), .1
     )]
     NoModule(PathBuf, String),
-    /// Its manifest cannot be used.
+    /// The module's manifest cannot be used.
     #[error("{}: {}", .0.display(), .1)]
     Manifest(PathBuf, String),
-    /// It was built for another epoch of the ABI.
+    /// The library was built for another epoch of the ABI.
     #[error(
         "{} speaks ABI epoch {found} (SDK {sdk}), this host speaks epoch {host}; {}",
         .path.display(), remedy(*.found, *.host)
     )]
     Epoch {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// Its epoch.
+        /// Epoch of the library.
         found: u32,
-        /// Ours.
+        /// Epoch of this host.
         host: u32,
-        /// The SDK that it was built with.
+        /// Version of the SDK that the library was built with.
         sdk: String,
     },
-    /// A panic in it would end the daemon.
+    /// A panic in the library would end the daemon.
     #[error(
         "{} is built with panic = \"abort\", so that a panic in it would end the daemon; \
          build it with panic = \"unwind\"",
         .0.display()
     )]
     AbortsOnPanic(PathBuf),
-    /// The dynamic linker refuses it.
+    /// The dynamic linker refuses the library.
     #[error("cannot map {}: {}", .0.display(), .1)]
     Map(PathBuf, String),
     /// Too many libraries are mapped.
@@ -65,26 +65,26 @@ pub enum LoadError {
          lodestard, or set `unload: true` for modules that are reloaded often"
     )]
     RestartNeeded {
-        /// How many are mapped.
+        /// Number of libraries that are mapped.
         resident: usize,
     },
-    /// Its types are not ours.
+    /// The types of the module are not those of the host.
     #[error(
         "{} does not fit this host: {}; rebuild it against SDK {}, or update the host",
         .path.display(), summary(.differences), .host_sdk
     )]
     Layout {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// The SDK of this host.
+        /// Version of the SDK of this host.
         host_sdk: &'static str,
-        /// Every type that differs.
+        /// Types that differ.
         differences: Vec<Difference>,
     },
 }
 
 impl LoadError {
-    /// Whether the module and the host do not fit, rather than the file being broken.
+    /// Returns whether the module and the host do not fit, rather than the file being broken.
     #[must_use]
     pub const fn is_incompatible(&self) -> bool {
         matches!(self, Self::Epoch { .. } | Self::Layout { .. } | Self::AbortsOnPanic(_))

@@ -1,5 +1,4 @@
-//! The files of a package, as they are read: what is no plain file is not waited for, and nothing
-//! is read without end.
+//! The reading of a package's files: only plain files are read, and none without end.
 
 use std::{
     fs::File,
@@ -13,26 +12,25 @@ use sha2::{Digest as _, Sha256};
 
 use super::{LoadError, Package, in_hexadecimal, seal::SealedCopy};
 
-/// The most bytes that a library may have: one of ours with debug information has a quarter.
+/// Largest size of a library, in bytes: one of ours with debug information has a quarter.
 pub const MAX_LIBRARY: u64 = 512 << 20;
 
-/// The most bytes that a module's own defaults may have, as in an installed package.
+/// Largest size of a module's own defaults, in bytes, as in an installed package.
 const MAX_DEFAULTS: u64 = 256 << 10;
 
-/// How many bytes of a library are read at once.
+/// Number of bytes of a library that are read at once.
 const PART: usize = 64 << 10;
 
 /// A sealed copy of a library.
 pub(super) struct Copied {
     pub(super) copy: SealedCopy,
     pub(super) sha256: String,
-    /// What speaks against whoever may write the file: who may write to a module may run code as
-    /// the daemon.
+    /// Error for a file that others can write: they could run code as the daemon.
     pub(super) objection: Option<LoadError>,
 }
 
-/// Copies a library. What is judged is the very file that is read, wherever its path leads
-/// meanwhile.
+/// Copies a library. The permissions checked are those of the very file that is read, wherever its
+/// path leads meanwhile.
 pub(super) fn copy(name: &str, path: &Path) -> Result<Copied, LoadError> {
     let (file, objection) = open(path)?;
     let sealed = |error| LoadError::Seal(path.to_owned(), error);
@@ -43,7 +41,7 @@ pub(super) fn copy(name: &str, path: &Path) -> Result<Copied, LoadError> {
     Ok(Copied { copy, sha256, objection })
 }
 
-/// The hash of a package's library as it lies there; `None` when it cannot be read, or is no plain
+/// Returns the hash of a package's library on disk; `None` when it cannot be read, or is no plain
 /// file.
 #[must_use]
 pub fn hash(package: &Package) -> Option<String> {
@@ -51,8 +49,8 @@ pub fn hash(package: &Package) -> Option<String> {
     read_in_parts(file, |error| error, |_| Ok(())).ok()
 }
 
-/// A module's own defaults; `None` where there are none. What lies in their place and cannot be
-/// read is an error: without its defaults the module would be another one.
+/// Reads a module's own defaults; `None` where there are none. A file that is there and cannot be
+/// read is an error: without its defaults the module would behave differently.
 pub(super) fn defaults(path: &Path) -> Result<Option<String>, LoadError> {
     match files::read(path, MAX_DEFAULTS).and_then(files::text) {
         Ok(text) => Ok(Some(text)),
@@ -62,7 +60,7 @@ pub(super) fn defaults(path: &Path) -> Result<Option<String>, LoadError> {
     }
 }
 
-/// Whether nobody else can write a module's own defaults: they are part of its configuration.
+/// Checks that nobody else can write a module's own defaults: they are part of its configuration.
 pub(super) fn expect_ours(path: &Path) -> Result<(), LoadError> {
     match file_trust::on_the_way(path, file_trust::Also::OwnGroup) {
         Some(exposed) => Err(objection(&exposed)),
@@ -75,7 +73,7 @@ fn objection(exposed: &file_trust::Exposed) -> LoadError {
     LoadError::Owner(exposed.path.clone(), what)
 }
 
-/// Reads a file to its end; answers its hash. Blocks of a library's size, taken and given back on
+/// Reads a file to its end; returns its hash. Blocks of a library's size, allocated and freed on
 /// one thread after another, would stay with the allocator: 40 MiB of them after 300 reloads.
 fn read_in_parts<E>(
     mut file: File,
@@ -105,7 +103,7 @@ fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, what)
 }
 
-/// Opens the file of a library, and says what speaks against whoever may write it.
+/// Opens the file of a library, and returns an error beside it where others can write it.
 fn open(path: &Path) -> Result<(File, Option<LoadError>), LoadError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -136,7 +134,7 @@ fn open(path: &Path) -> Result<(File, Option<LoadError>), LoadError> {
     Ok((file, exposed.as_ref().map(objection)))
 }
 
-/// Why something could not be opened without following a link.
+/// Returns the error for something that could not be opened without following a link.
 fn not_opened(place: &Path, error: io::Error) -> LoadError {
     if place.is_symlink() {
         let reason = "is a symbolic link, which could be turned elsewhere between check and load";

@@ -17,34 +17,34 @@ use tempfile::TempDir;
 
 use super::{Inspected, Package, install::AdmitError};
 
-/// How many generations of a module are kept.
+/// Number of generations of a module that are kept.
 const KEPT: usize = 2;
 
-/// How the folder of one begins that is not whole.
+/// Prefix of the folder of a generation that is not whole.
 const HALF: &str = ".half-";
 
-/// Where a module's generations are kept.
+/// Returns the directory of a module's generations.
 #[must_use]
 pub fn generations(state_dir: &Path, module: &str) -> PathBuf {
     state_dir.join("generations").join(module)
 }
 
-/// A library that is written down, and not yet one to go back to: it has to run first. Dropped it
-/// is gone again.
+/// A library that is written to disk, and not yet a generation to go back to: it has to run first.
+/// Dropping it removes it.
 #[derive(Debug)]
 pub struct Candidate {
     module: String,
     directory: PathBuf,
-    /// `None` where it is kept already.
+    /// Folder that is not whole yet; `None` where the generation is kept already.
     half: Option<TempDir>,
 }
 
-/// The hashes of a kept generation's files, as `sha256sum -c` reads them.
+/// Name of the file with the hashes of a kept generation's files, as `sha256sum -c` reads them.
 const SUMS: &str = "SHA256SUMS";
 
-/// Writes a library down, from the very bytes that will be mapped, with its manifest and the
-/// defaults that it runs with, where as much again stays free: a way back must not take the last
-/// room of what modules write.
+/// Writes a library to disk, from the very bytes that will be mapped, with its manifest and the
+/// defaults that it runs with, where as much space again stays free: a generation to go back to
+/// must not take the last space that modules write to.
 ///
 /// # Errors
 ///
@@ -100,8 +100,8 @@ fn sums(module: &str, sha256: &str, defaults: Option<&str>) -> String {
 }
 
 impl Candidate {
-    /// Keeps it: it runs. Beside it stays its `way_back`, the hash of the one that is to come back
-    /// should it fail, or else the one that ran before it.
+    /// Keeps the generation, since it runs. Beside it stays `way_back`, the hash of the one to go
+    /// back to should it fail, or else the one that ran before it.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Candidate {
     }
 }
 
-/// Removes what a kill left half written.
+/// Removes the folders that a kill left half written.
 pub fn clear_half_written(state_dir: &Path) {
     let modules = fs::read_dir(state_dir.join("generations")).into_iter().flatten().flatten();
     let entries = modules.filter_map(|module| fs::read_dir(module.path()).ok()).flatten().flatten();
@@ -141,7 +141,7 @@ pub fn clear_half_written(state_dir: &Path) {
     }
 }
 
-/// The generations of a module that are kept, the one that ran last first.
+/// Returns the generations of a module that are kept, the one that ran last first.
 #[must_use]
 pub fn kept_generations(state_dir: &Path, module: &str) -> Vec<Package> {
     let mut found: Vec<(SystemTime, Package)> = fs::read_dir(generations(state_dir, module))
@@ -158,8 +158,8 @@ pub fn kept_generations(state_dir: &Path, module: &str) -> Vec<Package> {
     found.into_iter().map(|(_, package)| package).collect()
 }
 
-/// The hash that a kept generation must have, the name of its folder; `None` for a package that is
-/// none, by whatever way it was reached.
+/// Returns the hash that a kept generation must have, the name of its folder; `None` for a package
+/// that is no kept generation, whatever path led to it.
 #[must_use]
 pub fn generation_of(state_dir: &Path, package: &Package) -> Option<String> {
     let place = generations(state_dir, &package.name);
@@ -169,7 +169,7 @@ pub fn generation_of(state_dir: &Path, package: &Package) -> Option<String> {
     is_kept.then(|| directory.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// The kept generation with this hash.
+/// Finds the kept generation with this hash.
 #[must_use]
 pub fn find_generation(state_dir: &Path, module: &str, sha256: &str) -> Option<Package> {
     let directory = generations(state_dir, module).join(sha256);

@@ -1,4 +1,4 @@
-//! Whether a module's types are ours, checked both ways.
+//! The comparison of a module's types with the host's, checked both ways.
 //!
 //! `abi_stable`'s own check goes one way, so that it refuses an older module in a newer host, and
 //! keeps pointers into libraries in a global cache. This one goes both ways with a fresh cache.
@@ -18,16 +18,17 @@ use lodestar_abi::{
 };
 use serde::{Deserialize, Serialize};
 
-/// One place where the module's types are not the host's.
+/// A place where the module's types are not the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The way to it, and the type whose field it is: `create > request > CreateRequest.config`.
+    /// Path of the place, and the type whose field it is:
+    /// `create > request > CreateRequest.config`.
     pub place: String,
-    /// What is compared.
+    /// Property that is compared.
     pub what: String,
-    /// What this host has.
+    /// Value in this host.
     pub expected: String,
-    /// What the module has.
+    /// Value in the module.
     pub found: String,
 }
 
@@ -38,7 +39,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares the module's root type with ours.
+/// Returns the differences between the module's root type and the host's.
 pub(super) fn differences(module: &'static TypeLayout) -> Vec<Difference> {
     let host = <ModuleRoot_Ref as StableAbi>::LAYOUT;
     let Err(forward) = check(host, module) else { return Vec::new() };
@@ -57,7 +58,7 @@ fn check(
     check_layout_compatibility_with_globals(interface, implementation, &fresh)
 }
 
-/// The whole report has thousands of lines; a person needs the few that name a field.
+/// Returns the few differences that name a field; the whole report has thousands of lines.
 fn summary(errors: &AbiInstabilityErrors) -> Vec<Difference> {
     let mut differences: Vec<Difference> = Vec::new();
     for error in &errors.errors {
@@ -77,7 +78,8 @@ fn summary(errors: &AbiInstabilityErrors) -> Vec<Difference> {
     differences
 }
 
-/// `create > request > CreateRequest.config`: the way, and the type whose field differs.
+/// Returns a place as `create > request > CreateRequest.config`: the path, and the type whose field
+/// differs.
 fn place(steps: &[&TLFieldOrFunction]) -> String {
     let Some((last, way)) = steps.split_last() else { return "ModuleRoot".to_owned() };
     let mut place: String = way.iter().map(|step| format!("{} > ", name(step))).collect();

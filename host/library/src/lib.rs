@@ -1,4 +1,5 @@
-//! From a file to a root module that may be called: read, hash, seal, check, map, check again.
+//! The way from a file to a root module that may be called: read, hash, seal, check, map, check
+//! again.
 //!
 //! What is mapped is a sealed copy of the very bytes that were hashed and checked, so that a file
 //! that is swapped or overwritten meanwhile changes nothing (adr/0003).
@@ -42,27 +43,27 @@ use seal::SealedCopy;
 /// A module's directory on the module path: `lib<name>.so`, `module.toml`, `config.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// The module's name, which is the directory's.
+    /// Name of the module, which is the directory's.
     pub name: String,
-    /// The directory.
+    /// Path of the directory.
     pub directory: PathBuf,
 }
 
 impl Package {
-    /// The package that a library file belongs to.
+    /// Returns the package that a library file belongs to.
     #[must_use]
     pub fn of(library: &Path, name: &str) -> Self {
         let directory = library.parent().unwrap_or_else(|| Path::new("")).to_owned();
         Self { name: name.to_owned(), directory }
     }
 
-    /// The library file.
+    /// Returns the path of the library file.
     #[must_use]
     pub fn library_path(&self) -> PathBuf {
         self.directory.join(format!("lib{}.so", self.name))
     }
 
-    /// The text of the module's `config.yaml`, its own defaults; `None` when it has none.
+    /// Reads the text of the module's `config.yaml`, its own defaults; `None` when it has none.
     ///
     /// # Errors
     ///
@@ -81,7 +82,7 @@ pub fn find(module_path: &[PathBuf], name: &str) -> Option<Package> {
         .find(|package| package.directory.is_dir())
 }
 
-/// Every module on the module path, by name.
+/// Returns every module on the module path, by name.
 #[must_use]
 pub fn list(module_path: &[PathBuf]) -> Vec<Package> {
     let mut packages: Vec<Package> = Vec::new();
@@ -101,28 +102,28 @@ pub fn list(module_path: &[PathBuf]) -> Vec<Package> {
 /// A library whose bytes are read and checked, but not mapped: no instruction of it has run.
 #[derive(Debug)]
 pub struct Inspected {
-    /// Where it was read from.
+    /// Path that the library was read from.
     pub path: PathBuf,
-    /// Its hash, lower-case hexadecimal.
+    /// Hash of the library, lower-case hexadecimal.
     pub sha256: String,
-    /// How it was built.
+    /// Build information of the library.
     pub build: BuildInfo,
-    /// Its manifest, from the library itself.
+    /// Manifest, from the library itself.
     pub manifest: Manifest,
-    /// The `config.yaml` that lay beside it.
+    /// Text of the `config.yaml` that lay beside the library.
     pub defaults: Option<String>,
     copy: SealedCopy,
 }
 
 impl Inspected {
-    /// The sealed copy.
+    /// Returns the descriptor of the sealed copy.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.copy.descriptor()
     }
 
-    /// Takes over a sealed copy that another process has inspected: `path` is where that was read
-    /// from, `sha256` its hash.
+    /// Takes over a sealed copy that another process has inspected: `path` is where that process
+    /// read it from, `sha256` its hash.
     ///
     /// # Errors
     ///
@@ -155,7 +156,7 @@ pub fn inspect(package: &Package) -> Result<Inspected, LoadError> {
     Ok(Inspected { path, sha256, build, manifest, defaults: package.defaults()?, copy })
 }
 
-/// Checks the bytes of a library.
+/// Checks the bytes of a library, and returns its build information and manifest.
 fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest), LoadError> {
     let contents = elf::check(bytes).map_err(|reason| LoadError::Elf(path.to_owned(), reason))?;
     let build = BuildInfo::from_bytes(contents.build_info)
@@ -186,8 +187,8 @@ fn examine(bytes: &[u8], name: &str, path: &Path) -> Result<(BuildInfo, Manifest
     Ok((build, manifest))
 }
 
-/// What is wrong with the epoch in a manifest: it must be the one that the library was built with,
-/// or whoever reads `module.toml` alone is misled.
+/// Returns what is wrong with the epoch in a manifest: it must be the one that the library was
+/// built with, or a reader of `module.toml` alone is misled.
 fn other_epoch(build: &BuildInfo, manifest: &Manifest) -> Option<String> {
     let (told, built) = (manifest.abi.epoch, build.epoch);
     (told != built).then(|| {
@@ -198,14 +199,14 @@ fn other_epoch(build: &BuildInfo, manifest: &Manifest) -> Option<String> {
     })
 }
 
-/// The manifest that is embedded in the bytes of a library; `None` where there is none.
+/// Returns the manifest that is embedded in the bytes of a library; `None` where there is none.
 #[must_use]
 pub fn manifest_of(bytes: &[u8]) -> Option<Manifest> {
     let contents = elf::check(bytes).ok()?;
     Manifest::parse(&String::from_utf8_lossy(contents.manifest)).ok()
 }
 
-/// The hash of some bytes, lower-case hexadecimal.
+/// Returns the hash of some bytes, lower-case hexadecimal.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     in_hexadecimal(&Sha256::digest(bytes))

@@ -1,4 +1,4 @@
-//! The libraries that are mapped, and how one of them leaves.
+//! The libraries that are mapped, and their unloading.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,12 +7,13 @@ use super::{
     open::{Lingering, StillMapped},
 };
 
-/// How many libraries may be mapped at once. Each one that was replaced costs 0.6 to 2.4 MiB of
-/// address space, a tenth of it memory, for as long as the daemon runs.
+/// Number of libraries that may be mapped at once. Each one that was replaced costs 0.6 to 2.4 MiB
+/// of address space, a tenth of it memory, for as long as the daemon runs.
 const BUDGET: usize = 64;
 
-/// The libraries that are mapped. One that was replaced is retired: it stays mapped, since nothing
-/// proves that no pointer into it is left, unless its module is configured with `unload: true`.
+/// Set of the libraries that are mapped. One that was replaced is retired: it stays mapped, since
+/// nothing proves that no pointer into it is left, unless its module is configured with
+/// `unload: true`.
 #[derive(Debug, Default)]
 pub struct LoadedLibraries {
     table: Mutex<LibraryTable>,
@@ -22,12 +23,13 @@ pub struct LoadedLibraries {
 struct LibraryTable {
     mapped: Vec<Arc<Library>>,
     lingering: Vec<Lingering>,
-    /// The modules of those that a sweep has in its hands, mapped as they may still be.
+    /// Modules of the libraries that a sweep is working on; they may still be mapped.
     in_hand: Vec<String>,
 }
 
 impl LoadedLibraries {
-    /// Maps a library. Unless it must be `fresh`, the same bytes that are mapped already will do.
+    /// Maps a library. Unless it must be `fresh`, a library of the same bytes that is mapped
+    /// already is returned.
     ///
     /// # Errors
     ///
@@ -55,7 +57,7 @@ impl LoadedLibraries {
         Ok(library)
     }
 
-    /// The newest mapped library with this hash that was not replaced.
+    /// Returns the newest mapped library with this hash that was not replaced.
     #[must_use]
     pub fn mapped(&self, sha256: &str) -> Option<Arc<Library>> {
         let table = self.lock();
@@ -63,15 +65,15 @@ impl LoadedLibraries {
         usable.into_iter().find(|library| library.sha256() == sha256).cloned()
     }
 
-    /// How many libraries of a module are mapped.
+    /// Returns the number of libraries of a module that are mapped.
     #[must_use]
     pub fn resident_of(&self, module: &str) -> usize {
         self.lock().count(|name| name == module)
     }
 
-    /// Deals with every library that was replaced and that nobody holds any more: takes its
-    /// thread-local keys back, and unmaps it if `unload` says so of its module and nothing speaks
-    /// against it. Called when the threads that ran it have been joined.
+    /// Handles every library that was replaced and that nobody uses any more: reclaims its
+    /// thread-local keys, and unmaps it if `unload` returns true for its module and nothing
+    /// prevents it. Called when the threads that ran it have been joined.
     pub fn sweep(&self, unload: impl Fn(&str) -> bool) {
         let mut kept = LibraryTable::default();
         let (left_behind, modules) = self.take_left_behind();
@@ -99,8 +101,8 @@ impl LoadedLibraries {
         }
     }
 
-    /// Takes the replaced libraries out that nobody else holds, those that were dealt with before
-    /// excepted; answers their modules as well.
+    /// Removes the replaced libraries that nobody else uses, except those handled before; returns
+    /// them and their modules.
     fn take_left_behind(&self) -> (Vec<Arc<Library>>, Vec<String>) {
         let mut table = self.lock();
         let is_left = |library: &mut Arc<Library>| {
@@ -122,7 +124,7 @@ impl LoadedLibraries {
 }
 
 impl LibraryTable {
-    /// How many are mapped of the modules with these names.
+    /// Counts the mapped libraries of the modules with these names.
     fn count(&self, of: impl Fn(&str) -> bool) -> usize {
         let mapped = self.mapped.iter().map(|library| library.manifest().module.name.as_str());
         let lingering = self.lingering.iter().map(Lingering::module);

@@ -1,4 +1,4 @@
-//! What the kernel says is mapped.
+//! The mapped files of this process, as the kernel lists them.
 
 use std::ops::Range;
 
@@ -9,12 +9,12 @@ pub(super) struct Mapped {
     pub(super) range: Range<usize>,
 }
 
-/// The file that is mapped at an address.
+/// Returns the file that is mapped at an address.
 pub(super) fn at(address: usize) -> Option<Mapped> {
     find(&std::fs::read_to_string("/proc/self/maps").ok()?, address)
 }
 
-/// Whether a part of a file is still mapped.
+/// Returns whether a part of a file is still mapped.
 pub(super) fn is_mapped(mapped: &Mapped) -> bool {
     // What cannot be read is taken for mapped.
     std::fs::read_to_string("/proc/self/maps")
@@ -30,6 +30,7 @@ fn find(text: &str, address: usize) -> Option<Mapped> {
     Some(Mapped { file: (*file).to_owned(), range: begin..end })
 }
 
+/// Parses the range and the file of a line such as
 /// `7f00-7f10 r-xp 00000000 00:01 1042 /memfd:lodestar-tiny (deleted)`, see `proc(5)`; anonymous
 /// memory has the number 0 and is no file.
 fn line(text: &str) -> Option<(Range<usize>, &str)> {

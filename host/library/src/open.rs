@@ -1,4 +1,4 @@
-//! Mapping a checked library, finding its root module, and unmapping it.
+//! The mapping of a checked library, its root module, and its unmapping.
 #![expect(unsafe_code, reason = "running foreign code is what loading means")]
 
 use std::{
@@ -21,28 +21,28 @@ use module_sdk::manifest::Manifest;
 use super::{Inspected, LoadError, layout, maps, pthread_hooks};
 
 /// A mapped library whose types are ours. Dropped it stays mapped: code of it may be referred to
-/// from anywhere. See [`LoadedLibraries::sweep`](super::Shelf::sweep) for how it leaves.
+/// from anywhere. It is unmapped by [`LoadedLibraries::sweep`](super::LoadedLibraries::sweep).
 pub struct Library {
-    /// Not dropped while it is mapped: the linker knows it by the path of its copy, which no other
-    /// library may get.
+    /// The inspected library. Not dropped while it is mapped: the linker knows it by the path of
+    /// its copy, which no other library may get.
     inspected: ManuallyDrop<Inspected>,
     root: ModuleRoot_Ref,
     handle: ManuallyDrop<Handle>,
-    /// A later generation runs in its place.
+    /// True when a later generation runs in its place.
     replaced: AtomicBool,
-    /// It was swept and stays mapped.
+    /// True when it was swept and stays mapped.
     retired: AtomicBool,
-    /// That it stays mapped was said.
+    /// True when it was logged that the library stays mapped.
     lamented: AtomicBool,
-    /// Threads of the host that run its code.
+    /// Threads of the host that run code of the library.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// A library that could not be unmapped.
 pub(super) enum StillMapped {
-    /// It may be used, or looked at again.
+    /// The library may be used, or looked at again.
     Whole(Arc<Library>, &'static str),
-    /// The linker has let go of it, and the kernel shows it still.
+    /// The linker has released the library, and the kernel still shows it.
     Lingering(Box<Lingering>),
 }
 
@@ -50,7 +50,7 @@ pub(super) enum StillMapped {
 /// destructors are its code. The linker unmaps it with another one, once that thread has ended.
 #[derive(Debug)]
 pub(super) struct Lingering {
-    /// Its copy must not be another's while the linker knows it by its path.
+    /// The inspected library. Its copy must not be another's while the linker knows it by its path.
     inspected: Inspected,
     mapped: maps::Mapped,
 }
@@ -97,14 +97,15 @@ impl Library {
         })
     }
 
-    /// A thread of the host runs its code: it stays mapped until that has ended.
+    /// Adds a thread of the host that runs code of the library: it stays mapped until that thread
+    /// has ended.
     pub fn run_by(&self, thread: JoinHandle<()>) {
         let mut threads = self.threads();
         join(threads.extract_if(.., |thread| thread.is_finished()));
         threads.push(thread);
     }
 
-    /// Whether every thread of the host that runs its code is at its end.
+    /// Returns whether every thread of the host that ran code of the library has finished.
     pub(super) fn is_left_by_threads(&self) -> bool {
         self.threads().iter().all(JoinHandle::is_finished)
     }
@@ -126,12 +127,12 @@ impl Library {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// Whether this is the first time that it is said to stay mapped.
+    /// Returns whether this is the first time that it is logged to stay mapped.
     pub(super) fn lament(&self) -> bool {
         !self.lamented.swap(true, Ordering::AcqRel)
     }
 
-    /// Takes back the thread-local keys of a library that stays mapped and is never used again,
+    /// Reclaims the thread-local keys of a library that stays mapped and is never used again,
     /// unless a thread of it lives, which may end later.
     pub(super) fn retire(&self) {
         join(self.threads().drain(..));
@@ -145,7 +146,7 @@ impl Library {
         }
     }
 
-    /// Unmaps a library of which no code runs; answers how many thread-local keys it had.
+    /// Unmaps a library of which no code runs; returns how many thread-local keys it had.
     pub(super) fn unmap(self) -> Result<usize, StillMapped> {
         let keep = |library: Self, for_good: bool, reason| {
             library.retired.store(for_good, Ordering::Release);
@@ -173,43 +174,43 @@ impl Library {
         Ok(keys)
     }
 
-    /// Where it is mapped.
+    /// Returns the range at which the library is mapped.
     fn mapped(&self) -> Option<maps::Mapped> {
         let describe = self.root.describe() as *const () as usize;
         maps::at(describe)
     }
 
-    /// What the library exports.
+    /// Returns the root module, which the library exports.
     #[must_use]
     pub const fn root(&self) -> ModuleRoot_Ref {
         self.root
     }
 
-    /// The hash of its bytes.
+    /// Returns the hash of the library's bytes.
     #[must_use]
     pub fn sha256(&self) -> &str {
         &self.inspected.sha256
     }
 
-    /// Where the very bytes that are mapped can be read.
+    /// Returns a path at which the very bytes that are mapped can be read.
     #[must_use]
     pub fn sealed(&self) -> PathBuf {
         self.inspected.copy.path().into()
     }
 
-    /// Its manifest.
+    /// Returns the manifest of the module.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.inspected.manifest
     }
 
-    /// How it was built.
+    /// Returns the build information of the library.
     #[must_use]
     pub fn build(&self) -> &BuildInfo {
         &self.inspected.build
     }
 
-    /// Where it was read from.
+    /// Returns the path that the library was read from.
     #[must_use]
     pub fn path(&self) -> &PathBuf {
         &self.inspected.path
@@ -257,7 +258,7 @@ fn first_line(text: &str) -> String {
         .to_owned()
 }
 
-/// `libloading` keeps what the linker said in the source of its error.
+/// Returns the whole message of an error: `libloading` keeps what the linker said in its source.
 fn whole(error: &libloading::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

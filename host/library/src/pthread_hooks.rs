@@ -1,5 +1,5 @@
-//! Stands between modules and three functions of the C library, to know what a module leaves
-//! behind, thread-local keys and threads, and which module a thread works for.
+//! Hooks between modules and three functions of the C library, to know what a module leaves behind,
+//! thread-local keys and threads, and which module a thread works for.
 //!
 //! The C library has 1,024 thread-local keys for a process, and the standard library of Rust, of
 //! which every module has a copy, makes one and never deletes it: without this every daemon would
@@ -23,7 +23,7 @@ use std::{
 use libc::{pthread_attr_t, pthread_key_t, pthread_t, stack_t};
 use memmap2::MmapMut;
 
-/// glibc's `PTHREAD_KEYS_MAX`.
+/// Largest number of keys, glibc's `PTHREAD_KEYS_MAX`.
 const KEYS: usize = 1024;
 
 /// The destructor of each key, 0 where there is none or the key was not made through us.
@@ -37,8 +37,8 @@ static FOREIGN: Mutex<Vec<(libc::pid_t, usize)>> = Mutex::new(Vec::new());
 const NOT_BEGUN: libc::pid_t = 0;
 
 thread_local! {
-    /// For which module this thread works. What it starts works for the same. Read by the handler
-    /// of a signal: no lock, no allocation, and names that stay.
+    /// Name of the module that this thread works for. Threads that it starts work for the same. It
+    /// is read by a signal handler: no lock, no allocation, and names that stay.
     static OWNER: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
@@ -51,16 +51,16 @@ struct Owners {
 }
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
-/// `pthread_exit` unwinds through it.
+/// First function of a thread. `pthread_exit` unwinds through it.
 type StartRoutine = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 
 unsafe extern "C" {
-    /// Where the program's own code begins and ends, from the linker.
+    /// Begin and end of the program's own code, from the linker.
     static __executable_start: u8;
     static etext: u8;
 }
 
-/// The next definition of a symbol: the C library's.
+/// Returns the next definition of a symbol: the C library's.
 fn next(name: &CStr) -> *mut c_void {
     // SAFETY: the name is a C string; the answer is checked by the callers.
     unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
@@ -161,7 +161,7 @@ pub(super) unsafe extern "C" fn pthread_create(
     result
 }
 
-/// The first function of a module's thread: notes it, then does what the module wanted.
+/// Runs as the first function of a module's thread: notes it, then does what the module wanted.
 extern "C-unwind" fn begin(noted: *mut c_void) -> *mut c_void {
     // SAFETY: `pthread_create` above made this box for this thread alone.
     let Noted { start, argument, owner } = *unsafe { Box::from_raw(noted.cast::<Noted>()) };
@@ -181,7 +181,8 @@ extern "C-unwind" fn begin(noted: *mut c_void) -> *mut c_void {
     result
 }
 
-/// How many bytes a handler of signals has: those of a machine with wide registers are 12 KiB.
+/// Size of the stack of a signal handler, in bytes: the saved registers of a machine with wide ones
+/// take 12 KiB.
 const SIGNAL_STACK: usize = 64 << 10;
 
 /// A stack for signals, given back when its thread ends, in whatever way.
@@ -198,7 +199,7 @@ impl Drop for SignalStack {
 }
 
 /// Gives this thread a stack for signals. A library's own standard library gives its threads none,
-/// and the end of a thread that has used up its own could not be noted.
+/// and the end of a thread that has used up its stack could not be noted.
 fn have_signal_stack() {
     thread_local! {
         static STACK: RefCell<Option<SignalStack>> = const { RefCell::new(None) };
@@ -220,7 +221,8 @@ fn expect_thread(start: usize) {
     foreign.push((NOT_BEGUN, start));
 }
 
-/// One of the threads that begin with this function and have no number yet, which are all alike.
+/// Returns the index of one of the threads that begin with this function and have no number yet,
+/// which are all alike.
 fn expected(foreign: &mut [(libc::pid_t, usize)], start: usize) -> Option<usize> {
     foreign.iter().position(|thread| *thread == (NOT_BEGUN, start))
 }
@@ -229,14 +231,14 @@ fn foreign() -> MutexGuard<'static, Vec<(libc::pid_t, usize)>> {
     FOREIGN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a thread of a module begins with.
+/// Argument of the first function of a module's thread.
 struct Noted {
     start: StartRoutine,
     argument: *mut c_void,
     owner: Option<&'static str>,
 }
 
-/// A thread works for a module until this is dropped.
+/// Guard during whose lifetime a thread works for a module.
 #[derive(Debug)]
 pub struct Working {
     number: libc::pid_t,
@@ -248,7 +250,8 @@ impl Drop for Working {
     }
 }
 
-/// From now on this thread works for a module, and so does what it starts in the module's library.
+/// Makes this thread work for a module until the guard is dropped, and so what it starts in the
+/// module's library.
 #[must_use]
 pub fn work_for(module: &str) -> Working {
     // SAFETY: it has no conditions.
@@ -266,13 +269,13 @@ pub fn work_for(module: &str) -> Working {
     Working { number }
 }
 
-/// The module that this thread works for. Async-signal-safe.
+/// Returns the module that this thread works for. Async-signal-safe.
 #[must_use]
 pub fn works_for() -> Option<&'static str> {
     OWNER.try_with(Cell::get).ok().flatten()
 }
 
-/// This thread, of this number, works for a module from now on, or for none.
+/// Registers this thread, of this number, as working for a module from now on, or for none.
 fn register(number: libc::pid_t, owner: Option<&'static str>) {
     OWNER.set(owner);
     owners().threads.extend(owner.map(|owner| (number, owner)));
@@ -283,7 +286,7 @@ fn unregister(number: libc::pid_t) {
     owners().threads.retain(|(known, _)| *known != number);
 }
 
-/// The modules that threads of this process work for, by the threads' numbers.
+/// Returns the modules that threads of this process work for, by the threads' numbers.
 #[must_use]
 pub fn workers() -> HashMap<u32, String> {
     let mut owners = owners();
@@ -299,7 +302,7 @@ fn owners() -> MutexGuard<'static, Owners> {
     OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an address is of this program rather than of a library that it mapped.
+/// Returns whether an address is of this program rather than of a library that it mapped.
 fn is_own(address: usize) -> bool {
     let begin = (&raw const __executable_start) as usize;
     let end = (&raw const etext) as usize;
@@ -310,15 +313,15 @@ fn is_alive(number: libc::pid_t) -> bool {
     number == NOT_BEGUN || Path::new("/proc/self/task").join(number.to_string()).exists()
 }
 
-/// How many threads live whose first function lies in a range of addresses.
+/// Counts the living threads whose first function lies in a range of addresses.
 pub(super) fn threads_in(range: &Range<usize>) -> usize {
     let mut foreign = foreign();
     foreign.retain(|(number, _)| is_alive(*number));
     foreign.iter().filter(|(_, start)| range.contains(start)).count()
 }
 
-/// Deletes the keys whose destructors lie in a range of addresses; answers how many. No thread may
-/// run code of this range any more.
+/// Deletes the keys whose destructors lie in a range of addresses; returns their number. No thread
+/// may run code of this range any more.
 pub(super) fn reclaim_keys(range: &Range<usize>) -> usize {
     let mut reclaimed = 0;
     for (key, destructor) in DESTRUCTORS.iter().enumerate() {
@@ -331,7 +334,7 @@ pub(super) fn reclaim_keys(range: &Range<usize>) -> usize {
     reclaimed
 }
 
-/// Whether a signal's handler lies in a range of addresses.
+/// Returns whether the handler of a signal lies in a range of addresses.
 pub(super) fn handles_a_signal(range: &Range<usize>) -> bool {
     (1..=64).any(|signal| {
         // SAFETY: an all-zero `sigaction` is a valid value of this plain C type.

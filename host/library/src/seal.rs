@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Nothing of it changes, this included.
+/// Seals of a copy: nothing of it changes, the seals included.
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
@@ -25,7 +25,7 @@ pub(super) struct SealedCopy {
 }
 
 impl SealedCopy {
-    /// A memory file to write the copy to.
+    /// Creates a memory file to write the copy to.
     pub(super) fn draft(name: &str) -> Result<File, Errno> {
         let name = CString::new(format!("lodestar-{name}")).unwrap_or_default();
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -37,7 +37,7 @@ impl SealedCopy {
         Ok(File::from(file))
     }
 
-    /// Nothing of what was written can be changed any more.
+    /// Seals the draft: nothing of what was written can be changed any more.
     pub(super) fn seal(draft: File) -> Result<Self, Errno> {
         let file = OwnedFd::from(draft);
         fcntl_add_seals(&file, SEALS)?;
@@ -54,7 +54,7 @@ impl SealedCopy {
         self.file.as_fd()
     }
 
-    /// The bytes, where they lie.
+    /// Maps the bytes of the copy.
     pub(super) fn bytes(&self) -> io::Result<Mmap> {
         // SAFETY: it is sealed: nobody can change it or make it shorter.
         #[expect(unsafe_code, reason = "other memory files could change below the slice")]
@@ -63,7 +63,7 @@ impl SealedCopy {
         }
     }
 
-    /// The path to map it by.
+    /// Returns the path to map the copy by.
     pub(super) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }

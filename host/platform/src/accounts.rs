@@ -1,4 +1,4 @@
-//! Users and groups as the files of the system list them.
+//! Users and groups, read from the system's files.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ pub fn group_name(number: u32) -> Option<String> {
     name_in(&read("/etc/group")?, number)
 }
 
-/// Returns whether a group is known to have no members other than root, as `staff` of Debian, to
-/// which `/usr/local` belongs. False where a directory service may know more of them.
+/// Returns whether a group is known to have no members other than root, such as `staff` of Debian,
+/// which owns `/usr/local`. False if a directory service may know further members.
 #[must_use]
 pub fn is_vacant(group: u32) -> bool {
     // Without the file, glibc and musl look into files alone.
@@ -44,7 +44,7 @@ fn read(file: &str) -> Option<String> {
     files::read_text(Path::new(file)).ok()
 }
 
-/// Both files have the name first, and the number third.
+/// Finds the number of a name; both files have the name first, and the number third.
 fn number_in(file: &str, name: &str) -> Option<u32> {
     let mut lines = file.lines().map(|line| line.split(':').collect::<Vec<_>>());
     lines.find(|fields| fields[0] == name)?.get(2)?.parse().ok()
@@ -56,7 +56,7 @@ fn name_in(file: &str, number: u32) -> Option<String> {
     lines.find(is_it).map(|fields| fields[0].to_owned())
 }
 
-/// Whether users and groups come from files and systemd alone (nsswitch.conf(5)).
+/// Returns whether users and groups come from files and systemd alone (nsswitch.conf(5)).
 fn are_files_all(services: &str) -> bool {
     let uncommented = services.lines().filter_map(|line| line.split('#').next()?.split_once(':'));
     let mut lists = uncommented

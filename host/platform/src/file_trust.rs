@@ -1,5 +1,6 @@
-//! Whether somebody else may write a file that decides what runs: one rule for the configuration,
-//! the module path, libraries, packages, keys, secrets, the state directory and the control socket.
+//! Checks whether another user may write a file that decides what runs. The same rule holds for the
+//! configuration, the module path, libraries, packages, keys, secrets, the state directory and the
+//! control socket.
 
 use std::{
     fmt,
@@ -19,37 +20,38 @@ mod read_only;
 
 pub use accepted::Accepted;
 
-/// Who may write besides the owner, which is this user or root.
+/// Accounts that may write besides the owner, which is this user or root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Also {
-    /// Nobody: what the daemon wrote itself, or what says whom it trusts.
+    /// No other account: for files that the daemon wrote itself or that say whom it trusts.
     Nobody,
-    /// The primary group of this user, and root's: where the usual mask is 002 the former is the
-    /// user's alone, and whatever a person builds can be written by it.
+    /// The primary group of this user, and root's: where the usual umask is 002, the former belongs
+    /// to the user alone and can write all files that the user creates.
     OwnGroup,
 }
 
-/// Somebody else who can write.
+/// An account outside the trusted ones that can write a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stranger {
-    /// The owner, by number.
+    /// Another owner, by number.
     Owner(u32),
-    /// By this mode, the last nine bits.
+    /// Group or others by this mode, the last nine bits.
     Mode(u32),
-    /// A user of the access list, by number.
+    /// User of the access list, by number.
     ListedUser(u32),
-    /// A group of the access list, by number.
+    /// Group of the access list, by number.
     ListedGroup(u32),
 }
 
-/// Who can write a place besides this user, root, `also` and whom the operator accepts. Links are
-/// for the caller to judge.
+/// Returns an account that can write a place besides this user, root, `also` and those that the
+/// operator accepts. The caller checks symbolic links itself.
 #[must_use]
 pub fn of(place: &Path, metadata: &Metadata, also: Also) -> Option<Stranger> {
     all(place, metadata, &Allowed::new(also)).first().copied()
 }
 
-/// All of them, of a place that is not on a read-only file system.
+/// Returns all accounts outside the allowed ones that can write a place. On a read-only file system
+/// only the owner counts.
 fn all(place: &Path, metadata: &Metadata, allowed: &Allowed) -> Vec<Stranger> {
     let mut found = judge(&Facts::new(place, metadata), allowed);
     let is_mode = |it: &Stranger| !matches!(it, Stranger::Owner(_));
@@ -59,7 +61,7 @@ fn all(place: &Path, metadata: &Metadata, allowed: &Allowed) -> Vec<Stranger> {
     found
 }
 
-/// What says who can write a file.
+/// Facts that determine who can write a file.
 #[derive(Debug)]
 struct Facts {
     owner: u32,
@@ -79,7 +81,7 @@ impl Facts {
     }
 }
 
-/// Who may write.
+/// Accounts that may write.
 #[derive(Debug)]
 struct Allowed {
     users: Vec<u32>,
@@ -119,16 +121,16 @@ fn judge(file: &Facts, allowed: &Allowed) -> Vec<Stranger> {
     owner.into_iter().chain(mode).chain(listed).collect()
 }
 
-/// A place on the way to a file that somebody else can change.
+/// A place on the way to a file that an untrusted account can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposed {
     /// The place.
     pub path: PathBuf,
-    /// Who can.
+    /// The untrusted account.
     pub stranger: Stranger,
     /// Whether its group is one that may, or has no members.
     group_may: bool,
-    /// With whom the operator would have to live where the place cannot be mended for good.
+    /// Accounts that the operator would have to accept if the place cannot be corrected for good.
     acceptable: Option<Accepted>,
 }
 
@@ -147,9 +149,9 @@ impl Exposed {
         Some(Self { path: path.to_owned(), stranger, group_may, acceptable })
     }
 
-    /// Returns what to do: the command that mends it, for root the user to start it as, where it
-    /// is somebody's own, and, where that may be impossible or in vain, the argument that accepts
-    /// it.
+    /// Returns the remedy: the command that corrects the place; for root, if the place belongs to
+    /// another user, the user to start lodestard as; and, if a correction may be impossible or
+    /// undone, the argument that accepts the place.
     #[must_use]
     pub fn remedy(&self) -> String {
         let mut mend = format!("run `{}`", self.command());
@@ -188,7 +190,7 @@ impl Exposed {
     }
 }
 
-/// What would have to be accepted for a place, with what is accepted already.
+/// Returns the accounts to accept for a place, including those already accepted.
 fn acceptable(metadata: &Metadata, file_trust: &[Stranger]) -> Accepted {
     let mut needed = Accepted::default();
     for stranger in file_trust {
@@ -205,7 +207,7 @@ fn acceptable(metadata: &Metadata, file_trust: &[Stranger]) -> Accepted {
     Accepted::current().and(needed)
 }
 
-/// Whether something is mounted there.
+/// Returns whether a place is a mount point.
 fn is_mount(place: &Path) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     statx(CWD, place, flags, StatxFlags::empty())
@@ -218,9 +220,9 @@ impl fmt::Display for Exposed {
     }
 }
 
-/// The first place that somebody else can change among those that decide what a path leads to: its
-/// directories, its links and what it names. What is missing, or hidden from this user, is not
-/// judged.
+/// Returns the first place that an untrusted account can change among those that decide what a path
+/// leads to: its directories, its links and its target. Missing places, and those that this user
+/// cannot see, are skipped.
 #[must_use]
 pub fn on_the_way(path: &Path, also: Also) -> Option<Exposed> {
     let places = files::places(path);
@@ -229,7 +231,7 @@ pub fn on_the_way(path: &Path, also: Also) -> Option<Exposed> {
     above.or_else(|| exposed(last, also, Role::Named))
 }
 
-/// The same without what the path names.
+/// Returns the first such place as [`on_the_way`] does, without the target of the path.
 #[must_use]
 pub fn above(path: &Path, also: Also) -> Option<Exposed> {
     let places = files::places(path);
@@ -237,19 +239,19 @@ pub fn above(path: &Path, also: Also) -> Option<Exposed> {
     above.iter().find_map(|place| exposed(place, also, Role::Above))
 }
 
-/// The same of one place that is open: what is judged is what was opened, wherever its name leads.
+/// Checks one open place: the check covers the file that was opened, wherever its name leads now.
 #[must_use]
 pub fn opened(place: &Path, metadata: &Metadata, also: Also) -> Option<Exposed> {
     let allowed = Allowed::new(also);
     Exposed::new(place, metadata, &allowed, &all(place, metadata, &allowed))
 }
 
-/// What a place is to a path.
+/// Role of a place for a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// A directory or a link that leads to it.
+    /// A directory or a link on the way.
     Above,
-    /// What it names.
+    /// The target of the path.
     Named,
 }
 
@@ -278,8 +280,8 @@ fn exposed(place: &Path, also: Also, role: Role) -> Option<Exposed> {
     Exposed::new(place, &metadata, &allowed, &found)
 }
 
-/// Whether an owner is one that this user namespace has no number for, as root's directories show
-/// in a container without root.
+/// Returns whether an owner has no number in this user namespace, as the owner of root's
+/// directories in a container without root.
 fn is_root_of_outside(owner: u32) -> bool {
     static UNKNOWN: OnceLock<Option<u32>> = OnceLock::new();
     let unknown = UNKNOWN.get_or_init(|| {

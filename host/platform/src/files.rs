@@ -1,5 +1,4 @@
-//! Reading files of which somebody else decides what they are: nothing is waited for, and nothing
-//! is read without end.
+//! Reading of files whose kind and size somebody else decides, without blocking and with a limit.
 
 use std::{
     collections::VecDeque,
@@ -14,18 +13,18 @@ use rustix::fs::OFlags;
 
 use crate::file_trust;
 
-/// The most bytes of a file with text: one that the daemon wrote, a manifest, a key.
+/// Maximum size of a text file, in bytes: one that the daemon wrote, a manifest, a key.
 pub const MAX_TEXT: u64 = 1 << 20;
 
-/// How many links a path may lead through, as the kernel has it.
+/// Maximum number of links on a path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Opens a regular file, also by a link to it. Anything else is refused before it is opened: a
-/// pipe would be waited for, a device might have no end, or act.
+/// Opens a regular file, also through a link. Anything else is refused before it is opened: opening
+/// a pipe would block, a device may have no end or side effects.
 ///
 /// # Errors
 ///
-/// When it is none, or the system refuses.
+/// Returns an error if it is not a regular file, or the system refuses.
 pub fn open(path: &Path) -> io::Result<File> {
     expect_regular(&path.metadata()?)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -38,7 +37,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// When it is none or larger, or the system refuses.
+/// Returns an error if it is not a regular file or larger, or the system refuses.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_within(open(path)?, limit)
 }
@@ -56,11 +55,11 @@ fn read_within(file: File, limit: u64) -> io::Result<Vec<u8>> {
     Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
 }
 
-/// The same of a file that nobody else can write, nor exchange for another one.
+/// Reads a regular file of at most `limit` bytes that nobody else can write or replace.
 ///
 /// # Errors
 ///
-/// As for [`read`], and that somebody else can write it, with the remedy.
+/// Returns the errors of [`read`], and one with the remedy if somebody else can write the file.
 pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if let Some(exposed) = file_trust::on_the_way(path, file_trust::Also::OwnGroup) {
@@ -74,27 +73,27 @@ pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As for [`read`], and that it is no text.
+/// Returns the errors of [`read`], and one if the file is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
     text(read(path, MAX_TEXT)?)
 }
 
-/// The bytes as text.
+/// Converts bytes to text.
 ///
 /// # Errors
 ///
-/// When they are no UTF-8.
+/// Returns an error if they are not UTF-8.
 pub fn text(bytes: Vec<u8>) -> io::Result<String> {
     let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
     String::from_utf8(bytes).map_err(not_text)
 }
 
-/// Removes what lies in the place of a file that is to be written, and is none: a pipe would be
-/// waited for.
+/// Removes anything but a regular file or directory at the path of a file that is to be written:
+/// opening a pipe would block.
 ///
 /// # Errors
 ///
-/// When the system refuses.
+/// Returns an error if the system refuses.
 pub fn clear_irregular(path: &Path) -> io::Result<()> {
     match path.metadata() {
         Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => fs::remove_file(path),
@@ -115,19 +114,19 @@ fn expect_regular(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
-/// Returns how many bytes this user may still write on the file system of a directory.
+/// Returns the number of bytes that this user may still write on the file system of a directory.
 ///
 /// # Errors
 ///
-/// When it is not there, or the file system does not say.
+/// Returns an error if the directory is missing, or the file system gives no number.
 pub fn free_bytes(directory: &Path) -> io::Result<u64> {
     let space = rustix::fs::statvfs(directory)?;
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// The places that decide what a path leads to, from the root: every directory, every link and,
-/// last, what it names. None has a link among the directories before it. Ends at the first that is
-/// missing.
+/// Returns the places that decide what a path leads to, from the root: every directory, every link
+/// and, last, the target. No place has a link among its parent directories. Ends at the first
+/// missing place.
 #[must_use]
 pub fn places(path: &Path) -> Vec<PathBuf> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

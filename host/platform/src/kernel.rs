@@ -1,10 +1,10 @@
-//! What this kernel can do.
+//! Checks for features of the kernel.
 
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
 };
 
-/// Returns whether this kernel can hold a module to its files.
+/// Returns whether this kernel supports Landlock, which restricts a module to its files.
 #[must_use]
 pub fn landlock_works() -> bool {
     Ruleset::default()

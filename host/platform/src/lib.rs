@@ -1,4 +1,4 @@
-//! What the programs of Lodestar ask of the system: files and who may change them, accounts,
+//! Interfaces of the programs of Lodestar to the system: files and who may change them, accounts,
 //! sockets, limits, signals, and text that is safe to show.
 
 pub mod accounts;
@@ -13,5 +13,5 @@ pub mod systemd;
 pub mod visible;
 pub mod watch;
 
-/// What is wrong, and what to do about it: two sentences.
+/// A problem and its remedy: two sentences.
 pub type Trouble = (String, String);

@@ -1,8 +1,8 @@
 //! Listening sockets: the host binds them, the modules get duplicates.
 //!
-//! So a reload refuses no connection: while one generation gives way to the next, the socket stays
-//! open and the kernel queues who calls. Nor does a restart under systemd, which keeps what was
-//! bound here until the next daemon takes it over.
+//! So a reload refuses no connection: while one generation replaces another, the socket stays open
+//! and the kernel queues new connections. Nor does a restart under systemd, which keeps the bound
+//! sockets until the next daemon takes them.
 
 mod address;
 
@@ -18,17 +18,17 @@ pub use address::{ListenError, says_taken};
 use crate::systemd;
 use address::{bind, fits, is_in_the_way};
 
-/// Who a socket is for.
+/// Owner and name of a socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListenerKey {
-    /// The module, or `lodestard` for the daemon itself.
+    /// Name of the module, or `lodestard` for the daemon itself.
     pub owner: String,
-    /// The name that the module's manifest gives it.
+    /// Name of the listener in the module's manifest.
     pub name: String,
 }
 
 impl ListenerKey {
-    /// The socket `name` of `owner`.
+    /// Creates the key of the socket `name` of `owner`.
     #[must_use]
     pub fn new(owner: &str, name: &str) -> Self {
         Self { owner: owner.to_owned(), name: name.to_owned() }
@@ -38,7 +38,7 @@ impl ListenerKey {
 struct Held {
     origin: Origin,
     socket: TcpListener,
-    /// One for another address, and that address, for a generation that is to take over.
+    /// Socket for another address, with that address, for a generation that is to take over.
     next: Option<(String, TcpListener)>,
 }
 
@@ -50,16 +50,16 @@ impl Held {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Origin {
-    /// A unit of systemd has it, and decides about its address.
+    /// Opened by a unit of systemd, which decides about its address.
     Unit,
-    /// The daemon before this one bound it and systemd kept it; nobody has asked for it yet.
+    /// Bound by the previous daemon and kept by systemd; not requested yet.
     Kept,
-    /// It was bound for this address, as the configuration writes it.
+    /// Bound for this address, as the configuration writes it.
     Bound(String),
 }
 
-/// What the names of sockets end with that systemd keeps for us. No unit's do, and so the two can
-/// be told apart when they come back.
+/// Suffix of the names of sockets that systemd keeps for the daemon. No socket of a unit has it, so
+/// that the two can be told apart.
 const KEPT: &str = ".kept";
 
 fn kept_name(key: &ListenerKey) -> String {
@@ -83,8 +83,8 @@ impl Listeners {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a socket that systemd hands over: one that it opened, named `<owner>.<name>`, or
-    /// one that it kept for the daemon before. Where there are both, the unit's wins.
+    /// Takes over a socket from systemd: one that a unit opened, named `<owner>.<name>`, or one
+    /// kept for the previous daemon. If there are both, the unit's wins.
     pub fn adopt(&self, descriptor_name: &str, descriptor: OwnedFd) {
         let kept = descriptor_name.strip_suffix(KEPT);
         let Some((owner, name)) = kept.unwrap_or(descriptor_name).split_once('.') else { return };
@@ -107,13 +107,14 @@ impl Listeners {
         }
     }
 
-    /// A duplicate of a socket, which is bound at the first call. For another address than before
-    /// a further one is bound: which of the two stays is told by [`settle`](Self::settle) or
-    /// [`take_back`](Self::take_back).
+    /// Returns a duplicate of a socket, which is bound at the first call. For a new address a
+    /// second socket is bound: [`settle`](Self::settle) or [`take_back`](Self::take_back) decides
+    /// which of them stays.
     ///
     /// # Errors
     ///
-    /// When the address is not valid or cannot be bound. The error names who has it.
+    /// Returns an error if the address is not valid or cannot be bound. The error names the holder
+    /// of the address.
     pub fn get(&self, key: &ListenerKey, wanted: &str) -> Result<TcpListener, ListenError> {
         let duplicate = |socket: &TcpListener| {
             let system = |source| ListenError::System { address: wanted.to_owned(), source };
@@ -161,7 +162,7 @@ impl Listeners {
         Ok(answer)
     }
 
-    /// A generation runs with the addresses that it asked for: those before are closed.
+    /// Closes the previous sockets of a generation that runs with new addresses.
     pub fn settle(&self, owner: &str) {
         for (key, held) in self.held().iter_mut().filter(|(key, _)| key.owner == owner) {
             if let Some((address, socket)) = held.next.take() {
@@ -172,19 +173,20 @@ impl Listeners {
         }
     }
 
-    /// A generation was refused: what was bound for it alone is closed.
+    /// Closes the sockets that were bound only for a refused generation.
     pub fn take_back(&self, owner: &str) {
         for (_, held) in self.held().iter_mut().filter(|(key, _)| key.owner == owner) {
             held.next = None;
         }
     }
 
-    /// Closes the sockets of a module that was disabled. Those of a unit stay.
+    /// Closes the sockets of a disabled module. Those of a unit stay.
     pub fn release(&self, owner: &str) {
         self.close(|key, origin| key.owner == owner && *origin != Origin::Unit);
     }
 
-    /// Closes what systemd kept and nobody has asked for: whoever called there would wait in vain.
+    /// Closes the sockets that systemd kept and nobody requested: connections to them would wait in
+    /// vain.
     pub fn release_unclaimed(&self) {
         self.close(|_, origin| *origin == Origin::Kept);
     }
@@ -199,7 +201,7 @@ impl Listeners {
         });
     }
 
-    /// The addresses in use, of one owner or of all.
+    /// Returns the addresses in use, of one owner or of all.
     #[must_use]
     pub fn addresses(&self, owner: Option<&str>) -> Vec<(ListenerKey, SocketAddr)> {
         let held = self.held();
@@ -212,7 +214,7 @@ impl Listeners {
 }
 
 impl Held {
-    /// Says it where the socket that is in the way is this one.
+    /// Returns a more precise error if this socket itself occupies the address.
     fn explain(&self, key: &ListenerKey, error: ListenError) -> ListenError {
         let ListenError::Taken { address, holder } = error else { return error };
         let port = |address: &str| address.rsplit(':').next().map(str::to_owned);
@@ -225,7 +227,7 @@ impl Held {
     }
 }
 
-/// Says it where the socket that is in the way is another listener of this daemon.
+/// Returns a more precise error if another listener of this daemon occupies the address.
 fn explain_shared(held: &BTreeMap<ListenerKey, Held>, error: ListenError) -> ListenError {
     let ListenError::Taken { address, holder } = error else { return error };
     let at = |held: &Held| held.socket.local_addr().ok().filter(|it| is_in_the_way(*it, &address));
@@ -298,7 +300,7 @@ mod tests {
         assert!(refused.to_string().contains(&expected), "{refused}");
     }
 
-    /// A listening socket, its address, and the same as a descriptor.
+    /// Creates a listening socket and returns its address and descriptor.
     fn listening() -> (String, OwnedFd) {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         (socket.local_addr().expect("it is bound").to_string(), socket.into())

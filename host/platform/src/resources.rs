@@ -1,5 +1,5 @@
-//! The limits that the system sets to this process (`ulimit`): raised where it may, told where they
-//! are too small.
+//! Resource limits of this process (`ulimit`): raised as far as allowed, and reported if they are
+//! too small.
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
@@ -8,18 +8,18 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::Trouble;
 
-/// What a resource is needed for, and how much of it.
+/// Required amount of a resource.
 struct Need {
     resource: Resource,
-    /// How a warning about it is called.
+    /// Name of the warning about it.
     name: &'static str,
-    /// What it is, as the limit is read.
+    /// Description of the resource, as it follows "the limit of".
     what: &'static str,
-    /// Below this the daemon does not start.
+    /// Minimum, below which the daemon does not start.
     least: u64,
-    /// Below this something fails sooner or later.
+    /// Amount below which something fails sooner or later.
     enough: u64,
-    /// Not more than this is taken where more is allowed.
+    /// Maximum to set even if more is allowed.
     most: u64,
     why: &'static str,
     remedy: &'static str,
@@ -93,12 +93,12 @@ const NEEDS: [Need; 6] = [
     },
 ];
 
-/// Raises the limits as far as the system allows. Answers which are too small all the same, each
+/// Raises the limits as far as the system allows. Returns the limits that are still too small, each
 /// with its name.
 ///
 /// # Errors
 ///
-/// When one is too small to start with, with the value that is needed.
+/// Returns an error with the required value if a limit is too small to start.
 pub fn raise() -> anyhow::Result<Vec<(&'static str, Trouble)>> {
     let mut troubles = Vec::new();
     for need in &NEEDS {
@@ -107,11 +107,11 @@ pub fn raise() -> anyhow::Result<Vec<(&'static str, Trouble)>> {
     Ok(troubles)
 }
 
-/// The same for the stack alone, without which not even the arguments can be read.
+/// Raises the limit of the stack alone, without which not even the arguments can be read.
 ///
 /// # Errors
 ///
-/// When it is too small to start with, with the value that is needed.
+/// Returns an error with the required value if it is too small to start.
 pub fn expect_stack() -> anyhow::Result<()> {
     let mut needs = NEEDS.iter().filter(|need| need.resource == Resource::Stack);
     needs.try_for_each(|need| raise_one(need).map(drop))
@@ -132,7 +132,7 @@ fn raise_one(need: &Need) -> anyhow::Result<Option<Trouble>> {
     }
 }
 
-/// Returns how much of a resource there is, `None` for no limit.
+/// Returns the available amount of a resource, `None` for no limit.
 fn available(resource: Resource) -> Option<u64> {
     let limit = getrlimit(resource).current;
     if resource != Resource::Nproc {

@@ -1,16 +1,16 @@
-//! Signals of the system, as calls.
+//! Handling of signals by a callback.
 
 use std::io;
 
 use signal_hook::iterator::Signals;
 
-/// Calls `act` for every signal of these numbers, on a thread of its own. Not with tokio: its
-/// feature `signal` would be built into every module of this workspace, and each mapped copy of it
-/// holds two sockets for ever.
+/// Calls `act` for every signal of these numbers, on a thread of its own. It does not use tokio:
+/// the feature `signal` would be built into every module of this workspace, and each mapped copy of
+/// tokio keeps two sockets open for ever.
 ///
 /// # Errors
 ///
-/// When the system refuses a handler or a thread.
+/// Returns an error if the system refuses a handler or a thread.
 pub fn for_each_signal(
     numbers: &[i32],
     mut act: impl FnMut(i32) + Send + 'static,

@@ -1,4 +1,4 @@
-//! The state directory, and the lock that says which daemon has it.
+//! The state directory, and the lock that assigns it to one daemon.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -18,20 +18,20 @@ use crate::{
     files,
 };
 
-/// The state directory of a daemon that runs. Dropping it gives it free.
+/// The state directory of a running daemon. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// The directory itself, which cannot be deleted while there is something in it.
+    /// The locked directory, which cannot be deleted while it has entries.
     _directory: File,
-    /// The file `lock` in it, which says who has it.
+    /// The locked file `lock` in it, which holds the process id of the owner.
     _lock: File,
 }
 
-/// Why there is no state directory.
+/// Reason for not getting the state directory.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
-    /// Another daemon has it.
+    /// Another daemon uses it.
     #[error(
         "another lodestard ({holder}) uses {}; stop it, or give this one another --state-dir",
         .path.display()
@@ -39,19 +39,19 @@ pub enum StateDirError {
     Taken {
         /// The directory.
         path: PathBuf,
-        /// The process that has it.
+        /// The process that uses it.
         holder: String,
     },
-    /// Somebody else can write to it.
+    /// Another account can write to it.
     #[error(
         "{exposed}, who could change what lodestard keeps in its state directory; {}",
         .exposed.remedy()
     )]
     Exposed {
-        /// The place.
+        /// The place that the account can write.
         exposed: Exposed,
     },
-    /// It cannot be made or written to.
+    /// The directory cannot be created or written.
     #[error(
         "cannot write to the state directory {}: {source}; make it writable for this user, or \
          give another --state-dir",
@@ -60,17 +60,17 @@ pub enum StateDirError {
     Unwritable {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
 impl StateDir {
-    /// Makes the directory where it is missing, and takes the lock.
+    /// Creates the directory if it is missing, and takes the lock.
     ///
     /// # Errors
     ///
-    /// When it cannot be written to, others can write to it, or another daemon has it.
+    /// Returns an error if it cannot be written, others can write to it, or another daemon uses it.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let unwritable = |source| StateDirError::Unwritable { path: path.to_owned(), source };
         private_directory(path).map_err(unwritable)?;
@@ -104,19 +104,19 @@ impl StateDir {
         Ok(Self { path: path.to_owned(), _directory: directory, _lock: lock })
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// How long a lock is waited for: a daemon that was just killed still holds it while the kernel
-/// takes it apart.
+/// Maximum wait for a lock: a daemon that was just killed still holds it while the kernel cleans
+/// up.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Locks a file, or answers that another process has it. A file system that locks no directories
-/// (NFS) leaves it to the file `lock`.
+/// Locks a file, or returns `false` if another process has it. On a file system without locks of
+/// directories (NFS), the file `lock` decides.
 fn take(file: &File) -> bool {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -131,7 +131,7 @@ fn take(file: &File) -> bool {
     }
 }
 
-/// The process that has the lock: as it wrote down, or else as the kernel knows.
+/// Returns the process that has the lock: as written in the file, or else as the kernel knows.
 fn holder(state_dir: &Path, locked: &File) -> Option<u32> {
     let written = files::read_text(&state_dir.join("lock")).ok();
     let written = written.and_then(|text| text.trim().parse().ok());
@@ -146,17 +146,17 @@ fn holder(state_dir: &Path, locked: &File) -> Option<u32> {
     })
 }
 
-/// The directory of a module's own data.
+/// Returns the directory of a module's own data.
 #[must_use]
 pub fn data_dir(state_dir: &Path, module: &str) -> PathBuf {
     state_dir.join("data").join(module)
 }
 
-/// Makes a directory that only its owner may enter, with its parents.
+/// Creates a directory that only its owner may enter, with its parents.
 ///
 /// # Errors
 ///
-/// When the system refuses.
+/// Returns an error if the system refuses.
 pub fn private_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -1,4 +1,4 @@
-//! What systemd is told, and what it hands over.
+//! Communication with systemd: notifications and received descriptors.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -9,8 +9,8 @@ use rustix::net::{AddressFamily, sockopt};
 
 use sd_notify::NotifyState;
 
-/// Descriptors that systemd opened or kept, with their names. To be asked once: each call would own
-/// the same descriptors.
+/// Returns the descriptors that systemd opened or kept, with their names. Must be called only once:
+/// each call would own the same descriptors.
 #[must_use]
 pub fn received_descriptors() -> Vec<(String, OwnedFd)> {
     let received = match sd_notify::listen_fds_with_names() {
@@ -35,7 +35,7 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Tells systemd how the daemon is, a line for `systemctl status`.
+/// Sends the daemon's status to systemd, a line for `systemctl status`.
 pub fn status(status: &str) {
     notify(&[NotifyState::Status(status)]);
 }
@@ -50,13 +50,13 @@ pub fn alive() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// How often systemd wants to hear that the daemon is alive: half of its limit.
+/// Returns the period of watchdog notifications: half of systemd's limit.
 #[must_use]
 pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-/// Has systemd keep a duplicate of a socket and hand it to the next daemon, if its unit says so
+/// Sends a duplicate of a socket to systemd, which passes it to the next daemon if the unit says so
 /// (`FileDescriptorStoreMax=`). `name` has no colon.
 pub fn keep(name: &str, socket: BorrowedFd<'_>) {
     // A listening socket has no events that would end its keeping.
@@ -66,7 +66,7 @@ pub fn keep(name: &str, socket: BorrowedFd<'_>) {
     }
 }
 
-/// Has systemd close what it keeps under this name.
+/// Removes the descriptors of this name from systemd's store.
 pub fn forget(name: &str) {
     notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }
@@ -77,13 +77,13 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Whether a descriptor is a Unix socket rather than TCP.
+/// Returns whether a descriptor is a Unix socket rather than TCP.
 #[must_use]
 pub fn is_unix(descriptor: &OwnedFd) -> bool {
     sockopt::socket_domain(descriptor.as_fd()).is_ok_and(|domain| domain == AddressFamily::UNIX)
 }
 
-/// Whether a descriptor is a socket that takes connections.
+/// Returns whether a descriptor is a listening socket.
 #[must_use]
 pub fn is_listening(descriptor: &OwnedFd) -> bool {
     sockopt::socket_acceptconn(descriptor.as_fd()).unwrap_or(false)

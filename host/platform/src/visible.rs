@@ -1,10 +1,10 @@
-//! Text that came from elsewhere, as a person may see it: what a terminal would obey, what turns
-//! the direction of writing and what cannot be seen is written out, as JSON writes it (`\u001b`).
-//! So text that is JSON stays JSON with the same value.
+//! Safe display of text from elsewhere: characters that a terminal would obey, that change the
+//! direction of writing or that are invisible are escaped as in JSON (`\u001b`). Text that is JSON
+//! stays JSON with the same value.
 
 use std::borrow::Cow;
 
-/// Returns the text with everything made visible. Lines stay lines, a tab is a space.
+/// Returns the text with hidden characters escaped. Line breaks stay, a tab becomes a space.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     written(text, |c, _| match c {
@@ -14,13 +14,15 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same on one line.
+/// Returns the text with hidden characters escaped on one line: line breaks are escaped as well, a
+/// tab becomes a space.
 #[must_use]
 pub fn visible_line(text: &str) -> Cow<'_, str> {
     written(text, |c, _| (c == '\t').then_some(' '))
 }
 
-/// The same for a stream that programs may read: tabs and the ends of lines stay as they are.
+/// Returns the text with hidden characters escaped for a stream that programs may read: tabs and
+/// line ends stay as they are.
 #[must_use]
 pub fn visible_stream(text: &str) -> Cow<'_, str> {
     written(text, |c, next| match c {
@@ -30,7 +32,7 @@ pub fn visible_stream(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Writes out what is hidden, unless `instead` has another character for it.
+/// Escapes hidden characters, unless `instead` returns another character for them.
 fn written(text: &str, instead: impl Fn(char, Option<char>) -> Option<char>) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return Cow::Borrowed(text);
@@ -62,9 +64,9 @@ fn write_out(c: char, visible: &mut String) {
     }
 }
 
-/// Whether a character is none that shows itself: control characters (C0, DEL, C1), separators of
-/// lines, and what Unicode calls a format, with letters that are drawn as nothing. The selectors
-/// of variants, which belong to visible characters, are none of them.
+/// Returns whether a character is hidden: control characters (C0, DEL, C1), line separators, format
+/// characters of Unicode, and letters that are drawn as nothing. Variation selectors, which belong
+/// to visible characters, are not hidden.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()

@@ -1,4 +1,4 @@
-//! Watches directories for changes that have settled.
+//! Watching of directories for changes that have settled.
 
 use std::{
     path::Path,
@@ -14,22 +14,22 @@ use notify::{
     event::{AccessKind, AccessMode, ModifyKind},
 };
 
-/// How long a file that somebody writes into is left alone while it is not closed.
+/// Time after the last write until a file that stays open counts as settled.
 const WRITING: Duration = Duration::from_secs(5);
 
-/// What happened to what is watched.
+/// Kind of a change in a watched directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// A file was written into; whoever did may go on.
+    /// A file was written; the writer may go on.
     Written,
-    /// A file that was written into was closed.
+    /// A written file was closed.
     Closed,
-    /// Anything else, a file that took the place of another one for instance.
+    /// Any other change, such as the replacement of a file.
     Changed,
 }
 
 impl Step {
-    /// Reads an event; `None` for what changes nothing.
+    /// Converts an event; `None` if it changes nothing.
     fn of(kind: EventKind) -> Option<Self> {
         match kind {
             EventKind::Modify(ModifyKind::Data(_)) => Some(Self::Written),
@@ -39,28 +39,28 @@ impl Step {
         }
     }
 
-    /// How long nothing more may come until a change has settled.
+    /// Returns the time without further changes until a change has settled.
     fn settles_in(self, quiet: Duration) -> Duration {
         if self == Self::Written { quiet.max(WRITING) } else { quiet }
     }
 }
 
-/// Watches as long as it lives.
+/// A watch, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     watcher: RecommendedWatcher,
-    /// Why some change may not have been told, since somebody last asked.
+    /// Last error that may have hidden a change, until it is taken.
     failure: Arc<Mutex<Option<notify::Error>>>,
 }
 
 impl Watch {
-    /// Calls `settled` with the moment of the first of some changes, once nothing that `concerns`
-    /// it has changed for as long as `quiet`, and what was written into is closed again or was left
-    /// alone for 5 s. Sleeps without any clock while nothing changes.
+    /// Calls `settled` with the time of the first of some changes, once no path that `concerns`
+    /// accepts has changed for `quiet`, and every written file is closed again or was left alone
+    /// for 5 s. Needs no timer while nothing changes.
     ///
     /// # Errors
     ///
-    /// When the system has no more watchers (`fs.inotify.max_user_instances`).
+    /// Returns an error if the system has no more watchers (`fs.inotify.max_user_instances`).
     pub fn new(
         quiet: Duration,
         concerns: impl Fn(&Path) -> bool + Send + 'static,
@@ -95,23 +95,24 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// When it is not there, or the system has no more watches (`fs.inotify.max_user_watches`).
+    /// Returns an error if it is missing, or the system has no more watches
+    /// (`fs.inotify.max_user_watches`).
     pub fn add(&mut self, directory: &Path, mode: RecursiveMode) -> notify::Result<()> {
         self.watcher.watch(directory, mode)
     }
 
-    /// Watches a directory no more; one that is gone is not watched anyway.
+    /// Stops watching a directory, if it still exists.
     pub fn remove(&mut self, directory: &Path) {
         let _ = self.watcher.unwatch(directory);
     }
 
-    /// Why a change may not have been told, once.
+    /// Takes the last error that may have hidden a change.
     pub fn take_failure(&self) -> Option<notify::Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Tells of changes that have settled until the watch ends.
+/// Reports settled changes until the watch ends.
 fn tell(quiet: Duration, changes: &Receiver<(Instant, Step)>, mut settled: impl FnMut(Instant)) {
     while let Ok((first, mut step)) = changes.recv() {
         if step == Step::Closed {

@@ -1,11 +1,12 @@
-//! How a module was built, as plain bytes in a section of its file.
+//! Build information of a module, as plain bytes in a section of its file.
 
 use core::fmt;
 
 /// The first bytes of every [`BuildInfo`].
 pub const BUILD_INFO_MAGIC: [u8; 16] = *b"lodestar-module\0";
 
-/// Read from the file before the library is mapped: nothing here needs relocation or code.
+/// Build information of a module, read from the file before the library is mapped: nothing here
+/// needs relocation or code.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildInfo {
@@ -17,18 +18,18 @@ pub struct BuildInfo {
     pub size: u32,
     /// The version of the SDK, padded with zeros.
     pub sdk_version: [u8; 24],
-    /// 1 when a panic unwinds, 0 when it aborts.
+    /// 1 if a panic unwinds, 0 if it aborts.
     pub panic_unwind: u8,
-    /// For later, zero.
+    /// Reserved, zero.
     pub reserved: [u8; 15],
 }
 
-/// Why bytes are no [`BuildInfo`].
+/// Reason for bytes not being a [`BuildInfo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BuildInfoError {
     /// Fewer bytes than the record has.
     Short,
-    /// The magic is another one.
+    /// Another magic.
     Magic,
 }
 
@@ -44,11 +45,11 @@ impl fmt::Display for BuildInfoError {
 impl core::error::Error for BuildInfoError {}
 
 impl BuildInfo {
-    /// The record of the crate that is being compiled.
+    /// Returns the record of the crate that is being compiled.
     ///
     /// # Panics
     ///
-    /// At compile time, when `sdk_version` has more than 24 bytes.
+    /// Panics at compile time if `sdk_version` has more than 24 bytes.
     #[must_use]
     pub const fn current(sdk_version: &str) -> Self {
         let text = sdk_version.as_bytes();
@@ -72,7 +73,7 @@ impl BuildInfo {
     ///
     /// # Errors
     ///
-    /// When the bytes are too few or do not begin with the magic.
+    /// Returns an error if the bytes are too few or do not begin with the magic.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BuildInfoError> {
         let (magic, rest) = bytes.split_first_chunk::<16>().ok_or(BuildInfoError::Short)?;
         if *magic != BUILD_INFO_MAGIC {
@@ -92,7 +93,7 @@ impl BuildInfo {
         })
     }
 
-    /// The version of the SDK as text.
+    /// Returns the version of the SDK as text.
     #[must_use]
     pub fn sdk_version(&self) -> String {
         let end = self.sdk_version.iter().position(|byte| *byte == 0).unwrap_or(24);

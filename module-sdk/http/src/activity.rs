@@ -1,4 +1,4 @@
-//! What one connection is doing, since when, and what it is told to do.
+//! The state of one connection, and orders to it.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 
 use crate::{End, Limits};
 
-/// How much longer an idle connection is kept than its client was told, so that a request which
-/// the client sends at the last moment still meets it.
+/// Additional time that an idle connection is kept beyond the announced one, so that a request
+/// which the client sends at the last moment still arrives.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
-/// How long the other side has to close a connection that was closed on this side. What it sent
-/// meanwhile would be answered with a reset, and that may overtake the last answer.
+/// Time for the other side to close a connection that was closed on this side. Data that arrives
+/// after a full close would cause a reset, which may overtake the last response.
 pub(crate) const LINGER: Duration = Duration::from_millis(500);
 
-/// How long a client may take for the head of its request, where others wait for a connection.
-/// Whoever wants something sends it with the connection.
+/// Time for the head of a request while other clients wait for a connection. An honest client sends
+/// its request with the connection.
 const HESITATION: Duration = Duration::from_millis(200);
 
-/// How long it may neither send nor take anything in the midst of an exchange, where others wait.
+/// Time without progress in the middle of an exchange while other clients wait for a connection.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a connection is doing.
+/// Phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Reading the head of a request.
     Head,
-    /// Waiting for a handler, or writing its answer.
+    /// Waiting for a handler, or writing its response.
     Busy,
     /// Kept alive, between two requests.
     Idle,
@@ -38,10 +38,10 @@ pub(crate) enum Phase {
     Lingering,
 }
 
-/// What a connection is told to do.
+/// Order to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// End after the request that is under way.
+    /// End after the current request.
     Close,
     /// End now.
     Drop,
@@ -51,24 +51,24 @@ pub(crate) enum Order {
 struct State {
     phase: Phase,
     since: Instant,
-    /// Since when the client has not taken what was to be written.
+    /// Time since which the client has not read the pending output.
     unread: Option<Instant>,
-    /// Since when a handler has waited for more of the body.
+    /// Time since which a handler has waited for more of the body.
     unsent: Option<Instant>,
     order: Option<Order>,
-    /// Whether its client was told that it ends.
+    /// `true` if the client was told that the connection ends.
     is_last_answer: bool,
     waker: Option<Waker>,
 }
 
 impl State {
-    /// Whether a handler is at work, or its answer is still to be taken.
+    /// Returns whether a handler is at work, or its response has not been read yet.
     fn is_answering(&self) -> bool {
         self.phase == Phase::Busy || (self.phase == Phase::Idle && self.unread.is_some())
     }
 }
 
-/// One connection, as its task, its handlers and the acceptor see it.
+/// State of one connection, shared by its task, its handlers and the acceptor.
 #[derive(Debug)]
 pub(crate) struct Activity(Mutex<State>);
 
@@ -89,7 +89,7 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came: between two requests they begin the next one.
+    /// Notes received bytes: between two requests they begin the next one.
     pub(crate) fn received(&self) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
@@ -104,7 +104,7 @@ impl Activity {
         }
     }
 
-    /// Notes whether the client takes what is written.
+    /// Notes whether the client reads the output.
     pub(crate) fn set_unread(&self, unread: bool) {
         let mut state = self.state();
         state.unread = unread.then(Instant::now);
@@ -119,7 +119,7 @@ impl Activity {
         self.state().unsent = unsent.then(Instant::now);
     }
 
-    /// Until when it may go on like this, and what it ends of then.
+    /// Returns the time at which the connection ends in its current state, and the reason.
     pub(crate) fn deadline(&self, limits: &Limits) -> Option<(Instant, End)> {
         let state = self.state();
         let of_phase = match state.phase {
@@ -133,7 +133,7 @@ impl Activity {
         of_phase.into_iter().chain(of_answer).min_by_key(|(deadline, _)| *deadline)
     }
 
-    /// Tells what to do, where anything is, and whom to wake when that changes.
+    /// Returns the current order, if any, and registers the waker to wake when that changes.
     pub(crate) fn order(&self, waker: &Waker) -> Option<Order> {
         let mut state = self.state();
         if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -146,7 +146,7 @@ impl Activity {
         state.order
     }
 
-    /// Tells the connection to end.
+    /// Gives an order to the connection.
     pub(crate) fn give(&self, order: Order) {
         let waker = {
             let mut state = self.state();
@@ -158,25 +158,25 @@ impl Activity {
         }
     }
 
-    /// Notes that its client was told that it ends.
+    /// Notes that the client was told that the connection ends.
     pub(crate) fn tell_end(&self) {
         self.state().is_last_answer = true;
     }
 
-    /// Whether it ends soon without being asked again.
+    /// Returns whether the connection ends soon without a further order.
     pub(crate) fn is_leaving(&self) -> bool {
         let state = self.state();
         state.is_last_answer || state.order.is_some() || state.phase == Phase::Lingering
     }
 
-    /// Since when it has been kept alive without a request, where nobody told it to end.
+    /// Returns the time since which the connection has been idle, if it has no order to end.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
         let is_idle = state.phase == Phase::Idle && !state.is_answering();
         (is_idle && state.order.is_none()).then_some(state.since)
     }
 
-    /// How well it can be done without, where it can: the lower first.
+    /// Returns the rank of the connection for closing it, if it can be closed: the lowest first.
     pub(crate) fn dispensable(&self) -> Option<(u8, Instant)> {
         let state = self.state();
         if state.order == Some(Order::Drop) { None } else { rank(&state) }

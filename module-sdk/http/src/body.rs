@@ -12,59 +12,59 @@ use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What the body of a request may take.
+/// Limits for the body of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Bytes as they come.
+    /// Maximum size as received, in bytes.
     pub max_bytes: usize,
-    /// Bytes after decompression.
+    /// Maximum size after decompression, in bytes.
     pub max_inflated_bytes: usize,
-    /// Time until the last of them.
+    /// Time until the whole body must be received.
     pub timeout: Duration,
 }
 
-/// Why a body cannot be had. The text is for the sender.
+/// Reason for refusing a body. The text is for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It has more bytes than these.
+    /// Body of more bytes than this limit.
     #[error("the body is larger than {0} bytes (max_body_bytes); send smaller batches")]
     TooLarge(usize),
-    /// It has more bytes than these after decompression.
+    /// Body of more bytes than this limit after decompression.
     #[error(
         "the body is larger than {0} bytes when inflated (max_inflated_bytes); send \
          smaller batches"
     )]
     InflatesTooFar(usize),
-    /// It is compressed in a way that is not known.
+    /// Unknown compression.
     #[error("this Content-Encoding is not understood; send gzip or none")]
     UnknownCompression,
-    /// It should be gzip and is not, or not to its end.
+    /// Invalid or incomplete gzip.
     #[error("the body is not whole gzip; send it again, or without Content-Encoding")]
     NotGzip,
-    /// It has lists in lists without end.
+    /// Too deep nesting of lists.
     #[error("the body nests too deeply; send it flatter")]
     TooDeep,
-    /// The connection ended before it was whole.
+    /// Connection that ended before the body was complete.
     #[error("the body broke off; send it again")]
     Broken,
-    /// It took too long.
+    /// Body that took too long.
     #[error("the body did not arrive in time (body_timeout_seconds)")]
     Slow,
-    /// It alone needs more than one body, or all of them, may have: so many bytes, by this limit.
+    /// Body that alone needs more memory than one body, or all of them, may have.
     #[error("the body needs more memory than {bytes} bytes ({key}); send smaller batches")]
     TooHeavy {
-        /// The limit.
+        /// The limit, in bytes.
         bytes: usize,
-        /// What it is called.
+        /// Name of the limit.
         key: &'static str,
     },
-    /// The others leave too little.
+    /// Body for which other requests leave too little memory.
     #[error("too much is being received at the moment; come again in a second")]
     Busy,
 }
 
 impl BodyError {
-    /// The status of the answer.
+    /// Returns the status of the response.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -78,7 +78,7 @@ impl BodyError {
         }
     }
 
-    /// A word for programs.
+    /// Returns the code for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -98,22 +98,22 @@ impl BodyError {
 pub struct Budget {
     pieces: Arc<Semaphore>,
     all: usize,
-    /// What one body may take, pieces.
+    /// Maximum for one body, in pieces.
     one: usize,
 }
 
-/// Memory is given out in pieces of this size, bytes.
+/// Size of the pieces in which memory is given out, in bytes.
 const PIECE: usize = 4096;
 
 impl Budget {
-    /// Makes one of `bytes` for all bodies, of which each may take `one`.
+    /// Creates a budget of `bytes` for all bodies, of which each may take `one`.
     #[must_use]
     pub fn new(bytes: usize, one: usize) -> Self {
         let all = (bytes / PIECE).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { pieces: Arc::new(Semaphore::new(all)), all, one: (one / PIECE).max(1) }
     }
 
-    /// Returns a share of it of which nothing is taken yet.
+    /// Returns an empty share of the budget.
     #[must_use]
     pub fn share(&self) -> Share {
         let (all, one) = (self.all, self.one);
@@ -121,7 +121,7 @@ impl Budget {
     }
 }
 
-/// What one request has taken of the [`Budget`]; given back when dropped.
+/// Part of the [`Budget`] that one request has taken; returned on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Semaphore>,
@@ -132,24 +132,24 @@ pub struct Share {
 }
 
 impl Share {
-    /// Returns how much it can take at most, bytes.
+    /// Returns the maximum that the share can take, in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.all.min(self.one) * PIECE
     }
 
-    /// Returns why it does not grow beyond its limit.
+    /// Returns the error for a share beyond its limit.
     #[must_use]
     pub fn too_heavy(&self) -> BodyError {
         let key = if self.all < self.one { "max_buffered_bytes" } else { "max_decoded_bytes" };
         BodyError::TooHeavy { bytes: self.limit(), key }
     }
 
-    /// Takes as much more as is needed for `bytes` in all.
+    /// Grows the share to `bytes` in all.
     ///
     /// # Errors
     ///
-    /// When there is not so much, or not now.
+    /// Returns an error if the budget has not so much, or not at the moment.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
         let pieces = bytes.div_ceil(PIECE);
         let Some(more) = pieces.checked_sub(self.taken).filter(|more| *more > 0) else {
@@ -170,16 +170,16 @@ impl Share {
     }
 }
 
-/// What looks at a large body while it comes and while it is inflated, so that one that will be
-/// refused is not read to its end. It is given all that has come so far, and at last the whole.
+/// Callback that checks a large body while it is received and inflated, so that one that will be
+/// refused is not read to its end. It gets all bytes so far, and at last the whole body.
 pub trait Probe: FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {}
 
 impl<P: FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static> Probe for P {}
 
-/// After how much more of a body it is probed, bytes.
+/// Number of further bytes after which a body is probed again.
 const PROBED: usize = 256 << 10;
 
-/// What has come of a body, which is probed as it grows.
+/// Received part of a body, which is probed as it grows.
 struct Probed<P> {
     bytes: Vec<u8>,
     probe: P,
@@ -200,7 +200,7 @@ impl<P: Probe> Probed<P> {
         (self.probe)(&self.bytes, share)
     }
 
-    /// Returns the whole; a small one is not worth a look.
+    /// Returns the whole body; a small one is not probed.
     fn finish(mut self, share: &mut Share) -> Result<Vec<u8>, BodyError> {
         let is_probed = self.bytes.len() + PROBED == self.next;
         if self.bytes.len() >= PROBED && !is_probed {
@@ -210,11 +210,12 @@ impl<P: Probe> Probed<P> {
     }
 }
 
-/// Reads and inflates. The share must live as long as the bytes.
+/// Reads and inflates a body. The share must live as long as the bytes.
 ///
 /// # Errors
 ///
-/// When the body breaks a limit, cannot be read, or others have the memory that it needs.
+/// Returns an error if the body breaks a limit, cannot be read, or others have the memory that it
+/// needs.
 pub async fn read(
     limits: &BodyLimits,
     budget: &Budget,

@@ -15,7 +15,7 @@ use crate::{
     End, Listener, activity::Order, exchange::Exchanges, shared::Enrolled, stream::Watched,
 };
 
-/// Serves a connection until it ends, and answers why it did.
+/// Serves a connection until it ends, and returns the reason for its end.
 pub(crate) async fn serve<L: Listener>(
     stream: L::Stream,
     ends: L::Ends,

@@ -1,4 +1,4 @@
-//! One request and its answer.
+//! One request and its response.
 
 use std::{
     convert::Infallible,
@@ -24,14 +24,14 @@ use crate::{
     shared::Shared,
 };
 
-/// What answers on one connection.
+/// Service for the requests on one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Exchanges<E> {
     pub(crate) router: TowerToHyperService<Router>,
     pub(crate) ends: E,
     pub(crate) shared: Arc<Shared>,
     pub(crate) activity: Arc<Activity>,
-    /// What an answer says of how long its connection is kept.
+    /// Value of the `Keep-Alive` header of responses.
     pub(crate) keep_alive: HeaderValue,
 }
 
@@ -65,7 +65,7 @@ impl<E: Clone + Send + Sync + 'static> Exchanges<E> {
     }
 }
 
-/// Whether the connection of a request stays open by itself.
+/// Returns whether the connection of a request stays open by default.
 fn is_kept(version: Version, headers: &HeaderMap) -> bool {
     let closes = |value: &HeaderValue| {
         let options = value.to_str().unwrap_or("close").split(',');
@@ -74,7 +74,7 @@ fn is_kept(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11 && !headers.get_all(header::CONNECTION).iter().any(closes)
 }
 
-/// Lives until an answer is written, or was given up.
+/// Guard that lives until a response is written or abandoned.
 #[derive(Debug)]
 struct Answering(Arc<Activity>);
 

@@ -1,4 +1,4 @@
-//! What happened on a listener, in numbers.
+//! Counters of a listener.
 
 use std::{
     io,
@@ -11,30 +11,30 @@ use std::{
 
 use tokio::time::Instant;
 
-/// For how long a trouble is told after it was seen last.
+/// Time for which a problem is reported after it was last seen.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// Why a connection ended.
+/// Reason for the end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Either side was done with it.
+    /// Closed by either side.
     Done,
-    /// Nothing was asked on it for too long.
+    /// No request for too long.
     Idle,
-    /// The head of a request took too long.
+    /// Head of a request took too long.
     SlowHead,
-    /// Its client did not read the answer.
+    /// Client that did not read the response.
     Unread,
-    /// It gave way to a new one.
+    /// Closed to make room for a new connection.
     Displaced,
 }
 
 impl End {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] =
         [Self::Done, Self::Idle, Self::SlowHead, Self::Unread, Self::Displaced];
 
-    /// The label in the metrics.
+    /// Returns the label in the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl End {
     }
 }
 
-/// What happened on a listener since it was opened.
+/// Counters of a listener since it was opened.
 #[derive(Debug, Default)]
 pub struct Figures {
     limit: usize,
@@ -65,27 +65,27 @@ struct Trouble {
     accept_error: Option<(Instant, String)>,
 }
 
-/// What there was too little of.
+/// Resource that was short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shortage {
     Connections,
     Descriptors,
 }
 
-/// The figures at one moment.
+/// Counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Connections at once, at most.
+    /// Maximum of connections open at once.
     pub limit: usize,
-    /// Open ones.
+    /// Connections open now.
     pub open: usize,
-    /// Accepted so far.
+    /// Connections accepted so far.
     pub accepted: u64,
-    /// Refused so far, since there was no room.
+    /// Clients refused so far because there was no room.
     pub refused: u64,
-    /// How often the system gave no connection.
+    /// Errors of `accept` so far.
     pub accept_errors: u64,
-    /// Ended so far, in the order of [`End::ALL`].
+    /// Connections ended so far, in the order of [`End::ALL`].
     pub ended: [u64; End::ALL.len()],
 }
 
@@ -94,7 +94,7 @@ impl Figures {
         Self { limit, ..Self::default() }
     }
 
-    /// Reads all of them.
+    /// Returns the current counters.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
@@ -108,7 +108,8 @@ impl Figures {
         }
     }
 
-    /// Tells what kept clients out within the last minute, in a sentence without its end.
+    /// Returns a description of what kept clients out within the last minute, a sentence without
+    /// its end.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let Snapshot { limit, open, refused, accept_errors, .. } = self.snapshot();
@@ -146,7 +147,7 @@ impl Figures {
         self.locked().refused = Some((Instant::now(), shortage));
     }
 
-    /// Counts a failure to accept; answers whether it is the first for a while.
+    /// Counts a failure to accept; returns whether it is the first for a while.
     pub(crate) fn count_error(&self, error: &io::Error) -> bool {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
         let mut trouble = self.locked();

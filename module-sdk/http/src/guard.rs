@@ -1,5 +1,5 @@
-//! Which requests are not looked at: those whose target is doubtful (RFC 9112, section 3.2), and
-//! those that a web page in a browser may have sent.
+//! Checks that refuse requests with a doubtful target (RFC 9112, section 3.2), and requests that a
+//! web page in a browser may have sent.
 
 use std::net::IpAddr;
 
@@ -12,59 +12,59 @@ use axum::http::{
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The port of a host that names none.
+/// Port of a host without one.
 const HTTP_PORT: u16 = 80;
 
-/// What a listener asks of the requests that reach it.
+/// Rules of a listener for its requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guard {
-    /// Which hosts they may name.
+    /// Hosts that requests may name.
     pub hosts: Hosts,
-    /// The web origins whose pages may send them.
+    /// Web origins whose pages may send requests.
     pub allowed_origins: Vec<String>,
 }
 
-/// The hosts that requests may name. A page that has a name of its own resolve to this machine
-/// (DNS rebinding) sends that name.
+/// Hosts that requests may name. A page whose own name resolves to this machine (DNS rebinding)
+/// sends that name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Hosts {
-    /// Any: no browser reaches the socket.
+    /// Any host: no browser reaches the socket.
     Any,
     /// Any address, and `localhost`.
     #[default]
     Addresses,
-    /// The loopback, the address that was connected to, and these names.
+    /// The loopback, the address that the client connected to, and these names.
     Own(Vec<String>),
 }
 
-/// Why a request is refused. The text is for the sender.
+/// Reason for refusing a request. The text is for the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// There is no Host header, or it is empty.
+    /// Missing or empty Host header.
     #[error("the request names no host; send one Host header")]
     NoHost,
-    /// There are several Host headers.
+    /// Several Host headers.
     #[error("the request has more than one Host header; send one")]
     ManyHosts,
-    /// It is no host.
+    /// Host header that is not a host.
     #[error("the Host header is not `host` or `host:port`; send it so")]
     BadHost,
-    /// The target of the request names another host than its Host header does.
+    /// Target of the request and Host header that name different hosts.
     #[error("the target of the request and its Host header name different hosts; send the same")]
     HostDiffers,
-    /// There are several Origin headers.
+    /// Several Origin headers.
     #[error("the request has more than one Origin header; send at most one")]
     ManyOrigins,
-    /// The host is not one of the listener's.
+    /// Host that is not one of the listener's.
     #[error("the host that the request names is not allowed here; use an address of this machine")]
     HostNotAllowed,
-    /// A web page sent it.
+    /// Request of a web page.
     #[error("a web page may not ask here")]
     OriginNotAllowed,
 }
 
 impl Refused {
-    /// The status of the answer.
+    /// Returns the status of the response.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
@@ -73,7 +73,7 @@ impl Refused {
         }
     }
 
-    /// A word for programs.
+    /// Returns the code for programs.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -89,11 +89,11 @@ impl Refused {
 }
 
 impl Guard {
-    /// Looks at a request that came in at the address `local`.
+    /// Checks a request that came in at the address `local`.
     ///
     /// # Errors
     ///
-    /// Why the request is not to be answered.
+    /// Returns the reason for refusing the request.
     pub fn check(&self, request: &Parts, local: Option<IpAddr>) -> Result<(), Refused> {
         let header = host_header(&request.headers, request.version)?;
         // In absolute form (RFC 9112, section 3.2.2) the target counts.
@@ -148,7 +148,7 @@ impl Guard {
     }
 }
 
-/// The host of the Host header; `None` where a request of HTTP/1.0 has none.
+/// Returns the host of the Host header; `None` for a request of HTTP/1.0 without one.
 fn host_header(headers: &HeaderMap, version: Version) -> Result<Option<Host>, Refused> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next();
@@ -165,7 +165,7 @@ fn host_header(headers: &HeaderMap, version: Version) -> Result<Option<Host>, Re
 /// A host with its port.
 #[derive(Debug, PartialEq, Eq)]
 struct Host {
-    /// In lower case; an IPv6 address in brackets.
+    /// Name in lower case; an IPv6 address in brackets.
     name: String,
     port: u16,
 }

@@ -1,4 +1,4 @@
-//! A guard before a router.
+//! A router behind a guard.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use axum::{
 
 use crate::{Ends, Guard, Refused};
 
-/// Makes the answer to a request that is refused.
+/// Function that creates the response to a refused request.
 type Refuse = fn(Refused) -> Response;
 
-/// Has a router answer only what its [`Guard`] lets through; `refuse` answers the rest: for
+/// Restricts a router to requests that its [`Guard`] accepts; `refuse` answers the others: for
 /// `application/problem+json` it is `|refused| Problem::from(refused).into_response()`.
 pub fn guarded(router: Router, guard: Guard, refuse: Refuse) -> Router {
     router.layer(middleware::from_fn_with_state((Arc::new(guard), refuse), check))

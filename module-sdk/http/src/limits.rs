@@ -1,38 +1,39 @@
-//! How much a listener gives to its clients.
+//! Limits of a listener for its clients.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-/// What the clients of one listener may have.
+/// Limits for the clients of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. Beyond seven eighths of them, the longest idle ones are closed.
+    /// Maximum of connections open at once. Beyond seven eighths of it, the longest idle ones are
+    /// closed.
     pub connections: usize,
-    /// Which of the process's descriptors its connections may use.
+    /// Share of the process's descriptors that the connections may use.
     pub descriptors: Descriptors,
-    /// For the head of a request, from its first byte on, or from the start of the connection.
+    /// Time for the head of a request, from its first byte on, or from the start of the connection.
     pub header_timeout: Duration,
-    /// Between an answer and the next request.
+    /// Time between a response and the next request.
     pub idle_timeout: Duration,
-    /// For taking any part of an answer.
+    /// Time for reading any part of a response.
     pub write_timeout: Duration,
 }
 
-/// A share of the descriptors of the process. The kernel gives out the lowest number that is free,
-/// so a high one tells that all below are in use, whoever has them.
+/// A share of the descriptors of the process. The kernel gives out the lowest free number, so a
+/// high one shows that all below are in use, by whatever part of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Descriptors {
-    /// The lower three quarters: for what strangers reach.
+    /// The lower three quarters: for listeners that anybody can reach.
     Most,
     /// The lower seven eighths: for the metrics.
     More,
-    /// The lower fifteen sixteenths: for the control socket, by which trouble is seen and ended.
+    /// The lower fifteen sixteenths: for the control socket, which serves to find and end problems.
     Nearly,
 }
 
 impl Descriptors {
-    /// The first descriptor that is beyond this share of `all`.
+    /// Returns the first descriptor that is beyond this share of `all`.
     pub(crate) const fn ceiling_of(self, all: u64) -> u64 {
         all - match self {
             Self::Most => all / 4,
@@ -41,7 +42,7 @@ impl Descriptors {
         }
     }
 
-    /// Whether a descriptor is beyond this share.
+    /// Returns whether a descriptor is beyond this share.
     pub(crate) fn exceeded_by(self, descriptor: i32) -> bool {
         // It may be changed while the process runs, and asking takes less than a microsecond.
         let Some(all) = getrlimit(Resource::Nofile).current else { return false };
@@ -50,7 +51,8 @@ impl Descriptors {
 }
 
 impl Limits {
-    /// Connections beyond which some are closed, so that there is room for new clients.
+    /// Returns the number of connections beyond which some are closed, so that there is room for
+    /// new clients.
     pub(crate) const fn crowded(&self) -> usize {
         self.connections - self.connections / 8
     }

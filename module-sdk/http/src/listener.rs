@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! Sources of connections.
 
 use std::{future::Future, io, net::SocketAddr, os::fd::AsRawFd as _};
 
@@ -11,10 +11,10 @@ use tokio::{
 pub trait Listener: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// What handlers are told of a connection, as `Extension<Ends>`.
+    /// Information for handlers about a connection, as `Extension<Ends>`.
     type Ends: Clone + Send + Sync + 'static;
 
-    /// Waits for the next connection. Dropping the future loses none.
+    /// Waits for the next connection. Dropping the future loses no connection.
     fn accept(&self)
     -> impl Future<Output = io::Result<Accepted<Self::Stream, Self::Ends>>> + Send;
 }
@@ -24,18 +24,18 @@ pub trait Listener: Send + Sync + 'static {
 pub struct Accepted<S, E> {
     /// The connection.
     pub stream: S,
-    /// What handlers are told of it.
+    /// Information for handlers about it.
     pub ends: E,
-    /// The number of its descriptor.
+    /// Number of its descriptor.
     pub descriptor: i32,
 }
 
-/// Who is at the two ends of a TCP connection.
+/// The two ends of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// The client.
+    /// Address of the client.
     pub peer: SocketAddr,
-    /// The address that it connected to.
+    /// Address that the client connected to.
     pub local: SocketAddr,
 }
 
@@ -44,11 +44,11 @@ pub struct Ends {
 pub struct Tcp(TcpListener);
 
 impl Tcp {
-    /// Takes a socket. To be called within a runtime.
+    /// Wraps a socket. Must be called within a runtime.
     ///
     /// # Errors
     ///
-    /// When the system refuses.
+    /// Returns an error if the system refuses.
     pub fn new(socket: std::net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket).map(Self)

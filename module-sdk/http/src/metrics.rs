@@ -1,4 +1,4 @@
-//! Shows in the metrics of a module what happens to its connections.
+//! Metrics of a module about its connections.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,21 +11,22 @@ use crate::{End, Figures, Snapshot};
 #[derive(Debug)]
 pub struct ConnectionMetrics {
     prefix: String,
-    /// What was shown already: counters are told what is added.
+    /// Counters already added to the metrics: metrics get only the differences.
     shown: Mutex<Snapshot>,
 }
 
 impl ConnectionMetrics {
-    /// Makes them for names that begin with `prefix`, such as `lodestar_ingest`.
+    /// Creates metrics with names that begin with `prefix`, such as `lodestar_ingest`.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), shown: Mutex::default() }
     }
 
-    /// Shows what has happened since the last time; to be called by a timer, every 10 s or so.
+    /// Adds the changes since the last call to the metrics; to be called by a timer, every 10 s or
+    /// so.
     ///
     /// # Errors
     ///
-    /// When the host has no such metric.
+    /// Returns an error if the host has no such metric.
     pub fn show(&self, host: &Host, figures: &Figures) -> Result<()> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let now = figures.snapshot();

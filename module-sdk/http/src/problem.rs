@@ -1,4 +1,4 @@
-//! Answers that say what is wrong: `application/problem+json` (RFC 9457).
+//! Error responses in the form `application/problem+json` (RFC 9457).
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use crate::{BodyError, Refused};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// An answer that says what is wrong, for programs and for a person.
+/// An error response for programs and people.
 ///
 /// ```
 /// use module_http::{Problem, axum::http::StatusCode};
@@ -38,21 +38,21 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Makes one: `code` is a word for programs, `detail` a sentence without its end for a person.
-    /// Neither holds a secret or what somebody sent.
+    /// Creates a problem: `code` is for programs, `detail` a sentence without its end for people.
+    /// Neither holds a secret or content of the request.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let (title, detail) = (code.replace('_', " "), detail.into());
         Self { kind: "about:blank", title, status, code, detail, help: None }
     }
 
-    /// Adds what to do about it.
+    /// Adds the remedy.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Returns the status of the answer.
+    /// Returns the status of the response.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
@@ -64,7 +64,8 @@ fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::
 }
 
 impl IntoResponse for Problem {
-    /// What may succeed later says when.
+    /// Converts the problem; if the request may succeed later, the response has a `Retry-After`
+    /// header.
     fn into_response(self) -> Response {
         let status = self.status;
         let mut response = (status, Json(self)).into_response();
@@ -88,12 +89,12 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// Answers a path that there is not; for `Router::fallback`.
+/// Answers a request for an unknown path; for `Router::fallback`.
 pub async fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
 }
 
-/// Answers a method that a path does not take; for `Router::method_not_allowed_fallback`.
+/// Answers a method that a path does not support; for `Router::method_not_allowed_fallback`.
 pub async fn method_not_allowed() -> Problem {
     let detail = "this path does not take this method";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)

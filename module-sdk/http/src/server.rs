@@ -1,4 +1,4 @@
-//! The accept loop and its end.
+//! The accept loop of a server, and its stop.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,24 +16,24 @@ use crate::{
     Accepted, Figures, Limits, Listener, Tcp, connection, figures::Shortage, shared::Shared,
 };
 
-/// How long connections that are idle while the server stops are kept, so that the next request
-/// on them is answered and closes them, rather than meeting a closed connection.
+/// Time for which idle connections are kept while the server stops, so that the next request on
+/// them is answered and closes them, rather than meeting a closed connection.
 const IDLE_AT_STOP: Duration = Duration::from_secs(1);
 
-/// So many connections a listener may have however scarce descriptors are.
+/// Number of connections that a listener may have however scarce descriptors are.
 const ALWAYS: usize = 4;
 
-/// How long a new client waits for another one to make room, before it and those that come after
-/// it are refused until there is room.
+/// Time for which a new client waits for another one to make room, before it and all later ones are
+/// refused until there is room.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long to wait before looking again for a connection that can be done without.
+/// Time until the next search for a connection that can be closed.
 const SEARCH: Duration = Duration::from_millis(50);
 
-/// How long to wait after the system gave no connection.
+/// Wait after an error of `accept`.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// The answer to a client for which there is no room.
+/// Response to a client for which there is no room.
 pub(crate) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-type: application/problem+json\r\ncontent-length: 148\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"unavailable\",\"status\":503,\"code\":\"unavailable\",\
@@ -43,7 +43,8 @@ pub(crate) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-af
 ///
 /// # Errors
 ///
-/// When the manifest does not declare it, its address is taken, or the system refuses.
+/// Returns an error if the manifest does not declare the listener, its address is taken, or the
+/// system refuses.
 pub fn serve(host: &Host, listener: &str, router: Router, limits: Limits) -> Result<Server> {
     let runtime = host.runtime()?;
     let socket = host.listener(listener)?;
@@ -54,7 +55,7 @@ pub fn serve(host: &Host, listener: &str, router: Router, limits: Limits) -> Res
     Ok(Server::start(&runtime, tcp, router, limits))
 }
 
-/// A running listener. It goes on when this is dropped.
+/// A running listener. It goes on after this handle is dropped.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -63,7 +64,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves a router on a socket. Handlers find what the socket tells of the connection as
+    /// Serves a router on a socket. Handlers find the socket's information about the connection as
     /// `Extension<L::Ends>`.
     pub fn start<L: Listener>(
         runtime: &Handle,
@@ -83,27 +84,28 @@ impl Server {
         Self { shared, is_stopping, runtime: runtime.clone() }
     }
 
-    /// What happens on it, in numbers.
+    /// Returns the counters of the listener.
     #[must_use]
     pub fn figures(&self) -> Arc<Figures> {
         self.shared.figures.clone()
     }
 
-    /// From now on each answer ends its connection, so that clients come again and find whoever
-    /// accepts then; new ones are taken on. [`stop`](Self::stop) begins with it.
+    /// Makes each response end its connection from now on, so that clients reconnect and reach
+    /// whoever accepts then; new connections are still accepted. [`stop`](Self::stop) begins with
+    /// it.
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Returns whether it drains or has stopped.
+    /// Returns whether the server drains or has stopped.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.shared.is_draining()
     }
 
-    /// Stops: takes no more connections, answers what is under way, and returns when all
-    /// connections are closed or `grace` is over. Answers how many were cut off. Not to be called
-    /// on a thread of the runtime.
+    /// Stops the server: accepts no more connections, answers running requests, and returns when
+    /// all connections are closed or `grace` is over. Returns the number of connections that were
+    /// cut off. Must not be called on a thread of the runtime.
     pub fn stop(&self, grace: Duration) -> usize {
         self.drain();
         self.is_stopping.send_replace(true);
@@ -137,7 +139,7 @@ struct Acceptor<L> {
     listener: L,
     router: Router,
     shared: Arc<Shared>,
-    /// Since when there has been no room.
+    /// Time since which there has been no room.
     starving: Option<Instant>,
 }
 
@@ -182,7 +184,7 @@ impl<L: Listener> Acceptor<L> {
         });
     }
 
-    /// Makes room for one more, where there is any to be had.
+    /// Makes room for one more connection, if possible.
     async fn room(
         &mut self,
         descriptor: i32,
@@ -240,7 +242,7 @@ async fn refuse(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite 
     let _: Result<io::Result<()>, _> = timeout(BACKOFF, answering).await;
 }
 
-/// Whether accepting failed because of the one connection.
+/// Returns whether accepting failed because of a single connection.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)

@@ -1,4 +1,4 @@
-//! What the acceptor and the connections of a server share.
+//! State shared by the acceptor and the connections of a server.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) figures: Arc<Figures>,
-    /// Tells when a connection has ended.
+    /// Notification that a connection has ended.
     pub(crate) ended: Notify,
     is_draining: AtomicBool,
     /// Open connections whose descriptors are beyond the share of this server.
@@ -50,12 +50,12 @@ impl Shared {
         self.figures.open.load(Ordering::SeqCst)
     }
 
-    /// Whether a descriptor of an open connection is beyond the share of this server.
+    /// Returns whether a descriptor of an open connection is beyond the share of this server.
     pub(crate) fn is_beyond(&self) -> bool {
         self.beyond.load(Ordering::SeqCst) > 0
     }
 
-    /// From now on an answer ends its connection.
+    /// Makes each response end its connection from now on.
     pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
     }
@@ -64,12 +64,13 @@ impl Shared {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Whether a connection stays open after the answer that it is about to get.
+    /// Returns whether a connection stays open after its next response.
     pub(crate) fn keeps_alive(&self) -> bool {
         !self.is_draining() && self.staying() <= self.limits.crowded()
     }
 
-    /// How many connections are open and stay so; where there are few, those that leave as well.
+    /// Returns the number of connections that stay open; if few are open, the ending ones count
+    /// too.
     fn staying(&self) -> usize {
         let open = self.open();
         if open <= self.limits.crowded() {
@@ -78,7 +79,7 @@ impl Shared {
         self.connections().values().filter(|activity| !activity.is_leaving()).count()
     }
 
-    /// Counts a connection until the answer is dropped.
+    /// Counts a connection until the returned value is dropped.
     pub(crate) fn enroll(self: &Arc<Self>, descriptor: i32) -> Enrolled {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed);
         let activity = Arc::new(Activity::new());
@@ -90,7 +91,7 @@ impl Shared {
         Enrolled { shared: self.clone(), activity, number, is_beyond, end: End::Done }
     }
 
-    /// Makes room where it is crowded.
+    /// Closes an idle connection if many are open.
     pub(crate) fn thin_out(&self) {
         if self.open() >= self.limits.crowded() && self.staying() >= self.limits.crowded() {
             self.close_idle();
@@ -107,7 +108,7 @@ impl Shared {
         }
     }
 
-    /// Ends the connection that can best be done without; answers whether there was one.
+    /// Ends the least useful connection, if any can be ended; returns whether one was found.
     pub(crate) fn displace(&self) -> bool {
         let connections = self.connections();
         let all = connections.values().filter_map(|it| Some((it.dispensable()?, it)));
@@ -121,7 +122,7 @@ impl Shared {
     }
 }
 
-/// A connection that is counted.
+/// A counted connection.
 #[derive(Debug)]
 pub(crate) struct Enrolled {
     pub(crate) shared: Arc<Shared>,
@@ -132,7 +133,7 @@ pub(crate) struct Enrolled {
 }
 
 impl Enrolled {
-    /// Counts why the connection ended.
+    /// Sets the reason for the end of the connection.
     pub(crate) fn finish(mut self, end: End) {
         self.end = end;
     }

@@ -1,4 +1,4 @@
-//! A connection whose progress is watched.
+//! A stream that reports its progress.
 
 use std::{
     io::{self, IoSlice},
@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::activity::{Activity, Phase};
 
-/// How much of what comes after the end is read at a time.
+/// Size of the buffer for data after the end, in bytes.
 const REST: usize = 4096;
 
-/// A stream that tells an [`Activity`] what happens on it.
+/// A stream that reports its progress to an [`Activity`].
 #[derive(Debug)]
 pub(crate) struct Watched<S> {
     stream: S,
@@ -28,7 +28,7 @@ impl<S> Watched<S> {
         Self { stream, activity, is_unread: false, is_lingering: false }
     }
 
-    /// Notes what became of an attempt to write.
+    /// Notes the result of an attempt to write.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.is_unread != written.is_pending() {
             self.is_unread = written.is_pending();
@@ -80,8 +80,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Closes this side, and waits for the other to do so: whoever sends just then sees the end,
-    /// and no reset. How long that may take is for [`Activity::deadline`].
+    /// Closes this side, and waits for the other to do so: a client that is sending then sees the
+    /// end, and no reset. [`Activity::deadline`] limits that time.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_lingering {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;

@@ -1,4 +1,4 @@
-//! A server and its clients in memory, on a clock of their own.
+//! Tests of a server and its clients in memory, with their own clock.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -18,15 +18,15 @@ use crate::{Accepted, Descriptors, End, Figures, Limits, Listener, Server};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// More than a client has to wait for anything here.
+/// Time longer than any wait of a client here.
 const LONG: Duration = Duration::from_secs(600);
 
-/// How much a connection holds that its reader has not taken.
+/// Capacity of a connection for data that its reader has not read, in bytes.
 const BUFFER: usize = 1024;
 
 type Arrival = io::Result<(DuplexStream, i32)>;
 
-/// A socket in memory.
+/// A listening socket in memory.
 struct Door(Mutex<mpsc::UnboundedReceiver<Arrival>>);
 
 impl Listener for Door {
@@ -47,7 +47,7 @@ struct Site {
     arrivals: mpsc::UnboundedSender<Arrival>,
     figures: Arc<Figures>,
     server: Server,
-    /// Lets one request of `/hang` go on.
+    /// Signal that lets one request of `/hang` go on.
     go_on: Arc<Notify>,
 }
 
@@ -83,7 +83,7 @@ impl Site {
         Client(near)
     }
 
-    /// Connects and asks once.
+    /// Connects and sends one request.
     async fn kept_alive(&self) -> Client {
         let mut client = self.connect();
         let answer = client.get("/").await;
@@ -106,7 +106,7 @@ impl Client {
         self.answer().await
     }
 
-    /// Reads one answer; empty where the connection ended before it was whole.
+    /// Reads one response; empty if the connection ended before it was complete.
     async fn answer(&mut self) -> String {
         let mut answer = Vec::new();
         let mut byte = [0];
@@ -127,7 +127,7 @@ impl Client {
         answer
     }
 
-    /// How long it takes until the server closes.
+    /// Returns the time until the server closes.
     async fn until_closed(&mut self) -> Duration {
         let begin = Instant::now();
         let mut rest = Vec::new();
@@ -261,7 +261,8 @@ async fn a_flood_of_idle_clients_keeps_nobody_out() {
     assert_eq!(site.figures.snapshot().refused, 0);
 }
 
-/// Fills all connections with what `request` leaves behind, and asks on a further one.
+/// Fills all connections with clients that send `request` and nothing more, and checks that a
+/// further one is served.
 async fn gets_through(request: &str) {
     let site = Site::small(4);
     let mut clients = Vec::new();
@@ -359,7 +360,7 @@ async fn where_it_is_crowded_and_none_is_idle_answers_end_their_connection() {
     assert!(busy[0].answer().await.contains("keep-alive: timeout=75"), "it is crowded no more");
 }
 
-/// More descriptors than any process has.
+/// Number beyond the descriptors of any process.
 const BEYOND: i32 = i32::MAX;
 
 #[tokio::test(start_paused = true)]

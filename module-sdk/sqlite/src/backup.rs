@@ -1,4 +1,4 @@
-//! A copy of the database, made while it is written.
+//! Backup of a database while it is written.
 
 use std::{
     fs, io,
@@ -10,14 +10,14 @@ use rusqlite::ErrorCode;
 
 use crate::{DatabaseError, DatabaseErrorKind, Reader, error::At as _, writer::beside};
 
-/// How many steps of SQLite's machine are done between two questions whether to stop.
+/// Number of steps of SQLite's virtual machine between two checks whether to stop.
 const STEPS: i32 = 1_000;
 
 impl Reader {
-    /// Copies the database into a new file, as it is when the copy begins, while it is written on.
-    /// The copy is whole and on the disk when this returns; what is not finished lies beside it
-    /// under the same name with `.new`. It takes its time: make it in a
-    /// [`Job`](module_sdk::Job), and let `stop` return true when the module stops.
+    /// Copies the database into a new file, as it is when the copy begins, while others may write
+    /// to it. The copy is complete and on the disk when this returns; an unfinished copy has the
+    /// same name with `.new`. This takes time: do it in a [`Job`](module_sdk::Job), and let `stop`
+    /// return true when the module stops.
     ///
     /// ```
     /// # use module_sqlite::{Database, Options, Reader, Spec};
@@ -33,8 +33,8 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When something is there already, the copy cannot be written, or `stop` said so; no copy is
-    /// left, then.
+    /// Returns an error if the target exists, the copy cannot be written, or `stop` returned true;
+    /// no copy is left in that case.
     pub fn backup(
         self,
         to: &Path,
@@ -101,7 +101,7 @@ impl Reader {
         copied
     }
 
-    /// Copies the database into a file that is made for it.
+    /// Copies the database into a new file.
     fn copy(
         &mut self,
         new: &Path,
@@ -120,7 +120,8 @@ impl Reader {
         copied.map(drop).map_err(|error| self.refusal(new, &error))
     }
 
-    /// Words why the copy was not made: of the copy, unless the database itself is at fault.
+    /// Returns the error for a failed copy: one about the copy, unless the database itself is at
+    /// fault.
     fn refusal(&self, new: &Path, error: &rusqlite::Error) -> DatabaseError {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => DatabaseError::new(
@@ -144,7 +145,7 @@ impl Reader {
     }
 }
 
-/// Puts a finished copy in its place.
+/// Moves a finished copy to its final name.
 fn finish(new: &Path, to: &Path) -> io::Result<()> {
     fs::File::open(new)?.sync_all()?;
     fs::rename(new, to)?;
@@ -152,7 +153,7 @@ fn finish(new: &Path, to: &Path) -> io::Result<()> {
     fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Removes what a copy that was not finished has left.
+/// Removes the files of an unfinished copy.
 fn remove(new: &Path) {
     let files: [PathBuf; 2] = [new.to_owned(), beside(new, "-journal")];
     for file in files {

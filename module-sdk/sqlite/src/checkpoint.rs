@@ -1,9 +1,9 @@
-//! Folding the write-ahead log into the database, on a thread of its own.
+//! Checkpoints of the write-ahead log, on a thread of their own.
 //!
 //! A checkpoint waits for the disk, and done by the writer it takes a quarter of the time of the
-//! batches. So a thread with its own connection copies what has been committed. The log begins
-//! anew once all of it is copied, which that thread never reaches while batches come without a
-//! pause: past [`LIMIT`] the writer copies the little that is left.
+//! batches. So a thread with its own connection copies committed pages. The log starts over once
+//! all of it is copied, which that thread never reaches while batches come without a pause: beyond
+//! [`LIMIT`] the writer copies the remaining pages.
 
 use std::{
     path::Path,
@@ -13,19 +13,19 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-/// Pages that the log grows by until they are copied: 16 MiB. Where pages change in no order, rarer
-/// checkpoints write each of them less often.
+/// Number of pages by which the log grows until they are copied: 16 MiB. If pages change in random
+/// order, rarer checkpoints write each of them less often.
 const EVERY: i32 = 4_000;
-/// Pages in the log from which the writer helps: 64 MiB.
+/// Number of pages in the log from which the writer helps: 64 MiB.
 const LIMIT: i32 = 4 * EVERY;
 
-/// The thread that copies. It ends when the writer's connection is closed; a drop waits for that,
-/// so the connection must be dropped first.
+/// The thread that copies. It ends when the writer's connection is closed; dropping this waits for
+/// that, so the connection must be dropped first.
 #[derive(Debug)]
 pub(crate) struct Checkpointer(Option<JoinHandle<()>>);
 
 impl Checkpointer {
-    /// Starts the thread and has the writer wake it. Without one the writer copies by itself.
+    /// Starts the thread and lets the writer wake it. Without a thread the writer copies by itself.
     pub(crate) fn start(writer: &mut Connection, path: &Path) -> rusqlite::Result<Self> {
         let (wake, woken) = sync_channel(1);
         let path = path.to_owned();
@@ -65,12 +65,12 @@ impl Drop for Checkpointer {
     }
 }
 
-/// Whether somebody is there to be woken.
+/// Wakes the thread; returns whether it still runs.
 fn send(wake: &SyncSender<()>) -> bool {
     !matches!(wake.try_send(()), Err(TrySendError::Disconnected(())))
 }
 
-/// Copies whenever it is woken, until nobody is left to wake it.
+/// Copies whenever it is woken, until the writer is gone.
 fn copy_when(woken: &Receiver<()>, path: &Path) {
     let mut failing = false;
     for () in woken {
@@ -84,7 +84,8 @@ fn copy_when(woken: &Receiver<()>, path: &Path) {
     }
 }
 
-/// Opened anew each time: it happens rarely, and an idle connection would hold its memory.
+/// Copies the log over a new connection: copies are rare, and an idle connection would hold its
+/// memory.
 fn copy(path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -100,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// A database whose every row fills a page.
+    /// Creates a database whose every row fills a page.
     fn database(directory: &Path) -> (PathBuf, Connection) {
         let path = directory.join("u.db");
         let connection = Connection::open(&path).expect("it opens");

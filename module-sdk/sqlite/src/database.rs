@@ -1,4 +1,4 @@
-//! The database of a module: it may be out of reach for a while, and comes back by itself.
+//! The database of a module, which reopens by itself after it was unavailable.
 
 use std::path::Path;
 
@@ -11,38 +11,38 @@ use crate::{
     writer::{Writer, beside, present},
 };
 
-/// The database of a module, open for writing; or why it is not just now.
+/// The database of a module, open for writing; or the reason for being unavailable at the moment.
 #[derive(Debug)]
 pub struct Database {
     spec: Spec,
     options: Options,
     writer: Option<Writer>,
-    /// How often it was opened.
+    /// Number of times that the database was opened.
     openings: u64,
     trouble: Option<(DatabaseErrorKind, String)>,
-    /// That an older copy was taken up.
+    /// Warning that an older copy was opened.
     behind: Option<String>,
 }
 
 impl Database {
-    /// Opens the database in the module's data directory, makes it where there is none, and brings
-    /// its schema up to date. Where that may work later (locked, full, gone), the module starts
-    /// without it.
+    /// Opens the database in the module's data directory, creates it if it is missing, and migrates
+    /// its schema. If a later attempt may succeed (locked, full, gone), the module starts without
+    /// it.
     ///
     /// # Errors
     ///
-    /// When the file is not ours to write: damaged, newer, another program's. It is then left as it
-    /// is.
+    /// Returns an error if the file must not be written: damaged, newer, or of another program. It
+    /// is left unchanged.
     pub fn open(host: &Host, spec: Spec) -> module_sdk::Result<Self> {
         let opened = Self::open_with(Options::of(host, &spec), spec);
         opened.map_err(|error| Error::new(error.to_string()))
     }
 
-    /// Opens a database as the options say; see [`open`](Self::open).
+    /// Opens a database with these options; see [`open`](Self::open).
     ///
     /// # Errors
     ///
-    /// As those of [`open`](Self::open).
+    /// Returns the errors of [`open`](Self::open).
     pub fn open_with(options: Options, spec: Spec) -> Result<Self, DatabaseError> {
         let (writer, trouble, behind) = (None, None, None);
         let mut database = Self { spec, options, writer, openings: 0, trouble, behind };
@@ -52,8 +52,8 @@ impl Database {
         }
     }
 
-    /// Does a piece of work in one transaction, which is rolled back when the work fails. Opens the
-    /// database first where it was out of reach.
+    /// Runs a piece of work in one transaction, which is rolled back if the work fails. Opens the
+    /// database first if it was unavailable.
     ///
     /// ```
     /// # use module_sqlite::{Database, Options, Spec};
@@ -70,7 +70,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// When the database cannot be written; nothing of the work is, then.
+    /// Returns an error if the database cannot be written; the work then has no effect.
     pub fn write<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -78,11 +78,11 @@ impl Database {
         self.ready()?.write(work)
     }
 
-    /// Asks over a connection that only reads.
+    /// Runs a query over a read-only connection.
     ///
     /// # Errors
     ///
-    /// When the database cannot be read.
+    /// Returns an error if the database cannot be read.
     pub fn read<T>(
         &mut self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -90,22 +90,22 @@ impl Database {
         self.reader()?.read(question)
     }
 
-    /// Opens a connection that only reads, for another thread or for many questions.
+    /// Opens a read-only connection, for another thread or for many queries.
     ///
     /// # Errors
     ///
-    /// When the database cannot be read.
+    /// Returns an error if the database cannot be read.
     pub fn reader(&mut self) -> Result<Reader, DatabaseError> {
         self.ready()?;
         Reader::open(&self.options.path, &self.spec)
     }
 
-    /// Makes sure that the database is open, and that it is the file which the path leads to: one
-    /// that stands in its place now is opened, where it is the same database.
+    /// Makes sure that the database is open, and that it is the file at the path: a file that has
+    /// replaced it is opened if it is the same database.
     ///
     /// # Errors
     ///
-    /// When it is still out of reach.
+    /// Returns an error if it is still unavailable.
     pub fn ready(&mut self) -> Result<Ready<'_>, DatabaseError> {
         if let Some(writer) = self.writer.take_if(|writer| writer.in_place().is_err()) {
             let gone = writer.in_place();
@@ -161,7 +161,7 @@ impl Database {
         Ok(writer)
     }
 
-    /// Notes how far the database was written, for the next time that it is opened.
+    /// Stores the position of the database, for the next time that it is opened.
     fn remember(&self, writer: &Writer) {
         let Some(note) = &self.options.note else { return };
         let noted = Known::read(&self.spec, note).and_then(|mut known| known.note(writer));
@@ -170,7 +170,7 @@ impl Database {
         }
     }
 
-    /// Remembers how the last piece of work went, for the health.
+    /// Stores the outcome of the last piece of work, for the health.
     fn note<T>(&mut self, done: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         let name = self.spec.name;
         match done {
@@ -191,7 +191,7 @@ impl Database {
         }
     }
 
-    /// Tells how the database is: whether it can be written, and if not, why and what to do.
+    /// Returns whether the database can be written, and if not, the reason and the remedy.
     #[must_use]
     pub fn health(&self) -> Health {
         let waiting = |message: &str| match self.spec.meanwhile {
@@ -206,7 +206,7 @@ impl Database {
         }
     }
 
-    /// Returns where the file lies.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.options.path
@@ -219,11 +219,11 @@ impl Database {
         (size(&self.options.path), size(&beside(&self.options.path, "-wal")))
     }
 
-    /// Folds the write-ahead log into the file, so that one file holds everything.
+    /// Copies the write-ahead log into the file, so that one file holds everything.
     ///
     /// # Errors
     ///
-    /// When the database cannot be written; the log then stays, and nothing is lost.
+    /// Returns an error if the database cannot be written; the log then stays, and nothing is lost.
     pub fn checkpoint(&self) -> Result<(), DatabaseError> {
         self.writer.as_ref().map_or(Ok(()), Writer::checkpoint)
     }
@@ -232,7 +232,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// When the write-ahead log could not be folded in; nothing is lost.
+    /// Returns an error if the write-ahead log could not be copied into the file; nothing is lost.
     pub fn close(&mut self) -> Result<(), DatabaseError> {
         match self.writer.take() {
             Some(writer) => {
@@ -244,7 +244,7 @@ impl Database {
     }
 }
 
-/// A database that is open just now. What a module remembers of its rows holds for one
+/// A database that is open now. A module may cache knowledge of its rows for one
 /// [`opening`](Self::opening) only.
 #[derive(Debug)]
 pub struct Ready<'a> {
@@ -252,17 +252,18 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// Returns how often the database was opened: another number is perhaps another file.
+    /// Returns the number of times that the database was opened: a new number may mean another
+    /// file.
     #[must_use]
     pub const fn opening(&self) -> u64 {
         self.database.openings
     }
 
-    /// Does a piece of work in one transaction; see [`Database::write`].
+    /// Runs a piece of work in one transaction; see [`Database::write`].
     ///
     /// # Errors
     ///
-    /// When the database cannot be written; nothing of the work is, then.
+    /// Returns an error if the database cannot be written; the work then has no effect.
     pub fn write<T>(
         self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -278,7 +279,7 @@ impl Ready<'_> {
         database.note(done)
     }
 
-    /// Returns what [`Spec::counted`] counts, as far as it is committed.
+    /// Returns the committed value of [`Spec::counted`].
     #[must_use]
     pub fn position(&self) -> i64 {
         self.database.writer.as_ref().map_or(0, Writer::position)

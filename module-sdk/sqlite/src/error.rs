@@ -1,4 +1,4 @@
-//! What can go wrong with a database.
+//! Errors of a database.
 
 use std::{fmt, path::Path};
 
@@ -6,47 +6,47 @@ use rusqlite::ErrorCode;
 
 use crate::Spec;
 
-/// Why the database could not do its work, in a sentence with the remedy.
+/// Error of a database, a sentence with the remedy.
 ///
-/// Like [`module_sdk::Error`] it is no [`std::error::Error`]: `?` then goes through the conversion
-/// below, which keeps the kind.
+/// Like [`module_sdk::Error`] it is no [`std::error::Error`]: `?` then uses the conversion below,
+/// which keeps the kind.
 #[derive(Debug)]
 pub struct DatabaseError {
     kind: DatabaseErrorKind,
     message: String,
 }
 
-/// What follows from a [`DatabaseError`].
+/// Kind of a [`DatabaseError`], which says what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DatabaseErrorKind {
-    /// It may work later: locked, full, not writable just now.
+    /// Temporary failure: locked, full, not writable at the moment.
     Unavailable,
-    /// The file is damaged. It is left as it is.
+    /// Damaged file. It is left unchanged.
     Damaged,
-    /// The file was deleted, or another one stands in its place.
+    /// File that was deleted or replaced by another one.
     Gone,
-    /// The file was written by a newer version. It is left as it is.
+    /// File of a newer version. It is left unchanged.
     Newer,
-    /// The file belongs to somebody else. It is left as it is.
+    /// File of another program. It is left unchanged.
     Foreign,
-    /// The schema could not be brought up to date. The file is left as it is.
+    /// Failed migration of the schema. The file is left unchanged.
     Migration,
-    /// A backup was stopped.
+    /// Backup that was stopped.
     Cancelled,
-    /// A defect of the module.
+    /// Defect of the module.
     Defect,
 }
 
 impl DatabaseErrorKind {
-    /// Tells whether the module can go on and try again with the next piece of work.
+    /// Returns whether the module can go on and try again with the next piece of work.
     pub(crate) const fn may_pass(self) -> bool {
         matches!(self, Self::Unavailable | Self::Gone)
     }
 }
 
 impl DatabaseError {
-    /// Returns what follows from it.
+    /// Returns the kind of the error.
     #[must_use]
     pub const fn kind(&self) -> DatabaseErrorKind {
         self.kind
@@ -60,7 +60,7 @@ impl DatabaseError {
         Self::new(DatabaseErrorKind::Unavailable, message)
     }
 
-    /// Words what SQLite said about the database at `path`.
+    /// Creates the error for an error of SQLite about the database at `path`.
     pub(crate) fn of(spec: &Spec, path: &Path, error: &rusqlite::Error) -> Self {
         let path = path.display();
         let what = format!("the {} {path}", spec.name);
@@ -112,8 +112,8 @@ impl fmt::Display for DatabaseError {
 }
 
 impl From<DatabaseError> for module_sdk::Error {
-    /// All but the module's own defects are `Unavailable`: the events wait in the ledger until the
-    /// file has been seen to, and none is set aside as dead.
+    /// Converts all but the module's own defects and stopped backups to `Unavailable`: the events
+    /// wait in the ledger until the file is repaired, and none is dead-lettered.
     fn from(error: DatabaseError) -> Self {
         match error.kind {
             DatabaseErrorKind::Defect => Self::new(error.message),
@@ -125,7 +125,7 @@ impl From<DatabaseError> for module_sdk::Error {
     }
 }
 
-/// Adds the name and the path of the database to what SQLite says.
+/// Conversion that adds the name and the path of the database to an error of SQLite.
 pub(crate) trait At<T> {
     fn at(self, spec: &Spec, path: &Path) -> Result<T, DatabaseError>;
 }

@@ -1,7 +1,7 @@
-//! Which database was written last, remembered beside it.
+//! Record of the database that was written last, stored beside it.
 //!
 //! A file that is gone, or another one in its place, looks like a first start. The note in the
-//! module's data directory tells the difference: nothing is begun anew in silence.
+//! module's data directory tells the difference: no database is silently created anew.
 
 use std::{
     ffi::OsStr,
@@ -13,10 +13,10 @@ use std::{
 
 use crate::{DatabaseError, DatabaseErrorKind, Spec, writer::Writer};
 
-/// The note: the database that was written last.
+/// Note of the database that was written last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// What messages call the database.
+    /// Name of the database in messages.
     name: &'static str,
     file: PathBuf,
     last: Option<Last>,
@@ -24,19 +24,19 @@ pub(crate) struct Known {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Last {
-    /// What the database says of itself ([`Writer::id`]).
+    /// Id of the database ([`Writer::id`]).
     id: i64,
-    /// How far it was counted ([`Spec::counted`]), when it was closed.
+    /// Value of [`Spec::counted`] when the database was closed.
     position: i64,
     path: PathBuf,
 }
 
 impl Known {
-    /// Reads a note. One that cannot be understood counts as none.
+    /// Reads a note. An invalid one counts as none.
     ///
     /// # Errors
     ///
-    /// When it is there and cannot be read.
+    /// Returns an error if the note exists and cannot be read.
     pub(crate) fn read(spec: &Spec, file: &Path) -> Result<Self, DatabaseError> {
         let name = spec.name;
         let text = match fs::read(file) {
@@ -48,11 +48,11 @@ impl Known {
         Ok(Self { name, file: file.to_owned(), last })
     }
 
-    /// Refuses to make a database where there was one.
+    /// Refuses to create a database where there was one.
     ///
     /// # Errors
     ///
-    /// When the file is gone or empty that was written before.
+    /// Returns an error if the file that was written before is gone or empty.
     pub(crate) fn before_opening(&self, path: &Path) -> Result<(), DatabaseError> {
         let gone = match fs::metadata(path) {
             Ok(found) => found.len() == 0,
@@ -71,12 +71,13 @@ impl Known {
         }
     }
 
-    /// Takes up a database that was opened; a new one, or at a new place, is noted. Answers how
-    /// far it is behind the one that was written last: it is an older copy then.
+    /// Accepts an opened database; a new one, or one at a new path, is noted. Returns how far it is
+    /// behind the one that was written last: it is an older copy then.
     ///
     /// # Errors
     ///
-    /// When it is another one than was written before, or the note cannot be written.
+    /// Returns an error if it is another database than the one written before, or the note cannot
+    /// be written.
     pub(crate) fn opened(&mut self, writer: &Writer) -> Result<i64, DatabaseError> {
         let behind = match &self.last {
             Some(last) if last.path == writer.path() && last.id == writer.id() => {
@@ -95,11 +96,11 @@ impl Known {
         Ok(behind)
     }
 
-    /// Notes how far a database was written.
+    /// Notes the position of a database.
     ///
     /// # Errors
     ///
-    /// When the note cannot be written.
+    /// Returns an error if the note cannot be written.
     pub(crate) fn note(&mut self, writer: &Writer) -> Result<(), DatabaseError> {
         let (id, position) = (writer.id(), writer.position());
         let last = Last { id, position, path: writer.path().to_owned() };

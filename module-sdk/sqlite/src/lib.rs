@@ -1,16 +1,16 @@
-//! A SQLite database for a module: opened with care, watched, kept and backed up.
+//! SQLite databases for modules: checked when opened, monitored, pruned and backed up.
 //!
-//! A [`Spec`] says what the database is: its name, its file, whose it is, and the steps that make
-//! its schema. [`Database::open`] opens it in the module's data directory, makes it where there is
-//! none, and brings its schema up to date. A file of another program, of a newer version or with
-//! damage is refused and left as it is. One that is locked, on a full disk or gone does not stop
-//! the module: the database is opened again with the next piece of work, events wait in the ledger
-//! until then, and [`Database::health`] says why.
+//! A [`Spec`] describes the database: its name, its file, its application id, and the migrations of
+//! its schema. [`Database::open`] opens it in the module's data directory, creates it if it is
+//! missing, and migrates its schema. A file of another program, of a newer version or with damage
+//! is refused and left unchanged. A database that is locked, missing or on a full disk does not
+//! stop the module: it is opened again with the next piece of work, events wait in the ledger until
+//! then, and [`Database::health`] gives the reason.
 //!
-//! There is one writer, on the module's thread ([`Database::write`]); a thread of its own copies
-//! the write-ahead log into the file. Questions are asked over connections that only read
-//! ([`Database::read`], [`Reader`] for other threads). [`Database::delete_older`] deletes in
-//! chunks, [`Reader::backup`] copies the database while it is written.
+//! There is one writer, on the module's thread ([`Database::write`]); a separate thread copies the
+//! write-ahead log into the file. Queries use read-only connections ([`Database::read`], [`Reader`]
+//! for other threads). [`Database::delete_older`] deletes in chunks, [`Reader::backup`] copies the
+//! database while it is written.
 //!
 //! ```
 //! use module_sdk::{Event, Health, Host, Module, NoArgs, Reply, Result, Wiring};

@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// The key under which the file says how many steps a build must know to work with it.
+/// Key of the number of migrations that a build must know to work with the file.
 pub(crate) const READABLE_FROM: &str = "readable_from_version";
-/// The key of what tells the database from any other; a copy has the same.
+/// Key of the id of the database; a copy has the same id.
 const ID: &str = "database_id";
 
-/// Makes the table where there is none.
+/// Creates the table if it is missing.
 pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) \
@@ -15,11 +15,11 @@ pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Returns a number of `meta`, if it is there.
+/// Returns a number of `meta`, if it exists.
 ///
 /// # Errors
 ///
-/// Those of SQLite.
+/// Returns the errors of SQLite.
 pub fn number(connection: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
@@ -31,7 +31,7 @@ pub fn number(connection: &Connection, key: &str) -> rusqlite::Result<Option<i64
 ///
 /// # Errors
 ///
-/// Those of SQLite.
+/// Returns the errors of SQLite.
 pub fn raise(connection: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -43,13 +43,13 @@ pub fn raise(connection: &Connection, key: &str, value: i64) -> rusqlite::Result
         .map(drop)
 }
 
-/// Gives the database what tells it from any other, if it has none yet.
+/// Gives the database an id, if it has none yet.
 pub(crate) fn set_id(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "INSERT OR IGNORE INTO meta (key, value) VALUES (?1, random())";
     connection.execute(sql, [ID]).map(drop)
 }
 
-/// Returns what tells the database from any other.
+/// Returns the id of the database.
 pub(crate) fn id(connection: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT value FROM meta WHERE key = ?1";
     connection.query_row(sql, [ID], |row| row.get(0))

@@ -1,4 +1,4 @@
-//! Opening the file: whose it is, which version, how it is written.
+//! Opening of the file: checks of its owner program and version, migration, and settings.
 
 use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     spec::{AddedColumn, steps},
 };
 
-/// How long a statement waits for another program's lock. The module's thread waits with it.
+/// Time for which a statement waits for another program's lock. The module's thread waits with it.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// Opens a database for writing, makes it where there is none, and brings its schema up to date.
+/// Opens a database for writing, creates it if it is missing, and migrates its schema.
 pub(crate) fn writer(
     spec: &Spec,
     path: &Path,
@@ -40,10 +40,10 @@ pub(crate) fn reader(spec: &Spec, path: &Path) -> Result<Connection, DatabaseErr
     Ok(connection)
 }
 
-/// Makes an empty file that only its owner may read, where there is none. Its directory must be
-/// there: the host made the module's own, and any other that is not there was misspelt, or is not
-/// mounted. A file that is there is not touched: closing it would end the locks that SQLite holds
-/// on it in this process.
+/// Creates an empty file that only its owner may read, if there is none. Its directory must exist:
+/// the host created the module's own, and any other missing one is misspelt or not mounted. An
+/// existing file is not touched: closing it would release the locks that SQLite holds on it in this
+/// process.
 fn create(spec: &Spec, path: &Path) -> Result<(), DatabaseError> {
     let file = format!("the {} {}", spec.name, path.display());
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
@@ -71,18 +71,19 @@ fn create(spec: &Spec, path: &Path) -> Result<(), DatabaseError> {
     }
 }
 
-/// How far the schema of a file is.
+/// Version of the schema of a file.
 struct Version {
-    /// What the file says.
+    /// Version noted in the file.
     noted: i64,
-    /// The steps that were done, as this build counts them.
+    /// Number of migrations done, as this build counts them.
     done: usize,
-    /// Whether its number is one that is given out no more.
+    /// `true` if the version number is no longer in use.
     withdrawn: bool,
 }
 
 impl Version {
-    /// Reads the version of a file; refuses what is not ours to touch before anything is written.
+    /// Reads the version of a file; refuses files that must not be changed before anything is
+    /// written.
     fn of(connection: &Connection, spec: &Spec, path: &Path) -> Result<Self, DatabaseError> {
         let number =
             |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).at(spec, path);
@@ -118,7 +119,7 @@ impl Version {
         })
     }
 
-    /// Decides what a version is worth; `None` for one that this build cannot work with.
+    /// Interprets a version; `None` for one that this build cannot work with.
     fn judge(spec: &Spec, noted: i64, readable_from: Option<i64>) -> Option<Self> {
         let all = spec.migrations.len();
         let knows = |number: i64| usize::try_from(number).ok().filter(|number| *number <= all);
@@ -135,7 +136,7 @@ impl Version {
         Some(Self { noted, done, withdrawn: false })
     }
 
-    /// Words why the steps could not be done.
+    /// Returns the error for failed migrations.
     fn refusal(&self, spec: &Spec, path: &Path, error: &rusqlite::Error) -> DatabaseError {
         let plain = DatabaseError::of(spec, path, error);
         if plain.kind() != DatabaseErrorKind::Defect {
@@ -166,7 +167,7 @@ fn tune(connection: &Connection, durability: Durability) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Does what is missing in one transaction: all of it or nothing.
+/// Runs the missing migrations in one transaction: all of them or none.
 fn migrate(connection: &mut Connection, spec: &Spec, found: &Version) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for (version, sql) in (1_i64..).zip(spec.migrations).skip(found.done) {
@@ -194,7 +195,7 @@ fn migrate(connection: &mut Connection, spec: &Spec, found: &Version) -> rusqlit
     Ok(())
 }
 
-/// Adds the columns that are missing; returns them.
+/// Adds the missing columns and returns them.
 fn add_columns<'a>(
     transaction: &Transaction<'_>,
     columns: &'a [AddedColumn],

@@ -1,4 +1,4 @@
-//! Connections that only read.
+//! Read-only connections.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use crate::{DatabaseError, Spec, error::At as _, open};
 
-/// A connection that only reads, for questions on any thread. Each statement sees the database as
-/// it is when it begins, and holds nobody up.
+/// A read-only connection, for queries on any thread. Each statement sees the database as it is
+/// when the statement begins, and blocks no other connection.
 #[derive(Debug)]
 pub struct Reader {
     pub(crate) connection: Connection,
@@ -20,17 +20,17 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When the file is not there, is locked or is damaged.
+    /// Returns an error if the file is missing, locked or damaged.
     pub fn open(path: &Path, spec: &Spec) -> Result<Self, DatabaseError> {
         let connection = open::reader(spec, path)?;
         Ok(Self { connection, spec: *spec, path: path.to_owned() })
     }
 
-    /// Asks.
+    /// Runs a query.
     ///
     /// # Errors
     ///
-    /// When the database cannot be read; the error says of which file it speaks.
+    /// Returns an error if the database cannot be read; it names the file.
     pub fn read<T>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,

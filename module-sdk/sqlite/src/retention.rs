@@ -1,20 +1,20 @@
-//! Deleting what is old, in pieces that hold up nobody.
+//! Deletion of old rows, in chunks that are short enough not to delay events.
 
 use rusqlite::Transaction;
 
 use crate::{Database, DatabaseError};
 
-/// How many rows one transaction changes: a few milliseconds of work.
+/// Number of rows that one transaction changes: a few milliseconds of work.
 const ROWS: u32 = 1_000;
-/// How many transactions are made before events come through again.
+/// Number of transactions before events are handled again.
 const AT_ONCE: usize = 10;
 
-/// What was done in chunks.
+/// Result of work in chunks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chunks {
-    /// How many rows were changed.
+    /// Number of rows changed.
     pub rows: usize,
-    /// Whether nothing is left; otherwise the next call goes on.
+    /// `true` if nothing is left; otherwise the next call goes on.
     pub finished: bool,
 }
 
@@ -41,7 +41,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// When the database cannot be written. Chunks that were deleted before stay deleted.
+    /// Returns an error if the database cannot be written. Chunks that were deleted before stay
+    /// deleted.
     pub fn delete_older(
         &mut self,
         table: &'static str,
@@ -57,13 +58,14 @@ impl Database {
         })
     }
 
-    /// Does a long piece of work in transactions of at most as many rows as `chunk` is told, and
-    /// returns after ten of them. `chunk` returns how many rows it changed; fewer than it might
-    /// says that nothing is left.
+    /// Runs a long piece of work in transactions of at most as many rows as `chunk` gets as its
+    /// argument, and returns after ten of them. `chunk` returns the number of rows that it changed;
+    /// fewer than the maximum means that nothing is left.
     ///
     /// # Errors
     ///
-    /// When the database cannot be written. Chunks that were written before stay written.
+    /// Returns an error if the database cannot be written. Chunks that were written before stay
+    /// written.
     pub fn in_chunks(
         &mut self,
         mut chunk: impl FnMut(&Transaction<'_>, u32) -> rusqlite::Result<usize>,

@@ -1,4 +1,4 @@
-//! A database that is open for writing: one connection, and the file that it was opened as.
+//! A database that is open for writing: one connection, and the identity of its file.
 
 use std::{
     ffi::OsString,
@@ -14,21 +14,22 @@ use crate::{
     meta, open,
 };
 
-/// The connection that writes.
+/// The writing connection.
 #[derive(Debug)]
 pub(crate) struct Writer {
     connection: Connection,
-    /// Ends when the connection is closed, so it stands below it.
+    /// Thread for checkpoints, which ends when the connection is closed and so must be dropped
+    /// after it.
     _checkpointer: Checkpointer,
     spec: Spec,
     path: PathBuf,
-    /// The file that was opened, and its write-ahead log: device and number.
+    /// Device and inode of the opened file, and of its write-ahead log.
     file: Option<(u64, u64)>,
     log: Option<(u64, u64)>,
-    /// What changes when anybody else writes into it.
+    /// Number that changes when another connection writes to the database.
     data_version: i64,
     id: i64,
-    /// What [`Spec::counted`] counts, as far as it is committed.
+    /// Committed value of [`Spec::counted`].
     position: i64,
 }
 
@@ -57,7 +58,7 @@ impl Writer {
         &self.path
     }
 
-    /// Returns what tells this database from any other; a copy has the same.
+    /// Returns the id of this database; a copy has the same id.
     pub(crate) const fn id(&self) -> i64 {
         self.id
     }
@@ -66,7 +67,7 @@ impl Writer {
         self.position
     }
 
-    /// Does a piece of work in one transaction.
+    /// Runs a piece of work in one transaction.
     pub(crate) fn write<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -84,8 +85,8 @@ impl Writer {
         Ok(done)
     }
 
-    /// Checks that the path still leads to the file that was opened. SQLite would go on writing
-    /// into a file that nobody finds any more.
+    /// Checks that the path still leads to the opened file. SQLite would otherwise go on writing to
+    /// a file that nobody can find any more.
     pub(crate) fn in_place(&self) -> Result<(), DatabaseError> {
         let found = present(&self.path);
         if found == self.file {
@@ -99,9 +100,9 @@ impl Writer {
         Err(DatabaseError::new(DatabaseErrorKind::Gone, message))
     }
 
-    /// Closes a database whose file was replaced. What its write-ahead log holds is copied into the
-    /// file first, which may lie elsewhere now. The log would otherwise be read as that of the file
-    /// that is there now, and spoil it.
+    /// Closes a database whose file was replaced. Its write-ahead log is copied into the opened
+    /// file first, which may have another path now. Otherwise the log would be applied to the file
+    /// that is at the path now, and damage it.
     pub(crate) fn abandon(self) {
         let log = beside(&self.path, "-wal");
         let ours = self.log.is_some() && identity(&log) == self.log;
@@ -115,9 +116,9 @@ impl Writer {
         }
     }
 
-    /// Copies the write-ahead log into the file that was opened, wherever both lie now: SQLite
-    /// holds them open. Whoever opened the file that is there now has written into our log, if at
-    /// all, and nothing of that may reach ours.
+    /// Copies the write-ahead log into the opened file, wherever both are now: SQLite holds them
+    /// open. A program that opened the new file at the path has written to our log, if at all, and
+    /// nothing of that may get into our file.
     fn complete(&self) -> Result<(), Incomplete> {
         if data_version(&self.connection)? != self.data_version {
             return Err(Incomplete::OtherWriter);
@@ -129,14 +130,14 @@ impl Writer {
         if rest > 0 { Err(Incomplete::InUse(rest)) } else { Ok(()) }
     }
 
-    /// Folds the write-ahead log into the database, so that one file holds everything.
+    /// Copies the write-ahead log into the database, so that one file holds everything.
     pub(crate) fn checkpoint(&self) -> Result<(), DatabaseError> {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         self.connection.query_row(sql, [], |_| Ok(())).at(&self.spec, &self.path)
     }
 }
 
-/// Why a database that was moved away may lack what came last.
+/// Reason for a moved database possibly missing the last writes.
 #[derive(Debug, thiserror::Error)]
 enum Incomplete {
     #[error("another program has written into its log")]
@@ -147,12 +148,12 @@ enum Incomplete {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Returns a number that changes when another connection has written.
+/// Returns a number that changes when another connection writes.
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
-/// Returns what is counted; 0 where nothing is.
+/// Returns the value of [`Spec::counted`], 0 if it counts nothing.
 fn position(connection: &Connection, spec: &Spec) -> rusqlite::Result<i64> {
     match &spec.counted {
         Some(counted) => Ok(meta::number(connection, counted.key)?.unwrap_or(0)),
@@ -160,19 +161,19 @@ fn position(connection: &Connection, spec: &Spec) -> rusqlite::Result<i64> {
     }
 }
 
-/// Returns the path of a file that lies beside another and is called like it.
+/// Returns the path of the file beside another one whose name has this suffix added.
 pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     PathBuf::from(name)
 }
 
-/// Returns which file a path leads to: its device and number.
+/// Returns the identity of the file at a path: device and inode.
 pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Returns which database a path leads to; an empty file is none.
+/// Returns the identity of the database at a path; an empty file is none.
 pub(crate) fn present(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().filter(|it| it.len() > 0).map(|found| (found.dev(), found.ino()))
 }

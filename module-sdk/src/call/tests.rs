@@ -1,4 +1,4 @@
-//! Calls from a module on the bench.
+//! Tests of calls from a module on the bench.
 
 use std::{
     pin::pin,
@@ -13,7 +13,7 @@ use crate::{
     Call, Error, ErrorKind, Frame, Host, Job, Module, NoArgs, Reply, Result, Wiring, testing::Bench,
 };
 
-/// A module that passes on what others answer.
+/// A module that passes on the answers of others.
 struct Asker {
     host: Host,
 }
@@ -74,7 +74,7 @@ impl Asker {
         }
     }
 
-    /// Begins a call on another thread, and lets it go.
+    /// Begins a call on another thread, and drops it.
     fn give_up(&mut self, _: NoArgs) -> Result<Reply> {
         let call = self.summary();
         let begun = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Timers by the calendar on the bench: over clock changes, restarts and crashes.
+//! Tests of timers by the calendar on the bench: over clock changes, restarts and crashes.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Notes when it ran, and does as it is told.
+/// A module that records its runs, and fails or crashes as it is told.
 struct Diary {
     host: Host,
     zone: Zone,
@@ -67,7 +67,7 @@ fn start(host: &Arc<FakeHost>) -> Bench<Diary> {
     Bench::start_on(host.clone(), json!({"zone": "Europe/Vienna"})).expect("it starts")
 }
 
-/// Passes time; what fails on the way is another test's.
+/// Passes time; ignores errors, which other tests check.
 fn pass(bench: &mut Bench<Diary>, time: Duration) {
     let until = bench.host().now() + time;
     while bench.host().now() < until {

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, EventType, words::words};
 
 words! {
-    /// Who said a part of a conversation.
+    /// Author of a part of a conversation.
     ContentRole {
-        /// Whoever runs the tool.
+        /// The operator of the tool.
         System = "system",
         /// The person, or the program that asks.
         User = "user",
@@ -22,12 +22,12 @@ words! {
     }
 }
 
-/// One part of a conversation. Its `Debug` shows who said it and how long it is, never the text.
+/// One part of a conversation. Its `Debug` shows the author and the length, never the text.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContentMessage {
-    /// Who said it.
+    /// Author of the part.
     pub role: ContentRole,
-    /// What was said.
+    /// Text of the part.
     pub text: String,
 }
 
@@ -51,7 +51,7 @@ pub struct LlmRequestContent {
     pub dedupe_key: String,
     /// The project, by which the operator has opted in.
     pub project: String,
-    /// When the answer ended, Unix milliseconds.
+    /// Time at which the answer ended, in milliseconds since the Unix epoch.
     pub at: i64,
     /// The session, a pseudonym by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,12 +59,12 @@ pub struct LlmRequestContent {
     /// The model that answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What was sent, in order.
+    /// Messages that were sent, in order.
     pub request: Vec<ContentMessage>,
-    /// What came back; empty where nothing did.
+    /// Messages that came back; empty where none did.
     #[serde(default)]
     pub answer: Vec<ContentMessage>,
-    /// Whether some of it was left out, since it was too long.
+    /// `true` when some of the text was left out, since it was too long.
     #[serde(default)]
     pub truncated: bool,
 }

@@ -1,11 +1,11 @@
-//! What the host itself says.
+//! Events that the host itself publishes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Class, EventType};
 
-/// A module went from one state to another.
+/// Change of a module's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleStateChanged {
     /// The module.
@@ -14,7 +14,7 @@ pub struct ModuleStateChanged {
     pub from: String,
     /// The state now.
     pub to: String,
-    /// Why, in words.
+    /// Reason for the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -24,10 +24,10 @@ impl EventType for ModuleStateChanged {
     const CLASS: Class = Class::Live;
 }
 
-/// The configuration file was read again and taken.
+/// Change of the configuration: the file was read again and accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigChanged {
-    /// The file.
+    /// Path of the file.
     pub path: String,
     /// The modules whose section changed.
     pub modules: Vec<String>,

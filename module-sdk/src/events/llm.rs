@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, EventType, words::words};
 
 words! {
-    /// How the news of a request reached Lodestar. The order is the order of trust: of two reports
-    /// of one request the earlier one here wins.
+    /// Way in which a request was reported to Lodestar. The order is the order of trust: of two
+    /// reports of one request the earlier one here wins.
     RequestSource {
-        /// It went through the router.
+        /// The router, which the request went through.
         Gateway = "gateway",
         /// A file that a tool wrote.
         Transcript = "transcript",
@@ -26,7 +26,7 @@ words! {
 }
 
 words! {
-    /// A form of the conversation with a provider.
+    /// An API dialect of a provider.
     ApiFormat {
         /// OpenAI chat completions.
         Chat = "chat",
@@ -36,7 +36,7 @@ words! {
         Messages = "messages",
         /// Google Gemini.
         Gemini = "gemini",
-        /// Ollama's own.
+        /// Ollama's own API.
         Ollama = "ollama",
         /// OpenAI embeddings.
         Embeddings = "embeddings",
@@ -46,7 +46,7 @@ words! {
 }
 
 words! {
-    /// How a request ended.
+    /// Outcome of a request.
     RequestStatus {
         /// A whole answer.
         Ok = "ok",
@@ -56,7 +56,7 @@ words! {
         UpstreamCut = "upstream_cut",
         /// The client went away.
         ClientAbort = "client_abort",
-        /// Nothing came in time.
+        /// No answer came in time.
         Timeout = "timeout",
         /// Refused before it was sent.
         Rejected = "rejected",
@@ -66,46 +66,46 @@ words! {
 }
 
 words! {
-    /// Who counted the tokens.
+    /// Origin of the token counts.
     UsageSource {
-        /// The provider.
+        /// Counts of the provider.
         Provider = "provider",
-        /// The provider, for a part of the answer.
+        /// Counts of the provider, for a part of the answer.
         Partial = "partial",
         /// An estimate.
         Estimated = "estimated",
-        /// Nobody.
+        /// No counts.
         None = "none",
     }
 }
 
 words! {
-    /// Who computed the cost.
+    /// Origin of the cost.
     CostSource {
-        /// Our price table.
+        /// Lodestar's price table.
         PriceTable = "price_table",
         /// The client that reported the request.
         Client = "client",
         /// The provider.
         Provider = "provider",
-        /// Nobody.
+        /// No cost.
         None = "none",
     }
 }
 
 words! {
-    /// What the response cache did.
+    /// Outcome of the response cache.
     CacheOutcome {
-        /// Not in the cache.
+        /// No answer in the cache.
         Miss = "miss",
-        /// Answered from it.
+        /// Answer from the cache.
         Hit = "hit",
-        /// Not asked.
+        /// Cache not asked.
         Bypass = "bypass",
     }
 }
 
-/// A request to a language model has ended, well or not. Numbers and names, no text.
+/// End of a request to a language model, successful or not. Numbers and names, no text.
 ///
 /// Token counts: `input_tokens` is the whole input, cache reads and writes included;
 /// `cache_read_tokens` and the `cache_write_*_tokens` are parts of it; `reasoning_tokens` is a part
@@ -115,23 +115,23 @@ words! {
 pub struct LlmRequestCompleted {
     /// The version of this type, 1.
     pub schema: u16,
-    /// How the news reached us.
+    /// Way in which the request was reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<RequestSource>,
-    /// Where in the source: `file:offset`, or the instrumentation scope.
+    /// Position in the source: `file:offset`, or the instrumentation scope.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ref: Option<String>,
-    /// The key that makes two reports of one request one: `provider:request_id`, else
+    /// Key that makes two reports of one request one: `provider:request_id`, else
     /// `provider:response_id`, else a hash of what is known.
     pub dedupe_key: String,
-    /// Unix milliseconds.
+    /// Start, in milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// Unix milliseconds.
+    /// End, in milliseconds since the Unix epoch.
     pub ended_at: i64,
-    /// The tool that asked: `claude-code`, `codex`.
+    /// Tool that asked: `claude-code`, `codex`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Its version.
+    /// Version of the tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_version: Option<String>,
     /// The session, a pseudonym by default.
@@ -161,41 +161,41 @@ pub struct LlmRequestCompleted {
     /// The id of the provider in the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
-    /// The form of the conversation.
+    /// API dialect of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<ApiFormat>,
     /// `gen_ai.operation.name`: `chat`, `embeddings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// The model that was asked for.
+    /// Model that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_model: Option<String>,
-    /// The model that answered.
+    /// Model that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_model: Option<String>,
-    /// The model that the router chose.
+    /// Model that the router chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routed_model: Option<String>,
     /// The speed or tier of service, where it is priced apart: `fast` (Claude's fast mode), `flex`,
     /// `priority`, `batch`; `standard` where it was said to be the ordinary one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,
-    /// Whether the answer was streamed.
+    /// `true` when the answer was streamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
-    /// How it ended.
+    /// Outcome of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<RequestStatus>,
     /// The provider's HTTP status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
-    /// 1 for the first attempt.
+    /// Number of the attempt, 1 for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u16>,
-    /// The event id of the attempt before.
+    /// Event id of the previous attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<String>,
-    /// `error.type`.
+    /// Kind of the error, `error.type`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_type: Option<String>,
     /// `gen_ai.response.finish_reasons`, the first.
@@ -220,52 +220,52 @@ pub struct LlmRequestCompleted {
     /// Tokens of the output that were reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u64>,
-    /// Who counted.
+    /// Origin of the token counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage_source: Option<UsageSource>,
-    /// 1e-9 USD.
+    /// Cost in 1e-9 USD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_nano_usd: Option<i64>,
-    /// Who computed the cost.
+    /// Origin of the cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_source: Option<CostSource>,
     /// The version of the price table that was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_version: Option<String>,
-    /// From request to end of answer, milliseconds.
+    /// Time from the request to the end of the answer, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u32>,
-    /// To the first byte of the answer, milliseconds.
+    /// Time to the first byte of the answer, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttfb_ms: Option<u32>,
-    /// To the first content, milliseconds.
+    /// Time to the first content, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttft_ms: Option<u32>,
-    /// The provider's share, milliseconds.
+    /// Time that the provider took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_ms: Option<u32>,
-    /// Waiting before it was sent, milliseconds.
+    /// Time of waiting before it was sent, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_ms: Option<u32>,
-    /// Loading the model, milliseconds (Ollama).
+    /// Time for loading the model, in milliseconds (Ollama).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u32>,
-    /// Reading the prompt, milliseconds (Ollama).
+    /// Time for reading the prompt, in milliseconds (Ollama).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_eval_ms: Option<u32>,
-    /// Writing the answer, milliseconds (Ollama).
+    /// Time for writing the answer, in milliseconds (Ollama).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_ms: Option<u32>,
-    /// What the response cache did.
+    /// Outcome of the response cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheOutcome>,
-    /// The routing rule that chose.
+    /// Routing rule that chose the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route_rule: Option<String>,
     /// The arm of an A/B test.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// The model that failed before.
+    /// Model that failed before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback_from: Option<String>,
     /// `gen_ai.response.id`.
@@ -274,13 +274,13 @@ pub struct LlmRequestCompleted {
     /// The provider's request id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_request_id: Option<String>,
-    /// Size of the request body, bytes.
+    /// Size of the request body, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_bytes: Option<u64>,
-    /// Size of the answer's body, bytes.
+    /// Size of the answer's body, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u64>,
-    /// Where the text lies, only with full logging.
+    /// Reference to the text, only with full logging.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_ref: Option<String>,
 }
@@ -294,13 +294,14 @@ impl EventType for LlmRequestCompleted {
     }
 }
 
-/// A request that was reported is none: its counts were the sum of other requests, as became known
-/// after it was published. Whoever counted it takes it off; it may come before its request does.
+/// Withdrawal of a reported request that is none: its counts were the sum of other requests, as
+/// became known after it was published. A module that counted it subtracts it; the withdrawal may
+/// come before the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LlmRequestWithdrawn {
     /// The `dedupe_key` of the request, which no other request gets.
     pub dedupe_key: String,
-    /// Unix milliseconds.
+    /// Time of the withdrawal, in milliseconds since the Unix epoch.
     pub at: i64,
 }
 
@@ -309,18 +310,18 @@ impl EventType for LlmRequestWithdrawn {
     const CLASS: Class = Class::Ledger;
 }
 
-/// A session was seen for the first time.
+/// Start of a session: it was seen for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LlmSessionStarted {
     /// The session.
     pub session_id: String,
-    /// The tool.
+    /// Tool of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// The project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
-    /// Unix milliseconds.
+    /// Start, in milliseconds since the Unix epoch.
     pub started_at: i64,
 }
 
@@ -329,16 +330,16 @@ impl EventType for LlmSessionStarted {
     const CLASS: Class = Class::Live;
 }
 
-/// Nothing has been heard of a session for a while.
+/// End of a session: nothing was heard of it for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LlmSessionEnded {
     /// The session.
     pub session_id: String,
-    /// Unix milliseconds.
+    /// Start, in milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// Unix milliseconds.
+    /// End, in milliseconds since the Unix epoch.
     pub ended_at: i64,
-    /// How many requests it made.
+    /// Number of requests that it made.
     pub requests: u64,
 }
 
@@ -347,7 +348,7 @@ impl EventType for LlmSessionEnded {
     const CLASS: Class = Class::Live;
 }
 
-/// A session has gone on with another model.
+/// Change of a session to another model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LlmModelSwitched {
     /// The session.
@@ -356,7 +357,7 @@ pub struct LlmModelSwitched {
     pub from: String,
     /// The model now.
     pub to: String,
-    /// Unix milliseconds.
+    /// Time of the change, in milliseconds since the Unix epoch.
     pub at: i64,
 }
 

@@ -25,11 +25,11 @@ words! {
         EvalMetric = "eval_metric",
         /// A step of an agent.
         AgentAction = "agent_action",
-        /// Documents were looked up.
+        /// A search for documents.
         Retrieval = "retrieval",
-        /// A tool was called.
+        /// A call of a tool.
         ToolCall = "tool_call",
-        /// A model has answered.
+        /// An answer of a model.
         ModelResponse = "model_response",
         /// Anything else.
         Custom = "custom",
@@ -45,15 +45,15 @@ pub struct LynexEvent {
     pub event_id: String,
     /// The project.
     pub project: String,
-    /// Unix milliseconds.
+    /// Time of the event, in milliseconds since the Unix epoch.
     pub at: i64,
-    /// The sender's library.
+    /// Name of the sender's library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sdk: Option<String>,
-    /// The trace that it belongs to.
+    /// Trace that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// What is kept of the body.
+    /// Fields of the body that are kept.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub fields: serde_json::Map<String, serde_json::Value>,
 }

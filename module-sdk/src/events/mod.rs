@@ -23,7 +23,7 @@ pub use lynex::{LynexEvent, LynexType};
 pub use model_name::ModelName;
 pub use trace::{SpanKind, SpanStatus, TraceSpanCompleted};
 
-/// Whether a topic fits a filter: `*` stands for one part, `>` for one or more at the end.
+/// Returns whether a topic fits a filter: `*` stands for one part, `>` for one or more at the end.
 ///
 /// ```
 /// use module_sdk::events::fits;

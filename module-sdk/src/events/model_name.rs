@@ -1,11 +1,12 @@
-//! The many names under which one model is reported.
+//! Names of models: the many spellings under which one model is reported.
 
-/// A model's name as somebody wrote it, taken apart.
+/// A reported name of a model, split into its parts.
 ///
 /// Tools, resellers and clouds write one model in many ways: with the path of a reseller
-/// (`openrouter/anthropic/…`), the region and maker of a cloud (`us.anthropic.…-v1:0`), dots for
-/// dashes, a date, a variant (`:thinking`), an effort (`-high`) or a speed (`-fast`). Only what is
-/// surely no part of the model's own name is taken off: `claude-opus-4-9` is not `claude-opus-4`.
+/// (`openrouter/anthropic/…`), the region and maker of a cloud (`us.anthropic.…-v1:0`), dots
+/// for dashes, a date, a variant (`:thinking`), an effort (`-high`) or a speed (`-fast`).
+/// Only parts that surely do not belong to the model's own name are removed:
+/// `claude-opus-4-9` is not `claude-opus-4`.
 ///
 /// ```
 /// use module_sdk::events::ModelName;
@@ -20,16 +21,16 @@
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelName {
-    /// From the whole name to the model alone.
+    /// Names from the whole to the model alone.
     names: Vec<String>,
-    /// How many of them, from the first, are sold at one price.
+    /// Number of names, from the first, that are sold at one price.
     one_price: usize,
     service_tier: Option<&'static str>,
     free: bool,
 }
 
 impl ModelName {
-    /// Takes a name apart.
+    /// Splits a reported name into its parts.
     #[must_use]
     pub fn of(reported: &str) -> Self {
         let mut free = false;
@@ -58,8 +59,8 @@ impl ModelName {
         self.names.last().map_or("", String::as_str)
     }
 
-    /// Returns the names under which a price of it may stand, the most exact first. A preview has
-    /// none but its own.
+    /// Returns the names under which a price of the model may be listed, the most exact first. A
+    /// preview has none but its own.
     #[must_use]
     pub fn editions(&self) -> &[String] {
         &self.names[..self.one_price]
@@ -71,14 +72,14 @@ impl ModelName {
         self.service_tier
     }
 
-    /// Whether it is offered for nothing (`:free` of OpenRouter).
+    /// Returns whether the model is offered for free (`:free` of OpenRouter).
     #[must_use]
     pub const fn is_free(&self) -> bool {
         self.free
     }
 }
 
-/// What tools write before a colon: `anthropic:claude-…`, `openai-responses:gpt-…`.
+/// Prefixes that tools write before a colon: `anthropic:claude-…`, `openai-responses:gpt-…`.
 const PROVIDERS: &[&str] = &[
     "anthropic",
     "azure",
@@ -112,7 +113,7 @@ const PROVIDERS: &[&str] = &[
     "xai",
 ];
 
-/// What clouds write before a dot: regions, and makers of models.
+/// Prefixes that clouds write before a dot: regions, and makers of models.
 const LABELS: &[&str] = &[
     "us",
     "us-gov",
@@ -146,7 +147,7 @@ const LABELS: &[&str] = &[
     "zai",
 ];
 
-/// The name without the path of a reseller, without region and maker, and without `[1m]`.
+/// Returns the name without the path of a reseller, without region and maker, and without `[1m]`.
 fn last_segment(name: &str) -> String {
     let name = name.trim_end_matches('/');
     let name = name.rsplit('/').next().unwrap_or_default();
@@ -175,14 +176,14 @@ fn last_segment(name: &str) -> String {
     name.replace(['@', ' '], "-").replace(['(', ')'], "")
 }
 
-/// Splits the variants off that follow a colon. What is none is the tag of an Ollama model and a
-/// part of its name.
+/// Splits off the variants that follow a colon. Anything else there is the tag of an Ollama model
+/// and a part of its name.
 fn without_variants(
     name: &str,
     free: &mut bool,
     service_tier: &mut Option<&'static str>,
 ) -> (String, Option<String>) {
-    // `ft:gpt-4o-mini:acme::id` is nobody's but acme's, and has a price of its own.
+    // `ft:gpt-4o-mini:acme::id` belongs to acme alone, and has a price of its own.
     if let Some(tuned) = name.strip_prefix("ft:") {
         let base = tuned.split(':').next().unwrap_or_default();
         return (format!("ft:{base}"), None);
@@ -223,8 +224,8 @@ fn without_variants(
     (base, (!tags.is_empty()).then(|| tags.join(":")))
 }
 
-/// One spelling: dashes for dots, Claude's family before its version from 4 on and behind it
-/// before, `gpt-35` for what is `gpt-3.5`, `gpt-4-1106` for what is `gpt-4-turbo`.
+/// Converts a name to one spelling: dashes for dots, Claude's family before its version from 4 on
+/// and after it before that, `gpt-3-5` for `gpt-35`, `gpt-4-turbo-1106` for `gpt-4-1106`.
 fn spelt(base: &str) -> String {
     let mut name = base.replace('.', "-");
     if let Some(rest) = name.strip_prefix("gpt-35-") {
@@ -274,22 +275,22 @@ fn claude(name: &str) -> Option<String> {
     Some(format!("claude-{first}-{second}{rest}"))
 }
 
-/// What was taken from the end of a name.
+/// Part that was removed from the end of a name.
 enum End {
     /// A date, a version, an effort: the price is the same.
     Edition,
-    /// A preview: its price was its own.
+    /// A preview, which had a price of its own.
     Preview,
-    /// A speed, whose price is another.
+    /// A speed, which has another price.
     Tier(&'static str),
 }
 
 const PREVIEWS: [&str; 4] = ["preview", "exp", "experimental", "beta"];
 
-/// Names that end like an edition, and are those of models of their own.
+/// Names that end like an edition, but are those of models of their own.
 const WHOLE: [&str; 3] = ["gemini-2-0-flash-thinking", "o1-preview", "qwq-32b-preview"];
 
-/// The name without its last part, if that says nothing of which model it is.
+/// Removes the last part of a name, if that does not tell which model it is.
 fn shorter(name: &str) -> Option<(String, End)> {
     let cut = |rest: &str, end| Some((rest.to_owned(), end));
     if WHOLE.contains(&name) {
@@ -331,8 +332,8 @@ fn shorter(name: &str) -> Option<(String, End)> {
     }
 }
 
-/// What stands before a date: `20250929`, `2024-08-06`, `10-2025`, `0613`, `2411`, `260628`,
-/// `001`, and `05-20` behind a preview. `8192` is none.
+/// Returns the name before a date: `20250929`, `2024-08-06`, `10-2025`, `0613`, `2411`, `260628`,
+/// `001`, and `05-20` after a preview. `8192` is no date.
 fn undated<'a>(rest: &'a str, last: &str) -> Option<&'a str> {
     if !digits(last) {
         return None;

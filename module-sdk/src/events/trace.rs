@@ -1,4 +1,4 @@
-//! `trace.*`: what an agent did, step by step.
+//! `trace.*`: steps of an agent's work.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, EventType, words::words};
 
 words! {
-    /// What kind of work a span is.
+    /// Kind of work that a span covers.
     SpanKind {
         /// A turn of a conversation: from what a person said to the answer.
         Turn = "turn",
@@ -33,21 +33,22 @@ words! {
 }
 
 words! {
-    /// How a span ended.
+    /// Outcome of a span.
     SpanStatus {
-        /// Well.
+        /// Success.
         Ok = "ok",
-        /// With an error.
+        /// Error.
         Error = "error",
-        /// Nobody said.
+        /// No outcome was reported.
         Unset = "unset",
     }
 }
 
-/// A span of work has ended. Names and numbers, no text.
+/// End of a span of work. Names and numbers, no text.
 ///
 /// A span that was sent twice is published twice: `trace_id` and `span_id` together are its key.
-/// What it cost is known by `dedupe_key` to whoever keeps the requests, and stands nowhere else.
+/// Its cost is known by `dedupe_key` to the module that stores the requests, and stands nowhere
+/// else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceSpanCompleted {
     /// The version of this type, 1.
@@ -56,23 +57,23 @@ pub struct TraceSpanCompleted {
     pub trace_id: String,
     /// The span, 16 hexadecimal digits.
     pub span_id: String,
-    /// The span around it; absent for the first one of a trace.
+    /// Span around it; absent for the first one of a trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<String>,
-    /// What kind of work it is.
+    /// Kind of work.
     pub kind: SpanKind,
-    /// Its name, where that is certainly the name of an operation; else `(unnamed)`.
+    /// Name of the operation, where it is certainly that; else `(unnamed)`.
     pub name: String,
-    /// Unix milliseconds.
+    /// Start, in milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// Unix milliseconds.
+    /// End, in milliseconds since the Unix epoch.
     pub ended_at: i64,
-    /// How it ended.
+    /// Outcome of the span.
     pub status: SpanStatus,
-    /// `error.type`.
+    /// Kind of the error, `error.type`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_type: Option<String>,
-    /// The tool that reports: `claude-code`, `codex`.
+    /// Tool that reports: `claude-code`, `codex`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// The session, a pseudonym by default.
@@ -84,10 +85,10 @@ pub struct TraceSpanCompleted {
     /// The branch of the project's repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// The name of the tool that was called.
+    /// Name of the tool that was called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
-    /// The model that answered, or was asked.
+    /// Model that answered, or was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Tokens of the whole input of its own request.
@@ -96,7 +97,8 @@ pub struct TraceSpanCompleted {
     /// Tokens of the whole output of its own request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<u64>,
-    /// The `dedupe_key` of the request that it is; absent where it is none, or sums up others.
+    /// The `dedupe_key` of the request that the span is; absent where it is none, or sums up
+    /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedupe_key: Option<String>,
 }

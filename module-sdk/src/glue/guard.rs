@@ -10,12 +10,12 @@ use std::{
 use crate::{Error, ErrorKind, Result};
 
 thread_local! {
-    /// Where the panic of this thread happened, for the error that reports it.
+    /// Place of the last panic on this thread, for the error that reports it.
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Installs a hook that notes the place of a panic instead of printing it: the host reports it.
-/// On a thread that is not the module's, a test's for one, the hook before it has its say as well.
+/// Installs a hook that records the place of a panic instead of printing it: the host reports it.
+/// On a thread that is not the module's, such as a test's, the previous hook runs as well.
 fn note_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -25,9 +25,9 @@ fn note_panics() {
             // An error means that the thread is ending, where nobody would read the place.
             let _ = PLACE.try_with(|noted| *noted.borrow_mut() = place.clone());
             match std::thread::current().name() {
-                // Guarded: the error tells.
+                // Guarded: the error reports it.
                 Some(name) if name.starts_with("m:") || name.starts_with("job:") => {}
-                // What the module started itself has no guard around it.
+                // A thread that the module started itself has no guard around it.
                 Some(name) if name.starts_with("rt:") => unguarded(&place, info.payload()),
                 None => unguarded(&place, info.payload()),
                 Some(_) => before(info),
@@ -54,7 +54,7 @@ pub(super) fn guard<T>(place: &str, work: impl FnOnce() -> Result<T>) -> Result<
     }
 }
 
-/// Runs something small that must not let a panic out and has nobody to tell.
+/// Runs a small piece of work that must not let a panic out and has nobody to report it to.
 pub(crate) fn contained(work: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
         forget(payload);
@@ -69,7 +69,7 @@ fn text(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// A payload's destructor may panic as well.
+/// Drops the payload of a panic, whose destructor may panic as well.
 fn forget(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);

@@ -1,4 +1,4 @@
-//! Counts what a module's own allocator gives out.
+//! Counts the bytes that a module's own allocator hands out.
 #![expect(unsafe_code, reason = "a global allocator is unsafe by nature")]
 
 use std::{
@@ -8,13 +8,13 @@ use std::{
 
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that this library holds now.
+/// Returns the number of bytes that this library holds now.
 pub(crate) fn bytes() -> u64 {
     BYTES.load(Ordering::Relaxed)
 }
 
 /// Returns free memory to the system, as after work that took much of it: the system's allocator
-/// keeps most of what was freed for what comes next. It takes some milliseconds.
+/// keeps most of the freed memory for later. It takes some milliseconds.
 pub fn return_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it takes the locks of the allocator, and touches only what nobody holds.

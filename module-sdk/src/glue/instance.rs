@@ -24,7 +24,7 @@ use crate::{
     daily::LastRuns, logging, schema, wiring::Answer,
 };
 
-/// Answers [`ModuleRoot::describe`](lodestar_abi::ModuleRoot).
+/// Implements [`ModuleRoot::describe`](lodestar_abi::ModuleRoot).
 pub fn describe<M: Module>() -> RResult<RVec<u8>, ModError> {
     into_abi(guard("describe", || {
         let wiring = wired::<M>();
@@ -39,13 +39,13 @@ pub fn describe<M: Module>() -> RResult<RVec<u8>, ModError> {
     }))
 }
 
-/// Answers [`ModuleRoot::validate`](lodestar_abi::ModuleRoot).
+/// Implements [`ModuleRoot::validate`](lodestar_abi::ModuleRoot).
 pub fn validate<M: Module>(config: RSlice<'_, u8>) -> RResult<(), ModError> {
     let read = guard("configuration", || read_config::<M>(config.as_slice()).map(drop));
     read.map_err(Error::into_abi_report).into()
 }
 
-/// Answers [`ModuleRoot::create`](lodestar_abi::ModuleRoot).
+/// Implements [`ModuleRoot::create`](lodestar_abi::ModuleRoot).
 pub fn create<M: Module>(
     request: CreateRequest<'_>,
     host: HostBox,
@@ -102,7 +102,7 @@ fn into_abi<T>(result: Result<T>) -> RResult<T, ModError> {
     result.map_err(Error::into_abi).into()
 }
 
-/// Reads a configuration, looks at the ranges of its schema, and has the module judge it.
+/// Reads a configuration, checks the ranges of its schema, and calls the module's own check.
 fn read_config<M: Module>(bytes: &[u8]) -> Result<M::Config> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -125,17 +125,17 @@ struct CommandRequest {
     command: String,
     #[serde(default)]
     args: serde_json::Value,
-    /// The number that the host gave the call of another module; 0 where a person asks.
+    /// Number that the host gave the call of another module; 0 where a person asks.
     #[serde(default)]
     call: u64,
 }
 
 struct Instance<M: Module> {
-    /// `None` after a stop.
+    /// The module; `None` after a stop.
     module: Option<M>,
     wiring: Wiring<M>,
     host: Host,
-    /// `None` where no timer goes by the calendar.
+    /// Days that ran last; `None` where no timer goes by the calendar.
     last_runs: Option<LastRuns>,
     jobs: Vec<JoinHandle<()>>,
 }

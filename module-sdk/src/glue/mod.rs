@@ -1,4 +1,4 @@
-//! The seam between a module and the ABI: the only place of the SDK with `unsafe`.
+//! Interface between a module and the ABI: the only place of the SDK with `unsafe`.
 
 mod guard;
 mod heap;
@@ -20,7 +20,7 @@ pub(crate) use own_thread::{answered_call, is_own_thread};
 
 use crate::Host;
 
-/// What [`export!`](crate::export) uses. Not for authors.
+/// Items that [`export!`](crate::export) uses. Not for authors.
 #[doc(hidden)]
 pub mod export {
     pub use super::{
@@ -32,7 +32,7 @@ pub mod export {
         abi_stable,
     };
 
-    /// The version of the SDK that the module is built with.
+    /// Version of the SDK that the module is built with.
     pub const SDK_VERSION: &str = env!("CARGO_PKG_VERSION");
 }
 
@@ -109,7 +109,7 @@ macro_rules! export {
     };
 }
 
-/// Owns the descriptor of a listening socket that the host handed over.
+/// Takes ownership of the descriptor of a listening socket that the host handed over.
 pub(crate) fn tcp_listener(descriptor: i32) -> TcpListener {
     #[expect(unsafe_code, reason = "a raw descriptor from the host")]
     // SAFETY: the host duplicated it for this call and keeps no copy of the number.
@@ -117,12 +117,12 @@ pub(crate) fn tcp_listener(descriptor: i32) -> TcpListener {
     TcpListener::from(descriptor)
 }
 
-/// The host that log records go to: the one of the newest instance in this library.
+/// Host that log records go to: the one of the newest instance in this library.
 static LOG_HOST: RwLock<Option<Host>> = RwLock::new(None);
 
 thread_local! {
-    /// The host of the instance that lives on this thread: it comes first, so that modules which
-    /// run side by side on a test's threads do not log into each other's benches.
+    /// Host of the instance that lives on this thread: it comes first, so that modules which run
+    /// side by side on a test's threads do not log into each other's benches.
     static OWN_LOG_HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 

@@ -1,5 +1,5 @@
-//! What a thread of the module does at the moment: whether it is the one that takes all calls of
-//! the module, and on whose behalf it works.
+//! State of a thread of the module: whether it is the one that takes all calls of the module, and
+//! the call that it answers.
 
 use std::{cell::Cell, thread::LocalKey};
 

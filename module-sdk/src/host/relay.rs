@@ -1,4 +1,4 @@
-//! Events between daemons, and whether anybody wants them.
+//! Events of other daemons, and the question whether anybody wants a topic.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use super::{Acceptance, Host, Shared, Signal, flags, nanoseconds};
 use crate::{Error, RelayedEvent, Result};
 
 impl Host {
-    /// Returns whether an event of a topic would reach a module: whether one subscribes to it that
-    /// runs, or for which it would wait. Ask before making events that cost something to make, and
-    /// not once for all: modules come and go.
+    /// Returns whether an event of a topic would reach a module: one that runs and subscribes to
+    /// it, or one for which it would wait. Ask before making events that cost something to make,
+    /// and each time: modules come and go.
     #[must_use]
     pub fn wanted(&self, topic: &str) -> bool {
         self.inner.services.wanted(topic.into())
     }
 
     /// Publishes events of another daemon under the id, time and origin that they have there, and
-    /// tells when all of them are accepted. One that was relayed before is accepted and goes
+    /// reports when all of them are accepted. One that was relayed before is accepted and goes
     /// nowhere: as far as the host remembers, see adr/0065.
     ///
     /// The manifest needs `[capabilities] relays = true`, and the topics in `bus.publishes`.

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::{Called, Emitted, Logged};
 use crate::{Error, ErrorKind, EventType, Host, Output, Reply, Result};
 
-/// What answers a command of another module on the bench.
+/// A function that answers a command of another module on the bench.
 type Answerer = Arc<dyn Fn(serde_json::Value, &mut Output) -> Result<Reply> + Send + Sync>;
 
 /// The host that a module on the bench sees.
@@ -43,7 +43,7 @@ pub struct FakeHost {
 struct FakeState {
     emitted: Vec<Emitted>,
     logged: Vec<Logged>,
-    /// How many events were accepted and not kept, where none is.
+    /// Number of events that were accepted and not kept; `None` while events are kept.
     discarded: Option<usize>,
     refuse: Option<String>,
     wanted: Vec<String>,
@@ -63,7 +63,7 @@ impl std::fmt::Debug for FakeState {
 }
 
 impl FakeHost {
-    /// A host whose modules keep their data in `directory`.
+    /// Creates a host whose modules keep their data in `directory`.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl FakeHost {
         }
     }
 
-    /// Returns it as a module gets it, for tests of a module's parts.
+    /// Returns the host as a module gets it, for tests of a module's parts.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl FakeHost {
     }
 
     /// Answers the calls of a command of another module, or of `host`, on a thread of their own.
-    /// What is not answered here is [`ErrorKind::NotFound`].
+    /// Calls of other commands fail with [`ErrorKind::NotFound`].
     ///
     /// ```
     /// # use module_sdk::{Reply, testing::FakeHost};
@@ -162,19 +162,19 @@ impl FakeHost {
         self.state().discarded.unwrap_or(0)
     }
 
-    /// Has a module subscribe to topics: [`Host::wanted`](crate::Host::wanted) answers true for
+    /// Makes a module subscribe to topics: [`Host::wanted`](crate::Host::wanted) returns true for
     /// those that fit a filter, and false for all others.
     pub fn want(&self, filter: &str) {
         self.state().wanted.push(filter.to_owned());
     }
 
-    /// What the module emitted so far.
+    /// Returns the events that the module emitted so far.
     #[must_use]
     pub fn emitted(&self) -> Vec<Emitted> {
         self.state().emitted.clone()
     }
 
-    /// What the module emitted of one type.
+    /// Returns the events of one type that the module emitted so far.
     ///
     /// # Errors
     ///
@@ -187,19 +187,21 @@ impl FakeHost {
             .collect()
     }
 
-    /// What the module logged so far.
+    /// Returns the records that the module logged so far.
     #[must_use]
     pub fn logged(&self) -> Vec<Logged> {
         self.state().logged.clone()
     }
 
-    /// The module's metrics: a series is `name{"label":"value"}`; a histogram shows its count.
+    /// Returns the module's metrics: a series is `name{"label":"value"}`; a histogram shows its
+    /// count.
     #[must_use]
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         self.state().series.iter().cloned().collect()
     }
 
-    /// Where a listener listens. It is bound to a free port of the loopback at the first use.
+    /// Returns the address of a listener. It is bound to a free port of the loopback at the first
+    /// use.
     ///
     /// # Errors
     ///
@@ -208,7 +210,8 @@ impl FakeHost {
         Ok(self.bind(name)?.local_addr()?)
     }
 
-    /// Takes events in as the daemon does: what was relayed before is accepted and goes nowhere.
+    /// Accepts events as the daemon does: an event that was relayed before is accepted and goes
+    /// nowhere.
     fn take(
         &self,
         events: impl Iterator<Item = Emitted>,

@@ -1,4 +1,4 @@
-//! A bench for modules: start one without a daemon, feed it, ask it, see what it did.
+//! A bench for modules: start one without a daemon, send it events and commands, see what it did.
 //!
 //! The module is reached through the same ABI objects as in the daemon, so panics, error kinds and
 //! encodings are those of production.
@@ -58,25 +58,25 @@ use crate::{Error, EventType, Frame, Health, Module, Reply, Result, Wiring, glue
 pub use fake_host::FakeHost;
 use fake_host::Services;
 
-/// What a module emitted.
+/// An event that a module emitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emitted {
     /// The topic.
     pub topic: String,
     /// The subject, empty for none.
     pub subject: String,
-    /// Whether it went to the ledger.
+    /// `true` when it went to the ledger.
     pub ledger: bool,
     /// The payload.
     pub data: Value,
-    /// Under which id and from where it was relayed; `None` for an event of its own.
+    /// Id and origin under which it was relayed; `None` for an event of the module's own.
     pub relayed: Option<(Uuid, String)>,
 }
 
-/// What a module logged.
+/// A record that a module logged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logged {
-    /// 1 error … 5 trace.
+    /// Level: 1 error … 5 trace.
     pub level: u32,
     /// The text.
     pub message: String,
@@ -88,15 +88,15 @@ pub struct Logged {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Called {
     pub(crate) number: u64,
-    /// Whom it called.
+    /// Name of the called module, or `host`.
     pub target: String,
-    /// The command.
+    /// Name of the command.
     pub command: String,
     /// Its arguments.
     pub arguments: Value,
-    /// How long it may take.
+    /// Time limit in milliseconds.
     pub deadline_ms: u64,
-    /// Whether the module gave up on it.
+    /// `true` when the module gave up on it.
     pub cancelled: bool,
 }
 
@@ -104,10 +104,10 @@ pub struct Called {
 pub struct Bench<M> {
     instance: Option<ModuleBox>,
     host: Arc<FakeHost>,
-    /// The period of each timer and when it is due, nanoseconds after the start: as in the daemon,
-    /// a clock that is set does not move them.
+    /// Period and due time of each timer, in nanoseconds after the start: as in the daemon, a clock
+    /// that is set does not move them.
     timers: Vec<(u64, u64)>,
-    /// How far [`advance`](Self::advance) has come since the start, nanoseconds.
+    /// Time that [`advance`](Self::advance) has passed since the start, in nanoseconds.
     elapsed: u64,
     directory: PathBuf,
     keep_directory: bool,
@@ -121,8 +121,8 @@ impl<M> std::fmt::Debug for Bench<M> {
 }
 
 impl<M: Module> Bench<M> {
-    /// Starts the module with a configuration, in a data directory of its own that is removed
-    /// when the bench is dropped. The clock stands at the real time until it is moved.
+    /// Starts the module with a configuration, in a data directory of its own that is removed when
+    /// the bench is dropped. The clock shows the real time of the start until it is moved.
     ///
     /// # Errors
     ///
@@ -183,13 +183,13 @@ impl<M: Module> Bench<M> {
         })
     }
 
-    /// The host that the module sees.
+    /// Returns the host that the module sees.
     #[must_use]
     pub fn host(&self) -> &Arc<FakeHost> {
         &self.host
     }
 
-    /// The module's data directory.
+    /// Returns the module's data directory.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.directory
@@ -199,12 +199,12 @@ impl<M: Module> Bench<M> {
     ///
     /// # Errors
     ///
-    /// What the handler returned.
+    /// Returns the handler's error.
     pub fn send<T: EventType>(&mut self, event: &T) -> Result<()> {
         self.send_all(std::slice::from_ref(event)).1
     }
 
-    /// Delivers events in one batch; answers how many were handled before the first failure.
+    /// Delivers events in one batch; returns how many were handled before the first failure.
     pub fn send_all<T: EventType>(&mut self, events: &[T]) -> (usize, Result<()>) {
         let ids: Vec<Uuid> = events.iter().map(|_| Uuid::now_v7()).collect();
         self.send_with_ids(events, &ids)
@@ -253,20 +253,20 @@ impl<M: Module> Bench<M> {
         (outcome.handled as usize, result)
     }
 
-    /// Runs a command and answers its reply.
+    /// Runs a command and returns its reply.
     ///
     /// # Errors
     ///
-    /// What the command returned.
+    /// Returns the command's error.
     pub fn command(&mut self, name: &str, args: Value) -> Result<Reply> {
         self.stream(name, args).map(|(_, reply)| reply)
     }
 
-    /// Runs a command and answers what it streamed as well.
+    /// Runs a command and returns its output as well.
     ///
     /// # Errors
     ///
-    /// What the command returned.
+    /// Returns the command's error.
     pub fn stream(&mut self, name: &str, args: Value) -> Result<(String, Reply)> {
         let (sender, receiver) = mpsc::channel();
         let request = serde_json::to_vec(&serde_json::json!({"command": name, "args": args}))?;
@@ -284,7 +284,7 @@ impl<M: Module> Bench<M> {
         reply.map(|reply| (text, reply)).ok_or_else(|| Error::new("the command gave no reply"))
     }
 
-    /// How the module says it is.
+    /// Returns the module's health.
     #[must_use]
     pub fn health(&mut self) -> Health {
         let bytes = self.running().health();
@@ -296,7 +296,7 @@ impl<M: Module> Bench<M> {
     ///
     /// # Errors
     ///
-    /// What the first failing timer returned.
+    /// Returns the error of the first timer that fails.
     pub fn advance(&mut self, by: Duration) -> Result<()> {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let end = self.elapsed.saturating_add(by);
@@ -327,7 +327,7 @@ impl<M: Module> Bench<M> {
     ///
     /// # Errors
     ///
-    /// What the module's `stop` or its destructor returned.
+    /// Returns the error of the module's `stop` or of its destructor.
     pub fn stop(mut self) -> Result<()> {
         match self.instance.take() {
             Some(mut instance) => instance.stop(5_000).into_result().map_err(Error::from_abi),

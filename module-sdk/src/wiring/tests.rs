@@ -28,7 +28,7 @@ fn said(on: &str, word: &str) -> Said {
     Said { on: on.to_owned(), word: word.to_owned() }
 }
 
-/// Keeps the bytes of what it hears on `said.*`, and fails at the word "fail".
+/// A module that stores the bytes of the events on `said.*`, and fails at the word "fail".
 struct Listener {
     heard: Vec<(String, String)>,
 }
@@ -37,7 +37,7 @@ struct Listener {
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 struct Config {
-    /// How many.
+    /// The limit, at most 10.
     most: u32,
 }
 
@@ -118,19 +118,19 @@ fn a_configuration_is_judged_before_the_start() {
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CountArgs {
-    /// How far.
+    /// Number to count to.
     #[schemars(range(min = 1, max = 5))]
     to: u32,
 }
 
-/// A module whose types say what its numbers may be.
+/// A module whose argument types limit their numbers.
 struct Ranged;
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 struct RangedConfig {
-    /// For how many days.
+    /// Number of days.
     #[schemars(range(max = 7), extend("x-hint" = "0 is for ever"))]
     days: u32,
 }

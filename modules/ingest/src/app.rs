@@ -1,4 +1,4 @@
-//! What all handlers share, and the one road by which reports reach the bus.
+//! The state that all handlers share, and the one path by which reports reach the bus.
 
 use std::{
     borrow::Cow,
@@ -26,16 +26,16 @@ use crate::{
     stats::Stats,
 };
 
-/// How long the ledger may take before the sender is asked to come again.
+/// Time that the ledger may take before the sender is asked to try again.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a refusal of the host makes `/healthz` say 503.
+/// Time for which `/healthz` answers 503 after the host has refused events, in milliseconds.
 const DEGRADED_MS: i64 = 10_000;
 
-/// How many events go to the host at once.
+/// Largest number of events that go to the host at once.
 const CHUNK: usize = 1000;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) host: Host,
@@ -92,7 +92,7 @@ impl EventType for Outgoing {
     }
 }
 
-/// What one body tells.
+/// The decoded content of one body.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) reports: Vec<Report>,
@@ -101,7 +101,7 @@ pub(crate) struct Told {
     pub(crate) lynex: Vec<LynexEvent>,
 }
 
-/// A step of a trace, with the report that it is, by its place among those of the body.
+/// A step of a trace, with the index of its report among those of the body.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) event: TraceSpanCompleted,
@@ -109,7 +109,8 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Says which request it is. One that sums up others has no tokens of its own.
+    /// Returns the event with the key of the request that the step is. A step that sums up other
+    /// requests has no tokens of its own.
     fn join(mut self, reports: &[Report], joined: &[Correlated]) -> TraceSpanCompleted {
         let Some(index) = self.report else { return self.event };
         match (reports.get(index), joined.get(index)) {
@@ -122,16 +123,16 @@ impl Step {
     }
 }
 
-/// The reports of one body after joining.
+/// The reports of one body after correlation.
 #[derive(Debug, Default)]
 struct Requests {
-    /// How each report was joined.
+    /// The correlation of each report.
     joined: Vec<Correlated>,
-    /// What is published, and how it was joined.
+    /// The events to publish, with the correlation of each.
     events: (Vec<Correlated>, Vec<Outgoing>),
-    /// How many stated a time that cannot be.
+    /// Number of published requests whose stated time was impossible.
     corrected: usize,
-    /// The keys of what is withdrawn.
+    /// The keys of the withdrawn requests.
     withdrawn: Vec<String>,
     /// The steps, with the keys of the requests that they are.
     steps: Vec<TraceSpanCompleted>,
@@ -186,12 +187,13 @@ impl App {
         Ok(app)
     }
 
-    /// Joins, publishes, and waits until the ledger has everything. Answers how each report was
-    /// joined; one that is a [`Correlated::Sum`] is not published.
+    /// Correlates and publishes the events, and waits until the ledger has all of them. Returns how
+    /// each report was correlated; one that is a [`Correlated::Sum`] is not published.
     ///
     /// # Errors
     ///
-    /// When the host does not accept; nothing is then certain, and the sender should come again.
+    /// When the host does not accept the events. Some of them may then be stored, and the sender
+    /// should try again.
     pub(crate) async fn publish(self: &Arc<Self>, told: Told) -> Result<Vec<Correlated>> {
         let Told { reports, links, steps, lynex } = told;
         let requests = if reports.is_empty() && links.is_empty() {
@@ -218,7 +220,7 @@ impl App {
         Ok(joined)
     }
 
-    /// Returns of each span how many others enclose it. Blocks.
+    /// Returns for each span the number of spans that enclose it. Blocks.
     pub(crate) fn depths(&self, spans: Vec<u64>) -> Vec<usize> {
         self.correlator.depths(&spans)
     }
@@ -230,7 +232,7 @@ impl App {
         Requests::new(reports, resolved.joined, resolved.withdrawn, steps, now_ms)
     }
 
-    /// A withdrawal is remembered only once the ledger has it: until then it goes with every body.
+    /// Records that the ledger has these withdrawals. Until then they are sent with every body.
     fn told(&self, withdrawn: &[String]) {
         let written = self.correlator.told(withdrawn, self.host.now().as_millisecond());
         if let Err(error) = written {
@@ -253,7 +255,7 @@ impl App {
         result
     }
 
-    /// Whether events are accepted at the moment.
+    /// Returns whether events are accepted at the moment.
     pub(crate) fn is_accepting(&self) -> bool {
         let refused = self.refused_at.load(Ordering::Relaxed);
         !self.is_draining()
@@ -283,7 +285,7 @@ impl App {
         }
     }
 
-    /// What is due now and then: forgets what is old.
+    /// Forgets idle senders and old requests.
     pub(crate) fn tidy(&self) {
         self.keys.forget_idle();
         let tidied = self.correlator.tidy(self.host.now().as_millisecond());

@@ -21,21 +21,21 @@ pub struct Config {
     pub max_body_bytes: NonZeroUsize,
     /// The largest body after decompression, bytes.
     pub max_inflated_bytes: NonZeroUsize,
-    /// How much all requests together may hold in memory, bytes; what comes beyond is asked to
-    /// come again.
+    /// The most memory that all requests together may hold, bytes; a request beyond it is asked to
+    /// try again later.
     pub max_buffered_bytes: NonZeroUsize,
-    /// How much the body of one request may take in memory once it is decoded, bytes.
+    /// The most memory that the body of one request may take once it is decoded, bytes.
     pub max_decoded_bytes: NonZeroUsize,
-    /// How many connections may be open at once. Then the one that has been idle for longest gives
-    /// way to a new one.
+    /// The most connections that may be open at once. Then the one that has been idle for longest
+    /// gives way to a new one.
     pub max_connections: NonZeroU16,
-    /// How long a client may take for the head of a request, seconds.
+    /// The time that a client may take for the head of a request, seconds.
     pub header_timeout_seconds: NonZeroU16,
-    /// How long a client may take for the body of a request, seconds.
+    /// The time that a client may take for the body of a request, seconds.
     pub body_timeout_seconds: NonZeroU16,
-    /// How long a connection is kept between an answer and the next request, seconds.
+    /// The time that a connection is kept between an answer and the next request, seconds.
     pub idle_timeout_seconds: NonZeroU16,
-    /// How long a client may take for any part of an answer, seconds.
+    /// The time that a client may take for any part of an answer, seconds.
     pub write_timeout_seconds: NonZeroU16,
     /// Host names besides those of the loopback under which clients may reach this listener.
     pub allowed_hosts: Vec<String>,
@@ -44,12 +44,12 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Projects with their API keys. As soon as there is one, Lynex events need a key.
     pub projects: BTreeMap<String, Project>,
-    /// How many Lynex requests a key, or without keys an address, may make.
+    /// The number of Lynex requests that a key, or without keys an address, may make.
     pub rate_limit: RateLimit,
     /// Reports of different sources about the same session, model and counts are one request
     /// within this time, seconds.
     pub join_window_seconds: NonZeroU16,
-    /// How long a request is remembered so that later reports of it join, minutes.
+    /// The time that a request is remembered so that later reports of it join, minutes.
     pub forget_after_minutes: NonZeroU16,
 }
 
@@ -61,7 +61,7 @@ pub struct Project {
     pub key: ApiKey,
 }
 
-/// How many requests per second, and how many at once after a pause.
+/// The number of requests per second, and the number at once after a pause.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimit {
@@ -71,19 +71,19 @@ pub struct RateLimit {
     pub burst: NonZeroU32,
 }
 
-/// The SHA-256 of an API key. The key itself is not kept.
+/// The SHA-256 of an API key. The key itself is not stored.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
 pub struct ApiKey([u8; 32]);
 
 impl ApiKey {
-    /// Of a key that a client presents.
+    /// Returns the hash of a key that a client presents.
     pub(crate) fn presented(key: &str) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
     }
 
-    /// Whether both are the same, in a time that does not depend on where they differ.
+    /// Returns whether both are the same, in a time that does not depend on where they differ.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let difference = self.0.iter().zip(&other.0).fold(0, |sum, (a, b)| sum | (a ^ b));
         std::hint::black_box(difference) == 0
@@ -159,7 +159,7 @@ impl Default for RateLimit {
 }
 
 impl Config {
-    /// What the types do not check.
+    /// Checks what the types cannot express.
     ///
     /// # Errors
     ///
@@ -197,8 +197,8 @@ impl Config {
         Ok(())
     }
 
-    /// Whoever reaches the network must not be able to send events in the name of others. That the
-    /// address is one is for the host to say.
+    /// Checks that a listener open to the network has API keys, as anybody could otherwise send
+    /// events in the name of others. The host decides whether the address is valid.
     fn check_listen(&self) -> Result<()> {
         let address = self.listen.parse::<SocketAddr>();
         let is_open = address.is_ok_and(|address| !address.ip().to_canonical().is_loopback());

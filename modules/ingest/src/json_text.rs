@@ -1,11 +1,11 @@
-//! JSON as senders write it: with halves of characters, as where a text was cut in the middle of
-//! an emoji. U+FFFD stands for what is no character, and the rest is as it was.
+//! JSON as senders write it: with lone surrogates, as where a text was cut in the middle of an
+//! emoji. U+FFFD replaces what is no character, and the rest is as it was.
 
 use std::borrow::Cow;
 
 use crate::server::{BodyError, Share};
 
-/// Returns a body as text; `share` grows where that is not the body itself.
+/// Returns a body as text; `share` grows where the text is not the body itself.
 ///
 /// # Errors
 ///
@@ -28,15 +28,16 @@ pub(crate) fn readable<'b>(bytes: &'b [u8], share: &mut Share) -> Result<Cow<'b,
     Ok(String::from_utf8_lossy(bytes))
 }
 
-/// Returns what the values of a JSON text take at most once they are parsed, bytes.
+/// Returns the most memory that the values of a JSON text take once they are parsed, in bytes.
 pub(crate) fn weight_of_values(text: &[u8]) -> usize {
-    /// A value is 32 bytes, and a list may have room for twice as many as it holds.
+    /// Memory for an element: a value is 32 bytes, and a list may have room for twice as many as it
+    /// holds.
     const ELEMENT: usize = 128;
-    /// A list has room for four as soon as it has one.
+    /// Memory for a list, which has room for four as soon as it has one element.
     const LIST: usize = 160;
-    /// A map has room for eleven.
+    /// Memory for a map, which has room for eleven.
     const MAP: usize = 704;
-    /// A text has two quotes, and its bytes are counted apart.
+    /// Memory for a quote: a text has two, and its bytes are counted apart.
     const QUOTE: usize = 24;
     let decoded_size = |byte: &u8| match byte {
         b'{' => MAP,
@@ -48,7 +49,7 @@ pub(crate) fn weight_of_values(text: &[u8]) -> usize {
     text.iter().map(decoded_size).sum()
 }
 
-/// Returns the text with `\ufffd` in the place of each escape that is half a character; `None`
+/// Returns the text with `\ufffd` in the place of each escape that is a lone surrogate; `None`
 /// where there is none.
 pub(crate) fn without_halves(text: &str) -> Option<String> {
     let mut mended = String::new();
@@ -70,7 +71,7 @@ pub(crate) fn without_halves(text: &str) -> Option<String> {
     (kept > 0).then(|| mended + &text[kept..])
 }
 
-/// The code unit of an escape such as `\ud83d` at a place.
+/// Returns the code unit of an escape such as `\ud83d` at a place.
 fn code_unit(text: &str, at: usize) -> Option<u16> {
     let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
     if digits.starts_with('+') { None } else { u16::from_str_radix(digits, 16).ok() }

@@ -3,8 +3,8 @@
 //! Tools send OTLP over HTTP, or Lynex events, to one listener. A body is read within its limits
 //! (`server`), decoded and walked record by record (`otlp`, `lynex`); one mapper per tool turns a
 //! record of one whole request into a report, through an allow-list that lets no text pass
-//! (`sources`); reports of one request get one key (`join`); and the sender hears "accepted" when
-//! the ledger has the events (`app`). What makes no request is counted and shown (`stats`).
+//! (`sources`); reports of one request get one key (`correlate`); and the sender gets its answer
+//! when the ledger has the events (`app`). What makes no request is counted and shown (`stats`).
 
 mod app;
 mod config;
@@ -84,7 +84,7 @@ impl Module for Ingest {
     }
 }
 
-/// What was received, by source, and what became of it.
+/// Lists the received records by source, with their outcomes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SourcesArgs {
@@ -96,7 +96,7 @@ struct SourcesArgs {
     all: bool,
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {

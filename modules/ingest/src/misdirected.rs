@@ -1,7 +1,8 @@
-//! What came to the wrong place: a path that there is not, or a protocol that is not spoken here.
+//! Requests that reach the wrong place: a path that does not exist, or a protocol that is not
+//! supported.
 //!
-//! A tool that is set up wrong sends and sends, and nobody looks at its log. So it is counted in
-//! `ingest sources`, and the answer says what to set.
+//! A tool that is configured wrongly keeps sending, and nobody looks at its log. So the request is
+//! counted in `ingest sources`, and the answer says what to set.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub(crate) enum Misdirected {
     Grpc,
     /// HTTP/2 from the first byte, which is gRPC as a rule.
     Http2,
-    /// The path of a signal behind another path, as where the base URL had one already.
+    /// The path of a signal behind another path, as when the base URL already had one.
     Below(&'static str),
     /// OTLP to the root: the URL of one signal lacks its path.
     Root,
@@ -58,7 +59,8 @@ impl Misdirected {
         }
     }
 
-    /// What stands for the record in the tally: never the path itself, which is the sender's.
+    /// Returns the name that stands for the record in the statistics: never the path itself, which
+    /// the sender chose.
     fn record(self) -> String {
         match self {
             Self::Grpc => "(gRPC)".to_owned(),
@@ -69,7 +71,7 @@ impl Misdirected {
         }
     }
 
-    /// What is wrong and what to set, in one sentence.
+    /// Returns the mistake and the setting to change, in one sentence.
     pub(crate) const fn advice(self) -> &'static str {
         match self {
             Self::Grpc | Self::Http2 => {
@@ -93,7 +95,7 @@ impl Misdirected {
         }
     }
 
-    /// Counts one of them for `ingest sources`.
+    /// Counts the mistake for `ingest sources`.
     pub(crate) fn count(self, app: &App) {
         let kind = Kind {
             source: unnamed(),
@@ -106,7 +108,7 @@ impl Misdirected {
     }
 }
 
-/// Answers what has no handler.
+/// Answers requests that have no handler.
 pub(crate) async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     let mistake = Misdirected::of(request.uri(), request.headers());
     // A look with a browser or a probe is no lost record.

@@ -1,5 +1,5 @@
 //! Recognises a connection that speaks HTTP/2 from its first byte, as gRPC exporters do, and
-//! answers it in its own words: a GOAWAY with the reason, instead of a closed connection.
+//! answers it in HTTP/2: a GOAWAY with the reason, instead of a closed connection.
 
 use std::{
     io,
@@ -16,10 +16,10 @@ use tokio::{
 
 use crate::{app::App, misdirected::Misdirected};
 
-/// What such a connection begins with (RFC 9113, 3.4), as far as no other one does.
+/// The beginning of an HTTP/2 connection (RFC 9113, 3.4), as far as no other protocol shares it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// How much is read after the answer, so that closing does not take the answer back.
+/// Number of bytes that are read after the answer, so that closing does not discard the answer.
 const READ_AFTER: usize = 64 * 1024;
 
 /// A socket whose connections may turn out to speak HTTP/2.
@@ -46,11 +46,11 @@ pub(crate) struct Preface<S> {
 }
 
 enum State {
-    /// So many bytes are those of the preface.
+    /// Number of bytes that have matched the preface so far.
     Matching(usize),
-    /// It is another protocol; bytes pass.
+    /// Another protocol; bytes are passed on.
     Passing,
-    /// It is HTTP/2: what is left to be written, and how much may still be read.
+    /// HTTP/2: the bytes left to write, and the number of bytes that may still be read.
     Refusing(Vec<u8>, usize),
 }
 
@@ -74,7 +74,7 @@ impl<S> Preface<S> {
     }
 }
 
-/// An empty SETTINGS frame and a GOAWAY with the code `HTTP_1_1_REQUIRED` and a reason.
+/// Returns an empty SETTINGS frame and a GOAWAY with the code `HTTP_1_1_REQUIRED` and a reason.
 fn goaway(reason: &str) -> Vec<u8> {
     const SETTINGS: u8 = 4;
     const GOAWAY: u8 = 7;
@@ -91,7 +91,7 @@ fn goaway(reason: &str) -> Vec<u8> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Preface<S> {
-    /// Writes the answer, reads what still comes, and ends.
+    /// Writes the answer, reads what still arrives, and ends.
     fn refuse(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let State::Refusing(answer, left) = &mut self.state else { return Poll::Ready(Ok(())) };
         while !answer.is_empty() {

@@ -2,21 +2,21 @@
 
 use module_sdk::events::LlmRequestCompleted;
 
-/// What a mapper makes of a record: the event without its key, and what joining needs to know.
+/// The result of mapping a record: the event without its key, and what correlation needs to know.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Report {
-    /// The event; [`Correlator`](crate::join::Joiner) gives it its `dedupe_key`.
+    /// The event; [`Correlator`](crate::correlate::Correlator) sets its `dedupe_key`.
     pub(crate) event: LlmRequestCompleted,
-    /// Who reports: signal and instrumentation. Two records of one reporter are two requests.
+    /// Signal and instrumentation that report. Two records of one reporter are two requests.
     pub(crate) reporter: String,
     /// The span that encloses the reported one.
     pub(crate) parent_span_id: Option<String>,
-    /// When the sender says it ended, in nanoseconds, as it is: a resent record says the same,
-    /// while a corrected time may differ.
+    /// End of the request as the sender states it, in nanoseconds, uncorrected: a resent record
+    /// states the same, while a corrected time may differ.
     pub(crate) stated_time_ns: u64,
-    /// Whether the stated time could not be and another one stands in the event.
+    /// True when the stated time was impossible and the event has another one.
     pub(crate) clock_corrected: bool,
-    /// What pairs two records of one request where the source has such a thing (a Lynex trace).
+    /// Value that pairs two records of one request, where the source has one (a Lynex trace).
     pub(crate) pair: Option<String>,
     /// The id that the sender gave the record itself (a Lynex event id with its project).
     pub(crate) record_id: Option<String>,

@@ -1,4 +1,4 @@
-//! How fast requests are stored and summed up, each beside a bare loop.
+//! Benchmark of storing requests and summing them up, each compared with a bare loop.
 //!
 //! `cargo bench -p usage_tracker -- ROWS [DIRECTORY]`: stores `ROWS` requests (200,000) spread over
 //! 90 days in batches of 256, as the module does; then inserts the same rows into the same schema
@@ -27,7 +27,7 @@ use uuid::Uuid;
 const BATCH: usize = 256;
 const NOW_MS: i64 = 1_795_262_400_000;
 const SPAN_MS: i64 = 90 * 24 * 3_600_000;
-/// So many rows are inserted again by the bare loop: they are held in memory.
+/// Largest number of rows that the bare loop inserts again: they are held in memory.
 const COMPARED: usize = 200_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Stores `rows` requests; answers the seconds for all, and for the first [`COMPARED`].
+/// Stores `rows` requests; returns the seconds for all, and for the first [`COMPARED`].
 fn fill(path: &Path, rows: usize) -> module_sdk::Result<(f64, f64)> {
     let mut store = Store::open(path, Options::default())?;
     let (mut all, mut first) = (0.0, 0.0);
@@ -93,8 +93,8 @@ fn fill(path: &Path, rows: usize) -> module_sdk::Result<(f64, f64)> {
     Ok((all, first))
 }
 
-/// Inserts the first rows of one database into a fresh one of the same schema, in batches of the
-/// same size; answers the seconds.
+/// Inserts the first rows of one database into a new one of the same schema, in batches of the same
+/// size; returns the seconds.
 fn bare(from: &Path, to: &Path, rows: usize) -> Result<f64, Box<dyn std::error::Error>> {
     drop(Store::open(to, Options::default()).map_err(|error| error.to_string())?);
     let source = Connection::open(from)?;
@@ -133,7 +133,8 @@ fn bare(from: &Path, to: &Path, rows: usize) -> Result<f64, Box<dyn std::error::
     Ok(begun.elapsed().as_secs_f64())
 }
 
-/// The 30-day summary by model: milliseconds of the first and the median of 20.
+/// Measures the 30-day summary by model: returns the milliseconds of the first and the median of
+/// 20.
 fn ask(path: &Path) -> module_sdk::Result<(f64, f64)> {
     let now = Timestamp::from_millisecond(NOW_MS)?;
     let period = TimeRangeArgs::default().resolve("30d", now, &TimeZone::UTC.into())?;
@@ -149,7 +150,8 @@ fn ask(path: &Path) -> module_sdk::Result<(f64, f64)> {
     Ok((first, times[times.len() / 2]))
 }
 
-/// Request `number` of `rows`: 12 models, 24 projects, 4 tools, sessions of 40 requests.
+/// Creates the report of request `number` of `rows`: 12 models, 24 projects, 4 tools, sessions of
+/// 40 requests.
 fn report(number: usize, rows: usize) -> Report {
     const MODELS: [(&str, &str); 12] = [
         ("anthropic", "claude-sonnet-4-5-20250929"),

@@ -1,4 +1,4 @@
-//! Answers the commands: opens what a question needs and hands over to [`commands`].
+//! Answers the commands: resolves the period, opens a reader and calls [`commands`].
 
 use jiff::Timestamp;
 use module_sdk::{Job, Reply, Result, TimeRange, TimeRangeArgs};

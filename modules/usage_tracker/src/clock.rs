@@ -1,4 +1,4 @@
-//! The clock of the machine, which may stand wrong.
+//! The clock of the machine, which may be wrong.
 //!
 //! What such a clock says must neither date a request nor delete one.
 
@@ -10,25 +10,26 @@ const LATEST_MS: i64 = 1_000 * clock::LATEST_S;
 /// A year without a single request, and then a clock that says so, is more likely a wrong clock.
 const SILENCE_MS: i64 = 366 * 24 * 3_600_000;
 
-/// Whether a clock can be right.
+/// Returns whether a clock can be right.
 pub(crate) const fn believable(now_ms: i64) -> bool {
     EARLIEST_MS <= now_ms && now_ms <= LATEST_MS
 }
 
-/// The latest time that a report may have, where the clock cannot tell.
+/// Latest time that a report may have, where the clock cannot be right.
 pub(crate) const LATEST_REPORT_MS: i64 = LATEST_MS;
 
-/// When something arrived.
+/// The time of an arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrival {
-    /// Unix milliseconds.
+    /// Time of the arrival, in milliseconds since the Unix epoch.
     pub(crate) at_ms: i64,
-    /// Whether the clock says so. Where it cannot be right, this is the time of the newest request.
+    /// `true` when the time is that of the clock. Where the clock cannot be right, `at_ms` is the
+    /// time of the newest request or, without one, the earliest believable time.
     pub(crate) by_clock: bool,
 }
 
 impl Arrival {
-    /// Now, by the clock where that can be right.
+    /// Returns the time now, by the clock where that can be right.
     pub(crate) fn now(now_ms: i64, newest_ms: impl FnOnce() -> Option<i64>) -> Self {
         if believable(now_ms) {
             return Self { at_ms: now_ms, by_clock: true };
@@ -38,7 +39,7 @@ impl Arrival {
     }
 }
 
-/// Says where the clock cannot be right.
+/// Returns the health: degraded where the clock cannot be right.
 pub(crate) fn health(now: Timestamp) -> Health {
     if believable(now.as_millisecond()) {
         return Health::ok("");
@@ -50,7 +51,7 @@ pub(crate) fn health(now: Timestamp) -> Health {
     ))
 }
 
-/// Whether requests may be deleted by what the clock says.
+/// Returns whether the clock can be trusted to delete requests by their age.
 pub(crate) const fn may_delete(now_ms: i64, newest_ms: i64) -> bool {
     believable(now_ms) && now_ms.saturating_sub(newest_ms) <= SILENCE_MS
 }

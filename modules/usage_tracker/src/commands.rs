@@ -1,4 +1,4 @@
-//! What `lodestar usage …` answers: the arguments and the tables.
+//! The commands `lodestar usage …`: their arguments and tables.
 
 mod listing;
 mod sources;
@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct SummaryArgs {
     #[serde(flatten)]
     pub(crate) range: TimeRangeArgs,
-    /// What a row stands for.
+    /// The grouping of the rows.
     pub(crate) by: By,
     /// At most so many rows; the total counts all.
     #[schemars(range(min = 1))]
@@ -81,11 +81,11 @@ pub(crate) struct SourcesArgs {
     pub(crate) range: TimeRangeArgs,
 }
 
-/// From when, where nothing is said.
+/// Default start of the period.
 pub(crate) const SINCE: &str = "30d";
-/// How many rows a list has, where nothing is said.
+/// Default number of rows in a list.
 const LIMIT: u32 = 50;
-/// The most rows that a list may have: it is made in memory. An export has no limit.
+/// Largest number of rows in a list, which is built in memory. An export has no limit.
 const MOST: u32 = 10_000;
 
 /// Answers `summary`.
@@ -163,8 +163,8 @@ fn summary_table(summary: &Summary, all: usize, period: &TimeRange) -> Table {
     table
 }
 
-/// `2026-11-21T01:00:00+01:00` as `2026-11-21 01:00+01:00`, which fits. The offset tells apart the
-/// hour that comes twice in autumn.
+/// Shortens `2026-11-21T01:00:00+01:00` to `2026-11-21 01:00+01:00`, which fits. The offset tells
+/// apart the hour that occurs twice in autumn.
 fn hour(key: &str) -> String {
     match (key.get(..10), key.get(11..16), key.get(19..)) {
         (Some(day), Some(time), Some(offset)) => format!("{day} {time}{offset}"),
@@ -232,7 +232,7 @@ pub(crate) fn sessions(
     Ok(Reply::json(&sessions)?.table(table))
 }
 
-/// A session's id without what all pseudonyms of sessions begin with.
+/// Returns a session's id without the prefix of session pseudonyms.
 fn bare(id: &str) -> &str {
     id.strip_prefix(query::PSEUDONYM).unwrap_or(id)
 }

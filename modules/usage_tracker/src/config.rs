@@ -35,19 +35,19 @@ pub struct Config {
     /// After how many minutes of silence a session has ended.
     #[schemars(range(min = 1, max = 10_080))]
     pub session_idle_minutes: u32,
-    /// What may be stored of people.
+    /// The personal data that may be stored.
     pub privacy: Privacy,
-    /// When a write is safe: `process` survives a killed daemon, `power` a power cut as well, more
-    /// slowly.
+    /// The durability of a write: `process` survives a killed daemon, `power` a power cut as well,
+    /// more slowly.
     pub durability: Durability,
 }
 
-/// What may be stored of people.
+/// The personal data that may be stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Privacy {
-    /// Whether sessions, turns and users are stored as pseudonyms that only this installation can
-    /// compute.
+    /// `true` when sessions, turns and users are stored as pseudonyms that only this installation
+    /// can compute.
     pub anonymise: bool,
 }
 
@@ -73,7 +73,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the types do not check.
+    /// Checks what the types cannot express.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Config {
         self.options().map(drop)
     }
 
-    /// Returns where the database lies.
+    /// Returns the path and options of the database.
     pub(crate) fn database(&self, data_dir: &Path) -> module_sqlite::Options {
         let usual = module_sqlite::Options::in_directory(data_dir, &SPEC);
         match &self.database {
@@ -95,14 +95,13 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When a value cannot be used, or the file is not ours to write: damaged, newer, another
-    /// program's.
+    /// When a value cannot be used, or the file cannot be used: damaged, newer, another program's.
     pub(crate) fn open(&self, data_dir: &Path) -> Result<Store> {
         let opened = Store::open_as(self.database(data_dir), self.options()?);
         opened.map_err(|error| Error::new(error.to_string()))
     }
 
-    /// How the store is opened.
+    /// Returns the options of the store.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
 
-/// Returns the days of a zone that touch a range of milliseconds, each with its part of it. They
+/// Returns the days of a zone that overlap a range of milliseconds, each with its part of it. They
 /// have 23 to 25 hours where clocks change.
 pub(crate) fn days(from_ms: i64, to_ms: i64, zone: &TimeZone) -> Vec<(Date, i64, i64)> {
     let mut days = Vec::new();

@@ -1,7 +1,7 @@
 //! `lodestar usage export`: every request of a period as a stream.
 //!
-//! It runs on its own thread with its own connection that only reads, a page at a time, so it
-//! takes constant memory, keeps no transaction open and never holds up the writer.
+//! The export runs on its own thread with its own read-only connection, a page at a time, so it
+//! takes constant memory, keeps no transaction open and never blocks the writer.
 
 use std::{
     io::Write,
@@ -45,14 +45,14 @@ pub(crate) enum Format {
     Csv,
 }
 
-/// From when an export begins, where nothing is said: before every request.
+/// Default start of an export: before every request.
 pub(crate) const SINCE: &str = "1971-01-01";
 
 /// Requests per page.
 const PAGE: u32 = 1_000;
 
-/// The columns of a CSV: `event_id`, what is known beside the event, and every field of the event
-/// except where text lies, which is never stored.
+/// The columns of a CSV: `event_id`, what is stored in addition to the event, and every field of
+/// the event except the reference to its text, which is never stored.
 const COLUMNS: &[&str] = &[
     "event_id",
     "schema",
@@ -115,7 +115,7 @@ const COLUMNS: &[&str] = &[
     "response_bytes",
 ];
 
-/// The job of an export. `stopping` ends it when the module stops.
+/// Creates the job of an export. `stopping` ends it when the module stops.
 pub(crate) fn job(
     mut reader: Reader,
     format: Format,
@@ -187,7 +187,8 @@ fn write(output: &mut Output, format: Format, stored: &Stored, first: bool) -> R
     Ok(())
 }
 
-/// A CSV cell by RFC 4180. A text that a spreadsheet would run as a formula gets a `'` before it.
+/// Returns a CSV cell by RFC 4180. A text that a spreadsheet would run as a formula is prefixed
+/// with `'`.
 fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),

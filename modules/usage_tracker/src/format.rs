@@ -1,4 +1,4 @@
-//! Numbers as people read them in a table of 80 columns.
+//! Formatting of numbers, times and texts for a table of 80 columns.
 
 use std::time::Duration;
 
@@ -6,23 +6,24 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use module_sdk::{Usd, human};
 
-/// Shows money; `-` for none.
+/// Formats an amount of money; `-` for none.
 pub(crate) fn usd(money: Option<Usd>) -> String {
     money.map_or_else(|| "-".to_owned(), human::usd)
 }
 
-/// Shows a duration; `-` for none.
+/// Formats a duration; `-` for none.
 pub(crate) fn milliseconds(ms: Option<u64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| human::duration(Duration::from_millis(ms)))
 }
 
-/// A time in a zone, to the minute.
+/// Formats a time in a zone, to the minute.
 pub(crate) fn minute(ms: i64, zone: &TimeZone) -> String {
     let time = Timestamp::from_millisecond(ms).unwrap_or_default();
     time.to_zoned(zone.clone()).strftime("%m-%d %H:%M").to_string()
 }
 
-/// A text that fits: control characters are shown as `?`, what is too long is cut in the middle.
+/// Shortens a text to `most` characters: control characters are shown as `?`, and a longer text is
+/// cut in the middle.
 pub(crate) fn short(text: &str, most: usize) -> String {
     let clean: Vec<char> =
         text.chars().map(|char| if char.is_control() { '?' } else { char }).collect();
@@ -34,8 +35,8 @@ pub(crate) fn short(text: &str, most: usize) -> String {
     clean[..head].iter().chain(&['…']).chain(&clean[clean.len() - tail..]).collect()
 }
 
-/// Shows ids by as many of their first characters as tell these ids apart: at least `least`, at
-/// most `most`.
+/// Returns a function that shortens ids to as many of their first characters as tell these ids
+/// apart: at least `least`, at most `most`.
 pub(crate) fn beginnings<'a>(
     ids: impl IntoIterator<Item = &'a str>,
     least: usize,

@@ -1,11 +1,10 @@
-//! `usage_tracker`: what every model costs, in SQLite.
+//! `usage_tracker`: the usage and cost of every model, in SQLite.
 //!
-//! The story: a batch of `llm.request.completed` comes in; figures that cannot be true and names of
-//! people are taken out ([`intake`]); the batch is written in one transaction, every request
+//! A batch of `llm.request.completed` arrives; impossible figures are removed and names of people
+//! replaced by pseudonyms ([`sanitize`]); the batch is written in one transaction, every request
 //! priced ([`prices`]), counted once and added to the rollups ([`store`]); only then is it
-//! acknowledged. By the clock old requests are deleted and idle sessions ended (`upkeep`).
-//! Questions are answered from the rollups over connections that only read (`answers`,
-//! [`query`]).
+//! acknowledged. Timers delete old requests and end idle sessions (`maintenance`). Queries are
+//! answered from the rollups over read-only connections (`answers`, [`query`]).
 
 mod answers;
 mod backup;
@@ -44,7 +43,7 @@ pub struct UsageTracker {
     host: Host,
     store: Store,
     zone: Zone,
-    /// `None` keeps requests for ever.
+    /// Time for which requests are kept, in milliseconds; `None` keeps them for ever.
     retention_ms: Option<i64>,
     anonymise: bool,
     metrics: Metrics,
@@ -106,7 +105,7 @@ impl Module for UsageTracker {
 }
 
 impl UsageTracker {
-    /// Writes a batch; when this answers `Ok` it is safe.
+    /// Writes a batch; the batch is stored once this returns `Ok`.
     fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {
         let arrival = self.arrival();
         let reports: Vec<Report> =
@@ -124,7 +123,7 @@ impl UsageTracker {
         Ok(())
     }
 
-    /// Takes off requests that turned out to be none.
+    /// Withdraws requests that turned out not to be requests.
     fn withdrawn(&mut self, events: Vec<Event<'_, LlmRequestWithdrawn>>) -> Result<()> {
         let at_ms = self.arrival().at_ms;
         let keys: Vec<String> = events.into_iter().map(|event| event.data.dedupe_key).collect();
@@ -140,7 +139,7 @@ impl UsageTracker {
         Ok(())
     }
 
-    /// Now, or what comes nearest to it where the clock of the machine cannot be right.
+    /// Returns the time now, or its best estimate where the clock of the machine cannot be right.
     pub(crate) fn arrival(&mut self) -> Arrival {
         let now = self.host.now().as_millisecond();
         Arrival::now(now, || self.store.newest_ms().ok().flatten())
@@ -154,7 +153,7 @@ impl UsageTracker {
         report
     }
 
-    /// Says what happened to a session. Nobody may be there to hear it.
+    /// Emits an event about a session. A failure is only logged.
     fn tell<T: module_sdk::EventType>(&self, event: &T) {
         if let Err(error) = self.host.emit(event) {
             tracing::debug!(%error, topic = T::TOPIC, "cannot tell about a session");

@@ -1,4 +1,4 @@
-//! What is done by the clock: retention, and the end of sessions that have fallen silent.
+//! The work of the timers: retention, and the end of idle sessions.
 
 use module_sdk::Result;
 

@@ -1,14 +1,14 @@
-//! Two reports of one request become one.
+//! The merge of two reports of one request.
 
 use module_sdk::events::{LlmRequestCompleted, RequestSource};
 
 use crate::sanitize::{Report, flag};
 
-/// Merges a further report of a request into what is stored of it.
+/// Merges a further report of a request into the stored one.
 ///
-/// The more trusted source speaks first ([`RequestSource`] is in order of trust); of one source the
-/// report with more output does, since tools repeat a growing answer. What the first leaves unknown
-/// the second fills in. Merging a report again changes nothing.
+/// The more trusted source takes precedence ([`RequestSource`] is in order of trust); of one source
+/// the report with more output does, since tools repeat a growing answer. Fields that the first
+/// report lacks are taken from the second. Merging a report again changes nothing.
 #[must_use]
 pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
     let takes_over = match distrust(further).cmp(&distrust(stored)) {
@@ -46,7 +46,7 @@ fn output(report: &Report) -> u64 {
 }
 
 /// Takes the larger of each count from a report that is trusted as much: two instrumentations of
-/// one call leave out different things, and none counts what was not there.
+/// one call leave out different things, and neither counts what was not there.
 fn fuller(request: &mut LlmRequestCompleted, other: &Report) {
     let all = |parts: (Option<u64>, Option<u64>)| {
         parts.0.unwrap_or_default().saturating_add(parts.1.unwrap_or_default())
@@ -66,16 +66,16 @@ fn fuller(request: &mut LlmRequestCompleted, other: &Report) {
     }
 }
 
-/// The cache writes for 5 minutes and for an hour, as they were reported.
+/// Returns the cache writes for 5 minutes and for an hour, as they were reported.
 fn stated_writes(report: &Report) -> (Option<u64>, Option<u64>) {
     let request = &report.request;
     let (short, long) = (request.cache_write_5m_tokens, request.cache_write_1h_tokens);
     if report.flags & flag::ONE_HOUR == 0 { (short, long) } else { (long, None) }
 }
 
-/// The cache writes for 5 minutes and for an hour, which belong together: those of the first report
-/// that tells, but split as the other one does where only that one tells them apart. A split that
-/// was concluded from a cost is nobody's word.
+/// Returns the cache writes for 5 minutes and for an hour, which belong together: those of the
+/// first report that has any, but split as in the other one where only that one splits them. A
+/// split that was concluded from a cost is ignored.
 fn cache_writes(first: &Report, second: &Report) -> (Option<u64>, Option<u64>) {
     match (stated_writes(first), stated_writes(second)) {
         ((None, None), second) => second,
@@ -99,7 +99,8 @@ macro_rules! fill {
     };
 }
 
-/// Every field of the type stands here, so a new one is not forgotten.
+/// Fills the fields that `first` lacks from `second`. Every field of the type is listed, so that a
+/// new one is not forgotten.
 fn fill(first: &LlmRequestCompleted, second: &LlmRequestCompleted) -> LlmRequestCompleted {
     fill!(
         first,

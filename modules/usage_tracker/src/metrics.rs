@@ -1,4 +1,4 @@
-//! What Prometheus sees. Names by `gen_ai.*` where OpenTelemetry has them.
+//! The metrics of the module, with names by `gen_ai.*` where OpenTelemetry defines them.
 
 use foldhash::HashMap;
 use module_sdk::{
@@ -10,12 +10,12 @@ use crate::{
     store::{Store, Written},
 };
 
-/// How many models have series of their own; further ones share `other`.
+/// Largest number of models with series of their own; further ones share `other`.
 const MODELS: usize = 100;
-/// How many providers have.
+/// Largest number of providers with series of their own.
 const PROVIDERS: usize = 30;
-/// `ok` and every status of a request; beside all models these are the series that a module may
-/// have of one family.
+/// Number of outcomes: `ok` and every status of a request. With [`MODELS`] models, the series stay
+/// within the limit of one family.
 const OUTCOMES: usize = 8;
 
 /// The metrics of the module.
@@ -94,7 +94,7 @@ impl Metrics {
         }
     }
 
-    /// Requests were withdrawn that retention had deleted.
+    /// Counts requests that were withdrawn after retention had deleted them.
     pub(crate) fn too_late(&self, requests: u32) {
         self.too_late.add(f64::from(requests));
     }

@@ -1,4 +1,4 @@
-//! What is done to a report before it is stored: figures that cannot be true become unknown, and
+//! The preparation of a report before it is stored: impossible figures become unknown, and
 //! identifiers of people become pseudonyms.
 
 use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource};
@@ -7,55 +7,57 @@ use uuid::Uuid;
 
 use crate::clock::{Arrival, LATEST_REPORT_MS};
 
-/// A report of a request, fit to be stored.
+/// A report of a request, ready to be stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
-    /// The id of the event that brought it.
+    /// Id of the event with the report.
     pub event_id: Uuid,
-    /// What it says.
+    /// Content of the report.
     pub request: LlmRequestCompleted,
-    /// What the client or the provider says that it cost, nano-USD. It stays beside our own figure.
+    /// Cost that the client or the provider states, in nano-USD. It is stored beside our own
+    /// figure.
     pub stated_nano_usd: Option<i64>,
-    /// What was wrong with it: [`flag`].
+    /// Flags for what was wrong with the report, and for what was concluded: [`flag`].
     pub flags: u8,
 }
 
 /// Bits of [`Report::flags`].
 pub mod flag {
-    /// The sender's clock was wrong; the time of arrival stands instead.
+    /// Bit of a report whose sender's clock was wrong; the time of arrival is stored instead.
     pub const CLOCK: u8 = 1;
-    /// A count or cost could not be true and is unknown now.
+    /// Bit of a report with an impossible count or cost, which is unknown now.
     pub const COUNT: u8 = 2;
-    /// A text was longer than anything sensible and was cut.
+    /// Bit of a report with a text that was too long and was cut.
     pub const TEXT: u8 = 4;
-    /// Nobody said for how long a cache was written; what the client says it cost fits an hour.
+    /// Bit of a report that does not say how long cache writes were for, but whose stated cost fits
+    /// an hour.
     pub const ONE_HOUR: u8 = 8;
 }
 
-/// No request before 2015 can be one to a language model; a clock that says so stands wrong.
+/// Earliest time that is believed, 2015: no earlier request can be one to a language model.
 const EARLIEST_MS: i64 = 1_420_070_400_000;
-/// How far a sender's clock may run ahead of ours.
+/// Largest time by which a sender's clock may be ahead of ours.
 const AHEAD_MS: i64 = 24 * 3_600_000;
-/// No request takes longer.
+/// Longest duration of a request.
 const LONGEST_MS: i64 = 7 * 24 * 3_600_000;
-/// No request has more tokens: the largest context windows hold some ten million.
+/// Largest number of tokens of a request: the largest context windows hold some ten million.
 const MOST_TOKENS: u64 = 1_000_000_000;
-/// No request costs more: a million dollars.
+/// Largest cost of a request, a million dollars.
 const MOST_NANO_USD: i64 = 1_000_000_000_000_000;
-/// Longest name, bytes.
+/// Largest length of a name, in bytes.
 const NAME_BYTES: usize = 256;
-/// Longest identifier, bytes.
+/// Largest length of an identifier, in bytes.
 const ID_BYTES: usize = 512;
 
 impl Report {
-    /// Takes a report: what cannot be true becomes unknown and is flagged. `now_ms` is the time of
-    /// arrival, Unix milliseconds.
+    /// Creates a report: impossible values become unknown and are flagged. `now_ms` is the time of
+    /// arrival, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn new(event_id: Uuid, request: LlmRequestCompleted, now_ms: i64) -> Self {
         Self::received(event_id, request, Arrival { at_ms: now_ms, by_clock: true })
     }
 
-    /// Takes a report that arrived while the clock of the machine may have stood wrong.
+    /// Creates a report that arrived while the clock of the machine may have been wrong.
     pub(crate) fn received(
         event_id: Uuid,
         mut request: LlmRequestCompleted,
@@ -73,8 +75,8 @@ impl Report {
         Self { event_id, request, stated_nano_usd, flags }
     }
 
-    /// Replaces what names a person, a session or a file of one by `pseudonym(kind, value)`, where
-    /// that has not been done yet.
+    /// Replaces the names of persons, sessions and transcript files by `pseudonym(kind, value)`,
+    /// where that has not been done yet.
     pub fn anonymise(&mut self, pseudonym: impl Fn(&str, &str) -> String) {
         let request = &mut self.request;
         let fields = [
@@ -99,8 +101,9 @@ impl Report {
     }
 }
 
-/// Whether a value is what a host's `pseudonym` answers: `session_` and 26 characters of base 32,
-/// which real identifiers of that length (upper case, 0, 1, 8, 9) hardly ever are.
+/// Returns whether a value has the form that a host's `pseudonym` returns: `session_` and 26
+/// characters of base 32, which real identifiers of that length (upper case, 0, 1, 8, 9) hardly
+/// ever have.
 fn is_pseudonym(kind: &str, value: &str) -> bool {
     let rest = value.strip_prefix(kind).and_then(|rest| rest.strip_prefix('_'));
     rest.is_some_and(|rest| {
@@ -108,7 +111,7 @@ fn is_pseudonym(kind: &str, value: &str) -> bool {
     })
 }
 
-/// The cost of a request, if it is what somebody told us and not what we computed.
+/// Returns the cost of a request, if it was stated by a client or provider and not computed by us.
 pub(crate) fn stated(request: &LlmRequestCompleted) -> Option<i64> {
     let said =
         matches!(request.cost_source, None | Some(CostSource::Client | CostSource::Provider));
@@ -121,8 +124,8 @@ const fn set(flags: &mut u8, bit: u8, wrong: bool) {
     }
 }
 
-/// Makes `started_at <= ended_at`, both near enough to now. True when the clock was wrong.
-/// Where our own clock stands wrong, the sender's is believed.
+/// Corrects the times so that `started_at <= ended_at`, both near enough to now. Returns `true`
+/// when the clock was wrong. Where our own clock is wrong, the sender's is believed.
 fn clock(request: &mut LlmRequestCompleted, arrival: Arrival) -> bool {
     let now_ms = arrival.at_ms;
     let latest = if arrival.by_clock { now_ms.saturating_add(AHEAD_MS) } else { LATEST_REPORT_MS };
@@ -147,7 +150,7 @@ fn clock(request: &mut LlmRequestCompleted, arrival: Arrival) -> bool {
     wrong
 }
 
-/// Forgets counts and costs that cannot be true. True when there were some.
+/// Removes impossible counts and costs. Returns `true` when there were some.
 fn counts(request: &mut LlmRequestCompleted) -> bool {
     let mut wrong = false;
     for count in [
@@ -168,7 +171,7 @@ fn counts(request: &mut LlmRequestCompleted) -> bool {
     wrong
 }
 
-/// Cuts texts that are too long and forgets empty ones. True when one was cut.
+/// Cuts texts that are too long and removes empty ones. Returns `true` when one was cut.
 fn texts(request: &mut LlmRequestCompleted) -> bool {
     let mut wrong = false;
     if request.dedupe_key.len() > ID_BYTES {

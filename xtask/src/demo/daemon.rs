@@ -13,10 +13,11 @@ use serde_json::Value;
 
 use crate::process;
 
-/// How long start and stop may take.
+/// Time that start and stop may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Free ports everywhere: a demonstration must not meet what already runs.
+/// Configuration of the daemon, with free ports everywhere: a demonstration must not meet what
+/// already runs.
 const CONFIG: &str = "\
 modules:
   ingest:
@@ -38,7 +39,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it and waits until both modules run.
+    /// Starts the daemon and waits until both modules run.
     pub(super) fn start(stage: &Path) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("lodestar-demo-").tempdir()?.keep();
         fs::write(home.join("modules.yaml"), CONFIG)?;
@@ -84,7 +85,7 @@ impl Daemon {
         fs::read_to_string(self.home.join("lodestard.log")).unwrap_or_default()
     }
 
-    /// The address that a module listens on.
+    /// Returns the address that a module listens on.
     pub(super) fn listener(&self, module: &str, name: &str) -> Result<String> {
         let status = self.json(&["status"])?;
         let named = |list: &Value, name: &str| {
@@ -103,7 +104,7 @@ impl Daemon {
         command
     }
 
-    /// Prints a command and what it prints.
+    /// Prints a command and its output.
     pub(super) fn shown(&self, args: &[&str]) -> Result<()> {
         let mut command = self.lodestar(args);
         let text = process::capture(&mut command)?;
@@ -111,7 +112,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// What a command answers to `--json`.
+    /// Returns the answer of a command to `--json`.
     pub(super) fn json(&self, args: &[&str]) -> Result<Value> {
         let mut command = self.lodestar(args);
         let text = process::capture(command.arg("--json"))?;
@@ -123,12 +124,12 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Leaves it up when the demonstration ends.
+    /// Leaves the daemon up when the demonstration ends.
     pub(super) fn keep(&mut self) {
         self.kept = true;
     }
 
-    /// Asks it to end, as systemd would, and removes what it wrote.
+    /// Asks the daemon to end, as systemd would, and removes what it wrote.
     pub(super) fn stop(&mut self) -> Result<()> {
         let pid = self.pid().to_string();
         process::capture(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]))?;
@@ -145,14 +146,14 @@ impl Daemon {
             .with_context(|| format!("cannot remove {}", self.home.display()))
     }
 
-    /// A command for a person to try.
+    /// Returns a command for a person to try.
     pub(super) fn example(&self) -> String {
         let socket = self.home.join("control.sock");
         let program = self.stage.join("bin/lodestar");
         format!("{} --socket {} usage", program.display(), socket.display())
     }
 
-    /// How one starts a daemon that stays.
+    /// Returns the command that starts a daemon that stays.
     pub(super) fn for_real(&self) -> String {
         let program = self.stage.join("bin/lodestard");
         format!("{} --module-path {}", program.display(), self.stage.join("modules").display())

@@ -28,11 +28,11 @@ pub(crate) struct Args {
     keep: bool,
 }
 
-/// How many requests the first part sends in each form.
+/// Number of requests that the first part sends in each form.
 const FIRST: u64 = 12;
-/// How many requests must have been sent in each state of the module, live.
+/// Number of live requests that must have been sent in each state of the module.
 const LIVE: u64 = 40;
-/// How long the daemon may take for anything.
+/// Time that the daemon may take for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs the demonstration.
@@ -82,7 +82,7 @@ fn show(daemon: &Daemon) -> Result<()> {
     compare(daemon, sent.requests)
 }
 
-/// Requests on a thread of their own while the module is switched off and on again.
+/// Sends requests on a thread of their own while the module is switched off and on again.
 fn toggled(daemon: &Daemon, sender: &Sender) -> Result<u64> {
     let enough = AtomicBool::new(false);
     let sent = Mutex::new(Sent::default());
@@ -126,7 +126,7 @@ fn more(count: impl Fn() -> u64, by: u64) -> Result<u64> {
     Ok(count() - from)
 }
 
-/// The counters: as many requests in the table as were sent.
+/// Checks that usage_tracker has counted as many requests as were sent.
 fn compare(daemon: &Daemon, sent: u64) -> Result<()> {
     let begin = Instant::now();
     loop {

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-/// An `ExportLogsServiceRequest`.
+/// Encodes an `ExportLogsServiceRequest`.
 pub(super) fn logs(request: &Value) -> Vec<u8> {
     let mut message = Message::default();
     message.each(1, &request["resourceLogs"], |resource_logs| {
@@ -100,7 +100,7 @@ impl Message {
         }
     }
 
-    /// OTLP's JSON writes 64-bit numbers as text.
+    /// Writes a 64-bit number, which OTLP's JSON has as text.
     fn fixed64(&mut self, field: u64, value: &Value) {
         if let Some(number) = value.as_str().and_then(|text| text.parse::<u64>().ok()) {
             self.tag(field, 1);

@@ -1,4 +1,5 @@
-//! What Claude Code, Codex and a program with the Lynex SDK send, with ids and times of now.
+//! Requests as Claude Code, Codex and a program with the Lynex SDK send them, with ids and times of
+//! now.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,14 +12,14 @@ use crate::http;
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/x-protobuf";
 
-/// What was sent and accepted.
+/// Requests that were sent and accepted.
 #[derive(Default)]
 pub(super) struct Sent {
     pub(super) requests: u64,
     last: Option<(&'static str, &'static str, Vec<u8>)>,
 }
 
-/// Sends to one daemon. Ids differ from run to run, as those of real tools do.
+/// Sender of requests to one daemon. Ids differ from run to run, as those of real tools do.
 pub(super) struct Sender {
     address: String,
     run: u128,
@@ -87,7 +88,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Some time in the last half hour: the later the number, the later the time.
+    /// Returns a time in the last half hour: the later the number, the later the time.
     fn time(&self, number: u64, client: u64) -> Duration {
         let back = Duration::from_secs(1_800).saturating_sub(Duration::from_secs(40 * number));
         let ahead = Duration::from_millis(client * 1_000 + number % 997);
@@ -185,7 +186,7 @@ fn counts(pairs: &[(&str, u64)]) -> Vec<Value> {
     pairs.iter().map(pair).collect()
 }
 
-/// UTC, to the millisecond (H. Hinnant, `civil_from_days`).
+/// Formats a time as RFC 3339 in UTC, to the millisecond (H. Hinnant, `civil_from_days`).
 fn rfc3339(time: Duration) -> String {
     let (seconds, millis) = (time.as_secs(), time.subsec_millis());
     let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);

@@ -16,7 +16,7 @@ pub(crate) struct Args {
     only: Option<String>,
 }
 
-/// What came of the run so far.
+/// Results of the run so far.
 #[derive(Default)]
 pub(crate) struct Tally {
     passed: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Tally {
     skipped: Vec<String>,
 }
 
-/// Runs all steps and prints the summary, whose last line is the count. Whether all passed.
+/// Runs all steps and prints the summary, whose last line is the count. Returns whether all passed.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ fn end_to_end(workspace: &Workspace, filter: Option<&str>, tally: &mut Tally) ->
     Ok(())
 }
 
-/// Does one step and prints a line for it. Whether it passed.
+/// Runs one step and prints a line for it. Returns whether it passed.
 fn step(name: &str, tally: &mut Tally, work: impl FnOnce() -> Result<()>) -> bool {
     let begin = Instant::now();
     let result = work();
@@ -108,13 +108,14 @@ fn step(name: &str, tally: &mut Tally, work: impl FnOnce() -> Result<()>) -> boo
     }
 }
 
-/// The line of a step or a test program.
+/// Prints the line of a step or a test program.
 fn line(name: &str, passed: bool, detail: &str, took: Duration) {
     let word = if passed { "ok" } else { "FAILED" };
     println!("{word:<6} {name:<48} {:>7.1} s  {detail}", took.as_secs_f64());
 }
 
-/// Says what failed and what was skipped; the last line is the count.
+/// Prints what failed and what was skipped; the last line is the count. Returns whether nothing
+/// failed.
 fn summary(tally: &Tally, took: Duration) -> bool {
     println!();
     for skipped in &tally.skipped {

@@ -60,7 +60,7 @@ fn program(workspace: &Workspace, message: &str) -> Result<Option<Program>> {
 }
 
 impl Program {
-    /// Whether it is the one that drives a real daemon.
+    /// Returns whether this is the program that drives a real daemon.
     pub(super) fn is_end_to_end(&self) -> bool {
         self.name == "tests e2e"
     }
@@ -101,7 +101,7 @@ pub(super) fn counted(name: &str, command: &mut Command, tally: &mut Tally) -> R
     Ok(())
 }
 
-/// What libtest said.
+/// Results that libtest printed.
 #[derive(Debug, Default, PartialEq)]
 struct Results {
     passed: u64,

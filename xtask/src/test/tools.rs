@@ -7,14 +7,14 @@ use anyhow::{Result, bail};
 use super::Tally;
 use crate::process;
 
-/// A program, the Debian package that holds it, and what is checked with it.
+/// Programs, each with the Debian package that holds it and what is checked with it.
 const TOOLS: [(&str, &str, &str); 3] = [
     ("promtool", "prometheus", "the metrics page"),
     ("systemd-analyze", "systemd", "the hardening of the unit"),
     ("setpriv", "util-linux", "what happens without permissions"),
 ];
 
-/// In continuous integration (`CI=true`) installs what is missing; elsewhere it is a named skip,
+/// Installs missing tools in continuous integration (`CI=true`); elsewhere each is a named skip,
 /// which the tests themselves report.
 ///
 /// # Errors
@@ -45,7 +45,7 @@ pub(super) fn prepare(tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Whether nothing may be skipped.
+/// Returns whether this runs in continuous integration, where nothing may be skipped.
 fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }

@@ -1,4 +1,4 @@
-//! Who may import whom, and where versions stand.
+//! The rules for imports between packages, and for the place of versions.
 
 use std::fs;
 
@@ -9,10 +9,10 @@ use crate::workspace::{Package, Workspace};
 
 const ABI: &str = "lodestar-abi";
 const SDK: &str = "lodestar-module-sdk";
-/// Kits: what several modules and the host share, on top of the SDK.
+/// Name of a kit: the kits are what several modules and the host share, on top of the SDK.
 const HTTP: &str = "lodestar-http";
 const SQLITE: &str = "lodestar-sqlite";
-/// The host's crates.
+/// Name of a crate of the host.
 const API: &str = "lodestar-api";
 const PLATFORM: &str = "lodestar-platform";
 const CONFIG: &str = "lodestar-config";
@@ -46,7 +46,7 @@ fn check_imports(workspace: &Workspace, package: &Package, problems: &mut Vec<Pr
     }
 }
 
-/// What a package in this folder may import of our own.
+/// Returns our own packages that a package in this folder may import.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
     match room {
         "module-sdk/abi" | "xtask" => Some(&[]),

@@ -10,7 +10,7 @@ mod records;
 mod rooms;
 mod text;
 
-/// A rule that is broken: where, what is wrong, and the remedy.
+/// Description of a broken rule: the place, what is wrong, and the remedy.
 pub(crate) type Problem = String;
 
 /// Checks everything and prints each problem on a line.
@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
     }
 }
 
-/// The files of the repository, relative to its root: what git tracks or would track.
+/// Returns the files of the repository, relative to its root: what git tracks or would track.
 fn tracked(workspace: &Workspace) -> Result<Vec<String>> {
     let mut list = std::process::Command::new("git");
     list.args(["ls-files", "--cached", "--others", "--exclude-standard"]);

@@ -1,4 +1,4 @@
-//! Decision records and the links of every page.
+//! The rules for decision records and the links of every page.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::Problem;
 use crate::{adr, workspace::Workspace};
 
-/// The sections of a decision record, in their order.
+/// Headings of the sections of a decision record, in their order.
 const SECTIONS: [&str; 5] =
     ["## Context", "## Options", "## Decision", "## Consequences", "## Confirmation"];
 
@@ -70,7 +70,7 @@ fn check_links(root: &Path, file: &str, text: &str, problems: &mut Vec<Problem>)
     }
 }
 
-/// The targets of `[text](target)` outside code, with their lines.
+/// Returns the targets of `[text](target)` outside code, with their lines.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut in_code = false;

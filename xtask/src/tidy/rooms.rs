@@ -1,11 +1,11 @@
-//! What every module brings along, under one name.
+//! The rules for what every module brings along, under one name.
 
 use std::fs;
 
 use super::Problem;
 use crate::workspace::{Package, Workspace};
 
-/// The files of a module.
+/// Names of the files of a module.
 const FILES: [&str; 4] = ["README.md", "CHANGELOG.md", "config.yaml", "module.toml"];
 
 pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) {

@@ -1,4 +1,4 @@
-//! What may not stand in a file, and how long it may be.
+//! The rules for what a file may hold, and how long it may be.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use super::Problem;
 use crate::workspace::Workspace;
 
-/// Beyond this a file has more than one job.
+/// Number of lines beyond which a file has more than one job.
 const MAX_LINES: usize = 500;
-/// As `rustfmt.toml` says; rustfmt leaves long strings and comments as they are.
+/// Width of a line, as in `rustfmt.toml`; rustfmt leaves long strings and comments as they are.
 const MAX_WIDTH: usize = 100;
 
 /// The files that may hold `unsafe`, each with its reason.

@@ -1,5 +1,5 @@
-//! How far each subscriber has come, and its counters: one small file and a copy of it, each
-//! replaced whole.
+//! The cursors and counters of the subscribers: one small file and a copy of it, each replaced
+//! whole.
 
 use std::{
     fs::{self, File},
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{LedgerError, LossKind, Losses, checked, io_error, store::now_ms};
 
-/// Format 1 had no checksum, no copy, and nothing about segments.
+/// Version of the file's format. Format 1 had no checksum, no copy, and nothing about segments.
 const FORMAT: u32 = 2;
 const OLD_FORMAT: u32 = 1;
-/// Why an event was not handled and never will be.
+/// Reason for which an event was not handled and never will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// Beyond what the ledger keeps.
+    /// An event beyond the ledger's limits of age and size.
     Retention,
     /// A live event that found its inbox full of newer ones.
     Overflow,
@@ -26,16 +26,17 @@ pub enum DropReason {
     Failed,
     /// A live event whose module stopped first.
     Stopped,
-    /// A live event that the end of the daemon met.
+    /// A live event that waited when the daemon ended.
     Restart,
-    /// The ledger lost it: damage, a file removed by hand, a power cut with durability `process`.
+    /// An event that the ledger lost: damage, a file removed by hand, a power cut with durability
+    /// `process`.
     Lost,
     /// A dead letter that was purged, or was pushed out by newer ones.
     Purged,
 }
 
 impl DropReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 7] = [
         Self::Retention,
         Self::Overflow,
@@ -46,7 +47,7 @@ impl DropReason {
         Self::Purged,
     ];
 
-    /// The label that metrics and tables show.
+    /// Returns the label that metrics and tables show.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -61,7 +62,7 @@ impl DropReason {
     }
 }
 
-/// Dropped events by reason.
+/// Number of dropped events for each reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Reasons", into = "Reasons")]
 pub struct Dropped([u64; DropReason::ALL.len()]);
@@ -69,25 +70,25 @@ pub struct Dropped([u64; DropReason::ALL.len()]);
 type Reasons = std::collections::BTreeMap<String, u64>;
 
 impl Dropped {
-    /// How many for this reason.
+    /// Returns the number of events dropped for this reason.
     #[must_use]
     pub const fn of(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// How many for all reasons together.
+    /// Returns the number of events dropped for all reasons together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The reasons that occurred.
+    /// Returns the reasons that occurred, each with its number of events.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
         let counts = self.0;
         DropReason::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0)
     }
 
-    /// Counts some more.
+    /// Adds `count` events to a reason.
     pub(crate) const fn add(&mut self, reason: DropReason, count: u64) {
         self.0[reason as usize] += count;
     }
@@ -109,26 +110,26 @@ impl From<Dropped> for Reasons {
 /// happens; none is derived from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// Taken in for this subscriber.
+    /// Number of events taken in for this subscriber.
     pub accepted: u64,
-    /// Its handler said `Ok`.
+    /// Number of events that the subscriber's handler handled.
     pub handled: u64,
-    /// In its list of dead letters.
+    /// Number of events in the subscriber's list of dead letters.
     pub dead: u64,
-    /// Given up.
+    /// Number of events given up.
     pub dropped: Dropped,
-    /// Not yet any of these.
+    /// Number of events that are not yet handled, dead or dropped.
     pub pending: u64,
 }
 
 impl Counts {
-    /// `accepted = handled + dead + dropped + pending`.
+    /// Checks whether `accepted = handled + dead + dropped + pending`.
     #[must_use]
     pub fn balanced(&self) -> bool {
         self.accepted == self.handled + self.dead + self.dropped.total() + self.pending
     }
 
-    /// Both classes together.
+    /// Returns the sum of both counters.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let mut dropped = self.dropped;
@@ -164,37 +165,38 @@ pub(crate) struct Epoch {
     pub(crate) filters: Vec<String>,
 }
 
-/// One subscriber at one moment.
+/// State of one subscriber at one moment, as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     pub(crate) module: String,
-    /// Its filters, oldest first; what was accepted under old ones stays accepted.
+    /// Filters of the subscriber, oldest first; what was accepted under old ones stays accepted.
     pub(crate) epochs: Vec<Epoch>,
-    /// Every event up to here is settled.
+    /// Sequence up to which every event is settled.
     pub(crate) acked: u64,
-    /// Every event up to here is in `ledger.accepted`.
+    /// Sequence up to which every event is counted in `ledger.accepted`.
     pub(crate) seen: u64,
     pub(crate) ledger: Counts,
     pub(crate) live: Counts,
 }
 
-/// All that is written down about who waits for what.
+/// Content of the cursors' file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Content {
-    /// The bases of the segments that nobody was to delete.
+    /// Bases of the segments that are not to be deleted.
     #[serde(default)]
     pub(crate) segments: Vec<u64>,
-    /// Whoever subscribes for the first time begins with the oldest event that is kept, for as
-    /// long as one up to here is: the places of the modules were lost. 0 when they were not.
+    /// Last sequence that is redelivered after the cursors were lost, 0 where they were not. A
+    /// module that subscribes for the first time begins with the oldest event kept, for as long as
+    /// an event up to this sequence is.
     #[serde(default)]
     pub(crate) redeliver_upto: u64,
-    /// It is the last word: no event was accepted after it was written.
+    /// True when no event was accepted after the file was written, since the bus was closed.
     #[serde(default)]
     pub(crate) is_closed: bool,
     pub(crate) modules: Vec<Cursor>,
 }
 
-/// The file and its copy.
+/// The file of the cursors and its copy.
 #[derive(Debug)]
 pub(crate) struct Cursors {
     path: PathBuf,
@@ -214,34 +216,35 @@ struct Document<'a> {
     content: &'a Content,
 }
 
-/// What one of the two files said.
+/// Content of one of the two files, as it was read.
 enum Read {
     Content(Content),
-    /// It was written before there were copies.
+    /// Content that was written before there were copies.
     Old(Content),
     Absent,
     Damaged(String),
 }
 
-/// What both files said.
+/// Content of both files together, as it was loaded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Loaded {
     Content(Content),
-    /// There is none, and none is missed unless events are there.
+    /// Neither file exists; none is missed unless events are there.
     Nothing,
-    /// At least one was there and none could be read: whoever subscribes next must begin with the
-    /// oldest event kept, since redelivery is better than loss.
+    /// At least one file was there and none could be read: a module that subscribes next must begin
+    /// with the oldest event kept, since redelivery is better than loss.
     Damaged,
 }
 
 impl Cursors {
-    /// The files in `directory`; with `sync` they survive a power cut.
+    /// Returns the files in `directory`; with `sync` they survive a power cut.
     pub(crate) fn new(directory: &Path, sync: bool) -> Self {
         let file = |name: &str| directory.join(name);
         Self { path: file("subscriptions.json"), copy: file("subscriptions.copy.json"), sync }
     }
 
-    /// Reads them. A damaged one is moved aside, and told where the other one makes up for it.
+    /// Reads both files. A damaged one is moved aside, and noted as a loss where the other one
+    /// makes up for it.
     pub(crate) fn load(&self, losses: &Losses) -> Result<Loaded, LedgerError> {
         let (first, second) = (read(&self.path)?, read(&self.copy)?);
         for (file, path) in [(&first, &self.path), (&second, &self.copy)] {
@@ -276,12 +279,12 @@ impl Cursors {
         })
     }
 
-    /// The name of the first file.
+    /// Returns the name of the first file.
     pub(crate) fn name(&self) -> String {
         super::store::name(&self.path)
     }
 
-    /// Replaces them, one after the other, once what replaces them is there.
+    /// Replaces both files, one after the other, once both new ones are written.
     pub(crate) fn save(&self, content: &Content) -> Result<(), LedgerError> {
         let document = Document { format: FORMAT, content };
         let bytes = checked::encode(&document).map_err(io_error("write", &self.path))?;
@@ -311,10 +314,10 @@ impl Cursors {
     }
 }
 
-/// Thousands of modules have room in so much.
+/// Largest file that is read, in bytes: thousands of modules have room in it.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The file that is to replace another one.
+/// Returns the path of the file that is to replace `path`.
 fn beside(path: &Path) -> PathBuf {
     path.with_extension("json.new")
 }

@@ -19,13 +19,14 @@ use super::{
     record::{Framing, encode},
 };
 
-/// What the dead letters of one module may take, in bytes; beyond it the oldest half goes.
+/// Largest size of one module's dead letters, in bytes; beyond it the oldest half goes.
 const MAX_BYTES: u64 = 16 << 20;
-/// What comes before a frame and before the record in it, in bytes.
+/// Size of the prefix of a frame and of the record in it, in bytes.
 const PREFIX_BYTES: usize = Framing::Plain.bytes();
-/// What is kept of a reason, in bytes.
+/// Largest part of a reason that is kept, in bytes.
 const REASON_BYTES: usize = 1000;
-/// What a file begins with that was written anew after damage: no frame, so that it stays known.
+/// Mark at the beginning of a file that was written anew after damage. It is no frame, so that the
+/// damage stays known.
 const DAMAGED: [u8; PREFIX_BYTES] = [0; PREFIX_BYTES];
 
 /// An event that a module could not handle.
@@ -35,38 +36,39 @@ pub struct DeadLetter {
     pub module: Arc<str>,
     /// The event.
     pub event: SharedEvent,
-    /// What the handler said the last time.
+    /// Error message of the handler at the last attempt.
     pub reason: String,
-    /// How often it was delivered.
+    /// Number of times the event was delivered.
     pub attempts: u32,
-    /// When it was given up, in milliseconds since the Unix epoch.
+    /// Time when the event was given up, in milliseconds since the Unix epoch.
     pub failed_at_ms: u64,
 }
 
-/// The file of one module.
+/// The file with the dead letters of one module.
 #[derive(Debug)]
 pub(crate) struct DeadStore {
     module: Arc<str>,
     path: PathBuf,
     sync: bool,
     max_bytes: u64,
-    /// Held while the file changes; says where it ends, once that is known.
+    /// End of the file, once it is known. The lock is held while the file changes.
     end: Mutex<Option<u64>>,
 }
 
 impl DeadStore {
-    /// The store of `module` in `directory`, which exists. The file comes with the first letter.
+    /// Returns the store of `module` in `directory`, which exists. The file comes with the first
+    /// letter.
     pub(crate) fn new(directory: &Path, module: Arc<str>, sync: bool) -> Self {
         let path = directory.join(format!("{module}.log"));
         Self { module, path, sync, max_bytes: MAX_BYTES, end: Mutex::new(None) }
     }
 
-    /// Whose they are.
+    /// Returns the module whose dead letters these are.
     pub(crate) fn module(&self) -> &str {
         &self.module
     }
 
-    /// Adds a letter; answers how many old ones had to go.
+    /// Adds a letter; returns how many old ones were removed for it.
     pub(crate) fn append(&self, letter: &DeadLetter) -> io::Result<u64> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let at = match *end {
@@ -99,7 +101,7 @@ impl DeadStore {
         Ok(gone as u64)
     }
 
-    /// All letters, oldest first.
+    /// Returns all letters, oldest first.
     pub(crate) fn read(&self) -> io::Result<Vec<DeadLetter>> {
         let _end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(self.scan()?.dead_letters)
@@ -138,7 +140,7 @@ impl DeadStore {
         }
     }
 
-    /// Writes a new file beside the old one; answers its size.
+    /// Writes a new file beside the old one; returns its size.
     fn write(&self, dead_letters: &[DeadLetter], is_whole: bool) -> io::Result<u64> {
         let mut bytes = if is_whole { Vec::new() } else { DAMAGED.to_vec() };
         bytes.extend(dead_letters.iter().flat_map(frame));
@@ -156,7 +158,7 @@ impl DeadStore {
         if self.sync { file.sync_data() } else { Ok(()) }
     }
 
-    /// Reads the letters that there are.
+    /// Reads the letters in the file.
     fn scan(&self) -> io::Result<Scan> {
         let mut bytes = Vec::new();
         match files::open(&self.path).and_then(|mut file| file.read_to_end(&mut bytes)) {
@@ -203,22 +205,22 @@ impl DeadStore {
     }
 }
 
-/// What a file held; by default, what none does.
+/// Content of a file; the default stands for a file that does not exist.
 #[derive(Debug, Default)]
 struct Scan {
     dead_letters: Vec<DeadLetter>,
-    /// Its size.
+    /// Size of the file.
     bytes: u64,
-    /// Nothing but letters was in it.
+    /// True when nothing but letters was in the file.
     is_whole: bool,
 }
 
-/// What [`DeadStore::take`] did, in letters.
+/// Outcome of [`DeadStore::take`], in letters.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) gone: u64,
     pub(crate) stay: u64,
-    /// Nothing but letters was in the file, which was there.
+    /// True when the file was there, with nothing but letters in it.
     pub(crate) is_whole: bool,
 }
 

@@ -1,27 +1,27 @@
-//! What can go wrong with the ledger.
+//! Errors of the ledger.
 
 use std::{io, path::Path, path::PathBuf};
 
-/// Why the ledger could not be opened or changed.
+/// Reason for which the ledger could not be opened or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {
     /// A file or directory of the ledger could not be used.
     #[error("cannot {what} {path}: {cause}; {}", remedy(cause))]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// Where.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What the system said. It is no `source`: the sentence holds it already.
+        /// Error of the system. It is no `source`: the sentence holds it already.
         cause: io::Error,
     },
     /// A thread of the ledger could not be started.
     #[error("cannot start the thread that {does}: {cause}; {}", thread_remedy(cause))]
     Thread {
-        /// What it does.
+        /// Task of the thread.
         does: &'static str,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
     /// The files were written by a later version.
@@ -32,9 +32,9 @@ pub enum LedgerError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// The format it has.
+        /// Format of the file.
         found: u32,
-        /// The format this daemon knows.
+        /// Newest format that this daemon reads.
         known: u32,
     },
     /// An event could not be written.
@@ -43,7 +43,7 @@ pub enum LedgerError {
     /// The dead letters of a module could not be read or changed.
     #[error("cannot change the dead letters: {cause}; {}", remedy(cause))]
     DeadLetters {
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
 }
@@ -55,7 +55,7 @@ impl From<io::Error> for LedgerError {
 }
 
 impl LedgerError {
-    /// Returns whether it comes again for as long as nobody does anything about a file.
+    /// Returns whether the error comes again for as long as nobody does anything about a file.
     pub(crate) fn stays(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if stays(cause))
     }
@@ -73,7 +73,7 @@ pub(crate) fn stays(error: &io::Error) -> bool {
     ) || matches!(error.raw_os_error(), Some(libc::EIO | libc::ELOOP))
 }
 
-/// Returns what helps against what the system said of a file.
+/// Returns the remedy for an error of the system on a file.
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     use io::ErrorKind::{
         InvalidInput, IsADirectory, NotADirectory, NotFound, OutOfMemory, PermissionDenied,
@@ -103,7 +103,7 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Returns what helps where no thread can be started.
+/// Returns the remedy where no thread can be started.
 fn thread_remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::WouldBlock => {
@@ -114,7 +114,7 @@ fn thread_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Gives an I/O error its place.
+/// Adds the operation and the path to an I/O error.
 pub(crate) fn io_error(
     what: &'static str,
     path: &Path,
@@ -123,17 +123,17 @@ pub(crate) fn io_error(
     move |cause| LedgerError::Io { what, path, cause }
 }
 
-/// Why events were not accepted. None of the ledger events of the call is.
+/// Reason for which events were not accepted. None of the ledger events of the call is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The writer is behind by as much as it may be. The same call may succeed later.
+    /// As many bytes wait to be written as may wait. The same call may succeed later.
     #[error(
         "the ledger's queue is full ({queued_bytes} bytes wait to be written); try again later, \
          and check the disk if this lasts"
     )]
     Full {
-        /// What waits, in bytes.
+        /// Size of what waits to be written, in bytes.
         queued_bytes: u64,
     },
     /// The disk did not do what was to be done. The same call may succeed later.
@@ -143,13 +143,13 @@ pub enum PublishError {
         what: &'static str,
         /// Where.
         path: String,
-        /// What the system said.
+        /// Error of the system.
         reason: String,
-        /// What helps.
+        /// Remedy for the error.
         remedy: &'static str,
     },
-    /// The thread that writes has ended, and none takes its place. The same call may succeed once
-    /// the daemon was restarted.
+    /// The writer thread has ended, and is not started again. The same call may succeed once the
+    /// daemon was restarted.
     #[error("{WRITER_ENDED}; {WRITER_REMEDY}")]
     WriterEnded,
     /// One event is larger than the bus carries.
@@ -158,14 +158,14 @@ pub enum PublishError {
          content instead of the content"
     )]
     TooLarge {
-        /// Its topic.
+        /// Topic of the event.
         topic: String,
-        /// Its size.
+        /// Size of the event, in bytes.
         bytes: usize,
-        /// The limit.
+        /// Largest size allowed, in bytes.
         limit: usize,
     },
-    /// A topic has a form that no filter could name.
+    /// The text is not a topic.
     #[error(
         "`{topic}` is not a topic; use up to 16 dotted parts of a-z, 0-9, _ and -, at most 256 \
          bytes, such as `llm.request.completed`"
@@ -205,7 +205,7 @@ const WRITER_REMEDY: &str = "restart lodestard, and report what its log says";
 pub struct LedgerTrouble {
     /// What is wrong.
     pub what: String,
-    /// What helps.
+    /// Remedy for the problem.
     pub remedy: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the ledger lost and found out about: told until it is a week old.
+//! The losses that were found in the ledger: reported until they are a week old.
 
 use std::{
     fs, io,
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{checked, store::now_ms};
 
-/// For how long a loss is told, in milliseconds.
+/// Time for which a loss is reported, in milliseconds.
 const KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
-/// How many losses are told; more are only counted, for each module.
+/// Number of losses that are reported at most; more are only counted, for each module.
 const MAX_LOSSES: usize = 256;
 
-/// What became of a part of the ledger.
+/// Kind of a loss in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
@@ -27,49 +27,49 @@ pub enum LossKind {
     Cut,
     /// A segment that lodestard did not delete.
     Missing,
-    /// A segment that the system does not let lodestard read, or that is none.
+    /// A segment that the system does not let lodestard read, or a file that is no segment.
     Unreadable,
-    /// Both files with the places of the modules: what is kept is delivered once more.
+    /// Both files with the cursors of the modules: all events kept are delivered once more.
     Subscriptions,
-    /// One of the two files with the places of the modules. It costs nothing.
+    /// One of the two files with the cursors of the modules. No event is lost.
     Copy,
     /// Dead letters of a module, as many as `last` says.
     DeadLetters,
 }
 
-/// How exactly it is known which events a loss is about.
+/// Certainty of the range of events that a loss names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
-    /// These, and no others.
+    /// Exactly these events.
     #[default]
     Exact,
-    /// These, and perhaps some that were accepted behind them.
+    /// These events, and perhaps some that were accepted behind them.
     AtLeast,
-    /// Some of these, perhaps all.
+    /// Some of these events, perhaps all.
     AtMost,
 }
 
 /// One loss, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// When, in milliseconds since the Unix epoch.
+    /// Time when the loss was found, in milliseconds since the Unix epoch.
     pub found_ms: u64,
-    /// What became of it.
+    /// Kind of the loss.
     pub kind: LossKind,
-    /// The file.
+    /// Name of the file.
     pub file: String,
     /// The sequence of the first event, 0 where it is not about single events.
     pub first: u64,
-    /// The sequence of the last event; how many, for dead letters.
+    /// The sequence of the last event; for dead letters, their number.
     pub last: u64,
-    /// How exact these two are.
+    /// Certainty of `first` and `last`.
     #[serde(default)]
     pub extent: Extent,
 }
 
 impl Loss {
-    /// Says what happened to a file, and which events it cost.
+    /// Returns a sentence that says what happened to the file, and which events it cost.
     #[must_use]
     pub fn sentence(&self) -> String {
         let Self { file, last, .. } = self;
@@ -98,7 +98,7 @@ impl Loss {
         }
     }
 
-    /// Names the events, and how many they are where that is not certain.
+    /// Returns the numbers of the events, and how many they are where that is not certain.
     fn events(&self) -> String {
         let Self { first, last, .. } = self;
         let count = last.saturating_sub(*first) + 1;
@@ -122,13 +122,14 @@ struct Content {
 }
 
 impl Extent {
-    /// Returns that of both together: one that is not exact says what is not.
+    /// Returns the extent of both losses together: that of `other` unless it is exact.
     const fn and(self, other: Self) -> Self {
         if matches!(other, Self::Exact) { self } else { other }
     }
 }
 
-/// A wrong number would cost events that are there.
+/// Parses the losses of a file; `None` where its checksum is wrong, since a wrong number would cost
+/// events that are there.
 fn parse(bytes: &[u8]) -> Option<Vec<Loss>> {
     let content = checked::is_whole(bytes).then(|| serde_json::from_slice::<Content>(bytes));
     Some(content?.ok()?.losses)
@@ -149,7 +150,7 @@ impl LossKind {
         }
     }
 
-    /// Says what to do about it.
+    /// Returns the remedy.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
@@ -180,7 +181,7 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    /// Those that the file in `directory` remembers; one that cannot be read remembers none.
+    /// Opens the losses that the file in `directory` holds; none where it cannot be read.
     pub(crate) fn open(directory: &Path) -> Self {
         let path = directory.join("losses.json");
         let list = match files::read(&path, files::MAX_TEXT) {
@@ -195,13 +196,13 @@ impl Losses {
         Self { path, list: Mutex::new(list) }
     }
 
-    /// Those that are told.
+    /// Returns the losses that are still reported.
     pub(crate) fn list(&self) -> Vec<Loss> {
         let list = self.lock();
         list.iter().filter(|loss| loss.is_told()).cloned().collect()
     }
 
-    /// Notes a loss that is not about single events, of which there are so many more.
+    /// Notes a loss that is not about single events, with a count; it is added to the one known.
     pub(crate) fn note_some(&self, kind: LossKind, file: &str, count: u64) {
         self.note(kind, file, 0, count, Extent::Exact);
     }
@@ -236,14 +237,14 @@ impl Losses {
         }
     }
 
-    /// First and last sequence of what was lost: were it there again, it would be lost still, since
-    /// nobody waits for it any more.
+    /// Returns the first and last sequence of each loss: were such an event there again, it would
+    /// still count as lost, since nobody waits for it any more.
     pub(crate) fn ranges(&self) -> Vec<RangeInclusive<u64>> {
         let list = self.lock();
         list.iter().filter(|loss| loss.first > 0).map(|loss| loss.first..=loss.last).collect()
     }
 
-    /// Not synced: what was lost can be found again.
+    /// Saves the list. It is not synced: what was lost can be found again.
     fn save(&self, list: &[Loss]) -> io::Result<()> {
         let temporary = self.path.with_extension("json.new");
         fs::write(&temporary, checked::encode(&Content { losses: list.to_vec() })?)?;

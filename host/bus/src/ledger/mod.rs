@@ -1,10 +1,10 @@
-//! The ledger: what the daemon has promised not to lose.
+//! The ledger: the events that the daemon has promised not to lose.
 //!
 //! A directory of append-only segment files (`segments/`), written by one thread that commits in
 //! groups; beside them the cursors and counters of the subscribers (`subscriptions.json` and a
-//! copy), what was lost (`losses.json`), each subscriber's dead letters (`dead/`), and room that is
-//! kept for a full disk (`reserve`). The bus decides what is delivered to whom; this room only
-//! keeps bytes and says which of them survived.
+//! copy), the losses found (`losses.json`), each subscriber's dead letters (`dead/`), and a reserve
+//! of space for when the disk is full (`reserve`). The bus decides what is delivered to whom; this
+//! module only keeps bytes and says which of them survived.
 
 mod checked;
 mod cursors;

@@ -1,4 +1,4 @@
-//! Reading the ledger, from segment to segment.
+//! The reader of the ledger, from segment to segment.
 
 use std::io;
 
@@ -10,35 +10,36 @@ use super::{
     segment_reader::{SegmentReader, Step, TornEnd},
 };
 
-/// Reads the ledger onwards from a sequence, from segment to segment.
+/// Reader of the ledger onwards from a sequence, from segment to segment.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     segment: Option<(u64, SegmentReader)>,
-    /// The sequence that comes next; what is before it was read.
+    /// Sequence of the next record to read.
     next: u64,
-    /// Damaged places met so far.
+    /// Number of damaged places met so far.
     damaged: u64,
-    /// What was given up is read as well, if it is there again.
+    /// True when events that were noted as lost are read as well, if they are there again.
     gives_back: bool,
 }
 
 impl Reader {
-    /// A reader whose first record is the first one kept with at least this sequence.
+    /// Returns a reader whose first record is the first one kept with at least this sequence.
     pub(crate) fn at(next: u64) -> Self {
         Self { segment: None, next, damaged: 0, gives_back: false }
     }
 
-    /// The same, but it also reads what was found lost once and is there again.
+    /// Returns a reader of the whole ledger that also reads events that were noted as lost and are
+    /// there again.
     pub(crate) fn of_everything() -> Self {
         Self { gives_back: true, ..Self::at(0) }
     }
 
-    /// The sequence from which the next visit reads.
+    /// Returns the sequence from which the next visit reads.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// How many damaged places were stepped over.
+    /// Returns the number of damaged places that were stepped over.
     pub(crate) fn damaged(&self) -> u64 {
         self.damaged
     }
@@ -101,7 +102,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Steps over what is not there, up to `last`.
+    /// Steps over missing records, up to `last`, and notes them as lost.
     fn lose(&mut self, ledger: &Ledger, kind: LossKind, base: u64, last: u64) {
         if last >= self.next {
             self.damaged += 1;
@@ -145,7 +146,8 @@ impl Reader {
         Ok(false)
     }
 
-    /// Goes on with the next segment: what should still have come in this one is not there.
+    /// Goes on with the next segment; the records that this one should still have held are noted as
+    /// lost.
     fn leave_segment(&mut self, ledger: &Ledger, kind: LossKind, upto: u64) {
         let Some((base, _)) = self.segment.take() else { return };
         let after = ledger.segment_after(base);

@@ -15,25 +15,25 @@ use std::sync::Arc;
 use module_sdk::Class;
 use uuid::Uuid;
 
-/// The largest record that is taken for one, in bytes: what claims more is damage.
+/// Largest length of a record, in bytes: a larger one is taken for damage.
 pub(crate) const MAX_RECORD_BYTES: usize = 8 << 20;
 const FIXED_BYTES: usize = 8 + 16 + 8 + 1 + 5 * 2;
-/// No record of a segment is smaller, in bytes.
+/// Smallest size of a record in a segment, in bytes.
 pub(crate) const MIN_RECORD_BYTES: u64 = (Framing::Plain.bytes() + FIXED_BYTES) as u64;
 
-/// How the records of a file begin.
+/// Prefix of the records of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// By their length and the checksum of their payload.
+    /// The length of the payload and its checksum.
     Plain,
-    /// By the same and a checksum of both, which starts from a number that only this file knows:
-    /// no payload can hold what looks like the beginning of a record, and where one begins can be
-    /// told without reading it.
+    /// The same and a checksum of both, seeded with the salt of the file: no payload can hold bytes
+    /// that look like the beginning of a record, and a beginning is recognised without reading the
+    /// payload.
     Salted(u32),
 }
 
 impl Framing {
-    /// What comes before a payload, in bytes.
+    /// Returns the size of the prefix before a payload, in bytes.
     pub(crate) const fn bytes(self) -> usize {
         match self {
             Self::Plain => 8,
@@ -41,7 +41,7 @@ impl Framing {
         }
     }
 
-    /// The length of the payload and its checksum, or `None` where no record can begin.
+    /// Returns the length of the payload and its checksum, or `None` where no record can begin.
     pub(crate) fn prefix(self, bytes: &[u8]) -> Option<(usize, u32)> {
         let prefix = bytes.get(..self.bytes())?;
         let (length, rest) = prefix.split_first_chunk::<4>()?;
@@ -64,22 +64,22 @@ fn salted(salt: u32, bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// An event that was accepted, shared by all who get it.
+/// An event that was accepted, shared by all its receivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Unique for ever (UUIDv7: its first 48 bits are the milliseconds of acceptance).
+    /// Unique id (UUIDv7: its first 48 bits are the milliseconds of acceptance).
     pub id: Uuid,
-    /// When it happened, in nanoseconds since the Unix epoch.
+    /// Time when the event happened, in nanoseconds since the Unix epoch.
     pub time_ns: u64,
-    /// Ledger: its place in the ledger, from 1. Live: a count since the daemon started, from 1.
+    /// Place in the ledger, from 1; of a live event, a count since the daemon started, from 1.
     pub sequence: u64,
-    /// How it is kept.
+    /// Class of the event: ledger or live.
     pub class: Class,
     /// The dotted topic.
     pub topic: Arc<str>,
-    /// Who emitted it, `/lodestar/<module>`; where it was published elsewhere, `//<node>/…`.
+    /// Source of the event, `/lodestar/<module>`; where it was published elsewhere, `//<node>/…`.
     pub source: Arc<str>,
-    /// What it is about, empty for nothing.
+    /// Subject of the event, empty for none.
     pub subject: Box<str>,
     /// The W3C trace context, empty for none.
     pub traceparent: Box<str>,
@@ -88,19 +88,19 @@ pub struct Event {
 }
 
 impl Event {
-    /// When the bus accepted it, in milliseconds since the Unix epoch; where it was published
-    /// elsewhere, that one's bus.
+    /// Returns when the bus accepted the event, in milliseconds since the Unix epoch; for an event
+    /// that was published elsewhere, when the bus there did.
     #[must_use]
     pub fn accepted_ms(&self) -> u64 {
         id_ms(self.id)
     }
 
-    /// Whether it was published elsewhere.
+    /// Returns whether the event was published elsewhere.
     pub(crate) fn is_relayed(&self) -> bool {
         is_elsewhere(&self.source)
     }
 
-    /// What it weighs in an inbox, in bytes.
+    /// Returns the memory that the event takes in an inbox, in bytes.
     pub(crate) fn weight(&self) -> usize {
         self.data.len() + self.subject.len() + self.traceparent.len() + size_of::<Self>()
     }
@@ -145,18 +145,19 @@ impl PartialEq for SharedEvent {
 
 impl Eq for SharedEvent {}
 
-/// Whether a source is that of a relayed event: a module of this daemon has `/lodestar/<module>`.
+/// Checks whether a source is that of a relayed event: a module of this daemon has
+/// `/lodestar/<module>`.
 pub(crate) fn is_elsewhere(source: &str) -> bool {
     source.starts_with("//")
 }
 
-/// The milliseconds in a UUIDv7.
+/// Returns the milliseconds in a UUIDv7.
 fn id_ms(id: Uuid) -> u64 {
     let (high, _) = id.as_u64_pair();
     high >> 16
 }
 
-/// For whom a record is.
+/// Receivers of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// Every subscriber whose filters fit.
@@ -167,7 +168,7 @@ pub(crate) enum Audience {
     Replay(Arc<str>),
 }
 
-/// A record: what the writer is given and what it hands on.
+/// A record as the writer gets it, and as it hands it on.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry<E = Event> {
     pub(crate) event: E,
@@ -182,7 +183,7 @@ pub(crate) struct RawRecord<'a> {
     pub(crate) time_ns: u64,
     /// The one module it is for, empty for all subscribers.
     pub(crate) module: &'a str,
-    /// It left that module's dead letters.
+    /// True when the record was replayed from that module's dead letters.
     pub(crate) from_dead: bool,
     pub(crate) topic: &'a str,
     source: &'a str,
@@ -225,7 +226,7 @@ pub(crate) fn encode(event: &Event, audience: &Audience, framing: Framing, out: 
 }
 
 impl<'a> RawRecord<'a> {
-    /// Reads a payload whose checksum is right.
+    /// Decodes a payload whose checksum is right.
     pub(crate) fn decode(payload: &'a [u8]) -> Option<Self> {
         let mut rest = payload;
         let sequence = u64::from_le_bytes(*take(&mut rest)?);
@@ -260,7 +261,7 @@ impl<'a> RawRecord<'a> {
         })
     }
 
-    /// An event of its own.
+    /// Returns the event of the record, with data of its own.
     pub(crate) fn to_event(&self) -> Event {
         Event {
             id: self.id,
@@ -275,22 +276,22 @@ impl<'a> RawRecord<'a> {
         }
     }
 
-    /// When the bus accepted it, in milliseconds since the Unix epoch.
+    /// Returns when the bus accepted the event, in milliseconds since the Unix epoch.
     pub(crate) fn accepted_ms(&self) -> u64 {
         id_ms(self.id)
     }
 
-    /// Whether it was published elsewhere and is for all subscribers.
+    /// Returns whether the event was published elsewhere and is for all subscribers.
     pub(crate) fn is_relayed(&self) -> bool {
         self.module.is_empty() && is_elsewhere(self.source)
     }
 
-    /// Its payload, in bytes.
+    /// Returns the size of the event's data, in bytes.
     pub(crate) const fn data_bytes(&self) -> usize {
         self.data.len()
     }
 
-    /// What it takes on disk, in bytes.
+    /// Returns the size of the record on disk, in bytes.
     pub(crate) const fn disk_bytes(&self) -> usize {
         let texts = self.module.len() + self.topic.len() + self.source.len() + self.subject.len();
         Framing::Salted(0).bytes() + FIXED_BYTES + texts + self.traceparent.len() + self.data.len()

@@ -10,20 +10,21 @@ use uuid::Uuid;
 
 use super::{Ledger, Reader};
 
-/// How many ids are remembered; with their places in the set they take 4 MiB at most.
+/// Number of ids remembered at most; with their places in the set they take 4 MiB.
 pub(crate) const REMEMBERED: usize = 65_536;
 
-/// How much of the ledger, from its end, is read for the ids of runs before this one.
+/// Size of the part of the ledger, from its end, that is read for the ids of earlier runs, in
+/// bytes.
 const READ_BYTES: u64 = 64 << 20;
 
-/// Remembers the newest ids. Nothing is allocated or read before the first event is relayed.
+/// Set of the newest ids of relayed events. Nothing is allocated or read before the first one.
 #[derive(Debug, Default)]
 pub(crate) struct RelayedIds(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     ids: HashSet<Uuid>,
-    /// Oldest first.
+    /// Ids in the order in which they came, oldest first.
     order: VecDeque<Uuid>,
     is_loaded: bool,
 }
@@ -53,7 +54,7 @@ impl RelayedIds {
         self.known().ids.contains(&id)
     }
 
-    /// Remembers an id; answers whether it was new.
+    /// Remembers an id; returns whether it was new.
     pub(crate) fn insert(&self, id: Uuid) -> bool {
         self.known().insert(id)
     }
@@ -81,7 +82,7 @@ impl Known {
     }
 }
 
-/// Returns the sequence from which on the segments have [`READ_BYTES`] together.
+/// Returns the base of the oldest of the last segments that have at most [`READ_BYTES`] together.
 fn begin(ledger: &Ledger) -> u64 {
     let mut bytes = 0;
     let segments = ledger.list();

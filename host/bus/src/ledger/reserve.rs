@@ -19,28 +19,29 @@ use rustix::{
 
 use lodestar_platform::files;
 
-/// At most so much of a file system is kept: one part of so many.
+/// Largest part of a file system that is kept: one part of so many.
 const PART_OF_DISK: u64 = 64;
-/// How many pieces it is given up in.
+/// Number of pieces in which the reserve is given up.
 const PIECES: u64 = 32;
 /// The smallest piece, in bytes.
 const LEAST_PIECE: u64 = 16 << 10;
 
-/// The file that takes the room.
+/// The file that takes the reserved space.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
-    /// What is kept while there is room, in bytes.
+    /// Size of the reserve while there is room, in bytes.
     bytes: u64,
-    /// Some of it was given up.
+    /// True when some of the reserve was given up.
     is_spent: AtomicBool,
-    /// Held while it is given up or taken back: the writer and the keeper both do.
+    /// Lock held while the reserve is given up or taken back: the writer and the maintenance thread
+    /// both do.
     changing: Mutex<()>,
 }
 
 impl Reserve {
-    /// Keeps up to `most` bytes in `directory`. Where the file system keeps no room for a file
-    /// beforehand, there is none.
+    /// Reserves up to `most` bytes in `directory`. Where the file system cannot allocate room for a
+    /// file beforehand, there is no reserve.
     pub(crate) fn open(directory: &Path, most: u64) -> Self {
         let path = directory.join("reserve");
         let disk = statvfs(directory).map_or(u64::MAX, |disk| disk.f_blocks * disk.f_frsize);
@@ -54,12 +55,12 @@ impl Reserve {
         reserve
     }
 
-    /// Whether some of it was given up, since the disk is full.
+    /// Returns whether some of the reserve was given up, since the disk is full.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_spent.load(Ordering::SeqCst)
     }
 
-    /// Gives up a piece; answers whether there was one.
+    /// Gives up a piece of the reserve; returns whether there was one.
     pub(crate) fn give_up(&self) -> bool {
         let _changing = self.changing();
         let given = || -> io::Result<bool> {
@@ -76,7 +77,7 @@ impl Reserve {
         given
     }
 
-    /// Takes back what was given up, once there is room; answers whether all is there.
+    /// Takes back what was given up, once there is room; returns whether the reserve is whole.
     pub(crate) fn is_full_again(&self) -> bool {
         let _changing = self.changing();
         let is_full = !self.is_spent() || self.fill().unwrap_or(false);
@@ -90,7 +91,8 @@ impl Reserve {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is missing, where as much again stays free for others.
+    /// Fills the reserve up, where as much again stays free for others; returns whether it is
+    /// whole.
     fn fill(&self) -> io::Result<bool> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).open(&self.path)?;
@@ -119,7 +121,7 @@ fn take(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Whether a write failed for want of room.
+/// Checks whether a write failed for want of room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

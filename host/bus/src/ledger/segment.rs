@@ -15,16 +15,17 @@ use super::{
     segment_reader::{SegmentReader, Step, TornEnd},
 };
 
-/// Two copies of: magic (with the format's version as its last byte), base sequence, salt, and the
-/// checksum of these.
+/// Size of the header, in bytes: two copies of magic (with the format's version as its last byte),
+/// base sequence, salt, and the checksum of these.
 pub(crate) const HEADER_BYTES: usize = 2 * COPY_BYTES;
 const COPY_BYTES: usize = 24;
 const MAGIC: [u8; 8] = *b"LODELOG\x02";
-/// Format 1: its records are framed plainly, and its header is magic and base sequence, once.
+/// Size of the header of format 1, in bytes: magic and base sequence, once. Its records are framed
+/// plainly.
 const OLD_HEADER_BYTES: usize = 16;
 const OLD_MAGIC: [u8; 8] = *b"LODELOG\x01";
 
-/// What a segment says of itself.
+/// Header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) base: u64,
@@ -49,12 +50,12 @@ impl Header {
         copy.repeat(2)
     }
 
-    /// Whether both copies of it stand at the beginning of a segment.
+    /// Returns whether both copies of the header stand at the beginning of a segment.
     pub(crate) fn is_whole(&self, start: &[u8]) -> bool {
         self.framing == Framing::Plain || start.starts_with(&self.encode())
     }
 
-    /// Reads the beginning of a segment; `None` where this is no whole header of ours.
+    /// Reads the header at the beginning of a segment; `None` where no copy of it is whole.
     pub(crate) fn read(start: &[u8]) -> Option<Self> {
         let copies = start.get(..HEADER_BYTES).unwrap_or_default().chunks_exact(COPY_BYTES);
         copies.into_iter().find_map(Self::read_copy).or_else(|| Self::read_old(start))
@@ -84,12 +85,12 @@ impl Header {
     }
 }
 
-/// The name of a segment sorts like its base sequence.
+/// Returns the name of a segment, which sorts like its base sequence.
 pub(crate) fn segment_name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
-/// The base sequence in a file's name.
+/// Returns the base sequence in a file's name.
 pub(crate) fn segment_base(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok()
 }
@@ -101,31 +102,32 @@ pub(crate) struct Segment {
     path: PathBuf,
     framing: Framing,
     bytes: u64,
-    /// It has format 1, or is a link to a file elsewhere: nothing is written to it nor cut off it.
+    /// True when the segment has format 1, or is a link to a file elsewhere: nothing is written to
+    /// it nor cut off it.
     is_read_only: bool,
-    /// A write failed and its beginning could not be cut off yet.
+    /// True when a write failed and its beginning could not be cut off yet.
     torn: bool,
 }
 
-/// What was found in a segment at start.
+/// Content of a segment, as it was found at start.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The sequence of its last record, if it has or had one.
     pub(crate) last: Option<u64>,
-    /// When its first record was accepted, in milliseconds since the Unix epoch.
+    /// Time when its first record was accepted, in milliseconds since the Unix epoch.
     pub(crate) first_ms: u64,
-    /// An unfinished write that was cut off its end, in bytes.
+    /// Size of an unfinished write that was cut off its end, in bytes.
     pub(crate) cut_bytes: u64,
     /// First and last sequence of damaged records that others follow.
     pub(crate) damaged: Vec<(u64, u64)>,
-    /// How many records at most are lost in a damaged end, which stays.
+    /// Number of records, at most, that are lost in a damaged end, which stays.
     pub(crate) lost_at_end: u64,
-    /// The disk could not read that end.
+    /// True when the disk could not read that end.
     pub(crate) is_end_unread: bool,
 }
 
 impl Segment {
-    /// Begins a segment. With `durable` its name survives a power cut.
+    /// Creates a segment. With `durable` its name survives a power cut.
     pub(crate) fn create(directory: &Path, base: u64, durable: bool) -> io::Result<Self> {
         let path = directory.join(segment_name(base));
         // One that got no event has the same name. A link may lead to a file of somebody else.
@@ -202,28 +204,28 @@ impl Segment {
         Ok(Some((Self { file, path, framing, bytes, is_read_only, torn: false }, found)))
     }
 
-    /// How its records begin.
+    /// Returns the framing of its records.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Returns whether events may be appended to it.
+    /// Returns whether events may be appended to the segment.
     pub(crate) fn is_writable(&self) -> bool {
         !self.is_read_only
     }
 
-    /// Returns whether its file has no name any more.
+    /// Returns whether there is no file at the path of the segment any more.
     pub(crate) fn is_gone(&self) -> bool {
         let found = self.path.symlink_metadata();
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Returns where it lies.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its size.
+    /// Returns the size of the file, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -250,7 +252,7 @@ fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     file.write_all_at(bytes, at)
 }
 
-/// As in production, on a disk that is as large as the test says.
+/// Writes as in production, on a disk that is as large as the test says.
 #[cfg(test)]
 fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     let room = full_disk::room(bytes.len());
@@ -273,7 +275,7 @@ pub(crate) mod full_disk {
         static LEFT: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
     }
 
-    /// From here on this thread's segments share so many bytes.
+    /// Limits the bytes that this thread's segments may still take together.
     pub(crate) fn limit(left: Option<Arc<AtomicUsize>>) {
         LEFT.with_borrow_mut(|slot| *slot = left);
     }
@@ -319,7 +321,7 @@ mod tests {
         bytes
     }
 
-    /// A segment that begins with these events.
+    /// Creates a segment that begins with these events.
     fn segment(directory: &Path, durable: bool, sequences: std::ops::Range<u64>) -> Segment {
         let mut segment = Segment::create(directory, 1, durable).expect("a segment");
         segment.append(&records(segment.framing, sequences), durable).expect("room");

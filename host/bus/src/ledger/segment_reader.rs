@@ -1,4 +1,4 @@
-//! Reading one segment: from record to record, and over damage.
+//! The reader of one segment: from record to record, and over damage.
 
 use std::{fs::File, io, ops::Range, path::Path};
 
@@ -9,63 +9,63 @@ use super::{
     segment::{HEADER_BYTES, Header},
 };
 
-/// How much is read at once, in bytes.
+/// Number of bytes read at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// A disk that cannot read a place mostly cannot read so much around it, in bytes.
+/// Size of the block around a bad place that is taken as unreadable, in bytes.
 const BLOCK_BYTES: u64 = 4 << 10;
 
-/// What comes next.
+/// Outcome of [`SegmentReader::next`].
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
     /// A whole record.
     Record(RawRecord<'a>),
-    /// These records are damaged; others follow, or the end.
+    /// Records that are damaged; others follow, or the end.
     Gap { first: u64, last: u64 },
-    /// Nothing more.
+    /// The end of the file.
     End,
-    /// Bytes that are no record, up to the end.
+    /// Bytes that are no record, up to the end of the file.
     Torn(TornEnd),
 }
 
-/// What an end looks like that is no record.
+/// Kind of an end of a file that is no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TornEnd {
-    /// The beginning of a record, or of the head of one.
+    /// The beginning of a record, or of its head.
     Begun,
-    /// Room that was never written.
+    /// Zeros, which were never written.
     Zeros,
-    /// Nothing that a write leaves behind.
+    /// Bytes that no unfinished write leaves behind.
     Damaged,
-    /// The disk could not read some of it, which may be whole.
+    /// Bytes of which the disk could not read some; they may be whole.
     Unread,
 }
 
 impl TornEnd {
-    /// Whether a write that a kill or a power cut interrupted looks like this.
+    /// Returns whether a write that a kill or a power cut interrupted leaves such an end.
     pub(crate) fn is_unfinished_write(self) -> bool {
         matches!(self, Self::Begun | Self::Zeros)
     }
 }
 
-/// Reads one segment file. It owns its descriptor, so a deleted segment can be read to its end.
+/// Reader of one segment file. It owns its descriptor, so a deleted segment can be read to its end.
 #[derive(Debug)]
 pub(crate) struct SegmentReader {
     file: File,
     framing: Framing,
-    /// Its header, where a copy of it is damaged.
+    /// Header of the segment, where a copy of it is damaged.
     damaged_header: Option<Header>,
     /// The sequence of the last record that was read or is known to be damaged.
     last: u64,
     buffer: Vec<u8>,
-    /// Where in `buffer` the next record begins.
+    /// Index in `buffer` at which the next record begins.
     start: usize,
-    /// Where in the file `buffer` begins.
+    /// Offset in the file at which `buffer` begins.
     base: u64,
-    /// Up to where in the file zeros stand for what the disk could not read.
+    /// Offset in the file up to which zeros stand for what the disk could not read.
     unread_upto: u64,
 }
 
-/// What stands at a place of a segment, with the length of its payload.
+/// Bytes at a place of a segment, with the length of the payload.
 enum RecordHead {
     /// A whole record.
     Record(usize),
@@ -79,7 +79,7 @@ enum RecordHead {
     End,
 }
 
-/// Where [`SegmentReader::next`] went.
+/// Place at which [`SegmentReader::next`] arrived.
 enum Found {
     Record { sequence: u64, payload: Range<usize> },
     Gap { first: u64, last: u64 },
@@ -114,22 +114,22 @@ impl SegmentReader {
         Ok(Some(reader))
     }
 
-    /// Where in the file the next record begins.
+    /// Returns the offset in the file at which the next record begins.
     pub(crate) fn offset(&self) -> u64 {
         self.base + self.start as u64
     }
 
-    /// How its records begin.
+    /// Returns the framing of the records.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// Its header, where a copy of it is damaged.
+    /// Returns the header of the segment, where a copy of it is damaged.
     pub(crate) fn damaged_header(&self) -> Option<Header> {
         self.damaged_header
     }
 
-    /// Forgets what was read ahead: it may since have been taken back and written anew.
+    /// Discards what was read ahead: it may since have been cut off and written anew.
     pub(crate) fn forget_ahead(&mut self) {
         self.go_to(self.offset());
     }
@@ -141,7 +141,7 @@ impl SegmentReader {
         self.buffer.clear();
     }
 
-    /// The next record. Damaged ones are passed over, each once.
+    /// Returns the next record. Damaged ones are passed over, each once.
     pub(crate) fn next(&mut self) -> io::Result<Step<'_>> {
         let (sequence, payload) = match self.find()? {
             Found::Record { sequence, payload } => (sequence, payload),
@@ -156,7 +156,7 @@ impl SegmentReader {
         Ok(RawRecord::decode(&self.buffer[payload]).map_or(gap, Step::Record))
     }
 
-    /// Looks for the next record, from place to place, and behind damage from byte to byte.
+    /// Finds the next record, from place to place, and behind damage from byte to byte.
     fn find(&mut self) -> io::Result<Found> {
         let begin = self.offset();
         let (mut lost_track, mut zeros) = (false, true);
@@ -217,7 +217,7 @@ impl SegmentReader {
         }))
     }
 
-    /// Whether nothing but zeros follows.
+    /// Returns whether nothing but zeros follows.
     fn is_zero_to_end(&mut self) -> io::Result<bool> {
         while self.buffer[self.start..].iter().all(is_zero) {
             self.start = self.buffer.len();
@@ -228,7 +228,7 @@ impl SegmentReader {
         Ok(false)
     }
 
-    /// What stands where the next record would begin.
+    /// Returns what stands where the next record would begin.
     fn place(&mut self) -> io::Result<RecordHead> {
         let head = self.framing.bytes();
         if !self.fill(head)? {
@@ -244,13 +244,13 @@ impl SegmentReader {
         Ok(if is_whole { RecordHead::Record(length) } else { RecordHead::Damaged(length) })
     }
 
-    /// Where the payload of the record lies that begins here.
+    /// Returns the range in `buffer` of the payload of the record that begins here.
     fn payload(&self, length: usize) -> Range<usize> {
         let begin = self.start + self.framing.bytes();
         begin..begin + length
     }
 
-    /// Has at least `wanted` bytes ready; false when the file ends before.
+    /// Fills the buffer with at least `wanted` bytes; returns false when the file ends before.
     fn fill(&mut self, wanted: usize) -> io::Result<bool> {
         if self.buffer.len() - self.start >= wanted {
             return Ok(true);
@@ -289,14 +289,14 @@ fn sequence(payload: &[u8]) -> u64 {
     payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// How many bytes came from a place.
+/// Number of bytes read from a place.
 enum Read {
     Bytes(usize),
-    /// Zeros instead.
+    /// Zeros in place of bytes that the disk could not read.
     Unreadable(usize),
 }
 
-/// Reads from a place. What the disk cannot read is zeros, block by block: damage.
+/// Reads from a place. Bytes that the disk cannot read become zeros, block by block: damage.
 fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<Read> {
     let error = match disk::read_at(file, buffer, at) {
         Err(error) if error.raw_os_error() == Some(libc::EIO) => error,
@@ -327,7 +327,7 @@ mod disk {
     }
 }
 
-/// As in production, on a disk that has a bad place where the test says.
+/// Reads as in production, on a disk that has a bad place where the test says.
 #[cfg(test)]
 pub(crate) mod disk {
     use std::{cell::RefCell, fs::File, io, ops::Range, os::unix::fs::FileExt as _};
@@ -336,7 +336,7 @@ pub(crate) mod disk {
         static BAD: RefCell<Range<u64>> = const { RefCell::new(0..0) };
     }
 
-    /// From here on this thread cannot read these bytes of any file.
+    /// Makes these bytes of any file unreadable for this thread.
     pub(crate) fn bad_place(place: Range<u64>) {
         BAD.with_borrow_mut(|bad| *bad = place);
     }

@@ -1,4 +1,4 @@
-//! The segments of a ledger, and how it fares.
+//! The segments of a ledger, and its health.
 
 use std::{
     fs,
@@ -20,18 +20,18 @@ use super::{
     segment::{HEADER_BYTES, Segment, segment_base},
 };
 
-/// What an accepted ledger event survives.
+/// Kinds of stops that an accepted ledger event survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// The end of the daemon, `kill -9` too: it has been given to the kernel.
+    /// The end of the daemon, `kill -9` too: the event has been given to the kernel.
     #[default]
     Process,
-    /// A power cut too: it has been synced to the disk.
+    /// A power cut too: the event has been synced to the disk.
     Power,
 }
 
-/// How the ledger fares.
+/// Health of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerHealth {
     /// Why the last write failed, `None` when it did not.
@@ -40,11 +40,11 @@ pub struct LedgerHealth {
     pub unkept: Option<LedgerTrouble>,
     /// Writes that failed since the daemon started.
     pub failed_writes: u64,
-    /// What was lost and found out in the last seven days, oldest first.
+    /// Losses that were found in the last seven days, oldest first.
     pub losses: Vec<Loss>,
 }
 
-/// One file.
+/// One segment file.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentInfo {
     pub(crate) base: u64,
@@ -52,61 +52,63 @@ pub(crate) struct SegmentInfo {
     pub(crate) bytes: u64,
 }
 
-/// The segments on disk, shared by the writer, the readers and who deletes them.
+/// The segments on disk, shared by the writer, the readers and the maintenance thread.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) directory: PathBuf,
     pub(crate) durability: Durability,
     /// The size at which a segment is sealed, in bytes.
     pub(crate) segment_bytes: u64,
-    /// In order; the last one is being written.
+    /// Segments in order; the last one is being written.
     segments: Mutex<Vec<SegmentInfo>>,
     health: Mutex<LedgerHealth>,
     pub(crate) losses: Losses,
     pub(crate) reserve: Reserve,
     pub(crate) relayed: RelayedIds,
-    /// Segments before this base may be deleted at any moment.
+    /// Base before which segments may be deleted at any moment.
     retired: AtomicU64,
 }
 
-/// What is remembered of a ledger beside its segments.
+/// State of a ledger that is remembered outside its segments.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
-    /// The highest sequence that anybody has seen.
+    /// The highest sequence that any subscriber has seen.
     pub(crate) floor: u64,
-    /// The bases of the segments that were there and that nobody was to delete.
+    /// Bases of the segments that were there and were not to be deleted.
     pub(crate) segments: Vec<u64>,
-    /// Nothing was accepted after it was written down: the daemon ended in order.
+    /// True when nothing was accepted after this was written down: the daemon ended in order.
     pub(crate) is_closed: bool,
 }
 
 impl Memory {
-    /// Returns how exact a loss is that ends with the last event anybody remembers: after a kill
-    /// others may have come behind it.
+    /// Returns how exact a loss is that ends with the last event known: after a kill others may
+    /// have come behind it.
     const fn extent(&self) -> Extent {
         if self.is_closed { Extent::Exact } else { Extent::AtLeast }
     }
 }
 
-/// What was found at start.
+/// State of a ledger after it was opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) ledger: Arc<Ledger>,
-    /// The segment to go on with.
+    /// The segment that is written next.
     pub(crate) active: Segment,
     /// The sequence that the next event gets.
     pub(crate) next: u64,
-    /// The last event that is there; before `next - 1` when the ledger went back.
+    /// Sequence of the last event that is there; before `next - 1` when events at the end were
+    /// lost.
     pub(crate) last: u64,
-    /// When the first event of the active segment was accepted, 0 for none yet.
+    /// Time when the first event of the active segment was accepted, in milliseconds since the Unix
+    /// epoch; 0 for none yet.
     pub(crate) first_ms: u64,
-    /// Something was lost since it was last open.
+    /// True when something was lost since the ledger was last open.
     pub(crate) is_hurt: bool,
 }
 
 impl Ledger {
-    /// Opens the segments in `directory`, cuts an unfinished write off the last one, tells what is
-    /// not as it was left, and goes on behind all that was ever accepted: no number comes twice.
+    /// Opens the segments in `directory`, cuts an unfinished write off the last one, notes losses,
+    /// and continues behind all that was ever accepted: no number comes twice.
     pub(crate) fn open(
         directory: &Path,
         durability: Durability,
@@ -145,7 +147,7 @@ impl Ledger {
         Ok(Opened { ledger: Arc::new(ledger), active, next, last, first_ms, is_hurt })
     }
 
-    /// Begins the segment whose first event gets the sequence `base`.
+    /// Creates the segment whose first event gets the sequence `base`.
     pub(crate) fn begin_segment(&self, base: u64) -> std::io::Result<Segment> {
         // Its own directory only: without the one above nothing of the ledger is there.
         if !self.directory.exists() {
@@ -160,7 +162,7 @@ impl Ledger {
         Ok(segment)
     }
 
-    /// Whether an event must be on the disk before it is accepted.
+    /// Returns whether an event must be on the disk before it is accepted.
     pub(crate) fn is_power(&self) -> bool {
         self.durability == Durability::Power
     }
@@ -172,12 +174,12 @@ impl Ledger {
         }
     }
 
-    /// The segments, in order.
+    /// Returns the segments, in order.
     pub(crate) fn list(&self) -> Vec<SegmentInfo> {
         self.segments().clone()
     }
 
-    /// The segment in which a sequence lies, or the first one after it.
+    /// Returns the segment that holds a sequence, or the first one after it.
     pub(crate) fn segment_holding(&self, sequence: u64) -> Option<(u64, PathBuf)> {
         let segments = self.segments();
         let after = segments.partition_point(|info| info.base <= sequence);
@@ -185,27 +187,28 @@ impl Ledger {
         Some((info.base, info.path.clone()))
     }
 
-    /// The base of the segment after the one with this base.
+    /// Returns the base of the segment after the one with this base.
     pub(crate) fn segment_after(&self, base: u64) -> Option<u64> {
         let segments = self.segments();
         let after = segments.partition_point(|info| info.base <= base);
         segments.get(after).map(|info| info.base)
     }
 
-    /// Says that segments before this base will be deleted; from here on their absence is no loss.
+    /// Marks the segments before this base for deletion; from here on their absence is no loss.
     pub(crate) fn retire_before(&self, base: u64) {
         self.retired.fetch_max(base, Ordering::SeqCst);
     }
 
-    /// The bases of the segments that are not to be deleted.
+    /// Returns the bases of the segments that are not marked for deletion.
     pub(crate) fn kept(&self) -> Vec<u64> {
         let retired = self.retired.load(Ordering::SeqCst);
         let bases = self.segments().iter().map(|info| info.base).collect::<Vec<_>>();
         bases.into_iter().filter(|base| *base >= retired).collect()
     }
 
-    /// Tells which segments somebody else has deleted, and forgets them; `upto` is the last event.
-    /// The active one is answered as well but stays, until another one is.
+    /// Finds the segments that somebody else has deleted, notes them as lost and forgets them;
+    /// `upto` is the last event. The active one is reported as well but stays, until another one
+    /// is.
     pub(crate) fn forget_missing(&self, upto: u64) -> Missing {
         let mut missing = Missing::default();
         let segments = self.list();
@@ -246,7 +249,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// How it fares.
+    /// Returns the health of the ledger.
     pub(crate) fn health(&self) -> LedgerHealth {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let full = || LedgerTrouble {
@@ -287,22 +290,22 @@ impl Ledger {
     }
 }
 
-/// Milliseconds since the Unix epoch.
+/// Returns the time in milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Which segments somebody else has deleted.
+/// Segments that somebody else has deleted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Some that were full.
+    /// True when some full ones were deleted.
     pub(crate) any: bool,
-    /// The one that is being written.
+    /// True when the one that is being written was deleted.
     pub(crate) active: bool,
 }
 
-/// Where a ledger ended.
+/// End of a ledger, as it was found at start.
 struct End {
     active: Option<Segment>,
     next: u64,
@@ -310,7 +313,7 @@ struct End {
     first_ms: u64,
 }
 
-/// Tells which remembered segments are not there.
+/// Notes remembered segments that are missing as lost.
 fn tell_missing(segments: &[SegmentInfo], memory: &Memory, losses: &Losses) {
     let there: Vec<u64> = segments.iter().map(|info| info.base).collect();
     for base in memory.segments.iter().filter(|base| !there.contains(base)) {
@@ -324,8 +327,8 @@ fn tell_missing(segments: &[SegmentInfo], memory: &Memory, losses: &Losses) {
     }
 }
 
-/// Finds where the ledger ends: in the last segment that holds an event or may take the next one.
-/// Empty ones after it are removed, what cannot be read stays.
+/// Finds the end of the ledger: in the last segment that holds an event or may take the next one.
+/// Empty ones after it are removed, unreadable ones stay.
 fn recover(
     segments: &mut Vec<SegmentInfo>,
     memory: &Memory,
@@ -389,7 +392,7 @@ fn recover(
     Ok(end)
 }
 
-/// Whether a kill or a power cut met a segment while it was made.
+/// Checks whether a kill or a power cut interrupted the creation of a segment.
 fn is_begun_header(info: &SegmentInfo) -> Result<bool, LedgerError> {
     if info.bytes > HEADER_BYTES as u64 {
         return Ok(false);
@@ -399,7 +402,7 @@ fn is_begun_header(info: &SegmentInfo) -> Result<bool, LedgerError> {
     Ok(bytes.len() < HEADER_BYTES || bytes.iter().all(|byte| *byte == 0))
 }
 
-/// The name of a file, for people.
+/// Returns the name of a file, for people.
 pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! What damage on disk costs, tried on real files.
+//! Tests of what damage on disk costs, on real files.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ use super::{
 /// A ledger on disk, written once and opened as often as a test needs.
 struct Disk {
     directory: TempDir,
-    /// Where each record lies in the first segment.
+    /// Ranges of the records in the first segment.
     places: Vec<Range<usize>>,
     bytes: Vec<u8>,
 }
@@ -44,7 +44,7 @@ fn event(sequence: u64, data: &[u8]) -> Event {
 }
 
 impl Disk {
-    /// One segment with these payloads.
+    /// Creates one segment with these payloads.
     fn with(payloads: &[Vec<u8>]) -> Self {
         let disk = Self::empty();
         let mut opened = disk.open();
@@ -98,7 +98,7 @@ impl Disk {
         open(self.directory.path(), &Memory::default())
     }
 
-    /// The records that these positions hit, from 0.
+    /// Returns the records that these positions hit, from 0.
     fn hit(&self, positions: &[(usize, u8)]) -> Vec<usize> {
         let is_hit = |place: &Range<usize>| positions.iter().any(|(at, _)| place.contains(at));
         (0..self.places.len()).filter(|record| is_hit(&self.places[*record])).collect()
@@ -111,7 +111,7 @@ fn open(directory: &Path, memory: &Memory) -> Opened {
     Ledger::open(&segments, Durability::Process, 1 << 20, memory, losses, reserve).expect("opens")
 }
 
-/// All that can be read, and how often something was missed.
+/// Reads all records that can be read, and returns them with the number of damaged places.
 fn read(opened: &Opened) -> (Vec<(u64, Vec<u8>)>, u64) {
     let mut records = Vec::new();
     let mut reader = Reader::at(1);
@@ -132,8 +132,8 @@ fn payloads(count: usize, bytes: usize) -> Vec<Vec<u8>> {
     (0..count).map(|number| vec![b'a' + (number % 26) as u8; bytes + number % 7]).collect()
 }
 
-/// Opens and reads a damaged ledger: whatever was not hit is there, in order, once, and the rest
-/// is named.
+/// Opens and reads a damaged ledger, and checks that every record that was not hit is there, in
+/// order, once, and that the others are noted as lost.
 fn check(disk: &Disk, payloads: &[Vec<u8>], hit: &[usize], what: &dyn std::fmt::Debug) {
     let opened = disk.open();
     let expected: Vec<(u64, Vec<u8>)> = (0..payloads.len())

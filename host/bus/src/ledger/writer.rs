@@ -22,14 +22,15 @@ use super::{
     store::{Opened, now_ms},
 };
 
-/// What may wait for the writer, in bytes.
+/// Largest total size of the events that wait for the writer, in bytes.
 const QUEUE_BYTES: u64 = 64 << 20;
-/// What is written at once, in bytes; more waits for the next group.
+/// Size of a group, in bytes; what exceeds it waits for the next group.
 const GROUP_BYTES: usize = 4 << 20;
 
-/// Told once, on the writer's thread, whether the events of a call were accepted.
+/// Callback that is called once, on the writer's thread, with whether the events of a call were
+/// accepted.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
-/// Hands accepted events on, on the writer's thread.
+/// Callback that hands accepted events on, on the writer's thread.
 pub(crate) type Deliver = Box<dyn FnMut(&[Entry<SharedEvent>]) + Send>;
 
 /// The events of one call.
@@ -54,18 +55,18 @@ struct QueueState {
     jobs: VecDeque<Job>,
     bytes: u64,
     sleeping: bool,
-    /// Seal the active segment, whatever its size.
+    /// True when the active segment is to be sealed, whatever its size.
     seal: bool,
     end: Option<End>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Write what waits, then end.
+    /// Writes what waits, then ends.
     Finish,
-    /// End as after a kill.
+    /// Ends as after a kill.
     Abandon,
-    /// It ended by a panic.
+    /// Ended by a panic.
     Panic,
 }
 
@@ -76,7 +77,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
+    /// Starts the writer thread.
     pub(crate) fn start(opened: Opened, deliver: Deliver) -> Result<Self, LedgerError> {
         let queue = Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() });
         let worker = Worker {
@@ -123,7 +124,7 @@ impl Writer {
         self.queue.wake.notify_one();
     }
 
-    /// Writes what waits and ends the thread; answers whether all that was written was handed on.
+    /// Writes what waits and ends the thread; returns whether all that was written was handed on.
     pub(crate) fn finish(&self) -> bool {
         self.end(End::Finish);
         self.queue.lock().end == Some(End::Finish)
@@ -147,7 +148,7 @@ impl Writer {
 }
 
 impl End {
-    /// Returns why nothing is taken any more.
+    /// Returns the error for calls that come after the end.
     const fn refusal(self) -> PublishError {
         match self {
             Self::Panic => PublishError::WriterEnded,
@@ -173,16 +174,16 @@ struct Worker {
     active: Segment,
     next: u64,
     first_ms: u64,
-    /// Somebody deleted the active segment, and no other one could be begun yet.
+    /// True when somebody deleted the active segment, and no other one could be begun yet.
     is_gone: bool,
     buffer: Vec<u8>,
-    /// Who waits for the group that is being written.
+    /// Callbacks of the publishers that wait for the group being written.
     dones: Vec<Done>,
     deliver: Deliver,
 }
 
 impl Worker {
-    /// Works until the end, also that by a panic: whoever waits is told.
+    /// Works until the end; publishers that still wait are told, also after a panic.
     fn run(mut self) {
         if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
             self.queue.lock().end = Some(End::Panic);
@@ -229,7 +230,7 @@ impl Worker {
         }
     }
 
-    /// Writes a group, hands it on, tells its publishers; or tells them why not.
+    /// Writes a group, hands it on and tells its publishers, or tells them the error.
     fn commit(&mut self, jobs: Vec<Job>) {
         let bytes: u64 = jobs.iter().map(weight).sum();
         let mut entries = Vec::with_capacity(jobs.iter().map(|job| job.entries.len()).sum());
@@ -265,14 +266,14 @@ impl Worker {
         }
     }
 
-    /// Whether an event of another daemon was taken before, or is among those of this group.
+    /// Checks whether an event of another daemon was taken before, or is among those of this group.
     fn is_repeat(&self, event: &Event, audience: &Audience, group: &mut HashSet<Uuid>) -> bool {
         *audience == Audience::Subscribers
             && event.is_relayed()
             && (self.ledger.relayed.contains(event.id) || !group.insert(event.id))
     }
 
-    /// Refuses events while some of the room that is kept for the counters has been given up.
+    /// Refuses events while some of the reserve for the counters has been given up.
     fn leave_the_reserve(&self) -> Result<(), PublishError> {
         if self.ledger.reserve.is_full_again() {
             return Ok(());
@@ -282,7 +283,7 @@ impl Worker {
         Err(self.refused(self.active.path(), &error))
     }
 
-    /// Begins the next segment where the active one is full, or is not there any more.
+    /// Begins the next segment where the active one is full, or was deleted.
     fn begin_where_full(&mut self) -> Result<(), PublishError> {
         if self.active.bytes() < self.ledger.segment_bytes && !self.is_gone {
             return Ok(());
@@ -330,7 +331,7 @@ impl Worker {
 }
 
 impl QueueState {
-    /// Whole calls from the front, as many as one group takes.
+    /// Takes whole calls from the front, as many as fit in one group.
     fn next_group(&mut self) -> Vec<Job> {
         let mut bytes = 0;
         let mut count = 0;
@@ -349,7 +350,7 @@ fn weight(job: &Job) -> u64 {
     job.entries.iter().map(|entry| entry.event.weight() as u64).sum()
 }
 
-/// A publisher's panic is not the ledger's.
+/// Calls a publisher's callback; a panic of it is caught and logged.
 fn call(done: Done, result: Result<(), PublishError>) {
     if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
         tracing::error!("a publisher panicked when it was told about its events");

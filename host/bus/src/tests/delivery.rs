@@ -1,4 +1,4 @@
-//! Who gets what, in which order.
+//! Tests of which subscriber gets which events, in which order.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What becomes of events that a module does not handle.
+//! Tests of events that a module does not handle.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! A ledger that the format before has written is taken up without loss.
+//! Tests that a ledger of the previous format is read without loss.
 //!
 //! [`Former`] writes it byte by byte and shares no code with the ledger, so that a change of the
 //! present format cannot change what this reads.
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{super::Bus, assert_balanced, drain, events, keep, open, publish, subscribe};
 
-/// Writes a directory as lodestard did before segments had salts and cursors a copy:
+/// Writer of a directory as lodestard wrote it before segments had salts and cursors a copy:
 ///
 /// * `segments/BASE.log`: `LODELOG` 0x01, the base as u64, then records: length u32, CRC-32 of the
 ///   payload u32, payload;
@@ -31,7 +31,7 @@ impl<'a> Former<'a> {
         Self { directory }
     }
 
-    /// Writes a segment with the events from `base` to `last`, and this behind them.
+    /// Writes a segment with the events from `base` to `last`, followed by the bytes `behind`.
     fn segment(&self, base: u64, last: u64, behind: &[u8]) {
         let mut bytes = b"LODELOG\x01".to_vec();
         bytes.extend(base.to_le_bytes());
@@ -101,7 +101,7 @@ fn numbers(numbers: std::ops::RangeInclusive<u64>) -> Vec<u64> {
     numbers.collect()
 }
 
-/// Opens what was taken up and looks that `late` gets all, `tracker` what it had not settled, each
+/// Opens the old ledger and checks that `late` gets all, `tracker` what it had not settled, each
 /// once, over restarts as well.
 fn taken_up(directory: &Path, last: u64) {
     let bus = open(directory);
@@ -122,7 +122,7 @@ fn taken_up(directory: &Path, last: u64) {
     assert_eq!(bus.replay_dead("tracker", None).expect("replayed"), 1);
     assert_eq!(drain(&mut tracker), [7]);
     assert_balanced(&bus);
-    // What all have settled goes, the former segments as well.
+    // What all have settled goes, the old segments as well.
     keep(&bus);
     let left = fs::read_dir(directory.join("segments")).expect("a directory").count();
     assert_eq!(left, 1);

@@ -1,4 +1,4 @@
-//! What the disk keeps, and what happens when it does not.
+//! Tests of what the disk keeps, and of disks that fail.
 
 use std::{
     fs,

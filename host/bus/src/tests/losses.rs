@@ -1,4 +1,5 @@
-//! What a disk or a hand takes away from the ledger: told, counted, and no more than that.
+//! Tests of parts of the ledger that are damaged or removed: they are reported and counted, and
+//! cost no more than that.
 
 use std::{
     fs,
@@ -16,7 +17,8 @@ use super::{
 
 const FILES: [&str; 2] = ["subscriptions.json", "subscriptions.copy.json"];
 
-/// A ledger of several segments, with 400 events that wait for two modules which do not run.
+/// Creates a ledger of several segments, with 400 events that wait for two modules which do not
+/// run.
 fn waiting() -> TempDir {
     let directory = tempdir().expect("a directory");
     let bus = open(directory.path());
@@ -45,7 +47,8 @@ fn kinds(bus: &Bus) -> Vec<LossKind> {
     bus.health().losses.into_iter().map(|loss| loss.kind).collect()
 }
 
-/// How many events each module has lost and how many it still waits for; none counts as retention.
+/// Returns how many events each module has lost and how many it still waits for; none counts as
+/// retention.
 fn lost(bus: &Bus) -> Vec<(u64, u64)> {
     let counters = bus.counters().into_iter().map(|counters| {
         assert_eq!(counters.ledger.dropped.of(DropReason::Retention), 0, "{counters:?}");

@@ -1,4 +1,4 @@
-//! Random lives of a bus, beside a model that keeps everything in one list.
+//! Random histories of a bus, beside a model that keeps everything in one list.
 
 use std::{
     collections::HashSet,
@@ -52,11 +52,11 @@ enum Step {
     },
     Persist,
     Kill,
-    /// A kill, and the disk kept so much less of what was written last.
+    /// A kill after which the last `bytes` of the last segment are missing.
     Tear {
         bytes: u64,
     },
-    /// A kill, and a byte of what was written flips: the how manieth of all, in thousandths.
+    /// A kill, and one byte of the segments flips, at this place in thousandths of all bytes.
     Flip {
         at: usize,
     },
@@ -85,14 +85,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a module must get: the numbers that were accepted for it, with their places in the
+/// Events that a module must get: the numbers that were accepted for it, with their places in the
 /// ledger, in order.
 #[derive(Default)]
 struct Expected {
     accepted: Vec<(u64, u64)>,
-    /// How many of them, from the first, are handled or buried.
+    /// Number of them, from the first, that are handled or dead letters.
     settled: usize,
-    /// After a kill what was settled may come again.
+    /// True after a kill, when what was settled may come again.
     may_repeat: bool,
     /// The last live event that was settled.
     live: Option<u64>,
@@ -123,7 +123,8 @@ impl Expected {
         self.live = of(false, &taken[..gone]).last().copied().or(self.live);
     }
 
-    /// Of the ledger only this is left; answers how much of what waited is gone.
+    /// Reduces the expectation to the events left in the ledger; returns how many that waited are
+    /// gone.
     fn keep(&mut self, left: &HashSet<u64>) -> usize {
         let is_left = |(_, sequence): &(u64, u64)| left.contains(sequence);
         let waited = self.accepted.split_off(self.settled);
@@ -144,7 +145,7 @@ struct Life<'a> {
     flipped: Option<Flipped>,
 }
 
-/// A byte of a segment, and what it is since it flipped.
+/// A byte of a segment, and its value since it flipped.
 struct Flipped {
     path: PathBuf,
     at: usize,
@@ -152,7 +153,7 @@ struct Flipped {
 }
 
 impl<'a> Life<'a> {
-    /// A new bus, with both modules.
+    /// Creates a new bus, with both modules.
     fn new(directory: &'a Path) -> Self {
         let mut life = Self {
             directory,
@@ -249,8 +250,8 @@ impl<'a> Life<'a> {
         self.expected[module].accepted.extend(numbers.zip(before + 1..));
     }
 
-    /// Ends the bus as a kill does, does something to its segments, and opens it again; answers how
-    /// much of what waited is gone for a module.
+    /// Ends the bus as a kill does, calls `hurt` on its segments, and opens it again; returns how
+    /// many waiting events are gone for a module, at most.
     fn kill(&mut self, hurt: impl FnOnce(&[PathBuf])) -> usize {
         self.inboxes = [None, None];
         drop(self.bus.take());
@@ -265,7 +266,7 @@ impl<'a> Life<'a> {
         gone.max().unwrap_or(0)
     }
 
-    /// In the end everything is delivered.
+    /// Checks that in the end everything is delivered.
     fn finish(mut self) {
         for module in 0..MODULES.len() {
             self.start(module);
@@ -280,7 +281,7 @@ impl<'a> Life<'a> {
     }
 }
 
-/// The last of these files loses so much of its end.
+/// Cuts `bytes` off the end of the last of these files.
 fn tear(segments: &[PathBuf], bytes: u64) {
     let last = segments.last().expect("there is always one");
     let file = fs::File::options().write(true).open(last).expect("a segment");
@@ -288,7 +289,7 @@ fn tear(segments: &[PathBuf], bytes: u64) {
     file.set_len(length.saturating_sub(bytes)).expect("cut");
 }
 
-/// One byte of all these files flips.
+/// Flips one byte of all these files.
 fn flip(segments: &[PathBuf], thousandth: usize) -> Option<Flipped> {
     let mut files: Vec<_> =
         segments.iter().map(|path| (path, fs::read(path).expect("readable"))).collect();
@@ -305,7 +306,7 @@ fn flip(segments: &[PathBuf], thousandth: usize) -> Option<Flipped> {
     None
 }
 
-/// It flips back, if it is there still.
+/// Flips the byte back, if it is still there.
 fn flip_back(flipped: &Flipped) {
     let Ok(mut bytes) = fs::read(&flipped.path) else { return };
     if bytes.get(flipped.at) == Some(&flipped.byte) {
@@ -314,7 +315,7 @@ fn flip_back(flipped: &Flipped) {
     }
 }
 
-/// All that can be read.
+/// Returns the sequences of all events that can be read.
 fn sequences(bus: &Bus) -> HashSet<u64> {
     let mut sequences = HashSet::new();
     let upto = bus.shared.distributed.load(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Events of other daemons: each once, under its own id.
+//! Tests of events of other daemons: each comes once, under its own id.
 
 use std::sync::{Arc, atomic::AtomicUsize, mpsc};
 

@@ -1,4 +1,4 @@
-//! What the ledger still keeps, given to a module once more.
+//! Tests of the replay of events that the ledger still keeps.
 
 use module_sdk::Class::Ledger;
 use tempfile::tempdir;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::ledger::now_ms;
 
-/// A moment after everything so far and before everything later.
+/// Waits for a moment after everything so far and before everything later, and returns it.
 fn moment() -> u64 {
     let last = now_ms();
     while now_ms() <= last {

@@ -1,4 +1,4 @@
-//! Building a module with cargo.
+//! Builds of a module with cargo.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -16,13 +16,13 @@ use crate::error::{CliError, LockError, Result};
 pub(crate) struct Built {
     /// The name of the module.
     pub(crate) name: String,
-    /// The library.
+    /// Path of the library.
     pub(crate) library: PathBuf,
-    /// How long it took.
+    /// Duration of the build.
     pub(crate) took: Duration,
 }
 
-/// A build under way. Dropped it ends.
+/// A running build, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Build {
     child: Child,
@@ -46,7 +46,7 @@ impl Build {
         Ok(Self { child, folder, begun: Instant::now() })
     }
 
-    /// Waits for the end; what the compiler says goes to `show`, as it comes.
+    /// Waits until the build ends, and passes the compiler's messages to `show` as they come.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl Build {
         Ok(Built { name, library, took: self.begun.elapsed() })
     }
 
-    /// The process.
+    /// Returns the id of cargo's process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -92,7 +92,7 @@ impl Drop for Build {
     }
 }
 
-/// The module's library in a message of cargo's, with the name of the module.
+/// Returns the module's name and library from cargo's message about it, `None` for others.
 fn library(message: &Value, manifest: &Path) -> Option<(String, PathBuf)> {
     let target = &message["target"];
     let is_library = target["kind"].as_array()?.iter().any(|kind| kind == "cdylib");
@@ -105,7 +105,7 @@ fn library(message: &Value, manifest: &Path) -> Option<(String, PathBuf)> {
     Some((target["name"].as_str()?.replace('-', "_"), library.into()))
 }
 
-/// Settles the `Cargo.lock` of a crate, from what was downloaded before where that is enough.
+/// Writes the `Cargo.lock` of a crate, offline where earlier downloads are enough.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Putting a module where a daemon finds it: whole, or not at all.
+//! Installation of a module into a directory of modules: whole, or not at all.
 
 use std::{
     fs, io,
@@ -12,11 +12,11 @@ use module_sdk::manifest::Manifest;
 
 use crate::error::{CliError, Result};
 
-/// What lies beside a library, where it is there.
+/// Names of the files that are installed beside a library, where they exist.
 const BESIDE: [&str; 2] = ["module.toml", "config.yaml"];
 
-/// Puts a library that was built, and what lies in the module's folder, into `modules`. The library
-/// comes last, and by renaming: whoever looks at that moment sees the old one or the new one.
+/// Installs a built library, and the files of [`BESIDE`] from the module's folder, into `modules`.
+/// The library comes last, by renaming: a reader at that moment sees the old one or the new one.
 ///
 /// # Errors
 ///
@@ -36,7 +36,7 @@ pub(crate) fn install(name: &str, library: &Path, sources: &Path, modules: &Path
     })
 }
 
-/// Copies a module that is installed here into `modules`; gives its manifest.
+/// Copies an installed module into `modules` and returns its manifest.
 ///
 /// # Errors
 ///
@@ -55,12 +55,12 @@ pub(crate) fn copy_installed(name: &str, modules: &Path) -> Result<Manifest> {
     Ok(embedded)
 }
 
-/// The manifest of an installed module: the library's own, as the daemon sees it.
+/// Returns the manifest in the library of an installed module, as the daemon sees it.
 pub(crate) fn embedded(package: &Package) -> Option<Manifest> {
     manifest_of(&files::read(&package.library_path(), MAX_LIBRARY).ok()?)
 }
 
-/// The manifest in a module's folder.
+/// Reads the manifest in a module's folder.
 ///
 /// # Errors
 ///
@@ -83,18 +83,18 @@ fn replace(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
     fs::rename(new, to)
 }
 
-/// A module that is installed here, on the daemon's module path or beside `lodestard`.
+/// Finds a module that is installed here, on the daemon's module path or beside `lodestard`.
 pub(crate) fn installed(name: &str) -> Option<library::Package> {
     library::find(&module_path(), name)
 }
 
-/// The manifests of all modules that are installed here.
+/// Returns the manifests of all modules that are installed here.
 pub(crate) fn all_installed() -> Vec<Manifest> {
     let packages = library::list(&module_path()).into_iter();
     packages.filter_map(|package| embedded(&package)).collect()
 }
 
-/// Where a daemon that is started here would look.
+/// Returns the directories in which a daemon that is started here would look for modules.
 fn module_path() -> Vec<PathBuf> {
     let mut places = vec![PathBuf::from("/usr/lib/lodestar/modules")];
     if let Ok(program) = super::lodestard()

@@ -1,4 +1,4 @@
-//! What the author of a module needs: builds, sources, and a daemon of its own.
+//! Tools for the author of a module: builds, sources, and a daemon of its own.
 
 pub(crate) mod cargo;
 pub(crate) mod install;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::error::{CliError, Result};
 
-/// `lodestard`, beside this program or where the shell would find it.
+/// Finds `lodestard` beside this program or on the `PATH`.
 pub(crate) fn lodestard() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).map(|directory| directory.join("lodestard"));

@@ -1,4 +1,4 @@
-//! A daemon of one's own: a temporary state directory, socket and ports, gone when it is dropped.
+//! A private daemon: a temporary state directory, socket and ports, gone when it is dropped.
 
 use std::{
     fs,
@@ -19,16 +19,16 @@ use crate::{
     error::{CliError, InvalidValue, Result},
 };
 
-/// How long it may take until its socket answers.
+/// Longest time until the daemon's socket answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long its modules have to stop.
+/// Longest time that the daemon's modules have to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often it is looked at meanwhile.
+/// Time between two checks while the daemon starts or stops.
 const TURN: Duration = Duration::from_millis(5);
 
-/// A daemon that runs one module under development, and those that it is to have beside it.
+/// A daemon that runs one module under development, and the modules that go with it.
 #[derive(Debug)]
 pub(crate) struct PrivateDaemon {
     child: Child,
@@ -37,11 +37,12 @@ pub(crate) struct PrivateDaemon {
 }
 
 impl PrivateDaemon {
-    /// Lays out its folder and starts it. The module itself is disabled until it is installed.
+    /// Lays out the daemon's folder and starts it. The module itself is disabled until it is
+    /// installed.
     ///
     /// # Errors
     ///
-    /// When a module that it is to have is not installed here, or `lodestard` cannot be started.
+    /// When a module of `with` is not installed here, or `lodestard` cannot be started.
     pub(crate) fn start(manifest: &Manifest, with: &[String], set: &[String]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("lodestar-dev-").tempdir()?;
         let name = &manifest.module.name;
@@ -65,7 +66,7 @@ impl PrivateDaemon {
         Ok(Self { child, folder, overrides })
     }
 
-    /// Starts it again after it has ended, with what it had.
+    /// Starts the daemon again after it has ended, with the same folder and settings.
     ///
     /// # Errors
     ///
@@ -75,11 +76,11 @@ impl PrivateDaemon {
         Ok(())
     }
 
-    /// Waits until it answers.
+    /// Waits until the daemon answers.
     ///
     /// # Errors
     ///
-    /// When it ends instead, with what it said last, or does not answer in time.
+    /// When the daemon ends instead, or does not answer in time, with the last line of its log.
     pub(crate) async fn answers(&mut self, client: &Client) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -98,22 +99,22 @@ impl PrivateDaemon {
         }
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status of the daemon, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Its socket.
+    /// Returns the path of the daemon's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("control.sock")
     }
 
-    /// Where its modules lie.
+    /// Returns the directory of the daemon's modules.
     pub(crate) fn modules(&self) -> PathBuf {
         modules_in(self.folder.path())
     }
 
-    /// The last line that it wrote.
+    /// Returns the last line of the daemon's log.
     pub(crate) fn last_words(&self) -> String {
         let log = fs::read_to_string(self.folder.path().join("lodestard.log"));
         let log = log.unwrap_or_default();
@@ -160,14 +161,14 @@ fn modules_in(folder: &Path) -> PathBuf {
     folder.join("modules")
 }
 
-/// Settings that give every listener of a module a port that is free.
+/// Returns settings that give every listener of a module a free port.
 fn free_ports(manifest: &Manifest) -> Vec<String> {
     let name = &manifest.module.name;
     let listeners = manifest.listeners.iter();
     listeners.map(|listener| format!("{name}.{}=127.0.0.1:0", listener.config_key)).collect()
 }
 
-/// A key of the module with its value, as `--set` takes it.
+/// Checks a setting of the module, as `--set` takes it: a key with its value.
 ///
 /// # Errors
 ///

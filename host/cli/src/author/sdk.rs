@@ -1,4 +1,4 @@
-//! Which SDK a new module is built against.
+//! The SDK that a new module is built against.
 
 use std::path::{Path, PathBuf};
 
@@ -8,22 +8,22 @@ use crate::error::{CliError, Result};
 
 const PACKAGE: &str = "name = \"lodestar-module-sdk\"";
 
-/// Where the SDK comes from.
+/// Source of the SDK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sdk {
-    /// This folder.
+    /// A folder with the SDK.
     Folder(PathBuf),
-    /// A registry, in this version.
+    /// A version of the SDK from a registry.
     Version(String),
 }
 
 impl Sdk {
-    /// What was asked for: a folder, a version, or else the SDK of the checkout that this program
-    /// was built in or that the shell stands in, or else the version of this build.
+    /// Finds the SDK that was asked for: a folder, a version, or else the SDK of the checkout that
+    /// this program was built in or that the shell stands in, or else the version of this build.
     ///
     /// # Errors
     ///
-    /// When it is neither a version nor a folder with the SDK in it.
+    /// When `asked` is neither a version nor a folder with the SDK in it.
     pub(crate) fn find(asked: Option<&str>) -> Result<Self> {
         let Some(asked) = asked else {
             let program = std::env::current_exe().ok();
@@ -46,14 +46,14 @@ impl Sdk {
         })
     }
 
-    /// The `Cargo.lock` that the SDK was tested with.
+    /// Returns the path of the `Cargo.lock` that the SDK was tested with.
     pub(crate) fn lock(&self) -> Option<PathBuf> {
         let Self::Folder(folder) = self else { return None };
         let locks = [folder.join("Cargo.lock"), folder.parent()?.join("Cargo.lock")];
         locks.into_iter().find(|lock| lock.is_file())
     }
 
-    /// The dependency as it stands in `Cargo.toml`, without the braces around it.
+    /// Returns the dependency as it stands in `Cargo.toml`, without the braces around it.
     pub(crate) fn dependency(&self) -> String {
         match self {
             Self::Folder(folder) => {
@@ -66,7 +66,7 @@ impl Sdk {
     }
 }
 
-/// The SDK of the checkout that a place lies in.
+/// Finds the SDK of the checkout that a path lies in.
 fn above(place: &Path) -> Option<PathBuf> {
     place.ancestors().map(|folder| folder.join("module-sdk")).find(|folder| is_sdk(folder))
 }

@@ -1,4 +1,4 @@
-//! Noticing that a source of a module was saved.
+//! Notifications about saved sources of a module.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 use lodestar_platform::watch::Watch;
 use notify::RecursiveMode;
 
-/// Editors save in several steps; what comes within this time is one save.
+/// Time within which changes are one save: editors save in several steps.
 const SETTLE: Duration = Duration::from_millis(30);
 
 /// Calls `saved` with the moment of each save of a source below `folder`.
@@ -29,7 +29,7 @@ pub(crate) fn watch(
     Ok(watch)
 }
 
-/// The folders that may hold sources. What cargo writes is none of them.
+/// Returns the folders that may hold sources, without those that cargo writes.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let inner = entries.map(|entry| entry.path()).filter(|path| path.is_dir());

@@ -63,7 +63,8 @@ impl Completions {
     }
 }
 
-/// What of a command a script may have: a shell reads its words, so they must be words.
+/// Removes all names that are no words from a command, since a shell reads them as words; `None` if
+/// the command itself has such a name.
 fn completed(mut entry: ModuleCommands) -> Option<ModuleCommands> {
     entry.aliases.retain(|alias| is_word(alias));
     entry.commands.retain(|command| is_word(&command.name));
@@ -81,7 +82,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_plain)
 }
 
-/// Whether the values that a property may have are words.
+/// Checks whether the values that a property may have are words.
 fn has_words(property: &Value) -> bool {
     match property {
         Value::Object(members) => members.iter().all(|(key, value)| match key.as_str() {
@@ -94,7 +95,7 @@ fn has_words(property: &Value) -> bool {
     }
 }
 
-/// Lets every argument that stands for a module be one of these.
+/// Limits every argument that stands for a module to the names in `modules`.
 fn with_modules(mut command: Command, modules: &[String]) -> Command {
     if modules.is_empty() {
         return command;
@@ -112,7 +113,7 @@ fn module_argument(command: &Command) -> Option<clap::Id> {
     command.get_positionals().find(is_module).map(|argument| argument.get_id().clone())
 }
 
-/// What the generator leaves out for fish: the values of arguments that are no options.
+/// Returns what the generator leaves out for fish: the values of arguments that are no options.
 fn fish_modules(command: &Command, modules: &[String]) -> String {
     let names = modules.join(" ");
     let mut lines = String::new();

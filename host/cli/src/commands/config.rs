@@ -81,7 +81,7 @@ impl Check {
     }
 }
 
-/// `valid`, `valid, 2 warnings`, `1 error`.
+/// Formats the result of a check: `valid`, `valid, 2 warnings`, `1 error`.
 fn verdict(report: &ConfigReport, terminal: &Terminal) -> String {
     let counted = |number: usize, what: &str| {
         let ending = if number == 1 { "" } else { "s" };
@@ -97,7 +97,7 @@ fn verdict(report: &ConfigReport, terminal: &Terminal) -> String {
     }
 }
 
-/// The warnings of a report, a line for each.
+/// Formats the warnings of a report, a line for each.
 fn warnings(report: &ConfigReport, terminal: &Terminal) -> Vec<String> {
     let label = terminal.paint_state("warning:", Tone::Warning);
     let warnings = report.warnings.iter();
@@ -176,7 +176,7 @@ async fn show_module(module: &str, client: &Client, terminal: &mut Terminal) -> 
     Ok(exit_codes::DONE)
 }
 
-/// `retention_days: 90    # default`, the comments below each other.
+/// Formats settings as `retention_days: 90    # default`, the comments below each other.
 fn setting_lines(settings: &[Setting]) -> Vec<String> {
     let shown = |setting: &Setting| match &setting.value {
         Value::Null => format!("{}:", setting.key),
@@ -193,7 +193,7 @@ fn setting_lines(settings: &[Setting]) -> Vec<String> {
         .collect()
 }
 
-/// Whether YAML reads the text as itself without quotes.
+/// Checks whether YAML reads the text as itself without quotes.
 fn is_plain(text: &str) -> bool {
     serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value.as_str() == Some(text))
         && !text.contains(['#', '\n'])
@@ -230,7 +230,7 @@ async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     Ok(exit_codes::DONE)
 }
 
-/// The modules that run otherwise than their sections say, with the reason.
+/// Returns the modules that run otherwise than their sections say, with the reason.
 async fn behind(client: &Client) -> Vec<(String, String)> {
     // Without an answer the difference is shown all the same.
     let status: Option<Status> = client.get("/v1/status").await.ok();
@@ -239,7 +239,7 @@ async fn behind(client: &Client) -> Vec<(String, String)> {
     running.filter_map(|module| Some((module.name, module.reason?))).collect()
 }
 
-/// A mistake in what changes holds all of it back.
+/// Creates the error for a change of which nothing is taken, since a part of it is not valid.
 fn not_taken(report: &ConfigReport) -> CliError {
     let errors: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
     CliError::refused(format!("nothing of this is taken: {}", errors.join("\n")))

@@ -62,11 +62,11 @@ pub(crate) enum Verb {
     ModuleCommand(Vec<OsString>),
 }
 
-/// Does what a command line asks and gives the exit code.
+/// Runs the verb of a command line and returns the exit code.
 ///
 /// # Errors
 ///
-/// What the verb says.
+/// The error of the verb.
 pub(crate) async fn dispatch(argv: Vec<OsString>, terminal: &mut Terminal) -> Result<u8> {
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,

@@ -17,7 +17,7 @@ use crate::{
     terminal::Terminal,
 };
 
-/// The ids of the options of streams. A property cannot be called so: it would be no identifier.
+/// Ids of the options of streams. No property can have such a name: it would be no identifier.
 const OUT: &str = "--out";
 const FORCE: &str = "--force";
 
@@ -44,8 +44,8 @@ pub(super) async fn run(
     Box::pin(call::run(call, client, terminal)).await
 }
 
-/// `--since -3d` is `--since=-3d`: no option begins with a digit, and the module can say what is
-/// wrong with the value better than the parser, which would take it for options.
+/// Joins `--since -3d` to `--since=-3d`: no option begins with a digit, and the module can explain
+/// a wrong value better than the parser, which would take it for options.
 fn with_negative_values(argv: &[OsString]) -> Vec<OsString> {
     let is_option =
         |word: &[u8]| word.starts_with(b"--") && word.len() > 2 && !word.contains(&b'=');
@@ -67,7 +67,7 @@ fn with_negative_values(argv: &[OsString]) -> Vec<OsString> {
     joined
 }
 
-/// Adds a command to the command line. A verb of ours keeps its word.
+/// Adds a command of a module to the command line. A verb of `lodestar` keeps its name.
 pub(crate) fn with_module_commands(root: Command, entry: &ModuleCommands) -> Command {
     if root.find_subcommand(&entry.command).is_some() {
         return root;
@@ -88,7 +88,7 @@ pub(crate) fn with_module_commands(root: Command, entry: &ModuleCommands) -> Com
     })
 }
 
-/// What was asked of a command.
+/// Builds the call of a command from the parsed arguments.
 fn call(entry: &ModuleCommands, matches: &ArgMatches) -> Result<Call> {
     let of_noun = matches.subcommand().map(|(_, matches)| matches).unwrap_or(matches);
     let default = default_command(entry);
@@ -154,7 +154,7 @@ fn default_command(entry: &ModuleCommands) -> Option<&CommandDescription> {
     entry.commands.iter().find(|command| command.name == *name)
 }
 
-/// Every word for a command.
+/// Returns all names of a command.
 fn words(entry: &ModuleCommands) -> impl Iterator<Item = &str> {
     let mut words: Vec<&str> = vec![&entry.command, &entry.module];
     words.extend(entry.aliases.iter().map(String::as_str));
@@ -171,7 +171,7 @@ fn answers_to(entry: &ModuleCommands, word: &str) -> bool {
     words(entry).any(|known| known == word)
 }
 
-/// Without the daemon nobody knows which commands there are, but a verb may have been meant.
+/// Names the command in the error without a daemon, and the verb that may have been meant.
 fn without_daemon(word: &str, error: CliError) -> CliError {
     let CliError::Failure(mut failure) = error else { return error };
     failure.message = format!("cannot look up the command `{word}`: {}", failure.message);
@@ -229,7 +229,7 @@ fn resting_noun(word: &str, module: &Module) -> CliError {
         })
 }
 
-/// At most three names that a slip of the finger makes of the word, the nearest first.
+/// Returns at most three names that a typing error turns into the word, the nearest first.
 fn nearest<'a>(word: &str, names: &'a [String]) -> Vec<&'a str> {
     let slips = (word.chars().count() / 3).max(1);
     let mut near: Vec<(usize, &str)> = names

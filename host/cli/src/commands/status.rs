@@ -59,10 +59,10 @@ fn head(status: &api::Status) -> String {
     human::plain(&lines).into_owned()
 }
 
-/// How many losses are shown; the doctor shows all.
+/// Number of losses that are shown; the doctor shows more.
 const SHOWN_LOSSES: usize = 3;
 
-/// What the event ledger lost, newest first.
+/// Formats the losses of the event ledger, newest first.
 fn losses(losses: &[api::LedgerLoss]) -> String {
     let shown = losses.iter().rev().take(SHOWN_LOSSES);
     let mut lines: String =
@@ -77,10 +77,11 @@ fn losses(losses: &[api::LedgerLoss]) -> String {
     lines
 }
 
-/// A note with a longer word, a path mostly, stands below the table: its column has no room.
+/// Longest word of a note in characters; a note with a longer one, mostly a path, stands below the
+/// table: its column has no room.
 const WIDE_WORD: usize = 20;
 
-/// The modules with their counters.
+/// Builds the table of the modules with their counters.
 fn modules(modules: &[api::Module]) -> Table {
     let columns = ["MODULE", "STATE", "HANDLED#", "PENDING#", "CPU#", "MEMORY#", "P99#", "NOTE"];
     let mut table = Table::new(columns);
@@ -103,12 +104,12 @@ fn modules(modules: &[api::Module]) -> Table {
     table
 }
 
-/// A figure, or a dash for none.
+/// Formats a figure, or a dash for 0.
 fn known(figure: u64, text: fn(u64) -> String) -> String {
     if figure == 0 { "-".to_owned() } else { text(figure) }
 }
 
-/// The note of a module for its row, or below the table.
+/// Returns the note of a module for its row, or adds it below the table.
 pub(crate) fn note_cell(module: &api::Module, table: &mut Table) -> String {
     let note = note(module);
     if note.split(' ').all(|word| word.chars().count() <= WIDE_WORD) {
@@ -118,7 +119,7 @@ pub(crate) fn note_cell(module: &api::Module, table: &mut Table) -> String {
     "see below".to_owned()
 }
 
-/// What one should know of a module: why it does not run, how it is ill, what it could not handle.
+/// Returns the note on a module: the reason for its state, its health, and the events that it lost.
 pub(crate) fn note(module: &api::Module) -> String {
     let mut parts = Vec::new();
     // That it is disabled needs no reason: somebody wanted it so.
@@ -140,7 +141,7 @@ pub(crate) fn note(module: &api::Module) -> String {
     parts.join("; ")
 }
 
-/// The address of a listener, or why it has none.
+/// Returns the address of a listener, or the reason if it has none.
 pub(crate) fn address(listener: &api::Listener) -> String {
     match (&listener.address, &listener.error) {
         (Some(address), _) => address.clone(),

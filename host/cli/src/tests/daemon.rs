@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::{net::UnixListener, sync::mpsc};
 
-/// The pieces of a body on their way.
+/// Receiver of the pieces of a body.
 type Pieces = mpsc::UnboundedReceiver<Bytes>;
 
 /// An answer, used once.
@@ -31,7 +31,7 @@ struct Answer {
     body: Pieces,
 }
 
-/// It answers each request with the next answer that was given for it.
+/// A daemon that answers each request with the next answer that was given for it.
 pub(super) struct Daemon {
     pub(super) socket: PathBuf,
     state: Arc<Mutex<State>>,
@@ -87,7 +87,7 @@ impl Daemon {
         sender
     }
 
-    /// What was asked so far, with the bodies.
+    /// Returns the requests so far, with their bodies.
     pub(super) fn asked(&self) -> Vec<(String, Value)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
     }

@@ -1,4 +1,4 @@
-//! The fixed verbs.
+//! Tests of the fixed verbs.
 
 use std::path::Path;
 

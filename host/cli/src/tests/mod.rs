@@ -15,7 +15,7 @@ use std::{
 
 use crate::terminal::Terminal;
 
-/// What a command line did.
+/// Result of a command line.
 #[derive(Debug)]
 struct Outcome {
     code: u8,
@@ -23,7 +23,7 @@ struct Outcome {
     stderr: String,
 }
 
-/// Bytes that a test reads after somebody else wrote them.
+/// Output of the command line that a test reads.
 #[derive(Debug, Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! What modules declare and answer.
+//! Tests of the commands that modules declare and of their answers.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tokio::sync::RwLock;
 
 use super::{assert_outcome, daemon::Daemon, lodestar, sample};
 
-/// A signal reaches every test of the process that watches for signals.
+/// Lock for the tests with signals: one reaches every test of the process that watches for them.
 static SIGNALS: RwLock<()> = RwLock::const_new(());
 
 fn with_module_commands(items: &[Value]) -> Daemon {

@@ -1,4 +1,4 @@
-//! What a daemon could say.
+//! Sample answers of a daemon.
 
 use lodestar_api::{ConfigView, Envelope, ModuleCommands, ModuleInfo, Status};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ pub(crate) fn envelope() -> Envelope {
     }))
 }
 
-/// A command with every kind of argument, in the form that schemars writes.
+/// Returns a command with every kind of argument, in the form that schemars writes.
 pub(crate) fn module_commands() -> ModuleCommands {
     let summary = json!({
         "type": "object", "additionalProperties": false,

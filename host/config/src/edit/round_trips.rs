@@ -1,4 +1,5 @@
-//! Whatever is installed, switched and removed again leaves the very bytes that were there.
+//! Round trips: installing, switching and removing a module leaves the file unchanged, byte by
+//! byte.
 
 use proptest::prelude::*;
 
@@ -58,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
     (kind, prop::sample::select(MODULES.to_vec())).prop_map(|(kind, module)| kind(module))
 }
 
-/// Checks steps on a file: what was there stays, in its order, and nothing else stays.
+/// Checks steps on a file: all that was there stays, in its order, and nothing else stays.
 fn check(file: &str, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut text = file.to_owned();
     for step in steps {

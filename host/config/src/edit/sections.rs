@@ -1,4 +1,4 @@
-//! Adding a module's section to the text of the file, and taking it out again.
+//! Adding a module's section to the text of the file, and removing it.
 
 use std::{path::Path, str::FromStr as _};
 
@@ -7,17 +7,19 @@ use yaml_edit::YamlFile;
 use super::{EditError, Edited, Switch, keeps_comments, line_end, line_of, switched};
 use crate::tree::{Entry, Node, Yaml};
 
-/// Adds a disabled section for a module that has none, with these lines as comments in it.
+/// Adds a disabled section for a module that has none, with `notes` as comments in it.
 ///
 /// # Errors
 ///
-/// When the text is not valid YAML, or the section cannot be added without changing another one.
+/// Returns an error if the text is not valid YAML, or the section cannot be added without changing
+/// another one.
 pub fn add_section(text: &str, module: &str, notes: &[String]) -> Result<Edited, EditError> {
     switched(text, &Switch { module, enabled: false, notes })
 }
 
-/// Ways to add a section to what `modules` is: behind the last one and the comments that are
-/// deeper than its name, and so not taken for comments of the new section later.
+/// Returns the possible ways to add a section to the existing `modules`: after the last section and
+/// the comments that are indented deeper than its name, so that these are not taken for comments of
+/// the new section later.
 pub(super) fn added(text: &str, modules: &Entry, wish: &Switch<'_>) -> Vec<String> {
     let null = matches!(modules.node.value, Yaml::Null);
     let last = modules.node.entries().unwrap_or_default().iter().map(|it| line_of(&it.place)).max();
@@ -36,7 +38,7 @@ pub(super) fn added(text: &str, modules: &Entry, wish: &Switch<'_>) -> Vec<Strin
     [block.end, block.end + block.blank].map(|at| inserted(&lines, at, &section)).into()
 }
 
-/// There is no `modules`, or nothing at all: a section of its own at the end.
+/// Appends `modules` with the section at the end of a text without `modules`.
 pub(super) fn at_the_end(text: &str, wish: &Switch<'_>) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let end = line_end(text);
@@ -55,7 +57,8 @@ fn written(wish: &Switch<'_>, indent: usize, end: &str) -> String {
     text
 }
 
-/// The lines with a section before one of them. A text without a line end at its end stays so.
+/// Returns the lines with a section inserted before line `at`. A text without a final line break
+/// stays without one.
 fn inserted(lines: &[&str], at: usize, section: &str) -> String {
     let (before, after) = lines.split_at(at);
     let (before, after) = (before.concat(), after.concat());
@@ -68,15 +71,15 @@ fn inserted(lines: &[&str], at: usize, section: &str) -> String {
 
 /// The lines of a section from its name on.
 struct Block {
-    /// The line after its last one.
+    /// The line after the section's last one.
     end: usize,
-    /// Blank lines from there on; they belong to what follows.
+    /// Number of blank lines from there on; they belong to the text that follows.
     blank: usize,
 }
 
 impl Block {
-    /// What is deeper than the name of the section in the line `first` belongs to it, and so do the
-    /// comments between such lines.
+    /// Finds the end of the section whose name is in line `first`: lines indented deeper than the
+    /// name belong to it, and so do the comments between them.
     fn of(lines: &[&str], first: usize, indent: usize) -> Self {
         let is_comment = |line: &str| line.trim_start().starts_with('#');
         let deeper = |line: &str| line.trim().is_empty() || depth(line) > indent;
@@ -96,12 +99,13 @@ fn depth(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
-/// Takes the section of a module out, with the comments in it; those around it stay. Answers the
-/// new text and the line where the section stood; `None` where there was none.
+/// Removes the section of a module with the comments in it; those around it stay. Returns the new
+/// text and the line where the section began; `None` if there was none.
 ///
 /// # Errors
 ///
-/// When the text is not valid YAML, or something else hangs on the section.
+/// Returns an error if the text is not valid YAML, or the section cannot be removed without
+/// changing something else.
 pub fn remove_section(text: &str, module: &str) -> Result<Option<(String, u32)>, EditError> {
     let file = Path::new("modules.yaml");
     let invalid = |error| EditError::Invalid(Box::new(error));
@@ -124,7 +128,7 @@ pub fn remove_section(text: &str, module: &str) -> Result<Option<(String, u32)>,
         .ok_or_else(|| EditError::Section { module: module.to_owned(), line })
 }
 
-/// The tree that is wanted. A map that loses its last key may be written as none at all.
+/// Returns the tree without the module. With `none`, a map that loses its last key becomes null.
 fn without(old: &Node, module: &str, none: bool) -> Node {
     let mut wanted = old.clone();
     let Yaml::Map(sections) = &mut wanted.value else { return wanted };
@@ -139,7 +143,7 @@ fn without(old: &Node, module: &str, none: bool) -> Node {
     wanted
 }
 
-/// The usual layout: the section's key begins a line, and what is deeper belongs to it.
+/// Removes a section in the usual layout: its key begins a line, and deeper lines belong to it.
 fn by_lines(text: &str, entry: &Entry) -> Option<String> {
     let first = usize::try_from(line_of(&entry.place)).ok()?.checked_sub(1)?;
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -152,7 +156,8 @@ fn by_lines(text: &str, entry: &Entry) -> Option<String> {
     Some(before + &after)
 }
 
-/// What was added between braces, where nobody has changed it since.
+/// Returns the texts without a section between braces, one for each match of a form that an edit
+/// writes.
 fn in_braces(text: &str, module: &str) -> impl Iterator<Item = String> {
     let forms = [", ", ""].into_iter().flat_map(move |comma| {
         [true, false].map(|enabled| format!("{comma}{module}: {{enabled: {enabled}}}"))

@@ -16,7 +16,7 @@ fn edits_in_place() {
     }
 }
 
-/// The key is there.
+/// Edits of a text that has the key.
 const VALUES: &[(&str, &str)] = &[
     (
         "# c\nmodules:\n  a:\n    enabled: false # why\n    x: 1\n",
@@ -36,7 +36,7 @@ const VALUES: &[(&str, &str)] = &[
     ),
 ];
 
-/// It is not, or its section, or `modules` itself.
+/// Edits of a text without the key, its section, or `modules` itself.
 const ADDED: &[(&str, &str)] = &[
     (
         "modules:\n  a:\n    # enabled: false\n    x: 1 # one\n  # next\n  b: {}\n",
@@ -126,7 +126,7 @@ fn value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A section: its body of comments, keys, and perhaps the switch.
+/// Generates a section: its body of comments and keys, and perhaps `enabled`.
 fn section(name: &'static str) -> impl Strategy<Value = String> {
     let switch =
         prop_oneof![Just(None), any::<bool>().prop_map(|value| Some(format!("enabled: {value}"))),];

@@ -1,4 +1,4 @@
-//! Who asks through the control API.
+//! The actor of a request to the control API.
 
 use std::convert::Infallible;
 

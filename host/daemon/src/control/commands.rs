@@ -1,4 +1,4 @@
-//! `/v1/module_commands` and the commands of modules.
+//! `/v1/module-commands` and the commands of modules.
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
@@ -69,7 +69,7 @@ pub(super) async fn run(
     Ok(([(CONTENT_TYPE, NDJSON)], Body::from_stream(body.map(Ok::<_, Infallible>))).into_response())
 }
 
-/// Hands an answer on line by line. It owns the answer, so that a module that stops does not wait
+/// Forwards an answer line by line. It owns the answer, so that a module that stops does not wait
 /// for a client that has ceased to read.
 async fn forward(
     first: Vec<u8>,

@@ -36,7 +36,7 @@ pub(super) async fn settings(
     answer.map(Json)
 }
 
-/// The settings of a module that the configuration names, as they count now.
+/// Returns the settings of a module that the configuration names, as they count now.
 fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
     let config = daemon.config();
     let section = config.module(name).ok_or_else(|| unknown(daemon, name))?;
@@ -51,8 +51,8 @@ fn settings_of(daemon: &Daemon, name: &str) -> Result<Vec<Setting>, Refusal> {
 }
 
 impl Daemon {
-    /// What in a valid configuration is perhaps not meant. `open` is the change of mode that keeps
-    /// others from reading the file that it stands in, where they can.
+    /// Returns warnings about what is valid in a configuration but perhaps not meant. `open` is the
+    /// change of mode that keeps others from reading the file that it stands in, where they can.
     pub(crate) fn config_warnings(
         &self,
         config: &Config,
@@ -80,8 +80,8 @@ impl Daemon {
         found.iter().map(config_problem).collect()
     }
 
-    /// Files with secrets of a module that are open to others. A reference that leads nowhere is
-    /// an error, and reported as one.
+    /// Returns warnings about files with secrets of a module that are open to others. A reference
+    /// that leads nowhere is an error, and reported as one.
     fn open_secrets(&self, config: &Config, package: &library::Package) -> Vec<ConfigError> {
         self.resolved(config, package).map(|resolved| resolved.warnings).unwrap_or_default()
     }
@@ -91,7 +91,8 @@ impl Daemon {
         config.resolve(&package.name, &written, &self.layers.environment).ok()
     }
 
-    /// Where this configuration would have the daemon and the enabled modules listen.
+    /// Returns the addresses at which the daemon and the enabled modules of this configuration
+    /// listen.
     fn wanted_addresses(&self, config: &Config) -> Vec<Wanted> {
         let wanted = |key: &str, address: &str| {
             let (key, address) = (key.to_owned(), address.to_owned());
@@ -116,8 +117,8 @@ impl Daemon {
         all
     }
 
-    /// A section whose module nobody has. One that is switched off and resembles no other may
-    /// wait for its module to be installed.
+    /// Returns a warning about a section whose module is not installed. One that is switched off
+    /// and resembles no other may wait for its module to be installed.
     fn missing(
         &self,
         config: &Config,
@@ -146,8 +147,8 @@ impl Daemon {
         Some(warning)
     }
 
-    /// The modules that run and would not if this configuration were taken, although nobody
-    /// switched them off.
+    /// Returns a warning with the modules that run and would stop under this configuration,
+    /// although nobody switched them off.
     fn would_stop(&self, config: &Config) -> Option<ConfigError> {
         let slots = self.slots();
         let gone = slots

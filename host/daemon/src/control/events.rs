@@ -1,4 +1,4 @@
-//! `/v1/events`: what travels, what waits, what died.
+//! `/v1/events`: tail, lag, dead letters, replay and audit.
 
 use std::{collections::HashMap, convert::Infallible, ops::Range, sync::Arc, time::Duration};
 
@@ -34,10 +34,10 @@ use crate::{
     supervisor::{Daemon, counts},
 };
 
-/// How often a tail that nothing comes through looks whether its client is still there.
+/// Time between two checks whether the client of a silent tail is still there.
 const TAIL_TURN: Duration = Duration::from_millis(250);
 
-/// How many lines may wait for a client before events are skipped.
+/// Number of lines that may wait for a client before events are skipped.
 const LINES_AHEAD: usize = 64;
 
 pub(super) async fn tail(
@@ -71,7 +71,7 @@ fn forward(tail: &Tail, lines: &mpsc::Sender<String>, content: bool) {
     }
 }
 
-/// An event in the form of CloudEvents; with the text of requests only where `content` says so.
+/// Returns an event in the form of CloudEvents; with the text of requests only if `content` is set.
 fn envelope(event: &Event, content: bool) -> Envelope {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let time = Timestamp::from_nanosecond(i128::from(event.time_ns)).unwrap_or_default();
@@ -167,7 +167,7 @@ pub(super) async fn replay(
     Ok(Json(Replayed { replayed, kept_since: None }))
 }
 
-/// The time of a replay, in milliseconds since the Unix epoch.
+/// Parses the time of a replay, in milliseconds since the Unix epoch.
 fn range(replay: &Replay) -> Result<Range<u64>, Refusal> {
     let read = |name: &str, text: &Option<String>| {
         let time = text.as_ref().map(|text| {
@@ -223,7 +223,7 @@ pub(super) async fn audit(
     Ok(Json(rows.collect()))
 }
 
-/// A moment in milliseconds since the Unix epoch.
+/// Converts milliseconds since the Unix epoch to a timestamp.
 pub(super) fn moment(milliseconds: u64) -> Timestamp {
     Timestamp::from_millisecond(i64::try_from(milliseconds).unwrap_or(i64::MAX)).unwrap_or_default()
 }

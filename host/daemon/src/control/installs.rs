@@ -18,8 +18,8 @@ use crate::{
     wake::{Actor, Request},
 };
 
-/// The body is a package that the client has opened: the daemon opens no path that it named. What
-/// was begun is ended, also when the client goes away.
+/// Installs the package in the body, which the client has opened: the daemon opens no path that it
+/// named. An installation that was begun is ended, also when the client goes away.
 pub(super) async fn install(
     State(daemon): State<Arc<Daemon>>,
     actor: Actor,

@@ -1,4 +1,4 @@
-//! How the event ledger fares, as `status` and the metrics show it.
+//! The state of the event ledger, as `status` and the metrics show it.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Daemon {
-    /// Whether the event ledger can be written, and what it lost.
+    /// Returns whether the event ledger can be written, and what it lost.
     pub(crate) fn ledger_status(&self) -> LedgerStatus {
         let health = self.context.bus.health();
         let (trouble, remedy) =

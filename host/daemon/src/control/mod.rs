@@ -90,7 +90,8 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .with_state(daemon)
 }
 
-/// A package may be as large as it may be unpacked; every other body has axum's limit of 2 MiB.
+/// Returns the limit for a package, which may be as large as it may be unpacked; every other body
+/// has axum's limit of 2 MiB.
 fn package_limit() -> DefaultBodyLimit {
     DefaultBodyLimit::max(
         usize::try_from(lodestar_library::install::MAX_BUNDLE).unwrap_or(usize::MAX),
@@ -106,8 +107,8 @@ async fn status(State(daemon): State<Arc<Daemon>>) -> Result<Json<Status>, Refus
     blocking(&daemon, Daemon::status).await.map(Json)
 }
 
-/// Does what reads the disk away from the runtime's few threads, which the module's listeners and
-/// every other client need.
+/// Runs work that reads the disk away from the runtime's few threads, which the module's listeners
+/// and every other client need.
 async fn blocking<T: Send + 'static>(
     daemon: &Arc<Daemon>,
     work: impl FnOnce(&Daemon) -> T + Send + 'static,

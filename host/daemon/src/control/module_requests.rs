@@ -1,4 +1,4 @@
-//! What modules call: each other, and the host, which answers what the control API does.
+//! Calls of modules: to each other, and to the host, which answers what the control API does.
 
 use std::{
     sync::Arc,
@@ -26,10 +26,10 @@ use crate::{
     wake::{Actor, Request},
 };
 
-/// How long before the end of a call an operation is told as it is then.
+/// Time before the end of a call at which its operation is reported as it is then.
 const TO_TELL: Duration = Duration::from_millis(50);
 
-/// How many calls of the host are answered at once: each takes a thread that people need too.
+/// Number of calls to the host that are answered at once: each takes a thread that people need too.
 const READERS: usize = 8;
 
 /// Answers the calls of modules until the daemon ends.
@@ -50,7 +50,7 @@ pub fn serve_modules(daemon: &Arc<Daemon>) {
     }
 }
 
-/// Puts a call before the module that it is for.
+/// Passes a call to the module that it is for.
 fn pass_on(daemon: &Daemon, request: &ModuleRequest) {
     let name = request.target();
     let Some(entry) = daemon.entry(name) else {
@@ -138,7 +138,7 @@ async fn run(daemon: &Arc<Daemon>, request: &ModuleRequest) -> Result<Value, Ref
     }
 }
 
-/// Has the daemon changed, on behalf of the module that calls.
+/// Requests a change from the daemon on behalf of the module that calls.
 async fn operate(
     daemon: &Arc<Daemon>,
     request: &ModuleRequest,

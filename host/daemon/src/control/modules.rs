@@ -169,7 +169,7 @@ fn line(record: LogRecord) -> String {
     ndjson(&line)
 }
 
-/// One line of a stream.
+/// Formats a value as one line of a stream.
 pub(super) fn ndjson(value: &impl serde::Serialize) -> String {
     let mut line = serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned());
     line.push('\n');

@@ -11,8 +11,8 @@ use lodestar_config::valid_section_name;
 use super::{modules::unknown, problem::Refusal};
 use crate::supervisor::Daemon;
 
-/// A text that can be a module's name, and so leads to no file of another kind. Anything else is a
-/// module that there is not.
+/// A valid name of a module, which leads to no file of another kind. Any other text is refused as
+/// an unknown module.
 pub(super) struct ModuleName(pub(super) String);
 
 impl FromRequestParts<Arc<Daemon>> for ModuleName {

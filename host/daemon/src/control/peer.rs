@@ -1,8 +1,8 @@
-//! Who may use the control socket.
+//! Access control of the control socket.
 //!
-//! The mode of the socket keeps other users out already; this is the second lock, for a socket
-//! whose mode somebody widened. And it is the only one against a module in a process of its own,
-//! whose user is the daemon's (adr/0040).
+//! The mode of the socket keeps other users out already; this is a second check, for a socket whose
+//! mode somebody widened. And it is the only one against a module in a process of its own, whose
+//! user is the daemon's (adr/0040).
 
 use std::{os::fd::OwnedFd, path::Path};
 
@@ -33,24 +33,24 @@ pub struct Peer {
     pub user: Option<u32>,
     /// Its effective group.
     pub group: Option<u32>,
-    /// Whose program it runs.
+    /// Origin of the program that it runs.
     pub origin: Origin,
 }
 
-/// Whose program a process runs.
+/// Origin of the program that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A module's, or what a module started.
+    /// A module, or a process that a module started.
     Module,
-    /// Another. So is what runs in a namespace of processes that is not below the daemon's: no
-    /// module gets there.
+    /// Another process. So is one in a process namespace that is not below the daemon's: no module
+    /// gets there.
     Other,
-    /// It is gone, or `/proc` does not show it.
+    /// An unknown process: it is gone, or `/proc` does not show it.
     Unknown,
 }
 
 impl Peer {
-    /// Who connected.
+    /// Returns the peer of a connection.
     pub(super) fn of(stream: &UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
         let number = credentials.as_ref().and_then(tokio::net::unix::UCred::pid);
@@ -62,8 +62,9 @@ impl Peer {
     }
 }
 
-/// Looks at the process that connected, `number`, once for all requests of the connection: some
-/// 50 µs. Before Linux 6.5 a module could have its number go to another process before that.
+/// Finds the origin of the process that connected, `number`, once for all requests of the
+/// connection: some 50 µs. Before Linux 6.5 a module could have its number go to another process
+/// before that.
 fn origin(stream: &UnixStream, number: Pid) -> Origin {
     let handle = match getsockopt(stream, PeerPidfd) {
         Ok(handle) => Some(handle),
@@ -105,7 +106,7 @@ pub(super) async fn check(
     Refusal(Problem::new(ProblemCode::Refused, what).help(help)).into_response()
 }
 
-/// Why a process may not, whoever its user is, and what to do.
+/// Returns why a process may not use the socket, whoever its user is, and what to do.
 fn stranger(peer: Peer, own_user: u32) -> Option<(&'static str, &'static str)> {
     match peer.origin {
         Origin::Module => Some((
@@ -122,8 +123,8 @@ fn stranger(peer: Peer, own_user: u32) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Whether a peer may: root, the daemon's user, and members of the daemon's group where that is
-/// not root's. `groups` is the text of `/etc/group`.
+/// Returns whether a peer may use the socket: root, the daemon's user, and members of the daemon's
+/// group where that is not root's. `groups` is the text of `/etc/group`.
 #[must_use]
 pub fn is_allowed(peer: Peer, own_user: u32, own_group: u32, groups: &str) -> bool {
     let Some(user) = peer.user else { return false };

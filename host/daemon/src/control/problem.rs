@@ -12,17 +12,17 @@ use lodestar_api::{PROBLEM_JSON, Problem, ProblemCode};
 pub struct Refusal(pub Problem);
 
 impl Refusal {
-    /// There is no such thing.
+    /// Creates the refusal for something that does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self(Problem::new(ProblemCode::NotFound, detail))
     }
 
-    /// What was sent does not fit.
+    /// Creates the refusal for a request that is not valid.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self(Problem::new(ProblemCode::Invalid, detail))
     }
 
-    /// It did not work.
+    /// Creates the refusal for a request that failed.
     pub fn failed(detail: impl Into<String>) -> Self {
         Self(Problem::new(ProblemCode::Failed, detail))
     }

@@ -20,7 +20,7 @@ use tokio::net::UnixListener;
 
 use super::Peer;
 
-/// The control socket, which knows who is at the other end.
+/// Listener of the control socket, which identifies the process at the other end.
 #[derive(Debug)]
 pub(super) struct Control(pub(super) UnixListener);
 
@@ -35,31 +35,31 @@ impl Listener for Control {
     }
 }
 
-/// Why there is no control socket.
+/// Reason why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// A daemon answers there.
+    /// Another daemon that answers at the path.
     #[error(
         "another daemon answers on {}; stop it, or give this one another --socket",
         .0.display()
     )]
     Taken(PathBuf),
-    /// Somebody else could put another socket there.
+    /// A directory in which somebody else could put another socket there.
     #[error(
         "{exposed}, who could put another socket there; {}, or give another --socket",
         .exposed.remedy()
     )]
     Exposed {
-        /// The place.
+        /// The exposed place, with the account that can change it.
         exposed: Exposed,
     },
-    /// Something else lies there.
+    /// A file of another kind at the path.
     #[error("{} is no socket; remove it, or give another --socket", .0.display())]
     NoSocket(PathBuf),
-    /// The path is too long for a socket.
+    /// A path that is too long for a socket.
     #[error("the path {} has more than 107 bytes; give a shorter --socket", .0.display())]
     TooLong(PathBuf),
-    /// The system refuses.
+    /// A refusal of the system.
     #[error(
         "cannot listen on {}: {}; give a --socket in a directory of this user",
         .0.display(), .1
@@ -67,7 +67,7 @@ pub enum SocketError {
     System(PathBuf, #[source] io::Error),
 }
 
-/// The longest path of a Unix socket on Linux.
+/// Length in bytes of the longest path of a Unix socket on Linux.
 const MAX_PATH: usize = 107;
 
 /// Binds the control socket, readable by its owner only, or by `group` as well. A stale socket is

@@ -21,8 +21,8 @@ use crate::{
     supervisor::{Daemon, OWN},
 };
 
-/// Serves the API at `control.listen`. What stands in the way is a warning: the Unix socket is
-/// there in any case.
+/// Serves the API at `control.listen`. An error is a warning only: the Unix socket is there in any
+/// case.
 pub fn start(daemon: &Arc<Daemon>) {
     let config = daemon.config();
     let (Some(address), Some(reference)) = (&config.control.listen, &config.control.token) else {
@@ -47,7 +47,7 @@ pub fn start(daemon: &Arc<Daemon>) {
     }
 }
 
-/// Has a router answer to whoever has the token, and to no web page.
+/// Makes a router answer only to clients with the token, and to no web page.
 fn locked(router: Router, token: &str) -> Router {
     let expected: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let router = router.layer(middleware::from_fn_with_state(expected, check_token));

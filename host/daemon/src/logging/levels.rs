@@ -1,4 +1,4 @@
-//! Which records are wanted: one level for the daemon, and one for each module that has its own.
+//! The levels of the log: one for the daemon, and one for each module that has its own.
 
 use std::{
     collections::HashMap,
@@ -24,13 +24,13 @@ struct Table {
 }
 
 impl Levels {
-    /// One level for all.
+    /// Creates levels with one level for all.
     #[must_use]
     pub fn new(default: u32) -> Self {
         Self { table: RwLock::new(Table { default, modules: HashMap::new() }) }
     }
 
-    /// Takes other levels.
+    /// Replaces all levels.
     pub fn set(&self, default: u32, modules: HashMap<String, u32>) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *table = Table { default, modules };
@@ -38,7 +38,7 @@ impl Levels {
         tracing::callsite::rebuild_interest_cache();
     }
 
-    /// The level of a module.
+    /// Returns the level of a module.
     #[must_use]
     pub fn of(&self, module: &str) -> u32 {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +98,7 @@ impl<S: tracing::Subscriber> Layer<S> for LevelLayer {
     }
 }
 
-/// Finds the field `module` of a record.
+/// Visitor that finds the field `module` of a record.
 #[derive(Default)]
 pub(super) struct ModuleName(pub(super) String);
 

@@ -1,4 +1,4 @@
-//! What the daemon and its modules say: to standard error, and to `lodestar modules logs`.
+//! Logs of the daemon and its modules: to standard error, and to `lodestar modules logs`.
 
 mod levels;
 mod output;
@@ -23,29 +23,29 @@ pub use redact::{KeyLines, Redactor};
 /// The target of everything that a module logs; its own target is the field `origin`.
 pub const MODULE_TARGET: &str = "lodestar::module";
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Human,
     /// One JSON object per line.
     Json,
 }
 
-/// The parts of logging that are asked and changed while the daemon runs.
+/// The parts of logging that are used and changed while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct Logging {
-    /// What is logged, per module.
+    /// Levels of the daemon and of each module.
     pub levels: Arc<Levels>,
-    /// The newest records.
+    /// Recorder of the newest records.
     pub recorder: Recorder,
-    /// What never appears.
+    /// Redactor of secrets, which must not appear.
     pub redactor: Arc<Redactor>,
 }
 
 impl Logging {
-    /// One that writes nowhere, for checks.
+    /// Creates a logging that writes nowhere, for checks.
     #[must_use]
     pub fn silent() -> Self {
         Self {
@@ -75,7 +75,7 @@ pub fn start(levels: Levels, format: LogFormat) -> io::Result<Logging> {
     Ok(logging)
 }
 
-/// Writes what a module said. `level` is the ABI's: 1 error … 5 trace.
+/// Logs a message of a module. `level` is the ABI's: 1 error … 5 trace.
 pub fn module_said(module: &str, level: u32, origin: &str, message: &str, fields: &str) {
     macro_rules! say {
         ($level:expr) => {

@@ -1,4 +1,4 @@
-//! Where log lines go, and how they look.
+//! The output of log lines, and their format.
 
 use std::{
     fs::File,
@@ -21,13 +21,13 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Standard error in this format.
+    /// Creates an output to standard error in this format.
     pub(super) fn stderr(format: LogFormat) -> io::Result<Self> {
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
         Ok(Self { format, file: Arc::new(Mutex::new(stderr.into())) })
     }
 
-    /// Writes one record as one line. Nobody can be told when that fails.
+    /// Writes one record as one line. An error is ignored, since it cannot be reported.
     pub(super) fn write(
         &self,
         time: Timestamp,

@@ -1,6 +1,6 @@
-//! What code in the daemon's process prints on standard output and standard error: modules, and
-//! what they start. It passes two pipes to a thread that logs it, line by line and without
-//! secrets, so many lines a second.
+//! Capture of what code in the daemon's process prints on standard output and standard error:
+//! modules, and what they start. Two pipes pass it to a thread that logs it, line by line and
+//! without secrets, so many lines a second.
 
 use std::{
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
@@ -17,32 +17,32 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::{KeyLines, LogRate};
 use crate::crash;
 
-/// The longest line; the rest of one that is longer is left out.
+/// Length of the longest line in bytes; the rest of one that is longer is left out.
 const MAX_LINE: usize = 64 * 1024;
 
-/// How much is read after the end: more than two pipes hold.
+/// Number of bytes that are read after the end: more than two pipes hold.
 const MAX_LAST_WORDS: usize = 1 << 20;
 
-/// How long nothing is printed until it is said how many lines were left out.
+/// Time without output after which the number of lines left out is logged.
 const SILENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Standard output and standard error are logged until this is dropped.
+/// Redirection of standard output and standard error to the log, until this is dropped.
 #[derive(Debug)]
 pub struct Printed {
-    /// Both as they were.
+    /// Standard output and standard error as they were.
     before: [OwnedFd; 2],
-    /// They live longer than the thread, so that it never reads an end.
+    /// Write ends that live longer than the thread, so that it never reads an end.
     _pipes: [PipeWriter; 2],
-    /// Asks the thread to write what was printed.
+    /// The `eventfd` that asks the thread to write what was printed.
     wake: OwnedFd,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Printed {
-    /// Begins. What is logged does not come through here.
+    /// Begins the redirection. What the daemon logs does not come through here.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ fn read(pipes: [PipeReader; 2], wake: &OwnedFd, ends: &AtomicBool) {
     }
 }
 
-/// Which of these have something to be read, after this time at the latest.
+/// Returns which of the sources can be read, after waiting for `until` at most.
 fn readable(sources: &[&dyn AsFd; 3], until: Option<&Timespec>) -> [bool; 3] {
     let mut sources = sources.map(|source| PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN));
     // An interrupted call found none.
@@ -118,8 +118,8 @@ fn readable(sources: &[&dyn AsFd; 3], until: Option<&Timespec>) -> [bool; 3] {
     sources.map(|source| !source.revents().is_empty())
 }
 
-/// Says all that waits, and the lines that have no end. A process that a module left behind may
-/// talk for ever.
+/// Logs all that waits, and the lines that have no end, up to a limit: a process that a module left
+/// behind may print for ever.
 fn write_all(streams: &mut [Stream; 2], say: &mut dyn FnMut(&str)) {
     for stream in streams {
         let mut count = 0;
@@ -134,7 +134,7 @@ fn write_all(streams: &mut [Stream; 2], say: &mut dyn FnMut(&str)) {
     }
 }
 
-/// What one of both prints.
+/// One of the two redirected streams.
 #[derive(Debug)]
 struct Stream {
     pipe: PipeReader,
@@ -171,13 +171,13 @@ fn left_out(words: Option<String>) {
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     line: Vec<u8>,
-    /// How long the line is, with what was left out of it.
+    /// Length of the line in bytes, with what was left out of it.
     length: usize,
     keys: KeyLines,
 }
 
 impl Lines {
-    /// Takes a piece and says the lines that it ends.
+    /// Adds a piece and passes the lines that it ends to `say`.
     pub(crate) fn take(&mut self, bytes: &[u8], say: &mut dyn FnMut(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let room = MAX_LINE - self.line.len();
@@ -189,7 +189,7 @@ impl Lines {
         }
     }
 
-    /// Says what came since the last line.
+    /// Passes what came since the last line to `say`.
     pub(crate) fn end(&mut self, say: &mut dyn FnMut(&str)) {
         let mut line = std::mem::take(&mut self.line);
         let length = std::mem::take(&mut self.length);

@@ -1,4 +1,4 @@
-//! How much one module may say in a second.
+//! The limit on the log records of one module in a second.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,20 +7,21 @@ use std::{
 
 use super::module_said;
 
-/// How many records a second are logged where the module's section does not say.
+/// Number of records a second that are logged where the module's section does not say.
 pub const LOG_RECORDS_PER_SECOND: u64 = 500;
 
-/// How long a message, and what stands beside it, counts for: what is longer is cut, once its
-/// secrets are taken out.
+/// Length in bytes up to which a message, and what stands beside it, counts: what is longer is cut,
+/// once its secrets are taken out.
 pub(super) const LONGEST: usize = 16 << 10;
 
-/// A record counts once for each so many bytes.
+/// Number of bytes for which a record counts once more.
 const BYTES: usize = 1 << 10;
 
-/// Over which time is counted.
+/// Time over which records are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What one module says: so many records a second, and one line that says how many more there were.
+/// Limit on the records of one module: so many a second, and one line that says how many more there
+/// were.
 #[derive(Debug)]
 pub struct LogRate(Mutex<Count>);
 
@@ -40,18 +41,18 @@ impl Default for LogRate {
 }
 
 impl LogRate {
-    /// Allows so many records a second from now on.
+    /// Sets the number of records a second.
     pub fn allow(&self, most: u64) {
         self.count().most = most;
     }
 
-    /// How many records a second are allowed.
+    /// Returns the number of records a second that are allowed.
     #[must_use]
     pub fn most(&self) -> u64 {
         self.count().most
     }
 
-    /// Logs what a module said, as [`module_said`] does, unless it says too much.
+    /// Logs a message of a module, as [`module_said`] does, unless the module logs too much.
     pub fn say(&self, module: &str, level: u32, origin: &str, message: &str, fields: &str) {
         let bytes = message.len().min(LONGEST) + fields.len().min(LONGEST);
         let (is_within, left_out) = self.admit(bytes);
@@ -61,24 +62,24 @@ impl LogRate {
         }
     }
 
-    /// Says how many records were left out, where a second is over and nothing came since.
+    /// Logs how many records were left out, where a second is over and nothing came since.
     pub fn settle(&self, module: &str) {
         tell(module, self.left_out());
     }
 
-    /// Counts a record of so many bytes; answers whether it is logged, and how many were left out
+    /// Counts a record of so many bytes; returns whether it is logged, and how many were left out
     /// in a second that is over, in words.
     pub(super) fn admit(&self, bytes: usize) -> (bool, Option<String>) {
         let (is_within, left_out) = self.count().take(1 + (bytes / BYTES) as u64, Instant::now());
         (is_within, left_out.map(words))
     }
 
-    /// How many records were left out in a second that is over, in words.
+    /// Returns how many records were left out in a second that is over, in words.
     pub(super) fn left_out(&self) -> Option<String> {
         self.count().take(0, Instant::now()).1.map(words)
     }
 
-    /// Whether some were left out of which nothing was said yet.
+    /// Returns whether records were left out that were not reported yet.
     pub(super) fn owes_words(&self) -> bool {
         self.count().left_out > 0
     }
@@ -89,7 +90,7 @@ impl LogRate {
 }
 
 impl Count {
-    /// Counts a record of this cost; answers whether it is logged, and how many were left out, and
+    /// Counts a record of this cost; returns whether it is logged, and how many were left out, and
     /// of how many, in a second that is over.
     fn take(&mut self, cost: u64, now: Instant) -> (bool, Option<(u64, u64)>) {
         let mut over = None;

@@ -16,28 +16,28 @@ use tracing_subscriber::{Layer, layer::Context};
 
 use super::{Output, Redactor, rate::LONGEST};
 
-/// How many records are kept: some minutes of a busy daemon, about 1 MiB.
+/// Number of records that are kept: some minutes of a busy daemon, about 1 MiB.
 const KEPT: usize = 2_000;
 
-/// How far a follower may fall behind before it skips.
+/// Number of records that a follower may fall behind before it skips.
 const FOLLOWERS_LAG: usize = 256;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogRecord {
-    /// When.
+    /// Time of the record.
     pub time: Timestamp,
-    /// `ERROR` … `TRACE`.
+    /// Level, `ERROR` … `TRACE`.
     pub level: &'static str,
     /// The module that it is about, empty for the daemon itself.
     pub module: String,
-    /// The text.
+    /// Text of the record.
     pub message: String,
     /// The other fields.
     pub fields: Map<String, Value>,
 }
 
-/// Keeps the newest records and hands new ones to followers.
+/// Store of the newest records that hands new ones to followers.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     kept: Arc<Mutex<VecDeque<LogRecord>>>,
@@ -51,7 +51,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// The newest records about a module, oldest first.
+    /// Returns the newest records about a module, oldest first.
     #[must_use]
     pub fn newest(&self, module: &str, lines: usize) -> Vec<LogRecord> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +61,7 @@ impl Recorder {
         newest
     }
 
-    /// Records from now on, of all modules.
+    /// Returns a receiver of the records from now on, of all modules.
     #[must_use]
     pub fn follow(&self) -> broadcast::Receiver<LogRecord> {
         self.followers.subscribe()
@@ -79,7 +79,7 @@ impl Recorder {
     }
 }
 
-/// Takes what is logged, without secrets, to the recorder and to `output`.
+/// Returns a layer that passes what is logged, without secrets, to the recorder and to `output`.
 pub(super) fn layer<S: Subscriber>(
     recorder: Recorder,
     redactor: Arc<Redactor>,
@@ -120,7 +120,7 @@ impl<S: Subscriber> Layer<S> for RecordLayer {
     }
 }
 
-/// What a record consists of.
+/// The parts of a record.
 struct Parts<'a> {
     redactor: &'a Redactor,
     record: Map<String, Value>,
@@ -160,7 +160,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Cuts a text that has no secret any more: the half of one would look like none.
+/// Cuts a long text. It must have no secret any more: the half of one would look like none.
 fn shortened(mut text: String) -> String {
     let bytes = text.len();
     if bytes > LONGEST {

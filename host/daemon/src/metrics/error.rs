@@ -1,49 +1,49 @@
-//! Why a metric cannot be had.
+//! Errors of registering a metric.
 
 use std::fmt;
 
 use super::{MAX_FAMILIES, MAX_SERIES, MAX_SERIES_OF_FAMILY, MAX_TEXT};
 
-/// Why a metric cannot be had.
+/// Reason why a metric cannot be registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
-    /// Another module that lives has a family of that name.
+    /// A family of that name that another living module has.
     #[error("the metric {name} belongs to {owner}; choose another name")]
     Owned {
-        /// The family.
+        /// Name of the family.
         name: String,
-        /// Who has it.
+        /// Module that has the family.
         owner: String,
     },
-    /// The same generation has registered it otherwise.
+    /// A family that the same generation has registered otherwise.
     #[error("the metric {0} was registered with another kind or other labels before")]
     Changed(String),
-    /// The module has as much as it may have.
+    /// A limit that the module has reached.
     #[error("the metric {name} is one too many: {bound}")]
     Full {
-        /// The family.
+        /// Name of the family.
         name: String,
-        /// What it has enough of.
+        /// The limit that is reached.
         bound: Bound,
     },
-    /// Not a name, label or help that Prometheus takes.
+    /// A name, label or help that Prometheus does not take.
     #[error("the metric {0} is not valid: {1}")]
     Invalid(String, String),
-    /// The generation that asks has stopped.
+    /// A generation that has stopped.
     #[error("the metric {0} cannot be had: the module has stopped")]
     Ended(String),
 }
 
-/// What a module may have only so much of.
+/// Limit on what a module may register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// Families.
+    /// Number of families.
     Families,
-    /// Series of one family.
+    /// Number of series of one family.
     SeriesOfFamily,
-    /// Series of all families together.
+    /// Number of series of all families together.
     Series,
-    /// Bytes of names, help and labels.
+    /// Number of bytes of names, help and labels.
     Text,
 }
 

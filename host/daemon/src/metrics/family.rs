@@ -9,12 +9,12 @@ use prometheus::{
 
 use super::{Kind, MetricError};
 
-/// Upper bounds in seconds: from a cache hit to a long answer of a model.
+/// Upper bounds of the buckets in seconds: from a cache hit to a long answer of a model.
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
-/// A family. A generation on trial may have it in another form than the one that runs; what is
-/// shown is the form of the one that ran last.
+/// A family. A generation that does not run yet may have it in another form than the one that runs;
+/// what is shown is the form of the one that ran last.
 pub(super) struct Family {
     pub(super) owner: String,
     forms: Vec<Form>,
@@ -27,15 +27,15 @@ pub(super) struct Form {
     label_names: Vec<String>,
     vector: Vector,
     series: HashMap<Vec<String>, (u64, Series)>,
-    /// Bytes of its texts.
+    /// Number of bytes of its texts.
     text: usize,
-    /// The generations that live and asked for it.
+    /// Numbers of the living generations that asked for it.
     users: BTreeSet<u64>,
-    /// The last generation that ran and asked for it; 0 for none.
+    /// Number of the last generation that ran and asked for it; 0 for none.
     settled: u64,
 }
 
-/// What a form is asked for by.
+/// Shape of a form that is asked for.
 pub(super) struct Shape<'a> {
     pub(super) kind: Kind,
     pub(super) help: &'a str,
@@ -69,7 +69,7 @@ impl Family {
         self.forms.is_empty()
     }
 
-    /// Whether this generation asked for it in another form.
+    /// Returns whether this generation asked for the family in another form.
     pub(super) fn has_another_form(&self, number: u64, shape: &Shape<'_>) -> bool {
         self.forms.iter().any(|form| form.users.contains(&number) && !form.is(shape))
     }
@@ -93,7 +93,7 @@ impl Family {
         Ok(&mut self.forms[at])
     }
 
-    /// What it asked for is what this generation says that runs.
+    /// Notes that this generation runs: the form that it asked for is shown from now on.
     pub(super) fn settle(&mut self, number: u64) {
         for form in self.forms.iter_mut().filter(|form| form.users.contains(&number)) {
             form.settled = form.settled.max(number);
@@ -101,7 +101,7 @@ impl Family {
         self.prune();
     }
 
-    /// A generation has ended.
+    /// Notes that a generation has ended.
     pub(super) fn leave(&mut self, number: u64) {
         for form in &mut self.forms {
             form.users.remove(&number);
@@ -109,7 +109,7 @@ impl Family {
         self.prune();
     }
 
-    /// Drops every form that no generation which lives asked for; answers whether there were any.
+    /// Drops every form that no living generation asked for; returns whether there were any.
     pub(super) fn forget_unused(&mut self) -> bool {
         let before = self.forms.len();
         self.forms.retain(|form| !form.users.is_empty());
@@ -124,7 +124,7 @@ impl Family {
             .retain(|form| !form.users.is_empty() || (form.settled > 0 && form.settled == newest));
     }
 
-    /// As it is shown.
+    /// Returns the family as it is shown.
     pub(super) fn collect(&self) -> Option<MetricFamily> {
         let form = self.forms.iter().max_by_key(|form| form.settled)?;
         let mut families = match &form.vector {
@@ -171,7 +171,8 @@ impl Form {
         })
     }
 
-    /// Another help makes no other form: what was counted is still the same.
+    /// Returns whether the form has this shape. Another help makes no other form: what was counted
+    /// is still the same.
     fn is(&self, shape: &Shape<'_>) -> bool {
         self.kind == shape.kind && self.label_names == shape.label_names
     }
@@ -184,7 +185,7 @@ impl Form {
         self.series.len()
     }
 
-    /// Notes that a generation asks for it. Its words count from then on.
+    /// Notes that a generation asks for the form. Its help is shown from then on.
     pub(super) fn used_by(&mut self, number: u64, help: &str) {
         if self.users.insert(number) && self.help != help {
             self.text = self.text.saturating_sub(self.help.len()) + help.len();
@@ -192,7 +193,8 @@ impl Form {
         }
     }
 
-    /// Bytes by which its help would grow if this generation asked for it.
+    /// Returns the number of bytes by which the help would grow if this generation asked for the
+    /// form.
     pub(super) fn more_help(&self, number: u64, help: &str) -> usize {
         let known = self.users.contains(&number);
         if known { 0 } else { help.len().saturating_sub(self.help.len()) }
@@ -215,14 +217,15 @@ impl Form {
 }
 
 impl Shape<'_> {
-    /// Bytes of its texts.
+    /// Returns the number of bytes of its texts.
     pub(super) fn text(&self) -> usize {
         self.help.len() + self.label_names.iter().map(String::len).sum::<usize>()
     }
 }
 
 impl Series {
-    /// Adds to a counter, sets a gauge, observes into a histogram. What does not fit is ignored.
+    /// Adds to a counter, sets a gauge, observes into a histogram. Negative values of a counter,
+    /// and NaN of it or of a histogram, are ignored.
     pub(super) fn record(&self, value: f64) {
         match self {
             Self::Counter(counter) if value >= 0.0 => counter.inc_by(value),

@@ -1,4 +1,4 @@
-//! What one generation of a module registers and records with, and how long it is kept.
+//! Registration and recording of metrics by one generation of a module, and their lifetime.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ impl Instruments {
         Self { metrics, number, series: RwLock::default() }
     }
 
-    /// Registers a series, or finds it; answers its handle.
+    /// Registers a series, or finds it; returns its handle.
     ///
     /// # Errors
     ///
@@ -62,13 +62,13 @@ impl Instruments {
         }
     }
 
-    /// This generation runs from now on: what it registered otherwise than the one before is shown
-    /// in its form.
+    /// Notes that this generation runs from now on: what it registered otherwise than the one
+    /// before is shown in its form.
     pub fn settle(&self) {
         self.metrics.state().settle(self.number);
     }
 
-    /// This generation registers and records nothing any more.
+    /// Ends registering and recording by this generation.
     pub fn close(&self) {
         let mut state = self.metrics.state();
         state.close(self.number);
@@ -82,7 +82,8 @@ impl Drop for Instruments {
     }
 }
 
-/// A thread of a module lives. The families of the module go when the last one is dropped.
+/// Proof that a thread of a module lives. The families of the module go when the last one is
+/// dropped.
 #[derive(Debug)]
 pub struct Presence {
     metrics: Arc<Metrics>,

@@ -19,22 +19,23 @@ use family::{Family, Form, Series, Shape};
 pub use instruments::{Instruments, Presence};
 pub use snapshot::{HistogramRow, Snapshot};
 
-/// Most families that one module may have, with the forms that they had before.
+/// Largest number of families that one module may have, with the forms that they had before.
 const MAX_FAMILIES: usize = 256;
 
-/// Most series that one family may have: an unbounded label must not fill the memory.
+/// Largest number of series in one family: an unbounded label must not fill the memory.
 const MAX_SERIES_OF_FAMILY: usize = 1_000;
 
-/// Most series that one module may have. A histogram of them takes about a kilobyte.
+/// Largest number of series that one module may have. A histogram of them takes about a kilobyte.
 const MAX_SERIES: usize = 10_000;
 
-/// Most bytes of names, help and labels that one module may have: they lie in the host's memory.
+/// Largest number of bytes of names, help and labels that one module may have: they lie in the
+/// host's memory.
 const MAX_TEXT: usize = 1024 * 1024;
 
-/// How many characters of a name an error shows that may be about its length.
+/// Number of characters that an error shows of a name that may be too long.
 const SHOWN: usize = 80;
 
-/// Families that the host writes itself begin like this.
+/// Prefixes of the families that the host writes itself.
 const RESERVED: [&str; 7] = [
     "lodestar_build_info",
     "lodestar_config_",
@@ -48,16 +49,16 @@ const RESERVED: [&str; 7] = [
 /// The kinds of metrics, with the numbers of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts values by size.
+    /// A distribution that counts values by size.
     Histogram,
 }
 
 impl Kind {
-    /// From the number of the ABI.
+    /// Returns the kind with this number of the ABI.
     #[must_use]
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
@@ -79,7 +80,7 @@ pub struct Metrics {
 #[derive(Default)]
 struct State {
     families: BTreeMap<String, Family>,
-    /// Threads that live, by module.
+    /// Number of threads that live, by module.
     present: HashMap<String, usize>,
     /// Generations that may register, by number.
     generations: HashMap<u64, Generation>,
@@ -89,7 +90,7 @@ struct State {
 
 struct Generation {
     owner: String,
-    /// Whether it runs, or is on trial.
+    /// `true` once it is the generation that runs.
     in_charge: bool,
 }
 
@@ -111,7 +112,7 @@ impl Metrics {
         Presence::new(self.clone(), owner)
     }
 
-    /// What a new generation of a module registers and records with.
+    /// Creates the instruments with which a new generation of a module registers and records.
     #[must_use]
     pub fn generation(self: &Arc<Self>, owner: &str) -> Instruments {
         let mut state = self.state();
@@ -121,7 +122,8 @@ impl Metrics {
         Instruments::new(self.clone(), number)
     }
 
-    /// Everything in the text format of Prometheus, version 0.0.4, with the host's own families.
+    /// Returns all metrics in the text format of Prometheus, version 0.0.4, with the host's own
+    /// families.
     #[must_use]
     pub fn encode(&self, own: Vec<MetricFamily>) -> String {
         let mut families: Vec<MetricFamily> =
@@ -143,7 +145,7 @@ impl State {
         self.last_number
     }
 
-    /// A series of a generation, made where it is missing.
+    /// Returns a series of a generation, made where it is missing.
     fn series(
         &mut self,
         number: u64,
@@ -203,7 +205,7 @@ impl State {
         self.families.values().filter(move |family| family.owner == owner).flat_map(Family::forms)
     }
 
-    /// Whether a module may have one more series, of this form or a new one.
+    /// Checks whether a module may have one more series, of this form or a new one.
     fn check_count(&self, owner: &str, name: &str, form: Option<&Form>) -> Result<(), MetricError> {
         let bound = if form.is_some_and(|form| form.count() >= MAX_SERIES_OF_FAMILY) {
             Bound::SeriesOfFamily
@@ -217,7 +219,7 @@ impl State {
         Err(MetricError::Full { name: name.to_owned(), bound })
     }
 
-    /// Whether a module may have so many bytes more of names, help and labels.
+    /// Checks whether a module may have so many bytes more of names, help and labels.
     fn check_text(&self, owner: &str, name: &str, more: usize) -> Result<(), MetricError> {
         if more > 0 && self.forms_of(owner).map(Form::text).sum::<usize>() + more > MAX_TEXT {
             // A name may be what is too long.
@@ -227,8 +229,8 @@ impl State {
         Ok(())
     }
 
-    /// Drops what earlier generations of a module left, and none that lives asked for; answers
-    /// whether there was any.
+    /// Drops what earlier generations of a module left and no living one asked for; returns whether
+    /// there was any.
     fn make_room(&mut self, owner: &str, name: &str, bound: Bound) -> bool {
         let mut forgotten = false;
         let helps = |other: &str| bound != Bound::SeriesOfFamily || other == name;
@@ -241,7 +243,7 @@ impl State {
         forgotten
     }
 
-    /// From now on a generation is the one that runs.
+    /// Notes that a generation is the one that runs from now on.
     fn settle(&mut self, number: u64) {
         let Some(generation) = self.generations.get_mut(&number) else { return };
         generation.in_charge = true;
@@ -250,7 +252,7 @@ impl State {
         }
     }
 
-    /// A generation registers nothing any more.
+    /// Ends registering by a generation.
     fn close(&mut self, number: u64) {
         if self.generations.remove(&number).is_some() {
             self.families.retain(|_, family| {
@@ -260,7 +262,7 @@ impl State {
         }
     }
 
-    /// A thread of a module has ended.
+    /// Notes that a thread of a module has ended.
     fn depart(&mut self, owner: &str) {
         let Some(threads) = self.present.get_mut(owner) else { return };
         *threads -= 1;
@@ -273,7 +275,7 @@ impl State {
     }
 }
 
-/// Whether a generation of a module may have a family in this form.
+/// Checks whether a generation of a module may have a family in this form.
 fn check_form(
     family: Option<&Family>,
     owner: &str,

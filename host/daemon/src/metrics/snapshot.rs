@@ -13,11 +13,11 @@ use super::Kind;
 pub struct HistogramRow {
     /// The values of its labels.
     pub labels: Vec<String>,
-    /// Upper bounds, rising, and how many values are at most that.
+    /// Rising upper bounds, each with the number of values that are at most that.
     pub buckets: Vec<(f64, u64)>,
-    /// How many values there are.
+    /// Number of values.
     pub count: u64,
-    /// All of them together.
+    /// Sum of the values.
     pub sum: f64,
 }
 
@@ -45,7 +45,7 @@ impl HistogramRow {
     }
 }
 
-/// Builds families whose values are looked up at each scrape.
+/// Builder of families whose values are looked up at each scrape.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     families: Vec<MetricFamily>,
@@ -103,7 +103,7 @@ impl Snapshot {
         self
     }
 
-    /// The families.
+    /// Returns the families.
     #[must_use]
     pub fn finish(self) -> Vec<MetricFamily> {
         self.families

@@ -18,7 +18,7 @@ fn count(generation: &Instruments, label_name: &str) {
     generation.record(series.expect("it may"), 1.0);
 }
 
-/// A generation that runs.
+/// Creates a generation that runs.
 fn running(metrics: &Arc<Metrics>, owner: &str) -> Instruments {
     let generation = metrics.generation(owner);
     generation.settle();

@@ -1,8 +1,8 @@
-//! Running code of a module in the daemon that is called back: it is told that its events are
-//! accepted, or what a module that it called answers.
+//! Callbacks into a module that runs in the daemon: notices that its events are accepted, and
+//! answers to its calls.
 //!
 //! Such code may leave values of the thread behind: the linker keeps a library for as long as a
-//! thread lives that has such values of it. So that code runs on a thread of the generation, which
+//! thread lives that has such values of it. So callbacks run on a thread of the generation, which
 //! ends with it, and never on the one that writes the ledger for everybody, or on the thread of
 //! another module (adr/0041, adr/0061).
 
@@ -23,49 +23,49 @@ use lodestar_library::{self as library, Library};
 use super::{Entry, accounting::thread_name, services::unavailable, state::lock};
 use crate::module::Tasks;
 
-/// Who calls one generation of a module back. A library that it was given is let go of when the
-/// first thing is told, and at the latest when this is closed.
+/// Callbacks of one generation of a module. The reference to its library is dropped at the first
+/// callback, and at the latest when this is closed.
 #[derive(Debug, Default)]
 pub(super) struct Acceptance(Mutex<Teller>);
 
 #[derive(Debug, Default)]
 enum Teller {
-    /// Whoever has something to tell: what is told is the host's own code.
+    /// The thread that has something to report: the callback is the host's own code.
     #[default]
     Anybody,
-    /// Nothing was to be told yet.
+    /// Library whose callbacks need a thread, before the first callback.
     Nobody(Arc<Library>),
-    /// Its thread.
+    /// Thread that runs the callbacks.
     Thread(Sender<Task>, Weak<Library>),
-    /// Nothing more is told than what was promised.
+    /// State after closing: no callbacks but those that were promised.
     Closed,
 }
 
-/// A call back.
+/// A callback.
 pub(super) type Task = Box<dyn FnOnce() + Send>;
 
-/// What is called once events are accepted or refused.
+/// Callback for the time when events are accepted or refused.
 type Accepted = Box<dyn FnOnce(Result<(), PublishError>) + Send>;
 
-/// A way to call a generation back, for as long as it is held.
+/// Permission to call a generation back, valid for as long as it is held.
 #[derive(Debug)]
 pub(super) struct Promise {
     entry: Arc<Entry>,
-    /// `None` where whoever has something to tell may do so.
+    /// Thread of the callbacks; `None` where the caller's own thread may run them.
     thread: Option<(Sender<Task>, Weak<Library>)>,
 }
 
 impl Promise {
-    /// Runs something short that waits for nobody.
+    /// Runs a short task that waits for nobody.
     pub(super) fn keep(&self, task: Task) {
         match &self.thread {
-            // It is there for as long as somebody may send.
+            // The thread is there for as long as somebody may send.
             Some((thread, _)) => drop(thread.send(task)),
             None => task(),
         }
     }
 
-    /// Runs something that may wait, on a thread of its own.
+    /// Runs a task that may wait, on a thread of its own.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Promise {
 }
 
 impl Acceptance {
-    /// What is told is code of this library.
+    /// Sets the library that the callbacks are code of.
     pub(super) fn runs_in(&self, library: Arc<Library>) {
         *lock(&self.0) = Teller::Nobody(library);
     }
@@ -110,7 +110,7 @@ impl Acceptance {
         Ok(Promise { entry: entry.clone(), thread })
     }
 
-    /// Returns what tells `done` that events are accepted.
+    /// Returns a callback that reports to `done` that events are accepted.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl Acceptance {
         }))
     }
 
-    /// Ends the thread when the last promise is kept.
+    /// Ends the thread once the last promise is kept.
     pub(super) fn close(&self) {
         let mut teller = lock(&self.0);
         if !matches!(*teller, Teller::Anybody) {
@@ -132,7 +132,7 @@ impl Acceptance {
     }
 }
 
-/// Starts a thread of the module, for which its library waits before it is unmapped.
+/// Starts a thread of the module, which its library waits for before it is unmapped.
 fn start(entry: &Arc<Entry>, library: Option<&Library>, task: Task) -> io::Result<()> {
     let entry = entry.clone();
     let thread = std::thread::Builder::new().name(thread_name(&entry.name));
@@ -143,7 +143,7 @@ fn start(entry: &Arc<Entry>, library: Option<&Library>, task: Task) -> io::Resul
         let _working = library::work_for(&entry.name);
         entry.host_threads.fetch_add(1, Ordering::Relaxed);
         run(task);
-        // The last look at what this thread used.
+        // Last measurement of what this thread used.
         entry.used(&Tasks::now());
         entry.host_threads.fetch_sub(1, Ordering::Relaxed);
     };

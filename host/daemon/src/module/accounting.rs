@@ -1,4 +1,4 @@
-//! What a module costs: its time on the processor, and how long its calls take.
+//! Resources that a module uses: its processor time, memory and threads.
 
 use std::{
     borrow::Cow,
@@ -12,8 +12,8 @@ use lodestar_library as library;
 use super::{Entry, state::lock};
 use crate::runner;
 
-/// What a module's thread is in. Watched from outside, so that a call that never comes back is
-/// seen.
+/// The call that a module's thread is in. Watched from outside, so that a call that never returns
+/// is seen.
 #[derive(Debug, Default)]
 pub struct CallClock {
     current: Mutex<Option<(Cow<'static, str>, Instant)>>,
@@ -25,7 +25,7 @@ impl CallClock {
         self.timed(what, call).0
     }
 
-    /// Runs a call under the clock, and says how long it took.
+    /// Runs a call under the clock, and returns how long it took as well.
     pub(super) fn timed<T>(
         &self,
         what: impl Into<Cow<'static, str>>,
@@ -38,7 +38,7 @@ impl CallClock {
         (result, begin.elapsed())
     }
 
-    /// The call that runs now, and for how long.
+    /// Returns the call that runs now, and for how long it has run.
     #[must_use]
     pub fn running(&self) -> Option<(String, Duration)> {
         lock(&self.current)
@@ -47,21 +47,22 @@ impl CallClock {
     }
 }
 
-/// What a module uses.
+/// Resources that a module uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {
     /// Milliseconds of processor time since the daemon started: of its threads in the daemon and of
-    /// its processes, those that have ended too. What a thread used since it was last looked at,
-    /// two seconds at most, is missing where it ends by itself.
+    /// its processes, including those that have ended. What a thread used since it was last
+    /// measured, two seconds at most, is missing where it ends by itself.
     pub cpu_ms: u64,
-    /// Bytes that its allocator has given out, or that its processes have resident.
+    /// Bytes that its allocator has handed out, or that its processes have resident.
     pub memory_bytes: u64,
-    /// Threads of its processes, or its own in the daemon, that live.
+    /// Number of its living threads, in its processes or in the daemon.
     pub threads: u64,
 }
 
 impl Entry {
-    /// What the module uses now; it is noted, so that it stays counted when what lives ends.
+    /// Returns what the module uses now, and records it, so that it stays counted after threads and
+    /// processes end.
     pub fn used(&self, tasks: &Tasks) -> Used {
         let mut living = tasks.of(&self.name);
         let threads = living.len() as u64;
@@ -83,9 +84,9 @@ impl Entry {
         }
     }
 
-    /// Ends the process `pid` of the module by `reap`, and keeps what it used.
+    /// Reaps the process `pid` of the module with `reap`, and keeps what the process used.
     pub(crate) fn reap<T>(&self, pid: u32, reap: impl FnOnce() -> T) -> T {
-        // Between the last look at the process and its end nobody else may look.
+        // Between the last measurement of the process and its end nobody else may measure.
         let _looking = lock(&LOOKING);
         let last = runner::figures(pid).cpu_ms * 1_000_000;
         let result = reap();
@@ -94,25 +95,26 @@ impl Entry {
     }
 }
 
-/// Processor time of what lives, as it was last seen, and of what has ended.
+/// Processor time of living threads and processes, as last measured, and of those that ended.
 #[derive(Debug, Default)]
 pub struct CpuTime(Mutex<Times>);
 
 #[derive(Debug, Default)]
 struct Times {
     ended_ns: u64,
-    /// By the number of the thread or process.
+    /// Nanoseconds by thread or process number.
     living_ns: HashMap<u32, u64>,
 }
 
 impl CpuTime {
-    /// Takes note of what lives; answers the nanoseconds of all. Never less than before.
+    /// Records the living threads and processes; returns the nanoseconds of all together, those
+    /// that ended included. Never less than before.
     fn update(&self, living: &[(u32, u64)]) -> u64 {
         let mut times = lock(&self.0);
         let mut before = std::mem::take(&mut times.living_ns);
         for (id, ns) in living {
             if let Some(seen) = before.remove(id).filter(|seen| seen > ns) {
-                // Its number was given to another one.
+                // The number was given to another thread or process.
                 times.ended_ns += seen;
             }
             times.living_ns.insert(*id, *ns);
@@ -121,7 +123,7 @@ impl CpuTime {
         times.ended_ns + times.living_ns.values().sum::<u64>()
     }
 
-    /// One has ended, and used so many nanoseconds in all.
+    /// Records that a thread or process ended that used `ns` nanoseconds in all.
     fn finish(&self, id: u32, ns: u64) {
         let mut times = lock(&self.0);
         let seen = times.living_ns.remove(&id).unwrap_or_default();
@@ -129,14 +131,13 @@ impl CpuTime {
     }
 }
 
-/// How the kernel shows a thread's name: 15 bytes of it.
+/// Number of bytes of a thread's name that the kernel shows.
 const THREAD_NAME_BYTES: usize = 15;
 
-/// What stands before the module's name in the names of its threads: its own thread, its tokio
-/// runtime, its jobs.
+/// Prefixes of the names of a module's threads: its own thread, its tokio runtime, its jobs.
 const THREAD_KINDS: [&str; 3] = ["m:", "rt:", "job:"];
 
-/// The name of a module's own thread.
+/// Returns the name of a module's own thread.
 #[must_use]
 pub(super) fn thread_name(module: &str) -> String {
     kernel_name("m:", module)
@@ -148,11 +149,11 @@ fn kernel_name(kind: &str, module: &str) -> String {
     name
 }
 
-/// Held while somebody looks at what lives, until it is noted: an older look must not come after a
+/// Lock held from a measurement until it is recorded: an older measurement must not come after a
 /// newer one.
 static LOOKING: Mutex<()> = Mutex::new(());
 
-/// The threads of modules that live in this process. Others who look wait until it is dropped.
+/// The threads of modules that live in this process. Other measurements wait until it is dropped.
 #[derive(Debug)]
 pub struct Tasks {
     tasks: Vec<Task>,
@@ -162,14 +163,14 @@ pub struct Tasks {
 #[derive(Debug)]
 struct Task {
     id: u32,
-    /// The module that it works for, where that is known.
+    /// The module that the thread works for, where that is known.
     owner: Option<String>,
     name: String,
     cpu_ns: u64,
 }
 
 impl Tasks {
-    /// Those of this moment.
+    /// Reads the threads that live now.
     #[must_use]
     pub fn now() -> Self {
         let looking = lock(&LOOKING);
@@ -190,8 +191,8 @@ impl Tasks {
         Self { tasks: tasks.collect(), _looking: looking }
     }
 
-    /// The number and the nanoseconds of each thread of a module: of those that work for it, and
-    /// of those that nobody knows and that bear its name.
+    /// Returns the number and the nanoseconds of each thread of a module: of those that work for
+    /// it, and of those of unknown owner that bear its name.
     fn of(&self, module: &str) -> Vec<(u32, u64)> {
         let names = THREAD_KINDS.map(|kind| kernel_name(kind, module));
         let own = self.tasks.iter().filter(|task| match &task.owner {
@@ -201,7 +202,7 @@ impl Tasks {
         own.map(|task| (task.id, task.cpu_ns)).collect()
     }
 
-    /// How many threads a module has.
+    /// Returns how many threads a module has.
     pub(super) fn count(&self, module: &str) -> usize {
         self.of(module).len()
     }
@@ -256,7 +257,7 @@ mod tests {
         assert_eq!(Entry::new("nobody").used(&Tasks::now()), Used::default());
     }
 
-    /// A process that has used some time and uses no more.
+    /// Starts a process that has used some time and uses no more.
     fn spent_process() -> std::process::Child {
         let mut command = std::process::Command::new("sh");
         let child = command.args(["-c", "while :; do :; done"]).spawn().expect("there is a shell");

@@ -1,40 +1,40 @@
-//! What a module keeps for a while in the host's memory.
+//! Values that a module caches in the host's memory for a limited time.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-/// The largest value, bytes.
+/// The largest value, in bytes.
 const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
-/// All values of a module with their keys, bytes: what its own allocator does not count must not
-/// grow without a limit either.
+/// The most bytes that all values of a module may take with their keys: what its own allocator does
+/// not count must not grow without a limit either.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many values a module may have.
+/// The most values that a module may have.
 const MAX_VALUES: usize = 10_000;
 
-/// A century is as good as for ever, and can be added to any instant.
+/// The longest time to live: a century, which can be added to any instant.
 const MAX_TTL: Duration = Duration::from_hours(24 * 36_525);
 
-/// The values of one generation of a module.
+/// The cached values of one generation of a module.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     values: HashMap<String, (Instant, Vec<u8>)>,
-    /// Of all keys and values.
+    /// Size of all keys and values.
     bytes: usize,
 }
 
 impl Cache {
-    /// The value of a key, where there is one that has not expired.
+    /// Returns the value of a key, where there is one that has not expired.
     pub(super) fn get(&self, key: &str, now: Instant) -> Option<&[u8]> {
         let (expires, value) = self.values.get(key)?;
         (*expires > now).then_some(value)
     }
 
-    /// Keeps a value where there is room; what stood there is gone either way. An empty value keeps
-    /// nothing.
+    /// Caches a value where there is room; the old value of the key is gone either way. An empty
+    /// value only removes the old one.
     pub(super) fn set(&mut self, key: &str, value: &[u8], now: Instant, ttl: Duration) {
         if let Some((_, old)) = self.values.remove(key) {
             self.bytes -= key.len() + old.len();

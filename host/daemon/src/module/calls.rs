@@ -1,4 +1,4 @@
-//! What waits for a module's thread besides events: commands, health, stop.
+//! Requests that wait for a module's thread besides events: commands, health, stop.
 
 use std::{
     collections::VecDeque,
@@ -19,25 +19,25 @@ use tokio::sync::mpsc;
 use super::{ModuleCall, handover::PauseRequest, state::lock};
 use crate::logging::Redactor;
 
-/// How many commands of people may wait for one module.
+/// The most commands of people that may wait for one module.
 const MAX_WAITING: usize = 256;
 
-/// How many commands may wait for one module when another one calls it: as many as one module may
-/// have under way, and some more.
+/// The most commands of other modules that may wait for one module: as many as one module may have
+/// under way, and some more.
 const MAX_CALLS_WAITING: usize = 32_768;
 
-/// Something for a module's thread to do.
+/// A request to a module's thread.
 #[derive(Debug)]
 pub enum Call {
-    /// Answer a command.
+    /// Command to be answered.
     Command(CommandCall),
-    /// Tell how the module is, then answer.
+    /// Question for the module's health, with a sender to notify afterwards.
     Health(tokio::sync::oneshot::Sender<()>),
-    /// Take another log level: 1 error … 5 trace.
+    /// New log level: 1 error … 5 trace.
     LogLevel(u32),
-    /// Pause for a successor.
+    /// Request of a successor to pause.
     PauseRequest(PauseRequest),
-    /// End.
+    /// Request to stop.
     Stop,
 }
 
@@ -45,20 +45,22 @@ pub enum Call {
 pub struct CommandCall {
     /// The request, JSON.
     pub request: Vec<u8>,
-    /// Where the answer goes.
+    /// Destination of the answer.
     pub sink: ReplySinkBox,
-    /// Set when the answer was that the command panicked: which, and what it said.
+    /// Set when the command panicked: the place of the panic and its message.
     pub panicked: Arc<OnceLock<String>>,
-    /// What must be handled before, so that the answer includes it.
+    /// Position in the inbox: events before it must be handled first, so that the answer includes
+    /// them.
     pub after: Option<Mark>,
-    /// When it is answered even if events before it wait.
+    /// Time at which the command is answered even if events before it wait.
     pub patience: Instant,
-    /// The call of another module that it is.
+    /// The call of another module that this command answers, if any.
     pub call: Option<Arc<ModuleCall>>,
 }
 
 impl CommandCall {
-    /// Returns whether nobody waits for the answer any more. Whose deadline has passed is told so.
+    /// Returns whether nobody waits for the answer any more. Ends a call of a module whose deadline
+    /// has passed.
     pub(super) fn is_over(&self) -> bool {
         self.call.as_ref().is_some_and(|call| {
             if call.deadline() <= Instant::now() {
@@ -75,7 +77,7 @@ impl fmt::Debug for CommandCall {
     }
 }
 
-/// Why a call was not taken.
+/// Reason why a call was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The module has no thread that would answer.
@@ -101,12 +103,12 @@ struct QueueState {
 }
 
 impl CallQueue {
-    /// Begins to take calls for a thread that `waker` wakes.
+    /// Starts to take calls for a thread that `waker` wakes.
     pub(super) fn open(&self, waker: Waker) {
         lock(&self.state).waker = Some(waker);
     }
 
-    /// Takes no more calls; those that wait are told.
+    /// Stops taking calls, and refuses those that wait.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.waker = None;
@@ -117,12 +119,12 @@ impl CallQueue {
         }
     }
 
-    /// This moment in the life of the inbox: what was accepted so far is before it.
+    /// Returns the current position in the inbox: what was accepted so far is before it.
     pub(crate) fn mark(&self) -> Option<Mark> {
         lock(&self.state).waker.as_ref().map(Waker::mark)
     }
 
-    /// Wakes the thread to look at what it runs.
+    /// Wakes the thread so that it checks its state.
     pub(crate) fn wake(&self) {
         if let Some(waker) = &lock(&self.state).waker {
             waker.wake();
@@ -133,7 +135,7 @@ impl CallQueue {
     pub(crate) fn push(&self, call: Call) -> Result<(), (CallError, Call)> {
         let mut state = lock(&self.state);
         let Some(waker) = state.waker.clone() else { return Err((CallError::NotRunning, call)) };
-        // Whoever is called by modules still answers people.
+        // A module that other modules call still answers people.
         let is_of_a_person = |call: &&Call| matches!(call, Call::Command(it) if it.call.is_none());
         let (waiting, most) = match &call {
             Call::Command(CommandCall { call: Some(_), .. }) => {
@@ -164,7 +166,7 @@ impl CallQueue {
         drop(self.arrived.wait_timeout_while(lock(&self.state), left, empty));
     }
 
-    /// The next call; a stop comes before everything else.
+    /// Removes and returns the next call that is ready; a stop comes before everything else.
     pub(super) fn pop(&self, ready: impl Fn(&Call) -> bool) -> Option<Call> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let stops = matches!(state.waiting.front(), Some(Call::Stop));
@@ -172,7 +174,7 @@ impl CallQueue {
         state.waiting.remove(next)
     }
 
-    /// When the first waiting command loses its patience.
+    /// Returns the earliest time at which a waiting command must be answered.
     pub(super) fn patience(&self) -> Option<Instant> {
         let state = lock(&self.state);
         state
@@ -186,7 +188,7 @@ impl CallQueue {
     }
 }
 
-/// Tells who waits that the call will not be answered.
+/// Answers a waiting call with an error.
 pub(super) fn refuse(call: Call, reason: &str) {
     match call {
         Call::Command(command) => {
@@ -207,15 +209,16 @@ pub(super) fn refuse(call: Call, reason: &str) {
 pub enum Answer {
     /// One [`Frame`](module_sdk::Frame), JSON.
     Frame(Vec<u8>),
-    /// The end.
+    /// The end of the answer.
     End(Result<(), ModError>),
 }
 
-/// How many frames may wait for a client. A job that is faster waits for it.
+/// The most frames that may wait for a client. A job that is faster waits for it.
 const FRAMES_AHEAD: usize = 16;
 
-/// A sink, the end that the client reads, and whether the answer was a panic. When the reader is
-/// dropped, the sink says so. An error of the module is without secrets.
+/// Creates the sink of an answer, the receiver that the client reads, and the place where a panic
+/// is recorded. When the receiver is dropped, the sink reports that. Secrets are taken out of
+/// frames and errors.
 #[must_use]
 pub fn reply_channel(
     redactor: Arc<Redactor>,

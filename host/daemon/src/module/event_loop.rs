@@ -1,4 +1,4 @@
-//! A module that runs: its calls, timers, events and health, in turn.
+//! Main loop of a running module: its calls, timers, events and health, in turn.
 
 use std::{
     sync::atomic::Ordering,
@@ -17,37 +17,37 @@ use super::{
     image::Instance, thread::enter, worker::Worker,
 };
 
-/// How many events one call hands over.
+/// The most events that one call hands over.
 const BATCH: usize = 256;
 
-/// How often a module that has nothing to do is asked how it is.
+/// Period of health checks for an idle module.
 const HEALTH_PERIOD: Duration = Duration::from_secs(10);
 
-/// How often at most a busy one is asked.
+/// Shortest time between two health checks of a busy module.
 const HEALTH_SPACING: Duration = Duration::from_millis(500);
 
-/// How long a thread that has ended may still be seen.
+/// Time for which a thread that has ended may still be seen.
 const EXIT_GRACE: Duration = Duration::from_millis(50);
 
-/// Why a module's instance is left.
+/// Reason why a module's instance is left.
 pub(super) enum ExitReason {
     Stop,
     Panic(String),
-    /// The process that it ran in was ended by somebody else.
+    /// End of the module's process by somebody else.
     Gone(String),
-    /// A successor asks.
+    /// A successor's request to pause.
     PauseRequest(PauseRequest),
-    /// It stops, so that the successor can start; with its state.
+    /// Stop of the module so that its successor can start, with the module's state.
     HandOver(PauseRequest, Vec<u8>),
-    /// The successor runs.
+    /// Start of the successor, which took over.
     Replaced,
 }
 
-/// A module that runs.
+/// A running module.
 pub(super) struct EventLoop<'a, 'b> {
     worker: &'b mut Worker<'a>,
     instance: Box<dyn Instance>,
-    /// Period and next time of each timer.
+    /// Name, period and next time of each timer.
     timers: Vec<(String, Duration, Instant)>,
     next_health: Instant,
     last_health: Option<Instant>,
@@ -93,7 +93,7 @@ impl<'a, 'b> EventLoop<'a, 'b> {
         timers.chain(others.into_iter().flatten()).min()
     }
 
-    /// Answers what waits, as far as the events before it are handled.
+    /// Answers the calls that wait, as far as the events before them are handled.
     fn calls(&mut self) -> Option<ExitReason> {
         loop {
             let entry = self.entry();
@@ -126,7 +126,8 @@ impl<'a, 'b> EventLoop<'a, 'b> {
                         entry.meter.failed(Work::Command);
                         return Some(ExitReason::Panic(reason));
                     }
-                    // Here, or the next call would be taken for what ended it.
+                    // Checked here, or the next call would be taken for the one that ended the
+                    // process.
                     if let Some(mut error) = self.instance.gone() {
                         entry.meter.failed(Work::Command);
                         error.place = "command".into();
@@ -186,7 +187,7 @@ impl<'a, 'b> EventLoop<'a, 'b> {
         self.complain(&error)
     }
 
-    /// Logs an error of a handler once; a panic ends the instance, whose state may be torn.
+    /// Logs an error of a handler once; a panic ends the instance, whose state may be inconsistent.
     fn complain(&self, error: &ModError) -> Option<ExitReason> {
         let reason = describe_error(self.worker, error);
         if matches!(error.kind, error_kind::PANIC | GONE) {
@@ -196,7 +197,8 @@ impl<'a, 'b> EventLoop<'a, 'b> {
         None
     }
 
-    /// The instance is of no more use; whether it is to blame is in the kind of the error.
+    /// Returns the reason to leave the instance, which is of no more use; the kind of the error
+    /// says whether the module is at fault.
     fn gone(&self, error: &ModError) -> ExitReason {
         let reason = describe_error(self.worker, error);
         if error.kind == GONE { ExitReason::Gone(reason) } else { ExitReason::Panic(reason) }
@@ -221,7 +223,7 @@ impl<'a, 'b> EventLoop<'a, 'b> {
         self.entry().set_health(health);
     }
 
-    /// Pauses for a successor. Answers none when this generation goes on.
+    /// Pauses for a successor. Returns `None` when this generation goes on.
     pub(super) fn hold(&mut self, hold: PauseRequest) -> Option<ExitReason> {
         if !hold.begin() {
             return None;
@@ -276,8 +278,8 @@ impl<'a, 'b> EventLoop<'a, 'b> {
     }
 }
 
-/// How many threads a module has left behind. The kernel shows one for a moment after it was
-/// joined.
+/// Counts the threads that a module has left behind. The kernel shows a thread for a moment after
+/// it was joined.
 fn threads_left(entry: &Entry) -> usize {
     let until = Instant::now() + EXIT_GRACE;
     loop {
@@ -290,7 +292,7 @@ fn threads_left(entry: &Entry) -> usize {
     }
 }
 
-/// An error as states, events, stories and dead letters have it: without secrets.
+/// Returns an error as states, events, the history and dead letters show it: without secrets.
 fn describe_error(worker: &Worker<'_>, error: &ModError) -> String {
     let words = if error.place.is_empty() {
         error.message.to_string()
@@ -300,7 +302,7 @@ fn describe_error(worker: &Worker<'_>, error: &ModError) -> String {
     worker.start.context.redactor.redact(&words).into_owned()
 }
 
-/// An event as a module sees it.
+/// Converts an event to the form that a module gets.
 #[must_use]
 pub fn to_abi<'a>(delivery: &Delivery<'a>) -> AbiEvent<'a> {
     let event = delivery.event;

@@ -1,4 +1,4 @@
-//! Everything before a module's own code is asked to start.
+//! Preparation of a generation: everything before a module's own code is asked to start.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     runner::{Isolated, Refused},
 };
 
-/// Why a module does not start, with the state that this leaves it in.
+/// Reason why a module does not start, with the state that this leaves it in.
 pub(super) type Refusal = (State, String);
 
 /// A generation that may be started.
@@ -33,8 +33,8 @@ pub(super) fn read(start: &Start) -> Result<Inspected, Refusal> {
     Ok(inspected)
 }
 
-/// Works out the configuration, maps the library, and asks it what it is and whether it takes the
-/// configuration.
+/// Works out the configuration, maps the library, and asks it for its description and whether it
+/// takes the configuration.
 pub(super) fn load(
     start: &Start,
     clock: &CallClock,
@@ -53,7 +53,7 @@ pub(super) fn load(
     Ok(Generation { image, configured, known })
 }
 
-/// The library, mapped into the daemon or behind a process of its own.
+/// Opens the library, mapped into the daemon or behind a process of its own.
 fn image(start: &Start, inspected: Inspected, configured: &Configured) -> Result<Image, Refusal> {
     let Some(place) = (start.place)(&inspected) else {
         let library = start.loaded_libraries.open(inspected, start.successor);
@@ -95,7 +95,7 @@ pub(super) fn describe(image: &Image) -> Result<Known, Refusal> {
     })
 }
 
-/// What a module says when it refuses to start, in words and without secrets.
+/// Returns the reason that a module gives for refusing to start, as a sentence and without secrets.
 pub(super) fn explain(start: &Start, error: &ModError) -> String {
     let words = if error.kind == error_kind::CONFIG {
         (start.explain)(error.message.as_str())
@@ -107,7 +107,7 @@ pub(super) fn explain(start: &Start, error: &ModError) -> String {
     start.context.redactor.redact(&words).into_owned()
 }
 
-/// How a module says that it is, without secrets.
+/// Reads a module's report of its health, without secrets.
 pub(super) fn health(redactor: &Redactor, bytes: &[u8]) -> Health {
     let mut health: Health = serde_json::from_slice(bytes)
         .unwrap_or_else(|error| Health::failed(format!("it gave no health: {error}")));

@@ -1,10 +1,10 @@
-//! How the thread of one generation gives way to that of the next.
+//! Handover from one generation's thread to that of the next.
 //!
 //! The successor does all the work: when everything is loaded and validated it asks the running
-//! generation to hold. That one finishes the call it is in, writes down its state and waits. With
+//! generation to pause. That one finishes the call it is in, writes down its state and waits. With
 //! `overlap` it stays alive meanwhile, with `handover` it stops first. Then the successor starts,
-//! and either commits, and gets the inbox with every event that is not settled, or gives the word
-//! back, and the running generation goes on as if nothing had been.
+//! and either commits, and gets the inbox with every event that is not settled, or gives up, and
+//! the running generation goes on as if nothing had been.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use module_sdk::manifest::ReloadMode;
 
 use super::{Configure, Image, Known, error::TakeOverError};
 
-/// Asks a running generation to hold.
+/// A request to a running generation to pause.
 #[derive(Debug)]
 pub struct PauseRequest {
     mode: ReloadMode,
@@ -28,24 +28,25 @@ pub struct PauseRequest {
     answer: SyncSender<Result<Paused, TakeOverError>>,
 }
 
-/// What the holding generation says, and where it waits for the verdict.
+/// Answer of a paused generation, with the channel on which it waits for the outcome.
 #[derive(Debug)]
 pub(super) struct Paused {
-    /// Its state, for the successor; empty for none.
+    /// State for the successor; empty for none.
     pub(super) snapshot: Vec<u8>,
-    /// What it was made from, should the successor prove bad.
+    /// The paused generation itself, which comes back should the successor prove bad.
     pub(super) former: PreviousGeneration,
     outcome: std::sync::mpsc::Sender<HandoverOutcome>,
 }
 
-/// The generation before, as long as the new one is on probation.
+/// The previous generation, kept as long as the new one is on probation.
 #[derive(Clone)]
 pub(super) struct PreviousGeneration {
     pub(super) image: Image,
     pub(super) config: Vec<u8>,
     pub(super) configure: Configure,
     pub(super) known: Option<Arc<Known>>,
-    /// What it was on probation against itself, with the state that it had taken over.
+    /// The generation that it was itself on probation against, with the state that it had taken
+    /// over.
     pub(super) last_good: Option<Box<(Self, Vec<u8>)>>,
 }
 
@@ -56,36 +57,37 @@ impl std::fmt::Debug for PreviousGeneration {
     }
 }
 
-/// What becomes of a generation that holds.
+/// Outcome of a handover, for the generation that is paused.
 #[derive(Debug)]
 pub(super) enum HandoverOutcome {
-    /// The successor took over: hand it the inbox, then stop.
+    /// Success: the paused generation sends the inbox to the successor, then stops.
     Commit(SyncSender<Inbox>),
-    /// The successor is no good: go on.
+    /// Failure of the successor: the paused generation goes on.
     GoOn,
 }
 
-/// What only the first of two may do: the generation that begins to hold or the successor that
-/// gives up waiting; the successor that takes over or whoever gives it up because it hangs.
+/// A flag that only the first of two can take: the generation that begins to pause or the successor
+/// that gives up waiting; the successor that takes over or the supervisor that gives it up because
+/// it hangs.
 #[derive(Debug, Default)]
 pub struct OneShotFlag(AtomicBool);
 
 impl OneShotFlag {
-    /// Whether this was the first.
+    /// Takes the flag; returns whether this was the first time.
     #[must_use]
     pub fn take(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
 }
 
-/// The successor's end.
+/// The successor's end of a [`PauseRequest`].
 #[derive(Debug)]
 pub(super) struct PendingPause {
     claim: Arc<OneShotFlag>,
     answer: Receiver<Result<Paused, TakeOverError>>,
 }
 
-/// A question to the running generation, and where its answer will be.
+/// Creates a request for the running generation, and the end that waits for its answer.
 pub(super) fn ask(mode: ReloadMode) -> (PauseRequest, PendingPause) {
     let claim = Arc::<OneShotFlag>::default();
     let (sender, answer) = sync_channel(1);
@@ -110,14 +112,14 @@ impl PendingPause {
 }
 
 impl Paused {
-    /// Takes over. Answers none when the generation before has lost its patience and went on.
+    /// Takes over. Returns `None` when the previous generation lost patience and went on.
     pub(super) fn commit(self) -> Option<(Inbox, PreviousGeneration)> {
         let (sender, inbox) = sync_channel(1);
         self.outcome.send(HandoverOutcome::Commit(sender)).ok()?;
         Some((inbox.recv().ok()?, self.former))
     }
 
-    /// Gives the word back.
+    /// Lets the paused generation go on.
     pub(super) fn give_back(self) {
         // An error means that it went on already.
         let _ = self.outcome.send(HandoverOutcome::GoOn);
@@ -129,25 +131,25 @@ impl PauseRequest {
         self.mode
     }
 
-    /// Begins to hold; false when nobody waits for it any more.
+    /// Begins the pause; returns false when nobody waits for it any more.
     pub(super) fn begin(&self) -> bool {
         self.claim.take()
     }
 
-    /// Tells the successor that this cannot be.
+    /// Refuses the pause, with a reason for the successor.
     pub(super) fn refuse(self, reason: impl Into<String>) {
         // An error means that it gave up.
         let _ = self.answer.send(Err(TakeOverError::Refused(reason.into())));
     }
 
-    /// Answers the successor; what comes back is where its verdict will be.
+    /// Answers the successor; returns the channel on which the outcome will come.
     pub(super) fn answer(
         self,
         snapshot: Vec<u8>,
         former: PreviousGeneration,
     ) -> Receiver<HandoverOutcome> {
         let (outcome, receiver) = channel();
-        // An error means that it is gone: the verdict will be missing.
+        // An error means that it is gone: the outcome will be missing.
         let _ = self.answer.send(Ok(Paused { snapshot, former, outcome }));
         receiver
     }

@@ -1,4 +1,4 @@
-//! What a generation of a module is made from, and the instance that is made of it.
+//! Code of one generation of a module, and the instance that is created from it.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -13,43 +13,44 @@ use super::Services;
 use crate::runner::Isolated;
 
 /// A kind of [`ModError`] that never crosses the ABI: the process of the module was ended by
-/// somebody else. The module is not to blame; what it had in its hands comes again.
+/// somebody else. The module is not at fault; the events that it was handling are delivered again.
 pub const GONE: u32 = 0x8000_0000;
 
 /// The code of one generation of a module, ready to be started.
 #[derive(Debug, Clone)]
 pub enum Image {
-    /// Mapped into the daemon.
+    /// Library mapped into the daemon.
     Mapped(Arc<Library>),
-    /// Mapped in a process of its own, never in the daemon.
+    /// Library mapped in a process of its own, never in the daemon.
     Isolated(Arc<Isolated>),
 }
 
-/// A module that was started: the seam between its thread and wherever its code runs.
+/// A module that was started: the interface between its thread and the place where its code runs.
 pub trait Instance {
     /// Hands over events, oldest first.
     fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome;
-    /// Timer number `index` is due.
+    /// Calls the timer number `index`, which is due.
     fn on_timer(&mut self, index: u32) -> Result<(), ModError>;
-    /// Runs a command; the answer goes to `sink`. Fails when it panicked and the sink could not be
-    /// told at once.
+    /// Runs a command; the answer goes to `sink`. Fails when the command panicked and the sink
+    /// could not be told at once.
     fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError>;
-    /// How it is, JSON.
+    /// Returns the module's health, JSON.
     fn health(&mut self) -> Vec<u8>;
-    /// Takes another log level.
+    /// Sets the log level.
     fn log_level(&mut self, level: u32);
-    /// Its state for the next generation, JSON; empty for none.
+    /// Returns the module's state for the next generation, JSON; empty for none.
     fn snapshot(&mut self) -> Result<Vec<u8>, ModError>;
-    /// Ends it. Dropped afterwards.
+    /// Stops the module. The instance is dropped afterwards.
     fn stop(&mut self, grace: Duration) -> Result<(), ModError>;
-    /// Why no call will come back any more, where its code runs in a process that has ended.
+    /// Returns why no call will return any more, where the module's code runs in a process that has
+    /// ended.
     fn gone(&self) -> Option<ModError> {
         None
     }
 }
 
 impl Image {
-    /// The manifest in the library.
+    /// Returns the manifest in the library.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         match self {
@@ -58,7 +59,7 @@ impl Image {
         }
     }
 
-    /// The hash of the library's bytes.
+    /// Returns the hash of the library's bytes.
     #[must_use]
     pub fn sha256(&self) -> &str {
         match self {
@@ -67,7 +68,7 @@ impl Image {
         }
     }
 
-    /// The version of the SDK that the library was built with.
+    /// Returns the version of the SDK that the library was built with.
     #[must_use]
     pub fn sdk_version(&self) -> String {
         match self {
@@ -76,7 +77,7 @@ impl Image {
         }
     }
 
-    /// Where the library was read from.
+    /// Returns the path that the library was read from.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -85,7 +86,7 @@ impl Image {
         }
     }
 
-    /// Notes whether a later generation runs in its place.
+    /// Records whether a later generation runs in place of this one.
     pub(super) fn set_replaced(&self, replaced: bool) {
         match self {
             Self::Mapped(library) => library.set_replaced(replaced),
@@ -93,7 +94,7 @@ impl Image {
         }
     }
 
-    /// What the library says of itself, JSON.
+    /// Returns the module's description, JSON.
     pub(super) fn describe(&self) -> Result<Vec<u8>, ModError> {
         match self {
             Self::Mapped(library) => {
@@ -103,7 +104,7 @@ impl Image {
         }
     }
 
-    /// Whether the module would take this configuration.
+    /// Checks whether the module takes this configuration.
     pub(super) fn validate(&self, config: &[u8]) -> Result<(), ModError> {
         match self {
             Self::Mapped(library) => (library.root().validate())(config.into()).into_result(),

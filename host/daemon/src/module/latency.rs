@@ -1,4 +1,4 @@
-//! How long calls take: a histogram of fixed size that one thread fills and others read.
+//! Durations of calls: a histogram of fixed size that one thread fills and others read.
 //!
 //! The buckets are those of the SDK's [`LogHistogram`] (`adr/0011`), over units of 32 ns: below
 //! 2 µs one per unit, above 32 for each power of two. A percentile is right within 1/64, or 16 ns,
@@ -11,10 +11,10 @@ use std::{
 
 use module_sdk::LogHistogram;
 
-/// A unit is 2 to this power nanoseconds: reading the clock takes about as long.
+/// Binary logarithm of the unit in nanoseconds: reading the clock takes about as long as a unit.
 const UNIT_BITS: u32 = 5;
 
-/// How often each duration was seen: 7 KiB.
+/// Counts of calls by duration: 7 KiB.
 #[derive(Debug)]
 pub struct Latency {
     counts: [AtomicU64; LogHistogram::BUCKETS],
@@ -60,43 +60,43 @@ impl Latency {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Durations {
     counts: LogHistogram,
-    /// All of them together.
+    /// Sum of all durations, in nanoseconds.
     pub sum_ns: u64,
-    /// The longest one.
+    /// The longest duration, in nanoseconds.
     pub max_ns: u64,
 }
 
 impl Durations {
-    /// Returns how many there are.
+    /// Returns the number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         u64::try_from(self.counts.count()).unwrap_or(0)
     }
 
-    /// Returns the duration in nanoseconds that a share of all does not exceed (nearest rank);
-    /// `None` when there is none. `percent` lies in 0 to 100.
+    /// Returns the duration in nanoseconds that a share of all durations does not exceed (nearest
+    /// rank); `None` when there is none. `percent` lies in 0 to 100.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<u64> {
         // The middle of the longest one's bucket may lie above it.
         self.counts.percentile(percent).map(|units| nanoseconds(units).min(self.max_ns))
     }
 
-    /// Counts those of at most so many nanoseconds; exact to the width of a bucket.
+    /// Counts the durations of at most `ns` nanoseconds; exact to the width of a bucket.
     #[must_use]
     pub fn at_most(&self, ns: u64) -> u64 {
         let within = self.counts.values().take_while(|(units, _)| nanoseconds(*units) <= ns);
         within.map(|(_, count)| u64::try_from(count).unwrap_or(0)).sum()
     }
 
-    /// Adds others.
+    /// Adds other durations.
     pub fn add(&mut self, other: &Self) {
         self.counts.merge(&other.counts);
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 
-    /// Returns what came since `before`, which was counted earlier by the same histogram. Its
-    /// longest is right within a bucket.
+    /// Returns what was counted since `before`, an earlier state of the same histogram. The longest
+    /// duration is right within a bucket.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut counts = self.counts.clone();
@@ -115,7 +115,7 @@ fn units(ns: u64) -> u32 {
     u32::try_from(ns >> UNIT_BITS).unwrap_or(u32::MAX)
 }
 
-/// Returns the middle of a unit that has a bucket of its own, or of its bucket.
+/// Returns the middle of a unit that has a bucket of its own, or else of its bucket.
 const fn nanoseconds(units: u32) -> u64 {
     let half = if units < LogHistogram::EXACT_BELOW { 1 << (UNIT_BITS - 1) } else { 0 };
     ((units as u64) << UNIT_BITS) + half

@@ -1,5 +1,4 @@
-//! What a module does with its thread: how many calls of each kind, how long they take, and how
-//! many fail.
+//! Statistics of a module's calls: how many of each kind, how long they take, and how many fail.
 
 use std::{
     borrow::Cow,
@@ -12,7 +11,7 @@ use std::{
 
 use super::{CallClock, Durations, latency::Latency, state::lock};
 
-/// How far apart the moments are that [`Meter::recent`] counts from: it covers between one and two
+/// Time between the two moments that [`Meter::recent`] counts from: it covers between one and two
 /// of these.
 const TURN: Duration = Duration::from_secs(30);
 
@@ -25,15 +24,15 @@ pub enum Work {
     Command,
     /// A timer.
     Timer,
-    /// The question how it is.
+    /// A question for the module's health.
     Health,
 }
 
 impl Work {
-    /// All of them.
+    /// All kinds of calls.
     pub const ALL: [Self; 4] = [Self::Events, Self::Command, Self::Timer, Self::Health];
 
-    /// The label in metrics and tables.
+    /// Returns the label in metrics and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,7 +59,7 @@ struct Gauge {
     failures: AtomicU64,
 }
 
-/// What was counted at two moments of the past.
+/// Durations that were counted until two moments of the past.
 #[derive(Debug, Default)]
 struct Turns {
     before: Durations,
@@ -71,13 +70,13 @@ struct Turns {
 /// The calls of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
-    /// Which.
+    /// Kind of the calls.
     pub work: Work,
-    /// How long they took.
+    /// Durations of the calls.
     pub durations: Durations,
-    /// Events that were handed over in them; of other kinds the calls.
+    /// Number of events that were handed over in the calls; for other kinds, the number of calls.
     pub items: u64,
-    /// Calls that failed.
+    /// Number of calls that failed.
     pub failures: u64,
 }
 
@@ -97,12 +96,12 @@ impl Meter {
         result
     }
 
-    /// Notes that a call failed.
+    /// Counts a failed call.
     pub fn failed(&self, work: Work) {
         self.kinds[work as usize].failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Every kind of call.
+    /// Returns the statistics of every kind of call.
     #[must_use]
     pub fn measured(&self) -> [Measured; Work::ALL.len()] {
         Work::ALL.map(|work| {
@@ -116,14 +115,14 @@ impl Meter {
         })
     }
 
-    /// The calls of the last half to whole minute, but for those that ask how it is: they come
-    /// whenever somebody looks.
+    /// Returns the calls of the last half to whole minute, without questions for the module's
+    /// health: those come whenever somebody looks.
     #[must_use]
     pub fn recent(&self) -> Durations {
         self.work().since(&lock(&self.turns).before)
     }
 
-    /// Moves the beginning of what is recent. To be called every second or so.
+    /// Moves the start of the recent period. To be called every second or so.
     pub fn turn(&self, now: Instant) {
         let mut turns = lock(&self.turns);
         let last = *turns.at.get_or_insert(now);

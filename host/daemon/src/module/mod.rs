@@ -1,4 +1,4 @@
-//! A module at run time: its thread, its state, and what the host does for it.
+//! A module at run time: its thread, its state, and the services that the host gives it.
 
 mod acceptance;
 mod accounting;

@@ -1,4 +1,4 @@
-//! What one generation of a module calls of others: what it may, how much, and for how long.
+//! Calls that one generation of a module makes: which it may make, how many, and for how long.
 
 use std::{
     collections::HashMap,
@@ -21,29 +21,30 @@ use super::{
     state::lock,
 };
 
-/// What of the host changes the daemon.
+/// Commands of the host that change the daemon.
 const OPERATING: [&str; 4] =
     ["modules.enable", "modules.disable", "modules.reload", "modules.rollback"];
 
-/// How many calls one module may have under way, or given up and still waiting for their target.
+/// The most calls that one module may have under way, including those that were given up and still
+/// wait for their target.
 const MAX_CALLS: usize = 16_384;
 
-/// How many bytes all of them may have together.
+/// The most bytes that all of these calls may have together.
 const MAX_CALL_BYTES: usize = 64 << 20;
 
-/// How long a call may take that says nothing of it, and the most that it may say.
+/// Time limit of a call that sets none, and the longest that a call may set.
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_CALL_PATIENCE: Duration = Duration::from_hours(1);
 
-/// How deep calls may be nested that answer each other.
+/// The deepest nesting of calls that are made to answer other calls.
 const MAX_CALL_DEPTH: usize = 16;
 
-/// Whether a module that declares it may change the daemon.
+/// Decision whether a module that declares it may change the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operate {
-    /// It may.
+    /// The module may change the daemon.
     Allowed,
-    /// It was installed, and its section does not say so.
+    /// The module was installed, and its section does not allow it.
     Unconfirmed,
 }
 
@@ -54,14 +55,14 @@ pub(super) struct CallTable {
     held: Arc<Paused>,
 }
 
-/// What the calls of one generation hold of the daemon's memory.
+/// Calls of one generation and the memory that they take in the daemon.
 #[derive(Debug, Default)]
 struct Paused {
     calls: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// What one call holds, until its target has let go of it as well.
+/// Share of one call in these counters, until its target has released the call as well.
 #[derive(Debug)]
 pub(super) struct Share {
     held: Arc<Paused>,
@@ -73,7 +74,7 @@ impl Share {
     ///
     /// # Errors
     ///
-    /// How many there are with how many bytes, where that is as much as may be.
+    /// Returns the number of calls and their bytes, where that is as much as allowed.
     fn take(held: &Arc<Paused>, bytes: usize) -> Result<Self, (usize, usize)> {
         let share = Self { held: held.clone(), bytes };
         let calls = held.calls.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +127,7 @@ impl Services {
         Ok(())
     }
 
-    /// Returns what is known of a call, with what is left of the time of the one that it serves.
+    /// Returns the facts of a call; its time is limited to what is left of the call that it serves.
     fn call_facts(&self, request: &CallRequest<'_>) -> Result<Facts, ModError> {
         let router = &self.context.calls;
         let parent = router.find(request.parent).filter(|it| it.facts.target == self.entry().name);
@@ -159,7 +160,7 @@ impl Services {
         })
     }
 
-    /// Counts another call.
+    /// Counts another call, and checks that its number is new.
     fn hold(&self, number: u64, bytes: usize) -> Result<Share, ModError> {
         let table = lock(&self.calls);
         table.expect_new(number)?;
@@ -215,7 +216,7 @@ pub(super) fn is_operating(target: &str, command: &str) -> bool {
     target == HOST && OPERATING.contains(&command)
 }
 
-/// Returns why a module may not call a command.
+/// Checks whether a module may call a command.
 pub(crate) fn may_call(grant: &Grant, target: &str, command: &str) -> Result<(), ModError> {
     let (module, name) = (&grant.manifest.module.name, format!("{target}.{command}"));
     let capabilities = &grant.manifest.capabilities;

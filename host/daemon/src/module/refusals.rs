@@ -1,4 +1,4 @@
-//! Why the host does not publish an event that a module may otherwise publish, and how often.
+//! Reasons why the host refuses an event that a module may otherwise publish, with counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use lodestar_config::Privacy;
 
-/// The longest origin of a relayed event, bytes.
+/// The longest origin of a relayed event, in bytes.
 const MAX_ORIGIN_BYTES: usize = 256;
 
-/// Why an event is refused. The text is for the author of the module and for the operator.
+/// Reason why an event is refused. The text is for the author of the module and for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// Text, which the operator does not want published at all.
+    /// Text of requests, which the operator does not want published at all.
     #[error(
         "the text of requests is not published: `privacy.full_logging` is off; set it to true, and \
          name the project in `privacy.full_logging_projects`"
@@ -30,10 +30,10 @@ pub(crate) enum Refusal {
          `privacy.full_logging_projects`"
     )]
     ProjectNotNamed,
-    /// Text that does not say of which project it is.
+    /// Text that does not name its project.
     #[error("the event is no `llm.request.content`: it names no project, or cannot be read")]
     NoContent,
-    /// A module without the capability relays.
+    /// A relayed event from a module without the capability.
     #[error(
         "it may not publish events of others; write `relays = true` below [capabilities] in its \
          module.toml"
@@ -48,7 +48,7 @@ pub(crate) enum Refusal {
          path of letters, digits, `.`, `_`, `-` and `/`"
     )]
     BadOrigin,
-    /// A relayed event whose payload is something else.
+    /// A relayed event whose payload is not JSON.
     #[error("the payload of a relayed event is no JSON")]
     NoJson,
 }
@@ -78,12 +78,12 @@ impl Refusal {
     }
 }
 
-/// How often events of a module were refused, by reason.
+/// Numbers of refused events of a module, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals([AtomicU64; Refusal::ALL.len()]);
 
 impl Refusals {
-    /// Counts one; answers whether it is the first of its kind.
+    /// Counts a refusal; returns whether it is the first of its kind.
     pub(crate) fn count(&self, refusal: Refusal) -> bool {
         self.0[refusal as usize].fetch_add(1, Ordering::Relaxed) == 0
     }

@@ -1,4 +1,4 @@
-//! A call that one module makes of another one, or of the host, and its way back.
+//! Calls from one module to another or to the host, and their answers.
 
 use std::{
     fmt,
@@ -29,33 +29,34 @@ use super::{
 };
 use crate::logging::Redactor;
 
-/// How many answers may come in parts to one module at once: each has a thread.
+/// The most streamed answers that one module may get at once: each has a thread.
 const MAX_STREAMS: usize = 256;
 
-/// A call: who makes it, of what, and until when.
+/// Facts of a call: its caller, its command, and its deadline.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
-    /// The number in this run of the daemon.
+    /// Number of the call in this run of the daemon.
     pub(super) id: u64,
-    /// The caller's own number for it.
+    /// The caller's own number for the call.
     pub(super) number: u64,
-    /// The call that is answered with it, 0 for none.
+    /// Number of the call that is answered with this one, 0 for none.
     pub(super) parent: u64,
     /// The module that calls.
     pub(super) caller: String,
     pub(super) target: String,
     pub(super) command: String,
-    /// What is answered with it, oldest first, and itself: `usage_tracker.summary`.
+    /// The calls that are answered with this one, oldest first, and itself:
+    /// `usage_tracker.summary`.
     pub(super) chain: Vec<String>,
     pub(super) patience: Duration,
     pub(super) deadline: Instant,
 }
 
-/// An answer that comes in parts, counted until it is dropped.
+/// A streamed answer, counted until it is dropped.
 struct Stream(Arc<AtomicUsize>);
 
 impl Stream {
-    /// Counts another one; returns none where there are enough.
+    /// Counts another streamed answer; returns `None` when there are too many.
     fn begin(count: &Arc<AtomicUsize>) -> Option<Self> {
         let stream = Self(count.clone());
         (count.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS).then_some(stream)
@@ -78,13 +79,13 @@ pub struct ModuleCall {
     _held: Share,
 }
 
-/// How far the answer is.
+/// State of the answer.
 enum Delivery {
-    /// Nothing came.
+    /// Answer of which nothing has come.
     Waiting(ReplySinkBox, Promise),
-    /// A part came: a thread hands it on, since the caller may be slow.
+    /// Answer of which a part has come: a thread hands frames on, since the caller may be slow.
     Flowing(Sender<Vec<u8>>, Arc<Window>),
-    /// Nothing more comes; with what went wrong.
+    /// Answer that is over, with the error, if any.
     Over(Option<ModError>),
 }
 
@@ -107,12 +108,12 @@ impl ModuleCall {
         Arc::new(Self { facts, services, router, redactor, delivery, _held: held })
     }
 
-    /// Returns what is called: `usage_tracker.summary`.
+    /// Returns the name of the command: `usage_tracker.summary`.
     fn name(&self) -> String {
         format!("{}.{}", self.facts.target, self.facts.command)
     }
 
-    /// Returns when nobody waits for the answer any more.
+    /// Returns the time at which the call ends without an answer.
     #[must_use]
     pub const fn deadline(&self) -> Instant {
         self.facts.deadline
@@ -143,11 +144,12 @@ impl ModuleCall {
         let Delivery::Flowing(sender, window) = &*delivery else { return false };
         let (sender, window) = (sender.clone(), window.clone());
         drop(delivery);
-        // The end of the call opens it: a caller that does not read holds nobody beyond that.
+        // The end of the call opens the window: a caller that does not read blocks nobody beyond
+        // that.
         window.enter() && sender.send(frame).is_ok()
     }
 
-    /// Hands on an answer that is whole.
+    /// Hands on a whole answer; returns false when the call was answered or is over.
     fn answer(&self, frame: Vec<u8>) -> bool {
         let Some(Delivery::Waiting(sink, promise)) = self.take(None) else { return false };
         promise.keep(Box::new(move || {
@@ -157,7 +159,7 @@ impl ModuleCall {
         true
     }
 
-    /// Starts the thread that hands on what comes in parts; returns whether it could.
+    /// Starts the thread that hands on a streamed answer; returns whether it could.
     fn flow(self: &Arc<Self>, delivery: &mut Delivery) -> bool {
         let stream = self.services.upgrade().and_then(|services| Stream::begin(&services.streams));
         let Some(stream) = stream else { return false };
@@ -197,19 +199,20 @@ impl ModuleCall {
         sink.finish(wrong.map_or(RResult::ROk(()), RResult::RErr));
     }
 
-    /// Ends the call, where it is not over.
+    /// Ends the call, unless it is over.
     pub(super) fn end(&self, result: Result<(), ModError>) {
         match self.take(result.clone().err()) {
             Some(Delivery::Waiting(sink, promise)) => {
                 promise.keep(Box::new(move || sink.finish(result.into())));
             }
-            // Its thread finds the end of the channel, and why; who waits to send goes on.
+            // Its thread finds the end of the channel, and the reason; a sender that waits goes on.
             Some(Delivery::Flowing(_, window)) => window.leave(false),
             Some(Delivery::Over(_)) | None => {}
         }
     }
 
-    /// Ends the call because its deadline has passed; `way` is what was called on its behalf.
+    /// Ends the call because its deadline has passed; `way` is the chain of calls made on its
+    /// behalf.
     pub(super) fn time_out(&self, way: &[String]) {
         let Facts { patience, caller, .. } = &self.facts;
         let mut words =
@@ -223,7 +226,7 @@ impl ModuleCall {
         self.end(Err(error(error_kind::TIMED_OUT, words)));
     }
 
-    /// Takes what waits for the answer; from now on the call is over.
+    /// Takes the state of the answer; from now on the call is over.
     fn take(&self, wrong: Option<ModError>) -> Option<Delivery> {
         let mut delivery = lock(&self.delivery);
         if matches!(*delivery, Delivery::Over(_)) {
@@ -238,7 +241,7 @@ impl ModuleCall {
         Some(taken)
     }
 
-    /// Takes the call out of the tables of what is under way.
+    /// Removes the call from the tables of calls under way.
     fn leave(&self) {
         self.router.remove(&self.facts);
         if let Some(services) = self.services.upgrade() {
@@ -247,7 +250,7 @@ impl ModuleCall {
     }
 }
 
-/// Returns whether a module calls, by way of others, what it is asked to answer.
+/// Returns whether a chain of calls contains the same command twice.
 fn goes_in_a_circle(chain: &[String]) -> bool {
     chain.iter().enumerate().any(|(index, name)| chain[..index].contains(name))
 }
@@ -257,7 +260,7 @@ pub(crate) fn is_reply(frame: &[u8]) -> bool {
     frame.starts_with(b"{\"reply\":")
 }
 
-/// A call of a module as it comes to whoever answers it.
+/// A call of a module, as it reaches the module or host that answers it.
 #[derive(Debug)]
 pub struct ModuleRequest {
     call: Arc<ModuleCall>,
@@ -269,13 +272,13 @@ impl ModuleRequest {
         Self { call, arguments }
     }
 
-    /// Returns the module that calls.
+    /// Returns the name of the calling module.
     #[must_use]
     pub fn caller(&self) -> &str {
         &self.call.facts.caller
     }
 
-    /// Returns who is called.
+    /// Returns the name of the called module or the host.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.call.facts.target
@@ -287,7 +290,7 @@ impl ModuleRequest {
         &self.call.facts.command
     }
 
-    /// Returns whether it changes the daemon.
+    /// Returns whether the command changes the daemon.
     #[must_use]
     pub fn operates(&self) -> bool {
         is_operating(self.target(), self.command())
@@ -312,7 +315,7 @@ impl ModuleRequest {
         json!({"command": command, "args": self.arguments, "call": id}).to_string().into_bytes()
     }
 
-    /// Returns where a module answers, and where it is noted that it panicked.
+    /// Returns the sink for the module's answer, and the place where a panic is recorded.
     #[must_use]
     pub fn sink(&self) -> (ReplySinkBox, Arc<OnceLock<String>>) {
         let panicked = Arc::new(OnceLock::new());
@@ -333,7 +336,7 @@ impl ModuleRequest {
     }
 }
 
-/// Where a module that is called writes its answer.
+/// Sink for the answer of a module that is called.
 struct CallSink {
     call: Arc<ModuleCall>,
     panicked: Arc<OnceLock<String>>,
@@ -352,8 +355,8 @@ impl ReplySink for CallSink {
 }
 
 impl CallSink {
-    /// Returns an error of the module as another one is told of it: without secrets, and so that
-    /// nobody takes it for the caller's own.
+    /// Returns an error of the module as the caller gets it: without secrets, and so that nobody
+    /// takes it for the caller's own.
     fn told(&self, met: &ModError) -> ModError {
         let message = self.call.redactor.redact(&met.message).into_owned();
         let (target, place) = (&self.call.facts.target, met.place.as_str());

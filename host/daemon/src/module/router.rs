@@ -1,4 +1,4 @@
-//! Calls of modules under way: where they go, and when their time is over.
+//! Table of the calls under way between modules: it routes them and enforces their deadlines.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,10 +15,10 @@ use super::{
     state::lock,
 };
 
-/// How long the thread that watches deadlines stays when there is nothing to watch.
+/// Time after which the thread that watches deadlines ends when there is nothing to watch.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// Takes a request to whoever answers it.
+/// A function that takes a request to the module or host that answers it.
 pub type Route = Box<dyn Fn(ModuleRequest) + Send + Sync>;
 
 /// The calls of all modules that are under way.
@@ -36,7 +36,7 @@ struct UnderWay {
     deadlines: HashMap<u64, Instant>,
     /// The newest call that is made to answer another one.
     nested: HashMap<u64, u64>,
-    /// Until when the thread that watches deadlines sleeps; `None` while there is no thread.
+    /// Time until which the thread that watches deadlines sleeps; `None` while there is no thread.
     sleeps_until: Option<Instant>,
 }
 
@@ -47,7 +47,8 @@ impl fmt::Debug for CallRouter {
 }
 
 impl UnderWay {
-    /// Returns what was called to answer a call, itself first, down to what is not answered.
+    /// Returns the chain of calls made to answer a call, from the first to the one still
+    /// unanswered.
     fn way(&self, call: &Arc<ModuleCall>) -> Vec<String> {
         let mut last = call.clone();
         // A call is newer than the one that it serves, so that this ends.
@@ -62,7 +63,7 @@ impl UnderWay {
 }
 
 impl CallRouter {
-    /// Sets where requests go; only the first time counts.
+    /// Sets the function that routes requests; only the first call counts.
     pub fn serve(&self, route: Route) {
         // An error means that there is a route.
         let _ = self.route.set(route);
@@ -78,7 +79,7 @@ impl CallRouter {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Returns a call under way.
+    /// Finds a call under way by its number.
     pub(super) fn find(&self, id: u64) -> Option<Arc<ModuleCall>> {
         let under_way = lock(&self.under_way);
         let deadline = *under_way.deadlines.get(&id)?;
@@ -123,7 +124,7 @@ impl CallRouter {
         drop(removed);
     }
 
-    /// Takes a request to whoever answers it.
+    /// Takes a request to the module or host that answers it.
     pub(super) fn route(&self, request: ModuleRequest) {
         match self.route.get() {
             Some(route) => route(request),

@@ -1,4 +1,4 @@
-//! What the host does for one module, behind the ABI.
+//! Services of the host for one module, behind the ABI.
 
 use std::{
     borrow::Cow,
@@ -45,40 +45,40 @@ use crate::{
     pseudonyms::{PseudonymError, Pseudonyms},
 };
 
-/// What all modules' services share.
+/// Parts of the host that all modules' services share.
 #[derive(Debug, Clone)]
 pub struct ServiceContext {
-    /// Carries events.
+    /// Bus that carries events.
     pub bus: Arc<Bus>,
-    /// Makes pseudonyms.
+    /// Source of pseudonyms.
     pub pseudonyms: Arc<Pseudonyms>,
-    /// Holds the sockets.
+    /// Listening sockets.
     pub listeners: Arc<Listeners>,
-    /// Keeps the numbers.
+    /// Registry of the metrics.
     pub metrics: Arc<Metrics>,
-    /// Says what is logged.
+    /// Log levels.
     pub levels: Arc<Levels>,
-    /// Takes secrets out of what a module says of itself.
+    /// Redactor of secrets in what a module reports about itself.
     pub redactor: Arc<Redactor>,
-    /// Says which text may be published.
+    /// Settings for which text may be published.
     pub privacy: Arc<Privacy>,
-    /// Has the calls between modules.
+    /// Table of the calls between modules.
     pub calls: Arc<CallRouter>,
 }
 
-/// What a module may know and use.
+/// Data and permissions of one module.
 pub struct Grant {
-    /// Its manifest.
+    /// Manifest of the module.
     pub manifest: Manifest,
-    /// Its own directory.
+    /// The module's own directory.
     pub data_dir: PathBuf,
-    /// The addresses of its listeners, by name.
+    /// Addresses of its listeners, by name.
     pub addresses: HashMap<String, String>,
     /// The secrets that it declares, by name; an error says why one cannot be had.
     pub secrets: HashMap<String, Result<String, SecretError>>,
     /// The providers, where it declares the need.
     pub providers: serde_json::Value,
-    /// Whether it may change the daemon, where it declares that.
+    /// Decision whether it may change the daemon, where it declares that.
     pub operate: Operate,
 }
 
@@ -121,15 +121,15 @@ pub struct Services {
     pub(super) acceptance: Acceptance,
     cache: Mutex<Cache>,
     pub(super) calls: Mutex<CallTable>,
-    /// Answers that come in parts.
+    /// Number of streamed answers under way.
     pub(super) streams: Arc<AtomicUsize>,
     instruments: Instruments,
-    /// Leaves out private keys that it logs line by line.
+    /// Filter of private keys that the module logs line by line.
     keys: Mutex<KeyLines>,
 }
 
 impl Services {
-    /// Services for the next generation of a module.
+    /// Creates the services for the next generation of a module.
     #[must_use]
     pub fn new(context: ServiceContext, entry: Arc<Entry>, grant: Grant) -> Arc<Self> {
         let generation = entry.next_generation();
@@ -151,29 +151,29 @@ impl Services {
         })
     }
 
-    /// The number of the generation that they are for.
+    /// Returns the number of the generation that the services are for.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// As the module sees them.
+    /// Returns the services as the module sees them.
     #[must_use]
     pub fn to_abi(self: &Arc<Self>) -> HostBox {
         HostServices_TO::from_value(Shared(self.clone()), TD_Opaque)
     }
 
-    /// The module.
+    /// Returns the module's entry.
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 
-    /// They are for a module of this library, mapped here.
+    /// Sets the library, mapped into the daemon, that the services are for.
     pub(super) fn serve(&self, library: Arc<Library>) {
         self.acceptance.runs_in(library);
     }
 
-    /// The generation runs from now on.
+    /// Records that the generation runs from now on.
     pub(super) fn settle(&self) {
         self.instruments.settle();
     }
@@ -195,7 +195,7 @@ impl Services {
         self.hand_over(new, done)
     }
 
-    /// Publishes what was published elsewhere.
+    /// Publishes events that were published elsewhere.
     fn relay(
         &self,
         events: &[RelayedEvent<'_>],
@@ -277,7 +277,7 @@ impl Services {
         series.map_err(|error| failed(clean(&error.to_string())))
     }
 
-    /// A duplicate of a listening socket.
+    /// Returns a duplicate of a listening socket.
     pub(crate) fn socket(&self, name: &str) -> Result<TcpListener, ModError> {
         self.open()?;
         let Some(address) = self.grant.addresses.get(name) else {
@@ -303,7 +303,7 @@ impl Services {
     }
 }
 
-/// Whether a module may publish so many bytes on a topic.
+/// Checks whether a module may publish this many bytes on a topic.
 pub(crate) fn may_publish(manifest: &Manifest, topic: &str, bytes: usize) -> Result<(), ModError> {
     if !manifest.bus.publishes.iter().any(|filter| fits(filter, topic)) {
         return Err(failed(format!(
@@ -319,7 +319,7 @@ pub(crate) fn may_publish(manifest: &Manifest, topic: &str, bytes: usize) -> Res
     Ok(())
 }
 
-/// Nanoseconds since the Unix epoch.
+/// Returns the time in nanoseconds since the Unix epoch.
 fn now_ns() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default()
 }

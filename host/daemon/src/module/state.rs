@@ -1,4 +1,4 @@
-//! What a module is doing, and why.
+//! State of a module, with its reason.
 
 use std::{
     fmt,
@@ -19,36 +19,36 @@ use super::{
 };
 use crate::{logging::LogRate, runner::ProcessView};
 
-/// What a module is doing.
+/// State of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// It is in the configuration, but not on the module path.
+    /// Module that is in the configuration, but not on the module path.
     Absent,
-    /// It is switched off.
+    /// Module that is switched off.
     Disabled,
-    /// Its file is read and checked.
+    /// Module whose file is read and checked, but not loaded yet.
     Verified,
-    /// It is being mapped and started.
+    /// Module that is being mapped and started.
     Loading,
-    /// It works.
+    /// Module that works.
     Running,
-    /// It works in part, or one of its calls takes too long.
+    /// Module that works in part, or has a call that takes too long.
     Degraded,
-    /// A call does not come back; its events wait.
+    /// Module with a call that does not return; its events wait.
     Stalled,
-    /// A new generation takes over.
+    /// Module whose new generation takes over.
     Reloading,
-    /// It is being stopped.
+    /// Module that is being stopped.
     Draining,
-    /// It ended.
+    /// Module that was stopped, or not started yet.
     Stopped,
-    /// It panicked and starts again in a moment.
+    /// Module that failed and starts again in a moment.
     Backoff,
-    /// It did not start.
+    /// Module that failed or could not start.
     Failed,
-    /// It failed too often and is left alone until it is enabled again.
+    /// Module that failed too often and is left alone until it is enabled again.
     Quarantined,
-    /// It does not fit this host.
+    /// Module that does not fit this host.
     Incompatible,
 }
 
@@ -71,7 +71,7 @@ impl State {
         Self::Incompatible,
     ];
 
-    /// The word for it.
+    /// Returns the name of the state.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// Whether the module has a thread that answers, or will soon.
+    /// Returns whether the module has a thread that answers, or will soon.
     #[must_use]
     pub const fn is_alive(self) -> bool {
         matches!(
@@ -108,13 +108,13 @@ impl State {
         )
     }
 
-    /// Whether an operation that led here has come to its end.
+    /// Returns whether an operation that led to this state has come to its end.
     #[must_use]
     pub const fn is_settled(self) -> bool {
         !matches!(self, Self::Verified | Self::Loading | Self::Reloading | Self::Draining)
     }
 
-    /// Whether it does its work, wholly or in part.
+    /// Returns whether the module does its work, wholly or in part.
     #[must_use]
     pub const fn is_running(self) -> bool {
         matches!(self, Self::Running | Self::Degraded | Self::Reloading)
@@ -130,72 +130,72 @@ impl fmt::Display for State {
 /// The state of a module with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// What it is doing.
+    /// State of the module.
     pub state: State,
-    /// Why, in a sentence; empty while all is well.
+    /// Reason for the state, in a sentence; empty while all is well.
     pub reason: String,
-    /// Since when.
+    /// Time when the module entered the state.
     pub since: Timestamp,
 }
 
-/// What is known of a module whose library was checked.
+/// Facts about a module whose library was checked.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Its manifest.
+    /// Manifest in the library.
     pub manifest: Manifest,
-    /// What it declares.
+    /// Description that the module gave of itself.
     pub description: Description,
-    /// The hash of its library.
+    /// Hash of its library.
     pub sha256: String,
-    /// The SDK it was built with.
+    /// Version of the SDK that it was built with.
     pub sdk_version: String,
-    /// Where its library lies.
+    /// Path of its library.
     pub path: std::path::PathBuf,
-    /// Whether it runs in a process of its own.
+    /// `true` when it runs in a process of its own.
     pub isolated: bool,
 }
 
 /// A module of the configuration. Shared by its thread, the supervisor and the control API.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name.
+    /// Name of the module.
     pub name: String,
-    /// How it was last heard to be.
+    /// Health as last reported.
     health: Mutex<Health>,
     transition: watch::Sender<Transition>,
     known: Mutex<Option<Arc<Known>>>,
-    /// Its processes that live, of whichever generation.
+    /// Its living processes, of any generation.
     processes: Mutex<Vec<Arc<ProcessView>>>,
-    /// What waits for its thread.
+    /// Calls that wait for its thread.
     pub(crate) calls: CallQueue,
-    /// What the thread of the generation that runs is in, and since when.
+    /// The call that the thread of the running generation is in, and since when.
     clock: Mutex<Arc<CallClock>>,
-    /// What the thread of a generation that is to take over is in.
+    /// The call that the thread of a successor is in.
     successor_clock: Mutex<Option<Arc<CallClock>>>,
-    /// The number of the generation that runs.
+    /// Number of the running generation.
     pub generation: AtomicU64,
-    /// Threads of the host that lead a generation of it now.
+    /// Number of the host's threads that run a generation of it now.
     pub(super) host_threads: AtomicUsize,
-    /// How many generations were made, whether they took over or not.
+    /// Number of generations that were created, whether they took over or not.
     made: AtomicU64,
-    /// How many times it was started again after a panic.
+    /// Number of restarts after a failure.
     pub restarts: AtomicU64,
-    /// Bytes that its allocator has given out.
+    /// Number of bytes that its allocator has handed out.
     pub heap_bytes: AtomicU64,
-    /// Its time on the processors.
+    /// Processor time that it used.
     pub(super) cpu: CpuTime,
-    /// Its calls.
+    /// Statistics of its calls.
     pub meter: Meter,
-    /// Events of which secrets were taken out.
+    /// Number of events from which secrets were taken out.
     pub redacted: AtomicU64,
-    /// Events that were refused.
+    /// Numbers of events that were refused.
     pub(crate) refusals: Refusals,
-    /// What it says.
+    /// Rate limit of its log records.
     pub log_rate: LogRate,
 }
 
 impl Entry {
-    /// A module that has not been looked at yet.
+    /// Creates the entry of a module that has not been checked yet.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let transition =
@@ -222,25 +222,25 @@ impl Entry {
         }
     }
 
-    /// What it is doing.
+    /// Returns the state with its reason.
     #[must_use]
     pub fn transition(&self) -> Transition {
         self.transition.borrow().clone()
     }
 
-    /// What it is doing, in a word.
+    /// Returns the state.
     #[must_use]
     pub fn state(&self) -> State {
         self.transition.borrow().state
     }
 
-    /// Sees every change of state.
+    /// Returns a receiver of every change of state.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Transition> {
         self.transition.subscribe()
     }
 
-    /// Notes a change of state; answers the state before when there was a change.
+    /// Sets the state; returns the state before when there was a change.
     pub fn enter(&self, state: State, reason: impl Into<String>) -> Option<State> {
         let reason = reason.into();
         let mut before = None;
@@ -255,7 +255,7 @@ impl Entry {
         before
     }
 
-    /// Notes a change of state, unless it left `from` meanwhile.
+    /// Sets the state, unless it is no longer `from`.
     pub fn enter_from(&self, from: State, state: State, reason: String) {
         self.transition.send_if_modified(|current| {
             let still = current.state == from;
@@ -266,7 +266,7 @@ impl Entry {
         });
     }
 
-    /// How it was last heard to be.
+    /// Returns the health as last reported.
     #[must_use]
     pub fn health(&self) -> Health {
         lock(&self.health).clone()
@@ -276,7 +276,7 @@ impl Entry {
         *lock(&self.health) = health;
     }
 
-    /// What is known of it since it was last loaded.
+    /// Returns the facts about the module as last loaded.
     #[must_use]
     pub fn known(&self) -> Option<Arc<Known>> {
         lock(&self.known).clone()
@@ -286,7 +286,7 @@ impl Entry {
         *lock(&self.known) = Some(known);
     }
 
-    /// What the thread of the generation that runs is in, and since when.
+    /// Returns the clock of the running generation's thread.
     #[must_use]
     pub fn clock(&self) -> Arc<CallClock> {
         lock(&self.clock).clone()
@@ -296,7 +296,7 @@ impl Entry {
         *lock(&self.clock) = clock;
     }
 
-    /// What the thread of a generation that is to take over is in.
+    /// Returns the clock of the successor's thread, while there is a successor.
     #[must_use]
     pub fn successor_clock(&self) -> Option<Arc<CallClock>> {
         lock(&self.successor_clock).clone()
@@ -306,8 +306,8 @@ impl Entry {
         *lock(&self.successor_clock) = clock;
     }
 
-    /// Returns the process that the generation that runs has of its own; while none runs, the
-    /// newest. One that runs in the daemon has none, although the one before may still be ending.
+    /// Returns the process of the running generation; while none runs, the newest process. A
+    /// generation that runs in the daemon has none, although the previous one may still be ending.
     #[must_use]
     pub fn process(&self) -> Option<Arc<ProcessView>> {
         let is_in_daemon = |known: &Arc<Known>| !known.isolated && self.state().is_alive();
@@ -320,7 +320,7 @@ impl Entry {
         running.or(processes.last()).cloned()
     }
 
-    /// Every process of it that lives: a generation on its way has one as well.
+    /// Returns every living process of the module: a generation that is starting has one as well.
     #[must_use]
     pub fn processes(&self) -> Vec<Arc<ProcessView>> {
         lock(&self.processes).clone()
@@ -330,13 +330,13 @@ impl Entry {
         lock(&self.processes).push(Arc::new(process));
     }
 
-    /// A process has ended; those of other generations stay known.
+    /// Removes a process that has ended; those of other generations stay.
     pub(crate) fn forget_process(&self, pid: u32) {
         lock(&self.processes).retain(|process| process.pid != pid);
     }
 
-    /// Returns what must be handled before a command, so that its answer includes it; `None` for
-    /// one that answers without waiting.
+    /// Returns the position in the inbox up to which events must be handled before a command, so
+    /// that its answer includes them; `None` for a command that answers without waiting.
     #[must_use]
     pub fn barrier(&self, command: &str) -> Option<lodestar_bus::Mark> {
         let known = self.known();
@@ -345,7 +345,7 @@ impl Entry {
         if waits { self.calls.mark() } else { None }
     }
 
-    /// Counts an event of which secrets were taken out, and says so the first time.
+    /// Counts an event from which secrets were taken out, and logs the first one.
     pub(super) fn note_redacted(&self, topic: &str) {
         if self.redacted.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
@@ -357,14 +357,14 @@ impl Entry {
         }
     }
 
-    /// Counts an event that was refused, and says so the first time.
+    /// Counts an event that was refused, and logs the first of each kind.
     pub(super) fn note_refused(&self, topic: &str, refusal: Refusal) {
         if self.refusals.count(refusal) {
             tracing::warn!(module = self.name, topic, "an event was refused: {refusal}");
         }
     }
 
-    /// The number of the next generation.
+    /// Returns the number of the next generation.
     pub(crate) fn next_generation(&self) -> u64 {
         self.made.fetch_add(1, Ordering::Relaxed) + 1
     }

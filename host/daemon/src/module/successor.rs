@@ -16,10 +16,10 @@ use super::{
     worker::{Made, Worker},
 };
 
-/// How long the running generation may take to come to a pause.
+/// Time that the running generation may take to pause.
 const HOLD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Proves the new generation and takes over from the running one; or says why not, and then
+/// Proves the new generation and takes over from the running one; or returns why not, and then
 /// nothing has changed.
 pub(super) fn take_over(start: &Start) -> Result<Worker<'_>, TakeOverError> {
     let entry = &start.entry;

@@ -1,4 +1,4 @@
-//! A module's thread: every call of the module comes from here, one at a time.
+//! Thread of a module: every call of the module comes from here, one at a time.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,52 +25,56 @@ use crate::runner::{Bounds, ProcessSpec};
 pub type Configure =
     Arc<dyn Fn(&Manifest, &Path) -> Result<Configured, ConfigureError> + Send + Sync>;
 
-/// Told what a module's thread came to.
+/// A function that takes the events of a module's thread.
 pub type Notify = Box<dyn Fn(ModuleEvent) + Send>;
 
-/// Told the hash of a library that takes over, and of the one to go back to, if there is one.
+/// A function that takes the hash of a library that takes over, and of the one to go back to, if
+/// there is one.
 pub type NoteProbation = Box<dyn Fn(&str, Option<&str>) + Send>;
 
 /// Says why a library that was read may not be loaded.
 pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), AdmitError> + Send>;
 
-/// Says where a library that was read runs, `None` for in the daemon. Decided of the bytes and not
-/// of the place where they were found: another version of them may lie there by now.
+/// A function that decides in which process a library that was read runs; `None` for the daemon. It
+/// decides by the bytes and not by the path where they were found: another version may lie there by
+/// now.
 pub type Placing = Box<dyn Fn(&Inspected) -> Option<ProcessSpec> + Send>;
 
-/// What a module is started with.
+/// Everything that a module is started with.
 pub struct Start {
-    /// Its place in the table of modules.
+    /// Entry of the module in the table of modules.
     pub entry: Arc<Entry>,
-    /// Where its library lies.
+    /// Package with its library.
     pub package: Package,
-    /// Says why what was read may not be loaded, though it is a module that fits.
+    /// Decision whether the library that was read may be loaded, though it is a module that fits.
     pub admit: Admit,
     /// The libraries that are mapped.
     pub loaded_libraries: Arc<LoadedLibraries>,
-    /// Decides where what was read runs.
+    /// Decision in which process the library that was read runs.
     pub place: Placing,
-    /// What all modules share.
+    /// Services that all modules share.
     pub context: ServiceContext,
-    /// Works out the configuration and the grant once the manifest is known.
+    /// Function that works out the configuration and the grant once the manifest is known.
     pub configure: Configure,
-    /// Puts a report of the module's own validation into words, with the place in the file.
+    /// Function that turns a report of the module's own validation into a sentence, with the place
+    /// in the file.
     pub explain: Box<dyn Fn(&str) -> String + Send>,
-    /// How long the module may take to stop.
+    /// Time that the module may take to stop.
     pub grace: Duration,
-    /// What happens after a panic.
+    /// Rules for restarts after a failure.
     pub restart: RestartPolicy,
-    /// The state directory, where generations are kept.
+    /// State directory, where generations are kept on disk.
     pub state_dir: PathBuf,
-    /// Waits until every module that starts at the same time has subscribed.
+    /// Gate that opens when every module that starts at the same time has subscribed.
     pub gate: Arc<StartGate>,
-    /// It takes over from the generation that runs.
+    /// `true` when the module takes over from the running generation.
     pub successor: bool,
-    /// Taken by a successor that takes over, or by whoever gives it up before.
+    /// Flag taken by a successor that takes over, or by the supervisor that gives it up before.
     pub claim: Arc<OneShotFlag>,
-    /// Writes down that a successor is on probation, before it gets any work that it may crash in.
+    /// Function that writes down that a successor is on probation, before it gets any work that it
+    /// may crash in.
     pub note_probation: NoteProbation,
-    /// Told what comes of it.
+    /// Function that takes the events of the thread.
     pub notify: Notify,
 }
 
@@ -80,25 +84,25 @@ impl std::fmt::Debug for Start {
     }
 }
 
-/// What happens after a module panicked.
+/// Rules for restarts after a failure of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// Restarts within a minute, after which it is quarantined.
+    /// The most failures within a minute; one more puts the module into quarantine.
     pub limit: usize,
-    /// The longest pause before it starts again.
+    /// Longest pause before a restart.
     pub max_backoff: Duration,
-    /// For how long a new generation is on probation: if it panics within, the one before it goes
-    /// on.
+    /// Time for which a new generation is on probation: if it panics within it, the previous one
+    /// comes back.
     pub probation: Duration,
 }
 
-/// What a module gets.
+/// Configuration and permissions of a module.
 pub struct Configured {
-    /// Its configuration, JSON.
+    /// The configuration, JSON.
     pub config: Vec<u8>,
-    /// What it may know and use.
+    /// Data and permissions of the module.
     pub grant: Grant,
-    /// Which paths may be opened to it in a process of its own.
+    /// Limits on the paths that may be opened to it in a process of its own.
     pub bounds: Bounds,
 }
 
@@ -109,69 +113,69 @@ impl std::fmt::Debug for Configured {
     }
 }
 
-/// What a module's thread tells.
+/// An event of a module's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleEvent {
-    /// A generation runs. The last word on a reload that worked.
+    /// A generation runs. The last event of a reload that worked.
     Runs {
-        /// The hash of its library.
+        /// Hash of its library.
         sha256: String,
-        /// Its version.
+        /// Version of the module.
         version: String,
-        /// Its number.
+        /// Number of the generation.
         generation: u64,
-        /// How it took over; `None` when there was none before it.
+        /// Facts about the takeover; `None` when there was no previous generation.
         took_over: Option<TakeOver>,
     },
-    /// A successor was no good; the generation before it goes on.
+    /// A successor failed; the previous generation goes on.
     Rejected(String),
     /// A generation on probation failed; the last good one is back.
     RolledBack {
-        /// The hash of the bad library.
+        /// Hash of the bad library.
         from: String,
-        /// The hash of the one that is back.
+        /// Hash of the library that is back.
         to: String,
-        /// What the bad one did.
+        /// Failure of the bad one.
         reason: String,
     },
-    /// It failed, and starts again after a pause.
+    /// The module failed, and starts again after a pause.
     Restarts {
-        /// What it did.
+        /// Description of the failure.
         reason: String,
-        /// For how long it pauses.
+        /// Length of the pause.
         pause: Duration,
     },
     /// The thread ends.
     Ended(Ended),
 }
 
-/// How a generation took over from the one before.
+/// Facts about how a generation took over from the previous one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakeOver {
-    /// For how long events waited.
+    /// Time for which events waited.
     pub switched_in: Duration,
 }
 
-/// How a module's thread ended.
+/// Way in which a module's thread ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to.
+    /// The module was asked to stop.
     Stopped,
-    /// It could not start or go on. Whoever hears of it shows the state, once what follows from it
-    /// is written down.
+    /// The module could not start or go on. The receiver shows the state, once the consequences are
+    /// written down.
     Failed {
-        /// The state that this leaves it in.
+        /// State that this leaves the module in.
         state: State,
-        /// Why.
+        /// Reason for the failure.
         reason: String,
     },
-    /// It gave way to its successor.
+    /// The generation gave way to its successor.
     Replaced,
-    /// It was a successor and did not take over.
+    /// The generation was a successor and did not take over.
     Rejected,
 }
 
-/// Starts the thread of a module. It loads, configures and starts the module by itself, so that a
+/// Starts the thread of a module. The thread loads, configures and starts the module, so that a
 /// module that hangs delays nobody.
 ///
 /// # Errors
@@ -184,31 +188,31 @@ pub fn spawn(start: Start) -> std::io::Result<JoinHandle<()>> {
         let count = &start.entry.host_threads;
         count.fetch_add(1, Ordering::Relaxed);
         run(&start);
-        // The last look at what this thread used.
+        // Last measurement of what this thread used.
         start.entry.used(&Tasks::now());
         count.fetch_sub(1, Ordering::Relaxed);
     })
 }
 
-/// Holds modules back until all that start together have subscribed: what one of them emits first
-/// must reach the others.
+/// A gate that keeps modules back until all that start together have subscribed: what one of them
+/// emits first must reach the others.
 #[derive(Debug)]
 pub struct StartGate {
     missing: std::sync::Mutex<usize>,
     open: std::sync::Condvar,
 }
 
-/// A file that takes longer to read than this is not waited for.
+/// Time that modules wait at the gate for a library that takes long to read.
 const GATE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl StartGate {
-    /// A gate for so many modules.
+    /// Creates a gate for this many modules.
     #[must_use]
     pub fn new(modules: usize) -> Arc<Self> {
         Arc::new(Self { missing: modules.into(), open: std::sync::Condvar::new() })
     }
 
-    /// One of the modules has subscribed, or will not.
+    /// Records that one of the modules has subscribed, or will not.
     pub fn arrive(&self) {
         let mut missing = lock(&self.missing);
         *missing = missing.saturating_sub(1);
@@ -239,7 +243,7 @@ fn run(start: &Start) {
         prepared.inspect(|_| start.gate.wait())
     };
     let outcome = prepared.and_then(|mut worker| worker.live());
-    // Before its end is told: whoever starts then may have the names of its metrics.
+    // Before the end is reported: whoever starts then may have the names of its metrics.
     drop(present);
     let ended = match outcome {
         Ok(End::Replaced) => return (start.notify)(ModuleEvent::Ended(Ended::Replaced)),
@@ -258,7 +262,7 @@ fn run(start: &Start) {
     (start.notify)(ModuleEvent::Ended(ended));
 }
 
-/// Prepares a generation that has none before it. It subscribes first: whatever happens later, its
+/// Prepares a generation that has no previous one. It subscribes first: whatever happens later, its
 /// events wait for it.
 fn first(start: &Start) -> Result<Worker<'_>, Refusal> {
     let entry = &start.entry;
@@ -282,12 +286,12 @@ fn first(start: &Start) -> Result<Worker<'_>, Refusal> {
     Ok(worker)
 }
 
-/// A generation that cannot be kept runs all the same.
+/// Logs that a generation cannot be kept on disk; it runs all the same.
 pub(super) fn not_kept(entry: &Entry, error: &std::io::Error) {
     tracing::warn!(module = entry.name, %error, "this generation is not kept: no way back to it");
 }
 
-/// Notes a change of state, logs it and tells the bus.
+/// Sets the state and logs a change.
 pub(super) fn enter(entry: &Entry, state: State, reason: String) {
     if let Some(before) = entry.enter(state, reason.clone()) {
         tracing::debug!(module = entry.name, from = %before, to = %state, reason, "state");

@@ -1,11 +1,11 @@
-//! How many frames of one answer are under way, and whether anybody wants more.
+//! Limit on the frames of one answer that are under way.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many frames of an answer wait for whoever reads it before its sender does.
+/// Number of frames of an answer that may wait for the reader before the sender waits.
 pub(crate) const WINDOW: usize = 16;
 
-/// The frames of one answer that are under way, and whether anybody wants more.
+/// The frames of one answer that are under way, with a flag whether anybody wants more.
 #[derive(Debug)]
 pub(crate) struct Window {
     state: Mutex<State>,
@@ -33,7 +33,7 @@ impl Window {
         state.wanted
     }
 
-    /// Notes that a frame was taken.
+    /// Records that a frame was read, and whether the next one is wanted.
     pub(crate) fn leave(&self, wanted: bool) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);

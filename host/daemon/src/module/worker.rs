@@ -1,4 +1,4 @@
-//! The life of a module on its thread: made, run, made again after a panic, replaced.
+//! Worker of a module: creates it, runs it, creates it again after a failure, and hands it over.
 
 use std::{
     sync::{Arc, atomic::Ordering, mpsc::RecvTimeoutError},
@@ -18,16 +18,17 @@ use super::{
     thread::{ModuleEvent, RestartPolicy, enter, not_kept},
 };
 
-/// The time within which failures are counted for [`RestartPolicy::limit`].
+/// Period within which failures are counted for [`RestartPolicy::limit`].
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How long a generation that has stopped waits for its successor before it says so.
+/// Time that a generation that has stopped waits for its successor before it reports that it is
+/// stalled.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a generation that overlaps waits for its successor before it goes on by itself.
+/// Time that a generation that overlaps waits for its successor before it goes on by itself.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(15);
 
-/// One thread's life.
+/// The worker of one module thread.
 pub(super) struct Worker<'a> {
     pub(super) start: &'a Start,
     pub(super) clock: Arc<CallClock>,
@@ -35,25 +36,25 @@ pub(super) struct Worker<'a> {
     config: Vec<u8>,
     configure: Configure,
     grant: Option<Grant>,
-    /// `None` before it took over and after it was replaced.
+    /// Inbox of the module; `None` before it took over and after it was replaced.
     inbox: Option<Inbox>,
-    /// When it failed within [`FAILURE_WINDOW`].
+    /// Failures within [`FAILURE_WINDOW`].
     failures: Vec<Failure>,
     probation: Option<Probation>,
-    /// A generation that was proven before it took over.
+    /// An instance that was proven before it took over.
     made: Option<Made>,
-    /// Its library, written down and kept as soon as it runs.
+    /// Its library, written to disk and kept as soon as the module runs.
     pub(super) candidate: Option<Candidate>,
 }
 
 /// An end of the instance that nobody asked for.
 struct Failure {
     at: Instant,
-    /// Whether the module is to blame.
+    /// `true` when the module is at fault.
     blamed: bool,
 }
 
-/// A generation that took over must not panic for a while; else the one before it comes back.
+/// Probation of a generation that took over: if it panics meanwhile, the previous one comes back.
 struct Probation {
     until: Instant,
     former: PreviousGeneration,
@@ -66,10 +67,10 @@ pub(super) struct Made {
     services: Arc<Services>,
 }
 
-/// How a life ends well.
+/// Way in which a worker ends without an error.
 pub(super) enum End {
     Stopped,
-    /// The inbox and the name belong to the successor.
+    /// End by replacement: the inbox and the name belong to the successor.
     Replaced,
 }
 
@@ -124,7 +125,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Takes over from the generation before.
+    /// Takes over from the previous generation.
     pub(super) fn begin(
         &mut self,
         made: Made,
@@ -158,23 +159,23 @@ impl<'a> Worker<'a> {
         &self.image
     }
 
-    /// Whether a successor has its inbox.
+    /// Returns whether a successor has the inbox.
     pub(super) const fn is_replaced(&self) -> bool {
         self.inbox.is_none()
     }
 
-    /// When the probation ends, if it is on probation.
+    /// Returns when the probation ends, if the generation is on probation.
     pub(super) fn probation_ends(&self) -> Option<Instant> {
         self.probation.as_ref().map(|probation| probation.until)
     }
 
-    /// The hash of the library that comes back should this one fail on probation.
+    /// Returns the hash of the library that comes back should this one fail on probation.
     pub(super) fn way_back(&self) -> Option<&str> {
         let former = self.probation.as_ref()?.former.image.sha256();
         (former != self.image.sha256()).then_some(former)
     }
 
-    /// Lets the generation before go when the probation is over.
+    /// Drops the previous generation when the probation is over.
     pub(super) fn look_at_probation(&mut self) {
         if self.probation_ends().is_some_and(|until| until <= Instant::now()) {
             self.probation = None;
@@ -233,13 +234,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Its image is of no more use, unless the successor proves bad on probation.
+    /// Marks the image as replaced: it is of no more use, unless the successor fails on probation.
     fn replaced(&self) -> End {
         self.image.set_replaced(true);
         End::Replaced
     }
 
-    /// The module answers from now on.
+    /// Starts to take calls: the module answers from now on.
     fn open(&mut self, made: &Made, first: bool) {
         let entry = self.entry();
         entry.generation.store(made.generation(), Ordering::Relaxed);
@@ -261,7 +262,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Keeps its library for a way back, now that it runs.
+    /// Keeps the library on disk for a way back, now that it runs.
     pub(super) fn keep(&mut self) {
         let Some(candidate) = self.candidate.take() else { return };
         if let Err(error) = candidate.keep(&self.start.state_dir, self.way_back()) {
@@ -303,8 +304,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits for the verdict on the successor while this generation is alive. True when it is
-    /// replaced.
+    /// Waits for the outcome of the successor while this generation is alive. Returns true when it
+    /// is replaced.
     pub(super) fn await_verdict(&mut self, hold: PauseRequest, snapshot: Vec<u8>) -> bool {
         let verdict = hold.answer(snapshot, self.former());
         match verdict.recv_timeout(OUTCOME_PATIENCE) {
@@ -314,7 +315,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits for the verdict when this generation has stopped. Answers its state when it must
+    /// Waits for the outcome after this generation has stopped. Returns its state when it must
     /// start again.
     fn hand_over(&mut self, hold: PauseRequest, snapshot: Vec<u8>) -> Option<Vec<u8>> {
         let verdict = hold.answer(snapshot.clone(), self.former());
@@ -345,7 +346,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Puts the last good generation back, if this one is on probation. Answers its state.
+    /// Puts the last good generation back, if this one is on probation. Returns that generation's
+    /// state.
     fn roll_back(&mut self, reason: &str) -> Option<Vec<u8>> {
         let probation = self.probation.take()?;
         let out_of_its_process = matches!(self.image, Image::Isolated(_))
@@ -379,8 +381,8 @@ impl<'a> Worker<'a> {
         Some(probation.snapshot)
     }
 
-    /// Waits before the next try; answers how the life ends when it is stopped or replaced
-    /// meanwhile. Only a failure that it is `blamed` for counts towards
+    /// Waits before the next try; returns how the worker ends when it is stopped or replaced
+    /// meanwhile. Only a failure that the module is at fault for (`blamed`) counts towards
     /// quarantine.
     fn pause_after(&mut self, reason: &str, blamed: bool) -> Result<Option<End>, Refusal> {
         let now = Instant::now();
@@ -426,7 +428,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The first restart is immediate, then after 1, 2, 4 … seconds.
+/// Returns the pause before a restart: none before the first, then 1, 2, 4 … seconds.
 fn backoff(failures: usize) -> Duration {
     match u32::try_from(failures).unwrap_or(u32::MAX) {
         0 | 1 => Duration::ZERO,
@@ -434,7 +436,8 @@ fn backoff(failures: usize) -> Duration {
     }
 }
 
-/// Up to a quarter less, so that modules that fell together do not rise together.
+/// Shortens a pause by up to a quarter, so that modules that failed together do not restart
+/// together.
 fn jittered(pause: Duration) -> Duration {
     let random = uuid::Uuid::now_v7().as_u128() % 1000;
     let share = u32::try_from(random).unwrap_or_default();

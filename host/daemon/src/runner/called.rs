@@ -1,4 +1,4 @@
-//! What a module in a runner calls, at the daemon's end: its answers go back over the socket.
+//! Calls that a module in a runner makes, at the daemon's end: the answers go back over the socket.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,24 +49,24 @@ impl Runner {
         }
     }
 
-    /// Gives up on a call for the module.
+    /// Gives up on a call, or on all of them, for the module.
     pub(super) fn cancel_call(&self, bound: &BoundModule, number: u64) {
         self.calls.refuse(number);
         bound.host.cancel_call(number);
     }
 
-    /// Lets go of all that waits for the module to take a frame: it is gone.
+    /// Releases everything that waits for the module to read a frame: the module is gone.
     pub(super) fn end_calls(&self) {
         self.calls.refuse(ALL_CALLS);
     }
 }
 
-/// Where the answer of one call is written.
+/// Sink for the answer of one call.
 struct Answer {
     runner: Arc<Runner>,
     number: u64,
     window: Arc<Window>,
-    /// Why a frame did not go.
+    /// Reason why a frame could not be sent.
     fault: Mutex<Option<Fault>>,
 }
 

@@ -1,9 +1,9 @@
-//! Control groups (version 2), where the daemon was given a part of the tree.
+//! Control groups (version 2), where a part of the tree is delegated to the daemon.
 //!
 //! With `Delegate=cpu memory pids` systemd marks the daemon's group as its own. No process may live
 //! in a group that hands controllers on, so the daemon moves into a child of it before it starts
-//! any other process (systemd 254 does that with `DelegateSubgroup=`), and each runner gets one
-//! beside.
+//! any other process (systemd 254 does that with `DelegateSubgroup=`), and each runner gets a group
+//! beside it.
 
 use std::{
     fs, io,
@@ -13,81 +13,82 @@ use std::{
 
 use rustix::process::Pid;
 
-/// How often is looked for processes that were started in the group meanwhile.
+/// The most passes over the group to move processes that were started in it meanwhile.
 const MOVES: usize = 10;
 
-/// What makes limits hold.
+/// Remedy that makes limits hold.
 const DELEGATE: &str = "`Delegate=cpu memory pids` and `ProtectControlGroups=no` in a drop-in of \
                         lodestard.service give it one";
 
 /// The controller that counts tasks.
 const TASKS: &str = "pids";
 
-/// Why no control group holds a limit, and what to do where something can be done.
+/// Reason why no control group holds a limit, with a remedy where there is one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum GroupError {
-    /// The daemon was given no part of the tree.
+    /// No part of the tree is delegated to the daemon.
     #[error("no control group is delegated to the daemon; {}", DELEGATE)]
     NotDelegated,
-    /// What it was given cannot be written.
+    /// The delegated part is mounted read-only.
     #[error(
         "the daemon's control group cannot be divided: it is mounted read-only; \
          `ProtectControlGroups=no` in a drop-in of lodestard.service makes it writable"
     )]
     ReadOnly,
-    /// What it was given cannot be divided.
+    /// The delegated part cannot be divided.
     #[error("the daemon's control group cannot be divided: {0}")]
     Undivided(#[source] Arc<io::Error>),
-    /// A process gets no group.
+    /// No group can be made for a process.
     #[error("no control group can be made for it: {0}")]
     NotMade(#[source] Arc<io::Error>),
     /// The daemon's group does not hand a controller on.
     #[error("the controller `{controller}` is not handed on: {source}")]
     NotHandedOn {
-        /// The controller.
+        /// Name of the controller.
         controller: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: Arc<io::Error>,
     },
     /// The daemon's group has no such controller.
     #[error("the controller `{controller}` is not delegated; {}", DELEGATE)]
     NoController {
-        /// The controller.
+        /// Name of the controller.
         controller: &'static str,
     },
     /// The kernel does not take a value.
     #[error("{file}: {source}")]
     Refused {
-        /// The file of the group.
+        /// Name of the group's file.
         file: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: Arc<io::Error>,
     },
 }
 
-/// A controller that is not handed on, and why.
+/// A controller that is not handed on, with the error.
 type Missing = (&'static str, Arc<io::Error>);
 
-/// A control group of one runner. It is removed when this is dropped, which the kernel grants
-/// once the process has ended.
+/// A control group of one runner. Dropping it removes the group, which the kernel allows once the
+/// process has ended.
 #[derive(Debug)]
 pub(super) struct Group {
     directory: PathBuf,
     missing: &'static [Missing],
 }
 
-/// How the kernel ended processes of a group for want of memory.
+/// Cause for which the kernel killed processes of a group for lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemoryKill {
-    /// The group had reached its own limit.
+    /// The group's own limit.
     OwnLimit,
-    /// The service or the machine had no more.
+    /// A lack of memory of the service or the machine.
     Others,
 }
 
-/// Divides the daemon's group, where systemd delegated it: before there is any other process.
+/// Divides the daemon's group, where systemd delegated it. To be called before there is any other
+/// process.
 pub fn divide_control_group() {
-    // Why there is none is said where a limit is asked for.
+    // The reason why there is none is reported where a limit is asked for.
     let _ = tree();
 }
 
@@ -98,7 +99,7 @@ pub(super) fn group(name: &str, pid: Pid) -> Result<Group, GroupError> {
         .map_err(|error| GroupError::NotMade(Arc::new(error)))
 }
 
-/// Returns what the daemon divides.
+/// Returns the group that the daemon divides.
 fn tree() -> &'static Result<Tree, GroupError> {
     static TREE: OnceLock<Result<Tree, GroupError>> = OnceLock::new();
     TREE.get_or_init(|| {
@@ -136,15 +137,15 @@ struct Tree {
     missing: Vec<Missing>,
 }
 
-/// A part of the tree that is the daemon's.
+/// A part of the tree that is delegated to the daemon.
 #[derive(Debug, PartialEq, Eq)]
 struct Delegated {
     directory: PathBuf,
-    /// Whether the daemon itself lives directly in it.
+    /// `true` when the daemon itself lives directly in it.
     occupied: bool,
 }
 
-/// Finds what was delegated: the daemon's own group, or the one above.
+/// Finds the delegated group: the daemon's own, or its parent.
 fn delegated(mounts: &str, groups: &str) -> Option<Delegated> {
     let own = own_directory(mounts, groups)?;
     if is_marked(&own) {
@@ -154,7 +155,8 @@ fn delegated(mounts: &str, groups: &str) -> Option<Delegated> {
     is_marked(&above).then_some(Delegated { directory: above, occupied: false })
 }
 
-/// systemd marks what it delegates; being able to write is no sign, since root always is.
+/// Returns whether systemd marked a group as delegated. Being able to write is no sign, since root
+/// always is.
 fn is_marked(directory: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].into_iter().any(|name| {
         let mut value = [0; 8];
@@ -163,7 +165,7 @@ fn is_marked(directory: &Path) -> bool {
     })
 }
 
-/// The directory of the group that the daemon is in.
+/// Returns the directory of the group that the daemon is in.
 fn own_directory(mounts: &str, groups: &str) -> Option<PathBuf> {
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mount = mounts.lines().find_map(|line| {
@@ -195,7 +197,8 @@ impl Delegated {
     }
 }
 
-/// The kernel hands nothing on from a group in which a process lives, whosever it is.
+/// Moves all processes to another group: the kernel hands nothing on from a group in which a
+/// process lives, no matter whose.
 fn move_all(from: &Path, to: &Path) -> io::Result<()> {
     for _ in 0..MOVES {
         let processes = fs::read_to_string(from.join("cgroup.procs"))?;
@@ -216,7 +219,7 @@ fn move_all(from: &Path, to: &Path) -> io::Result<()> {
 impl Group {
     fn new(tree: &'static Tree, name: &str, pid: i32) -> io::Result<Self> {
         let directory = tree.directory.join(format!("runner-{name}-{pid}"));
-        // One of an earlier process of this number counts for that.
+        // A group left by an earlier process of this number would count for this one.
         let _ = fs::remove_dir(&directory);
         fs::create_dir(&directory)?;
         let group = Self { directory, missing: &tree.missing };
@@ -224,20 +227,20 @@ impl Group {
         Ok(group)
     }
 
-    /// Has the limit hold from now on.
+    /// Sets the memory limit, in bytes.
     pub(super) fn limit_memory(&self, bytes: u64) -> Result<(), GroupError> {
         // Swapping would only make a leak slow; where there is no swap there is no such file.
         let _ = write(&self.directory, "memory.swap.max", "0");
         self.set("memory", "memory.max", &bytes.to_string())
     }
 
-    /// Has the limit hold from now on.
+    /// Sets the limit on processor time, in percent of one processor.
     pub(super) fn limit_cpu(&self, percent: u64) -> Result<(), GroupError> {
         // Microseconds in each 100 milliseconds.
         self.set("cpu", "cpu.max", &format!("{} 100000", percent * 1000))
     }
 
-    /// Has the limit hold from now on.
+    /// Sets the limit on the number of tasks.
     pub(super) fn limit_tasks(&self, most: u64) -> Result<(), GroupError> {
         self.set(TASKS, "pids.max", &most.to_string())
     }
@@ -258,7 +261,7 @@ impl Group {
             .map_err(|error| GroupError::Refused { file, source: Arc::new(error) })
     }
 
-    /// Whether the kernel ended a process of the group for want of memory.
+    /// Returns why the kernel killed a process of the group for lack of memory, if it did.
     pub(super) fn memory_kill(&self) -> Option<MemoryKill> {
         let events = fs::read_to_string(self.directory.join("memory.events")).unwrap_or_default();
         let happened = |event: &str| {
@@ -269,7 +272,7 @@ impl Group {
         happened("oom_kill").then_some(by)
     }
 
-    /// Ends every process of the group, those too that left the process's own group.
+    /// Kills every process of the group, including those that left the process's own group.
     pub(super) fn end(&self) {
         // Linux 5.14; before it they end with their process group, or not.
         let _ = write(&self.directory, "cgroup.kill", "1");
@@ -323,7 +326,7 @@ mod tests {
         assert!(source.is_some_and(|it| other.to_string().ends_with(&it)), "{other}");
     }
 
-    /// A file that the kernel would have made, with what it would say.
+    /// Writes files that the kernel would have made, with their content.
     fn fill(directory: &Path, files: &[(&str, &str)]) {
         for (name, text) in files {
             fs::write(directory.join(name), text).expect("it is writable");

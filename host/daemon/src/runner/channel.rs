@@ -1,4 +1,4 @@
-//! Frames over a socket, with a descriptor where one belongs to a frame.
+//! Frames over a socket, with a file descriptor where a frame needs one.
 
 use std::{
     collections::VecDeque,
@@ -24,37 +24,37 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::MAX_FRAME;
 
-/// The length before each frame.
+/// Length of the header before each frame, in bytes.
 const HEAD: usize = 4;
 
-/// What is read at once at least.
+/// Smallest room for one read, in bytes.
 const READ: usize = 64 << 10;
 
-/// How long a thread looks before it sleeps.
+/// Time for which a thread polls before it sleeps.
 const MOMENT: Duration = Duration::from_micros(50);
 
-/// Who waits no longer than this is in the middle of something.
+/// Longest wait for a message that counts as busy: then one call follows another.
 const BUSY: Duration = Duration::from_micros(150);
 
-/// A buffer that grew beyond this for one frame is let go afterwards.
+/// Capacity in bytes beyond which a buffer that grew for one frame is released afterwards.
 const KEPT: usize = 1 << 20;
 
-/// Why a channel cannot go on.
+/// Reason why a channel cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChannelError {
     /// The other end is closed.
     #[error("the other end is closed")]
     Closed,
-    /// It took too long.
+    /// The time limit has passed.
     #[error("the other end does not answer in time")]
     TimedOut,
-    /// What came is no message.
+    /// The received bytes are no message.
     #[error("what came is no message: {0}")]
     Garbage(String),
     /// A message is too long to be sent.
     #[error("a message of {0} bytes is too long; the most is {MAX_FRAME}")]
     TooLong(usize),
-    /// The system refuses.
+    /// The system reported an error.
     #[error("{0}")]
     System(io::Error),
 }
@@ -69,7 +69,7 @@ impl From<io::Error> for ChannelError {
     }
 }
 
-/// The time that a call has, its question and its answer.
+/// Time limit of a call, for its request and its answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     begin: Instant,
@@ -77,17 +77,17 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// So much from now on.
+    /// Creates a deadline that ends after `patience`.
     pub(super) fn after(patience: Duration) -> Self {
         Self { begin: Instant::now(), patience }
     }
 
-    /// Waits until a socket is ready for something.
+    /// Waits until a socket is ready for the given operation.
     fn wait_for(self, stream: &UnixStream, what: PollFlags) -> Result<(), ChannelError> {
         loop {
             let left = self.patience.checked_sub(self.begin.elapsed());
             let left = left.ok_or(ChannelError::TimedOut)?;
-            // What is too long for the kernel is for ever.
+            // A time that is too long for the kernel is unlimited.
             let left = Timespec::try_from(left).ok();
             match poll(&mut [PollFd::new(stream, what)], left.as_ref()) {
                 Ok(0) => return Err(ChannelError::TimedOut),
@@ -119,7 +119,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends one message; that the other end takes it in parts does not put the deadline off.
+    /// Sends one message within a deadline, which is not extended when the other end reads in
+    /// parts.
     pub(super) fn send_within(
         &mut self,
         message: &impl Serialize,
@@ -140,7 +141,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends one message and a descriptor with it.
+    /// Sends one message together with a file descriptor.
     pub(super) fn send_with(
         &mut self,
         message: &impl Serialize,
@@ -170,22 +171,23 @@ impl Writer {
 pub(super) struct Reader {
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// What is in `buffer` and not yet taken.
+    /// Start of the bytes in `buffer` that are not yet taken.
     start: usize,
     end: usize,
-    /// Descriptors that came; `None` where none is wanted, and the kernel closes what comes.
+    /// Descriptors that were received; `None` where none is wanted, and the kernel closes those
+    /// that come.
     descriptors: Option<VecDeque<OwnedFd>>,
-    /// The message before came at once.
+    /// `true` when the previous message came at once.
     is_busy: bool,
 }
 
 impl Reader {
-    /// Reads frames; descriptors are let go.
+    /// Creates a reader of frames; descriptors that come with them are closed.
     pub(super) fn new(stream: UnixStream) -> Self {
         Self { stream, buffer: Vec::new(), start: 0, end: 0, descriptors: None, is_busy: false }
     }
 
-    /// Reads frames and the descriptors that come with them.
+    /// Creates a reader of frames and of the descriptors that come with them.
     pub(super) fn with_descriptors(stream: UnixStream) -> Self {
         Self { descriptors: Some(VecDeque::new()), ..Self::new(stream) }
     }
@@ -194,7 +196,7 @@ impl Reader {
         &self.stream
     }
 
-    /// The next message, waiting for it.
+    /// Returns the next message; waits for it.
     pub(super) fn next<'a, T: Deserialize<'a>>(&'a mut self) -> Result<T, ChannelError> {
         let frame = loop {
             match self.whole_frame()? {
@@ -205,8 +207,8 @@ impl Reader {
         decode(&self.buffer[frame])
     }
 
-    /// As [`next`](Self::next), looking for a moment before it sleeps where the message before
-    /// came within such a moment as well: then one call follows another.
+    /// Returns the next message like [`next`](Self::next), but polls for a moment before it sleeps
+    /// where the previous message came within such a moment as well: then one call follows another.
     pub(super) fn next_soon<'a, T: Deserialize<'a>>(&'a mut self) -> Result<T, ChannelError> {
         let begin = Instant::now();
         while !self.has_frame()? {
@@ -220,7 +222,7 @@ impl Reader {
         self.next()
     }
 
-    /// The next message, where one has come already.
+    /// Returns the next message, where one has come already.
     pub(super) fn next_here<'a, T: Deserialize<'a>>(
         &'a mut self,
     ) -> Result<Option<T>, ChannelError> {
@@ -230,7 +232,7 @@ impl Reader {
         }
     }
 
-    /// Whether a whole frame has come.
+    /// Returns whether a whole frame has come.
     pub(super) fn has_frame(&mut self) -> Result<bool, ChannelError> {
         let start = self.start;
         let frame = self.whole_frame()?;
@@ -238,12 +240,12 @@ impl Reader {
         Ok(frame.is_some())
     }
 
-    /// The descriptor that came with the last message.
+    /// Takes the descriptor that came with the last message.
     pub(super) fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptors.as_mut()?.pop_front()
     }
 
-    /// Takes the next frame out of what is there.
+    /// Takes the next frame out of the buffer, where it is whole.
     fn whole_frame(&mut self) -> Result<Option<std::ops::Range<usize>>, ChannelError> {
         let here = &self.buffer[self.start..self.end];
         let Some((head, _)) = here.split_first_chunk::<HEAD>() else { return Ok(None) };
@@ -268,13 +270,13 @@ impl Reader {
         self.filled(count)
     }
 
-    /// As [`fill`](Self::fill), but looks for a moment before it sleeps: to wake a thread on a
-    /// processor that sleeps takes ten times as long as a call takes.
+    /// Reads once like [`fill`](Self::fill), but polls for a moment before it sleeps: to wake a
+    /// thread on a processor that sleeps takes ten times as long as a call.
     pub(super) fn fill_soon(&mut self) -> Result<(), ChannelError> {
         if self.look()? { Ok(()) } else { self.fill() }
     }
 
-    /// As [`fill_soon`](Self::fill_soon), until a deadline.
+    /// Reads once like [`fill_soon`](Self::fill_soon), within a deadline.
     pub(super) fn fill_within(&mut self, deadline: Deadline) -> Result<(), ChannelError> {
         while !self.look()? {
             deadline.wait_for(&self.stream, PollFlags::IN)?;
@@ -282,7 +284,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Looks for a moment whether something comes, and reads it.
+    /// Polls the socket for a moment, and reads what comes; returns whether something came.
     fn look(&mut self) -> Result<bool, ChannelError> {
         self.make_room();
         let begin = Instant::now();
@@ -316,7 +318,8 @@ impl Reader {
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.buffer.len() - self.end < READ {
-            // Doubling: a long frame is believed as it comes, not as it announces itself.
+            // Doubling: the buffer grows with the bytes that come, not with the length that is
+            // announced.
             self.buffer.resize((self.buffer.len() * 2).max(self.end + READ), 0);
         }
     }
@@ -350,7 +353,7 @@ impl Reader {
     }
 }
 
-/// A buffer that takes slices whole: `postcard::to_extend` hands an iterator over bytes on, which
+/// A buffer that takes slices whole: `postcard::to_extend` hands on an iterator over bytes, which
 /// is a copy of memory only where the compiler sees through it.
 struct Appended<'a>(&'a mut Vec<u8>);
 
@@ -374,7 +377,7 @@ impl Flavor for Appended<'_> {
     }
 }
 
-/// Writes a frame in place of what is in the buffer.
+/// Writes a frame into the buffer, in place of its content.
 pub(super) fn encode(message: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), ChannelError> {
     buffer.clear();
     buffer.extend([0; HEAD]);

@@ -1,4 +1,4 @@
-//! A generation of a module that runs in processes of its own: what it is started from.
+//! A generation of a module that runs in processes of its own.
 
 use std::{
     os::unix::net::UnixStream,
@@ -28,26 +28,26 @@ use crate::{
     module::{Configured, Services},
 };
 
-/// How often a start is tried again when somebody else ended the process meanwhile.
+/// The most starts that are tried while somebody else ends the process.
 const STARTS: usize = 5;
 
-/// How long a library may take to be mapped, and a module to start, at least: a database may have
-/// to be brought up to date.
+/// Shortest time limit for mapping a library or starting a module: a database may have to be
+/// brought up to date.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Where and within which limits a module runs.
+/// Program and limits of a process that runs a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessSpec {
-    /// The program that is the runner: `lodestard` itself.
+    /// Path of the program that is the runner: `lodestard` itself.
     pub program: PathBuf,
-    /// What the process may use.
+    /// Limits on the resources of the process.
     pub limits: Limits,
-    /// How long a call may take before the process is ended.
+    /// Time that a call may take before the process is ended.
     pub call_deadline: Duration,
 }
 
 impl ProcessSpec {
-    /// Runners that are this very program.
+    /// Creates the specification of a runner that is this very program.
     #[must_use]
     pub fn own(limits: Limits, call_deadline: Duration) -> Self {
         // Also the right one when its file was replaced meanwhile.
@@ -62,7 +62,7 @@ pub struct Isolated {
     place: ProcessSpec,
     setup: Setup,
     data_dir: PathBuf,
-    /// A process that has mapped the library and was asked what it is; the module starts in it.
+    /// A process that has mapped the library and given its description; the module starts in it.
     spare: Mutex<Option<Remote>>,
 }
 
@@ -98,26 +98,26 @@ impl Isolated {
         Ok(Arc::new(isolated))
     }
 
-    /// What was checked of the library.
+    /// Returns the result of the library's inspection.
     #[must_use]
     pub fn inspected(&self) -> &Inspected {
         &self.inspected
     }
 
-    /// What the library says of itself, JSON.
+    /// Returns the module's description, JSON.
     ///
     /// # Errors
     ///
-    /// What it answers, or that its process ended.
+    /// Returns the module's error, or one that its process ended.
     pub(crate) fn describe(&self) -> Result<Vec<u8>, ModError> {
         self.try_often(|runner| runner.describe(self.start_deadline()))
     }
 
-    /// Whether the module would take this configuration.
+    /// Checks whether the module takes this configuration.
     ///
     /// # Errors
     ///
-    /// What it answers, or that its process ended.
+    /// Returns the module's error, or one that its process ended.
     pub(crate) fn validate(&self, config: &[u8]) -> Result<(), ModError> {
         self.try_often(|runner| runner.validate(config, self.start_deadline()))
     }
@@ -126,7 +126,7 @@ impl Isolated {
     ///
     /// # Errors
     ///
-    /// What it answers, or that its process ended.
+    /// Returns the module's error, or one that its process ended.
     pub fn create(
         &self,
         config: &[u8],
@@ -148,7 +148,7 @@ impl Isolated {
         created.ok_or_else(|| failed("its process is gone".to_owned()))
     }
 
-    /// Does something in the process that waits, or in another when that was ended by others.
+    /// Runs `work` in the spare process, or in another one when that was ended by others.
     fn try_often<T>(
         &self,
         work: impl Fn(&mut Remote) -> Result<T, ModError>,
@@ -182,7 +182,7 @@ impl Isolated {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a process and maps the library there.
+    /// Starts a process and maps the library there; tries again when others end it.
     fn start(&self) -> Result<Remote, Refused> {
         let mut tries = 0;
         loop {
@@ -205,7 +205,7 @@ impl Isolated {
         let send_queue = Arc::new(send_queue);
         let taking = send_queue.clone();
         let taken = move |number, wanted| {
-            // An error means that the runner is gone, which its desk sees as well.
+            // An error means that the runner is gone, which the service server sees as well.
             let _ = taking.send(&HostResponse::FrameTaken { number, wanted });
         };
         let runner = Arc::new(Runner {
@@ -227,7 +227,7 @@ impl Isolated {
         self.set_up(runner, writer, reader)
     }
 
-    /// Hands over the library and hears whether it is mapped.
+    /// Sends the library and receives whether it is mapped.
     fn set_up(
         &self,
         runner: Arc<Runner>,
@@ -268,7 +268,7 @@ fn failed(message: String) -> ModError {
     ModError { kind: error_kind::FAILED, message: message.into(), place: "".into() }
 }
 
-/// Why there is no process for a module.
+/// Reason why there is no process for a module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The library does not fit this host.
@@ -277,7 +277,7 @@ pub enum Refused {
     /// Somebody else ended the process.
     #[error("{0}")]
     EndedByOthers(String),
-    /// Everything else.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
 }

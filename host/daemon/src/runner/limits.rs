@@ -1,4 +1,4 @@
-//! What a runner may use, and what of it holds.
+//! Limits on the resources of a runner, and the means that enforce them.
 
 use lodestar_config::Limits;
 use rustix::{
@@ -15,26 +15,26 @@ pub(super) struct InForce {
     pub(super) cpu: CpuLimit,
     pub(super) tasks: TasksLimit,
     pub(super) data: DataLimit,
-    /// Where the kernel counts for it.
+    /// Control group of the runner, where there is one.
     pub(super) group: Option<Group>,
 }
 
-/// How its memory is limited.
+/// Limit on the memory of a runner.
 #[derive(Debug, Default, Clone)]
 pub(super) enum MemoryLimit {
-    /// None was asked for.
+    /// No limit: none was asked for.
     #[default]
     None,
-    /// By `memory.max` of a control group.
+    /// Limit in bytes by `memory.max` of a control group.
     Group(u64),
-    /// By `RLIMIT_DATA`, which counts heap, stacks and private mappings of each process, and by the
-    /// daemon, which counts what all of them have, shared memory included.
+    /// Limit by `RLIMIT_DATA`, which counts heap, stacks and private mappings of each process, and
+    /// by the daemon, which counts the memory of all its processes, shared memory included.
     Data { bytes: u64, no_group: GroupError },
-    /// It could not be set.
+    /// No limit: it could not be set.
     Refused(MemoryError),
 }
 
-/// Why its memory is not limited.
+/// Reason why the memory is not limited.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{no_group}; RLIMIT_DATA: {source}")]
 pub(super) struct MemoryError {
@@ -42,34 +42,35 @@ pub(super) struct MemoryError {
     source: Errno,
 }
 
-/// How its time on the processors is limited.
+/// Limit on the processor time of a runner.
 #[derive(Debug, Default, Clone)]
 pub(super) enum CpuLimit {
-    /// None was asked for.
+    /// No limit: none was asked for.
     #[default]
     None,
-    /// By `cpu.max` of a control group, in percent of one processor.
+    /// Limit by `cpu.max` of a control group, in percent of one processor.
     Group(u64),
-    /// There is no control group: it is measured and nothing more.
+    /// No control group: the time is measured, but not limited.
     Reported { percent: u64, no_group: GroupError },
 }
 
-/// How many threads and processes it may have where its section does not say.
+/// Default limit on the number of threads and processes.
 const TASKS: u64 = 512;
 
-/// By how much its data directory may grow at least where its section does not say, and there is
-/// room beside [`KEPT_FREE`].
+/// Growth that the data directory is allowed at least by default, in bytes, where there is room
+/// beside [`KEPT_FREE`].
 const LEAST_GROWTH: u64 = 1 << 30;
 
-/// What stays free for the daemon and everything else, or half of what was, if that is less.
+/// Bytes that stay free for the daemon and everything else, or half of the free bytes, if that is
+/// less.
 const KEPT_FREE: u64 = 256 << 20;
 
-/// How the number of its threads and processes is limited.
+/// Limit on the number of threads and processes of a runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TasksLimit {
-    /// By `pids.max` of a control group.
+    /// Limit by `pids.max` of a control group.
     Group(u64),
-    /// The daemon counts, and ends a process that has more.
+    /// Limit by the daemon, which counts, and ends a process that has more.
     Counted(u64),
 }
 
@@ -79,19 +80,20 @@ impl Default for TasksLimit {
     }
 }
 
-/// How the size of its data directory is limited: the daemon looks, and ends a process that keeps
+/// Limit on the size of the data directory: the daemon measures it, and ends a process that keeps
 /// more.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataLimit {
-    /// To what its section says; no single file may be larger.
+    /// Limit in bytes from the module's section; no single file may be larger.
     Given(u64),
-    /// To what it was when the daemon first looked, and half of what was free.
+    /// Size when the daemon first measured, plus half of what was free or [`LEAST_GROWTH`] where
+    /// there is room for that.
     #[default]
     HalfOfFree,
 }
 
 impl DataLimit {
-    /// In bytes, for a directory that had so many when so many were free.
+    /// Returns the limit in bytes, for a directory of `had` bytes on a disk with `free` free bytes.
     pub(super) fn bytes(self, had: u64, free: u64) -> u64 {
         match self {
             Self::Given(bytes) => bytes,
@@ -103,8 +105,8 @@ impl DataLimit {
     }
 }
 
-/// Puts limits on a process that was just started. It gets a group of its own without them too, so
-/// that the kernel says whether it ended it for want of memory.
+/// Puts limits on a process that was just started. It gets a group of its own without limits too,
+/// so that the kernel tells whether it killed the process for lack of memory.
 pub(super) fn impose(name: &str, pid: Pid, asked: Limits) -> InForce {
     let group = cgroup::group(name, pid);
     let memory = asked.memory_bytes.map(|bytes| limit_memory(&group, pid, bytes));
@@ -136,10 +138,10 @@ fn limit_tasks(group: &Result<Group, GroupError>, most: u64) -> TasksLimit {
     }
 }
 
-/// No file may be larger than all together may be: the kernel sees to that at once.
+/// Limits the size of single files to that of all together: the kernel enforces that at once.
 fn limit_files(pid: Pid, bytes: u64) -> DataLimit {
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    // A lower limit that is in force already will do.
+    // A lower limit that is in force already is enough.
     let _ = prlimit(Some(pid), Resource::Fsize, limit);
     DataLimit::Given(bytes)
 }
@@ -153,22 +155,22 @@ fn limit_cpu(group: &Result<Group, GroupError>, percent: u64) -> CpuLimit {
 }
 
 impl InForce {
-    /// Whether the kernel has ended a process of the group for want of memory.
+    /// Returns why the kernel killed a process of the group for lack of memory, if it did.
     pub(super) fn memory_kill(&self) -> Option<MemoryKill> {
         self.group.as_ref().and_then(Group::memory_kill)
     }
 
-    /// Whether the daemon counts its memory, because no control group does.
+    /// Returns whether the daemon counts the memory, because no control group does.
     pub(super) fn is_counted(&self) -> bool {
         matches!(self.memory, MemoryLimit::Data { .. })
     }
 
-    /// Whether the daemon counts anything of its processes.
+    /// Returns whether the daemon counts anything of the runner's processes.
     pub(super) fn needs_counting(&self) -> bool {
         self.is_counted() || matches!(self.tasks, TasksLimit::Counted(_))
     }
 
-    /// Ends whatever of the group still lives.
+    /// Kills the processes of the group that still live.
     pub(super) fn end_group(&self) {
         if let Some(group) = &self.group {
             group.end();
@@ -190,7 +192,7 @@ impl InForce {
         }
     }
 
-    /// The limit on memory in words, `None` without one.
+    /// Returns a description of the memory limit, `None` without one.
     pub(super) fn memory_in_words(&self) -> Option<String> {
         match &self.memory {
             MemoryLimit::None => None,
@@ -202,7 +204,7 @@ impl InForce {
         }
     }
 
-    /// The limit on the processors in words, `None` without one.
+    /// Returns a description of the limit on processor time, `None` without one.
     pub(super) fn cpu_in_words(&self) -> Option<String> {
         match &self.cpu {
             CpuLimit::None => None,
@@ -213,7 +215,7 @@ impl InForce {
         }
     }
 
-    /// The limit on its threads and processes in words.
+    /// Returns a description of the limit on threads and processes.
     pub(super) fn tasks_in_words(&self) -> String {
         match self.tasks {
             TasksLimit::Group(most) => format!("{most} by cgroup pids.max"),
@@ -221,7 +223,7 @@ impl InForce {
         }
     }
 
-    /// The limit on its data directory in words.
+    /// Returns a description of the limit on the data directory.
     pub(super) fn data_in_words(&self) -> String {
         match self.data {
             DataLimit::Given(bytes) => format!("{bytes} bytes by the daemon's count"),
@@ -233,8 +235,8 @@ impl InForce {
         }
     }
 
-    /// Each limit that was asked for and that no control group holds, with the reason and what to
-    /// do.
+    /// Returns each limit that was asked for and that no control group holds, with the reason and
+    /// what to do.
     pub(super) fn without_group(&self) -> Vec<String> {
         let memory = match &self.memory {
             MemoryLimit::None | MemoryLimit::Group(_) => None,

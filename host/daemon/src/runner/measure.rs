@@ -1,4 +1,4 @@
-//! What a module keeps on a disk, whatever it does to keep that from being seen.
+//! Disk usage of a module, measured so that the module cannot hide any of it.
 
 use std::{
     collections::HashSet,
@@ -18,16 +18,16 @@ use rustix::{
 
 use super::process_stats::{is_ending, threads};
 
-/// What even an empty file costs.
+/// Smallest size that a file counts with, in bytes.
 const SMALLEST: u64 = 512;
 
-/// How deep directories may lie in each other. So many are open at once.
+/// Deepest nesting of directories. As many are open at once.
 const DEEPEST: usize = 128;
 
-/// How many bytes of a directory are read at once.
+/// Number of bytes of a directory that are read at once.
 const BUFFER: usize = 1 << 15;
 
-/// What a module hides. No name is told: the module chose it.
+/// Reason why the disk usage cannot be measured. No file name is given: the module chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unseen {
     #[error("a directory in its data directory cannot be read")]
@@ -38,13 +38,13 @@ pub(super) enum Unseen {
     Process,
 }
 
-/// Returns the bytes that a directory takes on its disk. It is walked by descriptors, since a path
-/// has a greatest length.
+/// Returns the bytes that a directory takes on its disk. It is walked by descriptors, since the
+/// length of a path is limited.
 ///
 /// # Errors
 ///
-/// When a directory of the daemon's user, as which modules run, hides what is in it. Others' are
-/// none of the module's making.
+/// When a directory that belongs to the daemon's user, as which modules run, cannot be read.
+/// Directories of other users are not made by the module.
 pub(super) fn size(directory: &Path) -> Result<u64, Unseen> {
     let mut walk = Walk::default();
     if let Some(root) = open(CWD, directory)? {
@@ -87,7 +87,7 @@ impl Walk {
             if [c".", c".."].contains(&name) {
                 continue;
             }
-            // Not of what a link leads to.
+            // The size of a link itself, not of its target.
             match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => self.add(&directory, name, depth, &stat),
                 Err(Errno::ACCESS) if fstat(&directory).is_ok_and(|it| is_own(&it)) => {
@@ -112,8 +112,8 @@ impl Walk {
     }
 }
 
-/// Opens a directory to be listed; `None` where it is gone, or the daemon cannot open it for want
-/// of something.
+/// Opens a directory to be listed; `None` where it is gone, or the daemon cannot open it for
+/// another reason.
 fn open(
     within: impl std::os::fd::AsFd,
     name: impl rustix::path::Arg + Copy,
@@ -138,11 +138,11 @@ fn taken(blocks: u64) -> u64 {
 }
 
 /// Returns the bytes of files that were removed from a directory while these processes have them
-/// open. Each thread is looked at: it may have a table of its own.
+/// open. Each thread is checked: it may have a descriptor table of its own.
 ///
 /// # Errors
 ///
-/// When a process that still runs keeps others from looking.
+/// When a process that still runs prevents others from reading its open files.
 pub(super) fn size_of_unlinked(directory: &Path, processes: &[u32]) -> Result<u64, Unseen> {
     let mut seen = HashSet::new();
     let mut size = 0;
@@ -162,7 +162,7 @@ fn unlinked_of(
 ) -> Result<u64, Unseen> {
     let mut size = 0;
     let judge = |error: std::io::Error| match error.kind() {
-        // Nobody may look into one that is about to end either.
+        // Nobody may look into a process that is about to end either.
         ErrorKind::PermissionDenied if !is_ending(process, thread) => Err(Unseen::Process),
         _ => Ok(()),
     };
@@ -173,7 +173,7 @@ fn unlinked_of(
     for place in files.flatten().map(|entry| entry.path()) {
         match fs::read_link(&place) {
             Ok(target) if !target.starts_with(directory) => continue,
-            // What has too long a path may lie there.
+            // A file whose path is too long may lie there.
             Ok(_) | Err(_) => {}
         }
         match fs::metadata(&place) {
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(size_of_unlinked(&real, &[u32::MAX]), Ok(0), "it is gone");
     }
 
-    /// Makes directories in each other; returns the innermost.
+    /// Creates directories in each other; returns the innermost.
     fn nest(path: &Path, name: &str, depth: usize) -> OwnedFd {
         let mut within = open(CWD, path).expect("it is ours").expect("it is there");
         for _ in 0..depth {

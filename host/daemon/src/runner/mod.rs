@@ -1,11 +1,11 @@
 //! Modules in processes of their own: `isolation: process`.
 //!
-//! The same library runs in a second `lodestard`, started as a *runner*, which maps it, holds
+//! The same library runs in a second `lodestard`, started as a *runner*, which maps it, confines
 //! itself to a sandbox and speaks the same contract over a pair of sockets ([`wire`]). In the
-//! daemon an [`Isolated`] stands for the library, a [`Remote`] for the module that was started
-//! from it; the module's thread calls it as it would call a module in process. A [`desk`] gives
-//! the module what it asks for, through the same services, and learns first of its end. What the
-//! runner does itself is in [`child`].
+//! daemon an [`Isolated`] stands for the library, a [`Remote`] for the module that was started from
+//! it; the module's thread calls it as it would call a module in process. A [`service_server`]
+//! answers the module's requests through the same services, and is the first to learn of its end.
+//! The runner's own code is in [`child`].
 
 mod called;
 mod cgroup;
@@ -41,20 +41,20 @@ pub use subprocess::{SubprocessOutput, answer_to, ask};
 /// A module's process as the control API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessView {
-    /// Its number.
+    /// Process id.
     pub pid: u32,
-    /// The number of the generation that runs in it.
+    /// Number of the generation that runs in it.
     pub generation: u64,
-    /// The limit on its memory in words, `None` without one.
+    /// Description of the memory limit, `None` without one.
     pub memory_limit: Option<String>,
-    /// The limit on its time on the processors in words, `None` without one.
+    /// Description of the limit on processor time, `None` without one.
     pub cpu_limit: Option<String>,
-    /// The limit on its threads and processes in words.
+    /// Description of the limit on threads and processes.
     pub tasks_limit: String,
-    /// The limit on its data directory in words.
+    /// Description of the limit on the data directory.
     pub data_limit: String,
-    /// Each limit that was asked for and that no control group holds, with what to do.
+    /// Limits that were asked for and that no control group holds, with what to do.
     pub limits_without_group: Vec<String>,
-    /// How far its sandbox holds, in words.
+    /// Description of how far the sandbox holds.
     pub sandbox: String,
 }

@@ -1,4 +1,4 @@
-//! Which paths of its configuration a module of its own process may use.
+//! Paths of a module's configuration that its own process may use.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -10,21 +10,21 @@ use super::error::PathError;
 /// What may be opened to a module's process, and what never is.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
-    /// Its settings as the operator gave them, references replaced. What came with the module is
-    /// not among them: it must not choose what is opened to it.
+    /// Settings of the module as the operator gave them, references replaced. The module's own
+    /// defaults are not among them: it must not choose what is opened to it.
     pub given: Map<String, Value>,
-    /// What belongs to the daemon: nothing in it, and no directory that holds it, is opened.
+    /// Paths of the daemon: nothing in them, and no directory that contains one, is opened.
     pub closed: Vec<PathBuf>,
 }
 
-/// What a module's process may reach besides its data directory.
+/// Paths that a module's process may reach.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Paths {
     pub(super) readable: Vec<PathBuf>,
     pub(super) writable: Vec<PathBuf>,
 }
 
-/// The paths that the operator gave under the keys that the manifest declares, and the data
+/// Returns the paths that the operator gave under the keys that the manifest declares, and the data
 /// directory.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ pub(super) fn declared(
     let mut readable = Vec::new();
     for key in &capabilities.paths_read {
         for path in paths(&bounds.given, key, data_dir) {
-            // What does not exist cannot be opened to it; the module says so in its own words.
+            // A path that does not exist cannot be opened to it; the module reports that itself.
             if !is_within(&path, &writable)
                 && let Ok(real) = path.canonicalize()
             {
@@ -81,8 +81,8 @@ fn paths(given: &Map<String, Value>, key: &str, data_dir: &Path) -> Vec<PathBuf>
     texts.into_iter().filter(|text| !text.is_empty()).map(|text| data_dir.join(text)).collect()
 }
 
-/// Whether a path is open already. It is not looked at then: the module itself can put a link
-/// there, and a link is not to widen what it may do.
+/// Returns whether a path lies in an open directory. Links on it are not resolved then: the module
+/// itself can put a link there, and a link is not to widen what it may do.
 fn is_within(path: &Path, open: &[PathBuf]) -> bool {
     let climbs = path.components().any(|part| part == Component::ParentDir);
     !climbs && open.iter().any(|directory| path.starts_with(directory))
@@ -110,8 +110,8 @@ mod tests {
 
     use super::*;
 
-    /// A state directory with the data of a module, its configuration beside it, and what is
-    /// somebody's own.
+    /// A state directory with the data of a module, its configuration beside it, and somebody's own
+    /// files.
     struct Machine {
         root: tempfile::TempDir,
         data: PathBuf,

@@ -1,4 +1,4 @@
-//! The process of a runner: how it is started, what it may use, and how it came to its end.
+//! Process of a runner: its start, its limits, and its end.
 
 use std::{
     io,
@@ -28,7 +28,8 @@ use super::{
     watch::groups,
 };
 
-/// What of the daemon's environment a module sees: where things are and how to write times.
+/// Variables of the daemon's environment that a module sees: where things are and how to write
+/// times.
 const ENVIRONMENT: [&str; 8] =
     ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
@@ -36,27 +37,27 @@ const ENVIRONMENT: [&str; 8] =
 #[derive(Debug)]
 pub(super) struct Process {
     pid: Pid,
-    /// Stands for this very process, also when its number is another's.
+    /// A pidfd, which stands for this very process, also when its number is another's.
     handle: OwnedFd,
     in_force: InForce,
     fate: Mutex<Fate>,
     settled: Condvar,
-    /// Whether `fate` holds a death: looked at before each call.
+    /// `true` once `fate` holds a process exit: read before each call.
     gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Fate {
-    /// Why the daemon ended it.
+    /// Reason why the daemon ended the process.
     condemned: Option<String>,
-    /// It was asked to end.
+    /// `true` once the process was asked to end.
     leaving: bool,
-    /// What it last said on standard error that explains an end.
+    /// Its last line on standard error that explains an end.
     last_words: Option<String>,
     death: Option<ProcessExit>,
 }
 
-/// A process that was just started, and what joins it with the daemon.
+/// A process that was just started, with the channels between it and the daemon.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) process: Process,
@@ -66,13 +67,13 @@ pub(super) struct Started {
     pub(super) stderr: ChildStderr,
 }
 
-/// A child that somebody waits for: where nobody came to, it is ended and waited for when this is
-/// dropped.
+/// A child process that has to be waited for: dropping this kills it and waits for it, where nobody
+/// did before.
 #[derive(Debug)]
 pub(super) struct ChildGuard(Option<Child>);
 
 impl ChildGuard {
-    /// Waits for its end.
+    /// Waits for the child's end.
     fn wait(mut self) -> io::Result<ExitStatus> {
         let child = self.0.take();
         child.ok_or_else(|| io::Error::other("it was waited for"))?.wait()
@@ -89,7 +90,7 @@ impl Drop for ChildGuard {
     }
 }
 
-/// Starts the program as a runner. It waits for its [`Setup`](super::wire::Setup).
+/// Starts the program as a runner, which waits for its [`Setup`](super::wire::Setup).
 pub(super) fn start(
     program: &Path,
     name: &str,
@@ -99,7 +100,7 @@ pub(super) fn start(
     let (calls, their_calls) = UnixStream::pair()?;
     let (services, their_services) = UnixStream::pair()?;
     let mut command = Command::new(program);
-    // What `ps` shows.
+    // The name that `ps` shows.
     command.arg0("lodestard").arg("--runner").arg(name).env_clear().current_dir(data_dir);
     let environment = ENVIRONMENT.into_iter();
     command.envs(environment.filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -107,7 +108,7 @@ pub(super) fn start(
     command.env("TMPDIR", data_dir);
     command.stdin(OwnedFd::from(their_calls)).stdout(OwnedFd::from(their_services));
     command.stderr(Stdio::piped());
-    // What a terminal sends to the daemon is the daemon's to pass on.
+    // Signals of a terminal to the daemon are the daemon's to pass on.
     command.process_group(0);
     let mut child = spawn(command)?;
     let stderr = child.stderr.take().ok_or_else(|| io::Error::other("it has no standard error"))?;
@@ -157,9 +158,9 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
     receiver.recv().map_err(|_| no_thread())?
 }
 
-/// Waits for what was ended with a process and has become the daemon's, because who started it has
-/// ended and the daemon is the first process of a container. To be called before the process itself
-/// is waited for: until then its group is no other's.
+/// Waits for processes that were ended with a runner and became the daemon's children, because
+/// their parent has ended and the daemon is the first process of a container. To be called before
+/// the runner itself is waited for: until then its group is no other's.
 pub(super) fn wait_for_others(leader: Pid) {
     let group = leader.as_raw_nonzero().get();
     for number in groups().remove(&group.unsigned_abs()).unwrap_or_default() {
@@ -184,17 +185,18 @@ impl Process {
         &self.in_force
     }
 
-    /// Readable once it has ended.
+    /// Returns a descriptor that is readable once the process has ended.
     pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
 
-    /// How it ended, where it has.
+    /// Returns how the process ended, if it has.
     pub(super) fn death(&self) -> Option<ProcessExit> {
         if self.gone.load(Ordering::Acquire) { self.fate().death.clone() } else { None }
     }
 
-    /// Ends it at once. The first reason counts; what ended by itself keeps its own.
+    /// Kills the process at once. The first reason counts; a process that ended by itself keeps its
+    /// own.
     pub(super) fn kill_with_reason(&self, reason: String) {
         let mut fate = self.fate();
         if fate.death.is_none() {
@@ -204,7 +206,7 @@ impl Process {
         }
     }
 
-    /// From now on its end is no failure.
+    /// Records that the process was asked to end: from now on its end is no failure.
     pub(super) fn leave(&self) {
         self.fate().leaving = true;
     }
@@ -213,7 +215,7 @@ impl Process {
         self.fate().last_words = Some(words.to_owned());
     }
 
-    /// Waits until it is known how it ended.
+    /// Waits until it is known how the process ended.
     pub(super) fn wait_for_death(&self, patience: Duration) -> Option<ProcessExit> {
         let until = Instant::now() + patience;
         let mut fate = self.fate();
@@ -228,15 +230,17 @@ impl Process {
         fate.death.clone()
     }
 
-    /// Ends what it started, as far as that is still in its groups. To be called before it is
-    /// waited for: until then its number and that of its group are not another's.
+    /// Ends the processes that it started, as far as they are still in its groups. To be called
+    /// before the process is waited for: until then its number and that of its group are not
+    /// another's.
     pub(super) fn end_what_it_started(&self) {
         // An error means that there is nothing left.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         self.in_force.end_group();
     }
 
-    /// Takes note of its end; answers the reason. What it started ends with it.
+    /// Waits for the process, and records and returns how it ended. The processes that it started
+    /// end with it.
     pub(super) fn reap(&self, child: ChildGuard) -> ProcessExit {
         self.end_what_it_started();
         wait_for_others(self.pid);

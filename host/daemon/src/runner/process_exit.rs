@@ -1,4 +1,4 @@
-//! Why a process ended, in words.
+//! Explanation of why a process ended.
 
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
@@ -9,23 +9,23 @@ use super::{
     limits::{DataLimit, InForce, MemoryLimit},
 };
 
-/// How a runner ended.
+/// End of a runner, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ProcessExit {
-    /// A sentence without a full stop.
+    /// Reason, a sentence without a full stop.
     pub(super) reason: String,
-    /// Whether the module is to blame. A `kill` from outside blames nobody, and the events that it
-    /// had in its hands come again as if nothing had happened.
+    /// `true` when the module is at fault. A `kill` from outside blames nobody, and the events that
+    /// the module was handling are delivered again as if nothing had happened.
     pub(super) blamed: bool,
 }
 
 /// Signals by which others end a process.
 const FROM_OUTSIDE: [i32; 4] = [1, 2, 9, 15];
 
-/// SIGXFSZ.
+/// Number of the signal SIGXFSZ.
 const TOO_LARGE: i32 = 25;
 
-/// Says why a process ended. What the daemon is limited to, its processes are as well.
+/// Returns why a process ended. Limits of the daemon apply to its processes as well.
 pub(super) fn explain(
     status: ExitStatus,
     last_words: Option<&str>,
@@ -118,8 +118,9 @@ fn name(signal: i32) -> &'static str {
 
 const NO_MEMORY: &str = "memory allocation of ";
 
-/// What the run-time libraries say before they abort. Only these fixed texts go into a reason:
-/// anything else on standard error may hold what no event and no state should.
+/// Returns the part of a line with which a run-time library explains that it aborts. Only these
+/// fixed texts go into a reason: anything else on standard error may hold what no event and no
+/// state should.
 pub(super) fn explains_an_end(line: &str) -> Option<&str> {
     const BEGINNINGS: [&str; 8] = [
         "free(): ",

@@ -1,19 +1,19 @@
-//! What a process uses, as the kernel counts it.
+//! Resources that a process uses, as the kernel counts them.
 
 use std::{fs, io};
 
-/// What a process uses.
+/// Resources that a process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Time on the processors since it started, in milliseconds, ended threads included.
+    /// Processor time since it started, in milliseconds, ended threads included.
     pub cpu_ms: u64,
     /// Resident memory in bytes.
     pub memory_bytes: u64,
-    /// Threads that live.
+    /// Number of living threads.
     pub threads: u64,
 }
 
-/// What a process uses now; nothing when it has ended.
+/// Returns the resources that a process uses now; zeros when it has ended.
 #[must_use]
 pub fn figures(pid: u32) -> Figures {
     let stat = text_of(&format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -22,30 +22,32 @@ pub fn figures(pid: u32) -> Figures {
     parse(&stat, ticks, page).unwrap_or_default()
 }
 
-/// What a file of the kernel says. A process gives itself any name, so that the text may be none.
+/// Reads a file of the kernel as text. A process gives itself any name, so that the bytes may be no
+/// UTF-8.
 pub(super) fn text_of(path: &str) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The numbers of a process's threads.
+/// Returns the numbers of a process's threads.
 pub(super) fn threads(pid: u32) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a thread has ended or is about to: what it had open is closed, or will be at once.
+/// Returns whether a thread has ended or is about to: what it had open is closed, or will be at
+/// once.
 pub(super) fn is_ending(pid: u32, thread: u32) -> bool {
     text_of(&format!("/proc/{pid}/task/{thread}/stat")).map_or(true, |stat| is_exiting(&stat))
 }
 
-/// Whether field 9 of proc(5), flags, has `PF_EXITING`, which a zombie keeps.
+/// Returns whether field 9 of proc(5), flags, has `PF_EXITING`, which a zombie keeps.
 fn is_exiting(stat: &str) -> bool {
     const PF_EXITING: u64 = 4;
     let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(9 - 3));
     flags.and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
-/// Fields 14, 15, 20 and 24 of proc(5): utime, stime, num_threads, rss.
+/// Reads fields 14, 15, 20 and 24 of proc(5): utime, stime, num_threads, rss.
 fn parse(stat: &str, ticks_per_second: u64, page: u64) -> Option<Figures> {
     // The name in parentheses may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;

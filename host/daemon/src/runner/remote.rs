@@ -1,4 +1,4 @@
-//! A module that runs elsewhere, as its thread in the daemon sees it.
+//! A module that runs in a process of its own, as its thread in the daemon sees it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,22 +18,22 @@ use super::{
 };
 use crate::module::{GONE, Instance};
 
-/// How many bytes of events go into one frame; one event may be longer.
+/// The most bytes of events in one frame; one event may be longer.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// How long the end of a process may take once its socket is closed.
+/// Time that a process may take to end once its socket is closed.
 const BURIAL: Duration = Duration::from_secs(5);
 
-/// How long a process may take to end once its module has stopped.
+/// Time that a process may take to end once its module has stopped.
 const EXIT: Duration = Duration::from_secs(1);
 
-/// The daemon's end of one runner. Dropped, it ends the process.
+/// The daemon's end of one runner. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Remote {
     runner: Arc<Runner>,
     writer: Writer,
     reader: Reader,
-    /// How far the sandbox holds.
+    /// Description of how far the sandbox holds.
     sandbox: String,
     deadline: Duration,
     commands: u64,
@@ -86,7 +86,7 @@ impl Remote {
         Ok(())
     }
 
-    /// One call: the runner replies within the deadline, or its process ends.
+    /// Makes one call: the runner replies within the deadline, or its process ends.
     fn ask<T>(
         &mut self,
         what: &str,
@@ -157,7 +157,7 @@ impl Remote {
         })
     }
 
-    /// One frame of events; how many are handled, and what the next one met.
+    /// Sends one frame of events; returns how many are handled, and the error of the next one.
     fn hand_over(&mut self, events: &[AbiEvent<'_>]) -> (u32, Option<ModError>) {
         let ask = RunnerRequest::Batch(events.iter().map(Event::from).collect());
         let outcome = self.ask("handler", self.deadline, &ask, |outcome| match outcome {
@@ -184,7 +184,7 @@ impl Instance for Remote {
                 return outcome(done, Some(error));
             }
             if handled < count {
-                // It says neither that they are handled nor why not: they come again.
+                // The reply says neither that they are handled nor why not: they come again.
                 let reason = format!("{handled} of {count} events were handled, without a reason");
                 let error = ModError {
                     kind: error_kind::FAILED,
@@ -208,10 +208,10 @@ impl Instance for Remote {
         let asked =
             self.done("command", self.deadline, &RunnerRequest::Command { number, request });
         match asked {
-            // The answer that says so is on its way.
+            // The answer with this error is on its way.
             Err(error) if error.kind == error_kind::PANIC && self.death().is_none() => Err(error),
             Err(error) => {
-                // A process that is gone is no panic: that it is gone is seen for itself.
+                // A process that is gone is no panic: the end of the process is seen by itself.
                 let fault = Fault::new(error_kind::FAILED, error.message.as_str());
                 self.runner.replies.finish(number, Some(fault));
                 Ok(())
@@ -228,7 +228,7 @@ impl Instance for Remote {
     }
 
     fn log_level(&mut self, level: u32) {
-        // An error means that its process has ended, which the next call says.
+        // An error means that its process has ended, which the next call reports.
         let _ = self.done("log level", self.deadline, &RunnerRequest::LogLevel(level));
     }
 
@@ -270,16 +270,16 @@ impl Drop for Remote {
     }
 }
 
-/// What a module's process died of, as an error of the call `what`.
+/// Returns why a module's process ended, as an error of the call `what`.
 fn error(death: &ProcessExit, what: &str) -> ModError {
     let kind = if death.blamed { error_kind::PANIC } else { GONE };
     ModError { kind, message: death.reason.as_str().into(), place: what.into() }
 }
 
-/// The socket cannot be used any more: learns why, and makes sure that the process ends.
+/// Returns why the socket cannot be used any more, and makes sure that the process ends.
 pub(super) fn lost(runner: &Runner, what: &str, error: &ChannelError) -> ProcessExit {
     match error {
-        // It has ended, or will be made to by its desk.
+        // It has ended, or its service server will end it.
         ChannelError::Closed | ChannelError::System(_) => {}
         ChannelError::TimedOut => {
             runner.process.kill_with_reason(format!("its {what} did not come in time"));
@@ -303,7 +303,7 @@ fn await_death(runner: &Runner) -> ProcessExit {
     })
 }
 
-/// The reply; bytes that trickle in do not put the deadline off.
+/// Returns the next reply; bytes that trickle in do not extend the deadline.
 fn next_within(reader: &mut Reader, deadline: Deadline) -> Result<Reply<'_>, ChannelError> {
     while !reader.has_frame()? {
         reader.fill_within(deadline)?;

@@ -1,4 +1,4 @@
-//! Answers of commands on their way from a runner to whoever asked.
+//! Answers on their way from the other end of the socket to the caller.
 
 use std::{
     collections::HashMap,
@@ -18,8 +18,8 @@ use lodestar_abi::{
 use super::{error::ServeError, wire::Fault};
 use crate::module::{WINDOW, is_reply};
 
-/// Tells the other end that a frame of the answer of this number was taken, and whether anybody
-/// wants the next one.
+/// A function that tells the other end that a frame of the answer of this number was read, and
+/// whether anybody wants the next one.
 pub(super) type Taken = Arc<dyn Fn(u64, bool) + Send + Sync>;
 
 /// Starts a thread of this name that does this.
@@ -33,9 +33,10 @@ pub(super) struct Replies {
 }
 
 enum Reply {
-    /// Nothing came yet.
+    /// An answer of which nothing has come yet.
     Waiting(ReplySinkBox),
-    /// A thread hands the frames on: whoever asked may be slow, and nobody else shall wait.
+    /// An answer whose frames a thread hands on: the caller may be slow, and nobody else is to
+    /// wait.
     Flowing(SyncSender<Part>),
 }
 
@@ -61,7 +62,7 @@ impl Replies {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Expects an answer.
+    /// Registers the sink of an answer that will come.
     pub(super) fn expect(&self, number: u64, sink: ReplySinkBox) {
         self.open().insert(number, Reply::Waiting(sink));
     }
@@ -70,7 +71,7 @@ impl Replies {
     pub(super) fn frame(&self, module: &str, number: u64, bytes: &[u8]) -> Result<(), ServeError> {
         let mut open = self.open();
         let sender = match open.remove(&number) {
-            // Its answer has ended; what is late is nobody's.
+            // The answer has ended; a late frame is dropped.
             None => return Ok(()),
             Some(Reply::Flowing(sender)) => sender,
             Some(Reply::Waiting(sink)) if is_reply(bytes) => {
@@ -136,14 +137,14 @@ impl Replies {
         }
     }
 
-    /// Lets go of an answer that nobody wants.
+    /// Drops an answer that nobody wants.
     pub(super) fn forget(&self, number: u64) {
         let forgotten = self.open().remove(&number);
         // Not while it is locked: a sink that is dropped may have something to say.
         drop(forgotten);
     }
 
-    /// Ends all answers: nobody is left to give them, or to take them.
+    /// Ends all answers with an error: nobody is left to send them, or to read them.
     pub(super) fn fail_all(&self, fault: &Fault) {
         let numbers: Vec<u64> = self.open().keys().copied().collect();
         for number in numbers {

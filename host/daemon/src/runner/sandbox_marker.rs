@@ -1,9 +1,10 @@
-//! By what a process that runs a module is told from others of the same user.
+//! Marks that tell a process that runs a module from other processes of the same user.
 //!
-//! It bears two marks: it gains no privileges, and it has no POSIX message queues for good. Each
-//! alone is usual, both are not. Whatever it starts inherits them, and none of it can take them
-//! off: no call ends the first, and a hard limit is raised only by who has `CAP_SYS_RESOURCE`,
-//! which is given up with every other capability, and which nobody regains who gains no privileges.
+//! There are two marks: the process gains no privileges, and it has no POSIX message queues for
+//! good. Each alone is usual, both are not. Every process that it starts inherits them, and none
+//! can remove them: no call ends the first, and a hard limit is raised only with
+//! `CAP_SYS_RESOURCE`, which is given up with every other capability, and which a process without
+//! new privileges cannot regain.
 
 use rustix::{
     io::Result,
@@ -13,13 +14,13 @@ use rustix::{
 
 use super::process_stats::text_of;
 
-/// Marks this thread and all that it starts; there is no other yet.
+/// Marks this thread and all that it starts; there is no other thread yet.
 pub(super) fn put_on_this_thread() -> Result<()> {
     set_no_new_privs(true)?;
     setrlimit(Resource::Msgqueue, Rlimit { current: Some(0), maximum: Some(0) })
 }
 
-/// Whether a process bears the marks; `None` where it is gone or `/proc` does not tell.
+/// Returns whether a process has the marks; `None` where it is gone or `/proc` does not tell.
 #[must_use]
 pub fn is_marked(process: Pid) -> Option<bool> {
     let read = |file| text_of(&format!("/proc/{}/{file}", process.as_raw_nonzero())).ok();
@@ -33,7 +34,7 @@ fn bears_both(status: &str, limits: &str) -> Option<bool> {
     Some(privileges == "1" && queues == "0")
 }
 
-/// What follows this head in the line that begins with it.
+/// Returns the rest of the first line that begins with this head.
 fn after<'a>(text: &'a str, head: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(head))
 }

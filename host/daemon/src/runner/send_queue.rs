@@ -1,8 +1,8 @@
-//! The way back to a runner, on which nobody waits.
+//! Queue of responses to a runner, on which no sender waits.
 //!
 //! The bus tells a runner that its events are accepted from the thread that writes the ledger for
 //! everybody: a runner that does not read must not hold that up. What the socket does not take at
-//! once waits here, and the runner's desk sends it on.
+//! once waits here, and the runner's service server sends it later.
 
 use std::{
     collections::VecDeque,
@@ -26,21 +26,21 @@ use super::{
     wire::HostResponse,
 };
 
-/// What may wait in bytes: the largest value of the cache, several times.
+/// The most bytes that may wait: several times the largest value of the cache.
 const MAX_WAITING: usize = 16 << 20;
 
-/// What may wait beside that of the ends of calls, which are small and must not be lost.
+/// The bytes that may wait besides for the ends of calls, which are small and must not be lost.
 const MAX_ENDS: usize = 8 << 20;
 
-/// How many descriptors may wait: the daemon needs its own for others.
+/// The most descriptors that may wait: the daemon needs its own for others.
 const MAX_DESCRIPTORS: usize = 32;
 
-/// See the description of this file.
+/// Queue of frames for one runner, sent as far as its socket takes them.
 #[derive(Debug)]
 pub(super) struct SendQueue {
     stream: UnixStream,
     waiting: Mutex<Waiting>,
-    /// Readable while something waits.
+    /// Event fd that is readable while something waits.
     event_fd: OwnedFd,
 }
 
@@ -64,7 +64,7 @@ impl SendQueue {
         Ok(Self { stream, waiting: Mutex::default(), event_fd })
     }
 
-    /// Sends, now or later.
+    /// Sends a response, now or later.
     pub(super) fn send(&self, given: &HostResponse<'_>) -> Result<(), ChannelError> {
         self.post(given, None, MAX_WAITING)
     }
@@ -74,7 +74,7 @@ impl SendQueue {
         self.post(given, None, MAX_WAITING + MAX_ENDS)
     }
 
-    /// Sends with a descriptor.
+    /// Sends a response together with a descriptor, now or later.
     pub(super) fn send_with(
         &self,
         given: &HostResponse<'_>,
@@ -93,7 +93,7 @@ impl SendQueue {
         encode(given, &mut frame)?;
         let mut waiting = self.waiting();
         let descriptors = waiting.descriptors + usize::from(descriptor.is_some());
-        // One frame alone may be larger: what it answers would never come.
+        // One frame alone may be larger: the request that it answers would never be answered.
         let is_full = waiting.bytes > 0 && waiting.bytes + frame.len() > most;
         if is_full || descriptors > MAX_DESCRIPTORS {
             return Err(ChannelError::TimedOut);
@@ -111,13 +111,13 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Readable while something waits.
+    /// Returns a descriptor that is readable while something waits.
     pub(super) fn event_fd(&self) -> BorrowedFd<'_> {
         self.event_fd.as_fd()
     }
 
-    /// For what of the socket and of the bell there is to wait before
-    /// [`catch_up`](Self::catch_up). The bell is not asked while something waits for room: it
+    /// Returns the poll flags of the socket and of the event fd to wait for before
+    /// [`catch_up`](Self::catch_up). The event fd is not polled while something waits for room: it
     /// would wake for ever.
     pub(super) fn awaits(&self) -> (PollFlags, PollFlags) {
         let is_behind = !self.waiting().frames.is_empty();
@@ -128,12 +128,12 @@ impl SendQueue {
         }
     }
 
-    /// Sends what waits, as far as the socket takes it.
+    /// Sends the waiting frames, as far as the socket takes them.
     pub(super) fn catch_up(&self) -> Result<(), ChannelError> {
         let mut waiting = self.waiting();
         self.send_waiting(&mut waiting)?;
         if waiting.frames.is_empty() {
-            // It was not rung when there is nothing to read.
+            // An error means that the event fd was not set.
             let _ = rustix::io::read(&self.event_fd, &mut [0; 8]);
         }
         Ok(())

@@ -1,6 +1,5 @@
-//! The daemon's end of the services: one thread for each runner gives what the module asks for,
-//! through the same [`Services`] as in process, and sees to it that the end of the process is
-//! known.
+//! The daemon's end of the services: one thread for each runner answers the module's requests,
+//! through the same [`Services`] as in process, and records the end of the process.
 
 use std::{
     collections::HashSet,
@@ -36,31 +35,31 @@ use crate::{
     module::{Entry, Services},
 };
 
-/// How long a process may live on after it has closed its socket.
+/// Time that a process may live on after it has closed its socket.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 
-/// How many bytes are read of standard error before somebody else has a turn.
+/// The most bytes of standard error that are read before other work has a turn.
 const MAX_READ: usize = 4096;
 
-/// How many bytes are read of it after the end: more than a pipe holds.
+/// The most bytes of standard error that are read after the end: more than a pipe holds.
 const LAST_WORDS: usize = 1 << 20;
 
-/// What the daemon's ends of both sockets share.
+/// State of a runner that the daemon's ends of both sockets share.
 #[derive(Debug)]
 pub(super) struct Runner {
     pub(super) name: String,
     pub(super) process: Process,
     pub(super) replies: Replies,
-    /// Where what is given is sent.
+    /// Queue of the responses to the runner.
     pub(super) send_queue: Arc<SendQueue>,
-    /// What the module called and is not answered.
+    /// Windows of the answers to the module's calls that are under way.
     pub(super) calls: Windows,
     pub(super) bound: OnceLock<BoundModule>,
-    /// The series that the module registered.
+    /// Series of metrics that the module registered.
     pub(super) series: Mutex<HashSet<u64>>,
 }
 
-/// Who the module is, known once it is created.
+/// The module that runs in the runner, known once it is created.
 pub(super) struct BoundModule {
     pub(super) entry: Arc<Entry>,
     pub(super) services: Arc<Services>,
@@ -73,35 +72,35 @@ impl std::fmt::Debug for BoundModule {
     }
 }
 
-/// What the thread of the desk works on.
+/// State of the thread that serves one runner.
 pub(super) struct ServiceServer {
     pub(super) runner: Arc<Runner>,
     pub(super) needs: Reader,
     pub(super) child: ChildGuard,
     pub(super) stderr: ChildStderr,
-    /// What of its standard error is no line yet.
+    /// Bytes of standard error that are not a whole line yet.
     pub(super) lines: Lines,
-    /// Its standard error is closed.
+    /// `true` once standard error is closed.
     pub(super) is_mute: bool,
-    /// What it says before it is known who it is.
+    /// Rate limit of what it logs before the module is created.
     pub(super) early: LogRate,
 }
 
-/// What a desk was woken by.
+/// Sources that woke the server.
 #[derive(Debug, Clone, Copy)]
 struct Woken {
-    /// The runner wants something, or has closed its end.
+    /// `true` when the runner has sent something, or has closed its end.
     asks: bool,
-    /// It takes what waits for it.
+    /// `true` when the runner can take what waits for it.
     reads: bool,
-    /// Its process has ended.
+    /// `true` when its process has ended.
     ended: bool,
-    /// Something is on its standard error.
+    /// `true` when something is on its standard error.
     speaks: bool,
 }
 
 impl ServiceServer {
-    /// Starts the thread. It ends with the process.
+    /// Starts the thread, which ends with the process.
     pub(super) fn open(self) -> std::io::Result<()> {
         let name = format!("services:{}", self.runner.name);
         std::thread::Builder::new().name(name).spawn(move || self.run()).map(drop)
@@ -112,7 +111,7 @@ impl ServiceServer {
             self.runner.process.kill_with_reason(error.to_string());
         }
         self.wait_for_end();
-        // What it started might write on for ever.
+        // The processes that it started might write on for ever.
         self.runner.process.end_what_it_started();
         self.hear(LAST_WORDS);
         let Self { runner, child, .. } = self;
@@ -146,7 +145,7 @@ impl ServiceServer {
             if woken.ended {
                 self.runner.process.end_what_it_started();
                 let until = *until.get_or_insert_with(|| Instant::now() + EXIT_GRACE);
-                // Everything that it sent has been read, or somebody else sends on.
+                // Everything that it sent has been read, or another process goes on sending.
                 if !woken.asks || until <= Instant::now() {
                     return Ok(());
                 }
@@ -184,7 +183,7 @@ impl ServiceServer {
         }
     }
 
-    /// Waits until the process has ended; what does not end by itself is ended.
+    /// Waits until the process has ended; kills a process that does not end by itself.
     fn wait_for_end(&self) {
         let handle = self.runner.process.handle();
         let mut ended = [PollFd::from_borrowed_fd(handle, PollFlags::IN)];
@@ -195,8 +194,8 @@ impl ServiceServer {
         }
     }
 
-    /// Logs what was said on standard error, as far as it is there, and not more than so many
-    /// bytes. Its last words are whole lines.
+    /// Logs what is waiting on standard error, up to `most` bytes; with [`LAST_WORDS`] an
+    /// unfinished last line as well.
     fn hear(&mut self, most: usize) {
         let mut bytes = [0; MAX_READ];
         let mut heard = 0;
@@ -296,7 +295,7 @@ impl Runner {
         self.send(&given)
     }
 
-    /// Records a value in a series of this module: a number that was guessed is another's.
+    /// Records a value in a series of this module: a handle that was guessed is another module's.
     pub(super) fn record(&self, bound: &BoundModule, handle: u64, value: f64) {
         if self.series().contains(&handle) {
             bound.host.record(handle, value);
@@ -331,7 +330,8 @@ impl Runner {
         self.tell_taken(answer, result)
     }
 
-    /// Returns what tells the runner that its events are accepted, where it wants to know.
+    /// Returns a callback that tells the runner that its events are accepted, where it wants to
+    /// know.
     fn completion(&self, answer: Answer) -> ROption<CompletionBox> {
         match answer {
             Answer::Accepted(ask) => {
@@ -389,7 +389,7 @@ fn refused(ask: u64, error: &ModError) -> HostResponse<'static> {
     HostResponse::Done { ask, fault: Some(Fault::from(error)) }
 }
 
-/// Tells a runner that its events are accepted.
+/// A callback that tells a runner that its events are accepted.
 struct Told {
     send_queue: Arc<SendQueue>,
     ask: u64,
@@ -399,7 +399,7 @@ impl Completion for Told {
     fn complete(&self, result: RResult<(), ModError>) {
         let fault = result.into_result().err().map(|error| Fault::from(&error));
         let given = HostResponse::Done { ask: self.ask, fault };
-        // An error means that the runner is gone, which its desk sees as well.
+        // An error means that the runner is gone, which the service server sees as well.
         let _ = self.send_queue.send(&given);
     }
 }

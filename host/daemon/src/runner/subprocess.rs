@@ -1,4 +1,4 @@
-//! A process that is asked one thing: it answers soon and in few words, or it is ended.
+//! A subprocess that answers one request: soon and with little output, or it is killed.
 
 use std::{
     ffi::CStr,
@@ -21,33 +21,33 @@ use rustix::{
 
 use super::process::{spawn, wait_for_others};
 
-/// How many bytes it may write to each of its two outputs.
+/// The most bytes that it may write to each of its two outputs.
 const WORDS: u64 = 1 << 20;
 
-/// How many bytes of heap and stacks it may have.
+/// The most bytes of heap and stacks that it may have.
 const MEMORY: u64 = 1 << 30;
 
-/// How many seconds of processor time it may use: it is not to outlast who asks by much, whatever
-/// happens to them.
+/// The most seconds of processor time that it may use: it is not to outlast the process that
+/// started it by much, whatever happens to that.
 const PROCESSOR: u64 = 20;
 
-/// How much sooner than the daemon it is ended where memory runs out: thousandths of the machine's
-/// memory. The unit protects the daemon by as much.
+/// Amount by which its OOM score is raised, in thousandths of the machine's memory: it is killed
+/// before the daemon where memory runs out. The unit protects the daemon by as much.
 const SOONER: i32 = 200;
 
-/// What it answered.
+/// Output of a subprocess.
 #[derive(Debug)]
 pub struct SubprocessOutput {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
-    /// What it wrote to standard output, the first MiB.
+    /// Standard output, the first MiB.
     pub output: Vec<u8>,
-    /// What it wrote to standard error, the first MiB.
+    /// Standard error, the first MiB.
     pub complaints: Vec<u8>,
 }
 
-/// Runs a command with this input to its end; `None` when it has not ended in time. Whatever it
-/// started in its process group ends with it.
+/// Runs a command with this input to its end; returns `None` when it has not ended in time. Every
+/// process that it started in its process group ends with it.
 ///
 /// # Errors
 ///
@@ -71,11 +71,11 @@ pub fn ask(
     if in_time? { answered().map(Some) } else { Ok(None) }
 }
 
-/// Holds this process to limits, and ties it to the one that asks, before it runs code of others.
+/// Limits this process, and ties it to the one that started it, before it runs code of others.
 ///
 /// # Errors
 ///
-/// When the kernel refuses, or who asked is gone.
+/// When the kernel refuses, or the parent is gone.
 pub fn answer_to(parent: u32) -> io::Result<()> {
     for (resource, most) in
         [(Resource::Data, MEMORY), (Resource::Cpu, PROCESSOR), (Resource::Core, 0)]
@@ -88,8 +88,8 @@ pub fn answer_to(parent: u32) -> io::Result<()> {
     if now == Some(parent) { Ok(()) } else { Err(io::Error::other("who asked is gone")) }
 }
 
-/// Has the kernel end this process before the daemon, where memory runs out. Whoever may not lower
-/// this figure may raise it; a kernel that refuses chooses by size alone.
+/// Makes the kernel kill this process before the daemon, where memory runs out. A process that may
+/// not lower its OOM score may raise it; a kernel that refuses chooses by size alone.
 pub(super) fn be_ended_first() {
     const FIGURE: &str = "/proc/self/oom_score_adj";
     let before = std::fs::read_to_string(FIGURE).ok();
@@ -99,7 +99,7 @@ pub(super) fn be_ended_first() {
     }
 }
 
-/// Waits for the end of a process; answers whether it came in time.
+/// Waits for the end of a process; returns whether it came in time.
 fn ends(child: &Child, until: Instant) -> io::Result<bool> {
     let handle = pidfd_open(number(child)?, PidfdFlags::empty())?;
     let mut ended = [PollFd::new(&handle, PollFlags::IN)];
@@ -113,8 +113,8 @@ fn ends(child: &Child, until: Instant) -> io::Result<bool> {
     }
 }
 
-/// Ends it and its group. It was not waited for, so that the numbers are not another's; it may have
-/// gone to another group.
+/// Kills a child and its process group. The child was not waited for, so that the numbers are not
+/// another's; it may have gone to another group.
 fn end_group(child: &mut Child) {
     if let Ok(number) = number(child) {
         // Errors mean that there is nothing left to end.
@@ -129,7 +129,7 @@ fn number(child: &Child) -> io::Result<Pid> {
     number.ok_or_else(|| io::Error::other("it has no process number"))
 }
 
-/// A file in memory that holds these bytes, to be read from its beginning.
+/// Creates a file in memory that holds these bytes, to be read from its beginning.
 fn written(bytes: &[u8]) -> io::Result<File> {
     let mut file = in_memory(c"lodestar-asked")?;
     file.write_all(bytes)?;
@@ -137,7 +137,7 @@ fn written(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file in memory that takes so many bytes and no more.
+/// Creates a file in memory that takes [`WORDS`] bytes and no more.
 fn sheet() -> io::Result<File> {
     let file = in_memory(c"lodestar-answered")?;
     ftruncate(&file, WORDS)?;
@@ -149,7 +149,7 @@ fn in_memory(name: &CStr) -> io::Result<File> {
     Ok(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
 }
 
-/// What was written to a sheet: text, which has no zero bytes.
+/// Reads an output file: text, which has no zero bytes.
 fn read(sheet: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(WORDS).unwrap_or(0)];
     sheet.read_exact_at(&mut bytes, 0)?;
@@ -162,7 +162,7 @@ fn read(sheet: &File) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// Longer than everything that ends by itself here.
+    /// Time limit that is longer than everything that ends by itself here.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn shell(script: &str, input: &str, patience: Duration) -> Option<SubprocessOutput> {

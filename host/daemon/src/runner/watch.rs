@@ -1,6 +1,6 @@
-//! Limits that the kernel does not hold for a module: the daemon looks, while there are processes
-//! of modules, and ends one that has too much. A module's processes are those of its process group,
-//! which none of them can leave.
+//! Limits that the kernel does not enforce for a module: the daemon measures, while there are
+//! processes of modules, and kills one that uses too much. A module's processes are those of its
+//! process group, which none of them can leave.
 
 use std::{
     collections::HashMap,
@@ -21,19 +21,19 @@ use super::{
     service_server::Runner,
 };
 
-/// How often is looked.
+/// Period of the checks.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// How often directories are measured, whatever happens to the free space.
+/// Longest time between two measurements of a directory, whatever happens to the free space.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
-/// How much less free space is a reason to measure at once.
+/// Loss of free space that is a reason to measure at once, in bytes.
 const GROWTH: u64 = 4 << 20;
 
-/// How many times as long as a measurement took there is none after it.
+/// Shortest pause after a measurement, as a multiple of the time that it took.
 const PAUSE: u32 = 20;
 
-/// A process that is looked after.
+/// A process that is watched.
 #[derive(Debug, Clone)]
 struct Watched {
     runner: Weak<Runner>,
@@ -43,10 +43,10 @@ struct Watched {
 static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
 static MORE: Condvar = Condvar::new();
 
-/// Looks after one more process until it has ended.
+/// Watches one more process until it has ended.
 pub(super) fn look_after(runner: &Arc<Runner>, data_dir: &Path) {
     static THREADS: Once = Once::new();
-    // Without links, as the kernel says where an open file is.
+    // Without links, as the kernel reports the path of an open file.
     let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
     let one = Watched { runner: Arc::downgrade(runner), data_dir };
     watched().push(one);
@@ -74,7 +74,7 @@ fn begin(name: &str, mut look: impl FnMut(&[Watched]) + Send + 'static) {
     }
 }
 
-/// Those that live; waits while there is none.
+/// Returns the watched processes that live; waits while there is none.
 fn living() -> Vec<Watched> {
     let mut all = watched();
     loop {
@@ -86,7 +86,7 @@ fn living() -> Vec<Watched> {
     }
 }
 
-/// Every process, by its group.
+/// Returns every process of the machine, by its process group.
 pub(super) fn groups() -> HashMap<u32, Vec<u32>> {
     let mut groups: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -131,13 +131,13 @@ fn look_at_tasks(all: &[Watched]) {
     }
 }
 
-/// Memory that is not backed by files; what processes share counts for each of them.
+/// Returns the memory that is not backed by files, in bytes; shared memory counts for each process.
 fn memory(processes: &[u32]) -> u64 {
     kilobytes(processes, "status", &["RssAnon:", "RssShmem:", "VmSwap:"])
 }
 
-/// The same, where what is shared counts once in all: the kernel looks at every page for that. A
-/// process that may not be looked into counts as before.
+/// Returns the same memory with shared pages counted once in all: the kernel visits every page for
+/// that. A process whose figures cannot be read counts as in [`memory`].
 fn memory_without_sharing(processes: &[u32]) -> u64 {
     let heads = ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"];
     let of_one = |pid: &u32| match kilobytes(&[*pid], "smaps_rollup", &heads) {
@@ -147,8 +147,8 @@ fn memory_without_sharing(processes: &[u32]) -> u64 {
     processes.iter().map(of_one).sum()
 }
 
-/// The sum of what the kernel says of processes after these heads, in bytes. Where the first thread
-/// has ended only the others tell.
+/// Returns the sum of the values that a `/proc` file of each process has after these heads, in
+/// bytes. Where the first thread has ended only the files of the other threads have them.
 fn kilobytes(processes: &[u32], file: &str, heads: &[&str]) -> u64 {
     let sum_in = |place: String| text_of(&place).map_or(0, |text| sum_of(&text, heads));
     let of_one = |pid: u32| match sum_in(format!("/proc/{pid}/{file}")) {
@@ -169,17 +169,18 @@ fn sum_of(text: &str, heads: &[&str]) -> u64 {
     text.lines().filter_map(figure).sum::<u64>() << 10
 }
 
-/// When the directory of a process was measured, and what was found.
+/// Last measurement of a process's directory.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
-    /// The limit in bytes; one that depends on the disk is what it was when the process began.
+    /// Limit in bytes; one that depends on the disk is what it was when the process began.
     most: u64,
     at: Instant,
     took: Duration,
     free: u64,
 }
 
-/// By the number of the process: with each start of a module its limit is found anew.
+/// Measures the directories that are due, by the number of the process: with each start of a module
+/// its limit is worked out anew.
 fn look_at_directories(all: &[Watched], measured: &mut HashMap<u32, Measured>) {
     let mut still = HashMap::new();
     for Watched { runner, data_dir } in all {
@@ -258,7 +259,7 @@ mod tests {
         assert!(groups()[&group].contains(&own));
     }
 
-    /// A runner of which nothing but its process is there.
+    /// Creates a runner of which only the process exists.
     fn runner(data_dir: &Path) -> Arc<Runner> {
         let asked = Limits::default();
         let started = process::start(Path::new("/bin/sh"), "x", data_dir, asked);

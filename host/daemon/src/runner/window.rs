@@ -1,4 +1,4 @@
-//! The windows of all answers to the other end.
+//! Windows of all answers to the other end of a socket.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use lodestar_abi::ALL_CALLS;
 
 use crate::module::Window;
 
-/// The windows of all answers on their way to the other end, by their numbers.
+/// The windows of all answers under way to the other end, by their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Windows(Mutex<HashMap<u64, Arc<Window>>>);
 
@@ -23,14 +23,14 @@ impl Windows {
         window
     }
 
-    /// Notes that a frame was taken.
+    /// Records that a frame was read, and whether the next one is wanted.
     pub(super) fn leave(&self, number: u64, wanted: bool) {
         if let Some(window) = self.all().get(&number) {
             window.leave(wanted);
         }
     }
 
-    /// Forgets an answer that has ended, if its number is not another's by now.
+    /// Removes an answer that has ended, if its number is not another's by now.
     pub(super) fn close(&self, number: u64, window: &Arc<Window>) {
         let mut all = self.all();
         if all.get(&number).is_some_and(|known| Arc::ptr_eq(known, window)) {
@@ -38,7 +38,7 @@ impl Windows {
         }
     }
 
-    /// Notes that nobody wants more of an answer, or of [`ALL_CALLS`].
+    /// Records that nobody wants more of an answer, or of [`ALL_CALLS`].
     pub(super) fn refuse(&self, number: u64) {
         for (known, window) in self.all().iter() {
             if number == ALL_CALLS || number == *known {

@@ -1,7 +1,7 @@
-//! What the daemon and a runner say to each other, and how it lies on the wire.
+//! Messages between the daemon and a runner, and their encoding.
 //!
-//! Two sockets join them. On the first the daemon asks and the runner replies, one at a time: the
-//! calls of the module. On the second the module asks and the daemon gives, many at a time: the
+//! There are two sockets. On the first the daemon asks and the runner replies, one at a time: the
+//! calls of the module. On the second the module asks and the daemon responds, many at a time: the
 //! services of the host. A frame is a length of four bytes and one message in postcard's format.
 //! Both ends are the same program, so that a version guards against nothing but a mistake.
 
@@ -12,38 +12,38 @@ use lodestar_abi::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The version of these messages.
+/// Version of these messages.
 pub(super) const VERSION: u32 = 2;
 
-/// The longest frame in bytes. The longest answer of a command is a little shorter.
+/// Longest frame in bytes. The longest answer to a command is a little shorter.
 pub(super) const MAX_FRAME: usize = 64 << 20;
 
 /// The first frame on the first socket; the descriptor of the sealed library comes with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Setup {
     pub(super) version: u32,
-    /// The daemon's process.
+    /// Process id of the daemon.
     pub(super) parent: u32,
-    /// The module.
+    /// Name of the module.
     pub(super) name: String,
-    /// Where its library was read from, for messages.
+    /// Path that its library was read from, for messages.
     pub(super) library: PathBuf,
     pub(super) sha256: String,
-    /// What it may read, besides the system's libraries and settings.
+    /// Paths that it may read, besides the system's libraries and settings.
     pub(super) readable: Vec<PathBuf>,
-    /// What it may write.
+    /// Paths that it may write.
     pub(super) writable: Vec<PathBuf>,
-    /// Whether the daemon counts its memory, because no control group does: it gets none that
-    /// belongs to no process.
+    /// `true` when the daemon counts its memory, because no control group does: then it may create
+    /// no memory that belongs to no process.
     pub(super) counted: bool,
 }
 
 /// The reply to [`Setup`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Loaded {
-    /// The library is mapped; the sentence says how far the sandbox holds.
+    /// Success: the library is mapped; `sandbox` says how far the sandbox holds.
     Yes { sandbox: String, sandboxed: bool },
-    /// It is not.
+    /// Failure to map the library.
     No { reason: String, incompatible: bool },
 }
 
@@ -63,7 +63,7 @@ pub(super) enum RunnerRequest<'a> {
     Batch(#[serde(borrow)] Vec<Event<'a>>),
     Timer(u32),
     Command {
-        /// Under which frames of the answer come.
+        /// Number under which the frames of the answer come.
         number: u64,
         #[serde(with = "serde_bytes")]
         request: &'a [u8],
@@ -71,22 +71,22 @@ pub(super) enum RunnerRequest<'a> {
     Health,
     LogLevel(u32),
     Snapshot,
-    /// With the grace in milliseconds. The runner ends after its reply.
+    /// Request to stop, with the grace in milliseconds. The runner ends after its reply.
     Stop(u64),
 }
 
-/// What became of a call.
+/// Reply to a call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Reply<'a> {
-    /// Bytes that the module's allocator has given out.
+    /// Bytes that the module's allocator has handed out.
     pub(super) heap: u64,
-    /// What the module's thread recorded meanwhile: handles and values.
+    /// Handles and values that the module's thread recorded meanwhile.
     pub(super) records: Vec<(u64, f64)>,
     #[serde(borrow)]
     pub(super) outcome: Outcome<'a>,
 }
 
-/// See [`Reply`].
+/// Result of a call, see [`Reply`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Outcome<'a> {
     Done,
@@ -95,8 +95,8 @@ pub(super) enum Outcome<'a> {
     Refused(Fault),
 }
 
-/// What a module asks of the host. Where there is an `ask`, a [`HostResponse`] with the same number
-/// comes back.
+/// A request of a module to the host. Where there is an `ask`, a [`HostResponse`] with the same
+/// number comes back.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum HostRequest<'a> {
     Emit {
@@ -166,7 +166,8 @@ pub(super) enum HostRequest<'a> {
     },
     Call(#[serde(borrow)] CallRequest<'a>),
     CancelCall(u64),
-    /// A frame of the answer of a call is taken; nobody wants the next when `wanted` is false.
+    /// Notice that a frame of a call's answer was read; nobody wants the next when `wanted` is
+    /// false.
     CallFrameTaken {
         number: u64,
         wanted: bool,
@@ -186,18 +187,18 @@ pub(super) struct CallRequest<'a> {
     pub(super) parent: u64,
 }
 
-/// Whether and when an emitter is told.
+/// Time at which an emitter is told about its events, with the number of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// Not at all.
+    /// Never.
     No,
-    /// When the bus has taken the events in.
+    /// Once the bus has taken the events in.
     Taken(u64),
-    /// When they are accepted: ledger events are then written.
+    /// Once they are accepted: ledger events are then written.
     Accepted(u64),
 }
 
-/// What the host gives.
+/// A response of the host, or a part of an answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum HostResponse<'a> {
     Done {
@@ -213,11 +214,11 @@ pub(super) enum HostResponse<'a> {
         ask: u64,
         number: u64,
     },
-    /// The descriptor comes with it.
+    /// Listening socket, whose descriptor comes with the frame.
     Listener {
         ask: u64,
     },
-    /// A frame of an answer is taken; nobody wants the next when `wanted` is false.
+    /// Notice that a frame of an answer was read; nobody wants the next when `wanted` is false.
     FrameTaken {
         number: u64,
         wanted: bool,

@@ -14,19 +14,19 @@ use notify::{ErrorKind, RecursiveMode};
 
 use crate::wake::{Wake, WakeSender};
 
-/// Editors write a file in several steps; what comes within this time is one change.
+/// Time within which writes are one change: editors write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Watches the directory of a file, and those of every link on the way to it: an editor that
-/// replaces a file by renaming, and who turns a link, leave a watch of the file itself behind on
-/// what is no longer there.
+/// Watch on the directory of a file, and on those of every link on the way to it: an editor that
+/// replaces a file by renaming, or a link that is turned, leaves a watch of the file itself behind
+/// on what is no longer there.
 #[derive(Debug)]
 pub(super) struct ConfigWatch {
     path: PathBuf,
     watch: Watch,
-    /// What a change of matters: the file, the links and the directories that are watched.
+    /// Paths of which a change matters: the file, the links and the directories that are watched.
     decisive: Arc<Mutex<HashSet<PathBuf>>>,
-    /// The directories, with device and inode: another one may come into the place of one.
+    /// Watched directories, with device and inode: another one may come into the place of one.
     watched: HashMap<PathBuf, (u64, u64)>,
 }
 
@@ -49,7 +49,7 @@ impl ConfigWatch {
         &self.watch
     }
 
-    /// Watches what the path leads through by now, and nothing else. Answers whether that is
+    /// Watches what the path leads through by now, and nothing else. Returns whether that is
     /// something else than before.
     pub(super) fn refresh(&mut self) -> notify::Result<bool> {
         let places = files::places(&self.path);
@@ -109,7 +109,7 @@ mod tests {
             Self { watch: ConfigWatch::new(file, sender).expect("watches are left"), wakes }
         }
 
-        /// Expects that a change is told, and does what the daemon does then.
+        /// Makes a change, expects that it is reported, and does what the daemon does then.
         async fn by(&mut self, change: impl FnOnce()) {
             change();
             let wake = tokio::time::timeout(Duration::from_secs(60), self.wakes.recv()).await;

@@ -12,15 +12,16 @@ use notify::RecursiveMode;
 
 use crate::wake::{Wake, WakeSender};
 
-/// A library that is copied comes in several writes; a developer waits for it.
+/// Time within which writes are one change: a library that is copied comes in several, and a
+/// developer waits for it.
 const LIBRARY_SETTLE: Duration = Duration::from_millis(30);
 
-/// Watches the directories of libraries.
+/// Watch on the directories of libraries.
 #[derive(Debug)]
 pub(super) struct LibraryWatch {
     watch: Watch,
-    /// What is watched, with device and inode and since when it is those: a directory may be
-    /// replaced, or a link to it turned.
+    /// Watched directories, with device, inode and time of creation: a directory may be replaced,
+    /// or a link to it turned.
     watched: HashMap<PathBuf, (u64, u64, Option<SystemTime>)>,
 }
 
@@ -38,7 +39,8 @@ impl LibraryWatch {
         &self.watch
     }
 
-    /// Watches these as well, as far as they are there. Answers whether one of them is new.
+    /// Watches these directories as well, as far as they are there. Returns whether one of them is
+    /// new.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What lies where, for a daemon that has to look by itself.
+//! The comparison of files, for a daemon that has to look for changes by itself.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use lodestar_platform::files;
 
 use super::{Changed, LOOK_EVERY};
 
-/// What was there at some moment.
+/// The files at some moment.
 #[derive(Debug, Clone)]
 pub(super) struct Looked {
     at: Instant,
@@ -19,12 +19,12 @@ pub(super) struct Looked {
     libraries: Vec<Found>,
 }
 
-/// A place with device, inode and the time of the last change of what lies there, content, mode and
-/// owner alike; of a directory without the time.
+/// Path with device, inode and the time of the last change of its content, mode or owner; of a
+/// directory without the time.
 type Found = (PathBuf, Option<(u64, u64, i64, i64)>);
 
 impl Looked {
-    /// Looks at what decides which configuration and which libraries there are.
+    /// Reads the state of all files that decide the configuration and the libraries.
     pub(super) fn now(config: &Path, directories: &[PathBuf]) -> Self {
         let at = Instant::now();
         let config = files::places(config).into_iter().map(found).collect();
@@ -34,12 +34,12 @@ impl Looked {
         Self { at, config, libraries }
     }
 
-    /// Whether it is time to look again.
+    /// Returns whether it is time to look again.
     pub(super) fn is_due(&self) -> bool {
         self.at.elapsed() >= LOOK_EVERY
     }
 
-    /// What has changed until `after`.
+    /// Returns what has changed until `after`.
     pub(super) fn changed(&self, after: &Self) -> Changed {
         let (config, libraries) = (self.config != after.config, self.libraries != after.libraries);
         Changed { config, libraries }
@@ -54,7 +54,7 @@ fn found(place: PathBuf) -> Found {
     (place, stamp)
 }
 
-/// The libraries in a directory of modules, or in that of one.
+/// Returns the libraries in a directory of modules, or in that of one.
 fn libraries(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let places = entries.map(|entry| {

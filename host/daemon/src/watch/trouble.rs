@@ -1,4 +1,4 @@
-//! Why the system gives no watcher, in words.
+//! The reason why the system gives no watcher, in words.
 
 use std::{fs::File, path::Path};
 
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::LOOK_EVERY;
 
-/// What to tell of an error, and what helps.
+/// Describes an error of a watcher, and what helps.
 pub(super) fn of(error: &Error) -> Trouble {
     let (what, remedy) = match limit_of(error) {
         Some((limit, least)) => {
@@ -41,7 +41,7 @@ pub(super) fn of(error: &Error) -> Trouble {
     (message, remedy)
 }
 
-/// The limit that was reached, and a value that is enough for most.
+/// Returns the limit that was reached, and a value that is enough for most.
 fn limit_of(error: &Error) -> Option<(&'static str, u64)> {
     match &error.kind {
         ErrorKind::MaxFilesWatch => Some(("max_user_watches", 524_288)),

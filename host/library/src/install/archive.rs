@@ -1,4 +1,5 @@
-//! `tar` archives, taken from anybody: plain files only, and never on the disk.
+//! The reading and writing of `tar` archives, which may come from anybody: plain files only, and
+//! never on the disk.
 
 use std::{
     io::{self, Read},
@@ -10,7 +11,7 @@ use tar::{Archive, Builder, EntryType, Header};
 
 use super::{Bundle, MAX_BUNDLE, bundle::Part, refused};
 
-/// The most entries; a module has five.
+/// Largest number of entries; a module has five.
 const MAX_ENTRIES: usize = 256;
 
 pub(super) fn read(reader: impl Read) -> Result<Bundle, Problem> {
@@ -49,7 +50,8 @@ pub(super) fn read(reader: impl Read) -> Result<Bundle, Problem> {
     bundle.whole()
 }
 
-/// What an entry is, and the folder that it lies in; `None` for one that is not installed.
+/// Returns the part of a package that an entry is, and the folder that it lies in; `None` for one
+/// that is not installed.
 fn part(path: &Path, kind: EntryType) -> Result<Option<(Part, Option<String>)>, Problem> {
     let shown = path.display();
     let Some(names) = names(path) else {
@@ -72,7 +74,7 @@ fn part(path: &Path, kind: EntryType) -> Result<Option<(Part, Option<String>)>, 
     Ok(Part::named(file).map(|part| (part, above)))
 }
 
-/// The parts of a path; `None` for one that leads elsewhere.
+/// Returns the parts of a path; `None` for one that leads elsewhere.
 fn names(path: &Path) -> Option<Vec<String>> {
     let mut names = Vec::new();
     for component in path.components() {
@@ -96,7 +98,7 @@ pub(super) fn write(files: &[(String, &[u8])]) -> io::Result<Vec<u8>> {
     builder.into_inner()
 }
 
-/// Fails rather than ends: an archive that is cut off must not look whole.
+/// Reader that fails at its limit rather than ends: an archive that is cut off must not look whole.
 struct Limited<R> {
     reader: R,
     left: u64,

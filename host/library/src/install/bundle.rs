@@ -1,10 +1,10 @@
-//! The files of a module on their way: what the command line sends and the daemon takes apart.
+//! The files of a module as one package, which the command line sends and the daemon unpacks.
 
 use lodestar_api::Problem;
 
 use super::{archive, refused};
 
-/// The most bytes of a package, unpacked.
+/// Largest size of a package, unpacked, in bytes.
 pub const MAX_BUNDLE: u64 = 160 * MIB;
 
 const MIB: u64 = 1024 * 1024;
@@ -14,17 +14,17 @@ const MIB: u64 = 1024 * 1024;
 pub struct Bundle {
     /// The module's name, from the name of the library's file.
     pub name: String,
-    /// `lib<name>.so`
+    /// The library, `lib<name>.so`.
     pub library: Vec<u8>,
-    /// `lib<name>.so.minisig`
+    /// The library's signature, `lib<name>.so.minisig`.
     pub signature: Option<Vec<u8>>,
     /// `config.yaml`, the module's defaults.
     pub config: Option<Vec<u8>>,
-    /// `config.yaml.minisig`
+    /// The signature of the defaults, `config.yaml.minisig`.
     pub config_signature: Option<Vec<u8>>,
 }
 
-/// What a file of a package is.
+/// Kind of a file of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
     Library(String),
@@ -34,7 +34,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// What a file with this name is; `None` for one that is not installed.
+    /// Returns the kind of a file with this name; `None` for one that is not installed.
     pub(super) fn named(file: &str) -> Option<Self> {
         let stem = |text: &str, end: &str| {
             let name = text.strip_prefix("lib")?.strip_suffix(end)?;
@@ -49,7 +49,7 @@ impl Part {
         }
     }
 
-    /// The name of its file.
+    /// Returns the name of the file.
     pub(super) fn file(&self, module: &str) -> String {
         match self {
             Self::Library(name) => format!("lib{name}.so"),
@@ -59,7 +59,7 @@ impl Part {
         }
     }
 
-    /// The most bytes that it may have.
+    /// Returns the largest size of the file, in bytes.
     pub(super) const fn limit(&self) -> u64 {
         match self {
             // The largest of ours has 12 MiB; one with debug information ten times that.
@@ -71,7 +71,7 @@ impl Part {
 }
 
 impl Bundle {
-    /// Takes a package apart that [`to_archive`](Self::to_archive) or `tar` made.
+    /// Unpacks a package that [`to_archive`](Self::to_archive) or `tar` made.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Bundle {
         archive::read(reader)
     }
 
-    /// The package as a `tar` archive.
+    /// Returns the package as a `tar` archive.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Bundle {
         archive::write(&self.files())
     }
 
-    /// The files with their names.
+    /// Returns the files with their names.
     pub(super) fn files(&self) -> Vec<(String, &[u8])> {
         let parts = [
             (Part::Library(self.name.clone()), Some(self.library.as_slice())),
@@ -101,7 +101,7 @@ impl Bundle {
         there.map(|(part, bytes)| (part.file(&self.name), bytes)).collect()
     }
 
-    /// Puts a file in its place; a second one of its kind is refused.
+    /// Adds a file; a second one of its kind is refused.
     pub(super) fn add(&mut self, part: Part, bytes: Vec<u8>) -> Result<(), Problem> {
         let taken = match part {
             Part::Library(name) => {
@@ -120,7 +120,7 @@ impl Bundle {
         Ok(())
     }
 
-    /// Itself, when it holds a library.
+    /// Returns the bundle, when it holds a library.
     pub(super) fn whole(self) -> Result<Self, Problem> {
         if self.name.is_empty() {
             let what = "the package holds no library lib<name>.so";

@@ -1,4 +1,4 @@
-//! Putting a module in its place, whole or not at all.
+//! The directory of installed modules, in which a module is put whole or not at all.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,43 +14,43 @@ use tempfile::TempDir;
 use super::Bundle;
 use crate::Package;
 
-/// Where installed modules lie: `STATE/modules`, and `STATE/incoming` beside it, on the same file
-/// system and outside of the module path.
+/// The directories of installed modules: `STATE/modules`, and `STATE/incoming` beside it, on the
+/// same file system and outside of the module path.
 #[derive(Debug, Clone)]
 pub struct InstallDir {
     incoming: PathBuf,
     modules: PathBuf,
 }
 
-/// A module that is written down whole, and not in its place yet. Dropping it removes it.
+/// A module that is written to disk whole, and not in its place yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct Staged {
-    /// Its files.
+    /// Name and directory of the module.
     pub package: Package,
     is_put: bool,
 }
 
 impl InstallDir {
-    /// The places of a state directory.
+    /// Returns the directories below a state directory.
     #[must_use]
     pub fn of(state_dir: &Path) -> Self {
         Self { incoming: state_dir.join("incoming"), modules: state_dir.join("modules") }
     }
 
-    /// The directory of installed modules.
+    /// Returns the directory of installed modules.
     #[must_use]
     pub fn modules(&self) -> &Path {
         &self.modules
     }
 
-    /// Where a module lies or would lie.
+    /// Returns the package of a module, whether it is installed or not.
     #[must_use]
     pub fn package(&self, name: &str) -> Package {
         super::lock::package(&self.modules, name)
     }
 
-    /// Whether a package is the one that was installed under its name, by whatever way it was
-    /// reached: the module path may lead here through a link.
+    /// Returns whether a package is the one that was installed under its name, whatever path led to
+    /// it: the module path may lead here through a link.
     #[must_use]
     pub fn holds(&self, package: &Package) -> bool {
         let place = self.package(&package.name).directory;
@@ -59,13 +59,13 @@ impl InstallDir {
             || real(&package.directory).is_some_and(|found| Some(found) == real(&place))
     }
 
-    /// Removes everything that is on its way.
+    /// Removes all staged modules.
     pub(super) fn clear(&self) {
         // An error means that there is nothing, or shows when something is to be written there.
         let _ = fs::remove_dir_all(&self.incoming);
     }
 
-    /// Removes what lies on the other side of a module's [`swap`](Self::swap).
+    /// Removes the folder that is on the other side of a module's [`swap`](Self::swap).
     pub(super) fn clear_incoming(&self, name: &str) {
         // As above.
         let _ = fs::remove_dir_all(self.incoming.join(name));
@@ -89,8 +89,8 @@ impl InstallDir {
         Ok(staged)
     }
 
-    /// Puts a staged module in its place in one step. The one that was there lies where this one
-    /// was staged then.
+    /// Puts a staged module in its place in one step. The folder that was there before is then
+    /// where this one was staged.
     ///
     /// # Errors
     ///
@@ -101,8 +101,8 @@ impl InstallDir {
         self.swap(&staged.package.name)
     }
 
-    /// Lets what lies in a module's place and what lies in `incoming` under its name change sides,
-    /// in one step; one of them may be missing.
+    /// Exchanges the folder in a module's place and the one in `incoming` under its name, in one
+    /// step; one of them may be missing.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl InstallDir {
         fs::File::open(&self.incoming)?.sync_all()
     }
 
-    /// Takes a module away in one step. Answers whether there was one.
+    /// Removes a module in one step. Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl InstallDir {
 }
 
 impl Staged {
-    /// Adds a file.
+    /// Adds a file to the staged module.
     ///
     /// # Errors
     ///

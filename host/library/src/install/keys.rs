@@ -18,13 +18,13 @@ use super::{
     refused,
 };
 
-/// The trusted keys: `trusted_keys/*.pub` beside `modules.yaml`, where the operator writes and a
-/// service only reads.
+/// Set of the trusted keys: `trusted_keys/*.pub` beside `modules.yaml`, where the operator writes
+/// and a service only reads.
 #[derive(Debug, Default)]
 pub struct Keys {
     directory: PathBuf,
     keys: Vec<Key>,
-    /// Files there that hold no key that may be trusted, each with its reason.
+    /// Reasons for which files there hold no key that may be trusted, one for each.
     pub passed_over: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ struct Key {
     text: String,
 }
 
-/// Who signed something: a trusted key.
+/// Signer of a file: a trusted key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// The name of the key's file, without `.pub`.
@@ -66,7 +66,8 @@ impl Keys {
         keys
     }
 
-    /// Who signed these bytes; `None` where there is no signature by a trusted key.
+    /// Checks the signature of these bytes and returns its signer; `None` where there is no
+    /// signature by a trusted key.
     ///
     /// # Errors
     ///
@@ -92,7 +93,8 @@ impl Keys {
         Ok(None)
     }
 
-    /// Who signed a package: the library, and the defaults beside it.
+    /// Checks the signatures of a package, of the library and of the defaults beside it, and
+    /// returns their signer.
     ///
     /// # Errors
     ///
@@ -118,13 +120,13 @@ impl Keys {
         Ok(signed)
     }
 
-    /// Whether this key is trusted now.
+    /// Returns whether this key is trusted now.
     #[must_use]
     pub fn trusts(&self, key: &str) -> bool {
         self.keys.iter().any(|known| known.text == key)
     }
 
-    /// Where keys are read from.
+    /// Returns the directory that keys are read from.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -1,4 +1,5 @@
-//! `STATE/modules.lock`: which bytes each installed module consists of, and where they come from.
+//! The lock file `STATE/modules.lock`: the hashes of each installed module's files, and their
+//! source.
 
 use std::{
     collections::BTreeMap,
@@ -16,14 +17,14 @@ use crate::{LoadError, Package, hash, sha256};
 const HEAD: &str = "# Written by lodestard: the modules that were installed, and their hashes.\n\
                     # `lodestar modules verify` compares them with what lies on the disk.\n\n";
 
-/// The lock file.
+/// Content of the lock file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
-    /// By name.
+    /// Installed modules by name.
     #[serde(default)]
     pub modules: BTreeMap<String, Locked>,
-    /// What is on trial: written before it is put in place, and gone with the verdict. See
-    /// [`transaction`](super::trial).
+    /// Modules whose install is not yet committed, by name: written before they are put in place,
+    /// and removed by commit or roll-back. See [`begin`](super::begin).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub coming: BTreeMap<String, Locked>,
 }
@@ -31,30 +32,30 @@ pub struct Lock {
 /// An installed module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locked {
-    /// Its version.
+    /// Version of the module.
     pub version: String,
-    /// The hash of its library, lower-case hexadecimal.
+    /// Hash of its library, lower-case hexadecimal.
     pub sha256: String,
-    /// The hash of its `config.yaml`, where it has one.
+    /// Hash of its `config.yaml`, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_sha256: Option<String>,
-    /// The name of the trusted key that signed it; without it the module is unsigned.
+    /// Name of the trusted key that signed it; without it the module is unsigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// That key, base64.
+    /// Trusted key that signed it, base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Where it was installed from, in the words of who did it.
+    /// Source that it was installed from, as the installer named it.
     pub source: String,
-    /// When, RFC 3339, UTC.
+    /// Time of the install, RFC 3339, UTC.
     pub installed_at: String,
 }
 
-/// What is said of a module that is not what was installed.
+/// Message for a module that is not as it was installed.
 pub const MODIFIED: &str = "was modified since it was installed";
 
 impl Lock {
-    /// Reads the lock of a state directory; there is none before the first install.
+    /// Reads the lock of a state directory; it is empty before the first install.
     ///
     /// # Errors
     ///
@@ -69,7 +70,7 @@ impl Lock {
         toml::from_str(&text).map_err(|error| LockError::Damaged(path, Box::new(error)))
     }
 
-    /// Writes it so that a kill leaves the old or the new one.
+    /// Writes the lock so that a kill leaves the old or the new one.
     ///
     /// # Errors
     ///
@@ -84,15 +85,16 @@ impl Lock {
         fs::File::open(state_dir)?.sync_all()
     }
 
-    /// What is known of the module that lies in `package`: on trial, or as it was installed.
+    /// Returns the entry of the module that lies in `package`: the one whose install is not yet
+    /// committed, or the installed one.
     #[must_use]
     pub fn lying_in(&self, package: &Package) -> Option<&Locked> {
         let on_trial = self.coming.get(&package.name).filter(|it| it.modified(package).is_none());
         on_trial.or_else(|| self.modules.get(&package.name))
     }
 
-    /// What is known of a module whose library has this hash: as it was installed, or as it is
-    /// on trial.
+    /// Returns the entry of a module whose library has this hash: the installed one, or the one
+    /// whose install is not yet committed.
     #[must_use]
     pub fn of_bytes(&self, module: &str, sha256: &str) -> Option<&Locked> {
         let known = [self.modules.get(module), self.coming.get(module)];
@@ -126,7 +128,7 @@ impl Lock {
 }
 
 impl Locked {
-    /// Which file is not as it was installed.
+    /// Returns which file is not as it was installed.
     #[must_use]
     pub fn modified(&self, package: &Package) -> Option<&'static str> {
         match hash(package) {
@@ -140,7 +142,7 @@ impl Locked {
     }
 }
 
-/// Where an installed module lies.
+/// Returns the package of an installed module.
 pub(super) fn package(modules: &Path, name: &str) -> Package {
     Package { name: name.to_owned(), directory: modules.join(name) }
 }

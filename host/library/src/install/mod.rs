@@ -1,4 +1,4 @@
-//! Installed modules: what comes in, what is checked of it, and what is written down about it.
+//! The installation of modules: their packages, the checks of them, and the lock that records them.
 //!
 //! A module that an operator installs lies in `STATE/modules/<name>`. `STATE/modules.lock` says
 //! which bytes that are, whose signature they carry and where they came from; nothing else is
@@ -25,7 +25,7 @@ pub use verify::verify;
 
 use lodestar_api::{Problem, ProblemCode};
 
-/// Something about a package that is not acceptable, with the remedy.
+/// Returns the problem of a package that is not acceptable, with the remedy.
 fn refused(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
     Problem::new(ProblemCode::Refused, what).help(remedy)
 }

@@ -1,4 +1,5 @@
-//! What a person names on the command line: a library, a folder, or a `.tar.gz` of one.
+//! The reading of a package that a person names on the command line: a library, a folder, or a
+//! `.tar.gz` of one.
 //!
 //! The command line opens it with the person's own rights; the daemon gets bytes and no path.
 
@@ -14,7 +15,7 @@ use lodestar_platform::file_trust::{self, Also, Stranger};
 
 use super::{Bundle, bundle::Part, refused};
 
-/// The largest `.tar.gz`.
+/// Largest size of a `.tar.gz`, in bytes.
 const MAX_PACKED: u64 = 160 * 1024 * 1024;
 
 /// Reads a package.
@@ -36,7 +37,7 @@ pub fn open(path: &Path) -> Result<Bundle, Problem> {
     library(path)
 }
 
-/// Reads what cargo built, and what lies beside it in the folder of its crate.
+/// Reads the library that cargo built, and the package files in the folder of its crate.
 ///
 /// # Errors
 ///
@@ -67,7 +68,7 @@ fn folder(path: &Path, metadata: &Metadata) -> Result<Bundle, Problem> {
     bundle.whole()
 }
 
-/// A library alone, with its signature where that lies beside it.
+/// Reads a library alone, with its signature where that lies beside it.
 fn library(path: &Path) -> Result<Bundle, Problem> {
     let target = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -89,8 +90,8 @@ fn library(path: &Path) -> Result<Bundle, Problem> {
     bundle.whole()
 }
 
-/// Reads a plain file that nobody else could have written. What is checked is what is read: the
-/// open file, and not its name.
+/// Reads a plain file that nobody else could have written. The file checked is the open file that
+/// is read, and not its name.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
     // Without NONBLOCK, opening a FIFO would wait for its writer.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
@@ -114,7 +115,7 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-/// Whoever may write to it decides what runs.
+/// Checks that nobody else may write to a file or folder, since they would decide what runs.
 fn check(path: &Path, metadata: &Metadata) -> Result<(), Problem> {
     let shown = path.display();
     if !metadata.is_file() && !metadata.is_dir() {

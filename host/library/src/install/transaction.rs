@@ -1,12 +1,12 @@
-//! An install is one transaction: what is put in place is on trial until it has proved good, and
+//! The transaction of an install: what is put in place is uncommitted until it has proved good, and
 //! what lay there before comes back where it has not.
 //!
-//! 1. [`begin`] notes the new entry under `coming` in the lock, then lets the staged folder and the
-//!    one in the module's place change sides.
-//! 2. [`commit`] makes the entry the module's own and removes the folder before; [`roll_back`] lets
-//!    both change sides again, drops the entry, and removes the new folder.
-//! 3. [`recover`] undoes at a start what a kill left on trial: an install that nobody was told to
-//!    have worked has not happened.
+//! 1. [`begin`] notes the new entry under `coming` in the lock, then exchanges the staged folder
+//!    and the one in the module's place.
+//! 2. [`commit`] makes the entry the module's own and removes the previous folder; [`roll_back`]
+//!    exchanges both again, drops the entry, and removes the new folder.
+//! 3. [`recover`] rolls back at a start what a kill left uncommitted: an install that nobody was
+//!    told to have worked has not happened.
 //!
 //! Each step is one rename, so that whatever a kill leaves is whole. Which of the two folders lies
 //! in the place is told by [`RECORD`]: an upgrade may bring the same library once more.
@@ -18,10 +18,10 @@ use lodestar_platform::files;
 use super::{InstallDir, Lock, Locked, RecoverError, Staged};
 use crate::Package;
 
-/// The entry of the lock that a folder was installed with, in the folder itself.
+/// Name of the file with the lock's entry that a folder was installed with, in the folder itself.
 const RECORD: &str = "installed.toml";
 
-/// Puts a module in its place, on trial.
+/// Puts a module in its place, uncommitted.
 ///
 /// # Errors
 ///
@@ -43,11 +43,11 @@ pub fn begin(state_dir: &Path, staged: Staged, locked: &Locked) -> io::Result<()
     put
 }
 
-/// Ends a trial: what was put in place stays.
+/// Commits an install: what was put in place stays.
 ///
 /// # Errors
 ///
-/// When the disk does not take the lock; the module is on trial as before then.
+/// When the disk does not take the lock; the install is uncommitted as before then.
 pub fn commit(state_dir: &Path, name: &str) -> io::Result<()> {
     let mut lock = Lock::read(state_dir).map_err(io::Error::other)?;
     let Some(locked) = lock.coming.remove(name) else { return Ok(()) };
@@ -59,7 +59,8 @@ pub fn commit(state_dir: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends a trial: what lay there before comes back. Does nothing where nothing is on trial.
+/// Rolls an install back: what lay there before comes back. Does nothing where no install is
+/// uncommitted.
 ///
 /// # Errors
 ///
@@ -79,8 +80,8 @@ pub fn roll_back(state_dir: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes what a kill left on trial, and removes what it left half written. Answers the names of
-/// the modules.
+/// Rolls back installs that a kill left uncommitted, and removes what it left half written. Returns
+/// the names of the modules.
 ///
 /// # Errors
 ///
@@ -96,13 +97,14 @@ pub fn recover(state_dir: &Path) -> Result<Vec<String>, RecoverError> {
     Ok(names)
 }
 
-/// The entry that a folder was installed with.
+/// Reads the entry that a folder was installed with.
 fn recorded(package: &Package) -> Option<Locked> {
     let text = files::read_text(&package.directory.join(RECORD)).ok()?;
     toml::from_str(&text).ok()
 }
 
-/// Something on the disk has changed: a kill may come here. The tests look at what it would leave.
+/// Marks a point at which something on the disk has changed and a kill may come. The tests look at
+/// what it would leave.
 #[cfg(not(test))]
 const fn step() {}
 
@@ -117,7 +119,7 @@ mod tests {
     use crate::{install::Bundle, sha256};
 
     thread_local! {
-        /// Called at every step.
+        /// Function that is called at every step.
         static AT_STEP: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
     }
 
@@ -157,7 +159,7 @@ mod tests {
         begin(state, staged, &locked(&bundle, version)).expect("it is writable");
     }
 
-    /// Every file that counts, with its bytes.
+    /// Returns every file that counts, with its bytes.
     fn files(state: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         let mut folders = vec![state.to_owned()];
@@ -186,7 +188,7 @@ mod tests {
         to
     }
 
-    /// What a start finds, one state for a kill after each step of `act`.
+    /// Returns what a start finds, one state for a kill after each step of `act`.
     fn found_after_each_step(state: &Path, act: impl FnOnce()) -> Vec<Vec<(PathBuf, Vec<u8>)>> {
         let snapshots = std::rc::Rc::<RefCell<Vec<tempfile::TempDir>>>::default();
         let (taken, looked_at) = (snapshots.clone(), state.to_owned());

@@ -1,4 +1,4 @@
-//! Whether what lies in `STATE/modules` is what was installed.
+//! The comparison of `STATE/modules` with what was installed.
 
 use std::{fmt, fs, io, path::Path};
 
@@ -8,8 +8,8 @@ use lodestar_platform::{file_trust, files};
 use super::{InstallDir, Keys, Lock, Locked, error::FilesError};
 use crate::{MAX_LIBRARY, Package};
 
-/// Compares every installed module, or the one named `only`, with the lock. `probe` asks a library
-/// whether it fits this host; it is asked of unmodified ones alone, since that runs their code.
+/// Compares every installed module, or the one named `only`, with the lock. `probe` checks whether
+/// a library fits this host; only unmodified ones are probed, since that runs their code.
 #[must_use]
 pub fn verify<E: fmt::Display>(
     lock: &Lock,

@@ -1,4 +1,4 @@
-//! The layout of every type that crosses to a module, as a page that is compared word by word.
+//! The snapshot of the layout of every type that crosses to a module, compared word by word.
 //!
 //! `LODESTAR_UPDATE_SNAPSHOTS=1 cargo test --release -p lodestar-library layout` writes it anew.
 
@@ -13,7 +13,7 @@ use lodestar_abi::{
     },
 };
 
-/// A page for every type of ours that can be reached from a type.
+/// Adds a page for every type of ours that can be reached from a type.
 fn reach(layout: &'static TypeLayout, seen: &mut Vec<UTypeId>, pages: &mut BTreeSet<String>) {
     let id = layout.get_utypeid();
     if seen.contains(&id) {

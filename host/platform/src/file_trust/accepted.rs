@@ -1,4 +1,4 @@
-//! Other writers whom the operator accepts, by `--trust-files`.
+//! Accounts that the operator accepts as writers, by `--trust-files`.
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
@@ -6,8 +6,8 @@ use crate::accounts;
 
 static ACCEPTED: OnceLock<Accepted> = OnceLock::new();
 
-/// Who else may write what decides what the daemon runs. It cannot stand in `modules.yaml`, which
-/// is judged by it.
+/// Additional accounts that may write files that decide what the daemon runs. They cannot be set in
+/// `modules.yaml`, which is checked by the same rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
     pub(super) everyone: bool,
@@ -16,24 +16,24 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Lets it hold for this process from now on. The first one stays.
+    /// Sets the accepted accounts of this process. Only the first call has an effect.
     pub fn apply(self) {
         let _ = ACCEPTED.set(self);
     }
 
-    /// Returns what holds for this process.
+    /// Returns the accepted accounts of this process.
     #[must_use]
     pub fn current() -> Self {
         ACCEPTED.get().cloned().unwrap_or_default()
     }
 
-    /// Returns whether it is nobody.
+    /// Returns whether no account is accepted.
     #[must_use]
     pub const fn is_nobody(&self) -> bool {
         !self.everyone && self.owners.is_empty() && self.groups.is_empty()
     }
 
-    /// Returns it with others.
+    /// Returns the accounts of both sets.
     #[must_use]
     pub(super) fn and(mut self, other: Self) -> Self {
         self.everyone |= other.everyone;
@@ -47,16 +47,16 @@ impl Accepted {
     }
 }
 
-/// Why a list of accepted writers cannot be read.
+/// Reason for a list of accepted accounts being invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptedError {
-    /// Nobody has this name.
+    /// No user has this name.
     #[error("there is no user {0:?}; give a name of /etc/passwd or a number")]
     NoUser(String),
     /// No group has this name.
     #[error("there is no group {0:?}; give a name of /etc/group or a number")]
     NoGroup(String),
-    /// A word means nothing.
+    /// A part of the list is unknown.
     #[error("{0:?} is none of owner:USER, group:GROUP and everyone, separated by commas")]
     Unknown(String),
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use rustix::{fs::lgetxattr, io::Errno};
 
-/// The largest value of an extended attribute (xattr(7)).
+/// Maximum size of an extended attribute (xattr(7)), in bytes.
 const MAX_BYTES: usize = 64 << 10;
-/// The format of `linux/posix_acl_xattr.h`: this number, then entries of a tag, permissions and a
-/// number, all of them little-endian.
+/// Version in the format of `linux/posix_acl_xattr.h`: this number, then entries of a tag,
+/// permissions and a number, all of them little-endian.
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
 const ENTRY_BYTES: usize = 8;
 const USER: u16 = 0x02;
@@ -16,18 +16,18 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const WRITE: u16 = 0o2;
 
-/// Who may write by an access list, its mask applied.
+/// Accounts that may write by an access list, with its mask applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Writers {
-    /// Whether the group of the file may.
+    /// `true` if the group of the file may write.
     pub(super) own_group: bool,
-    /// Users by number.
+    /// Users, by number.
     pub(super) users: Vec<u32>,
-    /// Other groups by number.
+    /// Other groups, by number.
     pub(super) groups: Vec<u32>,
 }
 
-/// Reads who may write a place by its access list; `None` where it has none.
+/// Returns the accounts that may write a place by its access list; `None` if it has none.
 pub(super) fn writers(place: &Path) -> Option<Writers> {
     let mut bytes = vec![0; 1 << 10];
     let length = loop {
@@ -59,7 +59,7 @@ fn parse(bytes: &[u8]) -> Option<Writers> {
     Some(writers)
 }
 
-/// The attribute's value for `(tag, permissions, number)`.
+/// Returns the attribute's value for entries of `(tag, permissions, number)`.
 #[cfg(test)]
 pub(super) fn attribute(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let entry = |(tag, may, number): &(u16, u16, u32)| {

@@ -1,4 +1,4 @@
-//! Whether nobody can write to a file system, whatever the modes of its files say.
+//! Check whether a file system is read-only for everybody, regardless of the modes of its files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,18 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use crate::files;
 
 /// Returns whether a place lies on a file system that is read-only for everybody who could reach
-/// it: as a `ConfigMap` in a container. What is read-only for this process alone, as most of the
-/// system is to a service of systemd (`ProtectSystem=`), is written by others as ever: the first
-/// process must find it read-only too.
+/// it, such as a `ConfigMap` in a container. A file system that is read-only for this process
+/// alone, as most are for a service of systemd (`ProtectSystem=`), can be written by others: it
+/// must be read-only for the first process, too.
 pub(super) fn for_all(place: &Path) -> bool {
     let here = statvfs(place).is_ok_and(|it| it.f_flag.contains(StatVfsMountFlags::RDONLY));
     let mounts = || files::read_text(Path::new("/proc/1/mountinfo")).ok();
     here && mounts().is_some_and(|mounts| is_in(&mounts, place))
 }
 
-/// Looks for the mount that covers a place (proc_pid_mountinfo(5)). The root of a process is often
-/// mounted read-only for this one alone: it counts where the file system itself is read-only.
+/// Returns whether the mount that covers a place is read-only (proc_pid_mountinfo(5)). The root of
+/// a process is often mounted read-only for this process alone: it only counts if the file system
+/// itself is read-only.
 fn is_in(mounts: &str, place: &Path) -> bool {
     let read = |line: &str| {
         let mut fields = line.split(' ');

@@ -1,22 +1,22 @@
-//! Addresses: bound, compared, and who has one that is taken.
+//! Binding and comparison of addresses, and the search for the holder of a taken one.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs as _},
 };
 
-/// Why a socket cannot be had.
+/// Reason for not getting a socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address is no address.
+    /// The text is not an address.
     #[error("{0:?} is no address; write host:port, such as 127.0.0.1:4318 (port 0 picks one)")]
     Address(String),
-    /// Somebody else has it.
+    /// Another program has the address.
     #[error("{address}{TAKEN}{holder}; stop that, or choose another address")]
     Taken {
         /// The address.
         address: String,
-        /// Who has it, as far as can be seen.
+        /// Holder of the address, as far as known.
         holder: String,
     },
     /// Another listener of this daemon has it.
@@ -29,12 +29,12 @@ pub enum ListenError {
         address: String,
         /// The address in use.
         now: SocketAddr,
-        /// The module, or `lodestard`.
+        /// Name of the module, or `lodestard`.
         owner: String,
-        /// The listener.
+        /// Name of the listener.
         name: String,
     },
-    /// The daemon itself has it, for the same purpose.
+    /// The same listener of the daemon has it.
     #[error(
         "{address} overlaps {now}, where {owner} listens now: `lodestar modules disable {owner}` \
          frees it, then enable it again"
@@ -47,26 +47,26 @@ pub enum ListenError {
         /// The module.
         owner: String,
     },
-    /// The system refuses.
+    /// The system returned an error.
     #[error("cannot listen on {address}: {source}")]
     System {
         /// The address.
         address: String,
-        /// What it said.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// What all errors of a taken address have in common.
+/// Words that all errors of a taken address have in common.
 const TAKEN: &str = " is taken by ";
 
-/// Whether a reason in words is that an address is taken.
+/// Returns whether an error text says that an address is taken.
 #[must_use]
 pub fn says_taken(reason: &str) -> bool {
     reason.contains(TAKEN)
 }
 
-/// Whether a socket is bound to this address. Port 0 asks for any port, and this is one.
+/// Returns whether a socket is bound to this address. Port 0 fits any port.
 pub(super) fn fits(socket: &TcpListener, wanted: &str) -> bool {
     let Ok(bound) = socket.local_addr() else { return false };
     let is_same = |address: SocketAddr| {
@@ -75,7 +75,7 @@ pub(super) fn fits(socket: &TcpListener, wanted: &str) -> bool {
     wanted.to_socket_addrs().is_ok_and(|mut addresses| addresses.any(is_same))
 }
 
-/// Whether a socket at `bound` keeps another one from being bound to this address.
+/// Returns whether a socket at `bound` prevents another one from being bound to this address.
 pub(super) fn is_in_the_way(bound: SocketAddr, wanted: &str) -> bool {
     let overlaps = |wanted: SocketAddr| {
         let (one, other) = (bound.ip(), wanted.ip());

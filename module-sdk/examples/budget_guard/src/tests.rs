@@ -1,4 +1,4 @@
-//! The module on the bench: no daemon, the same ABI.
+//! Tests of the module without a daemon, over the same ABI.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ fn start(host: &Arc<FakeHost>) -> Bench<BudgetGuard> {
     Bench::start_on(host.clone(), config).expect("it starts")
 }
 
-/// A request that ended so many hours ago.
+/// Returns a request that ended `hours_ago` hours ago.
 fn request(host: &FakeHost, cost_nano_usd: Option<i64>, hours_ago: u32) -> LlmRequestCompleted {
     let ended_at = (host.now() - HOUR * hours_ago).as_millisecond();
     LlmRequestCompleted { cost_nano_usd, ended_at, ..Default::default() }

@@ -36,12 +36,12 @@ const SPEND: Spec = Spec::new(
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// Where it listens, read by the daemon.
+    /// Address that it listens on, read by the daemon.
     #[serde(rename = "listen")]
     _listen: Option<String>,
 }
 
-/// What the models cost. Money is a whole number of nano-USD.
+/// Cost of the models' requests. Money is a whole number of nano-USD.
 #[derive(serde::Serialize)]
 struct Spend {
     requests: i64,
@@ -49,7 +49,7 @@ struct Spend {
     cost_nano_usd: i64,
 }
 
-/// What an answer needs.
+/// State that the handler of a request needs.
 #[derive(Clone)]
 struct Page {
     host: Host,

@@ -1,4 +1,4 @@
-//! The module on the bench, over a real socket.
+//! Tests of the module without a daemon, over a real socket.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::SpendPage;
 
-/// The status line and the body of an answer.
+/// Sends a request and returns the status line and the body of the answer.
 fn ask(bench: &Bench<SpendPage>, method: &str, path: &str, host: &str) -> (String, Value) {
     let address = bench.host().listener_address("http").expect("it listens");
     let mut client = TcpStream::connect(address).expect("it accepts");

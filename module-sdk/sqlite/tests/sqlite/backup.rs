@@ -10,7 +10,7 @@ use module_sqlite::{Database, DatabaseErrorKind, Options, Reader};
 
 use crate::{NOTES, add, count, open};
 
-/// A database with enough rows that a copy asks several times whether to stop.
+/// Creates a database with so many rows that a copy checks several times whether to stop.
 fn filled(directory: &Path) -> Database {
     let mut database = open(directory, NOTES).expect("it opens");
     let fill = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number \

@@ -1,4 +1,4 @@
-//! Files that are not ours, not whole or not there.
+//! Files that belong to other programs, are damaged or are missing.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use module_sqlite::{Counted, DatabaseErrorKind, Options, Spec, raise, rusqlite::
 
 use crate::{NOTES, add, count, open};
 
-/// The file is refused with a sentence, and kept as it was.
+/// Checks that the file is refused with an error message, and left unchanged.
 #[track_caller]
 fn refused(prepare: impl FnOnce(&Path), kind: DatabaseErrorKind, parts: &[&str]) {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Disks that are full.
+//! Full disks.
 
 use std::{
     path::Path,
@@ -11,10 +11,10 @@ use module_sqlite::{DatabaseErrorKind, Spec};
 
 use crate::{NOTES, add, count, open};
 
-/// How many pages the database of this test may have.
+/// Maximum of pages of this test's database.
 static PAGES: AtomicI64 = AtomicI64::new(1_000);
 
-/// The steps need more room than there is.
+/// Spec whose migrations need more space than there is.
 const LARGE: Spec = Spec {
     migrations: &[
         NOTES.migrations[0],

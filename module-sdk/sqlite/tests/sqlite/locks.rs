@@ -1,4 +1,4 @@
-//! Another process that has the file locked.
+//! Files locked by another process.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},

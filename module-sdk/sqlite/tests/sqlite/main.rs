@@ -1,4 +1,4 @@
-//! Databases in all their states, as a module meets them.
+//! Tests of databases in all states that a module meets.
 
 mod backup;
 mod files;

@@ -1,4 +1,4 @@
-//! From one schema to the next, and back.
+//! Migrations from one schema to the next, and back.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use module_sqlite::{AddedColumn, DatabaseErrorKind, Spec};
 
 use crate::{NOTES, add, count, number, open};
 
-/// Its second step is well, its third fails in the middle.
+/// Spec whose second migration succeeds and whose third fails in the middle.
 const BROKEN: Spec = Spec {
     migrations: &[
         NOTES.migrations[0],

@@ -1,4 +1,4 @@
-//! The kit in a module: what the host sees of it.
+//! The library in a module: its effects that the host sees.
 
 use module_sdk::{
     ErrorKind, Event, Health, HealthStatus, Host, Module, NoArgs, Result, Wiring,

@@ -1,4 +1,4 @@
-//! Deleting in pieces: counted, not timed.
+//! Deletion in chunks: counted, not timed.
 
 use module_sqlite::{Chunks, Reader};
 

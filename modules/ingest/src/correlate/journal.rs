@@ -1,8 +1,9 @@
-//! What joining remembers across a restart: files of JSON lines, by hour and size.
+//! The journal of correlated reports, which survives a restart: files of JSON lines, by hour and
+//! size.
 //!
-//! Files are only appended to and deleted as a whole, so that two generations of the module may
-//! use them side by side during a reload, each reading what the other wrote. What a kill leaves
-//! half written is a line that does not decode, and is skipped.
+//! Files are only appended to and deleted as a whole, so that two generations of the module may use
+//! them side by side during a reload, each reading what the other wrote. A line that was cut off by
+//! a kill does not decode and is skipped.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,13 +15,13 @@ use super::sighting::Sighting;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// A file that has grown so far is followed by another one.
+/// Size from which on a file is followed by another one, in bytes.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How many files are kept: at some 250 bytes a line more than is remembered in memory.
+/// Largest number of files: at some 250 bytes a line they hold more than is remembered in memory.
 const MAX_FILES: usize = 4;
 
-/// The hour in which a file was begun, and its number within it.
+/// The hour in which a file was started, and the file's number within it.
 type Name = (i64, u32);
 
 /// The journal of one data directory.
@@ -35,12 +36,12 @@ pub(super) struct Journal {
 struct Current {
     name: Name,
     file: File,
-    /// Up to here its lines are known.
+    /// Offset up to which the lines are known.
     read: u64,
 }
 
 impl Journal {
-    /// Opens the journal and reads back what is younger than `keep_ms`.
+    /// Opens the journal and reads back the sightings that are younger than `keep_ms`.
     pub(super) fn open(
         directory: &Path,
         keep_ms: i64,
@@ -61,7 +62,7 @@ impl Journal {
         Ok((journal, sightings))
     }
 
-    /// What others have appended since the last look.
+    /// Reads what others have appended since the last call.
     pub(super) fn read_new(&mut self, now_ms: i64) -> io::Result<Vec<Sighting>> {
         let mut sightings = self.rest_of_current()?;
         let before = self.current.as_ref().map(|current| current.name);
@@ -81,7 +82,7 @@ impl Journal {
         Ok(sightings)
     }
 
-    /// Appends in one write.
+    /// Appends the sightings in one write.
     pub(super) fn append(&mut self, sightings: &[Sighting], now_ms: i64) -> io::Result<()> {
         let current = self.current(now_ms)?;
         let mut lines = Vec::with_capacity(sightings.len() * 256);
@@ -101,7 +102,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The file to write to: that of this hour with the highest number, or the next one.
+    /// Returns the file to write to: that of this hour with the highest number, or the next one.
     fn current(&mut self, now_ms: i64) -> io::Result<&mut Current> {
         let hour = hour_of(now_ms);
         let stays = match &self.current {
@@ -126,7 +127,7 @@ impl Journal {
         Ok(self.current.as_mut().expect("it was opened above"))
     }
 
-    /// Deletes what is too old or too much.
+    /// Deletes files that are too old or too many.
     fn prune(&self, now_ms: i64) -> io::Result<()> {
         let files = self.files()?;
         let surplus = files.len().saturating_sub(MAX_FILES);
@@ -143,7 +144,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The files, oldest first.
+    /// Returns the files, oldest first.
     fn files(&self) -> io::Result<Vec<(Name, PathBuf)>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
@@ -176,7 +177,7 @@ fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     Ok(last == [b'\n'])
 }
 
-/// The sightings after `start`, and up to where the file is now known: the end of a whole line.
+/// Reads the sightings after `start`, and returns them with the end of the last whole line.
 fn read_from(file: &mut File, start: u64) -> io::Result<(Vec<Sighting>, u64)> {
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();

@@ -5,8 +5,8 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-/// A key that mostly lies where the rest of a sighting does: one of its own among the records of a
-/// large body would keep a page of memory each when the body is gone.
+/// A key that is mostly stored inline: if each key had an allocation of its own among the records
+/// of a large body, each could keep a page of memory in use after the body is gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub(super) struct Key(SmallVec<[u8; 48]>);

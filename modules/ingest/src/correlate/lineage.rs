@@ -1,14 +1,15 @@
-//! Which span encloses which, of all spans that were seen lately, whether they are requests or not.
+//! The nesting of all spans that were seen lately, whether they are requests or not.
 
 use std::collections::{HashMap, VecDeque};
 
-/// How many spans are remembered; at some 100 bytes each, 7 MB at most.
+/// Largest number of spans that are remembered; at some 100 bytes each, 7 MB.
 const REMEMBERED: usize = 65_536;
 
-/// How far up a span is followed; no real trace is that deep, and a loop has no end.
+/// Largest number of spans that are followed outwards; no real trace is that deep, and a loop has
+/// no end.
 const DEEPEST: usize = 64;
 
-/// How many spans below one are looked at.
+/// Largest number of spans below a span that are looked at.
 pub(super) const WIDEST: usize = 512;
 
 /// A span and the one that encloses it.
@@ -18,18 +19,18 @@ pub(crate) struct Link {
     pub(crate) parent: u64,
 }
 
-/// The spans that enclose each other.
+/// The known nesting of spans.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
     parents: HashMap<u64, u64>,
-    /// Those of one span, oldest first.
+    /// The children of each span, oldest first.
     children: HashMap<u64, VecDeque<u64>>,
-    /// Oldest first.
+    /// The spans with a parent, oldest first.
     order: VecDeque<u64>,
 }
 
 impl Lineage {
-    /// Learns a link; answers whether it was unknown.
+    /// Learns a link; returns whether it was unknown.
     pub(super) fn learn(&mut self, link: Link) -> bool {
         if link.span == 0 || link.parent == 0 || self.parents.contains_key(&link.span) {
             return false;
@@ -43,24 +44,24 @@ impl Lineage {
         true
     }
 
-    /// The spans that enclose `span`, innermost first.
+    /// Returns the spans that enclose `span`, innermost first.
     pub(super) fn above(&self, span: u64) -> impl Iterator<Item = u64> {
         std::iter::successors(Some(span), |span| self.parents.get(span).copied())
             .skip(1)
             .take(DEEPEST)
     }
 
-    /// How many spans enclose `span`.
+    /// Returns the number of spans that enclose `span`.
     pub(super) fn depth(&self, span: u64) -> usize {
         self.above(span).count()
     }
 
-    /// Whether `span` encloses any.
+    /// Returns whether `span` encloses any other span.
     pub(super) fn has_within(&self, span: u64) -> bool {
         self.children.contains_key(&span)
     }
 
-    /// The spans within `span` at any depth.
+    /// Returns the spans within `span` at any depth.
     pub(super) fn below(&self, span: u64) -> Vec<u64> {
         let mut found = Vec::new();
         let mut next = 0;

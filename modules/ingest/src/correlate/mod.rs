@@ -1,9 +1,10 @@
-//! Joins the reports of one request: what arrives as log, as span and from an SDK is one request.
+//! Correlates the reports of one request: a log, a span and an SDK event may all report the same
+//! one.
 //!
-//! A report gets the `dedupe_key` of the request that it tells of. Strong: the same request or
-//! response id, the same span, or a parent and its child span. Weak: the same session, model,
-//! counts and time, and then only between different reporters, since two records of one reporter
-//! are two requests. adr/0020 has the reasons.
+//! A report gets the `dedupe_key` of its request. Strong matches: the same request or response id,
+//! the same span, or a parent and its child span. Weak match: the same session, model, counts and
+//! time, and then only between different reporters, since two records of one reporter are two
+//! requests. adr/0020 has the reasons.
 
 mod journal;
 mod key;
@@ -34,22 +35,22 @@ pub(crate) use lineage::Link;
 pub(crate) use sighting::span_mark;
 pub(crate) use turns::Shared;
 
-/// By what a report was joined.
+/// The way in which a report was correlated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Correlated {
     /// A request that was not known.
     New,
-    /// The very record was here before.
+    /// A record that was received before.
     Resent,
-    /// By a request or response id.
+    /// Matched by a request or response id.
     ById,
-    /// By a span and its parent.
+    /// Matched by a span and its parent.
     BySpan,
-    /// By the trace of a Lynex event.
+    /// Matched by the trace of a Lynex event.
     ByPair,
-    /// By session, model, counts and time.
+    /// Matched by session, model, counts and time.
     ByCounts,
-    /// No request: the sum of those within it.
+    /// No request, but the sum of the requests within it.
     Sum,
 }
 
@@ -67,62 +68,63 @@ impl Correlated {
     }
 }
 
-/// What is remembered of one report at most, with its places in the maps, which grow by doubling,
-/// bytes.
+/// Largest amount of memory that one report takes, with its places in the maps, which grow by
+/// doubling, in bytes.
 pub(crate) const REMEMBERED: usize = 1024;
 
-/// How many requests are remembered.
+/// Largest number of requests that are remembered.
 const MAX_REQUESTS: usize = 50_000;
 
-/// How many reports of one request are remembered; what comes beyond joins by what those tell. A
-/// request has three or four; a program that gives all its requests one id has thousands.
+/// Largest number of reports of one request that are remembered; further ones are compared with
+/// those. A request has three or four; a program that gives all its requests one id has thousands.
 const MAX_SIGHTINGS: usize = 16;
 
-/// How many candidates of a weak match are looked at, newest first: a flood of requests with the
-/// same counts in the same moment must not make each of them slow.
+/// Largest number of candidates of a weak match that are looked at, newest first: many requests
+/// with the same counts at the same moment must not make each of them slow.
 const MAX_CANDIDATES: usize = 512;
 
-/// How many reporters are told apart in the marks of counts.
+/// Largest number of reporters that are told apart in the marks of counts.
 const MAX_REPORTERS: usize = 64;
 
-/// Stands in a mark for a request that several reporters have told of.
+/// Reporter in the marks of a request that several reporters have reported.
 const SEVERAL: u64 = 0;
 
-/// What is remembered of one request: mostly one report.
+/// The remembered reports of one request: mostly one.
 type Sightings = SmallVec<[Sighting; 1]>;
 
 /// Numbers of requests: mostly one.
 type Numbers = SmallVec<[u64; 2]>;
 
-/// Knows the requests of the last while.
+/// The recent requests, by which new reports are correlated.
 #[derive(Debug)]
 pub(crate) struct Correlator {
     window_ms: i64,
     forget_ms: i64,
-    /// Oldest first; the number of the first is `first`.
+    /// The requests, oldest first; the number of the first is `first`.
     requests: VecDeque<Sightings>,
     first: u64,
-    /// Identities, ids and spans to a request.
+    /// The request of each identity, id and span.
     one: HashMap<u64, u64>,
-    /// Weak marks to the requests that bear them, in ascending order.
+    /// The requests that bear each weak mark, in ascending order.
     many: HashMap<u64, Numbers>,
-    /// Spans to the requests that were reported by them.
+    /// The requests that were reported by each span.
     by_span: HashMap<u64, Numbers>,
     lineage: Lineage,
-    /// Spans to the requests that they tell, with what is known within them: for one turn.
+    /// The requests that each span reports, with what is known within it; kept for one turn.
     outers: HashMap<u64, Vec<Outer>>,
-    /// How many spans and requests were looked at to judge others.
+    /// Number of spans and requests that were looked at to judge others.
     visited: u64,
-    /// What was published as a request and is none, until it has been told.
+    /// Requests that were published and turned out to be sums, until the ledger has their
+    /// withdrawals.
     withdrawn: Vec<Withdrawal>,
-    /// Who has reported so far.
+    /// The reporters so far.
     reporters: Vec<u64>,
     journal: Option<Journal>,
     unwritten: Vec<Sighting>,
 }
 
 impl Correlator {
-    /// Remembers only in memory.
+    /// Creates a correlator that remembers only in memory.
     pub(crate) fn in_memory(window: Duration, forget: Duration) -> Self {
         Self {
             window_ms: milliseconds(window).max(1),
@@ -142,7 +144,7 @@ impl Correlator {
         }
     }
 
-    /// Remembers across restarts, in `directory`.
+    /// Opens a correlator that remembers across restarts, in `directory`.
     ///
     /// # Errors
     ///
@@ -163,11 +165,11 @@ impl Correlator {
         Ok(correlator)
     }
 
-    /// Learns what another generation of the module has written meanwhile.
+    /// Learns what another generation of the module has written in the meantime.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be read; joining goes on with what is known.
+    /// When the journal cannot be read; correlation goes on with what is known.
     pub(crate) fn refresh(&mut self, now_ms: i64) -> io::Result<()> {
         self.forget(now_ms);
         let Some(journal) = &mut self.journal else { return Ok(()) };
@@ -177,7 +179,7 @@ impl Correlator {
         Ok(())
     }
 
-    /// Gives a report its key.
+    /// Sets the key of a report, and returns how it was correlated.
     pub(crate) fn resolve(&mut self, report: &mut Report, now_ms: i64) -> Correlated {
         let mut sighting = Sighting::of(report, now_ms);
         if let Some(number) = self.one.get(&sighting.identity).copied() {
@@ -225,21 +227,21 @@ impl Correlator {
         if sum { Correlated::Sum } else { Correlated::Resent }
     }
 
-    /// Returns how many spans enclose one.
+    /// Returns the number of spans that enclose one.
     fn depth(&self, span: u64) -> usize {
         self.lineage.depth(span)
     }
 
-    /// Forgets what only helped to judge the reports of one turn.
+    /// Forgets what was only needed to judge the reports of one turn.
     fn end_turn(&mut self) {
         self.outers.clear();
     }
 
-    /// Writes what was resolved since the last call, before it is told to anybody.
+    /// Writes what was resolved since the last call, before the keys are published.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written; a restart then forgets these joins.
+    /// When the journal cannot be written; a restart then forgets these correlations.
     pub(crate) fn commit(&mut self, now_ms: i64) -> io::Result<()> {
         let unwritten = std::mem::take(&mut self.unwritten);
         match &mut self.journal {
@@ -248,12 +250,12 @@ impl Correlator {
         }
     }
 
-    /// How many requests are remembered.
+    /// Returns the number of requests that are remembered.
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// By ids, by the trace of an event, or by a span and its parent.
+    /// Finds the request of a report by ids, by the trace of an event, or by a span and its parent.
     fn find_certain(&self, new: &Sighting) -> (Option<u64>, Correlated) {
         let by_id = [new.request, new.response].into_iter().find_map(|id| self.one.get(&id));
         if let Some(number) = by_id {
@@ -292,7 +294,8 @@ impl Correlator {
         }
     }
 
-    /// Of the requests that bear one of `marks`, agree with `new` and fit, the nearest in time.
+    /// Finds the request nearest in time among those that bear one of `marks`, agree with `new` and
+    /// fit.
     fn nearest(
         &self,
         marks: &[u64],
@@ -323,7 +326,7 @@ impl Correlator {
         self.requests.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
-    /// Takes over a sighting from the journal.
+    /// Remembers a sighting from the journal.
     fn remember(&mut self, sighting: Sighting) {
         self.lineage.learn(Link { span: sighting.span, parent: sighting.parent });
         if let Some(number) = self.one.get(&sighting.identity).copied() {
@@ -438,8 +441,8 @@ impl Correlator {
         marks
     }
 
-    /// The marks of the counts in the time slots around that of the sighting. Slots keep the
-    /// lists short where many requests have the same counts.
+    /// Returns the marks of the counts in the time slots around that of the sighting. Slots keep
+    /// the lists short where many requests have the same counts.
     fn marks_of_counts(&self, sighting: &Sighting, slots: &[i64], reporter: u64) -> Vec<u64> {
         let counts = match (sighting.input, sighting.output) {
             (Some(input), Some(output)) => format!("{input}/{output}"),

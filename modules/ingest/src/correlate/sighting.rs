@@ -1,4 +1,4 @@
-//! What joining remembers of one report: hashes, times and counts, no names.
+//! The remembered data of one report: hashes, times and counts, no names.
 
 use std::borrow::Cow;
 
@@ -9,20 +9,20 @@ use sha2::{Digest as _, Sha256};
 use super::key::Key;
 use crate::{report::Report, sources::hex};
 
-/// One report of one request. A hash of 0 stands for "not known".
+/// One report of one request. A hash of 0 means "not known".
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Sighting {
     /// The `dedupe_key` that the request has.
     #[serde(rename = "k")]
     pub(super) key: Key,
-    /// When it was received, Unix milliseconds.
+    /// Time when it was received, in milliseconds since the Unix epoch.
     #[serde(rename = "at")]
     pub(super) seen_ms: i64,
-    /// The same for the same record sent again.
+    /// Hash that is the same when the same record is sent again.
     #[serde(rename = "i")]
     pub(super) identity: u64,
-    /// Who reported it.
+    /// Hash of the reporter: signal and instrumentation.
     #[serde(rename = "by")]
     pub(super) reporter: u64,
     #[serde(rename = "rq", skip_serializing_if = "is_zero")]
@@ -41,7 +41,7 @@ pub(super) struct Sighting {
     pub(super) client: u64,
     #[serde(rename = "pr", skip_serializing_if = "is_zero")]
     pub(super) pair: u64,
-    /// The models asked for and answering.
+    /// The requested model and the model that answered.
     #[serde(rename = "m")]
     pub(super) models: [u64; 2],
     #[serde(rename = "t")]
@@ -56,25 +56,25 @@ pub(super) struct Sighting {
     pub(super) cache_write: Option<u64>,
     #[serde(rename = "f", skip_serializing_if = "is_false")]
     pub(super) failed: bool,
-    /// The request and response id, whatever provider they are said to be of.
+    /// The request and response id, independent of the provider.
     #[serde(rename = "ids", skip_serializing_if = "are_zero")]
     pub(super) ids: [u64; 2],
-    /// What was asked of the model: a chat, embeddings.
+    /// The kind of request, such as a chat or embeddings.
     #[serde(rename = "op", skip_serializing_if = "is_zero")]
     pub(super) operation: u64,
-    /// Whether it is a span.
+    /// True when the report is a span.
     #[serde(rename = "s", skip_serializing_if = "is_false")]
     pub(super) is_span: bool,
-    /// Whether it says of itself that it is one call of a model.
+    /// True when the report states that it is one call of a model.
     #[serde(rename = "ca", skip_serializing_if = "is_false")]
     pub(super) calls: bool,
-    /// Whether it is no request but holds the sum of some.
+    /// True when it is no request but holds the sum of some.
     #[serde(rename = "su", skip_serializing_if = "is_false")]
     pub(super) sum: bool,
 }
 
 impl Sighting {
-    /// Of a report; `key` is the one that it would have on its own.
+    /// Creates the sighting of a report, with the `key` that the report would have on its own.
     pub(super) fn of(report: &Report, seen_ms: i64) -> Self {
         let event = &report.event;
         let provider = event.provider.as_deref().unwrap_or("unknown");
@@ -117,7 +117,7 @@ impl Sighting {
         }
     }
 
-    /// Whether nothing that both tell says that they are two requests.
+    /// Returns whether no field that both have contradicts that they report one request.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         self.reporter != other.reporter
             && agree(self.ids[0], other.ids[0])
@@ -132,7 +132,7 @@ impl Sighting {
             && agree_on(self.cache_read, other.cache_read)
     }
 
-    /// Whether something that both tell says that they are of one session.
+    /// Returns whether a field that both have shows that they are of one session.
     pub(super) fn tied_to(&self, other: &Self) -> bool {
         let same = |a: u64, b: u64| a != 0 && a == b;
         same(self.session, other.session)
@@ -140,8 +140,8 @@ impl Sighting {
             || same(self.client, other.client) && (self.session == 0 || other.session == 0)
     }
 
-    /// Whether this and a span within it tell of one call: by two reporters, who may count less,
-    /// leave out the cache or know of an error that came later.
+    /// Returns whether this and a span within it report one call: by two reporters, of which one
+    /// may count less, leave out the cache or know of an error that came later.
     pub(super) fn is_one_call_with(&self, inner: &Self) -> bool {
         self.reporter != inner.reporter
             && agree(self.ids[0], inner.ids[0])
@@ -150,13 +150,13 @@ impl Sighting {
             && (self.failed || !inner.failed)
     }
 
-    /// Whether input and output are the same.
+    /// Returns whether input and output are the same.
     pub(super) fn same_counts(&self, other: &Self) -> bool {
         self.input == other.input && self.output == other.output
     }
 
-    /// Whether both counts are larger by more than a way of counting explains, so that there are
-    /// other calls beside `inner`.
+    /// Returns whether both counts are larger by more than another way of counting explains, so
+    /// that there are other calls beside `inner`.
     pub(super) fn exceeds(&self, inner: &Self) -> bool {
         // What only began has no counts to compare.
         if inner.input() == 0 || inner.output() <= 1 {
@@ -172,39 +172,39 @@ impl Sighting {
             && !is_near(self.output(), inner.output())
     }
 
-    /// The input tokens, 0 where they are not known.
+    /// Returns the input tokens, 0 where they are not known.
     pub(super) fn input(&self) -> u64 {
         self.input.unwrap_or(0)
     }
 
-    /// The output tokens, 0 where they are not known.
+    /// Returns the output tokens, 0 where they are not known.
     pub(super) fn output(&self) -> u64 {
         self.output.unwrap_or(0)
     }
 
-    /// The input without what the cache had or got.
+    /// Returns the input tokens that were neither read from nor written to the cache.
     pub(super) fn uncached_input(&self) -> u64 {
         let cached = self.cache_read.unwrap_or(0) + self.cache_write.unwrap_or(0);
         self.input().saturating_sub(cached)
     }
 
-    /// Whether it has a request or response id.
+    /// Returns whether it has a request or response id.
     pub(super) fn has_id(&self) -> bool {
         self.ids != [0, 0]
     }
 
-    /// Whether both have one and the same id.
+    /// Returns whether both have an id in common.
     pub(super) fn shares_id(&self, other: &Self) -> bool {
         self.ids.iter().zip(other.ids).any(|(one, other)| *one != 0 && *one == other)
     }
 
-    /// Turns it into one that is no request. Its key is nobody else's.
+    /// Turns it into a sum, which is no request. Its key is that of no other report.
     pub(super) fn make_sum(&mut self) {
         self.sum = true;
         self.key = format!("sum:{:016x}", self.identity).into();
     }
 
-    /// A key for a request whose own one is taken.
+    /// Returns a key for a request whose own key is taken.
     pub(super) fn other_key(&self) -> String {
         format!("hash:{:016x}{:016x}", self.identity, self.span)
     }
@@ -217,20 +217,20 @@ impl Sighting {
     }
 }
 
-/// The hash of texts, the same in every process.
+/// Returns the hash of texts, the same in every process.
 pub(super) fn hash(parts: &[&str]) -> u64 {
     let digest = digest(parts);
     let number = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
     number.max(1)
 }
 
-/// The mark of a span within its trace; `None` where an id is missing or malformed.
+/// Returns the mark of a span within its trace; `None` where an id is missing or malformed.
 pub(crate) fn span_mark(trace: &[u8], span: &[u8]) -> Option<u64> {
     let (trace, span) = (hex(trace, 16)?, hex(span, 8)?);
     Some(hash(&["span", &trace, &span]))
 }
 
-/// The mark of the span that a report tells of.
+/// Returns the mark of the span of a report.
 pub(super) fn span_of(report: &Report) -> Option<u64> {
     let event = &report.event;
     let (trace, span) = event.trace_id.as_deref().zip(event.span_id.as_deref())?;
@@ -248,7 +248,7 @@ fn cache_write(event: &LlmRequestCompleted) -> Option<u64> {
     }
 }
 
-/// Whether two counts are the same but for a few tokens.
+/// Returns whether two counts differ by a few tokens at most.
 fn is_near(one: u64, other: u64) -> bool {
     one.abs_diff(other) <= 3.max(one.max(other) / 20)
 }
@@ -289,15 +289,15 @@ fn identity(report: &Report, provider: &str) -> (u64, String) {
     (hash(&parts), format!("hash:{hex}"))
 }
 
-/// What ids begin with that providers give, before a number or random characters.
+/// Prefixes of the ids that providers assign, before a number or random characters.
 const PREFIXES: [&str; 9] =
     ["req_", "msg_", "resp_", "chatcmpl-", "cmpl-", "gen-", "run_", "call_", "batch_"];
 
-/// Shorter than this no secret is.
+/// Length below which no id is taken for a secret, in bytes.
 const SHORT: usize = 16;
 
-/// An id as a key shows it, which is written down as it is: one that is short, or has the form that
-/// providers give theirs. Of any other its hash: a sender may have put a secret there.
+/// Returns an id as it is shown in a key: an id that is short, or has the form that providers give
+/// theirs, as it is, and any other as its hash, as a sender may have put a secret there.
 fn readable(id: &str) -> Cow<'_, str> {
     let rest = PREFIXES.iter().find_map(|prefix| id.strip_prefix(prefix));
     let (first, last) =

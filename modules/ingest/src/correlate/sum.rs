@@ -1,15 +1,15 @@
-//! What the requests within a span come to together, and whether the span tells just that.
+//! Sums of the requests within a span, and the check whether the span reports just that sum.
 
 use super::sighting::Sighting;
 
-/// The requests within a span, as seen by the one around them.
+/// The requests within a span, compared with the request of that span.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sum {
     requests: u64,
     input: u64,
     output: u64,
     uncached_input: u64,
-    /// How many are of the same reporter, have an id in common, and so on.
+    /// Number of requests of the same reporter; the following fields count likewise.
     same_reporter: u64,
     sharing_id: u64,
     sharing_model: u64,
@@ -18,17 +18,17 @@ pub(super) struct Sum {
     first: Relation,
 }
 
-/// What a request is to the one around it.
+/// The relation of a request to the one around it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Relation {
-    /// It lies somewhere within.
+    /// A request somewhere within the outer one.
     #[default]
     Within,
-    /// Both tell one call.
+    /// The same call as the outer one.
     OneCall,
-    /// It lies directly within and is of the same model, so that both tell one call.
+    /// A request directly within the outer one and of the same model, so that both report one call.
     Direct,
-    /// The same, but the outer one says that there are more calls.
+    /// Like `Direct`, but the counts of the outer one show that there are more calls.
     Exceeded,
 }
 
@@ -62,7 +62,7 @@ impl Sum {
         self.failed += u64::from(inner.failed);
     }
 
-    /// The sum with one more request, where there is one.
+    /// Returns the sum with one more request, where there is one.
     pub(super) fn and(mut self, outer: &Sighting, inner: Option<&Sighting>) -> Self {
         if let Some(inner) = inner {
             self.add(outer, inner);
@@ -70,17 +70,17 @@ impl Sum {
         self
     }
 
-    /// Whether no request is part of it.
+    /// Returns whether no request is part of the sum.
     pub(super) const fn is_empty(&self) -> bool {
         self.requests == 0
     }
 
-    /// Whether it is of one request, which tells the same call as the outer one.
+    /// Returns whether the sum is of one request, which reports the same call as the outer one.
     pub(super) fn is_one_call(&self) -> bool {
         self.requests == 1 && self.first == Relation::OneCall
     }
 
-    /// Whether the counts of a span are those of the requests within it together.
+    /// Returns whether the counts of a span are the sum of those of the requests within it.
     pub(super) fn is_told_by(&self, outer: &Sighting) -> bool {
         let same_reporter = self.same_reporter > 0;
         let has_own_id = outer.has_id() && self.sharing_id == 0;
@@ -116,8 +116,8 @@ impl Sum {
     }
 }
 
-/// Whether a call and a span somewhere within it are one call that two reporters tell: by an id of
-/// both, or as far as all that they know and count.
+/// Returns whether a call and a span somewhere within it are one call that two reporters report:
+/// they share an id, or everything that both know and count agrees.
 pub(super) fn is_one_call(outer: &Sighting, inner: &Sighting) -> bool {
     let same = outer.is_one_call_with(inner) && outer.same_counts(inner) && outer.input.is_some();
     outer.reporter != inner.reporter && (outer.shares_id(inner) || outer.calls && same)

@@ -1,7 +1,7 @@
-//! Tells the requests from the spans around them that hold their sum.
+//! Distinguishes the requests from the spans around them that hold their sum.
 //!
 //! An agent's run, an outer span of embeddings or a wrapper of the same name states what the
-//! requests within it used together. It is no request, whichever of them arrives first: one that
+//! requests within it used together. It is no request, whichever of them arrives first: a span that
 //! was published before its parts were known is withdrawn.
 
 use std::collections::{BTreeSet, HashSet};
@@ -14,43 +14,43 @@ use super::{
     sum::{Sum, is_one_call},
 };
 
-/// How many withdrawals wait for the ledger: each body offers them all.
+/// Largest number of withdrawals that wait for the ledger: each body sends all of them.
 const MAX_WITHDRAWN: usize = 1024;
 
-/// How many requests around a span are judged, innermost first.
+/// Largest number of requests around a span that are judged, innermost first.
 const MAX_AROUND: usize = 16;
 
-/// How many requests that are told by one span are judged.
+/// Largest number of requests reported by one span that are judged.
 const MAX_OUTERS: usize = 4;
 
-/// A request that a span tells, and what is known of the requests within that span.
+/// A request that a span reports, and what is known of the requests within that span.
 #[derive(Debug)]
 pub(super) struct Outer {
     number: u64,
     sighting: Sighting,
-    /// Whether it is a request for certain.
+    /// True when it is certainly a request.
     settled: bool,
     sum: Sum,
     /// The requests that are part of the sum.
     within: HashSet<u64>,
 }
 
-/// A request that turned out to be none, until it has been told.
+/// A published request that turned out to be a sum, until the ledger has its withdrawal.
 #[derive(Debug)]
 pub(super) struct Withdrawal {
     key: String,
-    /// What is then written of it.
+    /// The sightings to write to the journal once the ledger has the withdrawal.
     sightings: Vec<Sighting>,
 }
 
 impl Correlator {
-    /// Learns which spans enclose which; answers the spans that were unknown.
+    /// Learns the nesting of spans; returns the spans that were unknown.
     pub(crate) fn learn(&mut self, links: &[Link]) -> Vec<u64> {
         let unknown = links.iter().filter(|link| self.learn_link(**link));
         unknown.map(|link| link.span).collect()
     }
 
-    /// Learns one link; answers whether it was unknown.
+    /// Learns one link; returns whether it was unknown.
     pub(super) fn learn_link(&mut self, link: Link) -> bool {
         let unknown = self.lineage.learn(link);
         let brings = self.lineage.has_within(link.span) || self.by_span.contains_key(&link.span);
@@ -60,7 +60,8 @@ impl Correlator {
         unknown
     }
 
-    /// The spans that enclose any of `spans` and tell requests, each once, innermost first.
+    /// Returns the spans that enclose any of `spans` and report requests, each once, innermost
+    /// first.
     pub(crate) fn around(&self, spans: &[u64]) -> Vec<u64> {
         let mut seen = HashSet::new();
         for span in spans {
@@ -76,7 +77,7 @@ impl Correlator {
         around
     }
 
-    /// Whether a new span holds the sum of requests that are known within it.
+    /// Returns whether a new span holds the sum of requests that are known within it.
     pub(super) fn is_sum(&mut self, outer: &Sighting) -> bool {
         outer.is_span && !self.is_told_elsewhere(outer) && {
             let (sum, _) = self.sum_within(outer, None);
@@ -85,7 +86,7 @@ impl Correlator {
     }
 
     /// Withdraws the requests around `span` that hold the sum of those within them; `new` is the
-    /// one in the span, where it is not yet remembered.
+    /// request in the span, where it is not yet remembered.
     pub(super) fn withdraw_sums_above(&mut self, span: u64, new: Option<&Sighting>) {
         let above: Vec<u64> = self.lineage.above(span).collect();
         let mut judged = 0;
@@ -97,8 +98,8 @@ impl Correlator {
         }
     }
 
-    /// Withdraws the requests that `span` tells and that hold the sum of those within it; answers
-    /// how many were judged.
+    /// Withdraws the requests that `span` reports and that hold the sum of those within it; returns
+    /// the number of requests that were judged.
     pub(super) fn withdraw_sums_in(&mut self, span: u64, new: Option<&Sighting>) -> usize {
         if !self.by_span.contains_key(&span) {
             return 0;
@@ -121,7 +122,7 @@ impl Correlator {
         judged
     }
 
-    /// The request that tells the same call as `new` from further out or further in.
+    /// Finds the request that reports the same call as `new` from a span further out or further in.
     pub(super) fn same_call(&mut self, new: &Sighting) -> Option<u64> {
         if !new.is_span {
             return None;
@@ -140,12 +141,12 @@ impl Correlator {
         only.filter(|number| self.is_new_to(new, *number))
     }
 
-    /// The withdrawals that nobody is known to have heard of.
+    /// Returns the keys of the withdrawals that the ledger is not known to have.
     pub(crate) fn untold(&self) -> Vec<String> {
         self.withdrawn.iter().map(|withdrawal| withdrawal.key.clone()).collect()
     }
 
-    /// Takes note that the ledger has the withdrawals of these keys, to be committed.
+    /// Notes that the ledger has the withdrawals of these keys, to be committed.
     pub(crate) fn told(&mut self, keys: &[String]) {
         let keys: HashSet<&String> = keys.iter().collect();
         for told in self.withdrawn.extract_if(.., |withdrawal| keys.contains(&withdrawal.key)) {
@@ -153,14 +154,15 @@ impl Correlator {
         }
     }
 
-    /// Whether a key belongs to a request that was withdrawn; nobody else can have it.
+    /// Returns whether a key belongs to a request that was withdrawn; no other request can have it.
     pub(super) fn is_withdrawn(&self, key: &str) -> bool {
         let number = self.one.get(&mark_key(key));
         let known = number.and_then(|number| self.request(*number)?.first());
         known.is_some_and(|known| known.sum)
     }
 
-    /// Makes a request one that is none: it can be joined no more, and comes no more when resent.
+    /// Turns a request into a sum: no report is matched with it any more, and it is not published
+    /// again when it is resent.
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Withdrawal> {
         let mut sightings = self.request(number)?.clone();
         for sighting in &mut sightings {
@@ -179,7 +181,7 @@ impl Correlator {
         Some(Withdrawal { key, sightings: sightings.into_vec() })
     }
 
-    /// What is kept of a sum: that the record was here, and that its key is taken.
+    /// Remembers of a sum that its record was received and that its key is taken.
     pub(super) fn mark_sum(&mut self, sighting: &Sighting, number: u64) {
         self.one.insert(sighting.identity, number);
         self.one.entry(mark_key(&sighting.key)).or_insert(number);
@@ -218,7 +220,7 @@ impl Correlator {
         }
     }
 
-    /// Whether somebody else than a span tells the same request with the same counts.
+    /// Returns whether a report other than a span has the same request with the same counts.
     fn is_told_elsewhere(&self, outer: &Sighting) -> bool {
         let ids = [outer.request, outer.response];
         let number = ids.into_iter().find_map(|id| self.one.get(&id));
@@ -231,7 +233,7 @@ impl Correlator {
         known.all(|known| known.reporter != new.reporter)
     }
 
-    /// The requests that a span tells, with what is known within it.
+    /// Returns the requests that a span reports, with what is known within it.
     fn outers_in(&mut self, span: u64) -> Vec<Outer> {
         let numbers: Vec<u64> =
             self.by_span.get(&span).map_or(&[][..], |known| known).iter().rev().copied().collect();
@@ -254,8 +256,8 @@ impl Correlator {
         outers
     }
 
-    /// What the requests within a span come to, apart from the one that it tells itself. Of each
-    /// one report counts: that of the same reporter if there is one.
+    /// Adds up the requests within a span, apart from the one that the span reports itself. One
+    /// report of each counts: that of the same reporter if there is one.
     fn sum_within(&mut self, outer: &Sighting, own: Option<u64>) -> (Sum, HashSet<u64>) {
         let below = self.lineage.below(outer.span);
         if below.is_empty() {
@@ -287,7 +289,7 @@ impl Correlator {
         })
     }
 
-    /// Whether two spans, of which one encloses the other, tell of one call.
+    /// Returns whether two spans, of which one encloses the other, report one call.
     pub(super) fn are_one_call(&self, one: &Sighting, other: &Sighting) -> bool {
         let encloses = |outer: &Sighting, inner: &Sighting| {
             self.lineage.above(inner.span).any(|span| span == outer.span)

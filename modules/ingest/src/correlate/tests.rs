@@ -8,7 +8,8 @@ fn correlator() -> Correlator {
     Correlator::in_memory(Duration::from_secs(2), Duration::from_secs(3600))
 }
 
-/// A report: who, when in milliseconds after `NOW`, output tokens, then what else is known.
+/// Creates a report: its reporter, its time in milliseconds after `NOW`, its output tokens, then
+/// what else is known.
 fn report(
     reporter: &str,
     after_ms: i64,
@@ -45,7 +46,7 @@ fn response_id(id: &str) -> impl FnOnce(&mut LlmRequestCompleted) {
 
 fn nothing(_: &mut LlmRequestCompleted) {}
 
-/// Resolves reports in order; answers how each was joined and how many keys there are.
+/// Resolves reports in order; returns how each was correlated and the number of keys.
 fn resolve(correlator: &mut Correlator, reports: Vec<Report>) -> (Vec<Correlated>, usize) {
     let mut keys = std::collections::BTreeSet::new();
     let joined = reports

@@ -1,5 +1,5 @@
-//! Lets everybody who sends join at the same time: a body is resolved in short turns, in the order
-//! in which they are asked for, so that a large one holds nobody up.
+//! Shares the correlator among all senders: a body is resolved in short turns, in the order in
+//! which they are asked for, so that a large body delays nobody.
 
 use std::{cmp::Reverse, io};
 
@@ -8,26 +8,26 @@ use tokio::sync::Mutex;
 use super::{Correlated, Correlator, Link, sighting::span_of};
 use crate::report::Report;
 
-/// How many reports, or spans around others, are looked at in one turn.
+/// Largest number of reports, or of spans around others, that are looked at in one turn.
 const TURN: usize = 128;
 
-/// How many links are learned in one turn.
+/// Largest number of links that are learned in one turn.
 const LINKS: usize = 4096;
 
-/// The one that knows the requests, for all who send.
+/// The correlator that all senders share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// First come, first served, unlike a mutex of the standard library.
+    /// The correlator, behind a mutex that is fair, unlike that of the standard library.
     correlator: Mutex<Correlator>,
 }
 
-/// What became of the reports of one body.
+/// The result for the reports of one body.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) joined: Vec<Correlated>,
-    /// Keys of what was published as a request and is none.
+    /// Keys of requests that were published and turned out to be sums.
     pub(crate) withdrawn: Vec<String>,
-    /// Whether the journal has it.
+    /// Result of writing the journal.
     pub(crate) written: io::Result<()>,
 }
 
@@ -36,7 +36,7 @@ impl Shared {
         Self { correlator: Mutex::new(correlator) }
     }
 
-    /// Gives each report its key. Blocks while others have their turns.
+    /// Sets the key of each report. Blocks while others have their turns.
     pub(crate) fn resolve(&self, reports: &mut [Report], links: &[Link], now_ms: i64) -> Resolved {
         let mut written = self.turn(|correlator| correlator.refresh(now_ms));
         let learned =
@@ -63,11 +63,12 @@ impl Shared {
         Resolved { joined, withdrawn: self.turn(|correlator| correlator.untold()), written }
     }
 
-    /// Takes note that the ledger has the withdrawals of these keys.
+    /// Notes that the ledger has the withdrawals of these keys.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written; after a restart they are told again when asked.
+    /// When the journal cannot be written; after a restart the withdrawals are sent again when the
+    /// reports are resent.
     pub(crate) fn told(&self, keys: &[String], now_ms: i64) -> io::Result<()> {
         self.turn(|correlator| {
             correlator.told(keys);
@@ -75,14 +76,15 @@ impl Shared {
         })
     }
 
-    /// Forgets what is old, unless others are at it; answers how many requests are remembered.
+    /// Forgets what is old, unless the correlator is in use; returns the number of requests that
+    /// are remembered.
     pub(crate) fn tidy(&self, now_ms: i64) -> Option<(usize, io::Result<()>)> {
         let mut correlator = self.correlator.try_lock().ok()?;
         let refreshed = correlator.refresh(now_ms);
         Some((correlator.len(), refreshed))
     }
 
-    /// Returns of each span how many others enclose it.
+    /// Returns for each span the number of spans that enclose it.
     pub(crate) fn depths(&self, spans: &[u64]) -> Vec<usize> {
         let depths = spans.chunks(LINKS).map(|spans| {
             self.turn(|correlator| spans.iter().map(|span| correlator.depth(*span)).collect())
@@ -90,7 +92,7 @@ impl Shared {
         depths.flat_map(|depths: Vec<usize>| depths).collect()
     }
 
-    /// The order in which reports are best resolved: what lies within others first.
+    /// Returns the order in which to resolve the reports: those within others first.
     fn inner_first(&self, reports: &[Report]) -> Vec<usize> {
         let spans: Vec<u64> = reports.iter().map(|report| span_of(report).unwrap_or(0)).collect();
         let depths = self.depths(&spans);

@@ -1,4 +1,5 @@
-//! The bodies of the eleven types: what is checked, and what is kept. Of texts only the length is.
+//! The bodies of the eleven types: their checks, and the fields that are kept. Of texts only the
+//! length is kept.
 
 use module_sdk::events::LynexType;
 use serde_json::{Map, Value};
@@ -6,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{envelope::Body, fields::Fields};
 use crate::sources::{milliseconds, nano_usd};
 
-/// What `token_usage` and `model_response` tell of a request.
+/// The data that `token_usage` and `model_response` hold about a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Usage {
     pub(super) model: String,
@@ -17,8 +18,7 @@ pub(super) struct Usage {
     pub(super) finish_reason: Option<String>,
 }
 
-/// Reads a body; what is wrong is noted in `fields`, and `None` follows from it at the latest
-/// when the caller looks there.
+/// Reads a body. Problems are noted in `fields`, where the caller checks for them.
 pub(super) fn read(kind: LynexType, fields: &Fields<'_>) -> Option<Body> {
     match kind {
         LynexType::TokenUsage => token_usage(fields).map(|usage| Body::Usage(Box::new(usage))),

@@ -1,4 +1,4 @@
-//! The envelope of a Lynex event, and what the event means on the bus.
+//! The envelope of a Lynex event, and the events that it becomes on the bus.
 
 use std::cell::RefCell;
 
@@ -37,14 +37,14 @@ pub(super) struct Event {
     body: Body,
 }
 
-/// What is kept of the body.
+/// The part of the body that is kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Body {
     Usage(Box<Usage>),
     Fields(Map<String, Value>),
 }
 
-/// What an event is on the bus.
+/// The event that a Lynex event becomes on the bus.
 pub(super) enum Meaning {
     Request(Box<Report>),
     Other(Box<LynexEvent>),
@@ -168,7 +168,8 @@ impl Event {
         Some(if version.is_empty() { name.clone() } else { format!("{name}/{version}") })
     }
 
-    /// A W3C trace id as it is; another one may be anything, so a pseudonym stands for it.
+    /// Returns a W3C trace id or a UUID as it is; any other text may be anything, so its pseudonym
+    /// is returned.
     fn trace_id(&self, host: &Host) -> Option<String> {
         let trace = self.trace.as_ref()?;
         let plain = name(trace).filter(|trace| is_w3c(trace) || is_uuid(trace));

@@ -1,4 +1,4 @@
-//! What a sender of Lynex events is told when they are not taken.
+//! The answers to senders of Lynex events that are not accepted.
 
 use axum::{
     Json,
@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::server::BodyError;
 
-/// How many problems are told at most.
+/// Largest number of problems in an answer.
 const MAX_TOLD: usize = 20;
 
-/// What is wrong with a field. It never holds the field's value.
+/// A problem with a field. It never holds the field's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Problem {
-    /// JSON pointer.
+    /// JSON pointer to the field.
     pub(super) path: String,
     pub(super) message: String,
 }
@@ -97,8 +97,8 @@ impl Failure {
 }
 
 impl Failure {
-    /// Why the events were refused, without where: a row of the tally is for a kind of mistake.
-    /// `None` where they are welcome later.
+    /// Returns the reason for the refusal without the place, as a row of the statistics is for a
+    /// kind of mistake. `None` where the events may be sent again later.
     pub(super) fn reason(&self) -> Option<String> {
         if self.retry_after_s.is_some() {
             return None;

@@ -1,4 +1,4 @@
-//! Reads the fields of a JSON object and gathers what is wrong with them, each with its place.
+//! Reads the fields of a JSON object and collects the problems, each with its place.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::error::Problem;
 use crate::sources::{MAX_TOKENS, name};
 
-/// An object at a place.
+/// An object at a place of the body.
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
     path: String,
@@ -16,7 +16,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Of a value that must be an object; `None` is noted as a problem.
+    /// Returns the fields of a value that must be an object; for any other value notes a problem.
     pub(super) fn of(
         value: &'a Value,
         path: &str,
@@ -36,7 +36,7 @@ impl<'a> Fields<'a> {
         self.problems.borrow_mut().push(Problem { path, message: message.to_owned() });
     }
 
-    /// The value of a field; null is none.
+    /// Returns the value of a field; null counts as absent.
     pub(super) fn value(&self, field: &str) -> Option<&'a Value> {
         self.map.get(field).filter(|value| !value.is_null())
     }
@@ -49,25 +49,25 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// An object that must be there.
+    /// Returns an object that is required.
     pub(super) fn object(&self, field: &str) -> Option<Self> {
         let value = self.required(field)?;
         Self::of(value, &format!("{}/{field}", self.path), self.problems)
     }
 
-    /// An object that may be there.
+    /// Returns an object that is optional.
     pub(super) fn optional_object(&self, field: &str) -> Option<Self> {
         let value = self.value(field)?;
         Self::of(value, &format!("{}/{field}", self.path), self.problems)
     }
 
-    /// A text that must be there, and may be empty.
+    /// Returns a text that is required, and may be empty.
     pub(super) fn text(&self, field: &str) -> Option<&'a str> {
         self.required(field)?;
         self.optional_text(field)
     }
 
-    /// A text that may be there.
+    /// Returns a text that is optional.
     pub(super) fn optional_text(&self, field: &str) -> Option<&'a str> {
         match self.value(field)? {
             Value::String(text) => Some(text),
@@ -78,7 +78,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text that must be there and be a name: an id, a model.
+    /// Returns a text that is required and must have the form of a name: an id, a model.
     pub(super) fn name(&self, field: &str) -> Option<String> {
         let found = name(self.text(field)?);
         if found.is_none() {
@@ -90,18 +90,18 @@ impl<'a> Fields<'a> {
         found
     }
 
-    /// A text that must be there; answered where it is a name. Titles of people's own need not be
-    /// names, and are then left out.
+    /// Returns a text that is required, where it has the form of a name. Titles that people choose
+    /// need not be names, and are then left out.
     pub(super) fn title(&self, field: &str) -> Option<String> {
         name(self.text(field)?)
     }
 
-    /// The same where it may be absent.
+    /// Returns a text that is optional, where it has the form of a name.
     pub(super) fn optional_title(&self, field: &str) -> Option<String> {
         name(self.optional_text(field)?)
     }
 
-    /// One of a few words.
+    /// Returns the text of a required field that must be one of `words`.
     pub(super) fn word(&self, field: &str, words: &[&'static str]) -> Option<&'static str> {
         let text = self.text(field)?;
         let found = words.iter().find(|word| word.eq_ignore_ascii_case(text)).copied();
@@ -111,13 +111,13 @@ impl<'a> Fields<'a> {
         found
     }
 
-    /// A finite number that must be there.
+    /// Returns a finite number that is required.
     pub(super) fn number(&self, field: &str) -> Option<f64> {
         self.required(field)?;
         self.optional_number(field)
     }
 
-    /// A finite number that may be there.
+    /// Returns a finite number that is optional.
     pub(super) fn optional_number(&self, field: &str) -> Option<f64> {
         let number = self.value(field)?.as_f64().filter(|number| number.is_finite());
         if number.is_none() {
@@ -126,7 +126,7 @@ impl<'a> Fields<'a> {
         number
     }
 
-    /// A number that may be there and is not negative, such as a duration.
+    /// Returns a number that is optional and must not be negative, such as a duration.
     pub(super) fn optional_amount(&self, field: &str) -> Option<f64> {
         let number = self.optional_number(field)?;
         if number < 0.0 {
@@ -136,13 +136,13 @@ impl<'a> Fields<'a> {
         Some(number)
     }
 
-    /// A number of tokens that must be there.
+    /// Returns a number of tokens that is required.
     pub(super) fn count(&self, field: &str) -> Option<u64> {
         self.required(field)?;
         self.optional_count(field)
     }
 
-    /// A number of tokens that may be there.
+    /// Returns a number of tokens that is optional.
     pub(super) fn optional_count(&self, field: &str) -> Option<u64> {
         let value = self.value(field)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
@@ -157,13 +157,13 @@ impl<'a> Fields<'a> {
         count
     }
 
-    /// A time that must be there: ISO 8601; without a zone it is UTC.
+    /// Returns a time that is required: ISO 8601; without a zone it is UTC.
     pub(super) fn time(&self, field: &str) -> Option<Timestamp> {
         self.required(field)?;
         self.optional_time(field)
     }
 
-    /// A time that may be there.
+    /// Returns a time that is optional.
     pub(super) fn optional_time(&self, field: &str) -> Option<Timestamp> {
         let value = self.value(field)?;
         let time = match value {
@@ -176,7 +176,7 @@ impl<'a> Fields<'a> {
         time
     }
 
-    /// A list that must be there.
+    /// Returns a list that is required.
     pub(super) fn list(&self, field: &str) -> Option<&'a [Value]> {
         match self.required(field)? {
             Value::Array(list) => Some(list),
@@ -187,7 +187,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// How many characters a text has that may be there; of other values their JSON's.
+    /// Returns the number of characters of a text that is optional, and of any other value that of
+    /// its JSON.
     pub(super) fn length(&self, field: &str) -> Option<u64> {
         self.value(field).map(|value| match value {
             Value::String(text) => text.chars().count() as u64,
@@ -195,7 +196,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// How many fields the object has.
+    /// Returns the number of fields of the object.
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }

@@ -1,4 +1,4 @@
-//! Who may post: API keys of projects, and how often.
+//! Admission of senders: the API keys of projects, and the rate limit.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher as _, net::IpAddr};
 
@@ -18,7 +18,7 @@ pub(crate) struct Keys {
     hasher: RandomState,
 }
 
-/// A sender that may go on.
+/// A sender that was admitted.
 #[derive(Debug)]
 pub(super) struct Admitted<'a> {
     /// The project of its key; `None` where no key is needed.
@@ -38,12 +38,12 @@ impl Keys {
         }
     }
 
-    /// The project of the key in the headers, if it is one of ours.
+    /// Returns the project of the key in the headers, if it is a known key.
     pub(crate) fn project_of(&self, headers: &HeaderMap) -> Option<String> {
         self.project(&ApiKey::presented(presented(headers)?)).map(str::to_owned)
     }
 
-    /// Forgets senders that have not come for a while.
+    /// Forgets senders that have not sent anything for a while.
     pub(crate) fn forget_idle(&self) {
         self.limiter.retain_recent();
     }
@@ -69,7 +69,7 @@ impl Keys {
         }
     }
 
-    /// Compares with every key, so that the time tells nothing.
+    /// Finds the project of a key. Compares with every key, so that the time reveals nothing.
     fn project(&self, key: &ApiKey) -> Option<&str> {
         self.projects.iter().fold(
             None,

@@ -34,7 +34,7 @@ use error::Failure;
 /// The most events in one batch.
 const MAX_BATCH: usize = 100;
 
-/// `POST /api/v1/event` and `/api/v1/events`: one event, or several as for
+/// Handles `POST /api/v1/event` and `/api/v1/events`: one event, or several as for
 /// `/api/v1/events/batch`.
 pub(crate) async fn events(
     State(app): State<Arc<App>>,
@@ -45,7 +45,7 @@ pub(crate) async fn events(
     answer_to(&app, ends.peer.ip(), &headers, body, true).await
 }
 
-/// `POST /api/v1/events/batch`: `{"events": […]}` or a list.
+/// Handles `POST /api/v1/events/batch`: `{"events": […]}` or a list.
 pub(crate) async fn batch(
     State(app): State<Arc<App>>,
     Extension(ends): Extension<Ends>,
@@ -72,16 +72,16 @@ async fn answer_to(
     })
 }
 
-/// What was seen of a body, for the tally of what is refused.
+/// The data seen of a body, for the statistics of what is refused.
 #[derive(Debug, Default)]
 struct Glimpse {
     project: Option<String>,
-    /// The type of the event that is wrong.
+    /// The type of the event that is invalid.
     record: Option<String>,
 }
 
 impl Glimpse {
-    /// What an event says of itself, as far as it can be shown.
+    /// Reads the project and type that an event states, as far as they can be shown.
     fn of(&mut self, event: &Value) {
         let said = |field: &str| event.get(field)?.as_str();
         self.project = self.project.take().or_else(|| name(said("projectId")?));
@@ -129,7 +129,7 @@ async fn receive(
     Ok(answer(&events, one))
 }
 
-/// Returns what takes as much as a body will need, as far as it has come.
+/// Returns a probe that reserves as much memory as a body will need, as far as it has arrived.
 fn measure() -> impl FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 'static {
     let (mut at, mut decoded_size) = (0, 0);
     move |bytes, share| {
@@ -139,7 +139,7 @@ fn measure() -> impl FnMut(&[u8], &mut Share) -> Result<(), BodyError> + Send + 
     }
 }
 
-/// The events of a body, and whether it is one event and no list.
+/// Returns the events of a body, and whether the body is a single event and no list.
 fn list(body: &Value, may_be_one: bool) -> Result<(Vec<&Value>, bool), Failure> {
     let list = match body {
         Value::Array(list) => list,
@@ -165,7 +165,7 @@ fn list(body: &Value, may_be_one: bool) -> Result<(Vec<&Value>, bool), Failure> 
     Ok((list.iter().collect(), false))
 }
 
-/// Reads every event; all or none.
+/// Reads all events, or fails as a whole.
 fn read_all(
     list: &[&Value],
     one: bool,

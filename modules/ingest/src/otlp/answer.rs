@@ -24,29 +24,29 @@ use crate::{
     server::{BodyError, Encoding},
 };
 
-/// What the three signals do differently.
+/// The differences between the three signals.
 pub(super) trait Signal: Message + Default + Send + 'static {
     type Answer: Message;
 
-    /// What the tally calls the signal.
+    /// Name of the signal in the statistics.
     const NAME: &'static str;
 
-    /// The full name of its message.
+    /// Full name of the signal's request message.
     const REQUEST: &'static str;
 
-    /// The full name of the message that is one record.
+    /// Full name of the message that is one record.
     const RECORD: &'static str;
 
-    /// What JSON calls the number of what was refused.
+    /// Name of the JSON field with the number of rejected records.
     const REJECTED: &'static str;
 
-    /// Returns where its records stand, and how each lies in another one.
+    /// Returns the places of its records, and how each is nested in another one.
     fn look(&self, app: &App, project: Option<&str>) -> Vec<Spot>;
 
-    /// Maps the record of a place into the batch, and frees it.
+    /// Maps the record at a place into the batch, and frees it.
     fn map(&mut self, at: RecordIndex, app: &App, project: Option<&str>, batch: &mut Batch);
 
-    /// The answer with what was refused.
+    /// Creates the answer with the number of rejected records.
     fn answer(rejected: i64, error_message: String) -> Self::Answer;
 }
 
@@ -146,7 +146,7 @@ signal!(
     "metrics.v1.Metric"
 );
 
-/// 200, with what was refused.
+/// Returns the answer 200 with what was rejected.
 pub(super) fn success<S: Signal>(encoding: Encoding, batch: &Batch) -> Response {
     let message = batch.rejection_message();
     match encoding {
@@ -165,7 +165,7 @@ pub(super) fn success<S: Signal>(encoding: Encoding, batch: &Batch) -> Response 
     }
 }
 
-/// Why nothing was taken.
+/// The reason for refusing a body as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     status: StatusCode,
@@ -203,15 +203,15 @@ impl Failure {
         }
     }
 
-    /// Why the body was refused, without where: a row of the tally is for a kind of mistake. `None`
-    /// where it is welcome later.
+    /// Returns the reason for the refusal without the place, as a row of the statistics is for a
+    /// kind of mistake. `None` where the body may be sent again later.
     pub(super) fn reason(&self) -> Option<String> {
         let what = self.message.split(", at line ").next().unwrap_or_default();
         let what = what.split(" at byte ").next().unwrap_or_default();
         (self.status != StatusCode::SERVICE_UNAVAILABLE).then(|| what.to_owned())
     }
 
-    /// The response; one that may be tried again says when.
+    /// Creates the response; one that may be tried again says when.
     pub(super) fn respond(&self, encoding: Encoding) -> Response {
         const INVALID_ARGUMENT: i32 = 3;
         const DEADLINE_EXCEEDED: i32 = 4;

@@ -1,4 +1,4 @@
-//! What the records of a request come to.
+//! The results of mapping the records of one request.
 
 use module_sdk::{EventType as _, Host, events::TraceSpanCompleted};
 use opentelemetry_proto::tonic::{
@@ -22,18 +22,18 @@ use crate::{
     stats::{Kind, Stats, kind_of},
 };
 
-/// What the records of one request come to.
+/// The results of mapping the records of one request.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// The reports that nobody has taken yet.
+    /// The reports that were not taken yet.
     reports: Vec<Report>,
-    /// What each report was counted as, of those that are not joined yet.
+    /// The kind under which each report was counted, for those that are not correlated yet.
     report_kinds: Vec<Kind>,
-    /// Whether somebody wants the steps of traces.
+    /// True when a subscriber wants the steps of traces.
     wants_steps: bool,
-    /// The steps that nobody has taken yet.
+    /// The steps that were not taken yet.
     steps: Vec<Step>,
-    /// How many records were refused.
+    /// Number of rejected records.
     pub(super) rejected: i64,
     first_rejection: Option<String>,
     kinds: BTreeMap<Kind, (Mapper, u64)>,
@@ -58,7 +58,7 @@ impl Batch {
         self.kinds.entry(kind).or_insert((mapper, 0)).1 += 1;
     }
 
-    /// Returns how many reports or steps wait to be taken.
+    /// Returns the number of reports or steps that wait to be taken, whichever is larger.
     pub(super) fn waiting(&self) -> usize {
         self.reports.len().max(self.steps.len())
     }
@@ -68,13 +68,13 @@ impl Batch {
         (std::mem::take(&mut self.reports), std::mem::take(&mut self.steps))
     }
 
-    /// Makes steps of traces from now on, where somebody wants them.
+    /// Makes steps of traces from now on, where a subscriber wants them.
     pub(super) fn wanting_steps(self, host: &Host) -> Self {
         Self { wants_steps: host.wanted(TraceSpanCompleted::TOPIC), ..self }
     }
 
-    /// Takes note of how the reports that were taken last are joined, and counts those that turned
-    /// out to be sums as what they are.
+    /// Notes how the reports that were taken last are correlated, and counts those that turned out
+    /// to be sums as repeats.
     pub(super) fn note_joined(&mut self, joined: &[Correlated]) {
         let kinds = std::mem::take(&mut self.report_kinds);
         let sums = kinds.iter().zip(joined).filter(|(_, how)| **how == Correlated::Sum);
@@ -90,7 +90,7 @@ impl Batch {
         }
     }
 
-    /// Starts with what could not be read.
+    /// Creates a batch that starts with what could not be read.
     pub(super) fn after(refused: Refused, signal: &'static str) -> Self {
         let mut batch = Self { first_rejection: refused.first, ..Self::default() };
         if let Some(reason) = refused.reason.filter(|_| refused.records > 0) {
@@ -103,7 +103,7 @@ impl Batch {
         batch
     }
 
-    /// Which record was refused first and why; empty where none was.
+    /// Returns which record was refused first and why; empty where none was.
     pub(super) fn rejection_message(&self) -> String {
         match (&self.first_rejection, self.rejected) {
             (Some(first), 0) => format!("a value was left out: {first}"),
@@ -131,7 +131,7 @@ pub(super) fn map_record(
     batch.add(&around.source, "logs", map_log(record, &around.context(scope)));
 }
 
-/// Looks at a span before any is mapped, and returns how it lies in another one.
+/// Reads a span before any is mapped, and returns how it is nested in another one.
 pub(super) fn look_at_span(
     span: &Span,
     around: &Around<'_>,
@@ -160,7 +160,8 @@ pub(super) fn map_one_span(
     batch.add(&around.source, "traces", mapped);
 }
 
-/// How a span lies in another one. The coding tools tell each call by one span, among hundreds.
+/// Returns how a span is nested in another one; `None` for the coding tools, which report each call
+/// by one span among hundreds.
 fn link(span: &Span, mapper: Mapper) -> Option<Link> {
     if matches!(mapper, Mapper::ClaudeCode | Mapper::Codex | Mapper::GeminiCli) {
         return None;
@@ -183,10 +184,11 @@ pub(super) fn map_metric(
     batch.kinds.entry(kind).or_insert((Mapper::None, 0)).1 += points(metric);
 }
 
-/// How many attributes of a resource are looked at; exporters send some ten, and 128 at most.
+/// Largest number of attributes of a resource that are read; exporters send some ten, and 128 at
+/// most.
 const RESOURCE_ATTRIBUTES: usize = 1024;
 
-/// What surrounds the records of one resource.
+/// The context that the records of one resource share.
 pub(super) struct Around<'a> {
     app: &'a App,
     project: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! Decodes OTLP messages. Errors say where, and never quote what stands there.
+//! The decoder of OTLP messages. Errors name the place, and never quote its content.
 
 use bytes::Bytes;
 use prost::DecodeError;
@@ -17,8 +17,8 @@ use crate::{
     server::{BodyError, Encoding, Probe, Share},
 };
 
-/// Decodes a body, and says what of it could not be read. The share grows by what that takes
-/// before it is taken.
+/// Decodes a body, and returns what could not be read beside it. The share grows by the memory that
+/// this takes before it is allocated.
 pub(super) fn decode<S: Signal>(
     encoding: Encoding,
     bytes: Bytes,
@@ -44,7 +44,7 @@ pub(super) fn decode<S: Signal>(
     decoded.map(|decoded| (decoded, rewritten.refused)).map_err(|error| invalid_protobuf(&error))
 }
 
-/// Takes what `bytes` will take decoded beside `held` bytes.
+/// Reserves the memory that `bytes` will take once they are decoded, beside `held` bytes.
 fn measure(
     request: (MessageId, MessageId),
     held: usize,
@@ -57,7 +57,7 @@ fn measure(
     share.grow_to(held + decoded_size)
 }
 
-/// Returns what looks at a body as far as it has come, whether the whole will be too heavy.
+/// Returns a probe that checks, while a body arrives, whether the whole will take too much memory.
 pub(super) fn probe<S: Signal>(encoding: Encoding) -> impl Probe {
     let schema = Schema::get();
     let ids = (schema.id(S::REQUEST), schema.id(S::RECORD));
@@ -120,7 +120,7 @@ fn not_protobuf(unreadable: Unreadable, error: &DecodeError) -> Failure {
     }
 }
 
-/// It names the message and field at most.
+/// Creates the failure for invalid protobuf. The error names the message and field at most.
 fn invalid_protobuf(error: &DecodeError) -> Failure {
     Failure::undecodable(format!("the body is not valid OTLP protobuf: {error}"))
 }

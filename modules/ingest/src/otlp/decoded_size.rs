@@ -1,4 +1,4 @@
-//! What a message takes in memory once it is decoded, told before it is decoded.
+//! The memory that a message takes once it is decoded, computed before it is decoded.
 //!
 //! A message of two bytes becomes a structure of a hundred or more, so that a small body of empty
 //! messages would fill the memory.
@@ -10,35 +10,36 @@ use super::{
 };
 use crate::correlate::REMEMBERED;
 
-/// How deep messages are followed; deeper ones do not decode (prost's own limit).
+/// Largest depth to which messages are followed; deeper ones do not decode (prost's own limit).
 const MAX_DEPTH: usize = 100;
 
-/// More repeated fields than any message has; elements of further ones would weigh four times.
+/// More repeated fields than any message has; elements of further ones would count four times.
 const SLOTS: usize = 8;
 
-/// A message in which nothing stands, for the time.
+/// Size counted for a message without fields, for the time that it takes, in bytes.
 const EMPTY: usize = 32;
 
-/// A number that stands behind a tag of its own where writers pack them, for the time.
+/// Size counted for a number with a tag of its own where writers pack them, for the time that it
+/// takes, in bytes.
 const ALONE: usize = 16;
 
-/// A field that is not known, for the time that it takes to skip it.
+/// Size counted for a field that is not known, for the time that it takes to skip it, in bytes.
 const UNKNOWN: usize = 32;
 
-/// More bytes than stand before the content of a field.
+/// More bytes than the tag and length before the content of a field take.
 const HEAD: usize = 20;
 
-/// The weight is beyond what is allowed.
+/// The error for a decoded size beyond what is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLarge;
 
-/// What a record takes besides: its place in the walk, once more while places are sorted, and what
-/// is remembered of it to join others. Reports and events are there for some records at a time
-/// only.
+/// Memory that a record takes besides its decoded form, in bytes: its place in the walk, once more
+/// while places are sorted, and what is remembered of it to correlate others. Reports and events
+/// exist for some records at a time only.
 pub(super) const REPORT: usize = 4 * size_of::<Spot>() + REMEMBERED;
 
-/// Returns what a request with such records takes at most, bytes, and stops where that is more than
-/// `allowed`. What stands in `bytes` may be the beginning of it.
+/// Returns the most memory that a request with such records takes, in bytes, and stops where that
+/// is more than `allowed`. `bytes` may be only the beginning of the request.
 pub(super) fn measure(
     bytes: &[u8],
     ids: (MessageId, MessageId),
@@ -49,27 +50,27 @@ pub(super) fn measure(
     scale.read(bytes, allowed)
 }
 
-/// The weight of a request, as far as it has come.
+/// The decoded size of a request, as far as it has arrived.
 #[derive(Debug)]
 pub(super) struct Scale {
     schema: &'static Schema,
     records: MessageId,
     decoded_size: usize,
     allowed: usize,
-    /// Where the next field begins.
+    /// Offset of the next field.
     at: usize,
     /// The messages that are not read to their end, the request first.
     open: Vec<Open>,
 }
 
-/// What is not read to its end.
+/// A message or a packed list that is not read to its end.
 #[derive(Debug)]
 struct Open {
     /// A message, a group, or numbers behind one tag that are elements of this field of the message
     /// around.
     what: What,
     end: usize,
-    /// Of each repeated field, how many elements there are.
+    /// Number of elements of each repeated field.
     counts: [usize; SLOTS],
 }
 
@@ -82,7 +83,7 @@ enum What {
 }
 
 impl Scale {
-    /// Makes one for a request with such records, of which nothing has come.
+    /// Creates a scale for a request with such records, of which nothing has arrived.
     pub(super) fn new((request, records): (MessageId, MessageId)) -> Self {
         let schema = Schema::get();
         let message = schema.message(request);
@@ -91,7 +92,7 @@ impl Scale {
         Self { schema, records, decoded_size: message.size, allowed: 0, at: 0, open }
     }
 
-    /// Reads on in a body of which `bytes` have come, and returns the weight so far.
+    /// Reads on in a body of which `bytes` have arrived, and returns the decoded size so far.
     pub(super) fn read(&mut self, bytes: &[u8], allowed: usize) -> Result<usize, TooLarge> {
         self.allowed = allowed;
         self.put(0)?;
@@ -232,15 +233,15 @@ impl Scale {
     }
 }
 
-/// How many elements of a fixed width stand in so many bytes.
+/// Returns the number of elements of a fixed width in so many bytes.
 const fn elements(kind: Kind, bytes: usize) -> usize {
     if kind.wire_type() == 1 { bytes.div_ceil(8) } else { bytes.div_ceil(4) }
 }
 
-/// How many elements a list has room for as soon as it has one.
+/// Number of elements that a list has room for as soon as it has one.
 const FIRST: usize = 4;
 
-/// Adds `more` elements to a list and returns how much more memory it then takes.
+/// Adds `more` elements to a list and returns how much more memory the list then takes.
 pub(super) fn grown(count: &mut usize, more: usize, size: usize) -> usize {
     let room = |count: usize| match count {
         0 => 0,
@@ -259,7 +260,7 @@ pub(super) fn grown(count: &mut usize, more: usize, size: usize) -> usize {
     room(*count) - before
 }
 
-/// What the allocator takes for `bytes`.
+/// Returns the memory that the allocator takes for `bytes`.
 pub(super) const fn allocated(bytes: usize) -> usize {
     match bytes {
         0 => 0,

@@ -1,7 +1,8 @@
-//! OTLP/JSON by protobuf's JSON mapping, written as protobuf.
+//! A reader of OTLP/JSON, by protobuf's JSON mapping, that writes protobuf.
 //!
-//! What the mapping allows is understood: `null` for any field, numbers as text, words of enums,
-//! names as in the proto files, unknown fields. What is odd beyond that costs its record at most.
+//! The reader understands what the mapping allows: `null` for any field, numbers as text, names of
+//! enum values, names as in the proto files, unknown fields. Anything else that is odd costs its
+//! record at most.
 
 use serde::{
     Deserialize as _,
@@ -21,7 +22,7 @@ use crate::{
     server::{BodyError, Share},
 };
 
-/// Writes the request in `text` as protobuf, which its records are part of.
+/// Writes the request in `text` as protobuf; `records` is the message type of its records.
 pub(super) fn rewrite(
     text: &str,
     request: MessageId,
@@ -47,14 +48,14 @@ struct Root<'r, 's> {
     request: MessageId,
 }
 
-/// Where a value of a field stands.
+/// The position of a value within its field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValuePosition {
-    /// It is the field.
+    /// The value of the whole field.
     Whole,
-    /// It is an element of the field's list.
+    /// An element of the field's list.
     Element,
-    /// The same, and its tag is written already.
+    /// An element of the field's list whose tag is written already.
     Packed,
 }
 
@@ -74,7 +75,7 @@ impl<'de> DeserializeSeed<'de> for Root<'_, '_> {
     }
 }
 
-/// What a value is that is neither a list nor an object.
+/// Visits a value that is neither a list nor an object, with the method `$found`.
 macro_rules! visit_scalars {
     ($found:ident) => {
         fn visit_bool<E: Error>(self, _: bool) -> Result<Fit, E> {
@@ -160,7 +161,7 @@ impl Slot<'_, '_> {
         self.field.repeated && self.place == ValuePosition::Whole
     }
 
-    /// What is neither what the field holds nor null.
+    /// Returns the misfit for a value that is neither what the field holds nor null.
     fn misfit<E>(self) -> Result<Fit, E> {
         if !self.is_list() {
             return Ok(Err(Misfit::new("must be an object")));
@@ -168,7 +169,7 @@ impl Slot<'_, '_> {
         self.to.attempt(self.field, None, |_| Ok(Err(Misfit::new("must be a list"))))
     }
 
-    /// A value of a kind that is neither message nor list.
+    /// Writes a value of a kind that is neither message nor list.
     fn scalar<E: Error>(self, raw: &str) -> Result<Fit, E> {
         let Self { to, of, field, place } = self;
         if matches!(field.kind, Kind::Text | Kind::Bytes) {
@@ -292,7 +293,7 @@ impl<'de> Visitor<'de> for Slot<'_, '_> {
     }
 }
 
-/// Returns what a text of JSON says; `raw` is with its quotes.
+/// Returns the content of a JSON string; `raw` includes its quotes.
 pub(super) fn unescaped(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok().or_else(|| {
         let mended = json_text::without_halves(raw)?;

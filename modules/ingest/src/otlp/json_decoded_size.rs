@@ -1,8 +1,8 @@
-//! What a request in OTLP/JSON will take, told while it comes: one pass over its bytes, without
-//! building anything.
+//! The memory that a request in OTLP/JSON will take, computed while it arrives: one pass over its
+//! bytes, without building anything.
 //!
-//! What takes time and no memory has a weight too: space, escapes, and what no field is known for.
-//! Text that is no JSON has some weight as well; that it is none is for the decoder to say.
+//! Content that takes time and no memory is counted too: space, escapes, and members that are no
+//! known field. Text that is not JSON gets some size as well; the decoder is what refuses it.
 
 use super::{
     decoded_size::{REPORT, TooLarge, allocated, grown},
@@ -10,26 +10,26 @@ use super::{
     schema::{Field, Kind, MessageId, Schema},
 };
 
-/// How deep brackets may nest. From 80 messages on a record is left out, so that only what is no
-/// record of anybody comes here.
+/// Largest depth to which brackets may nest. A record is left out from 80 nested messages on, so
+/// only a body that holds no real record comes so far.
 const MAX_BRACKETS: usize = 1000;
 
-/// A space between values.
+/// Size counted for a space between values, in bytes.
 const SPACE: usize = 6;
 
-/// An escape in a text.
+/// Size counted for an escape in a text, in bytes.
 const ESCAPE: usize = 24;
 
-/// A member of an object, or an element of a list that is not known.
+/// Size counted for a member of an object, or for an element of a list that is not known, in bytes.
 const MEMBER: usize = 16;
 
-/// A member of a message that has more than it has fields: some state one again.
+/// Size counted in addition for a member beyond [`MEMBERS`]: some fields are then stated twice.
 const AGAIN: usize = 64;
 
 /// More members than a message has fields.
 const MEMBERS: usize = 32;
 
-/// Why a body need not be read on.
+/// The reason for not reading a body any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     TooLarge,
@@ -42,20 +42,20 @@ impl From<TooLarge> for Stop {
     }
 }
 
-/// The weight of a request in JSON, as far as it has come.
+/// The decoded size of a request in JSON, as far as it has arrived.
 #[derive(Debug)]
 pub(super) struct JsonScale {
     schema: &'static Schema,
     request: MessageId,
     records: MessageId,
     decoded_size: usize,
-    /// Where the next byte stands.
+    /// Offset of the next byte.
     at: usize,
     /// The objects and lists that are open.
     open: Vec<Open>,
-    /// Where a text begins that is not at its end.
+    /// Offset where an unfinished text begins.
     text: Option<usize>,
-    /// Whether a number or a word is not at its end.
+    /// True within a number or a word.
     in_word: bool,
 }
 
@@ -63,9 +63,9 @@ pub(super) struct JsonScale {
 enum Open {
     Object {
         id: Option<MessageId>,
-        /// What the value belongs to that is next.
+        /// Field of the next value.
         member: Option<&'static Field>,
-        /// Whether a name is next.
+        /// True when a name is next.
         named: bool,
         members: usize,
     },
@@ -76,7 +76,7 @@ enum Open {
 }
 
 impl JsonScale {
-    /// Makes one for a request with such records, of which nothing has come.
+    /// Creates a scale for a request with such records, of which nothing has arrived.
     pub(super) fn new((request, records): (MessageId, MessageId)) -> Self {
         Self {
             schema: Schema::get(),
@@ -90,8 +90,8 @@ impl JsonScale {
         }
     }
 
-    /// Reads on in a body of which `bytes` have come, and returns the weight so far, its own bytes
-    /// included.
+    /// Reads on in a body of which `bytes` have arrived, and returns the size so far, the body's
+    /// own bytes included.
     pub(super) fn read(&mut self, bytes: &[u8], allowed: usize) -> Result<usize, Stop> {
         while let Some(&byte) = bytes.get(self.at) {
             if let Some(start) = self.text {
@@ -248,7 +248,7 @@ mod tests {
         scale().read(text.as_bytes(), usize::MAX).expect("it has no limit")
     }
 
-    /// A text with an element many times over, and the weight of one of them.
+    /// Returns the decoded size of one `element`, measured in a text that repeats it many times.
     fn of_each(before: &str, element: &str) -> usize {
         const TIMES: usize = 1024;
         let whole = format!("{before}{}", element.repeat(TIMES));

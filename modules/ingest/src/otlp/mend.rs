@@ -1,5 +1,5 @@
-//! Protobuf that holds something odd, written anew without it: U+FFFD for what is no character,
-//! and nothing for a record that cannot be read.
+//! Repair of protobuf that holds something odd: the body is rewritten, with U+FFFD for what is no
+//! character, and without the records that cannot be read.
 
 use super::{
     refused::{Fit, Misfit},
@@ -11,7 +11,7 @@ use crate::server::{BodyError, Share};
 
 const INVALID: &str = "is not valid protobuf";
 
-/// Writes the request in `bytes` anew.
+/// Rewrites the request in `bytes`.
 pub(super) fn rewrite(
     bytes: &[u8],
     request: MessageId,
@@ -96,7 +96,7 @@ fn value(to: &mut Rewrite<'_>, field: &Field, piece: Piece<'_>) -> Result<Fit, B
     Ok(Ok(()))
 }
 
-/// Whether several values behind one tag can be read.
+/// Returns whether the packed values in `bytes` can all be read.
 fn is_whole(kind: Kind, mut bytes: &[u8]) -> bool {
     match kind.wire_type() {
         1 => bytes.len().is_multiple_of(8),

@@ -37,21 +37,22 @@ use answer::{Failure, Signal};
 use batch::Batch;
 use walk::Walk;
 
-/// A sender's own word for its project.
+/// Header in which a sender names its project.
 static PROJECT_HEADER: HeaderName = HeaderName::from_static("x-lodestar-project");
 
-/// From this size on a body is decoded beside the other requests, bytes.
+/// Body size above which a body is decoded on a thread for blocking work, beside the other
+/// requests, in bytes.
 const LARGE: usize = 32 * 1024;
 
-/// From this size on what a body took goes back to the system at once, bytes.
+/// Body size above which the memory that a body took is returned to the system at once, in bytes.
 const HUGE: usize = 1024 * 1024;
 
-/// `POST /v1/logs`
+/// Handles `POST /v1/logs`.
 pub(crate) async fn logs(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     export::<ExportLogsServiceRequest>(app, headers, body).await
 }
 
-/// `POST /v1/traces`
+/// Handles `POST /v1/traces`.
 pub(crate) async fn traces(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -60,7 +61,7 @@ pub(crate) async fn traces(
     export::<ExportTraceServiceRequest>(app, headers, body).await
 }
 
-/// `POST /v1/metrics`
+/// Handles `POST /v1/metrics`.
 pub(crate) async fn metrics(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -79,7 +80,7 @@ async fn export<S: Signal>(app: Arc<App>, headers: HeaderMap, body: Body) -> Res
     }
 }
 
-/// Answers for a body that cannot be read, and counts it: who sent it is not known.
+/// Answers for a body that cannot be read, and counts it; its sender is not known.
 fn refuse<S: Signal>(app: &App, failure: &Failure, encoding: Encoding) -> Response {
     if let Some(reason) = failure.reason() {
         let (source, record) = (unnamed(), "(body)".to_owned());
@@ -116,7 +117,8 @@ async fn receive<S: Signal>(
     batch
 }
 
-/// Maps, joins and publishes the records, some at a time, so that each is freed when it is told.
+/// Maps, correlates and publishes the records, some at a time, so that each is freed once it is
+/// published.
 async fn publish<S: Signal>(
     app: &Arc<App>,
     mut walk: Walk<S>,
@@ -143,7 +145,7 @@ async fn publish<S: Signal>(
     Ok(walk.batch)
 }
 
-/// Does work beside the other requests where it is `large`.
+/// Runs `work` on a thread for blocking work where it is `large`, and else at once.
 async fn beside<T: Send + 'static>(
     large: bool,
     work: impl FnOnce() -> T + Send + 'static,
@@ -156,7 +158,7 @@ async fn beside<T: Send + 'static>(
     }
 }
 
-/// The project that a key or a header of the sender stands for.
+/// Returns the project of the sender, by its key or by its header.
 fn project(app: &App, headers: &HeaderMap) -> Option<String> {
     let stated = || headers.get(&PROJECT_HEADER)?.to_str().ok().map(str::to_owned);
     app.keys.project_of(headers).or_else(stated)

@@ -1,25 +1,25 @@
-//! What of a body could not be read, and was left out.
+//! The parts of a body that could not be read and were left out.
 
 use std::fmt::Write as _;
 
 use super::schema::Field;
 
-/// What was left out of a body.
+/// The parts that were left out of a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// How many records.
+    /// Number of records that were left out.
     pub(super) records: u64,
-    /// What was left out first, and why; never what stands there.
+    /// Place and reason of the first part that was left out; never its content.
     pub(super) first: Option<String>,
     /// The kind of the first mistake, without its place.
     pub(super) reason: Option<&'static str>,
 }
 
-/// Why a value cannot be read, and where it stands within what is left out for it.
+/// The reason why a value cannot be read, and its place within the part that is left out for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Misfit {
     reason: &'static str,
-    /// Fields and indices from the inside out.
+    /// The fields and indices that lead to the value, innermost first.
     path: Vec<Step>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Misfit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) field: &'static str,
-    /// Of an element of a list.
+    /// Index of the element, in a list.
     pub(super) index: Option<usize>,
 }
 
@@ -38,11 +38,11 @@ impl Step {
     }
 }
 
-/// Whether a value could be read.
+/// The result of reading a value.
 pub(super) type Fit = Result<(), Misfit>;
 
 impl Misfit {
-    /// Of a value whose place is added by those around it.
+    /// Creates a misfit without a path, which the callers add.
     pub(super) const fn new(reason: &'static str) -> Self {
         Self { reason, path: Vec::new() }
     }
@@ -55,7 +55,7 @@ impl Misfit {
 }
 
 impl Refused {
-    /// Notes that something was left out at a place, with so many records.
+    /// Notes that a part at `place` was left out, with so many records.
     pub(super) fn note(&mut self, records: u64, place: &[Step], misfit: &Misfit) {
         self.records += records;
         if self.first.is_some() {

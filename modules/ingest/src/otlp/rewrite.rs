@@ -1,4 +1,4 @@
-//! A message that is written anew: from JSON, or from protobuf that holds something odd.
+//! Rewriting of a message: from JSON, or from protobuf that holds something odd.
 
 use super::{
     decoded_size::REPORT,
@@ -8,21 +8,21 @@ use super::{
 };
 use crate::server::{BodyError, Share};
 
-/// How deep messages may nest, so that JSON's own limit (128 levels of its own) is not reached and
-/// prost's (100) is not either.
+/// Largest depth to which messages may nest, so that neither JSON's own limit (128 levels) nor
+/// prost's (100) is reached.
 pub(super) const MAX_DEPTH: usize = 80;
 
-/// The budget is asked for so much at once, bytes.
+/// Size of the steps in which memory is requested from the budget, in bytes.
 const STEP: usize = 64 * 1024;
 
-/// A message that was written anew.
+/// A message that was rewritten.
 #[derive(Debug)]
 pub(super) struct Rewritten {
     pub(super) bytes: Vec<u8>,
     pub(super) refused: Refused,
 }
 
-/// Why a body cannot be written anew.
+/// The reason why a body cannot be rewritten.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
     #[error(transparent)]
@@ -40,25 +40,25 @@ pub(super) struct Rewrite<'s> {
     pub(super) bytes: Vec<u8>,
     pub(super) refused: Refused,
     pub(super) depth: usize,
-    /// Why there is no room for more.
+    /// The error where there was no memory for more.
     pub(super) failed: Option<BodyError>,
     records: MessageId,
-    /// Of each message, whether records stand in it.
+    /// For each message type, whether records can be in it.
     leads: Vec<bool>,
-    /// Whether what is written belongs to a record, which is refused as a whole.
+    /// True while a record is written, which is refused as a whole.
     in_record: bool,
     written: u64,
     place: Vec<Step>,
     share: &'s mut Share,
-    /// What is held besides what is written here, bytes.
+    /// Memory that is held besides what is written here, in bytes.
     held: usize,
-    /// What is written so far will take once it is decoded, bytes.
+    /// Memory that what is written so far will take once it is decoded, in bytes.
     decoded_size: usize,
     granted: usize,
 }
 
 impl<'s> Rewrite<'s> {
-    /// Starts with `held` bytes held by the caller.
+    /// Creates a rewrite beside `held` bytes that the caller holds.
     pub(super) fn new(records: MessageId, held: usize, share: &'s mut Share) -> Self {
         Self {
             schema: Schema::get(),
@@ -78,11 +78,12 @@ impl<'s> Rewrite<'s> {
         }
     }
 
-    /// Counts what an element takes once it is decoded, and looks whether all still fits.
+    /// Counts the memory that an element takes once it is decoded, and checks whether all still
+    /// fits.
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// When there is not enough memory.
     pub(super) fn add_size(&mut self, more: usize) -> Result<(), BodyError> {
         self.decoded_size += more;
         let needed = self.held + self.decoded_size + self.bytes.len();
@@ -110,8 +111,8 @@ impl<'s> Rewrite<'s> {
         Ok(fit)
     }
 
-    /// Writes a value at a step. Where it cannot be read it is left out if it is a record or
-    /// outside of records; within a record that is for the record.
+    /// Writes a value at a step. A value that cannot be read is left out if it is a record or
+    /// outside of records; within a record the error is passed on, and the record is left out.
     pub(super) fn attempt<E>(
         &mut self,
         field: &'static Field,
@@ -145,7 +146,7 @@ impl<'s> Rewrite<'s> {
         Ok(Ok(()))
     }
 
-    /// What an element becomes besides itself, bytes.
+    /// Returns the memory that an element takes besides its decoded form, in bytes.
     pub(super) fn besides(&self, kind: Kind) -> usize {
         if kind == Kind::Message(self.records) { REPORT } else { 0 }
     }
@@ -157,7 +158,7 @@ impl<'s> Rewrite<'s> {
         }
     }
 
-    /// Writes bytes behind their length.
+    /// Writes bytes after their length.
     pub(super) fn delimited(&mut self, bytes: &[u8]) {
         wire::put_varint(bytes.len() as u64, &mut self.bytes);
         self.bytes.extend_from_slice(bytes);

@@ -16,7 +16,7 @@ use super::{
     wire,
 };
 
-/// Takes base64 with and without padding.
+/// Decoder of base64 with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -36,7 +36,7 @@ pub(super) enum Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Returns what a value is that is valid JSON.
+    /// Returns the kind and content of a value that is valid JSON.
     pub(super) fn of(raw: &'a str) -> Self {
         match raw.as_bytes().first() {
             Some(b'n') => Self::Null,
@@ -72,12 +72,12 @@ fn text(raw: &str) -> Option<Cow<'_, str>> {
 /// More bytes than the name of any field has.
 const NAME: usize = 1000;
 
-/// Returns the name of a field; one that is longer than any is none.
+/// Returns the name of a field; `None` for a name longer than that of any field.
 pub(super) fn name(raw: &str) -> Option<Cow<'_, str>> {
     if raw.len() > NAME { None } else { text(raw) }
 }
 
-/// Returns the name of a field that stands there without its quotes.
+/// Returns the name of a field from its content between the quotes.
 pub(super) fn unquoted_name(inner: &str) -> Option<Cow<'_, str>> {
     match inner.contains('\\') {
         _ if inner.len() > NAME => None,
@@ -196,10 +196,10 @@ fn boolean(token: &Token<'_>) -> Result<bool, Misfit> {
     }
 }
 
-/// A whole number, also in the forms `1e3` and `1.0`, and as text.
+/// Returns a whole number, also from the forms `1e3` and `1.0`, and from text.
 fn integer(token: &Token<'_>) -> Result<i128, Misfit> {
     const NO_INTEGER: Misfit = Misfit::new("must be a whole number");
-    /// Up to here every whole number of JSON's own form is exact.
+    /// Bound below which every whole number in JSON's own form is converted exactly.
     const EXACT: f64 = 1e30;
     let text = match token {
         Token::Null => return Ok(0),

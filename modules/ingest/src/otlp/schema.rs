@@ -1,5 +1,4 @@
-//! The messages of OTLP as their descriptors tell them: which fields there are, how they are
-//! written, and what they take in memory.
+//! The messages of OTLP, from their descriptors: their fields, wire formats and sizes in memory.
 //!
 //! The descriptors come with the crate that has the types, so that no field of a later version is
 //! missed.
@@ -17,10 +16,10 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-/// Where a message stands in the [`Schema`].
+/// Index of a message in the [`Schema`].
 pub(super) type MessageId = usize;
 
-/// What a `String` and a `Vec` take without what they point to, bytes.
+/// Size of a `String` or a `Vec` without its content, in bytes.
 const HANDLE: usize = 24;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
@@ -28,7 +27,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     Schema::new(&files)
 });
 
-/// All messages.
+/// All messages of OTLP.
 #[derive(Debug)]
 pub(super) struct Schema {
     messages: Vec<Message>,
@@ -39,9 +38,9 @@ pub(super) struct Schema {
 /// A message.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// Without the package.
+    /// Name without the package.
     pub(super) name: String,
-    /// What one takes without what it points to, bytes, at most.
+    /// Largest size of a value without what it points to, in bytes.
     pub(super) size: usize,
     pub(super) fields: Vec<Field>,
     by_number: Vec<Option<usize>>,
@@ -52,19 +51,19 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) number: u32,
-    /// As it stands in the proto file: `log_records`.
+    /// Name in the proto file: `log_records`.
     pub(super) name: String,
-    /// As JSON has it: `logRecords`.
+    /// Name in JSON: `logRecords`.
     pub(super) json_name: String,
     pub(super) kind: Kind,
     pub(super) repeated: bool,
-    /// Which of the repeated fields of its message it is.
+    /// Index among the repeated fields of its message.
     pub(super) slot: usize,
     oneof: Option<i32>,
     optional: bool,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Message(MessageId),
@@ -86,7 +85,7 @@ pub(super) enum Kind {
     Float(Width),
 }
 
-/// How wide a number is.
+/// The width of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Width {
     Four,
@@ -94,7 +93,7 @@ pub(super) enum Width {
 }
 
 impl Kind {
-    /// The wire type of a single value.
+    /// Returns the wire type of a single value.
     pub(super) const fn wire_type(self) -> u32 {
         match self {
             Self::Message(_) | Self::Text | Self::Bytes => 2,
@@ -108,7 +107,7 @@ impl Kind {
         }
     }
 
-    /// Whether several may stand behind one tag.
+    /// Returns whether several values may be packed behind one tag.
     pub(super) const fn is_packable(self) -> bool {
         self.wire_type() != 2
     }
@@ -120,7 +119,7 @@ impl Schema {
         &SCHEMA
     }
 
-    /// Returns the message with a full name, without a leading dot.
+    /// Returns the index of the message with a full name, without a leading dot.
     pub(super) fn id(&self, name: &str) -> MessageId {
         *self.ids.get(name).expect("OTLP has the messages of its signals")
     }
@@ -130,7 +129,7 @@ impl Schema {
         &self.messages[id]
     }
 
-    /// Says of each message whether such records stand in it, or in the messages of it.
+    /// Returns for each message whether such records can be in it, at any depth.
     pub(super) fn leading_to(&self, records: MessageId) -> Vec<bool> {
         let mut leads = vec![false; self.messages.len()];
         leads[records] = true;
@@ -147,12 +146,13 @@ impl Schema {
         leads
     }
 
-    /// Returns the number of a word of an enum.
+    /// Returns the number of an enum value by its name.
     pub(super) fn word(&self, of: usize, word: &str) -> Option<i32> {
         self.enums[of].get(word).copied()
     }
 
-    /// What one value of a kind takes in a list, without what it points to, bytes.
+    /// Returns the memory that one value of a kind takes in a list, without what it points to, in
+    /// bytes.
     pub(super) fn size_of(&self, kind: Kind) -> usize {
         match kind {
             Kind::Message(id) => self.messages[id].size,
@@ -187,8 +187,8 @@ impl Schema {
         schema
     }
 
-    /// What a message takes at most. One that holds itself other than in a list would have no end
-    /// here, as it has none in Rust.
+    /// Returns the largest size of a message. A message that holds itself other than in a list
+    /// would recurse without end here; it cannot exist in Rust either.
     fn layout(&self, id: MessageId) -> usize {
         let message = &self.messages[id];
         let mut alternatives: BTreeMap<i32, usize> = BTreeMap::new();
@@ -226,14 +226,14 @@ impl Message {
         Some(&self.fields[*self.by_name.get(name)?])
     }
 
-    /// Returns where the text of an odd value goes, which is for its mapper to judge: only an
-    /// attribute's value has such a place.
+    /// Returns the field that takes the text of an odd value, which its mapper then judges: only an
+    /// attribute's value has such a field.
     pub(super) fn text_of_odd_value(&self) -> Option<&Field> {
         if self.name == "AnyValue" { self.named("string_value") } else { None }
     }
 }
 
-/// What the descriptors hold, while they are read.
+/// The messages and enums collected from the descriptors.
 #[derive(Default)]
 struct Found<'d> {
     messages: Vec<(String, &'d DescriptorProto)>,
@@ -338,7 +338,7 @@ mod tests {
 
     use super::*;
 
-    /// The names of all messages that a request can hold.
+    /// Collects the names of all messages that a request can hold.
     fn reachable(schema: &Schema, id: MessageId, names: &mut BTreeSet<String>) {
         if !names.insert(schema.message(id).name.clone()) {
             return;

@@ -8,10 +8,10 @@ use crate::{
     report::Report,
 };
 
-/// How many reports are mapped, joined and published at once.
+/// Number of reports or steps that are mapped, correlated and published at once.
 const AT_ONCE: usize = 512;
 
-/// Where a record stands in its request.
+/// The position of a record in its request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RecordIndex {
     pub(super) resource: usize,
@@ -23,22 +23,22 @@ pub(super) struct RecordIndex {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     pub(super) at: RecordIndex,
-    /// How it lies in another one.
+    /// The nesting of the span in another one.
     pub(super) link: Option<Link>,
 }
 
-/// A request, of which some records are mapped.
+/// A request of which some records are mapped.
 #[derive(Debug)]
 pub(super) struct Walk<S> {
     request: S,
     project: Option<String>,
-    /// What is to be mapped, the last first.
+    /// The records that are still to be mapped, the last first.
     left: Vec<Spot>,
     pub(super) batch: Batch,
 }
 
 impl<S: Signal> Walk<S> {
-    /// Looks at all records of a request, and maps none.
+    /// Reads all records of a request, and maps none.
     pub(super) fn new(
         (request, refused): (S, Refused),
         app: &App,
@@ -50,12 +50,12 @@ impl<S: Signal> Walk<S> {
         Self { request, project, left, batch }
     }
 
-    /// Returns which spans enclose which.
+    /// Returns the nesting of the spans.
     pub(super) fn links(&self) -> Vec<Link> {
         self.left.iter().rev().filter_map(|spot| spot.link).collect()
     }
 
-    /// Has what lies within others mapped first. Blocks.
+    /// Orders the records so that those within others are mapped first. Blocks.
     pub(super) fn inner_first(mut self, app: &App) -> Self {
         let spans = self.left.iter().map(|spot| spot.link.map_or(0, |link| link.span)).collect();
         let mut left: Vec<_> = app.depths(spans).into_iter().zip(self.left).collect();
@@ -64,8 +64,8 @@ impl<S: Signal> Walk<S> {
         self
     }
 
-    /// Maps on until there are some reports or steps, and returns them; `None` behind the last
-    /// record.
+    /// Maps records until there are enough reports or steps, and returns them; `None` after the
+    /// last record.
     pub(super) fn next(&mut self, app: &App) -> Option<(Vec<Report>, Vec<Step>)> {
         if self.left.is_empty() {
             return None;

@@ -8,12 +8,12 @@ pub(super) struct Piece<'b> {
     pub(super) payload: Payload<'b>,
 }
 
-/// What stands behind a tag.
+/// The content behind a tag.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Payload<'b> {
-    /// Of a varint.
+    /// The number in a varint.
     Number(u64),
-    /// Of a value of fixed width, or behind a length.
+    /// The bytes of a value of fixed width, or of one with a length.
     Bytes(&'b [u8]),
     /// A group, which OTLP does not have.
     Group,
@@ -48,14 +48,14 @@ pub(super) fn next<'b>(bytes: &mut &'b [u8]) -> Option<Piece<'b>> {
     Some(Piece { number, wire_type, payload })
 }
 
-/// Where a field stands.
+/// The tag of a field and the extent of its content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) number: u32,
     pub(super) wire_type: u32,
     /// Of the tag, and of a length or a varint behind it.
     pub(super) length: usize,
-    /// What stands behind it, by what is stated.
+    /// Stated length of the content after `length`, in bytes.
     pub(super) payload: usize,
 }
 
@@ -133,16 +133,16 @@ pub(super) fn put_varint(mut value: u64, bytes: &mut Vec<u8>) {
     bytes.push(value as u8);
 }
 
-/// How many bytes a length takes that is written before it is known: enough for 32 GiB.
+/// Number of bytes reserved for a length that is written before it is known: enough for 32 GiB.
 const LENGTH: usize = 5;
 
-/// Leaves room for a length, and returns where what it is the length of begins.
+/// Leaves room for a length, and returns the offset at which its content begins.
 pub(super) fn open(bytes: &mut Vec<u8>) -> usize {
     bytes.extend_from_slice(&[0; LENGTH]);
     bytes.len()
 }
 
-/// Writes the length of what begins at `start`.
+/// Writes the length of the content that begins at `start`.
 pub(super) fn close(start: usize, bytes: &mut [u8]) {
     let mut length = bytes.len() - start;
     for (index, byte) in bytes[start - LENGTH..start].iter_mut().enumerate() {

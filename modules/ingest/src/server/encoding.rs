@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-/// How a body is written.
+/// The encoding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Protobuf,
@@ -10,7 +10,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// Of a request; `None` for another or no content type.
+    /// Returns the encoding of a request; `None` for another or no content type.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let stated = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         match stated.split(';').next()?.trim().to_ascii_lowercase().as_str() {

@@ -1,4 +1,4 @@
-//! What stands before every handler: the checks of Host and Origin, and the count of answers.
+//! The layers before every handler: the checks of Host and Origin, and the count of answers.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use module_http::{Guard, Hosts, Refused, guarded};
 
 use crate::app::App;
 
-/// Has a router answer only what a web page in a browser cannot have sent, and counts all answers.
+/// Adds the checks that refuse what a web page in a browser may have sent, and counts all answers.
 pub(crate) fn guarded_and_counted(router: Router, app: &Arc<App>) -> Router {
     let guard = Guard {
         hosts: Hosts::Own(app.config.allowed_hosts.clone()),
@@ -41,7 +41,7 @@ fn refusal(refused: Refused) -> Response {
     json_error(refused.status(), refused.code(), &format!("{refused}{hint}"))
 }
 
-/// An error in the form of all endpoints but OTLP's.
+/// Creates an error in the format of all endpoints but OTLP's.
 pub(crate) fn json_error(status: StatusCode, code: &str, message: &str) -> Response {
     let body = serde_json::json!({"error": {"code": code, "message": message}});
     (status, Json(body)).into_response()
@@ -56,7 +56,7 @@ pub(crate) async fn answer_wrong_method(uri: Uri) -> Response {
     response
 }
 
-/// The label of a path in the metrics.
+/// Returns the label of a path in the metrics.
 fn endpoint(path: &str) -> &'static str {
     match path {
         "/v1/logs" => "/v1/logs",

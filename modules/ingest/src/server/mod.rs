@@ -1,4 +1,5 @@
-//! The HTTP listener, by the kit that all listeners share, with this module's configuration.
+//! The HTTP listener, built on the server that all listeners share, with this module's
+//! configuration.
 
 mod encoding;
 mod guard;
@@ -16,7 +17,7 @@ pub(crate) use module_http::{BodyError, Budget, Ends, Probe, Share};
 
 use crate::{app::App, config::Config, preface::Prefaced};
 
-/// Starts to serve.
+/// Starts the server.
 pub(crate) fn start(app: &Arc<App>, listener: TcpListener, router: Router) -> Result<Server> {
     let runtime = app.host.runtime()?;
     let listener = {

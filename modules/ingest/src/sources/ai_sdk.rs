@@ -11,7 +11,7 @@ use super::{
 };
 use crate::report::Report;
 
-/// Whether the span is the AI SDK's.
+/// Returns whether the span is the AI SDK's.
 pub(crate) fn owns(span: &Span) -> bool {
     span.name.starts_with("ai.")
 }

@@ -1,4 +1,4 @@
-//! Builds telemetry for the tests.
+//! Builders of telemetry for the tests.
 
 use std::{path::Path, sync::Arc};
 
@@ -93,7 +93,7 @@ pub(crate) fn with_context<T>(
     })
 }
 
-/// Returns a host on the bench, which keeps no data.
+/// Creates a fake host, which stores no data.
 pub(crate) fn host() -> Host {
     Arc::new(FakeHost::new(Path::new("/nowhere"))).host().expect("it tells about itself")
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::report::Report;
 
-/// Whether the instrumentation is Claude Code's own.
+/// Returns whether the instrumentation is Claude Code's own.
 pub(crate) fn owns(context: &Context<'_>) -> bool {
     context.scope.0.starts_with("com.anthropic.claude_code")
 }

@@ -2,7 +2,7 @@
 //! attempts, and the span `handle_responses`.
 //!
 //! Its input counts include the cache; some counts are text; `timeUnixNano` is 0. There is no
-//! request or response id, so log and span are joined by what they have in common.
+//! request or response id, so log and span are correlated by what they have in common.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,23 @@ use super::{
 };
 use crate::report::Report;
 
-/// Whether the record comes from Codex.
+/// Returns whether the record comes from Codex.
 pub(crate) fn owns(context: &Context<'_>) -> bool {
     let service = context.resource.name(&[keys::SERVICE_NAME]).unwrap_or_default();
     context.scope.0.starts_with("codex") || service.starts_with("codex")
 }
 
-/// What records of Codex tell about each other: a span of the model call knows neither its model
-/// nor its conversation, and the end of an answer does not know when the request was sent.
+/// The data that records of Codex need of each other: a span of the model call has neither its
+/// model nor its conversation, and the end of an answer does not say when the request was sent.
 #[derive(Debug, Default)]
 pub(crate) struct Conversations(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By trace id.
+    /// The trace of each trace id.
     traces: HashMap<Vec<u8>, Trace>,
-    /// By conversation: when its last request was sent, nanoseconds.
+    /// Time when the last request of each conversation was sent, in nanoseconds since the Unix
+    /// epoch.
     sent: HashMap<String, u64>,
 }
 
@@ -46,13 +47,13 @@ struct Trace {
     turn: Option<String>,
 }
 
-/// How many traces and conversations are remembered; beyond it all are forgotten, which costs
-/// some answers their duration and their session.
+/// Largest number of traces and of conversations that are remembered; beyond it all are forgotten,
+/// so that some answers lack their duration and their session.
 const REMEMBERED: usize = 4096;
 
 impl Conversations {
-    /// Learns from a span of such a scope before those of its body are mapped: a parent comes after
-    /// its children.
+    /// Learns from a span of such a scope before those of its body are mapped: a parent arrives
+    /// after its children.
     pub(crate) fn learn(&self, scope: &str, span: &Span) {
         if scope.starts_with("codex") {
             self.known().learn(span);
@@ -144,7 +145,8 @@ fn sse_event(log: &Log<'_>, context: &Context<'_>) -> Outcome {
     }
 }
 
-/// A response that failed is told twice; the record with the reason counts. Its text is not read.
+/// Returns whether the record holds the reason of a failure. A failed response is reported twice,
+/// and the record with the reason counts. The text of the reason is not read.
 fn log_has_error(log: &Log<'_>) -> bool {
     log.attributes.any_named("error.")
 }

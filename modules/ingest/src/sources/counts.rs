@@ -1,9 +1,9 @@
-//! Token counts: what a record says, brought to the one meaning that the event has, by the same
-//! rules for every source.
+//! Token counts: the counts of a record, converted to the meaning that they have in the event, by
+//! the same rules for every source.
 
 use module_sdk::events::{LlmRequestCompleted, UsageSource};
 
-/// The counts of a record as its sender counts.
+/// The token counts of a record, as its sender counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Told {
     pub(crate) input: Option<u64>,
@@ -14,16 +14,16 @@ pub(crate) struct Told {
     pub(crate) cache_write_1h: Option<u64>,
     pub(crate) output: Option<u64>,
     pub(crate) reasoning: Option<u64>,
-    /// Whether this source's input never includes the cache.
+    /// True when this source's input never includes the cache.
     pub(crate) input_excludes_cache: bool,
-    /// Whether this source's output never includes the reasoning.
+    /// True when this source's output never includes the reasoning.
     pub(crate) output_excludes_reasoning: bool,
 }
 
 impl Told {
     /// Sets the counts of the event: the input with the cache, the output with the reasoning.
     ///
-    /// A part that is larger than its whole shows that the whole leaves it out.
+    /// A part that is larger than its whole shows that the whole does not include it.
     pub(crate) fn settle(self, event: &mut LlmRequestCompleted) {
         let (five_minutes, hour) =
             cache_writes(self.cache_write, self.cache_write_5m, self.cache_write_1h);
@@ -41,9 +41,9 @@ impl Told {
     }
 }
 
-/// The input with what the cache had and got. One that has room for what was read, but not for
-/// what was written besides, leaves out only that: it may leave out both, but more than is certain
-/// is not counted.
+/// Returns the input including what was read from and written to the cache. An input that is large
+/// enough for what was read, but not for what was written as well, is taken to leave out only the
+/// latter: it may leave out both, but no more than is certain is counted.
 fn input(told: u64, read: u64, written: u64, excludes: bool) -> u64 {
     if excludes || read > told {
         told + read + written
@@ -58,7 +58,7 @@ fn whole(told: Option<u64>, part: u64, excludes: bool) -> Option<u64> {
     told.map(|told| if excludes || part > told { told + part } else { told })
 }
 
-/// Sets who counted the tokens: nobody, where there are none.
+/// Sets the source of the token counts: none where there are no counts.
 pub(crate) fn counted(event: &mut LlmRequestCompleted) {
     let counted = event.input_tokens.is_some() || event.output_tokens.is_some();
     event.usage_source = Some(if counted { UsageSource::Provider } else { UsageSource::None });
@@ -66,8 +66,8 @@ pub(crate) fn counted(event: &mut LlmRequestCompleted) {
 
 /// Splits cache writes into those for 5 minutes and those for an hour, which never exceed `total`.
 ///
-/// What nobody splits counts as for 5 minutes, the provider's default, while how much was for an
-/// hour stays unknown. A split that exceeds its total is none.
+/// Writes without a split count as for 5 minutes, the provider's default, and the part for an hour
+/// stays unknown. A split that exceeds its total is ignored.
 fn cache_writes(
     total: Option<u64>,
     five_minutes: Option<u64>,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::report::Report;
 
-/// Whether the instrumentation is Gemini CLI's own.
+/// Returns whether the instrumentation is Gemini CLI's own.
 pub(crate) fn owns(context: &Context<'_>) -> bool {
     context.scope.0 == "gemini-cli"
 }
@@ -29,7 +29,7 @@ pub(crate) fn map_log(log: &Log<'_>, context: &Context<'_>) -> Outcome {
     }
 }
 
-/// Maps a span: none of them holds counts.
+/// Maps a span: no span holds counts.
 pub(crate) fn map_span(record: &SpanRecord<'_>, _: &Context<'_>) -> Outcome {
     match record.span.name.as_str() {
         "llm_call" => Outcome::Repeats("gemini_cli.api_response reports the same call"),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::report::Report;
 
-/// Whether the span's name alone says that it is one of these.
+/// Returns whether the span's name alone shows that it follows these conventions.
 pub(crate) fn owns(span: &Span) -> bool {
     matches!(span.name.as_str(), "anthropic.messages.create" | "raw_gen_ai_request")
 }
@@ -36,7 +36,8 @@ pub(crate) fn map_span(record: &SpanRecord<'_>, context: &Context<'_>) -> Outcom
     }
 }
 
-/// Whether the attributes are those of one call of a model.
+/// Checks whether the attributes are those of one call of a model; the error is the outcome to
+/// report where they are not.
 pub(crate) fn is_request(attributes: Attributes<'_>, span_name: &str) -> Result<(), Outcome> {
     let operation = operation(attributes);
     match operation.as_deref() {
@@ -55,7 +56,7 @@ pub(crate) fn is_request(attributes: Attributes<'_>, span_name: &str) -> Result<
     }
 }
 
-/// Reads what the conventions name.
+/// Reads the fields that the conventions define.
 pub(crate) fn read(
     report: &mut Report,
     attributes: Attributes<'_>,
@@ -165,7 +166,7 @@ fn tokens(event: &mut LlmRequestCompleted, attributes: Attributes<'_>) -> Result
     Ok(())
 }
 
-/// What LiteLLM knows of the caches and of reasoning stands only in a text of its own.
+/// Returns a count of the caches or of reasoning that LiteLLM writes only in a text of its own.
 fn litellm(attributes: Attributes<'_>, names: &[&str]) -> Option<u64> {
     names.iter().find_map(|name| attributes.count_within(keys::LITELLM_USAGE, name))
 }

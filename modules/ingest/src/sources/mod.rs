@@ -1,7 +1,7 @@
-//! From a telemetry record to a [`Report`]: one mapper per source.
+//! Mapping of telemetry records to [`Report`]s: one mapper per source.
 //!
-//! Only records that describe one whole request make a report; everything else is named by an
-//! [`Outcome`] that says why not, so that nothing is lost in silence.
+//! Only records that describe one whole request make a report; every other record gets an
+//! [`Outcome`] with the reason, so that nothing is lost silently.
 
 mod ai_sdk;
 mod attributes;
@@ -32,22 +32,22 @@ pub(crate) use shape::{Clock, hex};
 
 use crate::report::Report;
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
-    /// It is a request.
+    /// A request.
     Request(Box<Report>),
-    /// A mapper knows it and it is no request; why.
+    /// A record that a mapper knows and that is no request; the reason.
     Ignored(&'static str),
-    /// It tells again what another record of the same tool tells.
+    /// A record that repeats what another record of the same tool reports; the reason.
     Repeats(&'static str),
-    /// No mapper understands it.
+    /// A record that no mapper understands.
     Unknown,
-    /// It would be a request, but what it says cannot be.
+    /// A request with an impossible value.
     Refused(Refusal),
 }
 
-/// Why a record is refused. It names a field and never holds its value.
+/// The reason why a record is refused. It names a field and never holds its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {what}")]
 pub(crate) struct Refusal {
@@ -61,7 +61,7 @@ impl Refusal {
     }
 }
 
-/// The names of the mappers, as they stand in metrics.
+/// The mappers; their names are shown in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Mapper {
     ClaudeCode,
@@ -87,28 +87,28 @@ impl Mapper {
     }
 }
 
-/// What surrounds a record.
+/// The context of a record.
 pub(crate) struct Context<'a> {
     pub(crate) host: &'a Host,
     pub(crate) clock: Clock,
-    /// The project that the sender of the whole body stands for, if it said so.
+    /// Project of the sender of the whole body, if it stated one.
     pub(crate) project: Option<&'a str>,
     pub(crate) resource: Attributes<'a>,
     /// The instrumentation scope's name and version.
     pub(crate) scope: (&'a str, &'a str),
-    /// What earlier records of Codex told about the same conversation.
+    /// The data that earlier records of Codex gave about the same conversation.
     pub(crate) conversations: &'a Conversations,
 }
 
-/// A log record with its attributes at hand.
+/// A log record with its attributes and name.
 pub(crate) struct Log<'a> {
     pub(crate) record: &'a LogRecord,
     pub(crate) attributes: Attributes<'a>,
-    /// `event.name`, wherever the tool put it.
+    /// The `event.name`, wherever the tool put it.
     pub(crate) name: Cow<'a, str>,
 }
 
-/// A span with its attributes at hand.
+/// A span with its attributes.
 pub(crate) struct SpanRecord<'a> {
     pub(crate) span: &'a Span,
     pub(crate) attributes: Attributes<'a>,
@@ -150,7 +150,7 @@ pub(crate) fn map_span(span: &Span, context: &Context<'_>) -> (Mapper, String, O
     (mapper, span_name(&span.name), outcome)
 }
 
-/// Returns who maps a span.
+/// Returns the mapper of a span.
 pub(crate) fn mapper_of_span(span: &Span, context: &Context<'_>) -> Mapper {
     let attributes = Attributes::new(&span.attributes);
     if claude_code::owns(context) || span.name.starts_with("claude_code.") {
@@ -173,13 +173,13 @@ pub(crate) fn mapper_of_span(span: &Span, context: &Context<'_>) -> Mapper {
     }
 }
 
-/// The word for what has no name that can be shown.
+/// Returns the placeholder for a name that is missing or cannot be shown.
 pub(crate) fn unnamed() -> String {
     "(unnamed)".to_owned()
 }
 
-/// A span's name where it is one word. Of several words the first is shown where it is certainly
-/// an operation: the rest may be a model, a path, or all of it somebody's text.
+/// Returns a span's name where it is one word. Of several words the first is returned where it is
+/// certainly an operation: the rest may be a model, a path, or private text.
 fn span_name(text: &str) -> String {
     const OPERATIONS: &[&str] = &[
         "chat",

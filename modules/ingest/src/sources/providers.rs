@@ -1,7 +1,7 @@
 //! The names of providers, as OpenTelemetry's `gen_ai.provider.name` has them.
 
-/// The well-known name of a provider for the many names that tools use. An unknown one stays as it
-/// was written: in other letters a secret in its place would not be recognised.
+/// Returns the well-known name of a provider for the many names that tools use. An unknown name is
+/// returned unchanged: with its case changed, a secret in its place would not be recognised.
 pub(crate) fn canonical(provider: &str) -> String {
     let name = match provider.to_ascii_lowercase().as_str() {
         "firstparty" | "anthropic" => "anthropic",
@@ -20,7 +20,8 @@ pub(crate) fn canonical(provider: &str) -> String {
     name.to_owned()
 }
 
-/// The provider whose own models are called so; `None` where others offer them too.
+/// Returns the provider of a model by the family in its name; `None` where others offer the family
+/// too.
 pub(crate) fn of_model(model: &str) -> Option<&'static str> {
     const FAMILIES: &[(&str, &str)] = &[
         ("claude-", "anthropic"),

@@ -1,4 +1,4 @@
-//! What every mapper does alike: times and identities.
+//! The steps that all mappers share: times and identities.
 
 use module_sdk::{
     clock,
@@ -9,17 +9,18 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use super::{Context, Log, SpanRecord, keys, name};
 use crate::report::Report;
 
-/// Decides which of several times can be true.
+/// A clock that decides which of several times can be true.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
-    /// When the record was received, in nanoseconds since the epoch.
+    /// Time when the record was received, in nanoseconds since the Unix epoch.
     pub(crate) now_ns: u64,
 }
 
-/// 2020-01-01: before it no tool reported requests, so an earlier time is an unset clock.
+/// Earliest time that is believed, 2020-01-01: before it no tool reported requests, so an earlier
+/// time is an unset clock.
 const EARLIEST_NS: u64 = 1_577_836_800_000_000_000;
 
-/// How far a sender's clock may be ahead before it is not believed.
+/// Largest time by which a sender's clock may be ahead before it is not believed.
 const AHEAD_NS: u64 = 24 * 3600 * 1_000_000_000;
 
 /// Before and after these a daemon's clock is an unset one.
@@ -30,8 +31,8 @@ const fn ns(unix_seconds: i64) -> u64 {
 }
 
 impl Clock {
-    /// The first time that can be, else now; in Unix milliseconds, and whether it is another
-    /// one than the sender states (its first that is not 0).
+    /// Picks the first possible time, else now. Returns it in milliseconds since the Unix epoch,
+    /// and whether it differs from the time that the sender states (its first that is not 0).
     pub(crate) fn pick(self, candidates: &[u64]) -> (i64, bool) {
         let stated = candidates.iter().copied().find(|time| *time != 0);
         // Where our own clock cannot be right, the sender's is all that is known.
@@ -43,12 +44,12 @@ impl Clock {
     }
 }
 
-/// Nanoseconds to milliseconds.
+/// Converts nanoseconds to milliseconds.
 pub(crate) const fn to_ms(ns: u64) -> i64 {
     (ns / 1_000_000) as i64
 }
 
-/// A report with all that a log record tells whatever the tool.
+/// Creates a report with all that any tool's log record holds.
 pub(crate) fn from_log(log: &Log<'_>, context: &Context<'_>) -> Report {
     let record = log.record;
     let event_time = log.attributes.time_ns(keys::EVENT_TIMESTAMP).unwrap_or(0);
@@ -65,7 +66,7 @@ pub(crate) fn from_log(log: &Log<'_>, context: &Context<'_>) -> Report {
     report
 }
 
-/// A report with all that a span tells whatever the tool.
+/// Creates a report with all that any tool's span holds.
 pub(crate) fn from_span(record: &SpanRecord<'_>, context: &Context<'_>) -> Report {
     let span = record.span;
     let (ended_at, clock_corrected) =
@@ -121,7 +122,7 @@ fn duration_ms(span: &Span) -> Option<u32> {
     u32::try_from((end - start + 500_000) / 1_000_000).ok()
 }
 
-/// An id of that many bytes in hexadecimal; the all-zero id means none.
+/// Returns an id of `length` bytes in hexadecimal; the all-zero id means none.
 pub(crate) fn hex(bytes: &[u8], length: usize) -> Option<String> {
     let valid = bytes.len() == length && bytes.iter().any(|byte| *byte != 0);
     valid.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())

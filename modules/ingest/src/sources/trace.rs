@@ -1,4 +1,4 @@
-//! From a span of any source to the step of a trace that it is: names and numbers, no text.
+//! Mapping of a span of any source to a step of a trace: names and numbers, no text.
 
 use module_sdk::events::{
     LlmRequestCompleted, RequestStatus, SpanKind, SpanStatus, TraceSpanCompleted,
@@ -10,12 +10,12 @@ use super::{
     span_name,
 };
 
-/// The state of a span whose work failed, by OTLP.
+/// Status code of a span whose work failed, by OTLP.
 const STATUS_ERROR: i32 = 2;
 const STATUS_OK: i32 = 1;
 
-/// Makes the event of a span; `None` for one that tells no step of an agent, such as the many by
-/// which Codex follows its own code.
+/// Creates the event of a span; `None` for a span that is no step of an agent, such as the many
+/// that trace the code of Codex itself.
 pub(crate) fn map(
     span: &Span,
     mapper: Mapper,
@@ -115,7 +115,7 @@ fn kind(
     }
 }
 
-/// OpenTelemetry's `gen_ai.operation.name`.
+/// Returns the kind of a span by OpenTelemetry's `gen_ai.operation.name`.
 fn of_operation(attributes: Attributes<'_>) -> SpanKind {
     match attributes.name(&[keys::OPERATION]).as_deref() {
         Some("invoke_agent" | "create_agent") => SpanKind::Agent,

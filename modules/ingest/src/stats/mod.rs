@@ -1,4 +1,4 @@
-//! Counts what came in, by source, and what became of it: for `lodestar ingest sources` and the
+//! Counts of the records received, by source and outcome: for `lodestar ingest sources` and the
 //! metrics.
 
 mod shown;
@@ -12,37 +12,38 @@ use jiff::Timestamp;
 use module_sdk::{CounterFamily, Host, Reply, Result};
 use serde::Serialize;
 
-/// More kinds of record than this are counted together, so that a sender of ever new names does
-/// not fill the memory.
+/// Largest number of kinds of record that are counted separately, so that a sender of ever new
+/// names does not fill the memory.
 const MAX_ROWS: usize = 1024;
 
-/// From so many kinds on further ones that no mapper knows are counted together, so that there is
-/// room for those that matter.
+/// Number of kinds from which on further kinds that no mapper knows are counted together, so that
+/// there is room for those that matter.
 const MAX_UNKNOWN_FROM: usize = 768;
 
-/// How many topics have series of their own: those of Lynex are of its projects' making.
+/// Largest number of topics with series of their own: projects can make up topics of Lynex events.
 const TOPICS: usize = 100;
 
-/// More than there are mappers, outcomes, endpoints, status codes, and ways to join.
+/// More than there are mappers, outcomes, endpoints, status codes, and ways to correlate.
 const FEW: usize = 30;
 
-/// What one record was and what became of it.
+/// A kind of record with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Kind {
     /// `service.name`, or the project of a Lynex event.
     pub(crate) source: String,
-    /// `logs`, `traces`, `metrics`, `lynex`, or `http` where that cannot be told.
+    /// Signal: `logs`, `traces`, `metrics`, `lynex`, or `http` where it is not known.
     pub(crate) signal: &'static str,
-    /// The name of the event, span or metric.
+    /// Name of the event, span or metric.
     pub(crate) record: String,
-    /// What became of it: `request`, `event`, `ignored`, `repeats`, `unknown` or `refused`.
+    /// Outcome: `request`, `event`, `ignored`, `repeats`, `unknown` or `refused`.
     pub(crate) outcome: &'static str,
-    /// Why it made no request, empty where it did.
+    /// Reason why it made no request, empty where it did.
     pub(crate) reason: String,
 }
 
 impl Kind {
-    /// Returns itself where there is room for it among `rows`, and else what counts the rest.
+    /// Returns itself where there is room for it among `rows`, and else the kind that counts the
+    /// rest.
     pub(crate) fn among<V>(self, rows: &BTreeMap<Self, V>) -> Self {
         let room = if self.outcome == "unknown" { MAX_UNKNOWN_FROM } else { MAX_ROWS };
         if rows.len() < room || rows.contains_key(&self) {
@@ -116,17 +117,17 @@ impl Stats {
         self.requests.add([endpoint, &code.to_string()], 1.0);
     }
 
-    /// Counts an event that was accepted, by its topic and how it was joined.
+    /// Counts an event that was accepted, by its topic and how it was correlated.
     pub(crate) fn event(&self, topic: &str, joined: &str) {
         self.events.add([topic, joined], 1.0);
     }
 
-    /// Counts a record whose stated time could not be.
+    /// Counts a record whose stated time was impossible.
     pub(crate) fn corrected_clock(&self) {
         self.corrections.add([], 1.0);
     }
 
-    /// Shows how many requests are remembered for joining.
+    /// Sets the gauge of the requests that are remembered for correlation.
     pub(crate) fn remembered(&self, requests: usize) {
         let help = "Requests that later reports of them can still join.";
         match self.host.gauge("lodestar_ingest_remembered_requests", help, &[]) {
@@ -136,8 +137,8 @@ impl Stats {
         }
     }
 
-    /// Answers the command `sources`. It sums up what makes no request, unless `all` or one outcome
-    /// is asked for.
+    /// Answers the command `sources`. Sums up the records that make no request, unless `all` or one
+    /// outcome is requested.
     pub(crate) fn reply(&self, only: Option<&str>, all: bool) -> Result<Reply> {
         let rows = locked(&self.rows).clone();
         let mut rows: Vec<(Kind, Seen)> = rows
@@ -157,7 +158,7 @@ impl std::fmt::Debug for Stats {
     }
 }
 
-/// A row for the tally of what a mapper made of a record.
+/// Returns the kind under which the outcome of a record is counted.
 pub(crate) fn kind_of(
     source: &str,
     signal: &'static str,

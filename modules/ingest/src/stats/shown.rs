@@ -1,4 +1,4 @@
-//! How the tally is shown: one line for what makes requests, sums for what makes none.
+//! The display of the statistics: one line for each kind that makes requests, sums for the others.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::{Kind, Seen};
 
-/// How many kinds of a sum are named, and how long a name may be there.
+/// Largest number of kinds that are named of a sum, each in at most [`NAME_CHARS`] characters.
 const NAMED: usize = 3;
 const NAME_CHARS: usize = 48;
 
-/// How long names and reasons may be in the table, so that it has at most 100 columns.
+/// Largest length of a source in the table, in characters; with the following lengths the table has
+/// at most 100 columns.
 const SOURCE_CHARS: usize = 20;
 const RECORD_CHARS: usize = 20;
 const WHY_CHARS: usize = 28;
@@ -24,9 +25,9 @@ pub(super) struct Line {
     kind: Kind,
     #[serde(flatten)]
     seen: Seen,
-    /// How many kinds of record it sums up.
+    /// Number of kinds of record that the line sums up.
     kinds: usize,
-    /// The largest of them.
+    /// The largest kinds of the sum.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     largest: Vec<Part>,
 }
@@ -38,7 +39,7 @@ struct Part {
     count: u64,
 }
 
-/// Brings rows into the order in which they are shown, what somebody should look at first.
+/// Sorts rows into the order in which they are shown: the most important first within each source.
 pub(super) fn sort(rows: &mut [(Kind, Seen)]) {
     rows.sort_by_key(|(kind, seen)| {
         (kind.source.clone(), rank(kind.outcome), std::cmp::Reverse(seen.count), kind.clone())
@@ -50,8 +51,8 @@ fn rank(outcome: &str) -> usize {
     ORDER.iter().position(|known| *known == outcome).unwrap_or(ORDER.len())
 }
 
-/// The lines for sorted rows: what makes no request is one line for each source and outcome, unless
-/// `all` are wanted.
+/// Returns the lines for sorted rows: records that make no request are one line for each source and
+/// outcome, unless `all` are wanted.
 pub(super) fn lines(rows: Vec<(Kind, Seen)>, all: bool) -> Vec<Line> {
     let is_summed = |kind: &Kind| !all && matches!(kind.outcome, "unknown" | "ignored" | "repeats");
     let together = |left: &(Kind, Seen), right: &(Kind, Seen)| {
@@ -96,7 +97,7 @@ impl Part {
     }
 }
 
-/// Returns a text, or as much of it as has room.
+/// Returns a text, cut to at most `most` characters.
 fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
@@ -104,7 +105,7 @@ fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// Makes the table for a person. What has no room in a row stands below it.
+/// Creates the table for display. Reasons too long for a row are listed below it.
 pub(super) fn table(lines: &[Line], since: Timestamp) -> Table {
     let mut table = Table::new(["SOURCE", "SIGNAL", "RECORD", "OUTCOME", "COUNT#", "WHY"]);
     table.title = format!("Records received since {since:.0}");

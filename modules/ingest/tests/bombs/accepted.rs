@@ -1,4 +1,4 @@
-//! The largest bodies that are accepted: what one of them takes, and what comes back.
+//! The largest bodies that are accepted: the memory that one of them takes, and how much is freed.
 
 use std::{process::Command, sync::PoisonError};
 
@@ -18,16 +18,17 @@ use super::{
     site_at_rest,
 };
 
-/// What is remembered of a request at most, to join what tells of it later, bytes.
+/// Largest amount of memory for a remembered request, to which later reports are correlated, in
+/// bytes.
 const REMEMBERED: usize = 1024;
 
-/// What the allocator may keep besides, bytes.
+/// Memory that the allocator may keep besides, in bytes.
 const KEPT: usize = 8 << 20;
 
 /// More records than any body has.
 const MANY: usize = 1 << 19;
 
-/// A body of so many records.
+/// A kind of body with any number of records.
 struct Shape {
     name: &'static str,
     path: &'static str,
@@ -77,7 +78,7 @@ fn shapes() -> Vec<Shape> {
     shapes.into_iter().flatten().collect()
 }
 
-/// Metrics that all have names of their own.
+/// Returns metrics that all have names of their own.
 fn sums(records: usize) -> ExportMetricsServiceRequest {
     let mut request = claude_metrics();
     let metrics = &mut request.resource_metrics[0].scope_metrics[0].metrics;
@@ -87,7 +88,7 @@ fn sums(records: usize) -> ExportMetricsServiceRequest {
     request
 }
 
-/// Spans of one trace, of which each hundred lie in one of them.
+/// Returns spans of one trace, of which each hundred are nested in one of them.
 fn spans(records: usize, attributes: fn(usize) -> Vec<KeyValue>) -> ExportTraceServiceRequest {
     let now = now_ns();
     let id = |index: usize| (index as u64 + 1).to_be_bytes().to_vec();
@@ -113,7 +114,7 @@ fn small_span(index: usize) -> Vec<KeyValue> {
     ]
 }
 
-/// What an instrumentation of GenAI tells of a call.
+/// Returns the attributes that an instrumentation of GenAI sends for a call.
 fn ordinary_span(index: usize) -> Vec<KeyValue> {
     let mut attributes = small_span(index);
     attributes.extend([
@@ -133,7 +134,7 @@ fn ordinary_span(index: usize) -> Vec<KeyValue> {
     attributes
 }
 
-/// Returns how many records the largest body of a shape has that is accepted, or a little less.
+/// Returns the number of records of the largest body of a shape that is accepted, or a little less.
 fn largest(shape: &Shape) -> usize {
     let site = site_at_rest();
     // What would be accepted is then refused as soon as its first records are to be published.
@@ -154,8 +155,8 @@ fn largest(shape: &Shape) -> usize {
     fit
 }
 
-/// Sends the body that a file holds, in a process of its own, and returns its peak of memory above
-/// rest and what stays of it.
+/// Sends a body in a process of its own, and returns its peak of memory above rest and what remains
+/// of it.
 fn measured(shape: &Shape, records: usize) -> [usize; 2] {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), gzip(&(shape.body)(records))).expect("it is written");

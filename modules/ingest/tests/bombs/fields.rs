@@ -1,4 +1,4 @@
-//! Makes a bomb of every list of OTLP, from the descriptors.
+//! Bombs for every list of OTLP, made from the descriptors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-/// A body: what stands before so many units, the unit, and what stands behind them.
+/// A body: the bytes before the repeated unit, the unit, and the bytes after it.
 pub(crate) struct Bomb {
     pub(crate) name: String,
     pub(crate) path: &'static str,
@@ -116,7 +116,7 @@ fn of_list(path: &'static str, road: &[FieldDescriptorProto]) -> Vec<Bomb> {
     bombs
 }
 
-/// The tags and lengths of messages around so many bytes.
+/// Returns the tags and lengths of the messages around so many bytes.
 fn heads(road: &[FieldDescriptorProto], mut length: usize) -> Vec<u8> {
     let mut heads = Vec::new();
     for field in road.iter().rev() {
@@ -135,7 +135,7 @@ fn tag(field: &FieldDescriptorProto, wire_type: usize) -> Vec<u8> {
     tag
 }
 
-/// The smallest element of a list with its tag.
+/// Returns the smallest element of a list with its tag.
 fn single(field: &FieldDescriptorProto) -> Vec<u8> {
     let wire_type = match value(field).len() {
         _ if !is_packable(field) => 2,
@@ -146,7 +146,7 @@ fn single(field: &FieldDescriptorProto) -> Vec<u8> {
     [tag(field, wire_type), value(field)].concat()
 }
 
-/// The smallest value: of messages and texts their length.
+/// Returns the smallest value; for messages and texts, their length.
 fn value(field: &FieldDescriptorProto) -> Vec<u8> {
     match field.r#type() {
         Type::Double | Type::Fixed64 | Type::Sfixed64 => vec![0; 8],
@@ -167,7 +167,7 @@ fn text_of(field: &FieldDescriptorProto) -> &'static str {
     }
 }
 
-/// What stands before and behind the elements of a road's last list, or the members of its last
+/// Returns the text before and after the elements of a path's last list, or the members of its last
 /// message.
 fn text_around(road: &[FieldDescriptorProto]) -> (String, String) {
     let (mut open, mut close) = (String::new(), String::new());

@@ -1,6 +1,6 @@
 //! Small bodies that would fill the memory: one of every list that OTLP has, and of JSON's own.
 //!
-//! The module runs in this process, whose peak of resident memory is what is measured.
+//! The module runs in this process, whose peak of resident memory is measured.
 
 mod accepted;
 #[path = "../ingest/bodies.rs"]
@@ -27,16 +27,16 @@ const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 const JSON: (&str, &str) = ("content-type", "application/json");
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
-/// How large a bomb is when it is inflated.
+/// Size of a bomb once it is inflated, in bytes.
 const INFLATED: usize = 40 << 20;
 
-/// What one request may take above what the module takes at rest.
+/// Memory that one request may take above what the module takes at rest, in bytes.
 const ALLOWED: usize = 80 << 20;
 
-/// The peak is that of the process: one test at a time.
+/// Lock that runs one test at a time, as the peak is that of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// `before`, then `unit` until it is large, then `after`, as gzip of many members.
+/// Returns `before`, then `unit` until the body is large, then `after`, as gzip of many members.
 fn inflating(before: impl FnOnce(usize) -> Vec<u8>, unit: &[u8], after: &[u8]) -> Vec<u8> {
     let piece = unit.repeat((1 << 20) / unit.len());
     let times = INFLATED / piece.len();
@@ -44,7 +44,8 @@ fn inflating(before: impl FnOnce(usize) -> Vec<u8>, unit: &[u8], after: &[u8]) -
     [gzip(&before(times * piece.len() / unit.len())), pieces, gzip(after)].concat()
 }
 
-/// Sends a body, and returns the status and what memory it took. The processor time is shown only.
+/// Sends a body, and returns the status and the memory that it took. The processor time is only
+/// printed.
 fn send(site: &Site, path: &str, kind: (&str, &str), body: &[u8]) -> (u16, usize) {
     let (rest, before) = (Resident::reset(), processor_time());
     let answer = site.post(path, &[kind, GZIP], body);

@@ -1,36 +1,36 @@
-//! The resident memory of this process, and the processor time that it takes.
+//! The resident memory of this process, and the processor time that it has taken.
 
 use std::{fs, io, time::Duration};
 
-/// How much memory is resident, bytes.
+/// The resident memory, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resident(usize);
 
 impl Resident {
-    /// Reads how much it is now.
+    /// Reads the resident memory.
     pub(crate) fn now() -> Self {
         Self(status("VmRSS:"))
     }
 
-    /// Forgets the peak so far, and reads how much it is now.
+    /// Resets the peak, and reads the resident memory.
     pub(crate) fn reset() -> Self {
         // The kernel's word for the peak of resident memory.
         fs::write("/proc/self/clear_refs", "5").expect("a process may reset its own peak");
         Self::now()
     }
 
-    /// Returns by how much the peak since the reset is above.
+    /// Returns by how much the peak since the reset exceeds this.
     pub(crate) fn peak_above(self) -> usize {
         status("VmHWM:").saturating_sub(self.0)
     }
 
-    /// Returns by how much this is above another.
+    /// Returns by how much this exceeds another.
     pub(crate) const fn above(self, other: Self) -> usize {
         self.0.saturating_sub(other.0)
     }
 }
 
-/// Returns how much processor time the other threads of this process have taken so far.
+/// Returns the processor time that the other threads of this process have taken so far.
 pub(crate) fn processor_time() -> Duration {
     let own = fs::read_link("/proc/thread-self").expect("the kernel tells");
     let tasks = fs::read_dir("/proc/self/task").expect("the kernel tells");

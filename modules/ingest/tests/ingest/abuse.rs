@@ -1,4 +1,5 @@
-//! Bad input: none panics, none is a 500, each is said clearly, and good input goes on.
+//! Bad input: no input causes a panic or a 500, each gets a clear answer, and good input is still
+//! accepted.
 
 use std::io::{Read as _, Write as _};
 
@@ -15,7 +16,7 @@ const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 const JSON: (&str, &str) = ("content-type", "application/json");
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
-/// The module still takes what is good.
+/// Checks that the module still accepts good input.
 fn still_works(site: &Site) {
     let before = site.requests().len();
     let message = claude_logs(vec![claude_request(now_ns(), "req_good")]);

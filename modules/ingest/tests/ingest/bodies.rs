@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, ScopeSpans, Span, Status},
 };
 
-/// An attribute's value, from what tests write.
+/// Conversion of what tests write into an attribute's value.
 pub(crate) trait IntoValue {
     fn into_value(self) -> Value;
 }
@@ -117,7 +117,8 @@ pub(crate) fn failed(mut span: Span) -> Span {
     span
 }
 
-/// Claude Code's record of one answer: 400 in, 500 read from and 300 written to the cache, 34 out.
+/// Returns Claude Code's record of one answer: 400 in, 500 read from and 300 written to the cache,
+/// 34 out.
 pub(crate) fn claude_request(time_ns: u64, request_id: &str) -> LogRecord {
     let mut record = record(
         time_ns,
@@ -148,7 +149,7 @@ pub(crate) fn claude_logs(records: Vec<LogRecord>) -> ExportLogsServiceRequest {
     logs("claude-code", "com.anthropic.claude_code.events", records)
 }
 
-/// The same answer as Claude Code's span tells it.
+/// Returns the span in which Claude Code reports the same answer.
 pub(crate) fn claude_span(ended_ns: u64, request_id: &str) -> ExportTraceServiceRequest {
     let attributes = vec![
         attr("session.id", "bd74aaac-a27e-4b75-bc12-8512c8e7b4b7"),
@@ -163,7 +164,7 @@ pub(crate) fn claude_span(ended_ns: u64, request_id: &str) -> ExportTraceService
     traces("claude-code", vec![("com.anthropic.claude_code.tracing", vec![span])])
 }
 
-/// The sums that Claude Code sends beside.
+/// Returns the sums that Claude Code sends in addition.
 pub(crate) fn claude_metrics() -> ExportMetricsServiceRequest {
     let point = |kind: &str, tokens: i64| NumberDataPoint {
         attributes: vec![attr("type", kind), attr("model", "claude-sonnet-4-5")],
@@ -188,7 +189,7 @@ pub(crate) fn claude_metrics() -> ExportMetricsServiceRequest {
     ExportMetricsServiceRequest { resource_metrics }
 }
 
-/// Codex' record of one answer: counts as text, no time of its own, no id.
+/// Returns Codex' record of one answer: counts as text, no time of its own, no id.
 pub(crate) fn codex_completed(observed_ns: u64) -> LogRecord {
     let mut completed = record(
         0,
@@ -215,7 +216,8 @@ pub(crate) fn codex_logs(records: Vec<LogRecord>) -> ExportLogsServiceRequest {
     logs("codex_exec", "codex_otel.log_only", records)
 }
 
-/// The spans of the same answer: the call, and the turn around it that knows the conversation.
+/// Returns the spans of the same answer: the call, and the turn around it that has the
+/// conversation.
 pub(crate) fn codex_spans(ended_ns: u64) -> ExportTraceServiceRequest {
     let usage = vec![
         attr("gen_ai.usage.input_tokens", 1200),
@@ -236,7 +238,7 @@ pub(crate) fn codex_spans(ended_ns: u64) -> ExportTraceServiceRequest {
     traces("codex_exec", vec![("codex_exec", spans)])
 }
 
-/// A span by OpenTelemetry's GenAI conventions.
+/// Returns a span by OpenTelemetry's GenAI conventions.
 pub(crate) fn chat_span(
     ids: (u8, u8, u8),
     ended_ns: u64,

@@ -1,4 +1,4 @@
-//! Bodies as senders really write them: one odd value never costs its neighbours.
+//! Bodies as real senders write them: one odd value never costs its neighbours.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::{
 const JSON: (&str, &str) = ("content-type", "application/json");
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
-/// A body of Claude Code's with other records beside a good one.
+/// Returns a body of Claude Code's with other records beside a good one.
 fn beside_a_good_one(others: &[&str]) -> String {
     let good = serde_json::to_string(&claude_request(now_ns(), "req_good")).expect("JSON");
     let records = [others, &[good.as_str()]].concat().join(",");

@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes that a test wants.
+//! A client that sends exactly the bytes that a test specifies.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,13 +13,13 @@ use module_sdk::{
 };
 use serde_json::{Value, json};
 
-/// A module on the bench with a client.
+/// A module in the test harness, with a client.
 pub(crate) struct Site {
     pub(crate) bench: Bench<Ingest>,
     pub(crate) address: SocketAddr,
 }
 
-/// An answer.
+/// An answer to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -89,14 +89,14 @@ impl Site {
         self.bench.host().emitted_as().expect("the Lynex events")
     }
 
-    /// How many requests a subscriber that counts by key sees.
+    /// Returns the number of requests that a subscriber that counts by key sees.
     pub(crate) fn distinct_requests(&self) -> usize {
         let requests = self.requests();
         let keys: std::collections::BTreeSet<_> = requests.iter().map(|r| &r.dedupe_key).collect();
         keys.len()
     }
 
-    /// Everything that left the module, as one text.
+    /// Returns everything that left the module, as one text.
     pub(crate) fn everything_told(&mut self) -> String {
         let sources = self.bench.command("sources", json!({})).expect("it answers");
         let health = self.bench.health();
@@ -113,7 +113,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request with a Host and a Content-Length, where `headers` do not say otherwise.
+/// Sends a request with a Host and a Content-Length, unless `headers` set them.
 pub(crate) fn request(
     stream: &mut TcpStream,
     method: &str,
@@ -162,7 +162,7 @@ pub(crate) fn answer(stream: &mut TcpStream) -> Answer {
     answer
 }
 
-/// A body in two chunks.
+/// Returns a body in two chunks.
 pub(crate) fn chunked(body: &[u8]) -> Vec<u8> {
     let (first, second) = body.split_at(body.len() / 2);
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! One reply that arrives in several forms is one request.
+//! Correlation of one reply that arrives in several forms into one request.
 
 use serde_json::json;
 

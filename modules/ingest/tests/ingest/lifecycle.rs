@@ -80,7 +80,7 @@ fn idle_connections_do_not_hold_up_the_stop() {
     assert_eq!(idle.read_to_end(&mut rest).expect("it is closed"), 0);
 }
 
-/// Waits until the module closes a connection; answers what it still sent.
+/// Waits until the module closes a connection; returns what it still sent.
 fn until_closed(stream: &mut TcpStream) -> String {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("it is closed, and not reset");
@@ -135,7 +135,7 @@ fn silent_clients_do_not_keep_a_sender_out() {
     assert_eq!(until_closed(&mut idle[0]), "", "it has been idle for longest");
 }
 
-/// Asks while the only connection is at work; answers the status and when to come again.
+/// Sends a request while the only connection is busy; returns the status and the `Retry-After`.
 fn ask_beside_another(site: &Site) -> (u16, Option<String>) {
     let mut busy = site.connect();
     let head = "POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\

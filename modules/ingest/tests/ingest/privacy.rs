@@ -1,4 +1,5 @@
-//! Whatever a tool sends, no text of a conversation and no name of a person leaves the module.
+//! Privacy: whatever a tool sends, no text of a conversation and no name of a person leaves the
+//! module.
 
 use opentelemetry_proto::tonic::{common::v1::AnyValue, trace::v1::span::Event};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Steps of traces: made from the spans that come anyway, where somebody wants them.
+//! Steps of traces: made from the spans that arrive anyway, where a subscriber wants them.
 
 use std::collections::BTreeMap;
 

@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::{bodies::*, http::Site};
 
-/// A span and the instrumentation that tells it.
+/// A span and the instrumentation that reports it.
 type Told = (&'static str, Span);
 
-/// Requests, their input and their output.
+/// Number of requests, their input and their output.
 type Totals = (usize, u64, u64);
 
 fn told(reporter: &'static str, ids: (u8, u8), name: &str, attributes: Vec<KeyValue>) -> Told {
@@ -25,7 +25,7 @@ fn counts(input: i64, output: i64) -> Vec<KeyValue> {
     vec![attr("gen_ai.usage.input_tokens", input), attr("gen_ai.usage.output_tokens", output)]
 }
 
-/// A chat of a reporter: span and parent, response id, input and output.
+/// Returns a chat of a reporter: span and parent, response id, input and output.
 fn chat(reporter: &'static str, ids: (u8, u8), id: &str, input: i64, output: i64) -> Told {
     let mut attributes = counts(input, output);
     attributes.extend([
@@ -49,7 +49,7 @@ fn embedding(reporter: &'static str, ids: (u8, u8), input: i64) -> Told {
     told(reporter, ids, "embeddings text-embedding-3-large", attributes)
 }
 
-/// A run of an agent, which says nothing of itself but what was used.
+/// Returns a run of an agent, which states only its token counts.
 fn run(reporter: &'static str, ids: (u8, u8), input: i64, output: i64) -> Told {
     told(reporter, ids, "agent run", counts(input, output))
 }
@@ -60,7 +60,7 @@ fn with_model(mut told: Told, model: &str) -> Told {
     told
 }
 
-/// A call by OpenInference, which names no id.
+/// Returns a call by OpenInference, which has no id.
 fn open_inference(ids: (u8, u8), model: &'static str, input: i64, output: i64) -> Told {
     let attributes = vec![
         attr("openinference.span.kind", "LLM"),
@@ -71,7 +71,7 @@ fn open_inference(ids: (u8, u8), model: &'static str, input: i64, output: i64) -
     told("openinference.instrumentation.x", ids, "ChatCompletion", attributes)
 }
 
-/// A chat that says nothing of what it used.
+/// Returns a chat without token counts.
 fn bare(reporter: &'static str, ids: (u8, u8), model: &'static str, failed: bool) -> Told {
     let attributes =
         vec![attr("gen_ai.operation.name", "chat"), attr("gen_ai.request.model", model)];
@@ -80,12 +80,13 @@ fn bare(reporter: &'static str, ids: (u8, u8), model: &'static str, failed: bool
     told
 }
 
-/// A span that is no request at all.
+/// Returns a span that is no request at all.
 fn step(reporter: &'static str, ids: (u8, u8)) -> Told {
     told(reporter, ids, "step", vec![])
 }
 
-/// What a subscriber has that counts by key, takes the fuller count and hears of withdrawals.
+/// Returns the totals of a subscriber that counts by key, takes the larger counts and handles
+/// withdrawals.
 fn totals(site: &Site) -> Totals {
     let mut by_key: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for request in site.requests() {
@@ -114,7 +115,8 @@ fn orders(length: usize) -> Vec<Vec<usize>> {
     places.collect()
 }
 
-/// Sends the spans in every order, in one body and in bodies of their own, and twice.
+/// Sends the spans in every order, in one body and in bodies of their own, and twice; checks the
+/// totals.
 fn check(spans: &[Told], expected: Totals) {
     check_each(spans, expected, |totals| totals == expected);
 }

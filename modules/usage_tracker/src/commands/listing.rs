@@ -10,7 +10,7 @@ use crate::{
     store::Stored,
 };
 
-/// How many sessions an error names.
+/// Largest number of sessions that an error names.
 const NAMED: u32 = 5;
 
 /// Answers `requests`.
@@ -65,7 +65,7 @@ fn table(found: &[Stored], period: &TimeRange) -> Table {
     table
 }
 
-/// Where the column of stated costs stands.
+/// Index of the column of stated costs.
 const STATED: usize = 7;
 
 fn differs(stored: &Stored) -> bool {
@@ -73,7 +73,7 @@ fn differs(stored: &Stored) -> bool {
     costs.is_some_and(|(cost, stated)| query::differ(cost, stated))
 }
 
-/// What an empty list says: which names were meant, where nothing is called as was asked.
+/// Returns the notes of an empty list: similar names, where none is called as requested.
 fn not_found(reader: &mut Reader, asked: &[(&str, &Option<String>)]) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for (kind, name) in asked {
@@ -98,7 +98,7 @@ fn not_found(reader: &mut Reader, asked: &[(&str, &Option<String>)]) -> Result<V
     Ok(notes)
 }
 
-/// The whole id of the one session that begins like this.
+/// Finds the only session whose id begins with `begin`, and returns its whole id.
 fn session(reader: &mut Reader, begin: &str) -> Result<String> {
     // The table cuts a long id with this mark.
     let begin = begin.trim().trim_end_matches('…');

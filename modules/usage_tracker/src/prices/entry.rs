@@ -1,11 +1,11 @@
-//! The entries of a price table, and what of a price they leave unsaid.
+//! The entries of a price table, and the defaults of prices that they omit.
 
 use module_sdk::Usd;
 use serde::Deserialize;
 
 use super::{MOST_USD, Price, PriceError, PriceOverride, Rates, ServiceTier};
 
-/// A price table as it is written.
+/// A price table as it is written in its file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -58,7 +58,7 @@ struct Service {
     reasoning: Option<Usd>,
 }
 
-/// Which models one runs on one's own machine.
+/// The models that are run on one's own machine.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Local {
@@ -66,7 +66,7 @@ pub(super) struct Local {
     pub(super) families: Vec<String>,
 }
 
-/// The six prices of one line, in the order of [`Rates`], with what a missing one falls back to.
+/// The six prices of one line, in the order of [`Rates`], with the base for missing ones.
 struct Line<'a> {
     model: &'a str,
     base: Option<&'a Rates>,
@@ -104,7 +104,7 @@ impl Line<'_> {
 }
 
 impl Entry {
-    /// The price of one of its models.
+    /// Returns the price of one of its models.
     pub(super) fn price(&self, model: &str, version: &str) -> Result<Price, PriceError> {
         let line = Line {
             model,

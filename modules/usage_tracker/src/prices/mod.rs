@@ -1,4 +1,4 @@
-//! What a request costs: the dated price table, exact integer money, savings.
+//! Costs of requests: the dated price table, exact integer money, savings.
 //!
 //! Money is an integer number of nano-USD (1e-9 USD). A price is an integer number of nano-USD per
 //! million tokens, so that a sum is exact and is rounded once, half up.
@@ -13,25 +13,25 @@ pub use table::{MOST_USD, PriceError, PriceOverride, PriceTable};
 use foldhash::HashMap;
 use module_sdk::events::{ApiFormat, CostSource, LlmRequestCompleted, RequestStatus};
 
-/// Nano-USD per million tokens.
+/// Prices in nano-USD per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// Of the prompt, neither from a cache nor into one.
+    /// Price of input that was neither read from a cache nor written to one.
     pub input: i64,
-    /// Read from the provider's cache.
+    /// Price of input read from the provider's cache.
     pub cache_read: i64,
-    /// Written to it for five minutes.
+    /// Price of input written to the cache for five minutes.
     pub cache_write_5m: i64,
-    /// Written to it for an hour.
+    /// Price of input written to the cache for an hour.
     pub cache_write_1h: i64,
-    /// Of the answer.
+    /// Price of output.
     pub output: i64,
-    /// Of reasoning, which is a part of the answer.
+    /// Price of reasoning, which is a part of the output.
     pub reasoning: i64,
 }
 
 impl Rates {
-    /// Of a local model.
+    /// The rates of a local model.
     pub const FREE: Self = Self {
         input: 0,
         cache_read: 0,
@@ -45,30 +45,30 @@ impl Rates {
 /// The price of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Price {
-    /// For every request that no tier takes.
+    /// Rates for every request to which no tier applies.
     pub rates: Rates,
-    /// For requests with more input tokens than the number, in rising order.
+    /// Rates for requests with more input tokens than the number, in ascending order.
     pub tiers: Vec<(u64, Rates)>,
-    /// Of the tiers of service that are sold at another price.
+    /// Prices of the tiers of service that have a price of their own.
     pub service_tiers: Vec<ServiceTier>,
-    /// The version of the table, or `config`.
+    /// Version of the table, or `config`.
     pub version: String,
 }
 
 impl Price {
-    /// A price without tiers.
+    /// Creates a price without tiers.
     pub(crate) const fn plain(rates: Rates, version: String) -> Self {
         Self { rates, tiers: Vec::new(), service_tiers: Vec::new(), version }
     }
 
-    /// What the tokens cost, in nano-USD, at the ordinary tier of service.
+    /// Computes the cost of the tokens at the ordinary tier of service, in nano-USD.
     #[must_use]
     pub fn cost(&self, tokens: &Tokens) -> i64 {
         cost(&self.rates, &self.tiers, tokens)
     }
 }
 
-/// What the tokens cost, in nano-USD.
+/// Computes the cost of the tokens, in nano-USD.
 fn cost(rates: &Rates, tiers: &[(u64, Rates)], tokens: &Tokens) -> i64 {
     let over = tiers.iter().rev().find(|(above, _)| tokens.input > *above);
     let rates = over.map_or(rates, |(_, rates)| rates);
@@ -94,21 +94,21 @@ fn cost(rates: &Rates, tiers: &[(u64, Rates)], tokens: &Tokens) -> i64 {
 pub struct Tokens {
     /// The whole input, caches included.
     pub input: u64,
-    /// A part of `input`.
+    /// Input read from the cache, a part of `input`.
     pub cache_read: u64,
-    /// A part of `input`.
+    /// Input written to the cache for five minutes, a part of `input`.
     pub cache_write_5m: u64,
-    /// A part of `input`.
+    /// Input written to the cache for an hour, a part of `input`.
     pub cache_write_1h: u64,
     /// The whole output.
     pub output: u64,
-    /// A part of `output`.
+    /// Reasoning, a part of `output`.
     pub reasoning: u64,
 }
 
 impl Tokens {
-    /// The tokens of a request; `None` when too few counts are known for a cost. Only embeddings
-    /// have no output.
+    /// Returns the tokens of a request; `None` when too few counts are known for a cost. Only
+    /// embeddings have no output.
     #[must_use]
     pub fn of(request: &LlmRequestCompleted) -> Option<Self> {
         let embeds = request.dialect == Some(ApiFormat::Embeddings)
@@ -128,41 +128,41 @@ impl Tokens {
     }
 }
 
-/// What is known about the cost of a request.
+/// The known cost of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cost {
-    /// Nano-USD; `None` for unknown.
+    /// Cost in nano-USD; `None` for unknown.
     pub nano_usd: Option<i64>,
-    /// Who computed it.
+    /// Source of the cost.
     pub source: CostSource,
-    /// The version of our prices, where they were used.
+    /// Version of our prices, where they were used.
     pub version: Option<String>,
-    /// The same tokens at the baseline model, nano-USD, where `nano_usd` is known.
+    /// Cost of the same tokens at the baseline model, in nano-USD, where `nano_usd` is known.
     pub baseline_nano_usd: Option<i64>,
-    /// Whether a cost ought to be known and is not.
+    /// `true` when the request should have a cost and none is known.
     pub unpriced: bool,
-    /// Whether what was written to a cache was written for an hour, as what the client says it cost
-    /// shows where nobody says for how long.
+    /// `true` when all cache writes were for an hour, as the cost that the client states shows
+    /// where no report says how long they were for.
     pub one_hour: bool,
 }
 
-/// Computes costs.
+/// Calculator of costs.
 #[derive(Debug)]
 pub struct Pricer {
     table: PriceTable,
     baseline: Option<Price>,
-    /// What the table answered, by provider (empty for none) and model: a handful of pairs make all
-    /// requests.
+    /// Prices found in the table, by provider (empty for none) and model: most requests have one of
+    /// a few pairs.
     found: HashMap<String, HashMap<String, Option<Price>>>,
-    /// How many pairs it holds.
+    /// Number of pairs in `found`.
     remembered: usize,
 }
 
-/// How many pairs of provider and model are remembered.
+/// Largest number of pairs of provider and model that are remembered.
 const REMEMBERED: usize = 4096;
 
 impl Pricer {
-    /// Computes costs with a table, and savings against a model of it.
+    /// Creates a calculator of costs by a table, and of savings against a model of it.
     ///
     /// # Errors
     ///
@@ -172,14 +172,14 @@ impl Pricer {
         Ok(Self { table, baseline, found: HashMap::default(), remembered: 0 })
     }
 
-    /// The table.
+    /// Returns the price table.
     #[must_use]
     pub const fn table(&self) -> &PriceTable {
         &self.table
     }
 
-    /// The cost of a request: by the table where it has a price, else what the client or the
-    /// provider said (`stated_nano_usd`).
+    /// Computes the cost of a request: by the table where it has a price, else the cost that the
+    /// client or the provider states (`stated_nano_usd`).
     pub fn cost(&mut self, request: &LlmRequestCompleted, stated_nano_usd: Option<i64>) -> Cost {
         if request.status == Some(RequestStatus::Cached) {
             return self.known(request, 0, CostSource::PriceTable, None);
@@ -250,8 +250,8 @@ impl Pricer {
     }
 }
 
-/// The cost with all that was written to a cache written for an hour, where nobody says for how
-/// long it was and what the client says it cost fits exactly this.
+/// Computes the cost with all cache writes taken as those for an hour, where no report says how
+/// long they were for and the cost that the client states fits only this.
 fn one_hour(
     request: &LlmRequestCompleted,
     stated: i64,
@@ -266,20 +266,21 @@ fn one_hour(
     at(&tokens).filter(|long| fits(stated, *long))
 }
 
-/// Whether two costs are the same but for the rounding of a client that counts in micro-dollars.
+/// Returns whether two costs are equal except for the rounding of a client that counts in
+/// micro-dollars.
 const fn fits(stated: i64, cost: i64) -> bool {
     stated.abs_diff(cost) <= 500
 }
 
-/// The model that answered.
+/// Returns the model that answered, else the one that was routed to or requested.
 #[must_use]
 pub fn priced_model(request: &LlmRequestCompleted) -> Option<&str> {
     let models = [&request.response_model, &request.routed_model, &request.request_model];
     models.into_iter().find_map(|model| model.as_deref())
 }
 
-/// Whether a provider will have charged for it: a request that failed before a single token was
-/// counted costs nothing, and nothing is missing when its cost is unknown.
+/// Returns whether a provider will have charged for the request: one that failed before a single
+/// token was counted costs nothing, and nothing is missing when its cost is unknown.
 fn billable(request: &LlmRequestCompleted) -> bool {
     let answered = matches!(
         request.status,

@@ -4,20 +4,20 @@ use module_sdk::events::LlmRequestCompleted;
 
 use super::{Price, Rates, Tokens, cost};
 
-/// What a model costs at a tier of service.
+/// The price of a model at a tier of service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceTier {
-    /// What records call it, in lower case: `fast`, `batch`.
+    /// Names of the tier in records, in lower case: `fast`, `batch`.
     pub names: Vec<String>,
-    /// For every request that no tier takes.
+    /// Rates for every request to which no tier by input tokens applies.
     pub rates: Rates,
-    /// For requests with more input tokens than the number, in rising order.
+    /// Rates for requests with more input tokens than the number, in ascending order.
     pub tiers: Vec<(u64, Rates)>,
-    /// Requests with more input tokens are not sold at it.
+    /// Largest number of input tokens; larger requests are not sold at this tier.
     pub up_to_input_tokens: Option<u64>,
 }
 
-/// The tier that a request names, if that is another than the ordinary one.
+/// Returns the tier that a request names, if it is not the ordinary one.
 pub(super) fn named(request: &LlmRequestCompleted) -> Option<&str> {
     const ORDINARY: [&str; 8] = [
         "standard",
@@ -34,7 +34,7 @@ pub(super) fn named(request: &LlmRequestCompleted) -> Option<&str> {
     (!ordinary).then_some(tier)
 }
 
-/// One word for what several makers call differently.
+/// Returns one spelling for the names that several makers give a tier.
 fn plain(tier: &str) -> String {
     let tier = tier.to_ascii_lowercase().replace('-', "_");
     let tier = tier.strip_prefix("on_demand_").unwrap_or(&tier);
@@ -45,8 +45,8 @@ fn plain(tier: &str) -> String {
 }
 
 impl Price {
-    /// What the tokens cost at a tier of service, in nano-USD; `None` when that has no price. What
-    /// is free is free at every tier.
+    /// Computes the cost of the tokens at a tier of service, in nano-USD; `None` when the tier has
+    /// no price. A free model is free at every tier.
     #[must_use]
     pub fn cost_at(&self, tier: Option<&str>, tokens: &Tokens) -> Option<i64> {
         let Some(tier) = tier.filter(|_| self.rates != Rates::FREE) else {
@@ -57,7 +57,7 @@ impl Price {
         within.then(|| cost(&sold.rates, &sold.tiers, tokens))
     }
 
-    /// The price of a name that states its tier of service: that of the tier alone.
+    /// Returns the price for a model name that states its tier of service: that of the tier alone.
     pub(super) fn only(&self, tier: &str) -> Option<Self> {
         let sold = self.service_tier(tier)?;
         Some(Self {
@@ -75,12 +75,12 @@ impl Price {
 }
 
 impl Rates {
-    /// The rates times a fraction.
+    /// Returns the rates times a fraction.
     pub(super) fn times(&self, numerator: i64, denominator: i64) -> Self {
         self.map(|rate| scale(rate, numerator, denominator))
     }
 
-    /// The rates, each as much dearer or cheaper as `to` is than `from`.
+    /// Returns the rates, each scaled by the ratio of `to` to `from`.
     pub(super) fn scaled(&self, from: &Self, to: &Self) -> Self {
         Self {
             input: scale(self.input, to.input, from.input),
@@ -104,7 +104,8 @@ impl Rates {
     }
 }
 
-/// `rate × numerator ÷ denominator`, rounded half up; as it is where nothing was multiplied.
+/// Computes `rate × numerator ÷ denominator`, rounded half up; returns `rate` where `denominator`
+/// is 0.
 fn scale(rate: i64, numerator: i64, denominator: i64) -> i64 {
     if denominator == 0 {
         return rate;

@@ -11,35 +11,35 @@ use super::{
     entry::{File, Local},
 };
 
-/// The table that is shipped.
+/// The price table that is shipped.
 const BUILT_IN: &str = include_str!("../../../../config/prices.toml");
 
-/// The version that prices of the configuration carry.
+/// Version of the prices from the configuration.
 const CONFIGURED: &str = "config";
 
-/// Why prices cannot be used.
+/// The reason why prices cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    /// The file is no price table.
+    /// A file that is no price table.
     #[error("the price table cannot be read: {0}")]
     Table(String),
-    /// A price is no price.
+    /// A value that is no price.
     #[error(
         "the price of {model:?}: {key} is {value}, it must be US dollars per million tokens, from \
          0 to {MOST_USD}"
     )]
     Value {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// The key.
+        /// Key of the price.
         key: &'static str,
         /// What was given.
         value: Usd,
     },
-    /// A tier of service has tiers of its own.
+    /// A tier of service with tiers of its own.
     #[error("the price of {0:?} is that of a tier of service; put its `service_tiers` beside it")]
     Nested(String),
-    /// The baseline has no price.
+    /// A baseline model without a price.
     #[error(
         "baseline_model {0:?} has no price; name a model of the price table (`lodestar usage \
          models` shows those in use) or add it under `prices`"
@@ -81,7 +81,7 @@ pub struct PriceOverride {
 pub struct PriceTable {
     version: String,
     configured: HashMap<String, Price>,
-    /// By the spelling of [`ModelName`], then by maker.
+    /// Prices by the spelling of [`ModelName`], then by maker.
     models: HashMap<String, Vec<(String, Price)>>,
     /// The models as the table spells them.
     names: Vec<String>,
@@ -89,7 +89,7 @@ pub struct PriceTable {
 }
 
 impl PriceTable {
-    /// The table that is shipped.
+    /// Returns the table that is shipped.
     ///
     /// # Panics
     ///
@@ -121,8 +121,8 @@ impl PriceTable {
         Ok(Self { version, configured: HashMap::new(), models, names, local })
     }
 
-    /// Puts prices of the configuration before those of the table. A key is `model` or
-    /// `provider/model`.
+    /// Adds prices of the configuration, which take precedence over those of the table. A key is
+    /// `model` or `provider/model`.
     ///
     /// # Errors
     ///
@@ -142,13 +142,13 @@ impl PriceTable {
         Ok(self)
     }
 
-    /// The date of the table.
+    /// Returns the date of the table.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The price of a model, if there is one. `provider` is a `gen_ai.provider.name`.
+    /// Finds the price of a model. `provider` is a `gen_ai.provider.name`.
     #[must_use]
     pub fn find(&self, provider: Option<&str>, model: &str) -> Option<Price> {
         let provider = provider.map(str::to_ascii_lowercase);
@@ -185,12 +185,12 @@ impl PriceTable {
         }
     }
 
-    /// The models that have a price of their own.
+    /// Returns the names of the models that have a price of their own.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
 
-    /// The price that savings are measured against.
+    /// Returns the price that savings are measured against.
     pub(super) fn baseline(&self, model: &str) -> Result<Price, PriceError> {
         self.find(None, model).ok_or_else(|| PriceError::Baseline(model.to_owned()))
     }
@@ -216,8 +216,9 @@ impl PriceTable {
         Price::plain(Rates::FREE, self.version.clone())
     }
 
-    /// Whether a name has the path of somebody who sells the model: `qwen/qwen3:instruct`. Ollama
-    /// has paths of files only.
+    /// Returns whether a name begins with a provider that sells the model, as in
+    /// `qwen/qwen3:instruct`. The prefixes of Ollama's model files and local providers do not
+    /// count.
     fn sold(&self, model: &str) -> bool {
         let Some((seller, _)) = model.trim().split_once('/') else { return false };
         let seller = seller.to_ascii_lowercase();
@@ -225,15 +226,16 @@ impl PriceTable {
             && !self.local.providers.contains(&seller)
     }
 
-    /// `llama3.2:3b`: a name of a family that one runs locally, with Ollama's tag.
+    /// Returns whether a name is of a family that is run locally and has Ollama's tag, as
+    /// `llama3.2:3b`.
     fn has_family(&self, name: &str) -> bool {
         let tagged = name.split_once(':').is_some_and(|(_, tag)| !tag.is_empty());
         tagged && self.local.families.iter().any(|family| name.starts_with(family.as_str()))
     }
 }
 
-/// The price of a name: where the table has the model only, and the name states a tier of service,
-/// that tier's.
+/// Returns the price for a name: where the name states a tier of service and the table entry
+/// `edition` does not, the price of that tier, else `price`.
 fn as_named(name: &ModelName, edition: &str, price: &Price) -> Option<Price> {
     match name.service_tier() {
         Some(tier) if !edition.split('-').any(|part| part == tier) => price.only(tier),
@@ -241,13 +243,13 @@ fn as_named(name: &ModelName, edition: &str, price: &Price) -> Option<Price> {
     }
 }
 
-/// A model in the spelling under which it is looked up.
+/// Returns the spelling under which a model is looked up.
 fn spelt(model: &str) -> String {
     ModelName::of(model).editions()[0].clone()
 }
 
-/// Who makes the models of a provider that sells its own. Resellers have no maker: there the name
-/// of the model decides, at the maker's list price.
+/// Returns the maker of the models of a provider that sells its own. Resellers have no maker: for
+/// them the name of the model decides, at the maker's list price.
 fn maker(provider: &str) -> Option<&'static str> {
     match provider {
         "anthropic" => Some("anthropic"),

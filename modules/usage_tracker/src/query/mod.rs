@@ -1,4 +1,4 @@
-//! Questions to the database, over connections that only read.
+//! Queries of the database, over read-only connections.
 
 mod models;
 mod near;
@@ -25,7 +25,7 @@ pub use summary::{By, Figures, Percentiles, Row, Summary, summary};
 
 use crate::store::{SPEC, StoreError, Texts};
 
-/// A connection that only reads.
+/// A read-only connection.
 #[derive(Debug)]
 pub struct Reader {
     database: module_sqlite::Reader,
@@ -42,7 +42,7 @@ impl Reader {
         Ok(module_sqlite::Reader::open(path, &SPEC)?.into())
     }
 
-    /// Asks; an error says of which file it speaks.
+    /// Runs a query; an error names the file.
     pub(crate) fn ask<T>(
         &mut self,
         question: impl FnOnce(&Connection, &mut Texts) -> rusqlite::Result<T>,
@@ -57,7 +57,7 @@ impl From<module_sqlite::Reader> for Reader {
     }
 }
 
-/// Unix milliseconds as RFC 3339 in UTC.
+/// Formats milliseconds since the Unix epoch as RFC 3339 in UTC.
 pub(crate) fn rfc3339(ms: i64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
 }

@@ -1,4 +1,4 @@
-//! `lodestar usage models`: what is in use, and at which price.
+//! `lodestar usage models`: the models in use, and their prices.
 
 use module_sdk::{TimeRange, Usd};
 use serde::Serialize;
@@ -15,13 +15,13 @@ use crate::{
 /// A model of a provider.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelUse {
-    /// The model that answered.
+    /// Name of the model that answered.
     pub model: Option<String>,
-    /// Its provider.
+    /// Provider of the model.
     pub provider: Option<String>,
-    /// Its price now; `null` for none.
+    /// Current price of the model; `null` for none.
     pub price: Option<ModelPrice>,
-    /// Its figures.
+    /// Figures of the requests that the model answered.
     #[serde(flatten)]
     pub figures: Figures,
 }
@@ -29,25 +29,25 @@ pub struct ModelUse {
 /// A price in US dollars per million tokens, without its tiers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ModelPrice {
-    /// The date of the table, or `config`.
+    /// Date of the table, or `config`.
     pub version: String,
-    /// Input that came neither from a cache nor went into one.
+    /// Price of input that was neither read from a cache nor written to one.
     pub input: Usd,
-    /// Input from a cache.
+    /// Price of input read from a cache.
     pub cache_read: Usd,
-    /// Input into a cache for five minutes.
+    /// Price of input written to a cache for five minutes.
     pub cache_write_5m: Usd,
-    /// Input into a cache for an hour.
+    /// Price of input written to a cache for an hour.
     pub cache_write_1h: Usd,
-    /// Output.
+    /// Price of output.
     pub output: Usd,
-    /// Reasoning.
+    /// Price of reasoning.
     pub reasoning: Usd,
-    /// Whether long prompts have other prices.
+    /// `true` when long prompts have other prices.
     pub tiers: bool,
 }
 
-/// The models that were used in a period, the dearest first.
+/// Returns the models that were used in a period, the most expensive first.
 ///
 /// # Errors
 ///

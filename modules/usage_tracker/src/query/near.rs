@@ -1,23 +1,23 @@
-//! Names that are near to one that nothing is called by.
+//! Names similar to one that is not known.
 
 use module_sdk::{events::ModelName, nearest};
 
 use super::Reader;
 use crate::store::StoreError;
 
-/// How many near names are told.
+/// Largest number of similar names that are returned.
 const TOLD: usize = 3;
-/// How many names are compared.
+/// Largest number of names that are compared.
 const COMPARED: u32 = 10_000;
 
-/// The spellings of the model that a name means, with its dates and previews.
+/// Returns the known spellings of a model, also those with dates and previews.
 pub(crate) fn models_named(reader: &mut Reader, given: &str) -> Result<Vec<String>, StoreError> {
     let known = names(reader, "model")?;
     let wanted = ModelName::of(given);
     Ok(known.into_iter().filter(|name| ModelName::of(name).model() == wanted.model()).collect())
 }
 
-/// The names of a kind (`model`, `project`) that somebody may have meant.
+/// Returns the names of a kind (`model`, `project`) that are similar to the given one.
 pub(crate) fn near(
     reader: &mut Reader,
     kind: &str,

@@ -10,20 +10,20 @@ use crate::{
     store::{READ, StoreError, Stored, Texts, read},
 };
 
-/// Which requests are asked for.
+/// Filter of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFilter {
-    /// Only those that one of these models answered; empty for all.
+    /// Models that answered; empty for all.
     pub models: Vec<String>,
-    /// Only those of this session.
+    /// Id of the session; `None` for all.
     pub session: Option<String>,
-    /// Only those of this project.
+    /// Project of the requests; `None` for all.
     pub project: Option<String>,
-    /// Only those that did not end well.
+    /// `true` for only those that did not end well.
     pub errors: bool,
 }
 
-/// The latest requests of a period, the latest first.
+/// Returns the latest requests of a period, the latest first.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ pub fn requests(
     reader.ask(|connection, texts| rows(connection, texts, &sql, values))
 }
 
-/// The next requests of a range after a place, oldest first.
+/// Returns the next requests of a range after a position, oldest first.
 pub(crate) fn page(
     connection: &Connection,
     texts: &mut Texts,
@@ -101,8 +101,8 @@ fn rows(
     Ok(found)
 }
 
-/// A request as JSON: the fields of `llm.request.completed`, the id of its event, what the client
-/// says that it cost, and whether that tells for how long a cache was written.
+/// Returns a request as JSON: the fields of `llm.request.completed`, the id of its event, the cost
+/// that the client states, and whether that cost shows how long cache writes were for.
 pub(crate) fn object(stored: &Stored) -> serde_json::Result<serde_json::Map<String, Value>> {
     let mut object = serde_json::Map::new();
     object.insert("event_id".to_owned(), stored.report.event_id.to_string().into());

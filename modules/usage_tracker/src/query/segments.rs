@@ -1,16 +1,16 @@
-//! Which tables answer for a range of time: whole days and hours come from the rollups, what is
-//! left at the edges from the requests themselves.
+//! The choice of tables for a range of time: whole days and hours are read from the rollups, the
+//! rest at the edges from the requests themselves.
 
 use crate::store::{DAY_HOURS, HOUR_MS};
 
-/// A part of a range, and the table that answers for it. The second number is not in it.
+/// A part of a range, and the table to read it from. The second number is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// Unix milliseconds.
+    /// Single requests, in milliseconds since the Unix epoch.
     Requests(i64, i64),
-    /// Hours since the Unix epoch.
+    /// Whole hours since the Unix epoch.
     Hours(i64, i64),
-    /// Days since the Unix epoch.
+    /// Whole days since the Unix epoch.
     Days(i64, i64),
 }
 
@@ -18,8 +18,8 @@ pub(super) enum Segment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) segments: Vec<Segment>,
-    /// Whether an edge lies where the requests have been deleted. An hour then counts as a whole
-    /// where it begins.
+    /// `true` when an edge of the range lies where the requests have been deleted. An hour then
+    /// counts as a whole where the range contains its beginning.
     pub(super) rounded: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `lodestar usage sessions`.
+//! `lodestar usage sessions`: the sessions of a period.
 
 use module_sdk::{TimeRange, Usd};
 use rusqlite::Connection;
@@ -10,40 +10,40 @@ use crate::store::{StoreError, Texts, integer};
 /// A session. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SessionUse {
-    /// Its id, a pseudonym by default.
+    /// Id of the session, a pseudonym by default.
     pub session_id: String,
-    /// The project that it named last.
+    /// Project that the session named last.
     pub project: Option<String>,
-    /// The tool.
+    /// Tool of the session.
     pub client: Option<String>,
-    /// When its first request began, RFC 3339.
+    /// Start of the first request, RFC 3339.
     pub started_at: String,
-    /// When its last request ended, RFC 3339.
+    /// End of the last request, RFC 3339.
     pub ended_at: String,
-    /// From the one to the other, seconds.
+    /// Time from `started_at` to `ended_at`, in seconds.
     pub duration_s: f64,
-    /// Requests.
+    /// Number of requests.
     pub requests: i64,
-    /// Of them, those that did not end well.
+    /// Number of requests that did not end well.
     pub errors: i64,
-    /// The models that answered, the most used first.
+    /// Models that answered, the most used first.
     pub models: Vec<String>,
-    /// How often the next request was answered by another model.
+    /// Number of times that the next request was answered by another model.
     pub model_switches: i64,
-    /// Tokens of the whole input.
+    /// Number of input tokens.
     pub input_tokens: i64,
-    /// Tokens of the whole output.
+    /// Number of output tokens.
     pub output_tokens: i64,
-    /// Requests whose cost ought to be known and is not.
+    /// Number of requests that should have a cost and have no known one.
     pub unpriced_requests: i64,
-    /// The known costs; `null` when none is.
+    /// Sum of the known costs; `null` when none is known.
     pub cost_usd: Option<Usd>,
-    /// Whether it is under way.
+    /// `true` while the session is under way.
     pub active: bool,
 }
 
-/// The sessions that were active in a period, the latest first, with the figures of their whole
-/// length.
+/// Returns the sessions that were active in a period, the latest first, with the figures of their
+/// whole length.
 ///
 /// # Errors
 ///
@@ -89,11 +89,11 @@ pub fn sessions(
     })
 }
 
-/// What the pseudonyms of sessions begin with.
+/// Prefix of the pseudonyms of sessions.
 pub(crate) const PSEUDONYM: &str = "session_";
 
-/// The ids of the sessions that begin like this, with or without [`PSEUDONYM`]; the one that is
-/// just this alone.
+/// Returns the ids of the sessions that begin with `begin`, with or without [`PSEUDONYM`]; an id
+/// that equals it is returned alone.
 pub(crate) fn sessions_like(
     reader: &mut Reader,
     begin: &str,

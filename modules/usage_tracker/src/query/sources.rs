@@ -1,4 +1,5 @@
-//! `lodestar usage sources`: what each source reported, and how far its costs are from ours.
+//! `lodestar usage sources`: the reports of each source, and the difference between its costs and
+//! ours.
 
 use module_sdk::{TimeRange, Usd, events::CostSource};
 use serde::Serialize;
@@ -9,41 +10,41 @@ use crate::store::StoreError;
 /// A source of reports and the tool behind it. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SourceUse {
-    /// How its reports came: `otlp_log`, `otlp_span`, `gateway`.
+    /// Origin of the reports: `otlp_log`, `otlp_span`, `gateway`.
     pub source: Option<String>,
-    /// The tool.
+    /// Tool that sent the reports.
     pub client: Option<String>,
-    /// Requests.
+    /// Number of requests.
     pub requests: i64,
-    /// Their known costs; `null` when none is.
+    /// Sum of the known costs; `null` when none is known.
     pub cost_usd: Option<Usd>,
-    /// Requests whose cost the client states as well.
+    /// Number of requests whose cost the client states as well.
     pub stated_requests: i64,
-    /// What it states; `null` when it states nothing.
+    /// Sum of the stated costs; `null` when none is stated.
     pub stated_cost_usd: Option<Usd>,
-    /// The stated costs less ours, over the requests that have both; `null` where none has a price
-    /// of ours, since the cost is then what the client states.
+    /// Sum of the stated costs minus ours, over the requests that have both; `null` where none has
+    /// a price of ours, since the cost is then what the client states.
     pub difference_usd: Option<Usd>,
-    /// Requests whose two costs are apart by more than rounding.
+    /// Number of requests whose two costs differ by more than rounding.
     pub differing_requests: i64,
 }
 
-/// What is not yet a difference, nano-USD: clients round.
+/// Largest difference that counts as rounding by clients, in nano-USD.
 const ROUNDING: i64 = 10_000;
 
-/// Returns whether a stated cost is so far from ours that it wants an explanation: by more than a
-/// hundredth and more than a hundred-thousandth of a dollar.
+/// Returns whether a stated cost differs so much from ours that it needs an explanation: by more
+/// than a hundredth of the larger and by more than a hundred-thousandth of a dollar.
 #[must_use]
 pub(crate) fn differ(cost: i64, stated: i64) -> bool {
     let apart = i128::from(stated) - i128::from(cost);
     apart.abs() > i128::from(ROUNDING) && apart.abs() * 100 > i128::from(stated.max(cost))
 }
 
-/// Nano-USD of a dollar.
+/// Number of nano-USD in a dollar.
 const DOLLAR: i64 = 1_000_000_000;
 
-/// Returns SQL for how many values of a column are known, and for their sum in dollars and the rest
-/// in nano-USD: whole numbers that do not overflow, as a sum of nano-USD might.
+/// Returns SQL for the number of known values of a column, and for their sum in dollars and the
+/// rest in nano-USD: integers that do not overflow, as a sum of nano-USD might.
 fn sum(column: &str) -> String {
     format!(
         "count({column}), coalesce(sum({column} / {DOLLAR}), 0), \
@@ -52,7 +53,7 @@ fn sum(column: &str) -> String {
 }
 
 /// Returns the sources of a period, the one with the largest difference first. Reads the requests
-/// themselves, so as far back as they are kept.
+/// themselves, so only as far back as they are kept.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ use crate::{
     store::{DAY_HOURS, HOUR_MS, KEPT_FROM, Measures, SUMS, StoreError},
 };
 
-/// What the rows of a summary stand for.
+/// The grouping of the rows of a summary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
@@ -43,27 +43,27 @@ pub enum By {
 /// The answer. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// The first moment of the range, RFC 3339.
+    /// Start of the range, RFC 3339.
     pub from: String,
-    /// The first moment after it, RFC 3339.
+    /// End of the range, exclusive, RFC 3339.
     pub to: String,
-    /// What the rows stand for.
+    /// Grouping of the rows.
     pub by: By,
-    /// The dearest first; days and hours in their order.
+    /// Rows, the most expensive first; days and hours in chronological order.
     pub rows: Vec<Row>,
-    /// Everything.
+    /// Figures of all requests.
     pub total: Figures,
-    /// Whether edges of the range were rounded to whole hours, since the requests are gone.
+    /// `true` when edges of the range were rounded to whole hours, since the requests are deleted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rounded_to_hours: bool,
 }
 
-/// One row.
+/// One row of a summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What it stands for; `null` for requests of which it is not known.
+    /// Key of the row, such as a model; `null` for requests whose key is not known.
     pub key: Option<String>,
-    /// Its figures.
+    /// Figures of the requests in the row.
     #[serde(flatten)]
     pub figures: Figures,
 }
@@ -71,31 +71,33 @@ pub struct Row {
 /// Sums over requests.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// Requests.
+    /// Number of requests.
     pub requests: i64,
-    /// Of them, those that did not end well.
+    /// Number of requests that did not end well.
     pub errors: i64,
-    /// Tokens of the whole input, caches included.
+    /// Number of input tokens, caches included.
     pub input_tokens: i64,
-    /// Tokens of the whole output, reasoning included.
+    /// Number of output tokens, reasoning included.
     pub output_tokens: i64,
-    /// Of the input, read from a cache.
+    /// Number of input tokens read from a cache.
     pub cached_input_tokens: i64,
-    /// Of the input, written to a cache.
+    /// Number of input tokens written to a cache.
     pub cache_write_input_tokens: i64,
-    /// Of the output, reasoning.
+    /// Number of output tokens for reasoning.
     pub reasoning_tokens: i64,
-    /// Requests whose cost ought to be known and is not.
+    /// Number of requests that should have a cost and have no known one.
     pub unpriced_requests: i64,
-    /// The known costs; `null` when none is.
+    /// Sum of the known costs; `null` when none is known.
     pub cost_usd: Option<Usd>,
-    /// What the same requests had cost at the baseline model; `null` when nothing was priced.
+    /// Cost at the baseline model of the requests whose cost is known here and there; `null` when
+    /// there are none.
     pub baseline_cost_usd: Option<Usd>,
-    /// The difference.
+    /// Cost at the baseline model minus the cost, over the same requests; `null` when there are
+    /// none.
     pub savings_usd: Option<Usd>,
-    /// How long requests took, milliseconds.
+    /// Durations of requests, in milliseconds.
     pub latency_ms: Percentiles,
-    /// How long they took to the first content, milliseconds.
+    /// Times to the first content, in milliseconds.
     pub ttft_ms: Percentiles,
 }
 
@@ -104,9 +106,9 @@ pub struct Figures {
 pub struct Percentiles {
     /// The median.
     pub p50: Option<u32>,
-    /// 95% of all values are not above.
+    /// Value that 95% of all values do not exceed.
     pub p95: Option<u32>,
-    /// 99% of all values are not above.
+    /// Value that 99% of all values do not exceed.
     pub p99: Option<u32>,
 }
 
@@ -164,7 +166,7 @@ fn dearest_first(rows: &mut [Row]) {
     });
 }
 
-/// What a row of a table is added to.
+/// The grouping of the rows of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Everything,
@@ -175,7 +177,7 @@ pub(super) enum Key {
     Branch,
     Session,
     Hour,
-    /// `provider << 32 | model`
+    /// Provider and model: `provider << 32 | model`.
     ProviderAndModel,
 }
 
@@ -193,7 +195,7 @@ impl Key {
         }
     }
 
-    /// As SQL over a rollup.
+    /// Returns the key as SQL over a rollup.
     const fn of_rollup(self) -> &'static str {
         match self {
             Self::Everything => "0",
@@ -208,7 +210,7 @@ impl Key {
         }
     }
 
-    /// As SQL over `request`.
+    /// Returns the key as SQL over `request`.
     const fn of_request(self) -> &'static str {
         match self {
             Self::Model => "coalesce(response_model, routed_model, request_model)",
@@ -235,7 +237,7 @@ const OF_REQUEST: &str = "1, status IS NOT NULL AND status NOT IN \
 pub(super) type Groups = HashMap<i64, Total>;
 type Named = Vec<(Option<String>, Total)>;
 
-/// Adds up the range of a period.
+/// Sums over the range of a period.
 pub(super) struct Sums {
     from: i64,
     to: i64,
@@ -278,7 +280,8 @@ impl Sums {
         Ok(named)
     }
 
-    /// Hours are those of UTC; in zones that are half an hour off they begin at the half hour.
+    /// Returns the sums of each hour. Hours are those of UTC; in zones that are half an hour off
+    /// they begin at the half hour.
     fn by_hour(&mut self, connection: &Connection, zone: &TimeZone) -> rusqlite::Result<Named> {
         let mut groups = Groups::new();
         for segment in self.plan(self.from, self.to, false).segments {
@@ -293,7 +296,8 @@ impl Sums {
         Ok(hours.into_iter().map(|(hour, total)| (label(hour), total)).collect())
     }
 
-    /// Sessions, and what belongs to none as the difference to the total.
+    /// Returns the sums of each session, and those of requests without a session as the difference
+    /// to the total.
     fn by_session(
         &mut self,
         connection: &Connection,
@@ -357,7 +361,7 @@ fn add(
     collect(connection, &sql, (from, to), groups)
 }
 
-/// The sessions that were active in a range of hours.
+/// Adds the sessions that were active in a range of hours.
 fn add_sessions(
     connection: &Connection,
     first: i64,
@@ -392,7 +396,7 @@ fn collect(
 /// Sums and histograms of a group.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Total {
-    /// Without its histograms.
+    /// Sums, whose own histograms are not used.
     pub(super) sums: Measures,
     duration: LogHistogram,
     ttft: LogHistogram,

@@ -1,4 +1,4 @@
-//! What the rollups add up.
+//! The sums that the rollups store.
 
 use std::ops::AddAssign;
 
@@ -9,35 +9,35 @@ use module_sdk::LogHistogram;
 /// Sums over requests. Signed, so that a correction is a difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Measures {
-    /// Requests.
+    /// Number of requests.
     pub requests: i64,
-    /// Of them, those that did not end well.
+    /// Number of requests that did not end well.
     pub errors: i64,
-    /// Tokens of the whole input.
+    /// Number of input tokens.
     pub input: i64,
-    /// Tokens of the whole output.
+    /// Number of output tokens.
     pub output: i64,
-    /// Of the input, read from a cache.
+    /// Number of input tokens read from a cache.
     pub cache_read: i64,
-    /// Of the input, written to a cache.
+    /// Number of input tokens written to a cache.
     pub cache_write: i64,
-    /// Of the output, reasoning.
+    /// Number of output tokens for reasoning.
     pub reasoning: i64,
-    /// Requests whose cost is known.
+    /// Number of requests whose cost is known.
     pub priced: i64,
-    /// Requests whose cost ought to be known and is not.
+    /// Number of requests that should have a cost and have no known one.
     pub unpriced: i64,
-    /// The known costs, nano-USD.
+    /// Sum of the known costs, in nano-USD.
     pub cost: i64,
-    /// Requests whose cost is known here and at the baseline model.
+    /// Number of requests whose cost is known here and at the baseline model.
     pub compared: i64,
-    /// Their cost, nano-USD.
+    /// Cost of the compared requests, in nano-USD.
     pub compared_cost: i64,
-    /// Their cost at the baseline model, nano-USD.
+    /// Cost of the compared requests at the baseline model, in nano-USD.
     pub baseline: i64,
-    /// How long they took.
+    /// Histogram of the durations.
     pub duration: LogHistogram,
-    /// How long they took to the first content.
+    /// Histogram of the times to the first content.
     pub ttft: LogHistogram,
 }
 
@@ -59,7 +59,7 @@ pub(crate) const SUMS: [&str; 13] = [
 ];
 
 impl Measures {
-    /// The sums in the order of [`SUMS`].
+    /// Returns the sums in the order of [`SUMS`].
     pub(crate) const fn sums(&self) -> [i64; 13] {
         [
             self.requests,
@@ -104,14 +104,14 @@ impl Measures {
         Ok(())
     }
 
-    /// Takes out what another one holds of the sums; histograms stay.
+    /// Subtracts the sums of another one; histograms stay.
     pub(crate) fn subtract_sums(&mut self, other: &Self) {
         for (sum, other) in self.sums_mut().into_iter().zip(other.sums()) {
             *sum = sum.saturating_sub(other);
         }
     }
 
-    /// The same with all signs turned: what takes it out again.
+    /// Returns the same with all signs changed, which removes it when added.
     pub(crate) fn negated(&self) -> Self {
         let mut negated = Self::default();
         for (sum, value) in negated.sums_mut().into_iter().zip(self.sums()) {
@@ -133,8 +133,8 @@ impl AddAssign<&Self> for Measures {
     }
 }
 
-/// SQLite answers a floating-point number where a sum of integers did not fit; it is cut to the
-/// largest integer.
+/// Returns a sum of integers. SQLite returns a floating-point number where the sum did not fit; it
+/// is cut to the largest integer.
 #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, which is what is wanted")]
 pub(crate) const fn integer(value: ValueRef<'_>) -> i64 {
     match value {

@@ -1,4 +1,4 @@
-//! The database of usage: one writer, on the module's thread.
+//! The usage database: one writer, on the module's thread.
 //!
 //! A batch is one transaction: requests, sessions and rollups change together or not at all. Every
 //! request is counted once, however often it is delivered or reported: its dedupe key is unique,
@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use module_sdk::events::LlmRequestCompleted;
-//! use usage_tracker::{intake::Report, store::{Options, Store}};
+//! use usage_tracker::{sanitize::Report, store::{Options, Store}};
 //!
 //! let directory = std::env::temp_dir().join(format!("lodestar-doc-{}", std::process::id()));
 //! std::fs::create_dir_all(&directory)?;
@@ -54,48 +54,49 @@ pub(crate) use schema::SPEC;
 
 use crate::prices::{PriceTable, Pricer};
 
-/// How a [`Store`] works.
+/// The options of a [`Store`].
 #[derive(Debug)]
 pub struct Options {
-    /// When a write is safe.
+    /// Durability of a write.
     pub durability: Durability,
-    /// Computes costs.
+    /// Calculator of costs.
     pub pricer: Pricer,
-    /// A session that was silent for as long has ended, milliseconds.
+    /// Time without requests after which a session has ended, in milliseconds.
     pub session_idle_ms: i64,
 }
 
 impl Default for Options {
-    /// Safe against a killed process, the shipped prices without a baseline, half an hour.
+    /// Returns the defaults: writes that survive a killed process, the shipped prices without a
+    /// baseline, half an hour.
     fn default() -> Self {
         let pricer = Pricer::new(PriceTable::built_in(), None).expect("no baseline can be missing");
         Self { durability: Durability::default(), pricer, session_idle_ms: 30 * 60_000 }
     }
 }
 
-/// The database, and what is remembered of its rows.
+/// The database, and a cache of its rows.
 #[derive(Debug)]
 pub struct Store {
     database: Database,
-    /// The opening of the database for which the following holds.
+    /// Number of the opening of the database for which the following fields are valid.
     opening: u64,
     options: Options,
     names: names::Names,
     sessions: sessions::Sessions,
-    /// The number of the last row; numbers are never used twice, since keys outlive rows.
+    /// Number of the last row; numbers are never reused, since keys outlive rows.
     last_request: i64,
 }
 
-/// The key of `meta` under which the number of the last row is kept.
+/// Key of `meta` with the number of the last row.
 const LAST_REQUEST: &str = "last_request";
-/// The key of `meta` under which the time is kept before which requests have been deleted.
+/// Key of `meta` with the time before which requests have been deleted.
 pub(crate) const KEPT_FROM: &str = "kept_from_ms";
-/// How many sessions end in one transaction.
+/// Largest number of sessions that end in one transaction.
 const ENDED_AT_ONCE: i64 = 500;
 
 impl Store {
-    /// Opens the database, makes it where there is none, and brings its schema up to date. One that
-    /// is out of reach for now is opened with the first piece of work.
+    /// Opens the database, creates it where there is none, and brings its schema up to date. A
+    /// database that is unavailable for now is opened with the first operation.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Store {
         Self::open_as(module_sqlite::Options::new(path), options)
     }
 
-    /// Opens the database that lies where `place` says; `options` say how it is written.
+    /// Opens the database at `place`; `options` set how it is written.
     ///
     /// # Errors
     ///
@@ -125,21 +126,21 @@ impl Store {
         })
     }
 
-    /// Opens a connection that only reads.
+    /// Opens a read-only connection.
     ///
     /// # Errors
     ///
-    /// When the database is out of reach.
+    /// When the database is unavailable.
     pub(crate) fn reader(&mut self) -> Result<Reader, StoreError> {
         self.database.reader()
     }
 
-    /// Tells whether the database can be written, and if not, why.
+    /// Returns the health: whether the database can be written, and if not, why.
     pub(crate) fn health(&self) -> Health {
         self.database.health()
     }
 
-    /// Computes costs.
+    /// Returns the calculator of costs.
     #[must_use]
     pub const fn pricer(&self) -> &Pricer {
         &self.options.pricer
@@ -166,7 +167,8 @@ impl Store {
         })
     }
 
-    /// Returns when the latest request ended, Unix milliseconds; `None` where there is none.
+    /// Returns the time when the latest request ended, in milliseconds since the Unix epoch; `None`
+    /// where there is none.
     ///
     /// # Errors
     ///
@@ -177,7 +179,7 @@ impl Store {
         })
     }
 
-    /// Marks the sessions that have been silent for too long as ended, and returns them.
+    /// Marks the sessions that have been idle for too long as ended, and returns them.
     ///
     /// # Errors
     ///
@@ -208,7 +210,7 @@ impl Store {
         self.database.checkpoint()
     }
 
-    /// Closes the file, with everything in it.
+    /// Closes the file, with everything written to it.
     ///
     /// # Errors
     ///
@@ -220,7 +222,7 @@ impl Store {
 
 #[cfg(test)]
 impl Store {
-    /// Asks for what a test wants to know.
+    /// Runs a query for a test.
     fn ask<T>(&self, question: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>) -> T {
         let reader = Reader::open(self.database.path(), &SPEC).expect("it is there");
         reader.read(question).expect("it answers")

@@ -1,9 +1,9 @@
-//! Texts that come again and again are stored once and named by a number.
+//! Names: recurring texts, which are stored once and referred to by a number.
 
 use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// What a text is the name of. One kind per meaning, so that numbers are never mixed up.
+/// The kind of a name. There is one kind per meaning, so that numbers are never mixed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Branch,
@@ -48,22 +48,22 @@ impl Kind {
     }
 }
 
-/// How many kinds there are; the last one is [`Kind::Word`].
+/// Number of kinds; the last one is [`Kind::Word`].
 const KINDS: usize = Kind::Word as usize + 1;
 
-/// How many names are held in memory; there are seldom more than some hundred.
+/// Largest number of names that are held in memory; there are seldom more than some hundred.
 const HELD: usize = 50_000;
 
 /// The names that the writer knows.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// By kind: a row has some fifteen names, so each look-up counts.
+    /// Numbers of the names by kind: a row has some fifteen names, so each look-up counts.
     ids: [HashMap<String, i64>; KINDS],
     held: usize,
 }
 
 impl Names {
-    /// The number of a name, which is stored if it is new.
+    /// Returns the number of a name, which is stored if it is new.
     pub(crate) fn id(
         &mut self,
         connection: &Connection,
@@ -94,7 +94,7 @@ impl Names {
         Ok(id)
     }
 
-    /// Forgets everything, since a transaction that made some of them was rolled back.
+    /// Forgets all names, since a transaction that created some of them was rolled back.
     pub(crate) fn forget(&mut self) {
         self.ids.iter_mut().for_each(HashMap::clear);
         self.held = 0;
@@ -108,7 +108,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// The text of a number; `None` for no number.
+    /// Returns the text of a number; `None` for no number.
     pub(crate) fn text(
         &mut self,
         connection: &Connection,

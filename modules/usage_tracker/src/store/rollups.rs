@@ -1,4 +1,5 @@
-//! Rollups: what a batch adds to every hour, day and session, written once per row and batch.
+//! Rollups: the sums that a batch adds to every hour, day and session, written once per row and
+//! batch.
 
 use std::sync::LazyLock;
 
@@ -10,12 +11,12 @@ use super::{
     row::{Dimensions, Placed},
 };
 
-/// Milliseconds of an hour.
+/// Number of milliseconds in an hour.
 pub(crate) const HOUR_MS: i64 = 3_600_000;
-/// Hours of a day, in UTC.
+/// Number of hours in a day, in UTC.
 pub(crate) const DAY_HOURS: i64 = 24;
 
-/// What a batch has added so far.
+/// The sums that a batch has added so far.
 #[derive(Debug, Default)]
 pub(super) struct Rollups {
     hours: HashMap<(i64, Dimensions), Measures>,

@@ -1,4 +1,4 @@
-//! A request as a row, and back.
+//! Conversion of a request to a row, and back.
 
 use std::sync::LazyLock;
 
@@ -18,13 +18,13 @@ use crate::{
 /// A request with all that is stored of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    /// The number of the row; numbers grow with the order of arrival.
+    /// Number of the row; numbers grow with the order of arrival.
     pub id: i64,
-    /// The merged reports, with the cost that is believed.
+    /// The merged reports, with the cost that is used.
     pub report: Report,
-    /// The same tokens at the baseline model, nano-USD.
+    /// Cost of the same tokens at the baseline model, in nano-USD.
     pub baseline_nano_usd: Option<i64>,
-    /// Whether a cost ought to be known and is not.
+    /// `true` when the request should have a cost and none is known.
     pub unpriced: bool,
 }
 
@@ -41,7 +41,7 @@ impl Stored {
         Self { id, report, baseline_nano_usd: cost.baseline_nano_usd, unpriced: cost.unpriced }
     }
 
-    /// What it adds to the rollups.
+    /// Returns what the request adds to the rollups.
     pub(crate) fn measures(&self) -> Measures {
         let request = &self.report.request;
         let count = |known: Option<u64>| known.map_or(0, clamped);
@@ -78,7 +78,7 @@ impl Stored {
     }
 }
 
-/// Whether a request counts as an error.
+/// Returns whether a request counts as an error.
 #[must_use]
 pub fn failed(request: &LlmRequestCompleted) -> bool {
     !matches!(request.status, None | Some(RequestStatus::Ok | RequestStatus::Cached))
@@ -165,10 +165,10 @@ const COLUMNS: &[&str] = &[
     "stated_nano_usd",
 ];
 
-/// Writes a row.
+/// SQL that inserts a row.
 pub(crate) static INSERT: LazyLock<String> = LazyLock::new(|| insert("INSERT"));
 
-/// Writes a row over the one with its number. Slower, since SQLite must be able to take back the
+/// SQL that replaces the row with the same number. Slower, since SQLite must be able to undo the
 /// deletion.
 pub(crate) static REPLACE: LazyLock<String> = LazyLock::new(|| insert("INSERT OR REPLACE"));
 
@@ -177,7 +177,7 @@ fn insert(verb: &str) -> String {
     format!("{verb} INTO request ({}) VALUES ({places})", COLUMNS.join(","))
 }
 
-/// `SELECT …` of what [`read`] reads, with the key of the session after it; a condition on `r`
+/// SQL that selects what [`read`] reads, with the key of the session after it; a condition on `r`
 /// follows.
 pub(crate) static READ: LazyLock<String> = LazyLock::new(|| {
     let columns: Vec<String> = COLUMNS.iter().map(|column| format!("r.{column}")).collect();
@@ -185,7 +185,7 @@ pub(crate) static READ: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {columns}, s.key FROM request r LEFT JOIN session s ON s.id = r.session ")
 });
 
-/// Writes a request with the prepared [`INSERT`] or [`REPLACE`]; answers its names in the rollups.
+/// Writes a request with the prepared [`INSERT`] or [`REPLACE`]; returns its names in the rollups.
 pub(crate) fn write(
     connection: &Connection,
     statement: &mut Statement<'_>,
@@ -289,7 +289,7 @@ pub(crate) fn write(
     })
 }
 
-/// What the rollups and sessions know of a row: its names, its session, its time.
+/// The place of a row in the rollups and sessions: its names, its session, its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) dimensions: Dimensions,
@@ -395,7 +395,8 @@ pub(crate) fn read(
     Ok((stored, Placed { dimensions, session, ended_at }))
 }
 
-/// A dedupe key that the other columns hold already: most are, and are the longest text of a row.
+/// A dedupe key that can be derived from other columns: most can, and are the longest text of a
+/// row.
 #[derive(Clone, Copy)]
 enum Derived {
     FromRequestId = 1,
@@ -452,7 +453,7 @@ impl Reader<'_, '_> {
         self.texts.text(self.connection, id)
     }
 
-    /// A word that this version does not know reads as absent.
+    /// Reads a value of an enumeration; one that this version does not know is read as absent.
     fn word<T: std::str::FromStr>(&mut self) -> rusqlite::Result<Option<T>> {
         Ok(self.text()?.and_then(|word| word.parse().ok()))
     }

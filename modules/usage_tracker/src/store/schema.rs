@@ -1,4 +1,4 @@
-//! What the database is: whose, which steps made it, how it is written.
+//! The specification of the database: its identity, its migrations, and how it is opened.
 
 use module_sdk::LogHistogram;
 use module_sqlite::{AddedColumn, Counted, Spec};

@@ -1,9 +1,9 @@
-//! Sessions: when they began and ended, and how often they changed their model.
+//! Sessions: their start and end, and the number of times that they changed their model.
 //!
 //! A switch is counted between every two neighbours in time whose models differ, not only their
-//! spelling. A report that
-//! comes late is put between its neighbours, which are looked up, so the count does not depend on
-//! the order of arrival (as long as the neighbours are kept: `retention_days`).
+//! spelling. A report that arrives late is put between its neighbours, which are looked up, so the
+//! count does not depend on the order of arrival (as long as the neighbours are kept:
+//! `retention_days`).
 
 use foldhash::HashMap;
 use module_sdk::events::{LlmModelSwitched, LlmSessionEnded, LlmSessionStarted, ModelName};
@@ -14,17 +14,17 @@ use super::{
     row::{Placed, Stored},
 };
 
-/// How many sessions are held in memory.
+/// Largest number of sessions that are held in memory.
 const HELD: usize = 2_000;
 
-/// The sessions that the writer has seen lately.
+/// The sessions that the writer has used lately.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_key: HashMap<String, Session>,
     spellings: Spellings,
 }
 
-/// What was found out about sessions while a batch was written.
+/// The changes of sessions that were found while a batch was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionNews {
     /// Sessions that were seen for the first time and are under way.
@@ -45,7 +45,7 @@ struct Session {
 }
 
 impl Sessions {
-    /// The number of the session of a request; a new one is stored.
+    /// Returns the number of the session of a request; a new session is stored.
     pub(super) fn id(
         &mut self,
         connection: &Connection,
@@ -120,7 +120,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Takes a request out, before it is written anew with another model, time or session.
+    /// Removes a request from its session, before it is rewritten with another model, time or
+    /// session.
     pub(super) fn take_out(
         &mut self,
         connection: &Connection,
@@ -136,8 +137,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Deletes a session that has no request left, and sets when it began, when it ended and its
-    /// last model by those that it has. All that was changed must have been written.
+    /// Deletes a session that has no request left, or else sets its start, its end and its last
+    /// model by the requests that it has. All changes must have been written before.
     pub(super) fn settle(&mut self, connection: &Connection, key: &str) -> rusqlite::Result<()> {
         self.by_key.remove(key);
         let Some(session) = load(connection, key)? else { return Ok(()) };
@@ -177,7 +178,7 @@ impl Sessions {
             .map(drop)
     }
 
-    /// Puts a request in after it was written anew.
+    /// Adds a request to its session after it was rewritten.
     pub(super) fn put_in(
         &mut self,
         connection: &Connection,
@@ -194,7 +195,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// How many switches a request makes in its session.
+    /// Returns the number of switches that a request makes in its session.
     fn switches_around(
         &mut self,
         connection: &Connection,
@@ -221,7 +222,7 @@ impl Sessions {
         Ok(self.by_key.get_mut(key))
     }
 
-    /// Writes what changed, with the project and client of the last request that named one.
+    /// Writes the changed sessions, with the project and client of the last request that named one.
     pub(super) fn write(
         &mut self,
         connection: &Connection,
@@ -252,14 +253,14 @@ impl Sessions {
         Ok(())
     }
 
-    /// Forgets everything, since a transaction was rolled back or the table was changed.
+    /// Forgets all sessions, since a transaction was rolled back or the table was changed.
     pub(super) fn forget(&mut self) {
         self.by_key.clear();
         self.spellings.differ.clear();
     }
 }
 
-/// Marks the sessions that have been silent since `before` as ended; at most `most` at once.
+/// Marks the sessions that have been idle since `before` as ended; at most `most` at once.
 pub(super) fn end_idle(
     connection: &Connection,
     before: i64,
@@ -289,7 +290,7 @@ pub(super) fn end_idle(
     Ok(ended)
 }
 
-/// The models of the requests before and after a place in a session.
+/// The models of the requests before and after a position in a session.
 struct Neighbours {
     before: Option<i64>,
     after: Option<i64>,
@@ -317,7 +318,7 @@ impl Neighbours {
         })
     }
 
-    /// How many switches more there are with `model` between them.
+    /// Returns the number of switches that a request with `model` between them adds.
     fn switches(
         &self,
         connection: &Connection,
@@ -333,15 +334,15 @@ impl Neighbours {
     }
 }
 
-/// Which names of models are spellings of one.
+/// The known pairs of model names, by whether they differ in more than spelling.
 #[derive(Debug, Default)]
 struct Spellings {
-    /// By the numbers of two names. A tool alternates between a handful.
+    /// Known answers by the numbers of two names. A tool alternates between a few models.
     differ: HashMap<(i64, i64), bool>,
 }
 
 impl Spellings {
-    /// Whether two names are of two models.
+    /// Returns whether two names are of two models.
     fn differ(&mut self, connection: &Connection, one: i64, two: i64) -> rusqlite::Result<bool> {
         if one == two {
             return Ok(false);

@@ -1,25 +1,25 @@
-//! Taking off requests that turned out to be none.
+//! The withdrawal of requests that turned out not to be requests.
 
 use super::{Store, StoreError, write::Withdrawal};
 
-/// What became of withdrawals.
+/// The result of withdrawals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Withdrawn {
-    /// Requests that were taken off.
+    /// Number of requests that were withdrawn.
     pub taken_off: u32,
-    /// Requests that retention had deleted before: the sums go on counting them.
+    /// Number of requests that retention had deleted before: the sums still count them.
     pub too_late: u32,
 }
 
 impl Store {
-    /// Takes requests off by their dedupe keys, in one transaction: rows, sums and sessions are as
-    /// if they had never been. A key that is not known yet counts no more either. What a request
-    /// added is known from its row only, so one that retention has deleted stays in the sums.
-    /// `now_ms` is the time, Unix milliseconds.
+    /// Withdraws requests by their dedupe keys, in one transaction: rows, sums and sessions are as
+    /// if the requests had never been. A key that is not known yet will not count either. The
+    /// contribution of a request is known from its row only, so a request that retention has
+    /// deleted stays in the sums. `now_ms` is the time, in milliseconds since the Unix epoch.
     ///
     /// # Errors
     ///
-    /// When the database cannot be written; nothing is taken off, then.
+    /// When the database cannot be written; nothing is withdrawn then.
     pub fn withdraw(&mut self, keys: &[String], now_ms: i64) -> Result<Withdrawn, StoreError> {
         self.in_batch(now_ms, |mut batch| {
             let mut withdrawn = Withdrawn::default();
@@ -72,7 +72,7 @@ mod tests {
         store.withdraw(&[key.to_owned()], NOW).expect("it is written")
     }
 
-    /// Key, start and end of every session after [`NOW`], and its last model.
+    /// Returns the key, start, end and last model of every session, with times relative to [`NOW`].
     fn sessions(store: &Store) -> Vec<(String, i64, i64, Option<String>)> {
         let sql = "SELECT key, started_at, ended_at, n.text FROM session s \
                    LEFT JOIN name n ON n.id = s.last_model ORDER BY key";

@@ -1,4 +1,4 @@
-//! Writing a batch of reports.
+//! Writing of a batch of reports.
 
 use std::collections::BTreeSet;
 
@@ -16,25 +16,26 @@ use super::{
 };
 use crate::{merge::merge, prices::Pricer, sanitize::Report};
 
-/// What became of a batch.
+/// The result of writing a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Written {
     /// The requests that were counted for the first time, with their costs.
     pub counted: Vec<Stored>,
-    /// Reports that added to a request that was known.
+    /// Number of reports that added to a known request.
     pub merged: usize,
-    /// Reports that said nothing new.
+    /// Number of reports without anything new.
     pub duplicates: usize,
-    /// What was found out about sessions.
+    /// Changes of sessions.
     pub news: SessionNews,
 }
 
 impl Store {
-    /// Writes a batch in one transaction. `now_ms` is the time, Unix milliseconds.
+    /// Writes a batch in one transaction. `now_ms` is the time, in milliseconds since the Unix
+    /// epoch.
     ///
     /// # Errors
     ///
-    /// When the database cannot be written; nothing of the batch is, then.
+    /// When the database cannot be written; nothing of the batch is written then.
     pub fn write(&mut self, reports: Vec<Report>, now_ms: i64) -> Result<Written, StoreError> {
         self.in_batch(now_ms, |mut batch| {
             batch.written.counted.reserve(reports.len());
@@ -45,7 +46,7 @@ impl Store {
         })
     }
 
-    /// Does a piece of work in one transaction, and forgets what it has taught when it fails.
+    /// Runs `work` in one transaction, and forgets all cached names and sessions when it fails.
     pub(super) fn in_batch<T>(
         &mut self,
         now_ms: i64,
@@ -83,27 +84,27 @@ pub(super) struct Batch<'a> {
     sessions: &'a mut Sessions,
     pricer: &'a mut Pricer,
     last_request: &'a mut i64,
-    /// A request that ended later belongs to a session that is under way.
+    /// Time from which on a request belongs to a session that is under way.
     live_from: i64,
     rollups: Rollups,
     /// Project and client of the sessions of the batch.
     described: HashMap<i64, (i64, i64)>,
-    /// Keys of the sessions that requests were taken from.
+    /// Keys of the sessions that lost requests.
     bereft: BTreeSet<String>,
     written: Written,
 }
 
-/// What became of a withdrawal.
+/// The result of a withdrawal.
 pub(super) enum Withdrawal {
-    /// The request was taken off.
+    /// The request was withdrawn.
     Done,
-    /// It does not count: it never came, or was taken off before.
+    /// The request does not count: it never arrived, or was withdrawn before.
     Nothing,
-    /// Retention has deleted it, and the sums go on counting it.
+    /// Retention has deleted the request, and the sums still count it.
     TooLate,
 }
 
-/// The number of the row of a key that does not count.
+/// Row number of a key that does not count.
 const WITHDRAWN: i64 = 0;
 
 impl<'a> Batch<'a> {
@@ -131,7 +132,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Takes a request off; its key stays, so that it never counts again.
+    /// Withdraws a request; its key stays, so that it never counts again.
     pub(super) fn withdraw(&mut self, dedupe_key: &str) -> rusqlite::Result<Withdrawal> {
         let key = key(dedupe_key);
         if self.insert_key.execute((key, WITHDRAWN))? == 1 {
@@ -169,8 +170,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// A further report of a request. Where the request has been deleted by retention its key
-    /// still says that it was counted.
+    /// Merges a further report of a request. Where retention has deleted the request, its key still
+    /// shows that it was counted.
     fn again(&mut self, key: &[u8; 16], report: &Report) -> rusqlite::Result<()> {
         let Some((old, was)) = self.known(key)? else {
             self.written.duplicates += 1;
@@ -236,7 +237,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Whether a merge has changed nothing. A new price table alone is no news of a request.
+/// Returns whether a merge has changed nothing. A new price table alone does not count as a change.
 fn same(old: &Stored, new: &Stored) -> bool {
     let plain = |stored: &Stored| {
         let mut request = stored.report.request.clone();
@@ -247,7 +248,7 @@ fn same(old: &Stored, new: &Stored) -> bool {
     plain(old) == plain(new)
 }
 
-/// The first half of the SHA-256 of a dedupe key: two different keys never meet.
+/// Returns the first half of the SHA-256 of a dedupe key: collisions are practically impossible.
 fn key(dedupe_key: &str) -> [u8; 16] {
     let digest: [u8; 32] = Sha256::digest(dedupe_key).into();
     let mut key = [0; 16];

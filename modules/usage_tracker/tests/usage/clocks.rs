@@ -1,4 +1,4 @@
-//! Machines whose clocks stand wrong.
+//! Machines whose clocks are wrong.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn at(directory: &std::path::Path, now: &str) -> Bench<UsageTracker> {
     bench
 }
 
-/// The `ended_at` of all that an export writes.
+/// Returns the `ended_at` of all requests that an export writes.
 fn exported(bench: &mut Bench<UsageTracker>) -> Vec<i64> {
     let (lines, _) = bench.stream("export", json!({})).expect("it answers");
     let line = |line: &str| serde_json::from_str::<Value>(line).expect("it is JSON");

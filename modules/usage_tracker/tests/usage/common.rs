@@ -1,4 +1,4 @@
-//! What the tests of the module share.
+//! The helpers that the tests of the module share.
 
 use jiff::Timestamp;
 use module_sdk::{
@@ -8,15 +8,15 @@ use module_sdk::{
 use serde_json::{Value, json};
 use usage_tracker::UsageTracker;
 
-/// The time of the bench in these tests.
+/// Time of the fake clock in these tests.
 pub(crate) const NOW: &str = "2026-11-21T12:00:00Z";
 
-/// Unix milliseconds of a time.
+/// Returns a time in milliseconds since the Unix epoch.
 pub(crate) fn ms(time: &str) -> i64 {
     time.parse::<Timestamp>().expect("a time").as_millisecond()
 }
 
-/// A module whose clock stands at [`NOW`].
+/// Starts the module with its clock at [`NOW`].
 pub(crate) fn bench(config: Value) -> Bench<UsageTracker> {
     let mut config = config;
     config["timezone"] = config.get("timezone").cloned().unwrap_or_else(|| json!("UTC"));
@@ -25,7 +25,7 @@ pub(crate) fn bench(config: Value) -> Bench<UsageTracker> {
     bench
 }
 
-/// A request that went well: 1,000 tokens in, 100 out.
+/// Returns a successful request: 1,000 tokens in, 100 out.
 pub(crate) fn request(key: &str, ended_at: &str, model: &str) -> LlmRequestCompleted {
     let ended_at = ms(ended_at);
     LlmRequestCompleted {
@@ -44,12 +44,12 @@ pub(crate) fn request(key: &str, ended_at: &str, model: &str) -> LlmRequestCompl
     }
 }
 
-/// What `summary` answers.
+/// Returns the answer of `summary`.
 pub(crate) fn summary(bench: &mut Bench<UsageTracker>, args: Value) -> Value {
     bench.command("summary", args).expect("it answers").data
 }
 
-/// The row with a key.
+/// Returns the row with a key.
 pub(crate) fn row(summary: &Value, key: &str) -> Value {
     let rows = summary["rows"].as_array().expect("it has rows");
     let row = rows.iter().find(|row| row["key"] == key);

@@ -123,7 +123,7 @@ struct Written {
 }
 
 impl Written {
-    /// Makes one, and stops the module.
+    /// Creates the database, and stops the module.
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, backup) = ["usage.db", "backup"].map(|name| directory.path().join(name)).into();
@@ -135,30 +135,31 @@ impl Written {
         written
     }
 
-    /// Starts the module on it.
+    /// Starts the module on the database.
     fn start(&self) -> Bench<UsageTracker> {
         start(self.directory.path()).expect("it starts")
     }
 
-    /// Starts the module on it, with a second request, which the copy does not have.
+    /// Starts the module on the database, with a second request, which the copy does not have.
     fn start_and_go_on(&self) -> Bench<UsageTracker> {
         let mut bench = self.start();
         bench.send(&request("after the backup", NOW, MODEL)).expect("it is handled");
         bench
     }
 
-    /// Returns where the database lies once it is moved away.
+    /// Returns the path to which the database is moved.
     fn aside(&self) -> PathBuf {
         self.directory.path().join("aside")
     }
 
-    /// Returns where the note lies of which database was written last.
+    /// Returns the path of the note that says which database was written last.
     fn note(&self) -> PathBuf {
         self.directory.path().join("known_database")
     }
 }
 
-/// The module refuses events and says why; nothing is made at the path of the database.
+/// Checks that the module refuses events with the reason, and that nothing is created at the path
+/// of the database.
 #[track_caller]
 fn waits(bench: &mut Bench<UsageTracker>, parts: &[&str]) {
     let error = bench.send(&request("meanwhile", NOW, MODEL)).expect_err("it waits");
@@ -267,7 +268,7 @@ fn a_database_deleted_while_it_is_open_loses_no_further_event() {
     assert!(bench.health().message.contains("is damaged"), "{}", bench.health().message);
 }
 
-/// Makes the schema as the builds make it that know two steps and none of the columns since.
+/// Creates the schema as builds create it that know two steps and none of the later columns.
 fn version_2(connection: &Connection) {
     for migration in [
         include_str!("../../migrations/0001_usage.sql"),

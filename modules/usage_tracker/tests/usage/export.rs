@@ -1,4 +1,4 @@
-//! What goes in comes out.
+//! A round trip of requests through the database to an export.
 
 use crate::common::{NOW, bench, ms, request};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 const MODEL: &str = "claude-haiku-4-5";
 
-/// A request with every field set.
+/// Returns a request with every field set.
 fn full() -> LlmRequestCompleted {
     let text = |text: &str| Some(text.to_owned());
     LlmRequestCompleted {

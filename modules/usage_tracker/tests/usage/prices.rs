@@ -1,11 +1,11 @@
-//! What requests cost, and what their clients say that they cost.
+//! The costs of requests, and the costs that their clients state.
 
 use module_sdk::events::{CostSource, LlmRequestCompleted, RequestSource, RequestStatus};
 use serde_json::{Value, json};
 
 use crate::common::{NOW, bench, request, summary};
 
-/// A request with the tokens and the cost that a client states, as one event.
+/// Returns a request with the tokens and the cost that a client states, as one event.
 fn stated(key: &str, model: &str, tokens: (u64, u64), usd: f64) -> LlmRequestCompleted {
     #[expect(clippy::cast_possible_truncation, reason = "a cost in a test")]
     let nano = (usd * 1e9).round() as i64;

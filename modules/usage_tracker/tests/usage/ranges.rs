@@ -1,4 +1,5 @@
-//! Any range, in any zone, from rollups, against a plain count over the same requests.
+//! Sums over any range, in any zone, from rollups, compared with a plain count of the same
+//! requests.
 
 use crate::common::{NOW, bench, ms, request, row, summary};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -9,8 +10,8 @@ use usage_tracker::UsageTracker;
 
 const MODEL: &str = "claude-haiku-4-5";
 
-/// A request every 37 minutes for nine days, over the end of summer time in Europe, with the
-/// number of the request as its input.
+/// Returns a request every 37 minutes for nine days, over the end of summer time in Europe, with
+/// the number of the request as its input.
 fn requests() -> Vec<LlmRequestCompleted> {
     let start = ms("2026-10-20T00:00:00Z");
     (0..350_u32)
@@ -141,7 +142,7 @@ fn retention_deletes_requests_and_keeps_the_rollups() {
     assert!(reply.table.expect("a table").notes.join("").contains("whole hours"));
 }
 
-/// Lets days pass, and then every timer run once.
+/// Lets days pass, and then runs every timer once.
 fn pass_days(bench: &mut Bench<UsageTracker>, days: i64) {
     let now: Timestamp = NOW.parse().expect("a time");
     let later = now + SignedDuration::from_hours(24 * days);

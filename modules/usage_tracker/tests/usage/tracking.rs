@@ -1,4 +1,5 @@
-//! From events to figures: counted once, merged, priced, gathered into sessions.
+//! Tracking from events to figures: requests are counted once, merged, priced and grouped into
+//! sessions.
 
 use crate::common::{NOW, bench, ms, request, row, summary};
 use module_sdk::events::{

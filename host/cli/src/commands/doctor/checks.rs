@@ -1,4 +1,4 @@
-//! What the doctor looks at, each check a function of what the daemon or the system said.
+//! The checks of the doctor, each a function of what the daemon or the system reports.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -9,10 +9,10 @@ use rustix::fs::{Access, StatVfsMountFlags};
 use super::Finding;
 use crate::{commands::status::note, human};
 
-/// Below this the databases may soon fail to grow.
+/// Free space in bytes below which the databases may soon fail to grow.
 const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Below this they do.
+/// Free space in bytes below which the databases fail to grow.
 const NO_SPACE_BYTES: u64 = 64 * 1024 * 1024;
 
 pub(super) fn daemon(status: &Status) -> Finding {
@@ -27,7 +27,7 @@ pub(super) fn daemon(status: &Status) -> Finding {
     )
 }
 
-/// Whether the daemon runs as root; `None` where it does not, or cannot be looked at.
+/// Checks whether the daemon runs as root; `None` where it does not, or cannot be looked at.
 pub(super) fn root(status: &Status) -> Option<Finding> {
     let owner = fs::metadata(format!("/proc/{}", status.pid)).ok()?.uid();
     (owner == 0).then(|| {
@@ -115,7 +115,7 @@ fn space_verdict(path: &str, free: u64) -> Finding {
     }
 }
 
-/// What the daemon itself finds wrong.
+/// Returns the warnings that the daemon itself reports.
 pub(super) fn warnings(status: &Status) -> impl Iterator<Item = Finding> {
     let finding = |it: &Warning| Finding::warning(&it.name, it.message.clone(), it.remedy.clone());
     status.warnings.iter().map(finding)
@@ -135,10 +135,11 @@ pub(super) fn ledger(status: &Status) -> Finding {
     }
 }
 
-/// How many losses of the event ledger are shown one by one.
+/// Number of losses of the event ledger that are shown one by one.
 const SHOWN_LOSSES: usize = 20;
 
-/// What the event ledger lost. It stays told for a week, since nobody may have looked before.
+/// Reports the losses of the event ledger. They stay for a week, since nobody may have looked
+/// before.
 pub(super) fn losses(losses: &[LedgerLoss]) -> Vec<Finding> {
     let name = "event ledger";
     let mut findings: Vec<Finding> = losses
@@ -157,7 +158,7 @@ pub(super) fn losses(losses: &[LedgerLoss]) -> Vec<Finding> {
     findings
 }
 
-/// Whether modules of their own processes are held to their files.
+/// Checks whether modules with processes of their own are confined to their files.
 pub(super) fn sandbox(status: &Status, works: bool) -> Option<Finding> {
     let isolated = status.modules.iter().filter(|module| module.isolation == "process").count();
     if isolated == 0 {
@@ -180,7 +181,7 @@ pub(super) fn sandbox(status: &Status, works: bool) -> Option<Finding> {
     })
 }
 
-/// Whether a control group holds each limit that a module's section asks for.
+/// Checks whether a control group holds each limit that a module's section asks for.
 pub(super) fn limits(info: &ModuleInfo) -> Option<Finding> {
     let process = info.process.as_ref()?;
     let name = format!("limits of {}", info.module.name);
@@ -218,8 +219,8 @@ pub(super) fn listeners(status: &Status) -> Finding {
     )
 }
 
-/// Whether the daemon's own listeners have room for their clients. Those of modules are in the
-/// health of their modules.
+/// Checks whether the daemon's own listeners have room for their clients. Those of modules are in
+/// the health of their modules.
 pub(super) fn connections(status: &Status) -> Finding {
     let name = "connections";
     let troubles: Vec<String> = status
@@ -275,7 +276,8 @@ pub(super) fn module(module: &Module) -> Finding {
     }
 }
 
-/// Judges a module that is not to run: where events wait and its section is gone, that was a slip.
+/// Judges a module that is not to run. Events that wait for it while its section is gone hint at a
+/// mistake.
 fn at_rest(module: &Module, name: &str, message: &str) -> Finding {
     if module.events.pending == 0 || module.desired != "removed" {
         return Finding::ok(name, module.desired.clone());

@@ -19,21 +19,21 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {}
 
-/// What one check found.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// What was looked at.
+    /// Name of the thing that was checked.
     name: String,
-    /// How it is.
+    /// Verdict of the check.
     status: Verdict,
-    /// In a sentence.
+    /// The result in a sentence.
     message: String,
-    /// What to do, where something is to be done.
+    /// Remedy, where something is to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
 }
 
-/// How something is; a later one is worse.
+/// Verdict on something; a later variant is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
@@ -136,7 +136,7 @@ async fn configuration(client: &Client, is_reachable: bool) -> Finding {
     }
 }
 
-/// Returns what is to be said where there is no file because no daemon has ever started.
+/// Returns the finding for a configuration file that is missing since no daemon has ever started.
 fn not_written_yet(report: &ConfigReport) -> Option<Finding> {
     let [only] = report.errors.as_slice() else { return None };
     let looked = Path::new(&only.file).symlink_metadata();
@@ -167,7 +167,7 @@ fn unreachable(error: &CliError) -> Finding {
     Finding { status: Verdict::Problem, ..finding }
 }
 
-/// A check that could not be made is no verdict on what it would have looked at.
+/// Creates the warning for a check that could not be made.
 fn could_not(name: &str, error: &CliError) -> Finding {
     let (message, remedy) = match error.failure() {
         Some(failure) => (failure.message.clone(), failure.help.clone()),

@@ -31,7 +31,7 @@ pub(crate) enum Events {
 /// A line says how many events were left out where this reader was too slow.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Tail {
-    /// Which topics: `*` stands for one part, `>` for all the rest
+    /// Topics to show: `*` stands for one part, `>` for all the rest
     #[arg(value_name = "FILTER", default_value = ">")]
     filter: String,
     /// End after so many events
@@ -217,7 +217,7 @@ fn audit_table(rows: &[AuditRow]) -> Table {
     table
 }
 
-/// Whether the counters of a module balance, or what they lack.
+/// Returns `balance` if the counters of a module balance, and otherwise the difference.
 fn verdict(row: &AuditRow) -> String {
     let counters = row.counters;
     let found = [counters.handled, counters.dead, counters.dropped, row.recounted_pending];

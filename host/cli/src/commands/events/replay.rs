@@ -45,7 +45,7 @@ pub(crate) struct ReplayArgs {
     /// All dead events of the module
     #[arg(long, group = "which")]
     all: bool,
-    /// What the ledger keeps of the events accepted since then: 90m, 12h, 7d, today, yesterday,
+    /// Events accepted since then, as far as the ledger keeps them: 90m, 12h, 7d, today, yesterday,
     /// 2026-11-01, 2026-11-01T10:30
     #[arg(long, value_name = "TIME", group = "which", allow_hyphen_values = true)]
     since: Option<String>,
@@ -75,7 +75,7 @@ impl ReplayArgs {
     }
 }
 
-/// Returns when the asked time begins and ends, where somebody said so.
+/// Returns the begin and the end of the time that was asked for, where they were given.
 fn range(
     since: Option<String>,
     until: Option<String>,
@@ -87,7 +87,7 @@ fn range(
     Ok((Some(range.from), (!range.is_open).then_some(range.to)))
 }
 
-/// What of the asked time the ledger no longer has.
+/// Describes the part of the time that was asked for that the ledger no longer has.
 fn gap(replayed: &Replayed, since: Timestamp) -> Option<String> {
     let Some(kept) = &replayed.kept_since else {
         return Some("The ledger keeps no event: every module has settled all.".to_owned());

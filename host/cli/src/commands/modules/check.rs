@@ -24,7 +24,7 @@ use crate::{
     terminal::{Terminal, Tone},
 };
 
-/// How long a library may take to be mapped and to describe itself.
+/// Longest time in which a library is mapped and describes itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tell whether a library would load here, and what to do if not; exit code 4 if not
@@ -43,11 +43,11 @@ pub(crate) struct Check {
 /// The result, as programs read it.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// The library, or the crate that it was built from.
+    /// Path of the library, or of the crate that it was built from.
     path: PathBuf,
-    /// Whether it would load.
+    /// `true` when the library would load.
     pub(super) loads: bool,
-    /// Every check.
+    /// Results of all checks.
     checks: Vec<Row>,
 }
 
@@ -70,13 +70,13 @@ impl Check {
     }
 }
 
-/// What the user named, with a name: `.` and `..` have none.
+/// Returns the path that the user named in a form with a name: `.` and `..` have none.
 fn named(path: &Path) -> PathBuf {
     let whole = || path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if path.file_name().is_some() { path.to_owned() } else { whole() }
 }
 
-/// What a path leads to.
+/// The thing that a path leads to.
 #[derive(Debug, PartialEq, Eq)]
 enum Subject {
     Library(PathBuf),
@@ -105,7 +105,7 @@ impl Subject {
     }
 }
 
-/// A library as it would be installed.
+/// A built library in a temporary folder, as it would be installed.
 struct Staged {
     library: PathBuf,
     _folder: tempfile::TempDir,
@@ -121,7 +121,7 @@ pub(crate) fn build(folder: &Path, release: bool, terminal: &mut Terminal) -> Re
     build.finish(|text| terminal.note(&human::plain(text)))
 }
 
-/// Builds a crate and lays it out.
+/// Builds a crate and lays out its library as it would be installed.
 fn staged(folder: &Path, release: bool, terminal: &mut Terminal) -> Result<Staged> {
     let built = build(folder, release, terminal)?;
     let temporary = tempfile::Builder::new().prefix("lodestar-check-").tempdir()?;
@@ -135,7 +135,7 @@ fn staged(folder: &Path, release: bool, terminal: &mut Terminal) -> Result<Stage
     Ok(Staged { library, _folder: temporary })
 }
 
-/// Has a process of its own make all checks.
+/// Runs all checks in a process of its own.
 ///
 /// # Errors
 ///
@@ -177,7 +177,7 @@ pub(super) fn report(library: &Path) -> Result<Report> {
     Ok(Report { path: library.to_owned(), loads, checks })
 }
 
-/// The results, as they come.
+/// Returns the results of the checks, as they come.
 fn rows(output: Option<ChildStdout>) -> mpsc::Receiver<Row> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -194,7 +194,8 @@ fn rows(output: Option<ChildStdout>) -> mpsc::Receiver<Row> {
     receiver
 }
 
-/// A process that ended early, or not at all, failed in the check that comes next.
+/// Completes the results of a process that ended early, or not at all: the next check failed, the
+/// others were skipped.
 fn complete(checks: &mut Vec<Row>, end: Option<ExitStatus>) {
     let Some(rest) = CHECKS.get(checks.len()..) else { return };
     for (index, name) in rest.iter().enumerate() {
@@ -219,7 +220,7 @@ fn complete(checks: &mut Vec<Row>, end: Option<ExitStatus>) {
     }
 }
 
-/// A module whose words mean something else already is not what its manifest says.
+/// Marks the manifest as failed if a name of the module means something else already.
 fn judge_words(checks: &mut [Row], manifest: &Manifest, installed: &[Manifest]) {
     let command = manifest.cli.command.as_deref();
     let taken = reserved_names::why_taken(&manifest.module.name, command, installed);

@@ -29,7 +29,7 @@ use crate::{
     terminal::Terminal,
 };
 
-/// How long the daemon may take over a reload; it gives up by itself before.
+/// Longest time for a reload; the daemon gives up by itself before.
 const RELOAD: Duration = Duration::from_secs(40);
 
 /// Develop a module: build, run and reload it at each save, and show what it does, until Ctrl-C
@@ -56,21 +56,21 @@ pub(crate) struct Dev {
     set: Vec<String>,
 }
 
-/// Everything that can wake the loop.
+/// An event that wakes the loop.
 enum Wake {
-    /// A source was saved, then.
+    /// Time of a source's save.
     Saved(Instant),
-    /// The compiler said something.
+    /// Message of the compiler.
     Compiler(String),
-    /// A build ended.
+    /// Result of a build.
     Built(Result<Built>),
-    /// The module logged.
+    /// Line of the module's log.
     Log(LogLine),
-    /// Something travelled on the bus.
+    /// Item of the stream of events.
     Event(TailItem),
-    /// The daemon ended a stream.
+    /// End of a stream by the daemon.
     Lost,
-    /// This program is to end.
+    /// Signal that asks this program to end.
     Signal,
 }
 
@@ -83,13 +83,13 @@ struct Loop<'a> {
     client: Client,
     private: Option<PrivateDaemon>,
     wakes: UnboundedSender<Wake>,
-    /// The process of a build that is under way.
+    /// Process id of a build that is under way.
     building: Option<u32>,
-    /// The first save that no build has seen.
+    /// Time of the first save that no build has seen.
     unseen: Option<Instant>,
-    /// What the save that is being built cost before the compiler.
+    /// Time between the save that is being built and the start of the compiler.
     lead: Duration,
-    /// Whether logs and events are followed.
+    /// `true` while logs and events are followed.
     following: bool,
 }
 
@@ -208,7 +208,7 @@ impl Loop<'_> {
         }
     }
 
-    /// Runs what was built. Whatever goes wrong is told; the loop goes on.
+    /// Installs and runs what was built. Errors are shown, and the loop goes on.
     async fn take(&mut self, built: Built) -> Result<()> {
         let begun = Instant::now();
         self.dev_log.tell("build", &format!("built in {:.2} s", built.took.as_secs_f64()))?;
@@ -290,7 +290,7 @@ impl Loop<'_> {
         outcome(operation)
     }
 
-    /// Starts the private daemon again when the module has taken it down. Whether it did.
+    /// Starts the private daemon again if the module has ended it, and returns whether it did.
     async fn revive(&mut self) -> Result<bool> {
         let Some(private) = &mut self.private else { return Ok(false) };
         if private.ended().is_none() {
@@ -328,7 +328,7 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// What is installed in the daemon that runs stays there.
+    /// Tells that the module stays installed in the daemon that runs.
     fn leave(&mut self) -> Result<()> {
         if self.private.is_some() || !self.following {
             return Ok(());
@@ -354,7 +354,7 @@ impl Loop<'_> {
     }
 }
 
-/// What an operation came to, in its words.
+/// Returns the message of an operation, as an error unless it is done.
 fn outcome(operation: Operation) -> Result<String> {
     match operation.state {
         OperationState::Done => Ok(operation.message),

@@ -1,4 +1,4 @@
-//! What is shown while a module is developed: builds, states, logs and events, a line each.
+//! The output of a module under development: builds, states, logs and events, a line each.
 
 use lodestar_api::{LogLine, TailItem};
 use module_sdk::events::fits;
@@ -11,7 +11,7 @@ use crate::{
     terminal::{Terminal, Tone},
 };
 
-/// Writes the lines of one module.
+/// Writer of the lines of one module.
 pub(super) struct DevLog<'a> {
     terminal: &'a mut Terminal,
     module: String,
@@ -23,12 +23,12 @@ impl<'a> DevLog<'a> {
         Self { terminal, module: module.to_owned(), consumes: consumes.to_vec() }
     }
 
-    /// Something that this program did.
+    /// Writes something that this program did.
     pub(super) fn tell(&mut self, kind: &str, text: &str) -> Result<()> {
         self.write(kind, text, None, json!({ "text": text }))
     }
 
-    /// What the compiler says, as it says it.
+    /// Writes a message of the compiler, as it comes.
     pub(super) fn compiler(&mut self, text: &str) -> Result<()> {
         if self.terminal.json {
             return self.write("compiler", text, None, json!({ "text": text }));
@@ -36,7 +36,7 @@ impl<'a> DevLog<'a> {
         self.terminal.line(text)
     }
 
-    /// Something that did not work, with its remedy.
+    /// Writes an error with its remedy.
     pub(super) fn trouble(&mut self, kind: &str, error: &CliError) -> Result<()> {
         let Some(failure) = error.failure() else { return Ok(()) };
         let help = failure.help.clone();
@@ -48,7 +48,7 @@ impl<'a> DevLog<'a> {
         self.write(kind, &text, Some(Tone::Bad), value)
     }
 
-    /// A line of the module's log.
+    /// Writes a line of the module's log.
     pub(super) fn log(&mut self, line: &LogLine) -> Result<()> {
         let text = log_line(line, self.terminal);
         if self.terminal.json {
@@ -57,7 +57,7 @@ impl<'a> DevLog<'a> {
         self.terminal.line(&format!("{:<6} {text}", "log"))
     }
 
-    /// An event, if it is the module's business.
+    /// Writes an event of the module, one that it consumes, or a change of its state.
     pub(super) fn event(&mut self, item: &TailItem) -> Result<()> {
         let TailItem::Event(event) = item else {
             return self.write("event", &tail_line(item), None, json!({ "event": item }));

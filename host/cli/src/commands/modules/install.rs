@@ -55,7 +55,7 @@ impl Install {
     }
 }
 
-/// Hands a package to the daemon; what follows from it may still be under way.
+/// Sends a package to the daemon; the operation that follows may still be under way.
 pub(crate) async fn send(
     bundle: Bundle,
     source: &Path,
@@ -99,7 +99,7 @@ fn lines(installed: &Installed, reloaded: bool) -> Vec<String> {
     lines
 }
 
-/// What it asks for, before anybody enables it.
+/// Returns what a module asks for, a line each, before anybody enables it.
 fn declared(declares: &Declares) -> Vec<String> {
     let Declares { secrets, providers, relays, paths_read, paths_write, .. } = declares;
     let Declares { listeners, calls, operate, .. } = declares;

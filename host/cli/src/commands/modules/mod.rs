@@ -108,7 +108,7 @@ pub(crate) struct Logs {
     /// The module
     #[arg(value_name = "MODULE")]
     name: String,
-    /// How many of the last lines
+    /// Number of the last lines to show
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
     lines: u64,
     /// Go on with new lines until Ctrl-C
@@ -295,7 +295,7 @@ fn timers(info: &ModuleInfo) -> String {
     info.timers.iter().map(timer).collect::<Vec<_>>().join(", ")
 }
 
-/// The counters of a module as one line.
+/// Formats the counters of a module as one line.
 pub(crate) fn counters(counters: api::EventCounters) -> String {
     format!(
         "{} accepted = {} handled + {} dead + {} dropped + {} pending",
@@ -307,14 +307,14 @@ pub(crate) fn counters(counters: api::EventCounters) -> String {
     )
 }
 
-/// Why events were dropped, empty where none were.
+/// Formats the reasons for dropped events with their counts, empty where there are none.
 pub(crate) fn dropped(module: &api::Module) -> String {
     let reasons = module.dropped_by.iter();
     let reasons = reasons.map(|(reason, count)| format!("{} {reason}", human::count(*count)));
     reasons.collect::<Vec<_>>().join(", ")
 }
 
-/// What a kind of calls cost, empty where there was none.
+/// Formats the figures of a kind of calls, empty where there were none.
 pub(crate) fn spent(calls: &api::CallFigures) -> String {
     let (Some(p50), Some(p99)) = (calls.p50_ns, calls.p99_ns) else { return String::new() };
     let mut text = format!("{}: {} calls", calls.kind, human::count(calls.calls));

@@ -44,8 +44,8 @@ const FILES: [(&str, &str); 8] = [
     (".gitignore", include_str!("templates/gitignore.template")),
 ];
 
-/// What a package with this library name could not be built with: words of the language, and the
-/// crates that a module uses.
+/// Names that no package with a library can have: words of the language, and the crates that a
+/// module uses.
 const TAKEN: [&str; 52] = [
     "abstract",
     "alloc",
@@ -101,7 +101,7 @@ const TAKEN: [&str; 52] = [
     "unsafe",
 ];
 
-/// Names that the first lines of the module use already.
+/// Type names that the first lines of the module use already.
 const USED: [&str; 17] = [
     "Arc",
     "Bench",
@@ -174,7 +174,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the module would answer to must not mean something else.
+/// Checks that no name of the module means something else already.
 fn check_words(name: &str, installed: &[Manifest]) -> Result<()> {
     // One that lies here under its own name is being written anew.
     match reserved_names::why_taken(name, None, installed) {
@@ -183,7 +183,7 @@ fn check_words(name: &str, installed: &[Manifest]) -> Result<()> {
     }
 }
 
-/// Writes all files into a folder that goes when it is dropped, beside the place of the module.
+/// Writes all files into a temporary folder beside the place of the module.
 fn written(folder: &Path, name: &str, sdk: &Sdk) -> Result<TempDir> {
     let cannot = |error| not_written(folder, &error);
     if folder.symlink_metadata().is_ok() {
@@ -212,7 +212,7 @@ fn written(folder: &Path, name: &str, sdk: &Sdk) -> Result<TempDir> {
     Ok(half)
 }
 
-/// Puts what was written in its place.
+/// Renames the temporary folder to the place of the module.
 fn settle(half: TempDir, folder: &Path) -> Result<()> {
     fs::rename(half.path(), folder).map_err(|error| not_written(folder, &error))?;
     // It is where it belongs: nothing is left to remove.
@@ -232,7 +232,7 @@ fn filled(text: &str, name: &str, sdk: &Sdk) -> String {
         .replace("{{epoch}}", &lodestar_abi::EPOCH.to_string())
 }
 
-/// `budget_guard` → `BudgetGuard`
+/// Returns the name of the module's type: `budget_guard` → `BudgetGuard`
 fn type_name(name: &str) -> String {
     let word = |word: &str| word[..1].to_uppercase() + &word[1..];
     let words = name.split('_').filter(|part| !part.is_empty());

@@ -17,7 +17,7 @@ pub(crate) struct Why {
     /// The module
     #[arg(value_name = "MODULE")]
     name: String,
-    /// How many of the last chapters
+    /// Number of the last entries to show
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     lines: usize,
 }
@@ -57,7 +57,7 @@ impl Why {
     }
 }
 
-/// `2026-11-21T05:00:00.123Z` as people read it, in their time zone.
+/// Formats a time such as `2026-11-21T05:00:00.123Z` for people, in their time zone.
 fn moment(at: &str) -> String {
     match at.parse::<jiff::Timestamp>() {
         Ok(at) => {

@@ -1,4 +1,4 @@
-//! What the live view shows, and what each key does to it. It knows no terminal.
+//! The state of the live view, and the effect of each key on it, without a terminal.
 
 use std::ops::ControlFlow;
 
@@ -9,16 +9,16 @@ use super::{
     frame::{Frame, Row, Sample},
 };
 
-/// Something that happened.
+/// An input of the live view.
 #[derive(Debug)]
 pub(super) enum Input {
     /// A key, or a new size.
     Terminal(Event),
-    /// A look at the daemon.
+    /// A sample of the daemon's status.
     Looked(Box<Sample>),
-    /// The daemon does not answer, and why.
+    /// Reason why the daemon does not answer.
     Silent(String),
-    /// The process is to end.
+    /// Request to end the process.
     End,
 }
 
@@ -26,17 +26,17 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct App {
     before: Sample,
-    /// Sorted.
+    /// Figures of the last sample, the modules sorted.
     pub(super) frame: Frame,
-    /// The columns of the last drawing: those that `s` goes through.
+    /// Columns of the last drawing: those that `s` goes through.
     pub(super) shown: Vec<Column>,
     pub(super) sort: Column,
-    /// The name of the module that the arrows are at.
+    /// Name of the selected module.
     pub(super) selected: Option<String>,
-    /// Whether the selected module is shown instead of the table.
+    /// `true` while the selected module is shown instead of the table.
     pub(super) details: bool,
     pub(super) paused: bool,
-    /// Why what is shown is old.
+    /// Reason why the daemon does not answer, so that the figures are old.
     pub(super) silent: Option<String>,
     pub(super) color: bool,
 }
@@ -58,7 +58,7 @@ impl App {
         app
     }
 
-    /// Takes what happened; breaks when the view is to be left.
+    /// Handles an input; breaks when the view is to be left.
     pub(super) fn take(&mut self, input: Input) -> ControlFlow<()> {
         match input {
             Input::End => return ControlFlow::Break(()),
@@ -80,13 +80,13 @@ impl App {
         ControlFlow::Continue(())
     }
 
-    /// Which row is selected.
+    /// Returns the index of the selected row.
     pub(super) fn place(&self) -> Option<usize> {
         let selected = self.selected.as_ref()?;
         self.frame.modules.iter().position(|row| row.name == *selected)
     }
 
-    /// The module that is shown instead of the table.
+    /// Returns the module that is shown instead of the table.
     pub(super) fn detailed(&self) -> Option<&Row> {
         let row = self.frame.modules.get(self.place()?);
         row.filter(|_| self.details)

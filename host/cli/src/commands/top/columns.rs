@@ -1,11 +1,11 @@
-//! The columns: what stands in them, how modules are sorted by them, and which of them fit.
+//! The columns of the table: their cells, the order that they give to modules, and their widths.
 
 use std::cmp::Ordering;
 
 use super::frame::{Row, events, percent};
 use crate::human;
 
-/// A column.
+/// A column of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     Module,
@@ -24,7 +24,7 @@ pub(super) enum Column {
 }
 
 impl Column {
-    /// In their order.
+    /// All columns in their order.
     const ALL: [Self; 13] = [
         Self::Module,
         Self::State,
@@ -41,7 +41,7 @@ impl Column {
         Self::Errors,
     ];
 
-    /// Those that give way where it is narrow, first the first.
+    /// Columns that are left out where it is narrow, the first one first.
     const EXPENDABLE: [Self; 11] = [
         Self::Isolation,
         Self::Threads,
@@ -74,7 +74,7 @@ impl Column {
         }
     }
 
-    /// Numbers stand at the right, and the largest comes first.
+    /// Returns whether the column holds numbers: they stand at the right, the largest first.
     pub(super) const fn is_number(self) -> bool {
         !matches!(self, Self::Module | Self::State | Self::Isolation)
     }
@@ -99,7 +99,7 @@ impl Column {
         }
     }
 
-    /// The next one to sort by.
+    /// Returns the next column to sort by.
     pub(super) fn next(self, shown: &[Self]) -> Self {
         let place = shown.iter().position(|column| *column == self);
         let next = place.map_or(0, |place| (place + 1) % shown.len().max(1));
@@ -138,7 +138,7 @@ impl Column {
     }
 }
 
-/// The columns that fit into a width with a gap between each two, and their own widths.
+/// Returns the columns that fit into a width with a gap between each two, and their own widths.
 pub(super) fn fitting(rows: &[Row], width: usize, gap: usize) -> Vec<(Column, usize)> {
     let own_width = |column: Column| {
         let cells = rows.iter().map(|row| column.text(row).chars().count());
@@ -155,7 +155,7 @@ pub(super) fn fitting(rows: &[Row], width: usize, gap: usize) -> Vec<(Column, us
     columns
 }
 
-/// A duration in the largest unit that it fills.
+/// Formats a duration in the largest unit that it fills.
 fn largest_unit(milliseconds: u64) -> String {
     let text = human::duration_ms(milliseconds);
     text.split(' ').next().unwrap_or_default().to_owned()

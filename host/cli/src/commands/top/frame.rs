@@ -1,4 +1,4 @@
-//! What two looks at the daemon tell: its figures, and rates between them.
+//! Figures of the daemon at a sample of its status, and rates between two of them.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::human;
 
-/// One look.
+/// A sample of the daemon's status.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     pub(super) at: Instant,
@@ -21,56 +21,56 @@ impl Sample {
     }
 }
 
-/// What is shown after a look. Rates are `null` where there was none before it.
+/// Figures that are shown after a sample. Rates are `null` where there was none before it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Frame {
-    /// When, RFC 3339.
+    /// Time of the sample, RFC 3339.
     pub(super) time: String,
-    /// Since the look before, 0 for none.
+    /// Time since the sample before in milliseconds, 0 for none.
     pub(super) interval_ms: u64,
     pub(super) version: String,
     pub(super) pid: u32,
     pub(super) uptime_s: u64,
-    /// Of one processor.
+    /// Processor time in percent of one processor.
     pub(super) cpu_percent: Option<f64>,
     pub(super) memory_bytes: u64,
     pub(super) threads: u64,
     pub(super) ledger_bytes: u64,
     pub(super) ledger_trouble: Option<String>,
-    /// Handled by all modules together.
+    /// Events per second that all modules together handled.
     pub(super) events_per_s: Option<f64>,
     pub(super) modules: Vec<Row>,
 }
 
-/// One module.
+/// Figures of one module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) state: String,
     pub(super) isolation: String,
-    /// Of one processor.
+    /// Processor time in percent of one processor.
     pub(super) cpu_percent: Option<f64>,
     pub(super) memory_bytes: u64,
     pub(super) threads: u64,
-    /// Events that wait for it.
+    /// Number of events that wait for the module.
     pub(super) pending: u64,
-    /// The age of the oldest of them.
+    /// Age of the oldest event that waits, in milliseconds.
     pub(super) lag_ms: u64,
-    /// Handled by it.
+    /// Events per second that the module handled.
     pub(super) events_per_s: Option<f64>,
-    /// Of its calls within the last minute.
+    /// Median duration of its calls within the last minute, in nanoseconds.
     pub(super) p50_ns: Option<u64>,
     pub(super) p99_ns: Option<u64>,
     pub(super) dropped: u64,
-    /// Calls that failed, and events that died.
+    /// Number of calls that failed and of dead events.
     pub(super) errors: u64,
-    /// Everything that the daemon says of it.
+    /// Everything that the daemon reports about the module.
     #[serde(skip)]
     pub(super) module: api::Module,
 }
 
 impl Frame {
-    /// What `after` shows. The look before counts only if it was at the same daemon.
+    /// Returns the figures at `after`. The sample before counts only if it is of the same daemon.
     pub(super) fn between(before: Option<&Sample>, after: &Sample) -> Self {
         let status = &after.status;
         let same = before.filter(|before| {
@@ -106,7 +106,7 @@ impl Frame {
         }
     }
 
-    /// The lines above the modules, within a width where all but the first words can give way.
+    /// Returns the lines above the modules, within a width; trouble of the ledger is shown whole.
     pub(super) fn head(&self, width: usize) -> [String; 2] {
         let running = self.modules.iter().filter(|row| row.state == "running").count();
         let trouble = self.ledger_trouble.as_deref();
@@ -130,7 +130,7 @@ impl Frame {
     }
 }
 
-/// The parts in one line: closer where it is narrow, and then as many as fit.
+/// Joins the parts to one line: closer where it is narrow, and then as many as fit.
 fn joined(parts: &[String], width: usize) -> String {
     let plain = |gap: &str, parts: &[String]| human::plain(&parts.join(gap)).into_owned();
     let wide = plain("   ", parts);
@@ -164,12 +164,12 @@ impl Row {
     }
 }
 
-/// Percent of a processor, `-` where it is not known.
+/// Formats percent of a processor, `-` where it is not known.
 pub(super) fn percent(percent: Option<f64>) -> String {
     percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1}"))
 }
 
-/// Events per second, `-` where it is not known.
+/// Formats events per second, `-` where it is not known.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 10 or more")]
 pub(super) fn events(rate: Option<f64>) -> String {
     match rate {
@@ -184,13 +184,13 @@ fn find<'a>(status: &'a api::Status, name: &str) -> Option<&'a api::Module> {
     status.modules.iter().find(|module| module.name == name)
 }
 
-/// A counter that went back was begun anew.
+/// Returns the rate of a counter per second, 0 for one that went back because it began anew.
 #[expect(clippy::cast_precision_loss, reason = "a rate is a floating point number")]
 fn per_second(then: u64, now: u64, passed: Duration) -> f64 {
     now.saturating_sub(then) as f64 / passed.as_secs_f64()
 }
 
-/// One place behind the point: what is shown, and what can be measured.
+/// Rounds to one decimal place: what is shown, and what can be measured.
 fn rounded(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }

@@ -1,5 +1,4 @@
-//! The live view on a terminal: who listens to keys, signals and the daemon, and who puts the
-//! terminal back.
+//! The live view on a terminal: reads keys, signals and the daemon, and restores the terminal.
 
 use std::{io, time::Duration};
 
@@ -21,7 +20,7 @@ use crate::{
     exit_codes,
 };
 
-/// For how long at most an answer is waited for before the view says that there is none.
+/// Longest time for an answer before the view says that there is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shows the modules until it is left.
@@ -50,7 +49,7 @@ pub(super) async fn run(
     Ok(exit_codes::DONE)
 }
 
-/// The terminal in the state that the view needs; dropped, or at a panic, it is as before.
+/// The terminal in the state that the view needs; restored when dropped, or at a panic.
 struct Screen(DefaultTerminal);
 
 impl Screen {
@@ -65,7 +64,7 @@ impl Drop for Screen {
     }
 }
 
-/// Looks at the daemon again and again, whether it answers or not.
+/// Samples the daemon's status after each interval, whether it answers or not.
 async fn watch_daemon(client: Client, interval: Duration, inputs: mpsc::Sender<Input>) {
     loop {
         tokio::time::sleep(interval).await;
@@ -83,7 +82,7 @@ fn words(error: &CliError) -> String {
     error.failure().map(|failure| failure.message.clone()).unwrap_or_default()
 }
 
-/// A thread of its own: reading blocks, and nobody waits for it at the end.
+/// Reads keys on a thread of its own, since reading blocks; nobody waits for it at the end.
 fn read_keys(inputs: &mpsc::Sender<Input>) {
     // Without keys the view could not be left.
     while inputs.blocking_send(event::read().map_or(Input::End, Input::Terminal)).is_ok() {}

@@ -30,7 +30,7 @@ use crate::{
 /// is printed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Top {
-    /// How far apart two looks are, in seconds
+    /// Time between two looks, in seconds
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
     /// Print one table, of one interval, and end
@@ -96,7 +96,7 @@ async fn look(client: &Client) -> Result<Sample> {
     Ok(Sample::now(status))
 }
 
-/// The modules in the order of the configuration, with the columns that fit.
+/// Builds the table of the modules in the order of the configuration, with the columns that fit.
 fn table(frame: &Frame, width: usize) -> Table {
     let columns = columns::fitting(&frame.modules, width, 2);
     let title = |(column, _): &(Column, usize)| {

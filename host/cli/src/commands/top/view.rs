@@ -17,7 +17,7 @@ use crate::{
     human,
 };
 
-/// Draws everything anew.
+/// Draws the whole view.
 pub(super) fn draw(canvas: &mut Canvas<'_>, app: &mut App) {
     let areas = Layout::vertical([
         Constraint::Length(2),
@@ -80,7 +80,7 @@ fn aligned(column: Column, text: String) -> Cell<'static> {
     Cell::from(Text::from(text).alignment(side))
 }
 
-/// Everything about one module.
+/// Builds the page with everything about one module.
 fn details(row: &Row) -> Paragraph<'static> {
     let module = &row.module;
     let events = counters(module.events);
@@ -125,7 +125,7 @@ fn state_style(app: &App, row: &Row) -> Style {
     }
 }
 
-/// A colour where colours are wanted.
+/// Returns a style with a colour where colours are allowed.
 fn tone(app: &App, color: Color) -> Style {
     if app.color { Style::new().fg(color) } else { Style::new() }
 }

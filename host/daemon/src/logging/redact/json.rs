@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 
-/// How deep JSON may go: no reader that we know follows further.
+/// Greatest depth of JSON: no reader that we know follows further.
 const DEEPEST: usize = 128;
 
-/// Gives a string in another form.
+/// Function that returns a string in another form.
 type Change<'a> = dyn for<'t> Fn(Of<'_>, &'t str) -> Cow<'t, str> + 'a;
 
-/// What a string is.
+/// Role of a string.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Of<'a> {
     /// The name of a member.
     Name,
-    /// A value: the member's of this name, or an element of it.
+    /// A value of the member with this name, or an element of it.
     Member(Option<&'a str>),
 }
 
@@ -23,12 +23,12 @@ struct Level {
     is_object: bool,
     /// The member whose value comes, or of which this is the list.
     member: Option<String>,
-    /// The names in this object that are others now.
+    /// The changed names in this object, in their new form.
     changed: Vec<String>,
 }
 
 impl Level {
-    /// Another form of this name that no other name of the object has.
+    /// Returns another form of this name that no other changed name of the object has.
     fn unlike_others(&mut self, name: String) -> String {
         let numbers = (2_usize..).map(|number| format!("{name} {number}"));
         let mut names = std::iter::once(name.clone()).chain(numbers);
@@ -82,7 +82,7 @@ pub(super) fn redact(bytes: &[u8], change: &Change<'_>) -> Option<Vec<u8>> {
     Some(changed)
 }
 
-/// Follows what stands between two strings; answers where the second stands, `None` where that is
+/// Follows what stands between two strings; returns the level of the second, `None` where that is
 /// too deep, or where this is no JSON.
 fn follow<'a>(bytes: &[u8], levels: &'a mut Vec<Level>) -> Option<&'a mut Level> {
     for byte in bytes {
@@ -109,14 +109,15 @@ fn follow<'a>(bytes: &[u8], levels: &'a mut Vec<Level>) -> Option<&'a mut Level>
     levels.last_mut()
 }
 
-/// Whether a member of this name tells things apart, so that its values must not become one.
+/// Returns whether a member of this name tells things apart, so that its values must not become
+/// one.
 pub(super) fn names_id(name: &str) -> bool {
     ["id", "key", "ref", "retry_of"].iter().any(|word| {
         name.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with(['_', '-']))
     })
 }
 
-/// Where the string that begins here ends, its quotes included.
+/// Returns the end of the string that begins here, its quotes included.
 fn end_of_string(bytes: &[u8], begin: usize) -> Option<usize> {
     let mut at = begin + 1;
     while let Some(byte) = bytes.get(at) {

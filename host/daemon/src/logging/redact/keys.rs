@@ -4,18 +4,18 @@ use std::borrow::Cow;
 
 use super::REPLACEMENT;
 
-/// How many lines a key may have, with what others say between them: RSA keys of 16,384 bits have
-/// 200.
+/// Number of lines that a key may have, with what others print between them: RSA keys of 16,384
+/// bits have 200.
 pub(super) const MAX_LINES: usize = 500;
 
-/// Leaves the lines of private keys (PEM, PGP) out of a text that comes line by line.
+/// Filter that leaves the lines of private keys (PEM, PGP) out of a text that comes line by line.
 #[derive(Debug, Default)]
 pub struct KeyLines {
-    /// How many more lines may belong to a key that has begun.
+    /// Number of lines that may still belong to a key that has begun.
     left: usize,
-    /// How many have begun and not ended.
+    /// Number of keys that have begun and not ended.
     open: usize,
-    /// Whether something else was said since the last began: then a word is one.
+    /// `true` when another line came since the last key began: then a word is no part of the key.
     is_mixed: bool,
 }
 
@@ -45,7 +45,7 @@ impl KeyLines {
         Some(Cow::Borrowed(line))
     }
 
-    /// A key ends; what stands behind the mark is no part of it.
+    /// Ends a key and returns what stands behind the mark, which is no part of it.
     fn end<'a>(&mut self, line: &'a str, end: usize) -> Option<Cow<'a, str>> {
         if self.left == 0 {
             return Some(Cow::Borrowed(line));
@@ -60,7 +60,7 @@ impl KeyLines {
     }
 }
 
-/// Where a mark of a private key ends: `-----BEGIN RSA PRIVATE KEY-----`.
+/// Finds the end of a mark of a private key: `-----BEGIN RSA PRIVATE KEY-----`.
 fn marked(line: &str, begin: &str) -> Option<usize> {
     let at = line.rfind(begin)? + begin.len();
     let label = &line[at..];
@@ -68,8 +68,8 @@ fn marked(line: &str, begin: &str) -> Option<usize> {
     label[..end].contains("PRIVATE KEY").then_some(at + end + "-----".len())
 }
 
-/// Whether a line, with whatever stands before it, may be a part of a key: the last word is in
-/// base 64, or it is empty or a header.
+/// Checks whether a line, with whatever stands before it, may be a part of a key: the last word is
+/// in base 64, or it is empty or a header.
 fn may_be_key(line: &str) -> bool {
     let line = line.trim();
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
@@ -80,7 +80,7 @@ fn may_be_key(line: &str) -> bool {
     whole || is_header || last.is_some_and(|word| word.len() >= 32 && word.chars().all(is_base64))
 }
 
-/// Whether a line is nothing, or a word as people write it.
+/// Checks whether a line is empty, or a word as people write it.
 fn is_word(line: &str) -> bool {
     let line = line.trim();
     let rest = line.get(1..).unwrap_or_default();

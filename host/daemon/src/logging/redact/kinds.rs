@@ -6,10 +6,11 @@ use regex::Regex;
 
 /// One kind of secret.
 pub(super) struct Kind {
-    /// One of these stands in each of its secrets, whatever the case.
+    /// Marks of which each of its secrets has one, whatever the case.
     pub(super) marks: &'static [&'static str],
     pattern: &'static str,
-    /// Whether words could look alike: then it must look like nothing that a person would write.
+    /// `true` when words could look alike: then a secret must look like nothing that a person would
+    /// write.
     pub(super) ambiguous: bool,
     compiled: OnceLock<Regex>,
 }
@@ -23,7 +24,7 @@ impl Kind {
         Self { marks, pattern, ambiguous: true, compiled: OnceLock::new() }
     }
 
-    /// Its pattern; the group `s` is the secret. Most are never needed.
+    /// Returns the pattern; the group `s` is the secret. It is compiled when it is first needed.
     pub(super) fn regex(&self) -> &Regex {
         self.compiled.get_or_init(|| Regex::new(self.pattern).expect("the patterns are tested"))
     }
@@ -39,8 +40,8 @@ macro_rules! prefixed {
     };
 }
 
-/// The same, whose beginning is short and which may have dashes within, so that names that people
-/// give could begin and go on like it (`pa-1234-new-flow`).
+/// A secret as of `prefixed`, whose beginning is short and which may have dashes within, so that
+/// names that people give could begin and go on like it (`pa-1234-new-flow`).
 macro_rules! doubtful {
     ($body:literal, $first:literal $(, $other:literal)*) => {
         Kind::ambiguous(
@@ -278,7 +279,7 @@ pub(super) static KINDS: [Kind; 79] = [
     ),
 ];
 
-/// Whether a member of an object with this name holds a secret.
+/// Returns whether a member of an object with this name holds a secret.
 pub(super) fn names_secret(name: &str) -> bool {
     static NAMES: OnceLock<Regex> = OnceLock::new();
     let names = NAMES.get_or_init(|| {
@@ -292,7 +293,7 @@ pub(super) fn names_secret(name: &str) -> bool {
     names.is_match(name)
 }
 
-/// Whether a text says where a secret is, `${NAME}` or `file:/PATH`, and not what it is.
+/// Returns whether a text says where a secret is, `${NAME}` or `file:/PATH`, and not what it is.
 pub(super) fn is_reference(text: &str) -> bool {
     if let Some(path) = text.strip_prefix("file:") {
         return path.starts_with(['/', '~']);
@@ -304,7 +305,7 @@ pub(super) fn is_reference(text: &str) -> bool {
     })
 }
 
-/// Whether a text holds letters and digits as chance mixes them, and no word or name does.
+/// Checks whether a text holds letters and digits as chance mixes them, and no word or name does.
 pub(super) fn looks_random(text: &str) -> bool {
     let runs = || text.split(|c: char| !c.is_ascii_alphanumeric());
     if runs().any(is_random) {
@@ -329,7 +330,7 @@ fn is_random(run: &str) -> bool {
     run.len() >= 12 && is_mixed || run.len() >= 24 && (upper == 0 || !is_camel)
 }
 
-/// How often a digit follows a letter or a letter a digit, or a capital a small letter.
+/// Counts how often a digit follows a letter or a letter a digit, or a capital a small letter.
 fn turns_of(run: &str) -> usize {
     let kind = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
     let turn = |pair: &&[u8]| {

@@ -20,33 +20,33 @@ use json::Of;
 pub use keys::KeyLines;
 use kinds::{KINDS, Kind, is_reference, looks_random};
 
-/// Stands in the place of a secret.
+/// Replacement for a secret.
 const REPLACEMENT: &str = "[redacted]";
 
-/// How JSON may write a character of a secret otherwise than it is.
+/// Escapes with which JSON may write a character of a secret otherwise than it is.
 const ESCAPES: [&str; 2] = [r"\u00", r"\/"];
 
-/// The shortest text that [`Redactor::learn`] takes.
+/// Length in bytes of the shortest text that [`Redactor::learn`] takes.
 const LEAST: usize = 6;
 
-/// From how many bytes on a learnt secret is no name, whatever it looks like.
+/// Number of bytes from which on a learnt secret is no name, whatever it looks like.
 const LONG: usize = 20;
 
-/// Replaces secrets in text.
+/// Redactor of secrets in text.
 #[derive(Debug)]
 pub struct Redactor {
     known: RwLock<Known>,
 }
 
-/// What is looked for.
+/// Texts and marks that are looked for.
 #[derive(Debug)]
 struct Known {
-    /// Finds what may belong to a secret: the marks of the kinds, the secrets that were learnt, and
-    /// the escapes, in this order.
+    /// Searcher for what may belong to a secret: the marks of the kinds, the secrets that were
+    /// learnt, and the escapes, in this order.
     finder: AhoCorasick,
-    /// To which kind each mark belongs.
+    /// Index of the kind to which each mark belongs.
     kinds: Vec<usize>,
-    /// What the configuration names, the longest first.
+    /// Texts that the configuration names, the longest first.
     learnt: Vec<Learnt>,
 }
 
@@ -54,14 +54,14 @@ struct Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Learnt {
     text: String,
-    /// Whether it is a secret that no name can be.
+    /// `true` when it is a secret that no name can be.
     is_unlike_names: bool,
 }
 
-/// Which of the learnt texts are taken out.
+/// Selection of the learnt texts that are taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Take {
-    /// All: of what is told, where a word too few does no harm.
+    /// All: of what is logged or shown, where a word too few does no harm.
     All,
     /// Secrets that no name can be: of what is kept, and what counts by its names.
     UnlikeNames,
@@ -69,7 +69,7 @@ enum Take {
     None,
 }
 
-/// What may stand in a text, each kind as a bit.
+/// Hits in a text, each kind as a bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Hits {
     kinds: u128,
@@ -86,20 +86,20 @@ impl Default for Redactor {
 }
 
 impl Redactor {
-    /// One that knows the usual forms of secrets.
+    /// Creates a redactor that knows the usual forms of secrets.
     #[must_use]
     pub fn new() -> Self {
         Self { known: RwLock::new(Known::new(Vec::new())) }
     }
 
     /// Keeps this very text out of logs and errors from now on, also as Rust and JSON write it
-    /// within quotes. Short ones would blot out ordinary words.
+    /// within quotes. Short texts are ignored: they would remove ordinary words.
     pub fn learn(&self, text: &str) {
         self.take_note(text, false);
     }
 
-    /// The same for a text that is a secret by where it stands. Where it is no name, that is long
-    /// or random, it is kept out of events, metrics and answers too.
+    /// Learns a text that is a secret by where it stands, as [`learn`](Self::learn) does. One that
+    /// is no name, that is long or random, is kept out of events, metrics and answers too.
     pub fn learn_secret(&self, secret: &str) {
         self.take_note(secret, secret.len() >= LONG || looks_random(secret));
     }
@@ -151,13 +151,13 @@ impl Redactor {
         self.json(bytes, Take::All, None)
     }
 
-    /// The same of data, in which names count.
+    /// Returns JSON of data, in which names count, without secrets, `None` where there was none.
     pub fn redact_data(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         self.json(bytes, Take::UnlikeNames, None)
     }
 
-    /// The same, but in a member whose name says that it is an id a secret becomes
-    /// `[redacted:ALIAS]`.
+    /// Returns JSON of data as [`redact_data`](Self::redact_data) does, but in a member whose name
+    /// says that it is an id a secret becomes `[redacted:ALIAS]`.
     pub fn redact_data_to_alias(
         &self,
         bytes: &[u8],

@@ -1,4 +1,4 @@
-//! What is no secret and must stay, though it looks a little like one.
+//! Texts that are no secrets and must stay, though they look a little like one.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The corpus: what must not stay, and what must. All of it is made up.
+//! The corpus of texts that must not stay, and of those that must. All of it is made up.
 
 use super::{keys::MAX_LINES, *};
 
@@ -8,7 +8,7 @@ const RANDOM: &str =
 const HEX: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0ab";
 const UPPER: &str = "QWERTZ2UIOPAS3DFGHJK4LYXCVBN5MQWERTZ6UIOPASD7FGHJKLYXCVBNM2QWERT";
 
-/// A secret of each kind, several of some: the kind, what stands around it, and the secret.
+/// Returns a secret of each kind, several of some: the kind, what stands around it, and the secret.
 fn secrets() -> Vec<(&'static str, String)> {
     let random = |length: usize| &RANDOM[..length];
     let hex = |length: usize| &HEX[..length];
@@ -121,7 +121,7 @@ fn secrets() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Texts in which only a part is secret, with that part.
+/// Returns texts in which only a part is secret, with that part.
 fn named() -> Vec<(String, String)> {
     let random = |length: usize| RANDOM[..length].to_owned();
     let within =

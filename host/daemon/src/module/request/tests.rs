@@ -1,4 +1,4 @@
-//! Calls of modules, without modules: who asks and who answers is the test.
+//! Tests of calls between modules, without modules: the test is both caller and target.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -11,14 +11,14 @@ use crate::module::{Call, CommandCall, Entry, Grant, Known, Operate, ServiceCont
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A host on which modules call each other, and what they called.
+/// A host on which modules call each other, with the calls that it received.
 struct Calls {
     context: ServiceContext,
     requests: Receiver<ModuleRequest>,
     _directory: tempfile::TempDir,
 }
 
-/// What came of a call, frame by frame.
+/// Outcome of a call, frame by frame.
 type Told = Receiver<Result<String, ModError>>;
 
 /// A module that calls.
@@ -76,7 +76,7 @@ impl ReplySink for Sink {
     }
 }
 
-/// A caller that takes nothing until it is let go.
+/// A caller that reads nothing until it is released.
 struct Stuck(Mutex<Receiver<()>>);
 
 impl ReplySink for Stuck {

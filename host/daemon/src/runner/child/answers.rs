@@ -1,4 +1,4 @@
-//! Answers of commands, from the module's side.
+//! Answers to commands, from the module's side.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -18,7 +18,7 @@ use crate::runner::{
     wire::{Fault, HostRequest},
 };
 
-/// Where a command writes its answer, and whether that was a panic.
+/// Creates the sink for a command's answer, and the place where a panic is recorded.
 pub(super) fn sink(link: &Arc<Link>, number: u64) -> (ReplySinkBox, Arc<OnceLock<Fault>>) {
     let (window, panicked) = (link.windows.open(number), Arc::default());
     let answer = Answer {
@@ -41,7 +41,7 @@ struct Answer {
 
 #[derive(Default)]
 struct AnswerState {
-    /// What is wrong with the answer, found on the way.
+    /// Error of the answer, found on the way.
     fault: Option<Fault>,
     ended: bool,
 }

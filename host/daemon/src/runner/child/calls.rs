@@ -1,4 +1,4 @@
-//! The module's thread in a runner: takes one call after the other.
+//! The module's thread in a runner, which serves one call after the other.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::runner::{
     wire::{Event, Fault, Outcome, Reply, RunnerRequest},
 };
 
-/// What the thread works with.
+/// State of the thread.
 pub(super) struct Calls {
     library: Arc<Library>,
     asks: Reader,
@@ -23,7 +23,7 @@ pub(super) struct Calls {
     link: Arc<Link>,
 }
 
-/// What a call came to, before it is put on the wire.
+/// Result of a call, before it is sent.
 enum Done {
     Nothing,
     Bytes(RVec<u8>),

@@ -1,4 +1,4 @@
-//! Descriptors that came along by mistake.
+//! File descriptors that the process inherited by mistake.
 #![expect(unsafe_code, reason = "a number is all that is known of a descriptor to be closed")]
 
 use std::{
@@ -9,8 +9,8 @@ use std::{
 /// The highest of the standard descriptors.
 const STANDARD: RawFd = 2;
 
-/// Closes everything but the standard descriptors and those given: the daemon opens all of its own
-/// to be closed here, a library in the daemon may not.
+/// Closes all descriptors but the standard ones and those given: the daemon opens all of its own
+/// with close-on-exec, a library in the daemon may not.
 pub(super) fn close_all_but(kept: &[BorrowedFd<'_>]) {
     let kept: Vec<RawFd> = kept.iter().map(|kept| kept.as_raw_fd()).collect();
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();

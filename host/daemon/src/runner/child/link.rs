@@ -1,4 +1,4 @@
-//! The host's services as a module in a runner sees them: what it asks for goes over the socket.
+//! The host's services as a module in a runner sees them: requests go over the socket.
 
 use std::{
     collections::HashMap,
@@ -32,10 +32,10 @@ use crate::{
     },
 };
 
-/// How many values of metrics wait for the end of a call at most.
+/// The most values of metrics that wait for the end of a call.
 const MAX_RECORDS: usize = 4096;
 
-/// How many pseudonyms are remembered: they never change, and a round trip costs more than the
+/// The most pseudonyms that are cached: they never change, and a round trip costs more than the
 /// hash.
 const MAX_PSEUDONYMS: usize = 4096;
 
@@ -43,31 +43,31 @@ const MAX_PSEUDONYMS: usize = 4096;
 pub(super) struct Link {
     needs: Mutex<Writer>,
     manifest: Manifest,
-    /// What the host says of the module, JSON.
+    /// Information from the host about the module, JSON.
     info: Mutex<Vec<u8>>,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiter>>,
-    /// The answers of commands on their way.
+    /// Answers to commands that are under way.
     pub(super) windows: Windows,
-    /// What the module called and is not answered.
+    /// Calls of the module that are not answered yet.
     calls: Replies,
     pseudonyms: Mutex<HashMap<(String, String), String>>,
     log_level: AtomicU32,
     heap: AtomicU64,
-    /// The thread that takes the calls, and whether it is in one: what it records then goes with
-    /// the reply.
+    /// The thread that serves the calls, and whether it is in one: values that it records then go
+    /// with the reply.
     thread: Mutex<Option<ThreadId>>,
     in_call: AtomicBool,
     records: Mutex<Vec<(u64, f64)>>,
 }
 
-/// Who waits for an answer.
+/// Receiver of an answer.
 enum Waiter {
     Thread(SyncSender<SubprocessOutput>),
     Completion(CompletionBox),
 }
 
-/// What the host answered.
+/// Answer of the host.
 pub(super) enum SubprocessOutput {
     Done,
     Bytes(Vec<u8>),
@@ -95,12 +95,12 @@ impl Link {
         })
     }
 
-    /// As the module sees it.
+    /// Returns the services as the module sees them.
     pub(super) fn to_abi(self: &Arc<Self>) -> HostBox {
         HostServices_TO::from_value(super::services::Shared(self.clone()), TD_Opaque)
     }
 
-    /// Takes what the host says of the module.
+    /// Stores the host's information about the module, and its log level.
     pub(super) fn learn(&self, info: &[u8]) {
         #[derive(serde::Deserialize)]
         struct Level {
@@ -120,12 +120,12 @@ impl Link {
         self.log_level.store(level, Ordering::Relaxed);
     }
 
-    /// Whether the host wants a log record of this level; it looks again itself.
+    /// Returns whether the host wants a log record of this level; the host checks again itself.
     pub(super) fn logs(&self, level: u32) -> bool {
         level <= self.log_level.load(Ordering::Relaxed)
     }
 
-    /// Hears what the host gives, until the daemon is gone.
+    /// Receives the host's responses until the daemon is gone.
     pub(super) fn hear(&self, mut given: Reader) {
         loop {
             let (ask, answered) = match given.next() {
@@ -147,7 +147,7 @@ impl Link {
                 }
                 Ok(HostResponse::CallFrame { number, bytes }) => {
                     if self.calls.frame(&self.manifest.module.name, number, bytes).is_err() {
-                        // The answer is lost, and its sink told so: nobody wants the rest.
+                        // The answer is lost, and its sink knows: nobody wants the rest.
                         self.cancel_call(number);
                     }
                     continue;
@@ -175,7 +175,7 @@ impl Link {
         lock(&self.needs).send(need)
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for the answer.
     pub(super) fn ask<'a>(
         &self,
         need: impl FnOnce(u64) -> HostRequest<'a>,
@@ -198,8 +198,8 @@ impl Link {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Publishes. Live events are checked here and sent without waiting; what the host has to say
-    /// about ledger events is waited for.
+    /// Publishes events. Live events are checked here and sent without waiting; for ledger events
+    /// the host's answer is waited for.
     pub(super) fn emit(
         &self,
         events: &[AbiNewEvent<'_>],
@@ -222,7 +222,7 @@ impl Link {
         self.send(&need(Answer::No)).map_err(|error| refused(&error))
     }
 
-    /// Relays; what the host has to say about it is waited for, or told to `done`.
+    /// Relays events; the host's answer is waited for, or goes to `done`.
     pub(super) fn relay(
         &self,
         events: &[AbiRelayedEvent<'_>],
@@ -241,7 +241,7 @@ impl Link {
         }
     }
 
-    /// Sends events; `done` is told when they are accepted.
+    /// Sends events; `done` is called when they are accepted.
     fn send_and_tell<'a>(
         &self,
         done: CompletionBox,
@@ -280,13 +280,14 @@ impl Link {
         self.in_call.store(true, Ordering::Relaxed);
     }
 
-    /// What goes with the reply: the module's memory, and what was recorded.
+    /// Ends a call; returns what goes with the reply: the module's memory in bytes, and the
+    /// recorded values.
     pub(super) fn end_call(&self) -> (u64, Vec<(u64, f64)>) {
         self.in_call.store(false, Ordering::Relaxed);
         (self.heap.load(Ordering::Relaxed), std::mem::take(&mut *lock(&self.records)))
     }
 
-    /// A pseudonym, remembered.
+    /// Returns a pseudonym, from the cache where it is known.
     pub(super) fn pseudonym(&self, kind: &str, value: &str) -> String {
         let key = (kind.to_owned(), value.to_owned());
         if let Some(known) = lock(&self.pseudonyms).get(&key) {
@@ -306,7 +307,7 @@ impl Link {
         name
     }
 
-    /// The number of a listening socket that the caller owns from now on.
+    /// Returns a duplicate of a listening socket, a descriptor that the caller owns from now on.
     pub(super) fn listener(&self, name: &str) -> Result<i32, ModError> {
         match self.ask(|ask| HostRequest::Listener { ask, name })? {
             SubprocessOutput::Listener(descriptor) => Ok(descriptor.into_raw_fd()),
@@ -349,7 +350,7 @@ impl Link {
     }
 }
 
-/// Returns what tells the daemon that a frame of the answer of a call was taken.
+/// Returns a callback that tells the daemon that a frame of a call's answer was read.
 fn frame_taken(link: Weak<Link>) -> Taken {
     Arc::new(move |number, wanted| {
         if let Some(link) = link.upgrade() {

@@ -2,7 +2,7 @@
 //!
 //! The sockets come as standard input and output, so that nothing has to be inherited by number;
 //! the library comes as a descriptor with the first frame. Before a single instruction of it runs
-//! the process is in its sandbox. The main thread hears what the host gives; the module's calls
+//! the process is in its sandbox. The main thread receives the host's responses; the module's calls
 //! come to a thread of their own, as in the daemon. When the daemon is gone the kernel ends the
 //! process with it, and so does the end of the socket.
 
@@ -41,7 +41,7 @@ pub use sandbox::confine;
 ///
 /// # Errors
 ///
-/// When it was not started by a daemon. Whatever else goes wrong the daemon is told.
+/// When it was not started by a daemon. Every other error is reported to the daemon.
 pub fn main() -> anyhow::Result<ExitCode> {
     let (calls, services) = sockets().context(
         "this mode is for lodestard itself, which runs a module with `isolation: process` in it",
@@ -76,8 +76,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
     end_at_once()
 }
 
-/// The two sockets. What a module prints goes to standard error from now on, which the daemon
-/// logs.
+/// Returns the two sockets. From now on the module's standard output goes to standard error, which
+/// the daemon logs.
 fn sockets() -> io::Result<(UnixStream, UnixStream)> {
     let calls = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let services = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -89,17 +89,17 @@ fn sockets() -> io::Result<(UnixStream, UnixStream)> {
     Ok((calls, services))
 }
 
-/// Sees to it that this process ends with the daemon; answers whether the daemon is still there.
+/// Makes this process end with the daemon; returns whether the daemon is still there.
 fn stay_with(daemon: u32) -> io::Result<bool> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get());
     Ok(parent.and_then(|parent| u32::try_from(parent).ok()) == Some(daemon))
 }
 
-/// Bears the module's name in `ps` and in the kernel's log, and is ended before the daemon where
-/// memory runs out. Neither is worth not running.
+/// Sets the process name to the module's for `ps` and the kernel's log, and has the kernel kill
+/// this process before the daemon where memory runs out. Errors are ignored.
 fn be_told_apart(module: &str) {
-    // The kernel takes 15 bytes of it.
+    // The kernel takes 15 bytes of the name.
     let _ = std::fs::write("/proc/self/comm", format!("m:{module}"));
     super::subprocess::be_ended_first();
 }
@@ -109,7 +109,7 @@ fn map(setup: &Setup, library: OwnedFd) -> Result<Arc<Library>, LoadError> {
     Library::open(inspected).map(Arc::new)
 }
 
-/// Ends this process without a word to the module: the daemon is gone.
+/// Ends this process without notice to the module: the daemon is gone.
 fn end_at_once() -> ! {
     // Destructors of libraries might wait for threads that wait for the daemon.
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);

@@ -1,4 +1,4 @@
-//! The capabilities of a process that runs a module: none.
+//! Removal of all capabilities from a process that runs a module.
 
 use rustix::{
     io::Result,
@@ -9,7 +9,8 @@ use rustix::{
     },
 };
 
-/// Root is a user like others, no program changes that, and none of this can be taken back.
+/// Secure bits that make root a user like others; no program changes that, and none of this can be
+/// taken back.
 const NO_ROOT: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
     .union(CapabilitiesSecureBits::NO_ROOT_LOCKED)
     .union(CapabilitiesSecureBits::NO_SETUID_FIXUP)
@@ -18,9 +19,9 @@ const NO_ROOT: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
     .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
     .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
 
-/// Gives up every capability for this thread and all that it starts; there is no other yet. A
-/// daemon that runs as root has all of them. What root owns stays open, as far as the sandbox opens
-/// it; what others own does not.
+/// Gives up every capability for this thread and all that it starts; there is no other thread yet.
+/// A daemon that runs as root has all of them. What root owns stays open, as far as the sandbox
+/// opens it; what others own does not.
 pub(super) fn give_up() -> Result<()> {
     let held = capabilities(None)?;
     let none = CapabilitySets {
@@ -30,11 +31,11 @@ pub(super) fn give_up() -> Result<()> {
     };
     let for_good = match held.effective.contains(CapabilitySet::SETPCAP) {
         true => close_the_way_back(),
-        // Who gains no privileges has no way back either.
+        // A process that gains no privileges has no way back either.
         false => Ok(()),
     };
-    // Filters of system calls refuse even to give up what one has not. The ambient set is a part
-    // of the inheritable one.
+    // Filters of system calls refuse even to give up what a process does not have. The ambient set
+    // is a part of the inheritable one.
     if held != none {
         set_capabilities(None, none)?;
     }

@@ -1,4 +1,4 @@
-//! What a runner does without, before it maps its library.
+//! Sandbox of a runner, entered before it maps its library.
 
 use std::path::{Path, PathBuf};
 
@@ -16,11 +16,11 @@ use super::{
 };
 use crate::runner::{sandbox_marker, wire::Setup};
 
-/// The newest rules that are known; older kernels hold those that they know.
+/// The newest Landlock version that is known; older kernels enforce the rules that they know.
 const NEWEST: ABI = ABI::V9;
 
-/// Programs and libraries, what name resolution, TLS and time zones need, and what the kernel
-/// tells everybody about the machine.
+/// Paths of programs and libraries, of what name resolution, TLS and time zones need, and of what
+/// the kernel tells everybody about the machine.
 const SYSTEM: [&str; 42] = [
     "/usr",
     "/bin",
@@ -78,26 +78,26 @@ const DEVICES: [&str; 8] = [
     "/dev/nvidia-uvm",
 ];
 
-/// What of its user's tasks, and of a process's descriptors, is the daemon's alone. A message takes
-/// 253 descriptors at most, and as long as it has not been read all of the user's processes can
-/// send no more of them than their limits allow.
+/// Number of the user's tasks, and of a process's descriptors, that stay reserved for the daemon. A
+/// message takes 253 descriptors at most, and until it has been read the user's processes together
+/// can send no more of them than their limits allow.
 const RESERVE: u64 = 256;
 
-/// How far the sandbox holds.
+/// Result of entering the sandbox: whether it holds, and a description.
 #[derive(Debug)]
 pub(super) struct Sandbox {
     pub(super) in_words: String,
     pub(super) holds: bool,
 }
 
-/// Gives up what the module is not granted. For this thread and all that it starts; there is no
-/// other yet.
+/// Gives up everything that the module is not granted, for this thread and all that it starts;
+/// there is no other thread yet.
 pub(super) fn enter(setup: &Setup) -> Sandbox {
     enter_with(&setup.readable, &setup.writable, setup.counted)
 }
 
-/// Holds this process to the files of the system and these, before it asks a library what it is.
-/// Without Landlock nothing is held back, as with a module that runs.
+/// Confines this process to the files of the system and these, before it asks a library for its
+/// description. Without Landlock nothing is held back, as with a module that runs.
 pub fn confine(readable: &[PathBuf]) {
     enter_with(readable, &[], true);
 }
@@ -117,7 +117,7 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sand
         sandbox.holds = false;
     };
     let capabilities = privileges::give_up();
-    // Its daemon, and no other user, looks at what it has open.
+    // Its daemon, and no other user, reads what it has open.
     let looks = set_dumpable_behavior(DumpableBehavior::Dumpable);
     for (what, result) in [
         ("core files", core),
@@ -139,7 +139,8 @@ fn enter_with(readable: &[PathBuf], writable: &[PathBuf], counted: bool) -> Sand
     sandbox
 }
 
-/// Leaves some of what the daemon's user may have to the daemon. Root has no limit on tasks.
+/// Leaves some of the tasks and descriptors that the daemon's user may have to the daemon. Root has
+/// no limit on tasks.
 fn leave_reserve() -> rustix::io::Result<()> {
     let of_kernel = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;

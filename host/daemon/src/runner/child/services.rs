@@ -1,4 +1,4 @@
-//! The ABI's side of a [`Link`].
+//! Implementation of the ABI's host services on a [`Link`].
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use lodestar_abi::{
 use super::link::{Link, SubprocessOutput};
 use crate::runner::wire::HostRequest;
 
-/// The longest text of a log record that crosses.
+/// The longest text of a log record that is sent, in bytes.
 const MAX_LOG_BYTES: usize = 256 << 10;
 
-/// What a module in a runner holds.
+/// The host services that a module in a runner gets.
 pub(super) struct Shared(pub(super) Arc<Link>);
 
 impl HostServices for Shared {

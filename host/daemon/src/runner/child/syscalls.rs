@@ -1,9 +1,11 @@
-//! The system calls that a module's process does not get: those that reach other processes, what
-//! processes of one user share, or attributes of files that the sandbox does not open.
+//! Filter of the system calls that a module's process must not make: those that reach other
+//! processes, what processes of one user share, or attributes of files that the sandbox does not
+//! open.
 //!
-//! Landlock judges who opens a file or sends a signal; nothing but a filter judges these. It sees
-//! numbers, not what a pointer leads to, so that whole families are refused. Each refusal has its
-//! reason in `adr/0053`. What needs a capability is refused already: none is left.
+//! Landlock decides who opens a file or sends a signal; nothing but a filter decides on these
+//! calls. A filter sees numbers, not what a pointer leads to, so that whole families are refused.
+//! Each refusal has its reason in `adr/0053`. What needs a capability is refused already: none is
+//! left.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +16,8 @@ use seccompiler::{
     sock_filter,
 };
 
-/// The newest call that was weighed, `file_setattr` of Linux 6.17. Newer ones, and those of the x32
-/// interface, whose numbers are greater, do not exist for a module.
+/// The newest call that was reviewed, `file_setattr` of Linux 6.17. Newer ones, and those of the
+/// x32 interface, whose numbers are greater, do not exist for a module.
 const NEWEST: u32 = 469;
 
 /// Calls that the C library's headers do not name yet. Since Linux 5.2 numbers are the same on
@@ -25,8 +27,8 @@ const SETXATTRAT: c_long = 463;
 const REMOVEXATTRAT: c_long = 466;
 const FILE_SETATTR: c_long = 469;
 
-/// They change who may do what with a file, or its times, and neither Landlock nor a descriptor
-/// that was opened to read holds them back.
+/// Calls that change a file's permissions or times, which neither Landlock nor a descriptor opened
+/// for reading prevents.
 const FILE_ATTRIBUTES: &[c_long] = &[
     libc::SYS_fchmodat,
     FCHMODAT2,
@@ -44,7 +46,7 @@ const FILE_ATTRIBUTES: &[c_long] = &[
     FILE_SETATTR,
 ];
 
-/// The older names of the same, which newer machines do not have.
+/// Older variants of these calls, which newer machines do not have.
 #[cfg(target_arch = "x86_64")]
 const OLDER_FILE_ATTRIBUTES: &[c_long] = &[
     libc::SYS_chmod,
@@ -57,7 +59,8 @@ const OLDER_FILE_ATTRIBUTES: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_FILE_ATTRIBUTES: &[c_long] = &[];
 
-/// They look into other processes or act on them, or offer more of the kernel than a module needs.
+/// Calls that look into other processes or act on them, or offer more of the kernel than a module
+/// needs.
 const OTHER_PROCESSES: &[c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -70,13 +73,14 @@ const OTHER_PROCESSES: &[c_long] = &[
     libc::SYS_bpf,
     libc::SYS_userfaultfd,
     libc::SYS_setns,
-    // Whatever a module starts stays in its process group, by which it is counted and ended.
+    // Every process that a module starts stays in its process group, by which it is counted and
+    // ended.
     libc::SYS_setsid,
     libc::SYS_setpgid,
 ];
 
-/// What all processes of a user share: keys, queues, semaphores, and memory that outlives who made
-/// it.
+/// Calls on what all processes of a user share: keys, queues, semaphores, and memory that outlives
+/// its creator.
 const SHARED_BY_A_USER: &[c_long] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
@@ -96,8 +100,8 @@ const SHARED_BY_A_USER: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// The first argument is a process, and zero is who calls. A filter cannot know the numbers of
-/// threads that are to come, so that theirs are refused as well.
+/// Calls whose first argument is a process, where zero is the caller. A filter cannot know the
+/// numbers of threads that are to come, so that theirs are refused as well.
 const FIRST_IS_A_PROCESS: &[c_long] = &[
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_setparam,
@@ -107,8 +111,8 @@ const FIRST_IS_A_PROCESS: &[c_long] = &[
     libc::SYS_migrate_pages,
 ];
 
-/// Programs go another way where the kernel has no such call: by `clone`, whose flags a filter
-/// sees; without a ring, whose calls none does; and by looking again instead of one of the few
+/// Calls that seem not to exist, so that programs go another way: by `clone`, whose flags a filter
+/// sees; without a ring, whose calls no filter sees; and by polling instead of one of the few
 /// watchers that a user has.
 const ABSENT: &[c_long] =
     &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_inotify_init1, libc::SYS_fanotify_init];
@@ -118,10 +122,10 @@ const OLDER_ABSENT: &[c_long] = &[libc::SYS_inotify_init];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_ABSENT: &[c_long] = &[];
 
-/// Memory that belongs to a descriptor and to no process: nobody counts it.
+/// Calls that create memory that belongs to a descriptor and to no process: nobody counts it.
 const MEMORY_FILES: &[c_long] = &[libc::SYS_memfd_create, libc::SYS_memfd_secret];
 
-/// A namespace of its own of any kind: a process has every capability in one for users.
+/// Flags for new namespaces of any kind: in a user namespace a process has every capability.
 const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
@@ -132,14 +136,14 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// A child that is the daemon's, which does not know of it and never waits for it.
+/// Flag for a child that is the daemon's, which does not know of it and never waits for it.
 const CHILD_OF_ANOTHER: u64 = libc::CLONE_PARENT.unsigned_abs() as u64;
 
-/// For `unshare` only: in `clone` these bits are a signal.
+/// Flag for a new time namespace, for `unshare` only: in `clone` these bits are a signal.
 const NEW_TIME: u64 = 0x80;
 
-/// Requests that change attributes of a file (flags, project, verity, encryption), or type into a
-/// terminal.
+/// Requests of `ioctl` that change attributes of a file (flags, project, verity, encryption), or
+/// type into a terminal.
 const REQUESTS: [u64; 8] = [
     0x4008_6602,
     0x4004_6602,
@@ -151,38 +155,38 @@ const REQUESTS: [u64; 8] = [
     libc::TIOCLINUX,
 ];
 
-/// The word for `prctl` by which a process lets others look into it or not.
+/// Option of `prctl` with which a process lets others look into it or not.
 const HIDE: u64 = libc::PR_SET_DUMPABLE.unsigned_abs() as u64;
 
-/// The word for `ioprio_set` that means one process.
+/// Value of `ioprio_set` that selects one process.
 const IOPRIO_WHO_PROCESS: u64 = 1;
 
-/// Why there is no filter.
+/// Reason why there is no filter.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoFilter {
-    /// This machine is of a kind that the filter is not written for.
+    /// The filter is not written for this kind of machine.
     #[error("it cannot be made: {0}")]
     Made(#[from] BackendError),
-    /// The kernel does not take it.
+    /// The kernel does not take the filter.
     #[error("{0}")]
     Taken(#[from] seccompiler::Error),
 }
 
-/// What a process may do to the mode of a file that it has open.
+/// Permission of a process to change the mode of a file that it has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenFiles {
-    /// Nothing.
+    /// No change at all.
     Keep,
-    /// Anything but let others write or run it as its owner: all that it can open of what its user
-    /// owns is its own, and programs that copy files insist on their modes.
+    /// Any change but to let others write the file or run it as its owner: all that the process can
+    /// open of its user's files is its own, and programs that copy files insist on their modes.
     MayChange,
 }
 
-/// Mode bits that are nobody's to set: writable by others, set-user-ID, set-group-ID.
+/// Mode bits that nobody may set: writable by others, set-user-ID, set-group-ID.
 const FORBIDDEN_MODES: [u64; 3] = [0o2, 0o4000, 0o2000];
 
-/// Refuses those calls to this thread and all that it starts, for good; there is no other yet.
-/// Where `counted` memory in files that belong to no process is refused too.
+/// Refuses those calls to this thread and all that it starts, for good; there is no other thread
+/// yet. With `counted`, memory in files that belong to no process is refused too.
 pub(super) fn refuse(counted: bool, open_files: OpenFiles) -> Result<(), NoFilter> {
     let mut absent: Vec<c_long> = [ABSENT, OLDER_ABSENT].concat();
     if counted {
@@ -191,7 +195,7 @@ pub(super) fn refuse(counted: bool, open_files: OpenFiles) -> Result<(), NoFilte
     let absent = absent.into_iter().map(|call| (call, Vec::new())).collect();
     let absent = program(absent, libc::ENOSYS)?;
     let refused = program(refused(open_files)?, libc::EPERM)?;
-    // The first program is asked first, and the strictest answer counts.
+    // The first program runs first, and the strictest answer counts.
     apply_filter(&refused)?;
     apply_filter(&newest_first(absent))?;
     Ok(())
@@ -203,7 +207,7 @@ fn program(rules: BTreeMap<c_long, Vec<Rule>>, error: i32) -> Result<BpfProgram,
     SeccompFilter::new(rules, SeccompAction::Allow, answer, machine)?.try_into()
 }
 
-/// Puts the question before a program whether the call is newer than all that were weighed.
+/// Prepends a check to a program that refuses calls newer than all that were reviewed.
 fn newest_first(program: BpfProgram) -> BpfProgram {
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_GREATER: u16 = 0x25;
@@ -218,7 +222,7 @@ fn newest_first(program: BpfProgram) -> BpfProgram {
     first
 }
 
-/// What is refused, and under which conditions; none means always.
+/// Returns the refused calls with their conditions; no condition means always.
 fn refused(open_files: OpenFiles) -> Result<BTreeMap<c_long, Vec<Rule>>, BackendError> {
     let always = [FILE_ATTRIBUTES, OLDER_FILE_ATTRIBUTES, OTHER_PROCESSES, SHARED_BY_A_USER];
     let mut rules: BTreeMap<c_long, Vec<Rule>> =
@@ -246,17 +250,17 @@ fn refused(open_files: OpenFiles) -> Result<BTreeMap<c_long, Vec<Rule>>, Backend
     rules.insert(libc::SYS_clone, any(&[&namespaces[..], &[CHILD_OF_ANOTHER]].concat())?);
     rules.insert(libc::SYS_unshare, any(&[&namespaces[..], &[NEW_TIME]].concat())?);
     let requests = REQUESTS.into_iter().map(|request| {
-        // The kernel looks at 32 bits.
+        // The kernel reads 32 bits.
         Rule::new(vec![Condition::new(1, Length::Dword, Is::Eq, request)?])
     });
-    // The daemon looks at what a module's processes have open, to count it.
+    // The daemon reads what a module's processes have open, to count it.
     let hides = Condition::new(0, Length::Dword, Is::Eq, HIDE)?;
     rules.insert(libc::SYS_prctl, vec![Rule::new(vec![hides])?]);
     rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
     Ok(rules)
 }
 
-/// The second argument is anybody but who calls.
+/// Returns the rule that the second argument is anybody but the caller.
 fn only_itself() -> Result<Rule, BackendError> {
     Rule::new(vec![not(1, 0)?])
 }

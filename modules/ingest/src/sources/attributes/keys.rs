@@ -1,4 +1,4 @@
-//! The allow-list.
+//! The attribute keys on the allow-list.
 
 use super::Key;
 
@@ -228,6 +228,6 @@ pub(crate) const GEN_AI_TIER: &[Key] = &[
     SPEED,
     SERVICE_TIER,
 ];
-/// The tier that was asked for, which holds where none is said to have answered.
+/// The tier that was requested, which is used where no answering tier is stated.
 pub(crate) const GEN_AI_TIER_ASKED: &[Key] =
     &[OPENAI_TIER_ASKED, OPENAI_TIER_ASKED_OLD, ANTHROPIC_TIER_ASKED];

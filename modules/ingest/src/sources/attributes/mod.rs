@@ -1,8 +1,8 @@
 //! The attribute allow-list: the only way from a telemetry body into an event.
 //!
-//! A mapper can read an attribute only through a [`Key`], and every key there is stands in
-//! [`keys`]. Text comes out only in the shape of a name, so that a prompt that somebody put into a
-//! listed attribute does not pass either (adr/0021).
+//! A mapper can read an attribute only through a [`Key`], and all keys are defined in [`keys`].
+//! Text is returned only in the form of a name, so that a prompt that somebody put into a listed
+//! attribute does not pass either (adr/0021).
 
 pub(crate) mod keys;
 
@@ -20,10 +20,11 @@ impl Key {
     }
 }
 
-/// No request has more tokens; a larger count is a fault of the sender and would spoil sums.
+/// Largest number of tokens of a request; a larger count is a fault of the sender and would spoil
+/// sums.
 pub(crate) const MAX_TOKENS: u64 = 1_000_000_000_000;
 
-/// No request costs more (USD).
+/// Largest cost of a request (USD).
 const MAX_COST_USD: f64 = 1_000_000.0;
 
 /// The attributes of a record, of which only those on the allow-list can be read.
@@ -40,17 +41,17 @@ impl<'a> Attributes<'a> {
         found.value.as_ref()?.value.as_ref()
     }
 
-    /// Whether the attribute is there with a value.
+    /// Returns whether the attribute is there with a value.
     pub(crate) fn has(self, key: Key) -> bool {
         self.value(key).is_some()
     }
 
-    /// Whether any attribute's name begins so. The attribute itself is not read.
+    /// Returns whether any attribute's name begins with `prefix`. The attribute itself is not read.
     pub(crate) fn any_named(self, prefix: &str) -> bool {
         self.0.iter().any(|attribute| attribute.key.starts_with(prefix))
     }
 
-    /// The first of `keys` that holds a text in the shape of a name.
+    /// Returns the first of `keys` that holds a text in the form of a name, or an integer.
     pub(crate) fn name(self, keys: &[Key]) -> Option<String> {
         keys.iter().find_map(|key| match self.value(*key)? {
             Value::StringValue(text) => name(text),
@@ -59,8 +60,8 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// The first of `keys` that holds an identifier of a person, host or session, to be turned
-    /// into a pseudonym by the caller and never passed on.
+    /// Returns the first of `keys` that holds an identifier of a person, host or session, to be
+    /// turned into a pseudonym by the caller and never passed on.
     pub(crate) fn identifier(self, keys: &[Key]) -> Option<&'a str> {
         keys.iter().find_map(|key| match self.value(*key)? {
             Value::StringValue(text) if !text.trim().is_empty() => Some(text.as_str()),
@@ -68,14 +69,14 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// Whether the attribute holds exactly this text.
+    /// Returns whether the attribute holds exactly this text.
     pub(crate) fn is(self, key: Key, expected: &str) -> bool {
         matches!(self.value(key), Some(Value::StringValue(text)) if text == expected)
     }
 
-    /// The first of `keys` that is there and not 0, as a number of tokens; 0 where all that are
-    /// there say so, since a reporter of two conventions may fill in only one. The first key is
-    /// that of the convention; what cannot be read under another name says nothing.
+    /// Returns the first of `keys` that is there and not 0, as a number of tokens; 0 where all that
+    /// are there are 0, since a reporter of two conventions may fill in only one. The first key is
+    /// that of the convention; an unreadable value of any other key is ignored.
     pub(crate) fn count(self, keys: &[Key]) -> Result<Option<u64>, Refusal> {
         let mut zero = None;
         for (index, key) in keys.iter().enumerate() {
@@ -90,22 +91,23 @@ impl<'a> Attributes<'a> {
         Ok(zero)
     }
 
-    /// The first speed or tier of service among `keys` that says something: of several the first
-    /// that is not the ordinary one.
+    /// Returns the speed or tier of service among `keys`: the first that is not the ordinary one,
+    /// else the first.
     pub(crate) fn tier(self, keys: &[Key]) -> Option<String> {
         let mut tiers = keys.iter().filter_map(|key| tier(&self.name(&[*key])?)).peekable();
         let first = tiers.peek().cloned();
         tiers.find(|tier| tier != STANDARD).or(first)
     }
 
-    /// The same behind `'name':` in a text that holds an object. Nothing else of it is read.
+    /// Returns the tier after `'field':` in a text that holds an object. Nothing else of it is
+    /// read.
     pub(crate) fn tier_within(self, key: Key, field: &str) -> Option<String> {
         let value = self.within(key, field).find_map(|value| value.strip_prefix(['\'', '"']))?;
         tier(&name(&value[..value.find(['\'', '"'])?])?)
     }
 
-    /// The number behind `'name':` in a text that holds an object as Python or JSON writes it.
-    /// Nothing else of the text is read.
+    /// Returns the number after `'field':` in a text that holds an object as Python or JSON writes
+    /// it. Nothing else of the text is read.
     pub(crate) fn count_within(self, key: Key, field: &str) -> Option<u64> {
         self.within(key, field)
             .find_map(|value| {
@@ -115,7 +117,7 @@ impl<'a> Attributes<'a> {
             .filter(|count| *count <= MAX_TOKENS)
     }
 
-    /// What follows each `'field':` in a text.
+    /// Returns the text after each `'field':` in a text.
     fn within(self, key: Key, field: &str) -> impl Iterator<Item = &'a str> {
         let text = match self.value(key) {
             Some(Value::StringValue(text)) => text.as_str(),
@@ -132,7 +134,7 @@ impl<'a> Attributes<'a> {
             .map(str::trim_start)
     }
 
-    /// The first of `keys` that is there, as money: USD to nano-USD.
+    /// Returns the first of `keys` that is there, as money: USD to nano-USD.
     pub(crate) fn usd(self, keys: &[Key]) -> Result<Option<i64>, Refusal> {
         let Some((key, value)) = keys.iter().find_map(|key| Some((*key, self.value(*key)?))) else {
             return Ok(None);
@@ -143,23 +145,24 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// A duration in milliseconds; one that cannot be is unknown, since a clock that was set
+    /// Returns a duration in milliseconds; an impossible one is unknown, since a clock that was set
     /// back is no fault of the request.
     pub(crate) fn milliseconds(self, keys: &[Key]) -> Option<u32> {
         keys.iter().find_map(|key| milliseconds(number(self.value(*key)?)?))
     }
 
-    /// The same of an attribute in seconds.
+    /// Returns a duration in milliseconds from an attribute in seconds; an impossible one is
+    /// unknown.
     pub(crate) fn seconds_as_ms(self, keys: &[Key]) -> Option<u32> {
         keys.iter().find_map(|key| milliseconds(number(self.value(*key)?)? * 1000.0))
     }
 
-    /// A small number, such as an HTTP status or an attempt.
+    /// Returns a small number, such as an HTTP status or an attempt.
     pub(crate) fn small(self, keys: &[Key]) -> Option<u16> {
         keys.iter().find_map(|key| count(self.value(*key)?).ok()??.try_into().ok())
     }
 
-    /// A truth value, also as text.
+    /// Returns a boolean, also from text.
     pub(crate) fn flag(self, keys: &[Key]) -> Option<bool> {
         keys.iter().find_map(|key| match self.value(*key)? {
             Value::BoolValue(flag) => Some(*flag),
@@ -169,7 +172,7 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// The first element of a list of names, which some tools write as JSON text.
+    /// Returns the first element of a list of names, which some tools write as JSON text.
     pub(crate) fn first_name(self, key: Key) -> Option<String> {
         match self.value(key)? {
             Value::ArrayValue(array) => match array.values.first()?.value.as_ref()? {
@@ -185,7 +188,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// An RFC 3339 time, in nanoseconds since the epoch.
+    /// Returns an RFC 3339 time, in nanoseconds since the Unix epoch.
     pub(crate) fn time_ns(self, key: Key) -> Option<u64> {
         match self.value(key)? {
             Value::StringValue(text) => {
@@ -197,9 +200,9 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Returns the text where it has the shape of a name: at most 128 bytes of visible ASCII characters
+/// Returns the text where it has the form of a name: at most 128 bytes of visible ASCII characters
 /// without quotes, braces or white space. Models, ids and error types have it; sentences do not.
-/// What stands in the place of half a character is taken for one.
+/// The replacement character U+FFFD, which stands for a lone surrogate, is allowed too.
 pub(crate) fn name(text: &str) -> Option<String> {
     let text = text.trim();
     let fits = (1..=128).contains(&text.len())
@@ -213,7 +216,8 @@ pub(crate) fn name(text: &str) -> Option<String> {
 /// The ordinary tier of service.
 const STANDARD: &str = "standard";
 
-/// A tier of service in one spelling; `auto` says that somebody else chooses.
+/// Returns a tier of service in one spelling; `None` for words such as `auto`, with which the
+/// choice is left to the provider.
 fn tier(name: &str) -> Option<String> {
     match name.to_ascii_lowercase().as_str() {
         "auto" | "unset" | "none" | "null" => None,
@@ -224,7 +228,7 @@ fn tier(name: &str) -> Option<String> {
     }
 }
 
-/// A cost as integer nano-USD.
+/// Converts a cost to integer nano-USD.
 pub(crate) fn nano_usd(usd: f64) -> Result<i64, &'static str> {
     if !usd.is_finite() {
         Err("is not a finite number")
@@ -238,7 +242,8 @@ pub(crate) fn nano_usd(usd: f64) -> Result<i64, &'static str> {
     }
 }
 
-/// A duration in whole milliseconds, unknown where it is negative or longer than a `u32` holds.
+/// Converts a duration to whole milliseconds; `None` where it is negative or longer than a `u32`
+/// holds.
 pub(crate) fn milliseconds(value: f64) -> Option<u32> {
     let fits = (0.0..=f64::from(u32::MAX)).contains(&value);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
