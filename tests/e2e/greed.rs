@@ -11,6 +11,12 @@ use crate::held_back::{as_root_and_others, errno, runner, says};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Returns the keys of a module with one limit on what it takes. Its calls may last: on a busy
+/// machine their deadline would end it before the limit does.
+fn limits(limit: &str) -> String {
+    format!("    limits: {{{limit}, call_deadline_ms: 600000}}\n")
+}
+
 /// Takes this amount of a resource, and waits until the process has been killed with all of its
 /// children; returns the reason.
 fn ended_for_taking(sandbox: &Sandbox, daemon: &Daemon<'_>, what: &str, amount: &str) -> String {
@@ -49,7 +55,7 @@ fn too_many_tasks_end_only_the_module() {
     for (what, amount) in
         [("children", "400"), ("threads", "400"), ("nameless_threads", "400"), ("bomb", "12")]
     {
-        as_root_and_others("too_many_tasks", "    limits: {tasks: 64}\n", |sandbox, daemon| {
+        as_root_and_others("too_many_tasks", &limits("tasks: 64"), |sandbox, daemon| {
             if is_counted(sandbox, "tasks_limit") {
                 let errors = ended_for_taking(sandbox, daemon, what, amount);
                 assert!(errors.contains("limits.tasks is 64"), "{what}: {errors}");
@@ -61,9 +67,9 @@ fn too_many_tasks_end_only_the_module() {
 
 #[test]
 fn memory_that_is_shared_or_spread_over_children_counts() {
-    let keys = "    limits: {memory_bytes: 268435456}\n";
+    let keys = limits("memory_bytes: 268435456");
     for what in ["shared_memory", "childrens_memory", "nameless_memory", "leaderless_memory"] {
-        as_root_and_others("memory_that_is_shared", keys, |sandbox, daemon| {
+        as_root_and_others("memory_that_is_shared", &keys, |sandbox, daemon| {
             if is_counted(sandbox, "memory_limit") {
                 for call in [libc::SYS_memfd_create, libc::SYS_memfd_secret] {
                     let words = format!("{call} @name 0");
@@ -82,8 +88,8 @@ fn a_full_data_directory_ends_only_the_module() {
     for (what, amount) in
         [("disk", "200000000"), ("unlinked_disk", "200000000"), ("files", "40000")]
     {
-        let keys = "    limits: {data_bytes: 33554432}\n";
-        as_root_and_others("a_full_data_directory", keys, |sandbox, daemon| {
+        let keys = limits("data_bytes: 33554432");
+        as_root_and_others("a_full_data_directory", &keys, |sandbox, daemon| {
             let errors = ended_for_taking(sandbox, daemon, what, amount);
             assert!(errors.contains("33554432"), "{what}: {errors}");
         });
@@ -97,8 +103,8 @@ fn what_is_hidden_is_counted_or_ends_only_the_module() {
         ("hidden_disk", "a directory in its data directory cannot be read"),
         ("disk_of_the_unseen", "what one of its processes has open cannot be seen"),
     ] {
-        let keys = "    limits: {data_bytes: 33554432}\n";
-        as_root_and_others("what_is_hidden", keys, |sandbox, daemon| {
+        let keys = limits("data_bytes: 33554432");
+        as_root_and_others("what_is_hidden", &keys, |sandbox, daemon| {
             let is_root = says(u64::from(daemon.pid()), "status", "Uid:").starts_with('0');
             let (amount, reason) = match is_root {
                 true => ("200000000", "limits.data_bytes is 33554432"),
@@ -115,7 +121,7 @@ fn what_is_hidden_is_counted_or_ends_only_the_module() {
 
 #[test]
 fn one_file_is_no_larger_than_all_may_be() {
-    as_root_and_others("one_file", "    limits: {data_bytes: 1048576}\n", |sandbox, daemon| {
+    as_root_and_others("one_file", &limits("data_bytes: 1048576"), |sandbox, daemon| {
         let errors = ended_for_taking(sandbox, daemon, "disk", "16000000");
         assert!(errors.contains("a file grew too large; limits.data_bytes is 1048576"), "{errors}");
         assert!(errors.contains("SIGXFSZ"), "{errors}");
