@@ -305,7 +305,7 @@ impl<M: 'static> Wiring<M> {
         self.answer(name, false, move |module, args: A| handler(module, args).map(Answer::Later))
     }
 
-    /// Has the command that was added last answer without waiting until the events before it are
+    /// Lets the command that was added last answer without waiting until the events before it are
     /// handled: for questions that must not wait behind a full inbox, and whose answer need not
     /// include the newest events. Without it an answer includes every event accepted before.
     ///

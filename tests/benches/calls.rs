@@ -71,7 +71,7 @@ fn measure(caller: &str, callee: &str, goal: Option<f64>) {
     assert!(daemon.stop().success());
 }
 
-/// What a command that streams answers, behind its stream.
+/// Runs a command that streams, and returns its answer, the last line of its output.
 fn streamed(sandbox: &Sandbox, args: &[&str]) -> Value {
     let output = sandbox.lodestar(&[args, &["--json"]].concat());
     let answer = output.stdout.lines().last().unwrap_or_default();

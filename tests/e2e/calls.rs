@@ -19,7 +19,7 @@ fn sandbox(caller: &str, callee: &str) -> Sandbox {
     Sandbox::new(&["caller", "callee", "ingest", "previous_sdk"], &config)
 }
 
-/// What a command that streams answers, behind its stream.
+/// Runs a command that streams, and returns its answer, the last line of its output.
 fn streamed(sandbox: &Sandbox, args: &[&str]) -> Value {
     let output = sandbox.lodestar(&[args, &["--json"]].concat());
     assert_eq!(output.code, 0, "{output:#?}");

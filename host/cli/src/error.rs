@@ -101,7 +101,7 @@ impl From<io::Error> for CliError {
     }
 }
 
-/// What the value of an option must be and is not.
+/// Error of an option whose value does not have the expected form.
 #[derive(Debug)]
 pub(crate) struct InvalidValue(Invalid);
 
@@ -114,17 +114,17 @@ enum Invalid {
 }
 
 impl InvalidValue {
-    /// Returns that something else was expected.
+    /// Creates the error for a value that is not `what`.
     pub(crate) fn expected(what: impl Into<Cow<'static, str>>) -> Self {
         Self(Invalid::Expected(what.into()))
     }
 
-    /// Returns that JSON was expected.
+    /// Creates the error for a value that is not JSON.
     pub(crate) fn json(error: serde_json::Error) -> Self {
         Self(Invalid::Json(error))
     }
 
-    /// Returns that a key with its value was expected.
+    /// Creates the error for a value that is not `KEY=VALUE`.
     pub(crate) const fn setting() -> Self {
         Self(Invalid::Setting)
     }
@@ -149,14 +149,14 @@ impl std::error::Error for InvalidValue {
     }
 }
 
-/// Why the `Cargo.lock` of a crate is not settled.
+/// Reason for which the `Cargo.lock` of a crate could not be made.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    /// The one of the SDK is not copied.
+    /// The `Cargo.lock` of the SDK could not be copied.
     NotCopied(io::Error),
-    /// There is no cargo.
+    /// Cargo could not be run.
     NoCargo(io::Error),
-    /// What cargo says, its first sentence.
+    /// Cargo failed, with this error.
     Refused(String),
 }
 

@@ -104,7 +104,7 @@ fn option(words: &[OsString], name: &str) -> Option<OsString> {
     found
 }
 
-/// A number of seconds, above 0 and at most a day.
+/// Parses a number of seconds, above 0 and at most a day.
 fn seconds(text: &str) -> Result<Duration, InvalidValue> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),

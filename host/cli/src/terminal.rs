@@ -57,7 +57,7 @@ pub(crate) struct Terminal {
     pub(crate) stdout_is_elsewhere: bool,
     /// `true` when standard output is a pipe of this process, whose reader may go away.
     watches_reader: bool,
-    /// Whether what was streamed last ends within a line.
+    /// `true` when the streamed text does not end with a newline.
     is_within_line: bool,
     color_out: bool,
     color_err: bool,

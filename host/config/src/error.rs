@@ -125,7 +125,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// What a value must be and is not: a fragment that follows its key.
+/// Requirement that a value does not meet: part of a sentence, behind the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidValue(&'static str);
 
@@ -143,7 +143,7 @@ impl fmt::Display for InvalidValue {
 
 impl std::error::Error for InvalidValue {}
 
-/// Why a reference leads nowhere, a fragment with the remedy.
+/// Reason for which a reference cannot be resolved: part of a sentence, with the remedy.
 #[derive(Debug)]
 pub struct ReferenceError(pub(super) BadReference);
 
@@ -162,7 +162,7 @@ pub(super) enum BadReference {
     File(PathBuf, BadSecret),
 }
 
-/// What is wrong with a file that is to hold a secret.
+/// Reason for which a file cannot be used as a secret.
 #[derive(Debug)]
 pub(super) enum BadSecret {
     NoFile,
@@ -221,7 +221,7 @@ impl std::error::Error for ReferenceError {
     }
 }
 
-/// `did you mean …?`, or else the list of what there is.
+/// Returns the remedy for an unknown name: `did you mean …?`, or the list of the known names.
 pub(super) fn suggestion(name: &str, candidates: &[&str]) -> String {
     match nearest(name, candidates.iter().copied()) {
         Some(right) => format!("did you mean `{right}`?"),

@@ -144,7 +144,7 @@ pub struct Fetched {
     pub warning: Option<String>,
 }
 
-/// A path of the daemon's own settings, as it is written.
+/// Checks a path of the daemon's own settings, and returns it as it is written.
 pub(super) fn path(text: &str) -> Result<PathBuf, InvalidValue> {
     if text.starts_with('/') || text.starts_with("~/") {
         Ok(text.into())
@@ -169,7 +169,7 @@ pub fn expand_path(path: &Path, environment: &Environment) -> Result<PathBuf, Re
     }
 }
 
-/// A text of a module's settings with every reference in it replaced.
+/// Returns a text of a module's settings with every reference in it replaced.
 pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, ReferenceError> {
     if let Some(path) = file_of(text) {
         let path = substitute(path, environment)?;
@@ -179,8 +179,8 @@ pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, 
     with_home(substitute(text, environment)?, environment)
 }
 
-/// A text of a module's own defaults: `~/` and `$$` mean what they mean in `modules.yaml`, and
-/// nothing in it is looked up.
+/// Returns a text of a module's own defaults with `~/` and `$$` replaced as in `modules.yaml`.
+/// Nothing in it is looked up.
 pub(super) fn expand_default(
     text: &str,
     environment: &Environment,

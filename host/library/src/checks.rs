@@ -321,7 +321,7 @@ fn check_of(error: &ElfError) -> &'static str {
     }
 }
 
-/// What a module gets that is enabled and nothing more.
+/// Returns the settings of a module that is enabled and not configured further.
 fn default_settings(name: &str, defaults: Option<&str>) -> Result<serde_json::Value, ConfigErrors> {
     let config = bare_config(name)?;
     config.effective(name, defaults).map(serde_json::Value::Object)

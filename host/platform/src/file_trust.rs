@@ -128,7 +128,7 @@ pub struct Exposed {
     pub path: PathBuf,
     /// The untrusted account.
     pub stranger: Stranger,
-    /// Whether its group is one that may, or has no members.
+    /// `true` when the group of the place is one that may write.
     group_may: bool,
     /// Accounts that the operator would have to accept if the place cannot be corrected for good.
     acceptable: Option<Accepted>,

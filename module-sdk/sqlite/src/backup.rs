@@ -48,12 +48,15 @@ impl Reader {
         self.make(to, stop)
     }
 
-    /// Does the same, and replaces the file that is there, which stays until the copy is whole.
+    /// Copies the database like [`backup`](Self::backup), and replaces the file that is there.
+    ///
+    /// That file stays until the copy is complete.
     ///
     /// # Errors
     ///
-    /// As those of [`backup`](Self::backup), but that something is there; and when what is there is
-    /// no plain file, is the database itself, or is a database that somebody has open.
+    /// Returns the errors of [`backup`](Self::backup), but for a target that exists; and an error
+    /// if the target is not a regular file, belongs to the database itself, or is a database that
+    /// is open or was not closed.
     pub fn replace_backup(
         self,
         to: &Path,

@@ -114,13 +114,13 @@ impl TryFrom<String> for ApiKey {
     }
 }
 
-/// Why a text is no API key.
+/// Reason for which a text is not an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ApiKeyError {
-    /// It could be guessed.
+    /// The text is so short that it could be guessed.
     #[error("an API key must have at least 16 characters")]
     TooShort,
-    /// It cannot be sent.
+    /// The text cannot be sent in a header.
     #[error("an API key must be visible ASCII, since it travels in a header")]
     NoVisibleAscii,
 }

@@ -32,15 +32,15 @@ pub(crate) struct BackupArgs {
     force: bool,
 }
 
-/// How often it tells how far it is.
+/// Time between two reports of progress.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
-/// The right to make a backup, which one at a time has.
+/// Right to make a backup, held by one backup at a time.
 #[derive(Debug)]
 pub(crate) struct Turn(Arc<AtomicBool>);
 
 impl Turn {
-    /// Takes the turn, where nobody has it.
+    /// Takes the right, if no other backup holds it.
     ///
     /// # Errors
     ///
@@ -78,7 +78,8 @@ impl BackupArgs {
         Ok(to)
     }
 
-    /// The job of a backup to `to`, of about `bytes`. `stopping` ends it when the module stops.
+    /// Creates the job of a backup to `to`, of about `bytes`. `stopping` ends it when the module
+    /// stops.
     pub(crate) fn job(
         &self,
         reader: module_sqlite::Reader,
@@ -127,7 +128,7 @@ impl BackupArgs {
     }
 }
 
-/// Where the kit writes what is not finished.
+/// Returns the path to which the SDK writes an unfinished copy.
 fn unfinished(to: &Path) -> PathBuf {
     let mut name: OsString = to.as_os_str().to_owned();
     name.push(".new");

@@ -49,7 +49,7 @@ pub struct UsageTracker {
     metrics: Metrics,
     /// Tells exports and backups that the module stops.
     stopping: Arc<AtomicBool>,
-    /// Whether a backup is being made.
+    /// `true` while a backup is being made.
     backing_up: Arc<AtomicBool>,
 }
 

@@ -1,4 +1,4 @@
-//! Errors are types: a `String` says nothing to who has to act on it.
+//! Check that errors are types: code that has to act on an error cannot use a `String`.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 use super::{Problem, text::code_of};
 use crate::workspace::Workspace;
 
-/// Where a `String` may be an error: what only developers run.
+/// Paths where a `String` may be an error: code that only developers run.
 const DEVELOPERS: [&str; 2] = ["tests/", "xtask/"];
 
-/// Where it still is, and is to go.
+/// Paths where a `String` still is an error, which is to be corrected.
 const STILL: [&str; 1] = ["host/daemon/src/supervisor/"];
 
 pub(super) fn check(

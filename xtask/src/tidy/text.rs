@@ -86,7 +86,7 @@ fn check_source(file: &str, text: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The line without a comment at its end.
+/// Returns a line without the comment at its end.
 pub(super) fn code_of(line: &str) -> &str {
     line.split_once("//").map_or(line, |(code, _)| code)
 }

@@ -55,13 +55,13 @@ impl From<io::Error> for LedgerError {
 }
 
 impl LedgerError {
-    /// Returns whether the error comes again for as long as nobody does anything about a file.
+    /// Returns whether the error recurs until somebody corrects a file.
     pub(crate) fn stays(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if stays(cause))
     }
 }
 
-/// Returns whether using a file fails again for as long as nobody does anything about it.
+/// Returns whether using a file fails again until somebody corrects it.
 pub(crate) fn stays(error: &io::Error) -> bool {
     use io::ErrorKind::{
         FileTooLarge, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
@@ -139,9 +139,9 @@ pub enum PublishError {
     /// The disk did not do what was to be done. The same call may succeed later.
     #[error("cannot {what} {path}: {reason}; {remedy}; events are refused until then")]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// Where.
+        /// Path of the file or directory.
         path: String,
         /// Error of the system.
         reason: String,
@@ -203,7 +203,7 @@ const WRITER_REMEDY: &str = "restart lodestard, and report what its log says";
 /// Something that keeps the ledger from its work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerTrouble {
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
     /// Remedy for the problem.
     pub remedy: String,

@@ -34,9 +34,9 @@ pub enum Durability {
 /// Health of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerHealth {
-    /// Why the last write failed, `None` when it did not.
+    /// Problem with writing, `None` while there is none.
     pub trouble: Option<LedgerTrouble>,
-    /// Why its counters are not kept any more, `None` while they are.
+    /// Problem of the thread that keeps the counters, `None` while it runs.
     pub unkept: Option<LedgerTrouble>,
     /// Writes that failed since the daemon started.
     pub failed_writes: u64,

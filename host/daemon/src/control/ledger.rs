@@ -39,7 +39,7 @@ impl Daemon {
         text_on_disk(&self.context.privacy, &self.places.state_dir)
     }
 
-    /// The same as metrics.
+    /// Adds the state of the event ledger to the metrics.
     pub(crate) fn ledger_metrics(&self, families: &mut Snapshot) {
         let ledger = self.ledger_status();
         #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]

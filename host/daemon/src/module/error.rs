@@ -1,4 +1,4 @@
-//! Why a module does not get what it is started with, or does not take over.
+//! Errors of preparing the start of a module, and of replacing its running generation.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,83 +6,84 @@ use lodestar_config::{ConfigError, ConfigErrors};
 use lodestar_library::LoadError;
 use lodestar_platform::file_trust::Exposed;
 
-/// Why a module does not get what it is to be started with.
+/// Reason for which the start of a module cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigureError {
-    /// Its own defaults cannot be read.
+    /// The module's own defaults cannot be read.
     #[error(transparent)]
     Defaults(#[from] LoadError),
-    /// Its section cannot be used.
+    /// The module's section of the configuration cannot be used.
     #[error(transparent)]
     Settings(#[from] ConfigErrors),
-    /// One of its listeners has no address.
+    /// A listener of the module has no address.
     #[error(transparent)]
     Address(#[from] ConfigError),
-    /// Its data directory cannot be made.
+    /// The module's data directory cannot be made.
     #[error("cannot make its data directory {}: {}", .0.display(), .1)]
     NoDirectory(PathBuf, #[source] io::Error),
-    /// Somebody else can write its data directory.
+    /// An untrusted account can write the module's data directory.
     #[error("{0}, its data directory; {remedy}", remedy = .0.remedy())]
     OpenDirectory(Exposed),
-    /// Its settings are no JSON.
+    /// The module's settings cannot be represented as JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
 
-/// Why a module does not get a secret.
+/// Reason for which a module does not get a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// What it refers to cannot be had.
+    /// The reference of the secret cannot be resolved.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Nobody gave it.
+    /// The configuration does not have the secret.
     #[error(
         "the secret {name} is not given; write `secrets: {{{name}: ${{NAME}}}}` into the section \
          of {module}"
     )]
     NotGiven {
-        /// The secret.
+        /// Name of the secret.
         name: String,
-        /// The module.
+        /// Name of the module.
         module: String,
     },
 }
 
-/// Why a new generation does not take over.
+/// Reason for which a new generation does not take over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TakeOverError {
-    /// It cannot be started, or did not start well.
+    /// The new generation cannot be started, or did not start well.
     #[error("{0}")]
     NotStarted(String),
-    /// It started, and says that it cannot work.
+    /// The new generation started, and reports that its health is failed.
     #[error("it started, but its health is failed: {0}")]
     Unhealthy(String),
-    /// The one that runs refuses to hold.
+    /// The running generation refuses to pause.
     #[error("{0}")]
     Refused(String),
-    /// The one that runs does not finish what it is doing.
+    /// The running generation did not pause within this time.
     #[error("the running generation did not come to a pause within {} s", .0.as_secs())]
     NoPause(Duration),
-    /// The one before was gone before it was asked.
+    /// The previous generation ended before it was asked to pause.
     #[error("the generation before ended meanwhile; enable it to start it")]
     NobodyThere,
-    /// The one before went while it was waited for.
+    /// The previous generation ended before it paused.
     #[error("the generation before ended meanwhile")]
     Gone,
-    /// The one before waited no longer.
+    /// The previous generation resumed, since the new one took too long to start.
     #[error("it took so long to start that the generation before went on")]
     WentOn,
-    /// Whoever asked for it waited no longer.
+    /// The caller no longer waits for the new generation.
     #[error("it was given up, since it took so long to start")]
     GivenUp,
-    /// Without its library on the disk there would be no way back to it, nor from the next one.
+    /// The library of the new generation cannot be kept on disk. Without it there would be no way
+    /// back to this generation, nor from the next one.
     #[error(
         "cannot keep the new generation in {}: {source}; {}", .place.display(), remedy(.source)
     )]
     NotKept {
-        /// Where generations are kept.
+        /// Directory of the generations.
         place: PathBuf,
-        /// The system's reason.
+        /// Error of the system.
         source: io::Error,
     },
 }

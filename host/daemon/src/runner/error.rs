@@ -1,11 +1,11 @@
-//! What can go wrong between a daemon and a runner.
+//! Errors of serving a runner, and of opening paths to it.
 
 use std::{io, path::PathBuf};
 
 use super::channel::ChannelError;
 use crate::module::WINDOW;
 
-/// Why a runner is served no longer: what it did that it may not. Its process is ended for it.
+/// Reason for which a runner is no longer served and its process is ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
     #[error("it sent garbage: {0}")]
@@ -22,7 +22,7 @@ pub(super) enum ServeError {
     TooManyFrames,
 }
 
-/// Why a path of the configuration is not opened to a module's process.
+/// Reason for which a path of the configuration is not opened to a module's process.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PathError {
     #[error(

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::error::PathError;
 
-/// What may be opened to a module's process, and what never is.
+/// Settings whose paths may be opened to a module's process, and paths that never are.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
     /// Settings of the module as the operator gave them, references replaced. The module's own
@@ -59,7 +59,7 @@ pub(super) fn declared(
 }
 
 impl Bounds {
-    /// A path without links that may be opened.
+    /// Returns `real`, a path without links, if it may be opened.
     fn admit(&self, key: &str, real: &Path) -> Result<PathBuf, PathError> {
         let closed = self.closed.iter().map(|it| it.canonicalize().unwrap_or_else(|_| it.clone()));
         let mut closed = closed.filter(|it| real.starts_with(it) || it.starts_with(real));
@@ -88,8 +88,8 @@ fn is_within(path: &Path, open: &[PathBuf]) -> bool {
     !climbs && open.iter().any(|directory| path.starts_with(directory))
 }
 
-/// A database makes files beside its own, so that the right to write is one to a directory. It must
-/// be there: one that is not may be misspelt, or not mounted.
+/// Returns the directory to open for writing to a path: a database makes files beside its own. The
+/// directory must exist: one that does not may be misspelt, or not mounted.
 fn directory_of(key: &str, path: &Path) -> Result<PathBuf, PathError> {
     let directory = match path.parent() {
         Some(parent) if !path.is_dir() => parent,

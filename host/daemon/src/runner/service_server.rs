@@ -376,7 +376,7 @@ impl Runner {
     }
 }
 
-/// A runner that has ended reads no more, which is no fault of what was given.
+/// Converts the result of a send. A closed channel is not an error: the runner has ended.
 pub(super) fn sent(result: Result<(), ChannelError>) -> Result<(), ServeError> {
     match result {
         Ok(()) | Err(ChannelError::Closed) => Ok(()),

@@ -1,4 +1,4 @@
-//! What can be wrong with what is installed.
+//! Errors of installed modules, signatures and trusted keys.
 
 use std::{io, path::PathBuf};
 
@@ -6,13 +6,13 @@ use lodestar_platform::file_trust::Stranger;
 
 use super::MODIFIED;
 
-/// Why the lock of the installed modules cannot be used.
+/// Reason for which the lock of the installed modules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}: {}", .0.display(), .1)]
     Unreadable(PathBuf, #[source] io::Error),
-    /// It holds something else than a lock.
+    /// The file does not hold a lock.
     #[error(
         "{} is damaged ({}); restore it, or move it away and install the modules again",
         .0.display(), .1.message()
@@ -20,68 +20,68 @@ pub enum LockError {
     Damaged(PathBuf, #[source] Box<toml::de::Error>),
 }
 
-/// Why an install that was left on trial is not undone.
+/// Reason for which an uncommitted install cannot be rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// The lock cannot be used.
+    /// The lock of the installed modules cannot be used.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The disk does not take it.
+    /// The files could not be changed.
     #[error("cannot undo the install of {module}: {source}")]
     Undo {
-        /// The module.
+        /// Name of the module.
         module: String,
-        /// The system's reason.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Why a library may not be loaded though it is a module that fits.
+/// Reason for which a library may not be loaded although it is a compatible module.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
-    /// A kept generation is not what was kept.
+    /// A generation kept on disk was modified.
     #[error(
         "{} was modified since it was kept; remove it, and install or reload {module} again",
         .directory.display()
     )]
     StillMapped {
-        /// Where it lies.
+        /// Directory of the generation.
         directory: PathBuf,
-        /// The module.
+        /// Name of the module.
         module: String,
     },
-    /// An installed module is not what was installed.
+    /// An installed module was modified.
     #[error(
         "{} {MODIFIED}; `lodestar modules verify {module}` shows what differs, `lodestar modules \
          install` puts it right",
         .directory.display()
     )]
     Installed {
-        /// Where it lies.
+        /// Directory of the module.
         directory: PathBuf,
-        /// The module.
+        /// Name of the module.
         module: String,
     },
-    /// Nothing tells what was installed.
+    /// The lock, which says what was installed, cannot be used.
     #[error(transparent)]
     Lock(#[from] LockError),
 }
 
-/// Why a signature counts against what it was found with.
+/// Reason for which a signature is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// It is no signature.
+    /// The content is not a signature.
     #[error("its signature is damaged")]
     Damaged,
-    /// It is of a kind that is not checked any more.
+    /// The signature is of a kind that is no longer checked.
     #[error("its signature is of the old kind; sign it with minisign 0.10 or later")]
     OldKind,
-    /// The trusted key of this name signed something else.
+    /// The trusted key of this name signed other bytes.
     #[error("its signature by {0} is of other bytes")]
     OtherBytes(String),
 }
 
-/// Why a file holds no key that may be trusted, a fragment that follows its path.
+/// Reason for which a file holds no key that may be trusted: part of a sentence, behind the path.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyError {
     #[error("{0}")]
@@ -102,7 +102,7 @@ const fn remedy(stranger: &Stranger) -> &'static str {
     }
 }
 
-/// Why the files of an installed module may not be somebody else's work.
+/// Reason for which the files of an installed module cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FilesError {
     #[error("cannot look into {}: {}", .0.display(), .1)]

@@ -133,7 +133,7 @@ impl Keys {
     }
 }
 
-/// Who can write a key can sign for its owner.
+/// Reads a key, and refuses one that others can write: they could sign for its owner.
 fn read(path: &Path) -> Result<Key, KeyError> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {

@@ -71,7 +71,7 @@ fn in_words(result: Result<(), impl fmt::Display>) -> Option<String> {
     result.err().map(|error| error.to_string())
 }
 
-/// What is wrong with the signature of a module that was installed with one.
+/// Returns what is wrong with the signature of a module that was installed with one.
 fn signature(package: &Package, locked: &Locked, keys: &Keys) -> Option<String> {
     let (Some(signer), Some(key)) = (&locked.signer, &locked.key) else { return None };
     if !keys.trusts(key) {
@@ -92,7 +92,7 @@ fn signature(package: &Package, locked: &Locked, keys: &Keys) -> Option<String> 
     }
 }
 
-/// Whether only this user and root can write a module's files, none of which is a link.
+/// Checks that only trusted accounts can write a module's files, and that none is a link.
 fn files(directory: &Path) -> Result<(), FilesError> {
     let failed = |error: io::Error| FilesError::Unreadable(directory.to_owned(), error);
     let mut paths = vec![directory.to_owned()];

@@ -88,7 +88,7 @@ fn says_what_it_saw() {
     assert_eq!(mode.to_string(), "can be written by others (mode 646)");
 }
 
-/// What may stay as it is, such as the group of `/usr/local`, is not to be changed.
+/// A permission that may stay, such as that of the group of `/usr/local`, is not taken away.
 #[test]
 fn the_remedy_takes_the_right_from_those_who_must_not_have_it() {
     use std::{

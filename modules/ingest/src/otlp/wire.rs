@@ -19,7 +19,7 @@ pub(super) enum Payload<'b> {
     Group,
 }
 
-/// How deep groups are followed; OTLP has none.
+/// Largest depth of nested groups that is followed; OTLP has no groups.
 pub(super) const MAX_GROUPS: usize = 100;
 
 /// The wire type of the tag that begins a group.

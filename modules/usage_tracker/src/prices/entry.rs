@@ -47,7 +47,7 @@ struct Tier {
 #[serde(deny_unknown_fields)]
 struct Service {
     names: Vec<String>,
-    /// What a dollar becomes.
+    /// Factor by which this tier of service multiplies the prices of the model.
     factor: Option<Usd>,
     up_to_input_tokens: Option<u64>,
     input: Option<Usd>,

@@ -33,7 +33,7 @@ pub enum PriceError {
         model: String,
         /// Key of the price.
         key: &'static str,
-        /// What was given.
+        /// The value that was given.
         value: Usd,
     },
     /// A tier of service with tiers of its own.
