@@ -51,8 +51,8 @@ pub(crate) struct Shared {
     pub(super) distributed: AtomicU64,
     /// True when cursors have moved since they were last written.
     pub(super) dirty: AtomicBool,
-    pub(super) stop_keeper: Mutex<bool>,
-    pub(super) wake_keeper: Condvar,
+    pub(super) stop_maintenance: Mutex<bool>,
+    pub(super) wake_maintenance: Condvar,
     pub(super) closed: AtomicBool,
 }
 
@@ -259,7 +259,7 @@ impl Bus {
             return Ok(());
         }
         let is_whole = self.writer.finish();
-        self.end_keeper();
+        self.end_maintenance();
         for tap in &self.shared.routes().taps {
             tap.close();
         }
@@ -267,9 +267,9 @@ impl Bus {
         self.shared.write_down(is_whole).map(drop)
     }
 
-    fn end_keeper(&self) {
-        *self.shared.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.shared.wake_keeper.notify_one();
+    fn end_maintenance(&self) {
+        *self.shared.stop_maintenance.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake_maintenance.notify_one();
         let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(maintenance) = maintenance
             && maintenance.join().is_err()
@@ -283,7 +283,7 @@ impl Drop for Bus {
     fn drop(&mut self) {
         if !self.shared.closed.swap(true, Ordering::SeqCst) {
             self.writer.abandon();
-            self.end_keeper();
+            self.end_maintenance();
             for tap in &self.shared.routes().taps {
                 tap.close();
             }
@@ -379,8 +379,8 @@ impl Shared {
     /// Marks the cursors as moved, and wakes the maintenance thread.
     pub(super) fn touch(&self) {
         if !self.dirty.swap(true, Ordering::SeqCst) {
-            drop(self.stop_keeper.lock());
-            self.wake_keeper.notify_one();
+            drop(self.stop_maintenance.lock());
+            self.wake_maintenance.notify_one();
         }
     }
 

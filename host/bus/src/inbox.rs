@@ -60,7 +60,7 @@ pub enum Woken {
     /// [`Inbox::take`] has events.
     Events,
     /// A [`Waker`] woke the thread.
-    Poked,
+    Awakened,
     /// The deadline has come.
     Deadline,
 }
@@ -157,8 +157,8 @@ impl Inbox {
         let mut state = self.subscriber.lock();
         loop {
             state.sleep = Sleep::Awake;
-            if std::mem::take(&mut state.poked) {
-                return Woken::Poked;
+            if std::mem::take(&mut state.awakened) {
+                return Woken::Awakened;
             }
             let now = Instant::now();
             let retry_at = self.retry_at.filter(|due| *due > now);

@@ -64,7 +64,7 @@ struct Watched<'a>(&'a Shared);
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.ledger.keeper_ended();
+            self.0.ledger.maintenance_ended();
         }
     }
 }
@@ -72,8 +72,8 @@ impl Drop for Watched<'_> {
 impl Shared {
     /// Sleeps until cursors have moved; returns true when the bus ends.
     fn sleep_until_touched(&self) -> bool {
-        let stop = self.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.wake_keeper.wait_timeout_while(stop, LOOK_EVERY, |stop| {
+        let stop = self.stop_maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake_maintenance.wait_timeout_while(stop, LOOK_EVERY, |stop| {
             !*stop && !self.dirty.load(Ordering::SeqCst)
         });
         *waited.unwrap_or_else(PoisonError::into_inner).0
@@ -81,8 +81,8 @@ impl Shared {
 
     /// Lets cursors gather; returns true when the bus ends.
     fn rest(&self) -> bool {
-        let stop = self.stop_keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.wake_keeper.wait_timeout_while(stop, PERSIST_EVERY, |stop| !*stop);
+        let stop = self.stop_maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake_maintenance.wait_timeout_while(stop, PERSIST_EVERY, |stop| !*stop);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 

@@ -81,8 +81,8 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
         ids: Ids::new(),
         distributed: AtomicU64::new(end),
         dirty: AtomicBool::new(true),
-        stop_keeper: Mutex::new(false),
-        wake_keeper: Condvar::new(),
+        stop_maintenance: Mutex::new(false),
+        wake_maintenance: Condvar::new(),
         closed: AtomicBool::new(false),
     });
     start(shared, opened)

@@ -54,7 +54,7 @@ pub(super) struct State {
     /// Number of arrivals, by which both classes are delivered in the order of their arrival.
     pub(super) stamp: u64,
     pub(super) sleep: Sleep,
-    pub(super) poked: bool,
+    pub(super) awakened: bool,
     /// Number of times lost events were written off: what was read from disk before one is not to
     /// be counted.
     pub(super) write_offs: u64,
@@ -93,10 +93,10 @@ pub struct Waker(pub(super) Arc<Subscriber>);
 
 impl Waker {
     /// Makes the present or the next [`Inbox::wait`](super::Inbox::wait) return
-    /// [`Woken::Poked`](super::Woken::Poked).
+    /// [`Woken::Awakened`](super::Woken::Awakened).
     pub fn wake(&self) {
         let mut state = self.0.lock();
-        state.poked = true;
+        state.awakened = true;
         let asleep = std::mem::replace(&mut state.sleep, Sleep::Awake) != Sleep::Awake;
         drop(state);
         if asleep {
@@ -129,7 +129,7 @@ impl Subscriber {
             tried: Vec::new(),
             stamp: 1,
             sleep: Sleep::Awake,
-            poked: false,
+            awakened: false,
             write_offs: 0,
             oldest_on_disk: None,
         };

@@ -90,7 +90,7 @@ pub fn expect_unmodified(state_dir: &Path, inspected: &Inspected) -> Result<(), 
     if inspected.sha256 == sha256 && known == sums(name, &sha256, inspected.defaults.as_deref()) {
         return Ok(());
     }
-    Err(AdmitError::StillMapped { directory: package.directory, module: name.clone() })
+    Err(AdmitError::Modified { directory: package.directory, module: name.clone() })
 }
 
 fn sums(module: &str, sha256: &str, defaults: Option<&str>) -> String {

@@ -135,7 +135,7 @@ impl LibraryTable {
     fn keep(&mut self, module: &str, stays: StillMapped) {
         let reason = match stays {
             StillMapped::Whole(library, reason) => {
-                let is_news = library.lament();
+                let is_news = library.warn_once();
                 self.mapped.push(library);
                 if !is_news {
                     return;

@@ -33,7 +33,7 @@ pub struct Library {
     /// True when it was swept and stays mapped.
     retired: AtomicBool,
     /// True when it was logged that the library stays mapped.
-    lamented: AtomicBool,
+    was_warned_of: AtomicBool,
     /// Threads of the host that run code of the library.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -92,7 +92,7 @@ impl Library {
             handle,
             replaced: false.into(),
             retired: false.into(),
-            lamented: false.into(),
+            was_warned_of: false.into(),
             threads: Mutex::default(),
         })
     }
@@ -128,8 +128,8 @@ impl Library {
     }
 
     /// Returns whether this is the first time that it is logged to stay mapped.
-    pub(super) fn lament(&self) -> bool {
-        !self.lamented.swap(true, Ordering::AcqRel)
+    pub(super) fn warn_once(&self) -> bool {
+        !self.was_warned_of.swap(true, Ordering::AcqRel)
     }
 
     /// Reclaims the thread-local keys of a library that stays mapped and is never used again,

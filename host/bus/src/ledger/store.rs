@@ -261,7 +261,7 @@ impl Ledger {
     }
 
     /// Notes that the thread which keeps the counters has ended by a panic.
-    pub(crate) fn keeper_ended(&self) {
+    pub(crate) fn maintenance_ended(&self) {
         let unkept = LedgerTrouble {
             what: "the thread that keeps the event ledger's counters has ended by a defect of \
                    lodestard: after a restart events may come again, and no old ones are deleted"

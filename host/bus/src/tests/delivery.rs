@@ -138,7 +138,7 @@ fn a_sleeper_is_woken_by_events_and_pokes() {
             let sleeper = scope.spawn(move || {
                 assert_eq!(inbox.wait(None), Woken::Events);
                 assert_eq!(drain(&mut inbox), [1]);
-                assert_eq!(inbox.wait(None), Woken::Poked);
+                assert_eq!(inbox.wait(None), Woken::Awakened);
             });
             publish(&bus, vec![event(class, "a", 1)]).expect("accepted");
             while bus.counters()[0].total().pending > 0 {

@@ -145,7 +145,7 @@ fn a_failed_event_waits_and_holds_back_what_follows() {
     assert!(inbox.reached(&mark), "a query does not wait for the next try");
     assert_eq!(inbox.wait(Some(Instant::now())), Woken::Deadline);
     inbox.waker().wake();
-    assert_eq!(inbox.wait(None), Woken::Poked);
+    assert_eq!(inbox.wait(None), Woken::Awakened);
     drop(inbox);
     let mut inbox = subscribe(&bus, "tracker", &["a"]);
     let taken = inbox.take(9);

@@ -53,7 +53,7 @@ pub(super) struct PreviousGeneration {
 impl std::fmt::Debug for PreviousGeneration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Secrets may stand in its configuration.
-        write!(f, "Former({:?})", self.image)
+        write!(f, "PreviousGeneration({:?})", self.image)
     }
 }
 

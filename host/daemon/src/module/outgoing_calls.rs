@@ -52,12 +52,12 @@ pub enum Operate {
 #[derive(Debug, Default)]
 pub(super) struct CallTable {
     calls: HashMap<u64, Arc<ModuleCall>>,
-    held: Arc<Paused>,
+    held: Arc<Waiting>,
 }
 
 /// Calls of one generation and the memory that they take in the daemon.
 #[derive(Debug, Default)]
-struct Paused {
+struct Waiting {
     calls: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -65,7 +65,7 @@ struct Paused {
 /// Share of one call in these counters, until its target has released the call as well.
 #[derive(Debug)]
 pub(super) struct Share {
-    held: Arc<Paused>,
+    held: Arc<Waiting>,
     bytes: usize,
 }
 
@@ -75,7 +75,7 @@ impl Share {
     /// # Errors
     ///
     /// Returns the number of calls and their bytes, where that is as much as allowed.
-    fn take(held: &Arc<Paused>, bytes: usize) -> Result<Self, (usize, usize)> {
+    fn take(held: &Arc<Waiting>, bytes: usize) -> Result<Self, (usize, usize)> {
         let share = Self { held: held.clone(), bytes };
         let calls = held.calls.fetch_add(1, Ordering::Relaxed);
         let before = held.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -68,7 +68,7 @@ pub(super) struct BoundModule {
 
 impl std::fmt::Debug for BoundModule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Seat({})", self.entry.name)
+        write!(f, "BoundModule({})", self.entry.name)
     }
 }
 

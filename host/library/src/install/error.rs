@@ -44,7 +44,7 @@ pub enum AdmitError {
         "{} was modified since it was kept; remove it, and install or reload {module} again",
         .directory.display()
     )]
-    StillMapped {
+    Modified {
         /// Directory of the generation.
         directory: PathBuf,
         /// Name of the module.
