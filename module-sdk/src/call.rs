@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lodestar_abi::{
@@ -27,7 +27,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Time after the deadline within which the host still may report that it has passed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The most frames that wait for the caller before the target waits for it.
+/// Time for which a thread looks for an answer before it sleeps: waking it takes as long as a short
+/// call.
+const MOMENT: Duration = Duration::from_micros(50);
+
+/// Number of frames that wait for the caller before the target waits for it.
 const FRAMES_AHEAD: usize = 16;
 
 impl Host {
@@ -231,13 +235,7 @@ impl CallStream {
         if let Some(refused) = self.begin() {
             return refused;
         }
-        let inbound = self.shared.lock();
-        let patience = self.deadline.saturating_add(GRACE);
-        let (mut inbound, _) = self
-            .shared
-            .changed
-            .wait_timeout_while(inbound, patience, |inbound| inbound.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut inbound = self.shared.await_some(self.deadline.saturating_add(GRACE));
         let next = inbound.next();
         drop(inbound);
         match next {
@@ -377,6 +375,24 @@ impl Inbound {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something is there, no longer than so long.
+    fn await_some(&self, patience: Duration) -> MutexGuard<'_, Inbound> {
+        let begin = Instant::now();
+        loop {
+            let inbound = self.lock();
+            if !inbound.is_empty() {
+                return inbound;
+            }
+            if begin.elapsed() >= MOMENT {
+                let left = patience.saturating_sub(begin.elapsed());
+                let waited = self.changed.wait_timeout_while(inbound, left, |it| it.is_empty());
+                return waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            drop(inbound);
+            std::thread::yield_now();
+        }
     }
 
     /// Adds a frame once there is room for it; returns whether anybody wants the next one.

@@ -2,11 +2,18 @@
 //! way at once. Both modules run in a real daemon.
 //!
 //! The baseline is the same command asked by `lodestar` over the control socket, its start left
-//! out: what a module would have without calls.
+//! out: what a module would have without calls. What the machine takes to wake a thread and to be
+//! woken by it is told beside, once over a channel and once over a pair of sockets: a call in
+//! process wakes three threads, one to or from a process of its own four or five.
 //!
 //! Run with `cargo xtask bench calls`, on a quiet machine.
 
-use std::time::Instant;
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    sync::mpsc::channel,
+    time::Instant,
+};
 
 use harness::{Sandbox, http};
 use serde_json::{Value, json};
@@ -17,10 +24,21 @@ const IN_TURN: &str = "20000";
 /// Number of calls that are under way at once.
 const AT_ONCE: u64 = 10_000;
 
+/// Number of times that two threads wake each other.
+const HAND_OVERS: usize = 20_000;
+
 /// Number of requests of which the baseline is the median.
 const REQUESTS: usize = 500;
 
 fn main() {
+    report(json!({
+        "name": "calls: there and back between two threads, channel, p50",
+        "value": over_a_channel(), "unit": "us",
+    }));
+    report(json!({
+        "name": "calls: there and back between two threads, sockets, p50",
+        "value": over_sockets(), "unit": "us",
+    }));
     for (caller, callee, goal) in [
         ("in_process", "in_process", Some(20.0)),
         ("process", "in_process", Some(40.0)),
@@ -86,6 +104,53 @@ fn report(mut figure: Value) {
     println!("{figure}");
 }
 
+/// Returns the median time that `once` takes, in microseconds.
+fn median(count: usize, mut once: impl FnMut()) -> f64 {
+    let mut times: Vec<f64> = (0..count)
+        .map(|_| {
+            let begin = Instant::now();
+            once();
+            begin.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Returns how long a thread takes to wake another one over a channel and to be woken by it.
+fn over_a_channel() -> f64 {
+    let ((there, asked), (back, answers)) = (channel::<u64>(), channel::<u64>());
+    let other = std::thread::spawn(move || {
+        asked.into_iter().try_for_each(|value| back.send(value)).expect("it is awaited");
+    });
+    let time = median(HAND_OVERS, || {
+        there.send(1).expect("it is received");
+        answers.recv().expect("it is answered");
+    });
+    drop(there);
+    other.join().expect("no panic");
+    time
+}
+
+/// Returns the same over a pair of sockets.
+fn over_sockets() -> f64 {
+    let (mut here, mut there) = UnixStream::pair().expect("descriptors are left");
+    let other = std::thread::spawn(move || {
+        let mut byte = [0];
+        while there.read_exact(&mut byte).is_ok() {
+            there.write_all(&byte).expect("it is awaited");
+        }
+    });
+    let time = median(HAND_OVERS, || {
+        let mut byte = [1];
+        here.write_all(&byte).expect("it is read");
+        here.read_exact(&mut byte).expect("it is answered");
+    });
+    drop(here);
+    other.join().expect("no panic");
+    time
+}
+
 /// Returns the median time of the same command over the control socket, in microseconds.
 fn asked(sandbox: &Sandbox) -> f64 {
     let body = "{\"value\":1}";
@@ -94,14 +159,8 @@ fn asked(sandbox: &Sandbox) -> f64 {
          application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let mut times: Vec<f64> = (0..REQUESTS)
-        .map(|_| {
-            let begin = Instant::now();
-            let answer = http::raw_unix(&sandbox.socket(), &request);
-            assert_eq!(answer.expect("the daemon answers").status, 200);
-            begin.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    median(REQUESTS, || {
+        let answer = http::raw_unix(&sandbox.socket(), &request);
+        assert_eq!(answer.expect("the daemon answers").status, 200);
+    })
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use module_sdk::Class;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::{
@@ -295,8 +296,8 @@ impl Drop for Bus {
 #[derive(Debug)]
 struct LiveGroup {
     events: Arc<[Event]>,
-    /// Ranges of neighbouring events that reach the same subscribers.
-    routes: Vec<(Range<usize>, Route)>,
+    /// Neighbours that reach the same subscribers.
+    routes: SmallVec<[(Range<usize>, Route); 1]>,
 }
 
 impl Shared {
@@ -337,8 +338,9 @@ impl Shared {
     ) -> Result<(LiveGroup, Vec<Entry>), PublishError> {
         let now = now_ns();
         let ledger = events.iter().filter(|event| event.class == Class::Ledger).count();
-        let mut live: Vec<Event> = Vec::with_capacity(events.len() - ledger);
-        let mut reached: Vec<(Range<usize>, Route)> = Vec::new();
+        // Most calls have one event: lists without an allocation.
+        let mut live: SmallVec<[Event; 1]> = SmallVec::with_capacity(events.len() - ledger);
+        let mut reached: SmallVec<[(Range<usize>, Route); 1]> = SmallVec::new();
         let mut entries = Vec::with_capacity(ledger);
         for event in events {
             if event.class == Class::Ledger {
@@ -361,7 +363,11 @@ impl Shared {
             }
             live.push(self.ids.event(event, self.ids.live_sequence(), now));
         }
-        Ok((LiveGroup { events: live.into(), routes: reached }, entries))
+        let events: Arc<[Event]> = match live.into_inner() {
+            Ok(alone) => Arc::new(alone),
+            Err(several) => several.into_vec().into(),
+        };
+        Ok((LiveGroup { events, routes: reached }, entries))
     }
 
     pub(super) fn routes(&self) -> RwLockReadGuard<'_, Routes> {

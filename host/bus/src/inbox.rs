@@ -24,6 +24,14 @@ const REFILL_BYTES: usize = 4 << 20;
 /// Where fewer than [`GATHER_FROM`] came at once, the next is answered without delay.
 const GATHER: Duration = Duration::from_micros(100);
 const GATHER_FROM: usize = 8;
+/// A stream of single events is as many within such a time: publisher and handler would take turns,
+/// each event waking the one and stopping the other.
+const STREAM_FROM: usize = 32;
+const STREAM: Duration = Duration::from_millis(1);
+/// Time for which a thread looks before it sleeps, where the last wake-up came within [`BUSY`]: then
+/// one call follows another, and to wake a thread takes as long as a short call.
+const MOMENT: Duration = Duration::from_micros(50);
+const BUSY: Duration = Duration::from_micros(150);
 
 /// One event that was handed to the module.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +91,10 @@ pub struct Inbox {
     pub(super) retry_at: Option<Instant>,
     /// True when many events were taken at once since the last wait.
     busy: bool,
+    /// Number of events that were taken, and since when, which is no longer ago than [`STREAM`].
+    stream: (usize, Instant),
+    /// The last wake-up came at once.
+    is_called: bool,
 }
 
 impl Inbox {
@@ -97,6 +109,8 @@ impl Inbox {
             unavailable: 0,
             retry_at: None,
             busy: false,
+            stream: (0, Instant::now()),
+            is_called: false,
         }
     }
 
@@ -115,6 +129,7 @@ impl Inbox {
         }
         self.out = wanted.min(self.head.len());
         self.busy |= self.out >= GATHER_FROM;
+        self.stream.0 += self.out;
         let mut taken = Vec::with_capacity(self.out);
         let out = self.head.hand_out(self.out);
         taken.extend(out.map(|(event, attempt)| Delivery { event, attempt }));
@@ -127,17 +142,25 @@ impl Inbox {
         let out = std::mem::take(&mut self.out);
         let handled = handled.min(out);
         let alone = out == 1;
-        let done = self.head.pop_all(handled);
-        let mut state = self.subscriber.lock();
-        for run in &done {
-            let count = run.len() as u64;
-            state.counters(run.class()).handled += count;
-            state.counters(run.class()).pending -= count;
-            state.gone_from_head(run);
+        let mut ledger = 0;
+        let mut left = handled;
+        while let Some(run) = self.head.pop(left) {
+            left -= run.len();
+            if run.class() == Class::Ledger {
+                ledger += run.len();
+            }
         }
+        let live = (handled - ledger) as u64;
+        let mut state = self.subscriber.lock();
+        state.live_counters.handled += live;
+        state.live_counters.pending -= live;
+        state.head_live -= live;
+        state.ledger_counters.handled += ledger as u64;
+        state.ledger_counters.pending -= ledger as u64;
+        state.head.drain(..ledger);
         state.head_since = self.head_since();
         drop(state);
-        if done.iter().any(|run| run.class() == Class::Ledger) {
+        if ledger > 0 {
             self.shared.touch();
         }
         if handled > 0 {
@@ -154,6 +177,26 @@ impl Inbox {
 
     /// Sleeps until there is something to take, a [`Waker`] wakes the thread, or `until` has come.
     pub fn wait(&mut self, until: Option<Instant>) -> Woken {
+        let begin = Instant::now();
+        if begin.duration_since(self.stream.1) > STREAM {
+            self.stream = (0, begin);
+        }
+        self.busy |= self.stream.0 >= STREAM_FROM;
+        while self.is_called && begin.elapsed() < MOMENT && !self.is_wanted() {
+            std::thread::yield_now();
+        }
+        let woken = self.sleep_until(until);
+        self.is_called = woken == Woken::Awakened && begin.elapsed() < BUSY;
+        woken
+    }
+
+    /// Returns whether there is no need to sleep.
+    fn is_wanted(&self) -> bool {
+        let mut state = self.subscriber.lock();
+        state.awakened || state.has_more()
+    }
+
+    fn sleep_until(&mut self, until: Option<Instant>) -> Woken {
         let mut state = self.subscriber.lock();
         loop {
             state.sleep = Sleep::Awake;
@@ -225,6 +268,10 @@ impl Inbox {
             self.back_off_unavailable();
         }
         let mut state = self.subscriber.lock();
+        if state.ledger.is_empty() {
+            let room = wanted.saturating_sub(self.head.len());
+            state.head_live += state.live.move_to(&mut self.head, room) as u64;
+        }
         while let Some(run) = state.pop(wanted.saturating_sub(self.head.len())) {
             match run.class() {
                 Class::Ledger => state.head.extend(run.events().iter().map(|event| event.sequence)),

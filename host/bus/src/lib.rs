@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use crate::ledger::{
     Counts, DeadLetter, DropReason, Dropped, Durability, Event, Extent, LedgerError, LedgerHealth,
-    LedgerTrouble, Loss, LossKind, PublishError, SharedEvent,
+    LedgerTrouble, Loss, LossKind, PublishError, RareText, SharedEvent,
 };
 pub use core::{Accepted, Bus, SubscribeError};
 pub use counters::{AuditRow, Counters};

@@ -96,8 +96,8 @@ impl Ids {
             class: new.class,
             topic: new.topic,
             source: new.source,
-            subject: new.subject,
-            traceparent: new.traceparent,
+            subject: new.subject.into(),
+            traceparent: new.traceparent.into(),
             data: new.data,
         }
     }

@@ -94,9 +94,10 @@ impl Queue {
 
     /// Returns whether the newest event no longer fitted when it came.
     pub(super) fn is_over(&self, events: usize) -> bool {
-        let newest = self.runs.back().and_then(|run| run.events().last()).map_or(0, Event::weight);
-        self.len > events
-            || self.len > 1 && self.bytes - newest >= events.saturating_mul(BYTES_PER_EVENT)
+        let most = events.saturating_mul(BYTES_PER_EVENT);
+        let newest =
+            || self.runs.back().and_then(|run| run.events().last()).map_or(0, Event::weight);
+        self.len > events || self.len > 1 && self.bytes >= most && self.bytes - newest() >= most
     }
 
     pub(super) fn push(&mut self, run: Run) {
@@ -120,21 +121,34 @@ impl Queue {
         Some(run)
     }
 
+    /// Moves the oldest events to the end of another queue: whole runs, at most `max` events.
+    /// Returns how many. Publishers wait for the lock meanwhile, so that it takes no step for each
+    /// run where all of them go.
+    pub(super) fn move_to(&mut self, other: &mut Self, max: usize) -> usize {
+        if other.is_empty() && self.len <= max {
+            std::mem::swap(self, other);
+            return other.len;
+        }
+        let (mut runs, mut events, mut bytes) = (0, 0, 0);
+        for run in &self.runs {
+            if events + run.len() > max {
+                break;
+            }
+            runs += 1;
+            events += run.len();
+            bytes += run.bytes;
+        }
+        other.runs.extend(self.runs.drain(..runs));
+        (self.len, self.bytes) = (self.len - events, self.bytes - bytes);
+        (other.len, other.bytes) = (other.len + events, other.bytes + bytes);
+        events
+    }
+
     /// Removes and returns the newest run.
     pub(super) fn pop_back(&mut self) -> Option<Run> {
         let run = self.runs.pop_back()?;
         self.gone(&run);
         Some(run)
-    }
-
-    /// Removes and returns the oldest `count` events.
-    pub(super) fn pop_all(&mut self, mut count: usize) -> Vec<Run> {
-        let mut popped = Vec::new();
-        while let Some(run) = self.pop(count) {
-            count -= run.len();
-            popped.push(run);
-        }
-        popped
     }
 
     pub(super) fn front(&self) -> Option<&Run> {

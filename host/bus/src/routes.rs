@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use foldhash::fast::RandomState;
 use module_sdk::events::fits;
 
 use super::{publish::is_topic, subscriber::Subscriber, tail::Tap};
@@ -24,7 +25,7 @@ pub(super) struct Routes {
     /// Modules that have subscribed and were not removed, running or not.
     pub(super) subscribers: Vec<Arc<Subscriber>>,
     pub(super) taps: Vec<Arc<Tap>>,
-    known: RwLock<HashMap<Arc<str>, Route>>,
+    known: RwLock<HashMap<Arc<str>, Route, RandomState>>,
 }
 
 impl Routes {

@@ -6,8 +6,6 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use module_sdk::Class;
-
 use super::{
     queue::{Queue, Run},
     routes::{Route, any_fits},
@@ -294,14 +292,6 @@ impl State {
             seen: self.seen,
             ledger: self.ledger_counters,
             live: self.live_counters,
-        }
-    }
-
-    /// Returns the counters of a class.
-    pub(super) const fn counters(&mut self, class: Class) -> &mut Counts {
-        match class {
-            Class::Ledger => &mut self.ledger_counters,
-            Class::Live => &mut self.live_counters,
         }
     }
 

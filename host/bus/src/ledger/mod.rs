@@ -32,7 +32,7 @@ pub(crate) use losses::Losses;
 pub use losses::{Extent, Loss, LossKind};
 pub(crate) use reader::Reader;
 pub(crate) use record::{Audience, Entry, RawRecord};
-pub use record::{Event, SharedEvent};
+pub use record::{Event, RareText, SharedEvent};
 pub(crate) use reserve::{Reserve, is_full};
 #[cfg(test)]
 pub(crate) use segment::full_disk;

@@ -12,8 +12,9 @@ use std::{
     sync::{
         Arc, Mutex, Weak,
         atomic::Ordering,
-        mpsc::{Sender, channel},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
     },
+    time::Instant,
 };
 
 use lodestar_abi::CompletionBox;
@@ -21,7 +22,10 @@ use lodestar_bus::PublishError;
 use lodestar_library::{self as library, Library};
 
 use super::{Entry, accounting::thread_name, services::unavailable, state::lock};
-use crate::module::Tasks;
+use crate::{
+    module::Tasks,
+    runner::{BUSY, MOMENT},
+};
 
 /// Callbacks of one generation of a module. The reference to its library is dropped at the first
 /// callback, and at the latest when this is closed.
@@ -97,7 +101,7 @@ impl Acceptance {
         let mut teller = lock(&self.0);
         if let Teller::Nobody(library) = &*teller {
             let (sender, tasks) = channel::<Task>();
-            start(entry, Some(library), Box::new(move || tasks.into_iter().for_each(run)))?;
+            start(entry, Some(library), Box::new(move || tell(&tasks)))?;
             *teller = Teller::Thread(sender, Arc::downgrade(library));
         }
         let thread = match &*teller {
@@ -149,6 +153,29 @@ fn start(entry: &Arc<Entry>, library: Option<&Library>, task: Task) -> io::Resul
     };
     library.run_by(thread.spawn(working)?);
     Ok(())
+}
+
+/// Runs what comes, until nobody is left who has something to tell.
+fn tell(tasks: &Receiver<Task>) {
+    let mut is_busy = false;
+    loop {
+        let begin = Instant::now();
+        let soon = if is_busy { look(tasks, begin) } else { None };
+        let Some(task) = soon.or_else(|| tasks.recv().ok()) else { return };
+        is_busy = begin.elapsed() < BUSY;
+        run(task);
+    }
+}
+
+/// Looks for a moment whether something comes.
+fn look(tasks: &Receiver<Task>, begin: Instant) -> Option<Task> {
+    while begin.elapsed() < MOMENT {
+        match tasks.try_recv() {
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+            came => return came.ok(),
+        }
+    }
+    None
 }
 
 fn run(task: Task) {

@@ -1,6 +1,6 @@
 //! Calls that a module in a runner makes, at the daemon's end: the answers go back over the socket.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodestar_abi::{
     ALL_CALLS, CallRequest as AbiCallRequest, ModError, ReplySink, ReplySink_TO,
@@ -17,7 +17,7 @@ use super::{
     service_server::{BoundModule, Runner, sent},
     wire::{CallRequest, Fault, HostResponse},
 };
-use crate::module::Window;
+use crate::module::{Window, is_reply};
 
 impl Runner {
     /// Makes a call for the module.
@@ -37,8 +37,7 @@ impl Runner {
             reserved: [0; 4],
         };
         let window = self.calls.open(number);
-        let fault = Mutex::default();
-        let sink = Answer { runner: self.clone(), number, window, fault };
+        let sink = Answer { runner: self.clone(), number, window, state: Mutex::default() };
         let sink = ReplySink_TO::from_value(sink, TD_Opaque);
         match bound.host.call(request, sink) {
             RResult::ROk(()) => Ok(()),
@@ -66,8 +65,21 @@ struct Answer {
     runner: Arc<Runner>,
     number: u64,
     window: Arc<Window>,
-    /// Reason why a frame could not be sent.
-    fault: Mutex<Option<Fault>>,
+    state: Mutex<AnswerState>,
+}
+
+#[derive(Default)]
+struct AnswerState {
+    /// Reason for which a frame did not go.
+    fault: Option<Fault>,
+    /// The last frame has gone, and the end with it.
+    ended: bool,
+}
+
+impl Answer {
+    fn state(&self) -> MutexGuard<'_, AnswerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ReplySink for Answer {
@@ -75,21 +87,33 @@ impl ReplySink for Answer {
         if !self.window.enter() {
             return false;
         }
-        let given = HostResponse::CallFrame { number: self.number, bytes: frame.as_slice() };
+        let (number, bytes) = (self.number, frame.as_slice());
+        let is_last = is_reply(bytes);
+        let given = match is_last {
+            true => HostResponse::CallAnswer { number, bytes },
+            false => HostResponse::CallFrame { number, bytes },
+        };
         let (kind, words) = match self.runner.send_queue.send(&given) {
-            Ok(()) => return true,
+            Ok(()) => {
+                self.state().ended |= is_last;
+                return true;
+            }
             Err(ChannelError::TooLong(bytes)) => {
                 (error_kind::FAILED, format!("a frame of the answer has {bytes} bytes"))
             }
             Err(_) => (error_kind::UNAVAILABLE, "its answers are not read fast enough".to_owned()),
         };
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        *fault = Some(Fault::new(kind, words));
+        self.state().fault = Some(Fault::new(kind, words));
         false
     }
 
     fn finish(&self, result: RResult<(), ModError>) {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut state = self.state();
+        if std::mem::replace(&mut state.ended, true) {
+            return;
+        }
+        let fault = state.fault.take();
+        drop(state);
         let fault = fault.or_else(|| result.into_result().err().map(|error| Fault::from(&error)));
         let given = HostResponse::CallEnded { number: self.number, fault };
         // An error means that the runner is gone, or will be, as it reads nothing.

@@ -30,11 +30,11 @@ const HEAD: usize = 4;
 /// Smallest room for one read, in bytes.
 const READ: usize = 64 << 10;
 
-/// Time for which a thread polls before it sleeps.
-const MOMENT: Duration = Duration::from_micros(50);
+/// Time for which a thread looks before it sleeps.
+pub(crate) const MOMENT: Duration = Duration::from_micros(50);
 
-/// Longest wait for a message that counts as busy: then one call follows another.
-const BUSY: Duration = Duration::from_micros(150);
+/// Longest wait of a thread that is in the middle of something.
+pub(crate) const BUSY: Duration = Duration::from_micros(150);
 
 /// Capacity in bytes beyond which a buffer that grew for one frame is released afterwards.
 const KEPT: usize = 1 << 20;

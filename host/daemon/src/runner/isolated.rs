@@ -3,7 +3,7 @@
 use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -214,15 +214,25 @@ impl Isolated {
             replies: Replies::new(Arc::new(taken)),
             send_queue,
             calls: Windows::default(),
+            met: AtomicU64::new(0),
             bound: OnceLock::new(),
             series: Mutex::default(),
         });
         watch::look_after(&runner, &self.data_dir);
         let needs = Reader::new(services);
         let (lines, is_mute, early) = (Lines::default(), false, LogRate::default());
-        let desk =
-            ServiceServer { runner: runner.clone(), needs, child, stderr, lines, is_mute, early };
-        desk.open().map_err(cannot)?;
+        let (runner_too, is_busy) = (runner.clone(), false);
+        let server = ServiceServer {
+            runner: runner_too,
+            needs,
+            child,
+            stderr,
+            lines,
+            is_mute,
+            early,
+            is_busy,
+        };
+        server.open().map_err(cannot)?;
         let (writer, reader) = halves(calls, self.start_deadline()).map_err(cannot)?;
         self.set_up(runner, writer, reader)
     }

@@ -30,6 +30,7 @@ mod window;
 mod wire;
 
 pub use cgroup::divide_control_group;
+pub(crate) use channel::{BUSY, MOMENT};
 pub use child::{confine, main};
 pub use isolated::{Isolated, ProcessSpec, Refused};
 pub use paths::Bounds;

@@ -1,6 +1,9 @@
 //! A module that runs in a process of its own, as its thread in the daemon sees it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use lodestar_abi::{
     BatchOutcome, Event as AbiEvent, ModError, ReplySinkBox,
@@ -205,10 +208,23 @@ impl Instance for Remote {
         self.commands += 1;
         let number = self.commands;
         self.runner.replies.expect(number, sink);
-        let asked =
-            self.done("command", self.deadline, &RunnerRequest::Command { number, request });
+        let met = self.runner.met.load(Ordering::Acquire);
+        let ask = RunnerRequest::Command { number, met, request };
+        let asked = self.ask("command", self.deadline, &ask, |outcome| match outcome {
+            Outcome::Done => Some(None),
+            Outcome::Answer(bytes) => Some(Some(bytes.to_vec())),
+            _ => None,
+        });
         match asked {
-            // The answer with this error is on its way.
+            Ok(Some(bytes)) => {
+                let Runner { name, replies, process, .. } = &*self.runner;
+                if let Err(reason) = replies.answer(name, number, &bytes) {
+                    process.kill_with_reason(reason.to_string());
+                }
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            // The answer that says so is on its way.
             Err(error) if error.kind == error_kind::PANIC && self.death().is_none() => Err(error),
             Err(error) => {
                 // A process that is gone is no panic: the end of the process is seen by itself.
@@ -216,7 +232,6 @@ impl Instance for Remote {
                 self.runner.replies.finish(number, Some(fault));
                 Ok(())
             }
-            Ok(()) => Ok(()),
         }
     }
 

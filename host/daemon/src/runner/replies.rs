@@ -74,14 +74,6 @@ impl Replies {
             // The answer has ended; a late frame is dropped.
             None => return Ok(()),
             Some(Reply::Flowing(sender)) => sender,
-            Some(Reply::Waiting(sink)) if is_reply(bytes) => {
-                drop(open);
-                // A whole answer finds room: nothing came before it.
-                let wanted = sink.frame(RSlice::from_slice(bytes));
-                self.open().insert(number, Reply::Waiting(sink));
-                (self.taken)(number, wanted);
-                return Ok(());
-            }
             Some(Reply::Waiting(sink)) => match self.flow(module, number, sink) {
                 Ok(sender) => sender,
                 Err(Unstarted { sink, error }) => {
@@ -100,6 +92,29 @@ impl Replies {
         }
         open.insert(number, Reply::Flowing(sender));
         Ok(())
+    }
+
+    /// Hands the last frame of an answer on, and ends it. Fails as [`frame`](Self::frame) does.
+    pub(super) fn answer(&self, module: &str, number: u64, bytes: &[u8]) -> Result<(), ServeError> {
+        let mut open = self.open();
+        match open.remove(&number) {
+            // The answer has ended; a late frame is dropped.
+            None => Ok(()),
+            Some(Reply::Waiting(sink)) if is_reply(bytes) => {
+                drop(open);
+                // A whole answer finds room: nothing came before it.
+                sink.frame(RSlice::from_slice(bytes));
+                finish(&sink, None);
+                Ok(())
+            }
+            Some(begun) => {
+                open.insert(number, begun);
+                drop(open);
+                self.frame(module, number, bytes)?;
+                self.finish(number, None);
+                Ok(())
+            }
+        }
     }
 
     /// Starts the thread that hands one answer on.
@@ -182,8 +197,6 @@ fn hand_on(number: u64, sink: &ReplySinkBox, parts: &Receiver<Part>, taken: &Tak
 mod tests {
     use std::sync::mpsc::channel;
 
-    use lodestar_abi::error_kind;
-
     use super::*;
     use crate::module::{Answer, reply_channel};
 
@@ -208,6 +221,30 @@ mod tests {
             assert_eq!(taken.recv(), Ok((1, true)));
         }
         assert!(matches!(answers.blocking_recv(), Some(Answer::End(Ok(())))));
+    }
+
+    #[test]
+    fn a_last_frame_is_the_end() {
+        let (replies, taken) = replies();
+        let last = br#"{"reply":{"data":1}}"#;
+        for before in [&[][..], &[b"x"]] {
+            let (sink, mut answers, _) = reply_channel(Arc::default());
+            replies.expect(1, sink);
+            for frame in before {
+                replies.frame("m", 1, *frame).expect("it is within the window");
+            }
+            replies.answer("m", 1, last).expect("it is within the window");
+            replies.answer("m", 1, last).expect("what is late is nobody's");
+            for frame in before.iter().map(|frame| &frame[..]).chain([&last[..]]) {
+                let Some(Answer::Frame(came)) = answers.blocking_recv() else { panic!("a frame") };
+                assert_eq!(came, frame);
+            }
+            assert!(matches!(answers.blocking_recv(), Some(Answer::End(Ok(())))));
+            assert!(answers.blocking_recv().is_none());
+            // A frame that is the whole answer needs no word that it was taken.
+            let told = if before.is_empty() { 0 } else { 2 };
+            assert_eq!(taken.try_iter().count(), told);
+        }
     }
 
     #[test]

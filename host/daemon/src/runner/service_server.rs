@@ -6,7 +6,10 @@ use std::{
     io::Read as _,
     os::fd::AsFd as _,
     process::ChildStderr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use lodestar_abi::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    channel::{ChannelError, Reader},
+    channel::{BUSY, ChannelError, MOMENT, Reader},
     error::ServeError,
     process::{ChildGuard, Process},
     process_exit,
@@ -54,6 +57,8 @@ pub(super) struct Runner {
     pub(super) send_queue: Arc<SendQueue>,
     /// Windows of the answers to the module's calls that are under way.
     pub(super) calls: Windows,
+    /// Number of [`HostRequest`]s that were met.
+    pub(super) met: AtomicU64,
     pub(super) bound: OnceLock<BoundModule>,
     /// Series of metrics that the module registered.
     pub(super) series: Mutex<HashSet<u64>>,
@@ -84,6 +89,8 @@ pub(super) struct ServiceServer {
     pub(super) is_mute: bool,
     /// Rate limit of what it logs before the module is created.
     pub(super) early: LogRate,
+    /// `true` while the module asks again soon after an answer.
+    pub(super) is_busy: bool,
 }
 
 /// Sources that woke the server.
@@ -97,6 +104,12 @@ struct Woken {
     ended: bool,
     /// `true` when something is on its standard error.
     speaks: bool,
+}
+
+impl Woken {
+    fn any(&self) -> bool {
+        self.asks || self.reads || self.ended || self.speaks
+    }
 }
 
 impl ServiceServer {
@@ -134,6 +147,7 @@ impl ServiceServer {
         loop {
             while let Some(need) = here(&mut self.needs)? {
                 self.runner.give(need)?;
+                self.runner.met.fetch_add(1, Ordering::Release);
             }
             let woken = self.wait();
             if woken.speaks {
@@ -160,8 +174,25 @@ impl ServiceServer {
         }
     }
 
-    /// Waits until there is something to do.
-    fn wait(&self) -> Woken {
+    /// Waits until there is something to do. Where what was asked for before came at once, it
+    /// looks for a moment before it sleeps, as [`Reader::next_soon`] does.
+    fn wait(&mut self) -> Woken {
+        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let begin = Instant::now();
+        let mut woken = None;
+        while self.is_busy && woken.is_none() && begin.elapsed() < MOMENT {
+            woken = Some(self.look(Some(&NOW))).filter(Woken::any);
+            if woken.is_none() {
+                std::thread::yield_now();
+            }
+        }
+        let woken = woken.unwrap_or_else(|| self.look(None));
+        self.is_busy = woken.asks && begin.elapsed() < BUSY;
+        woken
+    }
+
+    /// Waits no longer than so long until there is something to do.
+    fn look(&self, patience: Option<&Timespec>) -> Woken {
         let send_queue = &self.runner.send_queue;
         let (room, rung) = send_queue.awaits();
         let mut sources = [
@@ -173,7 +204,7 @@ impl ServiceServer {
         // A standard error that was closed would wake for ever.
         let count = if self.is_mute { 3 } else { 4 };
         // An interruption finds nothing and comes here again.
-        let _ = poll(&mut sources[..count], None);
+        let _ = poll(&mut sources[..count], patience);
         let [socket, event_fd, handle, stderr] = sources.map(|source| source.revents());
         Woken {
             asks: socket.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR),
@@ -256,6 +287,9 @@ impl Runner {
             }
             HostRequest::Frame { number, bytes } => {
                 return self.replies.frame(&self.name, number, bytes);
+            }
+            HostRequest::Answer { number, bytes } => {
+                return self.replies.answer(&self.name, number, bytes);
             }
             HostRequest::Finish { number, fault } => {
                 self.replies.finish(number, fault);

@@ -266,16 +266,9 @@ mod tests {
         let Started { process, services, .. } = started.expect("there is a shell");
         let send_queue = Arc::new(SendQueue::new(services).expect("it is a socket"));
         let replies = Replies::new(Arc::new(|_, _| ()));
-        let (calls, bound, series) = Default::default();
-        Arc::new(Runner {
-            name: "x".to_owned(),
-            process,
-            replies,
-            send_queue,
-            calls,
-            bound,
-            series,
-        })
+        let (calls, met, bound, series) = Default::default();
+        let name = "x".to_owned();
+        Arc::new(Runner { name, process, replies, send_queue, calls, met, bound, series })
     }
 
     #[test]

@@ -12,8 +12,8 @@ use lodestar_abi::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Version of these messages.
-pub(super) const VERSION: u32 = 2;
+/// The version of these messages.
+pub(super) const VERSION: u32 = 3;
 
 /// Longest frame in bytes. The longest answer to a command is a little shorter.
 pub(super) const MAX_FRAME: usize = 64 << 20;
@@ -65,6 +65,8 @@ pub(super) enum RunnerRequest<'a> {
     Command {
         /// Number under which the frames of the answer come.
         number: u64,
+        /// Number of [`HostRequest`]s that the daemon has met.
+        met: u64,
         #[serde(with = "serde_bytes")]
         request: &'a [u8],
     },
@@ -91,7 +93,12 @@ pub(super) struct Reply<'a> {
 pub(super) enum Outcome<'a> {
     Done,
     Bytes(#[serde(with = "serde_bytes")] &'a [u8]),
-    Batch { handled: u32, fault: Option<Fault> },
+    /// The whole answer of a command, in place of [`HostRequest::Answer`].
+    Answer(#[serde(with = "serde_bytes")] &'a [u8]),
+    Batch {
+        handled: u32,
+        fault: Option<Fault>,
+    },
     Refused(Fault),
 }
 
@@ -160,6 +167,12 @@ pub(super) enum HostRequest<'a> {
         #[serde(with = "serde_bytes")]
         bytes: &'a [u8],
     },
+    /// The last frame of an answer, and its end.
+    Answer {
+        number: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: &'a [u8],
+    },
     Finish {
         number: u64,
         fault: Option<Fault>,
@@ -175,7 +188,7 @@ pub(super) enum HostRequest<'a> {
 }
 
 /// A call of another module, or of the host. Its answer comes as [`HostResponse::CallFrame`], and
-/// ends with [`HostResponse::CallEnded`].
+/// ends with [`HostResponse::CallAnswer`] or [`HostResponse::CallEnded`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct CallRequest<'a> {
     pub(super) number: u64,
@@ -228,6 +241,12 @@ pub(super) enum HostResponse<'a> {
         #[serde(with = "serde_bytes")]
         bytes: &'a [u8],
     },
+    /// The last frame of an answer, and its end.
+    CallAnswer {
+        number: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: &'a [u8],
+    },
     CallEnded {
         number: u64,
         fault: Option<Fault>,
@@ -245,6 +264,7 @@ pub(super) struct Fault {
 /// An event for the module.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Event<'a> {
+    #[serde(with = "serde_bytes")]
     id: [u8; 16],
     time_ns: u64,
     sequence: u64,
@@ -273,6 +293,7 @@ pub(super) struct NewEvent<'a> {
 /// An event from the module that was published elsewhere.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RelayedEvent<'a> {
+    #[serde(with = "serde_bytes")]
     id: [u8; 16],
     origin: &'a str,
     #[serde(borrow)]

@@ -9,7 +9,11 @@ use lodestar_abi::{
 };
 use lodestar_library::Library;
 
-use super::{answers, end_at_once, link::Link};
+use super::{
+    answers::{self, Returned},
+    end_at_once,
+    link::Link,
+};
 use crate::runner::{
     channel::{ChannelError, Reader, Writer},
     wire::{Event, Fault, Outcome, Reply, RunnerRequest},
@@ -27,6 +31,8 @@ pub(super) struct Calls {
 enum Done {
     Nothing,
     Bytes(RVec<u8>),
+    /// The answer of a command.
+    Answer(Vec<u8>),
     Batch(BatchOutcome),
     Refused(ModError),
 }
@@ -107,11 +113,15 @@ fn call(module: &mut ModuleBox, link: &Arc<Link>, ask: RunnerRequest<'_>) -> Don
             Done::Batch(module.on_batch(RSlice::from_slice(&events)))
         }
         RunnerRequest::Timer(index) => nothing(module.on_timer(index).into_result()),
-        RunnerRequest::Command { number, request } => {
-            let (sink, panicked) = answers::sink(link, number);
+        RunnerRequest::Command { number, met, request } => {
+            let (sink, answer) = answers::sink(link, number, met);
             module.command(request.into(), sink);
-            // The daemon must know before the next call that this instance is of no more use.
-            panicked.get().map_or(Done::Nothing, |fault| Done::Refused(fault.clone().into()))
+            match answer.returned() {
+                Returned::Nothing => Done::Nothing,
+                Returned::Answer(bytes) => Done::Answer(bytes),
+                // The daemon must know before the next call that this instance is of no more use.
+                Returned::Panic(fault) => Done::Refused(fault.into()),
+            }
         }
         RunnerRequest::Health => Done::Bytes(module.health()),
         RunnerRequest::LogLevel(level) => {
@@ -144,6 +154,7 @@ fn reply(
     let outcome = match done {
         Done::Nothing => Outcome::Done,
         Done::Bytes(bytes) => Outcome::Bytes(bytes.as_slice()),
+        Done::Answer(bytes) => Outcome::Answer(bytes),
         Done::Batch(BatchOutcome { handled, error }) => Outcome::Batch {
             handled: *handled,
             fault: match error {

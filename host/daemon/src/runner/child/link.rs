@@ -46,6 +46,8 @@ pub(super) struct Link {
     /// Information from the host about the module, JSON.
     info: Mutex<Vec<u8>>,
     next: AtomicU64,
+    /// Number of [`HostRequest`]s that were sent.
+    sent: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiter>>,
     /// Answers to commands that are under way.
     pub(super) windows: Windows,
@@ -84,6 +86,7 @@ impl Link {
             manifest,
             info: Mutex::default(),
             next: AtomicU64::new(1),
+            sent: AtomicU64::new(0),
             waiting: Mutex::default(),
             windows: Windows::default(),
             pseudonyms: Mutex::default(),
@@ -128,7 +131,7 @@ impl Link {
     /// Receives the host's responses until the daemon is gone.
     pub(super) fn hear(&self, mut given: Reader) {
         loop {
-            let (ask, answered) = match given.next() {
+            let (ask, answered) = match given.next_soon() {
                 Ok(HostResponse::Done { ask, fault: None }) => (ask, SubprocessOutput::Done),
                 Ok(HostResponse::Done { ask, fault: Some(fault) }) => {
                     (ask, SubprocessOutput::Refused(fault))
@@ -148,6 +151,12 @@ impl Link {
                 Ok(HostResponse::CallFrame { number, bytes }) => {
                     if self.calls.frame(&self.manifest.module.name, number, bytes).is_err() {
                         // The answer is lost, and its sink knows: nobody wants the rest.
+                        self.cancel_call(number);
+                    }
+                    continue;
+                }
+                Ok(HostResponse::CallAnswer { number, bytes }) => {
+                    if self.calls.answer(&self.manifest.module.name, number, bytes).is_err() {
                         self.cancel_call(number);
                     }
                     continue;
@@ -172,7 +181,15 @@ impl Link {
     }
 
     pub(super) fn send(&self, need: &HostRequest<'_>) -> Result<(), ChannelError> {
-        lock(&self.needs).send(need)
+        let mut needs = lock(&self.needs);
+        needs.send(need)?;
+        self.sent.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns whether nothing is on its way to the daemon, which has met so many [`HostRequest`]s.
+    pub(super) fn is_met(&self, met: u64) -> bool {
+        self.sent.load(Ordering::Acquire) == met
     }
 
     /// Sends a request and waits for the answer.
