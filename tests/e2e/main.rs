@@ -22,6 +22,7 @@ mod greed;
 mod held_back;
 mod install;
 mod isolation;
+mod judging;
 mod libraries;
 mod mapped;
 mod metrics;

@@ -28,8 +28,8 @@ const GATHER_FROM: usize = 8;
 /// each event waking the one and stopping the other.
 const STREAM_FROM: usize = 32;
 const STREAM: Duration = Duration::from_millis(1);
-/// Time for which a thread looks before it sleeps, where the last wake-up came within [`BUSY`]: then
-/// one call follows another, and to wake a thread takes as long as a short call.
+/// Time for which a thread looks before it sleeps, where the last wake-up came within [`BUSY`]:
+/// then one call follows another, and to wake a thread takes as long as a short call.
 const MOMENT: Duration = Duration::from_micros(50);
 const BUSY: Duration = Duration::from_micros(150);
 

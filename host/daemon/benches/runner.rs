@@ -20,8 +20,8 @@ use lodestar_bus::{Bus, BusConfig, Inbox, NewEvent};
 use lodestar_config::Limits;
 use lodestar_library::{LoadedLibraries, Package, inspect};
 use lodestard::{
-    module::{Configured, Entry, Grant, Instance, Operate, ServiceContext, Services},
-    runner::{Bounds, Isolated, ProcessSpec},
+    module::{Bounds, Configured, Entry, Grant, Instance, Operate, ServiceContext, Services},
+    runner::{Isolated, ProcessSpec},
 };
 use module_sdk::{Class, manifest::Manifest};
 use rustix::process::{Pid, Signal, kill_process};

@@ -12,7 +12,7 @@ use axum::{
 use lodestar_api::{Connections, Ended, Problem, ProblemCode};
 use module_http::{Descriptors, End, Figures, Guard, Hosts, Limits, Refused, Server};
 
-use crate::control::Refusal;
+use crate::refusal::Refusal;
 
 /// Limits for scrapers.
 pub const METRICS: Limits = Limits { connections: 64, descriptors: Descriptors::More, ..USUAL };

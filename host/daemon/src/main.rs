@@ -8,7 +8,7 @@ use lodestar_platform::{Trouble, resources};
 use lodestard::{
     args::Args,
     runner, start,
-    supervisor::Supervisor,
+    supervisor::{self, Supervisor},
     wake::{self, Wake},
     watch::Watches,
 };
@@ -57,8 +57,8 @@ async fn live(args: &Args, troubles: Vec<(&'static str, Trouble)>) -> anyhow::Re
     wake::watch_signals(wakes.clone()).context("cannot watch for signals")?;
     let started = start::start(args, wakes.clone())?;
     let daemon = started.daemon.clone();
-    troubles.into_iter().for_each(|(name, trouble)| daemon.note(name, Some(trouble)));
-    let directories = daemon.library_directories();
+    troubles.into_iter().for_each(|(name, trouble)| daemon.noted.note(name, Some(trouble)));
+    let directories = supervisor::library_directories(&daemon);
     let watches = Watches::new(&daemon.places.config, directories, wakes.clone());
     if daemon.is_config_changed() {
         // It was saved after it was read, and before it was watched.
@@ -66,7 +66,7 @@ async fn live(args: &Args, troubles: Vec<(&'static str, Trouble)>) -> anyhow::Re
     }
     let mut supervisor = Supervisor::new(Arc::clone(&daemon), watches);
     if let Some(crash_report) = started.crash_report() {
-        supervisor.act_on_crash(crash_report);
+        supervisor::act_on_crash(&daemon, crash_report);
     }
     supervisor.reconcile();
     start::serve(&started, wakes);

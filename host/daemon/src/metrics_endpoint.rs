@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     http_guard::{METRICS, guarded},
-    supervisor::{Daemon, OWN},
+    supervisor::{self, Daemon, OWN},
 };
 
 /// Content type of Prometheus' text format.
@@ -49,7 +49,7 @@ pub fn start(daemon: &Arc<Daemon>) {
 
 async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
     // The counters are looked up on disk.
-    let encode = move || daemon.context.metrics.encode(daemon.own_metrics());
+    let encode = move || daemon.context.metrics.encode(supervisor::own_metrics(&daemon));
     match tokio::task::spawn_blocking(encode).await {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
         Err(error) => {

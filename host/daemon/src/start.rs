@@ -27,7 +27,7 @@ use crate::{
     module::ServiceContext,
     pseudonyms::Pseudonyms,
     runner,
-    supervisor::{Daemon, Parts, describe_for_parent, number, report},
+    supervisor::{self, Daemon, Parts, describe_for_parent, number, report},
     wake::{Wake, WakeSender},
 };
 
@@ -102,11 +102,11 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     runner::divide_control_group();
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
     control::serve_modules(&daemon);
-    for warning in daemon.warnings() {
+    for warning in supervisor::warnings(&daemon) {
         tracing::warn!(remedy = warning.remedy, "{}: {}", warning.name, warning.message);
     }
-    daemon.resubscribe();
-    daemon.recover_installs();
+    supervisor::resubscribe(&daemon);
+    supervisor::recover_installs(&daemon);
     library::clear_half_written(&daemon.places.state_dir);
     let crash_report = crash::watch(&daemon.places.state_dir)
         .inspect_err(|error| tracing::warn!(%error, "a crash will leave no note of who caused it"))
@@ -158,7 +158,7 @@ async fn tell_ready(daemon: Arc<Daemon>) {
 
 /// Waits until every module has come to rest.
 async fn settled(daemon: &Daemon) {
-    for slot in daemon.slots() {
+    for slot in daemon.modules.all() {
         let mut state = slot.entry.watch();
         // An error means that the module is gone, which is settled as well.
         let _ = state.wait_for(|transition| transition.state.is_settled()).await;
@@ -292,7 +292,7 @@ fn check_report(args: &Args) -> anyhow::Result<ConfigReport> {
         calls: Arc::default(),
     };
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
-    Ok(daemon.check_config(&ConfigCheck::default()))
+    Ok(supervisor::check_config(&daemon, &ConfigCheck::default()))
 }
 
 fn layers(args: &Args) -> anyhow::Result<Layers> {

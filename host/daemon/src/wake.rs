@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use lodestar_api::{Operation, Problem};
+use lodestar_config::ConfigError;
 use lodestar_platform::signals;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
@@ -10,7 +11,10 @@ use signal_hook::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{module::ModuleEvent, supervisor::InstallLock};
+use crate::{
+    module::ModuleEvent,
+    request::{Actor, Request},
+};
 
 /// An event that wakes the daemon's loop.
 #[derive(Debug)]
@@ -19,7 +23,14 @@ pub enum Wake {
     Asked(Request, Actor, oneshot::Sender<Result<Operation, Problem>>),
     /// Change of the configuration file.
     ConfigChanged,
-    /// SIGHUP: read the configuration, and try again what did not start.
+    /// The modules whose section is new were asked whether they would take it.
+    ConfigJudged {
+        /// The number of the question.
+        number: u64,
+        /// What they would not take.
+        refusals: Vec<ConfigError>,
+    },
+    /// SIGHUP came: read the configuration, and try again what did not start.
     HangUp,
     /// Change on the module path.
     LibraryChanged,
@@ -38,71 +49,7 @@ pub enum Wake {
     Signal(StopSignal),
 }
 
-/// Actor who asks for a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Actor {
-    /// A user of this machine, through the socket; `None` when the kernel does not tell which.
-    User(Option<u32>),
-    /// A client with the token of the control API.
-    TokenHolder,
-    /// A module, by its name.
-    Module(String),
-}
-
-impl std::fmt::Display for Actor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::User(Some(number)) => write!(f, "user {number}"),
-            Self::User(None) => f.write_str("a user"),
-            Self::TokenHolder => f.write_str("the holder of the token"),
-            Self::Module(name) => write!(f, "module {name}"),
-        }
-    }
-}
-
-/// Request for a change.
-#[derive(Debug)]
-pub enum Request {
-    /// Switching a module on or off, in the file.
-    SetEnabled {
-        /// Name of the module.
-        module: String,
-        /// `true` to switch it on.
-        enabled: bool,
-    },
-    /// Reading the configuration again.
-    ReloadConfig,
-    /// Replacement of a module by the library that lies on the module path now.
-    Reload {
-        /// Name of the module.
-        module: String,
-    },
-    /// Return to the generation before.
-    Rollback {
-        /// Name of the module.
-        module: String,
-    },
-    /// Activation of a module that was installed.
-    TakeUp {
-        /// Install lock of the module.
-        install_lock: InstallLock,
-        /// Lines about the module for its section.
-        notes: Vec<String>,
-        /// Version that was installed before.
-        previous: Option<String>,
-    },
-    /// Stop and removal of a module.
-    Remove {
-        /// Name of the module.
-        module: String,
-        /// `true` to delete its data as well.
-        purge: bool,
-        /// `true` to remove it although events wait for it.
-        yes: bool,
-    },
-}
-
-/// Reason why the daemon ends.
+/// Why the daemon ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGTERM, from systemd or `kill`.

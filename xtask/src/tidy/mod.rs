@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::{process, workspace::Workspace};
 
+mod circles;
 mod errors;
 mod imports;
 mod records;
@@ -23,6 +24,7 @@ pub(crate) fn run() -> Result<()> {
     let files = tracked(&workspace)?;
     let mut problems = Vec::new();
     imports::check(&workspace, &mut problems)?;
+    circles::check(&workspace, &files, &mut problems)?;
     text::check(&workspace, &files, &mut problems)?;
     errors::check(&workspace, &files, &mut problems)?;
     records::check(&workspace, &files, &mut problems)?;

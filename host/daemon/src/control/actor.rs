@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::{extract::FromRequestParts, http::request::Parts};
 
 use super::Peer;
-use crate::wake::Actor;
+use crate::request::Actor;
 
 impl<S: Sync> FromRequestParts<S> for Actor {
     type Rejection = Infallible;

@@ -18,20 +18,21 @@ use tokio::sync::{mpsc, watch};
 use super::{
     modules::{ndjson, unknown},
     name::ModuleName,
-    problem::Refusal,
 };
 use crate::{
     module::{
         Answer, Call, CallError, CommandCall, Entry, State as ModuleState, Transition,
         reply_channel,
     },
-    supervisor::{COMMAND_PATIENCE, Daemon},
+    refusal::Refusal,
+    supervisor::{self, COMMAND_PATIENCE, Daemon},
 };
 
 pub(super) async fn module_commands(
     State(daemon): State<Arc<Daemon>>,
 ) -> Result<Json<Vec<ModuleCommands>>, Refusal> {
-    let module_commands = tokio::task::spawn_blocking(move || daemon.module_commands()).await;
+    let module_commands =
+        tokio::task::spawn_blocking(move || supervisor::module_commands(&daemon)).await;
     module_commands.map(Json).map_err(|_| Refusal::failed("the modules could not be asked"))
 }
 
@@ -41,7 +42,7 @@ pub(super) async fn run(
     Path((_, command)): Path<(String, String)>,
     args: Option<Json<Value>>,
 ) -> Result<Response, Refusal> {
-    let entry = daemon.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;
+    let entry = daemon.modules.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;
     let args = args.map_or_else(|| json!({}), |Json(args)| args);
     let request = json!({"command": command, "args": args}).to_string().into_bytes();
     let (sink, mut answers, panicked) = reply_channel(daemon.logging.redactor.clone());

@@ -27,11 +27,11 @@ use uuid::Uuid;
 use super::{
     blocking,
     modules::{ndjson, unknown},
-    problem::Refusal,
 };
 use crate::{
     module::State as ModuleState,
-    supervisor::{Daemon, counts},
+    refusal::Refusal,
+    supervisor::{Daemon, counts, moment, status},
 };
 
 /// Time between two checks whether the client of a silent tail is still there.
@@ -102,7 +102,7 @@ pub(super) async fn lag(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<La
 
 fn lag_of(daemon: &Daemon) -> Vec<Lag> {
     // In the words of `status`, which knows modules without a section too.
-    let modules = daemon.status().modules.into_iter();
+    let modules = status(daemon).modules.into_iter();
     let states: HashMap<String, String> = modules.map(|it| (it.name, it.state)).collect();
     let rows = daemon.context.bus.counters().into_iter().map(|counters| {
         let counts = counters.total();
@@ -146,7 +146,7 @@ pub(super) async fn replay(
     State(daemon): State<Arc<Daemon>>,
     Json(replay): Json<Replay>,
 ) -> Result<Json<Replayed>, Refusal> {
-    if daemon.entry(&replay.module).is_none() {
+    if daemon.modules.entry(&replay.module).is_none() {
         return Err(unknown(&daemon, &replay.module));
     }
     if replay.since.is_some() || replay.until.is_some() {
@@ -221,9 +221,4 @@ pub(super) async fn audit(
         balanced: row.balanced,
     });
     Ok(Json(rows.collect()))
-}
-
-/// Converts milliseconds since the Unix epoch to a timestamp.
-pub(super) fn moment(milliseconds: u64) -> Timestamp {
-    Timestamp::from_millisecond(i64::try_from(milliseconds).unwrap_or(i64::MAX)).unwrap_or_default()
 }

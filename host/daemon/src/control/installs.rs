@@ -12,10 +12,11 @@ use lodestar_api::{
 };
 use lodestar_library::install::Bundle;
 
-use super::{modules::ask, name::ModuleName, problem::Refusal};
+use super::{modules::ask, name::ModuleName};
 use crate::{
-    supervisor::{Daemon, Put, change},
-    wake::{Actor, Request},
+    refusal::Refusal,
+    request::{Actor, Request},
+    supervisor::{self, Daemon, Put, change},
 };
 
 /// Installs the package in the body, which the client has opened: the daemon opens no path that it
@@ -40,7 +41,7 @@ async fn put_and_take_up(
     let put = tokio::task::spawn_blocking(move || {
         let bundle = Bundle::from_archive(&body[..])?;
         drop(body);
-        installing.install(&bundle, &query)
+        supervisor::install(&installing, &bundle, &query)
     });
     let Put { install_lock, name, locked, declares, previous, directory, notes, warnings } =
         put.await.map_err(|error| Refusal::failed(error.to_string()))??;
@@ -48,8 +49,7 @@ async fn put_and_take_up(
     let Json(operation) = ask(&daemon, request, actor, WaitQuery::default()).await?;
     Ok(Installed {
         change: change(previous.as_deref(), &locked.version).to_owned(),
-        isolation: daemon
-            .placed_once_installed(&name, &locked.sha256)
+        isolation: supervisor::placed_once_installed(&daemon, &name, &locked.sha256)
             .isolation
             .as_str()
             .to_owned(),
@@ -79,7 +79,8 @@ pub(super) async fn verify(
     State(daemon): State<Arc<Daemon>>,
     Query(query): Query<VerifyQuery>,
 ) -> Result<Json<Vec<Verified>>, Refusal> {
-    let verified = tokio::task::spawn_blocking(move || daemon.verify(query.module.as_deref()));
+    let verified =
+        tokio::task::spawn_blocking(move || supervisor::verify(&daemon, query.module.as_deref()));
     let verified = verified.await.map_err(|error| Refusal::failed(error.to_string()))?;
     Ok(Json(verified?))
 }

@@ -5,12 +5,10 @@ mod commands;
 mod config;
 mod events;
 mod installs;
-mod ledger;
 mod module_requests;
 mod modules;
 mod name;
 mod peer;
-mod problem;
 mod socket;
 mod tcp;
 
@@ -27,7 +25,6 @@ use tokio::{net::UnixListener, runtime::Handle};
 
 pub use module_requests::serve_modules;
 pub use peer::{Peer, is_allowed};
-pub use problem::Refusal;
 pub use socket::{SocketError, bind};
 pub use tcp::start as start_tcp;
 
@@ -35,7 +32,8 @@ use lodestar_api::{Healthz, Status};
 
 use crate::{
     http_guard::{CONTROL_SOCKET, guarded},
-    supervisor::Daemon,
+    refusal::Refusal,
+    supervisor::{self, Daemon},
 };
 
 /// Answers on the socket until the daemon ends.
@@ -104,7 +102,7 @@ async fn healthz() -> Json<Healthz> {
 
 async fn status(State(daemon): State<Arc<Daemon>>) -> Result<Json<Status>, Refusal> {
     daemon.refresh_health().await;
-    blocking(&daemon, Daemon::status).await.map(Json)
+    blocking(&daemon, supervisor::status).await.map(Json)
 }
 
 /// Runs work that reads the disk away from the runtime's few threads, which the module's listeners

@@ -18,12 +18,12 @@ use super::{
     config, events,
     modules::{self, ask, unknown},
     name::ModuleName,
-    problem::Refusal,
 };
 use crate::{
     module::{Call, CommandCall, ModuleRequest},
-    supervisor::{COMMAND_PATIENCE, Daemon},
-    wake::{Actor, Request},
+    refusal::Refusal,
+    request::{Actor, Request},
+    supervisor::{self, COMMAND_PATIENCE, Daemon},
 };
 
 /// Time before the end of a call at which its operation is reported as it is then.
@@ -53,8 +53,8 @@ pub fn serve_modules(daemon: &Arc<Daemon>) {
 /// Passes a call to the module that it is for.
 fn pass_on(daemon: &Daemon, request: &ModuleRequest) {
     let name = request.target();
-    let Some(entry) = daemon.entry(name) else {
-        return refuse(request, &daemon.unknown_module(name));
+    let Some(entry) = daemon.modules.entry(name) else {
+        return refuse(request, &supervisor::unknown_module(daemon, name));
     };
     let (sink, panicked) = request.sink();
     let call = CommandCall {

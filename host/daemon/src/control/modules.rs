@@ -13,11 +13,13 @@ use futures_util::{StreamExt as _, stream};
 use lodestar_api::{LogLine, LogsQuery, Module, ModuleInfo, NDJSON, Operation, WaitQuery, Why};
 use tokio::sync::{broadcast::error::RecvError, oneshot};
 
-use super::{blocking, name::ModuleName, problem::Refusal};
+use super::{blocking, name::ModuleName};
 use crate::{
     logging::LogRecord,
-    supervisor::Daemon,
-    wake::{Actor, Request, Wake},
+    refusal::Refusal,
+    request::{Actor, Request},
+    supervisor::{self, Daemon},
+    wake::Wake,
 };
 
 /// The longest wait that a client may ask for.
@@ -25,7 +27,7 @@ const MAX_WAIT: Duration = Duration::from_mins(1);
 
 pub(super) async fn list(State(daemon): State<Arc<Daemon>>) -> Result<Json<Vec<Module>>, Refusal> {
     daemon.refresh_health().await;
-    let status = blocking(&daemon, Daemon::status).await?;
+    let status = blocking(&daemon, supervisor::status).await?;
     Ok(Json(status.modules))
 }
 
@@ -79,7 +81,7 @@ pub(super) async fn why(
 ) -> Result<Json<Why>, Refusal> {
     let shown = daemon.clone();
     let asked = name.clone();
-    let why = tokio::task::spawn_blocking(move || shown.why(&asked)).await;
+    let why = tokio::task::spawn_blocking(move || supervisor::why(&shown, &asked)).await;
     why.ok().flatten().map(Json).ok_or_else(|| unknown(&daemon, &name))
 }
 
@@ -121,13 +123,14 @@ fn patience(wait: WaitQuery) -> Duration {
 }
 
 async fn find(daemon: &Arc<Daemon>, name: String) -> Result<ModuleInfo, Refusal> {
-    let look =
-        move |daemon: &Daemon| daemon.module_info(&name).ok_or_else(|| unknown(daemon, &name));
+    let look = move |daemon: &Daemon| {
+        supervisor::module_info(daemon, &name).ok_or_else(|| unknown(daemon, &name))
+    };
     blocking(daemon, look).await?
 }
 
 pub(super) fn unknown(daemon: &Daemon, name: &str) -> Refusal {
-    Refusal(daemon.unknown_module(name))
+    Refusal(supervisor::unknown_module(daemon, name))
 }
 
 pub(super) async fn logs(

@@ -8,8 +8,8 @@ use axum::{
 };
 use lodestar_config::valid_section_name;
 
-use super::{modules::unknown, problem::Refusal};
-use crate::supervisor::Daemon;
+use super::modules::unknown;
+use crate::{refusal::Refusal, supervisor::Daemon};
 
 /// A valid name of a module, which leads to no file of another kind. Any other text is refused as
 /// an unknown module.

@@ -23,8 +23,7 @@ use rustix::{
 };
 use tokio::net::UnixStream;
 
-use super::problem::Refusal;
-use crate::runner::is_marked;
+use crate::{refusal::Refusal, runner::is_marked};
 
 /// The process at the other end of the socket, as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

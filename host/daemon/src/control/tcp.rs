@@ -15,9 +15,9 @@ use module_http::{Hosts, Server, Tcp};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
-use super::problem::Refusal;
 use crate::{
     http_guard::{CONTROL_OVER_TCP, guarded},
+    refusal::Refusal,
     supervisor::{Daemon, OWN},
 };
 

@@ -14,7 +14,7 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, Sender, TryRecvError, channel},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lodestar_abi::CompletionBox;
@@ -22,10 +22,13 @@ use lodestar_bus::PublishError;
 use lodestar_library::{self as library, Library};
 
 use super::{Entry, accounting::thread_name, services::unavailable, state::lock};
-use crate::{
-    module::Tasks,
-    runner::{BUSY, MOMENT},
-};
+use crate::module::Tasks;
+
+/// Time for which a thread looks before it sleeps.
+pub(crate) const MOMENT: Duration = Duration::from_micros(50);
+
+/// Longest wait of a thread that is in the middle of something.
+pub(crate) const BUSY: Duration = Duration::from_micros(150);
 
 /// Callbacks of one generation of a module. The reference to its library is dropped at the first
 /// callback, and at the latest when this is closed.

@@ -10,7 +10,7 @@ use std::{
 use lodestar_library as library;
 
 use super::{Entry, state::lock};
-use crate::runner;
+use crate::process_stats::figures;
 
 /// The call that a module's thread is in. Watched from outside, so that a call that never returns
 /// is seen.
@@ -67,7 +67,7 @@ impl Entry {
         let mut living = tasks.of(&self.name);
         let threads = living.len() as u64;
         let processes = self.processes().into_iter();
-        let processes = processes.map(|process| (process.pid, runner::figures(process.pid)));
+        let processes = processes.map(|process| (process.pid, figures(process.pid)));
         // One that has ended uses nothing, and is counted already.
         let processes: Vec<_> = processes.filter(|(_, figures)| figures.threads > 0).collect();
         living.extend(processes.iter().map(|(pid, figures)| (*pid, figures.cpu_ms * 1_000_000)));
@@ -76,11 +76,11 @@ impl Entry {
             let memory_bytes = self.heap_bytes.load(Ordering::Relaxed);
             return Used { cpu_ms, memory_bytes, threads };
         }
-        let figures = || processes.iter().map(|(_, figures)| figures);
+        let living = || processes.iter().map(|(_, figures)| figures);
         Used {
             cpu_ms,
-            memory_bytes: figures().map(|figures| figures.memory_bytes).sum(),
-            threads: figures().map(|figures| figures.threads).sum(),
+            memory_bytes: living().map(|figures| figures.memory_bytes).sum(),
+            threads: living().map(|figures| figures.threads).sum(),
         }
     }
 
@@ -88,7 +88,7 @@ impl Entry {
     pub(crate) fn reap<T>(&self, pid: u32, reap: impl FnOnce() -> T) -> T {
         // Between the last measurement of the process and its end nobody else may measure.
         let _looking = lock(&LOOKING);
-        let last = runner::figures(pid).cpu_ms * 1_000_000;
+        let last = figures(pid).cpu_ms * 1_000_000;
         let result = reap();
         self.cpu.finish(pid, last);
         result
@@ -261,7 +261,7 @@ mod tests {
     fn spent_process() -> std::process::Child {
         let mut command = std::process::Command::new("sh");
         let child = command.args(["-c", "while :; do :; done"]).spawn().expect("there is a shell");
-        while runner::figures(child.id()).cpu_ms < 50 {
+        while figures(child.id()).cpu_ms < 50 {
             std::thread::yield_now();
         }
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_process_that_gives_way_counts_once_and_one_that_is_refused_hides_nobody() {
         let entry = Entry::new("gear");
-        let process = |child: &std::process::Child, generation| runner::ProcessView {
+        let process = |child: &std::process::Child, generation| crate::module::ProcessView {
             pid: child.id(),
             generation,
             memory_limit: None,
@@ -298,7 +298,7 @@ mod tests {
         let used = || entry.used(&Tasks::now());
         let shown = || entry.process().map(|process| process.generation);
         let (old, refused, new) = (spent_process(), spent_process(), spent_process());
-        let time = |child: &std::process::Child| runner::figures(child.id()).cpu_ms;
+        let time = |child: &std::process::Child| figures(child.id()).cpu_ms;
         let mut all = time(&old);
         entry.add_process(process(&old, 1));
         entry.generation.store(1, Ordering::Relaxed);

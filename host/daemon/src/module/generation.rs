@@ -6,11 +6,8 @@ use lodestar_abi::{ModError, error_kind};
 use lodestar_library::{Inspected, LoadError, inspect};
 use module_sdk::{Description, Health};
 
-use super::{CallClock, Configured, Image, Known, Start, State};
-use crate::{
-    logging::Redactor,
-    runner::{Isolated, Refused},
-};
+use super::{CallClock, Configured, Image, Known, Refused, Start, State};
+use crate::logging::Redactor;
 
 /// Reason why a module does not start, with the state that this leaves it in.
 pub(super) type Refusal = (State, String);
@@ -55,11 +52,11 @@ pub(super) fn load(
 
 /// Opens the library, mapped into the daemon or behind a process of its own.
 fn image(start: &Start, inspected: Inspected, configured: &Configured) -> Result<Image, Refusal> {
-    let Some(place) = (start.place)(&inspected) else {
+    let Some(start_process) = (start.place)(&inspected) else {
         let library = start.loaded_libraries.open(inspected, start.successor);
         return library.map(Image::Mapped).map_err(|error| refused(&error));
     };
-    Isolated::new(inspected, configured, place).map(Image::Isolated).map_err(|error| match error {
+    start_process(inspected, configured).map(Image::Isolated).map_err(|error| match error {
         Refused::Incompatible(reason) => (State::Incompatible, reason),
         error => failed(error.to_string()),
     })

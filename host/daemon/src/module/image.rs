@@ -6,11 +6,10 @@ use lodestar_abi::{
     BatchOutcome, CreateRequest, Event as AbiEvent, ModError, ModuleBox, ReplySinkBox,
     abi_stable::std_types::RSlice,
 };
-use lodestar_library::Library;
+use lodestar_library::{Inspected, Library};
 use module_sdk::manifest::Manifest;
 
-use super::Services;
-use crate::runner::Isolated;
+use super::{Configured, Services};
 
 /// A kind of [`ModError`] that never crosses the ABI: the process of the module was ended by
 /// somebody else. The module is not at fault; the events that it was handling are delivered again.
@@ -21,11 +20,45 @@ pub const GONE: u32 = 0x8000_0000;
 pub enum Image {
     /// Library mapped into the daemon.
     Mapped(Arc<Library>),
-    /// Library mapped in a process of its own, never in the daemon.
-    Isolated(Arc<Isolated>),
+    /// Mapped in a process of its own, never in the daemon.
+    Isolated(Arc<dyn ProcessImage>),
 }
 
-/// A module that was started: the interface between its thread and the place where its code runs.
+/// The code of one generation of a module in processes of its own: the seam between its thread and
+/// whatever starts those.
+pub trait ProcessImage: std::fmt::Debug + Send + Sync {
+    /// What was checked of the library.
+    fn inspected(&self) -> &Inspected;
+    /// What the library says of itself, JSON.
+    ///
+    /// # Errors
+    ///
+    /// What it answers, or that its process ended.
+    fn describe(&self) -> Result<Vec<u8>, ModError>;
+    /// Whether the module would take this configuration.
+    ///
+    /// # Errors
+    ///
+    /// What it answers, or that its process ended.
+    fn validate(&self, config: &[u8]) -> Result<(), ModError>;
+    /// Starts the module.
+    ///
+    /// # Errors
+    ///
+    /// What it answers, or that its process ended.
+    fn create(
+        &self,
+        config: &[u8],
+        restored: &[u8],
+        services: &Arc<Services>,
+    ) -> Result<Box<dyn Instance>, ModError>;
+}
+
+/// Starts a first process for a library that was checked, and maps it there.
+pub type StartProcess =
+    Box<dyn FnOnce(Inspected, &Configured) -> Result<Arc<dyn ProcessImage>, Refused>>;
+
+/// A module that was started: the seam between its thread and wherever its code runs.
 pub trait Instance {
     /// Hands over events, oldest first.
     fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome;
@@ -47,6 +80,41 @@ pub trait Instance {
     fn gone(&self) -> Option<ModError> {
         None
     }
+}
+
+/// Why there is no process for a module.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The library does not fit this host.
+    #[error("{0}")]
+    Incompatible(String),
+    /// Somebody else ended the process.
+    #[error("{0}")]
+    EndedByOthers(String),
+    /// Everything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A module's process as the control API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessView {
+    /// Its number.
+    pub pid: u32,
+    /// The number of the generation that runs in it.
+    pub generation: u64,
+    /// The limit on its memory in words, `None` without one.
+    pub memory_limit: Option<String>,
+    /// The limit on its time on the processors in words, `None` without one.
+    pub cpu_limit: Option<String>,
+    /// The limit on its threads and processes in words.
+    pub tasks_limit: String,
+    /// The limit on its data directory in words.
+    pub data_limit: String,
+    /// Each limit that was asked for and that no control group holds, with what to do.
+    pub limits_without_group: Vec<String>,
+    /// How far its sandbox holds, in words.
+    pub sandbox: String,
 }
 
 impl Image {
@@ -130,10 +198,7 @@ impl Image {
                 let created = (library.root().create())(request, services.to_abi());
                 created.into_result().map(|module| Box::new(module) as Box<dyn Instance>)
             }
-            Self::Isolated(isolated) => {
-                let remote = isolated.create(config, restored, services)?;
-                Ok(Box::new(remote))
-            }
+            Self::Isolated(isolated) => isolated.create(config, restored, services),
         }
     }
 }

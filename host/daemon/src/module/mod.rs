@@ -22,12 +22,13 @@ mod thread;
 mod window;
 mod worker;
 
+pub(crate) use acceptance::{BUSY, MOMENT};
 pub use accounting::{CallClock, CpuTime, Tasks, Used};
 pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
 pub use error::{ConfigureError, SecretError};
 pub use event_loop::to_abi;
 pub use handover::OneShotFlag;
-pub use image::{GONE, Image, Instance};
+pub use image::{GONE, Image, Instance, ProcessImage, ProcessView, Refused, StartProcess};
 pub use latency::{Durations, Latency};
 pub use meter::{Measured, Meter, Work};
 pub use outgoing_calls::Operate;
@@ -38,7 +39,7 @@ pub(crate) use services::may_publish;
 pub use services::{Grant, ServiceContext, Services};
 pub use state::{Entry, Known, State, Transition};
 pub use thread::{
-    Admit, Configure, Configured, Ended, ModuleEvent, NoteProbation, Notify, Placing,
+    Admit, Bounds, Configure, Configured, Ended, ModuleEvent, NoteProbation, Notify, Placing,
     RestartPolicy, Start, StartGate, TakeOver, spawn,
 };
 pub(crate) use window::{WINDOW, Window};

@@ -13,11 +13,11 @@ use module_sdk::{Description, Health, manifest::Manifest};
 use tokio::sync::watch;
 
 use super::{
-    CallClock, CpuTime, Meter,
+    CallClock, CpuTime, Meter, ProcessView,
     calls::CallQueue,
     refusals::{Refusal, Refusals},
 };
-use crate::{logging::LogRate, runner::ProcessView};
+use crate::logging::LogRate;
 
 /// State of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

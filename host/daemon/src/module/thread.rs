@@ -9,17 +9,18 @@ use std::{
 
 use lodestar_library::{self as library, Inspected, LoadedLibraries, Package, install::AdmitError};
 use module_sdk::manifest::Manifest;
+use serde_json::{Map, Value};
 
 use super::{
     CallClock, ConfigureError, Entry, Grant, ServiceContext, State,
     accounting::{Tasks, thread_name},
     generation::{self, Refusal, failed},
     handover::OneShotFlag,
+    image::StartProcess,
     state::lock,
     successor,
     worker::{End, Worker},
 };
-use crate::runner::{Bounds, ProcessSpec};
 
 /// Works out what a module gets from its manifest and the place of its library.
 pub type Configure =
@@ -35,10 +36,10 @@ pub type NoteProbation = Box<dyn Fn(&str, Option<&str>) + Send>;
 /// Says why a library that was read may not be loaded.
 pub type Admit = Box<dyn Fn(&Inspected) -> Result<(), AdmitError> + Send>;
 
-/// A function that decides in which process a library that was read runs; `None` for the daemon. It
-/// decides by the bytes and not by the path where they were found: another version may lie there by
-/// now.
-pub type Placing = Box<dyn Fn(&Inspected) -> Option<ProcessSpec> + Send>;
+/// Says how a library that was read is started in a process of its own, `None` for in the daemon.
+/// Decided of the bytes and not of the place where they were found: another version of them may lie
+/// there by now.
+pub type Placing = Box<dyn Fn(&Inspected) -> Option<StartProcess> + Send>;
 
 /// Everything that a module is started with.
 pub struct Start {
@@ -113,7 +114,17 @@ impl std::fmt::Debug for Configured {
     }
 }
 
-/// An event of a module's thread.
+/// What may be opened to a module's process, and what never is.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Its settings as the operator gave them, references replaced. What came with the module is
+    /// not among them: it must not choose what is opened to it.
+    pub given: Map<String, Value>,
+    /// What belongs to the daemon: nothing in it, and no directory that holds it, is opened.
+    pub closed: Vec<PathBuf>,
+}
+
+/// What a module's thread tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleEvent {
     /// A generation runs. The last event of a reload that worked.

@@ -23,18 +23,13 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::wire::MAX_FRAME;
+use crate::module::{BUSY, MOMENT};
 
 /// Length of the header before each frame, in bytes.
 const HEAD: usize = 4;
 
 /// Smallest room for one read, in bytes.
 const READ: usize = 64 << 10;
-
-/// Time for which a thread looks before it sleeps.
-pub(crate) const MOMENT: Duration = Duration::from_micros(50);
-
-/// Longest wait of a thread that is in the middle of something.
-pub(crate) const BUSY: Duration = Duration::from_micros(150);
 
 /// Capacity in bytes beyond which a buffer that grew for one frame is released afterwards.
 const KEPT: usize = 1 << 20;

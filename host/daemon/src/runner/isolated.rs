@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     logging::{Lines, LogRate},
-    module::{Configured, Services},
+    module::{Configured, Instance, ProcessImage, Refused, Services},
 };
 
 /// The most starts that are tried while somebody else ends the process.
@@ -96,30 +96,6 @@ impl Isolated {
         let first = isolated.start()?;
         *isolated.spare() = Some(first);
         Ok(Arc::new(isolated))
-    }
-
-    /// Returns the result of the library's inspection.
-    #[must_use]
-    pub fn inspected(&self) -> &Inspected {
-        &self.inspected
-    }
-
-    /// Returns the module's description, JSON.
-    ///
-    /// # Errors
-    ///
-    /// Returns the module's error, or one that its process ended.
-    pub(crate) fn describe(&self) -> Result<Vec<u8>, ModError> {
-        self.try_often(|runner| runner.describe(self.start_deadline()))
-    }
-
-    /// Checks whether the module takes this configuration.
-    ///
-    /// # Errors
-    ///
-    /// Returns the module's error, or one that its process ended.
-    pub(crate) fn validate(&self, config: &[u8]) -> Result<(), ModError> {
-        self.try_often(|runner| runner.validate(config, self.start_deadline()))
     }
 
     /// Starts the module.
@@ -262,6 +238,30 @@ impl Isolated {
     }
 }
 
+impl ProcessImage for Isolated {
+    fn inspected(&self) -> &Inspected {
+        &self.inspected
+    }
+
+    fn describe(&self) -> Result<Vec<u8>, ModError> {
+        self.try_often(|runner| runner.describe(self.start_deadline()))
+    }
+
+    fn validate(&self, config: &[u8]) -> Result<(), ModError> {
+        self.try_often(|runner| runner.validate(config, self.start_deadline()))
+    }
+
+    fn create(
+        &self,
+        config: &[u8],
+        restored: &[u8],
+        services: &Arc<Services>,
+    ) -> Result<Box<dyn Instance>, ModError> {
+        let remote = self.create(config, restored, services)?;
+        Ok(Box::new(remote))
+    }
+}
+
 fn halves(calls: UnixStream, deadline: Duration) -> std::io::Result<(Writer, Reader)> {
     calls.set_read_timeout(Some(deadline))?;
     calls.set_write_timeout(Some(deadline))?;
@@ -276,18 +276,4 @@ fn lost(runner: &Runner, error: &ChannelError) -> Refused {
 
 fn failed(message: String) -> ModError {
     ModError { kind: error_kind::FAILED, message: message.into(), place: "".into() }
-}
-
-/// Reason why there is no process for a module.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The library does not fit this host.
-    #[error("{0}")]
-    Incompatible(String),
-    /// Somebody else ended the process.
-    #[error("{0}")]
-    EndedByOthers(String),
-    /// Any other error.
-    #[error("{0}")]
-    Other(String),
 }

@@ -10,15 +10,14 @@ use std::{
     rc::Rc,
 };
 
+use crate::process_stats::{is_ending, threads};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat},
     io::Errno,
     process::geteuid,
 };
 
-use super::process_stats::{is_ending, threads};
-
-/// Smallest size that a file counts with, in bytes.
+/// What even an empty file costs.
 const SMALLEST: u64 = 512;
 
 /// Deepest nesting of directories. As many are open at once.

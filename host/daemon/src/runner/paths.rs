@@ -6,18 +6,9 @@ use module_sdk::manifest::Manifest;
 use serde_json::{Map, Value};
 
 use super::error::PathError;
+use crate::module::Bounds;
 
-/// Settings whose paths may be opened to a module's process, and paths that never are.
-#[derive(Debug, Clone, Default)]
-pub struct Bounds {
-    /// Settings of the module as the operator gave them, references replaced. The module's own
-    /// defaults are not among them: it must not choose what is opened to it.
-    pub given: Map<String, Value>,
-    /// Paths of the daemon: nothing in them, and no directory that contains one, is opened.
-    pub closed: Vec<PathBuf>,
-}
-
-/// Paths that a module's process may reach.
+/// What a module's process may reach besides its data directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Paths {
     pub(super) readable: Vec<PathBuf>,

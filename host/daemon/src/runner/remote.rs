@@ -13,13 +13,12 @@ use lodestar_abi::{
 use module_sdk::Health;
 
 use super::{
-    ProcessView,
     channel::{ChannelError, Deadline, Reader, Writer},
     process_exit::ProcessExit,
     service_server::{BoundModule, Runner},
     wire::{Event, Fault, Outcome, Reply, RunnerRequest},
 };
-use crate::module::{GONE, Instance};
+use crate::module::{GONE, Instance, ProcessView};
 
 /// The most bytes of events in one frame; one event may be longer.
 const BATCH_BYTES: usize = 8 << 20;

@@ -6,15 +6,14 @@
 //! `CAP_SYS_RESOURCE`, which is given up with every other capability, and which a process without
 //! new privileges cannot regain.
 
+use crate::process_stats::text_of;
 use rustix::{
     io::Result,
     process::{Pid, Resource, Rlimit, setrlimit},
     thread::set_no_new_privs,
 };
 
-use super::process_stats::text_of;
-
-/// Marks this thread and all that it starts; there is no other thread yet.
+/// Marks this thread and all that it starts; there is no other yet.
 pub(super) fn put_on_this_thread() -> Result<()> {
     set_no_new_privs(true)?;
     setrlimit(Resource::Msgqueue, Rlimit { current: Some(0), maximum: Some(0) })

@@ -24,7 +24,7 @@ use lodestar_abi::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    channel::{BUSY, ChannelError, MOMENT, Reader},
+    channel::{ChannelError, Reader},
     error::ServeError,
     process::{ChildGuard, Process},
     process_exit,
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     logging::{Lines, LogRate},
-    module::{Entry, Services},
+    module::{BUSY, Entry, MOMENT, Services},
 };
 
 /// Time that a process may live on after it has closed its socket.

@@ -17,9 +17,9 @@ use nix::unistd::{Pid, getpgid};
 use super::{
     limits::{DataLimit, MemoryLimit, TasksLimit},
     measure::{size, size_of_unlinked},
-    process_stats::{figures, text_of, threads},
     service_server::Runner,
 };
+use crate::process_stats::{figures, text_of, threads};
 
 /// Period of the checks.
 const EVERY: Duration = Duration::from_millis(250);

@@ -1,105 +1,112 @@
 //! Taking up a module that was put in its place: its section, and the reload of one that runs.
 
 use lodestar_api::{Operation, Problem, ProblemCode};
-use lodestar_config as config;
+use lodestar_config::ConfigErrors;
 
-use super::{InstallLock, Supervisor, Transaction, reloads::Wanted, requests::shown};
+use super::{
+    Fleet, Transaction,
+    changes::{Begun, Step},
+    plan::Way,
+    reloads::Wanted,
+    requests::start_on_request,
+    section_edits::add_section,
+    transactions::{commit, note_as_seen, roll_back},
+};
+use crate::install_lock::InstallLock;
 
-impl Supervisor {
-    /// Gives a module that was put in its place its section, and reloads it where it runs. One that
-    /// does not run is installed with that; one that runs, when the new build has taken over.
-    pub(super) fn activate(
-        &mut self,
-        install_lock: InstallLock,
-        notes: &[String],
-        previous: Option<String>,
-    ) -> Result<Operation, Problem> {
-        let module = &*install_lock.module.clone();
-        let behind = self.daemon.known_slot(module).and_then(|slot| slot.behind());
-        let note = notes.first().cloned().unwrap_or_default();
-        let transaction =
-            Transaction { install_lock, operation: String::new(), note, previous, behind };
-        let ran = self.alive.contains(module);
-        let added = match self.add_section(module, notes) {
-            Ok(added) => added,
-            Err(problem) => return Err(self.undone(transaction, problem)),
-        };
-        self.note_as_seen(module);
-        if !ran {
-            return self.install_at_rest(transaction, added);
-        }
-        if let Err(errors) = self.take_configuration() {
-            let problem = Problem::new(ProblemCode::Invalid, errors.to_string());
-            return Err(
-                self.undone(transaction, problem.help("correct the file, then install it again"))
-            );
-        }
-        let operation = self.reload_module(module, Wanted::OnPath, "install");
-        if self.reloads.contains_key(module) {
-            let transaction = Transaction { operation: operation.id.clone(), ..transaction };
-            self.transactions.insert(module.to_owned(), transaction);
-            return Ok(operation);
-        }
-        let problem = Problem::new(ProblemCode::Busy, format!("{module} cannot be reloaded now"));
-        Err(self.undone(transaction, problem.help("`lodestar status` shows what it does")))
+/// Gives a module that was put in its place its section, and reloads it where it runs. One that
+/// does not run is installed with that; one that runs, when the new build has taken over.
+pub(super) fn activate(
+    fleet: &mut Fleet,
+    install_lock: InstallLock,
+    notes: &[String],
+    previous: Option<String>,
+) -> Result<Begun, Problem> {
+    let module = &*install_lock.module.clone();
+    let behind = fleet.daemon.modules.get(module).and_then(|slot| slot.behind());
+    let note = notes.first().cloned().unwrap_or_default();
+    let transaction = Transaction { install_lock, note, previous, behind };
+    let added = match add_section(&fleet.daemon, module, notes) {
+        Ok(added) => added,
+        Err(problem) => return Err(undone(fleet, transaction, problem)),
+    };
+    note_as_seen(fleet, module);
+    if fleet.way(module) == Way::Reload {
+        return Ok(Begun::Reads(Step::TakenUp(transaction)));
     }
+    let install_lock = keep_at_rest(fleet, transaction)?;
+    Ok(Begun::Reads(Step::Installed { install_lock, added }))
+}
 
-    /// Installs what does not run, and starts it where it is enabled.
-    fn install_at_rest(
-        &mut self,
-        transaction: Transaction,
-        added: Option<String>,
-    ) -> Result<Operation, Problem> {
-        if let Err(problem) = self.commit(&transaction) {
-            return Err(self.undone(transaction, problem));
-        }
-        let module = &transaction.install_lock.module;
-        self.given_up.remove(module);
-        self.daemon.histories.decide(module, |decisions| decisions.quarantined = None);
-        self.take_configuration().map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("the module is installed; correct the file and enable it")
-        })?;
-        if self.daemon.config().module(module).is_some_and(|section| section.enabled) {
-            let slot = self.daemon.slot(module);
-            return Ok(self.start_on_request(&slot, "install"));
-        }
-        let pending = self.daemon.operations.begin("install", Some(module));
-        if let Some(line) = added {
-            pending.edited(line);
-        }
-        let operation = pending.operation();
-        pending.done(format!("{module} is installed"));
-        Ok(operation)
+/// Keeps what does not run: it is installed with that.
+fn keep_at_rest(fleet: &mut Fleet, transaction: Transaction) -> Result<InstallLock, Problem> {
+    if let Err(problem) = commit(fleet, &transaction) {
+        return Err(undone(fleet, transaction, problem));
     }
+    let module = &transaction.install_lock.module;
+    fleet.module_mut(module).try_again();
+    fleet.daemon.histories.decide(module, |decisions| decisions.quarantined = None);
+    Ok(transaction.install_lock)
+}
 
-    /// Undoes an install that came to nothing for the reason of `problem`.
-    fn undone(&mut self, transaction: Transaction, mut problem: Problem) -> Problem {
-        let installed = self.roll_back(transaction);
-        problem.detail = format!("{}; {installed}", problem.detail);
-        problem
+/// Reloads a module that runs, where no module refuses its section.
+pub(super) fn taken_up(
+    fleet: &mut Fleet,
+    transaction: Transaction,
+    refused: Option<ConfigErrors>,
+) -> Result<Operation, Problem> {
+    if let Some(errors) = refused {
+        let problem = Problem::new(ProblemCode::Invalid, errors.to_string());
+        return Err(undone(
+            fleet,
+            transaction,
+            problem.help("correct the file, then install it again"),
+        ));
     }
+    let module = transaction.install_lock.module.clone();
+    if fleet.way(&module) == Way::Start {
+        // It ended while its section was judged.
+        let install_lock = keep_at_rest(fleet, transaction)?;
+        return installed_at_rest(fleet, &install_lock, None, None);
+    }
+    let operation = fleet.reload_module(&module, Wanted::OnPath, "install");
+    let transaction = match fleet.module_mut(&module).reload_mut() {
+        Some(reload) => reload.put_on_trial(&operation.id, transaction),
+        None => Some(transaction),
+    };
+    let Some(transaction) = transaction else { return Ok(operation) };
+    let problem = Problem::new(ProblemCode::Busy, format!("{module} cannot be reloaded now"));
+    Err(undone(fleet, transaction, problem.help("`lodestar status` shows what it does")))
+}
 
-    /// Answers where the section was added, `None` where there was one.
-    fn add_section(&self, module: &str, notes: &[String]) -> Result<Option<String>, Problem> {
-        // Of the file as it lies there: an edit may not have been taken yet.
-        if self.daemon.load_config().is_ok_and(|config| config.module(module).is_some()) {
-            return Ok(None);
-        }
-        let path = &self.daemon.places.config;
-        let refused = |error: String| {
-            let what = format!("{module} cannot be given its section: {error}");
-            Problem::new(ProblemCode::Refused, what).help(format!(
-                "write `{module}: {{enabled: false}}` below `modules:` by hand, then install it"
-            ))
-        };
-        let text = self.text_to_edit()?;
-        let edited = config::add_section(&text, module, notes)
-            .map_err(|error| refused(error.to_string()))?;
-        if edited.text == text {
-            return Ok(None);
-        }
-        self.write_config(&text, &edited.text)?;
-        Ok(Some(format!("{}:{} {module} added, disabled", shown(path), edited.line)))
+/// Starts what was installed at rest, where it is enabled.
+pub(super) fn installed_at_rest(
+    fleet: &mut Fleet,
+    install_lock: &InstallLock,
+    added: Option<String>,
+    refused: Option<ConfigErrors>,
+) -> Result<Operation, Problem> {
+    if let Some(errors) = refused {
+        return Err(Problem::new(ProblemCode::Invalid, errors.to_string())
+            .help("the module is installed; correct the file and enable it"));
     }
+    let module = &*install_lock.module;
+    if fleet.daemon.config().module(module).is_some_and(|section| section.enabled) {
+        let slot = fleet.daemon.slot(module);
+        return Ok(start_on_request(fleet, &slot, "install"));
+    }
+    let pending = fleet.daemon.operations.begin("install", Some(module));
+    if let Some(line) = added {
+        pending.edited(line);
+    }
+    let operation = pending.operation();
+    pending.done(format!("{module} is installed"));
+    Ok(operation)
+}
+
+/// Undoes an install that came to nothing for the reason of `problem`.
+fn undone(fleet: &mut Fleet, transaction: Transaction, mut problem: Problem) -> Problem {
+    let installed = roll_back(fleet, transaction);
+    problem.detail = format!("{}; {installed}", problem.detail);
+    problem
 }

@@ -16,12 +16,11 @@ use lodestar_platform::file_trust;
 use module_sdk::manifest::{ListenerSection, Manifest};
 use serde_json::{Map, Value, json};
 
-use super::Daemon;
+use super::{Daemon, data_dirs::make_data_dir, isolation::was_installed};
 use crate::{
     args::Places,
     logging::Redactor,
-    module::{Configure, ConfigureError, Configured, Grant, Operate, SecretError},
-    runner::Bounds,
+    module::{Bounds, Configure, ConfigureError, Configured, Grant, Operate, SecretError},
 };
 
 type Explain = Box<dyn Fn(&str) -> String + Send>;
@@ -40,8 +39,7 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
         }
         let defaults = defaults.get().and_then(|defaults| defaults.as_deref());
         let settings = settings(&daemon, &config, name, defaults)?;
-        let data_dir = daemon
-            .make_data_dir(name)
+        let data_dir = make_data_dir(&daemon, name)
             .map_err(|error| ConfigureError::NoDirectory(daemon.data_dir(name), error))?;
         if let Some(exposed) = file_trust::on_the_way(&data_dir, file_trust::Also::OwnGroup) {
             return Err(ConfigureError::OpenDirectory(exposed));
@@ -60,11 +58,11 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
     })
 }
 
-/// What may be opened to the process of a module. The paths come from the operator alone: a module
-/// that was installed must not choose them in the `config.yaml` that it brings.
+/// Returns what may be opened to the process of a module. The paths come from the operator alone: a
+/// module that was installed must not choose them in the `config.yaml` that it brings.
 fn bounds(daemon: &Daemon, config: &Config, module: &str) -> Result<Bounds, ConfigErrors> {
     let given = config.effective(module, None)?;
-    let given = config.resolve(module, &given, &daemon.layers.environment)?.settings;
+    let given = config.resolve(module, &given, &daemon.configuration.layers.environment)?.settings;
     let Places { config, state_dir, .. } = &daemon.places;
     let keys = Keys::beside(config).directory().to_owned();
     Ok(Bounds { given, closed: vec![state_dir.clone(), config.clone(), keys] })
@@ -79,15 +77,15 @@ pub(super) fn explain(config: Arc<Config>, module: &str, defaults: Defaults) -> 
     })
 }
 
-/// The settings of a module, every reference replaced. What was secret is kept out of the log
-/// from now on.
+/// Returns the settings of a module, every reference replaced. What was secret is kept out of the
+/// log from now on.
 pub(super) fn settings(
     daemon: &Daemon,
     config: &Config,
     module: &str,
     defaults: Option<&str>,
 ) -> Result<Map<String, Value>, ConfigErrors> {
-    let environment = &daemon.layers.environment;
+    let environment = &daemon.configuration.layers.environment;
     let written = config.effective(module, defaults)?;
     let resolved = config.resolve(module, &written, environment)?;
     for warning in &resolved.warnings {
@@ -102,9 +100,9 @@ pub(super) fn settings(
     Ok(resolved)
 }
 
-/// Whatever stood behind a reference is kept out of what is told. What stands under the name of a
-/// secret, behind a reference or not, and is no path, is a secret: a name that stands elsewhere
-/// (`project: ${PROJECT}`) must not vanish from data.
+/// Learns secrets: whatever stood behind a reference is kept out of what is told. What stands under
+/// the name of a secret, behind a reference or not, and is no path, is a secret: a name that stands
+/// elsewhere (`project: ${PROJECT}`) must not vanish from data.
 fn learn_secrets(redactor: &Redactor, secret: bool, written: &Value, resolved: &Value) {
     match (written, resolved) {
         (Value::String(written), Value::String(resolved))
@@ -157,7 +155,7 @@ fn secrets(
     let module = &manifest.module.name;
     let fetch = |name: &String| {
         let secret = config
-            .secret(module, name, &daemon.layers.environment)
+            .secret(module, name, &daemon.configuration.layers.environment)
             .map_err(SecretError::from)
             .and_then(|secret| {
                 secret.ok_or_else(|| SecretError::NotGiven {
@@ -174,7 +172,7 @@ fn secrets(
     manifest.capabilities.secrets.iter().map(fetch).collect()
 }
 
-/// The providers, for the module in `library` that declares the need.
+/// Returns the providers, for the module in `library` that declares the need.
 fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path) -> Value {
     if !manifest.capabilities.providers {
         return Value::Null;
@@ -182,7 +180,7 @@ fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Pa
     let with_keys = gets_keys(daemon, config, &Package::of(library, &manifest.module.name));
     let providers = config.providers.iter().map(|provider| {
         let key = provider.key.as_ref().filter(|_| with_keys).and_then(|key| {
-            let fetched = key.resolve(&daemon.layers.environment).ok()?;
+            let fetched = key.resolve(&daemon.configuration.layers.environment).ok()?;
             let key = fetched.secret.expose().to_owned();
             daemon.logging.redactor.learn_secret(&key);
             Some(key)
@@ -201,9 +199,9 @@ fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Pa
     Value::Object(providers.collect())
 }
 
-/// Whether a module gets the keys of the providers: where its section says so, and one that came
-/// with the daemon, or that an operator put on the module path, where it says nothing. What others
-/// made does not grant itself by its manifest what secrets it gets.
+/// Returns whether a module gets the keys of the providers: where its section says so, and one that
+/// came with the daemon, or that an operator put on the module path, where it says nothing. What
+/// others made does not grant itself by its manifest what secrets it gets.
 fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
     let module = &package.name;
     if let Some(given) = config.module(module).and_then(|section| section.provider_keys) {
@@ -211,7 +209,7 @@ fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
     }
     // Where a lock cannot be read, what lies in the place of installed modules is one of them.
     let lock = Lock::read(&daemon.places.state_dir).unwrap_or_default();
-    let installed = daemon.was_installed(package, &lock);
+    let installed = was_installed(daemon, package, &lock);
     if installed && config.providers.iter().any(|provider| provider.key.is_some()) {
         let remedy = "write `provider_keys: true` into its section if it may have them";
         tracing::warn!(module, remedy, "it is told the providers without their keys");
@@ -230,7 +228,7 @@ fn operate(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path
     }
     // Where a lock cannot be read, what lies in the place of installed modules is one of them.
     let lock = Lock::read(&daemon.places.state_dir).unwrap_or_default();
-    let installed = daemon.was_installed(&Package::of(library, name), &lock);
+    let installed = was_installed(daemon, &Package::of(library, name), &lock);
     if installed { Operate::Unconfirmed } else { Operate::Allowed }
 }
 

@@ -3,53 +3,49 @@
 use lodestar_library as library;
 use lodestar_platform::Trouble;
 
-use super::{Refused, Supervisor, history::Probation, requests::short};
+use super::{Daemon, Refused, history::Probation, packages::package_of, requests::short};
 use crate::crash::CrashReport;
 
-impl Supervisor {
-    /// Acts on the note that the run before left: the module that ended the daemon goes back to the
-    /// generation before, if it was on probation, or runs in a process of its own from now on.
-    pub fn act_on_crash(&self, crash_report: &CrashReport) {
-        if crash_report.for_want_of_memory {
-            return self.daemon.note("memory", Some(no_memory(crash_report)));
-        }
-        let config = self.daemon.config();
-        let Some(section) = config.modules.iter().find(|section| crash_report.is(&section.name))
-        else {
-            return tracing::error!(?crash_report, "a module that is gone ended the daemon");
-        };
-        let name = &section.name;
-        let what = format!("it ended the daemon by {}", crash_report.means);
-        let now = jiff::Timestamp::now().as_second();
-        let mut then = String::new();
-        // One that crashed while it started has not taken over yet: the probation that is noted is
-        // that of the generation before it.
-        let on_path = self.daemon.package(section).and_then(|package| library::hash(&package));
-        self.daemon.histories.decide(name, |decisions| {
-            let runs_from_path = decisions.refused.is_none();
-            let is_its_own = |probation: &Probation| {
-                now < probation.until_s
-                    && (!runs_from_path
-                        || on_path.as_ref().is_none_or(|it| *it == probation.sha256))
-            };
-            match decisions.probation.take().filter(is_its_own) {
-                Some(probation) => {
-                    then = format!("{} is back", short(&probation.previous));
-                    decisions.refused = Some(Refused {
-                        sha256: probation.sha256,
-                        instead: probation.previous,
-                        reason: what.clone(),
-                    });
-                }
-                None => {
-                    then = "it starts in a process of its own".to_owned();
-                    decisions.isolated = Some(what.clone());
-                }
-            }
-        });
-        tracing::error!(module = name, what, then, "the daemon crashed when it last ran");
-        self.daemon.histories.record(name, "crashed", format!("{what}; {then}"));
+/// Acts on the note that the run before left: the module that ended the daemon goes back to the
+/// generation before, if it was on probation, or runs in a process of its own from now on.
+pub fn act_on_crash(daemon: &Daemon, crash_report: &CrashReport) {
+    if crash_report.for_want_of_memory {
+        return daemon.noted.note("memory", Some(no_memory(crash_report)));
     }
+    let config = daemon.config();
+    let Some(section) = config.modules.iter().find(|section| crash_report.is(&section.name)) else {
+        return tracing::error!(?crash_report, "a module that is gone ended the daemon");
+    };
+    let name = &section.name;
+    let what = format!("it ended the daemon by {}", crash_report.means);
+    let now = jiff::Timestamp::now().as_second();
+    let mut then = String::new();
+    // One that crashed while it started has not taken over yet: the probation that is noted is
+    // that of the generation before it.
+    let on_path = package_of(daemon, section).and_then(|package| library::hash(&package));
+    daemon.histories.decide(name, |decisions| {
+        let runs_from_path = decisions.refused.is_none();
+        let is_its_own = |probation: &Probation| {
+            now < probation.until_s
+                && (!runs_from_path || on_path.as_ref().is_none_or(|it| *it == probation.sha256))
+        };
+        match decisions.probation.take().filter(is_its_own) {
+            Some(probation) => {
+                then = format!("{} is back", short(&probation.previous));
+                decisions.refused = Some(Refused {
+                    sha256: probation.sha256,
+                    instead: probation.previous,
+                    reason: what.clone(),
+                });
+            }
+            None => {
+                then = "it starts in a process of its own".to_owned();
+                decisions.isolated = Some(what.clone());
+            }
+        }
+    });
+    tracing::error!(module = name, what, then, "the daemon crashed when it last ran");
+    daemon.histories.record(name, "crashed", format!("{what}; {then}"));
 }
 
 /// Says that no module is to blame for an end, and what to do.

@@ -20,62 +20,60 @@ const MARK: &str = "lodestar.began";
 /// For how long a loss is told, in milliseconds.
 const TOLD_MS: i64 = 7 * 24 * 3600 * 1000;
 
-impl Daemon {
-    /// Makes the directory of a module's own data, and notes where one that was there is gone or
-    /// empty: to the module it looks like a first start.
-    pub(super) fn make_data_dir(&self, module: &str) -> io::Result<PathBuf> {
-        let directory = self.data_dir(module);
-        let is_new = directory.symlink_metadata().is_err();
-        private_directory(&directory)?;
-        let mark = directory.join(MARK);
-        if mark.symlink_metadata().is_ok() {
-            let began = files::read_text(&mark).ok().and_then(|text| text.trim().parse().ok());
-            // One from before the loss came back.
-            self.histories.decide(module, |decisions| {
-                let is_back = |lost: &i64| began.is_some_and(|began: i64| began < *lost);
-                decisions.data_lost = decisions.data_lost.filter(|lost| !is_back(lost));
-            });
-            return Ok(directory);
-        }
-        let now = Timestamp::now().as_millisecond();
-        let is_known = || self.histories.decisions(module).has_data_dir;
-        let is_lost = fs::read_dir(&directory)?.next().is_none()
-            && (is_known() || (is_new && self.has_handled_events(module)));
-        if is_lost {
-            let what = lost(&directory);
-            tracing::error!(module, remedy = remedy(module), "{what}");
-            self.histories.record(module, "data lost", what);
-        }
-        let marked = put(&mark, now);
-        if let Err(error) = &marked {
-            tracing::warn!(module, %error, "a loss of its data directory would not be noticed");
-        }
-        self.histories.decide(module, |decisions| {
-            decisions.has_data_dir |= marked.is_ok();
-            // Where there are files and no mark, they came from a backup without one.
-            decisions.data_lost = is_lost.then_some(now);
+/// Makes the directory of a module's own data, and notes where one that was there is gone or
+/// empty: to the module it looks like a first start.
+pub(super) fn make_data_dir(daemon: &Daemon, module: &str) -> io::Result<PathBuf> {
+    let directory = daemon.data_dir(module);
+    let is_new = directory.symlink_metadata().is_err();
+    private_directory(&directory)?;
+    let mark = directory.join(MARK);
+    if mark.symlink_metadata().is_ok() {
+        let began = files::read_text(&mark).ok().and_then(|text| text.trim().parse().ok());
+        // One from before the loss came back.
+        daemon.histories.decide(module, |decisions| {
+            let is_back = |lost: &i64| began.is_some_and(|began: i64| began < *lost);
+            decisions.data_lost = decisions.data_lost.filter(|lost| !is_back(lost));
         });
-        Ok(directory)
+        return Ok(directory);
     }
+    let now = Timestamp::now().as_millisecond();
+    let is_known = || daemon.histories.decisions(module).has_data_dir;
+    let is_lost = fs::read_dir(&directory)?.next().is_none()
+        && (is_known() || (is_new && has_handled_events(daemon, module)));
+    if is_lost {
+        let what = lost(&directory);
+        tracing::error!(module, remedy = remedy(module), "{what}");
+        daemon.histories.record(module, "data lost", what);
+    }
+    let marked = put(&mark, now);
+    if let Err(error) = &marked {
+        tracing::warn!(module, %error, "a loss of its data directory would not be noticed");
+    }
+    daemon.histories.decide(module, |decisions| {
+        decisions.has_data_dir |= marked.is_ok();
+        // Where there are files and no mark, they came from a backup without one.
+        decisions.data_lost = is_lost.then_some(now);
+    });
+    Ok(directory)
+}
 
-    fn has_handled_events(&self, module: &str) -> bool {
-        let counters = self.context.bus.counters();
-        counters.iter().any(|it| it.module == module && it.ledger.handled + it.live.handled > 0)
-    }
+fn has_handled_events(daemon: &Daemon, module: &str) -> bool {
+    let counters = daemon.context.bus.counters();
+    counters.iter().any(|it| it.module == module && it.ledger.handled + it.live.handled > 0)
+}
 
-    /// Which data directories were lost in the last seven days.
-    pub(super) fn lost_data_dirs(&self) -> Vec<Warning> {
-        let now = Timestamp::now().as_millisecond();
-        let told = |name: &str| {
-            let lost_at = self.histories.decisions(name).data_lost?;
-            (now.saturating_sub(lost_at) < TOLD_MS).then(|| Warning {
-                name: "data directory".to_owned(),
-                message: format!("{}; told for seven days", lost(&self.data_dir(name))),
-                remedy: remedy(name),
-            })
-        };
-        self.slots().iter().filter_map(|slot| told(&slot.entry.name)).collect()
-    }
+/// Returns which data directories were lost in the last seven days.
+pub(super) fn lost_data_dirs(daemon: &Daemon) -> Vec<Warning> {
+    let now = Timestamp::now().as_millisecond();
+    let told = |name: &str| {
+        let lost_at = daemon.histories.decisions(name).data_lost?;
+        (now.saturating_sub(lost_at) < TOLD_MS).then(|| Warning {
+            name: "data directory".to_owned(),
+            message: format!("{}; told for seven days", lost(&daemon.data_dir(name))),
+            remedy: remedy(name),
+        })
+    };
+    daemon.modules.all().iter().filter_map(|slot| told(&slot.entry.name)).collect()
 }
 
 fn lost(directory: &Path) -> String {
@@ -92,7 +90,8 @@ fn remedy(module: &str) -> String {
     )
 }
 
-/// The module may write there as well: nothing that it put in this place is followed.
+/// Writes the mark. The module may write there as well: nothing that it put in this place is
+/// followed.
 fn put(mark: &Path, now: i64) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(mark)?;

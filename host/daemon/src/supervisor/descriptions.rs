@@ -47,13 +47,13 @@ pub(super) struct Described {
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Descriptions {
-    /// The answers below a state directory, which need not exist yet.
+    /// Opens the answers below a state directory, which need not exist yet.
     pub(super) fn below(state_dir: &Path) -> Self {
         Self { directory: state_dir.join("cache/descriptions"), seen: Mutex::default() }
     }
 
-    /// What a library says of itself: known, read from the disk, or asked in a process of its own.
-    /// `None` where it cannot be asked. May take as long as starting that process does.
+    /// Returns what a library says of itself: known, read from the disk, or asked in a process of
+    /// its own. `None` where it cannot be asked. May take as long as starting that process does.
     pub(super) fn of(
         &self,
         package: &Package,
@@ -129,7 +129,7 @@ impl Descriptions {
     }
 }
 
-/// An answer on the disk, where there is one that this host understands.
+/// Returns an answer on the disk, where there is one that this host understands.
 fn read(file: &Path) -> Option<Described> {
     let described: Described = serde_json::from_slice(&files::read(file, MAX_BYTES).ok()?).ok()?;
     (described.host == env!("CARGO_PKG_VERSION")).then_some(described)

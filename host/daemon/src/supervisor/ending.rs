@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use lodestar_api::{Problem, ProblemCode};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{STOP_GRACE, Supervisor};
+use super::{
+    STOP_GRACE, Supervisor, plan::Action, supervised::Supervised, taking::the_daemon_ends,
+};
 use crate::wake::Wake;
 
 /// How long all modules together may take to stop when the daemon ends.
@@ -15,15 +16,17 @@ impl Supervisor {
     /// Stops all modules, the last of the file first, and waits for them within the grace period.
     /// What they tell in their last moments is among `woken`.
     pub async fn shut_down(mut self, woken: &mut UnboundedReceiver<Wake>) {
-        self.stopping = true;
+        self.fleet.stopping = true;
+        self.give_up_changes();
         let until = Instant::now() + SHUTDOWN_GRACE;
-        let config = self.daemon.config();
-        for section in config.modules.iter().rev() {
-            let slot = self.daemon.slot(&section.name);
-            if !self.alive.contains(&section.name) {
+        let config = self.fleet.daemon.config();
+        for action in self.fleet.plan(&config) {
+            let Action::Stop(module) = action else { continue };
+            if !self.fleet.modules.get(&module).is_some_and(Supervised::is_alive) {
                 continue;
             }
-            self.stop(&slot);
+            let slot = self.fleet.daemon.slot(&module);
+            self.fleet.stop(&slot);
             let grace = (STOP_GRACE + Duration::from_secs(1))
                 .min(until.saturating_duration_since(Instant::now()));
             let mut state = slot.entry.watch();
@@ -39,7 +42,7 @@ impl Supervisor {
             if tokio::time::timeout(grace, ended).await.is_err() {
                 let call = slot.entry.clock().running().map(|(what, _)| what);
                 tracing::error!(
-                    module = section.name,
+                    module,
                     call,
                     "the module did not stop in time; the daemon ends without it"
                 );
@@ -54,14 +57,13 @@ impl Supervisor {
         }
     }
 
-    /// What wakes a daemon that ends: modules are heard, nobody is served any more.
+    /// Hears what wakes a daemon that ends: modules are heard, nobody is served any more.
     fn hear_at_last(&mut self, wake: Wake) {
         match wake {
-            Wake::Module { name, event, thread } => self.heard(&name, event, thread),
+            Wake::Module { name, event, thread } => self.fleet.heard(&name, event, thread),
             Wake::Asked(_, _, answer) => {
-                let problem = Problem::new(ProblemCode::Busy, "the daemon ends");
                 // An error means that the client is gone.
-                let _ = answer.send(Err(problem.help("ask again when it has started again")));
+                let _ = answer.send(Err(the_daemon_ends()));
             }
             _ => {}
         }
@@ -70,7 +72,7 @@ impl Supervisor {
     /// Waits for threads that have said that they end. Answers whether all have.
     async fn threads_end(&mut self, until: Instant) -> bool {
         // Looked at and not joined: a join of one that hangs would hold up the end of the process.
-        while self.threads.values().any(|thread| !thread.is_finished()) {
+        while !self.fleet.modules.values().all(Supervised::is_finished) {
             if Instant::now() >= until {
                 return false;
             }

@@ -71,7 +71,7 @@ pub struct Histories {
 }
 
 impl Histories {
-    /// Opens those in this state directory. Files with a former name get theirs.
+    /// Opens those in this state directory.
     #[must_use]
     pub fn new(state_dir: &Path) -> Self {
         let directory = state_dir.join("supervision");
@@ -92,7 +92,7 @@ impl Histories {
         }
     }
 
-    /// Returns the history of a module, oldest first.
+    /// Returns the chapters of a module, oldest first.
     #[must_use]
     pub fn read(&self, module: &str) -> Vec<HistoryEntry> {
         let text = files::read_text(&self.history_path(module)).unwrap_or_default();
@@ -102,7 +102,7 @@ impl Histories {
         entries
     }
 
-    /// Returns the decisions about a module.
+    /// Returns what was decided about a module.
     #[must_use]
     pub fn decisions(&self, module: &str) -> Decisions {
         let text = files::read_text(&self.decisions_path(module)).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Installing modules: every check before anything is put in place.
 
-use std::{io, path::Path, sync::PoisonError};
+use std::{io, path::Path};
 
 use jiff::Timestamp;
 use lodestar_api::{Declares, InstallQuery, Problem, ProblemCode, Verified};
@@ -11,8 +11,14 @@ use lodestar_library::{
 use module_sdk::manifest::CapabilitiesSection;
 use semver::Version;
 
-use super::{Daemon, InstallLock, configure::Defaults, daemon::asked_for};
-use crate::module::Admit;
+use super::{
+    Daemon,
+    configure::Defaults,
+    daemon::asked_for,
+    preflight::{is_free, preflight},
+    probe::ask,
+};
+use crate::{install_lock::InstallLock, module::Admit};
 
 /// A module that was put in its place, on trial.
 #[derive(Debug)]
@@ -35,136 +41,101 @@ pub struct Put {
     pub warnings: Vec<String>,
 }
 
-impl Daemon {
-    /// Checks a package and puts it in its place, on trial: whoever takes it up keeps or undoes it.
-    /// What is running and the file stay as they are.
-    ///
-    /// # Errors
-    ///
-    /// Why it is not installed; nothing has changed then.
-    pub fn install(&self, bundle: &Bundle, query: &InstallQuery) -> Result<Put, Problem> {
-        let install_lock = self.install_locks.take(&bundle.name)?;
-        let disk = |error: io::Error| on_disk(&self.places.state_dir, &error);
-        // What an earlier one could not undo for want of room.
-        self.roll_back_install(&bundle.name).map_err(disk)?;
-        let previous = self.lock()?.modules.remove(&bundle.name);
-        let place = InstallDir::of(&self.places.state_dir);
-        self.is_free(&bundle.name, &place)?;
-        // A module is to get its section; a file that has errors cannot take one.
-        let config = self.load_config().map_err(|errors| {
-            Problem::new(ProblemCode::Invalid, errors.to_string())
-                .help("correct the file first; nothing was installed")
-        })?;
-        let keys = Keys::beside(&self.places.config);
-        let signed = keys.signer(bundle)?;
-        if !query.unsigned {
-            is_as_trusted(&bundle.name, previous.as_ref(), signed.as_ref())?;
-        }
-        let staged = place.stage(bundle).map_err(disk)?;
-        let inspected = self.preflight(&staged.package, &config)?;
-        let manifest = toml::to_string(&inspected.manifest).unwrap_or_default();
-        staged.write("module.toml", manifest.as_bytes()).map_err(disk)?;
-        let locked = locked(bundle, &inspected, signed, query);
-        let writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        install::begin(&self.places.state_dir, staged, &locked).map_err(disk)?;
-        drop(writing);
-        Ok(Put {
-            install_lock,
-            name: bundle.name.clone(),
-            notes: notes(bundle, &inspected, &locked),
-            declares: declares(&inspected),
-            previous: previous.map(|previous| previous.version),
-            warnings: warnings(bundle, &locked, keys),
-            locked,
-            directory: place.package(&bundle.name).directory.display().to_string(),
-        })
+/// Checks a package and puts it in its place, on trial: whoever takes it up keeps or undoes it.
+/// What is running and the file stay as they are.
+///
+/// # Errors
+///
+/// Why it is not installed; nothing has changed then.
+pub fn install(daemon: &Daemon, bundle: &Bundle, query: &InstallQuery) -> Result<Put, Problem> {
+    let install_lock = daemon.installer.install_lock(&bundle.name)?;
+    let disk = |error: io::Error| on_disk(&daemon.places.state_dir, &error);
+    // What an earlier one could not undo for want of room.
+    daemon.installer.undo(&bundle.name).map_err(disk)?;
+    let previous = daemon.installer.lock()?.modules.remove(&bundle.name);
+    let place = InstallDir::of(&daemon.places.state_dir);
+    is_free(daemon, &bundle.name, &place)?;
+    // A module is to get its section; a file that has errors cannot take one.
+    let config = daemon.configuration.load().map_err(|errors| {
+        Problem::new(ProblemCode::Invalid, errors.to_string())
+            .help("correct the file first; nothing was installed")
+    })?;
+    let keys = Keys::beside(&daemon.places.config);
+    let signed = keys.signer(bundle)?;
+    if !query.unsigned {
+        is_as_trusted(&bundle.name, previous.as_ref(), signed.as_ref())?;
     }
+    let staged = place.stage(bundle).map_err(disk)?;
+    let inspected = preflight(daemon, &staged.package, &config)?;
+    let manifest = toml::to_string(&inspected.manifest).unwrap_or_default();
+    staged.write("module.toml", manifest.as_bytes()).map_err(disk)?;
+    let locked = locked(bundle, &inspected, signed, query);
+    daemon.installer.begin(staged, &locked).map_err(disk)?;
+    Ok(Put {
+        install_lock,
+        name: bundle.name.clone(),
+        notes: notes(bundle, &inspected, &locked),
+        declares: declares(&inspected),
+        previous: previous.map(|previous| previous.version),
+        warnings: warnings(bundle, &locked, keys),
+        locked,
+        directory: place.package(&bundle.name).directory.display().to_string(),
+    })
+}
 
-    /// What was put in its place stays.
-    pub(super) fn commit_install(&self, module: &str) -> Result<(), Problem> {
-        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        let state_dir = &self.places.state_dir;
-        install::commit(state_dir, module).map_err(|error| on_disk(state_dir, &error))?;
-        let lock = self.lock()?;
-        let Some(locked) = lock.modules.get(module) else { return Ok(()) };
-        tracing::info!(
-            module,
-            version = locked.version,
-            sha256 = locked.sha256,
-            signer = locked.signer.as_deref().unwrap_or("unsigned"),
-            "a module was installed"
-        );
-        Ok(())
+/// Compares what is installed with the lock.
+///
+/// # Errors
+///
+/// When the lock cannot be read, or `module` is not installed.
+pub fn verify(daemon: &Daemon, module: Option<&str>) -> Result<Vec<Verified>, Problem> {
+    let lock = daemon.installer.lock()?;
+    if let Some(name) = module.filter(|name| !lock.modules.contains_key(*name)) {
+        let problem =
+            Problem::new(ProblemCode::NotFound, format!("{} is not installed", asked_for(name)));
+        return Err(problem.help("`lodestar modules verify` shows what is"));
     }
+    let place = InstallDir::of(&daemon.places.state_dir);
+    let keys = Keys::beside(&daemon.places.config);
+    let fits = |package: &Package| ask(daemon, package, b"").map(drop);
+    Ok(install::verify(&lock, &place, &keys, module, fits))
+}
 
-    /// What lay there before comes back.
-    pub(super) fn roll_back_install(&self, module: &str) -> io::Result<()> {
-        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        install::roll_back(&self.places.state_dir, module)
-    }
-
-    /// Compares what is installed with the lock.
-    ///
-    /// # Errors
-    ///
-    /// When the lock cannot be read, or `module` is not installed.
-    pub fn verify(&self, module: Option<&str>) -> Result<Vec<Verified>, Problem> {
-        let lock = self.lock()?;
-        if let Some(name) = module.filter(|name| !lock.modules.contains_key(*name)) {
-            let problem = Problem::new(
-                ProblemCode::NotFound,
-                format!("{} is not installed", asked_for(name)),
-            );
-            return Err(problem.help("`lodestar modules verify` shows what is"));
-        }
-        let place = InstallDir::of(&self.places.state_dir);
-        let keys = Keys::beside(&self.places.config);
-        let fits = |package: &Package| self.ask(package, b"").map(drop);
-        Ok(install::verify(&lock, &place, &keys, module, fits))
-    }
-
-    /// Undoes the installs that the end of the daemon before left without a verdict.
-    pub fn recover_installs(&self) {
-        let _writing = self.installing.lock().unwrap_or_else(PoisonError::into_inner);
-        match install::recover(&self.places.state_dir) {
-            Ok(undone) => {
-                for module in undone {
-                    let what = "lodestard ended before it had proved good";
-                    tracing::warn!(module, "an install was undone: {what}");
-                    self.histories.record(&module, "undone", what);
-                }
+/// Undoes the installs that the end of the daemon before left without a verdict.
+pub fn recover_installs(daemon: &Daemon) {
+    match daemon.installer.recover() {
+        Ok(undone) => {
+            for module in undone {
+                let what = "lodestard ended before it had proved good";
+                tracing::warn!(module, "an install was undone: {what}");
+                daemon.histories.record(&module, "undone", what);
             }
-            Err(error) => tracing::error!(%error, "installed modules are not loaded"),
         }
-    }
-
-    /// The lock, or that it cannot be read.
-    pub(super) fn lock(&self) -> Result<Lock, Problem> {
-        Lock::read(&self.places.state_dir)
-            .map_err(|error| Problem::new(ProblemCode::Failed, error.to_string()))
-    }
-
-    /// Lets only those installed modules and kept generations through that are as they were, and
-    /// notes the defaults of what it let through.
-    pub(super) fn admission(&self, defaults: Defaults) -> Admit {
-        let state_dir = self.places.state_dir.clone();
-        Box::new(move |inspected: &Inspected| {
-            let package = Package::of(&inspected.path, &inspected.manifest.module.name);
-            library::expect_unmodified(&state_dir, inspected)?;
-            let given = inspected.defaults.clone();
-            if InstallDir::of(&state_dir).holds(&package) {
-                let config_sha256 = given.as_deref().map(|it| library::sha256(it.as_bytes()));
-                let lock = Lock::read(&state_dir)?;
-                lock.admit(&package, &inspected.sha256, config_sha256.as_deref())?;
-            }
-            // Read once: it was set already where this generation starts again.
-            let _ = defaults.set(given);
-            Ok(())
-        })
+        Err(error) => tracing::error!(%error, "installed modules are not loaded"),
     }
 }
 
-/// A module that carries a trusted signature does not give way to one that does not by itself.
+/// Lets only those installed modules and kept generations through that are as they were, and
+/// notes the defaults of what it let through.
+pub(super) fn admission(daemon: &Daemon, defaults: Defaults) -> Admit {
+    let state_dir = daemon.places.state_dir.clone();
+    Box::new(move |inspected: &Inspected| {
+        let package = Package::of(&inspected.path, &inspected.manifest.module.name);
+        library::expect_unmodified(&state_dir, inspected)?;
+        let given = inspected.defaults.clone();
+        if InstallDir::of(&state_dir).holds(&package) {
+            let config_sha256 = given.as_deref().map(|it| library::sha256(it.as_bytes()));
+            let lock = Lock::read(&state_dir)?;
+            lock.admit(&package, &inspected.sha256, config_sha256.as_deref())?;
+        }
+        // Read once: it was set already where this generation starts again.
+        let _ = defaults.set(given);
+        Ok(())
+    })
+}
+
+/// Refuses what would have a module with a trusted signature give way to one that does not by
+/// itself.
 fn is_as_trusted(
     name: &str,
     previous: Option<&Locked>,
@@ -220,7 +191,7 @@ fn declares(inspected: &Inspected) -> Declares {
     Declares { secrets, providers, relays, paths_read, paths_write, listeners, calls, operate }
 }
 
-/// What stands in a new section: who it is, and its defaults as comments.
+/// Returns what stands in a new section: who it is, and its defaults as comments.
 fn notes(bundle: &Bundle, inspected: &Inspected, locked: &Locked) -> Vec<String> {
     let module = &inspected.manifest.module;
     let signer = match &locked.signer {
@@ -251,7 +222,7 @@ pub(super) fn on_disk(state_dir: &Path, error: &io::Error) -> Problem {
     Problem::new(ProblemCode::Unavailable, what).help(help)
 }
 
-/// How one version follows another, in a word or two.
+/// Returns how one version follows another, in a word or two.
 #[must_use]
 pub fn change(previous: Option<&str>, version: &str) -> &'static str {
     let Some(previous) = previous else { return "new" };

@@ -11,7 +11,7 @@ use lodestar_api::{Operation, OperationState, ProblemCode};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::wake::Actor;
+use crate::request::Actor;
 
 /// How many operations are remembered.
 const KEPT: usize = 200;
@@ -65,7 +65,7 @@ impl Operations {
         operation
     }
 
-    /// The operation with this id, after it ended or `wait` is over.
+    /// Returns the operation with this id, after it ended or `wait` is over.
     pub async fn get(&self, id: &str, wait: Duration) -> Option<Operation> {
         let mut receiver = {
             let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +80,7 @@ impl Operations {
 }
 
 impl Pending {
-    /// How it stands.
+    /// Returns how it stands.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.sender.borrow().clone()
@@ -91,12 +91,12 @@ impl Pending {
         self.sender.send_modify(|operation| operation.config_line = Some(line));
     }
 
-    /// It worked.
+    /// Ends it: it worked.
     pub fn done(self, message: impl Into<String>) {
         self.end(OperationState::Done, message.into(), None, None);
     }
 
-    /// It did not work.
+    /// Ends it: it did not work.
     pub fn failed(self, code: ProblemCode, message: impl Into<String>, help: Option<String>) {
         self.end(OperationState::Failed, message.into(), Some(code), help);
     }
@@ -118,7 +118,7 @@ impl Pending {
     }
 }
 
-/// RFC 3339 with milliseconds.
+/// Returns this moment by RFC 3339, with milliseconds.
 fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }

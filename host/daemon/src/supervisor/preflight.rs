@@ -10,69 +10,68 @@ use module_sdk::manifest::Manifest;
 use super::{
     Daemon,
     probe::{Judged, judge_package, probe},
+    status::manifest_of,
 };
 
-impl Daemon {
-    /// Asks everything of a staged package that can be asked before it is in its place: whether it
-    /// fits this host, answers to words of its own, and takes the settings that it would get.
-    pub(super) fn preflight(
-        &self,
-        package: &Package,
-        config: &Config,
-    ) -> Result<Inspected, Problem> {
-        // The reason names where it lies for now, which says nothing to anybody.
-        let place = format!("{}/", package.directory.display());
-        let refused = |reason: String| {
-            Problem::new(ProblemCode::Refused, reason.replace(&place, ""))
-                .help("nothing was installed, and nothing has changed")
-        };
-        let inspected = library::inspect(package).map_err(|error| refused(error.to_string()))?;
-        self.names_are_free(&inspected.manifest).map_err(refused)?;
-        if let Some(defaults) = &inspected.defaults {
-            config::check_defaults(defaults, &package.name).map_err(|e| refused(e.to_string()))?;
-        }
-        let data_dir = self.data_dir(&package.name);
-        let was_asked = Cell::new(false);
-        let Judged { refusals, mute } = judge_package(self, config, package, |settings| {
-            was_asked.set(true);
-            probe(package, settings, Some(&data_dir))
-        });
-        if let Some(mute) = mute {
-            return Err(refused(mute.message));
-        }
-        if !was_asked.get() {
-            probe(package, b"", Some(&data_dir)).map_err(refused)?;
-        }
-        let is_enabled = config.module(&package.name).is_some_and(|section| section.enabled);
-        // What a section that is switched off refers to need not be there yet.
-        if was_asked.get() || is_enabled {
-            takes_its_settings(&package.name, refusals)?;
-        }
-        Ok(inspected)
+/// Asks everything of a staged package that can be asked before it is in its place: whether it
+/// fits this host, answers to words of its own, and takes the settings that it would get.
+pub(super) fn preflight(
+    daemon: &Daemon,
+    package: &Package,
+    config: &Config,
+) -> Result<Inspected, Problem> {
+    // The reason names where it lies for now, which says nothing to anybody.
+    let place = format!("{}/", package.directory.display());
+    let refused = |reason: String| {
+        Problem::new(ProblemCode::Refused, reason.replace(&place, ""))
+            .help("nothing was installed, and nothing has changed")
+    };
+    let inspected = library::inspect(package).map_err(|error| refused(error.to_string()))?;
+    names_are_free(daemon, &inspected.manifest).map_err(refused)?;
+    if let Some(defaults) = &inspected.defaults {
+        config::check_defaults(defaults, &package.name).map_err(|e| refused(e.to_string()))?;
     }
+    let data_dir = daemon.data_dir(&package.name);
+    let was_asked = Cell::new(false);
+    let Judged { refusals, mute } = judge_package(daemon, config, package, |settings| {
+        was_asked.set(true);
+        probe(package, settings, Some(&data_dir))
+    });
+    if let Some(mute) = mute {
+        return Err(refused(mute.message));
+    }
+    if !was_asked.get() {
+        probe(package, b"", Some(&data_dir)).map_err(refused)?;
+    }
+    let is_enabled = config.module(&package.name).is_some_and(|section| section.enabled);
+    // What a section that is switched off refers to need not be there yet.
+    if was_asked.get() || is_enabled {
+        takes_its_settings(&package.name, refusals)?;
+    }
+    Ok(inspected)
+}
 
-    /// A name that belongs to a module elsewhere cannot be taken over.
-    pub(super) fn is_free(&self, name: &str, place: &InstallDir) -> Result<(), Problem> {
-        let path = self.places.module_path.iter().filter(|path| *path != place.modules());
-        let elsewhere: Vec<_> = path.cloned().collect();
-        let own = self.config().module(name).and_then(|section| section.path.clone());
-        let taken = library::find(&elsewhere, name).map(|package| package.directory).or(own);
-        let Some(directory) = taken else { return Ok(()) };
-        let what = format!("there is a module {name} in {} already", directory.display());
-        let help = "a module cannot be installed in the place of another; give it another name";
-        Err(Problem::new(ProblemCode::Refused, what).help(help))
-    }
+/// Refuses a name that belongs to a module elsewhere.
+pub(super) fn is_free(daemon: &Daemon, name: &str, place: &InstallDir) -> Result<(), Problem> {
+    let path = daemon.places.module_path.iter().filter(|path| *path != place.modules());
+    let elsewhere: Vec<_> = path.cloned().collect();
+    let own = daemon.config().module(name).and_then(|section| section.path.clone());
+    let taken = library::find(&elsewhere, name).map(|package| package.directory).or(own);
+    let Some(directory) = taken else { return Ok(()) };
+    let what = format!("there is a module {name} in {} already", directory.display());
+    let help = "a module cannot be installed in the place of another; give it another name";
+    Err(Problem::new(ProblemCode::Refused, what).help(help))
+}
 
-    /// Whether the name of a module and its word on the command line mean nothing else yet.
-    fn names_are_free(&self, manifest: &Manifest) -> Result<(), String> {
-        let config = self.config();
-        let listed = config.modules.iter().map(|section| section.name.clone());
-        let lying = library::list(&self.places.module_path).into_iter().map(|it| it.name);
-        let others: Vec<Manifest> =
-            listed.chain(lying).filter_map(|name| self.manifest(&name)).collect();
-        let command = manifest.cli.command.as_deref();
-        reserved_names::why_taken(&manifest.module.name, command, &others).map_or(Ok(()), Err)
-    }
+/// Returns whether the name of a module and its word on the command line mean nothing else yet.
+fn names_are_free(daemon: &Daemon, manifest: &Manifest) -> Result<(), String> {
+    let config = daemon.config();
+    let listed = config.modules.iter().map(|section| section.name.clone());
+    let lying = library::list(&daemon.places.module_path).into_iter().map(|it| it.name);
+    let others: Vec<Manifest> =
+        listed.chain(lying).filter_map(|name| manifest_of(daemon, &name)).collect();
+    let command = manifest.cli.command.as_deref();
+    reserved_names::why_taken(&manifest.module.name, command, &others).map_or(Ok(()), Err)
 }
 
 fn takes_its_settings(module: &str, refusals: Vec<config::ConfigError>) -> Result<(), Problem> {

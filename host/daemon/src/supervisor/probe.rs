@@ -14,7 +14,13 @@ use module_sdk::{Description, manifest::Manifest};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, configure};
+use super::{
+    Daemon,
+    config_warnings::config_warnings,
+    configure,
+    isolation::was_installed,
+    packages::{package_of, to_start},
+};
 use crate::runner::{self, SubprocessOutput};
 
 /// How long a library may take to describe itself.
@@ -31,10 +37,10 @@ pub struct Probe {
     pub refusal: Option<String>,
 }
 
-/// `lodestard --describe DIR --named NAME`: loads one library, prints what it says of itself and of
-/// the configuration on standard input. The name is the folder's, but for a generation that is
-/// kept by its hash. `confined` is the data directory of a module that others made:
-/// its code reaches no other file of the daemon's user.
+/// Runs `lodestard --describe DIR --named NAME`: loads one library, prints what it says of itself
+/// and of the configuration on standard input. The name is the folder's, but for a generation that
+/// is kept by its hash. `confined` is the data directory of a module that others made: its code
+/// reaches no other file of the daemon's user.
 ///
 /// # Errors
 ///
@@ -94,8 +100,8 @@ pub(super) fn probe(
     Err(reason.unwrap_or_else(|| format!("it ended with {status}")))
 }
 
-/// Why the process gave up, among what else was written there: what it mapped may have its say
-/// before and, as it is taken down, after.
+/// Returns why the process gave up, among what else was written there: what it mapped may have its
+/// say before and, as it is taken down, after.
 fn reason(complaints: &str) -> Option<&str> {
     let own = complaints.lines().rev().find_map(|line| line.strip_prefix("lodestard: "));
     own.or_else(|| complaints.lines().rev().find(|line| !line.trim().is_empty()))
@@ -113,8 +119,8 @@ pub(super) struct Judged {
 /// Asks a module in a process of its own whether it would take its section of `config`.
 pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -> Judged {
     // A module that is not installed is no error of the file.
-    let Some((package, _)) = daemon.to_start(section) else { return Judged::default() };
-    judge_package(daemon, config, &package, |settings| daemon.ask(&package, settings))
+    let Some((package, _)) = to_start(daemon, section) else { return Judged::default() };
+    judge_package(daemon, config, &package, |settings| ask(daemon, &package, settings))
 }
 
 /// Asks the module of `package` by way of `ask`, which is given its settings in `config`.
@@ -172,113 +178,112 @@ pub(super) fn judge_all<'a>(
     })
 }
 
-impl Daemon {
-    /// Asks a library on the module path what it is. One that was installed must be as it was, and
-    /// is held to its own files.
-    pub(super) fn ask(&self, package: &Package, config: &[u8]) -> Result<Probe, String> {
-        let state_dir = &self.places.state_dir;
-        let lock = Lock::read(state_dir);
-        if !self.was_installed(package, lock.as_ref().unwrap_or(&Lock::default())) {
-            return probe(package, config, None);
-        }
-        if library::generation_of(state_dir, package).is_some() {
-            let inspected = inspect(package).map_err(|error| error.to_string())?;
-            library::expect_unmodified(state_dir, &inspected).map_err(|error| error.to_string())?;
-            return probe(package, config, Some(&self.data_dir(&package.name)));
-        }
-        let sha256 = library::hash(package).unwrap_or_default();
-        let config_sha256 = package.defaults().map_err(|error| error.to_string())?;
-        let config_sha256 = config_sha256.map(|text| library::sha256(text.as_bytes()));
-        let lock = lock.map_err(|error| error.to_string())?;
-        lock.admit(package, &sha256, config_sha256.as_deref())
-            .map_err(|error| error.to_string())?;
-        probe(package, config, Some(&self.data_dir(&package.name)))
+/// Asks a library on the module path what it is. One that was installed must be as it was, and
+/// is held to its own files.
+pub(super) fn ask(daemon: &Daemon, package: &Package, config: &[u8]) -> Result<Probe, String> {
+    let state_dir = &daemon.places.state_dir;
+    let lock = Lock::read(state_dir);
+    if !was_installed(daemon, package, lock.as_ref().unwrap_or(&Lock::default())) {
+        return probe(package, config, None);
     }
+    if library::generation_of(state_dir, package).is_some() {
+        let inspected = inspect(package).map_err(|error| error.to_string())?;
+        library::expect_unmodified(state_dir, &inspected).map_err(|error| error.to_string())?;
+        return probe(package, config, Some(&daemon.data_dir(&package.name)));
+    }
+    let sha256 = library::hash(package).unwrap_or_default();
+    let config_sha256 = package.defaults().map_err(|error| error.to_string())?;
+    let config_sha256 = config_sha256.map(|text| library::sha256(text.as_bytes()));
+    let lock = lock.map_err(|error| error.to_string())?;
+    lock.admit(package, &sha256, config_sha256.as_deref()).map_err(|error| error.to_string())?;
+    probe(package, config, Some(&daemon.data_dir(&package.name)))
+}
 
-    /// Everything that is wrong with a configuration, the modules' sections included; with the
-    /// file on the disk when no text is given.
-    #[must_use]
-    pub fn check_config(&self, check: &ConfigCheck) -> ConfigReport {
-        let text = check.text.as_deref();
-        let config = match text {
-            Some(text) => Config::parse(text, &self.places.config, &self.layers),
-            None => Config::load(&self.places.config, &self.layers).and_then(|on_disk| {
-                on_disk.expect_whole(&self.config())?;
+/// Returns everything that is wrong with a configuration, the modules' sections included; with the
+/// file on the disk when no text is given.
+#[must_use]
+pub fn check_config(daemon: &Daemon, check: &ConfigCheck) -> ConfigReport {
+    let text = check.text.as_deref();
+    let config = match text {
+        Some(text) => Config::parse(text, &daemon.places.config, &daemon.configuration.layers),
+        None => {
+            Config::load(&daemon.places.config, &daemon.configuration.layers).and_then(|on_disk| {
+                on_disk.expect_whole(&daemon.config())?;
                 Ok(on_disk)
-            }),
-        };
-        let config = match config {
-            Ok(config) => config,
-            Err(errors) => {
-                return report(&errors);
-            }
-        };
-        let mut errors = Vec::new();
-        let mut warnings = Vec::new();
-        if let Some(exposed) = config::expect_ours(&config.path).err().filter(|_| text.is_none()) {
-            // What is another user's to somebody else may be the daemon's own.
-            let state_dir = self.places.state_dir.metadata();
-            let is_daemon = state_dir.is_ok_and(|it| it.uid() == geteuid().as_raw());
-            if is_daemon { &mut errors } else { &mut warnings }.push(exposed);
+            })
         }
-        let counts = self.config();
-        let decides = |section: &&ModuleSection| {
-            section.enabled && counts.module(&section.name) != Some(*section)
-        };
-        let asked: Vec<&ModuleSection> =
-            config.modules.iter().filter(|it| !check.changed || decides(it)).collect();
-        let judged = judge_all(self, &config, asked.iter().copied());
-        for (section, judged) in asked.into_iter().zip(judged) {
-            errors.extend(judged.refusals);
-            // What cannot be asked is no error of a section that is switched off, and does not keep
-            // the file from being taken.
-            errors.extend(judged.mute.filter(|_| section.enabled && !check.changed));
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(errors) => {
+            return report(&errors);
         }
-        let errors = errors.iter().map(config_problem).collect();
-        let read_from_file = text.is_none();
-        let open = read_from_file.then(|| lodestar_config::open_to_others(&config.path)).flatten();
-        let mut warnings: Vec<_> = warnings.iter().map(config_problem).collect();
-        warnings.extend(self.config_warnings(&config, open));
-        ConfigReport { errors, warnings }
+    };
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+    if let Some(exposed) = config::expect_ours(&config.path).err().filter(|_| text.is_none()) {
+        // What is another user's to somebody else may be the daemon's own.
+        let state_dir = daemon.places.state_dir.metadata();
+        let is_daemon = state_dir.is_ok_and(|it| it.uid() == geteuid().as_raw());
+        if is_daemon { &mut errors } else { &mut warnings }.push(exposed);
     }
+    let counts = daemon.config();
+    let decides = |section: &&ModuleSection| {
+        section.enabled && counts.module(&section.name) != Some(*section)
+    };
+    let asked: Vec<&ModuleSection> =
+        config.modules.iter().filter(|it| !check.changed || decides(it)).collect();
+    let judged = judge_all(daemon, &config, asked.iter().copied());
+    for (section, judged) in asked.into_iter().zip(judged) {
+        errors.extend(judged.refusals);
+        // What cannot be asked is no error of a section that is switched off, and does not keep
+        // the file from being taken.
+        errors.extend(judged.mute.filter(|_| section.enabled && !check.changed));
+    }
+    let errors = errors.iter().map(config_problem).collect();
+    let read_from_file = text.is_none();
+    let open = read_from_file.then(|| lodestar_config::open_to_others(&config.path)).flatten();
+    let mut warnings: Vec<_> = warnings.iter().map(config_problem).collect();
+    warnings.extend(config_warnings(daemon, &config, open));
+    ConfigReport { errors, warnings }
+}
 
-    /// The configuration that runs, secrets left out.
-    #[must_use]
-    pub fn config_view(&self) -> ConfigView {
-        let config = self.config();
-        let modules = config.modules.iter().map(|section| {
-            let defaults = self.package(section).and_then(|it| it.defaults().ok().flatten());
-            let settings = config.effective(&section.name, defaults.as_deref());
-            let settings = lodestar_config::redacted(&settings.unwrap_or_default());
-            (section.name.clone(), serde_json::Value::Object(settings))
-        });
-        ConfigView {
-            path: self.places.config.display().to_string(),
-            text: self.logging.redactor.redact(&config.text).into_owned(),
-            modules: modules.collect(),
-        }
+/// Returns the configuration that runs, secrets left out.
+#[must_use]
+pub fn config_view(daemon: &Daemon) -> ConfigView {
+    let config = daemon.config();
+    let modules = config.modules.iter().map(|section| {
+        let defaults = package_of(daemon, section).and_then(|it| it.defaults().ok().flatten());
+        let settings = config.effective(&section.name, defaults.as_deref());
+        let settings = lodestar_config::redacted(&settings.unwrap_or_default());
+        (section.name.clone(), serde_json::Value::Object(settings))
+    });
+    ConfigView {
+        path: daemon.places.config.display().to_string(),
+        text: daemon.logging.redactor.redact(&config.text).into_owned(),
+        modules: modules.collect(),
     }
+}
 
-    /// What would change if the file were taken now.
-    ///
-    /// # Errors
-    ///
-    /// Everything that is wrong with the file.
-    pub fn config_diff(&self) -> Result<Vec<Change>, lodestar_config::ConfigErrors> {
-        let after = self.load_config()?;
-        let mut changes = lodestar_config::diff(&self.config(), &after);
-        // What was taken and waits for a restart does not run either.
-        changes.retain(|change| !lodestar_config::needs_a_restart(&change.path));
-        let mut others = lodestar_config::diff(&self.config_of_start, &after);
-        others.retain(|change| lodestar_config::needs_a_restart(&change.path));
-        changes.append(&mut others);
-        let change = |change: lodestar_config::Change| Change {
-            path: change.path,
-            before: change.before.unwrap_or_default(),
-            after: change.after.unwrap_or_default(),
-        };
-        Ok(changes.into_iter().map(change).collect())
-    }
+/// Returns what would change if the file were taken now.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file.
+pub fn config_diff(daemon: &Daemon) -> Result<Vec<Change>, lodestar_config::ConfigErrors> {
+    let after = daemon.configuration.load()?;
+    let mut changes = lodestar_config::diff(&daemon.config(), &after);
+    // What was taken and waits for a restart does not run either.
+    changes.retain(|change| !lodestar_config::needs_a_restart(&change.path));
+    let mut others = lodestar_config::diff(&daemon.configuration.of_start, &after);
+    others.retain(|change| lodestar_config::needs_a_restart(&change.path));
+    changes.append(&mut others);
+    let change = |change: lodestar_config::Change| Change {
+        path: change.path,
+        before: change.before.unwrap_or_default(),
+        after: change.after.unwrap_or_default(),
+    };
+    Ok(changes.into_iter().map(change).collect())
 }
 
 /// Errors as the control API shows them.

@@ -2,43 +2,41 @@
 
 use std::collections::BTreeSet;
 
-use super::Daemon;
+use super::{Daemon, status::manifest_of};
 use lodestar_library as library;
 
-impl Daemon {
-    /// Subscribes every module that has run before and is not known to the bus, where the bus has
-    /// lost the places of all: so what waits for one that stays off, or cannot start, is kept and
-    /// counted as it was. One that never ran gets no place, since nothing waits for it.
-    pub fn resubscribe(&self) {
-        let bus = &self.context.bus;
-        if !bus.redelivers() {
-            return;
-        }
-        let config = self.config();
-        let mut names: BTreeSet<String> =
-            config.modules.iter().map(|section| section.name.clone()).collect();
-        names.extend(library::list(&self.places.module_path).into_iter().map(|it| it.name));
-        for counters in bus.counters() {
-            names.remove(&counters.module);
-        }
-        for name in names.iter().filter(|name| self.has_run(name)) {
-            let Some(manifest) = self.manifest(name) else {
-                tracing::warn!(
-                    module = name,
-                    "its place in the event ledger was lost, and without its module.toml nobody \
-                     knows what it waits for: it is counted once it runs"
-                );
-                continue;
-            };
-            // Closed at once: the place stays.
-            if let Err(error) = bus.subscribe(name, &manifest.bus.consumes) {
-                tracing::error!(module = name, %error, "cannot restore its place");
-            }
+/// Subscribes every module that has run before and is not known to the bus, where the bus has
+/// lost the places of all: so what waits for one that stays off, or cannot start, is kept and
+/// counted as it was. One that never ran gets no place, since nothing waits for it.
+pub fn resubscribe(daemon: &Daemon) {
+    let bus = &daemon.context.bus;
+    if !bus.redelivers() {
+        return;
+    }
+    let config = daemon.config();
+    let mut names: BTreeSet<String> =
+        config.modules.iter().map(|section| section.name.clone()).collect();
+    names.extend(library::list(&daemon.places.module_path).into_iter().map(|it| it.name));
+    for counters in bus.counters() {
+        names.remove(&counters.module);
+    }
+    for name in names.iter().filter(|name| has_run(daemon, name)) {
+        let Some(manifest) = manifest_of(daemon, name) else {
+            tracing::warn!(
+                module = name,
+                "its place in the event ledger was lost, and without its module.toml nobody \
+                 knows what it waits for: it is counted once it runs"
+            );
+            continue;
+        };
+        // Closed at once: the place stays.
+        if let Err(error) = bus.subscribe(name, &manifest.bus.consumes) {
+            tracing::error!(module = name, %error, "cannot restore its place");
         }
     }
+}
 
-    /// Returns whether it was ever given a directory for its data.
-    fn has_run(&self, module: &str) -> bool {
-        self.histories.decisions(module).has_data_dir || self.data_dir(module).is_dir()
-    }
+/// Returns whether it was ever given a directory for its data.
+fn has_run(daemon: &Daemon, module: &str) -> bool {
+    daemon.histories.decisions(module).has_data_dir || daemon.data_dir(module).is_dir()
 }

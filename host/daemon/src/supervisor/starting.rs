@@ -6,12 +6,19 @@ use lodestar_config::{Config, Isolation, ModuleSection};
 use lodestar_library::Package;
 
 use super::{
-    CALL_DEADLINE, Histories, Refused, STOP_GRACE, Slot, Supervisor, configure, history::Probation,
+    CALL_DEADLINE, Fleet, Histories, Refused, STOP_GRACE, Slot, configure,
+    history::Probation,
+    installs::admission,
+    isolation::{isolation_of, placement_as},
+    packages::{to_start, where_looked},
     requests::short,
 };
 use crate::{
     logging::LOG_RECORDS_PER_SECOND,
-    module::{self, Call, OneShotFlag, Placing, RestartPolicy, Start, StartGate, State},
+    module::{
+        self, Call, Configured, OneShotFlag, Placing, ProcessImage, RestartPolicy, Start,
+        StartGate, StartProcess, State,
+    },
     runner,
     wake::Wake,
 };
@@ -19,7 +26,7 @@ use crate::{
 /// For how long a new generation must not panic.
 const PROBATION: Duration = Duration::from_mins(1);
 
-impl Supervisor {
+impl Fleet {
     /// Starts a module that does not run.
     pub(super) fn start(&mut self, slot: &Arc<Slot>, config: &Arc<Config>, gate: &Arc<StartGate>) {
         let name = slot.entry.name.clone();
@@ -28,7 +35,7 @@ impl Supervisor {
         };
         if let Err((state, reason)) = self.try_start(slot, config, section, gate) {
             tracing::warn!(module = name, reason, "the module does not run");
-            self.given_up.insert(name, section.clone());
+            self.module_mut(&name).give_up(section.clone());
             slot.entry.enter(state, reason);
             gate.arrive();
         }
@@ -46,17 +53,16 @@ impl Supervisor {
         if let Some(reason) = decisions.quarantined {
             return Err((State::Quarantined, reason));
         }
-        let absent = || (State::Absent, self.daemon.where_looked(name));
-        let (package, instead_of) = self.daemon.to_start(section).ok_or_else(absent)?;
+        let absent = || (State::Absent, where_looked(&self.daemon, name));
+        let (package, instead_of) = to_start(&self.daemon, section).ok_or_else(absent)?;
         let passed_over = instead_of.map(|refused| passed_over(name, &refused));
         let held_apart = |what| format!("{what}; it runs in a process of its own since");
         slot.set_behind(passed_over.or_else(|| decisions.isolated.map(held_apart)));
-        say_what_has_no_effect(section, self.daemon.isolation(section));
+        say_what_has_no_effect(section, isolation_of(&self.daemon, section));
         slot.entry.enter(State::Loading, "");
         self.spawn(slot, config, section, package, gate, None)
             .map_err(|reason| (State::Failed, reason))?;
-        self.applied.insert(name.clone(), section.clone());
-        self.alive.insert(name.clone());
+        self.module_mut(name).started(section.clone());
         Ok(())
     }
 
@@ -71,6 +77,7 @@ impl Supervisor {
         claim: Option<Arc<OneShotFlag>>,
     ) -> Result<ThreadId, String> {
         let name = section.name.clone();
+        let module = name.clone();
         let records = section.limits.log_records_per_second;
         slot.entry.log_rate.allow(records.unwrap_or(LOG_RECORDS_PER_SECOND));
         let wakes = self.daemon.wakes.clone();
@@ -78,9 +85,9 @@ impl Supervisor {
         let start = Start {
             entry: slot.entry.clone(),
             package,
-            admit: self.daemon.admission(defaults.clone()),
+            admit: admission(&self.daemon, defaults.clone()),
             loaded_libraries: self.daemon.loaded_libraries.clone(),
-            place: self.place(section),
+            place: place(self, section),
             context: self.daemon.context.clone(),
             configure: configure::configure(self.daemon.clone(), config.clone(), defaults.clone()),
             explain: configure::explain(config.clone(), &name, defaults),
@@ -103,25 +110,12 @@ impl Supervisor {
         };
         let thread = module::spawn(start);
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-        let id = thread.thread().id();
-        self.threads.insert(id, thread);
-        Ok(id)
+        Ok(self.module_mut(&module).add_thread(thread))
     }
 
-    /// The process that a module gets, where it is to have one of its own.
-    fn place(&self, section: &ModuleSection) -> Placing {
-        let (daemon, section) = (self.daemon.clone(), section.clone());
-        Box::new(move |inspected| {
-            let limits = section.limits;
-            let deadline = limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
-            let package = Package::of(&inspected.path, &section.name);
-            let placed = daemon.placed_as(&section, &package, Some(&inspected.sha256));
-            let isolated = placed.isolation == Isolation::Process;
-            isolated.then(|| runner::ProcessSpec::own(limits, deadline))
-        })
-    }
-
-    pub(super) fn stop(&self, slot: &Slot) {
+    /// Tells a module to stop.
+    pub(super) fn stop(&mut self, slot: &Slot) {
+        self.module_mut(&slot.entry.name).stops();
         if slot.entry.calls.push(Call::Stop).is_ok() {
             return;
         }
@@ -138,6 +132,25 @@ impl Supervisor {
             }
         });
     }
+}
+
+/// Returns the process that a module gets, where it is to have one of its own.
+fn place(fleet: &Fleet, section: &ModuleSection) -> Placing {
+    let (daemon, section) = (fleet.daemon.clone(), section.clone());
+    Box::new(move |inspected| {
+        let limits = section.limits;
+        let deadline = limits.call_deadline_ms.map_or(CALL_DEADLINE, Duration::from_millis);
+        let package = Package::of(&inspected.path, &section.name);
+        let placed = placement_as(&daemon, &section, &package, Some(&inspected.sha256));
+        let isolated = placed.isolation == Isolation::Process;
+        isolated.then(|| {
+            let place = runner::ProcessSpec::own(limits, deadline);
+            Box::new(move |inspected, configured: &Configured| {
+                let image = runner::Isolated::new(inspected, configured, place)?;
+                Ok(image as Arc<dyn ProcessImage>)
+            }) as StartProcess
+        })
+    })
 }
 
 /// Writes down that a generation is on probation, in case it takes the daemon with it.

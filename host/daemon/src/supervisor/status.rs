@@ -16,230 +16,235 @@ use lodestar_library::{self as library, Package};
 use lodestar_platform::files;
 use module_sdk::{Description, HealthStatus, manifest::Manifest};
 
-use super::{Daemon, Slot};
+use super::{
+    Daemon, Slot,
+    isolation::{by_kind, isolation_now, isolation_reason},
+    ledger::ledger_status,
+    packages::package_of,
+    probe::ask,
+    warnings::warnings,
+};
 use crate::{
     module::{Durations, Entry, Measured, State, Tasks, Used},
-    runner,
+    process_stats::figures,
 };
 
 /// The owner of the daemon's own sockets.
 pub const OWN: &str = "lodestard";
 
-impl Daemon {
-    /// The daemon and its modules as they are now.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let counters = self.counters();
-        let config = self.config();
-        let slots = self.slots();
-        let in_file = config.modules.iter().filter_map(|section| {
-            slots.iter().find(|slot| slot.entry.name == section.name).map(Arc::as_ref)
-        });
-        let in_file: Vec<(&Slot, Used)> = {
-            // Who ends a process of a module waits meanwhile.
-            let tasks = Tasks::now();
-            in_file.map(|slot| (slot, slot.entry.used(&tasks))).collect()
-        };
-        let in_file = in_file.into_iter();
-        let mut modules: Vec<Module> =
-            in_file.map(|(slot, used)| self.module(slot, used)).collect();
-        for package in library::list(&self.places.module_path) {
-            if !modules.iter().any(|module| module.name == package.name) {
-                let isolation = self.by_kind(&package).isolation;
-                modules.push(unlisted(&package, isolation, counters.contains_key(&package.name)));
-            }
-        }
-        modules.extend(forgotten(&counters, &modules));
-        for module in &mut modules {
-            enter_books(module, counters.get(&module.name));
-        }
-        let own = runner::figures(std::process::id());
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_s: self.started.elapsed().as_secs(),
-            cpu_ms: own.cpu_ms,
-            memory_bytes: own.memory_bytes,
-            threads: own.threads,
-            config_path: self.places.config.display().to_string(),
-            config_error: self.config_error(),
-            warnings: self.warnings(),
-            state_dir: self.places.state_dir.display().to_string(),
-            ledger: self.ledger_status(),
-            listeners: self.own_listeners(),
-            connections: self.servers.connections(),
-            modules,
+/// Returns the daemon and its modules as they are now.
+#[must_use]
+pub fn status(daemon: &Daemon) -> Status {
+    let counters = books_by_module(daemon);
+    let config = daemon.config();
+    let slots = daemon.modules.all();
+    let in_file = config.modules.iter().filter_map(|section| {
+        slots.iter().find(|slot| slot.entry.name == section.name).map(Arc::as_ref)
+    });
+    let in_file: Vec<(&Slot, Used)> = {
+        // Who ends a process of a module waits meanwhile.
+        let tasks = Tasks::now();
+        in_file.map(|slot| (slot, slot.entry.used(&tasks))).collect()
+    };
+    let in_file = in_file.into_iter();
+    let mut modules: Vec<Module> =
+        in_file.map(|(slot, used)| shown_module(daemon, slot, used)).collect();
+    for package in library::list(&daemon.places.module_path) {
+        if !modules.iter().any(|module| module.name == package.name) {
+            let isolation = by_kind(daemon, &package).isolation;
+            modules.push(unlisted(&package, isolation, counters.contains_key(&package.name)));
         }
     }
-
-    fn own_listeners(&self) -> Vec<Listener> {
-        let mut listeners = self.listeners(OWN);
-        let error = self.metrics_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if !error.is_empty() {
-            let name = "metrics".to_owned();
-            listeners.push(Listener { name, address: None, error: Some(error) });
-        }
-        listeners
+    modules.extend(forgotten(&counters, &modules));
+    for module in &mut modules {
+        enter_counters(module, counters.get(&module.name));
     }
-
-    fn listeners(&self, owner: &str) -> Vec<Listener> {
-        let addresses = self.context.listeners.addresses(Some(owner));
-        let listener =
-            |(key, address): (lodestar_platform::listeners::ListenerKey, std::net::SocketAddr)| {
-                Listener { name: key.name, address: Some(address.to_string()), error: None }
-            };
-        addresses.into_iter().map(listener).collect()
-    }
-
-    fn counters(&self) -> HashMap<String, Counters> {
-        let counters = self.context.bus.counters().into_iter();
-        counters.map(|counters| (counters.module.to_string(), counters)).collect()
-    }
-
-    /// Takes note of what every module uses now, so that what ends until the next time is counted.
-    pub fn account(&self) {
-        let (tasks, now) = (Tasks::now(), Instant::now());
-        for slot in self.slots() {
-            slot.entry.used(&tasks);
-            slot.entry.meter.turn(now);
-            slot.entry.log_rate.settle(&slot.entry.name);
-        }
-    }
-
-    fn module(&self, slot: &Slot, used: Used) -> Module {
-        let entry = &slot.entry;
-        let transition = entry.transition();
-        let health = match (transition.state.is_alive(), entry.health()) {
-            (true, health) => ModuleHealth {
-                status: match health.status {
-                    HealthStatus::Ok => "ok",
-                    HealthStatus::Degraded => "degraded",
-                    HealthStatus::Failed => "failed",
-                }
-                .to_owned(),
-                message: health.message,
-            },
-            (false, _) => ModuleHealth { status: "unknown".to_owned(), message: String::new() },
-        };
-        Module {
-            name: entry.name.clone(),
-            version: self.manifest(&entry.name).map(|manifest| manifest.module.version),
-            desired: if slot.is_desired() { "enabled" } else { "disabled" }.to_owned(),
-            state: transition.state.to_string(),
-            reason: Some(transition.reason)
-                .filter(|reason| !reason.is_empty())
-                .or_else(|| slot.behind()),
-            isolation: self.isolation_now(entry).as_str().to_owned(),
-            generation: entry.generation.load(Ordering::Relaxed),
-            health,
-            restarts: entry.restarts.load(Ordering::Relaxed),
-            cpu_ms: used.cpu_ms,
-            memory_bytes: used.memory_bytes,
-            threads: used.threads,
-            calls: entry.meter.measured().iter().map(call_figures).collect(),
-            recent: recent_calls(&entry.meter.recent()),
-            listeners: self.listeners(&entry.name),
-            ..Module::default()
-        }
-    }
-
-    /// The manifest of a module: of what is loaded, else what lies beside the library.
-    pub(crate) fn manifest(&self, name: &str) -> Option<Manifest> {
-        if let Some(known) = self.entry(name).and_then(|entry| entry.known()) {
-            return Some(known.manifest.clone());
-        }
-        let config = self.config();
-        let package = match config.module(name) {
-            Some(section) => self.package(section)?,
-            None => library::find(&self.places.module_path, name)?,
-        };
-        let text = files::read_text(&package.directory.join("module.toml")).ok()?;
-        Manifest::parse(&text).ok()
-    }
-
-    /// Everything about one module; `None` when it is neither in the configuration nor on the
-    /// module path.
-    #[must_use]
-    pub fn module_info(&self, name: &str) -> Option<ModuleInfo> {
-        let module = self.status().modules.into_iter().find(|module| module.name == name)?;
-        let manifest = self.manifest(name);
-        let entry = self.entry(name);
-        let known = entry.as_ref().and_then(|entry| entry.known());
-        let description = known.as_ref().map(|known| &known.description);
-        let bus = manifest.as_ref().map(|manifest| manifest.bus.clone()).unwrap_or_default();
-        Some(ModuleInfo {
-            isolation_reason: self.isolation_reason(&module),
-            log_records_per_second: entry.as_ref().map(|entry| entry.log_rate.most()),
-            description: manifest
-                .as_ref()
-                .map(|manifest| manifest.module.description.clone())
-                .unwrap_or_default(),
-            library: known.as_ref().map(|known| known.path.display().to_string()),
-            sha256: known.as_ref().map(|known| known.sha256.clone()),
-            sdk_version: known.as_ref().map(|known| known.sdk_version.clone()),
-            command: manifest.and_then(|manifest| manifest.cli.command),
-            subscriptions: bus.consumes,
-            publishes: bus.publishes,
-            commands: description
-                .map(|it| it.commands.iter().map(|command| command.name.clone()).collect())
-                .unwrap_or_default(),
-            timers: description
-                .map(|it| {
-                    it.timers.iter().map(|timer| Timer {
-                        name: timer.name.clone(),
-                        every_ms: timer.every_ms,
-                        daily: timer.daily.clone(),
-                    })
-                })
-                .map(Iterator::collect)
-                .unwrap_or_default(),
-            since: entry.as_ref().map(|entry| format!("{:.3}", entry.transition().since)),
-            last_errors: self.last_errors(name),
-            data_dir: Some(self.data_dir(name).display().to_string()),
-            process: entry.as_ref().and_then(|entry| process(entry)),
-            resident_generations: self.loaded_libraries.resident_of(name) as u64,
-            module,
-        })
-    }
-
-    fn last_errors(&self, name: &str) -> Vec<lodestar_api::ModuleError> {
-        let records = self.logging.recorder.newest(name, usize::MAX);
-        let bad = records
-            .into_iter()
-            .rev()
-            .filter(|record| record.level == "ERROR" || record.level == "WARN");
-        bad.take(5)
-            .map(|record| lodestar_api::ModuleError {
-                time: format!("{:.3}", record.time),
-                place: String::new(),
-                message: match record.fields.get("reason").and_then(|reason| reason.as_str()) {
-                    Some(reason) => format!("{}: {reason}", record.message),
-                    None => record.message,
-                },
-            })
-            .collect()
-    }
-
-    /// What the modules of the configuration answer to on the command line, those that do not run
-    /// included. May take a while where a library has to be asked: not for the runtime's threads.
-    #[must_use]
-    pub fn module_commands(&self) -> Vec<ModuleCommands> {
-        let config = self.config();
-        let known = |slot: &Slot| slot.entry.known().filter(|_| slot.entry.state().is_alive());
-        let module_commands = self.slots().into_iter().filter_map(|slot| match known(&slot) {
-            Some(known) => Some(module_commands(&known.manifest, &known.description)),
-            None => {
-                let package = self.package(config.module(&slot.entry.name)?)?;
-                let ask = |package: &Package| self.ask(package, b"");
-                let described = self.descriptions.of(&package, ask)?;
-                Some(module_commands(&described.manifest, &described.description))
-            }
-        });
-        module_commands.collect()
+    let own = figures(std::process::id());
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: daemon.started.elapsed().as_secs(),
+        cpu_ms: own.cpu_ms,
+        memory_bytes: own.memory_bytes,
+        threads: own.threads,
+        config_path: daemon.places.config.display().to_string(),
+        config_error: daemon.configuration.error(),
+        warnings: warnings(daemon),
+        state_dir: daemon.places.state_dir.display().to_string(),
+        ledger: ledger_status(daemon),
+        listeners: own_listeners(daemon),
+        connections: daemon.servers.connections(),
+        modules,
     }
 }
 
-fn module_commands(manifest: &Manifest, description: &Description) -> ModuleCommands {
+fn own_listeners(daemon: &Daemon) -> Vec<Listener> {
+    let mut listeners = listeners_of(daemon, OWN);
+    let error = daemon.metrics_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if !error.is_empty() {
+        let name = "metrics".to_owned();
+        listeners.push(Listener { name, address: None, error: Some(error) });
+    }
+    listeners
+}
+
+fn listeners_of(daemon: &Daemon, owner: &str) -> Vec<Listener> {
+    let addresses = daemon.context.listeners.addresses(Some(owner));
+    let listener =
+        |(key, address): (lodestar_platform::listeners::ListenerKey, std::net::SocketAddr)| {
+            Listener { name: key.name, address: Some(address.to_string()), error: None }
+        };
+    addresses.into_iter().map(listener).collect()
+}
+
+fn books_by_module(daemon: &Daemon) -> HashMap<String, Counters> {
+    let counters = daemon.context.bus.counters().into_iter();
+    counters.map(|counters| (counters.module.to_string(), counters)).collect()
+}
+
+/// Takes note of what every module uses now, so that what ends until the next time is counted.
+pub fn account(daemon: &Daemon) {
+    let (tasks, now) = (Tasks::now(), Instant::now());
+    for slot in daemon.modules.all() {
+        slot.entry.used(&tasks);
+        slot.entry.meter.turn(now);
+        slot.entry.log_rate.settle(&slot.entry.name);
+    }
+}
+
+fn shown_module(daemon: &Daemon, slot: &Slot, used: Used) -> Module {
+    let entry = &slot.entry;
+    let transition = entry.transition();
+    let health = match (transition.state.is_alive(), entry.health()) {
+        (true, health) => ModuleHealth {
+            status: match health.status {
+                HealthStatus::Ok => "ok",
+                HealthStatus::Degraded => "degraded",
+                HealthStatus::Failed => "failed",
+            }
+            .to_owned(),
+            message: health.message,
+        },
+        (false, _) => ModuleHealth { status: "unknown".to_owned(), message: String::new() },
+    };
+    Module {
+        name: entry.name.clone(),
+        version: manifest_of(daemon, &entry.name).map(|manifest| manifest.module.version),
+        desired: if slot.is_desired() { "enabled" } else { "disabled" }.to_owned(),
+        state: transition.state.to_string(),
+        reason: Some(transition.reason)
+            .filter(|reason| !reason.is_empty())
+            .or_else(|| slot.behind()),
+        isolation: isolation_now(daemon, entry).as_str().to_owned(),
+        generation: entry.generation.load(Ordering::Relaxed),
+        health,
+        restarts: entry.restarts.load(Ordering::Relaxed),
+        cpu_ms: used.cpu_ms,
+        memory_bytes: used.memory_bytes,
+        threads: used.threads,
+        calls: entry.meter.measured().iter().map(call_figures).collect(),
+        recent: recent_calls(&entry.meter.recent()),
+        listeners: listeners_of(daemon, &entry.name),
+        ..Module::default()
+    }
+}
+
+/// Returns the manifest of a module: of what is loaded, else what lies beside the library.
+pub(crate) fn manifest_of(daemon: &Daemon, name: &str) -> Option<Manifest> {
+    if let Some(known) = daemon.modules.entry(name).and_then(|entry| entry.known()) {
+        return Some(known.manifest.clone());
+    }
+    let config = daemon.config();
+    let package = match config.module(name) {
+        Some(section) => package_of(daemon, section)?,
+        None => library::find(&daemon.places.module_path, name)?,
+    };
+    let text = files::read_text(&package.directory.join("module.toml")).ok()?;
+    Manifest::parse(&text).ok()
+}
+
+/// Returns everything about one module; `None` when it is neither in the configuration nor on the
+/// module path.
+#[must_use]
+pub fn module_info(daemon: &Daemon, name: &str) -> Option<ModuleInfo> {
+    let module = status(daemon).modules.into_iter().find(|module| module.name == name)?;
+    let manifest = manifest_of(daemon, name);
+    let entry = daemon.modules.entry(name);
+    let known = entry.as_ref().and_then(|entry| entry.known());
+    let description = known.as_ref().map(|known| &known.description);
+    let bus = manifest.as_ref().map(|manifest| manifest.bus.clone()).unwrap_or_default();
+    Some(ModuleInfo {
+        isolation_reason: isolation_reason(daemon, &module),
+        log_records_per_second: entry.as_ref().map(|entry| entry.log_rate.most()),
+        description: manifest
+            .as_ref()
+            .map(|manifest| manifest.module.description.clone())
+            .unwrap_or_default(),
+        library: known.as_ref().map(|known| known.path.display().to_string()),
+        sha256: known.as_ref().map(|known| known.sha256.clone()),
+        sdk_version: known.as_ref().map(|known| known.sdk_version.clone()),
+        command: manifest.and_then(|manifest| manifest.cli.command),
+        subscriptions: bus.consumes,
+        publishes: bus.publishes,
+        commands: description
+            .map(|it| it.commands.iter().map(|command| command.name.clone()).collect())
+            .unwrap_or_default(),
+        timers: description
+            .map(|it| {
+                it.timers.iter().map(|timer| Timer {
+                    name: timer.name.clone(),
+                    every_ms: timer.every_ms,
+                    daily: timer.daily.clone(),
+                })
+            })
+            .map(Iterator::collect)
+            .unwrap_or_default(),
+        since: entry.as_ref().map(|entry| format!("{:.3}", entry.transition().since)),
+        last_errors: last_errors(daemon, name),
+        data_dir: Some(daemon.data_dir(name).display().to_string()),
+        process: entry.as_ref().and_then(|entry| process(entry)),
+        resident_generations: daemon.loaded_libraries.resident_of(name) as u64,
+        module,
+    })
+}
+
+fn last_errors(daemon: &Daemon, name: &str) -> Vec<lodestar_api::ModuleError> {
+    let records = daemon.logging.recorder.newest(name, usize::MAX);
+    let bad = records
+        .into_iter()
+        .rev()
+        .filter(|record| record.level == "ERROR" || record.level == "WARN");
+    bad.take(5)
+        .map(|record| lodestar_api::ModuleError {
+            time: format!("{:.3}", record.time),
+            place: String::new(),
+            message: match record.fields.get("reason").and_then(|reason| reason.as_str()) {
+                Some(reason) => format!("{}: {reason}", record.message),
+                None => record.message,
+            },
+        })
+        .collect()
+}
+
+/// Returns what the modules of the configuration answer to on the command line, those that do not
+/// run included. May take a while where a library has to be asked: not for the runtime's threads.
+#[must_use]
+pub fn module_commands(daemon: &Daemon) -> Vec<ModuleCommands> {
+    let config = daemon.config();
+    let known = |slot: &Slot| slot.entry.known().filter(|_| slot.entry.state().is_alive());
+    let module_commands = daemon.modules.all().into_iter().filter_map(|slot| match known(&slot) {
+        Some(known) => Some(commands_of(&known.manifest, &known.description)),
+        None => {
+            let package = package_of(daemon, config.module(&slot.entry.name)?)?;
+            let ask = |package: &Package| ask(daemon, package, b"");
+            let described = daemon.descriptions.of(&package, ask)?;
+            Some(commands_of(&described.manifest, &described.description))
+        }
+    });
+    module_commands.collect()
+}
+
+fn commands_of(manifest: &Manifest, description: &Description) -> ModuleCommands {
     let name = manifest.module.name.clone();
     ModuleCommands {
         command: manifest.cli.command.clone().unwrap_or_else(|| name.clone()),
@@ -253,7 +258,7 @@ fn module_commands(manifest: &Manifest, description: &Description) -> ModuleComm
 
 /// Enters what the bus knows of a module, of one without a section or a library as well: all that
 /// is told of its events comes from there.
-fn enter_books(module: &mut Module, counters: Option<&Counters>) {
+fn enter_counters(module: &mut Module, counters: Option<&Counters>) {
     let Some(counters) = counters else { return };
     module.events = counts(&counters.total());
     module.dropped_by = dropped_by(counters);
@@ -276,7 +281,7 @@ fn forgotten(counters: &HashMap<String, Counters>, known: &[Module]) -> Vec<Modu
     forgotten.collect()
 }
 
-/// Why events were dropped, as far as any were.
+/// Returns why events were dropped, as far as any were.
 fn dropped_by(counters: &Counters) -> BTreeMap<String, u64> {
     let dropped = counters.total().dropped;
     dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
@@ -304,7 +309,7 @@ fn recent_calls(durations: &Durations) -> RecentCalls {
     }
 }
 
-/// The counters of both classes together.
+/// Returns the counters of both classes together.
 pub fn counts(counts: &Counts) -> EventCounters {
     EventCounters {
         accepted: counts.accepted,
@@ -315,12 +320,12 @@ pub fn counts(counts: &Counts) -> EventCounters {
     }
 }
 
-/// The process of a module for `modules info`.
+/// Returns the process of a module for `modules info`.
 fn process(entry: &Entry) -> Option<ModuleProcess> {
     let process = entry.process()?;
     Some(ModuleProcess {
         pid: process.pid,
-        threads: runner::figures(process.pid).threads,
+        threads: figures(process.pid).threads,
         memory_limit: process.memory_limit.clone(),
         cpu_limit: process.cpu_limit.clone(),
         tasks_limit: process.tasks_limit.clone(),

@@ -3,14 +3,13 @@
 use lodestar_api::Problem;
 use lodestar_library::{self as library, install::InstallDir};
 
-use super::{InstallLock, Pending, Supervisor};
+use super::Fleet;
+use crate::install_lock::InstallLock;
 
 /// A build that lies in the place of one that runs, and has not proved good.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) install_lock: InstallLock,
-    /// The operation whose outcome is the verdict.
-    pub(super) operation: String,
     /// What is told of it when it is installed.
     pub(super) note: String,
     /// The version that was installed before.
@@ -19,57 +18,38 @@ pub(super) struct Transaction {
     pub(super) behind: Option<String>,
 }
 
-impl Supervisor {
-    /// The trial that an operation is the verdict on.
-    pub(super) fn transaction_of(
-        &mut self,
-        module: &str,
-        pending: &Pending,
-    ) -> Option<Transaction> {
-        let id = pending.operation().id;
-        self.transactions
-            .get(module)
-            .is_some_and(|transaction| transaction.operation == id)
-            .then_some(())?;
-        self.transactions.remove(module)
-    }
+/// Keeps what proved good.
+pub(super) fn commit(fleet: &Fleet, transaction: &Transaction) -> Result<(), Problem> {
+    let module = &transaction.install_lock.module;
+    fleet.daemon.installer.keep(module)?;
+    fleet.daemon.histories.record(module, "installed", transaction.note.clone());
+    // What was decided about the build before says nothing about this one.
+    fleet.daemon.histories.decide(module, |decisions| decisions.refused = None);
+    Ok(())
+}
 
-    /// It proved good.
-    pub(super) fn commit(&mut self, transaction: &Transaction) -> Result<(), Problem> {
-        let module = &transaction.install_lock.module;
-        self.daemon.commit_install(module)?;
-        self.daemon.histories.record(module, "installed", transaction.note.clone());
-        // What was decided about the build before says nothing about this one.
-        self.daemon.histories.decide(module, |decisions| decisions.refused = None);
-        Ok(())
-    }
-
-    /// It is no good: what lay there before comes back. Answers what is installed now.
-    pub(super) fn roll_back(&mut self, transaction: Transaction) -> String {
-        let module = transaction.install_lock.module.clone();
-        let installed = match (self.daemon.roll_back_install(&module), transaction.previous) {
-            (Ok(()), Some(version)) => format!("{module} {version} stays installed"),
-            (Ok(()), None) => "nothing was installed".to_owned(),
-            (Err(error), _) => {
-                let what = "what was installed before cannot be put back";
-                tracing::error!(module, %error, "{what}");
-                format!("{what}: {error}; a restart of lodestard does it")
-            }
-        };
-        self.note_as_seen(&module);
-        if let Some(slot) = self.daemon.known_slot(&module) {
-            slot.set_behind(transaction.behind);
+/// Undoes what is no good: what lay there before comes back. Returns what is installed now.
+pub(super) fn roll_back(fleet: &mut Fleet, transaction: Transaction) -> String {
+    let module = transaction.install_lock.module.clone();
+    let installed = match (fleet.daemon.installer.undo(&module), transaction.previous) {
+        (Ok(()), Some(version)) => format!("{module} {version} stays installed"),
+        (Ok(()), None) => "nothing was installed".to_owned(),
+        (Err(error), _) => {
+            let what = "what was installed before cannot be put back";
+            tracing::error!(module, %error, "{what}");
+            format!("{what}: {error}; a restart of lodestard does it")
         }
-        self.daemon.histories.record(&module, "undone", installed.clone());
-        installed
+    };
+    note_as_seen(fleet, &module);
+    if let Some(slot) = fleet.daemon.modules.get(&module) {
+        slot.set_behind(transaction.behind);
     }
+    fleet.daemon.histories.record(&module, "undone", installed.clone());
+    installed
+}
 
-    /// What was put in place or came back there is no news to the watch of the module path.
-    pub(super) fn note_as_seen(&mut self, module: &str) {
-        let package = InstallDir::of(&self.daemon.places.state_dir).package(module);
-        match library::hash(&package) {
-            Some(sha256) => self.seen.insert(module.to_owned(), sha256),
-            None => self.seen.remove(module),
-        };
-    }
+/// Notes what was put in place or came back there: it is no news to the watch of the module path.
+pub(super) fn note_as_seen(fleet: &mut Fleet, module: &str) {
+    let package = InstallDir::of(&fleet.daemon.places.state_dir).package(module);
+    fleet.module_mut(module).sees(library::hash(&package));
 }

@@ -11,15 +11,17 @@ use lodestar_library::{self as library, install::Keys};
 use lodestar_platform::Trouble;
 use lodestar_platform::file_trust::{self, Accepted, Also, Exposed};
 
-use super::Daemon;
+use super::ledger::{ledger_unkept, text_on_disk};
+use super::{Daemon, data_dirs::lost_data_dirs, packages::package_of};
 
-/// What was noted, by what it is about.
-pub(super) type Noted = Mutex<BTreeMap<&'static str, Warning>>;
+/// Troubles of the daemon that were noted, by what they are about.
+#[derive(Debug, Default)]
+pub struct Noted(Mutex<BTreeMap<&'static str, Warning>>);
 
-impl Daemon {
+impl Noted {
     /// Notes what is wrong under a name, or that nothing is any more. Both are logged once.
     pub fn note(&self, name: &'static str, trouble: Option<Trouble>) {
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = noted.get(name).map(|it| &it.message);
         match trouble {
             Some((message, remedy)) => {
@@ -36,64 +38,66 @@ impl Daemon {
         }
     }
 
-    /// What was noted, and what shows when one looks.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<Warning> {
-        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut warnings: Vec<Warning> = noted.values().cloned().collect();
-        drop(noted);
-        warnings.extend(self.permissions());
-        warnings.extend(self.lost_data_dirs());
-        let warning = |name: &str, (message, remedy): Trouble| {
-            let name = name.to_owned();
-            Warning { name, message, remedy }
-        };
-        let trouble = self.context.pseudonyms.trouble();
-        warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
-        warnings.extend(accepted().map(|trouble| warning("trusted files", trouble)));
-        warnings.extend(self.ledger_unkept().map(|trouble| warning("event ledger", trouble)));
-        warnings.extend(self.text_on_disk().map(|trouble| warning("full logging", trouble)));
-        warnings
-    }
-
-    /// Every place that somebody else can change and that decides what the daemon does. What runs
-    /// goes on; nothing is read from there any more.
-    fn permissions(&self) -> Vec<Warning> {
-        let mut found: Vec<Exposed> = Vec::new();
-        let places = self.deciding().into_iter();
-        let exposed = places.filter_map(|place| file_trust::on_the_way(&place, Also::OwnGroup));
-        for exposed in exposed.chain(file_trust::above(&self.places.socket, Also::OwnGroup)) {
-            if !found.contains(&exposed) {
-                found.push(exposed);
-            }
-        }
-        let warning = |exposed: &Exposed| Warning {
-            name: "permissions".to_owned(),
-            message: format!("{exposed}; what runs goes on, and nothing is read from there"),
-            remedy: exposed.remedy(),
-        };
-        found.iter().map(warning).collect()
-    }
-
-    /// What nobody else may change.
-    fn deciding(&self) -> Vec<PathBuf> {
-        let state_dir = &self.places.state_dir;
-        let in_state = ["pseudonym.key", "modules.lock", "ledger", "data", "supervision"];
-        let mut places = vec![self.places.config.clone(), state_dir.clone()];
-        places.extend(in_state.map(|name| state_dir.join(name)));
-        places.push(Keys::beside(&self.places.config).directory().to_owned());
-        places.extend(self.places.module_path.iter().cloned());
-        let config = self.config();
-        let own = config.modules.iter().filter_map(|section| self.package(section));
-        for package in own.chain(library::list(&self.places.module_path)) {
-            let config = package.directory.join("config.yaml");
-            places.extend([package.library_path(), config, self.data_dir(&package.name)]);
-        }
-        places
+    fn all(&self) -> Vec<Warning> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
-/// Whom else the operator lets write what decides.
+/// Returns what was noted, and what shows when one looks.
+#[must_use]
+pub fn warnings(daemon: &Daemon) -> Vec<Warning> {
+    let mut warnings = daemon.noted.all();
+    warnings.extend(permissions(daemon));
+    warnings.extend(lost_data_dirs(daemon));
+    let warning = |name: &str, (message, remedy): Trouble| {
+        let name = name.to_owned();
+        Warning { name, message, remedy }
+    };
+    let trouble = daemon.context.pseudonyms.trouble();
+    warnings.extend(trouble.map(|trouble| warning("pseudonym key", trouble)));
+    warnings.extend(accepted().map(|trouble| warning("trusted files", trouble)));
+    warnings.extend(ledger_unkept(daemon).map(|trouble| warning("event ledger", trouble)));
+    warnings.extend(text_on_disk(daemon).map(|trouble| warning("full logging", trouble)));
+    warnings
+}
+
+/// Returns every place that somebody else can change and that decides what the daemon does. What
+/// runs goes on; nothing is read from there any more.
+fn permissions(daemon: &Daemon) -> Vec<Warning> {
+    let mut found: Vec<Exposed> = Vec::new();
+    let places = deciding(daemon).into_iter();
+    let exposed = places.filter_map(|place| file_trust::on_the_way(&place, Also::OwnGroup));
+    for exposed in exposed.chain(file_trust::above(&daemon.places.socket, Also::OwnGroup)) {
+        if !found.contains(&exposed) {
+            found.push(exposed);
+        }
+    }
+    let warning = |exposed: &Exposed| Warning {
+        name: "permissions".to_owned(),
+        message: format!("{exposed}; what runs goes on, and nothing is read from there"),
+        remedy: exposed.remedy(),
+    };
+    found.iter().map(warning).collect()
+}
+
+/// Returns what nobody else may change.
+fn deciding(daemon: &Daemon) -> Vec<PathBuf> {
+    let state_dir = &daemon.places.state_dir;
+    let in_state = ["pseudonym.key", "modules.lock", "ledger", "data", "supervision"];
+    let mut places = vec![daemon.places.config.clone(), state_dir.clone()];
+    places.extend(in_state.map(|name| state_dir.join(name)));
+    places.push(Keys::beside(&daemon.places.config).directory().to_owned());
+    places.extend(daemon.places.module_path.iter().cloned());
+    let config = daemon.config();
+    let own = config.modules.iter().filter_map(|section| package_of(daemon, section));
+    for package in own.chain(library::list(&daemon.places.module_path)) {
+        let config = package.directory.join("config.yaml");
+        places.extend([package.library_path(), config, daemon.data_dir(&package.name)]);
+    }
+    places
+}
+
+/// Returns whom else the operator lets write what decides.
 fn accepted() -> Option<Trouble> {
     let accepted = Accepted::current();
     let message = format!("{accepted} may change what lodestard runs and keeps (--trust-files)");

@@ -22,21 +22,19 @@ pub fn figures(pid: u32) -> Figures {
     parse(&stat, ticks, page).unwrap_or_default()
 }
 
-/// Reads a file of the kernel as text. A process gives itself any name, so that the bytes may be no
-/// UTF-8.
-pub(super) fn text_of(path: &str) -> io::Result<String> {
+/// What a file of the kernel says. A process gives itself any name, so that the text may be none.
+pub(crate) fn text_of(path: &str) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Returns the numbers of a process's threads.
-pub(super) fn threads(pid: u32) -> impl Iterator<Item = u32> {
+/// The numbers of a process's threads.
+pub(crate) fn threads(pid: u32) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Returns whether a thread has ended or is about to: what it had open is closed, or will be at
-/// once.
-pub(super) fn is_ending(pid: u32, thread: u32) -> bool {
+/// Whether a thread has ended or is about to: what it had open is closed, or will be at once.
+pub(crate) fn is_ending(pid: u32, thread: u32) -> bool {
     text_of(&format!("/proc/{pid}/task/{thread}/stat")).map_or(true, |stat| is_exiting(&stat))
 }
 

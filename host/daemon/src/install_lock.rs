@@ -9,13 +9,13 @@ use lodestar_api::{Problem, ProblemCode};
 
 /// The modules that are being installed or removed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct InstallLocks(Arc<Mutex<HashSet<String>>>);
+pub(crate) struct InstallLocks(Arc<Mutex<HashSet<String>>>);
 
 /// A module that nobody else installs or removes as long as this is held.
 #[derive(Debug)]
 pub struct InstallLock {
     install_locks: InstallLocks,
-    pub(super) module: String,
+    pub(crate) module: String,
 }
 
 impl InstallLocks {
@@ -24,7 +24,7 @@ impl InstallLocks {
     /// # Errors
     ///
     /// When it is being installed or removed.
-    pub(super) fn take(&self, module: &str) -> Result<InstallLock, Problem> {
+    pub(crate) fn take(&self, module: &str) -> Result<InstallLock, Problem> {
         if self.lock().insert(module.to_owned()) {
             return Ok(InstallLock { install_locks: self.clone(), module: module.to_owned() });
         }

@@ -1,0 +1,211 @@
+//! Changes of the configuration, one at a time: what is judged at this moment, and what waits.
+
+use std::collections::VecDeque;
+
+use lodestar_api::{Operation, Problem};
+use lodestar_config::Config;
+use tokio::sync::oneshot;
+
+use super::{
+    Operations, Pending, removals::Removal, section_edits::Edited, transactions::Transaction,
+};
+use crate::{
+    install_lock::InstallLock,
+    request::{Actor, Request},
+};
+
+/// Reasons to read the file again.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// It was saved, or SIGHUP came.
+    Saved { hang_up: bool },
+    /// Somebody asks for a change.
+    Asked(Request, Asker),
+}
+
+/// Somebody who waits for an answer.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) actor: Actor,
+    pub(super) answer: oneshot::Sender<Result<Operation, Problem>>,
+}
+
+impl Asker {
+    pub(super) fn tell(self, operations: &Operations, result: Result<Operation, Problem>) {
+        let result = result.map(|operation| operations.note_actor(operation, &self.actor));
+        // An error means that the client is gone.
+        let _ = self.answer.send(result);
+    }
+}
+
+/// Work that waits for the verdict on a file.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nobody waits: a mistake is logged.
+    Log { hang_up: bool },
+    /// Somebody does.
+    Answer(Asker, Step),
+}
+
+/// The rest of a request, once the file is taken or refused.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// End the operation of whoever had the file read.
+    Reloaded(Pending),
+    /// Follow a module that was switched on or off.
+    Switched { module: String, enabled: bool, edited: Option<Edited> },
+    /// Reload a module that runs, as the verdict on its new build.
+    TakenUp(Transaction),
+    /// Start a module that was installed at rest, where it is enabled. `added` is where its section
+    /// was added.
+    Installed { install_lock: InstallLock, added: Option<String> },
+    /// Take the files of a module away.
+    Removed(Removal),
+}
+
+/// Outcome of the first part of a request.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// An operation is under way, or has ended already.
+    Operation(Operation),
+    /// The file is to be read first.
+    Reads(Step),
+}
+
+/// A file that is judged.
+#[derive(Debug)]
+pub(super) struct Judging {
+    pub(super) after: Config,
+    pub(super) then: Then,
+    number: u64,
+    /// A newer save makes its verdict worthless.
+    superseded: bool,
+}
+
+/// Changes under way.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    judging: Option<Judging>,
+    waiting: VecDeque<Change>,
+    number: u64,
+}
+
+impl Changes {
+    /// Begins to judge a file; returns the number that its verdict is to bear.
+    pub(super) fn judge(&mut self, after: Config, then: Then) -> u64 {
+        debug_assert!(self.judging.is_none(), "one file is judged at a time");
+        self.number += 1;
+        self.judging = Some(Judging { after, then, number: self.number, superseded: false });
+        self.number
+    }
+
+    pub(super) const fn is_judging(&self) -> bool {
+        self.judging.is_some()
+    }
+
+    /// Has a change wait for the verdict that is on its way. `on_disk` is the text of the file now:
+    /// another one than the one that is judged supersedes it, unless somebody waits for the verdict
+    /// on that very text.
+    pub(super) fn wait(&mut self, change: Change, on_disk: Option<&str>) {
+        let Some(judging) = &mut self.judging else { return self.waiting.push_back(change) };
+        if let Change::Saved { hang_up } = change {
+            let is_judged = on_disk == Some(&judging.after.text);
+            if matches!(judging.then, Then::Log { .. }) {
+                if is_judged && !hang_up {
+                    return;
+                }
+                judging.superseded = true;
+            }
+            if let Some(Change::Saved { hang_up: before }) = self.waiting.back_mut() {
+                *before |= hang_up;
+                return;
+            }
+        }
+        self.waiting.push_back(change);
+    }
+
+    /// Ends the judgement with this number. `None` where its verdict is not wanted any more.
+    pub(super) fn judged(&mut self, number: u64) -> Option<Judging> {
+        self.judging.take_if(|judging| judging.number == number).filter(|it| !it.superseded)
+    }
+
+    /// Returns the next change that may begin.
+    pub(super) fn next(&mut self) -> Option<Change> {
+        if self.is_judging() { None } else { self.waiting.pop_front() }
+    }
+
+    /// Gives up all of them.
+    pub(super) fn give_up(&mut self) -> (Option<Then>, VecDeque<Change>) {
+        let then = self.judging.take().map(|judging| judging.then);
+        (then, std::mem::take(&mut self.waiting))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use lodestar_config::Layers;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let parsed = Config::parse(text, Path::new("modules.yaml"), &Layers::default());
+        parsed.expect("it is valid")
+    }
+
+    fn log() -> Then {
+        Then::Log { hang_up: false }
+    }
+
+    fn asker() -> Asker {
+        Asker { actor: Actor::TokenHolder, answer: oneshot::channel().0 }
+    }
+
+    const SAVED: Change = Change::Saved { hang_up: false };
+    const FIRST: &str = "modules: {a: {}}";
+    const LATER: &str = "modules: {b: {}}";
+
+    #[test]
+    fn a_later_save_supersedes_the_one_that_is_judged() {
+        for (saved, on_disk, superseded) in [
+            (SAVED, FIRST, false),
+            (SAVED, LATER, true),
+            (Change::Saved { hang_up: true }, FIRST, true),
+        ] {
+            let mut changes = Changes::default();
+            let number = changes.judge(config(FIRST), log());
+            changes.wait(saved, Some(on_disk));
+            assert!(changes.next().is_none(), "one at a time");
+            assert_eq!(changes.judged(number).is_none(), superseded, "{on_disk}");
+            assert_eq!(changes.next().is_some(), superseded, "{on_disk}");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_verdict_gets_it_and_what_came_later_comes_later() {
+        let mut changes = Changes::default();
+        let pending = Operations::default().begin("reload_config", None);
+        let then = Then::Answer(asker(), Step::Reloaded(pending));
+        let number = changes.judge(config(FIRST), then);
+        changes.wait(SAVED, Some(LATER));
+        changes.wait(Change::Saved { hang_up: true }, Some(LATER));
+        changes.wait(Change::Asked(Request::ReloadConfig, asker()), None);
+        assert!(changes.judged(number + 1).is_none(), "of another file");
+        let judging = changes.judged(number).expect("somebody waits for it");
+        assert_eq!(judging.after.text, FIRST);
+        assert!(matches!(changes.next(), Some(Change::Saved { hang_up: true })));
+        assert!(matches!(changes.next(), Some(Change::Asked(..))));
+        assert!(changes.next().is_none());
+    }
+
+    #[test]
+    fn nothing_is_left_when_all_is_given_up() {
+        let mut changes = Changes::default();
+        let number = changes.judge(config(FIRST), log());
+        changes.wait(Change::Asked(Request::ReloadConfig, asker()), None);
+        let (then, waiting) = changes.give_up();
+        assert!(then.is_some() && waiting.len() == 1);
+        assert!(changes.judged(number).is_none() && changes.next().is_none());
+    }
+}
