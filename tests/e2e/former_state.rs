@@ -82,7 +82,7 @@ fn a_state_directory_of_the_version_before_is_taken_up_without_loss() {
         "{names:?}"
     );
     let status = sandbox.json(&["status"]);
-    assert_eq!(status["losses"], serde_json::json!([]), "{status:#}");
+    assert_eq!(status["ledger"]["losses"], serde_json::json!([]), "{status:#}");
     assert!(daemon.stop().success());
 }
 
