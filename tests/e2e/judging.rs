@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CONFIG: &str = "modules:\n  counter:\n  misbehaver:\n    enabled: false\n\
                       metrics:\n  listen: 127.0.0.1:0\n";
 
-/// Has `misbehaver` enabled, and returns when it is asked whether it would take its section. It
+/// Enables `misbehaver`, and returns when the module is asked whether it accepts its section. It
 /// does not answer as long as there is a file `hold-load`; after ten seconds nobody waits for it.
 fn enabling(sandbox: &Sandbox) -> Child {
     drop(fs::remove_file(sandbox.path("load-held")));

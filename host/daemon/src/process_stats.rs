@@ -22,18 +22,20 @@ pub fn figures(pid: u32) -> Figures {
     parse(&stat, ticks, page).unwrap_or_default()
 }
 
-/// What a file of the kernel says. A process gives itself any name, so that the text may be none.
+/// Reads a file of the kernel as text. Invalid UTF-8 is replaced, as a process can give itself any
+/// name.
 pub(crate) fn text_of(path: &str) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The numbers of a process's threads.
+/// Returns the ids of a process's threads.
 pub(crate) fn threads(pid: u32) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a thread has ended or is about to: what it had open is closed, or will be at once.
+/// Returns whether a thread has ended or is about to, so that its files are closed or will be at
+/// once.
 pub(crate) fn is_ending(pid: u32, thread: u32) -> bool {
     text_of(&format!("/proc/{pid}/task/{thread}/stat")).map_or(true, |stat| is_exiting(&stat))
 }

@@ -2,12 +2,12 @@
 
 use crate::install_lock::InstallLock;
 
-/// Who asks for a change.
+/// Actor that asks for a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A user of this machine, through the socket; `None` when the kernel does not tell which.
     User(Option<u32>),
-    /// Whoever has the token of the control API.
+    /// The holder of the token of the control API.
     TokenHolder,
     /// A module.
     Module(String),
@@ -27,41 +27,41 @@ impl std::fmt::Display for Actor {
 /// A change that somebody asks for.
 #[derive(Debug)]
 pub enum Request {
-    /// Switch a module on or off, in the file.
+    /// Change of `enabled` of a module, in the file.
     SetEnabled {
         /// The module.
         module: String,
-        /// On or off.
+        /// True to enable it, false to disable it.
         enabled: bool,
     },
-    /// Read the configuration again.
+    /// Reload of the configuration.
     ReloadConfig,
-    /// Replace a module by what lies on the module path now.
+    /// Reload of a module with the library that is on the module path now.
     Reload {
         /// The module.
         module: String,
     },
-    /// Put the generation before back.
+    /// Return of a module to the previous generation.
     Rollback {
         /// The module.
         module: String,
     },
-    /// Take up a module that was put in its place.
+    /// Activation of a module that was put in place.
     TakeUp {
-        /// The module.
+        /// Install lock of the module.
         install_lock: InstallLock,
-        /// What is said of it in its section, lines.
+        /// Lines for its section in the file.
         notes: Vec<String>,
         /// The version that was installed before.
         previous: Option<String>,
     },
-    /// Stop a module and take it away.
+    /// Removal of a module.
     Remove {
         /// The module.
         module: String,
-        /// Its data as well.
+        /// True to delete its data as well.
         purge: bool,
-        /// Although events wait for it.
+        /// True to remove it although events wait for it.
         yes: bool,
     },
 }

@@ -23,14 +23,14 @@ pub enum Wake {
     Asked(Request, Actor, oneshot::Sender<Result<Operation, Problem>>),
     /// Change of the configuration file.
     ConfigChanged,
-    /// The modules whose section is new were asked whether they would take it.
+    /// Verdict of the modules on their new sections.
     ConfigJudged {
-        /// The number of the question.
+        /// Number of the judgement.
         number: u64,
-        /// What they would not take.
+        /// Errors of the sections that were refused.
         refusals: Vec<ConfigError>,
     },
-    /// SIGHUP came: read the configuration, and try again what did not start.
+    /// SIGHUP: the configuration is read, and modules that did not start are started again.
     HangUp,
     /// Change on the module path.
     LibraryChanged,
@@ -49,7 +49,7 @@ pub enum Wake {
     Signal(StopSignal),
 }
 
-/// Why the daemon ends.
+/// Signal for which the daemon ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGTERM, from systemd or `kill`.

@@ -27,25 +27,25 @@ pub enum Image {
 /// The code of one generation of a module in processes of its own: the seam between its thread and
 /// whatever starts those.
 pub trait ProcessImage: std::fmt::Debug + Send + Sync {
-    /// What was checked of the library.
+    /// Returns the results of the checks of the library.
     fn inspected(&self) -> &Inspected;
-    /// What the library says of itself, JSON.
+    /// Returns the description of the library, JSON.
     ///
     /// # Errors
     ///
-    /// What it answers, or that its process ended.
+    /// Returns the error of the module, or that its process ended.
     fn describe(&self) -> Result<Vec<u8>, ModError>;
-    /// Whether the module would take this configuration.
+    /// Checks whether the module accepts this configuration.
     ///
     /// # Errors
     ///
-    /// What it answers, or that its process ended.
+    /// Returns the error of the module, or that its process ended.
     fn validate(&self, config: &[u8]) -> Result<(), ModError>;
     /// Starts the module.
     ///
     /// # Errors
     ///
-    /// What it answers, or that its process ended.
+    /// Returns the error of the module, or that its process ended.
     fn create(
         &self,
         config: &[u8],
@@ -82,7 +82,7 @@ pub trait Instance {
     }
 }
 
-/// Why there is no process for a module.
+/// Reason why there is no process for a module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The library does not fit this host.
@@ -113,7 +113,7 @@ pub struct ProcessView {
     pub data_limit: String,
     /// Each limit that was asked for and that no control group holds, with what to do.
     pub limits_without_group: Vec<String>,
-    /// How far its sandbox holds, in words.
+    /// Description of how far its sandbox holds.
     pub sandbox: String,
 }
 

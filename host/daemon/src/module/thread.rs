@@ -114,17 +114,17 @@ impl std::fmt::Debug for Configured {
     }
 }
 
-/// What may be opened to a module's process, and what never is.
+/// Limits on the paths that may be opened to a module's process.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
     /// Its settings as the operator gave them, references replaced. What came with the module is
     /// not among them: it must not choose what is opened to it.
     pub given: Map<String, Value>,
-    /// What belongs to the daemon: nothing in it, and no directory that holds it, is opened.
+    /// Paths of the daemon: nothing in them, and no directory that holds one of them, is opened.
     pub closed: Vec<PathBuf>,
 }
 
-/// What a module's thread tells.
+/// Event of a module's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleEvent {
     /// A generation runs. The last event of a reload that worked.

@@ -17,7 +17,7 @@ use rustix::{
     process::geteuid,
 };
 
-/// What even an empty file costs.
+/// Smallest number of bytes that a file counts for.
 const SMALLEST: u64 = 512;
 
 /// Deepest nesting of directories. As many are open at once.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::error::PathError;
 use crate::module::Bounds;
 
-/// What a module's process may reach besides its data directory.
+/// Paths that a module's process may read or write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Paths {
     pub(super) readable: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! Taking up a module that was put in its place: its section, and the reload of one that runs.
+//! Activation of a module that was put in place: adds its section, and reloads it if it runs.
 
 use lodestar_api::{Operation, Problem, ProblemCode};
 use lodestar_config::ConfigErrors;
@@ -14,8 +14,9 @@ use super::{
 };
 use crate::install_lock::InstallLock;
 
-/// Gives a module that was put in its place its section, and reloads it where it runs. One that
-/// does not run is installed with that; one that runs, when the new build has taken over.
+/// Adds the section of a module that was put in place, and reloads the module if it runs. The
+/// install is committed at once for a module that does not run, otherwise when the new build has
+/// taken over.
 pub(super) fn activate(
     fleet: &mut Fleet,
     install_lock: InstallLock,
@@ -38,7 +39,7 @@ pub(super) fn activate(
     Ok(Begun::Reads(Step::Installed { install_lock, added }))
 }
 
-/// Keeps what does not run: it is installed with that.
+/// Commits the install of a module that does not run.
 fn keep_at_rest(fleet: &mut Fleet, transaction: Transaction) -> Result<InstallLock, Problem> {
     if let Err(problem) = commit(fleet, &transaction) {
         return Err(undone(fleet, transaction, problem));
@@ -49,7 +50,8 @@ fn keep_at_rest(fleet: &mut Fleet, transaction: Transaction) -> Result<InstallLo
     Ok(transaction.install_lock)
 }
 
-/// Reloads a module that runs, where no module refuses its section.
+/// Reloads a module that runs with its new build, unless the file was refused, which rolls the
+/// install back.
 pub(super) fn taken_up(
     fleet: &mut Fleet,
     transaction: Transaction,
@@ -79,7 +81,7 @@ pub(super) fn taken_up(
     Err(undone(fleet, transaction, problem.help("`lodestar status` shows what it does")))
 }
 
-/// Starts what was installed at rest, where it is enabled.
+/// Starts a module that was installed while it did not run, if it is enabled.
 pub(super) fn installed_at_rest(
     fleet: &mut Fleet,
     install_lock: &InstallLock,
@@ -104,7 +106,7 @@ pub(super) fn installed_at_rest(
     Ok(operation)
 }
 
-/// Undoes an install that came to nothing for the reason of `problem`.
+/// Rolls back an install that failed with `problem`. Returns the problem with the outcome added.
 fn undone(fleet: &mut Fleet, transaction: Transaction, mut problem: Problem) -> Problem {
     let installed = roll_back(fleet, transaction);
     problem.detail = format!("{}; {installed}", problem.detail);

@@ -1,4 +1,4 @@
-//! Changes of the configuration, one at a time: what is judged at this moment, and what waits.
+//! Queue of changes of the configuration: one is judged at a time, the others wait.
 
 use std::collections::VecDeque;
 
@@ -17,13 +17,13 @@ use crate::{
 /// Reasons to read the file again.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// It was saved, or SIGHUP came.
+    /// The file was saved, or SIGHUP came.
     Saved { hang_up: bool },
-    /// Somebody asks for a change.
+    /// A client or a module asks for a change.
     Asked(Request, Asker),
 }
 
-/// Somebody who waits for an answer.
+/// A client or a module that waits for an answer.
 #[derive(Debug)]
 pub(super) struct Asker {
     pub(super) actor: Actor,
@@ -41,25 +41,25 @@ impl Asker {
 /// Work that waits for the verdict on a file.
 #[derive(Debug)]
 pub(super) enum Then {
-    /// Nobody waits: a mistake is logged.
+    /// Nobody waits for the verdict: errors are logged.
     Log { hang_up: bool },
-    /// Somebody does.
+    /// Somebody waits for the verdict: the rest of the request, then the answer.
     Answer(Asker, Step),
 }
 
-/// The rest of a request, once the file is taken or refused.
+/// The rest of a request, once the file is applied or refused.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// End the operation of whoever had the file read.
+    /// End of the operation that had the file read.
     Reloaded(Pending),
-    /// Follow a module that was switched on or off.
+    /// Wait for a module that was enabled or disabled to reach that state.
     Switched { module: String, enabled: bool, edited: Option<Edited> },
-    /// Reload a module that runs, as the verdict on its new build.
+    /// Reload of a module that runs; it decides whether the install of its new build is committed.
     TakenUp(Transaction),
-    /// Start a module that was installed at rest, where it is enabled. `added` is where its section
-    /// was added.
+    /// Start of a module that was installed while it did not run, where it is enabled. `added`
+    /// tells where its section was added to the file.
     Installed { install_lock: InstallLock, added: Option<String> },
-    /// Take the files of a module away.
+    /// Removal of the files of a module.
     Removed(Removal),
 }
 
@@ -68,17 +68,17 @@ pub(super) enum Step {
 pub(super) enum Begun {
     /// An operation is under way, or has ended already.
     Operation(Operation),
-    /// The file is to be read first.
+    /// The file is to be read first; the step follows.
     Reads(Step),
 }
 
-/// A file that is judged.
+/// A file that modules are asked about at this moment.
 #[derive(Debug)]
 pub(super) struct Judging {
     pub(super) after: Config,
     pub(super) then: Then,
     number: u64,
-    /// A newer save makes its verdict worthless.
+    /// True when a newer save makes its verdict worthless.
     superseded: bool,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Begins to judge a file; returns the number that its verdict is to bear.
+    /// Begins to judge a file. Returns the number that its verdict is to carry.
     pub(super) fn judge(&mut self, after: Config, then: Then) -> u64 {
         debug_assert!(self.judging.is_none(), "one file is judged at a time");
         self.number += 1;
@@ -103,9 +103,9 @@ impl Changes {
         self.judging.is_some()
     }
 
-    /// Has a change wait for the verdict that is on its way. `on_disk` is the text of the file now:
-    /// another one than the one that is judged supersedes it, unless somebody waits for the verdict
-    /// on that very text.
+    /// Queues a change behind the verdict that is awaited. `on_disk` is the text of the file now:
+    /// where it differs from the text that is judged, that one is superseded, unless somebody waits
+    /// for the verdict on it.
     pub(super) fn wait(&mut self, change: Change, on_disk: Option<&str>) {
         let Some(judging) = &mut self.judging else { return self.waiting.push_back(change) };
         if let Change::Saved { hang_up } = change {
@@ -124,7 +124,8 @@ impl Changes {
         self.waiting.push_back(change);
     }
 
-    /// Ends the judgement with this number. `None` where its verdict is not wanted any more.
+    /// Ends the judgement with this number. Returns `None` where its verdict is not wanted any
+    /// more.
     pub(super) fn judged(&mut self, number: u64) -> Option<Judging> {
         self.judging.take_if(|judging| judging.number == number).filter(|it| !it.superseded)
     }
@@ -134,7 +135,7 @@ impl Changes {
         if self.is_judging() { None } else { self.waiting.pop_front() }
     }
 
-    /// Gives up all of them.
+    /// Drops all changes. Returns the one that was judged, and those that waited.
     pub(super) fn give_up(&mut self) -> (Option<Then>, VecDeque<Change>) {
         let then = self.judging.take().map(|judging| judging.then);
         (then, std::mem::take(&mut self.waiting))

@@ -1,4 +1,4 @@
-//! What in a valid configuration is perhaps not meant.
+//! Warnings about a valid configuration that may not be meant as it is.
 
 use lodestar_api::ConfigProblem;
 use lodestar_config::{self as config, Config, ConfigError, ModuleSection, Wanted};
@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{Daemon, packages::package_of, probe::config_problem, status::manifest_of};
 
-/// Returns what in a valid configuration is perhaps not meant. `open` is the change of mode that
-/// keeps others from reading the file that it stands in, where they can.
+/// Returns the warnings about a valid configuration. `open` is the change of mode that keeps others
+/// from reading its file, where they can.
 pub(crate) fn config_warnings(
     daemon: &Daemon,
     config: &Config,
@@ -35,8 +35,8 @@ pub(crate) fn config_warnings(
     found.iter().map(config_problem).collect()
 }
 
-/// Files with secrets of a module that are open to others. A reference that leads nowhere is
-/// an error, and reported as one.
+/// Returns a warning for each file with secrets of a module that others can read. A reference that
+/// cannot be resolved is an error, and reported elsewhere.
 fn open_secrets(daemon: &Daemon, config: &Config, package: &library::Package) -> Vec<ConfigError> {
     resolved(daemon, config, package).map(|resolved| resolved.warnings).unwrap_or_default()
 }
@@ -50,7 +50,7 @@ fn resolved(
     config.resolve(&package.name, &written, &daemon.configuration.layers.environment).ok()
 }
 
-/// Returns where this configuration would have the daemon and the enabled modules listen.
+/// Returns the addresses on which the daemon and the enabled modules would listen.
 fn wanted_addresses(daemon: &Daemon, config: &Config) -> Vec<Wanted> {
     let wanted = |key: &str, address: &str| {
         let (key, address) = (key.to_owned(), address.to_owned());
@@ -73,8 +73,8 @@ fn wanted_addresses(daemon: &Daemon, config: &Config) -> Vec<Wanted> {
     all
 }
 
-/// Returns a warning of a section whose module nobody has. One that is switched off and resembles
-/// no other may wait for its module to be installed.
+/// Returns a warning for a section whose module is not there. A disabled one whose name resembles
+/// no other gets none: it may be waiting for its module to be installed.
 fn missing(
     daemon: &Daemon,
     config: &Config,
@@ -103,8 +103,8 @@ fn missing(
     Some(warning)
 }
 
-/// Returns the modules that run and would not if this configuration were taken, although nobody
-/// switched them off.
+/// Returns a warning of running modules that this configuration would stop because it has no
+/// section for them.
 fn would_stop(daemon: &Daemon, config: &Config) -> Option<ConfigError> {
     let slots = daemon.modules.all();
     let gone = slots

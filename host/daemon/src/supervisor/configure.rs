@@ -1,5 +1,5 @@
-//! From the configuration to what one module gets: its settings with every reference replaced,
-//! and the grant of what it may know and use.
+//! Preparation of what one module gets from the configuration: its settings with all references
+//! resolved, and the grant of its data and permissions.
 
 use std::{
     collections::HashMap,
@@ -25,11 +25,11 @@ use crate::{
 
 type Explain = Box<dyn Fn(&str) -> String + Send>;
 
-/// The defaults of a generation: of the file that was admitted with its library, and not of what
-/// lies in that place by now.
+/// Defaults of a generation: from the file that was admitted with its library, even if that file
+/// has changed since.
 pub(super) type Defaults = Arc<OnceLock<Option<String>>>;
 
-/// Works out what a module gets, once its manifest is known.
+/// Returns a function that prepares the configuration of a module, once its manifest is known.
 pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defaults) -> Configure {
     Arc::new(move |manifest, path| {
         let name = &manifest.module.name;
@@ -58,8 +58,9 @@ pub(super) fn configure(daemon: Arc<Daemon>, config: Arc<Config>, defaults: Defa
     })
 }
 
-/// Returns what may be opened to the process of a module. The paths come from the operator alone: a
-/// module that was installed must not choose them in the `config.yaml` that it brings.
+/// Returns the limits on the paths that may be opened to the process of a module. The paths come
+/// from the operator alone: a module that was installed must not choose them in the `config.yaml`
+/// that it brings.
 fn bounds(daemon: &Daemon, config: &Config, module: &str) -> Result<Bounds, ConfigErrors> {
     let given = config.effective(module, None)?;
     let given = config.resolve(module, &given, &daemon.configuration.layers.environment)?.settings;
@@ -68,7 +69,8 @@ fn bounds(daemon: &Daemon, config: &Config, module: &str) -> Result<Bounds, Conf
     Ok(Bounds { given, closed: vec![state_dir.clone(), config.clone(), keys] })
 }
 
-/// Puts a report of a module's own validation into words, with the place in the file.
+/// Returns a function that formats a report of a module's own validation, with the place in the
+/// file.
 pub(super) fn explain(config: Arc<Config>, module: &str, defaults: Defaults) -> Explain {
     let module = module.to_owned();
     Box::new(move |report| {
@@ -77,8 +79,8 @@ pub(super) fn explain(config: Arc<Config>, module: &str, defaults: Defaults) -> 
     })
 }
 
-/// Returns the settings of a module, every reference replaced. What was secret is kept out of the
-/// log from now on.
+/// Returns the settings of a module, with all references resolved. Secrets among them are kept out
+/// of the log from now on.
 pub(super) fn settings(
     daemon: &Daemon,
     config: &Config,
@@ -100,9 +102,9 @@ pub(super) fn settings(
     Ok(resolved)
 }
 
-/// Learns secrets: whatever stood behind a reference is kept out of what is told. What stands under
-/// the name of a secret, behind a reference or not, and is no path, is a secret: a name that stands
-/// elsewhere (`project: ${PROJECT}`) must not vanish from data.
+/// Adds the resolved values to the redactor. The value of every reference is kept out of messages.
+/// A value under the name of a secret that is no path counts as a secret, and is kept out of data
+/// too; a name that stands elsewhere (`project: ${PROJECT}`) must not vanish from data.
 fn learn_secrets(redactor: &Redactor, secret: bool, written: &Value, resolved: &Value) {
     match (written, resolved) {
         (Value::String(written), Value::String(resolved))
@@ -172,7 +174,7 @@ fn secrets(
     manifest.capabilities.secrets.iter().map(fetch).collect()
 }
 
-/// Returns the providers, for the module in `library` that declares the need.
+/// Returns the providers, if the module in `library` declares that it needs them; else null.
 fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path) -> Value {
     if !manifest.capabilities.providers {
         return Value::Null;
@@ -199,9 +201,9 @@ fn providers(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Pa
     Value::Object(providers.collect())
 }
 
-/// Returns whether a module gets the keys of the providers: where its section says so, and one that
-/// came with the daemon, or that an operator put on the module path, where it says nothing. What
-/// others made does not grant itself by its manifest what secrets it gets.
+/// Returns whether a module gets the keys of the providers: as its section says; without that,
+/// unless the module was installed. An installed module cannot grant itself secrets by its
+/// manifest.
 fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
     let module = &package.name;
     if let Some(given) = config.module(module).and_then(|section| section.provider_keys) {
@@ -217,8 +219,8 @@ fn gets_keys(daemon: &Daemon, config: &Config, package: &Package) -> bool {
     !installed
 }
 
-/// Returns whether the module in `library`, if it asks for it, may change the daemon: one that was
-/// installed where its section says so.
+/// Returns whether the module in `library` may change the daemon, if it asks for that. One that was
+/// installed needs it confirmed in its section.
 fn operate(daemon: &Daemon, config: &Config, manifest: &Manifest, library: &Path) -> Operate {
     let name = &manifest.module.name;
     if manifest.capabilities.control.is_none()

@@ -1,4 +1,4 @@
-//! What follows from a crash of the daemon, for the module that caused it.
+//! Crash recovery: the decision about a module that crashed the daemon.
 
 use lodestar_library as library;
 use lodestar_platform::Trouble;
@@ -6,7 +6,7 @@ use lodestar_platform::Trouble;
 use super::{Daemon, Refused, history::Probation, packages::package_of, requests::short};
 use crate::crash::CrashReport;
 
-/// Acts on the note that the run before left: the module that ended the daemon goes back to the
+/// Acts on the crash report of the last run: the module that crashed the daemon goes back to the
 /// generation before, if it was on probation, or runs in a process of its own from now on.
 pub fn act_on_crash(daemon: &Daemon, crash_report: &CrashReport) {
     if crash_report.for_want_of_memory {
@@ -48,7 +48,7 @@ pub fn act_on_crash(daemon: &Daemon, crash_report: &CrashReport) {
     daemon.histories.record(name, "crashed", format!("{what}; {then}"));
 }
 
-/// Says that no module is to blame for an end, and what to do.
+/// Returns the warning of a crash for want of memory, for which no module is blamed.
 fn no_memory(CrashReport { name, means, .. }: &CrashReport) -> Trouble {
     let message = format!(
         "lodestard ended by {means} when it last ran, on the thread of {name}: it found no memory \

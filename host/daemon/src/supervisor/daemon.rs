@@ -1,4 +1,4 @@
-//! What the parts of the running daemon share.
+//! State that the parts of the running daemon share.
 
 use std::{
     collections::HashMap,
@@ -25,51 +25,51 @@ use crate::{
     wake::WakeSender,
 };
 
-/// How long `status` waits for modules to say how they are.
+/// Time that `status` waits for modules to report their health.
 const HEALTH_PATIENCE: Duration = Duration::from_millis(150);
 
-/// How much of a name is shown that is no module's.
+/// Number of characters that are shown of a name that is no module's.
 const MAX_SHOWN: usize = 64;
 
-/// What a daemon is made of.
+/// Parts that a daemon is created from.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where everything lies.
+    /// Paths that the daemon uses.
     pub places: Places,
-    /// What all modules share.
+    /// Parts of the host that all modules share.
     pub context: ServiceContext,
-    /// What is logged.
+    /// Log levels, the newest log records and the redactor of secrets.
     pub logging: Logging,
-    /// Wakes the loop.
+    /// Sender of events that wake the loop.
     pub wakes: WakeSender,
     /// The configuration that was read at the start.
     pub config: Config,
-    /// What lies above and below the file.
+    /// The environment and the `--set` options, which override the file.
     pub layers: Layers,
 }
 
 /// The running daemon, shared by its loop, the control API and the metrics.
 #[derive(Debug)]
 pub struct Daemon {
-    /// Where everything lies.
+    /// Paths that the daemon uses.
     pub places: Places,
-    /// What all modules share.
+    /// Parts of the host that all modules share.
     pub context: ServiceContext,
-    /// What is logged.
+    /// Log levels, the newest log records and the redactor of secrets.
     pub logging: Logging,
     /// Changes under way.
     pub operations: Operations,
-    /// What happened to each module.
+    /// History and decisions of each module.
     pub histories: Arc<Histories>,
-    /// Its own HTTP servers.
+    /// HTTP servers of the daemon itself.
     pub servers: Servers,
-    /// Wakes the loop.
+    /// Sender of events that wake the loop.
     pub wakes: WakeSender,
-    /// When it started.
+    /// Time of the start.
     pub started: Instant,
-    /// Why there is no metrics endpoint, empty when there is one.
+    /// Reason why there is no metrics endpoint; empty when there is one.
     pub(super) metrics_error: Mutex<String>,
-    /// What is wrong, as long as it is.
+    /// Problems that last, for `status`.
     pub noted: Noted,
     pub(super) loaded_libraries: Arc<LoadedLibraries>,
     pub(super) descriptions: Descriptions,
@@ -80,7 +80,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Makes a daemon that runs nothing yet.
+    /// Creates a daemon that runs no module yet.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { places, context, logging, wakes, config, layers } = parts;
@@ -103,7 +103,7 @@ impl Daemon {
         })
     }
 
-    /// Notes why there is no metrics endpoint.
+    /// Notes the reason why there is no metrics endpoint.
     pub fn set_metrics_error(&self, reason: String) {
         *self.metrics_error.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -114,13 +114,13 @@ impl Daemon {
         self.configuration.running()
     }
 
-    /// Returns whether the file on the disk is another one than what runs.
+    /// Returns whether the file on the disk differs from the configuration that runs.
     #[must_use]
     pub fn is_config_changed(&self) -> bool {
         self.configuration.is_changed()
     }
 
-    /// Returns the place of a module in the table, made where it is missing.
+    /// Returns the slot of a module in the table. Creates it where it is missing.
     pub(super) fn slot(self: &Arc<Self>, name: &str) -> Arc<Slot> {
         let (slot, is_new) = self.modules.get_or_add(name);
         if is_new {
@@ -129,15 +129,16 @@ impl Daemon {
         slot
     }
 
-    /// Deals with the libraries that nobody uses any more.
+    /// Handles the libraries that were replaced and that nobody uses any more: unloads them where
+    /// the section of their module allows it.
     pub(super) fn sweep(&self) {
         let config = self.config();
         self.loaded_libraries
             .sweep(|module| config.module(module).is_some_and(|section| section.unload));
     }
 
-    /// Returns how many modules run, of how many that are switched on: a line for `systemctl
-    /// status`.
+    /// Returns the number of modules that run, and of those that are enabled, as a line for
+    /// `systemctl status`.
     #[must_use]
     pub fn in_a_line(&self) -> String {
         let slots = self.modules.all();
@@ -164,7 +165,7 @@ impl Daemon {
         }
     }
 
-    /// Takes the log levels of a configuration, and tells the modules.
+    /// Applies the log levels of a configuration, and sends them to the modules.
     pub fn apply_log_levels(&self, config: &Config) {
         let log = &config.log;
         let modules: HashMap<String, u32> =
@@ -182,7 +183,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the reference leads nowhere.
+    /// Returns an error when the reference cannot be resolved.
     pub fn token(&self, reference: &config::Reference) -> Result<String, config::ReferenceError> {
         let fetched = reference.resolve(&self.configuration.layers.environment)?;
         let token = fetched.secret.expose().to_owned();
@@ -190,7 +191,8 @@ impl Daemon {
         Ok(token)
     }
 
-    /// Asks the running modules how they are; what has not answered in time is shown as it was.
+    /// Asks the running modules for their health. A module that does not answer in time keeps the
+    /// health that it reported last.
     pub async fn refresh_health(&self) {
         let mut asked = Vec::new();
         for slot in self.modules.all() {
@@ -217,13 +219,13 @@ impl Daemon {
     }
 }
 
-/// Returns a name as it is shown again: whoever asked for it may have written anything.
+/// Returns a name from a request, shortened and quoted: it may hold anything.
 pub(super) fn asked_for(name: &str) -> String {
     let name: String = name.chars().take(MAX_SHOWN).collect();
     format!("{name:?}")
 }
 
-/// Returns the number of the ABI for a level: 0 nothing, 1 error … 5 trace.
+/// Returns the number of a log level in the ABI: 0 for off, 1 for error, up to 5 for trace.
 #[must_use]
 pub const fn number(level: LogLevel) -> u32 {
     match level {

@@ -1,4 +1,4 @@
-//! The directories of the modules' own data: made, and missed where one that was there is gone.
+//! Data directories of modules: creates them, and detects those that were deleted or emptied.
 
 use std::{
     fs, io,
@@ -13,15 +13,16 @@ use lodestar_platform::{files, state_dir::private_directory};
 
 use super::Daemon;
 
-/// A file in each of them that holds when it was put there, in milliseconds since the Unix epoch.
-/// It lies among the module's files and is no hidden one: whoever deletes those deletes it too.
+/// Name of a file in each data directory that holds the time when it was written, in milliseconds
+/// since the Unix epoch. It is not hidden, so that whoever deletes the module's files deletes it
+/// too.
 const MARK: &str = "lodestar.began";
 
-/// For how long a loss is told, in milliseconds.
+/// Time that a loss is shown, in milliseconds.
 const TOLD_MS: i64 = 7 * 24 * 3600 * 1000;
 
-/// Makes the directory of a module's own data, and notes where one that was there is gone or
-/// empty: to the module it looks like a first start.
+/// Creates the data directory of a module. Notes a loss where a directory that existed before is
+/// gone or empty: to the module this looks like a first start.
 pub(super) fn make_data_dir(daemon: &Daemon, module: &str) -> io::Result<PathBuf> {
     let directory = daemon.data_dir(module);
     let is_new = directory.symlink_metadata().is_err();
@@ -62,7 +63,7 @@ fn has_handled_events(daemon: &Daemon, module: &str) -> bool {
     counters.iter().any(|it| it.module == module && it.ledger.handled + it.live.handled > 0)
 }
 
-/// Returns which data directories were lost in the last seven days.
+/// Returns a warning for each data directory that was lost in the last seven days.
 pub(super) fn lost_data_dirs(daemon: &Daemon) -> Vec<Warning> {
     let now = Timestamp::now().as_millisecond();
     let told = |name: &str| {
@@ -90,7 +91,7 @@ fn remedy(module: &str) -> String {
     )
 }
 
-/// Writes the mark. The module may write there as well: nothing that it put in this place is
+/// Writes the mark. The module can write there as well, so an existing file or link is never
 /// followed.
 fn put(mark: &Path, now: i64) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();

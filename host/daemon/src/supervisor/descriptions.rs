@@ -1,5 +1,5 @@
-//! What libraries say of themselves, kept by the hash of their bytes: so the commands of a module
-//! that does not run are known without loading it again and again.
+//! Descriptions of libraries, cached by the hash of the library: the commands of a module that does
+//! not run are known without loading it each time.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Probe;
 
-/// How many answers are kept on the disk; a module under development makes a new one per build.
+/// Number of descriptions that are kept on the disk. A module under development adds one with each
+/// build.
 const KEPT: usize = 64;
 
-/// The most bytes of an answer on the disk.
+/// Largest size of a description on the disk, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The answers of all libraries that were asked.
+/// Descriptions of all libraries that were asked.
 #[derive(Debug)]
 pub(super) struct Descriptions {
     /// `STATE/cache/descriptions`, one file per hash.
@@ -30,30 +31,31 @@ pub(super) struct Descriptions {
     seen: Mutex<Seen>,
 }
 
-/// The answers by library file, as long as the file is the same. `None` for a library that cannot
+/// Descriptions by library file, valid while the file is the same. `None` for a library that cannot
 /// be asked.
 type Seen = HashMap<PathBuf, (Stamp, Option<Arc<Described>>)>;
 
-/// What a library says of itself.
+/// Manifest and description of a library.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Described {
-    /// The version of the host that asked: another one may ask for more.
+    /// Version of the host that asked: another version may ask for more.
     host: String,
     pub(super) manifest: Manifest,
     pub(super) description: Description,
 }
 
-/// Tells one state of a file from another: device, inode, size and time of the last change.
+/// Identity of a state of a file: device, inode, size and time of the last change.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Descriptions {
-    /// Opens the answers below a state directory, which need not exist yet.
+    /// Opens the descriptions below a state directory, which need not exist yet.
     pub(super) fn below(state_dir: &Path) -> Self {
         Self { directory: state_dir.join("cache/descriptions"), seen: Mutex::default() }
     }
 
-    /// Returns what a library says of itself: known, read from the disk, or asked in a process of
-    /// its own. `None` where it cannot be asked. May take as long as starting that process does.
+    /// Returns the description of a library: from memory, from the disk, or from the library in a
+    /// process of its own, whose start the call then waits for. `None` where the library cannot be
+    /// asked.
     pub(super) fn of(
         &self,
         package: &Package,
@@ -115,7 +117,7 @@ impl Descriptions {
         Ok(())
     }
 
-    /// Deletes the oldest answers where there are too many.
+    /// Deletes the oldest descriptions where there are too many.
     fn make_room(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.directory)?.flatten() {
@@ -129,7 +131,8 @@ impl Descriptions {
     }
 }
 
-/// Returns an answer on the disk, where there is one that this host understands.
+/// Reads a description from the disk. Returns `None` where there is none of this version of the
+/// host.
 fn read(file: &Path) -> Option<Described> {
     let described: Described = serde_json::from_slice(&files::read(file, MAX_BYTES).ok()?).ok()?;
     (described.host == env!("CARGO_PKG_VERSION")).then_some(described)

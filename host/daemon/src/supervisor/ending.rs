@@ -1,4 +1,4 @@
-//! The end of the daemon: modules stop, and what they tell on the way is heard.
+//! End of the daemon: stops the modules, and handles their last events.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::wake::Wake;
 
-/// How long all modules together may take to stop when the daemon ends.
+/// Time that all modules together may take to stop when the daemon ends.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
 
 impl Supervisor {
-    /// Stops all modules, the last of the file first, and waits for them within the grace period.
-    /// What they tell in their last moments is among `woken`.
+    /// Stops all modules, the last one of the file first, and waits for them within the grace
+    /// period. Their last events arrive in `woken`.
     pub async fn shut_down(mut self, woken: &mut UnboundedReceiver<Wake>) {
         self.fleet.stopping = true;
         self.give_up_changes();
@@ -57,7 +57,8 @@ impl Supervisor {
         }
     }
 
-    /// Hears what wakes a daemon that ends: modules are heard, nobody is served any more.
+    /// Handles an event of a daemon that ends: those of modules are acted on, requests are refused,
+    /// all others are ignored.
     fn hear_at_last(&mut self, wake: Wake) {
         match wake {
             Wake::Module { name, event, thread } => self.fleet.heard(&name, event, thread),
@@ -69,7 +70,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for threads that have said that they end. Answers whether all have.
+    /// Waits until all threads of modules have ended. Returns false when some have not by `until`.
     async fn threads_end(&mut self, until: Instant) -> bool {
         // Looked at and not joined: a join of one that hangs would hold up the end of the process.
         while !self.fleet.modules.values().all(Supervised::is_finished) {

@@ -1,4 +1,4 @@
-//! All modules together: what is planned for them is carried out here.
+//! The modules that the supervisor runs, and the execution of what is planned for them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,20 +17,20 @@ use crate::module::{StartGate, State};
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) daemon: Arc<Daemon>,
-    /// Each module of the configuration, and each that has left a thread, by name.
+    /// Each module of the configuration, and each that still has a thread, by name.
     pub(super) modules: BTreeMap<String, Supervised>,
-    /// Whether the daemon ends: nothing is started any more.
+    /// True while the daemon ends: nothing is started any more.
     pub(super) stopping: bool,
 }
 
 impl Fleet {
-    /// Makes one that has started nothing yet.
+    /// Creates a fleet that has started nothing yet.
     pub(super) const fn new(daemon: Arc<Daemon>) -> Self {
         Self { daemon, modules: BTreeMap::new(), stopping: false }
     }
 
-    /// Starts and stops modules until all are as the configuration asks. Returns at once; what was
-    /// begun goes on by itself.
+    /// Starts, stops and reloads modules until all are as the configuration asks. Returns at once,
+    /// while these steps go on.
     pub(super) fn reconcile(&mut self) {
         if self.stopping {
             return;
@@ -41,7 +41,7 @@ impl Fleet {
         self.carry_out(actions, &config);
     }
 
-    /// Notes in the table of modules which of them are to run.
+    /// Notes in the table of modules whether each is to run.
     fn note_desired(&mut self, config: &Config) {
         for section in &config.modules {
             self.daemon.slot(&section.name).set_desired(section.enabled);
@@ -59,7 +59,7 @@ impl Fleet {
         plan::plan(&desired, &Observed { modules: &self.modules })
     }
 
-    /// Carries actions out in their order, starts at the end: those begin together.
+    /// Carries out actions in their order. Starts come last, and begin together.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>, config: &Arc<Config>) {
         let mut starts = Vec::new();
         for action in actions {
@@ -97,7 +97,7 @@ impl Fleet {
         }
     }
 
-    /// Returns what is known of a module; of one that is new, that it is off.
+    /// Returns the state of a module. Adds a module that is off where the name is new.
     pub(super) fn module_mut(&mut self, name: &str) -> &mut Supervised {
         if !self.modules.contains_key(name) {
             self.modules.insert(name.to_owned(), Supervised::default());
@@ -105,8 +105,8 @@ impl Fleet {
         self.modules.get_mut(name).expect("it was inserted where it was missing")
     }
 
-    /// Forgets a module whose section is gone. Its events wait: a name may be misspelt, and only
-    /// `modules remove` is meant to drop them.
+    /// Forgets a module whose section is gone. Its events are kept, as a name may be misspelt: only
+    /// `modules remove` drops them.
     fn forget(&mut self, module: &str) {
         if self.daemon.modules.remove(module) {
             self.daemon.context.listeners.release(module);
@@ -122,7 +122,7 @@ impl Fleet {
         }
     }
 
-    /// Returns how a module that somebody asks for comes to run.
+    /// Returns the way to fulfil a request for a module to run.
     pub(super) fn way(&self, module: &str) -> Way {
         self.modules.get(module).map_or(Way::Start, |module| plan::on_request(module.phase()))
     }

@@ -1,5 +1,5 @@
-//! The history of each module, for whoever asks why; and the decisions that must outlive the
-//! daemon: that a module is in quarantine, and which library proved bad.
+//! History of each module, as `modules why` shows it, and the decisions that outlive the daemon,
+//! such as a quarantine or a library that proved bad.
 
 use std::{
     fs, io,
@@ -15,51 +15,51 @@ use serde::{Deserialize, Serialize};
 use lodestar_api::HistoryEntry;
 use lodestar_platform::files;
 
-/// The number of entries that are shown; at twice as many the older ones are removed.
+/// Number of entries that are shown. At twice as many the older half is removed.
 const MAX_ENTRIES: usize = 200;
 
-/// A decision about a module that holds until somebody takes it back.
+/// Decisions about a module, which hold until somebody takes them back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Decisions {
-    /// Why it is left alone.
+    /// Reason for its quarantine; `None` when it is in none.
     pub quarantined: Option<String>,
     /// The library that proved bad, and what runs in its place.
     pub refused: Option<Refused>,
-    /// Why it runs in a process of its own although its section does not say so.
+    /// Reason why it runs in a process of its own although its section does not say so.
     pub isolated: Option<String>,
     /// The generation that took over last, while it is on probation.
     pub probation: Option<Probation>,
-    /// Its data directory was there.
+    /// True once its data directory was created.
     pub has_data_dir: bool,
-    /// When its data directory was found gone, in milliseconds since the Unix epoch.
+    /// Time when its data directory was found gone, in milliseconds since the Unix epoch.
     pub data_lost: Option<i64>,
 }
 
 /// A generation on probation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probation {
-    /// The hash of its library.
+    /// Hash of its library.
     pub sha256: String,
-    /// The hash of the one before it.
+    /// Hash of the library of the generation before it.
     #[serde(alias = "former")]
     pub previous: String,
-    /// When the probation ends, in seconds since the Unix epoch.
+    /// End of the probation, in seconds since the Unix epoch.
     pub until_s: i64,
 }
 
 /// A library that proved bad.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// Its hash.
+    /// Hash of the bad library.
     pub sha256: String,
-    /// The hash of the kept generation that runs in its place.
+    /// Hash of the generation kept on disk that runs in its place.
     pub instead: String,
-    /// What it did, or who asked.
+    /// Description of its failure, or of the request for a rollback.
     pub reason: String,
 }
 
-/// The endings of the files' names, and those that they had before.
+/// Endings of file names: those of earlier versions, and those of today.
 const FORMER_NAMES: [(&str, &str); 2] =
     [(".story.jsonl", ".history.jsonl"), (".standing.json", ".decisions.json")];
 
@@ -71,7 +71,7 @@ pub struct Histories {
 }
 
 impl Histories {
-    /// Opens those in this state directory.
+    /// Opens the histories and decisions in a state directory. Renames files of earlier versions.
     #[must_use]
     pub fn new(state_dir: &Path) -> Self {
         let directory = state_dir.join("supervision");
@@ -82,7 +82,7 @@ impl Histories {
         Self { directory, writing: Mutex::default() }
     }
 
-    /// Adds an entry. Logs when the disk does not take it.
+    /// Adds an entry to the history of a module. A failed write is logged.
     pub fn record(&self, module: &str, what: &str, detail: impl Into<String>) {
         let at = format!("{:.3}", Timestamp::now());
         let entry = HistoryEntry { at, what: what.to_owned(), detail: detail.into() };
@@ -92,7 +92,7 @@ impl Histories {
         }
     }
 
-    /// Returns the chapters of a module, oldest first.
+    /// Returns the newest entries of a module's history, oldest first.
     #[must_use]
     pub fn read(&self, module: &str) -> Vec<HistoryEntry> {
         let text = files::read_text(&self.history_path(module)).unwrap_or_default();
@@ -102,14 +102,14 @@ impl Histories {
         entries
     }
 
-    /// Returns what was decided about a module.
+    /// Returns the decisions about a module.
     #[must_use]
     pub fn decisions(&self, module: &str) -> Decisions {
         let text = files::read_text(&self.decisions_path(module)).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Changes what was decided about a module.
+    /// Changes the decisions about a module. A failed write is logged.
     pub fn decide(&self, module: &str, change: impl FnOnce(&mut Decisions)) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.decisions(module);
@@ -126,7 +126,7 @@ impl Histories {
         }
     }
 
-    /// Forgets a module that was removed.
+    /// Deletes the history and the decisions of a module that was removed.
     pub fn forget(&self, module: &str) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         for path in [self.history_path(module), self.decisions_path(module)] {
@@ -166,7 +166,7 @@ impl Histories {
     }
 }
 
-/// Renames files that a version before this one wrote. A file that is there already stays.
+/// Renames files that an earlier version wrote. Never overwrites a file of today's name.
 fn rename_former(directory: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -187,7 +187,7 @@ fn rename_former(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file so that a kill leaves the old or the new one.
+/// Replaces a file atomically: a kill leaves the old or the new one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(path);
     let mut file = tempfile::NamedTempFile::new_in(directory)?;

@@ -1,4 +1,4 @@
-//! What is written down of installed modules: by one at a time.
+//! Access to the lock file of installed modules, one writer at a time.
 
 use std::{
     io,
@@ -12,13 +12,13 @@ use lodestar_library::install::{self, Lock, Locked, RecoverError, Staged};
 use super::installs::on_disk;
 use crate::install_lock::{InstallLock, InstallLocks};
 
-/// The lock of installed modules, and who changes it.
+/// The lock file of installed modules, and the locks that guard its changes.
 #[derive(Debug)]
 pub(super) struct Installer {
     state_dir: PathBuf,
-    /// Held by whoever writes down what is installed.
+    /// Mutex that is held while the lock file or the installed files change.
     writing: Mutex<()>,
-    /// The modules that are being installed or removed.
+    /// Install locks of the modules that are being installed or removed.
     install_locks: InstallLocks,
 }
 
@@ -27,24 +27,24 @@ impl Installer {
         Self { state_dir, writing: Mutex::default(), install_locks: InstallLocks::default() }
     }
 
-    /// Takes the turn at a module.
+    /// Takes the install lock of a module.
     pub(super) fn install_lock(&self, module: &str) -> Result<InstallLock, Problem> {
         self.install_locks.take(module)
     }
 
-    /// Reads the lock.
+    /// Reads the lock file.
     pub(super) fn lock(&self) -> Result<Lock, Problem> {
         Lock::read(&self.state_dir)
             .map_err(|error| Problem::new(ProblemCode::Failed, error.to_string()))
     }
 
-    /// Puts a module in its place, on trial.
+    /// Begins a transaction: puts a staged module in place.
     pub(super) fn begin(&self, staged: Staged, locked: &Locked) -> io::Result<()> {
         let _writing = self.writing();
         install::begin(&self.state_dir, staged, locked)
     }
 
-    /// Ends a trial: what was put in its place stays.
+    /// Commits a transaction: the module that was put in place stays.
     pub(super) fn keep(&self, module: &str) -> Result<(), Problem> {
         let _writing = self.writing();
         let state_dir = &self.state_dir;
@@ -61,20 +61,20 @@ impl Installer {
         Ok(())
     }
 
-    /// Ends a trial: what lay there before comes back.
+    /// Rolls a transaction back: the module before is restored.
     pub(super) fn undo(&self, module: &str) -> io::Result<()> {
         let _writing = self.writing();
         install::roll_back(&self.state_dir, module)
     }
 
-    /// Undoes the trials that the end of the daemon before left without a verdict; returns their
+    /// Rolls back the transactions that the last run of the daemon left undecided. Returns their
     /// modules.
     pub(super) fn recover(&self) -> Result<Vec<String>, RecoverError> {
         let _writing = self.writing();
         install::recover(&self.state_dir)
     }
 
-    /// Takes a module out of the lock.
+    /// Removes a module from the lock file.
     pub(super) fn forget(&self, module: &str) -> io::Result<()> {
         let _writing = self.writing();
         let mut lock = self.lock().map_err(|problem| io::Error::other(problem.detail))?;

@@ -1,4 +1,4 @@
-//! Installing modules: every check before anything is put in place.
+//! Installation of modules: runs every check before anything is put in place.
 
 use std::{io, path::Path};
 
@@ -20,33 +20,33 @@ use super::{
 };
 use crate::{install_lock::InstallLock, module::Admit};
 
-/// A module that was put in its place, on trial.
+/// A module that was put in place, in a transaction that is not decided yet.
 #[derive(Debug)]
 pub struct Put {
-    /// Held until the verdict.
+    /// Install lock of the module, held until the transaction is decided.
     pub install_lock: InstallLock,
-    /// Its name.
+    /// Name of the module.
     pub name: String,
     /// Its entry in the lock.
     pub locked: Locked,
-    /// What it asks for.
+    /// Permissions and listeners that its manifest declares.
     pub declares: Declares,
     /// The version that was there before.
     pub previous: Option<String>,
-    /// Where it lies.
+    /// Path of its package.
     pub directory: String,
     /// Lines for its section in the file.
     pub notes: Vec<String>,
-    /// What there is to be known beside that.
+    /// Warnings about its signature and the trusted keys.
     pub warnings: Vec<String>,
 }
 
-/// Checks a package and puts it in its place, on trial: whoever takes it up keeps or undoes it.
-/// What is running and the file stay as they are.
+/// Checks a package and puts it in place, in a transaction that activation commits or rolls back.
+/// The running modules and the configuration file stay as they are.
 ///
 /// # Errors
 ///
-/// Why it is not installed; nothing has changed then.
+/// Returns the reason why the package is not installed; nothing has changed then.
 pub fn install(daemon: &Daemon, bundle: &Bundle, query: &InstallQuery) -> Result<Put, Problem> {
     let install_lock = daemon.installer.install_lock(&bundle.name)?;
     let disk = |error: io::Error| on_disk(&daemon.places.state_dir, &error);
@@ -83,11 +83,11 @@ pub fn install(daemon: &Daemon, bundle: &Bundle, query: &InstallQuery) -> Result
     })
 }
 
-/// Compares what is installed with the lock.
+/// Compares the installed modules with the lock file.
 ///
 /// # Errors
 ///
-/// When the lock cannot be read, or `module` is not installed.
+/// Returns an error when the lock file cannot be read, or `module` is not installed.
 pub fn verify(daemon: &Daemon, module: Option<&str>) -> Result<Vec<Verified>, Problem> {
     let lock = daemon.installer.lock()?;
     if let Some(name) = module.filter(|name| !lock.modules.contains_key(*name)) {
@@ -101,7 +101,7 @@ pub fn verify(daemon: &Daemon, module: Option<&str>) -> Result<Vec<Verified>, Pr
     Ok(install::verify(&lock, &place, &keys, module, fits))
 }
 
-/// Undoes the installs that the end of the daemon before left without a verdict.
+/// Rolls back the installs that the last run of the daemon left undecided.
 pub fn recover_installs(daemon: &Daemon) {
     match daemon.installer.recover() {
         Ok(undone) => {
@@ -115,8 +115,9 @@ pub fn recover_installs(daemon: &Daemon) {
     }
 }
 
-/// Lets only those installed modules and kept generations through that are as they were, and
-/// notes the defaults of what it let through.
+/// Returns the check of a library before it is loaded. It admits installed modules and generations
+/// kept on disk only where they are unmodified, and notes the defaults of the library that it
+/// admits.
 pub(super) fn admission(daemon: &Daemon, defaults: Defaults) -> Admit {
     let state_dir = daemon.places.state_dir.clone();
     Box::new(move |inspected: &Inspected| {
@@ -134,8 +135,7 @@ pub(super) fn admission(daemon: &Daemon, defaults: Defaults) -> Admit {
     })
 }
 
-/// Refuses what would have a module with a trusted signature give way to one that does not by
-/// itself.
+/// Refuses to replace a module with a trusted signature by one without.
 fn is_as_trusted(
     name: &str,
     previous: Option<&Locked>,
@@ -191,7 +191,8 @@ fn declares(inspected: &Inspected) -> Declares {
     Declares { secrets, providers, relays, paths_read, paths_write, listeners, calls, operate }
 }
 
-/// Returns what stands in a new section: who it is, and its defaults as comments.
+/// Returns the comments of a new section: version, description and signer of the module, and its
+/// defaults.
 fn notes(bundle: &Bundle, inspected: &Inspected, locked: &Locked) -> Vec<String> {
     let module = &inspected.manifest.module;
     let signer = match &locked.signer {
@@ -222,7 +223,7 @@ pub(super) fn on_disk(state_dir: &Path, error: &io::Error) -> Problem {
     Problem::new(ProblemCode::Unavailable, what).help(help)
 }
 
-/// Returns how one version follows another, in a word or two.
+/// Returns the kind of a change of version: `new`, `upgrade`, `downgrade` or `same version`.
 #[must_use]
 pub fn change(previous: Option<&str>, version: &str) -> &'static str {
     let Some(previous) = previous else { return "new" };

@@ -1,4 +1,4 @@
-//! Where a module runs, and why there.
+//! Isolation of modules: in the daemon or in a process of their own, with the reason.
 
 use lodestar_api::Module;
 use lodestar_config::{Isolation, ModuleSection};
@@ -10,16 +10,16 @@ use lodestar_library::{
 use super::{Daemon, packages::package_of};
 use crate::module::Entry;
 
-/// Where a module runs.
+/// Isolation of a module, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
-    /// In the daemon, or in a process of its own.
+    /// Isolation: in the daemon, or in a process of its own.
     pub isolation: Isolation,
-    /// Why there, half a sentence; `None` where nothing speaks against the daemon.
+    /// Reason, half a sentence; `None` for a module that runs in the daemon by default.
     pub why: Option<String>,
 }
 
-/// Returns where a module of the configuration runs.
+/// Returns the isolation of a module of the configuration.
 #[must_use]
 fn placed_by_name(daemon: &Daemon, module: &str) -> Placed {
     daemon
@@ -28,7 +28,8 @@ fn placed_by_name(daemon: &Daemon, module: &str) -> Placed {
         .map_or_else(Placed::in_daemon, |section| placement(daemon, section))
 }
 
-/// Returns where the installed module whose library has this hash runs, or would run.
+/// Returns the isolation of the installed module whose library has this hash, whether it runs or
+/// not.
 #[must_use]
 pub fn placed_once_installed(daemon: &Daemon, module: &str, sha256: &str) -> Placed {
     let package = InstallDir::of(&daemon.places.state_dir).package(module);
@@ -38,7 +39,7 @@ pub fn placed_once_installed(daemon: &Daemon, module: &str, sha256: &str) -> Pla
     decided.unwrap_or_else(|| by_bytes(daemon, &package, Some(sha256)))
 }
 
-/// Returns where the module of a section runs, or would run when it is started.
+/// Returns the isolation of the module of a section, whether it runs or not.
 pub(super) fn placement(daemon: &Daemon, section: &ModuleSection) -> Placed {
     let Some(package) = package_of(daemon, section) else {
         return by_decision(daemon, section).unwrap_or_else(Placed::in_daemon);
@@ -46,9 +47,8 @@ pub(super) fn placement(daemon: &Daemon, section: &ModuleSection) -> Placed {
     placement_as(daemon, section, &package, bytes_of(daemon, &section.name).as_deref())
 }
 
-/// Returns where a package runs: in a process of its own after it crashed the daemon, else where
-/// its section says, else where its kind does. `sha256` is the hash of its library, where that is
-/// known.
+/// Returns the isolation of a package: a process of its own after it crashed the daemon, else as
+/// its section says, else by its origin. `sha256` is the hash of its library, where that is known.
 pub(super) fn placement_as(
     daemon: &Daemon,
     section: &ModuleSection,
@@ -66,8 +66,8 @@ fn by_decision(daemon: &Daemon, section: &ModuleSection) -> Option<Placed> {
     section.isolation.map(|isolation| Placed { isolation, why: why() })
 }
 
-/// Returns the hash of the library that runs, or of the kept one that would be started in the place
-/// of one that proved bad; `None` for what lies on the module path.
+/// Returns the hash of the library that runs, or of the generation kept on disk that would start in
+/// the place of one that proved bad; `None` for the library on the module path.
 fn bytes_of(daemon: &Daemon, module: &str) -> Option<String> {
     let slots = daemon.modules.all();
     let slot = slots.iter().find(|slot| slot.entry.name == module);
@@ -79,8 +79,8 @@ fn bytes_of(daemon: &Daemon, module: &str) -> Option<String> {
     lock.of_bytes(module, &refused.sha256).map(|_| refused.instead)
 }
 
-/// Returns where a module runs, whatever its section says meanwhile; or would run if it were
-/// started.
+/// Returns the isolation in which a module runs, whatever its section says by now; for a module
+/// that does not run, the one in which it would start.
 pub(super) fn isolation_now(daemon: &Daemon, entry: &Entry) -> Isolation {
     match entry.known().filter(|_| entry.state().is_alive()) {
         Some(known) if known.isolated => Isolation::Process,
@@ -89,7 +89,7 @@ pub(super) fn isolation_now(daemon: &Daemon, entry: &Entry) -> Isolation {
     }
 }
 
-/// Returns why a module runs where it runs. What was decided since it started holds from its next
+/// Returns the reason for the isolation of a module. A decision since its start holds from its next
 /// start on.
 pub(super) fn isolation_reason(daemon: &Daemon, module: &Module) -> Option<String> {
     let placed = placed_by_name(daemon, &module.name);
@@ -106,15 +106,15 @@ pub(super) fn isolation_of(daemon: &Daemon, section: &ModuleSection) -> Isolatio
     placement(daemon, section).isolation
 }
 
-/// Returns where what lies on the module path would run if nothing else were said.
+/// Returns the isolation of a package on the module path by its origin alone.
 pub(super) fn by_kind(daemon: &Daemon, package: &Package) -> Placed {
     by_bytes(daemon, package, None)
 }
 
-/// Returns where a package runs by its kind. One that was installed without a signature by a key
-/// that is trusted now runs in a process of its own; one that came with the daemon, or that an
-/// operator put on the module path, in it. The signature that counts is the one of these bytes, and
-/// not the one of what was installed before or after them under the same name.
+/// Returns the isolation of a package by its origin. One that was installed runs in a process of
+/// its own unless a key that is trusted now signed it. One that came with the daemon, or that an
+/// operator put on the module path, runs in the daemon. The signature that counts is that of these
+/// very bytes, not of what was installed before or after them under the same name.
 fn by_bytes(daemon: &Daemon, package: &Package, sha256: Option<&str>) -> Placed {
     // A lock that cannot be read vouches for nothing.
     let lock = Lock::read(&daemon.places.state_dir).unwrap_or_default();
@@ -138,7 +138,7 @@ fn by_bytes(daemon: &Daemon, package: &Package, sha256: Option<&str>) -> Placed 
     Placed::unsigned(&format!("its signer {signer} is no longer trusted"))
 }
 
-/// Returns whether a package, or the one that it is a kept generation of, was installed.
+/// Returns whether a package was installed, or is a generation kept on disk of an installed one.
 pub(super) fn was_installed(daemon: &Daemon, package: &Package, lock: &Lock) -> bool {
     let (state_dir, name) = (&daemon.places.state_dir, &package.name);
     let place = InstallDir::of(state_dir);

@@ -11,7 +11,7 @@ use lodestar_platform::Trouble;
 use super::Daemon;
 use crate::metrics::{Kind, Snapshot};
 
-/// Returns whether the event ledger can be written, and what it lost.
+/// Returns the state of the event ledger: whether it can be written, its size and its losses.
 pub(crate) fn ledger_status(daemon: &Daemon) -> LedgerStatus {
     let health = daemon.context.bus.health();
     let (trouble, remedy) =
@@ -25,12 +25,12 @@ pub(crate) fn ledger_status(daemon: &Daemon) -> LedgerStatus {
     }
 }
 
-/// Returns why the counters of the event ledger are not kept any more, where that is so.
+/// Returns the problem for which the counters of the event ledger are not kept any more, if any.
 pub(super) fn ledger_unkept(daemon: &Daemon) -> Option<Trouble> {
     daemon.context.bus.health().unkept.map(|LedgerTrouble { what, remedy }| (what, remedy))
 }
 
-/// Returns where the text of requests may lie, where it may be published at all.
+/// Returns a warning of where the text of requests may lie on the disk, while it may be published.
 pub(super) fn text_on_disk(daemon: &Daemon) -> Option<Trouble> {
     text_below(&daemon.context.privacy, &daemon.places.state_dir)
 }
@@ -102,7 +102,7 @@ fn tell(loss: &Loss) -> LedgerLoss {
     }
 }
 
-/// Returns the moment at so many milliseconds since the Unix epoch.
+/// Converts milliseconds since the Unix epoch to a time.
 #[must_use]
 pub fn moment(milliseconds: u64) -> Timestamp {
     Timestamp::from_millisecond(i64::try_from(milliseconds).unwrap_or(i64::MAX)).unwrap_or_default()

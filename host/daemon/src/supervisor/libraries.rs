@@ -1,4 +1,4 @@
-//! Libraries that are replaced on the module path while the daemon runs.
+//! Reaction to libraries that are replaced on the module path while the daemon runs.
 
 use lodestar_library as library;
 
@@ -10,8 +10,8 @@ use super::{
 };
 
 impl Fleet {
-    /// Reloads every module whose library is not the one that runs, and tries those again that did
-    /// not start.
+    /// Reloads every module whose library on disk is not the one that runs, and starts those again
+    /// that failed.
     pub(super) fn libraries_changed(&mut self) {
         for slot in self.daemon.modules.all() {
             self.library_changed(&slot);
@@ -19,7 +19,7 @@ impl Fleet {
         self.reconcile();
     }
 
-    /// Acts on the library of a module as it lies there now.
+    /// Acts on a change of the library of a module.
     pub(super) fn library_changed(&mut self, slot: &Slot) {
         let name = &slot.entry.name;
         let Some(found) = look_at_library(self, slot) else { return };
@@ -31,7 +31,8 @@ impl Fleet {
     }
 }
 
-/// Looks at the library of a module; `None` where it is as before, or concerns nobody.
+/// Reads the library of a module. Returns `None` where it is unchanged or missing, or the module is
+/// disabled.
 fn look_at_library(fleet: &mut Fleet, slot: &Slot) -> Option<Library> {
     let name = &slot.entry.name;
     let config = fleet.daemon.config();
@@ -53,8 +54,8 @@ fn look_at_library(fleet: &mut Fleet, slot: &Slot) -> Option<Library> {
     })
 }
 
-/// Takes note of the library that a reload on request is about to load: that it is new there
-/// needs no further one.
+/// Notes the library that a requested reload is about to load, so that its change causes no further
+/// reload.
 pub(super) fn notice_library(fleet: &mut Fleet, module: &str) {
     let config = fleet.daemon.config();
     let package = config.module(module).and_then(|section| package_of(&fleet.daemon, section));

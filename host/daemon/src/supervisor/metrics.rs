@@ -1,4 +1,4 @@
-//! What Prometheus is told: the daemon's own families, looked up at each scrape.
+//! Metrics of the daemon for Prometheus, collected at each scrape.
 
 use std::sync::atomic::Ordering;
 
@@ -12,8 +12,7 @@ use crate::{
     process_stats::figures,
 };
 
-/// Upper bounds of the durations of calls in nanoseconds: from a handler that does next to nothing
-/// to one that hangs.
+/// Upper bounds of the histogram buckets for durations of calls, in nanoseconds.
 const BOUNDS_NS: [u64; 8] =
     [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000, 10_000_000_000];
 

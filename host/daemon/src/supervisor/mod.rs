@@ -1,5 +1,5 @@
-//! Makes what is so what the configuration asks: start-up, an edit of the file, enable, disable
-//! and shut-down are all one `reconcile`.
+//! The supervisor: brings the modules to the state that the configuration asks for. Start-up, an
+//! edit of the file, enable, disable and shutdown all go through one `reconcile`.
 
 mod activate;
 mod changes;
@@ -72,16 +72,16 @@ use crate::{
     watch::{Changed, Watches},
 };
 
-/// How long a command waits for the events before it.
+/// Time that a command waits for the events before it.
 pub const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a call of a module may take before it is shown as stalled.
+/// Time that a call of a module may take before the module is shown as stalled.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a module may take to stop.
+/// Time that a module may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the modules that the configuration asks for.
+/// The supervisor, which runs the modules that the configuration asks for.
 #[derive(Debug)]
 pub struct Supervisor {
     fleet: Fleet,
@@ -90,7 +90,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Makes one that has started nothing yet.
+    /// Creates a supervisor that has started nothing yet.
     #[must_use]
     pub fn new(daemon: Arc<Daemon>, watches: Watches) -> Self {
         Self { fleet: Fleet::new(daemon), watches, changes: Changes::default() }
@@ -101,7 +101,7 @@ impl Supervisor {
         self.fleet.reconcile();
     }
 
-    /// Acts on what woke the daemon; breaks when it is to end.
+    /// Handles an event that woke the daemon. Returns `Break` when the daemon is to end.
     pub fn handle(&mut self, wake: Wake) -> ControlFlow<()> {
         match wake {
             Wake::Asked(request, actor, answer) => self.ask(request, Asker { actor, answer }),
@@ -142,8 +142,8 @@ impl Supervisor {
         ControlFlow::Continue(())
     }
 
-    /// Looks whether what is watched is still what the paths lead to, and takes what changed
-    /// without being told.
+    /// Checks whether the watched files and directories are still those that the paths lead to, and
+    /// applies changes that no notification reported.
     fn look_around(&mut self) {
         let Changed { config, libraries } =
             self.watches.refresh(library_directories(&self.fleet.daemon));
@@ -157,7 +157,7 @@ impl Supervisor {
     }
 }
 
-/// Tells the bus about every change of a module's state, as long as the daemon runs.
+/// Publishes every change of a module's state on the bus, while the daemon runs.
 fn tell_changes(daemon: &Arc<Daemon>, slot: &Slot) {
     let mut state = slot.entry.watch();
     let name = slot.entry.name.clone();

@@ -1,4 +1,4 @@
-//! What the threads of modules tell.
+//! Handling of the events of modules' threads.
 
 use std::{sync::Arc, thread::ThreadId};
 
@@ -6,7 +6,7 @@ use super::{Fleet, Refused, Slot, reloads::reloads_end, requests::short};
 use crate::module::{Ended, ModuleEvent, State};
 
 impl Fleet {
-    /// Acts on what a module's thread tells.
+    /// Handles an event of a module's thread.
     pub(super) fn heard(&mut self, module: &str, event: ModuleEvent, thread: ThreadId) {
         let histories = self.daemon.histories.clone();
         match event {
@@ -93,7 +93,7 @@ impl Fleet {
         self.reconcile();
     }
 
-    /// Lets a thread go that has said that it ends.
+    /// Joins a thread that is about to end, off the loop.
     pub(super) fn join(&mut self, module: &str, thread: ThreadId) {
         let Some(thread) = self.module_mut(module).take_thread(thread) else { return };
         let daemon = Arc::clone(&self.daemon);
@@ -106,8 +106,8 @@ impl Fleet {
     }
 }
 
-/// Notes how a module ended. That one failed too often is written down before anybody sees it:
-/// a restart must not end a quarantine.
+/// Records the end of a module. A quarantine is saved before it is shown, so that a restart of the
+/// daemon cannot end it.
 fn tell_end(fleet: &Fleet, slot: &Slot, ended: Ended) {
     let (name, histories) = (&slot.entry.name, &fleet.daemon.histories);
     match ended {

@@ -1,4 +1,4 @@
-//! Changes under way, each with an id, so that whoever asked learns its true outcome.
+//! Operations: changes under way, each with an id by which a client learns the outcome.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::request::Actor;
 
-/// How many operations are remembered.
+/// Number of operations that are remembered.
 const KEPT: usize = 200;
 
 /// All operations of this run of the daemon.
@@ -29,7 +29,7 @@ pub struct Pending {
 }
 
 impl Operations {
-    /// Begins one.
+    /// Begins an operation.
     #[must_use]
     pub fn begin(&self, kind: &str, module: Option<&str>) -> Pending {
         let operation = Operation {
@@ -54,7 +54,7 @@ impl Operations {
         Pending { sender }
     }
 
-    /// Notes who asked for an operation; returns it with that.
+    /// Notes the actor that asked for an operation. Returns the operation with it.
     #[must_use]
     pub fn note_actor(&self, mut operation: Operation, actor: &Actor) -> Operation {
         operation.actor = Some(actor.to_string());
@@ -65,7 +65,8 @@ impl Operations {
         operation
     }
 
-    /// Returns the operation with this id, after it ended or `wait` is over.
+    /// Returns the operation with this id, once it has ended or `wait` is over. Returns `None` for
+    /// an unknown id.
     pub async fn get(&self, id: &str, wait: Duration) -> Option<Operation> {
         let mut receiver = {
             let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,23 +81,23 @@ impl Operations {
 }
 
 impl Pending {
-    /// Returns how it stands.
+    /// Returns the operation as it is now.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.sender.borrow().clone()
     }
 
-    /// Notes the edit of the file.
+    /// Notes the line of the file that was edited.
     pub fn edited(&self, line: String) {
         self.sender.send_modify(|operation| operation.config_line = Some(line));
     }
 
-    /// Ends it: it worked.
+    /// Ends the operation as done.
     pub fn done(self, message: impl Into<String>) {
         self.end(OperationState::Done, message.into(), None, None);
     }
 
-    /// Ends it: it did not work.
+    /// Ends the operation as failed.
     pub fn failed(self, code: ProblemCode, message: impl Into<String>, help: Option<String>) {
         self.end(OperationState::Failed, message.into(), Some(code), help);
     }
@@ -118,7 +119,7 @@ impl Pending {
     }
 }
 
-/// Returns this moment by RFC 3339, with milliseconds.
+/// Returns the current time by RFC 3339, with milliseconds.
 fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }

@@ -1,4 +1,4 @@
-//! Where the libraries of modules lie.
+//! Lookup of the packages of modules.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use lodestar_library::{self as library, Package};
 
 use super::{Daemon, Refused, daemon::asked_for, probe::ask, shown};
 
-/// Returns where a module's library lies: where its section says, or on the module path.
+/// Returns the package of a module: from the path in its section, or from the module path.
 pub(crate) fn package_of(daemon: &Daemon, section: &ModuleSection) -> Option<Package> {
     match &section.path {
         Some(directory) => {
@@ -21,8 +21,8 @@ pub(crate) fn package_of(daemon: &Daemon, section: &ModuleSection) -> Option<Pac
     }
 }
 
-/// Returns what a start loads: what lies there, or the kept generation in the place of one that
-/// proved bad, and why.
+/// Returns the package that a start loads: the one in its place, or, where that proved bad, the
+/// generation kept on disk with the refusal.
 pub(super) fn to_start(
     daemon: &Daemon,
     section: &ModuleSection,
@@ -40,7 +40,7 @@ pub(super) fn to_start(
     }
 }
 
-/// Returns every directory where a library may be replaced.
+/// Returns every directory in which libraries are watched.
 #[must_use]
 pub fn library_directories(daemon: &Daemon) -> Vec<PathBuf> {
     let config = daemon.config();
@@ -55,7 +55,7 @@ pub(crate) fn config_schema(daemon: &Daemon, package: &Package) -> Option<serde_
     Some(daemon.descriptions.of(package, ask)?.description.config_schema.clone().to_value())
 }
 
-/// Returns why a module is absent.
+/// Returns the message for a module that is absent.
 pub(super) fn where_looked(daemon: &Daemon, name: &str) -> String {
     let places: Vec<String> =
         daemon.places.module_path.iter().map(|path| path.display().to_string()).collect();
@@ -67,7 +67,7 @@ pub(super) fn where_looked(daemon: &Daemon, name: &str) -> String {
     format!("there is no module {name} in {}{hint}", places.join(", "))
 }
 
-/// Returns the answer to a question about a module that nobody knows.
+/// Returns the answer to a request about an unknown module.
 #[must_use]
 pub fn unknown_module(daemon: &Daemon, name: &str) -> Problem {
     let packages = library::list(&daemon.places.module_path);

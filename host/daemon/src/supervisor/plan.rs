@@ -1,4 +1,5 @@
-//! From what is wanted and what is so to what is to be done: nothing here reads, starts or waits.
+//! Planning: compares the desired with the observed state and returns the actions between them.
+//! Nothing here reads, starts or waits.
 
 use std::collections::BTreeMap;
 
@@ -6,73 +7,73 @@ use lodestar_config::ModuleSection;
 
 use super::supervised::{Generation, Phase, Supervised};
 
-/// State that is wanted.
+/// Desired state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Desired<'a> {
-    /// The sections of the configuration, in their order.
+    /// Sections of the configuration, in their order.
     pub(super) sections: &'a [ModuleSection],
-    /// Whether the daemon ends.
+    /// True while the daemon ends.
     pub(super) ends: bool,
 }
 
-/// State that is so.
+/// Observed state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observed<'a> {
     pub(super) modules: &'a BTreeMap<String, Supervised>,
 }
 
-/// A step towards the wanted state.
+/// A step towards the desired state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Start a module that has no thread.
+    /// Start of a module that has no thread.
     Start(String),
-    /// Tell a module to stop.
+    /// Stop of a module.
     Stop(String),
-    /// Have a new generation take over.
+    /// Takeover by a new generation.
     Reload(String, Cause),
-    /// Take back what is said of a section that a module refused and that is gone.
+    /// End of the message about a section that a module refused and that is gone.
     ForgetRefusal(String),
-    /// Look at the library again once the generation that is being loaded runs.
+    /// Second look at the library, once the generation that is being loaded runs.
     LookAgain(String),
-    /// Try a module again that was given up.
+    /// New attempt at a module that was given up.
     TryAgain(String),
-    /// Show a module as disabled, or as absent.
+    /// Display of a module as disabled, or as absent.
     ShowDisabled(String),
-    /// Forget a module whose section is gone.
+    /// Removal from the table of a module whose section is gone.
     Forget(String),
 }
 
 /// Reasons for a reload that nobody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Its section is another one.
+    /// Its section changed.
     Section,
-    /// Its library is another one.
+    /// Its library changed.
     Library,
 }
 
-/// A library as it was found in its place, another one than the last time.
+/// A library that was found in its place and differs from the one found before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Library {
-    /// It proved bad before.
+    /// A library that proved bad before.
     Bad,
-    /// It is the one that runs.
+    /// The library that runs.
     Runs,
-    /// It is neither.
+    /// Any other library.
     Other,
 }
 
-/// Ways to fulfil a request for a module to run as it lies there.
+/// Ways to fulfil a request for a module to run with the library in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Have a new generation take over.
+    /// Takeover by a new generation.
     Reload,
-    /// Start it, as soon as a generation that stops has ended.
+    /// Start, as soon as a generation that stops has ended.
     Start,
 }
 
-/// Returns what is to be done, in its order: what is gone goes first. When the daemon ends, modules
-/// stop from the last to the first.
+/// Returns the actions that are due, in their order: those for modules whose section is gone come
+/// first. When the daemon ends, modules stop from the last to the first.
 pub(super) fn plan(desired: &Desired<'_>, observed: &Observed<'_>) -> Vec<Action> {
     let phase = |name: &str| observed.modules.get(name).map_or(&Phase::Off, Supervised::phase);
     if desired.ends {
@@ -119,7 +120,7 @@ fn step(section: &ModuleSection, phase: &Phase) -> Option<Action> {
     }
 }
 
-/// Returns what follows from another library in the place of a module that is enabled.
+/// Returns the action that a changed library of an enabled module calls for.
 pub(super) fn on_library(module: &str, phase: &Phase, library: Library) -> Option<Action> {
     let module = module.to_owned();
     match (phase, library) {
@@ -145,7 +146,7 @@ pub(super) fn on_library(module: &str, phase: &Phase, library: Library) -> Optio
     }
 }
 
-/// Returns how a module that somebody asks for comes to run as it lies there.
+/// Returns the way to fulfil a request for a module to run with the library in its place.
 pub(super) const fn on_request(phase: &Phase) -> Way {
     match phase {
         Phase::Off | Phase::GivenUp(_) | Phase::Stopping(_, None) => Way::Start,

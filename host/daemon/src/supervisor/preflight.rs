@@ -1,4 +1,4 @@
-//! What is asked of a package before it is put in place.
+//! Preflight checks of a package before it is put in place.
 
 use std::cell::Cell;
 
@@ -13,8 +13,8 @@ use super::{
     status::manifest_of,
 };
 
-/// Asks everything of a staged package that can be asked before it is in its place: whether it
-/// fits this host, answers to words of its own, and takes the settings that it would get.
+/// Checks a staged package before it is put in place: whether it fits this host, its name and
+/// command are free, and it accepts the settings that it would get.
 pub(super) fn preflight(
     daemon: &Daemon,
     package: &Package,
@@ -51,7 +51,7 @@ pub(super) fn preflight(
     Ok(inspected)
 }
 
-/// Refuses a name that belongs to a module elsewhere.
+/// Refuses a name of a module that lies elsewhere than among the installed modules.
 pub(super) fn is_free(daemon: &Daemon, name: &str, place: &InstallDir) -> Result<(), Problem> {
     let path = daemon.places.module_path.iter().filter(|path| *path != place.modules());
     let elsewhere: Vec<_> = path.cloned().collect();
@@ -63,7 +63,7 @@ pub(super) fn is_free(daemon: &Daemon, name: &str, place: &InstallDir) -> Result
     Err(Problem::new(ProblemCode::Refused, what).help(help))
 }
 
-/// Returns whether the name of a module and its word on the command line mean nothing else yet.
+/// Checks whether the name and the command of a module are neither reserved nor used by another.
 fn names_are_free(daemon: &Daemon, manifest: &Manifest) -> Result<(), String> {
     let config = daemon.config();
     let listed = config.modules.iter().map(|section| section.name.clone());

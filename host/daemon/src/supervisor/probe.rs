@@ -1,5 +1,5 @@
-//! Asking a library what it is without mapping it into the daemon: a process of its own does it
-//! and ends.
+//! Probes of libraries and checks of configurations: a short-lived process loads the library, so
+//! that it is never mapped into the daemon.
 
 use std::{
     io::Read as _, os::unix::fs::MetadataExt as _, panic::resume_unwind, path::Path,
@@ -23,28 +23,30 @@ use super::{
 };
 use crate::runner::{self, SubprocessOutput};
 
-/// How long a library may take to describe itself.
+/// Time that a library may take to describe itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a library says of itself.
+/// Answer of a library that was probed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
-    /// Its manifest.
+    /// Manifest in the library.
     pub manifest: Manifest,
-    /// What it declares.
+    /// Description that the library returns: subscriptions, timers, commands, schema.
     pub description: Description,
-    /// Its refusal of the configuration that it was shown, JSON; `None` when it would take it.
+    /// Refusal of the configuration that the library was asked about, as JSON; `None` when it
+    /// accepts it.
     pub refusal: Option<String>,
 }
 
-/// Runs `lodestard --describe DIR --named NAME`: loads one library, prints what it says of itself
-/// and of the configuration on standard input. The name is the folder's, but for a generation that
-/// is kept by its hash. `confined` is the data directory of a module that others made: its code
-/// reaches no other file of the daemon's user.
+/// Runs `lodestard --describe DIR --named NAME`: loads one library, and prints its manifest, its
+/// description and its verdict on the configuration from standard input. The name is that of the
+/// directory, except for a generation kept on disk, whose directory is named by its hash.
+/// `confined` is the data directory of a module that was installed: its code reaches no other file
+/// of the daemon's user.
 ///
 /// # Errors
 ///
-/// Why it cannot be loaded, a sentence.
+/// Returns the reason why the library cannot be loaded, as a sentence.
 pub fn describe_for_parent(package: &Package, confined: Option<&Path>) -> Result<String, String> {
     let mut config = Vec::new();
     std::io::stdin().read_to_end(&mut config).map_err(|error| error.to_string())?;
@@ -69,11 +71,11 @@ pub fn describe_for_parent(package: &Package, confined: Option<&Path>) -> Result
         .map_err(|error| error.to_string())
 }
 
-/// Asks a library in a process of its own.
+/// Probes a library in a process of its own.
 ///
 /// # Errors
 ///
-/// Why it cannot be loaded, or that it did not answer in time.
+/// Returns the reason why the library cannot be loaded, or that it did not answer in time.
 pub(super) fn probe(
     package: &Package,
     config: &[u8],
@@ -100,23 +102,24 @@ pub(super) fn probe(
     Err(reason.unwrap_or_else(|| format!("it ended with {status}")))
 }
 
-/// Returns why the process gave up, among what else was written there: what it mapped may have its
-/// say before and, as it is taken down, after.
+/// Returns the error of the process, among other output on standard error: the library may write
+/// there before and, as it is unloaded, after.
 fn reason(complaints: &str) -> Option<&str> {
     let own = complaints.lines().rev().find_map(|line| line.strip_prefix("lodestard: "));
     own.or_else(|| complaints.lines().rev().find(|line| !line.trim().is_empty()))
 }
 
-/// What a module says of its section.
+/// Verdict of a module on its section.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
-    /// Everything that is wrong with it.
+    /// Errors of the section.
     pub(super) refusals: Vec<ConfigError>,
-    /// Why the module cannot be asked. It cannot refuse then; starting it will tell.
+    /// Reason why the module cannot be asked. It refuses nothing then; an error shows when it
+    /// starts.
     pub(super) mute: Option<ConfigError>,
 }
 
-/// Asks a module in a process of its own whether it would take its section of `config`.
+/// Asks a module, in a process of its own, whether it accepts its section of `config`.
 pub(super) fn judge(daemon: &Daemon, config: &Config, section: &ModuleSection) -> Judged {
     // A module that is not installed is no error of the file.
     let Some((package, _)) = to_start(daemon, section) else { return Judged::default() };
@@ -163,8 +166,8 @@ pub(super) fn judge_package(
     }
 }
 
-/// Asks several modules at the same time, so that one that hangs delays the answer and not the
-/// others. In the order of the sections.
+/// Asks several modules at the same time, so that one that hangs does not delay the others. Returns
+/// the verdicts in the order of the sections.
 pub(super) fn judge_all<'a>(
     daemon: &Daemon,
     config: &Config,
@@ -178,8 +181,8 @@ pub(super) fn judge_all<'a>(
     })
 }
 
-/// Asks a library on the module path what it is. One that was installed must be as it was, and
-/// is held to its own files.
+/// Probes a library on the module path. One that was installed must be unmodified, and its code
+/// reaches its own files only.
 pub(super) fn ask(daemon: &Daemon, package: &Package, config: &[u8]) -> Result<Probe, String> {
     let state_dir = &daemon.places.state_dir;
     let lock = Lock::read(state_dir);
@@ -199,7 +202,7 @@ pub(super) fn ask(daemon: &Daemon, package: &Package, config: &[u8]) -> Result<P
     probe(package, config, Some(&daemon.data_dir(&package.name)))
 }
 
-/// Returns everything that is wrong with a configuration, the modules' sections included; with the
+/// Returns all errors and warnings of a configuration, the modules' sections included. Checks the
 /// file on the disk when no text is given.
 #[must_use]
 pub fn check_config(daemon: &Daemon, check: &ConfigCheck) -> ConfigReport {
@@ -248,7 +251,7 @@ pub fn check_config(daemon: &Daemon, check: &ConfigCheck) -> ConfigReport {
     ConfigReport { errors, warnings }
 }
 
-/// Returns the configuration that runs, secrets left out.
+/// Returns the configuration that runs, without secrets.
 #[must_use]
 pub fn config_view(daemon: &Daemon) -> ConfigView {
     let config = daemon.config();
@@ -265,11 +268,11 @@ pub fn config_view(daemon: &Daemon) -> ConfigView {
     }
 }
 
-/// Returns what would change if the file were taken now.
+/// Returns the changes that applying the file now would make.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file.
+/// Returns all errors of the file.
 pub fn config_diff(daemon: &Daemon) -> Result<Vec<Change>, lodestar_config::ConfigErrors> {
     let after = daemon.configuration.load()?;
     let mut changes = lodestar_config::diff(&daemon.config(), &after);
@@ -286,7 +289,7 @@ pub fn config_diff(daemon: &Daemon) -> Result<Vec<Change>, lodestar_config::Conf
     Ok(changes.into_iter().map(change).collect())
 }
 
-/// Errors as the control API shows them.
+/// Returns errors as the control API shows them.
 #[must_use]
 pub fn report(errors: &ConfigErrors) -> ConfigReport {
     ConfigReport {

@@ -1,4 +1,4 @@
-//! Reloads under way: at most one of a module at a time, and one that waits behind it.
+//! Reloads of modules: of each module one is under way at a time, and at most one waits behind it.
 
 use std::{
     sync::Arc,
@@ -18,17 +18,17 @@ use super::{
 };
 use crate::module::{OneShotFlag, StartGate, State};
 
-/// How long a reload may take before whoever waits for it is told that it hangs.
+/// Time that a reload may take before it counts as hung.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Which library a reload is to load.
+/// Library that a reload is to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// The one that a start of the daemon would load.
+    /// The library that a start of the daemon would load.
     AsStarted,
-    /// The one that lies on the module path, whatever it did before.
+    /// The library on the module path, even if it proved bad before.
     OnPath,
-    /// The kept one that is to run in the place of the other.
+    /// The generation kept on disk that is to run in the place of a refused library.
     Kept(Refused),
 }
 
@@ -37,15 +37,15 @@ pub(super) enum Wanted {
 pub(super) struct Reload {
     pub(super) wanted: Wanted,
     pub(super) waiting: Vec<Waiter>,
-    /// The section that the new generation gets.
+    /// Section of the configuration that the new generation gets.
     pub(super) section: ModuleSection,
     pub(super) begun: Instant,
-    /// The thread of the new generation.
+    /// Thread of the new generation.
     pub(super) thread: ThreadId,
-    /// Whoever takes it decides whether that one takes over.
+    /// One-shot flag that decides whether the new generation takes over or the reload is given up.
     pub(super) claim: Arc<OneShotFlag>,
-    /// What was asked for after this one had begun. One more reload is enough for all who want the
-    /// same, and they share its outcome.
+    /// Reload that was requested after this one had begun. One is enough for all who want the same
+    /// library: they share its outcome.
     pub(super) next: Option<Next>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Next {
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) pending: Pending,
-    /// The install that the reload is the verdict on.
+    /// Transaction of the install that the reload decides.
     pub(super) transaction: Option<Transaction>,
 }
 
@@ -71,24 +71,24 @@ impl Waiter {
 }
 
 impl Reload {
-    /// Returns whether it takes this section up, or one behind it will.
+    /// Returns whether the reload, or the one behind it, gives this section to the module.
     pub(super) fn covers(&self, section: &ModuleSection) -> bool {
         self.section == *section || self.next.is_some()
     }
 
-    /// Returns whether the one behind it loads what lies in its place by then.
+    /// Returns whether the reload behind it loads the library that lies on the module path by then.
     pub(super) fn loads_again(&self) -> bool {
         self.next.as_ref().is_some_and(|next| !matches!(next.wanted, Wanted::Kept(_)))
     }
 
-    /// Returns whoever waits for it and for the one behind it.
+    /// Returns the operations that wait for the reload and for the one behind it.
     pub(super) fn into_waiting(self) -> Vec<Waiter> {
         let later = self.next.into_iter().flat_map(|next| next.waiting);
         self.waiting.into_iter().chain(later).collect()
     }
 
-    /// Has an operation of this kind wait for the reload behind this one. A wish for another
-    /// library replaces the one that waits; returns whoever had it.
+    /// Queues an operation of this kind for the reload behind this one. A request for another
+    /// library replaces the queued one; returns the operations that waited for that.
     pub(super) fn queue(
         &mut self,
         wanted: Wanted,
@@ -111,8 +111,8 @@ impl Reload {
         (operation, replaced.map(|next| next.waiting).unwrap_or_default())
     }
 
-    /// Makes the reload that ends with `operation`, begun or waiting, the verdict on an install.
-    /// Returns the trial where there is no such reload.
+    /// Makes the reload that ends `operation`, begun or queued, decide the transaction of an
+    /// install. Returns the transaction where there is no such reload.
     pub(super) fn put_on_trial(
         &mut self,
         operation: &str,
@@ -129,7 +129,7 @@ impl Reload {
 }
 
 impl Fleet {
-    /// Begins a reload of a module that runs, or joins the one that is about to begin.
+    /// Begins a reload of a module that runs, or queues it behind the one under way.
     pub(super) fn reload_module(&mut self, module: &str, wanted: Wanted, kind: &str) -> Operation {
         let operations = self.daemon.operations.clone();
         let begin = || operations.begin(kind, Some(module));
@@ -190,7 +190,8 @@ impl Fleet {
         Ok((section.clone(), thread, claim))
     }
 
-    /// Acts on a new generation that took over.
+    /// Ends the reload of a new generation that took over: commits its install, and begins the
+    /// queued reload.
     pub(super) fn reload_took_over(&mut self, module: &str, message: &str) {
         let Some(reload) = self.module_mut(module).took_over() else { return };
         self.daemon.slot(module).set_behind(None);
@@ -221,7 +222,8 @@ impl Fleet {
         self.after_reload(module, reload.next);
     }
 
-    /// Acts on a new generation that did not take over.
+    /// Ends the reload of a new generation that did not take over: rolls its install back, and
+    /// begins the queued reload.
     pub(super) fn reload_was_refused(&mut self, module: &str, reason: &str) {
         let Some(reload) = self.module_mut(module).goes_on() else { return };
         let (mut undone, mut waiting) = (String::new(), Vec::new());
@@ -246,7 +248,7 @@ impl Fleet {
         self.reconcile();
     }
 
-    /// Gives up reloads that hang. One that returns late does not take over any more.
+    /// Gives up reloads that hang. A generation that returns late does not take over any more.
     pub(super) fn watch_reloads(&mut self) {
         let reloads =
             self.modules.iter().filter_map(|(name, module)| Some((name, module.reload()?)));
@@ -281,15 +283,14 @@ impl Fleet {
     }
 }
 
-/// Ends an operation whose reload has changed nothing, and the install that it was the verdict
-/// on.
+/// Fails an operation whose reload changed nothing, and rolls its install back.
 fn reload_fails(fleet: &mut Fleet, waiter: Waiter, code: ProblemCode, message: &str) {
     let undone = waiter.transaction.map(|transaction| roll_back(fleet, transaction));
     let undone = undone.map(|installed| format!("; {installed}")).unwrap_or_default();
     waiter.pending.failed(code, format!("{message}{undone}"), None);
 }
 
-/// Ends what waits for reloads of a module that ended.
+/// Fails the operations that wait for reloads of a module that ended.
 pub(super) fn reloads_end(fleet: &mut Fleet, module: &str, waiting: Vec<Waiter>) {
     for waiter in waiting {
         let message = format!("{module} ended while it was to be reloaded");
@@ -297,7 +298,8 @@ pub(super) fn reloads_end(fleet: &mut Fleet, module: &str, waiting: Vec<Waiter>)
     }
 }
 
-/// Returns whether the new generation is in a call in a process of its own, which has a deadline.
+/// Returns whether the new generation is in a call in a process of its own, where every call has a
+/// deadline.
 fn ends_by_itself(daemon: &Daemon, module: &str, reload: &Reload) -> bool {
     let clock = daemon.modules.get(module).and_then(|slot| slot.entry.successor_clock());
     let in_call = clock.is_some_and(|clock| clock.running().is_some());

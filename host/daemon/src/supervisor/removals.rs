@@ -1,4 +1,4 @@
-//! Removing a module: stop it, and take it away with everything that is only its own.
+//! Removal of modules: stops a module and deletes everything that is its own alone.
 
 use std::{
     fs, io,
@@ -38,21 +38,21 @@ pub(super) fn remove_on_request(
     Ok(Begun::Reads(Step::Removed(Removal { install_lock, purge, waiting, slot, edited })))
 }
 
-/// A module that is to go.
+/// A removal of a module that is under way.
 #[derive(Debug)]
 pub(super) struct Removal {
     install_lock: InstallLock,
     purge: bool,
-    /// How many events wait for it.
+    /// Number of events that wait for the module.
     waiting: u64,
-    /// Its place in the table of modules, where it has one.
+    /// Its slot in the table of modules, where it has one.
     slot: Option<Arc<Slot>>,
-    /// Where its section stood.
+    /// Place in the file from which its section was removed, as shown to the user.
     edited: Option<String>,
 }
 
 impl Removal {
-    /// Takes its files away as soon as it has stopped.
+    /// Begins the removal: the module's files are deleted as soon as it has stopped.
     pub(super) fn begin(self, daemon: &Arc<Daemon>) -> Operation {
         let pending = daemon.operations.begin("remove", Some(&self.install_lock.module));
         if let Some(line) = &self.edited {
@@ -84,7 +84,8 @@ impl Removal {
     }
 }
 
-/// Waits until a module has stopped and nobody would start it again.
+/// Waits until a module has stopped and is gone from the table. Returns false when it does not stop
+/// in time.
 async fn has_ended(daemon: &Daemon, slot: &Slot) -> bool {
     let until = Instant::now() + 2 * STOP_GRACE;
     let name = &slot.entry.name;
@@ -105,7 +106,8 @@ async fn has_ended(daemon: &Daemon, slot: &Slot) -> bool {
     true
 }
 
-/// Returns whether a module is one that was installed, or has left data or events that are to go.
+/// Checks whether a module can be removed: it was installed, or has left events, or data that is to
+/// be deleted.
 fn is_removable(daemon: &Daemon, module: &str, purge: bool) -> Result<(), Problem> {
     if !module_sdk::manifest::valid_name(module) {
         return Err(unknown_module(daemon, module));
@@ -136,7 +138,7 @@ fn pending_of(daemon: &Daemon, module: &str) -> u64 {
     counters.iter().find(|counters| counters.module == module).map_or(0, |it| it.total().pending)
 }
 
-/// Takes the files of a module that does not run away; answers what was done.
+/// Deletes the files of a module that does not run. Returns a message about what was deleted.
 fn take_away(daemon: &Daemon, removal: &Removal) -> io::Result<String> {
     let Removal { install_lock: InstallLock { module, .. }, purge, waiting, .. } = removal;
     let state_dir = &daemon.places.state_dir;

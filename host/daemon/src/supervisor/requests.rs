@@ -1,4 +1,4 @@
-//! What somebody asks for through the control socket.
+//! Requests of clients and modules: how each begins, and how it goes on when the file was read.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
     request::{Actor, Request},
 };
 
-/// Begins what somebody asks for.
+/// Begins a request.
 pub(super) fn begin(fleet: &mut Fleet, request: Request, actor: &Actor) -> Result<Begun, Problem> {
     match request {
         Request::SetEnabled { module, enabled } => switch_module(fleet, module, enabled, actor),
@@ -44,8 +44,8 @@ pub(super) fn begin(fleet: &mut Fleet, request: Request, actor: &Actor) -> Resul
     }
 }
 
-/// Goes on with a request when the file is taken, with the modules whose section changed, or
-/// refused.
+/// Goes on with a request when the file was applied or refused. `taken` holds the names of the
+/// modules whose section changed, or the errors.
 pub(super) fn finish(
     fleet: &mut Fleet,
     step: Step,
@@ -185,7 +185,7 @@ fn rollback_on_request(
     Ok(operation)
 }
 
-/// Returns the place of a module that is switched on.
+/// Returns the slot of an enabled module. `verb` names the request in the error message.
 fn wanted_slot(fleet: &Fleet, module: &str, verb: &str) -> Result<Arc<Slot>, Problem> {
     let config = fleet.daemon.config();
     let Some(section) = config.module(module) else {
@@ -213,7 +213,7 @@ const fn verb(enabled: bool) -> &'static str {
     if enabled { "enable" } else { "disable" }
 }
 
-/// Returns what was asked for, with who did where that was no person.
+/// Returns the text for a request in the history, with its actor where that is a module.
 fn by(what: &str, actor: &Actor) -> String {
     match actor {
         Actor::Module(_) => format!("{what}, by {actor}"),
@@ -221,12 +221,13 @@ fn by(what: &str, actor: &Actor) -> String {
     }
 }
 
-/// Returns the first characters of a hash, as people see it.
+/// Returns the first characters of a hash, as shown to users.
 pub(super) fn short(sha256: &str) -> &str {
     sha256.get(..12).unwrap_or(sha256)
 }
 
-/// Ends an operation when its module has arrived where it was sent.
+/// Waits until a module is enabled or disabled as requested, or a later change came first, and ends
+/// the operation.
 async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
     let mut state = slot.entry.watch();
     let settled = state.wait_for(|transition| {
@@ -263,8 +264,7 @@ async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
     }
 }
 
-/// Returns the path as messages show it: relative to where the daemon was started, when it is
-/// below.
+/// Returns a path as messages show it: relative to the current directory, when it lies below that.
 pub(super) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));

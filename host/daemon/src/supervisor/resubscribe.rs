@@ -1,13 +1,14 @@
-//! Places in the ledger for modules that do not run, once all places were lost.
+//! Restoration of the modules' subscriptions after the event ledger lost their cursors.
 
 use std::collections::BTreeSet;
 
 use super::{Daemon, status::manifest_of};
 use lodestar_library as library;
 
-/// Subscribes every module that has run before and is not known to the bus, where the bus has
-/// lost the places of all: so what waits for one that stays off, or cannot start, is kept and
-/// counted as it was. One that never ran gets no place, since nothing waits for it.
+/// Subscribes every module that has run before and is unknown to the bus, where the bus has lost
+/// the cursors of the modules. The events for a module that stays disabled, or cannot start, are
+/// then kept and counted as before. A module that never ran is left out, since no events wait for
+/// it.
 pub fn resubscribe(daemon: &Daemon) {
     let bus = &daemon.context.bus;
     if !bus.redelivers() {
@@ -36,7 +37,7 @@ pub fn resubscribe(daemon: &Daemon) {
     }
 }
 
-/// Returns whether it was ever given a directory for its data.
+/// Returns whether a module was ever given a data directory.
 fn has_run(daemon: &Daemon, module: &str) -> bool {
     daemon.histories.decisions(module).has_data_dir || daemon.data_dir(module).is_dir()
 }

@@ -1,20 +1,20 @@
-//! Edits of the file that the daemon makes itself, a section at a time.
+//! Edits of the configuration file by the daemon itself, a section at a time.
 
 use lodestar_api::{Problem, ProblemCode};
 use lodestar_config::{self as config, ConfigErrors};
 
 use super::{Daemon, shown};
 
-/// An edit of the file.
+/// An edit of the configuration file, which can be undone.
 #[derive(Debug)]
 pub(super) struct Edited {
-    /// Where and what, as people are told.
+    /// Place in the file and change, as shown to the user.
     pub(super) what: String,
     before: String,
     after: String,
 }
 
-/// Takes an edit back that the modules do not take.
+/// Undoes an edit that was refused. Returns the answer to its request.
 pub(super) fn undo(daemon: &Daemon, edited: Option<Edited>, errors: &ConfigErrors) -> Problem {
     let mut what = errors.to_string();
     let mut help = "correct the file; `lodestar config check` shows every error";
@@ -27,7 +27,7 @@ pub(super) fn undo(daemon: &Daemon, edited: Option<Edited>, errors: &ConfigError
     Problem::new(ProblemCode::Invalid, what).help(help)
 }
 
-/// Writes the switch into the file; answers what was changed there.
+/// Writes `enabled` of a module into the file. Returns the edit, `None` where nothing changed.
 pub(super) fn switch(
     daemon: &Daemon,
     module: &str,
@@ -51,7 +51,8 @@ pub(super) fn switch(
     Ok(Some(Edited { what, before: text, after: edited.text }))
 }
 
-/// Answers where the section was added, `None` where there was one.
+/// Adds a section for a module to the file. Returns the place for the user, `None` where the module
+/// has one already.
 pub(super) fn add_section(
     daemon: &Daemon,
     module: &str,
@@ -78,7 +79,8 @@ pub(super) fn add_section(
     Ok(Some(format!("{}:{} {module} added, disabled", shown(path), edited.line)))
 }
 
-/// Takes the module's section out of the file; answers where it stood.
+/// Removes the section of a module from the file. Returns the place for the user, `None` where the
+/// module has none.
 pub(super) fn remove_section(daemon: &Daemon, module: &str) -> Result<Option<String>, Problem> {
     let path = &daemon.places.config;
     let refused = |error: String| {

@@ -1,11 +1,11 @@
-//! Calls of modules that take too long.
+//! Detection of calls of modules that take too long.
 
 use std::time::Duration;
 
 use super::{CALL_DEADLINE, Daemon};
 use crate::module::State;
 
-/// Shows modules whose call does not return.
+/// Marks modules whose call exceeds its deadline as stalled.
 pub(super) fn detect_stalls(daemon: &Daemon) {
     let config = daemon.config();
     for slot in daemon.modules.all() {

@@ -23,7 +23,7 @@ use crate::{
     wake::Wake,
 };
 
-/// For how long a new generation must not panic.
+/// Length of the probation, in which a new generation must not panic.
 const PROBATION: Duration = Duration::from_mins(1);
 
 impl Fleet {
@@ -66,7 +66,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts the thread of a generation; one with a `claim` takes over from the one that runs.
+    /// Starts the thread of a generation. With a `claim`, it takes over from the one that runs.
     pub(super) fn spawn(
         &mut self,
         slot: &Arc<Slot>,
@@ -134,7 +134,7 @@ impl Fleet {
     }
 }
 
-/// Returns the process that a module gets, where it is to have one of its own.
+/// Returns a function that decides whether a module gets a process of its own, and starts it.
 fn place(fleet: &Fleet, section: &ModuleSection) -> Placing {
     let (daemon, section) = (fleet.daemon.clone(), section.clone());
     Box::new(move |inspected| {
@@ -153,7 +153,8 @@ fn place(fleet: &Fleet, section: &ModuleSection) -> Placing {
     })
 }
 
-/// Writes down that a generation is on probation, in case it takes the daemon with it.
+/// Returns a function that saves the probation of a generation, for the case that it crashes the
+/// daemon.
 fn note_probation(histories: Arc<Histories>, module: &str) -> module::NoteProbation {
     let module = module.to_owned();
     Box::new(move |sha256, way_back| {
@@ -166,7 +167,7 @@ fn note_probation(histories: Arc<Histories>, module: &str) -> module::NoteProbat
     })
 }
 
-/// Tells that the library on the module path proved bad; answers so in words.
+/// Logs that the library on the module path proved bad. Returns a message about it.
 fn passed_over(module: &str, refused: &Refused) -> String {
     let Refused { sha256, instead, reason } = refused;
     let (refused, runs) = (short(sha256), short(instead));
@@ -175,8 +176,8 @@ fn passed_over(module: &str, refused: &Refused) -> String {
     format!("the library on the module path proved bad ({reason}); the one before it runs")
 }
 
-/// Keys that only a process of its own can make true are accepted, so that a file can be written
-/// for later, and said to do nothing now.
+/// Logs the keys of a section that have an effect only in a process of its own. They are accepted
+/// elsewhere, so that a section can be prepared.
 fn say_what_has_no_effect(section: &ModuleSection, isolation: Isolation) {
     let limits = section.limits;
     let keys = [

@@ -29,7 +29,7 @@ use crate::{
     process_stats::figures,
 };
 
-/// The owner of the daemon's own sockets.
+/// Name of the owner of the daemon's own sockets.
 pub const OWN: &str = "lodestard";
 
 /// Returns the daemon and its modules as they are now.
@@ -102,7 +102,8 @@ fn books_by_module(daemon: &Daemon) -> HashMap<String, Counters> {
     counters.map(|counters| (counters.module.to_string(), counters)).collect()
 }
 
-/// Takes note of what every module uses now, so that what ends until the next time is counted.
+/// Samples the resources that every module uses, so that those of threads that end before the next
+/// sample are counted.
 pub fn account(daemon: &Daemon) {
     let (tasks, now) = (Tasks::now(), Instant::now());
     for slot in daemon.modules.all() {
@@ -149,7 +150,8 @@ fn shown_module(daemon: &Daemon, slot: &Slot, used: Used) -> Module {
     }
 }
 
-/// Returns the manifest of a module: of what is loaded, else what lies beside the library.
+/// Returns the manifest of a module: that of the loaded library, else the one beside the library on
+/// disk.
 pub(crate) fn manifest_of(daemon: &Daemon, name: &str) -> Option<Manifest> {
     if let Some(known) = daemon.modules.entry(name).and_then(|entry| entry.known()) {
         return Some(known.manifest.clone());
@@ -163,7 +165,7 @@ pub(crate) fn manifest_of(daemon: &Daemon, name: &str) -> Option<Manifest> {
     Manifest::parse(&text).ok()
 }
 
-/// Returns everything about one module; `None` when it is neither in the configuration nor on the
+/// Returns the details of one module; `None` when it is neither in the configuration nor on the
 /// module path.
 #[must_use]
 pub fn module_info(daemon: &Daemon, name: &str) -> Option<ModuleInfo> {
@@ -226,8 +228,8 @@ fn last_errors(daemon: &Daemon, name: &str) -> Vec<lodestar_api::ModuleError> {
         .collect()
 }
 
-/// Returns what the modules of the configuration answer to on the command line, those that do not
-/// run included. May take a while where a library has to be asked: not for the runtime's threads.
+/// Returns the commands of the modules of the configuration, those that do not run included. Blocks
+/// while a library has to be asked, so it must not be called on a thread of the runtime.
 #[must_use]
 pub fn module_commands(daemon: &Daemon) -> Vec<ModuleCommands> {
     let config = daemon.config();
@@ -256,8 +258,7 @@ fn commands_of(manifest: &Manifest, description: &Description) -> ModuleCommands
     }
 }
 
-/// Enters what the bus knows of a module, of one without a section or a library as well: all that
-/// is told of its events comes from there.
+/// Adds the counters of the bus to a module, which may have neither a section nor a library.
 fn enter_counters(module: &mut Module, counters: Option<&Counters>) {
     let Some(counters) = counters else { return };
     module.events = counts(&counters.total());
@@ -265,7 +266,7 @@ fn enter_counters(module: &mut Module, counters: Option<&Counters>) {
     module.lag_ms = counters.oldest_pending_ms.unwrap_or_default();
 }
 
-/// Returns the modules that only the bus knows any more, by name: it keeps their events.
+/// Returns the modules that only the bus still knows, since it keeps their events, by name.
 fn forgotten(counters: &HashMap<String, Counters>, known: &[Module]) -> Vec<Module> {
     let is_known = |name: &String| known.iter().any(|module| module.name == *name);
     let mut names: Vec<&String> = counters.keys().filter(|name| !is_known(name)).collect();
@@ -281,7 +282,7 @@ fn forgotten(counters: &HashMap<String, Counters>, known: &[Module]) -> Vec<Modu
     forgotten.collect()
 }
 
-/// Returns why events were dropped, as far as any were.
+/// Returns the number of dropped events by reason.
 fn dropped_by(counters: &Counters) -> BTreeMap<String, u64> {
     let dropped = counters.total().dropped;
     dropped.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
@@ -309,7 +310,7 @@ fn recent_calls(durations: &Durations) -> RecentCalls {
     }
 }
 
-/// Returns the counters of both classes together.
+/// Returns counters of events as the control API shows them.
 pub fn counts(counts: &Counts) -> EventCounters {
     EventCounters {
         accepted: counts.accepted,
@@ -335,8 +336,8 @@ fn process(entry: &Entry) -> Option<ModuleProcess> {
     })
 }
 
-/// Returns a module that lies on the module path, but not in the configuration; its section was
-/// removed where the bus keeps events for it.
+/// Returns a module that lies on the module path, but not in the configuration. `is_kept` tells
+/// that the bus keeps events for it, so that its section was removed.
 fn unlisted(package: &Package, isolation: Isolation, is_kept: bool) -> Module {
     let text = files::read_text(&package.directory.join("module.toml")).unwrap_or_default();
     Module {

@@ -1,4 +1,4 @@
-//! One module as the supervisor knows it: the phase that it is in, and the threads that it has.
+//! State of one module in the supervisor: its phase and its threads.
 
 use std::{
     collections::HashMap,
@@ -13,54 +13,54 @@ use super::{
     reloads::{Reload, Waiter},
 };
 
-/// A module, by the phase that it is in. A phase is left by a method alone.
+/// A module with its phase. Only its methods change the phase.
 #[derive(Debug, Default)]
 pub(super) struct Supervised {
     phase: Phase,
-    /// Its threads that have not ended, those of generations that were replaced among them.
+    /// Threads that have not ended, those of replaced generations included.
     threads: HashMap<ThreadId, JoinHandle<()>>,
-    /// The hash of its library when it was last looked at.
+    /// Hash of its library when it was last read.
     seen: Option<String>,
 }
 
 /// The phases of a module.
 #[derive(Debug, Default)]
 pub(super) enum Phase {
-    /// It has no thread, and nothing speaks against a start.
+    /// It has no thread, and may start.
     #[default]
     Off,
-    /// It has no thread: it did not start or go on with this section. It is tried again when the
-    /// section or its library changes, or when somebody asks.
+    /// It has no thread: it failed with this section. It starts again when the section or its
+    /// library changes, or on request.
     GivenUp(ModuleSection),
-    /// Its first generation is on its way.
+    /// Its first generation is starting.
     Starting(Generation),
-    /// A generation of it runs.
+    /// One of its generations runs.
     Running(Generation),
-    /// Another generation is to take over from the one that runs.
+    /// A generation runs, and another is to take over from it.
     Reloading(Generation, Reload),
-    /// It was told to stop, perhaps in the middle of a reload.
+    /// It was told to stop, perhaps during a reload.
     Stopping(Generation, Option<Reload>),
 }
 
 /// The generation that runs, or is to run.
 #[derive(Debug, Clone)]
 pub(super) struct Generation {
-    /// The section that it was started with.
+    /// Section that it was started with.
     pub(super) section: ModuleSection,
-    /// A later section that it did not take.
+    /// A later section that was refused.
     pub(super) refused: Option<ModuleSection>,
-    /// Whether its library may have been replaced while it was loaded.
+    /// True when its library may have been replaced while it was loaded.
     library_may_have_changed: bool,
-    /// The decisions that hold again if the rollback that started it comes to nothing.
+    /// Decisions to restore if the rollback that started it fails.
     before_rollback: Option<Decisions>,
 }
 
-/// Obligations that a thread leaves behind when it ends.
+/// Work that is left when the thread of a module ends.
 #[derive(Debug, Default)]
 pub(super) struct Left {
-    /// The decisions before the rollback that it was started for.
+    /// Decisions before the rollback that it was started for.
     pub(super) before_rollback: Option<Decisions>,
-    /// Whoever waits for a reload that nobody will end any more.
+    /// Operations that wait for a reload that nothing else ends any more.
     pub(super) waiting: Vec<Waiter>,
 }
 
@@ -69,12 +69,13 @@ impl Supervised {
         &self.phase
     }
 
-    /// Returns whether it has a thread that runs it or will.
+    /// Returns whether it has a thread that runs the module or is starting it.
     pub(super) const fn is_alive(&self) -> bool {
         !matches!(self.phase, Phase::Off | Phase::GivenUp(_))
     }
 
-    /// Returns the section that was tried last: the one that it runs with, or was given up with.
+    /// Returns the section that was tried last: the one that it runs with, or that it was given up
+    /// with.
     pub(super) const fn tried(&self) -> Option<&ModuleSection> {
         match &self.phase {
             Phase::Off => None,
@@ -94,7 +95,7 @@ impl Supervised {
         }
     }
 
-    /// Returns whether the reload that is under way is the one of this thread.
+    /// Returns whether this thread belongs to the reload that is under way.
     pub(super) fn is_reloaded_by(&self, thread: ThreadId) -> bool {
         self.reload().is_some_and(|reload| reload.thread == thread)
     }
@@ -106,7 +107,7 @@ impl Supervised {
         }
     }
 
-    /// Notes that its first generation is on its way.
+    /// Notes that its first generation is starting.
     pub(super) fn started(&mut self, section: ModuleSection) {
         debug_assert!(!self.is_alive(), "one thread runs a module");
         self.phase = Phase::Starting(Generation {
@@ -117,35 +118,35 @@ impl Supervised {
         });
     }
 
-    /// Notes that it could not even be begun with this section.
+    /// Notes that it cannot start with this section.
     pub(super) fn give_up(&mut self, section: ModuleSection) {
         debug_assert!(!self.is_alive(), "what runs is not given up");
         self.phase = Phase::GivenUp(section);
     }
 
-    /// Lets the next plan try it again, where it was given up.
+    /// Lets the next plan start it again, where it was given up.
     pub(super) fn try_again(&mut self) {
         if matches!(self.phase, Phase::GivenUp(_)) {
             self.phase = Phase::Off;
         }
     }
 
-    /// Notes the decisions before the rollback that it starts for. Returns them where it does not
-    /// start.
+    /// Notes the decisions before the rollback that it starts for. Returns them back where it has
+    /// no generation.
     pub(super) fn starts_for_rollback(&mut self, before: Decisions) -> Option<Decisions> {
         let Some(generation) = self.generation_mut() else { return Some(before) };
         generation.before_rollback = Some(before);
         None
     }
 
-    /// Notes that its library may have been replaced while it is loaded.
+    /// Notes that its library may have been replaced while it is being loaded.
     pub(super) const fn library_may_have_changed(&mut self) {
         if let Some(generation) = self.generation_mut() {
             generation.library_may_have_changed = true;
         }
     }
 
-    /// Notes that a generation runs. Returns whether its library is to be looked at again.
+    /// Notes that a generation runs. Returns whether its library is to be read again.
     pub(super) fn runs(&mut self) -> bool {
         let Some(generation) = self.generation_mut() else { return false };
         generation.before_rollback = None;
@@ -182,7 +183,8 @@ impl Supervised {
         };
     }
 
-    /// Ends the reload that is under way: the new generation took over, with its section.
+    /// Ends the reload that is under way: the new generation took over, with its section. Returns
+    /// `None` where there is no reload.
     pub(super) fn took_over(&mut self) -> Option<Reload> {
         let (generation, reload) = self.end_reload()?;
         let (section, refused) = (reload.section.clone(), None);
@@ -190,8 +192,9 @@ impl Supervised {
         Some(reload)
     }
 
-    /// Ends the reload that is under way: the generation before goes on. A section that it did not
-    /// take is not tried again until it changes; one on trial is taken back anyway.
+    /// Ends the reload that is under way: the previous generation goes on. The section of the
+    /// reload stays refused until it changes, unless the reload was to decide an install, which is
+    /// rolled back. Returns `None` where there is no reload.
     pub(super) fn goes_on(&mut self) -> Option<Reload> {
         let (mut generation, reload) = self.end_reload()?;
         if !reload.waiting.iter().any(|waiter| waiter.transaction.is_some()) {
@@ -201,7 +204,7 @@ impl Supervised {
         Some(reload)
     }
 
-    /// Takes the reload out; the phase is to be set anew where there was one.
+    /// Takes the reload out of the phase. Where there was one, the caller must set the phase.
     fn end_reload(&mut self) -> Option<(Generation, Reload)> {
         match mem::take(&mut self.phase) {
             Phase::Reloading(generation, reload) | Phase::Stopping(generation, Some(reload)) => {
@@ -214,15 +217,15 @@ impl Supervised {
         }
     }
 
-    /// Forgets the section that it did not take.
+    /// Forgets the section that was refused.
     pub(super) fn forget_refusal(&mut self) {
         if let Some(generation) = self.generation_mut() {
             generation.refused = None;
         }
     }
 
-    /// Notes that its thread ended. It is given up where it `failed` though it is wanted, unless
-    /// another library lies there by now than the one that failed.
+    /// Notes that its thread ended. A module that `failed` although it is enabled is given up,
+    /// unless its library may have been replaced while it was loaded.
     pub(super) fn ended(&mut self, failed: bool) -> Left {
         let (generation, reload) = match mem::take(&mut self.phase) {
             Phase::Starting(generation) | Phase::Running(generation) => (generation, None),
@@ -250,8 +253,7 @@ impl Supervised {
         }
     }
 
-    /// Notes the hash of its library as it lies there. Returns whether it is another one than
-    /// before.
+    /// Notes the hash of the library on disk. Returns whether it has changed.
     pub(super) fn sees(&mut self, sha256: Option<String>) -> bool {
         let is_new = self.seen != sha256;
         self.seen = sha256;
@@ -264,17 +266,17 @@ impl Supervised {
         id
     }
 
-    /// Lets a thread go that has said that it ends.
+    /// Removes a thread that is about to end, to be joined.
     pub(super) fn take_thread(&mut self, thread: ThreadId) -> Option<JoinHandle<()>> {
         self.threads.remove(&thread)
     }
 
-    /// Returns whether each of its threads has come to its end.
+    /// Returns whether all of its threads have ended.
     pub(super) fn is_finished(&self) -> bool {
         self.threads.values().all(JoinHandle::is_finished)
     }
 
-    /// Returns whether nothing of it is left to wait for.
+    /// Returns whether it neither runs nor has a thread that has not ended.
     pub(super) fn is_over(&self) -> bool {
         !self.is_alive() && self.threads.is_empty()
     }

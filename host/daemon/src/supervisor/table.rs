@@ -1,4 +1,4 @@
-//! The modules of the configuration by name, for whoever shows them or asks them something.
+//! Table of the modules of the configuration, by name.
 
 use std::{
     collections::BTreeMap,
@@ -13,15 +13,16 @@ use crate::module::Entry;
 /// A module of the configuration.
 #[derive(Debug)]
 pub struct Slot {
-    /// What it is doing.
+    /// State, calls and figures of the module.
     pub entry: Arc<Entry>,
     desired: AtomicBool,
-    /// Why it runs, but not as the file or the library on the module path says.
+    /// Reason why the module runs otherwise than the file or the library on the module path says.
     behind: Mutex<Option<String>>,
 }
 
 impl Slot {
-    /// Returns why it runs, but not as the file or the library on the module path says.
+    /// Returns the reason why the module runs otherwise than the file or the library on the module
+    /// path says.
     #[must_use]
     pub fn behind(&self) -> Option<String> {
         self.behind.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -31,7 +32,7 @@ impl Slot {
         *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// Returns whether the configuration asks for it.
+    /// Returns whether the configuration enables the module.
     #[must_use]
     pub fn is_desired(&self) -> bool {
         self.desired.load(Ordering::Relaxed)
@@ -47,25 +48,25 @@ impl Slot {
 pub struct ModuleTable(RwLock<BTreeMap<String, Arc<Slot>>>);
 
 impl ModuleTable {
-    /// Returns a module.
+    /// Returns the module of this name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<Arc<Entry>> {
         self.get(name).map(|slot| slot.entry.clone())
     }
 
-    /// Returns all modules, by name.
+    /// Returns the slots of all modules, ordered by name.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Slot>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Returns the place of a module.
+    /// Returns the slot of a module.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Slot>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Returns the place of a module, and whether it was made now.
+    /// Returns the slot of a module, and whether it was created by this call.
     pub(super) fn get_or_add(&self, name: &str) -> (Arc<Slot>, bool) {
         let mut slots = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(name) {
@@ -80,7 +81,7 @@ impl ModuleTable {
         (slot, true)
     }
 
-    /// Takes a module out; returns whether it was there.
+    /// Removes a module. Returns whether it was there.
     pub(super) fn remove(&self, name: &str) -> bool {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }

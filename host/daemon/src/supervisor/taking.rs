@@ -1,5 +1,5 @@
-//! The road of a configuration from the file to what runs: read, judged away from the loop by the
-//! modules that it concerns, and taken.
+//! Application of the configuration file: reads it, asks the modules concerned off the loop, and
+//! makes it the configuration that runs.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{request::Request, wake::Wake};
 
-/// Reads the file.
+/// Function that reads the file.
 type Read = fn(&ConfigStore) -> Result<Config, ConfigErrors>;
 
 impl Supervisor {
-    /// Does what somebody asks for. What does not concern the file waits for no verdict.
+    /// Handles a request. One that does not concern the file does not wait for a verdict.
     pub(super) fn ask(&mut self, request: Request, asker: Asker) {
         match request {
             Request::Reload { .. } | Request::Rollback { .. } => self.asked(request, asker),
@@ -36,7 +36,7 @@ impl Supervisor {
         }
     }
 
-    /// Begins a change of the configuration, or has it wait for those before it.
+    /// Begins a change of the configuration, or queues it behind those before it.
     pub(super) fn change(&mut self, change: Change) {
         if !self.changes.is_judging() {
             return self.begin_change(change);
@@ -70,7 +70,7 @@ impl Supervisor {
         }
     }
 
-    /// Reads the file, and takes it if no module refuses its section.
+    /// Reads the file, and applies it if no module refuses its section.
     fn take(&mut self, read: Read, then: Then) {
         match read(&self.fleet.daemon.configuration) {
             Ok(after) => {
@@ -85,7 +85,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns the sections of modules that are to run with another one than before.
+    /// Returns the sections of enabled modules that differ from those tried last.
     fn to_judge(&self, after: &Config) -> Vec<ModuleSection> {
         let is_new = |section: &&ModuleSection| {
             let tried = self.fleet.modules.get(&section.name).and_then(Supervised::tried);
@@ -94,8 +94,8 @@ impl Supervisor {
         after.modules.iter().filter(is_new).cloned().collect()
     }
 
-    /// Asks modules whether they would take their sections, all at the same time, before anything
-    /// changes. They may take seconds: the verdict wakes the loop.
+    /// Asks modules whether they accept their sections, all at the same time, before anything
+    /// changes. This may take seconds: it runs on a thread, and the verdict wakes the loop.
     fn judge(&mut self, after: Config, sections: Vec<ModuleSection>, then: Then) {
         let (daemon, judged) = (self.fleet.daemon.clone(), after.clone());
         let number = self.changes.judge(after, then);
@@ -116,7 +116,7 @@ impl Supervisor {
         }
     }
 
-    /// Acts on a verdict, and begins what waited for it.
+    /// Acts on a verdict, and begins the changes that waited for it.
     pub(super) fn config_judged(&mut self, number: u64, refusals: Vec<ConfigError>) {
         if let Some(judging) = self.changes.judged(number) {
             match ConfigErrors::or(refusals, ()) {
@@ -134,7 +134,7 @@ impl Supervisor {
         self.follow_up(then, Err(errors));
     }
 
-    /// Makes a file that nobody refused the configuration that runs.
+    /// Applies a file that no module refused: it becomes the configuration that runs.
     fn take_file(&mut self, after: Config, then: Then) {
         let before = self.fleet.daemon.config();
         let changed = config::changed_modules(&before, &after);
@@ -157,8 +157,8 @@ impl Supervisor {
         self.follow_up(then, Ok(changed));
     }
 
-    /// Does what waited for a file: that it was taken, with the names of the modules whose section
-    /// changed, or why not.
+    /// Finishes the work that waited for a file. `taken` holds the names of the modules whose
+    /// section changed, or the errors of a file that was refused.
     fn follow_up(&mut self, then: Then, taken: Result<Vec<String>, ConfigErrors>) {
         match (then, taken) {
             (Then::Answer(asker, step), taken) => {
@@ -177,8 +177,8 @@ impl Supervisor {
         }
     }
 
-    /// Answers everybody who waits for a change when the daemon ends; edits that nobody has judged
-    /// are taken back.
+    /// Answers all requests that wait for a change when the daemon ends. Edits that were not judged
+    /// are undone.
     pub(super) fn give_up_changes(&mut self) {
         let (judged, waiting) = self.changes.give_up();
         if let Some(then) = judged {
@@ -195,7 +195,7 @@ impl Supervisor {
     }
 }
 
-/// Returns the answer to whoever asks a daemon that ends.
+/// Returns the answer to a request to a daemon that ends.
 pub(super) fn the_daemon_ends() -> Problem {
     let problem = Problem::new(ProblemCode::Busy, "the daemon ends");
     problem.help("ask again when it has started again")
@@ -206,7 +206,7 @@ fn not_judged(daemon: &Arc<Daemon>, why: &str) -> ConfigError {
     ConfigError::of_file(&daemon.places.config, what, "save it again")
 }
 
-/// Sections that are read once, when the daemon starts.
+/// Logs the changed sections that are read only when the daemon starts.
 fn say_what_needs_a_restart(before: &Config, after: &Config) {
     let sections = config::changed_sections(before, after);
     for section in sections.iter().filter(|section| config::needs_a_restart(section)) {

@@ -1,4 +1,5 @@
-//! Installs on trial: the reload of a module that runs is the verdict on what was put in its place.
+//! Transactions of installs: a build that was put in place is committed or rolled back, which the
+//! reload decides for a module that runs.
 
 use lodestar_api::Problem;
 use lodestar_library::{self as library, install::InstallDir};
@@ -6,19 +7,19 @@ use lodestar_library::{self as library, install::InstallDir};
 use super::Fleet;
 use crate::install_lock::InstallLock;
 
-/// A build that lies in the place of one that runs, and has not proved good.
+/// A build that was put in place and is neither committed nor rolled back.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) install_lock: InstallLock,
-    /// What is told of it when it is installed.
+    /// Text for the module's history when the install is committed.
     pub(super) note: String,
-    /// The version that was installed before.
+    /// Version that was installed before.
     pub(super) previous: Option<String>,
-    /// What was said of the module before.
+    /// Value of [`Slot::behind`](super::Slot::behind) before the install.
     pub(super) behind: Option<String>,
 }
 
-/// Keeps what proved good.
+/// Commits an install.
 pub(super) fn commit(fleet: &Fleet, transaction: &Transaction) -> Result<(), Problem> {
     let module = &transaction.install_lock.module;
     fleet.daemon.installer.keep(module)?;
@@ -28,7 +29,8 @@ pub(super) fn commit(fleet: &Fleet, transaction: &Transaction) -> Result<(), Pro
     Ok(())
 }
 
-/// Undoes what is no good: what lay there before comes back. Returns what is installed now.
+/// Rolls an install back: the build before is restored. Returns a message about what is installed
+/// now.
 pub(super) fn roll_back(fleet: &mut Fleet, transaction: Transaction) -> String {
     let module = transaction.install_lock.module.clone();
     let installed = match (fleet.daemon.installer.undo(&module), transaction.previous) {
@@ -48,7 +50,8 @@ pub(super) fn roll_back(fleet: &mut Fleet, transaction: Transaction) -> String {
     installed
 }
 
-/// Notes what was put in place or came back there: it is no news to the watch of the module path.
+/// Notes the library that was put in place or restored, so that the watch of the module path does
+/// not report it as changed.
 pub(super) fn note_as_seen(fleet: &mut Fleet, module: &str) {
     let package = InstallDir::of(&fleet.daemon.places.state_dir).package(module);
     fleet.module_mut(module).sees(library::hash(&package));

@@ -1,4 +1,4 @@
-//! What is wrong with the daemon itself or with what lies around it, as long as it is.
+//! Warnings about the daemon itself and its surroundings, as long as each holds.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,12 @@ use lodestar_platform::file_trust::{self, Accepted, Also, Exposed};
 use super::ledger::{ledger_unkept, text_on_disk};
 use super::{Daemon, data_dirs::lost_data_dirs, packages::package_of};
 
-/// Troubles of the daemon that were noted, by what they are about.
+/// Problems of the daemon that last, by subject.
 #[derive(Debug, Default)]
 pub struct Noted(Mutex<BTreeMap<&'static str, Warning>>);
 
 impl Noted {
-    /// Notes what is wrong under a name, or that nothing is any more. Both are logged once.
+    /// Notes a problem under a name, or with `None` that it is over. Each change is logged once.
     pub fn note(&self, name: &'static str, trouble: Option<Trouble>) {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = noted.get(name).map(|it| &it.message);
@@ -43,7 +43,7 @@ impl Noted {
     }
 }
 
-/// Returns what was noted, and what shows when one looks.
+/// Returns all warnings: problems that were noted, and those that are found by checks now.
 #[must_use]
 pub fn warnings(daemon: &Daemon) -> Vec<Warning> {
     let mut warnings = daemon.noted.all();
@@ -61,8 +61,8 @@ pub fn warnings(daemon: &Daemon) -> Vec<Warning> {
     warnings
 }
 
-/// Returns every place that somebody else can change and that decides what the daemon does. What
-/// runs goes on; nothing is read from there any more.
+/// Returns a warning for each path that decides what the daemon does and that another user can
+/// change. What runs goes on; nothing is read from such a path any more.
 fn permissions(daemon: &Daemon) -> Vec<Warning> {
     let mut found: Vec<Exposed> = Vec::new();
     let places = deciding(daemon).into_iter();
@@ -80,7 +80,7 @@ fn permissions(daemon: &Daemon) -> Vec<Warning> {
     found.iter().map(warning).collect()
 }
 
-/// Returns what nobody else may change.
+/// Returns the paths that no other user may change.
 fn deciding(daemon: &Daemon) -> Vec<PathBuf> {
     let state_dir = &daemon.places.state_dir;
     let in_state = ["pseudonym.key", "modules.lock", "ledger", "data", "supervision"];
@@ -97,7 +97,7 @@ fn deciding(daemon: &Daemon) -> Vec<PathBuf> {
     places
 }
 
-/// Returns whom else the operator lets write what decides.
+/// Returns a warning of the users whose files are trusted by `--trust-files`, if any.
 fn accepted() -> Option<Trouble> {
     let accepted = Accepted::current();
     let message = format!("{accepted} may change what lodestard runs and keeps (--trust-files)");

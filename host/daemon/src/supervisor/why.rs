@@ -1,4 +1,4 @@
-//! Why a module is as it is, and what can be done about it.
+//! Answer of `modules why`: the state of a module, its history, and advice.
 
 use lodestar_api::Why;
 use lodestar_library::{self as library, Package, install::MODIFIED};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::module::{State, Transition};
 
-/// Returns the story of a module; `None` when nobody knows it.
+/// Returns the state, history and advice for a module; `None` for an unknown one.
 #[must_use]
 pub fn why(daemon: &Daemon, name: &str) -> Option<Why> {
     let history = daemon.histories.read(name);
@@ -57,7 +57,7 @@ fn advice(daemon: &Daemon, name: &str, transition: &Transition) -> Vec<String> {
     advice
 }
 
-/// Returns what helps in its state.
+/// Returns advice for the state of a module.
 fn remedies(daemon: &Daemon, name: &str, transition: &Transition) -> Vec<String> {
     let mut remedies = Vec::new();
     let mut say = |text: String| remedies.push(text);
@@ -89,7 +89,7 @@ fn remedies(daemon: &Daemon, name: &str, transition: &Transition) -> Vec<String>
     remedies
 }
 
-/// Returns whether a rollback has something to go back to.
+/// Returns whether there is a generation that a rollback could go back to.
 fn has_earlier_generation(daemon: &Daemon, name: &str) -> bool {
     let ran =
         daemon.modules.entry(name).and_then(|entry| entry.known()).map(|it| it.sha256.clone());

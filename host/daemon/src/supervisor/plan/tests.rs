@@ -9,7 +9,7 @@ use crate::supervisor::{
     reloads::{Reload, Waiter, Wanted},
 };
 
-/// Whatever a module of the tables goes through, one after the other.
+/// Steps that a module of the tables goes through, one after the other.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// Started with the section at [`A`], or with the later one at [`B`].
