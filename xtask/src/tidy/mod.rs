@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use crate::{process, workspace::Workspace};
 
 mod circles;
+mod docs;
 mod errors;
 mod imports;
 mod records;
@@ -26,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
     imports::check(&workspace, &mut problems)?;
     circles::check(&workspace, &files, &mut problems)?;
     text::check(&workspace, &files, &mut problems)?;
+    docs::check(&workspace, &files, &mut problems)?;
     errors::check(&workspace, &files, &mut problems)?;
     records::check(&workspace, &files, &mut problems)?;
     rooms::check(&workspace, &mut problems);
