@@ -213,7 +213,8 @@ pub fn describe(
         str::to_owned,
     );
     let package = library::Package { name, directory: directory.to_owned() };
-    let text = describe_for_parent(&package, confined).map_err(|error| anyhow::anyhow!(error))?;
+    // The message has its causes in it, which are not to be printed behind it once more.
+    let text = describe_for_parent(&package, confined).map_err(anyhow::Error::msg)?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)
 }

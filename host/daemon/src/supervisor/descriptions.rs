@@ -14,7 +14,7 @@ use lodestar_platform::{files, state_dir::private_directory};
 use module_sdk::{Description, manifest::Manifest};
 use serde::{Deserialize, Serialize};
 
-use super::Probe;
+use super::{Probe, error::ProbeError};
 
 /// Number of descriptions that are kept on the disk. A module under development adds one with each
 /// build.
@@ -59,7 +59,7 @@ impl Descriptions {
     pub(super) fn of(
         &self,
         package: &Package,
-        ask: impl Fn(&Package) -> Result<Probe, String>,
+        ask: impl Fn(&Package) -> Result<Probe, ProbeError>,
     ) -> Option<Arc<Described>> {
         let path = package.library_path();
         let stamp = stamp(&path)?;
@@ -80,7 +80,7 @@ impl Descriptions {
     fn kept_or_asked(
         &self,
         package: &Package,
-        ask: impl Fn(&Package) -> Result<Probe, String>,
+        ask: impl Fn(&Package) -> Result<Probe, ProbeError>,
     ) -> Option<Described> {
         let sha256 = inspect(package).ok()?.sha256;
         let file = self.directory.join(format!("{sha256}.json"));
@@ -88,8 +88,8 @@ impl Descriptions {
             return Some(kept);
         }
         let answer = ask(package)
-            .inspect_err(|reason| {
-                let module = package.name.as_str();
+            .inspect_err(|error| {
+                let (module, reason) = (package.name.as_str(), error.to_string());
                 tracing::warn!(module, reason, "the module cannot be asked for its commands");
             })
             .ok()?;

@@ -1,6 +1,6 @@
 //! Preflight checks of a package before it is put in place.
 
-use std::cell::Cell;
+use std::{cell::Cell, fmt::Display};
 
 use lodestar_api::{Problem, ProblemCode};
 use lodestar_config::{self as config, Config, ConfigErrors, reserved_names};
@@ -9,6 +9,7 @@ use module_sdk::manifest::Manifest;
 
 use super::{
     Daemon,
+    error::NameTaken,
     probe::{Judged, judge_package, probe},
     status::manifest_of,
 };
@@ -22,14 +23,14 @@ pub(super) fn preflight(
 ) -> Result<Inspected, Problem> {
     // The reason names where it lies for now, which says nothing to anybody.
     let place = format!("{}/", package.directory.display());
-    let refused = |reason: String| {
-        Problem::new(ProblemCode::Refused, reason.replace(&place, ""))
+    let refused = |reason: &dyn Display| {
+        Problem::new(ProblemCode::Refused, reason.to_string().replace(&place, ""))
             .help("nothing was installed, and nothing has changed")
     };
-    let inspected = library::inspect(package).map_err(|error| refused(error.to_string()))?;
-    names_are_free(daemon, &inspected.manifest).map_err(refused)?;
+    let inspected = library::inspect(package).map_err(|error| refused(&error))?;
+    names_are_free(daemon, &inspected.manifest).map_err(|error| refused(&error))?;
     if let Some(defaults) = &inspected.defaults {
-        config::check_defaults(defaults, &package.name).map_err(|e| refused(e.to_string()))?;
+        config::check_defaults(defaults, &package.name).map_err(|error| refused(&error))?;
     }
     let data_dir = daemon.data_dir(&package.name);
     let was_asked = Cell::new(false);
@@ -38,10 +39,10 @@ pub(super) fn preflight(
         probe(package, settings, Some(&data_dir))
     });
     if let Some(mute) = mute {
-        return Err(refused(mute.message));
+        return Err(refused(&mute.message));
     }
     if !was_asked.get() {
-        probe(package, b"", Some(&data_dir)).map_err(refused)?;
+        probe(package, b"", Some(&data_dir)).map_err(|error| refused(&error))?;
     }
     let is_enabled = config.module(&package.name).is_some_and(|section| section.enabled);
     // What a section that is switched off refers to need not be there yet.
@@ -63,15 +64,16 @@ pub(super) fn is_free(daemon: &Daemon, name: &str, place: &InstallDir) -> Result
     Err(Problem::new(ProblemCode::Refused, what).help(help))
 }
 
-/// Checks whether the name and the command of a module are neither reserved nor used by another.
-fn names_are_free(daemon: &Daemon, manifest: &Manifest) -> Result<(), String> {
+/// Returns whether the name of a module and its word on the command line mean nothing else yet.
+fn names_are_free(daemon: &Daemon, manifest: &Manifest) -> Result<(), NameTaken> {
     let config = daemon.config();
     let listed = config.modules.iter().map(|section| section.name.clone());
     let lying = library::list(&daemon.places.module_path).into_iter().map(|it| it.name);
     let others: Vec<Manifest> =
         listed.chain(lying).filter_map(|name| manifest_of(daemon, &name)).collect();
     let command = manifest.cli.command.as_deref();
-    reserved_names::why_taken(&manifest.module.name, command, &others).map_or(Ok(()), Err)
+    let taken = reserved_names::why_taken(&manifest.module.name, command, &others);
+    taken.map_or(Ok(()), |reason| Err(NameTaken(reason)))
 }
 
 fn takes_its_settings(module: &str, refusals: Vec<config::ConfigError>) -> Result<(), Problem> {

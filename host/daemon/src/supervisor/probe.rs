@@ -8,7 +8,10 @@ use std::{
 
 use lodestar_api::{Change, ConfigCheck, ConfigProblem, ConfigReport, ConfigView};
 use lodestar_config::{self as config, Config, ConfigError, ConfigErrors, ModuleSection};
-use lodestar_library::{self as library, LoadedLibraries, Package, inspect, install::Lock};
+use lodestar_library::{
+    self as library, LoadedLibraries, Package, inspect,
+    install::{AdmitError, Lock},
+};
 use lodestar_platform::file_trust::Accepted;
 use module_sdk::{Description, manifest::Manifest};
 use rustix::process::geteuid;
@@ -18,6 +21,7 @@ use super::{
     Daemon,
     config_warnings::config_warnings,
     configure,
+    error::{DescribeError, ProbeError},
     isolation::was_installed,
     packages::{package_of, to_start},
 };
@@ -46,29 +50,31 @@ pub struct Probe {
 ///
 /// # Errors
 ///
-/// Returns the reason why the library cannot be loaded, as a sentence.
-pub fn describe_for_parent(package: &Package, confined: Option<&Path>) -> Result<String, String> {
+/// Why it cannot be loaded, a sentence.
+pub fn describe_for_parent(
+    package: &Package,
+    confined: Option<&Path>,
+) -> Result<String, DescribeError> {
     let mut config = Vec::new();
-    std::io::stdin().read_to_end(&mut config).map_err(|error| error.to_string())?;
-    let inspected = inspect(package).map_err(|error| error.to_string())?;
+    std::io::stdin().read_to_end(&mut config)?;
+    let inspected = inspect(package)?;
     let manifest = inspected.manifest.clone();
     if let Some(data_dir) = confined {
         runner::confine(&[data_dir.to_owned()]);
     }
-    let library = LoadedLibraries::default().open(inspected, false);
-    let library = library.map_err(|error| error.to_string())?;
+    let library = LoadedLibraries::default().open(inspected, false)?;
     let description = (library.root().describe())().into_result();
-    let description = description.map_err(|error| error.message.into_string())?;
-    let description = serde_json::from_slice(description.as_slice())
-        .map_err(|error| format!("its description cannot be read: {error}"))?;
+    let description =
+        description.map_err(|error| DescribeError::Refused(error.message.into_string()))?;
+    let description =
+        serde_json::from_slice(description.as_slice()).map_err(DescribeError::Damaged)?;
     let refusal = if config.is_empty() {
         None
     } else {
         let validated = (library.root().validate())(config.as_slice().into());
         validated.into_result().err().map(|error| error.message.into_string())
     };
-    serde_json::to_string(&Probe { manifest, description, refusal })
-        .map_err(|error| error.to_string())
+    serde_json::to_string(&Probe { manifest, description, refusal }).map_err(DescribeError::Json)
 }
 
 /// Probes a library in a process of its own.
@@ -80,7 +86,7 @@ pub(super) fn probe(
     package: &Package,
     config: &[u8],
     confined: Option<&Path>,
-) -> Result<Probe, String> {
+) -> Result<Probe, ProbeError> {
     // Also the right one when its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg("--describe").arg(&package.directory).env_clear();
@@ -90,16 +96,16 @@ pub(super) fn probe(
     if let Some(data_dir) = confined {
         command.arg("--confined-to").arg(data_dir);
     }
-    let answered = runner::ask(command, config, PATIENCE)
-        .map_err(|error| format!("cannot start a process to look at it: {error}"))?;
+    let answered = runner::ask(command, config, PATIENCE).map_err(ProbeError::NoProcess)?;
     let Some(SubprocessOutput { status, output, complaints }) = answered else {
-        return Err(format!("it did not describe itself within {} s", PATIENCE.as_secs()));
+        return Err(ProbeError::NoAnswer(PATIENCE));
     };
     if status.success() {
-        return serde_json::from_slice(&output).map_err(|error| error.to_string());
+        return Ok(serde_json::from_slice(&output)?);
     }
-    let reason = reason(&String::from_utf8_lossy(&complaints)).map(str::to_owned);
-    Err(reason.unwrap_or_else(|| format!("it ended with {status}")))
+    let complaints = String::from_utf8_lossy(&complaints);
+    let gave_up = reason(&complaints).map(|reason| ProbeError::GaveUp(reason.to_owned()));
+    Err(gave_up.unwrap_or(ProbeError::Ended(status)))
 }
 
 /// Returns the error of the process, among other output on standard error: the library may write
@@ -131,7 +137,7 @@ pub(super) fn judge_package(
     daemon: &Daemon,
     config: &Config,
     package: &Package,
-    ask: impl Fn(&[u8]) -> Result<Probe, String>,
+    ask: impl Fn(&[u8]) -> Result<Probe, ProbeError>,
 ) -> Judged {
     let name = &package.name;
     let mute = |reason: &str| {
@@ -162,7 +168,7 @@ pub(super) fn judge_package(
             }
             Judged { refusals, mute: None }
         }
-        Err(reason) => mute(&reason),
+        Err(error) => mute(&error.to_string()),
     }
 }
 
@@ -181,24 +187,24 @@ pub(super) fn judge_all<'a>(
     })
 }
 
-/// Probes a library on the module path. One that was installed must be unmodified, and its code
-/// reaches its own files only.
-pub(super) fn ask(daemon: &Daemon, package: &Package, config: &[u8]) -> Result<Probe, String> {
+/// Asks a library on the module path what it is. One that was installed must be as it was, and
+/// is held to its own files.
+pub(super) fn ask(daemon: &Daemon, package: &Package, config: &[u8]) -> Result<Probe, ProbeError> {
     let state_dir = &daemon.places.state_dir;
     let lock = Lock::read(state_dir);
     if !was_installed(daemon, package, lock.as_ref().unwrap_or(&Lock::default())) {
         return probe(package, config, None);
     }
     if library::generation_of(state_dir, package).is_some() {
-        let inspected = inspect(package).map_err(|error| error.to_string())?;
-        library::expect_unmodified(state_dir, &inspected).map_err(|error| error.to_string())?;
+        let inspected = inspect(package)?;
+        library::expect_unmodified(state_dir, &inspected)?;
         return probe(package, config, Some(&daemon.data_dir(&package.name)));
     }
     let sha256 = library::hash(package).unwrap_or_default();
-    let config_sha256 = package.defaults().map_err(|error| error.to_string())?;
+    let config_sha256 = package.defaults()?;
     let config_sha256 = config_sha256.map(|text| library::sha256(text.as_bytes()));
-    let lock = lock.map_err(|error| error.to_string())?;
-    lock.admit(package, &sha256, config_sha256.as_deref()).map_err(|error| error.to_string())?;
+    let lock = lock.map_err(AdmitError::from)?;
+    lock.admit(package, &sha256, config_sha256.as_deref())?;
     probe(package, config, Some(&daemon.data_dir(&package.name)))
 }
 

@@ -12,6 +12,7 @@ use lodestar_library as library;
 
 use super::{
     Daemon, Fleet, Pending, Refused,
+    error::ReloadError,
     isolation::isolation_of,
     packages::{package_of, to_start, where_looked},
     transactions::{Transaction, commit, roll_back},
@@ -150,9 +151,9 @@ impl Fleet {
     fn begin_reload(&mut self, module: &str, wanted: Wanted, waiting: Vec<Waiter>) {
         let (section, thread, claim) = match self.try_reload(module, &wanted) {
             Ok(begun) => begun,
-            Err((code, message)) => {
+            Err(error) => {
                 for waiter in waiting {
-                    reload_fails(self, waiter, code, &message);
+                    reload_fails(self, waiter, error.code(), &error.to_string());
                 }
                 return;
             }
@@ -166,13 +167,13 @@ impl Fleet {
         &mut self,
         module: &str,
         wanted: &Wanted,
-    ) -> Result<(ModuleSection, ThreadId, Arc<OneShotFlag>), (ProblemCode, String)> {
+    ) -> Result<(ModuleSection, ThreadId, Arc<OneShotFlag>), ReloadError> {
         let config = self.daemon.config();
         if self.stopping {
-            return Err((ProblemCode::Busy, "the daemon ends".to_owned()));
+            return Err(ReloadError::Ending);
         }
         let Some(section) = config.module(module).filter(|section| section.enabled) else {
-            return Err((ProblemCode::Busy, format!("{module} was disabled meanwhile")));
+            return Err(ReloadError::Disabled(module.to_owned()));
         };
         let package = match wanted {
             Wanted::AsStarted => to_start(&self.daemon, section).map(|(package, _)| package),
@@ -182,11 +183,10 @@ impl Fleet {
             }
         };
         let package =
-            package.ok_or_else(|| (ProblemCode::NotFound, where_looked(&self.daemon, module)))?;
+            package.ok_or_else(|| ReloadError::Absent(where_looked(&self.daemon, module)))?;
         let (slot, claim) = (self.daemon.slot(module), Arc::<OneShotFlag>::default());
         let gate = StartGate::new(0);
-        let thread = self.spawn(&slot, &config, section, package, &gate, Some(claim.clone()));
-        let thread = thread.map_err(|reason| (ProblemCode::Failed, reason))?;
+        let thread = self.spawn(&slot, &config, section, package, &gate, Some(claim.clone()))?;
         Ok((section.clone(), thread, claim))
     }
 

@@ -7,6 +7,7 @@ use lodestar_library::Package;
 
 use super::{
     CALL_DEADLINE, Fleet, Histories, Refused, STOP_GRACE, Slot, configure,
+    error::{SpawnError, StartError},
     history::Probation,
     installs::admission,
     isolation::{isolation_of, placement_as},
@@ -33,7 +34,8 @@ impl Fleet {
         let Some(section) = config.modules.iter().find(|section| section.name == name) else {
             return gate.arrive();
         };
-        if let Err((state, reason)) = self.try_start(slot, config, section, gate) {
+        if let Err(error) = self.try_start(slot, config, section, gate) {
+            let (state, reason) = (error.state(), error.to_string());
             tracing::warn!(module = name, reason, "the module does not run");
             self.module_mut(&name).give_up(section.clone());
             slot.entry.enter(state, reason);
@@ -47,21 +49,20 @@ impl Fleet {
         config: &Arc<Config>,
         section: &ModuleSection,
         gate: &Arc<StartGate>,
-    ) -> Result<(), (State, String)> {
+    ) -> Result<(), StartError> {
         let name = &section.name;
         let decisions = self.daemon.histories.decisions(name);
         if let Some(reason) = decisions.quarantined {
-            return Err((State::Quarantined, reason));
+            return Err(StartError::Quarantined(reason));
         }
-        let absent = || (State::Absent, where_looked(&self.daemon, name));
+        let absent = || StartError::Absent(where_looked(&self.daemon, name));
         let (package, instead_of) = to_start(&self.daemon, section).ok_or_else(absent)?;
         let passed_over = instead_of.map(|refused| passed_over(name, &refused));
         let held_apart = |what| format!("{what}; it runs in a process of its own since");
         slot.set_behind(passed_over.or_else(|| decisions.isolated.map(held_apart)));
         say_what_has_no_effect(section, isolation_of(&self.daemon, section));
         slot.entry.enter(State::Loading, "");
-        self.spawn(slot, config, section, package, gate, None)
-            .map_err(|reason| (State::Failed, reason))?;
+        self.spawn(slot, config, section, package, gate, None)?;
         self.module_mut(name).started(section.clone());
         Ok(())
     }
@@ -75,7 +76,7 @@ impl Fleet {
         package: Package,
         gate: &Arc<StartGate>,
         claim: Option<Arc<OneShotFlag>>,
-    ) -> Result<ThreadId, String> {
+    ) -> Result<ThreadId, SpawnError> {
         let name = section.name.clone();
         let module = name.clone();
         let records = section.limits.log_records_per_second;
@@ -108,8 +109,7 @@ impl Fleet {
                 let _ = wakes.send(Wake::Module { name: name.clone(), event, thread });
             }),
         };
-        let thread = module::spawn(start);
-        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let thread = module::spawn(start)?;
         Ok(self.module_mut(&module).add_thread(thread))
     }
 
