@@ -32,6 +32,11 @@ impl InstallLocks {
         Err(Problem::new(ProblemCode::Busy, what).help("try it again when that has ended"))
     }
 
+    /// Returns whether a module is being installed or removed.
+    pub(crate) fn is_taken(&self, module: &str) -> bool {
+        self.lock().contains(module)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,6 +58,7 @@ mod tests {
         let install_lock = install_locks.take("tiny").expect("it is free");
         let problem = install_locks.take("tiny").expect_err("it is taken");
         assert_eq!(problem.code, ProblemCode::Busy);
+        assert!(install_locks.is_taken("tiny"));
         assert!(install_locks.take("other").is_ok());
         drop(install_lock);
         assert!(install_locks.take("tiny").is_ok());

@@ -108,6 +108,10 @@ impl Fleet {
     /// Forgets a module whose section is gone. Its events are kept, as a name may be misspelt: only
     /// `modules remove` drops them.
     fn forget(&mut self, module: &str) {
+        // Whoever waits until it is off learns that it is.
+        if let Some(slot) = self.daemon.modules.get(module) {
+            show_disabled(self, &slot);
+        }
         if self.daemon.modules.remove(module) {
             self.daemon.context.listeners.release(module);
             tracing::warn!(

@@ -32,6 +32,11 @@ impl Installer {
         self.install_locks.take(module)
     }
 
+    /// Returns whether a module is being installed or removed.
+    pub(super) fn is_changing(&self, module: &str) -> bool {
+        self.install_locks.is_taken(module)
+    }
+
     /// Reads the lock file.
     pub(super) fn lock(&self) -> Result<Lock, Problem> {
         Lock::read(&self.state_dir)

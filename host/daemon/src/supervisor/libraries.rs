@@ -6,7 +6,6 @@ use super::{
     Fleet, Slot,
     packages::package_of,
     plan::{self, Library},
-    supervised::Phase,
 };
 
 impl Fleet {
@@ -37,7 +36,11 @@ fn look_at_library(fleet: &mut Fleet, slot: &Slot) -> Option<Library> {
     let name = &slot.entry.name;
     let config = fleet.daemon.config();
     let section = config.module(name).filter(|section| section.enabled)?;
-    if matches!(fleet.module_mut(name).phase(), Phase::Starting(_)) {
+    // The transaction loads what it put in place, and notes what it leaves there.
+    if fleet.daemon.installer.is_changing(name) {
+        return None;
+    }
+    if !fleet.module_mut(name).has_run() {
         return Some(Library::Other);
     }
     let sha256 = library::hash(&package_of(&fleet.daemon, section)?)?;

@@ -126,6 +126,9 @@ pub(super) fn on_library(module: &str, phase: &Phase, library: Library) -> Optio
     match (phase, library) {
         // Which bytes its thread has read is known when it runs.
         (Phase::Starting(_), _) => Some(Action::LookAgain(module)),
+        (Phase::Reloading(generation, _), _) if !generation.has_run => {
+            Some(Action::LookAgain(module))
+        }
         (_, Library::Bad) => None,
         (Phase::Off | Phase::GivenUp(_), _) => Some(Action::TryAgain(module)),
         // It starts with what lies there then.

@@ -49,6 +49,8 @@ pub(super) struct Generation {
     pub(super) section: ModuleSection,
     /// A later section that was refused.
     pub(super) refused: Option<ModuleSection>,
+    /// True once it, or the first one after whose start it took over, has run.
+    pub(super) has_run: bool,
     /// True when its library may have been replaced while it was loaded.
     library_may_have_changed: bool,
     /// Decisions to restore if the rollback that started it fails.
@@ -113,6 +115,7 @@ impl Supervised {
         self.phase = Phase::Starting(Generation {
             section,
             refused: None,
+            has_run: false,
             library_may_have_changed: false,
             before_rollback: None,
         });
@@ -150,6 +153,7 @@ impl Supervised {
     pub(super) fn runs(&mut self) -> bool {
         let Some(generation) = self.generation_mut() else { return false };
         generation.before_rollback = None;
+        generation.has_run = true;
         let look_again = mem::take(&mut generation.library_may_have_changed);
         self.phase = match mem::take(&mut self.phase) {
             Phase::Starting(generation) => Phase::Running(generation),
@@ -188,15 +192,21 @@ impl Supervised {
     pub(super) fn took_over(&mut self) -> Option<Reload> {
         let (generation, reload) = self.end_reload()?;
         let (section, refused) = (reload.section.clone(), None);
-        self.phase = Phase::Running(Generation { section, refused, ..generation });
+        self.phase = Phase::Running(Generation { section, refused, has_run: true, ..generation });
         Some(reload)
     }
 
     /// Ends the reload that is under way: the previous generation goes on. The section of the
     /// reload stays refused until it changes, unless the reload was to decide an install, which is
-    /// rolled back. Returns `None` where there is no reload.
+    /// rolled back, or the previous generation is still starting. Returns `None` where there is no
+    /// reload.
     pub(super) fn goes_on(&mut self) -> Option<Reload> {
         let (mut generation, reload) = self.end_reload()?;
+        if !generation.has_run {
+            // There was nobody to take over from: nothing is said of the section.
+            self.phase = Phase::Starting(generation);
+            return Some(reload);
+        }
         if !reload.waiting.iter().any(|waiter| waiter.transaction.is_some()) {
             generation.refused = Some(reload.section.clone());
         }
@@ -239,8 +249,23 @@ impl Supervised {
         if failed && !generation.library_may_have_changed {
             self.phase = Phase::GivenUp(generation.section);
         }
+        if let Some(reload) = &reload {
+            // Its generation is late for whatever runs by then.
+            let _ = reload.claim.take();
+        }
         let waiting = reload.map(Reload::into_waiting).unwrap_or_default();
         Left { before_rollback: generation.before_rollback, waiting }
+    }
+
+    /// Returns whether its generation has run, or it has none.
+    pub(super) const fn has_run(&self) -> bool {
+        match &self.phase {
+            Phase::Off | Phase::GivenUp(_) => true,
+            Phase::Starting(generation)
+            | Phase::Running(generation)
+            | Phase::Reloading(generation, _)
+            | Phase::Stopping(generation, _) => generation.has_run,
+        }
     }
 
     const fn generation_mut(&mut self) -> Option<&mut Generation> {

@@ -28,6 +28,12 @@ impl Supervisor {
     /// Handles a request. One that does not concern the file does not wait for a verdict.
     pub(super) fn ask(&mut self, request: Request, asker: Asker) {
         match request {
+            // A build that waits for its verdict is loaded by its own transaction first.
+            Request::Reload { ref module }
+                if self.changes.is_judging() && self.fleet.daemon.installer.is_changing(module) =>
+            {
+                self.change(Change::Asked(request, asker));
+            }
             Request::Reload { .. } | Request::Rollback { .. } => self.asked(request, asker),
             Request::SetEnabled { .. }
             | Request::ReloadConfig

@@ -144,6 +144,9 @@ fn what_follows_from_each_phase_and_section() {
     check("edit, refused", &after(&[Reloads(B), Refused]), B, None);
     check("edit, refused and edited again", &after(&[Reloads(B), Refused]), C, reload());
     check("edit, refused and taken back", &after(&[Reloads(B), Refused]), A, forget_refusal());
+    let early = [Started(A), Reloads(A), Refused];
+    check("edit, after a reload that came before it ran", &early, B, None);
+    check("the same, once it runs", &[&early[..], &[Runs]].concat(), B, reload());
     check("edit of what was given up", &[CannotStart], B, start());
 
     check("reload", &after(&[Reloads(A)]), A, None);
@@ -185,6 +188,8 @@ fn what_follows_from_another_library() {
     check(&[CannotStart], Library::Other, Some(Action::TryAgain));
     check(&[CannotStart], Library::Bad, None);
     check(&[Started(A)], Library::Other, Some(Action::LookAgain));
+    check(&[Started(A), Reloads(A)], Library::Other, Some(Action::LookAgain));
+    check(&[Started(A), Reloads(A), Refused], Library::Other, Some(Action::LookAgain));
     check(&up, Library::Other, Some(reload));
     check(&up, Library::Bad, None);
     check(&up, Library::Runs, Some(Action::ForgetRefusal));
@@ -194,6 +199,16 @@ fn what_follows_from_another_library() {
     check(&[Started(A), Runs, Reloads(A), AskedToReload], Library::Other, None);
     check(&[Started(A), Runs, Reloads(A), AskedToRollBack], Library::Other, Some(reload));
     check(&[Started(A), Runs, Stops], Library::Other, None);
+}
+
+#[test]
+fn a_reload_of_a_module_that_ended_takes_over_from_nobody() {
+    let mut module = module(&[Started(A), Runs]);
+    let reload = reload(B);
+    let claim = reload.claim.clone();
+    module.reloads(reload);
+    drop(module.ended(false));
+    assert!(!claim.take(), "the new generation is told that it is late");
 }
 
 #[test]
