@@ -74,3 +74,18 @@ fn an_edit_that_was_not_judged_is_taken_back_when_the_daemon_ends() {
         Some(())
     });
 }
+
+#[test]
+fn a_removal_is_taken_back_when_the_file_is_refused() {
+    let sandbox = Sandbox::new(&["counter", "misbehaver"], CONFIG);
+    let daemon = sandbox.start();
+    fs::remove_dir_all(sandbox.path("modules/counter")).expect("the sandbox is writable");
+    let refused = CONFIG.replace("enabled: false", "fault: no_such_fault");
+    assert_ne!(refused, CONFIG);
+    sandbox.configure(&refused);
+    let removed = sandbox.lodestar(&["modules", "remove", "counter", "--purge", "--yes"]);
+    assert_ne!(removed.code, 0, "{removed:#?}");
+    assert!(removed.stderr.contains("nothing was changed"), "{removed:#?}");
+    assert_eq!(sandbox.configuration(), refused);
+    assert!(daemon.stop().success());
+}

@@ -7,13 +7,14 @@ use std::{
 };
 
 use lodestar_api::{Operation, Problem, ProblemCode};
+use lodestar_config::ConfigErrors;
 use lodestar_library::{self as library, install::InstallDir};
 
 use super::{
     Daemon, Fleet, Pending, STOP_GRACE, Slot,
     changes::{Begun, Step},
     packages::{package_of, unknown_module},
-    section_edits::remove_section,
+    section_edits::{Edited, remove_section, undo},
 };
 use crate::{install_lock::InstallLock, module::State};
 
@@ -47,16 +48,21 @@ pub(super) struct Removal {
     waiting: u64,
     /// Its slot in the table of modules, where it has one.
     slot: Option<Arc<Slot>>,
-    /// Place in the file from which its section was removed, as shown to the user.
-    edited: Option<String>,
+    /// Edit that removed its section from the file.
+    edited: Option<Edited>,
 }
 
 impl Removal {
+    /// Undoes the edit: the file without the section was refused. Returns the answer.
+    pub(super) fn undo(self, daemon: &Daemon, errors: &ConfigErrors) -> Problem {
+        undo(daemon, self.edited, errors)
+    }
+
     /// Begins the removal: the module's files are deleted as soon as it has stopped.
     pub(super) fn begin(self, daemon: &Arc<Daemon>) -> Operation {
         let pending = daemon.operations.begin("remove", Some(&self.install_lock.module));
-        if let Some(line) = &self.edited {
-            pending.edited(line.clone());
+        if let Some(edited) = &self.edited {
+            pending.edited(edited.what.clone());
         }
         let operation = pending.operation();
         tokio::spawn(self.finish(daemon.clone(), pending));

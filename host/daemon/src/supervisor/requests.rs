@@ -10,7 +10,6 @@ use super::{
     Fleet, Pending, Refused, Slot,
     activate::{activate, installed_at_rest, taken_up},
     changes::{Begun, Step},
-    config_store::correct_first,
     libraries::notice_library,
     packages::{package_of, unknown_module},
     plan::Way,
@@ -75,7 +74,7 @@ pub(super) fn finish(
         }
         Step::Removed(removal) => match taken {
             Ok(_) => Ok(removal.begin(&fleet.daemon)),
-            Err(errors) => Err(correct_first(&errors)),
+            Err(errors) => Err(removal.undo(&fleet.daemon, &errors)),
         },
     }
 }

@@ -79,9 +79,9 @@ pub(super) fn add_section(
     Ok(Some(format!("{}:{} {module} added, disabled", shown(path), edited.line)))
 }
 
-/// Removes the section of a module from the file. Returns the place for the user, `None` where the
-/// module has none.
-pub(super) fn remove_section(daemon: &Daemon, module: &str) -> Result<Option<String>, Problem> {
+/// Removes the section of a module from the file. Returns the edit, `None` where the module has
+/// none.
+pub(super) fn remove_section(daemon: &Daemon, module: &str) -> Result<Option<Edited>, Problem> {
     let path = &daemon.places.config;
     let refused = |error: String| {
         Problem::new(ProblemCode::Refused, error)
@@ -93,5 +93,6 @@ pub(super) fn remove_section(daemon: &Daemon, module: &str) -> Result<Option<Str
         return Ok(None);
     };
     daemon.configuration.write(&text, &after)?;
-    Ok(Some(format!("{}:{line} {module} removed", shown(path))))
+    let what = format!("{}:{line} {module} removed", shown(path));
+    Ok(Some(Edited { what, before: text, after }))
 }
