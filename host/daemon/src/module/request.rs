@@ -186,7 +186,9 @@ impl ModuleCall {
             let is_wanted = sink.frame(RSlice::from_slice(&frame));
             window.leave(is_wanted);
             if !is_wanted {
-                return self.end(Ok(()));
+                self.end(Ok(()));
+                // The sink of a process of its own tells the caller why it took no more.
+                break;
             }
             if matches!(*lock(&self.delivery), Delivery::Over(Some(_))) {
                 break;

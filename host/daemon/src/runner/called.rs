@@ -84,7 +84,8 @@ impl Answer {
 
 impl ReplySink for Answer {
     fn frame(&self, frame: RSlice<'_, u8>) -> bool {
-        if !self.window.enter() {
+        // What comes after the end is read by nobody: it would fill the window for good.
+        if self.state().ended || !self.window.enter() {
             return false;
         }
         let (number, bytes) = (self.number, frame.as_slice());

@@ -183,6 +183,32 @@ fn a_caller_that_does_not_read_holds_the_target_no_longer_than_the_call() {
 }
 
 #[test]
+fn a_caller_that_takes_no_more_gets_the_end() {
+    /// A caller that takes no frame.
+    struct Full(Sender<()>);
+
+    impl ReplySink for Full {
+        fn frame(&self, _: RSlice<'_, u8>) -> bool {
+            false
+        }
+
+        fn finish(&self, _: RResult<(), ModError>) {
+            self.0.send(()).expect("the test goes on");
+        }
+    }
+
+    let calls = Calls::new();
+    let caller = calls.usual();
+    let (sender, ended) = channel();
+    let sink = ReplySink_TO::from_value(Full(sender), TD_Opaque);
+    assert!(caller.begin(1, "b.c", (600_000, 0), sink).is_ok());
+    let (sink, _) = calls.request().sink();
+    sink.frame(RSlice::from_slice(b"{\"chunk\":\"\"}"));
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(()));
+    assert!(ended.recv().is_err(), "once");
+}
+
+#[test]
 fn so_many_answers_come_in_parts_and_no_more() {
     let calls = Calls::new();
     let caller = calls.usual();

@@ -69,8 +69,8 @@ struct State {
 enum Phase {
     /// The command has not returned yet.
     Called,
-    /// Nor has it here, and this is its answer.
-    SubprocessOutput(Vec<u8>),
+    /// The command has not returned yet either, and this is its answer.
+    Held(Vec<u8>),
     /// The command has returned.
     Returned,
     Ended,
@@ -89,7 +89,7 @@ impl Answer {
         }
         match std::mem::replace(&mut state.phase, Phase::Ended) {
             Phase::Called => state.phase = Phase::Returned,
-            Phase::SubprocessOutput(bytes) => {
+            Phase::Held(bytes) => {
                 drop(state);
                 self.link.windows.close(self.number, &self.window);
                 return Returned::Answer(bytes);
@@ -100,17 +100,19 @@ impl Answer {
     }
 
     fn frame(&self, bytes: &[u8]) -> bool {
-        if !self.window.enter() {
+        // What comes after the answer is read by nobody: it would fill the window for good.
+        if !self.is_open() || !self.window.enter() {
             return false;
         }
-        let (number, is_last) = (self.number, is_reply(bytes));
         let mut state = self.state();
+        // An answer that lost a part has not ended well.
+        let (number, is_last) = (self.number, is_reply(bytes) && state.fault.is_none());
         if is_last
             && bytes.len() <= MAX_RETURNED
             && matches!(state.phase, Phase::Called)
             && self.link.is_met(self.met)
         {
-            state.phase = Phase::SubprocessOutput(bytes.to_vec());
+            state.phase = Phase::Held(bytes.to_vec());
             return true;
         }
         drop(state);
@@ -134,13 +136,18 @@ impl Answer {
         }
     }
 
+    /// Returns whether the answer is neither held nor at its end.
+    fn is_open(&self) -> bool {
+        matches!(self.state().phase, Phase::Called | Phase::Returned)
+    }
+
     fn finish(&self, fault: Option<Fault>) {
         if let Some(fault) = &fault {
             let mut state = self.state();
             if fault.kind == error_kind::PANIC {
                 state.panic.get_or_insert_with(|| fault.clone());
             }
-            if matches!(state.phase, Phase::SubprocessOutput(_)) {
+            if matches!(state.phase, Phase::Held(_)) {
                 state.phase = Phase::Called;
             }
         }
@@ -249,6 +256,37 @@ mod tests {
         let (sink, left) = sink(&link, 3, 3);
         answer(&sink);
         assert!(matches!(left.returned(), Returned::Answer(_)), "all was met");
+    }
+
+    #[test]
+    fn what_comes_after_an_answer_is_refused() {
+        let (link, mut daemon) = link();
+        for (number, returns) in [(1, false), (2, true)] {
+            let (sink, left) = sink(&link, number, 0);
+            if returns {
+                assert!(matches!(left.returned(), Returned::Nothing));
+            }
+            assert!(sink.frame(REPLY.into()));
+            for _ in 0..32 {
+                assert!(!sink.frame(RSlice::from_slice(b"more")));
+            }
+        }
+        assert_eq!(came(&mut daemon), (2, REPLY.len()));
+    }
+
+    #[test]
+    fn an_answer_that_lost_a_part_ends_with_its_error() {
+        let (link, mut daemon) = link();
+        let (sink, left) = sink(&link, 1, 0);
+        assert!(!sink.frame(vec![b' '; crate::runner::wire::MAX_FRAME].as_slice().into()));
+        assert!(sink.frame(REPLY.into()));
+        sink.finish(RResult::ROk(()));
+        assert!(matches!(left.returned(), Returned::Nothing));
+        assert!(matches!(daemon.next(), Ok(HostRequest::Frame { number: 1, .. })));
+        let Ok(HostRequest::Finish { fault: Some(fault), .. }) = daemon.next() else {
+            panic!("it ends with its error")
+        };
+        assert!(fault.message.contains("too long"), "{fault:?}");
     }
 
     #[test]
