@@ -82,10 +82,19 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Returns whether the answer may go on: it has neither ended nor lost a part.
+    fn is_open(&self) -> bool {
+        let state = self.state();
+        !state.ended && state.fault.is_none()
+    }
+}
+
 impl ReplySink for Answer {
     fn frame(&self, frame: RSlice<'_, u8>) -> bool {
-        // What comes after the end is read by nobody: it would fill the window for good.
-        if self.state().ended || !self.window.enter() {
+        // What comes after the end is read by nobody: it would fill the window for good. After a
+        // lost part nothing follows but the error.
+        if !self.is_open() || !self.window.enter() {
             return false;
         }
         let (number, bytes) = (self.number, frame.as_slice());

@@ -100,13 +100,13 @@ impl Answer {
     }
 
     fn frame(&self, bytes: &[u8]) -> bool {
-        // What comes after the answer is read by nobody: it would fill the window for good.
+        // What comes after the answer is read by nobody: it would fill the window for good. After
+        // a lost part nothing follows but the error.
         if !self.is_open() || !self.window.enter() {
             return false;
         }
         let mut state = self.state();
-        // An answer that lost a part has not ended well.
-        let (number, is_last) = (self.number, is_reply(bytes) && state.fault.is_none());
+        let (number, is_last) = (self.number, is_reply(bytes));
         if is_last
             && bytes.len() <= MAX_RETURNED
             && matches!(state.phase, Phase::Called)
@@ -136,9 +136,10 @@ impl Answer {
         }
     }
 
-    /// Returns whether the answer is neither held nor at its end.
+    /// Returns whether the answer may go on: it is neither held nor at its end, and lost no part.
     fn is_open(&self) -> bool {
-        matches!(self.state().phase, Phase::Called | Phase::Returned)
+        let state = self.state();
+        matches!(state.phase, Phase::Called | Phase::Returned) && state.fault.is_none()
     }
 
     fn finish(&self, fault: Option<Fault>) {
@@ -279,10 +280,9 @@ mod tests {
         let (link, mut daemon) = link();
         let (sink, left) = sink(&link, 1, 0);
         assert!(!sink.frame(vec![b' '; crate::runner::wire::MAX_FRAME].as_slice().into()));
-        assert!(sink.frame(REPLY.into()));
+        assert!(!sink.frame(REPLY.into()));
         sink.finish(RResult::ROk(()));
         assert!(matches!(left.returned(), Returned::Nothing));
-        assert!(matches!(daemon.next(), Ok(HostRequest::Frame { number: 1, .. })));
         let Ok(HostRequest::Finish { fault: Some(fault), .. }) = daemon.next() else {
             panic!("it ends with its error")
         };

@@ -65,12 +65,12 @@ pub(super) struct Link {
 
 /// Receiver of an answer.
 enum Waiter {
-    Thread(SyncSender<SubprocessOutput>),
+    Thread(SyncSender<HostAnswer>),
     Completion(CompletionBox),
 }
 
 /// Answer of the host.
-pub(super) enum SubprocessOutput {
+pub(super) enum HostAnswer {
     Done,
     Bytes(Vec<u8>),
     Number(u64),
@@ -132,17 +132,15 @@ impl Link {
     pub(super) fn hear(&self, mut given: Reader) {
         loop {
             let (ask, answered) = match given.next_soon() {
-                Ok(HostResponse::Done { ask, fault: None }) => (ask, SubprocessOutput::Done),
+                Ok(HostResponse::Done { ask, fault: None }) => (ask, HostAnswer::Done),
                 Ok(HostResponse::Done { ask, fault: Some(fault) }) => {
-                    (ask, SubprocessOutput::Refused(fault))
+                    (ask, HostAnswer::Refused(fault))
                 }
-                Ok(HostResponse::Bytes { ask, bytes }) => {
-                    (ask, SubprocessOutput::Bytes(bytes.to_vec()))
-                }
-                Ok(HostResponse::Number { ask, number }) => (ask, SubprocessOutput::Number(number)),
+                Ok(HostResponse::Bytes { ask, bytes }) => (ask, HostAnswer::Bytes(bytes.to_vec())),
+                Ok(HostResponse::Number { ask, number }) => (ask, HostAnswer::Number(number)),
                 Ok(HostResponse::Listener { ask }) => match given.take_descriptor() {
-                    Some(descriptor) => (ask, SubprocessOutput::Listener(descriptor)),
-                    None => (ask, SubprocessOutput::Refused(lost_descriptor())),
+                    Some(descriptor) => (ask, HostAnswer::Listener(descriptor)),
+                    None => (ask, HostAnswer::Refused(lost_descriptor())),
                 },
                 Ok(HostResponse::FrameTaken { number, wanted }) => {
                     self.windows.leave(number, wanted);
@@ -171,7 +169,7 @@ impl Link {
             match (waiter, answered) {
                 // An error means that the thread has gone on.
                 (Some(Waiter::Thread(thread)), answered) => drop(thread.try_send(answered)),
-                (Some(Waiter::Completion(done)), SubprocessOutput::Refused(fault)) => {
+                (Some(Waiter::Completion(done)), HostAnswer::Refused(fault)) => {
                     done.complete(RResult::RErr(fault.into()));
                 }
                 (Some(Waiter::Completion(done)), _) => done.complete(RResult::ROk(())),
@@ -196,7 +194,7 @@ impl Link {
     pub(super) fn ask<'a>(
         &self,
         need: impl FnOnce(u64) -> HostRequest<'a>,
-    ) -> Result<SubprocessOutput, ModError> {
+    ) -> Result<HostAnswer, ModError> {
         let number = self.number();
         let (sender, receiver) = sync_channel(1);
         lock(&self.waiting).insert(number, Waiter::Thread(sender));
@@ -205,7 +203,7 @@ impl Link {
             return Err(refused(&error));
         }
         match receiver.recv() {
-            Ok(SubprocessOutput::Refused(fault)) => Err(fault.into()),
+            Ok(HostAnswer::Refused(fault)) => Err(fault.into()),
             Ok(answered) => Ok(answered),
             Err(_) => Err(refused(&ChannelError::Closed)),
         }
@@ -310,7 +308,7 @@ impl Link {
         if let Some(known) = lock(&self.pseudonyms).get(&key) {
             return known.clone();
         }
-        let Ok(SubprocessOutput::Bytes(bytes)) =
+        let Ok(HostAnswer::Bytes(bytes)) =
             self.ask(|ask| HostRequest::Pseudonym { ask, kind, value })
         else {
             return String::new();
@@ -327,7 +325,7 @@ impl Link {
     /// Returns a duplicate of a listening socket, a descriptor that the caller owns from now on.
     pub(super) fn listener(&self, name: &str) -> Result<i32, ModError> {
         match self.ask(|ask| HostRequest::Listener { ask, name })? {
-            SubprocessOutput::Listener(descriptor) => Ok(descriptor.into_raw_fd()),
+            HostAnswer::Listener(descriptor) => Ok(descriptor.into_raw_fd()),
             _ => Err(lost_descriptor().into()),
         }
     }

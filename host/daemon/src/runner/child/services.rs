@@ -10,7 +10,7 @@ use lodestar_abi::{
     error_kind,
 };
 
-use super::link::{Link, SubprocessOutput};
+use super::link::{HostAnswer, Link};
 use crate::runner::wire::HostRequest;
 
 /// The longest text of a log record that is sent, in bytes.
@@ -57,7 +57,7 @@ impl HostServices for Shared {
         let answered = self.0.ask(|ask| HostRequest::Metric { ask, kind, name, help, labels });
         answered
             .and_then(|answered| match answered {
-                SubprocessOutput::Number(handle) => Ok(handle),
+                HostAnswer::Number(handle) => Ok(handle),
                 _ => Err(another_answer()),
             })
             .into()
@@ -83,7 +83,7 @@ impl HostServices for Shared {
     fn cache_get(&self, key: RStr<'_>) -> RVec<u8> {
         let key = key.as_str();
         match self.0.ask(|ask| HostRequest::CacheGet { ask, key }) {
-            Ok(SubprocessOutput::Bytes(bytes)) => bytes.into(),
+            Ok(HostAnswer::Bytes(bytes)) => bytes.into(),
             _ => RVec::new(),
         }
     }
@@ -101,10 +101,7 @@ impl HostServices for Shared {
     fn wanted(&self, topic: RStr<'_>) -> bool {
         let topic = topic.as_str();
         // What is not known may be wanted.
-        !matches!(
-            self.0.ask(|ask| HostRequest::Wanted { ask, topic }),
-            Ok(SubprocessOutput::Number(0))
-        )
+        !matches!(self.0.ask(|ask| HostRequest::Wanted { ask, topic }), Ok(HostAnswer::Number(0)))
     }
 
     fn relay(
@@ -124,9 +121,9 @@ impl HostServices for Shared {
     }
 }
 
-fn text(answered: SubprocessOutput) -> Result<RString, ModError> {
+fn text(answered: HostAnswer) -> Result<RString, ModError> {
     match answered {
-        SubprocessOutput::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned().into()),
+        HostAnswer::Bytes(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned().into()),
         _ => Err(another_answer()),
     }
 }
