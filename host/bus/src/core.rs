@@ -18,6 +18,7 @@ use super::{
     BusConfig, Inbox, NewEvent,
     publish::{Ids, is_filter, now_ns},
     routes::{Route, Routes},
+    spares::Spares,
     tail::{Tail, Tap},
 };
 use crate::ledger::{
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     /// Lock held while cursors are written, segments deleted or counted, dead letters moved.
     pub(super) housekeeping: Mutex<()>,
     pub(super) ids: Ids,
+    pub(super) spares: Spares,
     /// Sequence of the last ledger event that was handed to the subscribers.
     pub(super) distributed: AtomicU64,
     /// True when cursors have moved since they were last written.
@@ -364,7 +366,7 @@ impl Shared {
             live.push(self.ids.event(event, self.ids.live_sequence(), now));
         }
         let events: Arc<[Event]> = match live.into_inner() {
-            Ok(alone) => Arc::new(alone),
+            Ok(alone) => self.spares.group(alone),
             Err(several) => several.into_vec().into(),
         };
         Ok((LiveGroup { events, routes: reached }, entries))

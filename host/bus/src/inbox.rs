@@ -12,6 +12,7 @@ use super::{
     core::Shared,
     queue::{Queue, Run},
     routes::wants,
+    spares::spare,
     subscriber::{Mark, Sleep, State, Subscriber, Tried, Waker},
 };
 use crate::ledger::{DropReason, Event, Reader};
@@ -95,6 +96,8 @@ pub struct Inbox {
     stream: (usize, Instant),
     /// The last wake-up came at once.
     is_called: bool,
+    /// Settled events on their way to those that are used again; empty between two calls.
+    spares: Vec<Arc<[Event]>>,
 }
 
 impl Inbox {
@@ -111,6 +114,7 @@ impl Inbox {
             busy: false,
             stream: (0, Instant::now()),
             is_called: false,
+            spares: Vec::new(),
         }
     }
 
@@ -149,7 +153,9 @@ impl Inbox {
             if run.class() == Class::Ledger {
                 ledger += run.len();
             }
+            self.spares.extend(spare(run.into_group()));
         }
+        self.shared.spares.keep(&mut self.spares);
         let live = (handled - ledger) as u64;
         let mut state = self.subscriber.lock();
         state.live_counters.handled += live;

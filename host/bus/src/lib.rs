@@ -25,6 +25,7 @@ mod recover;
 mod replay;
 mod retry;
 mod routes;
+mod spares;
 mod subscriber;
 mod tail;
 #[cfg(test)]

@@ -37,6 +37,11 @@ impl Run {
         Self::new(group, index..index + 1, stamp)
     }
 
+    /// Takes the group out of a run that is settled.
+    pub(super) fn into_group(self) -> Arc<[Event]> {
+        self.group
+    }
+
     pub(super) fn events(&self) -> &[Event] {
         &self.group[self.range.clone()]
     }

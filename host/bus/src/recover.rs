@@ -16,6 +16,7 @@ use super::{
     core::Shared,
     publish::Ids,
     routes::{Routes, wants},
+    spares::Spares,
     subscriber::Subscriber,
 };
 use crate::ledger::{
@@ -79,6 +80,7 @@ pub(super) fn open(config: BusConfig, directory: &Path) -> Result<Bus, LedgerErr
         routes: RwLock::new(routes),
         housekeeping: Mutex::new(()),
         ids: Ids::new(),
+        spares: Spares::default(),
         distributed: AtomicU64::new(end),
         dirty: AtomicBool::new(true),
         stop_maintenance: Mutex::new(false),

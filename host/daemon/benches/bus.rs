@@ -32,16 +32,16 @@ const PAYLOAD: usize = 300;
 fn main() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let package = package(directory.path());
-    // As many events a call as a client's request brings: the goal. Beside it what it costs a
-    // publisher to call for each event, and a module to decode each.
-    bus(&package, "bench.bytes", 32, "");
-    bus(&package, "bench.tick", 32, ", each decodes JSON");
-    bus(&package, "bench.bytes", 1, ", one by one");
+    // As many events a call as a client's request brings. Beside it what it costs a module to
+    // decode each, and a publisher to call for each event.
+    bus(&package, "bench.bytes", 32, "", Some(2.0));
+    bus(&package, "bench.tick", 32, ", each decodes JSON", None);
+    bus(&package, "bench.bytes", 1, ", one by one", Some(0.7));
     accounting(&package);
     calls(&package);
 }
 
-fn bus(package: &Path, topic: &str, batch: usize, note: &str) {
+fn bus(package: &Path, topic: &str, batch: usize, note: &str, goal: Option<f64>) {
     let events = 1_000_000;
     let mut rounds: Vec<(f64, f64)> = (0..7)
         .map(|_| {
@@ -56,8 +56,8 @@ fn bus(package: &Path, topic: &str, batch: usize, note: &str) {
         "value": across, "unit": "events/s",
         "baseline": {"name": "tokio::sync::broadcast", "value": baseline},
     });
-    if note.is_empty() {
-        figure["goal"] = json!({"at_least": 2.0, "of": "ratio"});
+    if let Some(ratio) = goal {
+        figure["goal"] = json!({"at_least": ratio, "of": "ratio"});
     }
     report(figure);
 }

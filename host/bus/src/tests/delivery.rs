@@ -16,7 +16,7 @@ use module_sdk::{
 use tempfile::tempdir;
 
 use super::{
-    super::{DropReason, SubscribeError, Tailed, Woken},
+    super::{DropReason, Inbox, SubscribeError, Tailed, Woken},
     assert_balanced, drain, event, events, number, open, publish, subscribe,
 };
 
@@ -102,6 +102,31 @@ fn a_live_event_finds_no_room_and_the_oldest_goes() {
     let live = bus.counters()[0].live;
     assert_eq!(live.dropped.of(DropReason::Overflow), 84);
     assert_eq!(live.dropped.of(DropReason::Stopped), 4);
+    assert_balanced(&bus);
+}
+
+#[test]
+fn a_new_event_takes_the_place_of_one_only_when_all_have_settled_it() {
+    let directory = tempdir().expect("a directory");
+    let bus = open(directory.path());
+    let mut quick = subscribe(&bus, "quick", &["a"]);
+    let mut slow = subscribe(&bus, "slow", &["a"]);
+    let place = |inbox: &mut Inbox| {
+        let taken = inbox.take(1);
+        (std::ptr::from_ref(taken[0].event).addr(), number(&taken[0].event.data))
+    };
+    publish(&bus, events(Live, "a", 0..1)).expect("accepted");
+    let (first, _) = place(&mut quick);
+    assert_eq!(place(&mut slow), (first, 0));
+    quick.settle(1, None);
+    publish(&bus, events(Live, "a", 1..2)).expect("accepted");
+    assert_ne!(place(&mut quick).0, first);
+    assert_eq!(place(&mut slow), (first, 0), "it is as it was");
+    slow.settle(1, None);
+    publish(&bus, events(Live, "a", 2..3)).expect("accepted");
+    slow.take(2);
+    slow.settle(1, None);
+    assert_eq!(place(&mut slow), (first, 2));
     assert_balanced(&bus);
 }
 
