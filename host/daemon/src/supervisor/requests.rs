@@ -16,6 +16,7 @@ use super::{
     reloads::Wanted,
     removals::remove_on_request,
     section_edits::{Edited, switch, undo},
+    supervised::Supervised,
 };
 use crate::{
     module::State,
@@ -115,7 +116,9 @@ fn switched(fleet: &mut Fleet, module: &str, enabled: bool, edited: Option<Edite
         pending.edited(edited.what);
     }
     let operation = pending.operation();
-    tokio::spawn(follow(fleet.daemon.slot(module), pending, enabled));
+    let slot = fleet.daemon.slot(module);
+    let first = first_start(fleet, &slot);
+    tokio::spawn(follow(slot, first, pending, enabled));
     operation
 }
 
@@ -204,8 +207,15 @@ pub(super) fn start_on_request(fleet: &mut Fleet, slot: &Arc<Slot>, verb: &str) 
     let operation = pending.operation();
     fleet.module_mut(&module).try_again();
     fleet.reconcile();
-    tokio::spawn(follow(slot.clone(), pending, true));
+    tokio::spawn(follow(slot.clone(), first_start(fleet, slot), pending, true));
     operation
+}
+
+/// Returns the number of the start whose outcome fulfils a request for a module to run: the last
+/// one, or the next one where the module is stopping.
+fn first_start(fleet: &Fleet, slot: &Slot) -> u64 {
+    let is_stopping = fleet.modules.get(&slot.entry.name).is_some_and(Supervised::is_stopping);
+    slot.starts() + u64::from(is_stopping)
 }
 
 const fn verb(enabled: bool) -> &'static str {
@@ -225,17 +235,27 @@ pub(super) fn short(sha256: &str) -> &str {
     sha256.get(..12).unwrap_or(sha256)
 }
 
+/// Returns whether a request for a module to run ends with this state; `has_started` is false while
+/// the module still stops.
+const fn ends_request(state: State, has_started: bool) -> bool {
+    match state {
+        // Of these two it was not started yet.
+        State::Disabled | State::Stopped => false,
+        State::Running | State::Degraded | State::Backoff => has_started,
+        state => state.is_settled(),
+    }
+}
+
 /// Waits until a module is enabled or disabled as requested, or a later change came first, and ends
-/// the operation.
-async fn follow(slot: Arc<Slot>, pending: Pending, enabled: bool) {
+/// the operation. A module is enabled when its start of the number `first`, or a later one, is over.
+async fn follow(slot: Arc<Slot>, first: u64, pending: Pending, enabled: bool) {
     let mut state = slot.entry.watch();
     let settled = state.wait_for(|transition| {
         if slot.is_desired() != enabled {
             return true;
         }
         if enabled {
-            transition.state.is_settled()
-                && !matches!(transition.state, State::Disabled | State::Stopped)
+            ends_request(transition.state, slot.starts() >= first)
         } else {
             matches!(transition.state, State::Disabled | State::Absent | State::Stalled)
         }
@@ -268,4 +288,59 @@ pub(super) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
     relative.unwrap_or_else(|| path.to_owned()).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lodestar_api::OperationState;
+
+    use super::*;
+    use crate::supervisor::{ModuleTable, Operations};
+
+    #[test]
+    fn a_request_to_run_ends_with_the_outcome_of_a_start() {
+        let check = |state, stopping, started| {
+            assert_eq!(ends_request(state, false), stopping, "{state}, still stopping");
+            assert_eq!(ends_request(state, true), started, "{state}, started");
+        };
+        check(State::Running, false, true);
+        check(State::Degraded, false, true);
+        check(State::Backoff, false, true);
+        check(State::Draining, false, false);
+        check(State::Stopped, false, false);
+        check(State::Disabled, false, false);
+        check(State::Loading, false, false);
+        check(State::Stalled, true, true);
+        check(State::Failed, true, true);
+        check(State::Quarantined, true, true);
+        check(State::Absent, true, true);
+    }
+
+    #[tokio::test]
+    async fn a_module_that_stops_is_enabled_when_it_has_started_again() {
+        let (slot, operations) =
+            (ModuleTable::default().get_or_add("gear").0, Operations::default());
+        slot.set_desired(true);
+        slot.count_start();
+        slot.entry.enter(State::Running, "");
+        let pending = operations.begin("enable", Some("gear"));
+        let id = pending.operation().id;
+        let following = tokio::spawn(follow(slot.clone(), slot.starts() + 1, pending, true));
+        for state in [State::Draining, State::Stopped] {
+            tokio::task::yield_now().await;
+            slot.entry.enter(state, "");
+        }
+        tokio::task::yield_now().await;
+        let meanwhile = operations.get(&id, Duration::ZERO).await.expect("it is known");
+        assert_eq!(meanwhile.state, OperationState::Pending, "{}", meanwhile.message);
+        slot.count_start();
+        for state in [State::Loading, State::Running] {
+            slot.entry.enter(state, "");
+        }
+        following.await.expect("no panic");
+        let ended = operations.get(&id, Duration::ZERO).await.expect("it is known");
+        assert_eq!((ended.state, &*ended.message), (OperationState::Done, "gear is running"));
+    }
 }

@@ -34,6 +34,7 @@ impl Fleet {
         let Some(section) = config.modules.iter().find(|section| section.name == name) else {
             return gate.arrive();
         };
+        slot.count_start();
         if let Err(error) = self.try_start(slot, config, section, gate) {
             let (state, reason) = (error.state(), error.to_string());
             tracing::warn!(module = name, reason, "the module does not run");

@@ -142,6 +142,11 @@ impl Supervised {
         None
     }
 
+    /// Returns whether it was told to stop and has not ended.
+    pub(super) const fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping(..))
+    }
+
     /// Notes that its library may have been replaced while it is being loaded.
     pub(super) const fn library_may_have_changed(&mut self) {
         if let Some(generation) = self.generation_mut() {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -16,6 +16,8 @@ pub struct Slot {
     /// State, calls and figures of the module.
     pub entry: Arc<Entry>,
     desired: AtomicBool,
+    /// Number of times that the supervisor started the module, or tried to.
+    starts: AtomicU64,
     /// Reason why the module runs otherwise than the file or the library on the module path says.
     behind: Mutex<Option<String>>,
 }
@@ -40,6 +42,16 @@ impl Slot {
 
     pub(super) fn set_desired(&self, enabled: bool) {
         self.desired.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Returns how often the supervisor started the module, or tried to.
+    pub(super) fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Acquire)
+    }
+
+    /// Counts a start, before the module's state shows it.
+    pub(super) fn count_start(&self) {
+        self.starts.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -75,6 +87,7 @@ impl ModuleTable {
         let slot = Arc::new(Slot {
             entry: Arc::new(Entry::new(name)),
             desired: AtomicBool::new(false),
+            starts: AtomicU64::new(0),
             behind: Mutex::default(),
         });
         slots.insert(name.to_owned(), slot.clone());
