@@ -38,7 +38,10 @@ impl Fleet {
         if let Err(error) = self.try_start(slot, config, section, gate) {
             let (state, reason) = (error.state(), error.to_string());
             tracing::warn!(module = name, reason, "the module does not run");
-            self.module_mut(&name).give_up(section.clone());
+            if let Some(before) = self.module_mut(&name).give_up(section.clone()) {
+                // A rollback that does not come about decides nothing.
+                self.daemon.histories.decide(&name, |decisions| *decisions = before);
+            }
             slot.entry.enter(state, reason);
             gate.arrive();
         }

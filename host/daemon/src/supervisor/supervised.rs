@@ -21,6 +21,8 @@ pub(super) struct Supervised {
     threads: HashMap<ThreadId, JoinHandle<()>>,
     /// Hash of its library when it was last read.
     seen: Option<String>,
+    /// Decisions to restore if the rollback for which it starts next fails.
+    before_rollback: Option<Decisions>,
 }
 
 /// The phases of a module.
@@ -112,19 +114,23 @@ impl Supervised {
     /// Notes that its first generation is starting.
     pub(super) fn started(&mut self, section: ModuleSection) {
         debug_assert!(!self.is_alive(), "one thread runs a module");
+        let before_rollback = self.before_rollback.take();
         self.phase = Phase::Starting(Generation {
             section,
             refused: None,
             has_run: false,
             library_may_have_changed: false,
-            before_rollback: None,
+            before_rollback,
         });
     }
 
-    /// Notes that it cannot start with this section.
-    pub(super) fn give_up(&mut self, section: ModuleSection) {
+    /// Notes that it cannot start with this section. Returns the decisions before the rollback that
+    /// it was to start for.
+    #[must_use]
+    pub(super) fn give_up(&mut self, section: ModuleSection) -> Option<Decisions> {
         debug_assert!(!self.is_alive(), "what runs is not given up");
         self.phase = Phase::GivenUp(section);
+        self.before_rollback.take()
     }
 
     /// Lets the next plan start it again, where it was given up.
@@ -134,11 +140,18 @@ impl Supervised {
         }
     }
 
-    /// Notes the decisions before the rollback that it starts for. Returns them back where it has
-    /// no generation.
+    /// Notes the decisions before the rollback that it starts for, or will start for when it has
+    /// stopped. Returns them back where it has no generation.
     pub(super) fn starts_for_rollback(&mut self, before: Decisions) -> Option<Decisions> {
-        let Some(generation) = self.generation_mut() else { return Some(before) };
-        generation.before_rollback = Some(before);
+        let noted = match &mut self.phase {
+            Phase::Off | Phase::GivenUp(_) => return Some(before),
+            Phase::Stopping(..) => &mut self.before_rollback,
+            Phase::Starting(generation)
+            | Phase::Running(generation)
+            | Phase::Reloading(generation, _) => &mut generation.before_rollback,
+        };
+        // Of two rollbacks that do not come about, the first one found what is to be restored.
+        noted.get_or_insert(before);
         None
     }
 
@@ -251,15 +264,17 @@ impl Supervised {
                 return Left::default();
             }
         };
+        let mut before_rollback = generation.before_rollback;
         if failed && !generation.library_may_have_changed {
-            self.phase = Phase::GivenUp(generation.section);
+            let next = self.give_up(generation.section);
+            before_rollback = before_rollback.or(next);
         }
         if let Some(reload) = &reload {
             // Its generation is late for whatever runs by then.
             let _ = reload.claim.take();
         }
         let waiting = reload.map(Reload::into_waiting).unwrap_or_default();
-        Left { before_rollback: generation.before_rollback, waiting }
+        Left { before_rollback, waiting }
     }
 
     /// Returns whether its generation has run, or it has none.

@@ -75,7 +75,7 @@ fn module(steps: &[Step]) -> Supervised {
     for step in steps {
         match step {
             Started(text) => module.started(section(text)),
-            CannotStart => module.give_up(section(A)),
+            CannotStart => drop(module.give_up(section(A))),
             Runs => {
                 let _ = module.runs();
             }
@@ -261,4 +261,27 @@ fn a_thread_that_ends_leaves_what_waits_for_it() {
     assert_eq!((left.before_rollback, left.waiting.len()), (None, 1));
     let before = module(&[CannotStart]).starts_for_rollback(Decisions::default());
     assert!(before.is_some(), "it did not start at all");
+}
+
+#[test]
+fn a_rollback_while_a_module_stops_is_undone_where_its_start_fails() {
+    let stopping = || {
+        let mut stopping = module(&[Started(A), Runs, Stops]);
+        assert_eq!(stopping.starts_for_rollback(Decisions::default()), None);
+        stopping
+    };
+    let restored = Some(Decisions::default());
+    let mut starts = stopping();
+    assert_eq!(starts.ended(false).before_rollback, None, "what stopped decides nothing");
+    starts.started(section(A));
+    assert_eq!(starts.ended(true).before_rollback, restored, "it failed");
+    let mut runs = stopping();
+    drop(runs.ended(false));
+    runs.started(section(A));
+    let _ = runs.runs();
+    assert_eq!(runs.ended(true).before_rollback, None, "it had come about");
+    let mut refused = stopping();
+    drop(refused.ended(false));
+    assert_eq!(refused.give_up(section(A)), restored, "it did not start at all");
+    assert_eq!(stopping().ended(true).before_rollback, restored, "it is not started");
 }
