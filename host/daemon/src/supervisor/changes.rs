@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use lodestar_api::{Operation, Problem};
-use lodestar_config::Config;
+use lodestar_config::{Config, ConfigError, ConfigErrors};
 use tokio::sync::oneshot;
 
 use super::{
@@ -74,13 +74,16 @@ pub(super) enum Begun {
 
 /// A file that modules are asked about at this moment.
 #[derive(Debug)]
-pub(super) struct Judging {
-    pub(super) after: Config,
-    pub(super) then: Then,
+struct Judging {
+    after: Config,
+    then: Then,
     number: u64,
-    /// True when a newer save makes its verdict worthless.
+    /// True when there is a newer save: what the modules refuse is in the file no more.
     superseded: bool,
 }
+
+/// Verdict on a file: the configuration, or the errors of the sections that were refused.
+pub(super) type Verdict = Result<Config, ConfigErrors>;
 
 /// Changes under way.
 #[derive(Debug, Default)]
@@ -105,7 +108,8 @@ impl Changes {
 
     /// Queues a change behind the verdict that is awaited. `on_disk` is the text of the file now:
     /// where it differs from the text that is judged, that one is superseded, unless somebody waits
-    /// for the verdict on it.
+    /// for the verdict on it. It is judged to its end all the same, and applied where it is good:
+    /// saves that come faster than verdicts do not keep each other from being applied.
     pub(super) fn wait(&mut self, change: Change, on_disk: Option<&str>) {
         let Some(judging) = &mut self.judging else { return self.waiting.push_back(change) };
         if let Change::Saved { hang_up } = change {
@@ -126,8 +130,15 @@ impl Changes {
 
     /// Ends the judgement with this number. Returns `None` where its verdict is not wanted any
     /// more.
-    pub(super) fn judged(&mut self, number: u64) -> Option<Judging> {
-        self.judging.take_if(|judging| judging.number == number).filter(|it| !it.superseded)
+    pub(super) fn judged(
+        &mut self,
+        number: u64,
+        refusals: Vec<ConfigError>,
+    ) -> Option<(Then, Verdict)> {
+        let judging = self.judging.take_if(|judging| judging.number == number)?;
+        let verdict = ConfigErrors::or(refusals, judging.after);
+        let is_wanted = verdict.is_ok() || !judging.superseded;
+        is_wanted.then_some((judging.then, verdict))
     }
 
     /// Returns the next change that may begin.
@@ -167,19 +178,42 @@ mod tests {
     const FIRST: &str = "modules: {a: {}}";
     const LATER: &str = "modules: {b: {}}";
 
+    fn refusal() -> Vec<ConfigError> {
+        vec![ConfigError::of_file(Path::new("modules.yaml"), "no".to_owned(), "save it again")]
+    }
+
     #[test]
-    fn a_later_save_supersedes_the_one_that_is_judged() {
-        for (saved, on_disk, superseded) in [
-            (SAVED, FIRST, false),
-            (SAVED, LATER, true),
-            (Change::Saved { hang_up: true }, FIRST, true),
-        ] {
-            let mut changes = Changes::default();
-            let number = changes.judge(config(FIRST), log());
-            changes.wait(saved, Some(on_disk));
-            assert!(changes.next().is_none(), "one at a time");
-            assert_eq!(changes.judged(number).is_none(), superseded, "{on_disk}");
-            assert_eq!(changes.next().is_some(), superseded, "{on_disk}");
+    fn a_later_save_makes_errors_of_the_one_that_is_judged_pointless() {
+        for (hang_up, on_disk, superseded) in
+            [(false, FIRST, false), (false, LATER, true), (true, FIRST, true)]
+        {
+            for refusals in [Vec::new(), refusal()] {
+                let is_good = refusals.is_empty();
+                let mut changes = Changes::default();
+                let number = changes.judge(config(FIRST), log());
+                changes.wait(Change::Saved { hang_up }, Some(on_disk));
+                assert!(changes.next().is_none(), "one at a time");
+                let judged = changes.judged(number, refusals).map(|(_, verdict)| verdict.is_ok());
+                let expected = (is_good || !superseded).then_some(is_good);
+                assert_eq!(judged, expected, "{on_disk}");
+                assert_eq!(changes.next().is_some(), superseded, "{on_disk}");
+            }
+        }
+    }
+
+    #[test]
+    fn saves_that_come_faster_than_verdicts_are_applied() {
+        let mut changes = Changes::default();
+        let texts = [FIRST, LATER, FIRST, LATER];
+        for (text, later) in texts.into_iter().zip(texts.into_iter().skip(1)) {
+            let number = changes.judge(config(text), log());
+            changes.wait(SAVED, Some("modules: {}"));
+            changes.wait(SAVED, Some(later));
+            let judged = changes.judged(number, Vec::new());
+            let Some((_, Ok(after))) = judged else { panic!("it is good: {judged:?}") };
+            assert_eq!(after.text, text);
+            assert!(matches!(changes.next(), Some(Change::Saved { .. })), "the newest is next");
+            assert!(changes.next().is_none(), "and the only one");
         }
     }
 
@@ -192,9 +226,9 @@ mod tests {
         changes.wait(SAVED, Some(LATER));
         changes.wait(Change::Saved { hang_up: true }, Some(LATER));
         changes.wait(Change::Asked(Request::ReloadConfig, asker()), None);
-        assert!(changes.judged(number + 1).is_none(), "of another file");
-        let judging = changes.judged(number).expect("somebody waits for it");
-        assert_eq!(judging.after.text, FIRST);
+        assert!(changes.judged(number + 1, Vec::new()).is_none(), "of another file");
+        let judged = changes.judged(number, refusal());
+        assert!(matches!(judged, Some((Then::Answer(..), Err(_)))), "somebody waits for it");
         assert!(matches!(changes.next(), Some(Change::Saved { hang_up: true })));
         assert!(matches!(changes.next(), Some(Change::Asked(..))));
         assert!(changes.next().is_none());
@@ -207,6 +241,6 @@ mod tests {
         changes.wait(Change::Asked(Request::ReloadConfig, asker()), None);
         let (then, waiting) = changes.give_up();
         assert!(then.is_some() && waiting.len() == 1);
-        assert!(changes.judged(number).is_none() && changes.next().is_none());
+        assert!(changes.judged(number, Vec::new()).is_none() && changes.next().is_none());
     }
 }

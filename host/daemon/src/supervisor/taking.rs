@@ -124,11 +124,10 @@ impl Supervisor {
 
     /// Acts on a verdict, and begins the changes that waited for it.
     pub(super) fn config_judged(&mut self, number: u64, refusals: Vec<ConfigError>) {
-        if let Some(judging) = self.changes.judged(number) {
-            match ConfigErrors::or(refusals, ()) {
-                Ok(()) => self.take_file(judging.after, judging.then),
-                Err(errors) => self.refuse_file(errors, judging.then),
-            }
+        match self.changes.judged(number, refusals) {
+            Some((then, Ok(after))) => self.take_file(after, then),
+            Some((then, Err(errors))) => self.refuse_file(errors, then),
+            None => {}
         }
         while let Some(change) = self.changes.next() {
             self.begin_change(change);
@@ -189,9 +188,7 @@ impl Supervisor {
         let (judged, waiting) = self.changes.give_up();
         if let Some(then) = judged {
             let error = not_judged(&self.fleet.daemon, "the daemon ends");
-            if let Err(errors) = ConfigErrors::or(vec![error], ()) {
-                self.follow_up(then, Err(errors));
-            }
+            self.follow_up(then, Err(error.into()));
         }
         for change in waiting {
             if let Change::Asked(_, asker) = change {
