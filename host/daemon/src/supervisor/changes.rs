@@ -1,6 +1,9 @@
 //! Queue of changes of the configuration: one is judged at a time, the others wait.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use lodestar_api::{Operation, Problem};
 use lodestar_config::{Config, ConfigError, ConfigErrors};
@@ -13,6 +16,9 @@ use crate::{
     install_lock::InstallLock,
     request::{Actor, Request},
 };
+
+/// Time that a judgement may take: several times what the modules have for their answers.
+pub(super) const JUDGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Reasons to read the file again.
 #[derive(Debug)]
@@ -78,6 +84,7 @@ struct Judging {
     after: Config,
     then: Then,
     number: u64,
+    begun: Instant,
     /// True when there is a newer save: what the modules refuse is in the file no more.
     superseded: bool,
 }
@@ -98,8 +105,9 @@ impl Changes {
     pub(super) fn judge(&mut self, after: Config, then: Then) -> u64 {
         debug_assert!(self.judging.is_none(), "one file is judged at a time");
         self.number += 1;
-        self.judging = Some(Judging { after, then, number: self.number, superseded: false });
-        self.number
+        let (number, begun) = (self.number, Instant::now());
+        self.judging = Some(Judging { after, then, number, begun, superseded: false });
+        number
     }
 
     pub(super) const fn is_judging(&self) -> bool {
@@ -139,6 +147,13 @@ impl Changes {
         let verdict = ConfigErrors::or(refusals, judging.after);
         let is_wanted = verdict.is_ok() || !judging.superseded;
         is_wanted.then_some((judging.then, verdict))
+    }
+
+    /// Gives up a judgement that takes too long. Its verdict is not wanted any more when it comes.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<Then> {
+        let is_late =
+            |judging: &mut Judging| now.saturating_duration_since(judging.begun) >= JUDGE_DEADLINE;
+        self.judging.take_if(is_late).map(|judging| judging.then)
     }
 
     /// Returns the next change that may begin.
@@ -215,6 +230,19 @@ mod tests {
             assert!(matches!(changes.next(), Some(Change::Saved { .. })), "the newest is next");
             assert!(changes.next().is_none(), "and the only one");
         }
+    }
+
+    #[test]
+    fn a_judgement_that_hangs_is_given_up_and_the_next_one_begins() {
+        let mut changes = Changes::default();
+        let number = changes.judge(config(FIRST), log());
+        changes.wait(SAVED, Some(LATER));
+        let begun = Instant::now();
+        assert!(changes.overdue(begun).is_none(), "it may still come");
+        assert!(changes.overdue(begun + JUDGE_DEADLINE).is_some());
+        assert!(changes.judged(number, Vec::new()).is_none(), "it comes too late");
+        assert!(matches!(changes.next(), Some(Change::Saved { .. })));
+        assert!(changes.overdue(begun + JUDGE_DEADLINE).is_none(), "once");
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Supervisor {
                 lodestar_platform::systemd::status(&self.fleet.daemon.in_a_line());
                 stall_detector::detect_stalls(&self.fleet.daemon);
                 self.fleet.watch_reloads();
+                self.watch_judgement();
                 self.look_around();
                 let daemon = Arc::clone(&self.fleet.daemon);
                 // A generation whose probation is over lets the one before it go.

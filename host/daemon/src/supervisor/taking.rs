@@ -5,6 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
+    time::Instant,
 };
 
 use lodestar_api::{Problem, ProblemCode};
@@ -13,7 +14,7 @@ use module_sdk::events::ConfigChanged;
 
 use super::{
     Daemon, Supervisor,
-    changes::{Asker, Begun, Change, Step, Then},
+    changes::{Asker, Begun, Change, JUDGE_DEADLINE, Step, Then},
     config_store::ConfigStore,
     packages::library_directories,
     probe, requests,
@@ -129,6 +130,23 @@ impl Supervisor {
             Some((then, Err(errors))) => self.refuse_file(errors, then),
             None => {}
         }
+        self.begin_waiting();
+    }
+
+    /// Refuses a file whose judgement hangs, and begins the changes that waited for it. The modules'
+    /// answers have a deadline of their own; what is read for the question has none.
+    pub(super) fn watch_judgement(&mut self) {
+        let Some(then) = self.changes.overdue(Instant::now()) else { return };
+        let why = format!(
+            "that takes longer than {} s; see whether the file systems of the modules answer",
+            JUDGE_DEADLINE.as_secs()
+        );
+        let error = not_judged(&self.fleet.daemon, &why);
+        self.refuse_file(error.into(), then);
+        self.begin_waiting();
+    }
+
+    fn begin_waiting(&mut self) {
         while let Some(change) = self.changes.next() {
             self.begin_change(change);
         }
