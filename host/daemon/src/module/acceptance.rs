@@ -130,6 +130,14 @@ impl Acceptance {
         }))
     }
 
+    /// Makes callbacks run on a thread, beside which no other can be started.
+    #[cfg(test)]
+    pub(super) fn runs_without_library(&self) {
+        let (sender, tasks) = channel::<Task>();
+        std::thread::spawn(move || tell(&tasks));
+        *lock(&self.0) = Teller::Thread(sender, Weak::new());
+    }
+
     /// Ends the thread once the last promise is kept.
     pub(super) fn close(&self) {
         let mut teller = lock(&self.0);

@@ -133,11 +133,9 @@ impl ModuleCall {
                 drop(delivery);
                 return self.answer(frame);
             }
-            if !self.flow(&mut delivery) {
+            if let Err(error) = self.flow(&mut delivery) {
                 drop(delivery);
-                let words = "as many answers come in parts as may at once; try again later";
-                self.end(Err(error(error_kind::UNAVAILABLE, words)));
-                self.leave();
+                self.end(Err(error));
                 return false;
             }
         }
@@ -159,26 +157,43 @@ impl ModuleCall {
         true
     }
 
-    /// Starts the thread that hands on a streamed answer; returns whether it could.
-    fn flow(self: &Arc<Self>, delivery: &mut Delivery) -> bool {
+    /// Starts the thread that hands on a streamed answer of which nothing has come.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error for the caller where there is no thread; the answer still waits then.
+    fn flow(self: &Arc<Self>, delivery: &mut Delivery) -> Result<(), ModError> {
+        let unavailable = |words: String| error(error_kind::UNAVAILABLE, words);
         let stream = self.services.upgrade().and_then(|services| Stream::begin(&services.streams));
-        let Some(stream) = stream else { return false };
+        let stream = stream.ok_or_else(|| {
+            unavailable("as many answers come in parts as may at once; try again later".to_owned())
+        })?;
         let ((sender, frames), window) = (channel(), Window::new());
         let flowing = Delivery::Flowing(sender, window.clone());
-        let before = std::mem::replace(delivery, flowing);
-        let Delivery::Waiting(sink, promise) = before else { return false };
+        let (sink, promise) = match std::mem::replace(delivery, flowing) {
+            Delivery::Waiting(sink, promise) => (sink, promise),
+            begun => {
+                *delivery = begun;
+                return Ok(());
+            }
+        };
+        // The sink is handed over once there is a thread: where there is none it is still here.
+        let (hand_over, given) = channel();
         let call = self.clone();
         let task = move || {
-            call.hand_on(&sink, &frames, &window);
+            if let Ok(sink) = given.recv() {
+                call.hand_on(&sink, &frames, &window);
+            }
             drop(stream);
         };
         if let Err(reason) = promise.keep_beside(Box::new(task)) {
-            // The task went, and the caller's sink with it: the caller knows.
             tracing::warn!(%reason, call = ?self, "no thread can be started for an answer");
-            *delivery = Delivery::Over(None);
-            return false;
+            *delivery = Delivery::Waiting(sink, promise);
+            return Err(unavailable(format!("no thread can be started for its answer: {reason}")));
         }
-        true
+        // It is as good as taken: the thread waits for nothing else.
+        drop(hand_over.send(sink));
+        Ok(())
     }
 
     fn hand_on(&self, sink: &ReplySinkBox, frames: &Receiver<Vec<u8>>, window: &Window) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodestar_abi::{
-    ALL_CALLS, CallRequest as AbiCallRequest, ModError, ReplySink, ReplySink_TO,
+    ALL_CALLS, CallRequest as AbiCallRequest, ModError, ReplySink, ReplySink_TO, ReplySinkBox,
     abi_stable::{
         erased_types::TD_Opaque,
         std_types::{RResult, RSlice},
@@ -14,7 +14,9 @@ use lodestar_abi::{
 use super::{
     channel::ChannelError,
     error::ServeError,
+    send_queue::SendQueue,
     service_server::{BoundModule, Runner, sent},
+    window::Windows,
     wire::{CallRequest, Fault, HostResponse},
 };
 use crate::module::{Window, is_reply};
@@ -22,7 +24,7 @@ use crate::module::{Window, is_reply};
 impl Runner {
     /// Makes a call for the module.
     pub(super) fn call(
-        self: &Arc<Self>,
+        &self,
         bound: &BoundModule,
         call: &CallRequest<'_>,
     ) -> Result<(), ServeError> {
@@ -36,15 +38,10 @@ impl Runner {
             parent,
             reserved: [0; 4],
         };
-        let window = self.calls.open(number);
-        let sink = Answer { runner: self.clone(), number, window, state: Mutex::default() };
-        let sink = ReplySink_TO::from_value(sink, TD_Opaque);
+        let (sink, answer) = sink(&self.send_queue, &self.calls, number);
         match bound.host.call(request, sink) {
             RResult::ROk(()) => Ok(()),
-            RResult::RErr(error) => {
-                let fault = Some(Fault::from(&error));
-                sent(self.send_queue.send_end(&HostResponse::CallEnded { number, fault }))
-            }
+            RResult::RErr(error) => sent(answer.end(Some(Fault::from(&error)))),
         }
     }
 
@@ -60,9 +57,26 @@ impl Runner {
     }
 }
 
-/// Sink for the answer of one call.
+/// Creates the sink for the answer of one call, and returns the answer as well.
+fn sink(
+    send_queue: &Arc<SendQueue>,
+    calls: &Arc<Windows>,
+    number: u64,
+) -> (ReplySinkBox, Arc<Answer>) {
+    let answer = Arc::new(Answer {
+        send_queue: send_queue.clone(),
+        calls: calls.clone(),
+        number,
+        window: calls.open(number),
+        state: Mutex::default(),
+    });
+    (ReplySink_TO::from_value(Sink(answer.clone()), TD_Opaque), answer)
+}
+
+/// Answer of one call.
 struct Answer {
-    runner: Arc<Runner>,
+    send_queue: Arc<SendQueue>,
+    calls: Arc<Windows>,
     number: u64,
     window: Arc<Window>,
     state: Mutex<AnswerState>,
@@ -80,32 +94,30 @@ impl Answer {
     fn state(&self) -> MutexGuard<'_, AnswerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Answer {
     /// Returns whether the answer may go on: it has neither ended nor lost a part.
     fn is_open(&self) -> bool {
         let state = self.state();
         !state.ended && state.fault.is_none()
     }
-}
 
-impl ReplySink for Answer {
-    fn frame(&self, frame: RSlice<'_, u8>) -> bool {
+    fn frame(&self, bytes: &[u8]) -> bool {
         // What comes after the end is read by nobody: it would fill the window for good. After a
         // lost part nothing follows but the error.
         if !self.is_open() || !self.window.enter() {
             return false;
         }
-        let (number, bytes) = (self.number, frame.as_slice());
-        let is_last = is_reply(bytes);
+        let (number, is_last) = (self.number, is_reply(bytes));
         let given = match is_last {
             true => HostResponse::CallAnswer { number, bytes },
             false => HostResponse::CallFrame { number, bytes },
         };
-        let (kind, words) = match self.runner.send_queue.send(&given) {
+        let (kind, words) = match self.send_queue.send(&given) {
             Ok(()) => {
-                self.state().ended |= is_last;
+                if is_last {
+                    self.state().ended = true;
+                    self.calls.close(number, &self.window);
+                }
                 return true;
             }
             Err(ChannelError::TooLong(bytes)) => {
@@ -117,22 +129,100 @@ impl ReplySink for Answer {
         false
     }
 
-    fn finish(&self, result: RResult<(), ModError>) {
+    /// Ends the answer where it is not at its end.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error where the runner is gone, or will be, as it reads nothing.
+    fn end(&self, fault: Option<Fault>) -> Result<(), ChannelError> {
         let mut state = self.state();
         if std::mem::replace(&mut state.ended, true) {
-            return;
+            return Ok(());
         }
-        let fault = state.fault.take();
+        let fault = state.fault.take().or(fault);
         drop(state);
-        let fault = fault.or_else(|| result.into_result().err().map(|error| Fault::from(&error)));
-        let given = HostResponse::CallEnded { number: self.number, fault };
-        // An error means that the runner is gone, or will be, as it reads nothing.
-        let _ = self.runner.send_queue.send_end(&given);
+        self.calls.close(self.number, &self.window);
+        self.send_queue.send_end(&HostResponse::CallEnded { number: self.number, fault })
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.runner.calls.close(self.number, &self.window);
+        // Whoever waits in the runner learns of an end that nobody told.
+        let fault = Fault::new(error_kind::FAILED, "the call ended without an answer".to_owned());
+        // An error means that the runner is gone.
+        let _ = self.end(Some(fault));
+    }
+}
+
+/// Sink that the answer is written to.
+struct Sink(Arc<Answer>);
+
+impl ReplySink for Sink {
+    fn frame(&self, frame: RSlice<'_, u8>) -> bool {
+        self.0.frame(frame.as_slice())
+    }
+
+    fn finish(&self, result: RResult<(), ModError>) {
+        let fault = result.into_result().err().map(|error| Fault::from(&error));
+        // An error means that the runner is gone, or will be.
+        let _ = self.0.end(fault);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::runner::channel::Reader;
+
+    /// Ends of a socket to a runner, with the windows of the answers to it.
+    struct Ends {
+        send_queue: Arc<SendQueue>,
+        calls: Arc<Windows>,
+        runner: Reader,
+    }
+
+    fn ends() -> Ends {
+        let (here, runner) = UnixStream::pair().expect("descriptors are left");
+        let send_queue = Arc::new(SendQueue::new(here).expect("descriptors are left"));
+        Ends { send_queue, calls: Arc::default(), runner: Reader::new(runner) }
+    }
+
+    impl Ends {
+        fn sink(&self) -> (ReplySinkBox, Arc<Answer>) {
+            sink(&self.send_queue, &self.calls, 1)
+        }
+
+        /// Returns the error that ends the call, after it closes the daemon's end.
+        fn end(self) -> Option<String> {
+            let Self { send_queue, mut runner, .. } = self;
+            drop(send_queue);
+            let Ok(HostResponse::CallEnded { number: 1, fault }) = runner.next() else {
+                panic!("the end")
+            };
+            let told = fault.map(|fault| fault.message);
+            assert!(runner.next::<HostResponse<'_>>().is_err(), "once");
+            told
+        }
+    }
+
+    #[test]
+    fn every_call_of_a_runner_ends_once() {
+        let dropped = ends();
+        drop(dropped.sink());
+        assert_eq!(dropped.end().as_deref(), Some("the call ended without an answer"));
+        let finished = ends();
+        let (sink, answer) = finished.sink();
+        sink.finish(RResult::ROk(()));
+        drop((sink, answer));
+        assert_eq!(finished.end(), None);
+        let refused = ends();
+        let (sink, answer) = refused.sink();
+        drop(sink);
+        answer.end(Some(Fault::new(error_kind::REFUSED, "no".to_owned()))).expect("it is read");
+        drop(answer);
+        assert_eq!(refused.end().as_deref(), Some("no"), "the reason comes first");
     }
 }

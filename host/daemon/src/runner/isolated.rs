@@ -20,7 +20,6 @@ use super::{
     send_queue::SendQueue,
     service_server::{BoundModule, Runner, ServiceServer},
     watch,
-    window::Windows,
     wire::{HostResponse, Loaded, Setup, VERSION},
 };
 use crate::{
@@ -189,7 +188,7 @@ impl Isolated {
             process,
             replies: Replies::new(Arc::new(taken)),
             send_queue,
-            calls: Windows::default(),
+            calls: Arc::default(),
             met: AtomicU64::new(0),
             bound: OnceLock::new(),
             series: Mutex::default(),

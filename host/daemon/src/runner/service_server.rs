@@ -56,7 +56,7 @@ pub(super) struct Runner {
     /// Queue of the responses to the runner.
     pub(super) send_queue: Arc<SendQueue>,
     /// Windows of the answers to the module's calls that are under way.
-    pub(super) calls: Windows,
+    pub(super) calls: Arc<Windows>,
     /// Number of [`HostRequest`]s that were met.
     pub(super) met: AtomicU64,
     pub(super) bound: OnceLock<BoundModule>,

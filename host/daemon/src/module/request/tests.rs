@@ -226,6 +226,22 @@ fn so_many_answers_come_in_parts_and_no_more() {
 }
 
 #[test]
+fn where_there_is_no_thread_for_an_answer_the_caller_learns_why() {
+    let calls = Calls::new();
+    let caller = calls.usual();
+    caller.services.acceptance.runs_without_library();
+    let told = caller.call(1, "b.c", (600_000, 0));
+    let (sink, _) = calls.request().sink();
+    assert!(!sink.frame(RSlice::from_slice(b"{\"chunk\":\"\"}")));
+    let words = "no thread can be started for its answer";
+    check_failed(&told, error_kind::UNAVAILABLE, words);
+    assert!(!sink.frame(RSlice::from_slice(b"{\"chunk\":\"\"}")), "it is over");
+    drop(sink);
+    assert!(told.recv().is_err(), "nothing more comes");
+    assert_eq!(calls.context.calls.under_way(), 0);
+}
+
+#[test]
 fn every_call_ends_whatever_becomes_of_it() {
     let calls = Calls::new();
     let caller = calls.usual();
