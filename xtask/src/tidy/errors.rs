@@ -42,7 +42,7 @@ fn check_source(file: &str, text: &str, problems: &mut Vec<Problem>) {
         code.push('\n');
     }
     for (at, word) in code.match_indices("Result<") {
-        if last_argument(&code[at + word.len()..]) == Some("String") {
+        if last_argument(&code[at + word.len()..]).is_some_and(is_string) {
             let line = code[..at].matches('\n').count() + 1;
             problems.push(format!(
                 "{file}:{line}: a `String` as an error; give the error a type, beside the others \
@@ -50,6 +50,23 @@ fn check_source(file: &str, text: &str, problems: &mut Vec<Problem>) {
             ));
         }
     }
+}
+
+/// Returns whether a type is a `String`, or a tuple with one in it.
+fn is_string(error: &str) -> bool {
+    let Some(tuple) = error.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) else {
+        return error == "String";
+    };
+    let mut depth = 0;
+    let members = tuple.split(|c| {
+        match c {
+            '<' | '(' | '[' => depth += 1,
+            '>' | ')' | ']' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    members.map(str::trim).any(is_string)
 }
 
 /// Returns the last of the arguments that begin here and end with their `>`; `None` where there is
@@ -95,6 +112,10 @@ mod tests {
         check("probe: impl Fn(&Package) -> Result<(), String>,\n", 1);
         check("secrets: HashMap<String, Result<String, String>>,\n", 1);
         check("Ok::<_, String>(1)\nfn a() -> Result<u8, String> {\nResult<u8, String>", 2);
+        check("fn a() -> Result<(), (State, String)> {\n", 1);
+        check("fn a() -> Result<u8, (String, Vec<(u8, u8)>)> {\n", 1);
+        check("fn a() -> Result<u8, (HashMap<u8, String>, u8)> {\n", 0);
+        check("fn a() -> Result<u8, ()> {\n", 0);
         check("fn a() -> Result<String> {\n", 0);
         check("fn a() -> Result<HashMap<String, String>, PathError> {\n", 0);
         check("fn a() -> Result<(u8, String), PathError> {\n", 0);
