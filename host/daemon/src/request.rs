@@ -47,7 +47,7 @@ pub enum Request {
         module: String,
     },
     /// Activation of a module that was put in place.
-    TakeUp {
+    Activate {
         /// Install lock of the module.
         install_lock: InstallLock,
         /// Lines for its section in the file.

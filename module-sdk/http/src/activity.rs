@@ -159,7 +159,7 @@ impl Activity {
     }
 
     /// Notes that the client was told that the connection ends.
-    pub(crate) fn tell_end(&self) {
+    pub(crate) fn note_last_answer(&self) {
         self.state().is_last_answer = true;
     }
 

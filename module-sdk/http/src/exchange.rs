@@ -55,7 +55,7 @@ impl<E: Clone + Send + Sync + 'static> Exchanges<E> {
             let mut response = answer.await?;
             let headers = response.headers_mut();
             if !shared.keeps_alive() {
-                activity.tell_end();
+                activity.note_last_answer();
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             } else if may_stay && !headers.contains_key(header::CONNECTION) {
                 headers.insert("keep-alive", keep_alive);

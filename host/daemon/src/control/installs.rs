@@ -45,7 +45,7 @@ async fn put_and_take_up(
     });
     let Put { install_lock, name, locked, declares, previous, directory, notes, warnings } =
         put.await.map_err(|error| Refusal::failed(error.to_string()))??;
-    let request = Request::TakeUp { install_lock, notes, previous: previous.clone() };
+    let request = Request::Activate { install_lock, notes, previous: previous.clone() };
     let Json(operation) = ask(&daemon, request, actor, WaitQuery::default()).await?;
     Ok(Installed {
         change: change(previous.as_deref(), &locked.version).to_owned(),

@@ -136,13 +136,13 @@ impl Isolated {
                 None => spare.insert(self.start().map_err(|error| failed(error.to_string()))?),
             };
             let result = work(runner);
-            let death = runner.death();
+            let exit = runner.exit();
             if result.is_err() {
                 // A module that refused to start is not asked again in the same process.
                 *spare = None;
             }
             tries += 1;
-            let by_others = death.is_some_and(|death| !death.blamed);
+            let by_others = exit.is_some_and(|exit| !exit.blamed);
             if result.is_ok() || !by_others || tries >= STARTS {
                 return result;
             }
@@ -268,9 +268,9 @@ fn halves(calls: UnixStream, deadline: Duration) -> std::io::Result<(Writer, Rea
 }
 
 fn lost(runner: &Runner, error: &ChannelError) -> Refused {
-    let death = super::remote::lost(runner, "library", error);
-    let reason = format!("while its library was mapped, {}", death.reason);
-    if death.blamed { Refused::Other(reason) } else { Refused::EndedByOthers(reason) }
+    let exit = super::remote::lost(runner, "library", error);
+    let reason = format!("while its library was mapped, {}", exit.reason);
+    if exit.blamed { Refused::Other(reason) } else { Refused::EndedByOthers(reason) }
 }
 
 fn failed(message: String) -> ModError {

@@ -40,21 +40,21 @@ pub(super) struct Process {
     /// A pidfd, which stands for this very process, also when its number is another's.
     handle: OwnedFd,
     in_force: InForce,
-    fate: Mutex<Fate>,
+    exit_state: Mutex<ExitState>,
     settled: Condvar,
-    /// `true` once `fate` holds a process exit: read before each call.
+    /// `true` once `exit_state` holds a process exit: read before each call.
     gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Fate {
+struct ExitState {
     /// Reason why the daemon ended the process.
-    condemned: Option<String>,
+    kill_reason: Option<String>,
     /// `true` once the process was asked to end.
     leaving: bool,
     /// Its last line on standard error that explains an end.
     last_words: Option<String>,
-    death: Option<ProcessExit>,
+    exit: Option<ProcessExit>,
 }
 
 /// A process that was just started, with the channels between it and the daemon.
@@ -121,7 +121,7 @@ pub(super) fn start(
         pid,
         handle,
         in_force,
-        fate: Mutex::default(),
+        exit_state: Mutex::default(),
         settled: Condvar::new(),
         gone: AtomicBool::new(false),
     };
@@ -191,16 +191,16 @@ impl Process {
     }
 
     /// Returns how the process ended, if it has.
-    pub(super) fn death(&self) -> Option<ProcessExit> {
-        if self.gone.load(Ordering::Acquire) { self.fate().death.clone() } else { None }
+    pub(super) fn exit(&self) -> Option<ProcessExit> {
+        if self.gone.load(Ordering::Acquire) { self.exit_state().exit.clone() } else { None }
     }
 
     /// Kills the process at once. The first reason counts; a process that ended by itself keeps its
     /// own.
     pub(super) fn kill_with_reason(&self, reason: String) {
-        let mut fate = self.fate();
-        if fate.death.is_none() {
-            fate.condemned.get_or_insert(reason);
+        let mut exit_state = self.exit_state();
+        if exit_state.exit.is_none() {
+            exit_state.kill_reason.get_or_insert(reason);
             // An error means that it has just ended.
             let _ = pidfd_send_signal(&self.handle, Signal::KILL);
         }
@@ -208,26 +208,26 @@ impl Process {
 
     /// Records that the process was asked to end: from now on its end is no failure.
     pub(super) fn leave(&self) {
-        self.fate().leaving = true;
+        self.exit_state().leaving = true;
     }
 
     pub(super) fn note_last_words(&self, words: &str) {
-        self.fate().last_words = Some(words.to_owned());
+        self.exit_state().last_words = Some(words.to_owned());
     }
 
     /// Waits until it is known how the process ended.
-    pub(super) fn wait_for_death(&self, patience: Duration) -> Option<ProcessExit> {
+    pub(super) fn wait_for_exit(&self, patience: Duration) -> Option<ProcessExit> {
         let until = Instant::now() + patience;
-        let mut fate = self.fate();
-        while fate.death.is_none() {
+        let mut exit_state = self.exit_state();
+        while exit_state.exit.is_none() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            let waited = self.settled.wait_timeout(fate, left);
-            fate = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.settled.wait_timeout(exit_state, left);
+            exit_state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        fate.death.clone()
+        exit_state.exit.clone()
     }
 
     /// Ends the processes that it started, as far as they are still in its groups. To be called
@@ -245,32 +245,34 @@ impl Process {
         self.end_what_it_started();
         wait_for_others(self.pid);
         let status = child.wait();
-        let mut fate = self.fate();
-        let death = self.judge(&fate, status);
-        fate.death = Some(death.clone());
-        drop(fate);
+        let mut exit_state = self.exit_state();
+        let exit = self.judge(&exit_state, status);
+        exit_state.exit = Some(exit.clone());
+        drop(exit_state);
         self.gone.store(true, Ordering::Release);
         self.settled.notify_all();
-        death
+        exit
     }
 
-    fn judge(&self, fate: &Fate, status: io::Result<ExitStatus>) -> ProcessExit {
-        if let Some(reason) = &fate.condemned {
+    fn judge(&self, exit_state: &ExitState, status: io::Result<ExitStatus>) -> ProcessExit {
+        if let Some(reason) = &exit_state.kill_reason {
             return ProcessExit { reason: reason.clone(), blamed: true };
         }
-        if fate.leaving {
+        if exit_state.leaving {
             return ProcessExit { reason: "it was stopped".to_owned(), blamed: false };
         }
         match status {
-            Ok(status) => process_exit::explain(status, fate.last_words.as_deref(), &self.in_force),
+            Ok(status) => {
+                process_exit::explain(status, exit_state.last_words.as_deref(), &self.in_force)
+            }
             Err(error) => {
                 ProcessExit { reason: format!("its process is gone: {error}"), blamed: true }
             }
         }
     }
 
-    fn fate(&self) -> MutexGuard<'_, Fate> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exit_state(&self) -> MutexGuard<'_, ExitState> {
+        self.exit_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -153,8 +153,8 @@ mod tests {
             let no_group = GroupError::NotDelegated;
             let memory = MemoryLimit::Data { bytes: 64, no_group };
             let in_force = InForce { memory, ..InForce::default() };
-            let death = explain(ExitStatus::from_raw(raw), words, &in_force);
-            assert_eq!(death, ProcessExit { reason: reason.to_owned(), blamed });
+            let exit = explain(ExitStatus::from_raw(raw), words, &in_force);
+            assert_eq!(exit, ProcessExit { reason: reason.to_owned(), blamed });
         };
         check(3 << 8, None, "its process exited with code 3", true);
         check(0, None, "its process exited with code 0", true);
@@ -173,17 +173,17 @@ mod tests {
     #[test]
     fn who_let_a_file_grow_too_large_hears_the_limit() {
         let in_force = InForce { data: DataLimit::Given(64), ..InForce::default() };
-        let death = explain(ExitStatus::from_raw(TOO_LARGE), None, &in_force);
-        assert!(death.blamed && death.reason.ends_with("limits.data_bytes is 64"), "{death:?}");
+        let exit = explain(ExitStatus::from_raw(TOO_LARGE), None, &in_force);
+        assert!(exit.blamed && exit.reason.ends_with("limits.data_bytes is 64"), "{exit:?}");
     }
 
     #[test]
     fn who_had_no_more_memory_is_to_blame() {
         let in_force = InForce { memory: MemoryLimit::Group(64), ..InForce::default() };
-        let death = for_want_of_memory(MemoryKill::OwnLimit, &in_force);
-        assert!(death.blamed && death.reason.ends_with("limits.memory_bytes is 64"), "{death:?}");
-        let death = for_want_of_memory(MemoryKill::Others, &InForce::default());
-        assert!(!death.blamed && death.reason.contains("the machine"), "{death:?}");
+        let exit = for_want_of_memory(MemoryKill::OwnLimit, &in_force);
+        assert!(exit.blamed && exit.reason.ends_with("limits.memory_bytes is 64"), "{exit:?}");
+        let exit = for_want_of_memory(MemoryKill::Others, &InForce::default());
+        assert!(!exit.blamed && exit.reason.contains("the machine"), "{exit:?}");
     }
 
     #[test]
@@ -191,8 +191,8 @@ mod tests {
         let words = Some("memory allocation of 9 bytes failed");
         let check = |memory: MemoryLimit, address_space, said: &str, blamed: bool| {
             let in_force = InForce { memory, ..InForce::default() };
-            let death = within(ExitStatus::from_raw(6), words, &in_force, address_space);
-            assert!(death.reason.ends_with(said) && death.blamed == blamed, "{death:?}");
+            let exit = within(ExitStatus::from_raw(6), words, &in_force, address_space);
+            assert!(exit.reason.ends_with(said) && exit.blamed == blamed, "{exit:?}");
         };
         check(MemoryLimit::None, Some(128), "limited to 128 bytes by `ulimit -v`", false);
         check(MemoryLimit::None, None, "9 bytes failed", true);

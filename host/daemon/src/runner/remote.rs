@@ -24,7 +24,7 @@ use crate::module::{GONE, Instance, ProcessView};
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Time that a process may take to end once its socket is closed.
-const BURIAL: Duration = Duration::from_secs(5);
+const REAP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Time that a process may take to end once its module has stopped.
 const EXIT: Duration = Duration::from_secs(1);
@@ -52,8 +52,8 @@ impl Remote {
         Self { runner, writer, reader, sandbox, deadline, commands: 0 }
     }
 
-    pub(super) fn death(&self) -> Option<ProcessExit> {
-        self.runner.process.death()
+    pub(super) fn exit(&self) -> Option<ProcessExit> {
+        self.runner.process.exit()
     }
 
     pub(super) fn describe(&mut self, deadline: Duration) -> Result<Vec<u8>, ModError> {
@@ -96,8 +96,8 @@ impl Remote {
         ask: &RunnerRequest<'_>,
         take: impl FnOnce(Outcome<'_>) -> Option<T>,
     ) -> Result<T, ModError> {
-        if let Some(death) = self.death() {
-            return Err(error(&death, what));
+        if let Some(exit) = self.exit() {
+            return Err(error(&exit, what));
         }
         let Self { runner, writer, reader, .. } = self;
         let until = Deadline::after(deadline);
@@ -132,7 +132,7 @@ impl Remote {
                     "it did not return within {millis} ms{limit}, and its process was ended"
                 );
                 runner.process.kill_with_reason(reason);
-                Err(error(&await_death(runner), what))
+                Err(error(&await_exit(runner), what))
             }
             Err(wrong) => Err(error(&lost(runner, what, &wrong), what)),
         }
@@ -224,7 +224,7 @@ impl Instance for Remote {
             }
             Ok(None) => Ok(()),
             // The answer that says so is on its way.
-            Err(error) if error.kind == error_kind::PANIC && self.death().is_none() => Err(error),
+            Err(error) if error.kind == error_kind::PANIC && self.exit().is_none() => Err(error),
             Err(error) => {
                 // A process that is gone is no panic: the end of the process is seen by itself.
                 let fault = Fault::new(error_kind::FAILED, error.message.as_str());
@@ -251,32 +251,32 @@ impl Instance for Remote {
     }
 
     fn stop(&mut self, grace: Duration) -> Result<(), ModError> {
-        if self.death().is_some() {
+        if self.exit().is_some() {
             return Ok(());
         }
         let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let stopped = self.done("stop", grace, &RunnerRequest::Stop(millis));
-        if self.death().is_none() {
+        if self.exit().is_none() {
             self.runner.process.leave();
-            if self.runner.process.wait_for_death(EXIT).is_none() {
+            if self.runner.process.wait_for_exit(EXIT).is_none() {
                 self.runner.process.kill_with_reason("it did not end after its stop".to_owned());
-                await_death(&self.runner);
+                await_exit(&self.runner);
             }
         }
         stopped
     }
 
     fn gone(&self) -> Option<ModError> {
-        self.death().map(|death| error(&death, ""))
+        self.exit().map(|exit| error(&exit, ""))
     }
 }
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        if self.death().is_none() {
+        if self.exit().is_none() {
             self.runner.process.leave();
             self.runner.process.kill_with_reason("it is not needed any more".to_owned());
-            await_death(&self.runner);
+            await_exit(&self.runner);
         }
         if let Some(bound) = self.runner.bound.get() {
             bound.entry.forget_process(self.runner.process.pid());
@@ -285,9 +285,9 @@ impl Drop for Remote {
 }
 
 /// Returns why a module's process ended, as an error of the call `what`.
-fn error(death: &ProcessExit, what: &str) -> ModError {
-    let kind = if death.blamed { error_kind::PANIC } else { GONE };
-    ModError { kind, message: death.reason.as_str().into(), place: what.into() }
+fn error(exit: &ProcessExit, what: &str) -> ModError {
+    let kind = if exit.blamed { error_kind::PANIC } else { GONE };
+    ModError { kind, message: exit.reason.as_str().into(), place: what.into() }
 }
 
 /// Returns why the socket cannot be used any more, and makes sure that the process ends.
@@ -302,16 +302,16 @@ pub(super) fn lost(runner: &Runner, what: &str, error: &ChannelError) -> Process
             runner.process.kill_with_reason(format!("it sent garbage: {error}"));
         }
     }
-    await_death(runner)
+    await_exit(runner)
 }
 
-fn await_death(runner: &Runner) -> ProcessExit {
-    if let Some(death) = runner.process.wait_for_death(BURIAL) {
-        return death;
+fn await_exit(runner: &Runner) -> ProcessExit {
+    if let Some(exit) = runner.process.wait_for_exit(REAP_DEADLINE) {
+        return exit;
     }
     runner.process.kill_with_reason("it closed its socket and went on".to_owned());
-    let death = runner.process.wait_for_death(BURIAL);
-    death.unwrap_or_else(|| ProcessExit {
+    let exit = runner.process.wait_for_exit(REAP_DEADLINE);
+    exit.unwrap_or_else(|| ProcessExit {
         reason: format!("its process {} cannot be ended", runner.process.pid()),
         blamed: true,
     })

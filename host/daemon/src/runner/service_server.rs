@@ -129,11 +129,11 @@ impl ServiceServer {
         self.hear(LAST_WORDS);
         let Self { runner, child, .. } = self;
         let pid = runner.process.pid();
-        let death = match runner.bound.get() {
+        let exit = match runner.bound.get() {
             Some(bound) => bound.entry.reap(pid, || runner.process.reap(child)),
             None => runner.process.reap(child),
         };
-        runner.replies.fail_all(&Fault::new(error_kind::FAILED, death.reason.as_str()));
+        runner.replies.fail_all(&Fault::new(error_kind::FAILED, exit.reason.as_str()));
         runner.end_calls();
         if let Some(bound) = runner.bound.get() {
             bound.entry.calls.wake();

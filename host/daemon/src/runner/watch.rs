@@ -78,7 +78,7 @@ fn begin(name: &str, mut look: impl FnMut(&[Watched]) + Send + 'static) {
 fn living() -> Vec<Watched> {
     let mut all = watched();
     loop {
-        all.retain(|one| one.runner.upgrade().is_some_and(|it| it.process.death().is_none()));
+        all.retain(|one| one.runner.upgrade().is_some_and(|it| it.process.exit().is_none()));
         if !all.is_empty() {
             return all.clone();
         }

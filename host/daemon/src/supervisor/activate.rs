@@ -33,7 +33,7 @@ pub(super) fn activate(
     };
     note_as_seen(fleet, module);
     if fleet.way(module) == Way::Reload {
-        return Ok(Begun::Reads(Step::TakenUp(transaction)));
+        return Ok(Begun::Reads(Step::Activated(transaction)));
     }
     let install_lock = keep_at_rest(fleet, transaction)?;
     Ok(Begun::Reads(Step::Installed { install_lock, added }))
@@ -52,7 +52,7 @@ fn keep_at_rest(fleet: &mut Fleet, transaction: Transaction) -> Result<InstallLo
 
 /// Reloads a module that runs with its new build, unless the file was refused, which rolls the
 /// install back.
-pub(super) fn taken_up(
+pub(super) fn finish_activation(
     fleet: &mut Fleet,
     transaction: Transaction,
     refused: Option<ConfigErrors>,
@@ -73,7 +73,7 @@ pub(super) fn taken_up(
     }
     let operation = fleet.reload_module(&module, Wanted::OnPath, "install");
     let transaction = match fleet.module_mut(&module).reload_mut() {
-        Some(reload) => reload.put_on_trial(&operation.id, transaction),
+        Some(reload) => reload.begin_transaction(&operation.id, transaction),
         None => Some(transaction),
     };
     let Some(transaction) = transaction else { return Ok(operation) };

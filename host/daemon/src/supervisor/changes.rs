@@ -61,7 +61,7 @@ pub(super) enum Step {
     /// Wait for a module that was enabled or disabled to reach that state.
     Switched { module: String, enabled: bool, edited: Option<Edited> },
     /// Reload of a module that runs; it decides whether the install of its new build is committed.
-    TakenUp(Transaction),
+    Activated(Transaction),
     /// Start of a module that was installed while it did not run, where it is enabled. `added`
     /// tells where its section was added to the file.
     Installed { install_lock: InstallLock, added: Option<String> },

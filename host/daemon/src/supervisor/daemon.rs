@@ -124,7 +124,7 @@ impl Daemon {
     pub(super) fn slot(self: &Arc<Self>, name: &str) -> Arc<Slot> {
         let (slot, is_new) = self.modules.get_or_add(name);
         if is_new {
-            super::tell_changes(self, &slot);
+            super::publish_state_changes(self, &slot);
         }
         slot
     }

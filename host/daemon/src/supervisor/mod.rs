@@ -161,7 +161,7 @@ impl Supervisor {
 }
 
 /// Publishes every change of a module's state on the bus, while the daemon runs.
-fn tell_changes(daemon: &Arc<Daemon>, slot: &Slot) {
+fn publish_state_changes(daemon: &Arc<Daemon>, slot: &Slot) {
     let mut state = slot.entry.watch();
     let name = slot.entry.name.clone();
     let daemon = Arc::downgrade(daemon);

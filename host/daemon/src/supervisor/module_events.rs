@@ -84,7 +84,7 @@ impl Fleet {
         if let Some(before) = left.before_rollback.filter(|_| failed) {
             self.daemon.histories.decide(module, |decisions| *decisions = before);
         }
-        tell_end(self, &slot, ended);
+        record_end(self, &slot, ended);
         reloads_end(self, module, left.waiting);
         if failed && is_wanted && !self.stopping {
             self.daemon.context.listeners.release(module);
@@ -108,7 +108,7 @@ impl Fleet {
 
 /// Records the end of a module. A quarantine is saved before it is shown, so that a restart of the
 /// daemon cannot end it.
-fn tell_end(fleet: &Fleet, slot: &Slot, ended: Ended) {
+fn record_end(fleet: &Fleet, slot: &Slot, ended: Ended) {
     let (name, histories) = (&slot.entry.name, &fleet.daemon.histories);
     match ended {
         Ended::Failed { state, reason } => {

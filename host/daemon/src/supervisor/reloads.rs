@@ -114,7 +114,7 @@ impl Reload {
 
     /// Makes the reload that ends `operation`, begun or queued, decide the transaction of an
     /// install. Returns the transaction where there is no such reload.
-    pub(super) fn put_on_trial(
+    pub(super) fn begin_transaction(
         &mut self,
         operation: &str,
         transaction: Transaction,

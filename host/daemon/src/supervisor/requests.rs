@@ -8,7 +8,7 @@ use lodestar_library as library;
 
 use super::{
     Fleet, Pending, Refused, Slot,
-    activate::{activate, installed_at_rest, taken_up},
+    activate::{activate, finish_activation, installed_at_rest},
     changes::{Begun, Step},
     libraries::notice_library,
     packages::{package_of, unknown_module},
@@ -37,7 +37,7 @@ pub(super) fn begin(fleet: &mut Fleet, request: Request, actor: &Actor) -> Resul
         Request::Rollback { module } => {
             rollback_on_request(fleet, &module, actor).map(Begun::Operation)
         }
-        Request::TakeUp { install_lock, notes, previous } => {
+        Request::Activate { install_lock, notes, previous } => {
             activate(fleet, install_lock, &notes, previous)
         }
         Request::Remove { module, purge, yes } => remove_on_request(fleet, &module, purge, yes),
@@ -69,7 +69,7 @@ pub(super) fn finish(
             Ok(_) => Ok(switched(fleet, &module, enabled, edited)),
             Err(errors) => Err(undo(&fleet.daemon, edited, &errors)),
         },
-        Step::TakenUp(transaction) => taken_up(fleet, transaction, taken.err()),
+        Step::Activated(transaction) => finish_activation(fleet, transaction, taken.err()),
         Step::Installed { install_lock, added } => {
             installed_at_rest(fleet, &install_lock, added, taken.err())
         }
@@ -247,7 +247,8 @@ const fn ends_request(state: State, has_started: bool) -> bool {
 }
 
 /// Waits until a module is enabled or disabled as requested, or a later change came first, and ends
-/// the operation. A module is enabled when its start of the number `first`, or a later one, is over.
+/// the operation. A module is enabled when its start of the number `first`, or a later one, is
+/// over.
 async fn follow(slot: Arc<Slot>, first: u64, pending: Pending, enabled: bool) {
     let mut state = slot.entry.watch();
     let settled = state.wait_for(|transition| {

@@ -35,7 +35,7 @@ pub const OWN: &str = "lodestard";
 /// Returns the daemon and its modules as they are now.
 #[must_use]
 pub fn status(daemon: &Daemon) -> Status {
-    let counters = books_by_module(daemon);
+    let counters = counters_by_module(daemon);
     let config = daemon.config();
     let slots = daemon.modules.all();
     let in_file = config.modules.iter().filter_map(|section| {
@@ -97,7 +97,7 @@ fn listeners_of(daemon: &Daemon, owner: &str) -> Vec<Listener> {
     addresses.into_iter().map(listener).collect()
 }
 
-fn books_by_module(daemon: &Daemon) -> HashMap<String, Counters> {
+fn counters_by_module(daemon: &Daemon) -> HashMap<String, Counters> {
     let counters = daemon.context.bus.counters().into_iter();
     counters.map(|counters| (counters.module.to_string(), counters)).collect()
 }

@@ -38,7 +38,7 @@ impl Supervisor {
             Request::Reload { .. } | Request::Rollback { .. } => self.asked(request, asker),
             Request::SetEnabled { .. }
             | Request::ReloadConfig
-            | Request::TakeUp { .. }
+            | Request::Activate { .. }
             | Request::Remove { .. } => self.change(Change::Asked(request, asker)),
         }
     }
@@ -133,8 +133,8 @@ impl Supervisor {
         self.begin_waiting();
     }
 
-    /// Refuses a file whose judgement hangs, and begins the changes that waited for it. The modules'
-    /// answers have a deadline of their own; what is read for the question has none.
+    /// Refuses a file whose judgement hangs, and begins the changes that waited for it. The answers
+    /// of modules have a deadline of their own; what is read for the question has none.
     pub(super) fn watch_judgement(&mut self) {
         let Some(then) = self.changes.overdue(Instant::now()) else { return };
         let why = format!(
