@@ -1,7 +1,8 @@
 //! Backup of a database while it is written.
 
 use std::{
-    fs, io,
+    fs::{self, TryLockError},
+    io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -33,19 +34,14 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// Returns an error if the target exists, the copy cannot be written, or `stop` returned true;
-    /// no copy is left in that case.
+    /// Returns an error if the target exists, another backup to it is being written, the copy
+    /// cannot be written, or `stop` returned true; no copy is left in that case.
     pub fn backup(
         self,
         to: &Path,
         stop: impl FnMut() -> bool + Send + 'static,
     ) -> Result<(), DatabaseError> {
-        if to.symlink_metadata().is_ok() {
-            let message =
-                format!("{} is there already; name a new file for the backup", to.display());
-            return Err(DatabaseError::unavailable(message));
-        }
-        self.make(to, stop)
+        self.make(to, Self::expect_new, stop)
     }
 
     /// Copies the database like [`backup`](Self::backup), and replaces the file that is there.
@@ -62,13 +58,23 @@ impl Reader {
         to: &Path,
         stop: impl FnMut() -> bool + Send + 'static,
     ) -> Result<(), DatabaseError> {
-        match self.why_not_replaced(to) {
-            Some(why) => {
-                let message = format!("{} {why}; name another file for the backup", to.display());
-                Err(DatabaseError::unavailable(message))
-            }
-            None => self.make(to, stop),
+        self.make(to, Self::expect_replaceable, stop)
+    }
+
+    /// Checks that there is no file at the target.
+    fn expect_new(&self, to: &Path) -> Result<(), DatabaseError> {
+        if to.symlink_metadata().is_err() {
+            return Ok(());
         }
+        let message = format!("{} is there already; name a new file for the backup", to.display());
+        Err(DatabaseError::unavailable(message))
+    }
+
+    /// Checks that the target may be replaced, if it is there.
+    fn expect_replaceable(&self, to: &Path) -> Result<(), DatabaseError> {
+        let Some(why) = self.why_not_replaced(to) else { return Ok(()) };
+        let message = format!("{} {why}; name another file for the backup", to.display());
+        Err(DatabaseError::unavailable(message))
     }
 
     fn why_not_replaced(&self, to: &Path) -> Option<&'static str> {
@@ -88,12 +94,24 @@ impl Reader {
         }
     }
 
-    /// Makes the copy, and puts it in its place when it is whole.
+    /// Makes the copy where `expect` finds nothing against it, and puts it in its place when it is
+    /// whole.
     fn make(
         mut self,
         to: &Path,
+        expect: fn(&Self, &Path) -> Result<(), DatabaseError>,
         stop: impl FnMut() -> bool + Send + 'static,
     ) -> Result<(), DatabaseError> {
+        expect(&self, to)?;
+        let lock = TargetLock::take(to).map_err(|error| self.unwritable(to, &error))?;
+        let Some(_lock) = lock else {
+            return Err(DatabaseError::unavailable(format!(
+                "another backup to {} is being written; wait for it, or name another file",
+                to.display()
+            )));
+        };
+        // Another one may have ended since.
+        expect(&self, to)?;
         let new = beside(to, ".new");
         let copied = self
             .copy(&new, stop)
@@ -145,6 +163,59 @@ impl Reader {
             file.display(),
             self.spec.name
         ))
+    }
+}
+
+/// A lock on the target of a backup, which two at once would mix: a file beside it, which is
+/// removed with the lock. One that a killed process left is locked by nobody.
+#[derive(Debug)]
+struct TargetLock {
+    path: PathBuf,
+    /// Holds the lock until it is closed.
+    _file: fs::File,
+}
+
+impl TargetLock {
+    /// Locks a target. Returns `None` where another backup has it.
+    fn take(to: &Path) -> io::Result<Option<Self>> {
+        let path = beside(to, ".new.lock");
+        loop {
+            let Some(file) = open_lock(&path)? else { continue };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            let identity = |file: &fs::Metadata| (file.dev(), file.ino());
+            let locked = identity(&file.metadata()?);
+            // Whoever had it before may have removed it between the opening and the lock.
+            if path.symlink_metadata().is_ok_and(|there| identity(&there) == locked) {
+                return Ok(Some(Self { path, _file: file }));
+            }
+        }
+    }
+}
+
+impl Drop for TargetLock {
+    fn drop(&mut self) {
+        // While it is still locked: afterwards it may be another's.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+/// Opens the file of a lock, or creates it. Returns `None` where another removed it meanwhile.
+fn open_lock(path: &Path) -> io::Result<Option<fs::File>> {
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if !made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+        return made.map(Some);
+    }
+    let opened = path.symlink_metadata().and_then(|there| match there.is_file() {
+        true => fs::OpenOptions::new().write(true).open(path),
+        false => Err(io::Error::other(format!("{} is no plain file", path.display()))),
+    });
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     }
 }
 

@@ -93,6 +93,56 @@ fn a_copy_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[test]
+fn two_copies_to_one_file_do_not_mix() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut database = filled(directory.path());
+    let rows = count(&mut database);
+    let before = files(directory.path());
+    let copy = directory.path().join("copy.db");
+    // What a killed process left is in nobody's way.
+    fs::write(directory.path().join("copy.db.new.lock"), "").expect("it is written");
+    let reader = database.reader().expect("it opens");
+    let (ask, asked) = channel::<()>();
+    let (release, wait) = channel::<()>();
+    let to = copy.clone();
+    let first = std::thread::spawn(move || {
+        reader.backup(&to, move || {
+            // Errors mean that it has been released.
+            let _ = ask.send(());
+            let _ = wait.recv();
+            false
+        })
+    });
+    asked.recv().expect("it is under way");
+    for replaces in [false, true] {
+        let reader = database.reader().expect("it opens");
+        let second = match replaces {
+            true => reader.replace_backup(&copy, || false),
+            false => reader.backup(&copy, || false),
+        };
+        let error = second.expect_err("the first one is being written");
+        assert_eq!(error.kind(), DatabaseErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("another backup to"), "{error}");
+    }
+    drop(release);
+    first.join().expect("no panic").expect("it is copied");
+    let reader = Reader::open(&copy, &NOTES).expect("it opens");
+    let found: i64 = reader
+        .read(|it| it.query_row("SELECT count(*) FROM note", [], |row| row.get(0)))
+        .expect("it answers");
+    assert_eq!(found, rows);
+    drop(reader);
+    assert_eq!(files(directory.path()), [&["copy.db".to_owned()], &before[..]].concat());
+    // A link in the place of the lock leads nowhere.
+    let lock = directory.path().join("other.db.new.lock");
+    std::os::unix::fs::symlink(directory.path().join("away"), &lock).expect("it is new");
+    let reader = database.reader().expect("it opens");
+    let error = reader.backup(&directory.path().join("other.db"), || false).expect_err("a link");
+    assert!(error.to_string().contains("is no plain file"), "{error}");
+    assert!(!directory.path().join("away").exists());
+}
+
+#[test]
 fn a_copy_replaces_no_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut database = filled(directory.path());
