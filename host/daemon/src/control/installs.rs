@@ -27,11 +27,11 @@ pub(super) async fn install(
     Query(query): Query<InstallQuery>,
     body: Bytes,
 ) -> Result<Json<Installed>, Refusal> {
-    let installed = tokio::spawn(put_and_take_up(daemon, actor, query, body)).await;
+    let installed = tokio::spawn(put_and_activate(daemon, actor, query, body)).await;
     installed.map_err(|error| Refusal::failed(error.to_string()))?.map(Json)
 }
 
-async fn put_and_take_up(
+async fn put_and_activate(
     daemon: Arc<Daemon>,
     actor: Actor,
     query: InstallQuery,
