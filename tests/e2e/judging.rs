@@ -1,13 +1,16 @@
 //! Modules that take long to say whether they would take their section.
 
 use std::{
+    cell::Cell,
     fs,
-    process::{Child, Stdio},
+    process::{Child, Output, Stdio},
     time::Duration,
 };
 
-use harness::{Sandbox, program, wait_until};
+use harness::{Daemon, Sandbox, program, sha256, wait_until};
 use rustix::process::Signal;
+
+use crate::install::{install, package, salted};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,6 +51,85 @@ fn a_module_that_thinks_long_about_its_section_holds_nobody_up() {
         assert_eq!(disabled.code, 0, "{disabled:#?}");
         meanwhile.then_some(())
     });
+}
+
+/// Installs a new build of `counter` while `misbehaver` thinks about its section, and does
+/// `meanwhile` when the build lies in its place. Returns what that returned and the outcome of the
+/// install, or `None` where the machine was so slow that the verdict came before.
+fn installed_behind<T>(
+    sandbox: &Sandbox,
+    daemon: &Daemon<'_>,
+    build: &[u8],
+    meanwhile: impl FnOnce() -> T,
+) -> Option<(T, Output)> {
+    let enabling = enabling(sandbox);
+    let folder = package(sandbox, "counter", build);
+    let mut installing = sandbox.isolated(&program("lodestar"));
+    installing.args(["modules", "install"]).arg(folder);
+    let installing = installing.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut installing = installing.expect("it is built");
+    let place = sandbox.state().join("modules/counter/libcounter.so");
+    wait_until("it lies in its place", PATIENCE, || {
+        fs::read(&place).is_ok_and(|bytes| bytes == build).then_some(())
+    });
+    let met = meanwhile();
+    let waits = installing.try_wait().expect("it is ours").is_none();
+    let waits = waits && daemon.module("misbehaver")["desired"] == "disabled";
+    go_on(sandbox);
+    let installed = installing.wait_with_output().expect("it is ours");
+    enabling.wait_with_output().expect("it is ours");
+    waits.then_some((met, installed))
+}
+
+#[test]
+fn an_install_that_awaits_its_verdict_is_loaded_by_nobody_else() {
+    let config = CONFIG.replace("  counter:\n", "  sink:\n");
+    let sandbox = Sandbox::new(&["sink", "misbehaver"], &config);
+    let daemon = sandbox.start();
+    let runs = |module: &str| sandbox.json(&["modules", "info", module])["sha256"].clone();
+    install(&sandbox, &package(&sandbox, "counter", &salted("counter", u8::MAX)));
+    assert_eq!(sandbox.lodestar(&["modules", "enable", "counter"]).code, 0);
+    let at_rest = sandbox.configuration();
+    let refused =
+        at_rest.replace("  misbehaver:\n    enabled: false", "  misbehaver:\n    fault: no");
+    assert_ne!(refused, at_rest);
+    let salts = Cell::new(0);
+    let salt = || salts.replace(salts.get() + 1);
+    let look_around = || {
+        let sink = runs("sink");
+        sandbox.replace_library("sink", salt());
+        wait_until("all libraries are looked at", PATIENCE, || {
+            (runs("sink") != sink).then_some(())
+        });
+    };
+    for is_refused in [false, true] {
+        wait_until("it waits behind the verdict on another", PATIENCE, || {
+            sandbox.configure(&at_rest);
+            wait_until("nothing waits", PATIENCE, || {
+                (daemon.module("misbehaver")["state"] == "disabled").then_some(())
+            });
+            let (before, build) = (runs("counter"), salted("counter", salt()));
+            let (ran, installed) = installed_behind(&sandbox, &daemon, &build, || {
+                look_around();
+                if is_refused {
+                    sandbox.configure(&refused);
+                }
+                runs("counter")
+            })?;
+            assert_eq!(ran, before, "its own transaction loads it");
+            let said = String::from_utf8_lossy(&installed.stderr);
+            assert_eq!(installed.status.success(), !is_refused, "{said}");
+            if is_refused {
+                assert!(said.contains("stays installed"), "{said}");
+                look_around();
+                assert_eq!(runs("counter"), before, "it was rolled back");
+            } else {
+                assert_eq!(runs("counter"), sha256(&build).as_str());
+            }
+            Some(())
+        });
+    }
+    assert!(daemon.stop().success());
 }
 
 #[test]
