@@ -85,7 +85,7 @@ pub(crate) fn module_commands() -> ModuleCommands {
         "description": "Shows what was used.\n\nMoney is exact.",
         "properties": {
             "since": {"type": ["string", "null"], "default": "30d", "description": "From when."},
-            "by": {"description": "What a row stands for", "default": "model",
+            "by": {"description": "The grouping of the rows.", "default": "model",
                    "$ref": "#/$defs/By"},
             "limit": {"type": "integer", "format": "uint32", "minimum": 0, "maximum": 1000,
                       "description": "The most rows", "default": 20},
@@ -97,8 +97,8 @@ pub(crate) fn module_commands() -> ModuleCommands {
             "json": {"type": ["string", "null"], "description": "Collides with an option of ours"},
         },
         "$defs": {"By": {"oneOf": [
-            {"type": "string", "const": "model", "description": "Each model."},
-            {"type": "string", "const": "day", "description": "Each day."},
+            {"type": "string", "const": "model", "description": "The model that answered."},
+            {"type": "string", "const": "day", "description": "The day."},
         ]}},
     });
     let show = json!({
