@@ -118,24 +118,31 @@ impl Fleet {
     }
 
     /// Tells a module to stop.
-    pub(super) fn stop(&mut self, slot: &Slot) {
+    pub(super) fn stop(&mut self, slot: &Arc<Slot>) {
         self.module_mut(&slot.entry.name).stops();
         if slot.entry.calls.push(Call::Stop).is_ok() {
             return;
         }
         // It has no inbox yet: it is starting, and is stopped when it has started.
-        let slot_entry = slot.entry.clone();
+        let (slot, start) = (slot.clone(), slot.starts());
         tokio::spawn(async move {
-            let mut state = slot_entry.watch();
-            let started = state.wait_for(|transition| {
-                transition.state.is_running() || !transition.state.is_alive()
-            });
-            if started.await.is_ok_and(|transition| transition.state.is_running()) {
+            if comes_to_run(&slot, start).await {
                 // An error means that it has ended by itself.
-                let _ = slot_entry.calls.push(Call::Stop);
+                let _ = slot.entry.calls.push(Call::Stop);
             }
         });
     }
+}
+
+/// Waits until the start of this number is over. Returns whether the module runs then; one that was
+/// started once more meanwhile is not to be stopped for this one.
+async fn comes_to_run(slot: &Slot, start: u64) -> bool {
+    let mut state = slot.entry.watch();
+    let over = state.wait_for(|transition| {
+        slot.starts() != start || transition.state.is_running() || !transition.state.is_alive()
+    });
+    let runs = over.await.is_ok_and(|transition| transition.state.is_running());
+    runs && slot.starts() == start
 }
 
 /// Returns a function that decides whether a module gets a process of its own, and starts it.
@@ -195,5 +202,33 @@ fn say_what_has_no_effect(section: &ModuleSection, isolation: Isolation) {
     }
     for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
         tracing::warn!(module = section.name, key, "only `isolation: process` makes this key true");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::ModuleTable;
+
+    #[tokio::test]
+    async fn a_stop_that_waits_for_a_start_is_not_for_the_next_one() {
+        for (fails, expected) in [(false, true), (true, false)] {
+            let slot = ModuleTable::default().get_or_add("gear").0;
+            slot.count_start();
+            slot.entry.enter(State::Loading, "");
+            let waiting = tokio::spawn({
+                let (slot, start) = (slot.clone(), slot.starts());
+                async move { comes_to_run(&slot, start).await }
+            });
+            tokio::task::yield_now().await;
+            // All at once: whoever waits sees the last state alone.
+            if fails {
+                slot.entry.enter(State::Failed, "it has no port");
+                slot.count_start();
+                slot.entry.enter(State::Loading, "");
+            }
+            slot.entry.enter(State::Running, "");
+            assert_eq!(waiting.await.expect("no panic"), expected);
+        }
     }
 }
