@@ -8,7 +8,7 @@ use std::{
 };
 
 use harness::{
-    Daemon, Sandbox, http, is_root, program, skip_even_in_ci, telemetry, tool_or_skip, wait_until,
+    Daemon, Sandbox, http, is_root, skip_even_in_ci, telemetry, tool_or_skip, wait_until,
 };
 use libc::{EACCES, ENOSYS, EPERM};
 use rustix::process::{Pid, Resource, Rlimit, getpgid, prlimit};
@@ -40,9 +40,7 @@ pub(crate) fn as_root_and_others(test: &str, keys: &str, work: impl Fn(&Sandbox,
     }
     let Some(setpriv) = tool_or_skip("setpriv", test) else { return };
     let others = sandbox(keys);
-    // The built program may lie where that user cannot go.
-    let copy = others.path("lodestard");
-    fs::copy(program("lodestard"), &copy).expect("the program is built");
+    let copy = others.copy_program("lodestard");
     give_away(&others.path(""));
     let mut command = others.isolated(&setpriv);
     let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];

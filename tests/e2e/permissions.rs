@@ -160,9 +160,7 @@ fn another_user_may_check_what_belongs_to_root() {
     }
     let Some(setpriv) = harness::tool_or_skip("setpriv", test) else { return };
     let sandbox = Sandbox::usual();
-    // The built program may lie where that user cannot go.
-    let copy = sandbox.path("lodestard");
-    fs::copy(harness::program("lodestard"), &copy).expect("the program is built");
+    let copy = sandbox.copy_program("lodestard");
     set_mode(&sandbox.path(""), 0o755);
     let check = || {
         let lodestard = sandbox.lodestard();

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
-use harness::{Daemon, Sandbox, is_root, program, run, tool_or_skip, wait_until};
+use harness::{Daemon, Sandbox, is_root, run, tool_or_skip, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
@@ -65,9 +65,7 @@ fn too_few_tasks_are_said_at_start() {
     } else {
         sandbox.isolated(&prlimit)
     };
-    // The built program may lie where that user cannot go.
-    let copy = sandbox.path("lodestard");
-    fs::copy(program("lodestard"), &copy).expect("the program is built");
+    let copy = sandbox.copy_program("lodestard");
     command.arg("--nproc=32:32").arg(copy).args(sandbox.lodestard().get_args());
     let refused = run(&mut command);
     assert_eq!(refused.code, 1, "{refused:#?}");

@@ -160,9 +160,7 @@ fn an_unwritable_state_directory_is_named() {
         };
         mode(sandbox.path(""), 0o755);
         mode(sandbox.path("run"), 0o777);
-        // The built program may lie where that user cannot go.
-        let copy = sandbox.path("lodestard");
-        fs::copy(program("lodestard"), &copy).expect("the program is built");
+        let copy = sandbox.copy_program("lodestard");
         let mut command = sandbox.isolated(&setpriv);
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
         command

@@ -65,6 +65,22 @@ impl Sandbox {
         Self::new(&["ingest", "usage_tracker"], USUAL)
     }
 
+    /// Copies a program as it was built into the sandbox, for a user who cannot go where that lies.
+    ///
+    /// Another process copies it: had this one its file open for writing, whatever another test
+    /// starts in that moment would hold it as well, and nobody could run the copy (`ETXTBSY`).
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn copy_program(&self, name: &str) -> PathBuf {
+        let copy = self.path(name);
+        let output = run(Command::new("cp").arg(program(name)).arg(&copy));
+        assert_eq!(output.code, 0, "{name} cannot be copied: {}", output.stderr);
+        copy
+    }
+
     /// Returns a path in this place.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
