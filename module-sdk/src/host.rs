@@ -210,7 +210,8 @@ impl Host {
         self.metric(0, name, help, labels).map(Counter)
     }
 
-    /// Registers a gauge: a number that goes up and down.
+    /// Registers a gauge: a number that goes up and down. It is shown until it is
+    /// [cleared](Gauge::clear) or this generation of the module ends; the next sets it again.
     ///
     /// # Errors
     ///
@@ -398,6 +399,13 @@ impl Gauge {
     /// Sets the value.
     pub fn set(&self, value: f64) {
         self.0.record(value);
+    }
+
+    /// Takes the gauge out of what is shown until it is set again: a thing that is gone has no
+    /// value, and 0 would be one. Where the module has no more room the place of a cleared gauge
+    /// goes to a new one, so register it again, with [`Host::gauge`], when its thing comes back.
+    pub fn clear(&self) {
+        self.0.record(f64::NAN);
     }
 }
 

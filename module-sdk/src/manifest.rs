@@ -122,6 +122,11 @@ pub struct CliSection {
     pub command: Option<String>,
     /// Command that runs when none is given.
     pub default_command: Option<String>,
+    /// Exit code of the command line where that command was asked for and did not answer: the
+    /// arguments were wrong, the module does not run. Without it the usual ones apply. Monitoring
+    /// plugins answer 3 (unknown) for everything but a state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_exit_code: Option<u8>,
 }
 
 /// Section `[reload]`.

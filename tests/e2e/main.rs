@@ -19,6 +19,8 @@ mod files;
 mod former_state;
 mod full_disk;
 mod greed;
+mod health;
+mod health_metrics;
 mod held_back;
 mod install;
 mod isolation;

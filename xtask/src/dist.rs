@@ -1,6 +1,10 @@
 //! `cargo xtask dist`: the staged files, packed with all that an installation needs.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -41,11 +45,15 @@ fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
 /// Copies units, the example of a configuration and pages, as they are in the repository.
 fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
     let config = workspace.root.join("config");
-    for entry in
-        fs::read_dir(&config).with_context(|| format!("cannot list {}", config.display()))?
-    {
-        let name = entry?.file_name();
-        build::place(&config.join(&name), &tree.join(place_of(Path::new(&name))).join(&name))?;
+    for name in listed(&config)? {
+        let (from, to) = (config.join(&name), tree.join(place_of(&name)).join(&name));
+        if !from.is_dir() {
+            build::place(&from, &to)?;
+            continue;
+        }
+        for inner in listed(&from)? {
+            build::place(&from.join(&inner), &to.join(&inner))?;
+        }
     }
     for page in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         if workspace.root.join(page).exists() {
@@ -58,9 +66,16 @@ fn documents(workspace: &Workspace, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the directory in which a file of `config` is installed. Nothing goes to `/etc`: what is
-/// unpacked over an older version must leave the operator's configuration alone, and the daemon
-/// writes one where there is none.
+/// Returns the names in a directory.
+fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
+    let list = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into())).collect();
+    let listed: std::io::Result<Vec<PathBuf>> = list();
+    listed.with_context(|| format!("cannot list {}", directory.display()))
+}
+
+/// Returns the directory in which a file or a directory of `config` is installed. Nothing goes to
+/// `/etc`: what is unpacked over an older version must leave the operator's configuration alone,
+/// and the daemon writes one where there is none.
 fn place_of(name: &Path) -> &'static str {
     match name.extension().and_then(|it| it.to_str()) {
         Some("service" | "socket") => "usr/lib/systemd/system",
@@ -114,7 +129,11 @@ mod tests {
             "usr/lib/systemd/system/lodestard.socket",
             "usr/share/doc/lodestar/modules.yaml",
             "usr/share/doc/lodestar/README.md",
+            "usr/share/lodestar/grafana/lodestar.json",
             "usr/share/lodestar/prices.toml",
+            "usr/share/lodestar/prometheus/lodestar.rules.test.yml",
+            "usr/share/lodestar/prometheus/lodestar.rules.yml",
+            "usr/share/lodestar/runbooks/disk_low.md",
         ] {
             assert!(packed(file), "{file}");
         }

@@ -459,6 +459,9 @@ pub struct ModuleCommands {
     /// Command that runs if none is given.
     #[serde(default)]
     pub default_command: Option<String>,
+    /// Exit code if that command does not answer; `null` for the usual ones.
+    #[serde(default)]
+    pub failure_exit_code: Option<u8>,
     /// Commands of the module.
     pub commands: Vec<CommandDescription>,
 }

@@ -78,6 +78,14 @@ impl CliError {
         self
     }
 
+    /// Sets the exit code.
+    pub(crate) fn exit(mut self, code: u8) -> Self {
+        if let Self::Failure(failure) = &mut self {
+            failure.exit = code;
+        }
+        self
+    }
+
     /// Returns the failure, if the error is one.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         match self {

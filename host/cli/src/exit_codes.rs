@@ -10,7 +10,8 @@
 //! | 5 | timed out |
 //! | 128 + n | ended by signal n while writing `--out FILE`, which is removed |
 //!
-//! A command of a module may answer with a code of its own, as monitoring plugins do.
+//! A command of a module may answer with a code of its own, as monitoring plugins do: `lodestar
+//! health` with 0 healthy, 1 degraded, 2 down, 3 everything else.
 
 use lodestar_api::ProblemCode;
 

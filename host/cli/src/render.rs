@@ -104,10 +104,15 @@ fn row(table: &Table, cells: &[String]) -> Row {
     Row::from((0..table.columns.len()).map(cell).collect::<Vec<_>>())
 }
 
-/// Breaks a text into lines at spaces; a longer word keeps its length.
+/// Breaks a text into lines at spaces; a longer word keeps its length, and so does a line that is
+/// indented by four spaces: a command, which is to be copied as it stands.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
+        if paragraph.starts_with("    ") {
+            lines.push(paragraph.to_owned());
+            continue;
+        }
         let mut line = String::new();
         for word in paragraph.split(' ') {
             let longer = line.chars().count() + 1 + word.chars().count();
@@ -220,5 +225,6 @@ usage_tracker  failed  cannot open /var/lib/lodestar/usage_tracker/usage.db: it
         check("one two three", 7, &["one two", "three"]);
         check("averylongword no", 5, &["averylongword", "no"]);
         check("a\nb", 5, &["a", "b"]);
+        check("a b\n    du -x / | sort\nc", 5, &["a b", "    du -x / | sort", "c"]);
     }
 }

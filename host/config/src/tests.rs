@@ -35,7 +35,7 @@ fn takes_the_example_of_the_documentation() {
 fn takes_the_shipped_file() {
     let config = valid(DEFAULT);
     let names: Vec<_> = config.modules.iter().map(|m| (m.name.as_str(), m.enabled)).collect();
-    assert_eq!(names, [("ingest", true), ("usage_tracker", true)]);
+    assert_eq!(names, [("ingest", true), ("usage_tracker", true), ("health_monitor", true)]);
     assert_eq!(config.effective("usage_tracker", None), Ok(Map::new()));
 }
 

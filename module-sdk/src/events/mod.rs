@@ -6,6 +6,7 @@
 //! [`LlmRequestContent`], which the host publishes only where the operator asked for it twice.
 
 mod content;
+mod health;
 mod host;
 mod llm;
 mod lynex;
@@ -13,6 +14,10 @@ mod model_name;
 mod trace;
 
 pub use content::{ContentMessage, ContentRole, LlmRequestContent};
+pub use health::{
+    AlertSeverity, CheckStatus, HealthAlertRaised, HealthAlertResolved, HealthCheckCompleted,
+    HealthComponentChanged,
+};
 pub use host::{ConfigChanged, ModuleStateChanged};
 pub use llm::{
     ApiFormat, CacheOutcome, CostSource, LlmModelSwitched, LlmRequestCompleted,

@@ -194,10 +194,12 @@ impl FakeHost {
     }
 
     /// Returns the module's metrics: a series is `name{"label":"value"}`; a histogram shows its
-    /// count.
+    /// last value, and a gauge that is cleared is not there.
     #[must_use]
     pub fn metrics(&self) -> BTreeMap<String, f64> {
-        self.state().series.iter().cloned().collect()
+        let state = self.state();
+        let shown = state.series.iter().filter(|(_, value)| !value.is_nan());
+        shown.cloned().collect()
     }
 
     /// Returns the address of a listener. It is bound to a free port of the loopback at the first

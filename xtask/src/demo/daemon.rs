@@ -18,8 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Configuration of the daemon, with free ports everywhere: a demonstration must not meet what
 /// already runs.
+///
+/// The local model is looked at more often than is usual, and told of at once.
 const CONFIG: &str = "\
 modules:
+  health_monitor:
+    enabled: true
+    interval_ms: 200
+    rules:
+      provider_down: {for: 0s, keep_firing_for: 1s}
+    notify:
+      group_wait: 1s
+      group_interval: 1s
+      channels:
+        receiver: {kind: webhook, url: RECEIVER, local: true}
   ingest:
     enabled: true
     listen: 127.0.0.1:0
@@ -29,6 +41,11 @@ modules:
     enabled: true
 metrics:
   listen: 127.0.0.1:0
+providers:
+  workstation:
+    base_url: PROVIDER
+    api: ollama
+    local: true
 ";
 
 pub(super) struct Daemon {
@@ -39,10 +56,12 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon and waits until both modules run.
-    pub(super) fn start(stage: &Path) -> Result<Self> {
+    /// Starts the daemon with a provider and a receiver of notes at these addresses, and waits
+    /// until all modules run.
+    pub(super) fn start(stage: &Path, provider: &str, receiver: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("lodestar-demo-").tempdir()?.keep();
-        fs::write(home.join("modules.yaml"), CONFIG)?;
+        let config = CONFIG.replace("PROVIDER", provider).replace("RECEIVER", receiver);
+        fs::write(home.join("modules.yaml"), config)?;
         let mut command = Command::new(stage.join("bin/lodestard"));
         command.arg("--config").arg(home.join("modules.yaml"));
         command.arg("--state-dir").arg(home.join("state"));
@@ -109,6 +128,20 @@ impl Daemon {
         let mut command = self.lodestar(args);
         let text = process::capture(&mut command)?;
         println!("$ {}\n{text}", process::shown(&command));
+        Ok(())
+    }
+
+    /// Shows the health, whatever it is: the machine may be short of something (exit codes 0 to 2).
+    pub(super) fn shown_health(&self) -> Result<()> {
+        let mut command = self.lodestar(&["health"]);
+        let output = command.output()?;
+        ensure!(
+            matches!(output.status.code(), Some(0..=2)),
+            "`{}` failed: {}",
+            process::shown(&command),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        println!("$ {}\n{}", process::shown(&command), String::from_utf8_lossy(&output.stdout));
         Ok(())
     }
 

@@ -15,9 +15,11 @@ use crate::build;
 
 mod daemon;
 mod protobuf;
+mod provider;
 mod traffic;
 
 use daemon::Daemon;
+use provider::Provider;
 use traffic::{Sender, Sent};
 
 /// Build, start a daemon, send it traffic and show what it makes of it.
@@ -44,8 +46,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     heading("Building (release)");
     let workspace = build::shipped()?;
     heading("Starting lodestard on free ports, with a state directory of its own");
-    let mut daemon = Daemon::start(&workspace.stage())?;
-    let result = show(&daemon);
+    let (mut provider, receiver) = (Provider::start()?, Provider::start()?);
+    let mut daemon = Daemon::start(&workspace.stage(), &provider.url(), &receiver.url())?;
+    let result = show(&daemon).and_then(|()| show_health(&daemon, &mut provider, &receiver));
     if result.is_ok() && args.keep {
         daemon.keep();
     } else {
@@ -80,6 +83,50 @@ fn show(daemon: &Daemon) -> Result<()> {
     sent.requests += live;
     daemon.shown(&["events", "lag"])?;
     compare(daemon, sent.requests)
+}
+
+/// Lets the provider of a local model go away and come back: each is told once.
+fn show_health(daemon: &Daemon, provider: &mut Provider, receiver: &Provider) -> Result<()> {
+    heading("Watching the machine, and a local model that goes away and comes back");
+    wait_for_state(daemon, "ok")?;
+    daemon.shown_health()?;
+    provider.stop();
+    println!("The provider is gone.\n");
+    until("the alert fires", || {
+        Ok(!daemon.json(&["health", "alerts"])?.as_array().is_none_or(Vec::is_empty))
+    })?;
+    daemon.shown(&["health", "alerts"])?;
+    until("the alert is told", || Ok(!receiver.told(COMPONENT).is_empty()))?;
+    provider.start_again()?;
+    println!("The provider is back.\n");
+    wait_for_state(daemon, "ok")?;
+    until("its end is told", || Ok(receiver.told(COMPONENT).len() >= 2))?;
+    daemon.shown(&["health", "history"])?;
+    let told = receiver.told(COMPONENT);
+    ensure!(told == ["firing", "resolved"], "the receiver was told {told:?}");
+    println!("the receiver of a webhook was told once that it broke, and once that it is well");
+    Ok(())
+}
+
+/// The component that goes away.
+const COMPONENT: &str = "provider.workstation";
+
+fn wait_for_state(daemon: &Daemon, state: &str) -> Result<()> {
+    until("the provider is seen", || {
+        let checks = daemon.json(&["health", "checks"])?;
+        let mut checks = checks.as_array().into_iter().flatten();
+        Ok(checks.any(|check| check["name"] == COMPONENT && check["status"] == state))
+    })
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !is_so()? {
+        ensure!(begin.elapsed() < PATIENCE, "waited {} s in vain until {what}", PATIENCE.as_secs());
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// Sends requests on a thread of their own while the module is switched off and on again.

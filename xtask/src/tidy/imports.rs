@@ -11,7 +11,10 @@ const ABI: &str = "lodestar-abi";
 const SDK: &str = "lodestar-module-sdk";
 /// Name of a kit: the kits are what several modules and the host share, on top of the SDK.
 const HTTP: &str = "lodestar-http";
+const CLIENT: &str = "lodestar-http-client";
 const SQLITE: &str = "lodestar-sqlite";
+/// Name of the fixture that stands in for the library of a driver.
+const FAKE_NVML: &str = "fake_nvml";
 /// Name of a crate of the host.
 const API: &str = "lodestar-api";
 const PLATFORM: &str = "lodestar-platform";
@@ -57,10 +60,11 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "host/library" => Some(&[ABI, SDK, API, PLATFORM, CONFIG]),
         "host/cli" => Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]),
         "host/daemon" => Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]),
-        "module-sdk/http" | "module-sdk/sqlite" => Some(&[SDK]),
+        "module-sdk/client" | "module-sdk/http" | "module-sdk/sqlite" => Some(&[SDK]),
         "tests" => Some(&[SDK]),
-        _ if room.starts_with("modules/") => Some(&[SDK, HTTP, SQLITE]),
-        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK, HTTP, SQLITE]),
+        "modules/health_monitor" => Some(&[SDK, CLIENT, HTTP, SQLITE, FAKE_NVML]),
+        _ if room.starts_with("modules/") => Some(&[SDK, CLIENT, HTTP, SQLITE]),
+        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK, CLIENT, HTTP, SQLITE]),
         _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
         _ => None,
     }
@@ -102,9 +106,11 @@ mod tests {
         check("host/bus", Some(&[SDK, PLATFORM]));
         check("host/daemon", Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]));
         check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
+        check("module-sdk/client", Some(&[SDK]));
         check("module-sdk/sqlite", Some(&[SDK]));
-        check("module-sdk/examples/meter", Some(&[SDK, HTTP, SQLITE]));
-        check("modules/ingest", Some(&[SDK, HTTP, SQLITE]));
+        check("module-sdk/examples/meter", Some(&[SDK, CLIENT, HTTP, SQLITE]));
+        check("modules/health_monitor", Some(&[SDK, CLIENT, HTTP, SQLITE, FAKE_NVML]));
+        check("modules/ingest", Some(&[SDK, CLIENT, HTTP, SQLITE]));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }

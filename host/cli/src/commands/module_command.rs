@@ -36,12 +36,30 @@ pub(super) async fn run(
         return Err(Box::pin(unknown(&word, &module_commands, client)).await);
     };
     let argv = with_negative_values(argv);
+    let failed = entry.failure_exit_code.filter(|_| asks_for_default(entry, words));
     let matches = match with_module_commands(root, entry).try_get_matches_from(&argv) {
         Ok(matches) => matches,
-        Err(error) => return help::show(&error, &argv, terminal).await,
+        Err(error) => {
+            let shown = help::show(&error, &argv, terminal).await?;
+            return Ok(failed.filter(|_| error.use_stderr()).unwrap_or(shown));
+        }
     };
-    let call = call(entry, &matches)?;
-    Box::pin(call::run(call, client, terminal)).await
+    let answered = match call(entry, &matches) {
+        Ok(call) => Box::pin(call::run(call, client, terminal)).await,
+        Err(error) => Err(error),
+    };
+    answered.map_err(|error| match failed {
+        Some(code) => error.exit(code),
+        None => error,
+    })
+}
+
+/// Returns whether the words ask for the default command of a module, by its name or without it.
+fn asks_for_default(entry: &ModuleCommands, words: &[OsString]) -> bool {
+    let named = words.iter().skip(1).find_map(|word| {
+        entry.commands.iter().find(|command| *word == *command.name).map(|command| &command.name)
+    });
+    named.is_none_or(|named| entry.default_command.as_ref() == Some(named))
 }
 
 /// Joins `--since -3d` to `--since=-3d`: no option begins with a digit, and the module can explain
@@ -260,6 +278,17 @@ mod tests {
             .try_get_matches_from(argv)
             .map_err(|error| error.to_string())?;
         call(&entry, &matches).map_err(|e| e.failure().expect("a failure").message.clone())
+    }
+
+    #[test]
+    fn the_default_command_is_known_by_name_and_without_one() {
+        let entry = sample::module_commands();
+        let asks = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            asks_for_default(&entry, &words)
+        };
+        assert!(asks("usage") && asks("usage summary --nope") && asks("usage --since 7d"));
+        assert!(!asks("usage export"));
     }
 
     #[test]

@@ -26,13 +26,21 @@ pub(super) struct Form {
     help: String,
     label_names: Vec<String>,
     vector: Vector,
-    series: HashMap<Vec<String>, (u64, Series)>,
+    series: HashMap<Vec<String>, Held>,
     /// Number of bytes of its texts.
     text: usize,
     /// Numbers of the living generations that asked for it.
     users: BTreeSet<u64>,
     /// Number of the last generation that ran and asked for it; 0 for none.
     settled: u64,
+}
+
+/// A series of a form.
+struct Held {
+    handle: u64,
+    series: Series,
+    /// Numbers of the living generations that asked for it.
+    users: Vec<u64>,
 }
 
 /// Shape of a form that is asked for.
@@ -104,7 +112,7 @@ impl Family {
     /// Notes that a generation has ended.
     pub(super) fn leave(&mut self, number: u64) {
         for form in &mut self.forms {
-            form.users.remove(&number);
+            form.leave(number);
         }
         self.prune();
     }
@@ -114,6 +122,11 @@ impl Family {
         let before = self.forms.len();
         self.forms.retain(|form| !form.users.is_empty());
         self.forms.len() < before
+    }
+
+    /// Drops the gauges that are cleared; returns the handles that they had.
+    pub(super) fn forget_cleared(&mut self) -> Vec<u64> {
+        self.forms.iter_mut().flat_map(Form::forget_cleared).collect()
     }
 
     /// Drops the forms without a generation that never ran, or that another one superseded. The
@@ -134,6 +147,9 @@ impl Family {
         };
         let mut family = families.pop()?;
         family.set_help(form.help.clone());
+        if form.kind == Kind::Gauge {
+            family.mut_metric().retain(|metric| !metric.get_gauge().get_value().is_nan());
+        }
         family.mut_metric().sort_by(|a, b| {
             let values = |metric: &prometheus::proto::Metric| -> Vec<String> {
                 metric.get_label().iter().map(|label| label.value().to_owned()).collect()
@@ -200,20 +216,73 @@ impl Form {
         if known { 0 } else { help.len().saturating_sub(self.help.len()) }
     }
 
-    pub(super) fn find(&self, values: &[String]) -> Option<(u64, Series)> {
-        self.series.get(values).cloned()
+    pub(super) fn has(&self, values: &[String]) -> bool {
+        self.series.contains_key(values)
     }
 
-    pub(super) fn add(&mut self, handle: u64, values: &[String]) -> Series {
+    /// Returns a series that a generation asks for, and its handle: the given one where it is new.
+    pub(super) fn series(&mut self, number: u64, handle: u64, values: &[String]) -> (u64, Series) {
+        if !self.has(values) {
+            self.add(handle, values);
+        }
+        let held = self.series.get_mut(values).expect("it was there, or was added above");
+        if held.users.is_empty()
+            && let Series::Gauge(gauge) = &held.series
+        {
+            // As a new one, where nobody has had it meanwhile.
+            gauge.set(if gauge.get().is_nan() { 0.0 } else { gauge.get() });
+        }
+        if !held.users.contains(&number) {
+            held.users.push(number);
+        }
+        (held.handle, held.series.clone())
+    }
+
+    fn add(&mut self, handle: u64, values: &[String]) {
         let series = match &self.vector {
             Vector::Counter(vector) => Series::Counter(vector.with_label_values(values)),
             Vector::Gauge(vector) => Series::Gauge(vector.with_label_values(values)),
             Vector::Histogram(vector) => Series::Histogram(vector.with_label_values(values)),
         };
-        self.text += values.iter().map(String::len).sum::<usize>();
-        self.series.insert(values.to_vec(), (handle, series.clone()));
-        series
+        self.text += text_of(values);
+        let held = Held { handle, series, users: Vec::new() };
+        self.series.insert(values.to_vec(), held);
     }
+
+    /// Notes that a generation has ended. A gauge says how something is now: where no other one
+    /// has it, nobody says so any more.
+    fn leave(&mut self, number: u64) {
+        self.users.remove(&number);
+        for held in self.series.values_mut() {
+            let before = held.users.len();
+            held.users.retain(|user| *user != number);
+            if let (Series::Gauge(gauge), true) =
+                (&held.series, before > 0 && held.users.is_empty())
+            {
+                gauge.set(f64::NAN);
+            }
+        }
+    }
+
+    fn forget_cleared(&mut self) -> Vec<u64> {
+        let Vector::Gauge(vector) = &self.vector else { return Vec::new() };
+        let mut handles = Vec::new();
+        self.series.retain(|values, held| {
+            let is_cleared = matches!(&held.series, Series::Gauge(gauge) if gauge.get().is_nan());
+            if is_cleared && vector.remove_label_values(values).is_ok() {
+                self.text = self.text.saturating_sub(text_of(values));
+                handles.push(held.handle);
+                return false;
+            }
+            true
+        });
+        handles
+    }
+}
+
+/// Returns the number of bytes of a series' own texts.
+pub(super) fn text_of(values: &[String]) -> usize {
+    values.iter().map(String::len).sum()
 }
 
 impl Shape<'_> {
@@ -225,7 +294,7 @@ impl Shape<'_> {
 
 impl Series {
     /// Adds to a counter, sets a gauge, observes into a histogram. Negative values of a counter,
-    /// and NaN of it or of a histogram, are ignored.
+    /// and NaN of it or of a histogram, are ignored; a gauge that is NaN is shown nowhere.
     pub(super) fn record(&self, value: f64) {
         match self {
             Self::Counter(counter) if value >= 0.0 => counter.inc_by(value),

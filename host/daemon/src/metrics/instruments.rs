@@ -47,11 +47,21 @@ impl Instruments {
         let (label_names, values): (Vec<String>, Vec<String>) = labels.into_iter().unzip();
         let shape = Shape { kind, help, label_names: &label_names };
         let mut state = self.metrics.state();
-        let (handle, series) = state.series(self.number, name, &shape, &values)?;
+        let found = state.series(self.number, name, &shape, &values);
         // With the state still held, so that `close` comes before or after.
         let mut own = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        for handle in state.dropped.drain(..) {
+            own.remove(&handle);
+        }
+        let (handle, series) = found?;
         own.insert(handle, series);
         Ok(handle)
+    }
+
+    /// Returns the number of series that are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.series.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Records into a series. A handle that this generation did not get is ignored.

@@ -15,7 +15,7 @@ use std::{
 use prometheus::{Encoder as _, TextEncoder, proto::MetricFamily};
 
 pub use error::{Bound, MetricError};
-use family::{Family, Form, Series, Shape};
+use family::{Family, Form, Series, Shape, text_of};
 pub use instruments::{Instruments, Presence};
 pub use snapshot::{HistogramRow, Snapshot};
 
@@ -86,6 +86,8 @@ struct State {
     generations: HashMap<u64, Generation>,
     /// The last number that a generation or a series got. None is given twice.
     last_number: u64,
+    /// Handles of series that were dropped and that a generation may still hold.
+    dropped: Vec<u64>,
 }
 
 struct Generation {
@@ -181,19 +183,18 @@ impl State {
         let family = self.families.get(name);
         check_form(family, owner, number, name, shape)?;
         let form = family.and_then(|family| family.form(shape));
-        let found = form.and_then(|form| form.find(values));
         let mut text =
             form.map_or(name.len() + shape.text(), |form| form.more_help(number, shape.help));
-        if found.is_none() {
+        if form.is_none_or(|form| !form.has(values)) {
             self.check_count(owner, name, form)?;
-            text += values.iter().map(String::len).sum::<usize>();
+            text += text_of(values);
         }
         self.check_text(owner, name, text)?;
         let handle = self.next_number();
         let family = self.families.entry(name.to_owned()).or_insert_with(|| Family::new(owner));
         let added = family.form_or_new(name, shape).map(|form| {
             form.used_by(number, shape.help);
-            found.unwrap_or_else(|| (handle, form.add(handle, values)))
+            form.series(number, handle, values)
         });
         if family.is_empty() {
             self.families.remove(name);
@@ -229,14 +230,17 @@ impl State {
         Ok(())
     }
 
-    /// Drops what earlier generations of a module left and no living one asked for; returns whether
-    /// there was any.
+    /// Drops what earlier generations of a module left and no living one asked for, and gauges that
+    /// are cleared; returns whether there was any.
     fn make_room(&mut self, owner: &str, name: &str, bound: Bound) -> bool {
         let mut forgotten = false;
         let helps = |other: &str| bound != Bound::SeriesOfFamily || other == name;
         for (other, family) in &mut self.families {
             if family.owner == owner && helps(other) {
                 forgotten |= family.forget_unused();
+                let cleared = family.forget_cleared();
+                forgotten |= !cleared.is_empty();
+                self.dropped.extend(cleared);
             }
         }
         self.families.retain(|_, family| !family.is_empty());

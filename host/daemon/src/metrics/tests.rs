@@ -222,6 +222,77 @@ fn what_no_generation_asks_for_any_more_makes_room() {
 }
 
 #[test]
+fn a_gauge_that_is_cleared_is_not_shown() {
+    let metrics = Arc::<Metrics>::default();
+    let m = running(&metrics, "m");
+    let gauge = |value: &str| m.series(Kind::Gauge, "g", "G.", &model(value)).expect("it may");
+    let (first, second) = (gauge("a"), gauge("b"));
+    m.record(first, 0.0);
+    m.record(second, f64::NAN);
+    shows(&metrics, "g{model=\"a\"} 0");
+    m.record(first, f64::NAN);
+    assert_eq!(metrics.encode(Vec::new()), "", "without a series there is no family");
+    m.record(second, f64::INFINITY);
+    shows(&metrics, "g{model=\"b\"} inf");
+    assert_eq!(gauge("a"), first);
+    m.record(first, 1.0);
+    m.record(second, f64::NAN);
+    shows(&metrics, "g{model=\"a\"} 1");
+}
+
+#[test]
+fn a_gauge_ends_with_the_last_generation_that_has_it() {
+    let metrics = Arc::<Metrics>::default();
+    let set = |generation: &Instruments, value: &str| {
+        let series = generation.series(Kind::Gauge, "g", "G.", &model(value));
+        generation.record(series.expect("it may"), 1.0);
+    };
+    let first = running(&metrics, "m");
+    set(&first, "a");
+    // One that is refused takes nothing with it.
+    let refused = metrics.generation("m");
+    set(&refused, "a");
+    refused.close();
+    shows(&metrics, "g{model=\"a\"} 1");
+    // By overlap.
+    let second = metrics.generation("m");
+    set(&second, "a");
+    second.settle();
+    first.close();
+    shows(&metrics, "g{model=\"a\"} 1");
+    // By handover, with another thing to tell of.
+    second.close();
+    shows(&metrics, "");
+    let third = running(&metrics, "m");
+    set(&third, "b");
+    shows(&metrics, "g{model=\"b\"} 1");
+}
+
+#[test]
+fn what_is_cleared_makes_room() {
+    let metrics = Arc::<Metrics>::default();
+    let m = running(&metrics, "m");
+    let gauge = |value: usize| m.series(Kind::Gauge, "g", "G.", &model(&value.to_string()));
+    let mut handles = Vec::new();
+    for number in 0..10 * MAX_SERIES_OF_FAMILY {
+        let handle = gauge(number).expect("there is room");
+        m.record(handle, 1.0);
+        handles.push(handle);
+        if number >= 10 {
+            m.record(handles[number - 10], f64::NAN);
+        }
+    }
+    assert_eq!(metrics.encode(Vec::new()).lines().count(), 2 + 10);
+    assert!(m.held() <= MAX_SERIES_OF_FAMILY, "{} handles are held", m.held());
+    let texts: usize = metrics.state().forms_of("m").map(Form::text).sum();
+    assert!(texts <= 4 * MAX_SERIES_OF_FAMILY + 8, "{texts}");
+    // One that comes back gets a place again.
+    m.record(gauge(0).expect("there is room"), 5.0);
+    let text = metrics.encode(Vec::new());
+    assert!(text.contains("\ng{model=\"0\"} 5\n"), "{text}");
+}
+
+#[test]
 fn errors_name_the_bound() {
     let check = |bound, words: &str| {
         let error = MetricError::Full { name: "g".to_owned(), bound };

@@ -254,6 +254,7 @@ fn commands_of(manifest: &Manifest, description: &Description) -> ModuleCommands
         module: name,
         about: manifest.module.description.clone(),
         default_command: manifest.cli.default_command.clone(),
+        failure_exit_code: manifest.cli.failure_exit_code,
         commands: description.commands.clone(),
     }
 }

@@ -21,7 +21,7 @@ const NEWEST: ABI = ABI::V9;
 
 /// Paths of programs and libraries, of what name resolution, TLS and time zones need, and of what
 /// the kernel tells everybody about the machine.
-const SYSTEM: [&str; 42] = [
+const SYSTEM: [&str; 43] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -56,6 +56,7 @@ const SYSTEM: [&str; 42] = [
     "/proc/loadavg",
     "/proc/uptime",
     "/proc/version",
+    "/proc/vmstat",
     "/proc/filesystems",
     "/proc/pressure",
     "/proc/sys",

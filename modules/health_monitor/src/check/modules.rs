@@ -1,0 +1,254 @@
+//! The daemon and its modules, as the daemon itself tells of them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use module_sdk::{Host, jiff::Timestamp};
+
+use super::{
+    Check, CheckOptions, Progress,
+    status::{self, Module, Status},
+};
+use crate::{
+    metric::{
+        CONFIG_INVALID, DAEMON_MEMORY, LEDGER_LOSSES, LEDGER_TROUBLE, MODULE_DROPPED, MODULE_LAG,
+        MODULE_RESTARTS, MODULE_STATE, Metric,
+    },
+    reading::{Component, Found, Report, Series},
+    text,
+};
+
+/// Modules that are watched at most.
+const MODULES: usize = 100;
+/// Reasons for which events are dropped that nobody asked for.
+const LOSSES: [&str; 4] = ["failed", "lost", "overflow", "retention"];
+/// Time for which a loss of the ledger is news, in milliseconds.
+const RECENT_MS: i64 = 3_600_000;
+
+pub(super) struct Modules {
+    host: Host,
+    deadline: Duration,
+    daemon: Component,
+    memory: Arc<Series>,
+    ledger_trouble: Arc<Series>,
+    ledger_losses: Arc<Series>,
+    config_invalid: Arc<Series>,
+    known: BTreeMap<String, Known>,
+}
+
+/// A module that was seen, with what its reports consist of.
+struct Known {
+    component: Component,
+    restarts: Arc<Series>,
+    lag: Arc<Series>,
+    states: BTreeMap<String, Arc<Series>>,
+    dropped: BTreeMap<&'static str, Arc<Series>>,
+}
+
+impl Modules {
+    pub(super) fn new(options: &CheckOptions, host: &Host) -> Self {
+        let daemon: Component = "daemon".into();
+        let of_daemon = |metric| Series::new(metric, &daemon, []);
+        Self {
+            host: host.clone(),
+            deadline: Duration::from_millis(options.deadline_ms),
+            memory: of_daemon(&DAEMON_MEMORY),
+            ledger_trouble: of_daemon(&LEDGER_TROUBLE),
+            ledger_losses: of_daemon(&LEDGER_LOSSES),
+            config_invalid: of_daemon(&CONFIG_INVALID),
+            daemon,
+            known: BTreeMap::new(),
+        }
+    }
+
+    fn report(&mut self, status: &Status, now: Timestamp) -> Report {
+        let mut report = Report::default();
+        self.daemon(status, now, &mut report);
+        let wanted = status.modules.iter().filter(|module| module.is_wanted());
+        let wanted: Vec<&Module> = wanted.take(MODULES).collect();
+        self.known.retain(|name, _| wanted.iter().any(|module| module.name == *name));
+        for module in wanted {
+            let known =
+                self.known.entry(module.name.clone()).or_insert_with(|| Known::new(&module.name));
+            known.report(module, &mut report);
+        }
+        report
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "sizes beyond 2^53 bytes may be rounded")]
+    fn daemon(&self, status: &Status, now: Timestamp, report: &mut Report) {
+        let recent: Vec<&str> = status
+            .ledger
+            .losses
+            .iter()
+            .filter(|loss| {
+                let found = loss.found.parse::<Timestamp>().ok();
+                found.is_some_and(|at| now.as_millisecond() - at.as_millisecond() < RECENT_MS)
+            })
+            .map(|loss| loss.what.as_str())
+            .collect();
+        let mut words: Vec<String> = Vec::new();
+        words.extend(status.ledger.trouble.as_deref().map(text::visible));
+        words.extend(recent.last().map(|what| text::visible(what)));
+        words.extend(status.config_error.as_deref().map(text::visible));
+        let warnings = status.warnings.iter().take(3);
+        words.extend(warnings.map(|warning| {
+            format!("{}: {}", text::visible(&warning.name), text::visible(&warning.message))
+        }));
+        let found = Found::present(&self.daemon, &self.memory).saying(words.join("; "));
+        report.found.push(found);
+        if status.memory_bytes > 0 {
+            report.read(&self.memory, status.memory_bytes as f64);
+        }
+        let flag = |is_so: bool| f64::from(u8::from(is_so));
+        report.read(&self.ledger_trouble, flag(status.ledger.trouble.is_some()));
+        report.read(&self.ledger_losses, recent.len() as f64);
+        report.read(&self.config_invalid, flag(status.config_error.is_some()));
+    }
+}
+
+impl Check for Modules {
+    fn run(&mut self, _: &Progress) -> Report {
+        match status::ask(&self.host, self.deadline) {
+            Ok(status) => self.report(&status, self.host.now()),
+            Err(error) => {
+                let message = format!("the daemon does not tell its state: {error}");
+                let known = self.known.values().map(|known| &known.component);
+                let all = [&self.daemon].into_iter().chain(known);
+                let found = all.map(|component| Found::unknown(component, message.as_str()));
+                Report { found: found.collect(), ..Report::default() }
+            }
+        }
+    }
+}
+
+impl Known {
+    fn new(name: &str) -> Self {
+        let name = text::visible(name);
+        let component: Component = format!("module.{name}").into();
+        Self {
+            restarts: Series::new(&MODULE_RESTARTS, &component, [&name]),
+            lag: Series::new(&MODULE_LAG, &component, [&name]),
+            states: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            component,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counters beyond 2^53 may be rounded")]
+    fn report(&mut self, module: &Module, report: &mut Report) {
+        if module.state == "absent" {
+            let reason = module.reason.as_deref().unwrap_or("no library of that name was found");
+            report.found.push(Found::absent(&self.component, text::visible(reason)));
+            return;
+        }
+        let message = match (&module.reason, module.health.status.as_str()) {
+            (Some(reason), _) => format!("{}: {}", module.state, text::visible(reason)),
+            (None, "ok" | "unknown" | "") if module.runs() => String::new(),
+            (None, _) if module.health.message.is_empty() => text::visible(&module.state),
+            (None, status) => format!("{status}: {}", text::visible(&module.health.message)),
+        };
+        report.found.push(Found::present(&self.component, &self.lag).saying(message));
+        let component = &self.component;
+        // The words are the daemon's: there are some ten states and reasons.
+        let series = |metric: &'static Metric, word: &str| {
+            let module = component.strip_prefix("module.").unwrap_or(component);
+            Series::new(metric, component, [module, &text::visible(word)])
+        };
+        let state = self
+            .states
+            .entry(module.state.clone())
+            .or_insert_with_key(|state| series(&MODULE_STATE, state));
+        report.read(state, 1.0);
+        report.read(&self.restarts, module.restarts as f64);
+        report.read(&self.lag, Duration::from_millis(module.lag_ms).as_secs_f64());
+        // The daemon leaves out what is 0, from which growth has to be seen.
+        for reason in LOSSES {
+            let count = module.dropped_by.get(reason).copied().unwrap_or(0);
+            let dropped = self
+                .dropped
+                .entry(reason)
+                .or_insert_with_key(|reason| series(&MODULE_DROPPED, reason));
+            report.read(dropped, count as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use module_sdk::testing::FakeHost;
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+    use crate::reading::Presence;
+
+    fn reported(status: Value) -> Report {
+        let directory = tempfile::tempdir().expect("a directory");
+        let host = Arc::new(FakeHost::new(directory.path()));
+        let host = host.host().expect("a host");
+        let mut modules = Modules::new(&CheckOptions::default(), &host);
+        let now = "2026-11-30T10:00:00Z".parse().expect("a time");
+        modules.report(&from_value(status).expect("a status"), now)
+    }
+
+    fn value(report: &Report, metric: &str, label: &str) -> Option<f64> {
+        let is_it = |reading: &&crate::reading::Reading| {
+            reading.series.metric.name == metric
+                && (label.is_empty() || reading.series.labels.iter().any(|it| &**it == label))
+        };
+        report.readings.iter().find(is_it).map(|reading| reading.value)
+    }
+
+    #[test]
+    fn modules_are_shown_as_the_daemon_tells_them() {
+        let report = reported(json!({
+            "memory_bytes": 1_000,
+            "modules": [
+                {"name": "ingest", "desired": "enabled", "state": "running", "lag_ms": 1_500,
+                 "restarts": 2, "dropped_by": {"overflow": 7}, "health": {"status": "ok"}},
+                {"name": "learning", "desired": "disabled", "state": "stopped"},
+                {"name": "router", "desired": "enabled", "state": "quarantined",
+                 "reason": "panicked\u{1b}[31m"},
+                {"name": "dashboard", "desired": "enabled", "state": "absent",
+                 "reason": "no library"},
+                {"name": "meter", "desired": "enabled", "state": "degraded",
+                 "health": {"status": "degraded", "message": "the disk is full"}},
+            ],
+        }));
+        let found: Vec<_> = report
+            .found
+            .iter()
+            .map(|it| (&*it.component, it.presence, it.message.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("daemon", Presence::Present, ""),
+                ("module.ingest", Presence::Present, ""),
+                ("module.router", Presence::Present, "quarantined: panicked\\u{1b}[31m"),
+                ("module.dashboard", Presence::Absent, "no library"),
+                ("module.meter", Presence::Present, "degraded: the disk is full"),
+            ]
+        );
+        assert_eq!(value(&report, "lodestar_module_lag_seconds", "ingest"), Some(1.5));
+        assert_eq!(value(&report, "lodestar_module_dropped_total", "overflow"), Some(7.0));
+        assert_eq!(value(&report, "lodestar_module_state", "quarantined"), Some(1.0));
+        assert_eq!(value(&report, "lodestar_module_lag_seconds", "dashboard"), None);
+        assert_eq!(value(&report, "process_memory_usage_bytes", ""), Some(1_000.0));
+    }
+
+    #[test]
+    fn a_loss_is_news_for_an_hour() {
+        let loss = |found: &str| json!({"found": found, "what": "3 events are damaged"});
+        let report = reported(json!({"ledger": {
+            "trouble": "the disk is full",
+            "losses": [loss("2026-11-30T08:00:00Z"), loss("2026-11-30T09:30:00Z")],
+        }, "config_error": "line 3"}));
+        assert_eq!(value(&report, "lodestar_ledger_recent_losses", ""), Some(1.0));
+        assert_eq!(value(&report, "lodestar_ledger_trouble", ""), Some(1.0));
+        assert_eq!(value(&report, "lodestar_config_invalid", ""), Some(1.0));
+        let message = "the disk is full; 3 events are damaged; line 3";
+        assert_eq!(report.found[0].message, message);
+        let well = reported(json!({"ledger": {"trouble": null}}));
+        assert_eq!(value(&well, "lodestar_ledger_trouble", ""), Some(0.0));
+    }
+}

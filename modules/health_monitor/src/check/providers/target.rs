@@ -1,0 +1,109 @@
+//! Providers as they are asked: which URL, with which headers.
+
+use module_http_client::{Header, Request};
+use module_sdk::{Provider, ProviderApi};
+
+/// Largest list of models that is read.
+const LARGEST: usize = 4 * 1_024 * 1_024;
+
+/// Returns the request for the list of a provider's models, without a deadline.
+pub(super) fn list(provider: &Provider) -> Request {
+    let mut request = Request::get(list_url(provider));
+    request.max_bytes = LARGEST;
+    request.headers.push(Header::new("accept", "application/json"));
+    let key = provider.key.as_ref();
+    match provider.api {
+        ProviderApi::Openai | ProviderApi::Ollama => {
+            request.headers.extend(key.map(Header::bearer));
+        }
+        ProviderApi::Anthropic => {
+            request.headers.extend(key.map(|key| Header::secret("x-api-key", key)));
+            request.headers.push(Header::new("anthropic-version", "2023-06-01"));
+        }
+        ProviderApi::Gemini => {
+            request.headers.extend(key.map(|key| Header::secret("x-goog-api-key", key)));
+        }
+    }
+    request
+}
+
+/// Returns the request for the models that an Ollama has loaded, without a deadline.
+pub(super) fn loaded(provider: &Provider) -> Request {
+    let mut request = list(provider);
+    request.url = format!("{}/api/ps", ollama(&provider.base_url));
+    request
+}
+
+fn list_url(provider: &Provider) -> String {
+    let base = provider.base_url.trim_end_matches('/');
+    let versioned = |version: &str| {
+        if has_version(base) { base.to_owned() } else { format!("{base}/{version}") }
+    };
+    match provider.api {
+        ProviderApi::Openai => format!("{}/models", versioned("v1")),
+        // Both list a page of a few unless told otherwise.
+        ProviderApi::Anthropic => format!("{}/models?limit=1000", versioned("v1")),
+        ProviderApi::Gemini => format!("{}/models?pageSize=1000", versioned("v1beta")),
+        ProviderApi::Ollama => format!("{}/api/tags", ollama(base)),
+    }
+}
+
+/// Returns whether the path of a base URL names a version: `/v1`, `/openai/v1`, `/v1beta/openai`.
+fn has_version(base: &str) -> bool {
+    let path = base.split_once("://").map_or("", |(_, rest)| rest);
+    path.split('/').skip(1).any(|segment| {
+        let digits = segment.strip_prefix('v').unwrap_or_default();
+        digits.starts_with(|c: char| c.is_ascii_digit())
+    })
+}
+
+/// Returns the root of an Ollama: many write the base URL of its API for OpenAI's clients.
+fn ollama(base: &str) -> &str {
+    let base = base.trim_end_matches('/');
+    base.strip_suffix("/v1").or_else(|| base.strip_suffix("/api")).unwrap_or(base)
+}
+
+/// Returns the path of a request's URL, for a message.
+pub(super) fn path(request: &Request) -> &str {
+    let url = request.url.split_once("://").map_or(request.url.as_str(), |(_, rest)| rest);
+    let path = url.find('/').map_or("", |at| &url[at..]);
+    path.split('?').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn provider(api: &str, base_url: &str) -> Provider {
+        from_value(json!({"api": api, "base_url": base_url, "key": "sk-canary"}))
+            .expect("a provider")
+    }
+
+    #[test]
+    fn base_urls_of_every_form_lead_to_the_list() {
+        let check = |api, base, url: &str| {
+            assert_eq!(list(&provider(api, base)).url, url, "{api} {base}");
+        };
+        check("openai", "https://api.openai.com", "https://api.openai.com/v1/models");
+        check("openai", "https://api.openai.com/v1", "https://api.openai.com/v1/models");
+        check("openai", "https://a.example/openai/v1/", "https://a.example/openai/v1/models");
+        check(
+            "openai",
+            "https://a.example/v1beta/openai",
+            "https://a.example/v1beta/openai/models",
+        );
+        check("openai", "http://v1.example:8000", "http://v1.example:8000/v1/models");
+        check("anthropic", "https://a.example", "https://a.example/v1/models?limit=1000");
+        check("gemini", "https://a.example", "https://a.example/v1beta/models?pageSize=1000");
+        check("ollama", "http://127.0.0.1:11434", "http://127.0.0.1:11434/api/tags");
+        check("ollama", "http://127.0.0.1:11434/v1", "http://127.0.0.1:11434/api/tags");
+        check("ollama", "http://127.0.0.1:11434/api", "http://127.0.0.1:11434/api/tags");
+        let request = list(&provider("anthropic", "https://a.example"));
+        assert_eq!(path(&request), "/v1/models");
+        assert!(!format!("{request:?}").contains("canary"), "{request:?}");
+        let loaded = loaded(&provider("ollama", "http://127.0.0.1:11434/v1"));
+        assert_eq!(loaded.url, "http://127.0.0.1:11434/api/ps");
+    }
+}

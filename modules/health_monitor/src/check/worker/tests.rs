@@ -1,0 +1,195 @@
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::*;
+use crate::reading::{Found, Presence};
+
+/// Longest time for what should be there at once. Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A gate at which a call hangs while it is closed.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn close(&self) {
+        *self.0.0.lock().expect("nobody panics here") = true;
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().expect("nobody panics here") = false;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.0.0.lock().expect("nobody panics here");
+        drop(self.0.1.wait_while(closed, |closed| *closed));
+    }
+}
+
+/// A check of two components, of which one may hang; or it hangs, or panics, as a whole.
+#[derive(Clone, Default)]
+struct Fake {
+    whole: Gate,
+    first: Gate,
+    panics: Arc<AtomicBool>,
+    made: Arc<AtomicU32>,
+}
+
+impl Check for Fake {
+    fn run(&mut self, progress: &Progress) -> Report {
+        self.whole.pass();
+        assert!(!self.panics.load(Ordering::SeqCst), "planted\u{1b}[31m");
+        let mut report = Report::default();
+        for name in ["first", "second"] {
+            let component: Component = name.into();
+            if progress.enter(&component) {
+                if name == "first" {
+                    self.first.pass();
+                }
+                report.found.push(Found::absent(&component, ""));
+            } else {
+                report.found.push(Found::unknown(&component, "it hangs"));
+            }
+        }
+        report
+    }
+}
+
+impl Fake {
+    fn workers(&self) -> Workers {
+        let fake = self.clone();
+        let plan = Plan {
+            name: "fake",
+            interval: Duration::from_millis(2),
+            deadline: Duration::from_millis(50),
+            make: Arc::new(move || {
+                fake.made.fetch_add(1, Ordering::SeqCst);
+                Box::new(fake.clone())
+            }),
+        };
+        Workers::start(vec![plan]).expect("threads can be started")
+    }
+}
+
+/// Takes reports until one is as wanted; returns how many of the ones before said that all hangs.
+fn until(workers: &mut Workers, what: &str, is_wanted: impl Fn(&Report) -> bool) -> usize {
+    let begun = Instant::now();
+    let mut hung = 0;
+    loop {
+        for (name, report) in workers.reports() {
+            assert_eq!(name, "fake");
+            if is_wanted(&report) {
+                return hung;
+            }
+            hung += usize::from(report.hangs.is_some());
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::yield_now();
+    }
+}
+
+fn presence(report: &Report) -> Vec<Presence> {
+    report.found.iter().map(|found| found.presence).collect()
+}
+
+const WELL: [Presence; 2] = [Presence::Absent, Presence::Absent];
+const FIRST_HANGS: [Presence; 2] = [Presence::Unknown, Presence::Absent];
+
+#[test]
+fn a_component_that_hangs_is_left_out_until_its_call_returns() {
+    let fake = Fake::default();
+    let mut workers = fake.workers();
+    for _ in 0..2 * HANGING {
+        until(&mut workers, "all is well", |report| presence(report) == WELL);
+        fake.first.close();
+        let hung = until(&mut workers, "it is left out", |it| presence(it) == FIRST_HANGS);
+        assert_eq!(hung, 0, "the other one was looked at all the time");
+        fake.first.open();
+    }
+    until(&mut workers, "all is well", |report| presence(report) == WELL);
+    workers.stop(PATIENCE);
+}
+
+#[test]
+fn a_check_that_hangs_as_a_whole_says_so_once_each_time() {
+    let fake = Fake::default();
+    let mut workers = fake.workers();
+    for _ in 0..3 {
+        until(&mut workers, "it runs", |report| presence(report) == WELL);
+        fake.whole.close();
+        until(&mut workers, "it is told", |report| {
+            report.hangs.as_ref().is_some_and(|why| why.starts_with("no answer within 50"))
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100) {
+            assert_eq!(workers.reports(), vec![], "it was told");
+            thread::yield_now();
+        }
+        fake.whole.open();
+    }
+    until(&mut workers, "it runs", |report| presence(report) == WELL);
+    assert_eq!(fake.made.load(Ordering::SeqCst), 1, "no other thread would have got further");
+    workers.stop(PATIENCE);
+}
+
+#[test]
+fn a_check_that_panics_is_unknown_and_made_anew() {
+    let fake = Fake::default();
+    let mut workers = fake.workers();
+    until(&mut workers, "it runs", |report| presence(report) == WELL);
+    fake.panics.store(true, Ordering::SeqCst);
+    until(&mut workers, "it is told", |report| {
+        report.hangs.as_deref() == Some("the check failed: planted\\u{1b}[31m")
+    });
+    fake.panics.store(false, Ordering::SeqCst);
+    until(&mut workers, "it runs", |report| presence(report) == WELL);
+    assert!(fake.made.load(Ordering::SeqCst) > 1);
+    workers.stop(PATIENCE);
+}
+
+#[test]
+fn a_stop_leaves_behind_what_hangs_when_its_grace_is_over() {
+    let fake = Fake::default();
+    let mut workers = fake.workers();
+    until(&mut workers, "it runs", |report| presence(report) == WELL);
+    fake.whole.close();
+    until(&mut workers, "it is told", |report| report.hangs.is_some());
+    let (begun, grace) = (Instant::now(), Duration::from_millis(200));
+    workers.stop(grace);
+    assert!(begun.elapsed() >= grace && begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    fake.whole.open();
+}
+
+#[test]
+fn a_stop_and_a_wish_end_a_pause_at_once() {
+    /// A check that waits for a descriptor on which nothing ever comes.
+    struct Waiting(Vec<OwnedFd>);
+
+    impl Check for Waiting {
+        fn run(&mut self, _: &Progress) -> Report {
+            Report::default()
+        }
+
+        fn wait(&mut self, pause: &Pause<'_>) {
+            pause.wait_for(&mut self.0);
+        }
+    }
+
+    let silent = || eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor is free");
+    for descriptors in [0, 1] {
+        let plan = Plan {
+            name: "fake",
+            interval: Duration::from_secs(86_400),
+            deadline: PATIENCE,
+            make: Arc::new(move || Box::new(Waiting((0..descriptors).map(|_| silent()).collect()))),
+        };
+        let mut workers = Workers::start(vec![plan]).expect("threads can be started");
+        for _ in 0..3 {
+            until(&mut workers, "it ran", |_| true);
+            workers.want("fake");
+        }
+        let begun = Instant::now();
+        workers.stop(PATIENCE);
+        assert!(begun.elapsed() < PATIENCE, "it waited for its time to come");
+    }
+}

@@ -1,0 +1,127 @@
+//! A provider of models that can be switched off, and a receiver of what is told of it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// Largest body that is read, in bytes.
+const MOST: u64 = 1 << 20;
+
+/// An HTTP server on the loopback that answers like Ollama, and keeps what is posted to it.
+pub(super) struct Provider {
+    address: SocketAddr,
+    posted: Arc<Mutex<Vec<Value>>>,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Provider {
+    /// Starts on a free port.
+    pub(super) fn start() -> Result<Self> {
+        let listener =
+            TcpListener::bind("127.0.0.1:0").context("no port of the loopback is free")?;
+        let address = listener.local_addr()?;
+        let mut provider = Self { address, posted: Arc::default(), running: None };
+        provider.run(listener);
+        Ok(provider)
+    }
+
+    fn run(&mut self, listener: TcpListener) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, posted) = (stop.clone(), self.posted.clone());
+        let thread = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                if let Ok(stream) = stream {
+                    // A client that went away is none of the provider's concern.
+                    let _ = answer(stream, &posted);
+                }
+            }
+        });
+        self.running = Some(Running { stop, thread });
+    }
+
+    /// Returns the address, for the configuration.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops: connections are refused from now on.
+    pub(super) fn stop(&mut self) {
+        if let Some(Running { stop, thread }) = self.running.take() {
+            stop.store(true, Ordering::SeqCst);
+            // The thread waits for a connection.
+            drop(TcpStream::connect(self.address));
+            let _ = thread.join();
+        }
+    }
+
+    /// Starts again at the same address.
+    pub(super) fn start_again(&mut self) -> Result<()> {
+        let listener = TcpListener::bind(self.address)
+            .with_context(|| format!("cannot listen on {} again", self.address))?;
+        self.run(listener);
+        Ok(())
+    }
+
+    /// Returns what each alert of a component was told as, oldest first.
+    pub(super) fn told(&self, component: &str) -> Vec<String> {
+        let posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        let alerts = posted.iter().flat_map(|note| note["alerts"].as_array().into_iter().flatten());
+        let own = alerts.filter(|alert| alert["component"] == component);
+        own.map(|alert| alert["news"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn answer(mut stream: TcpStream, posted: &Mutex<Vec<Value>>) -> Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse::<u64>()?.min(MOST);
+        }
+    }
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    if first.starts_with("POST ") {
+        let note = serde_json::from_slice(&body)?;
+        posted.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+    let models = json!({"models": [{"name": "llama3.2:3b", "size": 2_019_393_189_u64}]});
+    let models = models.to_string();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{models}",
+        models.len()
+    )?;
+    Ok(())
+}
