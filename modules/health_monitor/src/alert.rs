@@ -60,10 +60,20 @@ pub struct Holding {
 /// Alerts by rule and series.
 #[derive(Debug, Default)]
 pub struct Engine {
-    states: HashMap<Arc<str>, HashMap<Arc<Series>, State>>,
+    /// Series of each rule for which its condition holds or held, in the order of the rules.
+    states: Vec<HashMap<Arc<Series>, Standing>>,
     /// Alerts of the time before a restart whose series has not been read yet.
     taken_up: Vec<Alert>,
     started_ms: u64,
+    /// Count of the steps.
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Standing {
+    state: State,
+    /// Step in which the condition held last.
+    round: u64,
 }
 
 #[derive(Debug)]
@@ -79,34 +89,48 @@ enum State {
 const TAKING_UP_MS: u64 = 60_000;
 
 impl Engine {
-    /// Goes on with the alerts that fired before a restart.
+    /// Goes on with the alerts that fired before a restart. Rules are known by their numbers from
+    /// here on.
     #[must_use]
-    pub fn resume(alerts: Vec<Alert>) -> Self {
-        Self { taken_up: alerts, ..Self::default() }
+    pub fn resume(rules: &RuleSet, alerts: Vec<Alert>) -> Self {
+        let states = rules.iter().map(|_| HashMap::new()).collect();
+        Self { states, taken_up: alerts, ..Self::default() }
+    }
+
+    /// Returns whether the condition of a rule neither holds nor held: only what is new concerns it.
+    #[must_use]
+    pub fn is_quiet(&self, rule: usize) -> bool {
+        self.states[rule].is_empty()
     }
 
     /// Returns whether an alert of a rule fires for a series.
     #[must_use]
-    pub fn is_firing(&self, rule: &Rule, series: &Series) -> bool {
-        let states = self.states.get(&rule.name);
-        matches!(states.and_then(|states| states.get(series)), Some(State::Firing { .. }))
+    pub fn is_firing(&self, rule: usize, series: &Series) -> bool {
+        let standing = self.states[rule].get(series);
+        standing.is_some_and(|it| matches!(it.state, State::Firing { .. }))
     }
 
-    /// Takes what holds of one rule at a moment; returns the alerts that begin and end.
-    pub fn step(&mut self, rule: &Rule, holding: &[Holding], now: Moment) -> Vec<Transition> {
-        let mut transitions = Vec::new();
-        let states = self.states.entry(rule.name.clone()).or_default();
+    /// Takes what holds of one rule at a moment; adds the alerts that begin and end.
+    pub fn step(
+        &mut self,
+        (number, rule): (usize, &Rule),
+        holding: &[Holding],
+        transitions: &mut Vec<Transition>,
+        now: Moment,
+    ) {
+        self.round += 1;
+        let (round, states) = (self.round, &mut self.states[number]);
         for one in holding {
             let Holding { series, value, .. } = one;
-            if !states.contains_key(series) {
+            let standing = states.entry(series.clone()).or_insert_with(|| {
                 let state = match take_up(&mut self.taken_up, rule, series) {
                     Some(alert) => State::Firing { alert: Box::new(alert), held_ms: now.steady_ms },
                     None => State::Pending { since_ms: now.steady_ms },
                 };
-                states.insert(series.clone(), state);
-            }
-            let Some(state) = states.get_mut(series) else { continue };
-            match state {
+                Standing { state, round }
+            });
+            standing.round = round;
+            match &mut standing.state {
                 State::Firing { alert, held_ms } => {
                     (alert.value, *held_ms) = (*value, now.steady_ms);
                 }
@@ -115,45 +139,30 @@ impl Engine {
                         let alert = raise(rule, one, now.at);
                         transitions.push(Transition::Raised(alert.clone()));
                         let alert = Box::new(alert);
-                        *state = State::Firing { alert, held_ms: now.steady_ms };
+                        standing.state = State::Firing { alert, held_ms: now.steady_ms };
                     }
                 }
             }
         }
-        states.retain(|series, state| {
-            if holding.iter().any(|holding| holding.series == *series) {
-                return true;
-            }
-            match state {
-                State::Pending { .. } => false,
-                State::Firing { alert, held_ms } => {
-                    let is_over = now.steady_ms.saturating_sub(*held_ms) >= rule.keep_ms;
-                    if is_over {
-                        transitions.push(Transition::Resolved((**alert).clone(), now.at));
-                    }
-                    !is_over
+        states.retain(|_, standing| match &standing.state {
+            _ if standing.round == round => true,
+            State::Pending { .. } => false,
+            State::Firing { alert, held_ms } => {
+                let is_over = now.steady_ms.saturating_sub(*held_ms) >= rule.keep_ms;
+                if is_over {
+                    transitions.push(Transition::Resolved((**alert).clone(), now.at));
                 }
+                !is_over
             }
         });
-        transitions
     }
 
-    /// Ends alerts of rules that are no more, and of the time before a restart whose condition has
-    /// not been seen since.
-    pub fn end_former(&mut self, rules: &RuleSet, now: Moment) -> Vec<Transition> {
-        let mut transitions = Vec::new();
-        let mut end = |alert: Alert| transitions.push(Transition::Resolved(alert, now.at));
-        self.states.retain(|name, states| {
-            let is_known = rules.get(name).is_some();
-            if !is_known {
-                for (_, state) in states.drain() {
-                    if let State::Firing { alert, .. } = state {
-                        end(*alert);
-                    }
-                }
-            }
-            is_known
-        });
+    /// Ends alerts of the time before a restart whose rule is no more, or whose condition has not
+    /// been seen since.
+    pub fn end_former(&mut self, rules: &RuleSet, transitions: &mut Vec<Transition>, now: Moment) {
+        if self.taken_up.is_empty() {
+            return;
+        }
         let waited_ms = now.steady_ms.saturating_sub(self.started_ms);
         let former = std::mem::take(&mut self.taken_up).into_iter();
         let (over, waiting): (Vec<Alert>, Vec<Alert>) = former.partition(|alert| {
@@ -161,18 +170,35 @@ impl Engine {
             waited_ms >= keep_ms
         });
         self.taken_up = waiting;
-        over.into_iter().for_each(end);
-        transitions
+        transitions.extend(over.into_iter().map(|alert| Transition::Resolved(alert, now.at)));
     }
 
     /// Returns the alerts that fire.
     pub fn firing(&self) -> impl Iterator<Item = &Alert> {
-        let states = self.states.values().flat_map(HashMap::values);
-        let firing = states.filter_map(|state| match state {
-            State::Firing { alert, .. } => Some(&**alert),
+        self.states
+            .iter()
+            .flat_map(HashMap::values)
+            .filter_map(Standing::alert)
+            .chain(&self.taken_up)
+    }
+
+    /// Returns the alerts of a rule that fire.
+    pub fn firing_of<'a>(
+        &'a self,
+        number: usize,
+        rule: &'a Rule,
+    ) -> impl Iterator<Item = &'a Alert> {
+        let former = self.taken_up.iter().filter(|alert| alert.name == rule.name);
+        self.states[number].values().filter_map(Standing::alert).chain(former)
+    }
+}
+
+impl Standing {
+    fn alert(&self) -> Option<&Alert> {
+        match &self.state {
+            State::Firing { alert, .. } => Some(alert),
             State::Pending { .. } => None,
-        });
-        firing.chain(&self.taken_up)
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Board {
     entries: BTreeMap<Component, Entry>,
+    /// Count of the reports.
+    round: u64,
 }
 
 /// State of a component.
@@ -41,6 +43,10 @@ pub struct Entry {
     /// Details for a command of its own.
     pub details: Option<Arc<serde_json::Value>>,
     headline: Option<Arc<Series>>,
+    /// Limit of the headline by itself; `None` until it is asked for.
+    limit: Option<Option<f64>>,
+    /// Report in which its check found it last.
+    round: u64,
     /// Explanation by the check, empty for none.
     pub said: String,
 }
@@ -81,15 +87,7 @@ impl Board {
         found: Vec<Found>,
         at: Timestamp,
     ) -> Vec<Component> {
-        let gone: Vec<Component> = self
-            .entries
-            .iter()
-            .filter(|(name, entry)| {
-                entry.check == check && !found.iter().any(|found| found.component == **name)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.entries.retain(|name, _| !gone.contains(name));
+        self.round += 1;
         for Found { component, presence, headline, message, details } in found {
             let entry = self.entries.entry(component).or_insert_with(|| Entry {
                 check,
@@ -102,6 +100,8 @@ impl Board {
                 message: String::new(),
                 details: None,
                 headline: None,
+                limit: None,
+                round: self.round,
                 said: String::new(),
             });
             if entry.check != check {
@@ -112,10 +112,19 @@ impl Board {
                 }
                 entry.check = check;
             }
-            (entry.presence, entry.headline, entry.said) = (presence, headline, message);
+            if entry.headline != headline {
+                (entry.headline, entry.limit) = (headline, None);
+            }
+            (entry.presence, entry.said, entry.round) = (presence, message, self.round);
             // What is not known now was known once.
             let former = entry.details.take().filter(|_| presence == Presence::Unknown);
             entry.details = details.or(former);
+        }
+        let is_gone = |entry: &Entry| entry.check == check && entry.round != self.round;
+        let gone = self.entries.iter().filter(|(_, entry)| is_gone(entry));
+        let gone: Vec<Component> = gone.map(|(name, _)| name.clone()).collect();
+        for component in &gone {
+            self.entries.remove(component);
         }
         gone
     }
@@ -146,7 +155,8 @@ impl Board {
             let headline = entry.headline.as_deref();
             (entry.value, entry.unit) =
                 (headline.and_then(&value_of), headline.map(|series| series.metric.unit));
-            entry.threshold = headline.and_then(&limit_of);
+            entry.threshold =
+                headline.and_then(|series| *entry.limit.get_or_insert_with(|| limit_of(series)));
             entry.message.clone_from(&entry.said);
             if let Some(trouble) = trouble
                 && matches!(status, CheckStatus::Critical | CheckStatus::Warning)

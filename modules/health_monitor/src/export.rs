@@ -14,7 +14,7 @@ use module_sdk::{
 };
 
 use crate::{
-    metric::{Kind, Metric, Unit},
+    metric::{Kind, Metric, UNLISTED, Unit},
     monitor::Monitor,
     reading::{Component, Series},
     text,
@@ -28,6 +28,7 @@ pub static HARDWARE_STATUS: Metric = Metric {
     help: "1 for the current state of the component, 0 for the others.",
     labels: &["hw_id", "hw_type", "hw_state"],
     exported: true,
+    slot: UNLISTED,
 };
 
 /// Alerts that fire.
@@ -38,6 +39,7 @@ pub static ALERTS_FIRING: Metric = Metric {
     help: "Alerts now firing by severity.",
     labels: &["severity"],
     exported: true,
+    slot: UNLISTED,
 };
 
 /// Metrics that follow from the others; no rule can judge them.

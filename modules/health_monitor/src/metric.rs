@@ -19,14 +19,12 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// `true` where Prometheus gets it from here; otherwise only rules read it.
     pub exported: bool,
+    /// Place in [`ALL`]; [`UNLISTED`] where it is not there.
+    pub slot: usize,
 }
 
-impl std::hash::Hash for Metric {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        // No two have one name, and series are looked up for every reading.
-        self.name.hash(state);
-    }
-}
+/// Slot of a metric of which no values are kept.
+pub const UNLISTED: usize = usize::MAX;
 
 /// Unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +90,18 @@ macro_rules! metrics {
             help: $help,
             labels: &[$($label),*],
             exported: $exported,
+            slot: Slot::$constant as usize,
         };)+
+
+        /// Metrics in the order of [`ALL`].
+        #[expect(
+            non_camel_case_types,
+            clippy::upper_case_acronyms,
+            reason = "they are called what their statics are called"
+        )]
+        enum Slot {
+            $($constant),+
+        }
 
         /// Every metric.
         pub static ALL: &[&Metric] = &[$(&$constant),+];
@@ -276,7 +285,8 @@ mod tests {
     fn names_are_unique_and_say_their_unit() {
         let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len());
-        for metric in ALL {
+        for (place, metric) in ALL.iter().enumerate() {
+            assert_eq!(metric.slot, place, "{}", metric.name);
             let suffix = match (metric.kind, metric.unit) {
                 (Kind::Counter, _) => "_total",
                 (_, Unit::Ratio) => "_ratio",

@@ -11,9 +11,9 @@ use module_sdk::events::{AlertSeverity, CheckStatus, fits};
 use crate::{
     alert::{Alert, Engine, Holding, Transition},
     board::{Board, Change, Trouble},
-    metric::{Kind, Metric, Unit},
+    metric::{Kind, Metric, UNLISTED, Unit},
     reading::{Component, Presence, Report, Series},
-    rule::{Condition, Function, Rule, RuleSet, Subject, Test},
+    rule::{Condition, Function, Rule, RuleSet, Subject},
     text,
     time::Moment,
     values::Values,
@@ -27,6 +27,7 @@ static STATE: Metric = Metric {
     help: "State of a component.",
     labels: &[],
     exported: false,
+    slot: UNLISTED,
 };
 
 /// Events that wait for the next step at most; it comes within a second.
@@ -42,7 +43,7 @@ pub trait Requests {
         function: Function,
         over_ms: u64,
         now: Moment,
-    ) -> Vec<(Arc<Series>, f64)>;
+    ) -> Arc<[(Arc<Series>, f64)]>;
 }
 
 /// No requests at all.
@@ -50,8 +51,14 @@ pub trait Requests {
 pub struct NoRequests;
 
 impl Requests for NoRequests {
-    fn each(&self, _: &'static Metric, _: Function, _: u64, _: Moment) -> Vec<(Arc<Series>, f64)> {
-        Vec::new()
+    fn each(
+        &self,
+        _: &'static Metric,
+        _: Function,
+        _: u64,
+        _: Moment,
+    ) -> Arc<[(Arc<Series>, f64)]> {
+        Arc::default()
     }
 }
 
@@ -59,6 +66,8 @@ impl Requests for NoRequests {
 #[derive(Debug)]
 pub struct Monitor {
     rules: RuleSet,
+    /// What each rule looks at, in their order.
+    inputs: Vec<Inputs>,
     values: Values,
     board: Board,
     engine: Engine,
@@ -66,6 +75,32 @@ pub struct Monitor {
     states: BTreeMap<Component, Arc<Series>>,
     /// Events that came since the last step: topic, fields, component.
     events: Vec<(String, serde_json::Value, Component)>,
+    /// `true` where a check reported since the last step.
+    is_news: bool,
+    /// `true` where the last step found troubles.
+    is_troubled: bool,
+}
+
+/// What the conditions of a rule look at.
+#[derive(Debug)]
+struct Inputs {
+    /// Metrics of all conditions.
+    metrics: Vec<&'static Metric>,
+    /// `true` where time alone may change what holds: with functions over a time.
+    is_timed: bool,
+}
+
+impl Inputs {
+    fn of(rule: &Rule) -> Self {
+        let mut inputs = Self { metrics: Vec::new(), is_timed: false };
+        rule.condition.walk(&mut |condition| {
+            if let Subject::Metric { metric, function, .. } = &condition.subject {
+                inputs.metrics.push(metric);
+                inputs.is_timed |= function.is_some();
+            }
+        });
+        inputs
+    }
 }
 
 /// Result of a step.
@@ -82,17 +117,21 @@ impl Monitor {
     #[must_use]
     pub fn new(rules: RuleSet, firing: Vec<Alert>) -> Self {
         Self {
-            rules,
             values: Values::default(),
             board: Board::default(),
-            engine: Engine::resume(firing),
+            engine: Engine::resume(&rules, firing),
+            inputs: rules.iter().map(|rule| Inputs::of(rule)).collect(),
+            rules,
             states: BTreeMap::new(),
             events: Vec::new(),
+            is_news: true,
+            is_troubled: false,
         }
     }
 
     /// Takes the report of a check.
     pub fn take(&mut self, check: &'static str, report: Report, now: Moment) {
+        self.is_news = true;
         if let Some(message) = &report.hangs {
             self.board.hang(check, message, now.at);
             return self.values.expire(check);
@@ -128,44 +167,79 @@ impl Monitor {
         let mut transitions = Vec::new();
         let mut troubles: BTreeMap<Component, Trouble> = BTreeMap::new();
         let rules = self.rules.clone();
-        for rule in rules.iter() {
-            let holding = self.holding(rule, requests, now);
-            for holding in &holding {
-                note(&mut troubles, rule, holding);
+        for (number, rule) in rules.iter().enumerate() {
+            if !self.is_settled(number, rule) {
+                let holding = self.holding(number, rule, requests, now);
+                for holding in &holding {
+                    note(&mut troubles, rule, holding);
+                }
+                self.engine.step((number, rule), &holding, &mut transitions, now);
             }
-            transitions.extend(self.engine.step(rule, &holding, now));
             if let Subject::Event { .. } = rule.condition.subject {
                 // An event is over at once; its trouble lasts as long as its alert.
-                let firing = self.engine.firing().filter(|alert| alert.name == rule.name);
+                let firing = self.engine.firing_of(number, rule);
                 firing.for_each(|alert| note_event(&mut troubles, alert));
             }
         }
         self.events.clear();
-        transitions.extend(self.engine.end_former(&self.rules, now));
-        let (values, rules) = (&self.values, &self.rules);
-        let changes = self.board.judge(
-            &troubles,
-            |series| values.latest(series),
-            |series| limit(rules, series),
-            now.at,
-        );
+        self.values.settle();
+        self.engine.end_former(&rules, &mut transitions, now);
+        let is_troubled = !troubles.is_empty();
+        let is_same = !(self.is_news || is_troubled || self.is_troubled);
+        (self.is_news, self.is_troubled) = (false, is_troubled);
+        let changes = if is_same { Vec::new() } else { self.judge(&troubles, now) };
         Step { changes, transitions }
     }
 
+    fn judge(&mut self, troubles: &BTreeMap<Component, Trouble>, now: Moment) -> Vec<Change> {
+        let (values, rules) = (&self.values, &self.rules);
+        self.board.judge(
+            troubles,
+            |series| values.latest(series),
+            |series| rules.limit(series),
+            now.at,
+        )
+    }
+
+    /// Returns whether nothing holds of a rule, as at the last step: nothing held then, and nothing
+    /// that it looks at is another since.
+    fn is_settled(&self, number: usize, rule: &Rule) -> bool {
+        let inputs = &self.inputs[number];
+        self.engine.is_quiet(number)
+            && match &rule.condition.subject {
+                Subject::Metric { metric, .. } if metric.kind == Kind::Requests => false,
+                Subject::Metric { metric, .. } => {
+                    let is_same = |metric: &&Metric| !self.values.is_changed(metric);
+                    self.values.has_none(metric)
+                        || (!inputs.is_timed && inputs.metrics.iter().all(is_same))
+                }
+                Subject::Check { .. } => !self.is_news,
+                Subject::Event { .. } => self.events.is_empty(),
+            }
+    }
+
     /// Returns the series for which the condition of a rule holds.
-    fn holding(&mut self, rule: &Rule, requests: &dyn Requests, now: Moment) -> Vec<Holding> {
+    fn holding(
+        &mut self,
+        number: usize,
+        rule: &Rule,
+        requests: &dyn Requests,
+        now: Moment,
+    ) -> Vec<Holding> {
         match &rule.condition.subject {
             Subject::Metric { test, .. } => {
-                let all = self.candidates(&rule.condition, requests, now);
                 let mut holding = Vec::new();
-                for (series, value) in all {
-                    let is_firing = self.engine.is_firing(rule, &series);
-                    if self.holds(&rule.condition, &series, value, is_firing, requests, now) {
-                        let (value, threshold) = (Some(value), Some(test.threshold));
-                        let reason = self.said(&series.component);
-                        holding.push(Holding { series, value, threshold, reason });
+                self.each(&rule.condition, requests, now, &mut |series, value| {
+                    let is_firing = self.engine.is_firing(number, series);
+                    if self.holds(&rule.condition, series, value, is_firing, requests, now) {
+                        holding.push(Holding {
+                            series: series.clone(),
+                            value: Some(value),
+                            threshold: Some(test.threshold),
+                            reason: self.said(&series.component),
+                        });
                     }
-                }
+                });
                 holding
             }
             Subject::Check { component, status } => {
@@ -217,31 +291,28 @@ impl Monitor {
         Holding { series, value: None, threshold: None, reason }
     }
 
-    /// Returns the series that a condition judges, with their values.
-    fn candidates(
+    /// Calls a function with each series that a condition judges, and its value.
+    fn each(
         &self,
         condition: &Condition,
         requests: &dyn Requests,
         now: Moment,
-    ) -> Vec<(Arc<Series>, f64)> {
-        let Subject::Metric { metric, labels, component, function, .. } = &condition.subject else {
-            return Vec::new();
-        };
-        let is_meant = |series: &Series| {
-            component.fits(&series.component)
-                && labels.iter().all(|(name, pattern)| {
-                    series.pairs().any(|(label, value)| label == *name && pattern.fits(value))
-                })
-        };
+        visit: &mut dyn FnMut(&Arc<Series>, f64),
+    ) {
+        let Subject::Metric { metric, function, .. } = &condition.subject else { return };
         match (metric.kind, function) {
             (Kind::Requests, Some((function, over_ms))) => {
-                let all = requests.each(metric, *function, *over_ms, now).into_iter();
-                all.filter(|(series, _)| is_meant(series)).collect()
+                for (series, value) in &*requests.each(metric, *function, *over_ms, now) {
+                    if condition.is_about(series) {
+                        visit(series, *value);
+                    }
+                }
             }
             _ => {
-                let all = self.values.each(metric, *function, now.steady_ms);
-                let meant = all.filter(|(series, _)| is_meant(series));
-                meant.map(|(series, value)| (series.clone(), value)).collect()
+                let (number, now_ms) = (condition.number, now.steady_ms);
+                for (series, value) in self.values.judged_by(number, metric, *function, now_ms) {
+                    visit(series, value);
+                }
             }
         }
     }
@@ -275,17 +346,25 @@ impl Monitor {
         requests: &dyn Requests,
         now: Moment,
     ) -> bool {
-        let all = self.candidates(condition, requests, now);
-        let own = all.iter().filter(|(series, _)| &*series.component == component);
-        let mut own: Vec<_> = own.collect();
+        let (mut count, mut is_own, mut holds, mut other) = (0, false, false, None);
+        self.each(condition, requests, now, &mut |series, value| {
+            count += 1;
+            if &*series.component == component {
+                is_own = true;
+                holds |= self.holds(condition, series, value, is_firing, requests, now);
+            } else {
+                other = Some((series.clone(), value));
+            }
+        });
         // What belongs to nobody, or was picked by its labels, goes for every component.
         let goes_for_all = matches!(&condition.subject, Subject::Metric { metric, labels, .. }
             if metric.labels.is_empty() || !labels.is_empty());
-        if own.is_empty() && all.len() == 1 && goes_for_all {
-            own.extend(&all);
+        match other.filter(|_| !is_own && count == 1 && goes_for_all) {
+            Some((series, value)) => {
+                self.holds(condition, &series, value, is_firing, requests, now)
+            }
+            None => holds,
         }
-        own.into_iter()
-            .any(|(series, value)| self.holds(condition, series, *value, is_firing, requests, now))
     }
 
     /// Returns the states of the components.
@@ -373,28 +452,6 @@ fn has_worse(
     };
     let known = troubles.get(component).map(|trouble| weight(trouble.severity));
     known.is_some_and(|known| known >= weight(severity))
-}
-
-/// Returns the limit nearest to being passed of a series: the threshold of the mildest rule that
-/// judges its latest value.
-fn limit(rules: &RuleSet, series: &Series) -> Option<f64> {
-    let mut nearest: Option<Test> = None;
-    for rule in rules.iter() {
-        if let Subject::Metric { metric, component, function: None, test, .. } =
-            &rule.condition.subject
-            && metric.name == series.metric.name
-            && component.fits(&series.component)
-        {
-            let is_nearer = nearest.is_none_or(|nearest| match test.comparison {
-                crate::rule::Comparison::Below => test.threshold > nearest.threshold,
-                _ => test.threshold < nearest.threshold,
-            });
-            if is_nearer {
-                nearest = Some(*test);
-            }
-        }
-    }
-    nearest.map(|test| test.threshold)
 }
 
 #[cfg(test)]

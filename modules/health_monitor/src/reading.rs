@@ -1,6 +1,9 @@
 //! What a check reports: components and readings.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use crate::metric::Metric;
 
@@ -8,14 +11,22 @@ use crate::metric::Metric;
 pub type Component = Arc<str>;
 
 /// Identity of the values of one metric of one component.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Series {
+    /// Hash of all that follows, which is looked up for every reading.
+    hash: u64,
     /// Metric of the values.
     pub metric: &'static Metric,
     /// Component that they belong to.
     pub component: Component,
     /// Values of the metric's labels, in their order.
     pub labels: Box<[Arc<str>]>,
+}
+
+impl Hash for Series {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 impl Series {
@@ -31,8 +42,10 @@ impl Series {
         labels: [&str; N],
     ) -> Arc<Self> {
         assert_eq!(metric.labels.len(), N, "every label of {} has a value", metric.name);
+        let mut hasher = DefaultHasher::new();
+        (metric.name, component, labels).hash(&mut hasher);
         let labels = labels.into_iter().map(Arc::from).collect();
-        Arc::new(Self { metric, component: component.clone(), labels })
+        Arc::new(Self { hash: hasher.finish(), metric, component: component.clone(), labels })
     }
 
     /// Returns the labels with their names. One whose value is empty is absent, as Prometheus has

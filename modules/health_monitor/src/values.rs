@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    metric::{Kind, Metric},
+    metric::{self, Kind, Metric},
     reading::{Component, Reading, Series},
     rule::{Function, RuleSet},
 };
@@ -15,9 +15,18 @@ use crate::{
 const POINTS: u64 = 120;
 
 /// Values by series.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Values {
-    metrics: HashMap<&'static str, HashMap<Arc<Series>, Track>>,
+    /// Values of each metric, by its slot.
+    metrics: Box<[OfMetric]>,
+}
+
+/// Values of one metric.
+#[derive(Debug, Default)]
+struct OfMetric {
+    tracks: HashMap<Arc<Series>, Track>,
+    /// `true` where a value is another one than at the last step, is new or is gone.
+    is_changed: bool,
 }
 
 /// A series over time.
@@ -28,10 +37,20 @@ struct Track {
     latest: f64,
     /// Steady time of the latest value, in milliseconds.
     read_ms: u64,
+    /// Steady time since which the value has been the latest one, in milliseconds.
+    constant_ms: u64,
     /// `true` where its component was looked at since, and did not have it.
     is_stale: bool,
     /// Past values, oldest first; empty where no rule looks back.
     past: VecDeque<(u64, f64)>,
+    /// Numbers of the conditions that judge it.
+    judging: Box<[usize]>,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self { metrics: metric::ALL.iter().map(|_| OfMetric::default()).collect() }
+    }
 }
 
 impl Values {
@@ -45,16 +64,29 @@ impl Values {
     ) {
         for Reading { series, value } in readings {
             let metric = series.metric;
-            let of_metric = self.metrics.entry(metric.name).or_default();
-            let track = match of_metric.get_mut(&series) {
-                Some(track) => track,
-                None => of_metric.entry(series).or_insert_with(|| Track {
-                    check,
-                    latest: value,
-                    read_ms: now_ms,
-                    is_stale: false,
-                    past: VecDeque::new(),
-                }),
+            // No value is kept of what is not listed.
+            let Some(of_metric) = self.metrics.get_mut(metric.slot) else { continue };
+            let track = match of_metric.tracks.get_mut(&series) {
+                Some(track) => {
+                    if track.latest.to_bits() != value.to_bits() {
+                        track.constant_ms = now_ms;
+                        of_metric.is_changed = true;
+                    }
+                    track
+                }
+                None => {
+                    of_metric.is_changed = true;
+                    let judging = rules.judging(&series);
+                    of_metric.tracks.entry(series).or_insert_with(|| Track {
+                        check,
+                        latest: value,
+                        read_ms: now_ms,
+                        constant_ms: now_ms,
+                        is_stale: false,
+                        past: VecDeque::new(),
+                        judging,
+                    })
+                }
             };
             (track.check, track.latest, track.read_ms, track.is_stale) =
                 (check, value, now_ms, false);
@@ -74,19 +106,38 @@ impl Values {
         before_ms: u64,
         is_unknown: impl Fn(&Component) -> bool,
     ) {
-        for of_metric in self.metrics.values_mut() {
-            of_metric.retain(|series, track| {
-                let is_read = track.check != check || track.read_ms >= before_ms;
+        for of_metric in self.metrics.iter_mut().filter(|it| !it.tracks.is_empty()) {
+            let known = of_metric.tracks.len();
+            of_metric.tracks.retain(|series, track| {
+                let is_read = track.read_ms >= before_ms || track.check != check;
                 track.is_stale |= !is_read;
                 is_read || is_unknown(&series.component)
             });
+            of_metric.is_changed |= of_metric.tracks.len() < known;
         }
     }
 
     /// Notes that no series of a check is known at the moment. Rules go on with what was read last.
     pub fn expire(&mut self, check: &'static str) {
-        let tracks = self.metrics.values_mut().flat_map(HashMap::values_mut);
+        let tracks = self.metrics.iter_mut().flat_map(|of_metric| of_metric.tracks.values_mut());
         tracks.filter(|track| track.check == check).for_each(|track| track.is_stale = true);
+    }
+
+    /// Notes that all values were judged.
+    pub fn settle(&mut self) {
+        self.metrics.iter_mut().for_each(|of_metric| of_metric.is_changed = false);
+    }
+
+    /// Returns whether a metric has no series at all.
+    #[must_use]
+    pub fn has_none(&self, metric: &Metric) -> bool {
+        self.metrics.get(metric.slot).is_none_or(|of_metric| of_metric.tracks.is_empty())
+    }
+
+    /// Returns whether values of a metric changed since they were judged.
+    #[must_use]
+    pub fn is_changed(&self, metric: &Metric) -> bool {
+        self.metrics.get(metric.slot).is_some_and(|of_metric| of_metric.is_changed)
     }
 
     /// Returns every series of a metric with its value, or with that of a function over a time.
@@ -96,48 +147,46 @@ impl Values {
         function: Option<(Function, u64)>,
         now_ms: u64,
     ) -> impl Iterator<Item = (&Arc<Series>, f64)> {
-        let tracks = self.metrics.get(metric.name).into_iter().flatten();
-        tracks.filter_map(move |(series, track)| {
+        self.tracks(metric).filter_map(move |(series, track)| {
             track.value(metric.kind, function, now_ms).map(|value| (series, value))
         })
     }
 
-    /// Returns the value of a component's series of a metric; where several have one, the largest.
-    /// A metric that only one series has goes for every component.
-    pub fn of(
+    /// Returns every series that a condition judges, as [`each`](Self::each) does.
+    pub fn judged_by(
         &self,
-        component: &str,
+        number: usize,
         metric: &Metric,
         function: Option<(Function, u64)>,
         now_ms: u64,
-        is_meant: impl Fn(&Series) -> bool,
-    ) -> Option<f64> {
-        let meant = self.each(metric, function, now_ms).filter(|(series, _)| is_meant(series));
-        let all: Vec<(&Component, f64)> =
-            meant.map(|(series, value)| (&series.component, value)).collect();
-        let own = all.iter().filter(|(owner, _)| &***owner == component).map(|(_, value)| *value);
-        match (own.reduce(f64::max), all.as_slice()) {
-            (Some(value), _) => Some(value),
-            (None, [(_, value)]) => Some(*value),
-            (None, _) => None,
-        }
+    ) -> impl Iterator<Item = (&Arc<Series>, f64)> {
+        let judged = self.tracks(metric).filter(move |(_, track)| track.judging.contains(&number));
+        judged.filter_map(move |(series, track)| {
+            track.value(metric.kind, function, now_ms).map(|value| (series, value))
+        })
+    }
+
+    fn tracks(&self, metric: &Metric) -> impl Iterator<Item = (&Arc<Series>, &Track)> {
+        self.metrics.get(metric.slot).into_iter().flat_map(|of_metric| &of_metric.tracks)
     }
 
     /// Returns the latest value of a series.
     #[must_use]
     pub fn latest(&self, series: &Series) -> Option<f64> {
-        self.metrics.get(series.metric.name)?.get(series).map(|track| track.latest)
+        self.metrics.get(series.metric.slot)?.tracks.get(series).map(|track| track.latest)
     }
 
     /// Returns the series that are known at the moment, with their values.
     pub fn fresh(&self) -> impl Iterator<Item = (&Arc<Series>, f64)> {
-        let tracks = self.metrics.values().flatten().filter(|(_, track)| !track.is_stale);
-        tracks.map(|(series, track)| (series, track.latest))
+        let tracks = self.metrics.iter().flat_map(|of_metric| &of_metric.tracks);
+        let fresh = tracks.filter(|(_, track)| !track.is_stale);
+        fresh.map(|(series, track)| (series, track.latest))
     }
 
     /// Returns all series with their latest values.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<Series>, f64)> {
-        self.metrics.values().flatten().map(|(series, track)| (series, track.latest))
+        let tracks = self.metrics.iter().flat_map(|of_metric| &of_metric.tracks);
+        tracks.map(|(series, track)| (series, track.latest))
     }
 }
 
@@ -157,11 +206,15 @@ impl Track {
     fn value(&self, kind: Kind, function: Option<(Function, u64)>, now_ms: u64) -> Option<f64> {
         let Some((function, over_ms)) = function else { return Some(self.latest) };
         let from = now_ms.saturating_sub(over_ms);
+        // What was the same all the time needs no sum. A point of the very moment of a change may
+        // be of before it.
+        let is_constant = self.constant_ms < from;
         let within = || {
             let past = self.past.iter().filter(|(at, _)| *at >= from).map(|(_, value)| *value);
             past.chain([self.latest])
         };
         match (function, kind) {
+            (Function::Max | Function::Min | Function::Avg, _) if is_constant => Some(self.latest),
             (Function::Max, _) => within().reduce(f64::max),
             (Function::Min, _) => within().reduce(f64::min),
             (Function::Avg, _) => {
@@ -182,6 +235,9 @@ impl Track {
     fn increase(&self, from_ms: u64) -> f64 {
         // The last value before the window is where growth within it began.
         let first = self.past.partition_point(|(at, _)| *at < from_ms).saturating_sub(1);
+        if self.past.get(first).is_none_or(|(at, _)| *at > self.constant_ms) {
+            return 0.0;
+        }
         let mut values = self.past.iter().skip(first).map(|(_, value)| *value);
         let Some(mut before) = values.next() else { return 0.0 };
         let mut sum = 0.0;
@@ -235,6 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_the_same_has_the_value_that_a_sum_would_have() {
+        // The value is another one from 50 s on.
+        let values: Vec<(u64, f64)> =
+            (0..60).map(|at| (at * 5_000, if at < 10 { 3.0 } else { 4.0 })).collect();
+        let (gauge, counter) = (fed(&MEMORY_UTILIZATION, &values), fed(&OOM_KILLS, &values));
+        let grown = |over| value(&counter, &OOM_KILLS, Function::Increase, over, 295_000);
+        assert_eq!((grown(60_000), grown(244_000)), (0.0, 0.0));
+        assert_eq!((grown(245_000), grown(295_000)), (1.0, 1.0));
+        for function in [Function::Avg, Function::Max, Function::Min] {
+            assert_eq!(value(&gauge, &MEMORY_UTILIZATION, function, 60_000, 295_000), 4.0);
+        }
+    }
+
+    #[test]
+    fn growth_within_one_moment_counts() {
+        let store = fed(&OOM_KILLS, &[(0, 0.0), (0, 1.0)]);
+        assert_eq!(value(&store, &OOM_KILLS, Function::Increase, 600_000, 0), 1.0);
+    }
+
+    #[test]
     fn growth_survives_a_counter_that_begins_anew() {
         let values = [(0, 5.0), (100_000, 7.0), (200_000, 1.0), (300_000, 2.0)];
         let store = fed(&OOM_KILLS, &values);
@@ -265,7 +341,7 @@ mod tests {
         store.forget("memory", 5, |_| false);
         store.forget("disk", 6, |_| false);
         store.forget("memory", 6, |component| &**component == "memory");
-        assert_eq!(store.of("disk./", &MEMORY_UTILIZATION, None, 5, |_| true), Some(0.5));
+        assert_eq!(store.iter().map(|(_, value)| value).collect::<Vec<_>>(), [0.5]);
         store.forget("memory", 6, |_| false);
         assert_eq!(store.iter().count(), 0);
     }

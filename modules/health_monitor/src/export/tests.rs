@@ -4,7 +4,10 @@ use module_sdk::testing::FakeHost;
 
 use super::*;
 use crate::{
-    metric::{DISK_UTILIZATION, MEMORY_UTILIZATION, PRESSURE_RATIO, PRESSURE_STALLED},
+    metric::{
+        DISK_UTILIZATION, HARDWARE_TEMPERATURE, MEMORY_UTILIZATION, PRESSURE_RATIO,
+        PRESSURE_STALLED,
+    },
     monitor::NoRequests,
     reading::{Found, Report},
     rule::RuleSet,
@@ -18,15 +21,6 @@ struct Scene {
     exporter: Exporter,
     now_ms: u64,
 }
-
-static TEMPERATURE: Metric = Metric {
-    name: "hw_temperature_celsius",
-    unit: Unit::Celsius,
-    kind: Kind::Gauge,
-    help: "Temperature.",
-    labels: &["hw_id", "hw_type"],
-    exported: true,
-};
 
 impl Scene {
     fn new() -> Self {
@@ -129,7 +123,7 @@ fn hardware_has_one_state_at_a_time() {
             "severity": "critical"},
     }));
     let component: Component = "gpu.0".into();
-    let temperature = Series::new(&TEMPERATURE, &component, ["GPU-1", "gpu"]);
+    let temperature = Series::new(&HARDWARE_TEMPERATURE, &component, ["GPU-1", "gpu"]);
     let load = Series::new(&MEMORY_UTILIZATION, &component, []);
     let report = |value: f64| {
         let mut report = Report::default();

@@ -72,7 +72,7 @@ type Question = (&'static str, Function, u64);
 struct Answer {
     version: u64,
     touched: (i64, i64),
-    values: Vec<(Arc<Series>, f64)>,
+    values: Arc<[(Arc<Series>, f64)]>,
 }
 
 impl Default for Windows {
@@ -163,8 +163,10 @@ impl Requests for Windows {
         function: Function,
         over_ms: u64,
         now: Moment,
-    ) -> Vec<(Arc<Series>, f64)> {
-        let Some(measure) = Measure::of(metric) else { return Vec::new() };
+    ) -> Arc<[(Arc<Series>, f64)]> {
+        let Some(measure) = Measure::of(metric).filter(|_| !self.all.is_empty()) else {
+            return Arc::default();
+        };
         let now_ms = steady(now);
         let touched = self.all.touched(steady_ms(over_ms), now_ms);
         let mut answers = self.answers.borrow_mut();
@@ -174,7 +176,7 @@ impl Requests for Windows {
         {
             return answer.values.clone();
         }
-        let values: Vec<_> = self
+        let values: Arc<[_]> = self
             .scopes()
             .filter_map(|scope| {
                 let value = scope.value(measure, function, steady_ms(over_ms), now_ms)?;

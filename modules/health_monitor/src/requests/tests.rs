@@ -41,8 +41,8 @@ fn value(
     at_s: u64,
 ) -> Option<f64> {
     let all = windows.each(metric, function, over_s * 1_000, moment(at_s));
-    let mut own = all.into_iter().filter(|(series, _)| &*series.component == component);
-    let value = own.next().map(|(_, value)| value);
+    let mut own = all.iter().filter(|(series, _)| &*series.component == component);
+    let value = own.next().map(|(_, value)| *value);
     assert!(own.next().is_none(), "one series of a component");
     value
 }

@@ -6,17 +6,14 @@
 mod options;
 pub(crate) mod words;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use module_sdk::events::{AlertSeverity, CheckStatus};
 
 pub use options::{ConditionOptions, RuleError, RuleOptions};
 
 use crate::{
-    metric::{Metric, Unit},
+    metric::{self, Metric, Unit},
     reading::Series,
 };
 
@@ -60,6 +57,8 @@ impl Rule {
 /// Trouble that a rule looks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
+    /// Number among all conditions of the rules in force.
+    pub number: usize,
     /// Thing that is judged.
     pub subject: Subject,
     /// Further conditions on the same component, all of which have to hold as well.
@@ -215,8 +214,8 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RuleSet {
     rules: Arc<[Arc<Rule>]>,
-    /// Longest times over which rules look at a metric, in milliseconds, by its name.
-    windows: Arc<HashMap<&'static str, u64>>,
+    /// Longest times over which rules look at a metric, in milliseconds, by its slot.
+    windows: Arc<[u64]>,
 }
 
 /// The shipped rules.
@@ -238,15 +237,19 @@ impl RuleSet {
         }
         let known: Vec<&str> = all.keys().map(String::as_str).collect();
         let enabled = all.iter().filter(|(_, options)| options.enabled != Some(false));
+        let mut number = 0;
         let rules = enabled
-            .map(|(name, options)| options.rule(name, &known).map(Arc::new))
-            .collect::<Result<Arc<[Arc<Rule>]>, _>>()?;
+            .map(|(name, options)| {
+                let mut rule = options.rule(name, &known)?;
+                rule.condition.number_from(&mut number);
+                Ok(Arc::new(rule))
+            })
+            .collect::<Result<Arc<[Arc<Rule>]>, RuleError>>()?;
         let window = |metric: &&'static Metric| {
             let each = rules.iter().map(|rule| rule.condition.window_ms(metric));
-            (metric.name, each.max().unwrap_or(0))
+            each.max().unwrap_or(0)
         };
-        let windows = crate::metric::ALL.iter().map(window).filter(|(_, window)| *window > 0);
-        Ok(Self { windows: Arc::new(windows.collect()), rules })
+        Ok(Self { windows: metric::ALL.iter().map(window).collect(), rules })
     }
 
     fn shipped() -> Result<BTreeMap<String, RuleOptions>, RuleError> {
@@ -267,15 +270,74 @@ impl RuleSet {
     /// Returns the longest time, in milliseconds, over which a rule looks at a metric.
     #[must_use]
     pub fn window_ms(&self, metric: &Metric) -> u64 {
-        self.windows.get(metric.name).copied().unwrap_or(0)
+        self.windows.get(metric.slot).copied().unwrap_or(0)
+    }
+
+    /// Returns the numbers of the conditions that judge a series.
+    #[must_use]
+    pub fn judging(&self, series: &Series) -> Box<[usize]> {
+        let mut all = Vec::new();
+        for rule in self.iter() {
+            rule.condition.walk(&mut |condition| {
+                if condition.is_about(series) {
+                    all.push(condition.number);
+                }
+            });
+        }
+        all.into()
+    }
+
+    /// Returns the limit of a series nearest to being passed: the threshold of the mildest rule
+    /// that judges its latest value.
+    #[must_use]
+    pub fn limit(&self, series: &Series) -> Option<f64> {
+        let mut nearest: Option<Test> = None;
+        for rule in self.iter() {
+            if let Subject::Metric { metric, component, function: None, test, .. } =
+                &rule.condition.subject
+                && metric.slot == series.metric.slot
+                && component.fits(&series.component)
+            {
+                let is_nearer = nearest.is_none_or(|nearest| match test.comparison {
+                    Comparison::Below => test.threshold > nearest.threshold,
+                    _ => test.threshold < nearest.threshold,
+                });
+                if is_nearer {
+                    nearest = Some(*test);
+                }
+            }
+        }
+        nearest.map(|test| test.threshold)
     }
 }
 
 impl Condition {
+    /// Calls a function with this condition and all further ones.
+    pub(crate) fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Self)) {
+        visit(self);
+        self.and.iter().chain(&self.or).for_each(|other| other.walk(visit));
+    }
+
+    /// Returns whether it judges a series, by its metric, component and labels.
+    pub(crate) fn is_about(&self, series: &Series) -> bool {
+        let Subject::Metric { metric, labels, component, .. } = &self.subject else { return false };
+        metric.slot == series.metric.slot
+            && component.fits(&series.component)
+            && labels.iter().all(|(name, pattern)| {
+                series.pairs().any(|(label, value)| label == *name && pattern.fits(value))
+            })
+    }
+
+    fn number_from(&mut self, next: &mut usize) {
+        self.number = *next;
+        *next += 1;
+        self.and.iter_mut().chain(&mut self.or).for_each(|other| other.number_from(next));
+    }
+
     fn window_ms(&self, metric: &Metric) -> u64 {
         let own = match &self.subject {
             Subject::Metric { metric: own, function: Some((_, over)), .. }
-                if own.name == metric.name =>
+                if own.slot == metric.slot =>
             {
                 *over
             }

@@ -267,7 +267,7 @@ impl RuleOptions {
                 return Err(Wrong("check", message.to_owned()));
             }
         };
-        Ok(Condition { subject, and: Vec::new(), or: Vec::new() })
+        Ok(Condition { number: 0, subject, and: Vec::new(), or: Vec::new() })
     }
 }
 
@@ -313,7 +313,7 @@ impl ConditionOptions {
         let test = self.test(metric, function)?;
         let subject = Subject::Metric { metric, labels, component, function, test };
         let and = further(self.and.as_deref(), "and")?;
-        Ok(Condition { subject, and, or: Vec::new() })
+        Ok(Condition { number: 0, subject, and, or: Vec::new() })
     }
 
     fn function(&self, metric: &'static metric::Metric) -> Result<Option<(Function, u64)>, Wrong> {
