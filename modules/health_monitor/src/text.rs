@@ -1,13 +1,14 @@
 //! Texts of alerts and tables.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use module_sdk::human;
 
 use crate::{alert::Holding, metric::Unit, rule::Rule};
 
 /// Returns the text of an alert: the rule's message and its next step, with their placeholders
-/// replaced.
+/// replaced. What stands between backticks is copied into a shell, so that what is put in there is
+/// one word of it.
 #[must_use]
 pub fn message(rule: &Rule, holding: &Holding, labels: &BTreeMap<String, String>) -> String {
     let unit = rule.unit(&holding.series);
@@ -30,14 +31,16 @@ pub fn message(rule: &Rule, holding: &Holding, labels: &BTreeMap<String, String>
 /// Replaces each `{name}` that `find` knows; what it puts in is not looked at again.
 fn replace(text: &str, find: impl Fn(&str) -> Option<String>) -> String {
     let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
+    let (mut rest, mut is_command) = (text, false);
     while let Some(at) = rest.find('{') {
         let (before, from) = rest.split_at(at);
+        is_command ^= before.matches('`').count() % 2 == 1;
         shown.push_str(before);
         let found = from.find('}').and_then(|end| Some((find(&from[1..end])?, end)));
         match found {
             Some((value, end)) => {
-                shown.push_str(&visible(&value));
+                let value = visible(&value);
+                shown.push_str(&if is_command { quoted(&value) } else { value.into() });
                 rest = &from[end + 1..];
             }
             None => {
@@ -47,6 +50,15 @@ fn replace(text: &str, find: impl Fn(&str) -> Option<String>) -> String {
         }
     }
     shown + rest
+}
+
+/// Returns a text as one word of a shell: in single quotes, unless it is plain.
+fn quoted(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./-:@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.into();
+    }
+    format!("'{}'", text.replace('\'', "'\\''")).into()
 }
 
 /// Writes out control characters, which a terminal or a chat would obey, and shortens what is
@@ -135,5 +147,23 @@ mod tests {
         });
         assert_eq!(shown, "{b} of x\\u{1b}[31m\\u{a} {c}");
         assert_eq!(visible(&"a".repeat(500)).chars().count(), 201);
+    }
+
+    #[test]
+    fn what_is_put_into_a_command_is_one_word_of_it() {
+        let check = |value: &str, expected: &str| {
+            let shown = replace("{a}: `du {a} | sort {x}` and {a}", |name| {
+                (name == "a").then(|| value.to_owned())
+            });
+            assert_eq!(shown, format!("{value}: `du {expected} | sort {{x}}` and {value}"));
+        };
+        check("/home", "/home");
+        check("qwen3:8b", "qwen3:8b");
+        check("/mnt/my disk", "'/mnt/my disk'");
+        check("/mnt/a;reboot", "'/mnt/a;reboot'");
+        check("/mnt/$(reboot)", "'/mnt/$(reboot)'");
+        check("it's", r"'it'\''s'");
+        check("~root", "'~root'");
+        check("", "''");
     }
 }
