@@ -122,7 +122,8 @@ impl Exporter {
                     if series.metric.kind == Kind::Counter {
                         began.push((series.metric.name, series.component.clone()));
                     }
-                    self.begin(series, value);
+                    let first = monitor.values().first(series).unwrap_or(value);
+                    self.begin(series, first, value);
                 }
             }
             if let Some(at) = series.metric.labels.iter().position(|label| *label == HARDWARE[0]) {
@@ -135,7 +136,7 @@ impl Exporter {
         self.alerts(monitor);
     }
 
-    fn begin(&mut self, series: &Arc<Series>, value: f64) {
+    fn begin(&mut self, series: &Arc<Series>, first: f64, value: f64) {
         let labels: Vec<(&str, String)> =
             series.pairs().map(|(name, value)| (name, text::visible(value))).collect();
         let labels: Vec<(&str, &str)> =
@@ -143,7 +144,7 @@ impl Exporter {
         // What a source counted before it was first looked at is not ours: it would be counted
         // again after every reload. A further label of what is counted already begins at 0.
         let key = (series.metric.name, series.component.clone());
-        let start = if self.counted.contains(&key) { 0.0 } else { value };
+        let start = if self.counted.contains(&key) { 0.0 } else { first };
         let mut exported = self.register(series.metric, &labels, start);
         exported.set(value, self.round);
         self.series.insert(series.clone(), exported);

@@ -110,7 +110,7 @@ macro_rules! metrics {
 
 metrics! {
     COMPONENT_UP = "lodestar_component_up", Flag, Gauge, true, ["component"],
-        "0 once three of the last four probes of a component failed, else 1.";
+        "0 while the last probe of a component and two of the three before it failed, else 1.";
     PROBE_DURATION = "lodestar_probe_duration_seconds", Seconds, Gauge, true, ["component"],
         "Duration of the last probe that was answered.";
     PROBE_FAILURES = "lodestar_probe_failures_total", Count, Counter, true,

@@ -34,6 +34,7 @@ struct OfMetric {
 struct Track {
     /// Name of the check that reads it.
     check: &'static str,
+    first: f64,
     latest: f64,
     /// Steady time of the latest value, in milliseconds.
     read_ms: u64,
@@ -79,6 +80,7 @@ impl Values {
                     let judging = rules.judging(&series);
                     of_metric.tracks.entry(series).or_insert_with(|| Track {
                         check,
+                        first: value,
                         latest: value,
                         read_ms: now_ms,
                         constant_ms: now_ms,
@@ -174,6 +176,12 @@ impl Values {
     #[must_use]
     pub fn latest(&self, series: &Series) -> Option<f64> {
         self.metrics.get(series.metric.slot)?.tracks.get(series).map(|track| track.latest)
+    }
+
+    /// Returns the first value of a series.
+    #[must_use]
+    pub fn first(&self, series: &Series) -> Option<f64> {
+        self.metrics.get(series.metric.slot)?.tracks.get(series).map(|track| track.first)
     }
 
     /// Returns the series that are known at the moment, with their values.

@@ -9,7 +9,7 @@ mod kernel_file;
 mod memory;
 mod modules;
 mod mounts;
-mod outcomes;
+pub mod outcomes;
 mod pressure;
 mod providers;
 mod router;

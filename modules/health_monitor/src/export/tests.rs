@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     metric::{
         DISK_UTILIZATION, HARDWARE_TEMPERATURE, MEMORY_UTILIZATION, PRESSURE_RATIO,
-        PRESSURE_STALLED,
+        PRESSURE_STALLED, PROBE_FAILURES,
     },
     monitor::NoRequests,
     reading::{Found, Report},
@@ -113,6 +113,20 @@ fn a_counter_begins_with_what_was_counted_since() {
     scene.after("pressure", report(&[]));
     let shown = scene.after("pressure", report(&[(&some, 1.5), (&full, 3.0)]));
     assert_eq!(shown, BTreeMap::from([(name("some"), 4.0), (name("full"), 3.0)]));
+}
+
+#[test]
+fn what_is_counted_from_zero_on_is_counted_whole() {
+    // A source that says 0 first has seen the beginning: of Xids, of failed probes.
+    let component: Component = "router".into();
+    let series = Series::new(&PROBE_FAILURES, &component, ["router", "connect"]);
+    let mut scene = Scene::new();
+    let mut report = Report::default();
+    report.found.push(Found::present(&component, &series));
+    report.read(&series, 0.0);
+    report.read(&series, 1.0);
+    let shown = scene.after("router", report);
+    assert_eq!(shown.into_values().collect::<Vec<_>>(), [1.0]);
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Check for Providers {
         runtime.block_on(collect(known, until, progress));
 
         let (mut up, mut watched) = (0, 0);
-        for known in known.iter() {
+        for known in known.iter_mut() {
             let (can_be_asked, of) = known.report(self.host.now(), &mut report);
             (up, watched) = (up + can_be_asked, watched + of);
         }
@@ -264,7 +264,7 @@ impl Known {
 
     /// Adds the provider and its models; returns how many of these can be asked, and of how many
     /// that is known.
-    fn report(&self, now: Timestamp, report: &mut Report) -> (u32, u32) {
+    fn report(&mut self, now: Timestamp, report: &mut Report) -> (u32, u32) {
         let asked = match (self.outcomes.is_up(), self.key) {
             (None, _) => Asked::Undecided,
             (Some(false), _) => Asked::Down,

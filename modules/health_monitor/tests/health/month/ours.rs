@@ -1,12 +1,13 @@
 //! The month as the module sees it: monitor, windows of requests, objectives and notifier.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use health_monitor::{
-    metric::{COMPONENT_UP, DISK_FREE, DISK_UTILIZATION, GPU_SUPPORTED, HARDWARE_TEMPERATURE},
+    check::outcomes::{Failure, Outcomes},
+    metric::{DISK_FREE, DISK_UTILIZATION, GPU_SUPPORTED, HARDWARE_TEMPERATURE},
     monitor::Monitor,
     notify::{
         matcher::Matcher,
@@ -46,29 +47,28 @@ fn policy() -> Policy {
     }
 }
 
-/// A component that is probed, and down once three of its last four probes failed.
+/// A component that is probed.
 struct Probed {
     component: Component,
-    series: Arc<Series>,
-    last: VecDeque<bool>,
+    outcomes: Outcomes,
 }
 
 impl Probed {
     fn new(component: &str) -> Self {
         let component: Component = component.into();
-        let series = Series::new(&COMPONENT_UP, &component, [&component]);
-        Self { series, component, last: VecDeque::new() }
+        Self { outcomes: Outcomes::new(&component), component }
     }
 
     fn take(&mut self, is_up: bool) -> Report {
-        self.last.push_back(is_up);
-        if self.last.len() > 4 {
-            self.last.pop_front();
-        }
-        let failed = self.last.iter().filter(|is_up| !**is_up).count();
-        let mut report = Report::default();
-        report.found.push(Found::present(&self.component, &self.series));
-        report.read(&self.series, f64::from(u8::from(failed < 3)));
+        let outcome = if is_up { Ok(0.01) } else { Err(Failure::new("connect", "refused")) };
+        self.outcomes.take(outcome);
+        let message = self.outcomes.message().unwrap_or_default();
+        let found = match self.outcomes.is_up() {
+            None => Found::unknown(&self.component, message),
+            Some(_) => Found::present(&self.component, self.outcomes.headline()).saying(message),
+        };
+        let mut report = Report { found: vec![found], ..Report::default() };
+        self.outcomes.report(&mut report);
         report
     }
 }
