@@ -97,7 +97,8 @@ impl Engine {
         Self { states, taken_up: alerts, ..Self::default() }
     }
 
-    /// Returns whether the condition of a rule neither holds nor held: only what is new concerns it.
+    /// Returns whether the condition of a rule neither holds nor held, so that only what is new
+    /// concerns it.
     #[must_use]
     pub fn is_quiet(&self, rule: usize) -> bool {
         self.states[rule].is_empty()

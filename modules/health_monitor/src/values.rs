@@ -19,6 +19,8 @@ const POINTS: u64 = 120;
 pub struct Values {
     /// Values of each metric, by its slot.
     metrics: Box<[OfMetric]>,
+    /// Slots of the metrics that each check reads or read.
+    slots: HashMap<&'static str, Vec<usize>>,
 }
 
 /// Values of one metric.
@@ -50,7 +52,8 @@ struct Track {
 
 impl Default for Values {
     fn default() -> Self {
-        Self { metrics: metric::ALL.iter().map(|_| OfMetric::default()).collect() }
+        let metrics = metric::ALL.iter().map(|_| OfMetric::default()).collect();
+        Self { metrics, slots: HashMap::new() }
     }
 }
 
@@ -63,6 +66,7 @@ impl Values {
         rules: &RuleSet,
         now_ms: u64,
     ) {
+        let slots = self.slots.entry(check).or_default();
         for Reading { series, value } in readings {
             let metric = series.metric;
             // No value is kept of what is not listed.
@@ -92,6 +96,9 @@ impl Values {
             };
             (track.check, track.latest, track.read_ms, track.is_stale) =
                 (check, value, now_ms, false);
+            if !slots.contains(&metric.slot) {
+                slots.push(metric.slot);
+            }
             let window = rules.window_ms(metric);
             if window > 0 {
                 track.remember(value, now_ms, window);
@@ -108,7 +115,8 @@ impl Values {
         before_ms: u64,
         is_unknown: impl Fn(&Component) -> bool,
     ) {
-        for of_metric in self.metrics.iter_mut().filter(|it| !it.tracks.is_empty()) {
+        for slot in self.slots.get(check).into_iter().flatten() {
+            let of_metric = &mut self.metrics[*slot];
             let known = of_metric.tracks.len();
             of_metric.tracks.retain(|series, track| {
                 let is_read = track.read_ms >= before_ms || track.check != check;
