@@ -66,7 +66,7 @@ impl Requests for NoRequests {
 #[derive(Debug)]
 pub struct Monitor {
     rules: RuleSet,
-    /// What each rule looks at, in their order.
+    /// Subjects of each rule, in their order.
     inputs: Vec<Inputs>,
     values: Values,
     board: Board,
@@ -81,7 +81,7 @@ pub struct Monitor {
     is_troubled: bool,
 }
 
-/// What the conditions of a rule look at.
+/// Subjects of the conditions of a rule.
 #[derive(Debug)]
 struct Inputs {
     /// Metrics of all conditions.

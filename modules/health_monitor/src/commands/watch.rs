@@ -176,7 +176,12 @@ mod tests {
 
     #[test]
     fn it_begins_with_what_is_so_and_ends_in_time() {
-        let mut bench = Bench::<HealthMonitor>::start(json!({})).expect("it starts");
+        // Nobody answers for the daemon here, and this machine may be short of something.
+        let config = json!({"checks": {
+            "modules": {"enabled": false}, "disk": {"enabled": false},
+            "memory": {"enabled": false}, "pressure": {"enabled": false},
+        }});
+        let mut bench = Bench::<HealthMonitor>::start(config).expect("it starts");
         let args = json!({"seconds": 1});
         let (text, reply) = bench.stream("watch", args).expect("it answers");
         assert!(text.lines().next().expect("a line").ends_with("  healthy"), "{text}");
