@@ -55,7 +55,7 @@ pub struct Checks {
     pub gpu: GpuOptions,
     /// Memory, swap and processes that the kernel killed for lack of it.
     pub memory: CheckOptions,
-    /// The daemon and its modules.
+    /// The daemon and its modules, half as often as the others.
     pub modules: CheckOptions,
     /// Stalls for want of processor, disk or memory.
     pub pressure: CheckOptions,
@@ -144,7 +144,8 @@ impl Config {
             databases.plan("databases", SLOW_MS, move || {
                 check::databases(&of_databases.0, &of_databases.1)
             }),
-            modules.plan("modules", self.interval_ms, move || {
+            // The daemon has much to gather for its answer.
+            modules.plan("modules", self.interval_ms * 2, move || {
                 check::modules(&of_modules.0, &of_modules.1)
             }),
         ];

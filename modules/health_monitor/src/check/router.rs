@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use module_http_client::{Client, ClientError, Policy, Request};
@@ -41,7 +41,13 @@ pub(super) struct Router {
     deadline: Duration,
     component: Component,
     outcomes: Outcomes,
+    /// Time at which the daemon said that there is to be no router.
+    absent_since: Option<Instant>,
 }
+
+/// Time after which the daemon is asked again for a router that was not there: its answer costs
+/// more than all else that is looked at meanwhile.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Thing that is probed.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,18 +70,24 @@ impl Router {
             deadline: Duration::from_millis(options.check.deadline_ms),
             outcomes: Outcomes::new(&component),
             component,
+            absent_since: None,
         }
     }
 
-    fn target(&self) -> Target {
+    fn target(&mut self) -> Target {
         if let Some(url) = &self.url {
             return Target::Url(url.clone());
         }
-        match status::ask(&self.host, self.deadline) {
+        if self.absent_since.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return Target::Absent;
+        }
+        let target = match status::ask(&self.host, self.deadline) {
             Ok(status) => status.wanted(ROUTER).map_or(Target::Absent, of_module),
             // The daemon's own state is another check's matter.
-            Err(_) => Target::Absent,
-        }
+            Err(_) => return Target::Absent,
+        };
+        self.absent_since = matches!(target, Target::Absent).then(Instant::now);
+        target
     }
 
     fn probe(&self, url: String, progress: &Progress) -> Option<Result<f64, Failure>> {
