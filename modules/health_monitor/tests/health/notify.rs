@@ -246,8 +246,13 @@ fn a_dead_channel_is_seen() {
 
 /// Returns a configuration with a rule that fires at once on any machine.
 fn config(notify: Value) -> Value {
+    // This machine, and the daemon that is none, must raise no alert of their own.
+    let off = json!({"enabled": false});
     json!({
-        "checks": {"disk": {"enabled": false}},
+        "checks": {
+            "clock": off, "cost": off, "databases": off, "disk": off, "gpu": off, "modules": off,
+            "pressure": off, "providers": off, "router": off,
+        },
         "interval_ms": 100,
         "notify": notify,
         "rules": {"any_memory": {
@@ -291,8 +296,9 @@ fn an_alert_reaches_the_log_and_the_webhook() {
     let mut seconds = 0;
     wait_until("it is told", || {
         pass(&mut bench, &mut seconds);
-        logged(&bench) == 1 && told(&receiver) == ["firing memory"]
+        logged(&bench) >= 1 && !told(&receiver).is_empty()
     });
+    assert_eq!((logged(&bench), told(&receiver)), (1, vec!["firing memory".to_owned()]));
     bench.advance(Duration::from_secs(600)).expect("no timer fails");
     assert_eq!((logged(&bench), told(&receiver).len()), (1, 1), "once");
     bench.stop().expect("it stops");
