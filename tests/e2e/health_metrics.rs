@@ -89,7 +89,7 @@ fn the_rules_and_their_tests_pass_promtool() {
     let Some(promtool) = tool_or_skip("promtool", "the_rules_and_their_tests_pass_promtool") else {
         return;
     };
-    content(&promtool, &["check", "rules", "lodestar.rules.yml"], "");
+    content(&promtool, &["check", "rules", "--lint-fatal", "lodestar.rules.yml"], "");
     content(&promtool, &["test", "rules", "lodestar.rules.test.yml"], "");
 }
 

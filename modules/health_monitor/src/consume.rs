@@ -1,4 +1,4 @@
-//! What the module hears on the bus: requests of models, and budgets.
+//! Events from the bus: requests of models, and budgets.
 
 use std::collections::BTreeMap;
 

@@ -43,6 +43,7 @@ use crate::{
     export::Exporter,
     monitor::Monitor,
     notify::{Notify, silence::Silence},
+    reading::Report,
     requests::Windows,
     slo::Objectives,
     store::Store,
@@ -61,6 +62,8 @@ pub struct HealthMonitor {
     budgets: Budgets,
     exporter: Exporter,
     notify: Notify,
+    /// Report of the channels that was taken last.
+    channels: Report,
     clock: SteadyClock,
     /// Moment of the last tick.
     now: Moment,
@@ -96,6 +99,7 @@ impl Module for HealthMonitor {
             budgets: Budgets::default(),
             exporter: Exporter::new(host.clone()),
             workers: Workers::start(config.plans(host, &observations))?,
+            channels: Report::default(),
             clock,
             now,
             heard_ms: None,
@@ -172,7 +176,12 @@ impl HealthMonitor {
         for (check, report) in reports {
             self.monitor.take(check, report, now);
         }
-        self.monitor.take(notify::CHECK, self.notify.report(), now);
+        let channels = self.notify.report();
+        // Where nothing is new the monitor judges nothing.
+        if is_news || channels != self.channels {
+            self.channels.clone_from(&channels);
+            self.monitor.take(notify::CHECK, channels, now);
+        }
         self.report_heard(now);
         let step = self.monitor.step(&self.requests, now);
         if is_news || !step.transitions.is_empty() {

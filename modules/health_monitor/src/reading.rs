@@ -1,4 +1,4 @@
-//! What a check reports: components and readings.
+//! Reports of checks: components and readings.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

@@ -1,4 +1,4 @@
-//! What follows from a step: entries of the history, events, and words to people.
+//! Consequences of a step: entries of the history, events, and words to people.
 
 use module_sdk::{
     EventType, Result,

@@ -28,6 +28,13 @@ fn files(directory: &Path) -> Vec<String> {
     names
 }
 
+/// Returns the number of rows of a copy.
+fn rows_of(copy: &Path) -> i64 {
+    let reader = Reader::open(copy, &NOTES).expect("it opens");
+    let rows = reader.read(|it| it.query_row("SELECT count(*) FROM note", [], |row| row.get(0)));
+    rows.expect("it answers")
+}
+
 #[test]
 fn a_copy_is_whole_while_the_database_is_written() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -126,12 +133,7 @@ fn two_copies_to_one_file_do_not_mix() {
     }
     drop(release);
     first.join().expect("no panic").expect("it is copied");
-    let reader = Reader::open(&copy, &NOTES).expect("it opens");
-    let found: i64 = reader
-        .read(|it| it.query_row("SELECT count(*) FROM note", [], |row| row.get(0)))
-        .expect("it answers");
-    assert_eq!(found, rows);
-    drop(reader);
+    assert_eq!(rows_of(&copy), rows);
     assert_eq!(files(directory.path()), [&["copy.db".to_owned()], &before[..]].concat());
     // A link in the place of the lock leads nowhere.
     let lock = directory.path().join("other.db.new.lock");
@@ -173,12 +175,7 @@ fn a_copy_replaces_an_older_one_and_nothing_that_is_in_use() {
     assert_eq!(error.expect_err("it is stopped").kind(), DatabaseErrorKind::Cancelled);
     assert_eq!(fs::read(&copy).expect("it is there"), b"an older one");
     database.reader().expect("it opens").replace_backup(&copy, || false).expect("it is copied");
-    let reader = Reader::open(&copy, &NOTES).expect("it opens");
-    let found: i64 = reader
-        .read(|it| it.query_row("SELECT count(*) FROM note", [], |row| row.get(0)))
-        .expect("it answers");
-    assert_eq!(found, rows);
-    drop(reader);
+    assert_eq!(rows_of(&copy), rows);
 
     let path = database.path().to_owned();
     let (link, twin) = (directory.path().join("link"), directory.path().join("twin"));

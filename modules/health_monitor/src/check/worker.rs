@@ -57,8 +57,6 @@ struct Run {
     begun: Option<Instant>,
     /// `true` once the thread is to end, or was left behind.
     is_over: bool,
-    /// `true` where a run is wanted at once.
-    is_wanted: bool,
 }
 
 impl Shared {
@@ -76,7 +74,7 @@ impl Shared {
     }
 }
 
-/// Time between two runs of a check. It is over early where a run is wanted, or none any more.
+/// Time between two runs of a check. It is over early where no run follows.
 #[derive(Debug)]
 pub struct Pause<'a> {
     shared: &'a Shared,
@@ -88,7 +86,7 @@ impl Pause<'_> {
     pub fn wait(&self) {
         let left = self.until.saturating_duration_since(Instant::now());
         let run = self.shared.lock();
-        drop(self.shared.changed.wait_timeout_while(run, left, |run| run.goes_on()));
+        drop(self.shared.changed.wait_timeout_while(run, left, |run| !run.is_over));
     }
 
     /// Waits until it is over, or until the kernel has something urgent to tell (`POLLPRI`) on one
@@ -99,7 +97,7 @@ impl Pause<'_> {
             .event
             .get_or_init(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok());
         let Some(event) = event.as_ref().filter(|_| !urgent.is_empty()) else { return self.wait() };
-        if !self.shared.lock().goes_on() {
+        if self.shared.lock().is_over {
             return;
         }
         loop {
@@ -122,13 +120,6 @@ impl Pause<'_> {
                 }
             }
         }
-    }
-}
-
-impl Run {
-    /// Returns whether a pause goes on.
-    const fn goes_on(&self) -> bool {
-        !self.is_over && !self.is_wanted
     }
 }
 
@@ -165,14 +156,6 @@ impl Workers {
 
     fn take(&self) -> Vec<(&'static str, Report)> {
         std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Runs a check at once.
-    pub fn want(&self, name: &str) {
-        for worker in self.workers.iter().filter(|worker| worker.plan.name == name) {
-            worker.shared.lock().is_wanted = true;
-            worker.shared.notify();
-        }
     }
 
     /// Ends all threads that do not hang.
@@ -286,7 +269,7 @@ fn run(
             if run.is_over {
                 return;
             }
-            (run.begun, run.is_wanted) = (Some(begun), false);
+            run.begun = Some(begun);
         }
         let report = contained(|| check.get_or_insert_with(|| (plan.make)()).run(progress));
         let report = report.unwrap_or_else(|message| {

@@ -1,4 +1,4 @@
-//! What the requests of models say: sums and response times over sliding windows, of everything
+//! Figures of the requests of models: sums and response times over sliding windows, of everything
 //! together and of each model, provider and project.
 //!
 //! Windows are counted in time that has really passed, so that a clock that is set moves none. They

@@ -1,4 +1,4 @@
-//! What health wants to know of a request.
+//! Figures of one request.
 
 use std::ops::AddAssign;
 

@@ -1,4 +1,4 @@
-//! How an objective stands: what is left of its budget, and how long that lasts.
+//! Standing of an objective: the rest of its budget, and how long that lasts.
 
 use std::time::Duration;
 

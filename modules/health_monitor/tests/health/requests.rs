@@ -1,4 +1,4 @@
-//! What requests, budgets and costs lead to.
+//! Alerts and states that follow from requests, budgets and costs.
 
 use std::{
     sync::Arc,

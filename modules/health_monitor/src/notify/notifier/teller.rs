@@ -1,4 +1,4 @@
-//! What one channel is told at a moment: what differs between what it was told and how things are.
+//! Notes to one channel at a moment: the differences between what it was told and how things are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What people were told, held against what really was.
+//! Verdict on what people were told, held against what really was.
 
 use std::collections::BTreeSet;
 
