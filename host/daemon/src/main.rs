@@ -46,6 +46,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("lodestard")
+        .thread_keep_alive(start::IDLE_THREAD)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -4,7 +4,8 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -13,10 +14,7 @@ use lodestar_bus::{Bus, BusConfig, Durability};
 use lodestar_config::{self as config, Config, Environment, Layers};
 use lodestar_library as library;
 use lodestar_platform::{listeners::Listeners, state_dir::StateDir, systemd};
-use tokio::{
-    net::UnixListener,
-    time::{Instant, MissedTickBehavior, interval_at},
-};
+use tokio::net::UnixListener;
 
 use crate::{
     args::Args,
@@ -33,6 +31,12 @@ use crate::{
 
 /// Time between two checks of the daemon on itself.
 const TICK: Duration = Duration::from_secs(2);
+
+/// Time after which a thread of the runtime ends that has nothing more to read or to write.
+pub const IDLE_THREAD: Duration = Duration::from_secs(2);
+
+/// Time after the start at which the memory is given back that only the start needed.
+const TIDY_AFTER: Duration = Duration::from_secs(10);
 
 /// Longest time until systemd is told READY: a module that hangs delays nobody.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -102,7 +106,8 @@ pub fn start(args: &Args, wakes: WakeSender) -> anyhow::Result<Started> {
     runner::divide_control_group();
     let daemon = Daemon::new(Parts { places, context, logging, wakes, config, layers });
     control::serve_modules(&daemon);
-    for warning in supervisor::warnings(&daemon) {
+    let packages = library::list(&daemon.places.module_path);
+    for warning in supervisor::warnings(&daemon, &packages) {
         tracing::warn!(remedy = warning.remedy, "{}: {}", warning.name, warning.message);
     }
     supervisor::resubscribe(&daemon);
@@ -131,19 +136,33 @@ pub fn serve(started: &Started, wakes: WakeSender) {
     }
     metrics_endpoint::start(&daemon);
     control::start_tcp(&daemon);
+    start_ticks(&daemon, wakes);
     tokio::spawn(tell_ready(daemon));
-    tokio::spawn(tick(wakes));
 }
 
-async fn tick(wakes: WakeSender) {
+/// Starts the thread that ticks. It needs one wake-up for each tick, a timer of the runtime up to
+/// four, which is most of what a daemon at rest costs.
+fn start_ticks(daemon: &Arc<Daemon>, wakes: WakeSender) {
     let period = systemd::watchdog_period().map_or(TICK, |period| period.min(TICK));
-    let mut ticks = interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if wakes.send(Wake::Tick).is_err() {
-            return;
+    let (daemon, begun) = (Arc::downgrade(daemon), Instant::now());
+    let ticks = move || {
+        let mut has_tidied = false;
+        loop {
+            thread::sleep(period);
+            let Some(daemon) = daemon.upgrade() else { return };
+            if wakes.send(Wake::Tick).is_err() {
+                return;
+            }
+            supervisor::account(&daemon);
+            if !has_tidied && begun.elapsed() >= TIDY_AFTER {
+                has_tidied = true;
+                module_sdk::return_free_memory();
+            }
         }
+    };
+    let started = thread::Builder::new().name("tick".to_owned()).spawn(ticks);
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread can be started: calls that hang are not noticed");
     }
 }
 

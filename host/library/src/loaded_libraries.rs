@@ -71,6 +71,14 @@ impl LoadedLibraries {
         self.lock().count(|name| name == module)
     }
 
+    /// Returns whether a [`sweep`](Self::sweep) may find something to do.
+    #[must_use]
+    pub fn have_left_behind(&self) -> bool {
+        let table = self.lock();
+        let is_left = |library: &Arc<Library>| library.is_replaced() && !library.is_retired();
+        !table.lingering.is_empty() || table.mapped.iter().any(is_left)
+    }
+
     /// Handles every library that was replaced and that nobody uses any more: reclaims its
     /// thread-local keys, and unmaps it if `unload` returns true for its module and nothing
     /// prevents it. Called when the threads that ran it have been joined.

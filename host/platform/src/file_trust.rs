@@ -3,8 +3,11 @@
 //! control socket.
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
     fmt,
-    fs::Metadata,
+    fs::{self, Metadata},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -12,7 +15,10 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
-use crate::{accounts, files};
+use crate::{
+    accounts,
+    files::{self, Place},
+};
 
 mod accepted;
 mod acl;
@@ -82,7 +88,7 @@ impl Facts {
 }
 
 /// Accounts that may write.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Allowed {
     users: Vec<u32>,
     groups: Vec<u32>,
@@ -225,18 +231,87 @@ impl fmt::Display for Exposed {
 /// cannot see, are skipped.
 #[must_use]
 pub fn on_the_way(path: &Path, also: Also) -> Option<Exposed> {
-    let places = files::places(path);
-    let (last, above) = places.split_last()?;
-    let above = above.iter().find_map(|place| exposed(place, also, Role::Above));
-    above.or_else(|| exposed(last, also, Role::Named))
+    Survey::new(also).on_the_way(path)
+}
+
+/// A check of many paths at one moment. A place on the way of several is read and judged once.
+#[derive(Debug)]
+pub struct Survey {
+    allowed: Allowed,
+    places: HashMap<PathBuf, Surveyed>,
+}
+
+/// A place as a survey found it.
+#[derive(Debug)]
+struct Surveyed {
+    place: Place,
+    metadata: Option<Metadata>,
+    /// Verdicts on it as a place on the way, and as the one that is named.
+    verdicts: [Option<Option<Exposed>>; 2],
+}
+
+impl Survey {
+    /// Begins a survey, which has seen nothing yet.
+    #[must_use]
+    pub fn new(also: Also) -> Self {
+        Self { allowed: Allowed::new(also), places: HashMap::new() }
+    }
+
+    /// Returns the first exposed place on the way of a path, as [`on_the_way`] does.
+    pub fn on_the_way(&mut self, path: &Path) -> Option<Exposed> {
+        let places = self.places(path);
+        let (last, above) = places.split_last()?;
+        let above = above.iter().find_map(|place| self.exposed(place, Role::Above));
+        above.or_else(|| self.exposed(last, Role::Named))
+    }
+
+    /// Returns the first such place without the target of the path.
+    pub fn above(&mut self, path: &Path) -> Option<Exposed> {
+        let places = self.places(path);
+        let (_, above) = places.split_last()?;
+        above.iter().find_map(|place| self.exposed(place, Role::Above))
+    }
+
+    fn places(&mut self, path: &Path) -> Vec<PathBuf> {
+        files::places_by(path, |place| self.seen(place).place.clone())
+    }
+
+    fn seen(&mut self, place: &Path) -> &mut Surveyed {
+        self.places.entry(place.to_owned()).or_insert_with(|| Surveyed::now(place))
+    }
+
+    fn exposed(&mut self, place: &Path, role: Role) -> Option<Exposed> {
+        let index = usize::from(role == Role::Named);
+        let seen = self.seen(place);
+        if let Some(verdict) = &seen.verdicts[index] {
+            return verdict.clone();
+        }
+        let metadata = seen.metadata.clone();
+        let verdict = metadata.and_then(|it| exposed(place, &it, &self.allowed, role));
+        self.seen(place).verdicts[index] = Some(verdict.clone());
+        verdict
+    }
+}
+
+impl Surveyed {
+    fn now(place: &Path) -> Self {
+        let (metadata, place) = match place.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => {
+                let target = fs::read_link(place).map_or(Place::Other, Place::Link);
+                (Some(metadata), target)
+            }
+            Ok(metadata) => (Some(metadata), Place::Other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Place::Missing),
+            Err(_) => (None, Place::Other),
+        };
+        Self { place, metadata, verdicts: [None, None] }
+    }
 }
 
 /// Returns the first such place as [`on_the_way`] does, without the target of the path.
 #[must_use]
 pub fn above(path: &Path, also: Also) -> Option<Exposed> {
-    let places = files::places(path);
-    let (_, above) = places.split_last()?;
-    above.iter().find_map(|place| exposed(place, also, Role::Above))
+    Survey::new(also).above(path)
 }
 
 /// Checks one open place: the check covers the file that was opened, wherever its name leads now.
@@ -255,21 +330,21 @@ enum Role {
     Named,
 }
 
-fn exposed(place: &Path, also: Also, role: Role) -> Option<Exposed> {
-    let metadata = place.symlink_metadata().ok()?;
+fn exposed(place: &Path, metadata: &Metadata, allowed: &Allowed, role: Role) -> Option<Exposed> {
     if !metadata.is_file() && !metadata.is_dir() && !metadata.is_symlink() {
         // A device or a pipe is not read at all.
         return None;
     }
-    let mut allowed = Allowed::new(also);
+    let mut allowed = Cow::Borrowed(allowed);
     let is_above = role == Role::Above;
     let is_outside = is_above && is_root_of_outside(metadata.uid());
     let of_group = is_above && metadata.is_dir() && metadata.mode() & 0o020 != 0;
-    if of_group && metadata.uid() == 0 && accounts::is_vacant(metadata.gid()) {
+    let is_strange = of_group && metadata.uid() == 0 && !allowed.groups.contains(&metadata.gid());
+    if is_strange && accounts::is_vacant(metadata.gid()) {
         // /usr/local of Debian, for instance, is open to `staff`.
-        allowed.groups.push(metadata.gid());
+        allowed.to_mut().groups.push(metadata.gid());
     }
-    let mut found = all(place, &metadata, &allowed);
+    let mut found = all(place, metadata, &allowed);
     // The kernel ignores the mode of a link, and in a directory such as /tmp nobody can replace the
     // file of another.
     let is_harmless = metadata.is_symlink() || (is_above && metadata.mode() & 0o1000 != 0);
@@ -277,7 +352,7 @@ fn exposed(place: &Path, also: Also, role: Role) -> Option<Exposed> {
         Stranger::Owner(_) => !is_outside,
         _ => !is_harmless && !is_outside,
     });
-    Exposed::new(place, &metadata, &allowed, &found)
+    Exposed::new(place, metadata, &allowed, &found)
 }
 
 /// Returns whether an owner has no number in this user namespace, as the owner of root's

@@ -129,6 +129,26 @@ pub fn free_bytes(directory: &Path) -> io::Result<u64> {
 /// missing place.
 #[must_use]
 pub fn places(path: &Path) -> Vec<PathBuf> {
+    places_by(path, |place| match fs::read_link(place) {
+        Ok(target) => Place::Link(target),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Place::Missing,
+        Err(_) => Place::Other,
+    })
+}
+
+/// What lies at a place, as far as it decides where a path goes on.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// Nothing.
+    Missing,
+    /// A symbolic link with this target.
+    Link(PathBuf),
+    /// Anything else, or what this user cannot see.
+    Other,
+}
+
+/// Returns the places that decide what a path leads to, by what `look` finds at each.
+pub(crate) fn places_by(path: &Path, mut look: impl FnMut(&Path) -> Place) -> Vec<PathBuf> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut rest: VecDeque<OsString> = steps(&path).collect();
     let (mut places, mut at, mut links) = (Vec::new(), PathBuf::from("/"), 0);
@@ -143,13 +163,13 @@ pub fn places(path: &Path) -> Vec<PathBuf> {
         }
         let place = at.join(&step);
         places.push(place.clone());
-        match fs::read_link(&place) {
-            Ok(target) if links < MAX_LINKS => {
+        match look(&place) {
+            Place::Link(target) if links < MAX_LINKS => {
                 links += 1;
                 steps(&target).rev().for_each(|step| rest.push_front(step));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            _ => at = place,
+            Place::Missing => break,
+            Place::Link(_) | Place::Other => at = place,
         }
     }
     places

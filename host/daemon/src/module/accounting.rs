@@ -3,14 +3,16 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    sync::{Mutex, MutexGuard, atomic::Ordering},
+    sync::{Mutex, MutexGuard, TryLockError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use lodestar_library as library;
+use nix::time::ClockId;
+use rustix::fs::{Mode, OFlags, open};
 
 use super::{Entry, state::lock};
-use crate::process_stats::figures;
+use crate::process_stats::{figures, threads};
 
 /// The call that a module's thread is in. Watched from outside, so that a call that never returns
 /// is seen.
@@ -151,13 +153,21 @@ fn kernel_name(kind: &str, module: &str) -> String {
 
 /// Lock held from a measurement until it is recorded: an older measurement must not come after a
 /// newer one.
-static LOOKING: Mutex<()> = Mutex::new(());
+static LOOKING: Mutex<Strangers> = Mutex::new(Strangers(Vec::new()));
+
+/// The threads that are known to be no module's, in the order of their numbers, with how often that
+/// was seen: a thread that was just started has no name of its own yet.
+#[derive(Debug)]
+struct Strangers(Vec<(u32, u8)>);
+
+/// Looks at the name of a thread until it is known to be no module's.
+const LOOKS: u8 = 2;
 
 /// The threads of modules that live in this process. Other measurements wait until it is dropped.
 #[derive(Debug)]
 pub struct Tasks {
     tasks: Vec<Task>,
-    _looking: MutexGuard<'static, ()>,
+    _looking: MutexGuard<'static, Strangers>,
 }
 
 #[derive(Debug)]
@@ -165,6 +175,7 @@ struct Task {
     id: u32,
     /// The module that the thread works for, where that is known.
     owner: Option<String>,
+    /// Name of a thread of unknown owner.
     name: String,
     cpu_ns: u64,
 }
@@ -173,22 +184,42 @@ impl Tasks {
     /// Reads the threads that live now.
     #[must_use]
     pub fn now() -> Self {
-        let looking = lock(&LOOKING);
-        let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        Self::read(lock(&LOOKING))
+    }
+
+    /// Reads the threads that live now; `None` while somebody else does, or ends a process.
+    #[must_use]
+    pub fn try_now() -> Option<Self> {
+        match LOOKING.try_lock() {
+            Ok(looking) => Some(Self::read(looking)),
+            Err(TryLockError::Poisoned(error)) => Some(Self::read(error.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn read(mut looking: MutexGuard<'static, Strangers>) -> Self {
         let mut owners = library::workers();
-        let tasks = tasks.filter_map(|task| {
-            let id = task.file_name().to_str()?.parse().ok()?;
+        let (before, mut strangers) = (std::mem::take(&mut looking.0), Vec::new());
+        let tasks = threads(std::process::id()).filter_map(|id| {
             let owner = owners.remove(&id);
-            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-            let name = name.trim_end();
-            if owner.is_none() && !THREAD_KINDS.iter().any(|kind| name.starts_with(kind)) {
-                return None;
-            }
-            let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            let cpu_ns = times.split_whitespace().next()?.parse().ok()?;
-            Some(Task { id, owner, name: name.to_owned(), cpu_ns })
+            // Whose thread it is is known without its name.
+            let name = if owner.is_none() {
+                let looks = before.binary_search_by_key(&id, |(id, _)| *id);
+                let looks = looks.map_or(0, |at| before[at].1);
+                let name = if looks < LOOKS { named(id) } else { None };
+                if name.is_none() {
+                    strangers.push((id, (looks + 1).min(LOOKS)));
+                }
+                name?
+            } else {
+                String::new()
+            };
+            Some(Task { id, owner, name, cpu_ns: cpu_ns(id)? })
         });
-        Self { tasks: tasks.collect(), _looking: looking }
+        let tasks = tasks.collect();
+        strangers.sort_unstable();
+        looking.0 = strangers;
+        Self { tasks, _looking: looking }
     }
 
     /// Returns the number and the nanoseconds of each thread of a module: of those that work for
@@ -206,6 +237,25 @@ impl Tasks {
     pub(super) fn count(&self, module: &str) -> usize {
         self.of(module).len()
     }
+}
+
+/// Returns the name of a thread of this process, where it is one of a module's.
+fn named(id: u32) -> Option<String> {
+    let mut name = [0; THREAD_NAME_BYTES + 1];
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = open(format!("/proc/self/task/{id}/comm"), flags, Mode::empty()).ok()?;
+    let read = rustix::io::read(file, &mut name).ok()?;
+    let name = std::str::from_utf8(&name[..read]).ok()?.trim_end();
+    THREAD_KINDS.iter().any(|kind| name.starts_with(kind)).then(|| name.to_owned())
+}
+
+/// Returns the processor time of a thread of this process in nanoseconds; `None` when it has ended.
+fn cpu_ns(id: u32) -> Option<u64> {
+    /// The clock of a thread by the scheduler's count (`linux/posix-timers.h`): what
+    /// `pthread_getcpuclockid` gives for a thread of which only the number is known.
+    const SCHED_OF_THREAD: i32 = 4 | 2;
+    let clock = ClockId::from_raw((!i32::try_from(id).ok()?) << 3 | SCHED_OF_THREAD);
+    u64::try_from(Duration::from(clock.now().ok()?).as_nanos()).ok()
 }
 
 #[cfg(test)]

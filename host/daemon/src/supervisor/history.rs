@@ -2,11 +2,12 @@
 //! such as a quarantine or a library that proved bad.
 
 use std::{
+    collections::HashMap,
     fs, io,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -68,6 +69,9 @@ const FORMER_NAMES: [(&str, &str); 2] =
 pub struct Histories {
     directory: PathBuf,
     writing: Mutex<()>,
+    /// Decisions by module, as they were read or made: nobody else writes them while a daemon has
+    /// the state directory.
+    decisions: Mutex<HashMap<String, Decisions>>,
 }
 
 impl Histories {
@@ -79,7 +83,7 @@ impl Histories {
             let path = directory.display();
             tracing::error!(%path, %error, "cannot take up what was decided about modules before");
         }
-        Self { directory, writing: Mutex::default() }
+        Self { directory, writing: Mutex::default(), decisions: Mutex::default() }
     }
 
     /// Adds an entry to the history of a module. A failed write is logged.
@@ -105,8 +109,20 @@ impl Histories {
     /// Returns the decisions about a module.
     #[must_use]
     pub fn decisions(&self, module: &str) -> Decisions {
-        let text = files::read_text(&self.decisions_path(module)).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
+        let mut known = self.known_decisions();
+        if let Some(decisions) = known.get(module) {
+            return decisions.clone();
+        }
+        let Ok(text) = files::read_text(&self.decisions_path(module)) else {
+            return Decisions::default();
+        };
+        let decisions: Decisions = serde_json::from_str(&text).unwrap_or_default();
+        known.insert(module.to_owned(), decisions.clone());
+        decisions
+    }
+
+    fn known_decisions(&self) -> MutexGuard<'_, HashMap<String, Decisions>> {
+        self.decisions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the decisions about a module. A failed write is logged.
@@ -124,6 +140,7 @@ impl Histories {
                 "cannot write down what was decided; a restart of the daemon will forget it"
             );
         }
+        self.known_decisions().insert(module.to_owned(), after);
     }
 
     /// Deletes the history and the decisions of a module that was removed.
@@ -133,6 +150,7 @@ impl Histories {
             // An error means that there was nothing to forget.
             let _ = fs::remove_file(path);
         }
+        self.known_decisions().remove(module);
     }
 
     fn append(&self, module: &str, entry: &HistoryEntry) -> io::Result<()> {
@@ -212,6 +230,23 @@ mod tests {
         assert_eq!(again.decisions("ingest").quarantined.as_deref(), Some("it panicked"));
         again.forget("ingest");
         assert_eq!(again.decisions("ingest"), Decisions::default());
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_holds_until_the_daemon_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let histories = Histories::new(directory.path());
+        // Nothing can be put into a file.
+        fs::write(directory.path().join("supervision"), "").expect("it is writable");
+        let decide = |why: &str| {
+            histories.decide("ingest", |decisions| decisions.quarantined = Some(why.to_owned()));
+        };
+        for why in ["it panicked", "it panicked again"] {
+            decide(why);
+            assert_eq!(histories.decisions("ingest").quarantined.as_deref(), Some(why));
+        }
+        histories.forget("ingest");
+        assert_eq!(histories.decisions("ingest"), Decisions::default());
     }
 
     #[test]

@@ -41,7 +41,11 @@ mod transactions;
 mod warnings;
 mod why;
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use module_sdk::events::ModuleStateChanged;
 
@@ -83,11 +87,16 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Time that a module may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// Time between two looks at what is watched: whether the paths still lead there, which the watches
+/// tell themselves but where a directory far above was replaced.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
+
 /// The supervisor, which runs the modules that the configuration asks for.
 #[derive(Debug)]
 pub struct Supervisor {
     fleet: Fleet,
     watches: Watches,
+    looked_around: Instant,
     changes: Changes,
 }
 
@@ -95,7 +104,8 @@ impl Supervisor {
     /// Creates a supervisor that has started nothing yet.
     #[must_use]
     pub fn new(daemon: Arc<Daemon>, watches: Watches) -> Self {
-        Self { fleet: Fleet::new(daemon), watches, changes: Changes::default() }
+        let (fleet, changes) = (Fleet::new(daemon), Changes::default());
+        Self { fleet, watches, looked_around: Instant::now(), changes }
     }
 
     /// Starts and stops modules until all are as the configuration asks.
@@ -129,13 +139,14 @@ impl Supervisor {
                 stall_detector::detect_stalls(&self.fleet.daemon);
                 self.fleet.watch_reloads();
                 self.watch_judgement();
-                self.look_around();
-                let daemon = Arc::clone(&self.fleet.daemon);
+                if self.looked_around.elapsed() >= LOOK_AROUND {
+                    self.look_around();
+                }
                 // A generation whose probation is over lets the one before it go.
-                tokio::task::spawn_blocking(move || {
-                    account(&daemon);
-                    daemon.sweep();
-                });
+                if self.fleet.daemon.loaded_libraries.have_left_behind() {
+                    let daemon = Arc::clone(&self.fleet.daemon);
+                    tokio::task::spawn_blocking(move || daemon.sweep());
+                }
             }
             Wake::Signal(signal) => {
                 tracing::info!(?signal, "the daemon ends");
@@ -148,6 +159,7 @@ impl Supervisor {
     /// Checks whether the watched files and directories are still those that the paths lead to, and
     /// applies changes that no notification reported.
     fn look_around(&mut self) {
+        self.looked_around = Instant::now();
         let Changed { config, libraries } =
             self.watches.refresh(library_directories(&self.fleet.daemon));
         self.fleet.daemon.noted.note("watching", self.watches.trouble());

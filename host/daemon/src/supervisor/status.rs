@@ -49,10 +49,11 @@ pub fn status(daemon: &Daemon) -> Status {
     let in_file = in_file.into_iter();
     let mut modules: Vec<Module> =
         in_file.map(|(slot, used)| shown_module(daemon, slot, used)).collect();
-    for package in library::list(&daemon.places.module_path) {
+    let packages = library::list(&daemon.places.module_path);
+    for package in &packages {
         if !modules.iter().any(|module| module.name == package.name) {
-            let isolation = by_kind(daemon, &package).isolation;
-            modules.push(unlisted(&package, isolation, counters.contains_key(&package.name)));
+            let isolation = by_kind(daemon, package).isolation;
+            modules.push(unlisted(package, isolation, counters.contains_key(&package.name)));
         }
     }
     modules.extend(forgotten(&counters, &modules));
@@ -69,7 +70,7 @@ pub fn status(daemon: &Daemon) -> Status {
         threads: own.threads,
         config_path: daemon.places.config.display().to_string(),
         config_error: daemon.configuration.error(),
-        warnings: warnings(daemon),
+        warnings: warnings(daemon, &packages),
         state_dir: daemon.places.state_dir.display().to_string(),
         ledger: ledger_status(daemon),
         listeners: own_listeners(daemon),
@@ -103,11 +104,13 @@ fn counters_by_module(daemon: &Daemon) -> HashMap<String, Counters> {
 }
 
 /// Samples the resources that every module uses, so that those of threads that end before the next
-/// sample are counted.
+/// sample are counted. Waits for nobody who does the same.
 pub fn account(daemon: &Daemon) {
-    let (tasks, now) = (Tasks::now(), Instant::now());
+    let (tasks, now) = (Tasks::try_now(), Instant::now());
     for slot in daemon.modules.all() {
-        slot.entry.used(&tasks);
+        if let Some(tasks) = &tasks {
+            slot.entry.used(tasks);
+        }
         slot.entry.meter.turn(now);
         slot.entry.log_rate.settle(&slot.entry.name);
     }

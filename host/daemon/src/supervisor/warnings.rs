@@ -7,9 +7,9 @@ use std::{
 };
 
 use lodestar_api::Warning;
-use lodestar_library::{self as library, install::Keys};
+use lodestar_library::{Package, install::Keys};
 use lodestar_platform::Trouble;
-use lodestar_platform::file_trust::{self, Accepted, Also, Exposed};
+use lodestar_platform::file_trust::{Accepted, Also, Exposed, Survey};
 
 use super::ledger::{ledger_unkept, text_on_disk};
 use super::{Daemon, data_dirs::lost_data_dirs, packages::package_of};
@@ -44,10 +44,11 @@ impl Noted {
 }
 
 /// Returns all warnings: problems that were noted, and those that are found by checks now.
+/// `packages` are those of the module path.
 #[must_use]
-pub fn warnings(daemon: &Daemon) -> Vec<Warning> {
+pub fn warnings(daemon: &Daemon, packages: &[Package]) -> Vec<Warning> {
     let mut warnings = daemon.noted.all();
-    warnings.extend(permissions(daemon));
+    warnings.extend(permissions(daemon, packages));
     warnings.extend(lost_data_dirs(daemon));
     let warning = |name: &str, (message, remedy): Trouble| {
         let name = name.to_owned();
@@ -63,11 +64,14 @@ pub fn warnings(daemon: &Daemon) -> Vec<Warning> {
 
 /// Returns a warning for each path that decides what the daemon does and that another user can
 /// change. What runs goes on; nothing is read from such a path any more.
-fn permissions(daemon: &Daemon) -> Vec<Warning> {
+fn permissions(daemon: &Daemon, packages: &[Package]) -> Vec<Warning> {
     let mut found: Vec<Exposed> = Vec::new();
-    let places = deciding(daemon).into_iter();
-    let exposed = places.filter_map(|place| file_trust::on_the_way(&place, Also::OwnGroup));
-    for exposed in exposed.chain(file_trust::above(&daemon.places.socket, Also::OwnGroup)) {
+    let mut survey = Survey::new(Also::OwnGroup);
+    let on_the_way = |place: PathBuf| survey.on_the_way(&place);
+    let mut exposed: Vec<Exposed> =
+        deciding(daemon, packages).into_iter().filter_map(on_the_way).collect();
+    exposed.extend(survey.above(&daemon.places.socket));
+    for exposed in exposed {
         if !found.contains(&exposed) {
             found.push(exposed);
         }
@@ -81,7 +85,7 @@ fn permissions(daemon: &Daemon) -> Vec<Warning> {
 }
 
 /// Returns the paths that no other user may change.
-fn deciding(daemon: &Daemon) -> Vec<PathBuf> {
+fn deciding(daemon: &Daemon, packages: &[Package]) -> Vec<PathBuf> {
     let state_dir = &daemon.places.state_dir;
     let in_state = ["pseudonym.key", "modules.lock", "ledger", "data", "supervision"];
     let mut places = vec![daemon.places.config.clone(), state_dir.clone()];
@@ -90,7 +94,8 @@ fn deciding(daemon: &Daemon) -> Vec<PathBuf> {
     places.extend(daemon.places.module_path.iter().cloned());
     let config = daemon.config();
     let own = config.modules.iter().filter_map(|section| package_of(daemon, section));
-    for package in own.chain(library::list(&daemon.places.module_path)) {
+    let own = own.filter(|package| !packages.contains(package));
+    for package in packages.iter().cloned().chain(own) {
         let config = package.directory.join("config.yaml");
         places.extend([package.library_path(), config, daemon.data_dir(&package.name)]);
     }
