@@ -9,14 +9,14 @@ use std::{
 };
 
 use module_sdk::{
-    Counter, Gauge, Host,
+    Counter, Gauge, Histogram, Host,
     events::{AlertSeverity, CheckStatus},
 };
 
 use crate::{
     metric::{Kind, Metric, UNLISTED, Unit},
     monitor::Monitor,
-    reading::{Component, Series},
+    reading::{Component, Reading, Report, Series},
     text,
 };
 
@@ -80,6 +80,7 @@ struct Exported {
 enum Instrument {
     Gauge(Gauge),
     Counter(Counter),
+    Histogram(Histogram),
 }
 
 /// Piece of hardware behind a component.
@@ -113,7 +114,8 @@ impl Exporter {
         self.round += 1;
         let mut began = Vec::new();
         for (series, value) in monitor.values().fresh() {
-            if !series.metric.exported {
+            // What is measured each time is handed over as it comes.
+            if !series.metric.exported || series.metric.kind == Kind::Histogram {
                 continue;
             }
             match self.series.get_mut(series) {
@@ -134,6 +136,20 @@ impl Exporter {
         self.end();
         self.statuses(monitor);
         self.alerts(monitor);
+    }
+
+    /// Hands over each measurement of the reports.
+    pub fn observe(&mut self, reports: &[(&'static str, Report)]) {
+        for Reading { series, value } in reports.iter().flat_map(|(_, report)| &report.measured) {
+            if !self.series.contains_key(series) {
+                self.begin(series, *value, *value);
+            }
+            if let Some(Exported { instrument: Some(Instrument::Histogram(histogram)), .. }) =
+                self.series.get(series)
+            {
+                histogram.observe(*value);
+            }
+        }
     }
 
     fn begin(&mut self, series: &Arc<Series>, first: f64, value: f64) {
@@ -160,6 +176,7 @@ impl Exporter {
         let (name, help) = (metric.name, metric.help);
         let instrument = match metric.kind {
             Kind::Counter => self.host.counter(name, help, labels).map(Instrument::Counter),
+            Kind::Histogram => self.host.histogram(name, help, labels).map(Instrument::Histogram),
             Kind::Gauge | Kind::Requests => {
                 self.host.gauge(name, help, labels).map(Instrument::Gauge)
             }
@@ -174,13 +191,14 @@ impl Exporter {
         Exported { instrument: instrument.ok(), value, round: self.round }
     }
 
-    /// Ends the series that have no value any more. Counters stay: they go on where they were.
+    /// Ends the series that have no value any more. Counters and histograms stay: they go on where
+    /// they were.
     fn end(&mut self) {
         let round = self.round;
         let mut is_room = false;
         self.series.retain(|_, exported| {
             let stays = match &exported.instrument {
-                Some(Instrument::Counter(_)) => true,
+                Some(Instrument::Counter(_) | Instrument::Histogram(_)) => true,
                 Some(Instrument::Gauge(_)) | None => exported.round == round,
             };
             if !stays {
@@ -285,7 +303,7 @@ impl Exported {
             Some(Instrument::Counter(counter)) if value < self.value => counter.add(value),
             Some(Instrument::Counter(counter)) => counter.add(value - self.value),
             Some(Instrument::Gauge(gauge)) if value != self.value => gauge.set(value),
-            Some(Instrument::Gauge(_)) | None => {}
+            Some(Instrument::Gauge(_) | Instrument::Histogram(_)) | None => {}
         }
         self.value = value;
     }

@@ -173,6 +173,7 @@ impl HealthMonitor {
         let reports = self.workers.reports();
         let is_news = !reports.is_empty();
         let checked = self.checked(&reports);
+        self.exporter.observe(&reports);
         for (check, report) in reports {
             self.monitor.take(check, report, now);
         }

@@ -74,6 +74,8 @@ pub enum Kind {
     Gauge,
     /// A value that only grows, and begins anew at 0 when its source does.
     Counter,
+    /// A measurement of each of many: Prometheus gets every one, in buckets; rules judge the last.
+    Histogram,
     /// Values of single requests, of which a rule asks for a function over a time (`p95`, `sum`).
     /// They are kept in [`crate::requests`].
     Requests,
@@ -111,8 +113,8 @@ macro_rules! metrics {
 metrics! {
     COMPONENT_UP = "lodestar_component_up", Flag, Gauge, true, ["component"],
         "0 while the last probe of a component and two of the three before it failed, else 1.";
-    PROBE_DURATION = "lodestar_probe_duration_seconds", Seconds, Gauge, true, ["component"],
-        "Duration of the last probe that was answered.";
+    PROBE_DURATION = "lodestar_probe_duration_seconds", Seconds, Histogram, true, ["component"],
+        "Duration of probes that were answered.";
     PROBE_FAILURES = "lodestar_probe_failures_total", Count, Counter, true,
         ["component", "reason"], "Failed probes by reason.";
     KEY_REFUSED = "lodestar_provider_key_refused", Flag, Gauge, true, ["gen_ai_provider_name"],

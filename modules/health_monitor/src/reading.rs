@@ -141,6 +141,8 @@ pub struct Report {
     pub found: Vec<Found>,
     /// The readings.
     pub readings: Vec<Reading>,
+    /// Measurements since the run before, each once ([`Kind::Histogram`](crate::metric::Kind)).
+    pub measured: Vec<Reading>,
     /// Reason why nothing is known of any component of the check, where the run did not end.
     pub hangs: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     metric::{COMPONENT_UP, PROBE_DURATION, PROBE_FAILURES},
-    reading::{Component, Report, Series},
+    reading::{Component, Reading, Report, Series},
     text,
 };
 
@@ -26,6 +26,8 @@ pub struct Outcomes {
     /// Explanation of the last probe where it failed.
     failure: Option<String>,
     duration: Option<f64>,
+    /// Durations that were not reported yet, in seconds.
+    measured: Vec<f64>,
     failures: BTreeMap<&'static str, Failures>,
     up: Arc<Series>,
     seconds: Arc<Series>,
@@ -72,6 +74,7 @@ impl Outcomes {
             is_up: None,
             failure: None,
             duration: None,
+            measured: Vec::new(),
             failures: BTreeMap::new(),
             up: Series::new(&COMPONENT_UP, component, [component]),
             seconds: Series::new(&PROBE_DURATION, component, [component]),
@@ -85,7 +88,10 @@ impl Outcomes {
         }
         self.last.push(outcome.is_ok());
         match outcome {
-            Ok(seconds) => (self.duration, self.failure) = (Some(seconds), None),
+            Ok(seconds) => {
+                (self.duration, self.failure) = (Some(seconds), None);
+                self.measured.push(seconds);
+            }
             Err(Failure { reason, message }) => {
                 let series =
                     || Series::new(&PROBE_FAILURES, &self.component, [&self.component, reason]);
@@ -147,6 +153,9 @@ impl Outcomes {
         if let Some(seconds) = self.duration {
             report.read(&self.seconds, seconds);
         }
+        let measured = self.measured.drain(..);
+        let series = || self.seconds.clone();
+        report.measured.extend(measured.map(|value| Reading { series: series(), value }));
         for failures in self.failures.values_mut() {
             if !std::mem::replace(&mut failures.is_told, true) {
                 // Growth is counted from the first value, and there was none before.
@@ -215,8 +224,11 @@ mod tests {
                 ("lodestar_probe_failures_total", 3.0)
             ]
         );
+        let durations = |report: &Report| report.measured.iter().map(|it| it.value).sum::<f64>();
+        assert_eq!(durations(&report), 0.01);
         let mut report = Report::default();
         failing.report(&mut report);
         assert_eq!(report.readings.len(), 3, "the beginning is told once");
+        assert_eq!(durations(&report), 0.0, "and each duration");
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     metric::{
         DISK_UTILIZATION, HARDWARE_TEMPERATURE, MEMORY_UTILIZATION, PRESSURE_RATIO,
-        PRESSURE_STALLED, PROBE_FAILURES,
+        PRESSURE_STALLED, PROBE_DURATION, PROBE_FAILURES,
     },
     monitor::NoRequests,
     reading::{Found, Report},
@@ -191,5 +191,29 @@ fn alerts_are_counted_from_zero_on() {
         scene.after("disk", report());
         scene.after("disk", report());
         assert_eq!(firing(&scene), [critical, 0.0, 0.0]);
+    }
+}
+
+#[test]
+fn each_measurement_is_handed_over() {
+    let mut scene = Scene::new();
+    let component: Component = "router".into();
+    let series = Series::new(&PROBE_DURATION, &component, ["router"]);
+    let probed = |durations: &[f64]| {
+        let mut report = Report::default();
+        report.read(&series, 9.0);
+        report.measured.extend(
+            durations.iter().map(|value| Reading { series: series.clone(), value: *value }),
+        );
+        report
+    };
+    // The bench shows the last one.
+    for (durations, last) in [(&[0.25, 0.5][..], 0.5), (&[], 0.5), (&[0.25], 0.25)] {
+        let report = probed(durations);
+        scene.exporter.observe(&[("router", report.clone())]);
+        let shown = scene.after("router", report);
+        let shown: Vec<(&str, f64)> = shown.iter().map(|(name, it)| (name.as_str(), *it)).collect();
+        let name = "lodestar_probe_duration_seconds{\"component\":\"router\"}";
+        assert_eq!(shown, [(name, last)]);
     }
 }

@@ -347,7 +347,7 @@ impl ConditionOptions {
             };
         };
         let fitting: &[Function] = match metric.kind {
-            Kind::Gauge => &[Avg, Max, Min],
+            Kind::Gauge | Kind::Histogram => &[Avg, Max, Min],
             Kind::Counter => &[Increase, Rate],
             Kind::Requests => requests::functions(metric),
         };

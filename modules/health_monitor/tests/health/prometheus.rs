@@ -9,7 +9,7 @@ use std::{
 
 use health_monitor::{
     export::DERIVED,
-    metric::{self, Metric},
+    metric::{self, Kind, Metric},
     quantity::Span,
     rule::{Rule, RuleSet},
 };
@@ -159,7 +159,11 @@ fn rules_and_dashboard_ask_for_metrics_that_there_are() {
             let suffixes = ["_bucket", "_sum", "_count"];
             let base = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
             let is_there = |name: &str| sources.contains(&format!("\"{name}\""));
-            if let Some(metric) = exported().find(|metric| metric.name == name) {
+            let is_asked = |metric: &&Metric| match metric.kind {
+                Kind::Histogram => base == Some(metric.name),
+                _ => name == metric.name,
+            };
+            if let Some(metric) = exported().find(is_asked) {
                 for label in labels {
                     assert!(metric.labels.contains(&label.as_str()), "{name} has no {label}");
                 }
