@@ -1,6 +1,6 @@
 //! Benchmark of thirty synthetic days, played to the module's parts and to a naive monitor.
 //!
-//! `cargo bench -p health_monitor -- MONTHS`: plays so many months (1), each from its own seed,
+//! `cargo bench -p health_monitor -- MONTHS`: plays so many months (5), each from its own seed,
 //! and prints one JSON object per figure: the worst of all months, and the mean of their notes.
 
 #[path = "../tests/health/month/mod.rs"]
@@ -18,7 +18,7 @@ use serde_json::json;
 
 fn main() -> Result<(), std::num::ParseIntError> {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
-    let months: u32 = args.next().map_or(Ok(1), |months| months.parse())?;
+    let months: u32 = args.next().map_or(Ok(5), |months| months.parse())?;
     let (mut ours, mut naive, mut seconds) = (Vec::new(), Vec::new(), 0.0);
     for seed in 1..=u64::from(months.max(1)) {
         let (mine, theirs, took) = play(seed);
@@ -70,6 +70,8 @@ fn main() -> Result<(), std::num::ParseIntError> {
             "name": "health: notes of an hour of flapping", "unit": "",
             "value": most(&ours, of_flapping),
             "baseline": baseline(most(&naive, of_flapping) as f64),
+            // Its beginning, that it flaps, and its end.
+            "goal": at_most(3),
         }),
         json!({
             "name": "health: notes in the worst hour", "unit": "", "value": most(&ours, an_hour),

@@ -184,6 +184,10 @@ const FLAPS: usize = 3;
 const FLAP_MS: i64 = 3_600_000;
 /// Time of quiet after which an alert flaps no more, in milliseconds.
 const QUIET_MS: i64 = 1_800_000;
+/// Time of quiet after which the end of an alert is told that began more than once within the
+/// hour, in milliseconds: what comes back is not over, and who was told that it fires need not be
+/// told of each time.
+const RECURRING_MS: i64 = 900_000;
 /// Time within which the notes of a channel are counted, in milliseconds.
 const HOUR_MS: i64 = 3_600_000;
 /// Troubles that are kept, at most: beyond it those that are over are forgotten first.
@@ -244,6 +248,12 @@ impl Notifier {
         }
         let state = self.state.clone();
         serde_json::to_string(&Saved { at: now.at, steady_ms: steady(now), state }).ok()
+    }
+
+    /// Returns whether there is no trouble of which anything may be told.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.state.troubles.is_empty()
     }
 
     /// Takes what began and ended, and returns what is to be told.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use module_sdk::events::AlertSeverity;
 
 use super::{
-    Circumstances, Entry, HOUR_MS, Known, Last, Policy, Route, Suppressed, Trouble, ms, steady,
+    Circumstances, Entry, HOUR_MS, Known, Last, Policy, RECURRING_MS, Route, Suppressed, Trouble,
+    ms, steady,
 };
 use crate::{
     notify::{
@@ -103,6 +104,12 @@ impl<'a> Teller<'a> {
             let keep = rule.filter(|_| was_hidden).map_or(0, |rule| rule.keep_ms);
             at.saturating_add(ms(keep))
         });
+        let is_recurring = news == News::Resolved && trouble.begun_ms.len() > 1;
+        let since = if is_recurring && !entry.is_held {
+            since.max(trouble.changed_ms.saturating_add(RECURRING_MS))
+        } else {
+            since
+        };
         let is_critical = severity == AlertSeverity::Critical;
         let wait = if is_critical { self.policy.critical_wait_ms } else { self.policy.wait_ms };
         let mut due = since.saturating_add(ms(wait));
