@@ -122,8 +122,8 @@ impl Config {
             cost.plan(host),
             disk.check.plan("disk", self.interval_ms, move || check::disk(&options)),
             gpu.check.plan("gpu", self.interval_ms, check::gpu(gpu)),
-            memory.plan("memory", self.interval_ms, check::memory),
-            pressure.plan("pressure", self.interval_ms, check::pressure),
+            memory.plan("memory", self.interval_ms, check::memory).map(Plan::sharing),
+            pressure.plan("pressure", self.interval_ms, check::pressure).map(Plan::sharing),
         ]
         .into_iter()
         .flatten()
@@ -140,7 +140,9 @@ impl Config {
         let of_databases = (databases.clone(), host.clone());
         let of_modules = (modules.clone(), host.clone());
         let plans = [
-            clock_options.plan("clock", self.interval_ms, move || check::clock(&observations)),
+            clock_options
+                .plan("clock", self.interval_ms, move || check::clock(&observations))
+                .map(Plan::sharing),
             databases.plan("databases", SLOW_MS, move || {
                 check::databases(&of_databases.0, &of_databases.1)
             }),

@@ -55,6 +55,7 @@ impl HealthMonitor {
     /// Counts requests that ended. It never fails: what cannot be counted is no reason to hold up
     /// those that follow.
     pub(crate) fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {
+        self.is_heard = true;
         let clock_ms = self.host.now().as_millisecond();
         for event in events {
             let (request, now) = (event.data, self.now);
@@ -70,6 +71,7 @@ impl HealthMonitor {
 
     /// Hears of a budget that is exceeded, or nearly so.
     pub(crate) fn budget(&mut self, event: &Event<'_, Value>) -> Result<()> {
+        self.is_heard = true;
         let named = ["budget", "name", "project"].into_iter();
         let mut named = named.filter_map(|key| event.data.get(key)?.as_str());
         let name = named.find(|name| !name.is_empty()).unwrap_or("all");

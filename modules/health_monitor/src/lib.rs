@@ -1,6 +1,6 @@
 //! `health_monitor`: the state of models, the GPU, disks, memory and the daemon.
 //!
-//! Each check runs on a thread of its own ([`check`]) and reports components and readings
+//! Each check runs on a thread of its own where it could hang ([`check`]), and reports components and readings
 //! ([`reading`]). What it hears on the bus is counted: requests of models in sliding windows
 //! ([`requests`]) and by objectives ([`slo`]). Once a second the module takes the reports to the
 //! [`monitor`], which keeps the [`values`], judges them by the rules ([`rule`]), and answers with
@@ -69,10 +69,18 @@ pub struct HealthMonitor {
     now: Moment,
     /// Steady time at which requests were reported last, in milliseconds.
     heard_ms: Option<u64>,
+    /// `true` where something was heard on the bus since everything was judged last.
+    is_heard: bool,
+    /// Steady time at which everything was judged last, in milliseconds.
+    looked_ms: u64,
     observations: Arc<Observations>,
     retention_ms: i64,
     watchers: Watchers,
 }
+
+/// Time between two judgements while nothing comes, nothing is amiss and nothing waits, in
+/// milliseconds: windows of time slide all the same.
+const REST_MS: u64 = 5_000;
 
 module_sdk::export!(HealthMonitor);
 
@@ -103,6 +111,8 @@ impl Module for HealthMonitor {
             clock,
             now,
             heard_ms: None,
+            is_heard: true,
+            looked_ms: 0,
             observations,
             retention_ms: i64::from(config.retention_days) * 86_400_000,
             watchers: Watchers::default(),
@@ -172,6 +182,12 @@ impl HealthMonitor {
         self.observations.set_by(jump_ms, now.at);
         let reports = self.workers.reports();
         let is_news = !reports.is_empty();
+        let is_at_rest =
+            !is_news && !self.is_heard && self.monitor.is_quiet() && self.notify.is_quiet();
+        if is_at_rest && now.steady_ms.saturating_sub(self.looked_ms) < REST_MS {
+            return Ok(());
+        }
+        (self.looked_ms, self.is_heard) = (now.steady_ms, false);
         let checked = self.checked(&reports);
         self.exporter.observe(&reports);
         for (check, report) in reports {

@@ -162,6 +162,15 @@ impl Monitor {
         }
     }
 
+    /// Returns whether nothing came since the last step, and nothing holds of any rule.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !self.is_news
+            && !self.is_troubled
+            && self.events.is_empty()
+            && (0..self.inputs.len()).all(|rule| self.engine.is_quiet(rule))
+    }
+
     /// Judges everything at a moment.
     pub fn step(&mut self, requests: &dyn Requests, now: Moment) -> Step {
         let mut transitions = Vec::new();

@@ -58,6 +58,7 @@ impl CostOptions {
             name: "cost",
             interval: INTERVAL.min(every),
             deadline: DEADLINE,
+            shares: false,
             make: Arc::new(move || Box::new(Cost::new(host.clone(), every))),
         })
     }

@@ -1,4 +1,5 @@
-//! Checks: each looks at one kind of thing, on a thread of its own, within a deadline of its own.
+//! Checks: each looks at one kind of thing, within a deadline of its own, and on a thread of its
+//! own where it could hang.
 
 mod clock;
 mod cost;
@@ -18,6 +19,7 @@ mod worker;
 
 use std::{
     collections::BTreeSet,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -32,18 +34,24 @@ pub(crate) use gpu::LIBRARY as GPU_LIBRARY;
 pub use gpu::{GpuOptions, gpu};
 pub use providers::{ExtraProvider, ProviderOptions};
 pub use router::RouterOptions;
-pub use worker::{Pause, Workers};
+pub use worker::Workers;
 
 use crate::reading::{Component, Report};
 
-/// A check. It may block: its thread is its own.
+/// A check. It may block: where it hangs, its thread is left to it.
 pub trait Check: Send {
     /// Looks at its components and reports them.
     fn run(&mut self, progress: &Progress) -> Report;
 
-    /// Waits between two runs. A check that is told of something by the kernel ends the wait.
-    fn wait(&mut self, pause: &Pause<'_>) {
-        pause.wait();
+    /// Returns for how long nothing can be news, where that is longer than the interval.
+    fn idle(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Returns descriptors by which the kernel tells of something urgent (`POLLPRI`): the check then
+    /// runs at once. Those of which it will tell nothing any more are taken out.
+    fn urgent(&mut self) -> Option<&mut Vec<OwnedFd>> {
+        None
     }
 }
 
@@ -55,11 +63,22 @@ pub struct Plan {
     pub interval: Duration,
     /// Time within which a run has to end.
     pub deadline: Duration,
+    /// `true` where it shares a thread with others of its kind: it reads what the kernel keeps in
+    /// memory, and asks neither a device nor anybody else. One that hangs all the same gets a thread
+    /// of its own for good.
+    pub shares: bool,
     /// Makes the check, on the thread that runs it.
     pub make: Arc<dyn Fn() -> Box<dyn Check> + Send + Sync>,
 }
 
 impl Plan {
+    /// Makes it share a thread.
+    #[must_use]
+    pub const fn sharing(mut self) -> Self {
+        self.shares = true;
+        self
+    }
+
     /// Gives each run a time beyond its deadline, within which what has its own deadline ends.
     #[must_use]
     pub fn with_slack(mut self, slack: Duration) -> Self {
@@ -101,6 +120,12 @@ impl Progress {
         }
         at.component = Some(component.clone());
         true
+    }
+
+    /// Notes that the call at a component has returned.
+    fn found_again(&self, component: &Component) {
+        let mut at = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        at.hanging.remove(component);
     }
 
     /// Notes that the module stops: a run that waits for an answer gives up on it.
@@ -152,6 +177,7 @@ impl CheckOptions {
             name,
             interval: Duration::from_millis(self.interval_ms.unwrap_or(usual_ms)),
             deadline: Duration::from_millis(self.deadline_ms),
+            shares: false,
             make: Arc::new(make),
         })
     }

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Check, Pause, Progress, kernel_file::KernelFile};
+use super::{Check, Progress, kernel_file::KernelFile};
 use crate::{
     metric::{PRESSURE_RATIO, PRESSURE_STALLED},
     reading::{Component, Found, Report, Series},
@@ -82,13 +82,12 @@ impl Check for Pressure {
         report
     }
 
-    fn wait(&mut self, pause: &Pause<'_>) {
+    fn urgent(&mut self) -> Option<&mut Vec<OwnedFd>> {
         let asks_kernel = self.asks_kernel;
-        let triggers = self.triggers.get_or_insert_with(|| {
+        Some(self.triggers.get_or_insert_with(|| {
             let all = TRIGGERS.iter().filter(|_| asks_kernel);
             all.filter_map(|(resource, stall)| trigger(resource, stall)).collect()
-        });
-        pause.wait_for(triggers);
+        }))
     }
 }
 
@@ -221,6 +220,7 @@ mod tests {
             name: "pressure",
             interval: Duration::from_secs(86_400),
             deadline: Duration::from_secs(60),
+            shares: false,
             make: Arc::new(move || {
                 let triggers = trigger.lock().expect("once").take().into_iter().collect();
                 Box::new(Pressure { triggers: Some(triggers), ..Pressure::default() })

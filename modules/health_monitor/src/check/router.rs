@@ -138,6 +138,10 @@ impl Check for Router {
         self.outcomes.report(&mut report);
         report
     }
+
+    fn idle(&self) -> Duration {
+        self.absent_since.map_or(Duration::ZERO, |asked| ASK_AGAIN.saturating_sub(asked.elapsed()))
+    }
 }
 
 fn of_module(module: &status::Module) -> Target {

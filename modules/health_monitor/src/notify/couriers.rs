@@ -64,6 +64,12 @@ impl Couriers {
         ended.map(|(channel, task)| (channel, outcome(task))).collect()
     }
 
+    /// Returns whether nothing is on its way, and every outcome was taken.
+    #[must_use]
+    pub fn has_nothing(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     /// Returns whether nothing is on its way any more.
     #[must_use]
     pub fn is_quiet(&self) -> bool {

@@ -205,6 +205,15 @@ impl Notify {
         }
     }
 
+    /// Returns whether there is nothing to tell, nothing on its way and nothing to write.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.notifier.is_quiet()
+            && self.outbox.is_empty()
+            && self.couriers.has_nothing()
+            && !self.is_unwritten()
+    }
+
     /// Returns how the channels do, as a check would.
     #[must_use]
     pub fn report(&self) -> Report {

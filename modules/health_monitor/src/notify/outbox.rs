@@ -135,6 +135,12 @@ impl Outbox {
         gone
     }
 
+    /// Returns whether no note waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queues.values().all(|queue| queue.waiting.is_empty())
+    }
+
     /// Adds a note for a channel.
     pub fn add(&mut self, channel: &str, note: Note, now: Moment) {
         let Some(queue) = self.queues.get_mut(channel) else { return };

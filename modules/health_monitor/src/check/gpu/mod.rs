@@ -148,6 +148,13 @@ impl Check for Gpu {
         }
         report
     }
+
+    fn idle(&self) -> Duration {
+        match (&self.link, self.tried) {
+            (Link::Closed(_), Some(tried)) => self.retry.saturating_sub(tried.elapsed()),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 impl Gpu {

@@ -62,12 +62,25 @@ impl Fake {
             name: "fake",
             interval: Duration::from_millis(2),
             deadline: Duration::from_millis(50),
+            shares: false,
             make: Arc::new(move || {
                 fake.made.fetch_add(1, Ordering::SeqCst);
                 Box::new(fake.clone())
             }),
         };
         Workers::start(vec![plan]).expect("threads can be started")
+    }
+
+    /// Returns a plan that shares its thread with others.
+    fn sharing(&self, name: &'static str) -> Plan {
+        let fake = self.clone();
+        Plan {
+            name,
+            interval: Duration::from_millis(2),
+            deadline: Duration::from_millis(50),
+            shares: true,
+            make: Arc::new(move || Box::new(fake.clone())),
+        }
     }
 }
 
@@ -133,6 +146,44 @@ fn a_check_that_hangs_as_a_whole_says_so_once_each_time() {
 }
 
 #[test]
+fn one_that_hangs_stalls_none_of_those_that_share_its_thread() {
+    for hangs_as_a_whole in [true, false] {
+        let fakes = ["one", "two", "three"].map(|name| (name, Fake::default()));
+        let plans = fakes.iter().map(|(name, fake)| fake.sharing(name)).collect();
+        let mut workers = Workers::start(plans).expect("a thread can be started");
+        assert_eq!(workers.workers.len(), 1);
+        let mut seen = |wanted: &dyn Fn(&'static str, &Report) -> bool| {
+            let begun = Instant::now();
+            while !workers.reports().iter().any(|(name, report)| wanted(name, report)) {
+                assert!(begun.elapsed() < PATIENCE, "waited in vain");
+                thread::yield_now();
+            }
+        };
+        let is_well = |report: &Report| presence(report) == WELL;
+        fakes.iter().for_each(|(of, _)| seen(&|name, report| name == *of && is_well(report)));
+        let gate = if hangs_as_a_whole { &fakes[1].1.whole } else { &fakes[1].1.first };
+        gate.close();
+        let is_told = |report: &Report| match hangs_as_a_whole {
+            true => report.hangs.is_some(),
+            false => presence(report) == FIRST_HANGS,
+        };
+        seen(&|name, report| name == "two" && is_told(report));
+        for _ in 0..3 {
+            for of in ["one", "three"] {
+                seen(&|name, report| name == of && is_well(report));
+            }
+        }
+        gate.open();
+        seen(&|name, report| name == "two" && is_well(report));
+        for of in ["one", "three", "two"] {
+            seen(&|name, report| name == of && is_well(report));
+        }
+        assert_eq!(workers.workers.len(), 2, "it has a thread of its own now");
+        workers.stop(PATIENCE);
+    }
+}
+
+#[test]
 fn a_check_that_panics_is_unknown_and_made_anew() {
     let fake = Fake::default();
     let mut workers = fake.workers();
@@ -170,8 +221,8 @@ fn a_stop_and_a_wish_end_a_pause_at_once() {
             Report::default()
         }
 
-        fn wait(&mut self, pause: &Pause<'_>) {
-            pause.wait_for(&mut self.0);
+        fn urgent(&mut self) -> Option<&mut Vec<OwnedFd>> {
+            Some(&mut self.0)
         }
     }
 
@@ -181,6 +232,7 @@ fn a_stop_and_a_wish_end_a_pause_at_once() {
             name: "fake",
             interval: Duration::from_secs(86_400),
             deadline: PATIENCE,
+            shares: false,
             make: Arc::new(move || Box::new(Waiting((0..descriptors).map(|_| silent()).collect()))),
         };
         let mut workers = Workers::start(vec![plan]).expect("threads can be started");
