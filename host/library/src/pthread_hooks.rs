@@ -285,12 +285,16 @@ fn unregister(number: libc::pid_t) {
     owners().threads.retain(|(known, _)| *known != number);
 }
 
-/// Returns the modules that threads of this process work for, by the threads' numbers.
+/// Returns the modules that threads of this process work for, by the threads' numbers. `listed` are
+/// numbers of threads that live, in their order, of which the kernel need not be asked.
 #[must_use]
-pub fn workers() -> HashMap<u32, String> {
+pub fn workers(listed: &[u32]) -> HashMap<u32, String> {
     let mut owners = owners();
     // One that ended by `pthread_exit` has not said so.
-    owners.threads.retain(|(number, _)| is_alive(*number));
+    owners.threads.retain(|(number, _)| {
+        u32::try_from(*number).is_ok_and(|it| listed.binary_search(&it).is_ok())
+            || is_alive(*number)
+    });
     let worker = |(number, owner): &(libc::pid_t, &'static str)| {
         Some((u32::try_from(*number).ok()?, (*owner).to_owned()))
     };
@@ -364,17 +368,17 @@ mod tests {
 
     #[test]
     fn a_thread_works_for_its_module_until_it_ends() {
-        let mine = |module: &str| workers().values().filter(|it| *it == module).count();
+        let mine = |module: &str| workers(&[]).values().filter(|it| *it == module).count();
         let working = work_for("a_module");
         assert_eq!(works_for(), Some("a_module"));
         let other = std::thread::spawn(|| {
             let _working = work_for("another_module");
-            workers().into_values().filter(|it| it == "another_module").count()
+            workers(&[]).into_values().filter(|it| it == "another_module").count()
         });
         assert_eq!(other.join().expect("no panic"), 1);
         assert_eq!((mine("a_module"), mine("another_module")), (1, 0));
         extern "C-unwind" fn count(_: *mut c_void) -> *mut c_void {
-            let mine = workers().into_values().filter(|it| it == "a_module").count();
+            let mine = workers(&[]).into_values().filter(|it| it == "a_module").count();
             std::ptr::without_provenance_mut(mine)
         }
         let noted =

@@ -198,9 +198,11 @@ impl Tasks {
     }
 
     fn read(mut looking: MutexGuard<'static, Strangers>) -> Self {
-        let mut owners = library::workers();
+        let mut listed: Vec<u32> = threads(std::process::id()).collect();
+        listed.sort_unstable();
+        let mut owners = library::workers(&listed);
         let (before, mut strangers) = (std::mem::take(&mut looking.0), Vec::new());
-        let tasks = threads(std::process::id()).filter_map(|id| {
+        let tasks = listed.into_iter().filter_map(|id| {
             let owner = owners.remove(&id);
             // Whose thread it is is known without its name.
             let name = if owner.is_none() {
@@ -217,7 +219,6 @@ impl Tasks {
             Some(Task { id, owner, name, cpu_ns: cpu_ns(id)? })
         });
         let tasks = tasks.collect();
-        strangers.sort_unstable();
         looking.0 = strangers;
         Self { tasks, _looking: looking }
     }
