@@ -10,7 +10,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the configuration of a monitor that looks often, with further keys of its section.
-fn monitor(keys: &str) -> String {
+pub(crate) fn monitor(keys: &str) -> String {
     format!("modules:\n  health_monitor:\n    enabled: true\n    interval_ms: 100\n{keys}")
 }
 
@@ -23,7 +23,7 @@ fn every_disk_is_full(severity: &str) -> String {
 }
 
 /// Asks for the health until it is so, and returns it.
-fn wait_for(sandbox: &Sandbox, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait_for(sandbox: &Sandbox, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     wait_until(what, PATIENCE, || {
         let output = sandbox.lodestar(&["health", "--json"]);
         let health: Value = serde_json::from_str(&output.stdout).ok()?;
@@ -31,12 +31,12 @@ fn wait_for(sandbox: &Sandbox, what: &str, is_so: impl Fn(&Value) -> bool) -> Va
     })
 }
 
-fn check<'a>(health: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn check<'a>(health: &'a Value, name: &str) -> &'a Value {
     let checks = health["checks"].as_array().expect("there are checks");
     checks.iter().find(|check| check["name"] == name).unwrap_or(&Value::Null)
 }
 
-fn is_known(health: &Value) -> bool {
+pub(crate) fn is_known(health: &Value) -> bool {
     check(health, "memory")["status"] == "ok"
 }
 
@@ -82,7 +82,7 @@ fn exit_codes_are_those_of_monitoring_plugins() {
 }
 
 /// Returns the alerts that fire, as their rules and ids.
-fn firing(health: &Value) -> Vec<(String, String)> {
+pub(crate) fn firing(health: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let alerts = health["alerts"].as_array().expect("there are alerts").iter();
     alerts.map(|alert| (text(&alert["name"]), text(&alert["id"]))).collect()

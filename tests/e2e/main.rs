@@ -20,6 +20,7 @@ mod former_state;
 mod full_disk;
 mod greed;
 mod health;
+mod health_faults;
 mod health_metrics;
 mod held_back;
 mod install;

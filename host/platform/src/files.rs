@@ -136,7 +136,7 @@ pub fn places(path: &Path) -> Vec<PathBuf> {
     })
 }
 
-/// What lies at a place, as far as it decides where a path goes on.
+/// A place, as far as it decides where a path goes on.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     /// Nothing.

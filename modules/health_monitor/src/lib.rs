@@ -1,12 +1,12 @@
 //! `health_monitor`: the state of models, the GPU, disks, memory and the daemon.
 //!
-//! Each check runs on a thread of its own where it could hang ([`check`]), and reports components and readings
-//! ([`reading`]). What it hears on the bus is counted: requests of models in sliding windows
-//! ([`requests`]) and by objectives ([`slo`]). Once a second the module takes the reports to the
-//! [`monitor`], which keeps the [`values`], judges them by the rules ([`rule`]), and answers with
-//! the components whose state changed ([`board`]) and the alerts that began and ended ([`alert`]).
-//! These are written to the database ([`store`]), published as events and told to people
-//! ([`notify`]) by [`channels`].
+//! Each check runs on a thread of its own where it could hang ([`check`]), and reports components
+//! and readings ([`reading`]). What it hears on the bus is counted: requests of models in sliding
+//! windows ([`requests`]) and by objectives ([`slo`]). Once a second the module takes the reports
+//! to the [`monitor`], which keeps the [`values`], judges them by the rules ([`rule`]), and answers
+//! with the components whose state changed ([`board`]) and the alerts that began and ended
+//! ([`alert`]). These are written to the database ([`store`]), published as events and told to
+//! people ([`notify`]) by [`channels`].
 
 pub mod alert;
 pub mod board;

@@ -48,8 +48,8 @@ pub trait Check: Send {
         Duration::ZERO
     }
 
-    /// Returns descriptors by which the kernel tells of something urgent (`POLLPRI`): the check then
-    /// runs at once. Those of which it will tell nothing any more are taken out.
+    /// Returns descriptors by which the kernel tells of something urgent (`POLLPRI`): the check
+    /// then runs at once. Those of which it will tell nothing any more are taken out.
     fn urgent(&mut self) -> Option<&mut Vec<OwnedFd>> {
         None
     }
@@ -64,8 +64,8 @@ pub struct Plan {
     /// Time within which a run has to end.
     pub deadline: Duration,
     /// `true` where it shares a thread with others of its kind: it reads what the kernel keeps in
-    /// memory, and asks neither a device nor anybody else. One that hangs all the same gets a thread
-    /// of its own for good.
+    /// memory, and asks neither a device nor anybody else. One that hangs all the same gets a
+    /// thread of its own for good.
     pub shares: bool,
     /// Makes the check, on the thread that runs it.
     pub make: Arc<dyn Fn() -> Box<dyn Check> + Send + Sync>,
