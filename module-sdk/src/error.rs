@@ -144,6 +144,21 @@ impl Error {
         }
     }
 
+    /// Says that the key of the configuration lies below another one, for a part of it that checks
+    /// itself.
+    ///
+    /// ```
+    /// use module_sdk::Error;
+    ///
+    /// let error = Error::config_at("burst", "must not be 0").below("rate_limit");
+    /// assert_eq!(error.to_string(), "rate_limit.burst: must not be 0");
+    /// ```
+    #[must_use]
+    pub fn below(mut self, key: &str) -> Self {
+        self.key = if self.key.is_empty() { key.to_owned() } else { format!("{key}.{}", self.key) };
+        self
+    }
+
     /// Returns how the host treats the error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

@@ -40,6 +40,7 @@ mod reload_faults;
 mod reloads;
 mod resources;
 mod restarts;
+mod router;
 mod secrets;
 mod start;
 mod starvation;

@@ -15,6 +15,7 @@ mod service_manager;
 mod set_on_drop;
 pub mod telemetry;
 mod tools;
+pub mod upstream;
 
 pub use daemon::Daemon;
 pub use keep_alive::KeepAlive;
@@ -23,3 +24,4 @@ pub use sent::{Counted, Sent};
 pub use service_manager::ServiceManager;
 pub use set_on_drop::SetOnDrop;
 pub use tools::{far_from_midnight, is_root, skip, skip_even_in_ci, tool_or_skip, wait_until};
+pub use upstream::FakeUpstream;

@@ -14,11 +14,12 @@ use crate::{build, process, workspace::Workspace};
 /// Run the benchmark programs.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these programs (default: all of the workspace).
-    names: Vec<String>,
-    /// Print the figures as JSON.
+    /// Print the figures as JSON; stands before the names.
     #[arg(long)]
     json: bool,
+    /// Only these programs (default: all of the workspace), and options for them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "NAME|OPTION")]
+    words: Vec<String>,
 }
 
 /// Runs the programs one after the other; nothing else should run beside them.
@@ -30,14 +31,17 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = build::run()?;
     let programs = programs(&workspace);
-    if let Some(unknown) = args.names.iter().find(|name| !programs.contains(*name)) {
+    let (names, options) = sorted(&args.words);
+    if let Some(unknown) = names.iter().find(|name| !programs.contains(*name)) {
         let known = programs.into_iter().collect::<Vec<_>>().join(", ");
         bail!("there is no benchmark {unknown:?}; there are: {known}");
     }
+    // The programs run in the folders of their packages.
+    let options: Vec<String> = options.iter().map(|option| absolute(option)).collect();
     let mut figures = Vec::new();
     for program in &programs {
-        if args.names.is_empty() || args.names.contains(program) {
-            figures.extend(figures_of(&workspace, program)?);
+        if names.is_empty() || names.contains(program) {
+            figures.extend(figures_of(&workspace, program, &options)?);
         }
     }
     if args.json {
@@ -48,16 +52,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Splits words into names of programs, and the options for them, which begin with a hyphen.
+fn sorted(words: &[String]) -> (&[String], &[String]) {
+    let options = words.iter().position(|word| word.starts_with('-'));
+    words.split_at(options.unwrap_or(words.len()))
+}
+
+/// Returns an option, from the root where it is a file.
+fn absolute(option: &str) -> String {
+    let path = std::path::absolute(option).ok().filter(|path| path.is_file());
+    path.map_or_else(|| option.to_owned(), |path| path.display().to_string())
+}
+
 /// Returns the benchmark programs of all packages.
 fn programs(workspace: &Workspace) -> BTreeSet<String> {
     workspace.packages.iter().flat_map(|package| package.benches.clone()).collect()
 }
 
-fn figures_of(workspace: &Workspace, program: &str) -> Result<Vec<Value>> {
+fn figures_of(workspace: &Workspace, program: &str, options: &[String]) -> Result<Vec<Value>> {
     let mut bench = process::cargo();
     // The release profile and the features of the whole workspace, in which all is compiled
     // already; cargo's own profile `bench`, or a single package, would compile it again.
     bench.args(["bench", "--profile", "release", "--locked", "--workspace", "--bench", program]);
+    bench.arg("--").args(options);
     bench.current_dir(&workspace.root).stderr(Stdio::inherit());
     eprintln!("$ {}", process::shown(&bench));
     let output = process::output(&mut bench)?;
@@ -126,6 +143,19 @@ fn rounded(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_stand_behind_the_names() {
+        let check = |text: &str, names: usize, options: usize| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            let (found_names, found_options) = sorted(&words);
+            assert_eq!((found_names.len(), found_options.len()), (names, options), "{text}");
+        };
+        check("", 0, 0);
+        check("calls daemon", 2, 0);
+        check("gateway --faults", 1, 1);
+        check("routing --data pairs.jsonl", 1, 2);
+    }
 
     #[test]
     fn figures_stand_beside_their_baseline_and_goal() {

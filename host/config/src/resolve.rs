@@ -151,7 +151,7 @@ impl Walk<'_> {
 }
 
 /// Returns settings for display: texts under a name that promises a secret (`api_key`, `token`) and
-/// that are not references become `[redacted]`.
+/// that are not references become `[redacted]`, and so do the passwords in addresses.
 #[must_use]
 pub fn redacted(settings: &Map<String, Value>) -> Map<String, Value> {
     let shown = |(key, value): (&String, &Value)| (key.clone(), redact(value, names_secret(key)));
@@ -161,6 +161,10 @@ pub fn redacted(settings: &Map<String, Value>) -> Map<String, Value> {
 pub(super) fn redact(value: &Value, secret: bool) -> Value {
     match value {
         Value::String(text) if secret && !is_reference(text) => "[redacted]".into(),
+        Value::String(text) => match password(text) {
+            Some(at) => format!("{}[redacted]{}", &text[..at.start], &text[at.end..]).into(),
+            None => value.clone(),
+        },
         Value::Array(values) => values.iter().map(|value| redact(value, secret)).collect(),
         Value::Object(map) => {
             let shown = map
@@ -223,7 +227,9 @@ fn find_literals(
     found: &mut impl FnMut(&SourceLocation, &str),
 ) {
     match &node.value {
-        Yaml::String(text) if secret && !is_reference(text) => found(&node.place, key),
+        Yaml::String(text) if !is_reference(text) && (secret || password(text).is_some()) => {
+            found(&node.place, key);
+        }
         Yaml::List(nodes) => {
             for (index, node) in nodes.iter().enumerate() {
                 find_literals(node, &format!("{key}[{index}]"), secret, found);
@@ -237,6 +243,18 @@ fn find_literals(
         }
         Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::String(_) => {}
     }
+}
+
+/// Returns where the password stands in an address with one: `redis://user:password@host`. A
+/// reference in its place is none.
+fn password(text: &str) -> Option<std::ops::Range<usize>> {
+    let begin = text.find("://")? + 3;
+    let rest = &text[begin..];
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let user = &authority[..authority.rfind('@')?];
+    let colon = user.find(':')?;
+    let at = begin + colon + 1..begin + user.len();
+    (!at.is_empty() && !is_reference(&text[at.clone()])).then_some(at)
 }
 
 /// Returns whether a key's name promises a secret. `max_tokens` is a number; `keys` are names.
@@ -429,7 +447,9 @@ mod tests {
     fn keeps_secrets_out_of_what_is_shown() {
         let config = config(
             "modules:\n  m:\n    api_keys: {shop: abc, bank: 'file:/k'}\n    token: ${T}\n    \
-             password: xyz\n    max_tokens: 5\n    keys: [a]\n",
+             password: xyz\n    max_tokens: 5\n    keys: [a]\n    \
+             redis: 'redis://me:pw@host:1/2'\n    other: 'redis://me:${P}@host'\n    \
+             plain: 'http://host/a:b@c'\n",
         );
         let settings = config.effective("m", None).expect("it is valid");
         assert_eq!(
@@ -437,12 +457,15 @@ mod tests {
             json!({
                 "api_keys": {"shop": "[redacted]", "bank": "file:/k"}, "token": "${T}",
                 "password": "[redacted]", "max_tokens": 5, "keys": ["a"],
+                "redis": "redis://me:[redacted]@host:1/2", "other": "redis://me:${P}@host",
+                "plain": "http://host/a:b@c",
             })
         );
         for open in [None, Some("o-r")] {
             let found = literal_secrets(&config, open);
             let keys: Vec<_> = found.iter().map(|found| found.key.as_str()).collect();
-            assert_eq!(keys, ["modules.m.api_keys.shop", "modules.m.password"]);
+            let expected = ["modules.m.api_keys.shop", "modules.m.password", "modules.m.redis"];
+            assert_eq!(keys, expected);
             let remedy = |found: &ConfigError| found.hint.contains("`chmod o-r m.yaml`");
             assert!(found.iter().all(|found| remedy(found) == open.is_some()), "{found:?}");
         }

@@ -72,8 +72,24 @@ impl ClientError {
 
     /// Finds out what a failure of the library under this one was.
     pub(crate) fn of(error: &reqwest::Error) -> Self {
+        Self::of_source(error, error.is_connect())
+    }
+
+    /// Finds out what made the body of an answer of a [`Pool`](crate::Pool) end early.
+    #[must_use]
+    pub fn of_body(error: hyper::Error) -> Self {
+        Self::of_source(&error, false)
+    }
+
+    /// Says that a request cannot be written down.
+    #[must_use]
+    pub fn of_http(error: http::Error) -> Self {
+        Self::Url(plain(&error.to_string()))
+    }
+
+    pub(crate) fn of_source(error: &(dyn Error + 'static), is_connect: bool) -> Self {
         let mut io_error = None;
-        let mut last: &(dyn Error + 'static) = error;
+        let mut last = error;
         while let Some(next) = beneath(last) {
             last = next;
             if let Some(own) = last.downcast_ref::<Self>() {
@@ -85,9 +101,12 @@ impl ClientError {
             io_error = last.downcast_ref::<io::Error>().or(io_error);
         }
         match io_error {
-            Some(found) if error.is_connect() => Self::Connect(connect_message(found)),
+            Some(found) if found.kind() == io::ErrorKind::TimedOut && is_connect => {
+                Self::Connect("no connection in time".to_owned())
+            }
+            Some(found) if is_connect => Self::Connect(connect_message(found)),
             Some(found) => Self::Protocol(connect_message(found)),
-            None if error.is_connect() => Self::Connect(plain(&last.to_string())),
+            None if is_connect => Self::Connect(plain(&last.to_string())),
             None => Self::Protocol(plain(&last.to_string())),
         }
     }

@@ -92,7 +92,7 @@ impl Guard {
     }
 
     /// Returns the addresses of a name that may be reached.
-    async fn addresses(self, host: String) -> Result<Vec<SocketAddr>, ClientError> {
+    pub(crate) async fn addresses(self, host: String) -> Result<Vec<SocketAddr>, ClientError> {
         if is_metadata(&host) {
             return Err(ClientError::Refused { host, refusal: Refusal::Metadata });
         }

@@ -14,8 +14,9 @@
 //! * Every request has a deadline for all of it, and a limit of bytes for its answer.
 //! * A URL and a header may hold a secret: errors and `Debug` show the host alone.
 //!
-//! Each request has a connection of its own: a probe is to find out whether a server accepts one,
-//! and how long its certificate is valid.
+//! Each request of a [`Client`] has a connection of its own: a probe is to find out whether a
+//! server accepts one, and how long its certificate is valid. A [`Pool`] keeps its connections, for
+//! a module that passes requests on.
 //!
 //! ```
 //! use std::time::Duration;
@@ -45,11 +46,13 @@ mod certificate;
 mod client;
 mod error;
 mod guard;
+mod pool;
 mod request;
 mod tls;
 
 pub use client::{Client, Policy};
 pub use error::ClientError;
 pub use guard::Refusal;
+pub use pool::{Pool, PoolOptions};
 pub use request::{Answer, Header, Request};
 pub use reqwest::{Method, StatusCode, header::HeaderMap};

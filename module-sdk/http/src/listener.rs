@@ -61,6 +61,10 @@ impl Listener for Tcp {
 
     async fn accept(&self) -> io::Result<Accepted<TcpStream, Ends>> {
         let (stream, peer) = self.0.accept().await?;
+        // Else the last small part of an answer waits for the client to confirm the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection waits for its last small part");
+        }
         let local = stream.local_addr().unwrap_or(peer);
         let descriptor = stream.as_raw_fd();
         Ok(Accepted { stream, ends: Ends { peer, local }, descriptor })

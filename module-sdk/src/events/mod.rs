@@ -11,6 +11,7 @@ mod host;
 mod llm;
 mod lynex;
 mod model_name;
+mod router;
 mod trace;
 
 pub use content::{ContentMessage, ContentRole, LlmRequestContent};
@@ -26,6 +27,7 @@ pub use llm::{
 };
 pub use lynex::{LynexEvent, LynexType};
 pub use model_name::ModelName;
+pub use router::{LlmFeedbackGiven, RouterTargetChanged};
 pub use trace::{SpanKind, SpanStatus, TraceSpanCompleted};
 
 /// Returns whether a topic fits a filter: `*` stands for one part, `>` for one or more at the end.

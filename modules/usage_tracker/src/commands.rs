@@ -7,13 +7,13 @@ pub(crate) use listing::requests_list;
 pub(crate) use sources::sources;
 
 use jiff::Timestamp;
+use module_prices::PriceTable;
 use module_sdk::{Reply, Result, Table, TimeRange, TimeRangeArgs, Usd, human::count};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
     format::{beginnings, milliseconds, minute, short, usd},
-    prices::PriceTable,
     query::{self, By, Figures, Percentiles, Reader, SessionUse, Summary},
 };
 

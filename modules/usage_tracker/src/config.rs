@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use module_prices::{MOST_USD, PriceError, PriceOverride, PriceTable};
 use module_sdk::{Error, Result, Zone};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    prices::{MOST_USD, PriceError, PriceOverride, PriceTable, Pricer},
+    prices::Pricer,
     store::{Durability, Options, SPEC, Store},
 };
 

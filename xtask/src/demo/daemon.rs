@@ -37,6 +37,12 @@ modules:
     listen: 127.0.0.1:0
     # The demonstration is one client that sends fast.
     rate_limit: {requests_per_second: 10000, burst: 10000}
+  router:
+    enabled: true
+    listen: 127.0.0.1:0
+    baseline_model: gpt-4o
+    routing:
+      aliases: {safe: [cloud/gpt-4o, workstation/llama3.2:3b]}
   usage_tracker:
     enabled: true
 metrics:
@@ -46,6 +52,10 @@ providers:
     base_url: PROVIDER
     api: ollama
     local: true
+  cloud:
+    base_url: CLOUD/v1
+    api: openai
+    models: [gpt-4o]
 ";
 
 pub(super) struct Daemon {
@@ -56,11 +66,12 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon with a provider and a receiver of notes at these addresses, and waits
-    /// until all modules run.
-    pub(super) fn start(stage: &Path, provider: &str, receiver: &str) -> Result<Self> {
+    /// Starts the daemon with a local provider, a paid one and a receiver of notes at these
+    /// addresses, and waits until all modules run.
+    pub(super) fn start(stage: &Path, provider: &str, cloud: &str, receiver: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("lodestar-demo-").tempdir()?.keep();
-        let config = CONFIG.replace("PROVIDER", provider).replace("RECEIVER", receiver);
+        let config = CONFIG.replace("PROVIDER", provider).replace("CLOUD", cloud);
+        let config = config.replace("RECEIVER", receiver);
         fs::write(home.join("modules.yaml"), config)?;
         let mut command = Command::new(stage.join("bin/lodestard"));
         command.arg("--config").arg(home.join("modules.yaml"));

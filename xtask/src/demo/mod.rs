@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::build;
+use serde_json::json;
+
+use crate::{build, http};
 
 mod daemon;
 mod protobuf;
@@ -19,7 +21,7 @@ mod provider;
 mod traffic;
 
 use daemon::Daemon;
-use provider::Provider;
+use provider::{LOCAL, PAID, Provider};
 use traffic::{Sender, Sent};
 
 /// Build, start a daemon, send it traffic and show what it makes of it.
@@ -46,9 +48,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     heading("Building (release)");
     let workspace = build::shipped()?;
     heading("Starting lodestard on free ports, with a state directory of its own");
-    let (mut provider, receiver) = (Provider::start()?, Provider::start()?);
-    let mut daemon = Daemon::start(&workspace.stage(), &provider.url(), &receiver.url())?;
-    let result = show(&daemon).and_then(|()| show_health(&daemon, &mut provider, &receiver));
+    let (mut provider, mut cloud) = (Provider::start()?, Provider::start()?);
+    let receiver = Provider::start()?;
+    let (local, paid) = (provider.url(), cloud.url());
+    let mut daemon = Daemon::start(&workspace.stage(), &local, &paid, &receiver.url())?;
+    let result = show(&daemon)
+        .and_then(|()| show_router(&daemon, &mut cloud))
+        .and_then(|()| show_health(&daemon, &mut provider, &receiver));
     if result.is_ok() && args.keep {
         daemon.keep();
     } else {
@@ -83,6 +89,43 @@ fn show(daemon: &Daemon) -> Result<()> {
     sent.requests += live;
     daemon.shown(&["events", "lag"])?;
     compare(daemon, sent.requests)
+}
+
+/// Sends requests of several clients through the router, and lets the paid provider go away.
+fn show_router(daemon: &Daemon, cloud: &mut Provider) -> Result<()> {
+    heading("Asking models at one address: a local one, a paid one, and one that goes away");
+    until("the router knows the models", || {
+        let known = daemon.json(&["router", "targets"])?.to_string();
+        Ok(known.contains(LOCAL) && known.contains(PAID))
+    })?;
+    let address = daemon.listener("router", "http")?;
+    let ask = |client: &str, path: &str, model: &str, expected: &str| -> Result<()> {
+        let messages = json!([{"role": "user", "content": "Rename the variable x to count."}]);
+        let body = json!({"model": model, "max_tokens": 64, "stream": false, "messages": messages});
+        let body = body.to_string();
+        let answer = http::post(&address, path, "application/json", body.as_bytes())?;
+        ensure!(
+            answer.status == 200 && answer.body.contains(expected),
+            "{client} asked for {model} and got {}: {}",
+            answer.status,
+            answer.body
+        );
+        println!("{client:<22} {path:<22} {model:<14} {expected}");
+        Ok(())
+    };
+    ask("OpenAI's library", "/v1/chat/completions", "auto", "A local answer.")?;
+    ask("OpenAI's library", "/v1/chat/completions", PAID, "A paid answer.")?;
+    ask("Anthropic's library", "/v1/messages", LOCAL, "A local answer.")?;
+    ask("a client of Ollama", "/api/chat", PAID, "A paid answer.")?;
+    cloud.stop();
+    println!("The paid provider is gone.");
+    ask("OpenAI's library", "/v1/chat/completions", "safe", "A local answer.")?;
+    println!();
+    daemon.shown(&["router", "route", "Rename the variable x to count."])?;
+    daemon.shown(&["router", "targets"])?;
+    until("all is counted", || Ok(daemon.json(&["router", "savings"])?["requests"] == 5))?;
+    daemon.shown(&["router", "savings"])?;
+    cloud.start_again()
 }
 
 /// Lets the provider of a local model go away and come back: each is told once.

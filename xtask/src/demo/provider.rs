@@ -16,7 +16,12 @@ use serde_json::{Value, json};
 /// Largest body that is read, in bytes.
 const MOST: u64 = 1 << 20;
 
-/// An HTTP server on the loopback that answers like Ollama, and keeps what is posted to it.
+/// Model of the local provider, and that of the paid one.
+pub(super) const LOCAL: &str = "llama3.2:3b";
+pub(super) const PAID: &str = "gpt-4o";
+
+/// An HTTP server on the loopback that answers like Ollama and like OpenAI, and keeps what else is
+/// posted to it.
 pub(super) struct Provider {
     address: SocketAddr,
     posted: Arc<Mutex<Vec<Value>>>,
@@ -111,17 +116,36 @@ fn answer(mut stream: TcpStream, posted: &Mutex<Vec<Value>>) -> Result<()> {
     }
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
-    if first.starts_with("POST ") {
-        let note = serde_json::from_slice(&body)?;
-        posted.lock().unwrap_or_else(PoisonError::into_inner).push(note);
-    }
-    let models = json!({"models": [{"name": "llama3.2:3b", "size": 2_019_393_189_u64}]});
-    let models = models.to_string();
+    let path = first.split_whitespace().nth(1).unwrap_or_default();
+    let said = match path {
+        "/api/tags" => json!({"models": [{"name": LOCAL, "size": 2_019_393_189_u64}]}),
+        "/api/ps" => json!({"models": [{"name": LOCAL, "context_length": 8192}]}),
+        "/api/show" => json!({"capabilities": ["completion", "tools"]}),
+        "/api/chat" => json!({
+            "model": LOCAL,
+            "message": {"role": "assistant", "content": "A local answer."},
+            "done": true, "done_reason": "stop",
+            "prompt_eval_count": 21, "eval_count": 4, "eval_duration": 90_000_000,
+        }),
+        "/v1/models" => json!({"object": "list", "data": [{"id": PAID, "object": "model"}]}),
+        "/v1/chat/completions" => json!({
+            "id": "chatcmpl-demo", "object": "chat.completion", "model": PAID,
+            "choices": [{"index": 0, "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "A paid answer."}}],
+            "usage": {"prompt_tokens": 900, "completion_tokens": 120, "total_tokens": 1020},
+        }),
+        _ => {
+            let note = serde_json::from_slice(&body)?;
+            posted.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+            json!({})
+        }
+    };
+    let said = said.to_string();
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{models}",
-        models.len()
+         connection: close\r\n\r\n{said}",
+        said.len()
     )?;
     Ok(())
 }

@@ -8,8 +8,9 @@ use super::Tally;
 use crate::process;
 
 /// Programs, each with the Debian package that holds it and what is checked with it.
-const TOOLS: [(&str, &str, &str); 3] = [
+const TOOLS: [(&str, &str, &str); 4] = [
     ("promtool", "prometheus", "the metrics page"),
+    ("redis-server", "redis-server", "what instances of the router share"),
     ("systemd-analyze", "systemd", "the hardening of the unit"),
     ("setpriv", "util-linux", "what happens without permissions"),
 ];

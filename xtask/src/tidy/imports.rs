@@ -12,6 +12,7 @@ const SDK: &str = "lodestar-module-sdk";
 /// Name of a kit: the kits are what several modules and the host share, on top of the SDK.
 const HTTP: &str = "lodestar-http";
 const CLIENT: &str = "lodestar-http-client";
+const PRICES: &str = "lodestar-prices";
 const SQLITE: &str = "lodestar-sqlite";
 /// Name of the fixture that stands in for the library of a driver.
 const FAKE_NVML: &str = "fake_nvml";
@@ -60,11 +61,13 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "host/library" => Some(&[ABI, SDK, API, PLATFORM, CONFIG]),
         "host/cli" => Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]),
         "host/daemon" => Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]),
-        "module-sdk/client" | "module-sdk/http" | "module-sdk/sqlite" => Some(&[SDK]),
+        "module-sdk/client" | "module-sdk/http" | "module-sdk/prices" | "module-sdk/sqlite" => {
+            Some(&[SDK])
+        }
         "tests" => Some(&[SDK]),
-        "modules/health_monitor" => Some(&[SDK, CLIENT, HTTP, SQLITE, FAKE_NVML]),
-        _ if room.starts_with("modules/") => Some(&[SDK, CLIENT, HTTP, SQLITE]),
-        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK, CLIENT, HTTP, SQLITE]),
+        "modules/health_monitor" => Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE, FAKE_NVML]),
+        _ if room.starts_with("modules/") => Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]),
+        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]),
         _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
         _ => None,
     }
@@ -107,10 +110,11 @@ mod tests {
         check("host/daemon", Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]));
         check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
         check("module-sdk/client", Some(&[SDK]));
+        check("module-sdk/prices", Some(&[SDK]));
         check("module-sdk/sqlite", Some(&[SDK]));
-        check("module-sdk/examples/meter", Some(&[SDK, CLIENT, HTTP, SQLITE]));
-        check("modules/health_monitor", Some(&[SDK, CLIENT, HTTP, SQLITE, FAKE_NVML]));
-        check("modules/ingest", Some(&[SDK, CLIENT, HTTP, SQLITE]));
+        check("module-sdk/examples/meter", Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]));
+        check("modules/health_monitor", Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE, FAKE_NVML]));
+        check("modules/ingest", Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }

@@ -1,5 +1,6 @@
 //! `lodestar usage models`: the models in use, and their prices.
 
+use module_prices::{PriceTable, Rates};
 use module_sdk::{TimeRange, Usd};
 use serde::Serialize;
 
@@ -7,10 +8,7 @@ use super::{
     Figures, Reader,
     summary::{Key, Sums},
 };
-use crate::{
-    prices::{PriceTable, Rates},
-    store::StoreError,
-};
+use crate::store::StoreError;
 
 /// A model of a provider.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -34,6 +34,7 @@ mod write;
 
 use std::path::Path;
 
+use module_prices::PriceTable;
 use module_sdk::{Health, events::LlmSessionEnded};
 use module_sqlite::{Chunks, Database, Reader, raise};
 
@@ -52,7 +53,7 @@ pub(crate) use rollups::{DAY_HOURS, HOUR_MS};
 pub(crate) use row::{READ, read};
 pub(crate) use schema::SPEC;
 
-use crate::prices::{PriceTable, Pricer};
+use crate::prices::Pricer;
 
 /// The options of a [`Store`].
 #[derive(Debug)]

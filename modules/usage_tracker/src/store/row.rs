@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use module_prices::Tokens;
 use module_sdk::events::{LlmRequestCompleted, RequestStatus};
 use rusqlite::{Connection, Row as SqlRow, Statement, ToSql, types::Value as SqlValue};
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use super::{
     names::{Kind, Names, Texts},
 };
 use crate::{
-    prices::{Cost, Tokens},
+    prices::Cost,
     sanitize::{Report, flag, stated},
 };
 

@@ -133,7 +133,9 @@ fn known(options: &ProviderOptions, host: &Host) -> Result<Vec<Known>, Providers
     let all = all.into_values().take(PROVIDERS);
     Ok(all
         .map(|provider| {
-            let client = if provider.local { &local } else { &remote };
+            // What the operator wrote down is what they mean; a name must not lead there.
+            let is_near = provider.local || target::is_near(&provider.base_url);
+            let client = if is_near { &local } else { &remote };
             Known::new(provider, client)
         })
         .collect())

@@ -1,5 +1,7 @@
 //! Providers as they are asked: which URL, with which headers.
 
+use std::net::IpAddr;
+
 use module_http_client::{Header, Request};
 use module_sdk::{Provider, ProviderApi};
 
@@ -32,6 +34,22 @@ pub(super) fn loaded(provider: &Provider) -> Request {
     let mut request = list(provider);
     request.url = format!("{}/api/ps", ollama(&provider.base_url));
     request
+}
+
+/// Returns whether a base URL itself says that it is of this machine or its network: `localhost`,
+/// or an address of one.
+pub(super) fn is_near(base_url: &str) -> bool {
+    let rest = base_url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
 }
 
 fn list_url(provider: &Provider) -> String {
@@ -79,6 +97,22 @@ mod tests {
     fn provider(api: &str, base_url: &str) -> Provider {
         from_value(json!({"api": api, "base_url": base_url, "key": "sk-canary"}))
             .expect("a provider")
+    }
+
+    #[test]
+    fn an_address_that_is_written_down_is_near_and_a_name_is_not() {
+        for url in [
+            "http://localhost:11434",
+            "http://127.0.0.1:8000/v1",
+            "https://10.1.2.3",
+            "http://[::1]:80/v1",
+            "http://192.168.1.2?x",
+        ] {
+            assert!(is_near(url), "{url}");
+        }
+        for url in ["https://api.example.com", "https://1.1.1.1/v1", "http://169.254.169.254", ""] {
+            assert!(!is_near(url), "{url}");
+        }
     }
 
     #[test]

@@ -1,0 +1,50 @@
+//! `lodestar router route`.
+
+use module_sdk::{Error, Reply, Result, Table};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{Router, dialect::Dialect, exchange::Plan};
+
+/// Decides which model would answer a text, without asking it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteArgs {
+    /// Text of the request.
+    #[schemars(extend("x-positional" = true))]
+    text: String,
+    /// Model that is asked for [default: auto].
+    #[serde(default)]
+    model: Option<String>,
+}
+
+impl Router {
+    pub(crate) fn route(&mut self, args: RouteArgs) -> Result<Reply> {
+        let model = args.model.as_deref().unwrap_or("auto");
+        let body = serde_json::json!({
+            "model": model,
+            "messages": [{"role": "user", "content": args.text}],
+        });
+        let headers = http::HeaderMap::new();
+        let decision =
+            Plan::decide_only(&self.app, Dialect::Chat, &headers, body.to_string().as_bytes())
+                .map_err(|fault| Error::new(fault.message))?;
+        let mut table = Table::new(["MODEL", "ALLOWED", "COST#", "REASON"]);
+        for candidate in &decision.candidates {
+            let cost = candidate.estimated_cost_nano_usd.map(module_sdk::Usd::from_nano);
+            table.row([
+                candidate.target.to_string(),
+                if candidate.is_allowed { "yes" } else { "no" }.to_owned(),
+                cost.map_or("-".to_owned(), |usd| format!("{usd}")),
+                candidate.reason.clone().into_owned(),
+            ]);
+        }
+        if let Some(first) = decision.order.first() {
+            table.title = format!("{first} by {} ({})", decision.rule, decision.strategy);
+        }
+        for reason in &decision.reasons {
+            table.notes.push(format!("{} = {} ({:+.2})", reason.name, reason.value, reason.weight));
+        }
+        Ok(Reply::json(&decision)?.table(table))
+    }
+}

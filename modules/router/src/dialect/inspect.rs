@@ -1,0 +1,446 @@
+//! What routing has to know of a request, read without building a tree of it.
+
+mod harness;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, ops::Range};
+
+use memchr::memmem;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::Dialect;
+
+/// Findings in the body of a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inspected<'a> {
+    /// Model that is asked for, empty where none is named.
+    pub model: Cow<'a, str>,
+    /// Places in the body that may be rewritten.
+    pub places: Places,
+    /// `true` when the answer is to be streamed.
+    pub stream: bool,
+    /// `true` when the client asks for the usage at the end of a stream itself.
+    pub includes_usage: bool,
+    /// Number of messages.
+    pub messages: u32,
+    /// Number of tools that the model may call.
+    pub tools: u32,
+    /// `true` when the model must call a tool.
+    pub requires_tool: bool,
+    /// `true` when images, sound or files are among the messages.
+    pub has_images: bool,
+    /// Form that the answer must have.
+    pub answer_format: AnswerFormat,
+    /// Most tokens that the answer may have.
+    pub max_tokens: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Number of answers that are asked for, 1 where it is not said.
+    pub choices: u32,
+    /// `true` when embeddings are wanted in base64.
+    pub wants_base64: bool,
+    /// `true` when the last message is the result of a tool: an agent is at work.
+    pub continues_tool: bool,
+    /// Words that a person said last, without those that a harness puts around them.
+    pub last_words: Cow<'a, str>,
+    /// System prompt, where it is one text, or its first part.
+    pub system: Cow<'a, str>,
+    /// Tokens of the input, estimated high: the length of the text divided by 3.5.
+    pub estimated_tokens: u64,
+}
+
+/// Positions of values in a body, their quotes and brackets included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Value of `model`.
+    pub model: Option<Range<usize>>,
+    /// Value of `stream`.
+    pub stream: Option<Range<usize>>,
+    /// Value of `stream_options`.
+    pub stream_options: Option<Range<usize>>,
+}
+
+/// Form that an answer must have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum AnswerFormat {
+    /// Free text.
+    #[default]
+    Text,
+    /// Any JSON.
+    Json,
+    /// JSON of a schema.
+    Schema,
+}
+
+/// Reason why a body is no request. The text is for the sender, and holds none of the body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InspectError {
+    /// Bytes that are no UTF-8.
+    #[error("the body is not UTF-8 (byte {0}); send JSON in UTF-8")]
+    NotUtf8(usize),
+    /// Text that is no JSON.
+    #[error("the body is not whole JSON (line {line}, column {column}); {what}")]
+    NotJson {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// Fault in words.
+        what: &'static str,
+    },
+    /// JSON of another form.
+    #[error(
+        "the body has another form than this endpoint takes (line {line}, column {column}){what}"
+    )]
+    Form {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// Words on the form that is expected, beginning with a separator.
+        what: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Body<'a> {
+    #[serde(borrow, deserialize_with = "raw")]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "raw")]
+    stream: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "raw")]
+    stream_options: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    contents: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    system: Option<&'a RawValue>,
+    #[serde(borrow)]
+    instructions: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tools: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    tool_choice: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response_format: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    format: Option<&'a RawValue>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    max_output_tokens: Option<u32>,
+    temperature: Option<f64>,
+    n: Option<u32>,
+    #[serde(borrow)]
+    encoding_format: Option<&'a RawValue>,
+    #[serde(borrow)]
+    images: Option<Vec<&'a RawValue>>,
+}
+
+/// Reads a value whose place counts, also where it is `null`.
+fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    parts: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Part<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+}
+
+/// Reads the body of a request.
+pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, InspectError> {
+    let text =
+        std::str::from_utf8(body).map_err(|error| InspectError::NotUtf8(error.valid_up_to()))?;
+    // A list would be taken for the values of an object.
+    if text.trim_start().starts_with('[') {
+        let what = ": an object is expected there".to_owned();
+        return Err(InspectError::Form { line: 1, column: 1, what });
+    }
+    let read: Body<'_> = serde_json::from_str(text).map_err(|error| refusal(&error))?;
+    let stream = match read.stream.map(RawValue::get) {
+        None | Some("null") => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(_) => {
+            let what = ": `stream` is true or false".to_owned();
+            return Err(InspectError::Form { line: 1, column: 1, what });
+        }
+    };
+    let place = |raw: Option<&RawValue>| raw.map(|raw| range_in(text, raw.get()));
+    let mut found = Inspected {
+        model: read.model.and_then(|raw| string(raw.get())).unwrap_or_default(),
+        places: Places {
+            model: place(read.model),
+            stream: place(read.stream),
+            stream_options: place(read.stream_options),
+        },
+        stream: stream.unwrap_or(dialect.streams_by_default()),
+        includes_usage: read.stream_options.is_some_and(|raw| includes_usage(raw.get())),
+        tools: count(read.tools.as_deref()),
+        requires_tool: read.tool_choice.is_some_and(|raw| requires_tool(raw.get())),
+        answer_format: answer_format(&read),
+        max_tokens: read.max_completion_tokens.or(read.max_output_tokens).or(read.max_tokens),
+        temperature: read.temperature,
+        choices: read.n.unwrap_or(1),
+        wants_base64: read.encoding_format.map(RawValue::get) == Some("\"base64\""),
+        ..Inspected::default()
+    };
+    let items = read.messages.or(read.contents);
+    let items = match (items, read.input) {
+        (Some(items), _) => items,
+        // Text, or a list of items (Responses) or of texts (embeddings).
+        (None, Some(raw)) => match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
+            Ok(items) => items,
+            Err(_) => {
+                found.last_words = last_words(string(raw.get()).unwrap_or_default());
+                Vec::new()
+            }
+        },
+        (None, None) => {
+            let prompt = read.prompt.and_then(|raw| string(raw.get()));
+            found.last_words = last_words(prompt.unwrap_or_default());
+            Vec::new()
+        }
+    };
+    found.messages = count(Some(&items));
+    found.system = [read.system, read.instructions]
+        .into_iter()
+        .flatten()
+        .next()
+        .map_or_else(|| first_system(&items), |raw| first_text(raw.get()).unwrap_or_default());
+    if dialect.operation() != "embeddings" {
+        walk_back(&items, &mut found);
+    }
+    found.has_images = read.images.is_some_and(|images| !images.is_empty())
+        || items.iter().any(|item| holds_media(item.get()));
+    #[expect(clippy::cast_possible_truncation, reason = "a number of tokens")]
+    #[expect(clippy::cast_sign_loss, reason = "a length is not negative")]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    {
+        found.estimated_tokens = (body.len() as f64 / 3.5) as u64;
+    }
+    Ok(found)
+}
+
+/// Finds the last words of a person, from the end.
+fn walk_back<'a>(items: &[&'a RawValue], found: &mut Inspected<'a>) {
+    for (back, item) in items.iter().rev().enumerate() {
+        let Ok(message) = serde_json::from_str::<Message<'a>>(item.get()) else { continue };
+        let role = message.role.as_deref().unwrap_or_default();
+        let kind = message.kind.as_deref().unwrap_or_default();
+        let is_result = role == "tool" || role == "function" || kind.ends_with("_output");
+        let content = message.content.or(message.parts);
+        let text = content.filter(|_| role == "user").map(|raw| user_text(raw.get()));
+        let has_results = content.is_some_and(|raw| role == "user" && holds_results(raw.get()));
+        if back == 0 {
+            found.continues_tool = is_result || has_results;
+        }
+        let Some(words) = text.flatten().map(last_words) else { continue };
+        if !words.is_empty() {
+            found.last_words = words;
+            return;
+        }
+    }
+}
+
+fn last_words(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => harness::strip(text),
+        Cow::Owned(text) => Cow::Owned(harness::strip(&text).into_owned()),
+    }
+}
+
+/// Returns the last text of a user's message that a harness did not write alone.
+fn user_text(content: &str) -> Option<Cow<'_, str>> {
+    if content.starts_with('"') {
+        return string(content);
+    }
+    let parts: Vec<Part<'_>> = serde_json::from_str(content).ok()?;
+    let texts = parts
+        .iter()
+        .rev()
+        .filter(|part| matches!(part.kind.as_deref(), None | Some("text" | "input_text")));
+    texts.filter_map(|part| string(part.text?.get())).find(|text| !harness::strip(text).is_empty())
+}
+
+fn holds_results(content: &str) -> bool {
+    is_type_in(content, "tool_result")
+        || memmem::find(content.as_bytes(), b"\"functionResponse\"").is_some()
+}
+
+fn first_system<'a>(items: &[&'a RawValue]) -> Cow<'a, str> {
+    let Some(first) = items.first() else { return Cow::Borrowed("") };
+    let Ok(message) = serde_json::from_str::<Message<'a>>(first.get()) else {
+        return Cow::Borrowed("");
+    };
+    match (message.role.as_deref(), message.content) {
+        (Some("system" | "developer"), Some(raw)) => first_text(raw.get()).unwrap_or_default(),
+        _ => Cow::Borrowed(""),
+    }
+}
+
+/// Returns a text, or the first one of a list of parts.
+fn first_text(content: &str) -> Option<Cow<'_, str>> {
+    if content.starts_with('"') {
+        return string(content);
+    }
+    let parts: Vec<Part<'_>> = serde_json::from_str(content).ok()?;
+    parts.iter().find_map(|part| string(part.text?.get()))
+}
+
+/// Returns whether a message holds an image, sound or a file.
+fn holds_media(message: &str) -> bool {
+    ["image_url", "image", "input_image", "input_audio", "document", "file", "input_file"]
+        .iter()
+        .any(|kind| is_type_in(message, kind))
+        || ["\"inlineData\"", "\"inline_data\"", "\"fileData\""].iter().any(|key| {
+            memmem::find_iter(message.as_bytes(), key.as_bytes())
+                .any(|at| message[at + key.len()..].trim_start().starts_with(':'))
+        })
+        || memmem::find_iter(message.as_bytes(), b"\"images\"").any(|at| {
+            let after = message[at + 8..].trim_start().strip_prefix(':').map(str::trim_start);
+            let inside = after.and_then(|after| after.strip_prefix('[')).map(str::trim_start);
+            inside.is_some_and(|inside| inside.starts_with('"'))
+        })
+}
+
+/// Returns whether `"type": "KIND"` stands in a piece of JSON. In a text its quotes are escaped.
+fn is_type_in(json: &str, kind: &str) -> bool {
+    let mut value = String::with_capacity(kind.len() + 2);
+    value.extend(['"']);
+    value.push_str(kind);
+    value.push('"');
+    memmem::find_iter(json.as_bytes(), value.as_bytes()).any(|at| {
+        let before = json[..at].trim_end().strip_suffix(':').map(str::trim_end);
+        before.is_some_and(|before| before.ends_with("\"type\""))
+    })
+}
+
+fn includes_usage(options: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Options {
+        include_usage: Option<bool>,
+    }
+
+    serde_json::from_str::<Options>(options).is_ok_and(|it| it.include_usage == Some(true))
+}
+
+fn requires_tool(choice: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Choice<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+    }
+
+    match string(choice) {
+        Some(word) => matches!(&*word, "required" | "any"),
+        None => serde_json::from_str::<Choice<'_>>(choice).is_ok_and(|choice| {
+            matches!(choice.kind.as_deref(), Some("function" | "tool" | "any" | "custom"))
+        }),
+    }
+}
+
+fn answer_format(body: &Body<'_>) -> AnswerFormat {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Format<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        format: Option<&'a RawValue>,
+    }
+
+    let read = |raw: &RawValue| -> Option<AnswerFormat> {
+        let format = serde_json::from_str::<Format<'_>>(raw.get()).ok()?;
+        let inner =
+            format.format.and_then(|raw| serde_json::from_str::<Format<'_>>(raw.get()).ok());
+        match inner.and_then(|inner| inner.kind).or(format.kind).as_deref() {
+            Some("json_object") => Some(AnswerFormat::Json),
+            Some("json_schema") => Some(AnswerFormat::Schema),
+            _ => None,
+        }
+    };
+    let openai = body.response_format.or(body.text).and_then(read);
+    // Ollama takes `"json"` or a schema.
+    let ollama = body.format.map(|raw| match string(raw.get()) {
+        Some(word) if word == "json" => AnswerFormat::Json,
+        Some(_) => AnswerFormat::Text,
+        None if raw.get().starts_with('{') => AnswerFormat::Schema,
+        None => AnswerFormat::Text,
+    });
+    openai.or(ollama).unwrap_or_default()
+}
+
+fn count(items: Option<&[&RawValue]>) -> u32 {
+    items.map_or(0, |items| u32::try_from(items.len()).unwrap_or(u32::MAX))
+}
+
+/// Returns the text of a JSON string, without a copy where nothing in it is escaped.
+pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
+    match serde_json::from_str::<&str>(json) {
+        Ok(text) => Some(Cow::Borrowed(text)),
+        Err(_) => serde_json::from_str::<String>(json).ok().map(Cow::Owned),
+    }
+}
+
+/// Returns the position of a part of a text in it.
+fn range_in(text: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr() as usize - text.as_ptr() as usize;
+    start..start + part.len()
+}
+
+fn refusal(error: &serde_json::Error) -> InspectError {
+    use serde_json::error::Category;
+
+    let (line, column) = (error.line(), error.column());
+    match error.classify() {
+        Category::Eof => InspectError::NotJson { line, column, what: "it ends too early" },
+        Category::Syntax | Category::Io => {
+            let what = if error.to_string().starts_with("recursion limit") {
+                "it nests too deeply"
+            } else {
+                "check what the client sends"
+            };
+            InspectError::NotJson { line, column, what }
+        }
+        Category::Data => {
+            // The library's words may hold values of the body; names of fields are our own.
+            let words = error.to_string();
+            let what = if words.starts_with("duplicate field") {
+                words.split(" at line").next().map(|words| format!(": {words}"))
+            } else {
+                let expected = words.rsplit_once(", expected ").map(|(_, expected)| expected);
+                let expected = expected.and_then(|words| words.split(" at line").next());
+                expected.map(|expected| format!(": {expected} is expected there"))
+            };
+            InspectError::Form { line, column, what: what.unwrap_or_default() }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+use super::*;
+
+fn read(dialect: Dialect, body: &str) -> Inspected<'_> {
+    inspect(dialect, body.as_bytes()).expect("it is a request")
+}
+
+#[test]
+fn a_chat_request_is_read() {
+    let body = r#"{"messages": [{"role": "system", "content": "be brief"},
+        {"role": "user", "content": "first"}, {"role": "assistant", "content": "x"},
+        {"role": "user", "content": [{"type": "text", "text": "see \"this\""},
+        {"type": "image_url", "image_url": {"url": "data:"}}]}],
+        "model": "gpt-5", "stream": true, "stream_options": {"include_usage": true},
+        "tools": [{}, {}], "tool_choice": "required", "temperature": 0, "n": 2,
+        "max_completion_tokens": 100, "response_format": {"type": "json_schema"}}"#;
+    let found = read(Dialect::Chat, body);
+    assert_eq!(found.model, "gpt-5");
+    assert_eq!(found.places.model.map(|at| &body[at]), Some("\"gpt-5\""));
+    assert_eq!(found.last_words, "see \"this\"");
+    assert_eq!(found.system, "be brief");
+    assert!(found.stream && found.includes_usage && found.requires_tool && found.has_images);
+    assert_eq!((found.messages, found.tools, found.choices), (4, 2, 2));
+    assert_eq!((found.max_tokens, found.temperature), (Some(100), Some(0.0)));
+    assert_eq!(found.answer_format, AnswerFormat::Schema);
+    assert!(!found.continues_tool);
+}
+
+#[test]
+fn the_last_words_are_a_persons_in_every_dialect() {
+    let check = |dialect, body: &str, words: &str, continues| {
+        let found = read(dialect, body);
+        assert_eq!((&*found.last_words, found.continues_tool), (words, continues), "{body}");
+    };
+    check(
+        Dialect::Messages,
+        r#"{"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "<system-reminder>be good</system-reminder>"},
+            {"type": "text", "text": "mend it"},
+            {"type": "text", "text": "<system-reminder>todo</system-reminder>\n"}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "1"}]},
+            {"role": "user", "content": [{"type": "tool_result", "content": "ok"}]}]}"#,
+        "mend it",
+        true,
+    );
+    check(
+        Dialect::Responses,
+        r#"{"input": [{"type": "message", "role": "user", "content": [
+            {"type": "input_text", "text": "<environment_context>\n/x</environment_context>"}]},
+            {"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+            {"type": "function_call", "name": "f"},
+            {"type": "function_call_output", "output": "1"}]}"#,
+        "hello",
+        true,
+    );
+    check(Dialect::Responses, r#"{"input": "hello"}"#, "hello", false);
+    check(Dialect::Completions, r#"{"prompt": "once upon"}"#, "once upon", false);
+    check(Dialect::OllamaGenerate, r#"{"prompt": "why?", "images": []}"#, "why?", false);
+    check(
+        Dialect::Gemini,
+        r#"{"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}"#,
+        "hi",
+        false,
+    );
+    check(
+        Dialect::Chat,
+        concat!(
+            r#"{"messages": [{"role": "user", "content": "<context>a file</context>\n"#,
+            r#"<userRequest>rename <b>x</b></userRequest>"}]}"#,
+        ),
+        "rename <b>x</b>",
+        false,
+    );
+    check(Dialect::Chat, r#"{"messages": [{"role": "user", "content": null}, 7]}"#, "", false);
+}
+
+#[test]
+fn media_are_seen_and_words_about_them_are_none() {
+    let check = |dialect, body: &str, expected| {
+        assert_eq!(read(dialect, body).has_images, expected, "{body}");
+    };
+    let about = r#"{"messages": [{"role": "user", "content": "{\"type\": \"image\"}, images"}]}"#;
+    check(Dialect::Chat, about, false);
+    let image = r#"{"messages": [{"role": "user", "content": [{"type" : "image",
+        "source": {}}]}]}"#;
+    check(Dialect::Messages, image, true);
+    let ollama = r#"{"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}"#;
+    check(Dialect::OllamaChat, ollama, true);
+    let none = r#"{"messages": [{"role": "user", "content": "x", "images": []}]}"#;
+    check(Dialect::OllamaChat, none, false);
+    check(Dialect::Gemini, r#"{"contents": [{"parts": [{"inlineData": {}}]}]}"#, true);
+}
+
+#[test]
+fn a_bad_body_is_refused_without_its_text() {
+    let check = |body: &[u8], words: &str| {
+        let error = inspect(Dialect::Chat, body).expect_err("it is bad").to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains("canary"), "{error}");
+    };
+    check(b"{\"model\": \"canary\", \"mess", "ends too early");
+    check(b"{\"model\": \"a\", \"model\": \"canary\"}", "duplicate field `model`");
+    check(b"{\"messages\": \"canary\"}", "a sequence is expected there");
+    check(b"{\"model\": \"\xff\"}", "not UTF-8 (byte 11)");
+    check(b"", "ends too early");
+    check(b"canary", "not whole JSON");
+    check("[".repeat(100_000).as_bytes(), "an object is expected");
+    let deep = format!("{{\"metadata\": {}", "[".repeat(100_000));
+    check(deep.as_bytes(), "ends too early");
+}

@@ -1,0 +1,462 @@
+//! What an answer says of itself: its counts, its end, its errors. Its text is not kept.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Dialect,
+    inspect::string,
+    sse::Event,
+    usage::{Usage, stated_cost},
+};
+
+/// Findings in an answer so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observed {
+    /// Counts.
+    pub usage: Usage,
+    /// Cost in nano-USD, where the provider states one.
+    pub cost_nano_usd: Option<i64>,
+    /// Id that the provider gave the answer.
+    pub response_id: Option<String>,
+    /// Model that answered.
+    pub model: Option<String>,
+    /// Reason for which it ended, in the words of its dialect.
+    pub finish_reason: Option<String>,
+    /// Tier of service.
+    pub service_tier: Option<String>,
+    /// `true` once there was content: text, thinking or a call of a tool.
+    pub has_content: bool,
+    /// `true` once it called a tool.
+    pub calls_tool: bool,
+    /// `true` once it said that it is whole.
+    pub is_whole: bool,
+    /// `true` once it said that it failed.
+    pub has_failed: bool,
+    /// Times that Ollama states, in milliseconds: loading, reading the prompt, writing.
+    pub ollama_ms: Option<[u32; 3]>,
+    /// Bytes of content so far, for an estimate where no counts come.
+    pub content_bytes: u64,
+}
+
+/// Observer of one answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Observer {
+    dialect: Dialect,
+    /// Findings so far.
+    pub found: Observed,
+}
+
+/// Role of an event in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Content.
+    Content,
+    /// The counts alone.
+    Usage,
+    /// An error, which ends the stream.
+    Failure,
+    /// Anything else.
+    Other,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Piece<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "responseId")]
+    gemini_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, rename = "modelVersion")]
+    gemini_model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    choices: Option<&'a RawValue>,
+    #[serde(borrow)]
+    candidates: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, rename = "usageMetadata")]
+    gemini_usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    x_groq: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content_block: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    incomplete_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stop_reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    service_tier: Option<&'a RawValue>,
+    done: Option<bool>,
+    #[serde(borrow)]
+    done_reason: Option<&'a RawValue>,
+    load_duration: Option<u64>,
+    prompt_eval_duration: Option<u64>,
+    eval_duration: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    message: Option<Delta<'a>>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<Delta<'a>>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow, rename = "finishReason")]
+    gemini_finish_reason: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function_call: Option<&'a RawValue>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
+    #[serde(borrow)]
+    parts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stop_reason: Option<&'a RawValue>,
+}
+
+impl Delta<'_> {
+    /// Returns the bytes of content, and whether there is any.
+    fn content(&self) -> Option<usize> {
+        let parts = [
+            self.content,
+            self.reasoning_content,
+            self.reasoning,
+            self.thinking,
+            self.refusal,
+            self.tool_calls,
+            self.function_call,
+            self.audio,
+            self.parts,
+        ];
+        let said = parts.into_iter().flatten().filter(|raw| says(raw));
+        said.map(|raw| raw.get().len()).reduce(|sum, length| sum + length)
+    }
+}
+
+/// Returns whether a value is more than nothing.
+fn says(raw: &RawValue) -> bool {
+    !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}")
+}
+
+fn text(raw: Option<&RawValue>) -> Option<String> {
+    raw.and_then(|raw| string(raw.get())).filter(|text| !text.is_empty()).map(Cow::into_owned)
+}
+
+impl Observer {
+    /// Creates an observer of an answer in a dialect.
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self { dialect, found: Observed::default() }
+    }
+
+    /// Takes one event of a stream.
+    pub(crate) fn event(&mut self, event: &Event<'_>) -> Role {
+        if event.data.as_ref() == b"[DONE]" {
+            self.found.is_whole = true;
+            return Role::Other;
+        }
+        let Some(piece) = parse(&event.data) else {
+            return match event.name {
+                Some("error") => self.failure(),
+                _ => Role::Other,
+            };
+        };
+        self.common(&piece);
+        match self.dialect {
+            Dialect::Messages => self.messages(&piece),
+            Dialect::Responses => self.responses(&piece),
+            Dialect::OllamaChat | Dialect::OllamaGenerate | Dialect::OllamaEmbed => {
+                self.ollama(&piece, &event.data)
+            }
+            Dialect::Chat | Dialect::Completions | Dialect::Embeddings | Dialect::Gemini => {
+                self.choices(&piece)
+            }
+        }
+    }
+
+    /// Takes a whole answer that is no stream. Returns `false` where it is no answer of the
+    /// dialect: no JSON, or an error.
+    pub(crate) fn whole(&mut self, body: &[u8]) -> bool {
+        let Some(piece) = parse(body) else { return false };
+        self.common(&piece);
+        let has_error = piece.error.is_some_and(says)
+            || piece.kind.as_deref() == Some("error")
+            || text(piece.status).as_deref() == Some("failed");
+        if has_error {
+            self.found.has_failed = true;
+            return false;
+        }
+        match self.dialect {
+            Dialect::Messages => {
+                self.found.finish_reason = text(piece.stop_reason);
+                let is_call = |raw: &&RawValue| raw.get().contains("\"tool_use\"");
+                self.found.calls_tool |= piece.content.as_ref().is_some_and(is_call);
+                self.content(piece.content.filter(|raw| says(raw)).map(|raw| raw.get().len()));
+            }
+            Dialect::Responses => {
+                let reason = piece.incomplete_details.and_then(reason);
+                self.found.finish_reason = reason.or_else(|| text(piece.status));
+                let is_call = |raw: &&RawValue| raw.get().contains("_call\"");
+                self.found.calls_tool |= piece.output.as_ref().is_some_and(is_call);
+                self.content(piece.output.filter(|raw| says(raw)).map(|raw| raw.get().len()));
+            }
+            Dialect::OllamaChat | Dialect::OllamaGenerate | Dialect::OllamaEmbed => {
+                self.ollama(&piece, body);
+            }
+            Dialect::Chat | Dialect::Completions | Dialect::Embeddings | Dialect::Gemini => {
+                self.choices(&piece);
+            }
+        }
+        if self.dialect == Dialect::OllamaEmbed {
+            self.counts_beside(body);
+        }
+        self.found.is_whole = true;
+        true
+    }
+
+    fn common(&mut self, piece: &Piece<'_>) {
+        let found = &mut self.found;
+        if found.response_id.is_none() {
+            found.response_id = text(piece.id.or(piece.gemini_id));
+        }
+        if found.model.is_none() {
+            found.model = text(piece.model.or(piece.gemini_model));
+        }
+        if piece.service_tier.is_some() {
+            found.service_tier = text(piece.service_tier);
+        }
+        let usage = piece.usage.or(piece.gemini_usage).filter(|raw| says(raw));
+        if let Some(raw) = usage {
+            self.usage(raw);
+        } else if let Some(raw) = piece.x_groq {
+            #[derive(Deserialize)]
+            struct Groq<'a> {
+                #[serde(borrow)]
+                usage: Option<&'a RawValue>,
+            }
+
+            let groq = serde_json::from_str::<Groq<'_>>(raw.get()).ok();
+            if let Some(raw) = groq.and_then(|groq| groq.usage) {
+                self.usage(raw);
+            }
+        }
+    }
+
+    fn usage(&mut self, raw: &RawValue) {
+        self.found.usage.update(&Usage::read(self.dialect, raw.get()));
+        if raw.get().contains("cost") {
+            self.found.cost_nano_usd = stated_cost(raw.get()).or(self.found.cost_nano_usd);
+        }
+    }
+
+    fn content(&mut self, bytes: Option<usize>) {
+        if let Some(bytes) = bytes {
+            self.found.has_content = true;
+            self.found.content_bytes += bytes as u64;
+        }
+    }
+
+    fn failure(&mut self) -> Role {
+        self.found.has_failed = true;
+        Role::Failure
+    }
+
+    fn choices(&mut self, piece: &Piece<'_>) -> Role {
+        if piece.error.is_some_and(says) {
+            return self.failure();
+        }
+        let raw = piece.choices.or(piece.candidates);
+        let list = raw.and_then(|raw| serde_json::from_str::<Vec<Choice<'_>>>(raw.get()).ok());
+        let mut bytes = None;
+        let mut has_finished = false;
+        for choice in list.iter().flatten() {
+            let calls = [&choice.delta, &choice.message].into_iter().flatten();
+            self.found.calls_tool |=
+                calls.filter_map(|delta| delta.tool_calls.or(delta.function_call)).any(says);
+            let deltas = [&choice.delta, &choice.message, &choice.content];
+            let said = deltas.into_iter().flatten().filter_map(Delta::content);
+            let text_bytes = choice.text.filter(|raw| says(raw)).map(|raw| raw.get().len());
+            bytes = said.chain(text_bytes).chain(bytes).reduce(|sum, length| sum + length);
+            if let Some(reason) = text(choice.finish_reason.or(choice.gemini_finish_reason)) {
+                self.found.finish_reason = Some(reason);
+                self.found.is_whole = true;
+                has_finished = true;
+            }
+        }
+        self.content(bytes);
+        let has_usage = piece.usage.or(piece.gemini_usage).is_some_and(says);
+        match bytes {
+            Some(_) => Role::Content,
+            None if has_usage && !has_finished => Role::Usage,
+            None => Role::Other,
+        }
+    }
+
+    fn messages(&mut self, piece: &Piece<'_>) -> Role {
+        match piece.kind.as_deref() {
+            Some("error") => self.failure(),
+            Some("message_start") => {
+                let inner = piece.message.and_then(|raw| parse(raw.get().as_bytes()));
+                if let Some(inner) = inner {
+                    self.common(&inner);
+                }
+                Role::Other
+            }
+            Some("content_block_start") => {
+                let block = piece.content_block.and_then(|raw| parse(raw.get().as_bytes()));
+                let kind = block.and_then(|block| block.kind.map(Cow::into_owned));
+                match kind.as_deref() {
+                    // What follows is told by its deltas.
+                    None | Some("text" | "thinking") => Role::Other,
+                    Some(_) => {
+                        self.found.calls_tool = true;
+                        self.content(Some(0));
+                        Role::Content
+                    }
+                }
+            }
+            Some("content_block_delta") => {
+                self.content(piece.delta.map(|raw| raw.get().len().saturating_sub(32)));
+                Role::Content
+            }
+            Some("message_delta") => {
+                let delta = piece.delta;
+                let delta = delta.and_then(|raw| serde_json::from_str::<Delta<'_>>(raw.get()).ok());
+                if let Some(reason) = delta.and_then(|delta| text(delta.stop_reason)) {
+                    self.found.finish_reason = Some(reason);
+                }
+                Role::Other
+            }
+            Some("message_stop") => {
+                self.found.is_whole = true;
+                Role::Other
+            }
+            _ => Role::Other,
+        }
+    }
+
+    fn responses(&mut self, piece: &Piece<'_>) -> Role {
+        let kind = piece.kind.as_deref().unwrap_or_default();
+        if let Some(raw) = piece.response
+            && let Some(inner) = parse(raw.get().as_bytes())
+        {
+            self.common(&inner);
+            let is_end = matches!(kind, "response.completed" | "response.incomplete");
+            if is_end {
+                let reason = inner.incomplete_details.and_then(reason);
+                self.found.finish_reason = reason.or_else(|| text(inner.status));
+                self.found.is_whole = true;
+            }
+        }
+        self.found.calls_tool |= kind.contains("_call_arguments");
+        match kind {
+            "error" | "response.failed" => self.failure(),
+            _ if kind.ends_with(".delta") => {
+                self.content(piece.delta.map(|raw| raw.get().len()));
+                Role::Content
+            }
+            _ => Role::Other,
+        }
+    }
+
+    fn ollama(&mut self, piece: &Piece<'_>, line: &[u8]) -> Role {
+        if piece.error.is_some_and(says) {
+            return self.failure();
+        }
+        let message = piece.message;
+        let message = message.and_then(|raw| serde_json::from_str::<Delta<'_>>(raw.get()).ok());
+        self.found.calls_tool |=
+            message.as_ref().and_then(|message| message.tool_calls).is_some_and(says);
+        let said = message.and_then(|message| message.content());
+        let said =
+            said.or_else(|| piece.response.filter(|raw| says(raw)).map(|raw| raw.get().len()));
+        self.content(said);
+        if piece.done == Some(true) {
+            self.found.is_whole = true;
+            self.found.finish_reason = text(piece.done_reason);
+            self.counts_beside(line);
+            let ms =
+                |ns: Option<u64>| u32::try_from(ns.unwrap_or(0) / 1_000_000).unwrap_or(u32::MAX);
+            if piece.eval_duration.is_some() {
+                let times = [piece.load_duration, piece.prompt_eval_duration, piece.eval_duration];
+                self.found.ollama_ms = Some(times.map(ms));
+            }
+        }
+        match said {
+            Some(_) => Role::Content,
+            None => Role::Other,
+        }
+    }
+
+    /// Takes the counts that a line of Ollama states beside everything else.
+    fn counts_beside(&mut self, line: &[u8]) {
+        if let Ok(text) = std::str::from_utf8(line) {
+            self.found.usage.update(&Usage::read(self.dialect, text));
+        }
+    }
+}
+
+fn reason(raw: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Details<'a> {
+        #[serde(borrow)]
+        reason: Option<&'a RawValue>,
+    }
+
+    let details = serde_json::from_str::<Option<Details<'_>>>(raw.get()).ok()??;
+    text(details.reason)
+}
+
+fn parse(data: &[u8]) -> Option<Piece<'_>> {
+    let text = std::str::from_utf8(data).ok()?;
+    // A list would be taken for the values of an object.
+    if text.trim_start().starts_with('[') {
+        return None;
+    }
+    serde_json::from_str(text).ok()
+}

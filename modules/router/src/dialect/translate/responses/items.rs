@@ -1,0 +1,131 @@
+//! Items of a conversation, as requests and answers have them.
+
+use super::super::{
+    TranslateError, chat,
+    ir::{Arguments, Block, Media, join},
+    json::{Json, Object},
+};
+
+/// Reads the content of a message, or the output of a tool: a text, or a list of parts.
+pub(super) fn read_content(content: Json<'_>) -> Result<Vec<Block<'_>>, TranslateError> {
+    match content {
+        Json::Null => Ok(Vec::new()),
+        Json::Text(text) => Ok(Block::text(text).into_iter().collect()),
+        Json::List(parts) => {
+            let mut blocks = Vec::with_capacity(parts.len());
+            for part in parts {
+                blocks.extend(read_part(part)?);
+            }
+            Ok(blocks)
+        }
+        // Some clients put what a tool says into an object.
+        other => Ok(vec![Block::Text(other.to_string().into())]),
+    }
+}
+
+fn read_part(mut part: Json<'_>) -> Result<Option<Block<'_>>, TranslateError> {
+    let kind = part.take("type").into_text();
+    Ok(match kind.as_deref() {
+        Some("input_text" | "output_text" | "text") => {
+            part.take("text").into_text().and_then(Block::text)
+        }
+        Some("refusal") => part.take("refusal").into_text().map(Block::Refusal),
+        Some("input_image") => {
+            let mut image = part.take("image_url");
+            let url = image.take("url").into_text().or_else(|| image.into_text());
+            let url =
+                url.ok_or(TranslateError::Unsupported("an image that lies with another provider"))?;
+            Some(Block::Image(Media::from_url(url)))
+        }
+        Some("input_file") => {
+            let name = part.take("filename").into_text();
+            let data = part.take("file_data").into_text();
+            let data = data
+                .or_else(|| part.take("file_url").into_text())
+                .ok_or(TranslateError::Unsupported("a file that lies with another provider"))?;
+            Some(Block::File { media: chat::file_media(data), name })
+        }
+        Some("input_audio") => return Err(TranslateError::Unsupported("sound")),
+        _ => None,
+    })
+}
+
+/// Reads a call of a tool; one of a tool without a schema has its text as `input`.
+pub(super) fn read_call(mut item: Json<'_>) -> Result<Block<'_>, TranslateError> {
+    let id = item.take("call_id").into_text().or_else(|| item.take("id").into_text());
+    let name = item.take("name").into_text();
+    let name = name.ok_or(TranslateError::Malformed("a call of a tool has no name"))?;
+    let arguments = match item.take("arguments") {
+        Json::Text(text) => Arguments::Text(text),
+        Json::Null if item.has("input") => {
+            Arguments::Tree(Object::new().with("input", item.take("input")).into())
+        }
+        tree => Arguments::Tree(tree),
+    };
+    Ok(Block::ToolUse { id: id.unwrap_or_default(), name, arguments })
+}
+
+/// Reads an item of reasoning; one that is encrypted is sealed.
+pub(super) fn read_reasoning(mut item: Json<'_>) -> Block<'_> {
+    let is_sealed = item.get("encrypted_content").text().is_some_and(|text| !text.is_empty());
+    let mut texts = Vec::new();
+    for key in ["summary", "content"] {
+        for mut part in item.take(key).into_list() {
+            texts.extend(part.take("text").into_text());
+        }
+        if !texts.is_empty() {
+            break;
+        }
+    }
+    Block::Thinking { text: join(texts, "\n\n"), is_sealed }
+}
+
+/// Writes an item of reasoning.
+pub(super) fn write_reasoning<'a>(id: String, text: impl Into<Json<'a>>) -> Json<'a> {
+    let part = Object::new().with("type", "summary_text").with("text", text);
+    Object::new().with("id", id).with("type", "reasoning").with("summary", vec![part.into()]).into()
+}
+
+/// Writes a message of the model with one part.
+pub(super) fn write_message(id: String, part: Json<'_>) -> Json<'_> {
+    Object::new()
+        .with("id", id)
+        .with("type", "message")
+        .with("status", "completed")
+        .with("role", "assistant")
+        .with("content", vec![part])
+        .into()
+}
+
+/// Writes a part of text.
+pub(super) fn write_text<'a>(text: impl Into<Json<'a>>) -> Json<'a> {
+    Object::new()
+        .with("type", "output_text")
+        .with("text", text)
+        .with("annotations", Vec::new())
+        .with("logprobs", Vec::new())
+        .into()
+}
+
+/// Writes a part of refusal.
+pub(super) fn write_refusal<'a>(text: impl Into<Json<'a>>) -> Json<'a> {
+    Object::new().with("type", "refusal").with("refusal", text).into()
+}
+
+/// Writes a call of a tool.
+pub(super) fn write_call<'a>(
+    id: String,
+    status: &'static str,
+    call_id: impl Into<Json<'a>>,
+    name: impl Into<Json<'a>>,
+    arguments: impl Into<Json<'a>>,
+) -> Json<'a> {
+    Object::new()
+        .with("id", id)
+        .with("type", "function_call")
+        .with("status", status)
+        .with("arguments", arguments)
+        .with("call_id", call_id)
+        .with("name", name)
+        .into()
+}

@@ -1,0 +1,162 @@
+//! A response that a client asks for.
+
+use super::{
+    super::{
+        TranslateError,
+        ir::{Block, Effort, Format, Reasoning, Request, Role, Sampling, Tool, ToolChoice},
+        json::Json,
+    },
+    items::{read_call, read_content, read_reasoning},
+};
+
+/// Reads a request.
+pub(in super::super) fn read(mut body: Json<'_>) -> Result<Request<'_>, TranslateError> {
+    if body.has("previous_response_id") || body.has("conversation") {
+        return Err(TranslateError::Unsupported("to go on with an answer of another provider"));
+    }
+    if body.get("background").bool() == Some(true) {
+        return Err(TranslateError::Unsupported("an answer in the background"));
+    }
+    if body.has("prompt") {
+        return Err(TranslateError::Unsupported("a prompt that lies with another provider"));
+    }
+    let mut request = Request::default();
+    if let Some(instructions) = body.take("instructions").into_text() {
+        request.push_system(instructions);
+    }
+    match body.take("input") {
+        Json::Text(text) => request.push(Role::User, vec![Block::Text(text)]),
+        Json::List(items) => {
+            for item in items {
+                read_item(item, &mut request)?;
+            }
+        }
+        _ => return Err(TranslateError::Malformed("input must be a text or a list of items")),
+    }
+    for tool in body.take("tools").into_list() {
+        read_tool(tool, &mut request);
+    }
+    request.tool_choice = read_tool_choice(body.take("tool_choice"), &mut request);
+    request.parallel_tool_calls = body.get("parallel_tool_calls").bool();
+    request.max_tokens = body.get("max_output_tokens").u64();
+    request.sampling = Sampling {
+        temperature: body.take("temperature").into_number(),
+        top_p: body.take("top_p").into_number(),
+        ..Sampling::default()
+    };
+    request.reasoning = match body.get("reasoning").get("effort").text() {
+        Some("none") => Some(Reasoning::Off),
+        Some(name) => Effort::from_name(name).map(Reasoning::Effort),
+        None => None,
+    };
+    let mut text = body.take("text");
+    request.format = read_format(text.take("format"));
+    request.verbosity = text.take("verbosity").into_text();
+    request.user =
+        body.take("safety_identifier").into_text().or_else(|| body.take("user").into_text());
+    request.prompt_cache_key = body.take("prompt_cache_key").into_text();
+    request.metadata = body.take("metadata");
+    for part in ["include", "max_tool_calls", "service_tier", "store", "top_logprobs", "truncation"]
+    {
+        let is_said = match body.get(part) {
+            Json::List(items) => !items.is_empty(),
+            Json::Bool(value) => *value,
+            other => !other.is_null(),
+        };
+        request.dropped.add_if(is_said, part);
+    }
+    Ok(request)
+}
+
+fn read_item<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(), TranslateError> {
+    let kind = item.take("type").into_text();
+    match kind.as_deref() {
+        Some("message") => read_message(item, request)?,
+        None if item.has("role") => read_message(item, request)?,
+        Some("function_call" | "custom_tool_call") => {
+            let call = read_call(item)?;
+            request.push(Role::Assistant, vec![call]);
+        }
+        Some("function_call_output" | "custom_tool_call_output") => {
+            let id = item.take("call_id").into_text().unwrap_or_default();
+            let content = read_content(item.take("output"))?;
+            request.push(Role::User, vec![Block::ToolResult { id, content, is_error: false }]);
+        }
+        Some("reasoning") => request.push(Role::Assistant, vec![read_reasoning(item)]),
+        Some("item_reference") => {
+            return Err(TranslateError::Unsupported("an item that lies with another provider"));
+        }
+        Some("compaction" | "compaction_summary") => {
+            return Err(TranslateError::Unsupported("a conversation that only its provider reads"));
+        }
+        Some(_) => request.dropped.add("items of the provider's own tools"),
+        None => return Err(TranslateError::Malformed("an item of input has no type")),
+    }
+    Ok(())
+}
+
+fn read_message<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(), TranslateError> {
+    let role = item.take("role").into_text();
+    let blocks = read_content(item.take("content"))?;
+    match role.as_deref() {
+        Some("user") => request.push(Role::User, blocks),
+        Some("assistant") => request.push(Role::Assistant, blocks),
+        Some("system" | "developer") => {
+            for block in blocks {
+                if let Block::Text(text) = block {
+                    request.push_system(text);
+                }
+            }
+        }
+        _ => return Err(TranslateError::Malformed("a message has no role that is known")),
+    }
+    Ok(())
+}
+
+fn read_tool<'a>(mut tool: Json<'a>, request: &mut Request<'a>) {
+    let name = tool.take("name").into_text();
+    match name.filter(|_| tool.get("type").text() == Some("function")) {
+        Some(name) => request.tools.push(Tool {
+            name,
+            description: tool.take("description").into_text(),
+            schema: tool.take("parameters"),
+            // Strictness is the default here alone, and advice only where a schema does not fit.
+            is_strict: tool.get("strict").bool().filter(|is_strict| *is_strict),
+        }),
+        None => request.dropped.add("tools that are no functions"),
+    }
+}
+
+fn read_tool_choice<'a>(mut choice: Json<'a>, request: &mut Request<'a>) -> Option<ToolChoice<'a>> {
+    match choice.text() {
+        Some("auto") => return Some(ToolChoice::Auto),
+        Some("none") => return Some(ToolChoice::None),
+        Some("required") => return Some(ToolChoice::Required),
+        _ => {}
+    }
+    let kind = choice.take("type").into_text();
+    match kind.as_deref() {
+        Some("function") => choice.take("name").into_text().map(ToolChoice::Named),
+        Some(kind) => {
+            request.dropped.add("tool_choice");
+            let is_required =
+                kind == "allowed_tools" && choice.get("mode").text() == Some("required");
+            is_required.then_some(ToolChoice::Required)
+        }
+        None => None,
+    }
+}
+
+fn read_format(mut format: Json<'_>) -> Format<'_> {
+    let kind = format.take("type").into_text();
+    match kind.as_deref() {
+        Some("json_object") => Format::Json,
+        Some("json_schema") => Format::Schema {
+            name: format.take("name").into_text(),
+            description: format.take("description").into_text(),
+            is_strict: format.get("strict").bool(),
+            schema: format.take("schema"),
+        },
+        _ => Format::Text,
+    }
+}

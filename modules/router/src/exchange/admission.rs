@@ -1,0 +1,89 @@
+//! Who asks, and whether the limits have room for it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::HeaderMap;
+use module_prices::Tokens;
+
+use super::{Plan, tally::Tally};
+use crate::{
+    app::App,
+    dialect::fault::{Fault, FaultKind},
+    keys::{self, Identity, KeyFault, Peer},
+    limits::{BudgetAction, Estimate, LimitHit},
+};
+
+/// Tokens of an answer where the request sets no limit.
+const EXPECTED_OUTPUT: u64 = 1024;
+
+/// Finds out who asks.
+pub(crate) fn identify(
+    app: &App,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    peer: Option<IpAddr>,
+) -> Result<Identity, Fault> {
+    let presented = keys::presented(headers, query);
+    let Some(address) = peer else {
+        // A socket without addresses is of this machine.
+        return Ok(Identity::Anonymous);
+    };
+    let peer = Peer { address, is_forwarded: keys::is_forwarded(headers) };
+    app.ring.identify(presented, peer, app.host.now()).map_err(|refused| fault_of_key(&refused))
+}
+
+pub(super) fn fault_of_key(refused: &KeyFault) -> Fault {
+    let kind =
+        if refused.status() == 403 { FaultKind::Permission } else { FaultKind::Authentication };
+    Fault::new(kind, refused.to_string()).coded(refused.code())
+}
+
+/// Reserves what a request may need. Where only money is short and the operator says so, targets
+/// that cost nothing are left.
+pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault> {
+    let first = plan.decision.order.first().and_then(|name| app.targets.get_or_add(name));
+    let output = plan.max_tokens.map_or(EXPECTED_OUTPUT, u64::from);
+    let input = plan.estimated_tokens;
+    let price = first.as_ref().and_then(|target| target.price.as_ref());
+    let cost = price.map(|price| price.cost(&Tokens { input, output, ..Tokens::default() }));
+    let estimate = Estimate {
+        requests: 1,
+        tokens: input.saturating_add(output),
+        nano_usd: cost.and_then(|cost| u64::try_from(cost).ok()),
+    };
+    let project = plan.client.project.as_deref();
+    match app.limits.reserve(&plan.identity, project, estimate).await {
+        Ok(reservation) => {
+            plan.tally = Arc::new(Tally::new(reservation));
+            Ok(())
+        }
+        Err(hit) if hit.action == BudgetAction::Reroute && hit.is_about_money() => {
+            let is_free = |name: &crate::target::TargetName| {
+                app.targets.get(name).is_some_and(|target| target.is_local())
+            };
+            let decision = Arc::make_mut(&mut plan.decision);
+            decision.order.retain(is_free);
+            if decision.order.is_empty() {
+                return Err(fault_of_limit(&hit));
+            }
+            "budget".clone_into(&mut decision.rule);
+            let free = Estimate { nano_usd: Some(0), ..estimate };
+            let reserved = app.limits.reserve(&plan.identity, project, free).await;
+            let reservation = reserved.map_err(|hit| fault_of_limit(&hit))?;
+            plan.tally = Arc::new(Tally::new(reservation));
+            Ok(())
+        }
+        Err(hit) => Err(fault_of_limit(&hit)),
+    }
+}
+
+fn fault_of_limit(hit: &LimitHit) -> Fault {
+    let kind = match hit.status() {
+        403 => FaultKind::Permission,
+        _ if hit.is_about_money() => FaultKind::Budget,
+        _ => FaultKind::RateLimited,
+    };
+    let mut fault = Fault::new(kind, hit.to_string()).coded(hit.code());
+    fault.retry_after = hit.retry_after;
+    fault
+}

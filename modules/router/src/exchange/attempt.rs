@@ -1,0 +1,467 @@
+//! One attempt: a request to one target, until it is clear that it answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use module_sdk::{ProviderApi, events::RequestStatus};
+use tokio::time::Instant;
+
+use super::{
+    Answered, Plan, caching, head,
+    relay::{Relay, Translation},
+    sending::{answer_context, headers_for, is_passed, names_context, retry_after, spoken},
+};
+use crate::{
+    app::App,
+    cache::Form,
+    config::seconds,
+    dialect::{
+        Dialect,
+        fault::{Fault, FaultKind},
+        observe::{Observed, Observer, Role},
+        rewrite::rewrite,
+        sse::Splitter,
+        translate::{self, AnswerContext, RequestOptions},
+    },
+    report::{Outcome, Recorder},
+    target::{Slot, Target, endpoint},
+    upstream::{self, Answer, LARGEST_ANSWER, Times, UpstreamError},
+};
+
+/// Largest body of an error that is passed on, in bytes.
+const LARGEST_ERROR: usize = 1024 * 1024;
+
+/// Tokens of an answer where a dialect wants a limit and the client gives none.
+const DEFAULT_MAX_TOKENS: u32 = 8192;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const REQUEST_IDS: [HeaderName; 2] =
+    [HeaderName::from_static("request-id"), HeaderName::from_static("x-request-id")];
+
+const OK: Outcome<'_> = Outcome { status: RequestStatus::Ok, error_type: "" };
+
+/// An attempt that failed before any content.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Next step.
+    pub class: FailureClass,
+    /// Error for the client, where no other attempt answers.
+    pub fault: Fault,
+    /// Error as the provider wrote it, where the client understands it.
+    pub passed: Option<(StatusCode, HeaderMap, Bytes)>,
+}
+
+/// Next step after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureClass {
+    /// The request is at fault: nothing.
+    Request,
+    /// This target cannot answer it: the next one.
+    Target,
+    /// The provider is asked too often: the next one, or the same after a pause.
+    RateLimited(Option<Duration>),
+    /// It may pass: the same again, then the next one.
+    Transient,
+}
+
+impl Failed {
+    /// Creates a failure of our own.
+    pub(crate) fn own(fault: Fault) -> Self {
+        Self { class: FailureClass::Target, fault, passed: None }
+    }
+}
+
+/// Makes an attempt.
+pub(super) async fn make(
+    app: &Arc<App>,
+    plan: &Arc<Plan>,
+    target: &Arc<Target>,
+    slot: Slot,
+    recorder: Recorder,
+    is_stream: bool,
+) -> Result<Answered, Failed> {
+    let provider = &target.provider.provider;
+    // One load of a model at a time: two would push each other out of the card's memory.
+    let is_cold = provider.api == ProviderApi::Ollama && target.is_loaded() == Some(false);
+    let loading = if is_cold { Some(target.provider.loading.lock().await) } else { None };
+    let upstream = spoken(plan.dialect, target);
+    let sent = Sent { app, plan, target, upstream, is_stream };
+    let begun = sent.begin(slot, recorder, is_cold).await?;
+    let result = if is_stream && begun.answer.status.is_success() {
+        sent.stream(begun).await
+    } else {
+        sent.whole(begun).await
+    };
+    drop(loading);
+    result
+}
+
+/// A request that is sent.
+struct Sent<'a> {
+    app: &'a Arc<App>,
+    plan: &'a Arc<Plan>,
+    target: &'a Arc<Target>,
+    /// Dialect of the provider.
+    upstream: Dialect,
+    /// `true` when a stream is asked for.
+    is_stream: bool,
+}
+
+/// An answer of which the head is there.
+struct Begun {
+    answer: Answer,
+    slot: Slot,
+    recorder: Recorder,
+    /// `true` when the usage was asked for and the client did not.
+    strips_usage: bool,
+}
+
+impl Sent<'_> {
+    fn is_same(&self) -> bool {
+        self.upstream == self.plan.dialect
+    }
+
+    async fn begin(
+        &self,
+        mut slot: Slot,
+        mut recorder: Recorder,
+        is_cold: bool,
+    ) -> Result<Begun, Failed> {
+        let (body, strips_usage) = match self.body() {
+            Ok(body) => body,
+            Err(fault) => {
+                let outcome = Outcome { status: RequestStatus::Rejected, error_type: fault.word() };
+                recorder.finish(outcome, &Observed::default());
+                return Err(Failed::own(fault));
+            }
+        };
+        let provider = &self.target.provider.provider;
+        let model = &self.target.name.model;
+        let mut url = endpoint::url(provider, self.upstream, model, self.is_stream);
+        if self.is_same()
+            && let Some(query) = self.plan.query.as_deref().filter(|query| is_passed(query))
+        {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(query);
+        }
+        let headers = self.headers(&recorder);
+        recorder.sent();
+        let sent = upstream::send(&self.app.pool, &url, headers, body, self.times(is_cold)).await;
+        match sent {
+            Ok(answer) => {
+                let id = REQUEST_IDS.iter().find_map(|name| answer.headers.get(name));
+                let id = id.and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 128);
+                recorder.answered(answer.status.as_u16(), id);
+                Ok(Begun { answer, slot, recorder, strips_usage })
+            }
+            Err(error) => {
+                self.note_failure(&mut slot, error.word());
+                Err(self.lost(recorder, &error, &Observed::default()))
+            }
+        }
+    }
+
+    /// Returns the body that the provider gets, and whether its usage is not for the client.
+    fn body(&self) -> Result<(Bytes, bool), Fault> {
+        let (plan, model) = (self.plan, &*self.target.name.model);
+        if self.is_same() {
+            let asks_for_usage = self.is_stream
+                && matches!(plan.dialect, Dialect::Chat | Dialect::Completions)
+                && !plan.includes_usage;
+            let as_whole = plan.is_stream && !self.is_stream;
+            let is_as_asked = plan.model == model && !asks_for_usage && !as_whole;
+            let body = if is_as_asked || plan.dialect == Dialect::Gemini {
+                plan.body.clone()
+            } else {
+                rewrite(&plan.body, &plan.places, model, asks_for_usage, as_whole).into()
+            };
+            // Another provider's reasoning, written for the client before, means nothing to this
+            // one, and it would refuse it.
+            let own = translate::foreign::without_foreign_reasoning(plan.dialect, &body);
+            let own = own.map_err(|error| Fault::new(FaultKind::InvalidRequest, error.to_string()));
+            return Ok((own?.map_or(body, Bytes::from), asks_for_usage));
+        }
+        let options = RequestOptions {
+            model,
+            stream: self.is_stream,
+            num_ctx: self.context(),
+            default_max_tokens: DEFAULT_MAX_TOKENS,
+            include_usage: true,
+        };
+        let translated =
+            translate::request_with_report(plan.dialect, self.upstream, &plan.body, &options);
+        let translated = translated.map_err(|error| {
+            Fault::new(FaultKind::InvalidRequest, format!("{}: {error}", self.target.name))
+        })?;
+        for part in translated.dropped.parts() {
+            tracing::debug!(target = %self.target.name, part, "a part of a request is left out");
+        }
+        Ok((translated.body.into(), false))
+    }
+
+    /// Returns the context that Ollama is to give the model: as much as the request needs, in
+    /// steps, since another value loads the model anew.
+    fn context(&self) -> Option<u32> {
+        let known = self.target.view().context_tokens.and_then(|it| u32::try_from(it).ok());
+        let output = self.plan.max_tokens.unwrap_or(2048);
+        let needed = u32::try_from(self.plan.estimated_tokens).unwrap_or(u32::MAX);
+        let needed = needed.saturating_add(output).max(4096);
+        let stepped = needed.checked_next_power_of_two().unwrap_or(u32::MAX);
+        Some(known.map_or(stepped, |known| stepped.min(known)))
+    }
+
+    fn headers(&self, recorder: &Recorder) -> HeaderMap {
+        let mut headers = headers_for(self.plan, self.target, self.is_same());
+        if let Some((trace, span)) = self.plan.client.trace.as_ref().zip(recorder.span())
+            && let Ok(value) = HeaderValue::from_str(&trace.header(span))
+        {
+            headers.insert(TRACEPARENT, value);
+        }
+        headers
+    }
+
+    fn times(&self, is_cold: bool) -> Times {
+        let timeouts = &self.app.config.timeouts;
+        let whole = seconds(timeouts.whole_seconds);
+        let first = if is_cold { timeouts.cold_start_seconds } else { timeouts.first_byte_seconds };
+        Times {
+            first_byte: seconds(first),
+            idle: seconds(timeouts.idle_seconds),
+            end: Instant::now() + whole,
+            whole,
+        }
+    }
+
+    fn note_failure(&self, slot: &mut Slot, why: &str) {
+        if slot.fail() {
+            tracing::warn!(target = %self.target.name, why, "a model is left alone for a while");
+            self.app.target_changed(self.target);
+        }
+    }
+
+    /// Reports a request whose answer did not come.
+    fn lost(&self, recorder: Recorder, error: &UpstreamError, found: &Observed) -> Failed {
+        let is_timeout = error.is_timeout();
+        let status = match error {
+            _ if is_timeout => RequestStatus::Timeout,
+            UpstreamError::Client(_) if recorder.was_answered() => RequestStatus::UpstreamCut,
+            _ => RequestStatus::Error,
+        };
+        recorder.finish(Outcome { status, error_type: error.word() }, found);
+        let kind = if is_timeout { FaultKind::Timeout } else { FaultKind::Upstream };
+        let message = format!("{} cannot be asked: {error}", self.target.name);
+        let class = FailureClass::Transient;
+        Failed { class, fault: Fault::new(kind, message), passed: None }
+    }
+
+    fn told(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut told = upstream::answer_headers(headers);
+        head::answered_by(&mut told, self.plan, &self.target.name.to_string());
+        told
+    }
+
+    /// Takes an answer that is no stream, or an error.
+    async fn whole(&self, begun: Begun) -> Result<Answered, Failed> {
+        let Begun { answer, mut slot, mut recorder, .. } = begun;
+        let Answer { status, headers, body } = answer;
+        let largest = if status.is_success() { LARGEST_ANSWER } else { LARGEST_ERROR };
+        let body = match body.whole(largest).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.note_failure(&mut slot, error.word());
+                return Err(self.lost(recorder, &error, &Observed::default()));
+            }
+        };
+        recorder.received(body.len());
+        let mut observer = Observer::new(self.upstream);
+        if !status.is_success() {
+            return Err(self.refused(&mut slot, recorder, status, &headers, body));
+        }
+        if !observer.whole(&body) {
+            self.note_failure(&mut slot, "bad answer");
+            let error_type = if observer.found.has_failed { "error_in_200" } else { "no_json" };
+            let outcome = Outcome { status: RequestStatus::Error, error_type };
+            recorder.finish(outcome, &observer.found);
+            let message = format!("{} answered 200 with what is no answer", self.target.name);
+            let fault = Fault::new(FaultKind::Upstream, message);
+            return Err(Failed { class: FailureClass::Transient, fault, passed: None });
+        }
+        let translated = if self.is_same() {
+            Ok(body)
+        } else {
+            let context = self.context_of_answer();
+            translate::answer(self.upstream, self.plan.dialect, &body, &context).map(Bytes::from)
+        };
+        let body = match translated {
+            Ok(body) => body,
+            Err(error) => {
+                self.note_failure(&mut slot, "bad answer");
+                let outcome = Outcome { status: RequestStatus::Error, error_type: "bad_answer" };
+                recorder.finish(outcome, &observer.found);
+                let message = format!("{} answered in another form: {error}", self.target.name);
+                let fault = Fault::new(FaultKind::Upstream, message);
+                return Err(Failed { class: FailureClass::Transient, fault, passed: None });
+            }
+        };
+        recorder.content();
+        let (latency, ttft) = recorder.times_ms();
+        slot.succeed(latency, ttft);
+        let cost = recorder.finish(OK, &observer.found);
+        if !self.plan.is_stream {
+            let (plan, found) = (self.plan, &observer.found);
+            caching::keep(self.app, plan, Form::Whole, body.clone(), found, cost);
+        }
+        Ok(Answered::Whole { status, headers: self.told(&headers), body })
+    }
+
+    fn context_of_answer(&self) -> AnswerContext<'_> {
+        answer_context(self.plan, &self.target.name.model)
+    }
+
+    /// Takes an answer that is an error.
+    fn refused(
+        &self,
+        slot: &mut Slot,
+        recorder: Recorder,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Failed {
+        let code = status.as_u16();
+        let name = &self.target.name;
+        let pause = retry_after(headers);
+        let names_context = names_context(&body);
+        let (class, kind) = match code {
+            300..=399 => (FailureClass::Target, FaultKind::Upstream),
+            401..=403 => (FailureClass::Target, FaultKind::Upstream),
+            404 | 405 | 410 => (FailureClass::Target, FaultKind::NotFound),
+            413 => (FailureClass::Target, FaultKind::TooLarge),
+            400 | 422 if names_context => (FailureClass::Target, FaultKind::ContextLength),
+            408 | 409 | 425 => (FailureClass::Transient, FaultKind::Upstream),
+            429 => {
+                let at_least = pause.unwrap_or(Duration::from_secs(1));
+                slot.rate_limited(at_least);
+                (FailureClass::RateLimited(pause), FaultKind::RateLimited)
+            }
+            400..=499 => (FailureClass::Request, FaultKind::InvalidRequest),
+            503 | 529 => (FailureClass::Transient, FaultKind::Unavailable),
+            _ => (FailureClass::Transient, FaultKind::Upstream),
+        };
+        if class == FailureClass::Transient {
+            self.note_failure(slot, "error");
+        }
+        if code == 404 && self.upstream == Dialect::Responses {
+            // Many that are compatible otherwise have no such endpoint.
+            self.target.provider.lacks_responses.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        let error_type = code.to_string();
+        let outcome = Outcome { status: RequestStatus::Error, error_type: &error_type };
+        recorder.finish(outcome, &Observed::default());
+        let hint = match code {
+            300..=399 => "; a redirect is not followed, mend its base_url",
+            401 | 403 => "; check its key in `providers`",
+            404 => "; it may not have this model",
+            _ => "",
+        };
+        let mut fault = Fault::new(kind, format!("{name} answered {code}{hint}"));
+        fault.retry_after = pause;
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+        // Words about our own key are of no use to the client, and may tell of it.
+        let is_theirs = !matches!(code, 300..=399 | 401 | 403);
+        let passed =
+            (self.is_same() && is_json && is_theirs).then(|| (status, self.told(headers), body));
+        Failed { class, fault, passed }
+    }
+
+    /// Takes a stream until its first content.
+    async fn stream(&self, begun: Begun) -> Result<Answered, Failed> {
+        let Begun { answer, mut slot, mut recorder, strips_usage } = begun;
+        let Answer { headers, body: mut pieces, .. } = answer;
+        let is_json_lines = self.upstream.is_json_lines();
+        let mut splitter = Splitter::new(is_json_lines);
+        let mut observer = Observer::new(self.upstream);
+        let mut translation = match Translation::new(
+            self.upstream,
+            self.plan,
+            strips_usage,
+            &self.context_of_answer(),
+        ) {
+            Ok(translation) => translation,
+            Err(error) => {
+                return Err(Failed::own(Fault::new(
+                    FaultKind::InvalidRequest,
+                    format!("{}: {error}", self.target.name),
+                )));
+            }
+        };
+        let mut held = Vec::new();
+        let why = loop {
+            let piece = match pieces.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => {
+                    let rest = splitter.finish();
+                    let ended =
+                        take(&rest, is_json_lines, &mut observer, &mut translation, &mut held);
+                    if ended.is_ok() && observer.found.is_whole {
+                        break None;
+                    }
+                    break Some("cut");
+                }
+                Err(error) => {
+                    self.note_failure(&mut slot, error.word());
+                    return Err(self.lost(recorder, &error, &observer.found));
+                }
+            };
+            recorder.received(piece.len());
+            let Ok(whole) = splitter.push(&piece) else { break Some("too_large") };
+            match take(&whole, is_json_lines, &mut observer, &mut translation, &mut held) {
+                Err(word) => break Some(word),
+                Ok(()) if observer.found.has_content || observer.found.is_whole => break None,
+                Ok(()) => {}
+            }
+        };
+        if let Some(error_type) = why {
+            self.note_failure(&mut slot, error_type);
+            let status =
+                if error_type == "cut" { RequestStatus::UpstreamCut } else { RequestStatus::Error };
+            recorder.finish(Outcome { status, error_type }, &observer.found);
+            let message = format!("{} ended its stream before any content", self.target.name);
+            let fault = Fault::new(FaultKind::Upstream, message);
+            return Err(Failed { class: FailureClass::Transient, fault, passed: None });
+        }
+        recorder.content();
+        let relay = Relay::new(
+            self.app.clone(),
+            self.plan.clone(),
+            pieces,
+            splitter,
+            observer,
+            translation,
+            held.into(),
+            recorder,
+            slot,
+            self.target.name.to_string(),
+        );
+        Ok(Answered::Stream { headers: self.told(&headers), relay: Box::new(relay) })
+    }
+}
+
+/// Takes whole events. Fails where one of them is an error and there was no content before.
+fn take(
+    whole: &Bytes,
+    is_json_lines: bool,
+    observer: &mut Observer,
+    translation: &mut Translation,
+    held: &mut Vec<u8>,
+) -> Result<(), &'static str> {
+    for (at, event) in Splitter::events(is_json_lines, whole) {
+        let had_content = observer.found.has_content;
+        let role = observer.event(&event);
+        if role == Role::Failure && !had_content {
+            return Err("error_in_stream");
+        }
+        translation.event(&whole[at], &event, role, held).map_err(|_| "bad_event")?;
+    }
+    Ok(())
+}

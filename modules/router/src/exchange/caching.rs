@@ -1,0 +1,132 @@
+//! Answers that are known, and answers that are kept.
+
+use std::sync::{Arc, PoisonError};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{Plan, head};
+use crate::{
+    app::App,
+    cache::{Form, Found, NotStored, Question, Sharers, Stored, Tier},
+    dialect::{inspect::Inspected, observe::Observed},
+    target::TargetName,
+};
+
+const CACHE: HeaderName = HeaderName::from_static("x-lodestar-cache");
+
+/// Returns where the answer to a request would lie; `None` where it is not looked for.
+pub(super) fn place(
+    app: &App,
+    plan: &Plan,
+    found: &Inspected<'_>,
+    target: &TargetName,
+) -> Option<crate::cache::Lookup> {
+    let is_forwarded = app
+        .targets
+        .providers
+        .get(&target.provider)
+        .is_some_and(|state| state.provider.key.is_none() && !state.provider.local);
+    let credential = ["authorization", "x-api-key", "x-goog-api-key"]
+        .iter()
+        .find_map(|name| plan.headers.get(*name))
+        .and_then(|value| value.to_str().ok())
+        .filter(|_| is_forwarded);
+    let question = Question {
+        sharers: Sharers {
+            identity: plan.identity.id(),
+            project: plan.client.project.as_deref(),
+            credential,
+        },
+        dialect: plan.dialect,
+        target,
+        headers: &plan.headers,
+        body: &plan.body,
+        inspected: found,
+    };
+    app.cache.key(question).ok()
+}
+
+/// Looks for the answer. Returns it, or keeps the duty to offer the one that comes.
+pub(super) async fn look_up(app: &Arc<App>, plan: &Plan) -> Option<Response> {
+    let lookup = plan.lookup?;
+    match app.cache.look_up(lookup).await {
+        Found::Miss(leader) => {
+            *plan.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
+            None
+        }
+        Found::Hit(stored, tier) => answer(app, plan, &stored, tier),
+    }
+}
+
+fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Response> {
+    let form = if plan.is_stream { Form::Stream } else { Form::Whole };
+    let replay = stored.replay(form)?;
+    let target = app.targets.get_or_add(plan.decision.order.first()?)?;
+    let (mut recorder, _) = plan.recorder(app, &target, 1, None);
+    recorder.received(replay.body.len());
+    let found = Observed {
+        usage: stored.usage,
+        model: stored.response_model.clone(),
+        finish_reason: stored.finish_reason.clone(),
+        ..Observed::default()
+    };
+    recorder.finish_cached(&found);
+    plan.tally.settle_free();
+    let body = Body::from(replay.body);
+    let mut response = if plan.is_stream {
+        head::of_stream(plan, &HeaderMap::new(), body)
+    } else {
+        let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
+        head::of_whole(plan, status, &HeaderMap::new(), body)
+    };
+    response.headers_mut().insert(
+        CACHE,
+        HeaderValue::from_static(match tier {
+            Tier::Memory => "hit; memory",
+            Tier::Redis => "hit; redis",
+            Tier::Flight => "hit; flight",
+        }),
+    );
+    Some(response)
+}
+
+/// Says that an answer is not kept, so that those who wait for it ask for themselves.
+pub(super) fn decline(plan: &Plan, reason: NotStored) {
+    if let Some(leader) = plan.leader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        leader.decline(reason);
+    }
+}
+
+/// Offers an answer that came whole to the cache.
+pub(super) fn keep(
+    app: &App,
+    plan: &Plan,
+    form: Form,
+    body: Bytes,
+    found: &Observed,
+    cost_nano_usd: Option<i64>,
+) {
+    let leader = plan.leader.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(leader) = leader else { return };
+    let content_type = match form {
+        Form::Whole => "application/json",
+        Form::Stream if plan.dialect.is_json_lines() => "application/x-ndjson",
+        Form::Stream => "text/event-stream",
+    };
+    let stored = Stored {
+        status: 200,
+        content_type: content_type.to_owned(),
+        form,
+        body,
+        response_model: found.model.clone(),
+        finish_reason: found.finish_reason.clone(),
+        calls_tool: found.calls_tool,
+        usage: found.usage,
+        cost_nano_usd,
+        stored_at: app.host.now().as_millisecond(),
+    };
+    // The cache counts why it keeps none.
+    let _ = leader.offer(stored);
+}

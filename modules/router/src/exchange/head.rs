@@ -1,0 +1,99 @@
+//! Heads of answers.
+
+use axum::{body::Body, response::Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::{Plan, attempt::Failed};
+use crate::dialect::{Dialect, fault::Fault};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-lodestar-request-id");
+const ROUTE: HeaderName = HeaderName::from_static("x-lodestar-route");
+const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// Returns the answer for a request that was refused.
+pub(crate) fn of_fault(fault: &Fault, dialect: Dialect, id: &str) -> Response {
+    let mut response = Response::new(Body::from(fault.body(dialect, id)));
+    *response.status_mut() = fault.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    identify(headers, id);
+    if let Some(pause) = fault.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+    }
+    response
+}
+
+pub(super) fn of_failure(plan: &Plan, failed: Failed) -> Response {
+    let Some((status, headers, body)) = failed.passed else {
+        let mut response = of_fault(&failed.fault, plan.dialect, &plan.id);
+        route(response.headers_mut(), plan);
+        return response;
+    };
+    of_whole(plan, status, &headers, Body::from(body))
+}
+
+pub(super) fn of_whole(plan: &Plan, status: StatusCode, told: &HeaderMap, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = told.clone();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    identify(headers, &plan.id);
+    route(headers, plan);
+    response
+}
+
+pub(super) fn of_stream(plan: &Plan, told: &HeaderMap, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.headers_mut() = told.clone();
+    let headers = response.headers_mut();
+    let kind = if plan.dialect.is_json_lines() { LINES } else { EVENTS };
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    identify(headers, &plan.id);
+    route(headers, plan);
+    response
+}
+
+fn identify(headers: &mut HeaderMap, id: &str) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, value.clone());
+        headers.entry(ANTHROPIC_ID).or_insert(value);
+    }
+}
+
+/// Says who answers, and why.
+fn route(headers: &mut HeaderMap, plan: &Plan) {
+    let told = headers.get(ROUTE).is_some();
+    if told {
+        return;
+    }
+    let Some(first) = plan.decision.order.first() else { return };
+    headers.insert(ROUTE, value(plan, &first.to_string()));
+}
+
+/// Returns the value of `x-lodestar-route` for an answer of a target.
+pub(super) fn value(plan: &Plan, target: &str) -> HeaderValue {
+    let decision = &plan.decision;
+    let mut text = format!("{target}; rule={}; strategy={}", decision.rule, decision.strategy);
+    if let Some(score) = decision.score {
+        text.push_str(&format!("; score={score:.2}"));
+    }
+    if !decision.reasons.is_empty() {
+        let names: Vec<&str> =
+            decision.reasons.iter().take(3).map(|reason| reason.name.as_str()).collect();
+        text.push_str(&format!("; reasons={}", names.join(",")));
+    }
+    let plain: String =
+        text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
+    HeaderValue::from_str(&plain).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Names the target that answered.
+pub(super) fn answered_by(headers: &mut HeaderMap, plan: &Plan, target: &str) {
+    headers.insert(ROUTE, value(plan, target));
+}

@@ -1,0 +1,84 @@
+//! What one request used in all its attempts, settled when the last of them has ended.
+
+use std::sync::{Mutex, PoisonError};
+
+use module_sdk::events::LlmRequestCompleted;
+
+use crate::limits::{Actual, Reservation};
+
+/// Sum of the attempts of one request. Dropped, it settles the reservation of the request.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reservation: Reservation,
+    tokens: Sum,
+    nano_usd: Sum,
+    is_sent: bool,
+}
+
+/// A sum of which some parts may not be known.
+#[derive(Debug, Default)]
+struct Sum {
+    known: u64,
+    is_partial: bool,
+}
+
+impl Sum {
+    fn add(&mut self, part: Option<u64>) {
+        match part {
+            Some(part) => self.known = self.known.saturating_add(part),
+            None => self.is_partial = true,
+        }
+    }
+
+    fn known(&self) -> Option<u64> {
+        (!self.is_partial).then_some(self.known)
+    }
+}
+
+impl Tally {
+    /// Creates the sum of a request with its reservation.
+    pub(crate) fn new(reservation: Reservation) -> Self {
+        Self { state: Mutex::new(State { reservation, ..State::default() }) }
+    }
+
+    /// Notes that a provider is asked.
+    pub(crate) fn sent(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_sent = true;
+        state.reservation.sent();
+    }
+
+    /// Adds an attempt. One that failed before anything was written used nothing.
+    pub(crate) fn add(&self, attempt: &LlmRequestCompleted, has_used: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !has_used {
+            return;
+        }
+        let tokens = attempt.input_tokens.zip(attempt.output_tokens);
+        let tokens = tokens.map(|(input, output)| input.saturating_add(output));
+        // Embeddings write nothing.
+        state.tokens.add(tokens.or(attempt.input_tokens));
+        state.nano_usd.add(attempt.cost_nano_usd.and_then(|cost| u64::try_from(cost).ok()));
+    }
+
+    /// Settles a request that was answered without asking anybody.
+    pub(crate) fn settle_free(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reservation.settle(Actual { tokens: Some(0), nano_usd: Some(0) });
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.is_sent {
+            let actual = Actual { tokens: state.tokens.known(), nano_usd: state.nano_usd.known() };
+            state.reservation.settle(actual);
+        }
+    }
+}

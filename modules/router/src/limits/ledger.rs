@@ -1,0 +1,355 @@
+//! The counts of this instance.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use module_sdk::{Zone, jiff::Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    allowance::{Allowance, Limit},
+    counter::{Counter, Verdict},
+    hit::{HitReason, Scope},
+    window::{Amounts, Calendar, CalendarClock},
+};
+
+/// Version of the state.
+const VERSION: u32 = 1;
+
+/// The counts of this instance, by those whose they are.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    generation: u64,
+    clock: CalendarClock,
+    counters: BTreeMap<Scope, Vec<Counter>>,
+    /// Budgets of other modules that are exceeded, with the end of their time.
+    exceeded: BTreeMap<Scope, Option<Timestamp>>,
+    /// `true` when something changed since it was written.
+    is_dirty: bool,
+    /// Changes since the counts were handed over to the next generation.
+    late: Option<BTreeMap<Scope, Late>>,
+}
+
+/// Counts on their way to the next generation, or to the disk.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LimitsState {
+    version: u32,
+    /// Generation of the module that wrote it.
+    #[serde(default)]
+    pub(super) generation: u64,
+    counters: Vec<(Scope, Vec<Counter>)>,
+    #[serde(default)]
+    exceeded: Vec<(Scope, Option<Timestamp>)>,
+}
+
+/// Amounts that were settled after the hand-over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Late {
+    requests: i64,
+    tokens: i64,
+    nano_usd: i64,
+}
+
+/// Those who are asked about one request, with their limits.
+#[derive(Debug, Clone)]
+pub(super) struct Party {
+    pub(super) scope: Scope,
+    pub(super) name: Arc<str>,
+    pub(super) allowance: Allowance,
+}
+
+/// Count that a request was added to.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Position of the party.
+    pub(super) party: usize,
+    pub(super) limit: Limit,
+    pub(super) amount: u64,
+    /// Beginning of the window.
+    pub(super) window: i64,
+    /// Amount that Redis has not been told.
+    pub(super) unsent: i64,
+}
+
+/// Limit that a request does not fit under.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full {
+    pub(super) party: usize,
+    pub(super) reason: HitReason,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Ledger {
+    pub(super) fn new(zone: Zone, generation: u64) -> Self {
+        Self {
+            generation,
+            clock: CalendarClock::new(zone),
+            counters: BTreeMap::new(),
+            exceeded: BTreeMap::new(),
+            is_dirty: false,
+            late: None,
+        }
+    }
+
+    pub(super) fn calendar(&mut self, now: Timestamp) -> Calendar {
+        self.clock.at(now)
+    }
+
+    /// Returns the counts that a request touches, moved to this moment.
+    pub(super) fn entries(
+        &mut self,
+        parties: &[Party],
+        amounts: Amounts,
+        now: Timestamp,
+    ) -> Vec<Entry> {
+        let (calendar, now_ms) = (self.clock.at(now), now.as_millisecond());
+        let mut entries = Vec::new();
+        for (index, party) in parties.iter().enumerate() {
+            for limit in party.allowance.limits() {
+                let counter = counter(&mut self.counters, &party.scope, limit, now_ms, &calendar);
+                entries.push(Entry {
+                    party: index,
+                    limit,
+                    amount: amounts.of(limit.quantity),
+                    window: counter.window(),
+                    unsent: counter.unsent,
+                });
+            }
+        }
+        entries
+    }
+
+    /// Checks a request against all its limits, of which this instance may allow one part in
+    /// `instances`.
+    pub(super) fn check(
+        &mut self,
+        parties: &[Party],
+        entries: &[Entry],
+        instances: u64,
+        now: Timestamp,
+    ) -> Result<(), Full> {
+        let (calendar, now_ms) = (self.clock.at(now), now.as_millisecond());
+        let mut worst: Option<Full> = None;
+        for entry in entries {
+            let scope = &parties[entry.party].scope;
+            let counter = counter(&mut self.counters, scope, entry.limit, now_ms, &calendar);
+            let most = counter.part(entry.limit.most, instances);
+            let full = match counter.verdict(most, entry.amount, now_ms, &calendar) {
+                Verdict::Fits => continue,
+                Verdict::Full(wait) => full(entry, counter.used, wait),
+            };
+            if worst.is_none_or(|worst| is_longer(full.retry_after, worst.retry_after)) {
+                worst = Some(full);
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    /// Adds the amounts of a request. What Redis will not be told now is noted as such.
+    pub(super) fn add(&mut self, parties: &[Party], entries: &[Entry], is_unsent: bool) {
+        for entry in entries {
+            let amount = i64::try_from(entry.amount).unwrap_or(i64::MAX);
+            self.change(&parties[entry.party].scope, entry, amount, is_unsent);
+        }
+    }
+
+    /// Changes one count. What Redis will not be told now is noted as such.
+    pub(super) fn change(&mut self, scope: &Scope, entry: &Entry, amount: i64, is_unsent: bool) {
+        self.is_dirty = true;
+        if let Some(late) = &mut self.late {
+            late.entry(scope.clone()).or_default().add(entry, amount);
+        }
+        let Some(counter) = find(&mut self.counters, scope, entry.limit) else { return };
+        let changed = counter.add(amount, entry.window);
+        if is_unsent && entry.limit.period.bucket_ms().is_none() {
+            counter.unsent = counter.unsent.saturating_add(changed);
+        }
+    }
+
+    /// Takes over a count that Redis told.
+    pub(super) fn take_over(&mut self, scope: &Scope, entry: &Entry, told: u64, window: i64) {
+        self.is_dirty = true;
+        if let Some(counter) = find(&mut self.counters, scope, entry.limit) {
+            counter.take_over(told, window, entry.unsent);
+        }
+    }
+
+    /// Notes an amount that Redis should have been told.
+    pub(super) fn note_unsent(&mut self, scope: &Scope, entry: &Entry, amount: i64) {
+        if let Some(counter) = find(&mut self.counters, scope, entry.limit)
+            && entry.limit.period.bucket_ms().is_none()
+        {
+            counter.unsent = counter.unsent.saturating_add(amount);
+        }
+    }
+
+    /// Notes that a budget is exceeded, until a moment or until it is withdrawn.
+    pub(super) fn exceed(&mut self, scope: Scope, until: Option<Timestamp>) {
+        self.is_dirty = true;
+        self.exceeded.insert(scope, until);
+    }
+
+    /// Notes that a budget is exceeded no more.
+    pub(super) fn withdraw(&mut self, scope: &Scope) {
+        self.is_dirty |= self.exceeded.remove(scope).is_some();
+    }
+
+    /// Returns the first party whose budget is exceeded.
+    pub(super) fn exceeded(
+        &self,
+        parties: &[Scope],
+        now: Timestamp,
+    ) -> Option<(usize, Option<Duration>)> {
+        if self.exceeded.is_empty() {
+            return None;
+        }
+        parties.iter().enumerate().find_map(|(index, scope)| match self.exceeded.get(scope)? {
+            Some(until) if *until <= now => None,
+            Some(until) => Some((index, Duration::try_from(until.duration_since(now)).ok())),
+            None => Some((index, None)),
+        })
+    }
+
+    /// Returns what a scope used of its limits.
+    pub(super) fn used(&self, scope: &Scope) -> impl Iterator<Item = &Counter> {
+        self.counters.get(scope).into_iter().flatten()
+    }
+
+    /// Returns the counts without those that are over.
+    pub(super) fn state(&mut self, now: Timestamp) -> LimitsState {
+        let (calendar, now_ms) = (self.clock.at(now), now.as_millisecond());
+        for counters in self.counters.values_mut() {
+            counters.retain(|counter| !counter.is_over(now_ms, &calendar));
+        }
+        self.counters.retain(|_, counters| !counters.is_empty());
+        self.exceeded.retain(|_, until| until.is_none_or(|until| until > now));
+        LimitsState {
+            version: VERSION,
+            generation: self.generation,
+            counters: self.counters.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            exceeded: self.exceeded.iter().map(|(k, v)| (k.clone(), *v)).collect(),
+        }
+    }
+
+    /// Returns the counts where they changed since the last time.
+    pub(super) fn changed(&mut self, now: Timestamp) -> Option<LimitsState> {
+        std::mem::take(&mut self.is_dirty).then(|| self.state(now))
+    }
+
+    pub(super) fn set_dirty(&mut self) {
+        self.is_dirty = true;
+    }
+
+    /// Takes over counts.
+    pub(super) fn restore(&mut self, state: LimitsState) {
+        if state.version != VERSION {
+            tracing::warn!(version = state.version, "limits begin anew: their state is unknown");
+            return;
+        }
+        self.counters = state.counters.into_iter().collect();
+        self.exceeded = state.exceeded.into_iter().collect();
+        self.is_dirty = true;
+    }
+
+    /// Begins to note what changes from now on, for the next generation, which has the rest.
+    pub(super) fn hand_over(&mut self) {
+        self.late.get_or_insert_default();
+    }
+
+    pub(super) const fn is_handed_over(&self) -> bool {
+        self.late.is_some()
+    }
+
+    /// Goes on as if nothing had been handed over: there is no next generation.
+    pub(super) fn take_back(&mut self) {
+        self.late = None;
+        self.is_dirty = true;
+    }
+
+    pub(super) fn has_no_budgets(&self) -> bool {
+        self.exceeded.is_empty()
+    }
+
+    /// Returns what changed since the hand-over.
+    pub(super) fn late(&mut self) -> Vec<(Scope, Late)> {
+        self.late.take().unwrap_or_default().into_iter().collect()
+    }
+
+    /// Adds what the previous generation settled after the hand-over.
+    pub(super) fn add_late(&mut self, late: Vec<(Scope, Late)>) {
+        for (scope, late) in late {
+            for counter in self.counters.get_mut(&scope).into_iter().flatten() {
+                let window = counter.window();
+                counter.add(late.of(counter.quantity), window);
+            }
+        }
+        self.is_dirty = true;
+    }
+}
+
+impl Late {
+    fn add(&mut self, entry: &Entry, amount: i64) {
+        let slot = match entry.limit.quantity {
+            super::Quantity::Requests => &mut self.requests,
+            super::Quantity::Tokens => &mut self.tokens,
+            super::Quantity::NanoUsd => &mut self.nano_usd,
+        };
+        *slot = slot.saturating_add(amount);
+    }
+
+    const fn of(self, quantity: super::Quantity) -> i64 {
+        match quantity {
+            super::Quantity::Requests => self.requests,
+            super::Quantity::Tokens => self.tokens,
+            super::Quantity::NanoUsd => self.nano_usd,
+        }
+    }
+}
+
+/// Returns the reason for which an entry does not fit.
+pub(super) fn full(entry: &Entry, used: u64, wait: Option<Duration>) -> Full {
+    let limit = entry.limit;
+    let reason = if entry.amount > limit.most {
+        HitReason::TooLarge { limit, needed: entry.amount }
+    } else {
+        HitReason::Used { limit, used }
+    };
+    Full { party: entry.party, reason, retry_after: wait }
+}
+
+/// Returns whether a wait is longer than another; none at all is the longest.
+fn is_longer(wait: Option<Duration>, other: Option<Duration>) -> bool {
+    wait.unwrap_or(Duration::MAX) > other.unwrap_or(Duration::MAX)
+}
+
+fn counter<'a>(
+    counters: &'a mut BTreeMap<Scope, Vec<Counter>>,
+    scope: &Scope,
+    limit: Limit,
+    now_ms: i64,
+    calendar: &Calendar,
+) -> &'a mut Counter {
+    if !counters.contains_key(scope) {
+        counters.insert(scope.clone(), Vec::new());
+    }
+    let of_scope = counters.get_mut(scope).expect("it was just inserted");
+    let fits = |it: &Counter| it.quantity == limit.quantity && it.period == limit.period;
+    let index = match of_scope.iter().position(fits) {
+        Some(index) => index,
+        None => {
+            of_scope.push(Counter::new(limit, now_ms, calendar));
+            of_scope.len() - 1
+        }
+    };
+    let counter = &mut of_scope[index];
+    counter.advance(limit.most, now_ms, calendar);
+    counter
+}
+
+fn find<'a>(
+    counters: &'a mut BTreeMap<Scope, Vec<Counter>>,
+    scope: &Scope,
+    limit: Limit,
+) -> Option<&'a mut Counter> {
+    let of_scope = counters.get_mut(scope)?;
+    of_scope.iter_mut().find(|it| it.quantity == limit.quantity && it.period == limit.period)
+}

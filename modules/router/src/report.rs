@@ -1,0 +1,285 @@
+//! Reports of attempts: one `llm.request.completed` each, whatever becomes of it.
+
+use std::{sync::Arc, time::Instant};
+
+use module_prices::Tokens;
+use module_sdk::events::{
+    CacheOutcome, CostSource, LlmRequestCompleted, RequestSource, RequestStatus, SpanKind,
+    SpanStatus, TraceSpanCompleted, UsageSource,
+};
+
+use crate::{
+    app::App, dialect::observe::Observed, exchange::Tally, journal::Story, target::Target,
+};
+
+/// Report of one attempt. One that is dropped before its end reports that the client went away.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    app: Arc<App>,
+    target: Option<Arc<Target>>,
+    event: Box<LlmRequestCompleted>,
+    begun: Instant,
+    sent: Option<Instant>,
+    first_byte: Option<Instant>,
+    first_content: Option<Instant>,
+    estimated_input: u64,
+    parent_span: Option<String>,
+    tally: Arc<Tally>,
+    story: Option<Arc<Story>>,
+    is_reported: bool,
+}
+
+/// Outcome of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome<'a> {
+    /// Status.
+    pub status: RequestStatus,
+    /// Kind of the error; empty for none.
+    pub error_type: &'a str,
+}
+
+impl Recorder {
+    /// Begins the report of an attempt; `event` holds what is known of its request.
+    pub(crate) fn new(
+        app: Arc<App>,
+        target: Option<Arc<Target>>,
+        event: Box<LlmRequestCompleted>,
+        begun: Instant,
+        estimated_input: u64,
+        parent_span: Option<String>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        Self {
+            app,
+            target,
+            event,
+            begun,
+            sent: None,
+            first_byte: None,
+            first_content: None,
+            estimated_input,
+            parent_span,
+            tally,
+            story: None,
+            is_reported: false,
+        }
+    }
+
+    /// Makes the attempt a part of a story.
+    pub(crate) fn part_of(mut self, story: Arc<Story>) -> Self {
+        self.story = Some(story);
+        self
+    }
+
+    /// Notes that the request goes out now.
+    pub(crate) fn sent(&mut self) {
+        self.sent = Some(Instant::now());
+        self.tally.sent();
+    }
+
+    /// Notes the head of the answer.
+    pub(crate) fn answered(&mut self, status: u16, request_id: Option<&str>) {
+        self.first_byte = Some(Instant::now());
+        self.event.http_status = Some(status);
+        self.event.upstream_request_id = request_id.map(str::to_owned);
+    }
+
+    /// Returns whether the head of an answer came.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.first_byte.is_some()
+    }
+
+    /// Notes the first content.
+    pub(crate) fn content(&mut self) {
+        self.first_content.get_or_insert_with(Instant::now);
+    }
+
+    /// Adds to the size of the answer.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        *self.event.response_bytes.get_or_insert(0) += bytes as u64;
+    }
+
+    /// Returns the span of this attempt, where the client is in a trace.
+    pub(crate) fn span(&self) -> Option<&str> {
+        self.event.span_id.as_deref()
+    }
+
+    /// Returns the time since the request came in, in milliseconds, and that to the first content.
+    pub(crate) fn times_ms(&self) -> (f64, Option<f64>) {
+        let from = self.sent.unwrap_or(self.begun);
+        let ms = |at: Instant| at.duration_since(from).as_secs_f64() * 1000.0;
+        (ms(Instant::now()), self.first_content.map(ms))
+    }
+
+    /// Reports the end of the attempt. Returns its cost in nano-USD, where that is known.
+    pub(crate) fn finish(mut self, outcome: Outcome<'_>, found: &Observed) -> Option<i64> {
+        self.report(outcome, found)
+    }
+
+    /// Reports an answer that cost nothing, since it was known.
+    pub(crate) fn finish_cached(mut self, found: &Observed) {
+        self.event.cache = Some(CacheOutcome::Hit);
+        self.event.cost_nano_usd = Some(0);
+        self.event.cost_source = Some(CostSource::PriceTable);
+        let outcome = Outcome { status: RequestStatus::Cached, error_type: "" };
+        self.report(outcome, found);
+    }
+
+    fn report(&mut self, outcome: Outcome<'_>, found: &Observed) -> Option<i64> {
+        self.is_reported = true;
+        let now = Instant::now();
+        let begun = self.begun;
+        let since = |at: Instant| u32::try_from(at.duration_since(begun).as_millis()).ok();
+        let event = &mut self.event;
+        event.schema = 1;
+        event.source = Some(RequestSource::Gateway);
+        event.status = Some(outcome.status);
+        event.error_type = Some(outcome.error_type).filter(|it| !it.is_empty()).map(str::to_owned);
+        event.duration_ms = since(now);
+        event.ended_at = event.started_at + i64::from(event.duration_ms.unwrap_or(0));
+        event.ttfb_ms = self.first_byte.and_then(since);
+        event.ttft_ms = self.first_content.and_then(since);
+        event.queue_ms = self.sent.and_then(since);
+        event.upstream_ms =
+            self.sent.and_then(|sent| u32::try_from(now.duration_since(sent).as_millis()).ok());
+        event.response_model.clone_from(&found.model);
+        event.response_id.clone_from(&found.response_id);
+        event.finish_reason.clone_from(&found.finish_reason);
+        if found.service_tier.is_some() {
+            event.service_tier.clone_from(&found.service_tier);
+        }
+        if let Some([load, prompt, write]) = found.ollama_ms {
+            event.load_ms = Some(load);
+            event.prompt_eval_ms = Some(prompt);
+            event.eval_ms = Some(write);
+        }
+        count(event, outcome.status, found, self.estimated_input);
+        identify(event);
+        if event.cost_source.is_none() {
+            self.price(found);
+        }
+        if let (RequestStatus::Ok, Some(session), Some(target)) =
+            (outcome.status, self.event.session_id.as_deref(), &self.target)
+        {
+            let input = self.event.input_tokens.unwrap_or(0);
+            self.app.sessions.pin(session, &target.name, input);
+        }
+        let has_used = outcome.status == RequestStatus::Ok
+            || found.has_content
+            || !found.usage.is_empty()
+            || (outcome.status == RequestStatus::ClientAbort && self.sent.is_some());
+        self.tally.add(&self.event, has_used);
+        let cost = self.event.cost_nano_usd;
+        if let Some(story) = &self.story {
+            let is_local = self.target.as_ref().is_some_and(|target| target.is_local());
+            story.attempted(&self.event, is_local);
+        }
+        self.app.publish(&self.event);
+        if self.event.trace_id.is_some() {
+            let span = span(&self.event, self.parent_span.take());
+            self.app.publish_span(&span);
+        }
+        cost
+    }
+
+    /// Adds the cost: what the provider states, else that of the table.
+    fn price(&mut self, found: &Observed) {
+        let event = &mut self.event;
+        let price = self.target.as_ref().and_then(|target| target.price.as_ref());
+        let tokens = Tokens::of(event);
+        let by_table = price.zip(tokens).and_then(|(price, tokens)| {
+            let cost = price.cost_at(event.service_tier.as_deref(), &tokens)?;
+            Some((cost, price.version.clone()))
+        });
+        match (found.cost_nano_usd, by_table) {
+            (Some(stated), _) => {
+                event.cost_nano_usd = Some(stated);
+                event.cost_source = Some(CostSource::Provider);
+            }
+            (None, Some((cost, version))) => {
+                event.cost_nano_usd = Some(cost);
+                event.cost_source = Some(CostSource::PriceTable);
+                event.price_version = Some(version);
+            }
+            (None, None) => event.cost_source = Some(CostSource::None),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if !self.is_reported {
+            let outcome =
+                Outcome { status: RequestStatus::ClientAbort, error_type: "client_abort" };
+            self.report(outcome, &Observed::default());
+        }
+    }
+}
+
+/// Adds the counts, and says how far they can be believed.
+fn count(
+    event: &mut LlmRequestCompleted,
+    status: RequestStatus,
+    found: &Observed,
+    estimated_input: u64,
+) {
+    let usage = &found.usage;
+    event.input_tokens = usage.input;
+    event.cache_read_tokens = usage.cache_read;
+    event.cache_write_5m_tokens = usage.cache_write_5m;
+    event.cache_write_1h_tokens = usage.cache_write_1h;
+    event.output_tokens = usage.output;
+    event.reasoning_tokens = usage.reasoning;
+    let is_whole = matches!(status, RequestStatus::Ok | RequestStatus::Cached);
+    event.usage_source = Some(if !usage.is_empty() {
+        if is_whole { UsageSource::Provider } else { UsageSource::Partial }
+    } else {
+        UsageSource::None
+    });
+    // What was written before it broke off is charged, and nobody states how much it was.
+    if !is_whole && found.has_content {
+        let written = found.content_bytes / 4 + 1;
+        if event.input_tokens.is_none() {
+            event.input_tokens = Some(estimated_input);
+            event.usage_source = Some(UsageSource::Estimated);
+        }
+        event.output_tokens = Some(event.output_tokens.unwrap_or(0).max(written));
+    }
+}
+
+/// Gives the report the key that other reports of the same request have.
+fn identify(event: &mut LlmRequestCompleted) {
+    if !matches!(event.status, Some(RequestStatus::Ok | RequestStatus::UpstreamCut)) {
+        return;
+    }
+    let Some(provider) = event.provider.as_deref() else { return };
+    if let Some(id) = event.upstream_request_id.as_deref().or(event.response_id.as_deref()) {
+        event.dedupe_key = format!("{provider}:{id}");
+    }
+}
+
+fn span(event: &LlmRequestCompleted, parent: Option<String>) -> TraceSpanCompleted {
+    let is_ok = matches!(event.status, Some(RequestStatus::Ok | RequestStatus::Cached));
+    let is_embedding = event.operation.as_deref() == Some("embeddings");
+    TraceSpanCompleted {
+        schema: 1,
+        trace_id: event.trace_id.clone().unwrap_or_default(),
+        span_id: event.span_id.clone().unwrap_or_default(),
+        parent_span_id: parent,
+        kind: if is_embedding { SpanKind::Embedding } else { SpanKind::Llm },
+        name: event.operation.clone().unwrap_or_default(),
+        started_at: event.started_at,
+        ended_at: event.ended_at,
+        status: if is_ok { SpanStatus::Ok } else { SpanStatus::Error },
+        error_type: event.error_type.clone(),
+        client: event.client.clone(),
+        session_id: event.session_id.clone(),
+        project: event.project.clone(),
+        branch: event.branch.clone(),
+        tool: None,
+        model: event.response_model.clone().or_else(|| event.routed_model.clone()),
+        input_tokens: event.input_tokens,
+        output_tokens: event.output_tokens,
+        dedupe_key: Some(event.dedupe_key.clone()),
+    }
+}

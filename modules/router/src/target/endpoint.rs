@@ -1,0 +1,153 @@
+//! Addresses and headers of a provider's endpoints.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use module_sdk::{Provider, ProviderApi, Secret};
+
+use crate::dialect::Dialect;
+
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+
+/// Version of Anthropic's API, where the client says none.
+const DEFAULT_ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// Returns the URL at which a provider answers requests of a dialect. `model` and `is_stream` are
+/// in the URL in Gemini's dialect alone.
+pub(crate) fn url(provider: &Provider, dialect: Dialect, model: &str, is_stream: bool) -> String {
+    let path = match dialect {
+        Dialect::Chat => "chat/completions",
+        Dialect::Responses => "responses",
+        Dialect::Completions => "completions",
+        Dialect::Embeddings => "embeddings",
+        Dialect::Messages => "messages",
+        Dialect::OllamaChat => "api/chat",
+        Dialect::OllamaGenerate => "api/generate",
+        Dialect::OllamaEmbed => "api/embed",
+        Dialect::Gemini => {
+            let method =
+                if is_stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
+            let model = model.strip_prefix("models/").unwrap_or(model);
+            return format!("{}/models/{model}:{method}", versioned(provider, "v1beta"));
+        }
+    };
+    match (provider.api, dialect) {
+        (ProviderApi::Ollama, _) if dialect.is_of(ProviderApi::Ollama) => {
+            format!("{}/{path}", ollama_root(&provider.base_url))
+        }
+        (ProviderApi::Ollama, _) => format!("{}/v1/{path}", ollama_root(&provider.base_url)),
+        // Gemini's endpoints for OpenAI's clients.
+        (ProviderApi::Gemini, _) => format!("{}/openai/{path}", versioned(provider, "v1beta")),
+        _ => format!("{}/{path}", versioned(provider, "v1")),
+    }
+}
+
+/// Returns the URL of an Ollama's own API: `tags`, `ps`, `show`.
+pub(crate) fn ollama(provider: &Provider, path: &str) -> String {
+    format!("{}/api/{path}", ollama_root(&provider.base_url))
+}
+
+/// Returns the URL at which a provider lists its models.
+pub(crate) fn models(provider: &Provider) -> String {
+    match provider.api {
+        ProviderApi::Openai => format!("{}/models", versioned(provider, "v1")),
+        // Both list a page of a few unless told otherwise.
+        ProviderApi::Anthropic => format!("{}/models?limit=1000", versioned(provider, "v1")),
+        ProviderApi::Gemini => format!("{}/models?pageSize=1000", versioned(provider, "v1beta")),
+        ProviderApi::Ollama => ollama(provider, "tags"),
+    }
+}
+
+/// Returns the URL at which Anthropic counts the tokens of a request.
+pub(crate) fn count_tokens(provider: &Provider) -> String {
+    format!("{}/messages/count_tokens", versioned(provider, "v1"))
+}
+
+/// Adds the headers by which a provider knows its customer.
+pub(crate) fn authorize(provider: &Provider, key: Option<&Secret>, headers: &mut HeaderMap) {
+    if provider.api == ProviderApi::Anthropic && !headers.contains_key(ANTHROPIC_VERSION) {
+        headers.insert(ANTHROPIC_VERSION, DEFAULT_ANTHROPIC_VERSION);
+    }
+    let Some(key) = key else { return };
+    let (name, text) = match provider.api {
+        ProviderApi::Openai | ProviderApi::Ollama => {
+            (http::header::AUTHORIZATION, format!("Bearer {}", key.expose()))
+        }
+        ProviderApi::Anthropic => (API_KEY, key.expose().to_owned()),
+        ProviderApi::Gemini => (GOOGLE_KEY, key.expose().to_owned()),
+    };
+    // A key that no header can hold was refused when the module started.
+    if let Ok(mut value) = HeaderValue::from_str(&text) {
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+}
+
+fn versioned(provider: &Provider, version: &str) -> String {
+    let base = provider.base_url.trim_end_matches('/');
+    if has_version(base) { base.to_owned() } else { format!("{base}/{version}") }
+}
+
+/// Returns whether the path of a base URL names a version: `/v1`, `/openai/v1`, `/v1beta/openai`.
+fn has_version(base: &str) -> bool {
+    let path = base.split_once("://").map_or("", |(_, rest)| rest);
+    path.split('/').skip(1).any(|segment| {
+        let digits = segment.strip_prefix('v').unwrap_or_default();
+        digits.starts_with(|c: char| c.is_ascii_digit())
+    })
+}
+
+/// Returns the root of an Ollama: many write the base URL of its API for OpenAI's clients.
+fn ollama_root(base: &str) -> &str {
+    let base = base.trim_end_matches('/');
+    base.strip_suffix("/v1").or_else(|| base.strip_suffix("/api")).unwrap_or(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn provider(api: &str, base_url: &str) -> Provider {
+        from_value(json!({"api": api, "base_url": base_url})).expect("a provider")
+    }
+
+    #[test]
+    fn base_urls_of_every_form_lead_to_the_endpoint() {
+        let check = |api, base, dialect, expected: &str| {
+            assert_eq!(url(&provider(api, base), dialect, "m:1", true), expected);
+        };
+        let root = "https://a.example";
+        check("openai", root, Dialect::Chat, "https://a.example/v1/chat/completions");
+        check("openai", "https://a/api/v1/", Dialect::Responses, "https://a/api/v1/responses");
+        check("anthropic", root, Dialect::Messages, "https://a.example/v1/messages");
+        check("anthropic", "https://a/v1", Dialect::Messages, "https://a/v1/messages");
+        check("ollama", "http://h:1/v1", Dialect::OllamaChat, "http://h:1/api/chat");
+        check("ollama", "http://h:1", Dialect::Chat, "http://h:1/v1/chat/completions");
+        check(
+            "gemini",
+            root,
+            Dialect::Gemini,
+            "https://a.example/v1beta/models/m:1:streamGenerateContent?alt=sse",
+        );
+        check("gemini", root, Dialect::Chat, "https://a.example/v1beta/openai/chat/completions");
+        assert_eq!(models(&provider("ollama", "http://h:1/")), "http://h:1/api/tags");
+    }
+
+    #[test]
+    fn every_api_has_its_own_header_for_the_key() {
+        let key: Secret = serde_json::from_str("\"sk-canary\"").expect("a secret");
+        for (api, name) in [
+            ("openai", "authorization"),
+            ("ollama", "authorization"),
+            ("anthropic", "x-api-key"),
+            ("gemini", "x-goog-api-key"),
+        ] {
+            let mut headers = HeaderMap::new();
+            authorize(&provider(api, "https://a.example"), Some(&key), &mut headers);
+            assert!(headers.contains_key(name), "{api}");
+            assert!(!format!("{headers:?}").contains("canary"), "{headers:?}");
+        }
+    }
+}

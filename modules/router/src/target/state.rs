@@ -1,0 +1,377 @@
+//! The targets of all providers, and what happens to them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use module_prices::{Price, PriceTable, Rates};
+use module_sdk::{Provider, ProviderApi};
+
+use crate::routing::request::ProviderView;
+
+use super::{
+    Availability, TargetName, TargetView,
+    breaker::{Breaker, BreakerOptions, BreakerState},
+    samples::Samples,
+};
+
+/// A provider with the list of its models.
+#[derive(Debug)]
+pub(crate) struct ProviderState {
+    /// Settings.
+    pub provider: Provider,
+    /// Id of the provider.
+    pub id: Arc<str>,
+    /// `true` once it is known which models it has: the operator names them, or it said so.
+    pub is_listed: AtomicBool,
+    /// `true` once it was found that it has no `/v1/responses`.
+    pub lacks_responses: AtomicBool,
+    /// Reason for which it could not be asked for its models.
+    pub trouble: Mutex<Option<String>>,
+    /// Lock of the one load of a model at a time (Ollama).
+    pub loading: tokio::sync::Mutex<()>,
+}
+
+/// Names of providers (`gen_ai.provider.name`) by the hosts of their APIs.
+const MAKERS: [(&str, &str); 8] = [
+    ("anthropic.com", "anthropic"),
+    ("deepseek.com", "deepseek"),
+    ("googleapis.com", "gcp.gemini"),
+    ("groq.com", "groq"),
+    ("mistral.ai", "mistral_ai"),
+    ("openai.com", "openai"),
+    ("openrouter.ai", "openrouter"),
+    ("x.ai", "x_ai"),
+];
+
+impl ProviderState {
+    /// Returns its name in events (`gen_ai.provider.name`): by its host where that is well known,
+    /// else the operator's.
+    pub(crate) fn maker(&self) -> &str {
+        let url = &self.provider.base_url;
+        let host = url.split_once("://").map_or("", |(_, rest)| rest);
+        let host = host.split(['/', ':']).next().unwrap_or_default();
+        let known = MAKERS.iter().find(|(domain, _)| {
+            host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        });
+        match (known, self.provider.api) {
+            (Some((_, name)), _) => name,
+            (None, ProviderApi::Ollama) => "ollama",
+            (None, _) => &self.id,
+        }
+    }
+}
+
+/// Facts about a model that a provider tells.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Model {
+    /// Name, as the provider calls it.
+    pub name: String,
+    /// Tokens of input and output together.
+    pub context_tokens: Option<u64>,
+    /// Ability to call tools.
+    pub tools: Option<bool>,
+    /// Ability to see images.
+    pub images: Option<bool>,
+    /// `true` where it is in memory.
+    pub is_loaded: Option<bool>,
+}
+
+/// A model of a provider.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// Name.
+    pub name: TargetName,
+    /// Its provider.
+    pub provider: Arc<ProviderState>,
+    /// Price of its tokens, where it is known.
+    pub price: Option<Price>,
+    in_flight: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    model: Model,
+    breaker: Breaker,
+    rate_limited_until: Option<Instant>,
+    down: Option<String>,
+    latency: Samples,
+    ttft: Samples,
+}
+
+/// Admission of a request to a target.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It may be sent.
+    Admitted(Slot),
+    /// The breaker is open, or half open with its probe under way.
+    BreakerOpen,
+    /// The provider asked to be left alone for this long.
+    RateLimited(Duration),
+}
+
+/// Place of a request under way at a target. What came of it is recorded once; one that is dropped
+/// without says nothing of the target.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    target: Arc<Target>,
+    is_settled: bool,
+}
+
+impl Slot {
+    /// Records an answer with its times in milliseconds.
+    pub(crate) fn succeed(&mut self, latency_ms: f64, ttft_ms: Option<f64>) {
+        let mut state = self.target.lock();
+        state.breaker.succeed();
+        state.latency.add(latency_ms);
+        ttft_ms.into_iter().for_each(|ttft| state.ttft.add(ttft));
+        if self.target.provider.provider.local {
+            state.model.is_loaded = Some(true);
+        }
+        drop(state);
+        self.is_settled = true;
+    }
+
+    /// Records that the target failed. Returns `true` when that opens its breaker.
+    pub(crate) fn fail(&mut self) -> bool {
+        self.is_settled = true;
+        self.target.lock().breaker.fail(Instant::now())
+    }
+
+    /// Records that the provider wants to be left alone.
+    pub(crate) fn rate_limited(&mut self, pause: Duration) {
+        self.target.lock().rate_limited_until = Some(Instant::now() + pause);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.target.lock().breaker.abandon();
+        }
+        self.target.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Target {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a place for a request.
+    pub(crate) fn admit(self: &Arc<Self>) -> Admission {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if let Some(until) = state.rate_limited_until {
+            if now < until {
+                return Admission::RateLimited(until - now);
+            }
+            state.rate_limited_until = None;
+        }
+        if !state.breaker.admit(now) {
+            return Admission::BreakerOpen;
+        }
+        drop(state);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Admission::Admitted(Slot { target: self.clone(), is_settled: false })
+    }
+
+    /// Takes a place for a request of the router itself, whatever the breaker says: its outcome
+    /// tells the breaker.
+    pub(crate) fn probe(self: &Arc<Self>) -> Slot {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Slot { target: self.clone(), is_settled: false }
+    }
+
+    /// Returns whether its answers cost nothing.
+    pub(crate) fn is_local(&self) -> bool {
+        self.provider.provider.local
+    }
+
+    /// Returns whether it is in memory, where that is known.
+    pub(crate) fn is_loaded(&self) -> Option<bool> {
+        self.lock().model.is_loaded
+    }
+
+    /// Returns its state as routing sees it.
+    pub(crate) fn view(&self) -> TargetView {
+        let now = Instant::now();
+        let state = self.lock();
+        let availability = match (&state.down, state.breaker.state(now)) {
+            (Some(reason), _) => Availability::Down(reason.clone()),
+            (None, BreakerState::Open(_)) => Availability::BreakerOpen,
+            _ if state.rate_limited_until.is_some_and(|until| now < until) => {
+                Availability::RateLimited
+            }
+            _ => Availability::Up,
+        };
+        TargetView {
+            name: self.name.clone(),
+            api: self.provider.provider.api,
+            is_local: self.is_local(),
+            availability,
+            context_tokens: state.model.context_tokens,
+            tools: state.model.tools,
+            images: state.model.images,
+            latency_p50_ms: state.latency.p50(),
+            ttft_p50_ms: state.ttft.p50(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            is_loaded: state.model.is_loaded,
+        }
+    }
+
+    /// Returns its state, as `lodestar router targets` shows it: state, breaker, p50 and p95 of its
+    /// time in milliseconds.
+    pub(crate) fn shown(&self) -> (String, &'static str, Option<f64>, Option<f64>) {
+        let now = Instant::now();
+        let state = self.lock();
+        let breaker = state.breaker.state(now);
+        let word = match (&state.down, breaker) {
+            (Some(_), _) => "down",
+            (None, BreakerState::Open(_)) => "down",
+            _ if state.rate_limited_until.is_some_and(|until| now < until) => "rate_limited",
+            (None, BreakerState::HalfOpen) => "degraded",
+            _ if state.model.is_loaded == Some(false) => "cold",
+            _ => "up",
+        };
+        (word.to_owned(), breaker.word(), state.latency.p50(), state.latency.p95())
+    }
+
+    /// Takes over what `health_monitor` says: `None` when it is well.
+    pub(crate) fn set_down(&self, reason: Option<String>) {
+        self.lock().down = reason;
+    }
+
+    /// Returns the requests under way.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// All targets. The list is replaced as a whole when a provider tells other models.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    /// Providers by id.
+    pub providers: BTreeMap<Arc<str>, Arc<ProviderState>>,
+    breaker: BreakerOptions,
+    prices: Arc<PriceTable>,
+    list: RwLock<Arc<Vec<Arc<Target>>>>,
+}
+
+impl Targets {
+    /// Creates the targets that the operator names.
+    pub(crate) fn new(
+        providers: Vec<Provider>,
+        breaker: BreakerOptions,
+        prices: Arc<PriceTable>,
+    ) -> Self {
+        let state = |provider: Provider| {
+            let id: Arc<str> = provider.id.as_str().into();
+            let state = ProviderState {
+                id: id.clone(),
+                is_listed: AtomicBool::new(!provider.models.is_empty()),
+                lacks_responses: AtomicBool::new(false),
+                trouble: Mutex::default(),
+                loading: tokio::sync::Mutex::default(),
+                provider,
+            };
+            (id, Arc::new(state))
+        };
+        let providers: BTreeMap<_, _> = providers.into_iter().map(state).collect();
+        let targets = Self { providers, breaker, prices, list: RwLock::default() };
+        for state in targets.providers.values() {
+            let named = state.provider.models.iter();
+            let models: Vec<_> =
+                named.map(|name| Model { name: name.clone(), ..Model::default() }).collect();
+            targets.replace(state, &models);
+        }
+        targets
+    }
+
+    /// Returns the list as it is now.
+    pub(crate) fn list(&self) -> Arc<Vec<Arc<Target>>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns a target.
+    pub(crate) fn get(&self, name: &TargetName) -> Option<Arc<Target>> {
+        self.list().iter().find(|target| target.name == *name).cloned()
+    }
+
+    /// Returns a target, which is added where a provider whose models are not known may have it.
+    pub(crate) fn get_or_add(&self, name: &TargetName) -> Option<Arc<Target>> {
+        if let Some(known) = self.get(name) {
+            return Some(known);
+        }
+        let provider = self.providers.get(&name.provider)?;
+        let model = Model { name: name.model.to_string(), ..Model::default() };
+        Some(Arc::new(self.target(provider, &model)))
+    }
+
+    /// Returns the states of all targets.
+    pub(crate) fn views(&self) -> Vec<TargetView> {
+        self.list().iter().map(|target| target.view()).collect()
+    }
+
+    /// Returns the providers as routing sees them.
+    pub(crate) fn provider_views(&self) -> Vec<ProviderView> {
+        let view = |state: &Arc<ProviderState>| ProviderView {
+            id: state.id.clone(),
+            api: state.provider.api,
+            is_local: state.provider.local,
+            is_listed: state.is_listed.load(Ordering::Relaxed),
+        };
+        self.providers.values().map(view).collect()
+    }
+
+    /// Replaces the models of a provider by those that it tells. A target that stays keeps its
+    /// state.
+    pub(crate) fn replace(&self, provider: &Arc<ProviderState>, models: &[Model]) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next: Vec<Arc<Target>> =
+            list.iter().filter(|target| target.provider.id != provider.id).cloned().collect();
+        for model in models {
+            let kept = list.iter().find(|target| {
+                target.provider.id == provider.id && *target.name.model == *model.name
+            });
+            match kept {
+                Some(target) => {
+                    target.lock().model = model.clone();
+                    next.push(target.clone());
+                }
+                None => next.push(Arc::new(self.target(provider, model))),
+            }
+        }
+        *list = Arc::new(next);
+    }
+
+    fn target(&self, provider: &Arc<ProviderState>, model: &Model) -> Target {
+        let name = TargetName { provider: provider.id.clone(), model: model.name.as_str().into() };
+        let maker = provider.maker();
+        let price = self.prices.find(Some(maker), &model.name);
+        Target {
+            name,
+            price: if provider.provider.local {
+                Some(Price::plain(Rates::FREE, "local"))
+            } else {
+                price
+            },
+            provider: provider.clone(),
+            in_flight: AtomicU32::new(0),
+            state: Mutex::new(State {
+                model: model.clone(),
+                breaker: Breaker::new(self.breaker),
+                rate_limited_until: None,
+                down: None,
+                latency: Samples::default(),
+                ttft: Samples::default(),
+            }),
+        }
+    }
+}
