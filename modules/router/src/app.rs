@@ -36,6 +36,9 @@ use crate::{
 /// Time for which health says that events were refused, in milliseconds.
 const TROUBLE_MS: i64 = 60_000;
 
+/// Ids of answers that are remembered, at most.
+const ANSWERS: u64 = 20_000;
+
 /// The state that all requests share.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -52,6 +55,8 @@ pub(crate) struct App {
     /// Price that savings are counted against.
     pub(crate) baseline: Price,
     pub(crate) ring: KeyRing,
+    /// Ids of answers that were seen: some servers give all their answers the same.
+    answers: moka::sync::Cache<String, ()>,
     pub(crate) limits: Limits,
     pub(crate) labels: Labels,
     pub(crate) cache: ResponseCache,
@@ -106,11 +111,20 @@ impl App {
             ring,
             cache: ResponseCache::start(host, config.cache.clone())?,
             labels,
+            answers: moka::sync::Cache::builder()
+                .max_capacity(ANSWERS)
+                .time_to_live(Duration::from_secs(60 * 60))
+                .build(),
             limits: Limits::load(host, config.limits.clone())?,
             config,
             is_draining: AtomicBool::new(false),
             refused_at: AtomicI64::new(0),
         })
+    }
+
+    /// Returns whether no other answer had this id.
+    pub(crate) fn is_new_answer(&self, key: &str) -> bool {
+        self.answers.entry(key.to_owned()).or_insert(()).is_fresh()
     }
 
     /// Publishes the report of an attempt.

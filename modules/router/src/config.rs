@@ -79,10 +79,15 @@ pub struct Config {
 pub struct Timeouts {
     /// Until there is a connection, seconds.
     pub connect_seconds: NonZeroU16,
-    /// Until the first byte of an answer, seconds.
+    /// Until the first byte of a stream, seconds.
     pub first_byte_seconds: NonZeroU16,
+    /// Until the head of an answer that is no stream, which comes when all of it is there, seconds.
+    pub answer_seconds: NonZeroU16,
     /// Between two pieces of an answer, seconds.
     pub idle_seconds: NonZeroU16,
+    /// Until a client that waits for the next piece gets a sign of life, seconds: some give up
+    /// after 20 s.
+    pub silence_seconds: NonZeroU16,
     /// Until the end of an answer, seconds.
     pub whole_seconds: NonZeroU16,
     /// Until the first byte of a local model that has to be loaded first, seconds.
@@ -139,7 +144,9 @@ impl Default for Timeouts {
         Self {
             connect_seconds: small(5),
             first_byte_seconds: small(120),
+            answer_seconds: small(600),
             idle_seconds: small(120),
+            silence_seconds: small(15),
             whole_seconds: small(1800),
             cold_start_seconds: small(300),
         }

@@ -154,7 +154,11 @@ impl Recorder {
             event.eval_ms = Some(write);
         }
         count(event, outcome.status, found, self.estimated_input);
-        identify(event);
+        if let Some(key) = shared_key(event)
+            && self.app.is_new_answer(&key)
+        {
+            event.dedupe_key = key;
+        }
         if event.cost_source.is_none() {
             self.price(found);
         }
@@ -164,10 +168,11 @@ impl Recorder {
             let input = self.event.input_tokens.unwrap_or(0);
             self.app.sessions.pin(session, &target.name, input);
         }
-        let has_used = outcome.status == RequestStatus::Ok
-            || found.has_content
-            || !found.usage.is_empty()
-            || (outcome.status == RequestStatus::ClientAbort && self.sent.is_some());
+        // A provider that refuses, or was never reached, charges nothing. What became of any other
+        // request that went out nobody knows.
+        let was_refused = self.event.http_status.is_some_and(|status| status >= 400)
+            || matches!(outcome.error_type, "connect" | "dns" | "tls" | "refused" | "url");
+        let has_used = self.sent.is_some() && !was_refused;
         self.tally.add(&self.event, has_used);
         let cost = self.event.cost_nano_usd;
         if let Some(story) = &self.story {
@@ -236,8 +241,18 @@ fn count(
     } else {
         UsageSource::None
     });
-    // What was written before it broke off is charged, and nobody states how much it was.
-    if !is_whole && found.has_content {
+    let is_failure = !is_whole && status != RequestStatus::ClientAbort;
+    if is_failure && !found.has_content {
+        // What it would have cost is another attempt's answer.
+        event.input_tokens = None;
+        event.output_tokens = None;
+        event.usage_source = Some(UsageSource::None);
+        return;
+    }
+    // What was written is charged, where it broke off or nobody states how much it was.
+    let is_text = event.operation.as_deref() != Some("embeddings");
+    let is_partial = !is_whole || event.output_tokens.is_none();
+    if is_partial && found.has_content && is_text {
         let written = found.content_bytes / 4 + 1;
         if event.input_tokens.is_none() {
             event.input_tokens = Some(estimated_input);
@@ -247,15 +262,14 @@ fn count(
     }
 }
 
-/// Gives the report the key that other reports of the same request have.
-fn identify(event: &mut LlmRequestCompleted) {
+/// Returns the key that reports of other origin have of the same request.
+fn shared_key(event: &LlmRequestCompleted) -> Option<String> {
     if !matches!(event.status, Some(RequestStatus::Ok | RequestStatus::UpstreamCut)) {
-        return;
+        return None;
     }
-    let Some(provider) = event.provider.as_deref() else { return };
-    if let Some(id) = event.upstream_request_id.as_deref().or(event.response_id.as_deref()) {
-        event.dedupe_key = format!("{provider}:{id}");
-    }
+    let provider = event.provider.as_deref()?;
+    let id = event.upstream_request_id.as_deref().or(event.response_id.as_deref())?;
+    Some(format!("{provider}:{id}"))
 }
 
 fn span(event: &LlmRequestCompleted, parent: Option<String>) -> TraceSpanCompleted {

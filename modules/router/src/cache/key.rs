@@ -12,14 +12,13 @@ use crate::{dialect::Dialect, target::TargetName};
 
 /// Fields of a body that do not change the answer. The model is the one that answers, not the one
 /// that was asked for.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 7] = [
     "metadata",
     "model",
     "prompt_cache_key",
     "prompt_cache_retention",
     "safety_identifier",
     "stream",
-    "stream_options",
     "user",
 ];
 /// Fields that refer to state of the provider or change it.

@@ -26,9 +26,14 @@ impl Router {
             "messages": [{"role": "user", "content": args.text}],
         });
         let headers = http::HeaderMap::new();
-        let decision =
-            Plan::decide_only(&self.app, Dialect::Chat, &headers, body.to_string().as_bytes())
-                .map_err(|fault| Error::new(fault.message))?;
+        let decision = Plan::decide_only(
+            &self.app,
+            Dialect::Chat,
+            &headers,
+            None,
+            body.to_string().as_bytes(),
+        )
+        .map_err(|fault| Error::new(fault.message))?;
         let mut table = Table::new(["MODEL", "ALLOWED", "COST#", "REASON"]);
         for candidate in &decision.candidates {
             let cost = candidate.estimated_cost_nano_usd.map(module_sdk::Usd::from_nano);

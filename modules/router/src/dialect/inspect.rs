@@ -1,6 +1,8 @@
 //! What routing has to know of a request, read without building a tree of it.
 
 mod harness;
+mod items;
+mod media;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +12,10 @@ use memchr::memmem;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use self::{
+    items::Items,
+    media::{TOKENS_OF_MEDIA, holds_media, is_type_in, media_bytes},
+};
 use super::Dialect;
 
 /// Findings in the body of a request.
@@ -115,9 +121,9 @@ struct Body<'a> {
     #[serde(borrow, deserialize_with = "raw")]
     stream_options: Option<&'a RawValue>,
     #[serde(borrow)]
-    messages: Option<Vec<&'a RawValue>>,
+    messages: Option<Items<'a>>,
     #[serde(borrow)]
-    contents: Option<Vec<&'a RawValue>>,
+    contents: Option<Items<'a>>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -127,7 +133,7 @@ struct Body<'a> {
     #[serde(borrow)]
     instructions: Option<&'a RawValue>,
     #[serde(borrow)]
-    tools: Option<Vec<&'a RawValue>>,
+    tools: Option<Items<'a>>,
     #[serde(borrow)]
     tool_choice: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -144,8 +150,26 @@ struct Body<'a> {
     #[serde(borrow)]
     encoding_format: Option<&'a RawValue>,
     #[serde(borrow)]
-    images: Option<Vec<&'a RawValue>>,
+    images: Option<Items<'a>>,
+    #[serde(borrow)]
+    options: Option<&'a RawValue>,
+    #[serde(borrow, rename = "generationConfig")]
+    generation_config: Option<&'a RawValue>,
 }
+
+/// Limits and sampling, where a dialect has them inside.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Inside {
+    #[serde(alias = "maxOutputTokens")]
+    num_predict: Option<i64>,
+    temperature: Option<f64>,
+    #[serde(rename = "candidateCount")]
+    candidates: Option<u32>,
+}
+
+/// Longest name of a model, in bytes.
+const LONGEST_NAME: usize = 256;
 
 /// Reads a value whose place counts, also where it is `null`.
 fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
@@ -203,7 +227,7 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
         },
         stream: stream.unwrap_or(dialect.streams_by_default()),
         includes_usage: read.stream_options.is_some_and(|raw| includes_usage(raw.get())),
-        tools: count(read.tools.as_deref()),
+        tools: count(read.tools.as_ref().map(|it| it.0.as_slice())),
         requires_tool: read.tool_choice.is_some_and(|raw| requires_tool(raw.get())),
         answer_format: answer_format(&read),
         max_tokens: read.max_completion_tokens.or(read.max_output_tokens).or(read.max_tokens),
@@ -212,12 +236,24 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
         wants_base64: read.encoding_format.map(RawValue::get) == Some("\"base64\""),
         ..Inspected::default()
     };
+    if found.model.len() > LONGEST_NAME {
+        let what = format!(": a model's name of at most {LONGEST_NAME} bytes is expected there");
+        return Err(InspectError::Form { line: 1, column: 1, what });
+    }
+    let inside = read.options.or(read.generation_config);
+    let inside = inside.and_then(|raw| serde_json::from_str::<Inside>(raw.get()).ok());
+    if let Some(inside) = inside {
+        let most = inside.num_predict.and_then(|most| u32::try_from(most).ok());
+        found.max_tokens = found.max_tokens.or(most);
+        found.temperature = found.temperature.or(inside.temperature);
+        found.choices = inside.candidates.unwrap_or(found.choices);
+    }
     let items = read.messages.or(read.contents);
     let items = match (items, read.input) {
-        (Some(items), _) => items,
+        (Some(items), _) => items.0,
         // Text, or a list of items (Responses) or of texts (embeddings).
-        (None, Some(raw)) => match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
-            Ok(items) => items,
+        (None, Some(raw)) => match serde_json::from_str::<Items<'_>>(raw.get()) {
+            Ok(items) => items.0,
             Err(_) => {
                 found.last_words = last_words(string(raw.get()).unwrap_or_default());
                 Vec::new()
@@ -238,13 +274,15 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
     if dialect.operation() != "embeddings" {
         walk_back(&items, &mut found);
     }
-    found.has_images = read.images.is_some_and(|images| !images.is_empty())
+    found.has_images = read.images.is_some_and(|images| !images.0.is_empty())
         || items.iter().any(|item| holds_media(item.get()));
     #[expect(clippy::cast_possible_truncation, reason = "a number of tokens")]
     #[expect(clippy::cast_sign_loss, reason = "a length is not negative")]
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     {
-        found.estimated_tokens = (body.len() as f64 / 3.5) as u64;
+        let (encoded, media) = if found.has_images { media_bytes(text) } else { (0, 0) };
+        let words = body.len().saturating_sub(encoded);
+        found.estimated_tokens = (words as f64 / 3.5) as u64 + media * TOKENS_OF_MEDIA;
     }
     Ok(found)
 }
@@ -313,34 +351,6 @@ fn first_text(content: &str) -> Option<Cow<'_, str>> {
     }
     let parts: Vec<Part<'_>> = serde_json::from_str(content).ok()?;
     parts.iter().find_map(|part| string(part.text?.get()))
-}
-
-/// Returns whether a message holds an image, sound or a file.
-fn holds_media(message: &str) -> bool {
-    ["image_url", "image", "input_image", "input_audio", "document", "file", "input_file"]
-        .iter()
-        .any(|kind| is_type_in(message, kind))
-        || ["\"inlineData\"", "\"inline_data\"", "\"fileData\""].iter().any(|key| {
-            memmem::find_iter(message.as_bytes(), key.as_bytes())
-                .any(|at| message[at + key.len()..].trim_start().starts_with(':'))
-        })
-        || memmem::find_iter(message.as_bytes(), b"\"images\"").any(|at| {
-            let after = message[at + 8..].trim_start().strip_prefix(':').map(str::trim_start);
-            let inside = after.and_then(|after| after.strip_prefix('[')).map(str::trim_start);
-            inside.is_some_and(|inside| inside.starts_with('"'))
-        })
-}
-
-/// Returns whether `"type": "KIND"` stands in a piece of JSON. In a text its quotes are escaped.
-fn is_type_in(json: &str, kind: &str) -> bool {
-    let mut value = String::with_capacity(kind.len() + 2);
-    value.extend(['"']);
-    value.push_str(kind);
-    value.push('"');
-    memmem::find_iter(json.as_bytes(), value.as_bytes()).any(|at| {
-        let before = json[..at].trim_end().strip_suffix(':').map(str::trim_end);
-        before.is_some_and(|before| before.ends_with("\"type\""))
-    })
 }
 
 fn includes_usage(options: &str) -> bool {

@@ -15,6 +15,9 @@ use super::{
     usage::{Usage, stated_cost},
 };
 
+/// Longest id, model or reason that is taken from an answer, in bytes.
+const LONGEST_NAME: usize = 256;
+
 /// Findings in an answer so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observed {
@@ -36,6 +39,8 @@ pub(crate) struct Observed {
     pub calls_tool: bool,
     /// `true` once it said that it is whole.
     pub is_whole: bool,
+    /// `true` once nothing more can come.
+    pub is_ended: bool,
     /// `true` once it said that it failed.
     pub has_failed: bool,
     /// Times that Ollama states, in milliseconds: loading, reading the prompt, writing.
@@ -48,6 +53,8 @@ pub(crate) struct Observed {
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     dialect: Dialect,
+    /// Choices that have begun, and those that have ended, a bit each.
+    choices: (u64, u64),
     /// Findings so far.
     pub found: Observed,
 }
@@ -86,6 +93,12 @@ struct Piece<'a> {
     usage: Option<&'a RawValue>,
     #[serde(borrow, rename = "usageMetadata")]
     gemini_usage: Option<&'a RawValue>,
+    #[serde(borrow, rename = "promptFeedback")]
+    prompt_feedback: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    embeddings: Option<&'a RawValue>,
     #[serde(borrow)]
     x_groq: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -121,6 +134,7 @@ struct Piece<'a> {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Choice<'a> {
+    index: Option<u32>,
     #[serde(borrow)]
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
@@ -185,19 +199,21 @@ fn says(raw: &RawValue) -> bool {
 }
 
 fn text(raw: Option<&RawValue>) -> Option<String> {
-    raw.and_then(|raw| string(raw.get())).filter(|text| !text.is_empty()).map(Cow::into_owned)
+    let text = raw.filter(|raw| raw.get().len() <= LONGEST_NAME).and_then(|raw| string(raw.get()));
+    text.filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
 impl Observer {
     /// Creates an observer of an answer in a dialect.
     pub(crate) fn new(dialect: Dialect) -> Self {
-        Self { dialect, found: Observed::default() }
+        Self { dialect, choices: (0, 0), found: Observed::default() }
     }
 
     /// Takes one event of a stream.
     pub(crate) fn event(&mut self, event: &Event<'_>) -> Role {
         if event.data.as_ref() == b"[DONE]" {
-            self.found.is_whole = true;
+            self.found.is_ended = true;
+            self.found.is_whole |= self.found.has_content;
             return Role::Other;
         }
         let Some(piece) = parse(&event.data) else {
@@ -229,6 +245,20 @@ impl Observer {
             || text(piece.status).as_deref() == Some("failed");
         if has_error {
             self.found.has_failed = true;
+            return false;
+        }
+        // Any object would pass otherwise: `{"detail": "…"}` is no answer.
+        let has_body = match self.dialect {
+            Dialect::Messages => piece.content.is_some(),
+            Dialect::Responses => piece.output.is_some(),
+            Dialect::OllamaChat => piece.message.is_some(),
+            Dialect::OllamaGenerate => piece.response.is_some(),
+            Dialect::Gemini => piece.candidates.is_some() || piece.prompt_feedback.is_some(),
+            Dialect::Chat | Dialect::Completions => piece.choices.is_some(),
+            Dialect::Embeddings => piece.data.is_some(),
+            Dialect::OllamaEmbed => piece.embeddings.is_some(),
+        };
+        if !has_body {
             return false;
         }
         match self.dialect {
@@ -315,6 +345,8 @@ impl Observer {
         let mut bytes = None;
         let mut has_finished = false;
         for choice in list.iter().flatten() {
+            let bit = 1_u64 << choice.index.unwrap_or(0).min(63);
+            self.choices.0 |= bit;
             let calls = [&choice.delta, &choice.message].into_iter().flatten();
             self.found.calls_tool |=
                 calls.filter_map(|delta| delta.tool_calls.or(delta.function_call)).any(says);
@@ -324,10 +356,12 @@ impl Observer {
             bytes = said.chain(text_bytes).chain(bytes).reduce(|sum, length| sum + length);
             if let Some(reason) = text(choice.finish_reason.or(choice.gemini_finish_reason)) {
                 self.found.finish_reason = Some(reason);
-                self.found.is_whole = true;
+                self.choices.1 |= bit;
                 has_finished = true;
             }
         }
+        // Of several answers all have to come to their end.
+        self.found.is_whole |= has_finished && self.choices.0 == self.choices.1;
         self.content(bytes);
         let has_usage = piece.usage.or(piece.gemini_usage).is_some_and(says);
         match bytes {
@@ -373,6 +407,7 @@ impl Observer {
                 Role::Other
             }
             Some("message_stop") => {
+                self.found.is_ended = true;
                 self.found.is_whole = true;
                 Role::Other
             }
@@ -391,6 +426,7 @@ impl Observer {
                 let reason = inner.incomplete_details.and_then(reason);
                 self.found.finish_reason = reason.or_else(|| text(inner.status));
                 self.found.is_whole = true;
+                self.found.is_ended = true;
             }
         }
         self.found.calls_tool |= kind.contains("_call_arguments");
@@ -418,6 +454,7 @@ impl Observer {
         self.content(said);
         if piece.done == Some(true) {
             self.found.is_whole = true;
+            self.found.is_ended = true;
             self.found.finish_reason = text(piece.done_reason);
             self.counts_beside(line);
             let ms =

@@ -21,6 +21,9 @@ pub(crate) fn rewrite(
         let known = places.into_iter().filter_map(|(at, text)| at.clone().zip(Some(text)));
         edits.extend(known.map(|(at, text)| (at, text.to_owned())));
     }
+    // Ollama's clients say nothing and mean a stream.
+    let says_whole = as_whole && places.stream.is_none();
+    let whole = if says_whole { r#","stream":false"# } else { "" };
     let model = Value::from(model).to_string();
     let mut options = String::new();
     if asks_for_usage {
@@ -30,13 +33,13 @@ pub(crate) fn rewrite(
         }
     }
     match &places.model {
-        Some(at) => edits.push((at.clone(), model + &options)),
+        Some(at) => edits.push((at.clone(), model + &options + whole)),
         None => {
             // Behind the brace, before whatever is first.
             let brace = body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
             let is_empty = body[brace..].trim_ascii_start().first() == Some(&b'}');
             let comma = if is_empty { "" } else { "," };
-            edits.push((brace..brace, format!("\"model\":{model}{options}{comma}")));
+            edits.push((brace..brace, format!("\"model\":{model}{options}{whole}{comma}")));
         }
     }
     edits.sort_by_key(|(at, _)| at.start);

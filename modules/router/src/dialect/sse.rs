@@ -52,6 +52,11 @@ impl Splitter {
         self.rest.extend_from_slice(piece);
         // An end may begin with the last three bytes that were searched.
         let end = self.last_end(&self.rest, self.searched.saturating_sub(3));
+        if end == 0 {
+            self.searched = self.rest.len();
+            let is_small = self.rest.len() <= LARGEST_EVENT;
+            return if is_small { Ok(bytes::Bytes::new()) } else { Err(EventTooLarge) };
+        }
         let tail = self.rest.split_off(end);
         let whole = std::mem::replace(&mut self.rest, tail);
         self.searched = self.rest.len();

@@ -31,10 +31,15 @@ impl Usage {
     /// Takes over what a later statement of the same answer says: counts of a stream are of all
     /// of it so far, so that a later one replaces an earlier one.
     pub(crate) fn update(&mut self, later: &Self) {
-        self.input = later.input.or(self.input);
+        // A delta may state the input without its parts, or their sum without the split.
+        let lacks_parts = later.cache_read.is_none() && self.cache_read.is_some();
+        self.input =
+            if lacks_parts { later.input.max(self.input) } else { later.input.or(self.input) };
         self.cache_read = later.cache_read.or(self.cache_read);
-        self.cache_write_5m = later.cache_write_5m.or(self.cache_write_5m);
-        self.cache_write_1h = later.cache_write_1h.or(self.cache_write_1h);
+        if later.cache_write_1h.is_some() || self.cache_write_1h.is_none() {
+            self.cache_write_5m = later.cache_write_5m.or(self.cache_write_5m);
+            self.cache_write_1h = later.cache_write_1h.or(self.cache_write_1h);
+        }
         self.output = later.output.or(self.output);
         self.reasoning = later.reasoning.or(self.reasoning);
     }
@@ -64,6 +69,12 @@ pub(crate) fn stated_cost(object: &str) -> Option<i64> {
     serde_json::from_str::<Stated>(object).ok()?.cost()
 }
 
+/// Largest count that is believed.
+const MOST: u64 = 1_000_000_000;
+
+/// Largest cost of one answer that is believed, in nano-USD.
+const DEAREST: i64 = 1_000_000_000_000;
+
 /// A count as providers write it: a number of any kind, a text, or `null`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count(Option<u64>);
@@ -80,22 +91,22 @@ impl<'de> Deserialize<'de> for Count {
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<Count, E> {
-                Ok(Count(Some(value)))
+                Ok(Count(Some(value).filter(|count| *count <= MOST)))
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Count, E> {
-                Ok(Count(u64::try_from(value).ok()))
+                Ok(Count(u64::try_from(value).ok().filter(|count| *count <= MOST)))
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<Count, E> {
-                let is_count = (0.0..9e15).contains(&value) && value.fract() == 0.0;
+                let is_count = (0.0..1e9).contains(&value) && value.fract() == 0.0;
                 #[expect(clippy::cast_possible_truncation, reason = "it is a whole number")]
                 #[expect(clippy::cast_sign_loss, reason = "it is not negative")]
                 Ok(Count(is_count.then_some(value as u64)))
             }
 
             fn visit_str<E>(self, value: &str) -> Result<Count, E> {
-                Ok(Count(value.parse().ok()))
+                Ok(Count(value.parse().ok().filter(|count| *count <= MOST)))
             }
 
             fn visit_unit<E>(self) -> Result<Count, E> {
@@ -217,12 +228,11 @@ impl Stated {
     }
 
     fn cost(&self) -> Option<i64> {
-        if let Some(cost) = &self.cost {
-            let exact = cost.to_string().parse::<Usd>().ok();
-            return exact.map(Usd::nano);
-        }
-        let ticks = self.cost_in_usd_ticks.0?;
-        i64::try_from(ticks.div_ceil(10)).ok()
+        let stated = match &self.cost {
+            Some(cost) => cost.to_string().parse::<Usd>().ok().map(Usd::nano),
+            None => self.cost_in_usd_ticks.0.and_then(|it| i64::try_from(it.div_ceil(10)).ok()),
+        };
+        stated.filter(|nano| (0..=DEAREST).contains(nano))
     }
 
     fn anthropic(&self) -> Usage {

@@ -11,6 +11,7 @@ use crate::{
     dialect::fault::{Fault, FaultKind},
     keys::{self, Identity, KeyFault, Peer},
     limits::{BudgetAction, Estimate, LimitHit},
+    target::Target,
 };
 
 /// Tokens of an answer where the request sets no limit.
@@ -54,7 +55,8 @@ pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault
     let project = plan.client.project.as_deref();
     match app.limits.reserve(&plan.identity, project, estimate).await {
         Ok(reservation) => {
-            plan.tally = Arc::new(Tally::new(reservation));
+            let reserved = estimate.nano_usd.unwrap_or(0);
+            plan.tally = Arc::new(Tally::new(reservation, reserved));
             Ok(())
         }
         Err(hit) if hit.action == BudgetAction::Reroute && hit.is_about_money() => {
@@ -67,14 +69,47 @@ pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault
                 return Err(fault_of_limit(&hit));
             }
             "budget".clone_into(&mut decision.rule);
+            // The place was that of the paid target.
+            plan.lookup = None;
             let free = Estimate { nano_usd: Some(0), ..estimate };
             let reserved = app.limits.reserve(&plan.identity, project, free).await;
             let reservation = reserved.map_err(|hit| fault_of_limit(&hit))?;
-            plan.tally = Arc::new(Tally::new(reservation));
+            plan.tally = Arc::new(Tally::new(reservation, 0));
             Ok(())
         }
         Err(hit) => Err(fault_of_limit(&hit)),
     }
+}
+
+/// Reserves what a target may cost more than those before it.
+pub(super) async fn reserve_more(app: &App, plan: &Plan, target: &Target) -> Result<(), Fault> {
+    if target.is_local() {
+        return Ok(());
+    }
+    let output = plan.max_tokens.map_or(EXPECTED_OUTPUT, u64::from);
+    let tokens = Tokens { input: plan.estimated_tokens, output, ..Tokens::default() };
+    let cost = target.price.as_ref().map(|price| price.cost(&tokens));
+    let cost = cost.and_then(|cost| u64::try_from(cost).ok());
+    let more = cost.map(|cost| cost.saturating_sub(plan.tally.reserved_nano_usd()));
+    if more == Some(0) {
+        return Ok(());
+    }
+    let estimate = Estimate { requests: 0, tokens: 0, nano_usd: more };
+    let project = plan.client.project.as_deref();
+    let reserved = app.limits.reserve(&plan.identity, project, estimate).await;
+    let reservation = reserved.map_err(|hit| fault_of_limit(&hit))?;
+    plan.tally.reserve_more(reservation, more.unwrap_or(0));
+    Ok(())
+}
+
+/// Reserves a request that asks for no answer.
+pub(super) async fn reserve_small(app: &App, plan: &mut Plan) -> Result<(), Fault> {
+    let estimate = Estimate { requests: 1, tokens: 0, nano_usd: Some(0) };
+    let project = plan.client.project.as_deref();
+    let reserved = app.limits.reserve(&plan.identity, project, estimate).await;
+    let mut reservation = reserved.map_err(|hit| fault_of_limit(&hit))?;
+    reservation.settle(crate::limits::Actual { tokens: Some(0), nano_usd: Some(0) });
+    Ok(())
 }
 
 fn fault_of_limit(hit: &LimitHit) -> Fault {

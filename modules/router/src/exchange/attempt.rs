@@ -8,9 +8,11 @@ use module_sdk::{ProviderApi, events::RequestStatus};
 use tokio::time::Instant;
 
 use super::{
-    Answered, Plan, caching, head,
+    Answered, Plan, caching,
+    failure::{Failed, FailureClass},
+    head,
     relay::{Relay, Translation},
-    sending::{answer_context, headers_for, is_passed, names_context, retry_after, spoken},
+    sending::{answer_context, headers_for, names_context, passed_query, retry_after, spoken},
 };
 use crate::{
     app::App,
@@ -29,6 +31,9 @@ use crate::{
     upstream::{self, Answer, LARGEST_ANSWER, Times, UpstreamError},
 };
 
+/// Most that is held back before the first content, in bytes.
+const LARGEST_HELD: usize = 1024 * 1024;
+
 /// Largest body of an error that is passed on, in bytes.
 const LARGEST_ERROR: usize = 1024 * 1024;
 
@@ -41,37 +46,6 @@ const REQUEST_IDS: [HeaderName; 2] =
 
 const OK: Outcome<'_> = Outcome { status: RequestStatus::Ok, error_type: "" };
 
-/// An attempt that failed before any content.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    /// Next step.
-    pub class: FailureClass,
-    /// Error for the client, where no other attempt answers.
-    pub fault: Fault,
-    /// Error as the provider wrote it, where the client understands it.
-    pub passed: Option<(StatusCode, HeaderMap, Bytes)>,
-}
-
-/// Next step after a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FailureClass {
-    /// The request is at fault: nothing.
-    Request,
-    /// This target cannot answer it: the next one.
-    Target,
-    /// The provider is asked too often: the next one, or the same after a pause.
-    RateLimited(Option<Duration>),
-    /// It may pass: the same again, then the next one.
-    Transient,
-}
-
-impl Failed {
-    /// Creates a failure of our own.
-    pub(crate) fn own(fault: Fault) -> Self {
-        Self { class: FailureClass::Target, fault, passed: None }
-    }
-}
-
 /// Makes an attempt.
 pub(super) async fn make(
     app: &Arc<App>,
@@ -83,8 +57,15 @@ pub(super) async fn make(
 ) -> Result<Answered, Failed> {
     let provider = &target.provider.provider;
     // One load of a model at a time: two would push each other out of the card's memory.
-    let is_cold = provider.api == ProviderApi::Ollama && target.is_loaded() == Some(false);
-    let loading = if is_cold { Some(target.provider.loading.lock().await) } else { None };
+    let is_cold = || provider.api == ProviderApi::Ollama && target.is_loaded() == Some(false);
+    let mut loading = None;
+    if is_cold() {
+        let longest = seconds(app.config.timeouts.cold_start_seconds);
+        loading = tokio::time::timeout(longest, target.provider.loading.lock()).await.ok();
+        // Whoever was first has loaded it.
+        loading = loading.filter(|_| is_cold());
+    }
+    let is_cold = loading.is_some();
     let upstream = spoken(plan.dialect, target);
     let sent = Sent { app, plan, target, upstream, is_stream };
     let begun = sent.begin(slot, recorder, is_cold).await?;
@@ -140,10 +121,11 @@ impl Sent<'_> {
         let model = &self.target.name.model;
         let mut url = endpoint::url(provider, self.upstream, model, self.is_stream);
         if self.is_same()
-            && let Some(query) = self.plan.query.as_deref().filter(|query| is_passed(query))
+            && self.plan.dialect != Dialect::Gemini
+            && let Some(query) = passed_query(self.plan.query.as_deref())
         {
-            url.push(if url.contains('?') { '&' } else { '?' });
-            url.push_str(query);
+            url.push('?');
+            url.push_str(&query);
         }
         let headers = self.headers(&recorder);
         recorder.sent();
@@ -224,7 +206,12 @@ impl Sent<'_> {
     fn times(&self, is_cold: bool) -> Times {
         let timeouts = &self.app.config.timeouts;
         let whole = seconds(timeouts.whole_seconds);
-        let first = if is_cold { timeouts.cold_start_seconds } else { timeouts.first_byte_seconds };
+        let first = match (is_cold, self.is_stream) {
+            (true, _) => timeouts.cold_start_seconds,
+            (false, true) => timeouts.first_byte_seconds,
+            // Its head comes when all of it is there.
+            (false, false) => timeouts.answer_seconds,
+        };
         Times {
             first_byte: seconds(first),
             idle: seconds(timeouts.idle_seconds),
@@ -306,11 +293,14 @@ impl Sent<'_> {
         };
         recorder.content();
         let (latency, ttft) = recorder.times_ms();
-        slot.succeed(latency, ttft);
+        if slot.succeed(latency, ttft) {
+            self.app.target_changed(self.target);
+        }
         let cost = recorder.finish(OK, &observer.found);
-        if !self.plan.is_stream {
-            let (plan, found) = (self.plan, &observer.found);
-            caching::keep(self.app, plan, Form::Whole, body.clone(), found, cost);
+        // A draft has to stand its check first.
+        if !self.plan.is_stream && !self.plan.decision.is_checked {
+            let (plan, name, found) = (self.plan, &self.target.name, &observer.found);
+            caching::keep(self.app, plan, name, Form::Whole, body.clone(), found, cost);
         }
         Ok(Answered::Whole { status, headers: self.told(&headers), body })
     }
@@ -334,6 +324,10 @@ impl Sent<'_> {
         let names_context = names_context(&body);
         let (class, kind) = match code {
             300..=399 => (FailureClass::Target, FaultKind::Upstream),
+            // The client's own credentials: it has to know, and may have others.
+            401..=403 if self.target.provider.takes_credentials => {
+                (FailureClass::Request, FaultKind::Authentication)
+            }
             401..=403 => (FailureClass::Target, FaultKind::Upstream),
             404 | 405 | 410 => (FailureClass::Target, FaultKind::NotFound),
             413 => (FailureClass::Target, FaultKind::TooLarge),
@@ -341,17 +335,25 @@ impl Sent<'_> {
             408 | 409 | 425 => (FailureClass::Transient, FaultKind::Upstream),
             429 => {
                 let at_least = pause.unwrap_or(Duration::from_secs(1));
-                slot.rate_limited(at_least);
-                (FailureClass::RateLimited(pause), FaultKind::RateLimited)
+                // The limit of one client's account is not that of all.
+                if !self.target.provider.takes_credentials {
+                    slot.rate_limited(at_least);
+                }
+                (FailureClass::RateLimited(Some(at_least)), FaultKind::RateLimited)
             }
             400..=499 => (FailureClass::Request, FaultKind::InvalidRequest),
+            503 | 529 if pause.is_some() => {
+                (FailureClass::RateLimited(pause), FaultKind::Unavailable)
+            }
             503 | 529 => (FailureClass::Transient, FaultKind::Unavailable),
             _ => (FailureClass::Transient, FaultKind::Upstream),
         };
         if class == FailureClass::Transient {
             self.note_failure(slot, "error");
         }
-        if code == 404 && self.upstream == Dialect::Responses {
+        let names_model = memchr::memmem::find(&body, b"model").is_some()
+            || memchr::memmem::find(&body, b"not found with id").is_some();
+        if code == 404 && self.upstream == Dialect::Responses && !names_model {
             // Many that are compatible otherwise have no such endpoint.
             self.target.provider.lacks_responses.store(true, std::sync::atomic::Ordering::Relaxed);
         }
@@ -368,7 +370,8 @@ impl Sent<'_> {
         fault.retry_after = pause;
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
         // Words about our own key are of no use to the client, and may tell of it.
-        let is_theirs = !matches!(code, 300..=399 | 401 | 403);
+        let is_theirs = !matches!(code, 300..=399 | 401 | 403)
+            || (self.target.provider.takes_credentials && code >= 400);
         let passed =
             (self.is_same() && is_json && is_theirs).then(|| (status, self.told(headers), body));
         Failed { class, fault, passed }
@@ -415,6 +418,9 @@ impl Sent<'_> {
             };
             recorder.received(piece.len());
             let Ok(whole) = splitter.push(&piece) else { break Some("too_large") };
+            if held.len() > LARGEST_HELD {
+                break Some("too_large");
+            }
             match take(&whole, is_json_lines, &mut observer, &mut translation, &mut held) {
                 Err(word) => break Some(word),
                 Ok(()) if observer.found.has_content || observer.found.is_whole => break None,
@@ -441,7 +447,7 @@ impl Sent<'_> {
             held.into(),
             recorder,
             slot,
-            self.target.name.to_string(),
+            self.target.name.clone(),
         );
         Ok(Answered::Stream { headers: self.told(&headers), relay: Box::new(relay) })
     }

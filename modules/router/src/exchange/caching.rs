@@ -6,7 +6,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Plan, head};
+use super::{Plan, head, sending};
 use crate::{
     app::App,
     cache::{Form, Found, NotStored, Question, Sharers, Stored, Tier},
@@ -23,16 +23,14 @@ pub(super) fn place(
     found: &Inspected<'_>,
     target: &TargetName,
 ) -> Option<crate::cache::Lookup> {
-    let is_forwarded = app
-        .targets
-        .providers
-        .get(&target.provider)
-        .is_some_and(|state| state.provider.key.is_none() && !state.provider.local);
-    let credential = ["authorization", "x-api-key", "x-goog-api-key"]
+    let provider = app.targets.providers.get(&target.provider);
+    let is_forwarded = provider.is_some_and(|state| state.takes_credentials);
+    let all: Vec<&str> = ["authorization", "x-api-key", "x-goog-api-key"]
         .iter()
-        .find_map(|name| plan.headers.get(*name))
-        .and_then(|value| value.to_str().ok())
-        .filter(|_| is_forwarded);
+        .filter_map(|name| plan.headers.get(*name)?.to_str().ok())
+        .collect();
+    let all = all.join("\n");
+    let credential = is_forwarded.then_some(all.as_str());
     let question = Question {
         sharers: Sharers {
             identity: plan.identity.id(),
@@ -45,6 +43,16 @@ pub(super) fn place(
         body: &plan.body,
         inspected: found,
     };
+    // What else goes on may change the answer.
+    let is_plain = plan.headers.keys().all(|name| {
+        !["openai-", "x-goog-", "x-stainless-helper"]
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix))
+            || matches!(name.as_str(), "x-goog-api-key" | "openai-beta")
+    });
+    if !is_plain || sending::passed_query(plan.query.as_deref()).is_some() {
+        return None;
+    }
     app.cache.key(question).ok()
 }
 
@@ -103,11 +111,16 @@ pub(super) fn decline(plan: &Plan, reason: NotStored) {
 pub(super) fn keep(
     app: &App,
     plan: &Plan,
+    target: &TargetName,
     form: Form,
     body: Bytes,
     found: &Observed,
     cost_nano_usd: Option<i64>,
 ) {
+    // The place is that of the target that was chosen, not of one that stood in for it.
+    if plan.decision.order.first() != Some(target) {
+        return decline(plan, NotStored::NoAnswer);
+    }
     let leader = plan.leader.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(leader) = leader else { return };
     let content_type = match form {

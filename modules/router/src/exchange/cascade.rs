@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Answered, Attempts, Plan, sending::answer_context};
 use crate::{
     app::App,
-    dialect::{reading, reading::Reading, translate},
+    dialect::{Dialect, reading, reading::Reading, translate},
     routing::check::{AnswerText, Asked, Check, Finish, Tool, ToolCall, check, check_both},
     target::TargetName,
 };
@@ -17,6 +17,15 @@ struct Draft {
     answered: Answered,
     body: Bytes,
     reading: Reading,
+}
+
+/// Returns whether an answer can be checked, and then be given in the form that was asked for.
+pub(super) fn can_check(plan: &Plan) -> bool {
+    let has_replay = matches!(
+        plan.dialect,
+        Dialect::Chat | Dialect::Responses | Dialect::Messages | Dialect::OllamaChat
+    );
+    plan.choices == 1 && (!plan.is_stream || has_replay)
 }
 
 /// Asks the first target of a decision for a whole answer, and checks it. Returns `None` where the

@@ -12,7 +12,7 @@ use module_sdk::ProviderApi;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Plan, head};
+use super::{Plan, admission, head};
 use crate::{
     app::App,
     config::seconds,
@@ -33,10 +33,13 @@ pub(crate) async fn count_tokens(State(app): State<Arc<App>>, request: Request) 
         Err(response) => return response,
     };
     let id = inbound.id.clone();
-    let plan = match Plan::make(&app, inbound) {
+    let mut plan = match Plan::make(&app, inbound) {
         Ok(plan) => plan,
         Err(fault) => return head::of_fault(&fault, Dialect::Messages, &id),
     };
+    if let Err(fault) = admission::reserve_small(&app, &mut plan).await {
+        return head::of_fault(&fault, Dialect::Messages, &id);
+    }
     if let Some((status, body)) = by_provider(&app, &plan).await {
         return head::of_whole(&plan, status, &http::HeaderMap::new(), body.into());
     }

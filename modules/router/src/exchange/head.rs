@@ -3,7 +3,7 @@
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Plan, attempt::Failed};
+use super::{Plan, failure::Failed};
 use crate::dialect::{Dialect, fault::Fault};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-lodestar-request-id");

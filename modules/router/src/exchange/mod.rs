@@ -7,6 +7,7 @@ mod caching;
 mod cascade;
 mod client;
 mod count;
+mod failure;
 mod head;
 mod own;
 mod plan;
@@ -42,7 +43,7 @@ use crate::{
     quality,
     target::{Admission, Target},
 };
-use attempt::{Failed, FailureClass};
+use failure::{Failed, FailureClass};
 
 /// Request as it came in.
 #[derive(Debug)]
@@ -119,9 +120,9 @@ pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
     tokio::select! {
         biased;
         done = &mut work => finished(app, done, &plan),
-        () = tokio::time::sleep(relay::SILENCE) => {
+        () = tokio::time::sleep(relay::silence(app)) => {
             // The client is not to take the silence for a dead connection.
-            let body = relay::waiting(work, plan.clone());
+            let body = relay::waiting(work, plan.clone(), relay::silence(app));
             head::of_stream(&plan, &HeaderMap::new(), body)
         }
     }
@@ -149,7 +150,7 @@ fn finished(app: &Arc<App>, done: Result<Answered, Failed>, plan: &Arc<Plan>) ->
 async fn run(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
     let mut state = Attempts { number: 0, previous: None, last: None, escalated: None };
     let mut from = 0;
-    if plan.decision.is_checked {
+    if plan.decision.is_checked && cascade::can_check(&plan) {
         if let Some(answered) = cascade::first(&app, &plan, &mut state).await {
             return Ok(answered);
         }
@@ -194,6 +195,10 @@ impl Attempts {
         is_stream: bool,
     ) -> Option<Result<Answered, Failed>> {
         let retries = app.config.retries;
+        if let Err(fault) = admission::reserve_more(app, plan, target).await {
+            self.remember(Failed::own(fault));
+            return None;
+        }
         for attempt in 0..=retries.attempts {
             let slot = match target.admit() {
                 Admission::Admitted(slot) => slot,

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Answered, Inbound, Plan, attempt, attempt::Failed};
+use super::{Answered, Inbound, Plan, attempt, failure::Failed};
 use crate::{
     app::App,
     dialect::{

@@ -1,6 +1,7 @@
 //! What is known and decided of a request before the first attempt.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     pub is_stream: bool,
     /// `true` when the client asks for the usage of a stream itself.
     pub includes_usage: bool,
+    /// Number of answers that are asked for.
+    pub choices: u32,
     /// Tokens of the input, estimated.
     pub estimated_tokens: u64,
     /// Most tokens of the answer.
@@ -118,6 +121,7 @@ impl Plan {
             places: found.places.clone(),
             is_stream: found.stream,
             includes_usage: found.includes_usage,
+            choices: found.choices,
             estimated_tokens: found.estimated_tokens,
             max_tokens: found.max_tokens,
             answer_format: found.answer_format,
@@ -151,12 +155,14 @@ impl Plan {
         app: &App,
         dialect: Dialect,
         headers: &HeaderMap,
+        peer: Option<IpAddr>,
         body: &[u8],
     ) -> Result<Decision, Fault> {
+        let identity = admission::identify(app, headers, None, peer)?;
         let found = inspect(dialect, body)
             .map_err(|error| Fault::new(FaultKind::InvalidRequest, error.to_string()))?;
         let client = Client::of(headers, &app.host);
-        decide(app, dialect, &found, headers, (&client, &Identity::Anonymous), None)
+        decide(app, dialect, &found, headers, (&client, &identity), None)
     }
 
     /// Begins the story of a request that is to be answered.

@@ -16,10 +16,11 @@ use http_body_util::StreamBody;
 use module_sdk::events::RequestStatus;
 use tokio::time::timeout;
 
-use super::{Answered, Plan, attempt::Failed, caching};
+use super::{Answered, Plan, caching, failure::Failed};
 use crate::{
     app::App,
     cache,
+    config::seconds,
     dialect::{
         Dialect,
         fault::{Fault, FaultKind},
@@ -28,12 +29,9 @@ use crate::{
         translate::{AnswerContext, StreamTranslator, TranslateError},
     },
     report::{Outcome, Recorder},
-    target::Slot,
+    target::{Slot, TargetName},
     upstream::{Pieces, UpstreamError},
 };
-
-/// Silence after which the client gets a sign of life: some give up after 20 s.
-pub(super) const SILENCE: Duration = Duration::from_secs(15);
 
 /// Time for which the end of an answer is waited for that says it is whole.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -99,7 +97,7 @@ pub(crate) struct Relay {
     held: Bytes,
     /// Report and place, until the end is known.
     open: Option<(Recorder, Slot)>,
-    target: String,
+    target: TargetName,
     is_over: bool,
 }
 
@@ -115,7 +113,7 @@ impl Relay {
         held: Bytes,
         recorder: Recorder,
         slot: Slot,
-        target: String,
+        target: TargetName,
     ) -> Self {
         let open = Some((recorder, slot));
         let leader = plan.leader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +136,7 @@ impl Relay {
     }
 
     /// Returns the target that answers, `provider/model`.
-    pub(crate) fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &TargetName {
         &self.target
     }
 
@@ -156,7 +154,8 @@ impl Relay {
             match copy.finish() {
                 Some(body) => {
                     let form = cache::Form::Stream;
-                    caching::keep(&self.app, &self.plan, form, body, found, cost);
+                    let target = &self.target;
+                    caching::keep(&self.app, &self.plan, target, form, body, found, cost);
                 }
                 None => caching::decline(&self.plan, cache::NotStored::TooLarge),
             }
@@ -172,15 +171,15 @@ impl Relay {
             return None;
         }
         loop {
-            let is_whole = self.observer.found.is_whole;
-            let patience = if is_whole { AFTERWARDS } else { SILENCE };
+            let is_whole = self.observer.found.is_ended;
+            let patience = if is_whole { AFTERWARDS } else { silence(&self.app) };
             let next = match timeout(patience, self.pieces.next()).await {
                 Ok(next) => next,
                 Err(_) if is_whole => Ok(None),
                 Err(_) => {
                     // An answer with gaps in it is not to be given again.
                     self.copy = None;
-                    return Some(sign_of_life(self.plan.dialect));
+                    return Some(sign_of_life(&self.plan));
                 }
             };
             match next {
@@ -279,9 +278,11 @@ impl Relay {
         let Some((recorder, mut slot)) = self.open.take() else { return };
         if status == RequestStatus::Ok {
             let (latency, ttft) = recorder.times_ms();
-            slot.succeed(latency, ttft);
-        } else if status != RequestStatus::ClientAbort {
-            slot.fail();
+            if slot.succeed(latency, ttft) {
+                self.app.target_changed(slot.target());
+            }
+        } else if status != RequestStatus::ClientAbort && slot.fail() {
+            self.app.target_changed(slot.target());
         }
         let cost = recorder.finish(Outcome { status, error_type }, &self.observer.found);
         if status == RequestStatus::Ok {
@@ -292,6 +293,10 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        if self.observer.found.has_failed {
+            self.report(RequestStatus::Error, "error_in_stream");
+            return;
+        }
         // A client that goes after the last event has all of it.
         if self.observer.found.is_whole {
             self.report(RequestStatus::Ok, "");
@@ -302,13 +307,30 @@ impl Drop for Relay {
 }
 
 /// Returns what a client ignores, and by which it knows that the connection lives.
-fn sign_of_life(dialect: Dialect) -> Bytes {
-    Bytes::from_static(match dialect {
+fn sign_of_life(plan: &Plan) -> Bytes {
+    if plan.dialect.is_json_lines() {
+        // Its clients read every line as a part of the answer: so it is one without text.
+        let mut part = serde_json::json!({
+            "model": plan.model,
+            "created_at": "1970-01-01T00:00:00Z",
+            "done": false,
+        });
+        if plan.dialect == Dialect::OllamaGenerate {
+            part["response"] = "".into();
+        } else {
+            part["message"] = serde_json::json!({"role": "assistant", "content": ""});
+        }
+        return format!("{part}\n").into();
+    }
+    Bytes::from_static(match plan.dialect {
         Dialect::Messages => b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
-        // An empty line between two lines of JSON.
-        Dialect::OllamaChat | Dialect::OllamaGenerate | Dialect::OllamaEmbed => b"\n",
         _ => b": waiting\n\n",
     })
+}
+
+/// Returns the silence after which the client gets a sign of life.
+pub(super) fn silence(app: &App) -> Duration {
+    seconds(app.config.timeouts.silence_seconds)
 }
 
 /// Returns the body of a stream.
@@ -329,24 +351,29 @@ enum Waiting {
 }
 
 /// Returns the body of an answer of which nothing is there yet.
-pub(super) fn waiting(work: Work, plan: Arc<Plan>) -> Body {
+pub(super) fn waiting(work: Work, plan: Arc<Plan>, silence: Duration) -> Body {
     let parts = stream::unfold((Waiting::ForAnswer(work), false), move |(state, was_told)| {
         let plan = plan.clone();
         async move {
-            let (part, state) = wait(state, was_told, &plan).await?;
+            let (part, state) = wait(state, was_told, &plan, silence).await?;
             Some((Ok::<_, std::convert::Infallible>(Frame::data(part)), (state, true)))
         }
     });
     Body::new(StreamBody::new(parts))
 }
 
-async fn wait(state: Waiting, was_told: bool, plan: &Plan) -> Option<(Bytes, Waiting)> {
+async fn wait(
+    state: Waiting,
+    was_told: bool,
+    plan: &Plan,
+    silence: Duration,
+) -> Option<(Bytes, Waiting)> {
     match state {
         Waiting::ForAnswer(mut work) => {
             // The first sign of life goes out with the head.
-            let patience = if was_told { SILENCE } else { Duration::ZERO };
+            let patience = if was_told { silence } else { Duration::ZERO };
             match timeout(patience, &mut work).await {
-                Err(_) => Some((sign_of_life(plan.dialect), Waiting::ForAnswer(work))),
+                Err(_) => Some((sign_of_life(plan), Waiting::ForAnswer(work))),
                 Ok(Ok(Answered::Stream { mut relay, .. })) => {
                     let part = relay.next().await?;
                     Some((part, Waiting::Relaying(relay)))

@@ -47,18 +47,20 @@ pub(super) fn headers_for(plan: &Plan, target: &Target, is_same: bool) -> Header
     let provider = &target.provider.provider;
     let mut headers = upstream::request_headers(&plan.headers, is_same);
     endpoint::authorize(provider, provider.key.as_ref(), &mut headers);
-    if provider.key.is_none() && !provider.local {
+    if is_same && target.provider.takes_credentials {
         forward_credentials(&plan.headers, &mut headers);
     }
     headers
 }
 
-/// Returns whether a query goes on: one that holds a key does not.
-pub(super) fn is_passed(query: &str) -> bool {
-    !query.split('&').any(|pair| {
+/// Returns the part of a query that goes on: what is known to be harmless.
+pub(super) fn passed_query(query: Option<&str>) -> Option<String> {
+    let is_passed = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
-        matches!(name, "key" | "api_key" | "api-key" | "access_token")
-    })
+        matches!(name, "alt" | "beta" | "api-version")
+    };
+    let passed: Vec<&str> = query?.split('&').filter(is_passed).collect();
+    (!passed.is_empty()).then(|| passed.join("&"))
 }
 
 /// Passes on the client's own credentials, for a provider for which there is no key here.
@@ -68,7 +70,7 @@ pub(super) fn forward_credentials(from: &HeaderMap, to: &mut HeaderMap) {
         HeaderName::from_static("x-api-key"),
         HeaderName::from_static("x-goog-api-key"),
     ] {
-        if let Some(value) = from.get(&name) {
+        if let Some(value) = from.get(&name).filter(|value| !upstream::is_own_key(value)) {
             let mut value = value.clone();
             value.set_sensitive(true);
             to.insert(name, value);
@@ -82,8 +84,11 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get(name)?.to_str().ok()?;
         text.trim().parse::<f64>().ok().filter(|number| (0.0..1e7).contains(number))
     };
+    // A day that somebody else has spent is no reason to forget a model.
+    let longest = Duration::from_secs(60 * 60);
     let milliseconds = number("retry-after-ms").map(|ms| ms / 1000.0);
-    milliseconds.or_else(|| number("retry-after")).map(Duration::from_secs_f64)
+    let seconds = milliseconds.or_else(|| number("retry-after"));
+    seconds.map(Duration::from_secs_f64).map(|pause| pause.min(longest))
 }
 
 /// Returns whether an error says that the request is too long for the model.

@@ -15,6 +15,10 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 struct State {
     reservation: Reservation,
+    /// Reservations for targets that cost more than the first one.
+    further: Vec<Reservation>,
+    /// Money that is reserved, in nano-USD.
+    reserved_nano_usd: u64,
     tokens: Sum,
     nano_usd: Sum,
     is_sent: bool,
@@ -42,8 +46,21 @@ impl Sum {
 
 impl Tally {
     /// Creates the sum of a request with its reservation.
-    pub(crate) fn new(reservation: Reservation) -> Self {
-        Self { state: Mutex::new(State { reservation, ..State::default() }) }
+    pub(crate) fn new(reservation: Reservation, reserved_nano_usd: u64) -> Self {
+        let state = State { reservation, reserved_nano_usd, ..State::default() };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Returns the money that is reserved, in nano-USD.
+    pub(crate) fn reserved_nano_usd(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).reserved_nano_usd
+    }
+
+    /// Adds a reservation for a target that costs more.
+    pub(crate) fn reserve_more(&self, reservation: Reservation, nano_usd: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.further.push(reservation);
+        state.reserved_nano_usd = state.reserved_nano_usd.saturating_add(nano_usd);
     }
 
     /// Notes that a provider is asked.
@@ -78,7 +95,13 @@ impl Drop for Tally {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.is_sent {
             let actual = Actual { tokens: state.tokens.known(), nano_usd: state.nano_usd.known() };
+            // The first one settles all; where the cost is not known all stay as they are.
             state.reservation.settle(actual);
+            if actual.nano_usd.is_some() {
+                state.further.iter_mut().for_each(Reservation::release);
+            } else {
+                state.further.iter_mut().for_each(Reservation::sent);
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) use options::Anonymous;
 pub(crate) use options::KeyOptions;
 pub(crate) use presented::{is_forwarded, presented};
 pub(crate) use ring::{Identity, KeyRing, Peer};
+pub(crate) use secret::PREFIX;
 
 use stored::{STATE, StoredKey, StoredKeys, VERSION};
 

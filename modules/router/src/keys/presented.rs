@@ -7,6 +7,18 @@ use super::secret::PREFIX;
 /// Header of our own, for clients that send their own credentials for the provider as well.
 pub(crate) const KEY_HEADER: &str = "x-lodestar-key";
 
+/// Headers that a proxy adds.
+const FORWARDED: [&str; 8] = [
+    "cf-connecting-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+
 /// Headers in which the dialects put a key: Anthropic's, Google's and Azure's.
 const HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
 
@@ -31,7 +43,7 @@ pub(crate) fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> O
 
 /// Returns whether the headers say that a proxy passed the request on.
 pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
-    ["forwarded", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name))
+    FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -74,11 +74,17 @@ pub(crate) fn sample(app: &Arc<App>, plan: &Plan, answered: &Answered) {
     if sample <= 0.0 || fastrand::f64() >= sample {
         return;
     }
+    // What a rule or a key keeps at home stays there.
+    let is_free = plan.decision.rule == "default"
+        && plan.identity.key().is_none_or(|key| key.models.is_empty());
+    if !is_free {
+        return;
+    }
     let (name, answer) = match answered {
         Answered::Whole { body, .. } => (answered_by(plan), Some(body.clone())),
         // A stream of it cannot be read as a whole answer; it is asked for again.
         Answered::Replayed { .. } => (answered_by(plan), None),
-        Answered::Stream { relay, .. } => (Some(relay.target().to_owned()), None),
+        Answered::Stream { relay, .. } => (Some(relay.target().to_string()), None),
     };
     let list = app.targets.list();
     let by_name = |name: String| list.iter().find(|target| target.name.to_string() == name);

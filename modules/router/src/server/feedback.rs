@@ -62,6 +62,12 @@ async fn take(app: &Arc<App>, body: &[u8], key: Option<String>) -> Result<LlmFee
         Fault::new(FaultKind::InvalidRequest, message)
     })?;
     given.check().map_err(fault_of)?;
+    // A part of an id would find the requests of others.
+    let id = &given.request_id;
+    if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let message = "request_id has 32 digits, as x-lodestar-request-id said";
+        return Err(Fault::new(FaultKind::InvalidRequest, message));
+    }
     let (shared, event) = (app.clone(), given);
     // The journal is read from files.
     let read = tokio::task::spawn_blocking(move || {

@@ -13,6 +13,7 @@ use axum::{
     body::Body,
     extract::{Path, Request, State},
     http::{HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, head, post},
 };
@@ -82,7 +83,24 @@ fn router(app: &Arc<App>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app.clone());
+    let router = router.layer(middleware::from_fn_with_state(app.clone(), known));
     guarded(router, guard, refusal)
+}
+
+/// Lets those through who may ask at all; what says nothing of the models is for everybody.
+async fn known(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_public = matches!(path, "/" | "/healthz" | "/api/hello" | "/api/version");
+    // Requests to models are looked at when they are understood.
+    if is_public || *request.method() == Method::POST && path != "/api/show" {
+        return next.run(request).await;
+    }
+    let peer = request.extensions().get::<Ends>().map(|ends| ends.peer.ip());
+    let query = request.uri().query();
+    match exchange::identify(&app, request.headers(), query, peer) {
+        Ok(_) => next.run(request).await,
+        Err(fault) => exchange::refused(&fault, dialect_of(path), ""),
+    }
 }
 
 /// Answers a request to a model.
@@ -170,8 +188,8 @@ async fn decision(State(app): State<Arc<App>>, request: Request) -> Response {
         Ok(inbound) => inbound,
         Err(response) => return response,
     };
-    let Inbound { id, headers, body, .. } = inbound;
-    match exchange::Plan::decide_only(&app, Dialect::Chat, &headers, &body) {
+    let Inbound { id, headers, body, peer, .. } = inbound;
+    match exchange::Plan::decide_only(&app, Dialect::Chat, &headers, peer, &body) {
         Ok(decision) => match serde_json::to_value(&decision) {
             Ok(shown) => json(&shown),
             Err(error) => {

@@ -48,6 +48,10 @@ impl BreakerState {
     }
 }
 
+/// Role of an admitted request: `true` for the probe of a half-open breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IsProbe(pub bool);
+
 /// Breaker of one target.
 #[derive(Debug)]
 pub(crate) struct Breaker {
@@ -82,34 +86,42 @@ impl Breaker {
 
     /// Returns whether a request may be sent now. Where it is a probe, no other one may until its
     /// outcome is recorded.
-    pub(crate) fn admit(&mut self, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<IsProbe> {
         match self.state(now) {
-            BreakerState::Closed => true,
-            BreakerState::Open(_) => false,
+            BreakerState::Closed => Some(IsProbe(false)),
+            BreakerState::Open(_) => None,
             BreakerState::HalfOpen => {
                 let is_free = self.probing.is_none_or(|since| now.duration_since(since) > PROBE);
-                if is_free {
+                is_free.then(|| {
                     self.probing = Some(now);
-                }
-                is_free
+                    IsProbe(true)
+                })
             }
         }
     }
 
-    /// Records an answer.
-    pub(crate) fn succeed(&mut self) {
+    /// Records an answer. Returns `true` when it closes the breaker. One of a request that began
+    /// before it opened says nothing of now.
+    pub(crate) fn succeed(&mut self, request: IsProbe) -> bool {
+        let was_open = self.until.is_some();
+        if was_open && !request.0 {
+            return false;
+        }
         *self = Self::new(self.options);
+        was_open
     }
 
     /// Records that an admitted request said nothing of the target: its client went away.
-    pub(crate) fn abandon(&mut self) {
-        self.probing = None;
+    pub(crate) fn abandon(&mut self, request: IsProbe) {
+        if request.0 {
+            self.probing = None;
+        }
     }
 
     /// Records a failure. Returns `true` when it opens the breaker.
-    pub(crate) fn fail(&mut self, now: Instant) -> bool {
+    pub(crate) fn fail(&mut self, now: Instant, request: IsProbe) -> bool {
         self.failures = self.failures.saturating_add(1);
-        let was_probe = self.probing.take().is_some();
+        let was_probe = request.0 && self.probing.take().is_some();
         let opens = was_probe || (self.until.is_none() && self.failures >= self.options.failures);
         if opens {
             self.until = Some(now + self.pause);
@@ -124,25 +136,32 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const OLD: IsProbe = IsProbe(false);
+    const PROBE_IS: IsProbe = IsProbe(true);
+
     #[test]
     fn one_probe_is_let_through_and_closes_it() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut breaker = Breaker::new(BreakerOptions { failures: 2, ..Default::default() });
-        assert!(!breaker.fail(at(0)) && breaker.admit(at(0)));
-        assert!(breaker.fail(at(0)), "the second failure opens it");
-        assert!(!breaker.admit(at(9)));
-        assert!(!breaker.fail(at(9)), "one that was under way changes nothing");
-        assert!(breaker.admit(at(10)), "the probe");
-        assert!(!breaker.admit(at(10)) && !breaker.admit(at(20)), "only one");
-        assert!(breaker.fail(at(20)), "it failed: open again, for twice as long");
-        assert!(!breaker.admit(at(39)) && breaker.admit(at(40)));
-        breaker.abandon();
-        assert!(breaker.admit(at(41)), "another one takes its place");
-        breaker.succeed();
+        assert!(!breaker.fail(at(0), OLD) && breaker.admit(at(0)) == Some(OLD));
+        assert!(breaker.fail(at(0), OLD), "the second failure opens it");
+        assert_eq!(breaker.admit(at(9)), None);
+        assert!(!breaker.fail(at(9), OLD), "one that was under way changes nothing");
+        assert_eq!(breaker.admit(at(10)), Some(PROBE_IS));
+        assert_eq!((breaker.admit(at(10)), breaker.admit(at(20))), (None, None), "only one");
+        breaker.abandon(OLD);
+        assert!(!breaker.succeed(OLD), "what began before says nothing of now");
+        assert_eq!(breaker.admit(at(20)), None);
+        assert!(breaker.fail(at(20), PROBE_IS), "it failed: open again, for twice as long");
+        assert_eq!(breaker.admit(at(39)), None);
+        assert_eq!(breaker.admit(at(40)), Some(PROBE_IS));
+        breaker.abandon(PROBE_IS);
+        assert_eq!(breaker.admit(at(41)), Some(PROBE_IS), "another one takes its place");
+        assert!(breaker.succeed(PROBE_IS), "it closes");
         assert_eq!(breaker.state(at(41)), BreakerState::Closed);
-        assert!(breaker.admit(at(41)) && breaker.admit(at(41)));
-        assert!(!breaker.fail(at(42)), "it begins anew");
+        assert_eq!((breaker.admit(at(41)), breaker.admit(at(41))), (Some(OLD), Some(OLD)));
+        assert!(!breaker.fail(at(42), OLD), "it begins anew");
     }
 
     #[test]
@@ -150,12 +169,13 @@ mod tests {
         let options = BreakerOptions { failures: 1, open_seconds: 10, max_open_seconds: 25 };
         let mut breaker = Breaker::new(options);
         let mut now = Instant::now();
+        let mut request = OLD;
         for seconds in [10, 20, 25, 25] {
-            assert!(breaker.fail(now));
+            assert!(breaker.fail(now, request));
             let BreakerState::Open(until) = breaker.state(now) else { panic!("it is open") };
             assert_eq!(until, now + Duration::from_secs(seconds));
             now = until;
-            assert!(breaker.admit(now));
+            request = breaker.admit(now).expect("a probe");
         }
     }
 }

@@ -155,9 +155,9 @@ async fn ollama(pool: &Pool, provider: &ProviderState) -> Result<Vec<Model>, Dis
         if let Some(loaded) = &loaded {
             let running = loaded.models.iter().find(|it| it.name == model.name);
             model.is_loaded = Some(running.is_some());
-            // What it was loaded with is what holds.
             let context = running.and_then(|it| it.context_length).filter(|tokens| *tokens > 0);
-            model.context_tokens = context.or(model.context_tokens);
+            // The router asks for as much as a request needs, up to what the model can.
+            model.context_tokens = model.context_tokens.or(context);
         }
         models.push(model);
     }

@@ -27,7 +27,7 @@ pub(crate) fn url(provider: &Provider, dialect: Dialect, model: &str, is_stream:
         Dialect::Gemini => {
             let method =
                 if is_stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-            let model = model.strip_prefix("models/").unwrap_or(model);
+            let model = escaped(model.strip_prefix("models/").unwrap_or(model));
             return format!("{}/models/{model}:{method}", versioned(provider, "v1beta"));
         }
     };
@@ -83,6 +83,19 @@ pub(crate) fn authorize(provider: &Provider, key: Option<&Secret>, headers: &mut
     }
 }
 
+/// Returns a name as a part of a path: what would lead to another one is escaped.
+fn escaped(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path
+}
+
 fn versioned(provider: &Provider, version: &str) -> String {
     let base = provider.base_url.trim_end_matches('/');
     if has_version(base) { base.to_owned() } else { format!("{base}/{version}") }
@@ -133,6 +146,12 @@ mod tests {
         );
         check("gemini", root, Dialect::Chat, "https://a.example/v1beta/openai/chat/completions");
         assert_eq!(models(&provider("ollama", "http://h:1/")), "http://h:1/api/tags");
+    }
+
+    #[test]
+    fn a_name_leads_to_no_other_path() {
+        let url = url(&provider("gemini", "https://a"), Dialect::Gemini, "x/../y?z=#", false);
+        assert_eq!(url, "https://a/v1beta/models/x%2F..%2Fy%3Fz%3D%23:generateContent");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::HashMap;
 use module_prices::{Price, PriceTable, Rates};
 use module_sdk::{Provider, ProviderApi};
 
@@ -16,7 +17,7 @@ use crate::routing::request::ProviderView;
 
 use super::{
     Availability, TargetName, TargetView,
-    breaker::{Breaker, BreakerOptions, BreakerState},
+    breaker::{Breaker, BreakerOptions, BreakerState, IsProbe},
     samples::Samples,
 };
 
@@ -27,6 +28,10 @@ pub(crate) struct ProviderState {
     pub provider: Provider,
     /// Id of the provider.
     pub id: Arc<str>,
+    /// `true` where the client's own credentials go on to it: there is no key for it here, it is
+    /// not local, and no other provider of its API is so. Else the key for one provider could
+    /// reach another one.
+    pub takes_credentials: bool,
     /// `true` once it is known which models it has: the operator names them, or it said so.
     pub is_listed: AtomicBool,
     /// `true` once it was found that it has no `/v1/responses`.
@@ -121,14 +126,20 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 pub(crate) struct Slot {
     target: Arc<Target>,
+    is_probe: IsProbe,
     is_settled: bool,
 }
 
 impl Slot {
-    /// Records an answer with its times in milliseconds.
-    pub(crate) fn succeed(&mut self, latency_ms: f64, ttft_ms: Option<f64>) {
+    /// Returns its target.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Records an answer with its times in milliseconds. Returns `true` when it closes the breaker.
+    pub(crate) fn succeed(&mut self, latency_ms: f64, ttft_ms: Option<f64>) -> bool {
         let mut state = self.target.lock();
-        state.breaker.succeed();
+        let closes = state.breaker.succeed(self.is_probe);
         state.latency.add(latency_ms);
         ttft_ms.into_iter().for_each(|ttft| state.ttft.add(ttft));
         if self.target.provider.provider.local {
@@ -136,12 +147,13 @@ impl Slot {
         }
         drop(state);
         self.is_settled = true;
+        closes
     }
 
     /// Records that the target failed. Returns `true` when that opens its breaker.
     pub(crate) fn fail(&mut self) -> bool {
         self.is_settled = true;
-        self.target.lock().breaker.fail(Instant::now())
+        self.target.lock().breaker.fail(Instant::now(), self.is_probe)
     }
 
     /// Records that the provider wants to be left alone.
@@ -153,7 +165,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.target.lock().breaker.abandon();
+            self.target.lock().breaker.abandon(self.is_probe);
         }
         self.target.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -174,19 +186,17 @@ impl Target {
             }
             state.rate_limited_until = None;
         }
-        if !state.breaker.admit(now) {
-            return Admission::BreakerOpen;
-        }
+        let Some(is_probe) = state.breaker.admit(now) else { return Admission::BreakerOpen };
         drop(state);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Admission::Admitted(Slot { target: self.clone(), is_settled: false })
+        Admission::Admitted(Slot { target: self.clone(), is_probe, is_settled: false })
     }
 
     /// Takes a place for a request of the router itself, whatever the breaker says: its outcome
     /// tells the breaker.
     pub(crate) fn probe(self: &Arc<Self>) -> Slot {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Slot { target: self.clone(), is_settled: false }
+        Slot { target: self.clone(), is_probe: IsProbe(true), is_settled: false }
     }
 
     /// Returns whether its answers cost nothing.
@@ -261,7 +271,34 @@ pub(crate) struct Targets {
     pub providers: BTreeMap<Arc<str>, Arc<ProviderState>>,
     breaker: BreakerOptions,
     prices: Arc<PriceTable>,
-    list: RwLock<Arc<Vec<Arc<Target>>>>,
+    list: RwLock<Arc<Listing>>,
+    /// Models that a provider did not list and was asked for: their state is kept as well.
+    unlisted: Mutex<HashMap<TargetName, Arc<Target>>>,
+}
+
+/// Models that no provider listed, at most.
+const MOST_UNLISTED: usize = 1000;
+
+/// The targets of a moment, in order, and by their names.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    ordered: Vec<Arc<Target>>,
+    by_name: HashMap<TargetName, Arc<Target>>,
+}
+
+impl Listing {
+    fn of(ordered: Vec<Arc<Target>>) -> Self {
+        let named = ordered.iter().map(|target| (target.name.clone(), target.clone()));
+        Self { by_name: named.collect(), ordered }
+    }
+}
+
+impl std::ops::Deref for Listing {
+    type Target = [Arc<Target>];
+
+    fn deref(&self) -> &[Arc<Target>] {
+        &self.ordered
+    }
 }
 
 impl Targets {
@@ -271,10 +308,15 @@ impl Targets {
         breaker: BreakerOptions,
         prices: Arc<PriceTable>,
     ) -> Self {
+        let is_open = |it: &Provider| it.key.is_none() && !it.local;
+        let open: Vec<ProviderApi> =
+            providers.iter().filter(|it| is_open(it)).map(|it| it.api).collect();
         let state = |provider: Provider| {
+            let of_api = open.iter().filter(|api| **api == provider.api).count();
             let id: Arc<str> = provider.id.as_str().into();
             let state = ProviderState {
                 id: id.clone(),
+                takes_credentials: is_open(&provider) && of_api == 1,
                 is_listed: AtomicBool::new(!provider.models.is_empty()),
                 lacks_responses: AtomicBool::new(false),
                 trouble: Mutex::default(),
@@ -284,7 +326,13 @@ impl Targets {
             (id, Arc::new(state))
         };
         let providers: BTreeMap<_, _> = providers.into_iter().map(state).collect();
-        let targets = Self { providers, breaker, prices, list: RwLock::default() };
+        let targets = Self {
+            providers,
+            breaker,
+            prices,
+            list: RwLock::default(),
+            unlisted: Mutex::default(),
+        };
         for state in targets.providers.values() {
             let named = state.provider.models.iter();
             let models: Vec<_> =
@@ -295,13 +343,13 @@ impl Targets {
     }
 
     /// Returns the list as it is now.
-    pub(crate) fn list(&self) -> Arc<Vec<Arc<Target>>> {
+    pub(crate) fn list(&self) -> Arc<Listing> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns a target.
     pub(crate) fn get(&self, name: &TargetName) -> Option<Arc<Target>> {
-        self.list().iter().find(|target| target.name == *name).cloned()
+        self.list().by_name.get(name).cloned()
     }
 
     /// Returns a target, which is added where a provider whose models are not known may have it.
@@ -310,8 +358,16 @@ impl Targets {
             return Some(known);
         }
         let provider = self.providers.get(&name.provider)?;
+        let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = unlisted.get(name) {
+            return Some(known.clone());
+        }
         let model = Model { name: name.model.to_string(), ..Model::default() };
-        Some(Arc::new(self.target(provider, &model)))
+        let target = Arc::new(self.target(provider, &model));
+        if unlisted.len() < MOST_UNLISTED {
+            unlisted.insert(name.clone(), target.clone());
+        }
+        Some(target)
     }
 
     /// Returns the states of all targets.
@@ -348,7 +404,7 @@ impl Targets {
                 None => next.push(Arc::new(self.target(provider, model))),
             }
         }
-        *list = Arc::new(next);
+        *list = Arc::new(Listing::of(next));
     }
 
     fn target(&self, provider: &Arc<ProviderState>, model: &Model) -> Target {

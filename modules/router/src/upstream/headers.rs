@@ -4,8 +4,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Headers of a client that never go on: of its connection, of its identity here, of browsers, and
 /// those that this side sets itself.
-const KEPT_BACK: [&str; 26] = [
+const KEPT_BACK: [&str; 27] = [
     "accept-encoding",
+    "api-key",
     "authorization",
     "connection",
     "content-encoding",
@@ -43,7 +44,8 @@ pub(crate) fn request_headers(from: &HeaderMap, is_same: bool) -> HeaderMap {
     if is_same {
         for (name, value) in from {
             let word = name.as_str();
-            if KEPT_BACK.binary_search(&word).is_err() && !word.starts_with(OWN) {
+            let is_kept_back = KEPT_BACK.binary_search(&word).is_ok() || word.starts_with(OWN);
+            if !is_kept_back && !is_own_key(value) {
                 headers.append(name.clone(), value.clone());
             }
         }
@@ -54,6 +56,12 @@ pub(crate) fn request_headers(from: &HeaderMap, is_same: bool) -> HeaderMap {
     // Counts are read on the way: no provider need compress.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
+}
+
+/// Returns whether a header holds a key of the router's own, which no provider gets.
+pub(crate) fn is_own_key(value: &HeaderValue) -> bool {
+    let text = value.to_str().unwrap_or_default();
+    text.split([' ', ',', ';']).any(|word| word.starts_with(crate::keys::PREFIX))
 }
 
 /// Headers of an answer that clients act on.
@@ -67,7 +75,7 @@ const TOLD: [HeaderName; 6] = [
 ];
 
 /// Prefixes of further ones.
-const TOLD_PREFIXES: [&str; 3] = ["x-ratelimit-", "anthropic-ratelimit-", "anthropic-organization"];
+const TOLD_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
 
 /// Returns the headers of a provider's answer that go back to the client.
 pub(crate) fn answer_headers(from: &HeaderMap) -> HeaderMap {
@@ -105,7 +113,9 @@ mod tests {
             ("cookie", "canary"),
             ("host", "localhost"),
             ("user-agent", "claude-cli/2"),
+            ("api-key", "canary"),
             ("x-api-key", "canary"),
+            ("x-other", "Bearer lk_canary"),
             ("x-lodestar-project", "shop"),
             ("x-stainless-retry-count", "0"),
         ]);

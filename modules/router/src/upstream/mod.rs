@@ -13,7 +13,7 @@ use module_http_client::{ClientError, Pool};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use decode::{DecodeError, Decoder};
-pub(crate) use headers::{answer_headers, request_headers};
+pub(crate) use headers::{answer_headers, is_own_key, request_headers};
 
 /// Largest answer that is no stream, in bytes.
 pub(crate) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -98,7 +98,7 @@ pub(crate) async fn send(
     let response = sent.map_err(|_| UpstreamError::FirstByte(times.first_byte))??;
     let (parts, body) = response.into_parts();
     let decoder = Decoder::of(parts.headers.get(header::CONTENT_ENCODING))?;
-    let body = Pieces { body, decoder, times };
+    let body = Pieces { body, decoder, times, quiet_until: None };
     Ok(Answer { status: parts.status, headers: parts.headers, body })
 }
 
@@ -108,13 +108,18 @@ pub(crate) struct Pieces {
     body: Incoming,
     decoder: Decoder,
     times: Times,
+    /// Moment at which the silence since the last piece is too long.
+    quiet_until: Option<Instant>,
 }
 
 impl Pieces {
-    /// Returns the next piece that is not empty; `None` at the end.
+    /// Returns the next piece that is not empty; `None` at the end. A call that is dropped and
+    /// made again goes on waiting: the silence counts from the last piece.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
-            let at = (Instant::now() + self.times.idle).min(self.times.end);
+            let idle = self.times.idle;
+            let quiet_until = *self.quiet_until.get_or_insert_with(|| Instant::now() + idle);
+            let at = quiet_until.min(self.times.end);
             let Ok(frame) = timeout_at(at, self.body.frame()).await else {
                 return Err(if at == self.times.end {
                     UpstreamError::Whole(self.times.whole)
@@ -122,6 +127,7 @@ impl Pieces {
                     UpstreamError::Idle(self.times.idle)
                 });
             };
+            self.quiet_until = None;
             let piece = match frame {
                 None => {
                     let rest = self.decoder.finish()?;

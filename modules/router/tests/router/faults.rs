@@ -34,7 +34,7 @@ fn two(
     let providers = json!({"a": provider(&bad), "b": provider(&good)});
     let mut settings = json!({
         "retries": {"attempts": 1, "backoff_ms": 1},
-        "timeouts": {"first_byte_seconds": 1, "idle_seconds": 1},
+        "timeouts": {"first_byte_seconds": 1, "answer_seconds": 1, "idle_seconds": 1},
         "routing": {"aliases": {"x": ["a/m", "b/m"]}},
     });
     for (key, value) in config.as_object().into_iter().flatten() {
@@ -177,6 +177,31 @@ fn a_silent_stream_ends_with_an_error() {
 }
 
 #[test]
+fn signs_of_life_do_not_hide_that_a_provider_is_dead() {
+    let part = chat_events(&["one", "two"])[..2].to_vec();
+    let (_, _, gateway) = two(
+        move |_| Act::Stream("text/event-stream", part.clone(), End::Hang),
+        json!({"timeouts": {"idle_seconds": 3, "silence_seconds": 1}}),
+    );
+    let answer = ask(&gateway, true);
+    assert!(answer.body.contains(": waiting\n\n"), "{}", answer.body);
+    assert!(answer.body.contains("fell silent"), "{}", answer.body);
+    assert_eq!(gateway.reports(1)[0].status, Some(RequestStatus::Timeout));
+}
+
+#[test]
+fn a_provider_that_is_slow_to_begin_is_waited_for_with_signs_of_life() {
+    let (_, _, gateway) = two(
+        |number| if number == 0 { Act::Hang } else { chat("x") },
+        json!({"retries": {"attempts": 0},
+            "timeouts": {"first_byte_seconds": 3, "silence_seconds": 1}}),
+    );
+    let answer = ask(&gateway, true);
+    assert!(answer.body.starts_with(": waiting\n\n"), "{}", answer.body);
+    assert!(answer.body.contains("good") && answer.body.ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
 fn a_client_that_goes_ends_the_request_at_the_provider() {
     let part = chat_events(&["one", "two"])[..2].to_vec();
     let (_, _, gateway) = two(
@@ -195,7 +220,7 @@ fn a_client_that_goes_ends_the_request_at_the_provider() {
     assert_eq!(report.status, Some(RequestStatus::ClientAbort));
     assert_eq!(report.usage_source, Some(UsageSource::Estimated));
 
-    let (_, _, gateway) = two(|_| Act::Hang, json!({"timeouts": {"first_byte_seconds": 600}}));
+    let (_, _, gateway) = two(|_| Act::Hang, json!({"timeouts": {"answer_seconds": 600}}));
     let reader = gateway.open("/v1/chat/completions", &json!({"model": "x", "messages": []}));
     while gateway.get("/healthz").status != 200 {}
     drop(reader);

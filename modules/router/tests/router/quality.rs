@@ -37,7 +37,11 @@ fn start(paid: &'static str, quality: Value) -> Checked {
 
 impl Checked {
     fn ask(&self, stream: bool) -> String {
-        let body = json!({"model": "small", "stream": stream, "max_tokens": 50,
+        self.ask_for("auto:cheap", stream)
+    }
+
+    fn ask_for(&self, model: &str, stream: bool) -> String {
+        let body = json!({"model": model, "stream": stream, "max_tokens": 50,
             "messages": [{"role": "user", "content": "Which city? canary-6620"}]});
         let answer = self.gateway.post("/v1/chat/completions", &body);
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -106,4 +110,13 @@ fn nothing_is_checked_by_default_or_beyond_the_budget() {
         assert!(checked.quality().is_null());
         assert!(checked.cloud.asked("/chat/completions").is_empty());
     }
+}
+
+#[test]
+fn what_was_asked_of_a_model_by_name_goes_to_no_other() {
+    let mut checked = start("paris", json!({"sample": 1}));
+    checked.ask_for("small", false);
+    assert_eq!(checked.gateway.reports(1).len(), 1);
+    assert!(checked.quality().is_null());
+    assert!(checked.cloud.asked("/chat/completions").is_empty());
 }

@@ -23,7 +23,7 @@ fn what_does_not_change_the_answer_does_not_count() {
     same(r#"{"messages":[{"role":"user","content":"\u0068i"}],"seed":7,"stream":true}"#);
     same(
         r#"{"messages":[{"role":"user","content":"hi"}],"seed":7,"user":"me","metadata":{"a":1},
-            "stream_options":{"include_usage":true},"prompt_cache_key":"x"}"#,
+            "prompt_cache_key":"x"}"#,
     );
     same(
         r#"{"messages":[{"role":"user","content":"hi"}],"seed":7,"background":false,

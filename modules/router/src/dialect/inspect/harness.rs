@@ -38,14 +38,25 @@ pub(super) fn strip(text: &str) -> Cow<'_, str> {
     }
     let mut left = Cow::Borrowed(text);
     for name in OWN {
-        while let Some((before, _, after)) = element(&left, name) {
-            left = Cow::Owned(format!("{}{}", before.trim_end(), after));
+        if element(&left, name).is_some() {
+            left = Cow::Owned(without(&left, name));
         }
     }
     match left {
         Cow::Borrowed(text) => Cow::Borrowed(text),
         Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
     }
+}
+
+/// Returns a text without the elements of a name, in one pass.
+fn without(text: &str, name: &str) -> String {
+    let mut left = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, _, after)) = element(rest, name) {
+        left.push_str(before.trim_end());
+        rest = after;
+    }
+    left + rest
 }
 
 /// Returns what is before, in and after the first element of a name.

@@ -99,7 +99,7 @@ fn a_bad_body_is_refused_without_its_text() {
     };
     check(b"{\"model\": \"canary\", \"mess", "ends too early");
     check(b"{\"model\": \"a\", \"model\": \"canary\"}", "duplicate field `model`");
-    check(b"{\"messages\": \"canary\"}", "a sequence is expected there");
+    check(b"{\"messages\": \"canary\"}", "a list of at most 20000 items is expected there");
     check(b"{\"model\": \"\xff\"}", "not UTF-8 (byte 11)");
     check(b"", "ends too early");
     check(b"canary", "not whole JSON");

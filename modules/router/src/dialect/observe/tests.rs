@@ -29,6 +29,19 @@ fn a_chat_stream_is_whole_at_its_finish() {
 }
 
 #[test]
+fn several_answers_are_whole_when_the_last_one_is() {
+    let event = |index: u32, finish: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"x\"}},\
+             \"finish_reason\":{finish}}}]}}\n\n"
+        )
+    };
+    let begun = event(0, "null") + &event(1, "null") + &event(0, "\"stop\"");
+    assert!(!stream(Dialect::Chat, &begun).0.is_whole);
+    assert!(stream(Dialect::Chat, &(begun + &event(1, "\"stop\""))).0.is_whole);
+}
+
+#[test]
 fn usage_comes_in_odd_places() {
     for event in [
         r#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#,

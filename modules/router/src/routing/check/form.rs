@@ -58,10 +58,16 @@ fn of_json(schema: Option<&str>, text: &str) -> Option<Failure> {
     }
 }
 
+/// Largest number of references in a schema: twice as many steps may come of each.
+const MOST_REFERENCES: usize = 16;
+
 /// Returns whether a value fits a schema. By one that cannot be used nothing is refused: that is no
 /// fault of the answer.
 fn fits(schema: Option<&str>, value: &Value) -> bool {
-    let schema = schema.filter(|schema| schema.len() <= LONGEST_SCHEMA);
+    let is_usable = |schema: &&str| {
+        schema.len() <= LONGEST_SCHEMA && schema.matches("$ref").count() <= MOST_REFERENCES
+    };
+    let schema = schema.filter(is_usable);
     let Some(schema) = schema.and_then(|schema| serde_json::from_str::<Value>(schema).ok()) else {
         return true;
     };
