@@ -35,7 +35,8 @@ fn takes_the_example_of_the_documentation() {
 fn takes_the_shipped_file() {
     let config = valid(DEFAULT);
     let names: Vec<_> = config.modules.iter().map(|m| (m.name.as_str(), m.enabled)).collect();
-    assert_eq!(names, [("ingest", true), ("usage_tracker", true), ("health_monitor", true)]);
+    let expected = ["ingest", "usage_tracker", "router", "health_monitor"];
+    assert_eq!(names, expected.map(|name| (name, true)));
     assert_eq!(config.effective("usage_tracker", None), Ok(Map::new()));
 }
 

@@ -81,7 +81,8 @@ fn every_fault_is_told_in_words_and_delays_no_other() {
             "broken": openai(&broken),
             "limited": openai(&limited),
             "metadata": {"api": "openai", "base_url": "http://169.254.169.254", "local": true},
-            "private": {"api": "openai", "base_url": "http://10.0.0.1", "local": false},
+            // 10.0.0.1, as a person would not write it.
+            "private": {"api": "openai", "base_url": "http://0x0a000001", "local": false},
         }),
         checks(),
     );
