@@ -22,7 +22,8 @@ fn config(paid: &FakeUpstream, local: &FakeUpstream, keys: &str) -> String {
     format!(
         "providers:\n  cloud: {{base_url: \"{}\", api: openai, models: [gpt-4o]}}\n  \
          home: {{base_url: \"{}\", api: ollama, local: true}}\nmodules:\n  router:\n    \
-         enabled: true\n    listen: 127.0.0.1:0\n    retries: {{backoff_ms: 1}}\n{keys}  \
+         enabled: true\n    listen: 127.0.0.1:0\n    retries: {{backoff_ms: 1}}\n    \
+         cache: {{enabled: false}}\n{keys}  \
          usage_tracker:\n    enabled: true\n",
         paid.url("/v1"),
         local.url(""),
@@ -147,7 +148,8 @@ fn one_answer_is_charged_once_whatever_fails_on_the_way() {
         "providers:\n  a: {{base_url: \"{}\", api: openai, models: [gpt-4o]}}\n  b: \
          {{base_url: \"{}\", api: openai, models: [gpt-4o]}}\nmodules:\n  router:\n    \
          enabled: true\n    listen: 127.0.0.1:0\n    discover_ollama: false\n    retries: \
-         {{attempts: 0}}\n    breaker: {{failures: 1000}}\n    routing: {{aliases: {{x: [a/gpt-4o, \
+         {{attempts: 0}}\n    breaker: {{failures: 1000}}\n    cache: {{enabled: false}}\n    \
+         routing: {{aliases: {{x: [a/gpt-4o, \
          b/gpt-4o]}}}}\n  usage_tracker:\n    enabled: true\n",
         paid.url("/v1"),
         spare.url("/v1"),
