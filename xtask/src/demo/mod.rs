@@ -100,7 +100,9 @@ fn show_router(daemon: &Daemon, cloud: &mut Provider) -> Result<()> {
     })?;
     let address = daemon.listener("router", "http")?;
     let ask = |client: &str, path: &str, model: &str, expected: &str| -> Result<()> {
-        let messages = json!([{"role": "user", "content": "Rename the variable x to count."}]);
+        // The same words would be answered from the cache.
+        let words = format!("Rename the variable x to count, for {client} and {model}.");
+        let messages = json!([{"role": "user", "content": words}]);
         let body = json!({"model": model, "max_tokens": 64, "stream": false, "messages": messages});
         let body = body.to_string();
         let answer = http::post(&address, path, "application/json", body.as_bytes())?;
