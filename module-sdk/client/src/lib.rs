@@ -44,6 +44,7 @@
 
 mod certificate;
 mod client;
+pub mod endpoint;
 mod error;
 mod guard;
 mod pool;

@@ -14,6 +14,7 @@ mod dialect;
 mod discovery;
 mod exchange;
 mod feedback;
+mod glob;
 mod journal;
 mod keys;
 mod labels;

@@ -1,4 +1,4 @@
-//! What an upstream was asked, and what became of its answers.
+//! Record of the requests to an upstream, and of its answers.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,4 +1,4 @@
-//! What all dialects share in writing an answer: events, encodings, faults.
+//! Parts of writing an answer that all dialects share: events, encodings, faults.
 
 use std::io::Write as _;
 

@@ -119,6 +119,7 @@ fn data(request: &RequestLine, feedback: &[&FeedbackLine], checks: &[&CheckLine]
                 "cost_usd": usd(attempt.cost_nano_usd),
                 "cost_source": attempt.cost_source,
                 "cache": attempt.cache,
+                "did_not_count": attempt.did_not_count,
             })
         })
         .collect();
@@ -186,7 +187,9 @@ fn table(request: &RequestLine, feedback: &[&FeedbackLine], checks: &[&CheckLine
         request.outcome.word(),
     );
     for attempt in &request.attempts {
-        let why = attempt.error.clone().or_else(|| attempt.finish_reason.clone());
+        let checked = attempt.did_not_count.as_ref().map(|why| format!("did not count: {why}"));
+        let why = checked.or_else(|| attempt.error.clone());
+        let why = why.or_else(|| attempt.finish_reason.clone());
         let target = attempt.target.as_deref().unwrap_or("(cache)");
         table.row([
             attempt.number.to_string(),

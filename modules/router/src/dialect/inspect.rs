@@ -1,4 +1,4 @@
-//! What routing has to know of a request, read without building a tree of it.
+//! Findings in a request that routing needs, read without building a tree of it.
 
 mod harness;
 mod items;

@@ -1,4 +1,4 @@
-//! What an answer says of itself: its counts, its end, its errors. Its text is not kept.
+//! Findings in an answer: its counts, its end, its errors. Its text is not kept.
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Who asks, and whether the limits have room for it.
+//! Admission of a request: its key, and room for it within the limits.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -72,7 +72,7 @@ pub(super) async fn first(
         Check::Escalate(failure) => {
             app.labels.judged(&plan.id, false);
             tracing::debug!(target = %name, why = failure.as_str(), "an answer did not count");
-            attempts.escalated = Some(failure.as_str());
+            plan.story.did_not_count(failure.as_str());
             None
         }
     }

@@ -148,7 +148,7 @@ fn finished(app: &Arc<App>, done: Result<Answered, Failed>, plan: &Arc<Plan>) ->
 
 /// Tries the targets in their order until one answers.
 async fn run(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
-    let mut state = Attempts { number: 0, previous: None, last: None, escalated: None };
+    let mut state = Attempts { number: 0, previous: None, last: None };
     let mut from = 0;
     if plan.decision.is_checked && cascade::can_check(&plan) {
         if let Some(answered) = cascade::first(&app, &plan, &mut state).await {
@@ -180,8 +180,6 @@ struct Attempts {
     previous: Option<(String, String)>,
     /// The failure that the client gets where no target answers.
     last: Option<Failed>,
-    /// Reason for which the answer of a local model did not count.
-    escalated: Option<&'static str>,
 }
 
 impl Attempts {

@@ -1,4 +1,4 @@
-//! What is known and decided of a request before the first attempt.
+//! The plan of a request: all that is known and decided before the first attempt.
 
 use std::{
     net::IpAddr,

@@ -1,4 +1,4 @@
-//! What goes to a provider beside the body, and what its refusals say.
+//! Dialect, headers and query of a request to a provider, and the reading of its refusals.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What one request used in all its attempts, settled when the last of them has ended.
+//! Sum of all attempts of one request, settled when the last of them has ended.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -174,6 +174,9 @@ pub(crate) struct Attempt {
     pub cost_source: Option<CostSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheOutcome>,
+    /// Check that a whole answer failed, so that another model was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did_not_count: Option<String>,
 }
 
 /// Tokens of an attempt; `input` includes those of the cache.
@@ -239,6 +242,7 @@ impl Attempt {
             cost_nano_usd: event.cost_nano_usd,
             cost_source: event.cost_source,
             cache: event.cache,
+            did_not_count: None,
         }
     }
 

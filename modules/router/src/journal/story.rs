@@ -81,6 +81,14 @@ impl Story {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
     }
 
+    /// Says why the answers so far, of models whose answers are checked, did not count.
+    pub(crate) fn did_not_count(&self, why: &str) {
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        for attempt in attempts.iter_mut().filter(|it| it.status == RequestStatus::Ok) {
+            attempt.did_not_count = Some(why.to_owned());
+        }
+    }
+
     /// Returns the attempts so far.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()

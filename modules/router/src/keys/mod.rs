@@ -6,7 +6,6 @@
 
 mod commands;
 mod fault;
-mod glob;
 mod options;
 mod presented;
 mod ring;

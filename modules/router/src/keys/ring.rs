@@ -8,12 +8,14 @@ use module_sdk::{jiff::Timestamp, nearest};
 
 use super::{
     fault::KeyFault,
-    glob,
     options::Anonymous,
     secret::{Digest, PREFIX},
     stored::StoredKey,
 };
-use crate::{limits::Allowance, target::TargetName};
+use crate::{
+    limits::Allowance,
+    {routing::names::is_of, target::TargetName},
+};
 
 /// The keys in force. Cheap to clone; all clones see a change at once.
 #[derive(Debug, Clone)]
@@ -182,7 +184,7 @@ impl Identity {
     /// patterns.
     pub(crate) fn may_use(&self, target: &TargetName) -> bool {
         let Some(key) = self.key() else { return true };
-        key.models.is_empty() || key.models.iter().any(|pattern| fits(pattern, target))
+        key.models.is_empty() || key.models.iter().any(|pattern| is_of(pattern, target))
     }
 
     /// Returns the refusal of a model that was asked for by name and that [`may_use`] excludes;
@@ -203,9 +205,4 @@ impl Identity {
         let near = nearest(model, usable).map(str::to_owned);
         KeyFault::ModelNotAllowed { name, model: model.to_owned(), near, allowed }
     }
-}
-
-fn fits(pattern: &str, target: &TargetName) -> bool {
-    // Names of models may hold a slash themselves.
-    glob::fits(pattern, &target.model) || glob::fits(pattern, &target.to_string())
 }

@@ -1,4 +1,4 @@
-//! What a key, a project or all together may use.
+//! Allowance of a key, of a project, or of all together.
 
 use module_sdk::{Error, Result, Usd, human};
 use schemars::JsonSchema;

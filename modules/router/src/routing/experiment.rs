@@ -7,7 +7,9 @@ use module_sdk::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Request, glob, name_list::Names};
+use crate::glob;
+
+use super::{Request, name_list::Names};
 
 /// Experiment: a variant that a share of sessions gets instead of what they would get.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::{Request, glob, names};
+use super::{Request, names};
 use crate::{
     dialect::Dialect,
+    glob,
     target::{Availability, TargetName, TargetView},
 };
 

@@ -3,11 +3,10 @@
 pub(crate) mod check;
 pub(crate) mod experiment;
 mod fit;
-mod glob;
 pub(crate) mod learned;
 mod look;
 pub(crate) mod name_list;
-mod names;
+pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod policy;
 mod refusal;

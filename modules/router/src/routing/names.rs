@@ -4,9 +4,10 @@ use std::{borrow::Cow, sync::Arc};
 
 use module_sdk::{ProviderApi, nearest};
 
-use super::{Offer, Refusal, glob};
+use super::{Offer, Refusal};
 use crate::{
     dialect::Dialect,
+    glob,
     target::{TargetName, TargetView},
 };
 
@@ -60,7 +61,7 @@ fn of_pattern(pattern: &str, offer: &Offer<'_>) -> Vec<TargetName> {
 }
 
 /// Returns whether a target's name, or its model's name, fits a pattern.
-pub(super) fn is_of(pattern: &str, name: &TargetName) -> bool {
+pub(crate) fn is_of(pattern: &str, name: &TargetName) -> bool {
     let whole = match pattern.split_once('/') {
         Some((provider, model)) => {
             glob::fits(provider, &name.provider) && glob::fits(model, &name.model)

@@ -7,7 +7,9 @@ use module_sdk::{Error, Result, Usd, Zone};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Request, glob, name_list::Names, options::StrategyName};
+use crate::glob;
+
+use super::{Request, name_list::Names, options::StrategyName};
 
 /// Rule: the requests that it is for, and the models or the strategy that these get.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -123,7 +123,7 @@ async fn list(pool: &Pool, provider: &ProviderState) -> Result<Vec<Model>, Disco
     if provider.provider.api == ProviderApi::Ollama {
         return ollama(pool, provider).await;
     }
-    let url = endpoint::models(&provider.provider);
+    let url = module_http_client::endpoint::models(&provider.provider);
     let listed: Listed = ask(pool, provider, Method::GET, &url, Bytes::new()).await?;
     let active = listed.data.into_iter().filter(|entry| entry.active != Some(false));
     Ok(active
@@ -136,7 +136,8 @@ async fn list(pool: &Pool, provider: &ProviderState) -> Result<Vec<Model>, Disco
 }
 
 async fn ollama(pool: &Pool, provider: &ProviderState) -> Result<Vec<Model>, DiscoveryError> {
-    let url = |path| endpoint::ollama(&provider.provider, path);
+    let base = module_http_client::endpoint::base(&provider.provider);
+    let url = |path| format!("{base}/api/{path}");
     let tags: Tags = ask(pool, provider, Method::GET, &url("tags"), Bytes::new()).await?;
     // An older one has no `ps`: it is then not known what is loaded.
     let loaded: Option<Tags> =

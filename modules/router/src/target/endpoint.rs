@@ -1,6 +1,7 @@
 //! Addresses and headers of a provider's endpoints.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use module_http_client::endpoint::base;
 use module_sdk::{Provider, ProviderApi, Secret};
 
 use crate::dialect::Dialect;
@@ -28,39 +29,21 @@ pub(crate) fn url(provider: &Provider, dialect: Dialect, model: &str, is_stream:
             let method =
                 if is_stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
             let model = escaped(model.strip_prefix("models/").unwrap_or(model));
-            return format!("{}/models/{model}:{method}", versioned(provider, "v1beta"));
+            return format!("{}/models/{model}:{method}", base(provider));
         }
     };
-    match (provider.api, dialect) {
-        (ProviderApi::Ollama, _) if dialect.is_of(ProviderApi::Ollama) => {
-            format!("{}/{path}", ollama_root(&provider.base_url))
-        }
-        (ProviderApi::Ollama, _) => format!("{}/v1/{path}", ollama_root(&provider.base_url)),
-        // Gemini's endpoints for OpenAI's clients.
-        (ProviderApi::Gemini, _) => format!("{}/openai/{path}", versioned(provider, "v1beta")),
-        _ => format!("{}/{path}", versioned(provider, "v1")),
-    }
-}
-
-/// Returns the URL of an Ollama's own API: `tags`, `ps`, `show`.
-pub(crate) fn ollama(provider: &Provider, path: &str) -> String {
-    format!("{}/api/{path}", ollama_root(&provider.base_url))
-}
-
-/// Returns the URL at which a provider lists its models.
-pub(crate) fn models(provider: &Provider) -> String {
-    match provider.api {
-        ProviderApi::Openai => format!("{}/models", versioned(provider, "v1")),
-        // Both list a page of a few unless told otherwise.
-        ProviderApi::Anthropic => format!("{}/models?limit=1000", versioned(provider, "v1")),
-        ProviderApi::Gemini => format!("{}/models?pageSize=1000", versioned(provider, "v1beta")),
-        ProviderApi::Ollama => ollama(provider, "tags"),
-    }
+    // Both have endpoints for OpenAI's clients as well.
+    let below = match provider.api {
+        ProviderApi::Ollama if !dialect.is_of(ProviderApi::Ollama) => "/v1",
+        ProviderApi::Gemini => "/openai",
+        _ => "",
+    };
+    format!("{}{below}/{path}", base(provider))
 }
 
 /// Returns the URL at which Anthropic counts the tokens of a request.
 pub(crate) fn count_tokens(provider: &Provider) -> String {
-    format!("{}/messages/count_tokens", versioned(provider, "v1"))
+    format!("{}/messages/count_tokens", base(provider))
 }
 
 /// Adds the headers by which a provider knows its customer.
@@ -96,26 +79,6 @@ fn escaped(name: &str) -> String {
     path
 }
 
-fn versioned(provider: &Provider, version: &str) -> String {
-    let base = provider.base_url.trim_end_matches('/');
-    if has_version(base) { base.to_owned() } else { format!("{base}/{version}") }
-}
-
-/// Returns whether the path of a base URL names a version: `/v1`, `/openai/v1`, `/v1beta/openai`.
-fn has_version(base: &str) -> bool {
-    let path = base.split_once("://").map_or("", |(_, rest)| rest);
-    path.split('/').skip(1).any(|segment| {
-        let digits = segment.strip_prefix('v').unwrap_or_default();
-        digits.starts_with(|c: char| c.is_ascii_digit())
-    })
-}
-
-/// Returns the root of an Ollama: many write the base URL of its API for OpenAI's clients.
-fn ollama_root(base: &str) -> &str {
-    let base = base.trim_end_matches('/');
-    base.strip_suffix("/v1").or_else(|| base.strip_suffix("/api")).unwrap_or(base)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{from_value, json};
@@ -145,7 +108,6 @@ mod tests {
             "https://a.example/v1beta/models/m:1:streamGenerateContent?alt=sse",
         );
         check("gemini", root, Dialect::Chat, "https://a.example/v1beta/openai/chat/completions");
-        assert_eq!(models(&provider("ollama", "http://h:1/")), "http://h:1/api/tags");
     }
 
     #[test]

@@ -404,6 +404,8 @@ impl Targets {
                 None => next.push(Arc::new(self.target(provider, model))),
             }
         }
+        // Whoever answered last must not come last.
+        next.sort_by(|a, b| a.name.cmp(&b.name));
         *list = Arc::new(Listing::of(next));
     }
 

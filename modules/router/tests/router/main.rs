@@ -1,5 +1,6 @@
 //! The router before providers that answer as the tests say.
 
+mod cascade;
 mod faults;
 mod gateway;
 mod passing;

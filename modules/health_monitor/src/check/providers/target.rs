@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use module_http_client::{Header, Request};
+use module_http_client::{Header, Request, endpoint};
 use module_sdk::{Provider, ProviderApi};
 
 /// Largest list of models that is read.
@@ -10,7 +10,7 @@ const LARGEST: usize = 4 * 1_024 * 1_024;
 
 /// Returns the request for the list of a provider's models, without a deadline.
 pub(super) fn list(provider: &Provider) -> Request {
-    let mut request = Request::get(list_url(provider));
+    let mut request = Request::get(endpoint::models(provider));
     request.max_bytes = LARGEST;
     request.headers.push(Header::new("accept", "application/json"));
     let key = provider.key.as_ref();
@@ -32,7 +32,7 @@ pub(super) fn list(provider: &Provider) -> Request {
 /// Returns the request for the models that an Ollama has loaded, without a deadline.
 pub(super) fn loaded(provider: &Provider) -> Request {
     let mut request = list(provider);
-    request.url = format!("{}/api/ps", ollama(&provider.base_url));
+    request.url = format!("{}/api/ps", endpoint::base(provider));
     request
 }
 
@@ -50,35 +50,6 @@ pub(super) fn is_near(base_url: &str) -> bool {
         Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
         Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
-}
-
-fn list_url(provider: &Provider) -> String {
-    let base = provider.base_url.trim_end_matches('/');
-    let versioned = |version: &str| {
-        if has_version(base) { base.to_owned() } else { format!("{base}/{version}") }
-    };
-    match provider.api {
-        ProviderApi::Openai => format!("{}/models", versioned("v1")),
-        // Both list a page of a few unless told otherwise.
-        ProviderApi::Anthropic => format!("{}/models?limit=1000", versioned("v1")),
-        ProviderApi::Gemini => format!("{}/models?pageSize=1000", versioned("v1beta")),
-        ProviderApi::Ollama => format!("{}/api/tags", ollama(base)),
-    }
-}
-
-/// Returns whether the path of a base URL names a version: `/v1`, `/openai/v1`, `/v1beta/openai`.
-fn has_version(base: &str) -> bool {
-    let path = base.split_once("://").map_or("", |(_, rest)| rest);
-    path.split('/').skip(1).any(|segment| {
-        let digits = segment.strip_prefix('v').unwrap_or_default();
-        digits.starts_with(|c: char| c.is_ascii_digit())
-    })
-}
-
-/// Returns the root of an Ollama: many write the base URL of its API for OpenAI's clients.
-fn ollama(base: &str) -> &str {
-    let base = base.trim_end_matches('/');
-    base.strip_suffix("/v1").or_else(|| base.strip_suffix("/api")).unwrap_or(base)
 }
 
 /// Returns the path of a request's URL, for a message.
@@ -116,24 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn base_urls_of_every_form_lead_to_the_list() {
-        let check = |api, base, url: &str| {
-            assert_eq!(list(&provider(api, base)).url, url, "{api} {base}");
-        };
-        check("openai", "https://api.openai.com", "https://api.openai.com/v1/models");
-        check("openai", "https://api.openai.com/v1", "https://api.openai.com/v1/models");
-        check("openai", "https://a.example/openai/v1/", "https://a.example/openai/v1/models");
-        check(
-            "openai",
-            "https://a.example/v1beta/openai",
-            "https://a.example/v1beta/openai/models",
-        );
-        check("openai", "http://v1.example:8000", "http://v1.example:8000/v1/models");
-        check("anthropic", "https://a.example", "https://a.example/v1/models?limit=1000");
-        check("gemini", "https://a.example", "https://a.example/v1beta/models?pageSize=1000");
-        check("ollama", "http://127.0.0.1:11434", "http://127.0.0.1:11434/api/tags");
-        check("ollama", "http://127.0.0.1:11434/v1", "http://127.0.0.1:11434/api/tags");
-        check("ollama", "http://127.0.0.1:11434/api", "http://127.0.0.1:11434/api/tags");
+    fn requests_lead_to_the_lists_and_show_no_key() {
         let request = list(&provider("anthropic", "https://a.example"));
         assert_eq!(path(&request), "/v1/models");
         assert!(!format!("{request:?}").contains("canary"), "{request:?}");

@@ -1,4 +1,4 @@
-//! Which requests are the same, which are for the cache, and which answers are kept.
+//! Equal requests, those that are for the cache, and the answers that are kept.
 
 use std::time::{Duration, Instant};
 

@@ -39,6 +39,35 @@ pub(super) enum Delta<'a> {
     Timings(Timings),
 }
 
+/// Calls of tools that come whole, one after another, where the provider does not always give ids.
+#[derive(Debug)]
+pub(super) struct WholeCalls {
+    scope: String,
+    number: usize,
+}
+
+impl WholeCalls {
+    /// Returns a counter; `scope` makes the ids.
+    pub(super) fn new(scope: &str) -> Self {
+        Self { scope: scope.to_owned(), number: 0 }
+    }
+
+    /// Adds the pieces of a call; an empty `id` is made up.
+    pub(super) fn push<'a>(
+        &mut self,
+        id: Cow<'a, str>,
+        name: Cow<'a, str>,
+        arguments: Cow<'a, str>,
+        deltas: &mut Vec<Delta<'a>>,
+    ) {
+        let id = if id.is_empty() { ids::call(&self.scope, self.number).into() } else { id };
+        let key = self.number as u64;
+        self.number += 1;
+        deltas.push(Delta::Call { key, id, name });
+        deltas.push(Delta::Arguments { key, text: arguments });
+    }
+}
+
 /// Reader of a provider's stream.
 pub(super) trait StreamReader: Send {
     /// Reads one event into its pieces.

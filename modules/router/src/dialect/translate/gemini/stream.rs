@@ -2,11 +2,11 @@
 
 use super::{
     super::{
-        TranslateError, chat, ids,
+        TranslateError, chat,
         ir::{Arguments, Block, Ending, Stop},
         json::{Json, Object},
         sse,
-        stream::{Delta, Head, Opening, StreamReader, StreamWriter},
+        stream::{Delta, Head, Opening, StreamReader, StreamWriter, WholeCalls},
     },
     finish_reason, read_call, read_plain, read_usage, stop_of, take, write_answer_part,
     write_usage,
@@ -15,14 +15,13 @@ use super::{
 /// Reader of chunks.
 #[derive(Debug)]
 pub(in super::super) struct Reader {
-    scope: String,
-    calls: usize,
+    calls: WholeCalls,
 }
 
 impl Reader {
     /// Returns a reader; `scope` makes ids of calls, which Google does not always give.
     pub(in super::super) fn new(scope: &str) -> Self {
-        Self { scope: scope.to_owned(), calls: 0 }
+        Self { calls: WholeCalls::new(scope) }
     }
 }
 
@@ -44,7 +43,10 @@ impl StreamReader for Reader {
         if let Some(mut candidate) = chunk.take("candidates").into_list().into_iter().next() {
             for mut part in candidate.take("content").take("parts").into_list() {
                 match read_call(take(&mut part, "functionCall", "function_call")) {
-                    Some(call) => self.read_call(call, deltas),
+                    Some(Block::ToolUse { id, name, arguments }) => {
+                        self.calls.push(id, name, arguments.into_text(), deltas);
+                    }
+                    Some(_) => {}
                     None => match read_plain(part)? {
                         Some(Block::Text(text)) => deltas.push(Delta::Text(text)),
                         Some(Block::Thinking { text, .. }) => deltas.push(Delta::Thinking(text)),
@@ -60,19 +62,6 @@ impl StreamReader for Reader {
             deltas.push(Delta::Usage(read_usage(chunk.get("usageMetadata"))));
         }
         Ok(())
-    }
-}
-
-impl Reader {
-    fn read_call<'a>(&mut self, call: Block<'a>, deltas: &mut Vec<Delta<'a>>) {
-        let Block::ToolUse { mut id, name, arguments } = call else { return };
-        if id.is_empty() {
-            id = ids::call(&self.scope, self.calls).into();
-        }
-        let key = self.calls as u64;
-        self.calls += 1;
-        deltas.push(Delta::Call { key, id, name });
-        deltas.push(Delta::Arguments { key, text: arguments.into_text() });
     }
 }
 

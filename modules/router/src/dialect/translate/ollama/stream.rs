@@ -2,11 +2,11 @@
 
 use super::{
     super::{
-        TranslateError, chat, ids,
+        TranslateError, chat,
         ir::{Arguments, Ending},
         json::{Json, Object},
         sse,
-        stream::{Delta, Head, Opening, StreamReader, StreamWriter},
+        stream::{Delta, Head, Opening, StreamReader, StreamWriter, WholeCalls},
     },
     created_at, read_ending,
     request_read::read_call,
@@ -16,14 +16,13 @@ use super::{
 /// Reader of lines of `/api/chat`.
 #[derive(Debug)]
 pub(in super::super) struct Reader {
-    scope: String,
-    calls: usize,
+    calls: WholeCalls,
 }
 
 impl Reader {
     /// Returns a reader; `scope` makes ids of calls, which Ollama does not always give.
     pub(in super::super) fn new(scope: &str) -> Self {
-        Self { scope: scope.to_owned(), calls: 0 }
+        Self { calls: WholeCalls::new(scope) }
     }
 }
 
@@ -43,11 +42,8 @@ impl StreamReader for Reader {
         deltas.extend(message.take("content").into_text().map(Delta::Text));
         for call in message.take("tool_calls").into_list() {
             let (id, name, arguments) = read_call(call)?;
-            let id = id.unwrap_or_else(|| ids::call(&self.scope, self.calls).into());
-            let key = self.calls as u64;
-            self.calls += 1;
-            deltas.push(Delta::Call { key, id, name });
-            deltas.push(Delta::Arguments { key, text: arguments.into_text() });
+            let id = id.unwrap_or_default();
+            self.calls.push(id, name, arguments.into_text(), deltas);
         }
         if line.get("done").bool() == Some(true) {
             let Ending { stop, usage, timings, .. } = read_ending(&line);

@@ -1,7 +1,7 @@
 //! Patterns of names: `*` stands for any characters, also none; case does not count.
 
 /// Returns whether a text fits a pattern.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
     // Position after the last `*`, and that in the text from which it was tried.
@@ -29,7 +29,7 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
 }
 
 /// Returns whether a text is a pattern, not a name.
-pub(super) fn is_pattern(text: &str) -> bool {
+pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains('*')
 }
 
@@ -52,6 +52,9 @@ mod tests {
         check("", "", true);
         check("", "a", false);
         check("gpt-4", "gpt-4o", false);
+        check("*a*b", "xaxb", true);
+        check("*a*b", "xaxbc", false);
+        check("ä*", "a", false);
         check("**o", "gpt-4o", true);
     }
 }
