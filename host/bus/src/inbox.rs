@@ -25,6 +25,10 @@ const REFILL_BYTES: usize = 4 << 20;
 /// Where fewer than [`GATHER_FROM`] came at once, the next is answered without delay.
 const GATHER: Duration = Duration::from_micros(100);
 const GATHER_FROM: usize = 8;
+/// Longest time for which they gather. A handler that takes long for a batch, such as one that
+/// commits a transaction, is given [`GATHER_TIMES`] as long, so that batches grow with its costs.
+const LONGEST_GATHER: Duration = Duration::from_millis(20);
+const GATHER_TIMES: u32 = 8;
 /// A stream of single events is as many within such a time: publisher and handler would take turns,
 /// each event waking the one and stopping the other.
 const STREAM_FROM: usize = 32;
@@ -92,6 +96,10 @@ pub struct Inbox {
     pub(super) retry_at: Option<Instant>,
     /// True when many events were taken at once since the last wait.
     busy: bool,
+    /// Time at which the large batch that is out was taken.
+    out_since: Option<Instant>,
+    /// Time that the handler took for the last large batch.
+    handled_in: Duration,
     /// Number of events that were taken, and since when, which is no longer ago than [`STREAM`].
     stream: (usize, Instant),
     /// The last wake-up came at once.
@@ -112,6 +120,8 @@ impl Inbox {
             unavailable: 0,
             retry_at: None,
             busy: false,
+            out_since: None,
+            handled_in: Duration::ZERO,
             stream: (0, Instant::now()),
             is_called: false,
             spares: Vec::new(),
@@ -133,6 +143,7 @@ impl Inbox {
         }
         self.out = wanted.min(self.head.len());
         self.busy |= self.out >= GATHER_FROM;
+        self.out_since = (self.out >= GATHER_FROM).then(Instant::now);
         self.stream.0 += self.out;
         let mut taken = Vec::with_capacity(self.out);
         let out = self.head.hand_out(self.out);
@@ -146,6 +157,9 @@ impl Inbox {
         let out = std::mem::take(&mut self.out);
         let handled = handled.min(out);
         let alone = out == 1;
+        if let Some(since) = self.out_since.take() {
+            self.handled_in = since.elapsed();
+        }
         let mut ledger = 0;
         let mut left = handled;
         while let Some(run) = self.head.pop(left) {
@@ -223,7 +237,10 @@ impl Inbox {
             } else {
                 state.sleep = Sleep::Idle;
             }
-            let gathered = gather.then_some(now + GATHER);
+            let gathered = gather.then(|| {
+                let fitting = self.handled_in.saturating_mul(GATHER_TIMES);
+                now + fitting.clamp(GATHER, LONGEST_GATHER)
+            });
             let end = [until, retry_at, gathered].into_iter().flatten().min();
             state = sleep(&self.subscriber, state, end.map(|end| end - now));
         }

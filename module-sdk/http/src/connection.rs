@@ -6,27 +6,27 @@ use std::{
     task::Poll,
 };
 
-use axum::{Router, http::HeaderValue};
+use axum::http::HeaderValue;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    End, Listener, activity::Order, exchange::Exchanges, shared::Enrolled, stream::Watched,
+    Answers, End, Listener, activity::Order, exchange::Exchanges, shared::Enrolled, stream::Watched,
 };
 
 /// Serves a connection until it ends, and returns the reason for its end.
-pub(crate) async fn serve<L: Listener>(
+pub(crate) async fn serve<L: Listener, S: Answers>(
     stream: L::Stream,
     ends: L::Ends,
-    router: Router,
+    answers: S,
     enrolled: &Enrolled,
 ) -> End {
     let (shared, activity) = (&enrolled.shared, &enrolled.activity);
     let limits = &shared.limits;
     let keep_alive = format!("timeout={}", limits.idle_timeout.as_secs());
     let exchanges = Exchanges {
-        router: TowerToHyperService::new(router),
+        answers: TowerToHyperService::new(answers),
         ends,
         shared: shared.clone(),
         activity: activity.clone(),

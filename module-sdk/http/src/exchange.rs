@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    Error, Router,
+    Error,
     body::{Body, HttpBody},
     http::{HeaderMap, HeaderValue, Request, Response, Version, header},
 };
@@ -20,14 +20,15 @@ use hyper::{
 use hyper_util::service::TowerToHyperService;
 
 use crate::{
+    Answers,
     activity::{Activity, Phase},
     shared::Shared,
 };
 
 /// Service for the requests on one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Exchanges<E> {
-    pub(crate) router: TowerToHyperService<Router>,
+pub(crate) struct Exchanges<S, E> {
+    pub(crate) answers: TowerToHyperService<S>,
     pub(crate) ends: E,
     pub(crate) shared: Arc<Shared>,
     pub(crate) activity: Arc<Activity>,
@@ -35,11 +36,11 @@ pub(crate) struct Exchanges<E> {
     pub(crate) keep_alive: HeaderValue,
 }
 
-impl<E: Clone + Send + Sync + 'static> Exchanges<E> {
+impl<S: Answers, E: Clone + Send + Sync + 'static> Exchanges<S, E> {
     pub(crate) fn call(
         &self,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<E> {
+    ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<S, E> {
         self.activity.enter(Phase::Busy);
         let answering = Answering(self.activity.clone());
         let may_stay = is_kept(request.version(), request.headers());
@@ -48,7 +49,7 @@ impl<E: Clone + Send + Sync + 'static> Exchanges<E> {
             Body::new(RequestBody { body, activity, is_unsent: false })
         });
         request.extensions_mut().insert(self.ends.clone());
-        let answer = self.router.call(request);
+        let answer = self.answers.call(request);
         let (shared, keep_alive) = (self.shared.clone(), self.keep_alive.clone());
         let activity = self.activity.clone();
         async move {

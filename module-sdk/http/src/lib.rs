@@ -97,4 +97,4 @@ pub use limits::{Descriptors, Limits};
 pub use listener::{Accepted, Ends, Listener, Tcp};
 pub use metrics::ConnectionMetrics;
 pub use problem::{Problem, method_not_allowed, not_found};
-pub use server::{Server, serve};
+pub use server::{Answers, Server, serve};

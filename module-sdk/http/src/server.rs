@@ -1,14 +1,18 @@
 //! The accept loop of a server, and its stop.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Handle,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
+use tower_service::Service;
 
 use module_sdk::{Host, Result};
 
@@ -39,20 +43,39 @@ pub(crate) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-af
     {\"type\":\"about:blank\",\"title\":\"unavailable\",\"status\":503,\"code\":\"unavailable\",\
     \"detail\":\"all connections are in use\",\"help\":\"try again in a second\"}\n";
 
+/// Service that answers requests: a [`Router`](axum::Router), or one that stands before it.
+pub trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Serves a router on a listener that the manifest of a module declares.
 ///
 /// # Errors
 ///
 /// Returns an error if the manifest does not declare the listener, its address is taken, or the
 /// system refuses.
-pub fn serve(host: &Host, listener: &str, router: Router, limits: Limits) -> Result<Server> {
+pub fn serve(host: &Host, listener: &str, answers: impl Answers, limits: Limits) -> Result<Server> {
     let runtime = host.runtime()?;
     let socket = host.listener(listener)?;
     let tcp = {
         let _context = runtime.enter();
         Tcp::new(socket)?
     };
-    Ok(Server::start(&runtime, tcp, router, limits))
+    Ok(Server::start(&runtime, tcp, answers, limits))
 }
 
 /// A running listener. It goes on after this handle is dropped.
@@ -69,12 +92,12 @@ impl Server {
     pub fn start<L: Listener>(
         runtime: &Handle,
         listener: L,
-        router: Router,
+        answers: impl Answers,
         limits: Limits,
     ) -> Self {
         let shared = Arc::new(Shared::new(limits));
         let (is_stopping, watched) = watch::channel(false);
-        let acceptor = Acceptor { listener, router, shared: shared.clone(), starving: None };
+        let acceptor = Acceptor { listener, answers, shared: shared.clone(), starving: None };
         // Whoever drops the server does not stop it: so the task keeps a sender.
         let kept = is_stopping.clone();
         runtime.spawn(async move {
@@ -135,15 +158,15 @@ impl Server {
     }
 }
 
-struct Acceptor<L> {
+struct Acceptor<L, S> {
     listener: L,
-    router: Router,
+    answers: S,
     shared: Arc<Shared>,
     /// Time since which there has been no room.
     starving: Option<Instant>,
 }
 
-impl<L: Listener> Acceptor<L> {
+impl<L: Listener, S: Answers> Acceptor<L, S> {
     async fn run(mut self, mut is_stopping: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
@@ -177,9 +200,9 @@ impl<L: Listener> Acceptor<L> {
             self.shared.figures.count_refused(shortage);
             return refuse(&mut stream).await;
         }
-        let (router, enrolled) = (self.router.clone(), self.shared.enroll(descriptor));
+        let (answers, enrolled) = (self.answers.clone(), self.shared.enroll(descriptor));
         tokio::spawn(async move {
-            let end = connection::serve::<L>(stream, ends, router, &enrolled).await;
+            let end = connection::serve::<L, S>(stream, ends, answers, &enrolled).await;
             enrolled.finish(end);
         });
     }

@@ -20,6 +20,7 @@ use module_sdk::{
 };
 
 use crate::{
+    answers::Answers,
     cache::ResponseCache,
     config::{Config, seconds},
     journal::{Journal, JournalSettings},
@@ -35,9 +36,6 @@ use crate::{
 
 /// Time for which health says that events were refused, in milliseconds.
 const TROUBLE_MS: i64 = 60_000;
-
-/// Ids of answers that are remembered, at most.
-const ANSWERS: u64 = 20_000;
 
 /// The state that all requests share.
 #[derive(Debug)]
@@ -56,7 +54,7 @@ pub(crate) struct App {
     pub(crate) baseline: Price,
     pub(crate) ring: KeyRing,
     /// Ids of answers that were seen: some servers give all their answers the same.
-    answers: moka::sync::Cache<String, ()>,
+    answers: Answers,
     pub(crate) limits: Limits,
     pub(crate) labels: Labels,
     pub(crate) cache: ResponseCache,
@@ -111,10 +109,7 @@ impl App {
             ring,
             cache: ResponseCache::start(host, config.cache.clone())?,
             labels,
-            answers: moka::sync::Cache::builder()
-                .max_capacity(ANSWERS)
-                .time_to_live(Duration::from_secs(60 * 60))
-                .build(),
+            answers: Answers::default(),
             limits: Limits::load(host, config.limits.clone())?,
             config,
             is_draining: AtomicBool::new(false),
@@ -124,7 +119,7 @@ impl App {
 
     /// Returns whether no other answer had this id.
     pub(crate) fn is_new_answer(&self, key: &str) -> bool {
-        self.answers.entry(key.to_owned()).or_insert(()).is_fresh()
+        self.answers.is_new(key)
     }
 
     /// Publishes the report of an attempt.

@@ -6,6 +6,7 @@
 //! (`exchange`, `target`, `upstream`), and every attempt is reported (`report`). What passes is
 //! left as it came where the target speaks the client's dialect, and translated where it does not.
 
+mod answers;
 mod app;
 mod cache;
 mod commands;

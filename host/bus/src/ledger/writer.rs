@@ -2,6 +2,8 @@
 //!
 //! Whatever has gathered while one group was written is the next group: one `write`, and with
 //! durability `power` one `fdatasync`, for all of it. A group is accepted whole or not at all.
+//! Where one group follows another and nobody waits for the answer, the next one gathers for a
+//! moment: a write and a wake-up for each event would cost more than the event.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -10,6 +12,7 @@ use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
@@ -26,6 +29,10 @@ use super::{
 const QUEUE_BYTES: u64 = 64 << 20;
 /// Size of a group, in bytes; what exceeds it waits for the next group.
 const GROUP_BYTES: usize = 4 << 20;
+/// Time for which a group gathers that follows another one within it.
+const GATHER: Duration = Duration::from_millis(1);
+/// Number of calls from which a group is not waited for any longer.
+const GATHERED: usize = 64;
 
 /// Callback that is called once, on the writer's thread, with whether the events of a call were
 /// accepted.
@@ -54,7 +61,11 @@ struct Queue {
 struct QueueState {
     jobs: VecDeque<Job>,
     bytes: u64,
+    /// Calls among the jobs whose publishers wait for the answer.
+    awaited: usize,
     sleeping: bool,
+    /// True while a group gathers.
+    gathering: bool,
     /// True when the active segment is to be sealed, whatever its size.
     seal: bool,
     end: Option<End>,
@@ -87,6 +98,7 @@ impl Writer {
             next: opened.next,
             first_ms: opened.first_ms,
             is_gone: false,
+            wrote_at: None,
             buffer: Vec::new(),
             dones: Vec::new(),
             deliver,
@@ -109,10 +121,12 @@ impl Writer {
             return Err(PublishError::Full { queued_bytes: state.bytes });
         }
         state.bytes += bytes;
+        state.awaited += usize::from(job.done.is_some());
         state.jobs.push_back(job);
-        let asleep = std::mem::take(&mut state.sleeping);
+        let wakes = std::mem::take(&mut state.sleeping)
+            || state.gathering && !state.gathers() && std::mem::take(&mut state.gathering);
         drop(state);
-        if asleep {
+        if wakes {
             self.queue.wake.notify_one();
         }
         Ok(())
@@ -176,6 +190,8 @@ struct Worker {
     first_ms: u64,
     /// True when somebody deleted the active segment, and no other one could be begun yet.
     is_gone: bool,
+    /// Time of the last group.
+    wrote_at: Option<Instant>,
     buffer: Vec<u8>,
     /// Callbacks of the publishers that wait for the group being written.
     dones: Vec<Done>,
@@ -211,6 +227,7 @@ impl Worker {
 
     fn next_work(&self) -> Option<Work> {
         let mut state = self.queue.lock();
+        let mut may_gather = true;
         loop {
             if state.end == Some(End::Abandon) {
                 return None;
@@ -219,6 +236,15 @@ impl Worker {
                 return Some(Work::Seal);
             }
             if !state.jobs.is_empty() {
+                let begun = self.wrote_at.filter(|_| may_gather && state.gathers());
+                if let Some(left) = begun.and_then(|it| GATHER.checked_sub(it.elapsed())) {
+                    may_gather = false;
+                    state.gathering = true;
+                    let woken = self.queue.wake.wait_timeout(state, left);
+                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    state.gathering = false;
+                    continue;
+                }
                 return Some(Work::Group(state.next_group()));
             }
             if state.end.is_some() {
@@ -261,6 +287,7 @@ impl Worker {
             (self.deliver)(&entries);
         }
         self.queue.lock().bytes -= bytes;
+        self.wrote_at = Some(Instant::now());
         for done in self.dones.drain(..) {
             call(done, result.clone());
         }
@@ -331,6 +358,11 @@ impl Worker {
 }
 
 impl QueueState {
+    /// Returns whether what waits may wait for more: nobody is told of it, and it is little.
+    fn gathers(&self) -> bool {
+        self.awaited == 0 && self.jobs.len() < GATHERED && self.end.is_none() && !self.seal
+    }
+
     /// Takes whole calls from the front, as many as fit in one group.
     fn next_group(&mut self) -> Vec<Job> {
         let mut bytes = 0;
@@ -342,7 +374,9 @@ impl QueueState {
             }
             count += 1;
         }
-        self.jobs.drain(..count).collect()
+        let group: Vec<Job> = self.jobs.drain(..count).collect();
+        self.awaited -= group.iter().filter(|job| job.done.is_some()).count();
+        group
     }
 }
 
@@ -380,6 +414,22 @@ mod tests {
             data: b"1".to_vec().into(),
         };
         Job { entries: vec![Entry { event, audience: Audience::Subscribers }], done }
+    }
+
+    #[test]
+    fn a_group_gathers_only_while_nobody_waits_for_it() {
+        let mut state = QueueState::default();
+        state.jobs.push_back(job(None));
+        assert!(state.gathers());
+        state.awaited = 1;
+        assert!(!state.gathers(), "a publisher waits");
+        state.awaited = 0;
+        state.end = Some(End::Finish);
+        assert!(!state.gathers(), "the end is near");
+        state.end = None;
+        state.jobs.extend((1..GATHERED).map(|_| job(None)));
+        assert!(!state.gathers(), "it is large enough");
+        assert_eq!((state.next_group().len(), state.jobs.len()), (GATHERED, 0));
     }
 
     #[test]

@@ -329,6 +329,10 @@ fn user_text(content: &str) -> Option<Cow<'_, str>> {
 }
 
 fn holds_results(content: &str) -> bool {
+    // A plain text holds none.
+    if content.starts_with('"') {
+        return false;
+    }
     is_type_in(content, "tool_result")
         || memmem::find(content.as_bytes(), b"\"functionResponse\"").is_some()
 }

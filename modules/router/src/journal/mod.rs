@@ -39,6 +39,9 @@ use story::Ended;
 /// Stories that wait for the writer at most; the next one is lost.
 const MOST: usize = 8192;
 
+/// Stories from which the writer gathers no more: they are larger than their lines.
+const ENOUGH: usize = 256;
+
 /// The journal of this installation.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -187,7 +190,7 @@ impl Shared {
         queue.waiting.push(entry);
         queue.taken += 1;
         // The writer is woken by the first of a batch, and waits for the others by itself.
-        let wakes = queue.waiting.len() == 1 || queue.waiting.len() == MOST / 2;
+        let wakes = queue.waiting.len() == 1 || queue.waiting.len() == ENOUGH;
         drop(queue);
         if wakes {
             self.changed.notify_all();

@@ -14,7 +14,7 @@ use std::{
 use jiff::{civil::Date, tz::TimeZone};
 use module_sdk::Host;
 
-use super::{Entry, JournalSettings, Line, MOST, Shared, day_of, reader::day_in_name};
+use super::{ENOUGH, Entry, JournalSettings, Line, Shared, day_of, reader::day_in_name};
 
 /// Time for which a batch gathers.
 const GATHER: Duration = Duration::from_millis(200);
@@ -57,7 +57,7 @@ impl Writer {
             queue = woken.unwrap_or_else(PoisonError::into_inner);
         }
         let gathered = self.shared.changed.wait_timeout_while(queue, GATHER, |queue| {
-            !queue.is_closed && !queue.is_urgent && queue.waiting.len() < MOST / 2
+            !queue.is_closed && !queue.is_urgent && queue.waiting.len() < ENOUGH
         });
         let mut queue = gathered.unwrap_or_else(PoisonError::into_inner).0;
         queue.is_urgent = false;

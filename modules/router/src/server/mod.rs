@@ -1,5 +1,6 @@
 //! The endpoints.
 
+mod entrance;
 mod feedback;
 mod models;
 
@@ -21,6 +22,8 @@ use module_http::{BodyLimits, Ends, Guard, Hosts, Limits, Refused, Server, guard
 use module_sdk::Result;
 use uuid::Uuid;
 
+use entrance::Entrance;
+
 use crate::{
     app::App,
     config::{Config, seconds},
@@ -33,7 +36,7 @@ use crate::{
 
 /// Starts the server on the listener of the manifest.
 pub(crate) fn start(app: &Arc<App>) -> Result<Server> {
-    module_http::serve(&app.host, "http", router(app), limits(&app.config))
+    module_http::serve(&app.host, "http", entrance(app), limits(&app.config))
 }
 
 fn limits(config: &Config) -> Limits {
@@ -46,22 +49,18 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn router(app: &Arc<App>) -> Router {
+fn entrance(app: &Arc<App>) -> Entrance {
     let guard = Guard {
         hosts: Hosts::Own(app.config.allowed_hosts.clone()),
         allowed_origins: app.config.allowed_origins.clone(),
     };
-    let asked = |dialect: Dialect| {
-        post(move |state: State<Arc<App>>, request: Request| ask(state, dialect, None, request))
-    };
+    let others = guarded(others(app), guard.clone(), refusal);
+    Entrance::new(app, guard, others)
+}
+
+/// Returns the endpoints beside those of [`entrance`].
+fn others(app: &Arc<App>) -> Router {
     let router = Router::new()
-        .route("/v1/chat/completions", asked(Dialect::Chat))
-        .route("/chat/completions", asked(Dialect::Chat))
-        .route("/v1/responses", asked(Dialect::Responses).get(refuse_upgrade))
-        .route("/responses", asked(Dialect::Responses).get(refuse_upgrade))
-        .route("/v1/completions", asked(Dialect::Completions))
-        .route("/v1/embeddings", asked(Dialect::Embeddings))
-        .route("/v1/messages", asked(Dialect::Messages))
         .route("/v1/messages/count_tokens", post(exchange::count_tokens))
         .route("/v1/decision", post(decision))
         .route("/v1/feedback", post(feedback::give))
@@ -70,9 +69,6 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1beta/models", get(models::gemini))
         .route("/v1beta/models/{model}", post(ask_gemini))
         .route("/models/{model}", post(ask_gemini))
-        .route("/api/chat", asked(Dialect::OllamaChat))
-        .route("/api/generate", asked(Dialect::OllamaGenerate))
-        .route("/api/embed", asked(Dialect::OllamaEmbed))
         .route("/api/tags", get(models::tags))
         .route("/api/ps", get(models::ps))
         .route("/api/show", post(models::show))
@@ -83,8 +79,7 @@ fn router(app: &Arc<App>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app.clone());
-    let router = router.layer(middleware::from_fn_with_state(app.clone(), known));
-    guarded(router, guard, refusal)
+    router.layer(middleware::from_fn_with_state(app.clone(), known))
 }
 
 /// Lets those through who may ask at all; what says nothing of the models is for everybody.
@@ -105,7 +100,7 @@ async fn known(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 
 /// Answers a request to a model.
 async fn ask(
-    State(app): State<Arc<App>>,
+    app: Arc<App>,
     dialect: Dialect,
     in_path: Option<(String, bool)>,
     request: Request,
@@ -169,7 +164,7 @@ pub(crate) async fn take(
 
 /// Answers `models/M:generateContent` and `:streamGenerateContent`.
 async fn ask_gemini(
-    state: State<Arc<App>>,
+    State(app): State<Arc<App>>,
     Path(path): Path<String>,
     request: Request,
 ) -> Response {
@@ -179,7 +174,7 @@ async fn ask_gemini(
         _ => return unknown(request).await,
     };
     let model = path.rsplit_once(':').map_or("", |(model, _)| model).to_owned();
-    ask(state, Dialect::Gemini, Some((model, is_stream)), request).await
+    ask(app, Dialect::Gemini, Some((model, is_stream)), request).await
 }
 
 /// Decides who would answer a chat request, without asking anybody.

@@ -1,6 +1,8 @@
 //! Images, sound and files in a request.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 /// Tokens that an image is taken for.
 pub(super) const TOKENS_OF_MEDIA: u64 = 1600;
@@ -26,30 +28,48 @@ pub(super) fn media_bytes(text: &str) -> (usize, u64) {
     (bytes, number)
 }
 
+/// Types of parts that are an image, sound or a file.
+const MEDIA: [&str; 7] =
+    ["document", "file", "image", "image_url", "input_audio", "input_file", "input_image"];
+
+/// A searched-for text, prepared once: messages are long and many.
+type Needle = LazyLock<Finder<'static>>;
+
+static TYPE: Needle = LazyLock::new(|| Finder::new("\"type\""));
+static INLINE: Needle = LazyLock::new(|| Finder::new("\"inline"));
+static FILE_DATA: Needle = LazyLock::new(|| Finder::new("\"fileData\""));
+static IMAGES: Needle = LazyLock::new(|| Finder::new("\"images\""));
+
 /// Returns whether a message holds an image, sound or a file.
 pub(super) fn holds_media(message: &str) -> bool {
-    ["image_url", "image", "input_image", "input_audio", "document", "file", "input_file"]
-        .iter()
-        .any(|kind| is_type_in(message, kind))
-        || ["\"inlineData\"", "\"inline_data\"", "\"fileData\""].iter().any(|key| {
-            memmem::find_iter(message.as_bytes(), key.as_bytes())
-                .any(|at| message[at + key.len()..].trim_start().starts_with(':'))
+    types(message).any(|kind| MEDIA.contains(&kind))
+        || after(message, &INLINE).any(|rest| {
+            let rest = rest.strip_prefix("Data\"").or_else(|| rest.strip_prefix("_data\""));
+            rest.is_some_and(|rest| rest.trim_start().starts_with(':'))
         })
-        || memmem::find_iter(message.as_bytes(), b"\"images\"").any(|at| {
-            let after = message[at + 8..].trim_start().strip_prefix(':').map(str::trim_start);
-            let inside = after.and_then(|after| after.strip_prefix('[')).map(str::trim_start);
+        || after(message, &FILE_DATA).any(|rest| rest.trim_start().starts_with(':'))
+        || after(message, &IMAGES).any(|rest| {
+            let list = rest.trim_start().strip_prefix(':').map(str::trim_start);
+            let inside = list.and_then(|list| list.strip_prefix('[')).map(str::trim_start);
             inside.is_some_and(|inside| inside.starts_with('"'))
         })
 }
 
 /// Returns whether `"type": "KIND"` stands in a piece of JSON. In a text its quotes are escaped.
 pub(super) fn is_type_in(json: &str, kind: &str) -> bool {
-    let mut value = String::with_capacity(kind.len() + 2);
-    value.extend(['"']);
-    value.push_str(kind);
-    value.push('"');
-    memmem::find_iter(json.as_bytes(), value.as_bytes()).any(|at| {
-        let before = json[..at].trim_end().strip_suffix(':').map(str::trim_end);
-        before.is_some_and(|before| before.ends_with("\"type\""))
+    types(json).any(|it| it == kind)
+}
+
+/// Returns the values of `type` in a piece of JSON, as they are written.
+fn types(json: &str) -> impl Iterator<Item = &str> {
+    after(json, &TYPE).filter_map(|rest| {
+        let value = rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+        value.split('"').next()
     })
+}
+
+/// Returns what follows each place of a text.
+fn after<'a>(text: &'a str, needle: &'static Needle) -> impl Iterator<Item = &'a str> {
+    let length = needle.needle().len();
+    needle.find_iter(text.as_bytes()).map(move |at| &text[at + length..])
 }

@@ -164,7 +164,13 @@ async fn a_full_redis_is_replaced_by_the_own_ledger() {
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_nothing_reserved() {
     let Some(server) = RedisServer::start_or_skip("router::limits::gone", &[]) else { return };
-    let site = connected(options(&server, json!({"usd_per_day": 1}), 1)).await;
+    let road = server.road().await;
+    let mut options = options(&server, json!({"usd_per_day": 1}), 1);
+    options["redis"] = format!("redis://{}", road.url()).into();
+    options["redis_timeout_ms"] = 10_000.into();
+    let site = connected(options).await;
+    // No answer comes before the client goes.
+    road.delay(SECOND);
     for _ in 0..20 {
         let mut asking = Box::pin(site.ask(0, 40_000_000));
         // Polled once, and dropped.
@@ -174,5 +180,6 @@ async fn a_client_that_goes_away_leaves_nothing_reserved() {
         assert!(!polled.await, "it waits for Redis");
         drop(asking);
     }
+    road.delay(std::time::Duration::ZERO);
     wait_for(&site, 0).await;
 }
