@@ -23,6 +23,7 @@ use crate::{
     answers::Answers,
     cache::ResponseCache,
     config::{Config, seconds},
+    exchange::Shadows,
     journal::{Journal, JournalSettings},
     keys::KeyRing,
     labels::Labels,
@@ -50,6 +51,7 @@ pub(crate) struct App {
     pub(crate) journal: Arc<Journal>,
     pub(crate) tournament: Tournament,
     pub(crate) quality: Quality,
+    pub(crate) shadows: Shadows,
     /// Price that savings are counted against.
     pub(crate) baseline: Price,
     pub(crate) ring: KeyRing,
@@ -105,6 +107,7 @@ impl App {
             journal: Journal::start(host, journal)?,
             tournament: Tournament::new(host.clone()),
             quality: Quality::new(config.quality.clone(), host)?,
+            shadows: Shadows::new(config.routing.shadows, host)?,
             baseline,
             ring,
             cache: ResponseCache::start(host, config.cache.clone())?,

@@ -11,6 +11,7 @@ mod app;
 mod cache;
 mod commands;
 mod config;
+mod daily_budget;
 mod dialect;
 mod discovery;
 mod exchange;

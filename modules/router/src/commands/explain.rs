@@ -88,7 +88,11 @@ fn explained(found: &Found) -> Result<Reply> {
     let Some(request) = request else {
         return Err(Error::of(ErrorKind::NotFound, "the journal has no such request"));
     };
-    Ok(Reply::json(&data(request, &feedback, &checks))?.table(table(request, &feedback, &checks)))
+    let mut data = data(request, &feedback, &checks);
+    let mut table = table(request, &feedback, &checks);
+    data["shadows"] = found.shadows.iter().map(shadow).collect();
+    table.notes.extend(found.shadows.iter().map(shadow_note));
+    Ok(Reply::json(&data)?.table(table))
 }
 
 fn cost(request: &RequestLine) -> Option<i64> {
@@ -99,30 +103,7 @@ fn cost(request: &RequestLine) -> Option<i64> {
 
 fn data(request: &RequestLine, feedback: &[&FeedbackLine], checks: &[&CheckLine]) -> Value {
     let usd = |nano: Option<i64>| nano.map(Usd::from_nano);
-    let attempts: Vec<Value> = request
-        .attempts
-        .iter()
-        .map(|attempt| {
-            json!({
-                "number": attempt.number,
-                "target": attempt.target,
-                "local": attempt.local,
-                "status": attempt.status,
-                "error": attempt.error,
-                "http_status": attempt.http_status,
-                "duration_ms": attempt.duration_ms,
-                "upstream_ms": attempt.upstream_ms,
-                "ttft_ms": attempt.ttft_ms,
-                "finish_reason": attempt.finish_reason,
-                "tokens": attempt.tokens,
-                "usage_source": attempt.usage_source,
-                "cost_usd": usd(attempt.cost_nano_usd),
-                "cost_source": attempt.cost_source,
-                "cache": attempt.cache,
-                "did_not_count": attempt.did_not_count,
-            })
-        })
-        .collect();
+    let attempts: Vec<Value> = request.attempts.iter().map(attempt).collect();
     let candidates: Vec<Value> = request
         .decision
         .candidates
@@ -151,10 +132,13 @@ fn data(request: &RequestLine, feedback: &[&FeedbackLine], checks: &[&CheckLine]
         "model": request.model,
         "stream": request.stream,
         "purpose": request.purpose,
+        "beside": request.beside,
         "outcome": request.outcome,
         "rule": request.decision.rule,
         "strategy": request.decision.strategy,
         "score": request.decision.score,
+        "variant": request.decision.variant,
+        "shadow": request.decision.shadow,
         "reasons": request.decision.reasons,
         "candidates": candidates,
         "more_candidates": request.decision.more_candidates,
@@ -166,6 +150,51 @@ fn data(request: &RequestLine, feedback: &[&FeedbackLine], checks: &[&CheckLine]
         "feedback": feedback,
         "checks": checks,
     })
+}
+
+fn attempt(attempt: &Attempt) -> Value {
+    json!({
+        "number": attempt.number,
+        "target": attempt.target,
+        "local": attempt.local,
+        "status": attempt.status,
+        "error": attempt.error,
+        "http_status": attempt.http_status,
+        "duration_ms": attempt.duration_ms,
+        "upstream_ms": attempt.upstream_ms,
+        "ttft_ms": attempt.ttft_ms,
+        "finish_reason": attempt.finish_reason,
+        "tokens": attempt.tokens,
+        "usage_source": attempt.usage_source,
+        "cost_usd": attempt.cost_nano_usd.map(Usd::from_nano),
+        "cost_source": attempt.cost_source,
+        "cache": attempt.cache,
+        "did_not_count": attempt.did_not_count,
+    })
+}
+
+/// Returns what an experiment asked beside a request.
+fn shadow(request: &RequestLine) -> Value {
+    json!({
+        "id": request.id,
+        "started_at": time(request.at).map(|at| at.to_string()),
+        "variant": request.decision.variant,
+        "outcome": request.outcome,
+        "cost_usd": cost(request).map(Usd::from_nano),
+        "attempts": request.attempts.iter().map(attempt).collect::<Vec<_>>(),
+    })
+}
+
+fn shadow_note(request: &RequestLine) -> String {
+    let last = request.attempts.last();
+    let target = last.and_then(|last| last.target.as_deref()).unwrap_or("a model");
+    let status = last.map(|last| last.status.to_string()).unwrap_or_default();
+    format!(
+        "{} was asked beside it for the experiment {}: {status}, {}; nobody got its answer",
+        visible(target),
+        visible(request.decision.variant.as_deref().unwrap_or_default()),
+        money(cost(request)),
+    )
 }
 
 fn time(ms: i64) -> Option<Timestamp> {
@@ -226,6 +255,9 @@ fn notes(request: &RequestLine) -> Vec<String> {
     }
     let score = decision.score.map(|score| format!(", score {score:.2}")).unwrap_or_default();
     notes.push(format!("rule {}, strategy {}{score}", visible(&decision.rule), decision.strategy));
+    if let Some(variant) = &decision.variant {
+        notes.push(format!("experiment {}", visible(variant)));
+    }
     for reason in &decision.reasons {
         let (name, value) = (visible(&reason.name), visible(&reason.value.to_string()));
         notes.push(format!("{name} = {value} ({:+.2})", reason.weight));

@@ -129,6 +129,13 @@ fn notes(savings: &Savings) -> Vec<String> {
         ),
         None => {}
     }
+    if savings.shadows > 0 {
+        notes.push(format!(
+            "experiments asked {} beside the answers, for {}: that is not counted here",
+            requests(savings.shadows),
+            money(Some(savings.shadows_cost))
+        ));
+    }
     notes
 }
 

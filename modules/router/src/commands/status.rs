@@ -56,7 +56,14 @@ impl Router {
         }
         table.notes.extend(trouble.clone());
         let journal = json!({"lost": lost, "trouble": trouble});
-        Ok(Reply::json(&json!({"providers": shown, "journal": journal, "used": used}))?
-            .table(table))
+        let shadows: serde_json::Map<_, _> = self
+            .app
+            .shadows
+            .counts()
+            .map(|(outcome, count)| (outcome.to_owned(), count.into()))
+            .collect();
+        let data =
+            json!({"providers": shown, "journal": journal, "used": used, "shadows": shadows});
+        Ok(Reply::json(&data)?.table(table))
     }
 }

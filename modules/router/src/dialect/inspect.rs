@@ -1,5 +1,6 @@
 //! Findings in a request that routing needs, read without building a tree of it.
 
+mod acts;
 mod harness;
 mod items;
 mod media;
@@ -17,6 +18,8 @@ use self::{
     media::{TOKENS_OF_MEDIA, holds_media, is_type_in, media_bytes},
 };
 use super::Dialect;
+
+pub(crate) use self::acts::acts;
 
 /// Findings in the body of a request.
 #[derive(Debug, Clone, Default)]

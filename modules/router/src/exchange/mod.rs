@@ -13,6 +13,7 @@ mod own;
 mod plan;
 mod relay;
 mod sending;
+mod shadow;
 mod tally;
 
 use std::{
@@ -32,6 +33,7 @@ pub(crate) use count::count_tokens;
 pub(crate) use head::of_fault as refused;
 pub(crate) use own::{OwnAnswer, ask_once};
 pub(crate) use plan::Plan;
+pub(crate) use shadow::Shadows;
 pub(crate) use tally::Tally;
 
 use crate::{
@@ -113,7 +115,7 @@ pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
         return response;
     }
     let is_stream = plan.is_stream;
-    let mut work = Box::pin(run(app.clone(), plan.clone()));
+    let mut work = Box::pin(asked(app.clone(), plan.clone()));
     if !is_stream {
         return finished(app, work.await, &plan);
     }
@@ -144,6 +146,15 @@ fn finished(app: &Arc<App>, done: Result<Answered, Failed>, plan: &Arc<Plan>) ->
         }
         Err(failed) => head::of_failure(plan, failed),
     }
+}
+
+/// Asks until somebody answers, and has another one asked as well where an experiment says so.
+async fn asked(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
+    let done = run(app.clone(), plan.clone()).await;
+    if done.is_ok() {
+        shadow::when_over(&app, &plan);
+    }
+    done
 }
 
 /// Tries the targets in their order until one answers.

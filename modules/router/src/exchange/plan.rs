@@ -12,7 +12,7 @@ use module_http::Share;
 use module_prices::Tokens;
 use module_sdk::events::LlmRequestCompleted;
 
-use super::{Client, Inbound, Tally, admission, caching, client::Trace};
+use super::{Client, Inbound, Tally, admission, caching, client::Trace, shadow::Beside};
 use crate::{
     app::App,
     cache::{Leader, Lookup},
@@ -81,12 +81,16 @@ pub(crate) struct Plan {
     pub tally: Arc<Tally>,
     /// Story of the request.
     pub story: Arc<Story>,
+    /// Request that is asked when this one is over, for an experiment.
+    pub(super) shadow: Beside,
+    /// Id of the request beside which this one is asked.
+    pub beside: Option<String>,
     /// Moment at which it came.
     pub begun: Instant,
     /// The same, in milliseconds since the Unix epoch.
     pub started_at: i64,
     /// Memory that the body takes.
-    _share: Share,
+    pub share: Arc<Share>,
 }
 
 /// Prices of the targets.
@@ -141,7 +145,9 @@ impl Plan {
             started_at: inbound.started_at,
             lookup: None,
             leader: Mutex::default(),
-            _share: share,
+            shadow: Beside::default(),
+            beside: None,
+            share: Arc::new(share),
             body: body.clone(),
         };
         if let Some(first) = plan.decision.order.first() {
@@ -176,6 +182,7 @@ impl Plan {
             client: self.client.clone(),
             key: self.identity.key().map(|key| key.name.to_string()),
             decision: self.decision.clone(),
+            beside: self.beside.clone(),
         };
         self.story = Story::begin(&app.journal, told);
     }

@@ -58,6 +58,9 @@ pub(crate) struct RequestLine {
     /// Purpose, where the router asked for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<Purpose>,
+    /// Id of the client's request beside which it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
     pub outcome: Outcome,
     pub decision: DecisionLine,
     pub attempts: Vec<Attempt>,
@@ -78,6 +81,8 @@ pub(crate) enum Purpose {
     Compare,
     /// Check of a local answer.
     Check,
+    /// Model that an experiment asks beside the answer.
+    Shadow,
 }
 
 /// Outcome of a request.
@@ -116,6 +121,12 @@ pub(crate) struct DecisionLine {
     pub strategy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
+    /// Experiment, and the side of it: `bigger:variant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Target that the experiment asks beside the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
     /// Targets that were looked at, those that could answer first.

@@ -10,10 +10,13 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use memchr::memmem::Finder;
 use uuid::Uuid;
 
-use super::Line;
+use super::{Line, RequestLine};
 
 /// Ids that are compared with one that is not there.
 const NEAR: usize = 20_000;
+
+/// Time after a request within which another one is asked beside it, in milliseconds.
+const AFTERWARDS_MS: i64 = 3_600_000;
 
 /// Files of the journal, the oldest first, line by line.
 #[derive(Debug)]
@@ -97,6 +100,8 @@ impl Reader {
 pub(crate) struct Found {
     /// Lines about requests whose id is the one that was asked for, or begins so.
     pub lines: Vec<Line>,
+    /// Requests that experiments asked beside them.
+    pub shadows: Vec<RequestLine>,
     /// The id that is nearest, where there is none.
     pub near: Option<String>,
 }
@@ -124,18 +129,25 @@ impl Found {
 /// When a file cannot be read.
 pub(crate) fn find(directory: &Path, id: &str) -> io::Result<Found> {
     let (first, last) = window(id);
-    let mut reader = Reader::open(directory, first, last)?;
+    // What was asked beside it came when its answer had ended: that may be the next day.
+    let mut reader = Reader::open(directory, first, last.saturating_add(AFTERWARDS_MS))?;
     let finder = Finder::new(id.as_bytes());
     let mut found = Found::default();
     let mut others = Vec::new();
     while reader.advance()? {
-        if finder.find(&reader.raw).is_some()
-            && let Ok(line) = serde_json::from_slice::<Line>(&reader.raw)
-            && line.id().starts_with(id)
-        {
-            found.lines.push(line);
-        } else if found.lines.is_empty() && others.len() < NEAR {
-            others.extend(id_in(&reader.raw).map(str::to_owned));
+        let line = finder.find(&reader.raw).map(|_| serde_json::from_slice::<Line>(&reader.raw));
+        let line = line.and_then(Result::ok);
+        match line {
+            Some(line) if line.id().starts_with(id) => found.lines.push(line),
+            Some(Line::Request(line))
+                if line.beside.as_ref().is_some_and(|beside| beside.starts_with(id)) =>
+            {
+                found.shadows.push(*line);
+            }
+            _ if found.lines.is_empty() && others.len() < NEAR => {
+                others.extend(id_in(&reader.raw).map(str::to_owned));
+            }
+            _ => {}
         }
     }
     if others.is_empty() && found.lines.is_empty() {

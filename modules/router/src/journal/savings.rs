@@ -40,6 +40,10 @@ pub(crate) struct Savings {
     pub kept: u64,
     /// Cost of the checks, in nano-USD: it is a part of `cost`.
     pub checks_cost: i64,
+    /// Requests that experiments asked beside answers.
+    pub shadows: u64,
+    /// Their cost, in nano-USD: no part of `cost`, since they answered nobody.
+    pub shadows_cost: i64,
 }
 
 impl Savings {
@@ -68,6 +72,11 @@ impl Savings {
             }
             // They compare and try; they answer nobody.
             Some(Purpose::Test | Purpose::Compare) => return,
+            Some(Purpose::Shadow) => {
+                self.shadows += 1;
+                self.shadows_cost = self.shadows_cost.saturating_add(cost);
+                return;
+            }
         }
         self.requests += 1;
         self.cost = self.cost.saturating_add(cost);
@@ -144,6 +153,13 @@ impl Serialize for Savings {
             })
         });
         shown.serialize_entry("quality", &quality)?;
+        let shadows = (self.shadows > 0).then(|| {
+            serde_json::json!({
+                "requests": self.shadows,
+                "cost_usd": Usd::from_nano(self.shadows_cost),
+            })
+        });
+        shown.serialize_entry("shadows", &shadows)?;
         shown.end()
     }
 }

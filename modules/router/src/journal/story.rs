@@ -42,6 +42,8 @@ pub(crate) struct Told {
     pub key: Option<String>,
     /// Decision.
     pub decision: Arc<Decision>,
+    /// Id of the client's request beside which it is asked, for an experiment.
+    pub beside: Option<String>,
 }
 
 /// The story of one request. Everything that has a part in the request holds it; when the last of
@@ -63,7 +65,7 @@ pub(super) struct Ended {
 }
 
 /// Codes of [`Story::purpose`]: 0 for a client's request.
-const PURPOSES: [Purpose; 3] = [Purpose::Test, Purpose::Compare, Purpose::Check];
+const PURPOSES: [Purpose; 4] = [Purpose::Test, Purpose::Compare, Purpose::Check, Purpose::Shadow];
 
 impl Story {
     /// Begins a story.
@@ -129,6 +131,7 @@ impl Ended {
             model: short(&told.model),
             stream: told.is_stream,
             purpose,
+            beside: told.beside,
             outcome: last.map_or(Outcome::Failed, Attempt::outcome),
             decision: decision(&told.decision),
             baseline_nano_usd: last.and_then(|last| cost_there(last, told.dialect, baseline)),
@@ -165,6 +168,8 @@ fn decision(decision: &Decision) -> DecisionLine {
         rule: decision.rule.clone(),
         strategy: decision.strategy.to_owned(),
         score: decision.score,
+        variant: decision.variant.clone(),
+        shadow: decision.shadow.as_ref().map(|name| short(&name.to_string())),
         reasons: decision.reasons.clone(),
         candidates: shown.collect(),
         more_candidates: decision.candidates.len().saturating_sub(CANDIDATES),

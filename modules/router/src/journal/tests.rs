@@ -75,6 +75,7 @@ impl Desk {
             client: Arc::default(),
             key: None,
             decision: decision(),
+            beside: None,
         };
         Story::begin(&self.journal, told)
     }

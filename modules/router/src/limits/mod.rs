@@ -130,6 +130,12 @@ impl Limits {
         self.inner.ledger().withdraw(scope);
     }
 
+    /// Returns whether a budget of a scope, which another module watches, is exceeded.
+    pub(crate) fn is_exceeded(&self, scope: &Scope) -> bool {
+        let now = self.inner.host.now();
+        self.inner.ledger().exceeded(std::slice::from_ref(scope), now).is_some()
+    }
+
     /// Returns what is used of the limits of a scope: each limit by its name, with its count.
     pub(crate) fn used(&self, scope: &Scope) -> Vec<(Quantity, Period, u64)> {
         let ledger = self.inner.ledger();

@@ -4,7 +4,6 @@
 //! It is off by default. It happens after the client has its answer, one check at a time, within a
 //! budget for each day. Texts are compared in memory; what is kept is the outcome.
 
-mod budget;
 mod judge;
 mod options;
 #[cfg(test)]
@@ -24,6 +23,7 @@ pub(crate) use options::{Judge, QualityOptions};
 
 use crate::{
     app::App,
+    daily_budget::DailyBudget,
     dialect::{
         Dialect,
         translate::{self, AnswerContext, RequestOptions},
@@ -33,7 +33,6 @@ use crate::{
     journal::{CheckLine, Checked, Line, Purpose},
     target::TargetName,
 };
-use budget::DailyBudget;
 use judge::Said;
 
 /// Tokens of an answer that are reserved where the request sets no limit.
@@ -63,7 +62,7 @@ struct Sample {
 
 impl Quality {
     pub(crate) fn new(options: QualityOptions, host: &Host) -> Result<Self> {
-        let budget = DailyBudget::load(host.clone(), options.usd_per_day.nano())?;
+        let budget = DailyBudget::load("quality", host, options.usd_per_day.nano())?;
         Ok(Self { options, budget, turn: Arc::new(tokio::sync::Semaphore::new(1)) })
     }
 }

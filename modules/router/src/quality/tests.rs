@@ -1,11 +1,6 @@
-use std::sync::Arc;
-
-use jiff::Timestamp;
-use module_sdk::testing::FakeHost;
 use serde_json::json;
 
 use super::{
-    budget::DailyBudget,
     judge::{Said, exact, question, schema, verdict},
     *,
 };
@@ -68,22 +63,6 @@ fn a_judge_says_one_letter() {
         {"role": "user", "content": "which?"}]});
     let question = question(&asked, &said("one"), &said("two")).to_string();
     assert!(question.contains("which?") && question.contains("one"), "{question}");
-}
-
-#[test]
-fn a_day_has_its_budget() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let host = Arc::new(FakeHost::new(directory.path())).host().expect("a host");
-    let budget = DailyBudget::load(host, 100).expect("it is read");
-    let at = |text: &str| -> Timestamp { text.parse().expect("a time") };
-    let today = at("2026-11-30T23:00:00Z");
-    assert!(budget.has_room(today, 100) && !budget.has_room(today, 101));
-    budget.count(today, 60);
-    assert!(budget.has_room(today, 40) && !budget.has_room(today, 41));
-    let tomorrow = at("2026-12-01T00:00:00Z");
-    assert!(budget.has_room(tomorrow, 100));
-    budget.count(tomorrow, 30);
-    assert!(!budget.has_room(tomorrow, 71));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! The side follows from a hash alone, that of GrowthBook: nothing is stored, and other tools
 //! that know the hash come to the same.
 
-use module_sdk::{Error, Result};
+use module_sdk::{Error, Result, Usd};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -27,9 +27,21 @@ pub(crate) struct ExperimentOptions {
     /// Models of the variant, the first that can.
     #[serde(rename = "use")]
     pub targets: Names,
-    /// Model that is asked beside the answer, which nobody sees, for those that do not get the
-    /// variant.
+    /// Model that is asked the same when the answer has ended, for those that do not get the
+    /// variant; nobody sees what it says. What a rule or a name keeps at local models is asked of
+    /// no other ones.
     pub shadow: Option<String>,
+}
+
+/// Settings of the requests that experiments ask beside the answers.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ShadowOptions {
+    /// Most of them under way at a time; further ones are not asked, and counted.
+    #[schemars(range(min = 1, max = 100))]
+    pub in_flight: u32,
+    /// Most that they may cost in a day, US dollars.
+    pub usd_per_day: Usd,
 }
 
 /// Unit that stays with one variant.
@@ -61,6 +73,12 @@ impl Default for ExperimentOptions {
             targets: Names::default(),
             shadow: None,
         }
+    }
+}
+
+impl Default for ShadowOptions {
+    fn default() -> Self {
+        Self { in_flight: 2, usd_per_day: Usd::from_nano(1_000_000_000) }
     }
 }
 

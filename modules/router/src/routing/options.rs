@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    experiment::ExperimentOptions, learned::Learned, name_list::Names, policy::Policy,
+    experiment::{ExperimentOptions, ShadowOptions},
+    learned::Learned,
+    name_list::Names,
+    policy::Policy,
     rule::RuleOptions,
 };
 
@@ -39,6 +42,8 @@ pub(crate) struct RoutingOptions {
     /// Experiments: shares of sessions that get other models. The first that a request takes part
     /// in counts; it goes before the rules.
     pub experiments: Vec<ExperimentOptions>,
+    /// Settings of the requests that experiments ask beside the answers (`shadow`).
+    pub shadows: ShadowOptions,
     /// Settings of `heuristic`.
     pub heuristic: HeuristicOptions,
     /// Settings of `cascade`.
@@ -138,6 +143,7 @@ impl Default for RoutingOptions {
             local_in_flight: 4,
             expected_output_tokens: 500,
             experiments: Vec::new(),
+            shadows: ShadowOptions::default(),
             heuristic: HeuristicOptions::default(),
             cascade: CascadeOptions::default(),
             learned: LearnedOptions::default(),
@@ -216,6 +222,10 @@ impl RoutingOptions {
         within("learned.keep_quality", self.learned.keep_quality, 0.5, 1.0)?;
         within("learned.least_labels", f64::from(self.learned.least_labels), 50.0, 1e6)?;
         within("local_in_flight", f64::from(self.local_in_flight), 1.0, 1000.0)?;
+        within("shadows.in_flight", f64::from(self.shadows.in_flight), 1.0, 100.0)?;
+        if self.shadows.usd_per_day.nano() < 0 {
+            return Err(Error::config_at("shadows.usd_per_day", "must not be negative"));
+        }
         within("expected_output_tokens", self.expected_output_tokens as f64, 1.0, 1e6)?;
         for (pattern, weight) in &self.weights {
             within(&format!("weights.{pattern}"), *weight, 0.0, 1e9)?;

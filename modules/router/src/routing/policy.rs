@@ -50,6 +50,62 @@ struct Pool {
     names: Vec<TargetName>,
     /// `true` when a person named the targets.
     is_named: bool,
+    /// `true` when a rule names them.
+    is_of_rule: bool,
+}
+
+/// Bounds of the experiments that a request takes part in.
+///
+/// An experiment goes before the rules, but sends a request to nobody who was not to have it: what
+/// is kept at local models stays there, what a rule gives to some providers goes to no other one,
+/// and what a key may not ask is not asked for it.
+struct Bounds<'a> {
+    policy: &'a Policy,
+    /// Targets without the experiment; `None` where there are none.
+    pool: Option<&'a Pool>,
+    request: &'a Request<'a>,
+    offer: &'a Offer<'a>,
+}
+
+impl Bounds<'_> {
+    /// Returns the targets of an experiment's variant; `None` on the other side, and where none of
+    /// them may have the request.
+    fn variant(&self, experiment: &ExperimentOptions, side: Side) -> Option<Pool> {
+        if side == Side::Control || experiment.targets.is_empty() {
+            return None;
+        }
+        let wanted: Vec<&str> = self.policy.expanded(&experiment.targets).collect();
+        let named = self.policy.named("experiment".to_owned(), &wanted, self.request, self.offer);
+        let mut pool = named.ok()?;
+        pool.names.retain(|name| self.hold(name));
+        pool.strategy = StrategyName::Fixed;
+        Some(pool).filter(|pool| !pool.names.is_empty())
+    }
+
+    /// Returns the target that an experiment asks beside the answer.
+    fn shadow(&self, experiment: &ExperimentOptions, side: Side) -> Option<TargetName> {
+        let name = experiment.shadow.as_ref().filter(|_| side == Side::Control)?;
+        let written = Names(vec![name.clone()]);
+        let names = self.policy.expanded(&written);
+        let mut targets = names.flat_map(|name| {
+            names::targets(name, self.request.dialect, self.offer).unwrap_or_default()
+        });
+        targets.find(|name| self.hold(name) && self.policy.can(name, self.request, self.offer))
+    }
+
+    /// Returns whether a target may have the request.
+    fn hold(&self, name: &TargetName) -> bool {
+        let is_local =
+            |name: &TargetName| self.offer.provider(&name.provider).is_some_and(|it| it.is_local);
+        if !fit::is_allowed(self.request.allowed_models, name) {
+            return false;
+        }
+        let Some(pool) = self.pool.filter(|_| !is_local(name)) else { return true };
+        let is_free = !pool.is_named && self.policy.models.is_empty();
+        let stays_home = !is_free && pool.names.iter().all(is_local);
+        let is_of_same = |it: &TargetName| it.provider == name.provider;
+        !stays_home && (!pool.is_of_rule || pool.names.iter().any(is_of_same))
+    }
 }
 
 impl Policy {
@@ -113,8 +169,17 @@ impl Policy {
             experiment.check(index)?;
             let key = format!("experiments[{index}].use");
             self.check_names(&key, &experiment.targets)?;
-            if self.expanded(&experiment.targets).any(|name| auto(name).is_some()) {
+            let is_auto = |names: &Names| self.expanded(names).any(|name| auto(name).is_some());
+            if is_auto(&experiment.targets) {
                 return Err(Error::config_at(key, "must name models, not `auto`"));
+            }
+            if let Some(shadow) = &experiment.shadow {
+                let (key, names) =
+                    (format!("experiments[{index}].shadow"), Names(vec![shadow.clone()]));
+                self.check_names(&key, &names)?;
+                if is_auto(&names) {
+                    return Err(Error::config_at(key, "must name a model, not `auto`"));
+                }
             }
         }
         Ok(())
@@ -182,11 +247,17 @@ impl Policy {
             .experiments
             .iter()
             .find_map(|experiment| Some((experiment, experiment.side(request, asked, is_auto)?)));
-        let of_variant =
-            tried.and_then(|(experiment, side)| self.variant(experiment, side, request, offer));
+        let usual = self.pool(request, asked, (&asked_for, is_auto), offer, now);
+        let bounds = Bounds { policy: self, pool: usual.as_ref().ok(), request, offer };
+        let of_variant = tried.and_then(|(experiment, side)| bounds.variant(experiment, side));
+        // Who gets what all others get is no variant.
+        let tried = tried.filter(|(experiment, side)| {
+            *side == Side::Control || experiment.targets.is_empty() || of_variant.is_some()
+        });
+        let shadow = tried.and_then(|(experiment, side)| bounds.shadow(experiment, side));
         let pool = match of_variant {
             Some(pool) => pool,
-            None => self.pool(request, asked, (&asked_for, is_auto), offer, now)?,
+            None => usual?,
         };
         let mut sorted = Sorted::default();
         for name in &pool.names {
@@ -213,10 +284,8 @@ impl Policy {
         if order.is_empty() {
             return Err(refused(asked, &pool, sorted, request));
         }
-        let shadow = tried.and_then(|(experiment, side)| {
-            let name = experiment.shadow.as_deref().filter(|_| side == Side::Control)?;
-            names::targets(name, request.dialect, offer).ok()?.into_iter().next()
-        });
+        // To ask the same model again says nothing.
+        let shadow = shadow.filter(|name| order.first() != Some(name));
         let mut reasons = ranking.reasons;
         if let Some(tier) = ranking.tier {
             let value = tier.as_str().into();
@@ -236,24 +305,6 @@ impl Policy {
         })
     }
 
-    /// Returns the targets of an experiment's variant; `None` on the other side, and where none of
-    /// them is there.
-    fn variant(
-        &self,
-        experiment: &ExperimentOptions,
-        side: Side,
-        request: &Request<'_>,
-        offer: &Offer<'_>,
-    ) -> Option<Pool> {
-        if side == Side::Control || experiment.targets.is_empty() {
-            return None;
-        }
-        let wanted: Vec<&str> = self.expanded(&experiment.targets).collect();
-        let mut pool = self.named("experiment".to_owned(), &wanted, request, offer).ok()?;
-        pool.strategy = StrategyName::Fixed;
-        Some(pool)
-    }
-
     /// Returns the targets that the client or a rule names, or all where they leave the choice.
     fn pool(
         &self,
@@ -271,6 +322,7 @@ impl Policy {
                 self.expanded(&rule.targets).collect()
             };
             let mut pool = self.named(rule.name.clone(), &wanted, request, offer)?;
+            pool.is_of_rule = pool.is_named && !rule.targets.is_empty();
             if let Some(strategy) = rule.strategy {
                 pool.strategy = strategy;
             }
@@ -311,7 +363,7 @@ impl Policy {
             if names.is_empty() {
                 return Err(Refusal::NothingOffered);
             }
-            return Ok(Pool { rule, strategy, names, is_named: false });
+            return Ok(Pool { rule, strategy, names, is_named: false, is_of_rule: false });
         }
         let mut found: Vec<TargetName> = Vec::new();
         let mut first_refusal = None;
@@ -333,7 +385,7 @@ impl Policy {
         }
         // One name that several providers have: the cheapest of them.
         let strategy = if wanted.len() == 1 { StrategyName::Cheapest } else { StrategyName::Fixed };
-        Ok(Pool { rule, strategy, names: found, is_named: true })
+        Ok(Pool { rule, strategy, names: found, is_named: true, is_of_rule: false })
     }
 
     /// Looks at a target, and sorts it by whether it can answer.
@@ -355,6 +407,14 @@ impl Policy {
             Fit::Unable("is not allowed for the key".into())
         };
         sorted.add(view, cost, fit);
+    }
+
+    /// Returns whether a target that somebody names can answer now.
+    fn can(&self, name: &TargetName, request: &Request<'_>, offer: &Offer<'_>) -> bool {
+        let view = offer.view(name).map(Cow::Borrowed);
+        let view = view.or_else(|| unseen(name, offer).map(Cow::Owned));
+        let limits = Limits { local_in_flight: self.local_in_flight, is_named: true };
+        view.is_some_and(|view| fit::of(&view, None, request, limits) == Fit::Able)
     }
 
     /// Returns the cost of the answer of a target, where its price is known.

@@ -1,6 +1,7 @@
 //! The router before providers that answer as the tests say.
 
 mod cascade;
+mod experiments;
 mod faults;
 mod gateway;
 mod passing;

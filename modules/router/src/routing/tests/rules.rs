@@ -166,6 +166,12 @@ fn a_configuration_that_cannot_be_used_is_refused() {
         json!({"experiments": [{"name": "x", "use": "auto"}]}),
         "experiments[0].use: must name models, not `auto`",
     );
+    check(
+        json!({"experiments": [{"name": "x", "shadow": "auto:best"}]}),
+        "experiments[0].shadow: must name a model, not `auto`",
+    );
+    check(json!({"shadows": {"in_flight": 0}}), "shadows.in_flight: must be from 1 to 100");
+    check(json!({"shadows": {"usd_per_day": -1}}), "shadows.usd_per_day: must not be negative");
     check(json!({"weights": {"a": -1.0}}), "weights.a: must be from 0 to 1000000000");
     check(
         json!({"heuristic": {"small_below": 0.9}}),

@@ -261,3 +261,59 @@ fn a_share_of_sessions_gets_the_variant_and_keeps_it() {
     let request = Request { session: Some("1"), ..site.request(&named) };
     assert_eq!(site.decide(&request).expect("decided").variant, None);
 }
+
+#[test]
+fn an_experiment_sends_nothing_where_it_was_not_to_go() {
+    let decide = |options: serde_json::Value, model: &str, allowed: &[&str]| {
+        let mut site = Site::new(options);
+        site.allowed = allowed.iter().map(|&it| it.to_owned()).collect();
+        let inspected = asked(model, "Translate this.");
+        let request = site.request(&inspected);
+        let mut drawn: Vec<(String, String, String)> = (0..40)
+            .map(|session| {
+                let session = session.to_string();
+                let decision = site.decide(&Request { session: Some(&session), ..request });
+                let decision = decision.expect("decided");
+                let shadow = decision.shadow.map(|shadow| shadow.to_string());
+                let variant = decision.variant.unwrap_or_default();
+                (variant, decision.order[0].to_string(), shadow.unwrap_or_default())
+            })
+            .collect();
+        drawn.sort();
+        drawn.dedup();
+        let shown: Vec<String> =
+            drawn.iter().map(|(side, first, shadow)| format!("{side} {first} {shadow}")).collect();
+        shown.join(", ")
+    };
+    let both = |more: serde_json::Value| {
+        let mut options = json!({"experiments": [{"name": "x", "models": "*", "share": 1,
+            "use": ["cloud/big", "home/qwen3:8b"], "shadow": "cloud/mini"}]});
+        options
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
+        options
+    };
+    let home = "home/llama3:latest";
+    let check = |more: serde_json::Value, model: &str, expected: &str| {
+        assert_eq!(decide(both(more), model, &[]), expected, "{model}");
+    };
+    check(json!({}), "auto", &format!("x:control {home} cloud/mini, x:variant cloud/big "));
+    // What a name, an alias, a rule or `models` keeps at home stays there.
+    let kept = format!("x:control {home} , x:variant home/qwen3:8b ");
+    check(json!({}), "llama3", &kept);
+    check(json!({"aliases": {"mine": home}}), "mine", &kept);
+    check(json!({"rules": [{"use": home}]}), "auto", &kept);
+    check(json!({"models": "home/llama3*"}), "auto", &kept);
+    // A rule that gives requests to one provider gives them to no other one.
+    let rule = json!({"rules": [{"when": {"model": "*"}, "use": "resale/big"}]});
+    check(rule, "auto", "x:control resale/big , x:variant home/qwen3:8b ");
+    check(json!({}), "resale/big", "x:control resale/big cloud/mini, x:variant cloud/big ");
+    // A key's list holds for all that is asked for it.
+    let found = decide(both(json!({})), "auto", &["home/llama3*", "resale/*"]);
+    // Without a variant that may be asked, nobody is on that side.
+    assert_eq!(found, format!(" {home} , x:control {home} "));
+    // To ask the same model again says nothing.
+    let same = json!({"experiments": [{"name": "x", "share": 1, "shadow": home}]});
+    assert_eq!(decide(same, "auto", &[]), format!("x:control {home} , x:variant {home} "));
+}
