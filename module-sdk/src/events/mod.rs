@@ -13,6 +13,7 @@ mod lynex;
 mod model_name;
 mod router;
 mod trace;
+mod usage;
 
 pub use content::{ContentMessage, ContentRole, LlmRequestContent};
 pub use health::{
@@ -29,6 +30,7 @@ pub use lynex::{LynexEvent, LynexType};
 pub use model_name::ModelName;
 pub use router::{LlmFeedbackGiven, RouterTargetChanged};
 pub use trace::{SpanKind, SpanStatus, TraceSpanCompleted};
+pub use usage::{BudgetUse, UsageBudgetExceeded, UsageBudgetWarned};
 
 /// Returns whether a topic fits a filter: `*` stands for one part, `>` for one or more at the end.
 ///

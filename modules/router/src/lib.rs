@@ -8,6 +8,7 @@
 
 mod answers;
 mod app;
+mod budgets;
 mod cache;
 mod commands;
 mod config;
@@ -36,16 +37,13 @@ use std::{sync::Arc, time::Duration};
 use module_http::{ConnectionMetrics, Server};
 use module_sdk::{
     Event, Health, HealthStatus, Host, Job, Module, Reply, Result, Snapshot, Wiring,
-    events::HealthComponentChanged,
+    events::{HealthComponentChanged, UsageBudgetExceeded, UsageBudgetWarned},
 };
 
 use app::App;
 use cache::CacheArgs;
 pub use config::{Config, Retries, Timeouts};
-use jiff::Timestamp;
 use keys::{Keys, KeysArgs};
-use limits::Scope;
-use serde_json::Value;
 pub use target::breaker::BreakerOptions;
 
 module_sdk::export!(Router);
@@ -73,6 +71,7 @@ impl Module for Router {
         let keys = Keys::load(host, config.keys)?;
         let app = Arc::new(App::new(config, host, keys.ring())?);
         discovery::start(&app)?;
+        budgets::ask(&app);
         let server = server::start(&app)?;
         Ok(Self { app, keys, server, connections: ConnectionMetrics::new("lodestar_router") })
     }
@@ -80,7 +79,8 @@ impl Module for Router {
     fn wire(wiring: &mut Wiring<Self>) {
         wiring
             .on(Self::component_changed)
-            .on_topic("usage.budget.*", Self::budget)
+            .on(Self::budget_warned)
+            .on(Self::budget_exceeded)
             .every(Duration::from_secs(10), Self::show_connections)
             .every(Duration::from_secs(5), Self::save_state)
             .command("keys", Self::keys)
@@ -147,21 +147,13 @@ impl Router {
         Ok(self.app.cache.command(&args))
     }
 
-    /// Hears that a budget is exceeded, or that it is only nearly so, as after it was raised.
-    fn budget(&mut self, event: &Event<'_, Value>) -> Result<()> {
-        let text = |key: &str| event.data.get(key).and_then(Value::as_str);
-        let scope = match (text("scope"), text("project")) {
-            (Some(scope), _) => scope.to_owned().try_into().unwrap_or(Scope::All),
-            (None, Some(project)) => Scope::Project(project.into()),
-            (None, None) => Scope::All,
-        };
-        if event.topic.ends_with(".exceeded") {
-            let until = event.data.get("until").and_then(Value::as_i64);
-            let until = until.and_then(|at| Timestamp::from_millisecond(at).ok());
-            self.app.limits.budget_exceeded(scope, until);
-        } else {
-            self.app.limits.budget_withdrawn(&scope);
-        }
+    fn budget_warned(&mut self, event: &Event<'_, UsageBudgetWarned>) -> Result<()> {
+        self.app.limits.hear(&event.data.0, false);
+        Ok(())
+    }
+
+    fn budget_exceeded(&mut self, event: &Event<'_, UsageBudgetExceeded>) -> Result<()> {
+        self.app.limits.hear(&event.data.0, true);
         Ok(())
     }
 

@@ -56,7 +56,7 @@ pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault
     match app.limits.reserve(&plan.identity, project, estimate).await {
         Ok(reservation) => {
             let reserved = estimate.nano_usd.unwrap_or(0);
-            plan.tally = Arc::new(Tally::new(reservation, reserved));
+            plan.tally = Arc::new(charged(app, plan, Tally::new(reservation, reserved)));
             Ok(())
         }
         Err(hit) if hit.action == BudgetAction::Reroute && hit.is_about_money() => {
@@ -65,6 +65,8 @@ pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault
             };
             let decision = Arc::make_mut(&mut plan.decision);
             decision.order.retain(is_free);
+            decision.second.take_if(|name| !is_free(name));
+            decision.is_checked &= decision.order.len() > 1;
             if decision.order.is_empty() {
                 return Err(fault_of_limit(&hit));
             }
@@ -74,11 +76,15 @@ pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault
             let free = Estimate { nano_usd: Some(0), ..estimate };
             let reserved = app.limits.reserve(&plan.identity, project, free).await;
             let reservation = reserved.map_err(|hit| fault_of_limit(&hit))?;
-            plan.tally = Arc::new(Tally::new(reservation, 0));
+            plan.tally = Arc::new(charged(app, plan, Tally::new(reservation, 0)));
             Ok(())
         }
         Err(hit) => Err(fault_of_limit(&hit)),
     }
+}
+
+fn charged(app: &App, plan: &Plan, tally: Tally) -> Tally {
+    tally.charged_to(app.limits.clone(), plan.identity.clone(), plan.client.project.clone())
 }
 
 /// Reserves what a target may cost more than those before it.

@@ -23,6 +23,7 @@ use crate::{
     },
     journal::{Story, Told},
     keys::Identity,
+    limits::BudgetAction,
     report::Recorder,
     routing::{
         Decision, Offer, Refusal, Request,
@@ -265,12 +266,20 @@ fn decide(
         session: client.session.as_deref(),
         is_sub_agent: client.is_sub_agent,
         sticky,
-        budget_left_nano_usd: None,
+        budget_left_nano_usd: app.limits.budget_left(identity, client.project.as_deref()),
+        keeps_budget: app.limits.budget_action() == BudgetAction::Reroute,
         allowed_models: key.map_or(&[], |key| &key.models),
         prices: &Table(&app.targets),
     };
     let offer = Offer { targets: &views, providers: &providers };
-    let decided = app.policy.decide(&request, &offer, app.host.now());
+    let now = app.host.now();
+    let decided = app.policy.decide(&request, &offer, now).or_else(|refusal| match refusal {
+        // Whose budget it is, and until when, is told where it is reserved.
+        Refusal::Unfit { .. } if request.keeps_budget => {
+            app.policy.decide(&Request { keeps_budget: false, ..request }, &offer, now)
+        }
+        refusal => Err(refusal),
+    });
     let decision = decided.map_err(|refusal| match &refusal {
         Refusal::NotAllowed { model } => {
             let known = views.iter().map(|view| &view.name);

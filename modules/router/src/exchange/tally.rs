@@ -4,7 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use module_sdk::events::LlmRequestCompleted;
 
-use crate::limits::{Actual, Reservation};
+use crate::{
+    keys::Identity,
+    limits::{Actual, Limits, Reservation},
+};
 
 /// Sum of the attempts of one request. Dropped, it settles the reservation of the request.
 #[derive(Debug, Default)]
@@ -22,6 +25,16 @@ struct State {
     tokens: Sum,
     nano_usd: Sum,
     is_sent: bool,
+    /// Those whose budgets the request counts for.
+    charged: Option<Charged>,
+}
+
+/// Those whose budgets a request counts for.
+#[derive(Debug)]
+struct Charged {
+    limits: Limits,
+    identity: Identity,
+    project: Option<String>,
 }
 
 /// A sum of which some parts may not be known.
@@ -49,6 +62,18 @@ impl Tally {
     pub(crate) fn new(reservation: Reservation, reserved_nano_usd: u64) -> Self {
         let state = State { reservation, reserved_nano_usd, ..State::default() };
         Self { state: Mutex::new(state) }
+    }
+
+    /// Counts what is used for the budgets of a key, a project and all.
+    pub(crate) fn charged_to(
+        self,
+        limits: Limits,
+        identity: Identity,
+        project: Option<String>,
+    ) -> Self {
+        let charged = Some(Charged { limits, identity, project });
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).charged = charged;
+        self
     }
 
     /// Returns the money that is reserved, in nano-USD.
@@ -94,6 +119,10 @@ impl Drop for Tally {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.is_sent {
+            if let Some(Charged { limits, identity, project }) = &state.charged {
+                let spent = i64::try_from(state.nano_usd.known).unwrap_or(i64::MAX);
+                limits.spent(identity, project.as_deref(), spent);
+            }
             let actual = Actual { tokens: state.tokens.known(), nano_usd: state.nano_usd.known() };
             // The first one settles all; where the cost is not known all stay as they are.
             state.reservation.settle(actual);

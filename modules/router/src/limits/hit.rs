@@ -94,7 +94,7 @@ pub(crate) enum HitReason {
         /// Limit that could not be kept.
         limit: Limit,
     },
-    /// A budget of `usage_tracker` is exceeded.
+    /// A budget that another module watches is exceeded.
     Budget,
 }
 

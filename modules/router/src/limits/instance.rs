@@ -84,14 +84,14 @@ impl Instance {
         now: Timestamp,
     ) -> Result<(), LimitHit> {
         let ledger = self.ledger();
-        if estimate.nano_usd == Some(0) || ledger.has_no_budgets() {
+        if estimate.nano_usd == Some(0) || ledger.budgets.is_empty() {
             return Ok(());
         }
         let name = identity.key().map_or("", |key| &*key.name);
-        let scopes =
-            [Some(Scope::Key(identity.id().into())), project.map(|it| Scope::Project(it.into()))];
-        let scopes: Vec<Scope> = scopes.into_iter().flatten().chain([Scope::All]).collect();
-        let Some((index, retry_after)) = ledger.exceeded(&scopes, now) else { return Ok(()) };
+        let scopes = scopes(identity, project);
+        let Some((index, retry_after)) = ledger.budgets.exceeded(&scopes, now) else {
+            return Ok(());
+        };
         Err(LimitHit {
             scope: scopes[index].clone(),
             name: name.to_owned(),
@@ -99,6 +99,19 @@ impl Instance {
             retry_after,
             action: self.options.budget_action,
         })
+    }
+
+    /// Returns what is left of the tightest budget that a request counts for, in nano-USD; `None`
+    /// where there is none, or nothing is known of it.
+    pub(super) fn budget_left(&self, identity: &Identity, project: Option<&str>) -> Option<i64> {
+        let (now, parties) = (self.host.now(), self.parties(identity, project));
+        let mut ledger = self.ledger();
+        let told = if ledger.budgets.is_empty() {
+            None
+        } else {
+            ledger.budgets.left(&scopes(identity, project), now)
+        };
+        ledger.money_left(&parties, now).into_iter().chain(told).min()
     }
 
     pub(super) fn amounts(
@@ -239,4 +252,11 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// Returns all whose budgets a request counts for.
+pub(super) fn scopes(identity: &Identity, project: Option<&str>) -> Vec<Scope> {
+    let key = Scope::Key(identity.id().into());
+    let project = project.map(|name| Scope::Project(name.into()));
+    [key].into_iter().chain(project).chain([Scope::All]).collect()
 }

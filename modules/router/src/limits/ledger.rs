@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     allowance::{Allowance, Limit},
+    budgets::Budgets,
     counter::{Counter, Verdict},
     hit::{HitReason, Scope},
-    window::{Amounts, Calendar, CalendarClock},
+    window::{Amounts, Calendar, CalendarClock, Quantity},
 };
 
 /// Version of the state.
@@ -21,8 +22,8 @@ pub(super) struct Ledger {
     generation: u64,
     clock: CalendarClock,
     counters: BTreeMap<Scope, Vec<Counter>>,
-    /// Budgets of other modules that are exceeded, with the end of their time.
-    exceeded: BTreeMap<Scope, Option<Timestamp>>,
+    /// Budgets that other modules watch.
+    pub(super) budgets: Budgets,
     /// `true` when something changed since it was written.
     is_dirty: bool,
     /// Changes since the counts were handed over to the next generation.
@@ -38,7 +39,7 @@ pub(crate) struct LimitsState {
     pub(super) generation: u64,
     counters: Vec<(Scope, Vec<Counter>)>,
     #[serde(default)]
-    exceeded: Vec<(Scope, Option<Timestamp>)>,
+    budgets: Budgets,
 }
 
 /// Amounts that were settled after the hand-over.
@@ -84,7 +85,7 @@ impl Ledger {
             generation,
             clock: CalendarClock::new(zone),
             counters: BTreeMap::new(),
-            exceeded: BTreeMap::new(),
+            budgets: Budgets::default(),
             is_dirty: false,
             late: None,
         }
@@ -182,31 +183,23 @@ impl Ledger {
         }
     }
 
-    /// Notes that a budget is exceeded, until a moment or until it is withdrawn.
-    pub(super) fn exceed(&mut self, scope: Scope, until: Option<Timestamp>) {
-        self.is_dirty = true;
-        self.exceeded.insert(scope, until);
-    }
-
-    /// Notes that a budget is exceeded no more.
-    pub(super) fn withdraw(&mut self, scope: &Scope) {
-        self.is_dirty |= self.exceeded.remove(scope).is_some();
-    }
-
-    /// Returns the first party whose budget is exceeded.
-    pub(super) fn exceeded(
-        &self,
-        parties: &[Scope],
-        now: Timestamp,
-    ) -> Option<(usize, Option<Duration>)> {
-        if self.exceeded.is_empty() {
-            return None;
+    /// Returns what is left of the tightest amount of US dollars of a day or a month, in nano-USD;
+    /// `None` where none is limited.
+    pub(super) fn money_left(&mut self, parties: &[Party], now: Timestamp) -> Option<i64> {
+        let (calendar, now_ms) = (self.clock.at(now), now.as_millisecond());
+        let mut least: Option<i64> = None;
+        for party in parties {
+            let is_budget = |limit: &Limit| {
+                limit.quantity == Quantity::NanoUsd && limit.period.bucket_ms().is_none()
+            };
+            for limit in party.allowance.limits().filter(is_budget) {
+                let counter = counter(&mut self.counters, &party.scope, limit, now_ms, &calendar);
+                let amount = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+                let left = amount(limit.most).saturating_sub(amount(counter.used));
+                least = Some(least.map_or(left, |least| least.min(left)));
+            }
         }
-        parties.iter().enumerate().find_map(|(index, scope)| match self.exceeded.get(scope)? {
-            Some(until) if *until <= now => None,
-            Some(until) => Some((index, Duration::try_from(until.duration_since(now)).ok())),
-            None => Some((index, None)),
-        })
+        least
     }
 
     /// Returns what a scope used of its limits.
@@ -221,12 +214,12 @@ impl Ledger {
             counters.retain(|counter| !counter.is_over(now_ms, &calendar));
         }
         self.counters.retain(|_, counters| !counters.is_empty());
-        self.exceeded.retain(|_, until| until.is_none_or(|until| until > now));
+        self.budgets.forget_old(now);
         LimitsState {
             version: VERSION,
             generation: self.generation,
             counters: self.counters.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-            exceeded: self.exceeded.iter().map(|(k, v)| (k.clone(), *v)).collect(),
+            budgets: self.budgets.clone(),
         }
     }
 
@@ -246,7 +239,7 @@ impl Ledger {
             return;
         }
         self.counters = state.counters.into_iter().collect();
-        self.exceeded = state.exceeded.into_iter().collect();
+        self.budgets = state.budgets;
         self.is_dirty = true;
     }
 
@@ -263,10 +256,6 @@ impl Ledger {
     pub(super) fn take_back(&mut self) {
         self.late = None;
         self.is_dirty = true;
-    }
-
-    pub(super) fn has_no_budgets(&self) -> bool {
-        self.exceeded.is_empty()
     }
 
     /// Returns what changed since the hand-over.
@@ -289,18 +278,18 @@ impl Ledger {
 impl Late {
     fn add(&mut self, entry: &Entry, amount: i64) {
         let slot = match entry.limit.quantity {
-            super::Quantity::Requests => &mut self.requests,
-            super::Quantity::Tokens => &mut self.tokens,
-            super::Quantity::NanoUsd => &mut self.nano_usd,
+            Quantity::Requests => &mut self.requests,
+            Quantity::Tokens => &mut self.tokens,
+            Quantity::NanoUsd => &mut self.nano_usd,
         };
         *slot = slot.saturating_add(amount);
     }
 
-    const fn of(self, quantity: super::Quantity) -> i64 {
+    const fn of(self, quantity: Quantity) -> i64 {
         match quantity {
-            super::Quantity::Requests => self.requests,
-            super::Quantity::Tokens => self.tokens,
-            super::Quantity::NanoUsd => self.nano_usd,
+            Quantity::Requests => self.requests,
+            Quantity::Tokens => self.tokens,
+            Quantity::NanoUsd => self.nano_usd,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! rates and of what is left of the budgets, and tells Redis afterwards what was used meanwhile.
 
 mod allowance;
+mod budgets;
 mod counter;
 mod hit;
 mod instance;
@@ -23,9 +24,10 @@ use std::{
     time::Duration,
 };
 
-use module_sdk::{Error, Host, Result, jiff::Timestamp};
+use module_sdk::{Error, Host, Result, events::BudgetUse};
 
 pub(crate) use allowance::{Allowance, Limit};
+pub(crate) use budgets::Asked;
 pub(crate) use hit::{HitReason, LimitHit, Scope};
 pub(crate) use ledger::LimitsState;
 pub(crate) use options::{BudgetAction, LimitOptions, Unpriced};
@@ -119,21 +121,61 @@ impl Limits {
         }
     }
 
-    /// Notes that a budget that another module watches is exceeded: `until` the end of its period,
-    /// or until [`budget_withdrawn`](Self::budget_withdrawn).
-    pub(crate) fn budget_exceeded(&self, scope: Scope, until: Option<Timestamp>) {
-        self.inner.ledger().exceed(scope, until);
+    /// Takes over what is said of a budget that another module watches: that it is exceeded, or
+    /// that it is not (any more).
+    pub(crate) fn hear(&self, told: &BudgetUse, is_exceeded: bool) {
+        let mut ledger = self.inner.ledger();
+        match ledger.budgets.hear(told, is_exceeded, self.inner.host.now()) {
+            Ok(()) => ledger.set_dirty(),
+            // Whoever it is for must not be everybody.
+            Err(error) => {
+                let scope = &*told.scope;
+                tracing::warn!(budget = &*told.budget, scope, %error, "a budget is not heeded");
+            }
+        }
     }
 
-    /// Notes that a budget is exceeded no more.
-    pub(crate) fn budget_withdrawn(&self, scope: &Scope) {
-        self.inner.ledger().withdraw(scope);
+    /// Returns what is left of the tightest budget that a request counts for, in nano-USD: of the
+    /// amounts of US dollars of its key, its project and all, and of what other modules watch.
+    /// `None` where there is none, or nothing is known of it.
+    pub(crate) fn budget_left(&self, identity: &Identity, project: Option<&str>) -> Option<i64> {
+        self.inner.budget_left(identity, project)
+    }
+
+    /// Counts the cost of an answer against the budgets that other modules watch, until they say
+    /// themselves what is used.
+    pub(crate) fn spent(&self, identity: &Identity, project: Option<&str>, nano_usd: i64) {
+        let mut ledger = self.inner.ledger();
+        if nano_usd == 0 || ledger.budgets.is_empty() {
+            return;
+        }
+        let scopes = instance::scopes(identity, project);
+        if ledger.budgets.spend(&scopes, nano_usd, self.inner.host.now()) {
+            ledger.set_dirty();
+        }
+    }
+
+    /// Returns the budgets of which `usage_tracker` can say what was spent.
+    pub(crate) fn budgets_to_ask(&self) -> Vec<Asked> {
+        self.inner.ledger().budgets.to_ask(self.inner.host.now())
+    }
+
+    /// Takes over what `usage_tracker` says was spent of a budget.
+    pub(crate) fn budget_told(&self, asked: &Asked, spent_nano_usd: i64) {
+        let mut ledger = self.inner.ledger();
+        ledger.budgets.told(asked, spent_nano_usd);
+        ledger.set_dirty();
+    }
+
+    /// Returns the consequence of an amount of US dollars that is used up.
+    pub(crate) fn budget_action(&self) -> BudgetAction {
+        self.inner.options.budget_action
     }
 
     /// Returns whether a budget of a scope, which another module watches, is exceeded.
     pub(crate) fn is_exceeded(&self, scope: &Scope) -> bool {
         let now = self.inner.host.now();
-        self.inner.ledger().exceeded(std::slice::from_ref(scope), now).is_some()
+        self.inner.ledger().budgets.exceeded(std::slice::from_ref(scope), now).is_some()
     }
 
     /// Returns what is used of the limits of a scope: each limit by its name, with its count.

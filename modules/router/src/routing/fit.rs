@@ -92,7 +92,7 @@ fn beyond_budget(
     cost: Option<i64>,
     request: &Request<'_>,
 ) -> Option<Cow<'static, str>> {
-    let left = request.budget_left_nano_usd?;
+    let left = request.budget_left_nano_usd.filter(|_| request.keeps_budget)?;
     let is_beyond = !view.is_local && (left <= 0 || cost.is_some_and(|cost| cost > left));
     is_beyond.then(|| "costs more than the budget has left".into())
 }

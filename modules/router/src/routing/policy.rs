@@ -7,7 +7,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use module_sdk::{Error, Result};
+use module_sdk::{Error, Result, Usd};
+use serde_json::json;
 
 use super::{
     Decision, Offer, Reason, Refusal, Request,
@@ -290,6 +291,11 @@ impl Policy {
         if let Some(tier) = ranking.tier {
             let value = tier.as_str().into();
             reasons.push(Reason { name: "tier".to_owned(), value, weight: 0.0 });
+        }
+        if self.rules.iter().any(Rule::asks_for_budget) {
+            let left = request.budget_left_nano_usd.map(|nano| json!(Usd::from_nano(nano)));
+            let value = left.unwrap_or_else(|| "unknown".into());
+            reasons.push(Reason { name: "budget_left_usd".to_owned(), value, weight: 0.0 });
         }
         Ok(Decision {
             order,

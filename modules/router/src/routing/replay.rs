@@ -153,6 +153,7 @@ fn with<T>(prompt: &str, act: impl FnOnce(&Request<'_>) -> T) -> T {
         is_sub_agent: false,
         sticky: None,
         budget_left_nano_usd: None,
+        keeps_budget: true,
         allowed_models: &[],
         prices: &ByName,
     })

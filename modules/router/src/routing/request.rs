@@ -31,8 +31,10 @@ pub(crate) struct Request<'a> {
     pub is_sub_agent: bool,
     /// Target that answered the session before.
     pub sticky: Option<Sticky<'a>>,
-    /// Rest of the tightest budget, where there is one.
+    /// Rest of the tightest budget; `None` where there is none, or nothing is known of it.
     pub budget_left_nano_usd: Option<i64>,
+    /// `true` when models that cost more than that are left out of the router's own choice.
+    pub keeps_budget: bool,
     /// Patterns of the models that the key may ask; empty allows all.
     pub allowed_models: &'a [String],
     /// Prices of the targets.

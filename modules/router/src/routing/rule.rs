@@ -56,7 +56,9 @@ pub(crate) struct When {
     pub hours: Option<String>,
     /// Time zone of the hours, such as `Europe/Vienna`. Default: that of the system.
     pub zone: Zone,
-    /// Less than this is left of the tightest budget.
+    /// Less than this is left of the tightest budget: of the limits of the key, the project and
+    /// all in US dollars per day and month, and of budgets that other modules tell of. Where
+    /// nothing is known the rule is for no request.
     pub budget_left_below_usd: Option<Usd>,
 }
 
@@ -98,6 +100,11 @@ impl Rule {
             targets: options.targets.clone(),
             strategy: options.strategy,
         })
+    }
+
+    /// Returns whether the rule asks what is left of the budget.
+    pub(super) const fn asks_for_budget(&self) -> bool {
+        self.when.budget_left_below_usd.is_some()
     }
 
     /// Returns whether the rule is for this request. `asked` is the model that the client names;

@@ -129,6 +129,7 @@ impl Site {
             is_sub_agent: false,
             sticky: None,
             budget_left_nano_usd: None,
+            keeps_budget: true,
             allowed_models: &self.allowed,
             prices: &self.prices,
         }

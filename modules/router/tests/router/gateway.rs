@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 pub(crate) struct Gateway {
     pub bench: Bench<Router>,
     pub address: SocketAddr,
-    _directory: tempfile::TempDir,
+    _directory: Option<tempfile::TempDir>,
 }
 
 /// An answer.
@@ -39,10 +40,27 @@ impl Answer {
 }
 
 impl Gateway {
-    pub(crate) fn start(providers: Value, mut config: Value) -> Self {
+    pub(crate) fn start(providers: Value, config: Value) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let host = Arc::new(FakeHost::new(directory.path()));
+        let gateway = Self::start_in(directory.path(), providers, config);
+        Self { _directory: Some(directory), ..gateway }
+    }
+
+    /// Starts a router with its data in a directory.
+    pub(crate) fn start_in(directory: &Path, providers: Value, config: Value) -> Self {
+        Self::start_with(directory, providers, config, |_| {})
+    }
+
+    /// Starts a router with its data in a directory, on a host that is prepared.
+    pub(crate) fn start_with(
+        directory: &Path,
+        providers: Value,
+        mut config: Value,
+        prepare: impl FnOnce(&FakeHost),
+    ) -> Self {
+        let host = Arc::new(FakeHost::new(directory));
         host.set_providers(providers);
+        prepare(&host);
         if config.get("discover_ollama").is_none() {
             config["discover_ollama"] = json!(false);
         }
@@ -52,7 +70,7 @@ impl Gateway {
         }
         let bench = Bench::<Router>::start_on(host, config).expect("it starts");
         let address = bench.host().listener_address("http").expect("it listens");
-        Self { bench, address, _directory: directory }
+        Self { bench, address, _directory: None }
     }
 
     /// Waits until the provider's models are known.

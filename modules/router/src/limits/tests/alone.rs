@@ -1,6 +1,6 @@
 //! One instance, without a Redis.
 
-use module_sdk::jiff::Timestamp;
+use module_sdk::{events::BudgetUse, jiff::Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -129,7 +129,8 @@ async fn what_can_never_fit_is_told_so() {
 async fn an_exceeded_budget_stops_what_costs() {
     let site = Site::new(json!({"budget_action": "reroute"}));
     let until: Timestamp = "2026-12-06T00:00:00Z".parse().expect("a time");
-    site.limits.budget_exceeded(Scope::Project("shop".into()), Some(until));
+    let until = Some(until.as_millisecond());
+    site.limits.hear(&budget("day", "project:shop", until), true);
     let hit = site.ask_for(Some("shop"), 1, None).await.expect_err("it may cost something");
     assert_eq!(hit.action, crate::limits::BudgetAction::Reroute);
     assert_eq!(hit.retry_after, Some(9 * 3_600 * SECOND));
@@ -137,10 +138,56 @@ async fn an_exceeded_budget_stops_what_costs() {
     site.ask_for(Some("bank"), 1, Some(5)).await.expect("it has a budget left").release();
     site.later(9 * 3_600 * SECOND);
     site.ask_for(Some("shop"), 1, Some(5)).await.expect("its time is over").release();
-    site.limits.budget_exceeded(Scope::All, None);
+    site.limits.hear(&budget("month", "all", None), true);
     site.ask_for(Some("bank"), 1, Some(5)).await.expect_err("all are stopped");
-    site.limits.budget_withdrawn(&Scope::All);
-    site.ask_for(Some("bank"), 1, Some(5)).await.expect("it is withdrawn").release();
+    site.limits.hear(&budget("day", "all", None), false);
+    site.ask_for(Some("bank"), 1, Some(5)).await.expect_err("another one says nothing of it");
+    site.limits.hear(&budget("month", "team:blue", None), false);
+    site.ask_for(Some("bank"), 1, Some(5)).await.expect_err("that one is not known");
+    site.limits.hear(&budget("month", "all", None), false);
+    site.ask_for(Some("bank"), 1, Some(5)).await.expect("it has room again").release();
+}
+
+fn budget(name: &str, scope: &str, until: Option<i64>) -> BudgetUse {
+    BudgetUse { budget: name.to_owned(), scope: scope.to_owned(), until, ..BudgetUse::default() }
+}
+
+#[tokio::test]
+async fn what_is_left_is_of_the_tightest_budget() {
+    let site = Site::new(json!({
+        "all": {"usd_per_month": "0.000002", "usd_per_minute": "0.0000005"},
+        "projects": {"shop": {"usd_per_day": "0.000001"}},
+    }));
+    let left = |project| site.limits.budget_left(&Identity::Anonymous, project);
+    assert_eq!((left(None), left(Some("shop"))), (Some(2_000), Some(1_000)));
+    let mut asked = site.ask_for(Some("shop"), 1, Some(300)).await.expect("it fits");
+    assert_eq!((left(None), left(Some("shop"))), (Some(1_700), Some(700)));
+    asked.settle(actual(1, 100));
+    let nearly = BudgetUse {
+        limit_nano_usd: Some(1_000),
+        spent_nano_usd: Some(800),
+        since: Some(0),
+        ..budget("team", "project:shop", None)
+    };
+    site.limits.hear(&nearly, false);
+    assert_eq!((left(None), left(Some("shop"))), (Some(1_900), Some(200)));
+    site.limits.spent(&Identity::Anonymous, Some("shop"), 150);
+    site.limits.spent(&Identity::Anonymous, None, 150);
+    assert_eq!(left(Some("shop")), Some(50));
+    // Unknown is not nothing; what is exceeded has nothing left, whatever is known of it.
+    site.limits.hear(&budget("other", "project:bank", None), false);
+    assert_eq!(left(Some("bank")), Some(1_900));
+    site.limits.hear(&budget("other", "project:bank", None), true);
+    assert_eq!(left(Some("bank")), Some(0));
+
+    site.limits.save().expect("they are written");
+    let again = site.again(json!({}));
+    let left = |project| again.limits.budget_left(&Identity::Anonymous, project);
+    assert_eq!((left(Some("shop")), left(None)), (Some(50), None));
+    let asked = again.limits.budgets_to_ask();
+    assert_eq!(asked.len(), 1, "the other one has no beginning: {asked:?}");
+    again.limits.budget_told(&asked[0], 1_200);
+    assert_eq!(left(Some("shop")), Some(-200));
 }
 
 #[tokio::test]

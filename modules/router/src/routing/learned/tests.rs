@@ -30,6 +30,7 @@ fn sample(words: &str) -> Sample {
         is_sub_agent: false,
         sticky: None,
         budget_left_nano_usd: None,
+        keeps_budget: true,
         allowed_models: &[],
         prices: &Free,
     })
