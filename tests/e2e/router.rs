@@ -182,3 +182,42 @@ fn one_answer_is_charged_once_whatever_fails_on_the_way() {
     assert_eq!(told.len() as u64, number, "each answer has an id of its own");
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn text_leaves_only_where_the_operator_said_so_twice() {
+    const ASKED: &str = "What is the answer?";
+    for (privacy, is_told) in [
+        ("{}", false),
+        ("{full_logging: true, full_logging_projects: [bank]}", false),
+        ("{full_logging: true, full_logging_projects: [shop]}", true),
+    ] {
+        let (paid, local) = (FakeUpstream::start(), FakeUpstream::start());
+        local.only_models(&["small"]);
+        let more = format!("  witness:\n    enabled: true\nprivacy: {privacy}\n");
+        let config = config(&paid, &local, "") + &more;
+        let sandbox = Sandbox::new(&["router", "usage_tracker", "witness"], &config);
+        let daemon = start(&sandbox, "small");
+        let address = daemon.address("router", "http");
+        for (model, stream) in [("gpt-4o", false), ("gpt-4o", true), ("small", true)] {
+            let answer = ask(&address, model, stream);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        requests(&sandbox, 3);
+        let seen = sandbox.json(&["witness", "seen"]);
+        let told = seen.as_array().expect("a list").iter();
+        let told: Vec<_> = told.filter(|it| it["topic"] == "llm.request.content").collect();
+        assert_eq!(told.len(), if is_told { 3 } else { 0 }, "{privacy}: {seen:#}");
+        for content in told {
+            assert_eq!(content["data"]["request"][0]["text"], ASKED, "{content:#}");
+            let answer = content["data"]["answer"].to_string();
+            assert!(answer.contains("forty-two"), "{content:#}");
+        }
+        // What is refused is no trouble, and leaves no trace.
+        assert_eq!(daemon.module("router")["health"]["status"], "ok");
+        assert!(!daemon.log().contains(ASKED), "{}", daemon.log());
+        assert!(daemon.stop().success());
+        let holds = |bytes: &[u8]| bytes.windows(ASKED.len()).any(|it| it == ASKED.as_bytes());
+        let kept = sandbox.state_files().into_iter().filter(|(_, bytes)| holds(bytes)).count();
+        assert!(is_told || kept == 0, "{privacy}: {kept} files hold text");
+    }
+}

@@ -23,6 +23,7 @@ use crate::{
     answers::Answers,
     cache::ResponseCache,
     config::{Config, seconds},
+    content::Contents,
     exchange::Shadows,
     journal::{Journal, JournalSettings},
     keys::KeyRing,
@@ -52,6 +53,7 @@ pub(crate) struct App {
     pub(crate) tournament: Tournament,
     pub(crate) quality: Quality,
     pub(crate) shadows: Shadows,
+    pub(crate) contents: Contents,
     /// Price that savings are counted against.
     pub(crate) baseline: Price,
     pub(crate) ring: KeyRing,
@@ -108,6 +110,7 @@ impl App {
             tournament: Tournament::new(host.clone()),
             quality: Quality::new(config.quality.clone(), host)?,
             shadows: Shadows::new(config.routing.shadows, host)?,
+            contents: Contents::new(host),
             baseline,
             ring,
             cache: ResponseCache::start(host, config.cache.clone())?,

@@ -12,6 +12,7 @@ mod budgets;
 mod cache;
 mod commands;
 mod config;
+mod content;
 mod daily_budget;
 mod dialect;
 mod discovery;

@@ -9,7 +9,7 @@ use module_sdk::events::{
 };
 
 use crate::{
-    app::App, dialect::observe::Observed, exchange::Tally, journal::Story, target::Target,
+    app::App, content, dialect::observe::Observed, exchange::Tally, journal::Story, target::Target,
 };
 
 /// Report of one attempt. One that is dropped before its end reports that the client went away.
@@ -26,6 +26,8 @@ pub(crate) struct Recorder {
     parent_span: Option<String>,
     tally: Arc<Tally>,
     story: Option<Arc<Story>>,
+    /// Request, where its text is wanted.
+    content: Option<content::Asked>,
     is_reported: bool,
 }
 
@@ -61,6 +63,7 @@ impl Recorder {
             parent_span,
             tally,
             story: None,
+            content: None,
             is_reported: false,
         }
     }
@@ -69,6 +72,17 @@ impl Recorder {
     pub(crate) fn part_of(mut self, story: Arc<Story>) -> Self {
         self.story = Some(story);
         self
+    }
+
+    /// Has the text of the request published with that of its answer.
+    pub(crate) fn with_text(mut self, asked: content::Asked) -> Self {
+        self.content = Some(asked);
+        self
+    }
+
+    /// Returns whether the text of the answer is wanted.
+    pub(crate) fn wants_text(&self) -> bool {
+        self.content.is_some()
     }
 
     /// Notes that the request goes out now.
@@ -178,6 +192,12 @@ impl Recorder {
         if let Some(story) = &self.story {
             let is_local = self.target.as_ref().is_some_and(|target| target.is_local());
             story.attempted(&self.event, is_local);
+        }
+        let is_answered = matches!(outcome.status, RequestStatus::Ok | RequestStatus::Cached);
+        if let Some(asked) = self.content.take().filter(|_| is_answered)
+            && self.app.contents.publish(&self.event, &asked, found.said.as_deref())
+        {
+            self.event.content_ref = Some(self.event.dedupe_key.clone());
         }
         self.app.publish(&self.event);
         if self.event.trace_id.is_some() {

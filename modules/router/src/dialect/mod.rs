@@ -5,6 +5,7 @@ pub(crate) mod inspect;
 pub(crate) mod observe;
 pub(crate) mod reading;
 pub(crate) mod rewrite;
+pub(crate) mod said;
 pub(crate) mod sse;
 pub(crate) mod translate;
 pub(crate) mod usage;

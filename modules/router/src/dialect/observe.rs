@@ -1,4 +1,5 @@
-//! Findings in an answer: its counts, its end, its errors. Its text is not kept.
+//! Findings in an answer: its counts, its end, its errors. Its text is kept only where the operator
+//! wants it published.
 
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 use super::{
     Dialect,
     inspect::string,
+    said::{Listener, Said},
     sse::Event,
     usage::{Usage, stated_cost},
 };
@@ -47,14 +49,18 @@ pub(crate) struct Observed {
     pub ollama_ms: Option<[u32; 3]>,
     /// Bytes of content so far, for an estimate where no counts come.
     pub content_bytes: u64,
+    /// Text, where it is to be kept.
+    pub said: Option<Box<Said>>,
 }
 
 /// Observer of one answer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Observer {
     dialect: Dialect,
     /// Choices that have begun, and those that have ended, a bit each.
     choices: (u64, u64),
+    /// Listener to the text, where that is to be kept.
+    listener: Option<Listener>,
     /// Findings so far.
     pub found: Observed,
 }
@@ -206,11 +212,24 @@ fn text(raw: Option<&RawValue>) -> Option<String> {
 impl Observer {
     /// Creates an observer of an answer in a dialect.
     pub(crate) fn new(dialect: Dialect) -> Self {
-        Self { dialect, choices: (0, 0), found: Observed::default() }
+        Self { dialect, choices: (0, 0), listener: None, found: Observed::default() }
+    }
+
+    /// Keeps the text of what comes, within a bound.
+    pub(crate) fn keep_text(&mut self) {
+        self.listener = Some(Listener::new(self.dialect));
+        self.found.said = Some(Box::default());
     }
 
     /// Takes one event of a stream.
     pub(crate) fn event(&mut self, event: &Event<'_>) -> Role {
+        if let (Some(listener), Some(said)) = (&mut self.listener, &mut self.found.said) {
+            listener.event(event, said);
+        }
+        self.read(event)
+    }
+
+    fn read(&mut self, event: &Event<'_>) -> Role {
         if event.data.as_ref() == b"[DONE]" {
             self.found.is_ended = true;
             self.found.is_whole |= self.found.has_content;
@@ -284,6 +303,9 @@ impl Observer {
         }
         if self.dialect == Dialect::OllamaEmbed {
             self.counts_beside(body);
+        }
+        if let Some(said) = &mut self.found.said {
+            **said = Said::of(self.dialect, body);
         }
         self.found.is_whole = true;
         true

@@ -262,6 +262,9 @@ impl Sent<'_> {
         };
         recorder.received(body.len());
         let mut observer = Observer::new(self.upstream);
+        if recorder.wants_text() {
+            observer.keep_text();
+        }
         if !status.is_success() {
             return Err(self.refused(&mut slot, recorder, status, &headers, body));
         }
@@ -384,6 +387,9 @@ impl Sent<'_> {
         let is_json_lines = self.upstream.is_json_lines();
         let mut splitter = Splitter::new(is_json_lines);
         let mut observer = Observer::new(self.upstream);
+        if recorder.wants_text() {
+            observer.keep_text();
+        }
         let mut translation = match Translation::new(
             self.upstream,
             self.plan,

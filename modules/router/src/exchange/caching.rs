@@ -10,7 +10,12 @@ use super::{Plan, head, sending};
 use crate::{
     app::App,
     cache::{Form, Found, NotStored, Question, Sharers, Stored, Tier},
-    dialect::{inspect::Inspected, observe::Observed},
+    dialect::{
+        inspect::Inspected,
+        observe::{Observed, Observer},
+        said::Said,
+        sse::Splitter,
+    },
     target::TargetName,
 };
 
@@ -78,6 +83,7 @@ fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Re
         usage: stored.usage,
         model: stored.response_model.clone(),
         finish_reason: stored.finish_reason.clone(),
+        said: recorder.wants_text().then(|| said(plan, &replay.body)),
         ..Observed::default()
     };
     recorder.finish_cached(&found);
@@ -98,6 +104,22 @@ fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Re
         }),
     );
     Some(response)
+}
+
+/// Returns the text of an answer that is given again.
+fn said(plan: &Plan, body: &Bytes) -> Box<Said> {
+    if !plan.is_stream {
+        return Box::new(Said::of(plan.dialect, body));
+    }
+    let mut observer = Observer::new(plan.dialect);
+    observer.keep_text();
+    let is_json_lines = plan.dialect.is_json_lines();
+    // It was split once before.
+    let whole = Splitter::new(is_json_lines).push(body).unwrap_or_default();
+    for (_, event) in Splitter::events(is_json_lines, &whole) {
+        observer.event(&event);
+    }
+    observer.found.said.unwrap_or_default()
 }
 
 /// Says that an answer is not kept, so that those who wait for it ask for themselves.

@@ -16,6 +16,7 @@ use super::{Client, Inbound, Tally, admission, caching, client::Trace, shadow::B
 use crate::{
     app::App,
     cache::{Leader, Lookup},
+    content,
     dialect::{
         Dialect,
         fault::{Fault, FaultKind},
@@ -238,7 +239,14 @@ impl Plan {
             parent,
             self.tally.clone(),
         );
-        (recorder.part_of(self.story.clone()), key)
+        let mut recorder = recorder.part_of(self.story.clone());
+        // Vectors are no text.
+        let is_text = self.dialect.operation() != "embeddings";
+        if is_text && app.contents.is_wanted(self.client.project.as_deref()) {
+            let asked = content::Asked { dialect: self.dialect, body: self.body.clone() };
+            recorder = recorder.with_text(asked);
+        }
+        (recorder, key)
     }
 }
 

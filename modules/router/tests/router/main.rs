@@ -2,6 +2,7 @@
 
 mod budgets;
 mod cascade;
+mod content;
 mod experiments;
 mod faults;
 mod gateway;

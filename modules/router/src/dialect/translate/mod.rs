@@ -18,6 +18,7 @@
 //!   `message_start` has a 0, which the last event corrects.
 
 mod chat;
+mod conversation;
 mod embed;
 mod error;
 pub(crate) mod foreign;
@@ -35,7 +36,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::{error::TranslateError, ir::Dropped};
+pub(crate) use self::{
+    conversation::{StreamText, conversation},
+    error::TranslateError,
+    ir::Dropped,
+};
 use self::{
     ir::{Answer, Block},
     json::Json,
@@ -132,15 +137,7 @@ pub(crate) fn request_with_report(
         }
         _ => {}
     }
-    let mut request = match from {
-        Dialect::Chat => chat::read_request(body),
-        Dialect::Responses => responses::read_request(body),
-        Dialect::Messages => messages::read_request(body),
-        Dialect::Gemini => gemini::read_request(body),
-        Dialect::OllamaChat => ollama::read_chat_request(body),
-        Dialect::OllamaGenerate => ollama::read_generate_request(body),
-        _ => Err(TranslateError::NoPair { from, to }),
-    }?;
+    let mut request = read_request(from, to, body)?;
     order::settle(&mut request);
     let body = match to {
         Dialect::Chat => chat::write_request(&mut request, options),
@@ -151,6 +148,23 @@ pub(crate) fn request_with_report(
         _ => Err(TranslateError::NoPair { from, to }),
     }?;
     Ok(Translated { body: body.to_bytes(), dropped: request.dropped })
+}
+
+/// Reads a request into the form between the dialects.
+fn read_request(
+    from: Dialect,
+    to: Dialect,
+    body: Json<'_>,
+) -> Result<ir::Request<'_>, TranslateError> {
+    match from {
+        Dialect::Chat => chat::read_request(body),
+        Dialect::Responses => responses::read_request(body),
+        Dialect::Messages => messages::read_request(body),
+        Dialect::Gemini => gemini::read_request(body),
+        Dialect::OllamaChat => ollama::read_chat_request(body),
+        Dialect::OllamaGenerate => ollama::read_generate_request(body),
+        _ => Err(TranslateError::NoPair { from, to }),
+    }
 }
 
 /// Translates a whole answer of a provider that speaks `from` for a client that speaks `to`.
