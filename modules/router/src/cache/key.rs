@@ -8,7 +8,11 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::policy::Bypass;
-use crate::{dialect::Dialect, target::TargetName};
+use crate::{
+    dialect::{Dialect, json_key::Key},
+    target::TargetName,
+    upstream,
+};
 
 /// Fields of a body that do not change the answer. The model is the one that answers, not the one
 /// that was asked for.
@@ -26,8 +30,6 @@ const STATEFUL: [&str; 5] =
     ["background", "conversation", "keep_alive", "previous_response_id", "web_search_options"];
 /// Fields that offer tools in a form of their own.
 const TOOLS: [&str; 1] = ["functions"];
-/// Headers that change the answer.
-const HEADERS: [&str; 3] = ["anthropic-beta", "anthropic-version", "openai-beta"];
 
 /// Hash of all that may change an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,21 +69,26 @@ impl CacheKey {
         sharers: Sharers<'_>,
         dialect: Dialect,
         target: &TargetName,
-        headers: &HeaderMap,
+        (headers, query): (&HeaderMap, Option<&str>),
         body: &[u8],
     ) -> Result<Self, Bypass> {
         let mut hash = Sha256::new();
-        hash.update(b"lodestar answer 1\0");
+        hash.update(b"lodestar answer 2\0");
         text(&mut hash, sharers.identity);
         optional(&mut hash, sharers.project);
         optional(&mut hash, sharers.credential);
         text(&mut hash, &format!("{dialect:?}"));
         text(&mut hash, &target.provider);
         text(&mut hash, &target.model);
-        for name in HEADERS {
-            let values: Vec<&[u8]> =
-                headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
-            bytes(&mut hash, &values.join(&b","[..]));
+        optional(&mut hash, query);
+        let mut passed: Vec<_> =
+            headers.iter().filter(|(name, _)| upstream::counts(name.as_str())).collect();
+        // Stable: of several values of one header the order counts.
+        passed.sort_by_key(|(name, _)| name.as_str());
+        hash.update((passed.len() as u64).to_le_bytes());
+        for (name, value) in passed {
+            text(&mut hash, name.as_str());
+            bytes(&mut hash, value.as_bytes());
         }
         let mut reader = serde_json::Deserializer::from_slice(body);
         let mut bypass = None;
@@ -171,33 +178,6 @@ impl<'de> Visitor<'de> for Top<'_> {
             }
         }
         members(self.hash, all)
-    }
-}
-
-/// Key of a member, borrowed where it has no escapes.
-struct Key;
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
     }
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Question<'a> {
     pub target: &'a TargetName,
     /// Headers of the request.
     pub headers: &'a HeaderMap,
+    /// Part of its query that goes on to the provider.
+    pub query: Option<&'a str>,
     /// Its body.
     pub body: &'a [u8],
     /// Findings in the body.
@@ -162,10 +164,10 @@ impl ResponseCache {
     ///
     /// The reason for which the cache is not asked.
     pub(crate) fn key(&self, question: Question<'_>) -> Result<Lookup, Bypass> {
-        let Question { sharers, dialect, target, headers, body, inspected } = question;
+        let Question { sharers, dialect, target, headers, query, body, inspected } = question;
         let judged = policy::judge(&self.inner.options, inspected, body.len(), headers);
         let lookup = judged.and_then(|wish| {
-            let key = CacheKey::of(sharers, dialect, target, headers, body)?;
+            let key = CacheKey::of(sharers, dialect, target, (headers, query), body)?;
             let form = if inspected.stream { Form::Stream } else { Form::Whole };
             Ok(Lookup { key, dialect, form, reads: wish.reads })
         });

@@ -36,6 +36,7 @@ struct Ask {
     dialect: Dialect,
     model: &'static str,
     headers: &'static [(&'static str, &'static str)],
+    query: Option<&'static str>,
     body: String,
     inspected: Inspected<'static>,
 }
@@ -49,6 +50,7 @@ impl Ask {
             dialect: Dialect::Chat,
             model: "gpt-5-mini",
             headers: &[],
+            query: None,
             body: body.to_owned(),
             inspected: Inspected { choices: 1, ..Inspected::default() },
         }
@@ -81,6 +83,7 @@ impl Site {
             dialect: ask.dialect,
             target: &target,
             headers: &headers,
+            query: ask.query,
             body: ask.body.as_bytes(),
             inspected: &ask.inspected,
         })

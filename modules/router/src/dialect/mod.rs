@@ -2,6 +2,7 @@
 
 pub(crate) mod fault;
 pub(crate) mod inspect;
+pub(crate) mod json_key;
 pub(crate) mod observe;
 pub(crate) mod reading;
 pub(crate) mod rewrite;

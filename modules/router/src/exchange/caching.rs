@@ -36,6 +36,7 @@ pub(super) fn place(
         .collect();
     let all = all.join("\n");
     let credential = is_forwarded.then_some(all.as_str());
+    let query = sending::passed_query(plan.query.as_deref());
     let question = Question {
         sharers: Sharers {
             identity: plan.identity.id(),
@@ -45,19 +46,10 @@ pub(super) fn place(
         dialect: plan.dialect,
         target,
         headers: &plan.headers,
+        query: query.as_deref(),
         body: &plan.body,
         inspected: found,
     };
-    // What else goes on may change the answer.
-    let is_plain = plan.headers.keys().all(|name| {
-        !["openai-", "x-goog-", "x-stainless-helper"]
-            .iter()
-            .any(|prefix| name.as_str().starts_with(prefix))
-            || matches!(name.as_str(), "x-goog-api-key" | "openai-beta")
-    });
-    if !is_plain || sending::passed_query(plan.query.as_deref()).is_some() {
-        return None;
-    }
     app.cache.key(question).ok()
 }
 

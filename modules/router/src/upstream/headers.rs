@@ -58,6 +58,57 @@ pub(crate) fn request_headers(from: &HeaderMap, is_same: bool) -> HeaderMap {
     headers
 }
 
+/// Headers that say whose account at a provider is charged: they go with the client's own
+/// credentials alone. With a key of the operator the account is the operator's.
+pub(crate) const OF_ACCOUNT: [HeaderName; 4] = [
+    HeaderName::from_static("chatgpt-account-id"),
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
+    HeaderName::from_static("x-goog-user-project"),
+];
+
+/// Headers that go on and change no answer: they say who asks, in which session, and how often.
+const INERT: [&str; 29] = [
+    "accept",
+    "accept-language",
+    "anthropic-dangerous-direct-browser-access",
+    "baggage",
+    "cache-control",
+    "conversation_id",
+    "dnt",
+    "http-referer",
+    "idempotency-key",
+    "originator",
+    "pragma",
+    "priority",
+    "sentry-trace",
+    "session-id",
+    "session_id",
+    "thread-id",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "version",
+    "x-app",
+    "x-claude-code-session-id",
+    "x-client-request-id",
+    "x-correlation-id",
+    "x-openai-subagent",
+    "x-request-id",
+    "x-session-affinity",
+    "x-session-id",
+    "x-title",
+];
+
+/// Returns whether a header may change the answer: all that go on and are not known to change none.
+pub(crate) fn counts(name: &str) -> bool {
+    let goes_on = KEPT_BACK.binary_search(&name).is_err() && !name.starts_with(OWN);
+    let is_inert = INERT.binary_search(&name).is_ok()
+        || name.starts_with("sec-")
+        || name.starts_with("x-stainless-");
+    goes_on && !is_inert
+}
+
 /// Returns whether a header holds a key of the router's own, which no provider gets.
 pub(crate) fn is_own_key(value: &HeaderValue) -> bool {
     let text = value.to_str().unwrap_or_default();
@@ -102,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_back_is_sorted() {
-        assert!(KEPT_BACK.is_sorted());
+        assert!(KEPT_BACK.is_sorted() && INERT.is_sorted());
     }
 
     #[test]

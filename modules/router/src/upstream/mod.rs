@@ -13,7 +13,7 @@ use module_http_client::{ClientError, Pool};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use decode::{DecodeError, Decoder};
-pub(crate) use headers::{answer_headers, is_own_key, request_headers};
+pub(crate) use headers::{OF_ACCOUNT, answer_headers, counts, is_own_key, request_headers};
 
 /// Largest answer that is no stream, in bytes.
 pub(crate) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;

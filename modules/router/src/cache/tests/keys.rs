@@ -48,11 +48,36 @@ fn what_changes_the_answer_counts() {
     other(&|ask| ask.dialect = Dialect::Responses);
     other(&|ask| ask.model = "gpt-5");
     other(&|ask| ask.headers = &[("anthropic-beta", "x")]);
+    other(&|ask| ask.headers = &[("openai-organization", "x")]);
+    other(&|ask| ask.headers = &[("x-provider-options", "terse")]);
+    other(&|ask| ask.query = Some("beta=true"));
     other(&|ask| ask.body = BODY.replace("hi", "hi "));
     other(&|ask| ask.body = BODY.replace("7", "8"));
     other(&|ask| ask.body = BODY.replace("7", "\"7\""));
     other(&|ask| ask.body = BODY.replace("user", "system"));
     other(&|ask| ask.body = BODY.replace("[{", "[[{").replace("}]", "}]]"));
+}
+
+#[test]
+fn headers_that_say_who_asks_and_how_often_do_not_count() {
+    let site = Site::new(json!({}));
+    let key = |headers| {
+        let ask = Ask { headers, ..Ask::new(BODY) };
+        site.key(&ask).expect("it is for the cache").key
+    };
+    let one: &[_] = &[
+        ("user-agent", "OpenAI/Python 2.20.0"),
+        ("x-stainless-retry-count", "0"),
+        ("x-request-id", "1"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("x-lodestar-session", "1"),
+        ("authorization", "Bearer lk_1"),
+        ("content-length", "70"),
+    ];
+    assert_eq!(key(one), key(&[]));
+    let two: &[_] = &[("openai-beta", "a"), ("x-b", "1"), ("x-b", "2")];
+    assert_eq!(key(two), key(&[("x-b", "1"), ("openai-beta", "a"), ("x-b", "2")]));
+    assert_ne!(key(two), key(&[("openai-beta", "a"), ("x-b", "2"), ("x-b", "1")]));
 }
 
 #[test]
