@@ -55,6 +55,9 @@ pub struct Config {
     pub(crate) journal_days: u16,
     /// Checks of the answers of local models.
     pub(crate) quality: QualityOptions,
+    /// Patterns of the values of `anthropic-beta` that a provider knows, by its id: it gets no
+    /// other ones. Default: all of them.
+    pub(crate) anthropic_betas: BTreeMap<String, Vec<String>>,
     /// Prices of models that the table does not know, or knows otherwise.
     pub(crate) prices: BTreeMap<String, PriceOverride>,
     /// Times for which providers are waited for.
@@ -127,6 +130,7 @@ impl Default for Config {
             baseline_model: "claude-sonnet-4-5".to_owned(),
             journal_days: 30,
             quality: QualityOptions::default(),
+            anthropic_betas: BTreeMap::new(),
             prices: BTreeMap::new(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),

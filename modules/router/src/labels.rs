@@ -37,7 +37,8 @@ pub(crate) struct Labels {
 #[derive(Debug)]
 struct Awaited {
     sample: Sample,
-    is_local: bool,
+    /// `true` when a local model answers.
+    is_local: AtomicBool,
 }
 
 impl Labels {
@@ -61,16 +62,26 @@ impl Labels {
     /// is judged.
     pub(crate) fn await_judgement(&self, id: &str, request: &Request<'_>, is_local: bool) {
         if self.is_collecting {
-            let awaited = Awaited { sample: Sample::of(request), is_local };
+            let awaited =
+                Awaited { sample: Sample::of(request), is_local: AtomicBool::new(is_local) };
             self.awaited.insert(id.into(), Arc::new(awaited));
+        }
+    }
+
+    /// Notes who answered: another one may have stood in for the one that was chosen.
+    pub(crate) fn answered(&self, id: &str, is_local: bool) {
+        if self.is_collecting
+            && let Some(awaited) = self.awaited.get(id)
+        {
+            awaited.is_local.store(is_local, Ordering::Relaxed);
         }
     }
 
     /// Learns from a judgement of an answer.
     pub(crate) fn judged(&self, id: &str, is_right: bool) {
         let Some(awaited) = self.awaited.remove(id) else { return };
-        let (local, paid) =
-            if awaited.is_local { (Some(is_right), None) } else { (None, Some(is_right)) };
+        let is_local = awaited.is_local.load(Ordering::Relaxed);
+        let (local, paid) = if is_local { (Some(is_right), None) } else { (None, Some(is_right)) };
         self.learned.learn(&awaited.sample, Label { is_local_right: local, is_paid_right: paid });
         self.is_changed.store(true, Ordering::Relaxed);
     }
@@ -86,5 +97,59 @@ impl Labels {
         }
         host.save_state(STATE, &self.learned.save())
             .inspect_err(|_| self.is_changed.store(true, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use module_sdk::testing::FakeHost;
+
+    use super::*;
+    use crate::{
+        dialect::{Dialect, inspect::Inspected},
+        routing::request::Prices,
+        target::TargetName,
+    };
+
+    struct Free;
+
+    impl Prices for Free {
+        fn estimate(&self, _: &TargetName, _: u64, _: u64, _: u64) -> Option<i64> {
+            Some(0)
+        }
+    }
+
+    #[test]
+    fn a_judgement_is_of_the_one_that_answered() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let host = Arc::new(FakeHost::new(directory.path())).host().expect("a host");
+        let labels = Labels::load(&host, true);
+        let inspected = Inspected { last_words: "one river".into(), ..Inspected::default() };
+        let request = Request {
+            inspected: &inspected,
+            dialect: Dialect::Chat,
+            headers: &HeaderMap::new(),
+            key: None,
+            project: None,
+            client: None,
+            session: None,
+            is_sub_agent: false,
+            sticky: None,
+            budget_left_nano_usd: None,
+            keeps_budget: false,
+            allowed_models: &[],
+            prices: &Free,
+        };
+        labels.await_judgement("a", &request, true);
+        let is_local = |id: &str| {
+            labels.awaited.get(id).map(|awaited| awaited.is_local.load(Ordering::Relaxed))
+        };
+        assert_eq!(is_local("a"), Some(true));
+        labels.answered("a", false);
+        labels.answered("b", false);
+        assert_eq!((is_local("a"), is_local("b")), (Some(false), None));
+        labels.judged("a", true);
+        assert_eq!((labels.learned.labels(), is_local("a")), (1, None));
     }
 }

@@ -3,6 +3,7 @@
 mod acts;
 mod harness;
 mod items;
+mod keys;
 mod media;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use serde_json::value::RawValue;
 
 use self::{
     items::Items,
+    keys::{SPELLING, Watch, tool_names_model},
     media::{TOKENS_OF_MEDIA, holds_media, is_type_in, media_bytes},
 };
 use super::Dialect;
@@ -26,6 +28,8 @@ pub(crate) use self::acts::acts;
 pub(crate) struct Inspected<'a> {
     /// Model that is asked for, empty where none is named.
     pub model: Cow<'a, str>,
+    /// Key besides `model` that may choose the model at a provider, or whom that asks for it.
+    pub names_models: Option<&'static str>,
     /// Places in the body that may be rewritten.
     pub places: Places,
     /// `true` when the answer is to be streamed.
@@ -69,6 +73,8 @@ pub(crate) struct Places {
     pub stream: Option<Range<usize>>,
     /// Value of `stream_options`.
     pub stream_options: Option<Range<usize>>,
+    /// Value of `safeguards`.
+    pub safeguards: Option<Range<usize>>,
 }
 
 /// Form that an answer must have.
@@ -123,6 +129,8 @@ struct Body<'a> {
     stream: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "raw")]
     stream_options: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "raw")]
+    safeguards: Option<&'a RawValue>,
     #[serde(borrow)]
     messages: Option<Items<'a>>,
     #[serde(borrow)]
@@ -210,7 +218,10 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
         let what = ": an object is expected there".to_owned();
         return Err(InspectError::Form { line: 1, column: 1, what });
     }
-    let read: Body<'_> = serde_json::from_str(text).map_err(|error| refusal(&error))?;
+    let mut watch = Watch::default();
+    let read: Body<'_> = keys::read(text, &mut watch).map_err(|error| refusal(&error))?;
+    let tools = read.tools.iter().flat_map(|tools| &tools.0);
+    let by_tool = tools.copied().any(tool_names_model).then_some("tools");
     let stream = match read.stream.map(RawValue::get) {
         None | Some("null") => None,
         Some("true") => Some(true),
@@ -227,7 +238,9 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
             model: place(read.model),
             stream: place(read.stream),
             stream_options: place(read.stream_options),
+            safeguards: place(read.safeguards),
         },
+        names_models: watch.names_models.or(by_tool),
         stream: stream.unwrap_or(dialect.streams_by_default()),
         includes_usage: read.stream_options.is_some_and(|raw| includes_usage(raw.get())),
         tools: count(read.tools.as_ref().map(|it| it.0.as_slice())),
@@ -450,7 +463,8 @@ fn refusal(error: &serde_json::Error) -> InspectError {
         Category::Data => {
             // The library's words may hold values of the body; names of fields are our own.
             let words = error.to_string();
-            let what = if words.starts_with("duplicate field") {
+            let is_of_key = words.starts_with("duplicate field") || words.starts_with(SPELLING);
+            let what = if is_of_key {
                 words.split(" at line").next().map(|words| format!(": {words}"))
             } else {
                 let expected = words.rsplit_once(", expected ").map(|(_, expected)| expected);

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use serde_json::Value;
 
 use super::inspect::Places;
@@ -54,6 +56,24 @@ pub(crate) fn rewrite(
     written
 }
 
+/// Returns a body without a member, by the place of its value.
+pub(crate) fn without(body: &[u8], value: &Range<usize>, key: &str) -> Bytes {
+    let (before, after) = (&body[..value.start], &body[value.end..]);
+    let quoted = format!("\"{key}\"");
+    let head = before.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end);
+    let head = head.and_then(|head| head.strip_suffix(quoted.as_bytes()));
+    let Some(head) = head else {
+        // Its key is written in another way.
+        return [before, b"null", after].concat().into();
+    };
+    let rest = after.trim_ascii_start();
+    let (head, rest) = match rest.strip_prefix(b",") {
+        Some(rest) => (head, rest),
+        None => (head.trim_ascii_end().strip_suffix(b",").unwrap_or(head), rest),
+    };
+    [head, rest].concat().into()
+}
+
 fn with_usage(options: &[u8]) -> String {
     let mut options = match serde_json::from_slice(options) {
         Ok(Value::Object(options)) => options,
@@ -74,6 +94,22 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&written), expected);
         let read: Value = serde_json::from_slice(&written).expect("JSON");
         assert_eq!(read["model"], "a\"b");
+    }
+
+    #[test]
+    fn a_member_is_taken_out_and_the_rest_stays() {
+        let check = |body: &str, expected: &str| {
+            let found = inspect(Dialect::Messages, body.as_bytes()).expect("a request");
+            let at = found.places.safeguards.expect("it is there");
+            let left = without(body.as_bytes(), &at, "safeguards");
+            assert_eq!(String::from_utf8_lossy(&left), expected);
+            serde_json::from_slice::<Value>(&left).expect("JSON");
+        };
+        check(r#"{"x": 1.0e0, "safeguards" : {"a": [1]} , "y":2}"#, r#"{"x": 1.0e0,  "y":2}"#);
+        check(r#"{"safeguards":{},"y":2}"#, r#"{"y":2}"#);
+        check(r#"{"y":2, "safeguards":null }"#, r#"{"y":2}"#);
+        check(r#"{ "safeguards":{}}"#, "{ }");
+        check(r#"{"safe\u0067uards":{},"y":2}"#, r#"{"safe\u0067uards":null,"y":2}"#);
     }
 
     #[test]

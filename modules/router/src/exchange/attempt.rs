@@ -12,7 +12,9 @@ use super::{
     failure::{Failed, FailureClass},
     head,
     relay::{Relay, Translation},
-    sending::{answer_context, headers_for, names_context, passed_query, retry_after, spoken},
+    sending::{
+        answer_context, headers_for, is_anthropic, names_context, passed_query, retry_after, spoken,
+    },
 };
 use crate::{
     app::App,
@@ -21,8 +23,9 @@ use crate::{
     dialect::{
         Dialect,
         fault::{Fault, FaultKind},
+        inspect::inspect,
         observe::{Observed, Observer, Role},
-        rewrite::rewrite,
+        rewrite::{rewrite, without},
         sse::Splitter,
         translate::{self, AnswerContext, RequestOptions},
     },
@@ -158,6 +161,13 @@ impl Sent<'_> {
             } else {
                 rewrite(&plan.body, &plan.places, model, asks_for_usage, as_whole).into()
             };
+            // Claude Code's word to its own provider; nobody else knows what to do with it.
+            let body = match &plan.places.safeguards {
+                Some(_) if plan.dialect == Dialect::Messages && !is_anthropic(self.target) => {
+                    without_safeguards(&body)
+                }
+                _ => body,
+            };
             // Another provider's reasoning, written for the client before, means nothing to this
             // one, and it would refuse it.
             let own = translate::foreign::without_foreign_reasoning(plan.dialect, &body);
@@ -194,7 +204,7 @@ impl Sent<'_> {
     }
 
     fn headers(&self, recorder: &Recorder) -> HeaderMap {
-        let mut headers = headers_for(self.plan, self.target, self.is_same());
+        let mut headers = headers_for(self.app, self.plan, self.target, self.is_same());
         if let Some((trace, span)) = self.plan.client.trace.as_ref().zip(recorder.span())
             && let Ok(value) = HeaderValue::from_str(&trace.header(span))
         {
@@ -299,6 +309,7 @@ impl Sent<'_> {
         if slot.succeed(latency, ttft) {
             self.app.target_changed(self.target);
         }
+        self.app.labels.answered(&self.plan.id, self.target.is_local());
         let cost = recorder.finish(OK, &observer.found);
         // A draft has to stand its check first.
         if !self.plan.is_stream && !self.plan.decision.is_checked {
@@ -457,6 +468,13 @@ impl Sent<'_> {
         );
         Ok(Answered::Stream { headers: self.told(&headers), relay: Box::new(relay) })
     }
+}
+
+/// Returns a body without `safeguards`.
+fn without_safeguards(body: &Bytes) -> Bytes {
+    // The places have moved where the body was rewritten.
+    let at = inspect(Dialect::Messages, body).ok().and_then(|found| found.places.safeguards);
+    at.map_or_else(|| body.clone(), |at| without(body, &at, "safeguards"))
 }
 
 /// Takes whole events. Fails where one of them is an error and there was no content before.

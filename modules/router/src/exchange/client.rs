@@ -119,8 +119,9 @@ impl Client {
 
 /// Returns the text of a header that can be a name.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let text = headers.get(name)?.to_str().ok()?.trim();
-    (!text.is_empty() && text.len() <= LONGEST).then_some(text)
+    let text = std::str::from_utf8(headers.get(name)?.as_bytes()).ok()?.trim();
+    let is_name = !text.is_empty() && text.len() <= LONGEST && !text.contains(char::is_control);
+    is_name.then_some(text)
 }
 
 fn tool(agent: &str) -> (Option<String>, Option<String>) {

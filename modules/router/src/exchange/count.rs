@@ -12,7 +12,7 @@ use module_sdk::ProviderApi;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Plan, admission, head};
+use super::{Plan, admission, head, plan::ToBeJudged};
 use crate::{
     app::App,
     config::seconds,
@@ -33,7 +33,7 @@ pub(crate) async fn count_tokens(State(app): State<Arc<App>>, request: Request) 
         Err(response) => return response,
     };
     let id = inbound.id.clone();
-    let mut plan = match Plan::make(&app, inbound) {
+    let mut plan = match Plan::make(&app, inbound, ToBeJudged(false)) {
         Ok(plan) => plan,
         Err(fault) => return head::of_fault(&fault, Dialect::Messages, &id),
     };
@@ -56,7 +56,7 @@ async fn by_provider(app: &App, plan: &Plan) -> Option<(StatusCode, Bytes)> {
     if provider.api != ProviderApi::Anthropic {
         return None;
     }
-    let headers = super::sending::headers_for(plan, &target, true);
+    let headers = super::sending::headers_for(app, plan, &target, true);
     let body = rewrite(&plan.body, &plan.places, &name.model, false, false);
     let time = seconds(app.config.timeouts.first_byte_seconds);
     let times = Times { first_byte: time, idle: time, end: Instant::now() + time, whole: time };

@@ -46,6 +46,7 @@ use crate::{
     target::{Admission, Target},
 };
 use failure::{Failed, FailureClass};
+use plan::ToBeJudged;
 
 /// Request as it came in.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ pub(crate) enum Answered {
 /// Answers a request.
 pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
     let (dialect, id) = (inbound.dialect, inbound.id.clone());
-    let mut plan = match Plan::make(app, inbound) {
+    let mut plan = match Plan::make(app, inbound, ToBeJudged(true)) {
         Ok(plan) => plan,
         Err(fault) => return head::of_fault(&fault, dialect, &id),
     };

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Answered, Inbound, Plan, attempt, failure::Failed};
+use super::{Answered, Inbound, Plan, attempt, failure::Failed, plan::ToBeJudged};
 use crate::{
     app::App,
     dialect::{
@@ -80,7 +80,7 @@ pub(crate) async fn ask_once(
         begun,
         started_at: app.host.now().as_millisecond(),
     };
-    let mut plan = Plan::make(app, inbound)?;
+    let mut plan = Plan::make(app, inbound, ToBeJudged(false))?;
     let Some(name) = plan.decision.order.first().cloned() else { return Err(nobody(model)) };
     let Some(target) = app.targets.get_or_add(&name) else { return Err(nobody(model)) };
     Arc::make_mut(&mut plan.decision).order = vec![name.clone()];

@@ -23,7 +23,7 @@ use crate::{
         inspect::{AnswerFormat, Inspected, Places, inspect},
     },
     journal::{Story, Told},
-    keys::Identity,
+    keys::{Identity, KeyFault},
     limits::BudgetAction,
     report::Recorder,
     routing::{
@@ -95,6 +95,10 @@ pub(crate) struct Plan {
     pub share: Arc<Share>,
 }
 
+/// Mark of a request: `true` when its answer may be judged, so that something is learned from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ToBeJudged(pub bool);
+
 /// Prices of the targets.
 struct Table<'a>(&'a Targets);
 
@@ -109,19 +113,26 @@ impl Prices for Table<'_> {
 
 impl Plan {
     /// Understands a request and decides who answers it.
-    pub(crate) fn make(app: &Arc<App>, inbound: Inbound) -> Result<Self, Fault> {
+    pub(crate) fn make(
+        app: &Arc<App>,
+        inbound: Inbound,
+        judged: ToBeJudged,
+    ) -> Result<Self, Fault> {
         let Inbound { id, dialect, headers, query, body, share, in_path, begun, .. } = inbound;
         let identity = admission::identify(app, &headers, query.as_deref(), inbound.peer)?;
         let mut found = inspect(dialect, &body)
             .map_err(|error| Fault::new(FaultKind::InvalidRequest, error.to_string()))?;
         if let Some((model, is_stream)) = in_path {
+            // Two models: which one counts depends on who reads it.
+            if found.places.model.is_some() && bare(&found.model) != bare(&model) {
+                found.names_models = Some("model");
+            }
             found.model = model.into();
             found.stream = is_stream;
         }
-        let mut client = Client::of(&headers, &app.host);
-        // What the key says counts for more than a header.
-        client.project = identity.project().map(str::to_owned).or(client.project);
-        let decision = decide(app, dialect, &found, &headers, (&client, &identity), Some(&id))?;
+        let client = client_of(app, &headers, &identity);
+        let judged = Some(&*id).filter(|_| judged.0);
+        let decision = decide(app, dialect, &found, &headers, (&client, &identity), judged)?;
         let mut plan = Self {
             model: found.model.clone().into_owned(),
             places: found.places.clone(),
@@ -169,7 +180,7 @@ impl Plan {
         let identity = admission::identify(app, headers, None, peer)?;
         let found = inspect(dialect, body)
             .map_err(|error| Fault::new(FaultKind::InvalidRequest, error.to_string()))?;
-        let client = Client::of(headers, &app.host);
+        let client = client_of(app, headers, &identity);
         decide(app, dialect, &found, headers, (&client, &identity), None)
     }
 
@@ -250,6 +261,17 @@ impl Plan {
     }
 }
 
+/// Returns the client of a request. What its key says of the project counts for more than a header.
+fn client_of(app: &App, headers: &HeaderMap, identity: &Identity) -> Client {
+    let client = Client::of(headers, &app.host);
+    Client { project: identity.project().map(str::to_owned).or(client.project), ..client }
+}
+
+/// Returns a model's name as it stands in a path of Gemini's API.
+fn bare(model: &str) -> &str {
+    model.strip_prefix("models/").unwrap_or(model)
+}
+
 fn decide(
     app: &App,
     dialect: Dialect,
@@ -259,6 +281,11 @@ fn decide(
     id: Option<&str>,
 ) -> Result<Decision, Fault> {
     let key = identity.key();
+    if let (Some(key), Some(field)) = (key.filter(|key| !key.models.is_empty()), found.names_models)
+    {
+        let refused = KeyFault::NamesModels { name: key.name.to_string(), field };
+        return Err(admission::fault_of_key(&refused));
+    }
     let views = app.targets.views();
     let providers = app.targets.provider_views();
     let pinned = client.session.as_deref().and_then(|session| app.sessions.get(session));

@@ -277,6 +277,7 @@ impl Relay {
     fn report(&mut self, status: RequestStatus, error_type: &str) {
         let Some((recorder, mut slot)) = self.open.take() else { return };
         if status == RequestStatus::Ok {
+            self.app.labels.answered(&self.plan.id, slot.target().is_local());
             let (latency, ttft) = recorder.times_ms();
             if slot.succeed(latency, ttft) {
                 self.app.target_changed(slot.target());

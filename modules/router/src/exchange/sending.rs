@@ -2,15 +2,19 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use module_sdk::ProviderApi;
 
 use super::Plan;
 use crate::{
+    app::App,
     dialect::{Dialect, translate::AnswerContext},
+    glob,
     target::{Target, endpoint},
-    upstream,
+    upstream::{self, OF_ACCOUNT},
 };
+
+const BETAS: HeaderName = HeaderName::from_static("anthropic-beta");
 
 /// Returns the dialect in which a target is asked.
 pub(super) fn spoken(client: Dialect, target: &Target) -> Dialect {
@@ -43,14 +47,41 @@ pub(super) fn answer_context<'a>(plan: &'a Plan, model: &'a str) -> AnswerContex
 }
 
 /// Returns the headers of a request to a target, its key among them.
-pub(super) fn headers_for(plan: &Plan, target: &Target, is_same: bool) -> HeaderMap {
+pub(super) fn headers_for(app: &App, plan: &Plan, target: &Target, is_same: bool) -> HeaderMap {
     let provider = &target.provider.provider;
     let mut headers = upstream::request_headers(&plan.headers, is_same);
+    if !target.provider.takes_credentials {
+        OF_ACCOUNT.iter().for_each(|name| drop(headers.remove(name)));
+    }
+    if let Some(known) = app.config.anthropic_betas.get(&*target.name.provider) {
+        keep_betas(&mut headers, known);
+    }
     endpoint::authorize(provider, provider.key.as_ref(), &mut headers);
     if is_same && target.provider.takes_credentials {
         forward_credentials(&plan.headers, &mut headers);
     }
     headers
+}
+
+/// Leaves those values of `anthropic-beta` that a provider knows.
+fn keep_betas(headers: &mut HeaderMap, known: &[String]) {
+    let values: Vec<HeaderValue> = headers.get_all(BETAS).iter().cloned().collect();
+    headers.remove(BETAS);
+    let texts = values.iter().filter_map(|value| value.to_str().ok());
+    let kept = texts.flat_map(|text| text.split(',')).map(str::trim);
+    let kept: Vec<&str> =
+        kept.filter(|value| known.iter().any(|pattern| glob::fits(pattern, value))).collect();
+    if let Ok(value) = HeaderValue::from_str(&kept.join(","))
+        && !kept.is_empty()
+    {
+        headers.insert(BETAS, value);
+    }
+}
+
+/// Returns whether a target is Anthropic, or what the client takes for it: it gets the client's own
+/// credentials.
+pub(super) fn is_anthropic(target: &Target) -> bool {
+    target.provider.takes_credentials || target.provider.maker() == "anthropic"
 }
 
 /// Returns the part of a query that goes on: what is known to be harmless.
@@ -98,4 +129,27 @@ pub(super) fn names_context(body: &[u8]) -> bool {
     ["context_length", "context length", "context window", "prompt is too long", "maximum context"]
         .iter()
         .any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_gets_the_betas_that_it_knows() {
+        let check = |values: &[&'static str], known: &[&str], expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(BETAS, HeaderValue::from_static(value));
+            }
+            let known: Vec<String> = known.iter().map(|&it| it.to_owned()).collect();
+            keep_betas(&mut headers, &known);
+            assert_eq!(headers.get(BETAS).and_then(|it| it.to_str().ok()), expected, "{known:?}");
+        };
+        let all = ["context-1m-2025-08-07, oauth-2025-04-20", "fine-tools-1"];
+        check(&all, &["context-1m-*", "fine-*"], Some("context-1m-2025-08-07,fine-tools-1"));
+        check(&all, &["*"], Some("context-1m-2025-08-07,oauth-2025-04-20,fine-tools-1"));
+        check(&all, &[], None);
+        check(&[], &["*"], None);
+    }
 }

@@ -42,6 +42,16 @@ pub(crate) enum KeyFault {
         /// Patterns of the models that may be used.
         allowed: Vec<String>,
     },
+    /// The key may use certain models, and the request has a second way to name one.
+    #[error(
+        "the key `{name}` is for certain models, so `{field}` is not taken; name one by `model`"
+    )]
+    NamesModels {
+        /// Name of the key.
+        name: String,
+        /// Field of the request.
+        field: &'static str,
+    },
 }
 
 fn remedy(near: &Option<String>, allowed: &[String]) -> String {
@@ -56,7 +66,7 @@ impl KeyFault {
     pub(crate) const fn status(&self) -> u16 {
         match self {
             Self::NoKey | Self::WrongKey | Self::Expired { .. } | Self::Revoked { .. } => 401,
-            Self::ModelNotAllowed { .. } => 403,
+            Self::ModelNotAllowed { .. } | Self::NamesModels { .. } => 403,
         }
     }
 
@@ -67,7 +77,7 @@ impl KeyFault {
             Self::WrongKey => "wrong_key",
             Self::Expired { .. } => "key_expired",
             Self::Revoked { .. } => "key_revoked",
-            Self::ModelNotAllowed { .. } => "model_not_allowed",
+            Self::ModelNotAllowed { .. } | Self::NamesModels { .. } => "model_not_allowed",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The router before providers that answer as the tests say.
 
+mod bounds;
 mod budgets;
 mod cascade;
 mod content;

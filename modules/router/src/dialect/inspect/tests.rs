@@ -107,3 +107,36 @@ fn a_bad_body_is_refused_without_its_text() {
     let deep = format!("{{\"metadata\": {}", "[".repeat(100_000));
     check(deep.as_bytes(), "ends too early");
 }
+
+#[test]
+fn a_key_in_another_spelling_is_refused() {
+    let check = |body: &str, words: &str| {
+        let error = inspect(Dialect::OllamaChat, body.as_bytes()).expect_err("it is refused");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    // Some take the last one, however it is spelt.
+    check(r#"{"model": "a", "Model": "b"}"#, "a key is written `model`");
+    check(r#"{"MODEL": "b"}"#, "a key is written `model`");
+    check(r#"{"model": "a", "\u004dodel": "b"}"#, "a key is written `model`");
+    check(r#"{"model": "a", "mod\u0065l": "b"}"#, "duplicate field `model`");
+    check(r#"{"Messages": []}"#, "a key is written `messages`");
+    check("{\"\u{17f}tream\": true}", "a key is written `stream`");
+    let fine = r#"{"model": "a", "generation_config": {}, "Models": 1, "x": {"Model": "b"}}"#;
+    assert_eq!(read(Dialect::Gemini, fine).names_models, Some("models"));
+}
+
+#[test]
+fn what_may_choose_another_model_is_seen() {
+    let check = |body: &str, expected: Option<&str>| {
+        assert_eq!(read(Dialect::Chat, body).names_models, expected, "{body}");
+    };
+    check(r#"{"model": "a", "messages": [{"role": "user", "content": "models"}]}"#, None);
+    check(r#"{"model": "a", "models": ["b"]}"#, Some("models"));
+    check(r#"{"m\u006fdels": ["b"]}"#, Some("models"));
+    check(r#"{"route": "fallback", "model": "a"}"#, Some("route"));
+    check(r#"{"Fallbacks": ["b"]}"#, Some("fallbacks"));
+    check(r#"{"tools": [{"type": "image_generation", "model": "b"}]}"#, Some("tools"));
+    check(r#"{"tools": [{"name": "x", "M\u006fdel": "b"}]}"#, Some("tools"));
+    let schema = r#"{"tools": [{"name": "x", "input_schema": {"properties": {"model": {}}}}]}"#;
+    check(schema, None);
+}
