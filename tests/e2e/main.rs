@@ -41,6 +41,7 @@ mod reloads;
 mod resources;
 mod restarts;
 mod router;
+mod router_faults;
 mod secrets;
 mod start;
 mod starvation;

@@ -124,7 +124,16 @@ fn a_reload_cuts_no_stream_and_fails_no_request() {
         }
         for salt in 0..4 {
             let (before, told) = (streams.load(Ordering::Relaxed), answers.load(Ordering::Relaxed));
-            sandbox.replace_library("router", salt);
+            // In turns another library and another configuration.
+            if salt % 2 == 0 {
+                sandbox.replace_library("router", salt);
+            } else {
+                let before = format!("backoff_ms: {}", salt.max(2) - 1);
+                let after = format!("backoff_ms: {}", salt + 1);
+                let edited = sandbox.configuration().replace(&before, &after);
+                assert_ne!(edited, sandbox.configuration());
+                sandbox.configure(&edited);
+            }
             wait_until("the new generation runs", PATIENCE, || {
                 (daemon.module("router")["generation"] == u64::from(salt) + 2).then_some(())
             });

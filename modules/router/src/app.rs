@@ -34,6 +34,7 @@ use crate::{
     sessions::Sessions,
     target::{Target, Targets},
     tournament::Tournament,
+    upstream::Room,
 };
 
 /// Time for which health says that events were refused, in milliseconds.
@@ -48,6 +49,8 @@ pub(crate) struct App {
     pub(crate) targets: Targets,
     pub(crate) policy: RoutingPolicy,
     pub(crate) budget: Budget,
+    /// Memory of the answers under way.
+    answer_budget: Arc<Budget>,
     pub(crate) sessions: Sessions,
     pub(crate) journal: Arc<Journal>,
     pub(crate) tournament: Tournament,
@@ -105,6 +108,10 @@ impl App {
             targets: Targets::new(providers, config.breaker, prices),
             pool,
             budget,
+            answer_budget: Arc::new(Budget::new(
+                config.max_buffered_answer_bytes.get(),
+                config.max_buffered_answer_bytes.get(),
+            )),
             sessions: Sessions::new(),
             journal: Journal::start(host, journal)?,
             tournament: Tournament::new(host.clone()),
@@ -116,11 +123,16 @@ impl App {
             cache: ResponseCache::start(host, config.cache.clone())?,
             labels,
             answers: Answers::default(),
-            limits: Limits::load(host, config.limits.clone())?,
+            limits: Limits::load(host, config.quotas.clone())?,
             config,
             is_draining: AtomicBool::new(false),
             refused_at: AtomicI64::new(0),
         })
+    }
+
+    /// Returns the memory of a further answer.
+    pub(crate) fn room(&self) -> Room {
+        Room::new(&self.answer_budget, self.config.max_answer_bytes.get())
     }
 
     /// Returns whether no other answer had this id.

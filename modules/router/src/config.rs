@@ -27,6 +27,11 @@ pub struct Config {
     /// The most memory that the bodies of all requests together may hold, bytes; a request beyond
     /// it is asked to try again later.
     pub(crate) max_buffered_bytes: NonZeroUsize,
+    /// The largest answer that is no stream, and the most that is kept of one that is, bytes.
+    pub(crate) max_answer_bytes: NonZeroUsize,
+    /// The most memory that the answers under way may take together, bytes; one beyond it is given
+    /// up, and its client asked to try again. Streams pass, and take next to none.
+    pub(crate) max_buffered_answer_bytes: NonZeroUsize,
     /// The most connections that may be open at once. Then the one that has been idle for longest
     /// gives way to a new one.
     pub(crate) max_connections: NonZeroU16,
@@ -66,8 +71,9 @@ pub struct Config {
     pub(crate) retries: Retries,
     /// Virtual keys.
     pub(crate) keys: KeyOptions,
-    /// Limits of requests, tokens and US dollars.
-    pub(crate) limits: LimitOptions,
+    /// Limits of requests, tokens and US dollars. (`limits` in the section of a module are those
+    /// that the daemon sets it.)
+    pub(crate) quotas: LimitOptions,
     /// Cache of answers.
     pub(crate) cache: CacheOptions,
     /// Choice of the model that answers.
@@ -118,6 +124,8 @@ impl Default for Config {
             listen: "127.0.0.1:4000".to_owned(),
             max_body_bytes: mebibytes(64),
             max_buffered_bytes: mebibytes(512),
+            max_answer_bytes: mebibytes(64),
+            max_buffered_answer_bytes: mebibytes(512),
             max_connections: small(2048),
             header_timeout_seconds: small(10),
             body_timeout_seconds: small(60),
@@ -135,7 +143,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             keys: KeyOptions::default(),
-            limits: LimitOptions::default(),
+            quotas: LimitOptions::default(),
             cache: CacheOptions::default(),
             routing: RoutingOptions::default(),
             breaker: BreakerOptions::default(),
@@ -174,6 +182,11 @@ impl Config {
             let message = "one body may not be larger than all of them (max_buffered_bytes)";
             return Err(Error::config_at("max_body_bytes", message));
         }
+        if self.max_answer_bytes > self.max_buffered_answer_bytes {
+            let message = "one answer may not be larger than all of them \
+                           (max_buffered_answer_bytes)";
+            return Err(Error::config_at("max_answer_bytes", message));
+        }
         if self.journal_days > 3650 {
             return Err(Error::config_at("journal_days", "must be at most 3650"));
         }
@@ -184,8 +197,8 @@ impl Config {
             Error::config_at("baseline_model", message)
         })?;
         self.keys.check().map_err(|error| error.below("keys"))?;
-        self.limits.check().map_err(|error| error.below("limits"))?;
-        self.cache.check().map_err(|error| error.below("cache"))?;
+        self.quotas.check()?;
+        self.cache.check()?;
         self.quality.check().map_err(|error| error.below("quality"))?;
         self.routing.check().map_err(|error| error.below("routing"))
     }

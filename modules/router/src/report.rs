@@ -1,6 +1,12 @@
 //! Reports of attempts: one `llm.request.completed` each, whatever becomes of it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use module_prices::Tokens;
 use module_sdk::events::{
@@ -9,8 +15,60 @@ use module_sdk::events::{
 };
 
 use crate::{
-    app::App, content, dialect::observe::Observed, exchange::Tally, journal::Story, target::Target,
+    app::App, content, dialect::observe::Observed, exchange::Tally, journal::Story,
+    limits::Estimate, target::Target,
 };
+
+/// Kind of the error of an attempt that was cancelled since another one answered first.
+pub(crate) const HEDGE_LOST: &str = "hedge_lost";
+
+/// Key by which the report of an attempt is known. It changes once when the provider gave the
+/// answer an id.
+#[derive(Debug, Clone)]
+pub(crate) struct ReportKey(Arc<Mutex<String>>);
+
+impl ReportKey {
+    /// Creates a key.
+    pub(crate) fn new(key: String) -> Self {
+        Self(Arc::new(Mutex::new(key)))
+    }
+
+    fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, key: &str) {
+        key.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Attempts of one request that run at the same time, of which one answers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Race {
+    is_won: Arc<AtomicBool>,
+}
+
+impl Race {
+    /// Says that an attempt answers: those that are dropped from now on were cancelled for it.
+    pub(crate) fn won(&self) {
+        self.is_won.store(true, Ordering::Relaxed);
+    }
+
+    fn is_won(&self) -> bool {
+        self.is_won.load(Ordering::Relaxed)
+    }
+}
+
+/// Part of an attempt in a race.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    /// The race.
+    pub race: Race,
+    /// `true` for one that began since another was slow.
+    pub is_hedge: bool,
+    /// Amounts that are reserved for it.
+    pub reserved: Estimate,
+}
 
 /// Report of one attempt. One that is dropped before its end reports that the client went away.
 #[derive(Debug)]
@@ -28,6 +86,9 @@ pub(crate) struct Recorder {
     story: Option<Arc<Story>>,
     /// Request, where its text is wanted.
     content: Option<content::Asked>,
+    key: ReportKey,
+    retry_of: Option<ReportKey>,
+    runner: Option<Box<Runner>>,
     is_reported: bool,
 }
 
@@ -41,7 +102,8 @@ pub(crate) struct Outcome<'a> {
 }
 
 impl Recorder {
-    /// Begins the report of an attempt; `event` holds what is known of its request.
+    /// Begins the report of an attempt; `event` holds what is known of its request, its key among
+    /// it.
     pub(crate) fn new(
         app: Arc<App>,
         target: Option<Arc<Target>>,
@@ -51,10 +113,14 @@ impl Recorder {
         parent_span: Option<String>,
         tally: Arc<Tally>,
     ) -> Self {
+        let key = ReportKey::new(event.dedupe_key.clone());
         Self {
             app,
             target,
             event,
+            key,
+            retry_of: None,
+            runner: None,
             begun,
             sent: None,
             first_byte: None,
@@ -74,7 +140,7 @@ impl Recorder {
         self
     }
 
-    /// Has the text of the request published with that of its answer.
+    /// Publishes the text of the request with that of its answer.
     pub(crate) fn with_text(mut self, asked: content::Asked) -> Self {
         self.content = Some(asked);
         self
@@ -83,6 +149,23 @@ impl Recorder {
     /// Returns whether the text of the answer is wanted.
     pub(crate) fn wants_text(&self) -> bool {
         self.content.is_some()
+    }
+
+    /// Makes the attempt one that follows another.
+    pub(crate) fn after(mut self, before: Option<ReportKey>) -> Self {
+        self.retry_of = before;
+        self
+    }
+
+    /// Makes the attempt one of several that run at the same time.
+    pub(crate) fn racing(mut self, runner: Runner) -> Self {
+        self.runner = Some(Box::new(runner));
+        self
+    }
+
+    /// Returns the key of the report, for the attempt that follows.
+    pub(crate) fn key(&self) -> ReportKey {
+        self.key.clone()
     }
 
     /// Notes that the request goes out now.
@@ -171,8 +254,12 @@ impl Recorder {
         if let Some(key) = shared_key(event)
             && self.app.is_new_answer(&key)
         {
+            self.key.set(&key);
             event.dedupe_key = key;
         }
+        // The one before has ended, and its key is the last that it gets; one that still runs
+        // beside this may yet get another.
+        event.retry_of = self.retry_of.as_ref().map(ReportKey::get);
         if event.cost_source.is_none() {
             self.price(found);
         }
@@ -187,11 +274,20 @@ impl Recorder {
         let was_refused = self.event.http_status.is_some_and(|status| status >= 400)
             || matches!(outcome.error_type, "connect" | "dns" | "tls" | "refused" | "url");
         let has_used = self.sent.is_some() && !was_refused;
-        self.tally.add(&self.event, has_used);
+        match &self.runner {
+            // Nobody tells what it used: what was reserved for it stays.
+            Some(runner) if outcome.error_type == HEDGE_LOST => {
+                if has_used {
+                    self.tally.add_reserved(runner.reserved);
+                }
+            }
+            _ => self.tally.add(&self.event, has_used),
+        }
         let cost = self.event.cost_nano_usd;
         if let Some(story) = &self.story {
             let is_local = self.target.as_ref().is_some_and(|target| target.is_local());
-            story.attempted(&self.event, is_local);
+            let is_hedge = self.runner.as_ref().is_some_and(|runner| runner.is_hedge);
+            story.attempted(&self.event, is_local, is_hedge);
         }
         let is_answered = matches!(outcome.status, RequestStatus::Ok | RequestStatus::Cached);
         if let Some(asked) = self.content.take().filter(|_| is_answered)
@@ -234,8 +330,9 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         if !self.is_reported {
-            let outcome =
-                Outcome { status: RequestStatus::ClientAbort, error_type: "client_abort" };
+            let is_beaten = self.runner.as_ref().is_some_and(|runner| runner.race.is_won());
+            let error_type = if is_beaten { HEDGE_LOST } else { "client_abort" };
+            let outcome = Outcome { status: RequestStatus::ClientAbort, error_type };
             self.report(outcome, &Observed::default());
         }
     }

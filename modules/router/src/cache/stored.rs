@@ -159,6 +159,11 @@ impl Recorder {
         Self { pieces: Vec::new(), most, is_over: false }
     }
 
+    /// Returns the bytes that it keeps.
+    pub(crate) const fn held(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Copies a piece.
     pub(crate) fn push(&mut self, piece: &[u8]) {
         if self.is_over {

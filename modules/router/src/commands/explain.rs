@@ -170,6 +170,7 @@ fn attempt(attempt: &Attempt) -> Value {
         "cost_source": attempt.cost_source,
         "cache": attempt.cache,
         "did_not_count": attempt.did_not_count,
+        "hedge": attempt.hedge,
     })
 }
 
@@ -217,7 +218,8 @@ fn table(request: &RequestLine, feedback: &[&FeedbackLine], checks: &[&CheckLine
     );
     for attempt in &request.attempts {
         let checked = attempt.did_not_count.as_ref().map(|why| format!("did not count: {why}"));
-        let why = checked.or_else(|| attempt.error.clone());
+        let beaten = attempt.is_beaten().then(|| "another one answered first".to_owned());
+        let why = checked.or(beaten).or_else(|| attempt.error.clone());
         let why = why.or_else(|| attempt.finish_reason.clone());
         let target = attempt.target.as_deref().unwrap_or("(cache)");
         table.row([
@@ -270,6 +272,10 @@ fn notes(request: &RequestLine) -> Vec<String> {
     }
     if decision.more_candidates > 0 {
         notes.push(format!("and {} more", decision.more_candidates));
+    }
+    for hedge in request.attempts.iter().filter(|attempt| attempt.hedge) {
+        let target = visible(hedge.target.as_deref().unwrap_or_default());
+        notes.push(format!("{target} was asked too, since the one before was slow to begin"));
     }
     let baseline = visible(&request.baseline_model);
     notes.push(match request.baseline_nano_usd {

@@ -32,6 +32,8 @@ pub(crate) enum FaultKind {
     Timeout,
     /// A provider that failed.
     Upstream,
+    /// A provider that refuses what the operator has set for it: its key, or its address.
+    Misconfigured,
 }
 
 /// An error for a client. The message holds nothing that a provider sent.
@@ -78,6 +80,8 @@ impl Fault {
             FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             FaultKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
             FaultKind::Upstream => StatusCode::BAD_GATEWAY,
+            // Not 5xx: tools would ask again for minutes, and tell nobody why.
+            FaultKind::Misconfigured => StatusCode::FAILED_DEPENDENCY,
         }
     }
 
@@ -95,6 +99,7 @@ impl Fault {
             FaultKind::Unavailable => "unavailable",
             FaultKind::Timeout => "timeout",
             FaultKind::Upstream => "upstream",
+            FaultKind::Misconfigured => "provider_misconfigured",
         }
     }
 
@@ -160,6 +165,8 @@ impl Fault {
             FaultKind::Budget => ("insufficient_quota", Some("insufficient_quota")),
             FaultKind::Unavailable | FaultKind::Upstream => ("server_error", None),
             FaultKind::Timeout => ("server_error", Some("timeout")),
+            // Some tools ask again after any `server_error`, whatever its status.
+            FaultKind::Misconfigured => ("invalid_request_error", Some("provider_misconfigured")),
         };
         let code = self.code.or(code);
         json!({"message": self.message, "type": kind, "param": null, "code": code})
@@ -175,7 +182,7 @@ impl Fault {
             FaultKind::RateLimited | FaultKind::Budget => "rate_limit_error",
             FaultKind::Unavailable => "overloaded_error",
             FaultKind::Timeout => "timeout_error",
-            FaultKind::Upstream => "api_error",
+            FaultKind::Upstream | FaultKind::Misconfigured => "api_error",
         }
     }
 
@@ -191,6 +198,7 @@ impl Fault {
             FaultKind::Unavailable => "UNAVAILABLE",
             FaultKind::Timeout => "DEADLINE_EXCEEDED",
             FaultKind::Upstream => "INTERNAL",
+            FaultKind::Misconfigured => "FAILED_PRECONDITION",
         }
     }
 }

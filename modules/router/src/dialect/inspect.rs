@@ -1,10 +1,12 @@
 //! Findings in a request that routing needs, read without building a tree of it.
 
 mod acts;
+mod error;
 mod harness;
 mod items;
 mod keys;
 mod media;
+mod numbers;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +17,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use self::{
+    error::{form, refusal},
     items::Items,
-    keys::{SPELLING, Watch, tool_names_model},
+    keys::{Watch, tool_names_model},
     media::{TOKENS_OF_MEDIA, holds_media, is_type_in, media_bytes},
+    numbers::{temperature, whole},
 };
 use super::Dialect;
 
-pub(crate) use self::acts::acts;
+pub(crate) use self::{acts::acts, error::InspectError};
 
 /// Findings in the body of a request.
 #[derive(Debug, Clone, Default)]
@@ -89,36 +93,6 @@ pub(crate) enum AnswerFormat {
     Schema,
 }
 
-/// Reason why a body is no request. The text is for the sender, and holds none of the body.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum InspectError {
-    /// Bytes that are no UTF-8.
-    #[error("the body is not UTF-8 (byte {0}); send JSON in UTF-8")]
-    NotUtf8(usize),
-    /// Text that is no JSON.
-    #[error("the body is not whole JSON (line {line}, column {column}); {what}")]
-    NotJson {
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// Fault in words.
-        what: &'static str,
-    },
-    /// JSON of another form.
-    #[error(
-        "the body has another form than this endpoint takes (line {line}, column {column}){what}"
-    )]
-    Form {
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// Words on the form that is expected, beginning with a separator.
-        what: String,
-    },
-}
-
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
@@ -153,10 +127,15 @@ struct Body<'a> {
     text: Option<&'a RawValue>,
     #[serde(borrow)]
     format: Option<&'a RawValue>,
+    #[serde(deserialize_with = "whole")]
     max_tokens: Option<u32>,
+    #[serde(deserialize_with = "whole")]
     max_completion_tokens: Option<u32>,
+    #[serde(deserialize_with = "whole")]
     max_output_tokens: Option<u32>,
+    #[serde(deserialize_with = "temperature")]
     temperature: Option<f64>,
+    #[serde(deserialize_with = "whole")]
     n: Option<u32>,
     #[serde(borrow)]
     encoding_format: Option<&'a RawValue>,
@@ -213,27 +192,35 @@ struct Part<'a> {
 pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, InspectError> {
     let text =
         std::str::from_utf8(body).map_err(|error| InspectError::NotUtf8(error.valid_up_to()))?;
+    let begin = text.trim_start();
+    if begin.is_empty() {
+        return Err(InspectError::Empty);
+    }
+    if begin.starts_with('\u{feff}') {
+        let what = "it begins with a byte order mark; leave that out";
+        return Err(InspectError::NotJson { line: 1, column: 1, what });
+    }
     // A list would be taken for the values of an object.
-    if text.trim_start().starts_with('[') {
-        let what = ": an object is expected there".to_owned();
-        return Err(InspectError::Form { line: 1, column: 1, what });
+    if begin.starts_with('[') {
+        return Err(form(": an object is expected there"));
     }
     let mut watch = Watch::default();
     let read: Body<'_> = keys::read(text, &mut watch).map_err(|error| refusal(&error))?;
     let tools = read.tools.iter().flat_map(|tools| &tools.0);
     let by_tool = tools.copied().any(tool_names_model).then_some("tools");
+    let model = match read.model.map(RawValue::get) {
+        None | Some("null") => Cow::Borrowed(""),
+        Some(raw) => string(raw).ok_or_else(|| form(": `model` is a text"))?,
+    };
     let stream = match read.stream.map(RawValue::get) {
         None | Some("null") => None,
         Some("true") => Some(true),
         Some("false") => Some(false),
-        Some(_) => {
-            let what = ": `stream` is true or false".to_owned();
-            return Err(InspectError::Form { line: 1, column: 1, what });
-        }
+        Some(_) => return Err(form(": `stream` is true or false")),
     };
     let place = |raw: Option<&RawValue>| raw.map(|raw| range_in(text, raw.get()));
     let mut found = Inspected {
-        model: read.model.and_then(|raw| string(raw.get())).unwrap_or_default(),
+        model,
         places: Places {
             model: place(read.model),
             stream: place(read.stream),
@@ -254,7 +241,7 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
     };
     if found.model.len() > LONGEST_NAME {
         let what = format!(": a model's name of at most {LONGEST_NAME} bytes is expected there");
-        return Err(InspectError::Form { line: 1, column: 1, what });
+        return Err(form(&what));
     }
     let inside = read.options.or(read.generation_config);
     let inside = inside.and_then(|raw| serde_json::from_str::<Inside>(raw.get()).ok());
@@ -282,6 +269,9 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
         }
     };
     found.messages = count(Some(&items));
+    if dialect == Dialect::Responses && found.tools == 0 {
+        found.tools = items.iter().map(|item| tools_of_item(item.get())).sum();
+    }
     found.system = [read.system, read.instructions]
         .into_iter()
         .flatten()
@@ -301,6 +291,20 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
         found.estimated_tokens = (words as f64 / 3.5) as u64 + media * TOKENS_OF_MEDIA;
     }
     Ok(found)
+}
+
+/// Returns the number of tools that an item of a conversation brings, as those of Codex do.
+fn tools_of_item(item: &str) -> u32 {
+    #[derive(Deserialize)]
+    struct Brings<'a> {
+        #[serde(borrow)]
+        tools: Items<'a>,
+    }
+
+    if memmem::find(item.as_bytes(), b"\"additional_tools\"").is_none() {
+        return 0;
+    }
+    serde_json::from_str::<Brings<'_>>(item).map_or(0, |brings| count(Some(&brings.tools.0)))
 }
 
 /// Finds the last words of a person, from the end.
@@ -444,34 +448,4 @@ pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
 fn range_in(text: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr() as usize - text.as_ptr() as usize;
     start..start + part.len()
-}
-
-fn refusal(error: &serde_json::Error) -> InspectError {
-    use serde_json::error::Category;
-
-    let (line, column) = (error.line(), error.column());
-    match error.classify() {
-        Category::Eof => InspectError::NotJson { line, column, what: "it ends too early" },
-        Category::Syntax | Category::Io => {
-            let what = if error.to_string().starts_with("recursion limit") {
-                "it nests too deeply"
-            } else {
-                "check what the client sends"
-            };
-            InspectError::NotJson { line, column, what }
-        }
-        Category::Data => {
-            // The library's words may hold values of the body; names of fields are our own.
-            let words = error.to_string();
-            let is_of_key = words.starts_with("duplicate field") || words.starts_with(SPELLING);
-            let what = if is_of_key {
-                words.split(" at line").next().map(|words| format!(": {words}"))
-            } else {
-                let expected = words.rsplit_once(", expected ").map(|(_, expected)| expected);
-                let expected = expected.and_then(|words| words.split(" at line").next());
-                expected.map(|expected| format!(": {expected} is expected there"))
-            };
-            InspectError::Form { line, column, what: what.unwrap_or_default() }
-        }
-    }
 }

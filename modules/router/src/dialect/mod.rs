@@ -60,6 +60,15 @@ impl Dialect {
         }
     }
 
+    /// Returns what its requests ask for, for a sentence.
+    pub(crate) const fn asks_for(self) -> &'static str {
+        match self {
+            Self::Embeddings | Self::OllamaEmbed => "embeddings",
+            Self::Completions | Self::OllamaGenerate => "a completion",
+            _ => "an answer in another dialect",
+        }
+    }
+
     /// Returns whether its requests stream where their body does not say.
     pub(crate) const fn streams_by_default(self) -> bool {
         matches!(self, Self::OllamaChat | Self::OllamaGenerate)

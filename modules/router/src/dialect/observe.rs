@@ -1,8 +1,10 @@
 //! Findings in an answer: its counts, its end, its errors. Its text is kept only where the operator
 //! wants it published.
 
+mod pieces;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::borrow::Cow;
 
@@ -11,14 +13,12 @@ use serde_json::value::RawValue;
 
 use super::{
     Dialect,
-    inspect::string,
     said::{Listener, Said},
     sse::Event,
     usage::{Usage, stated_cost},
 };
-
-/// Longest id, model or reason that is taken from an answer, in bytes.
-const LONGEST_NAME: usize = 256;
+use pieces::{Choice, Delta, Piece};
+use values::{is_damaged, parse, reason, says, text};
 
 /// Findings in an answer so far.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +61,8 @@ pub(crate) struct Observer {
     choices: (u64, u64),
     /// Listener to the text, where that is to be kept.
     listener: Option<Listener>,
+    /// Number of choices that are asked for.
+    expected: u32,
     /// Findings so far.
     pub found: Observed,
 }
@@ -74,151 +76,35 @@ pub(crate) enum Role {
     Usage,
     /// An error, which ends the stream.
     Failure,
+    /// Half an object, or what else no client can read.
+    Damaged,
     /// Anything else.
     Other,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Piece<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, rename = "responseId")]
-    gemini_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, rename = "modelVersion")]
-    gemini_model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    choices: Option<&'a RawValue>,
-    #[serde(borrow)]
-    candidates: Option<&'a RawValue>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow, rename = "usageMetadata")]
-    gemini_usage: Option<&'a RawValue>,
-    #[serde(borrow, rename = "promptFeedback")]
-    prompt_feedback: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    embeddings: Option<&'a RawValue>,
-    #[serde(borrow)]
-    x_groq: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content_block: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output: Option<&'a RawValue>,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow)]
-    incomplete_details: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stop_reason: Option<&'a RawValue>,
-    #[serde(borrow)]
-    service_tier: Option<&'a RawValue>,
-    done: Option<bool>,
-    #[serde(borrow)]
-    done_reason: Option<&'a RawValue>,
-    load_duration: Option<u64>,
-    prompt_eval_duration: Option<u64>,
-    eval_duration: Option<u64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Choice<'a> {
-    index: Option<u32>,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-    #[serde(borrow)]
-    message: Option<Delta<'a>>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<Delta<'a>>,
-    #[serde(borrow)]
-    finish_reason: Option<&'a RawValue>,
-    #[serde(borrow, rename = "finishReason")]
-    gemini_finish_reason: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
-    #[serde(borrow)]
-    function_call: Option<&'a RawValue>,
-    #[serde(borrow)]
-    audio: Option<&'a RawValue>,
-    #[serde(borrow)]
-    parts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stop_reason: Option<&'a RawValue>,
-}
-
-impl Delta<'_> {
-    /// Returns the bytes of content, and whether there is any.
-    fn content(&self) -> Option<usize> {
-        let parts = [
-            self.content,
-            self.reasoning_content,
-            self.reasoning,
-            self.thinking,
-            self.refusal,
-            self.tool_calls,
-            self.function_call,
-            self.audio,
-            self.parts,
-        ];
-        let said = parts.into_iter().flatten().filter(|raw| says(raw));
-        said.map(|raw| raw.get().len()).reduce(|sum, length| sum + length)
-    }
-}
-
-/// Returns whether a value is more than nothing.
-fn says(raw: &RawValue) -> bool {
-    !matches!(raw.get(), "null" | "\"\"" | "[]" | "{}")
-}
-
-fn text(raw: Option<&RawValue>) -> Option<String> {
-    let text = raw.filter(|raw| raw.get().len() <= LONGEST_NAME).and_then(|raw| string(raw.get()));
-    text.filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
 impl Observer {
     /// Creates an observer of an answer in a dialect.
     pub(crate) fn new(dialect: Dialect) -> Self {
-        Self { dialect, choices: (0, 0), listener: None, found: Observed::default() }
+        Self { dialect, choices: (0, 0), expected: 1, listener: None, found: Observed::default() }
     }
 
     /// Keeps the text of what comes, within a bound.
     pub(crate) fn keep_text(&mut self) {
         self.listener = Some(Listener::new(self.dialect));
         self.found.said = Some(Box::default());
+    }
+
+    /// Sets the number of answers that are asked for: one that has not begun is not at its end.
+    pub(crate) const fn of_choices(mut self, number: u32) -> Self {
+        self.expected = number;
+        self
+    }
+
+    /// Notes that the stream ended as a whole one does. Gemini says nothing behind its last answer,
+    /// and gives fewer than were asked for where it cannot give more.
+    pub(crate) fn ended(&mut self) {
+        let (begun, ended) = self.choices;
+        self.found.is_whole |= self.dialect == Dialect::Gemini && begun != 0 && begun == ended;
     }
 
     /// Takes one event of a stream.
@@ -238,6 +124,7 @@ impl Observer {
         let Some(piece) = parse(&event.data) else {
             return match event.name {
                 Some("error") => self.failure(),
+                _ if is_damaged(&event.data) => Role::Damaged,
                 _ => Role::Other,
             };
         };
@@ -382,8 +269,10 @@ impl Observer {
                 has_finished = true;
             }
         }
-        // Of several answers all have to come to their end.
-        self.found.is_whole |= has_finished && self.choices.0 == self.choices.1;
+        // Of several answers all have to come to their end, those that begin late among them.
+        let (begun, ended) = self.choices;
+        let is_last = begun == ended && begun.count_ones() >= self.expected.min(64);
+        self.found.is_whole |= has_finished && is_last;
         self.content(bytes);
         let has_usage = piece.usage.or(piece.gemini_usage).is_some_and(says);
         match bytes {
@@ -451,7 +340,8 @@ impl Observer {
                 self.found.is_ended = true;
             }
         }
-        self.found.calls_tool |= kind.contains("_call_arguments");
+        self.found.calls_tool |=
+            kind.contains("_call_arguments") || kind.contains("_tool_call_input");
         match kind {
             "error" | "response.failed" => self.failure(),
             _ if kind.ends_with(".delta") => {
@@ -498,24 +388,4 @@ impl Observer {
             self.found.usage.update(&Usage::read(self.dialect, text));
         }
     }
-}
-
-fn reason(raw: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Details<'a> {
-        #[serde(borrow)]
-        reason: Option<&'a RawValue>,
-    }
-
-    let details = serde_json::from_str::<Option<Details<'_>>>(raw.get()).ok()??;
-    text(details.reason)
-}
-
-fn parse(data: &[u8]) -> Option<Piece<'_>> {
-    let text = std::str::from_utf8(data).ok()?;
-    // A list would be taken for the values of an object.
-    if text.trim_start().starts_with('[') {
-        return None;
-    }
-    serde_json::from_str(text).ok()
 }

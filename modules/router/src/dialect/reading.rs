@@ -1,6 +1,6 @@
 //! Text and calls of a whole answer, and the tools of a request, for a check of the answer.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Dialect;
 
@@ -73,6 +73,10 @@ pub(crate) fn read(dialect: Dialect, body: &[u8]) -> Reading {
                     "function_call" => reading
                         .calls
                         .push((text(&item["name"]).to_owned(), arguments(&item["arguments"]))),
+                    "custom_tool_call" => reading.calls.push((
+                        text(&item["name"]).to_owned(),
+                        json!({"input": item["input"]}).to_string(),
+                    )),
                     _ => {}
                 }
             }
@@ -94,8 +98,11 @@ pub(crate) fn read(dialect: Dialect, body: &[u8]) -> Reading {
             };
             text(&message["content"]).clone_into(&mut reading.text);
             for call in list(&message["tool_calls"]) {
-                let call = &call["function"];
-                reading.calls.push((text(&call["name"]).to_owned(), arguments(&call["arguments"])));
+                let (inner, arguments) = match call.get("custom") {
+                    Some(custom) => (custom, json!({"input": custom["input"]}).to_string()),
+                    None => (&call["function"], arguments(&call["function"]["arguments"])),
+                };
+                reading.calls.push((text(&inner["name"]).to_owned(), arguments));
             }
         }
         Dialect::Embeddings | Dialect::OllamaEmbed => {}
@@ -107,9 +114,16 @@ pub(crate) fn read(dialect: Dialect, body: &[u8]) -> Reading {
 pub(crate) fn offered(dialect: Dialect, body: &[u8]) -> (Vec<Offered>, Option<String>) {
     let Ok(request) = serde_json::from_slice::<Value>(body) else { return (Vec::new(), None) };
     let schema_of = |value: &Value| (!value.is_null()).then(|| value.to_string());
-    let tools = list(&request["tools"]).iter().map(|tool| {
+    // Codex brings tools in the conversation, and puts some of them in namespaces.
+    let brought = list(&request["input"]).iter().flat_map(|item| list(&item["tools"]));
+    let tools = list(&request["tools"]).iter().chain(brought);
+    let tools = tools.flat_map(|tool| match &tool["tools"] {
+        Value::Array(tools) => tools.as_slice(),
+        _ => std::slice::from_ref(tool),
+    });
+    let tools = tools.map(|tool| {
         // Chat and Ollama have it inside, the others beside the type.
-        let inner = tool.get("function").unwrap_or(tool);
+        let inner = tool.get("function").or_else(|| tool.get("custom")).unwrap_or(tool);
         let schema = inner.get("parameters").or_else(|| inner.get("input_schema"));
         Offered { name: text(&inner["name"]).to_owned(), schema: schema.and_then(schema_of) }
     });
@@ -124,8 +138,6 @@ pub(crate) fn offered(dialect: Dialect, body: &[u8]) -> (Vec<Offered>, Option<St
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

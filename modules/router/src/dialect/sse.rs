@@ -41,6 +41,11 @@ impl Splitter {
         self.is_json_lines
     }
 
+    /// Returns the bytes of the event that is not whole yet.
+    pub(crate) const fn held(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Takes a piece of the stream, and returns the whole events so far: their bytes, which
     /// [`events`](Self::events) takes apart. Empty where none became whole.
     pub(crate) fn push(&mut self, piece: &bytes::Bytes) -> Result<bytes::Bytes, EventTooLarge> {

@@ -44,14 +44,9 @@ pub(super) fn fault_of_key(refused: &KeyFault) -> Fault {
 pub(super) async fn reserve(app: &Arc<App>, plan: &mut Plan) -> Result<(), Fault> {
     let first = plan.decision.order.first().and_then(|name| app.targets.get_or_add(name));
     let output = plan.max_tokens.map_or(EXPECTED_OUTPUT, u64::from);
-    let input = plan.estimated_tokens;
-    let price = first.as_ref().and_then(|target| target.price.as_ref());
-    let cost = price.map(|price| price.cost(&Tokens { input, output, ..Tokens::default() }));
-    let estimate = Estimate {
-        requests: 1,
-        tokens: input.saturating_add(output),
-        nano_usd: cost.and_then(|cost| u64::try_from(cost).ok()),
-    };
+    let tokens = plan.estimated_tokens.saturating_add(output);
+    let nano_usd = first.as_ref().and_then(|target| estimate(plan, target).nano_usd);
+    let estimate = Estimate { requests: 1, tokens, nano_usd };
     let project = plan.client.project.as_deref();
     match app.limits.reserve(&plan.identity, project, estimate).await {
         Ok(reservation) => {
@@ -87,16 +82,37 @@ fn charged(app: &App, plan: &Plan, tally: Tally) -> Tally {
     tally.charged_to(app.limits.clone(), plan.identity.clone(), plan.client.project.clone())
 }
 
+/// Returns what an answer of a target may use, beside what the request counts for.
+pub(super) fn estimate(plan: &Plan, target: &Target) -> Estimate {
+    let output = plan.max_tokens.map_or(EXPECTED_OUTPUT, u64::from);
+    let input = plan.estimated_tokens;
+    let tokens = Tokens { input, output, ..Tokens::default() };
+    let cost = target.price.as_ref().map(|price| price.cost(&tokens));
+    Estimate {
+        requests: 0,
+        tokens: input.saturating_add(output),
+        nano_usd: cost.and_then(|cost| u64::try_from(cost).ok()),
+    }
+}
+
+/// Reserves what a target may use that is asked beside another one: both may have to be paid.
+pub(super) async fn reserve_beside(app: &App, plan: &Plan, target: &Target) -> Result<(), Fault> {
+    let estimate = estimate(plan, target);
+    let project = plan.client.project.as_deref();
+    let reserved = app.limits.reserve(&plan.identity, project, estimate).await;
+    let reservation = reserved.map_err(|hit| fault_of_limit(&hit))?;
+    plan.tally.reserve_more(reservation, estimate.nano_usd.unwrap_or(0));
+    Ok(())
+}
+
 /// Reserves what a target may cost more than those before it.
 pub(super) async fn reserve_more(app: &App, plan: &Plan, target: &Target) -> Result<(), Fault> {
     if target.is_local() {
         return Ok(());
     }
-    let output = plan.max_tokens.map_or(EXPECTED_OUTPUT, u64::from);
-    let tokens = Tokens { input: plan.estimated_tokens, output, ..Tokens::default() };
-    let cost = target.price.as_ref().map(|price| price.cost(&tokens));
-    let cost = cost.and_then(|cost| u64::try_from(cost).ok());
-    let more = cost.map(|cost| cost.saturating_sub(plan.tally.reserved_nano_usd()));
+    let more = estimate(plan, target)
+        .nano_usd
+        .map(|cost| cost.saturating_sub(plan.tally.reserved_nano_usd()));
     if more == Some(0) {
         return Ok(());
     }

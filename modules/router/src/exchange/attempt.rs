@@ -1,24 +1,25 @@
 //! One attempt: a request to one target, until it is clear that it answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use module_sdk::{ProviderApi, events::RequestStatus};
+use module_sdk::events::RequestStatus;
 use tokio::time::Instant;
 
 use super::{
-    Answered, Plan, caching,
+    Answered, Plan,
     failure::{Failed, FailureClass},
     head,
     relay::{Relay, Translation},
-    sending::{
-        answer_context, headers_for, is_anthropic, names_context, passed_query, retry_after, spoken,
-    },
+    sending::{headers_for, is_anthropic, names_context, passed_query, retry_after, spoken},
+    whole::begins_object,
 };
 use crate::{
-    app::App,
-    cache::Form,
+    app::{App, COME_AGAIN},
     config::seconds,
     dialect::{
         Dialect,
@@ -27,18 +28,18 @@ use crate::{
         observe::{Observed, Observer, Role},
         rewrite::{rewrite, without},
         sse::Splitter,
-        translate::{self, AnswerContext, RequestOptions},
+        translate::{self, RequestOptions},
     },
     report::{Outcome, Recorder},
     target::{Slot, Target, endpoint},
-    upstream::{self, Answer, LARGEST_ANSWER, Times, UpstreamError},
+    upstream::{self, Answer, Times, UpstreamError},
 };
 
 /// Most that is held back before the first content, in bytes.
 const LARGEST_HELD: usize = 1024 * 1024;
 
 /// Largest body of an error that is passed on, in bytes.
-const LARGEST_ERROR: usize = 1024 * 1024;
+pub(super) const LARGEST_ERROR: usize = 1024 * 1024;
 
 /// Tokens of an answer where a dialect wants a limit and the client gives none.
 const DEFAULT_MAX_TOKENS: u32 = 8192;
@@ -47,7 +48,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_IDS: [HeaderName; 2] =
     [HeaderName::from_static("request-id"), HeaderName::from_static("x-request-id")];
 
-const OK: Outcome<'_> = Outcome { status: RequestStatus::Ok, error_type: "" };
+pub(super) const OK: Outcome<'_> = Outcome { status: RequestStatus::Ok, error_type: "" };
 
 /// Makes an attempt.
 pub(super) async fn make(
@@ -58,15 +59,13 @@ pub(super) async fn make(
     recorder: Recorder,
     is_stream: bool,
 ) -> Result<Answered, Failed> {
-    let provider = &target.provider.provider;
     // One load of a model at a time: two would push each other out of the card's memory.
-    let is_cold = || provider.api == ProviderApi::Ollama && target.is_loaded() == Some(false);
     let mut loading = None;
-    if is_cold() {
+    if target.is_cold() {
         let longest = seconds(app.config.timeouts.cold_start_seconds);
         loading = tokio::time::timeout(longest, target.provider.loading.lock()).await.ok();
         // Whoever was first has loaded it.
-        loading = loading.filter(|_| is_cold());
+        loading = loading.filter(|_| target.is_cold());
     }
     let is_cold = loading.is_some();
     let upstream = spoken(plan.dialect, target);
@@ -82,27 +81,27 @@ pub(super) async fn make(
 }
 
 /// A request that is sent.
-struct Sent<'a> {
-    app: &'a Arc<App>,
-    plan: &'a Arc<Plan>,
-    target: &'a Arc<Target>,
+pub(super) struct Sent<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) plan: &'a Arc<Plan>,
+    pub(super) target: &'a Arc<Target>,
     /// Dialect of the provider.
-    upstream: Dialect,
+    pub(super) upstream: Dialect,
     /// `true` when a stream is asked for.
-    is_stream: bool,
+    pub(super) is_stream: bool,
 }
 
 /// An answer of which the head is there.
-struct Begun {
-    answer: Answer,
-    slot: Slot,
-    recorder: Recorder,
+pub(super) struct Begun {
+    pub(super) answer: Answer,
+    pub(super) slot: Slot,
+    pub(super) recorder: Recorder,
     /// `true` when the usage was asked for and the client did not.
     strips_usage: bool,
 }
 
 impl Sent<'_> {
-    fn is_same(&self) -> bool {
+    pub(super) fn is_same(&self) -> bool {
         self.upstream == self.plan.dialect
     }
 
@@ -132,7 +131,8 @@ impl Sent<'_> {
         }
         let headers = self.headers(&recorder);
         recorder.sent();
-        let sent = upstream::send(&self.app.pool, &url, headers, body, self.times(is_cold)).await;
+        let (times, room) = (self.times(is_cold), self.app.room());
+        let sent = upstream::send(&self.app.pool, &url, headers, body, times, room).await;
         match sent {
             Ok(answer) => {
                 let id = REQUEST_IDS.iter().find_map(|name| answer.headers.get(name));
@@ -230,7 +230,7 @@ impl Sent<'_> {
         }
     }
 
-    fn note_failure(&self, slot: &mut Slot, why: &str) {
+    pub(super) fn note_failure(&self, slot: &mut Slot, why: &str) {
         if slot.fail() {
             tracing::warn!(target = %self.target.name, why, "a model is left alone for a while");
             self.app.target_changed(self.target);
@@ -238,7 +238,12 @@ impl Sent<'_> {
     }
 
     /// Reports a request whose answer did not come.
-    fn lost(&self, recorder: Recorder, error: &UpstreamError, found: &Observed) -> Failed {
+    pub(super) fn lost(
+        &self,
+        recorder: Recorder,
+        error: &UpstreamError,
+        found: &Observed,
+    ) -> Failed {
         let is_timeout = error.is_timeout();
         let status = match error {
             _ if is_timeout => RequestStatus::Timeout,
@@ -246,85 +251,48 @@ impl Sent<'_> {
             _ => RequestStatus::Error,
         };
         recorder.finish(Outcome { status, error_type: error.word() }, found);
-        let kind = if is_timeout { FaultKind::Timeout } else { FaultKind::Upstream };
+        let (class, kind) = match error {
+            _ if is_timeout => (FailureClass::Silent, FaultKind::Timeout),
+            // Another answer needs as much.
+            UpstreamError::NoRoom => (FailureClass::Request, FaultKind::Unavailable),
+            UpstreamError::TooLarge(_) => (FailureClass::Target, FaultKind::Upstream),
+            _ => (FailureClass::Transient, FaultKind::Upstream),
+        };
         let message = format!("{} cannot be asked: {error}", self.target.name);
-        let class = FailureClass::Transient;
-        Failed { class, fault: Fault::new(kind, message), passed: None }
+        let mut fault = Fault::new(kind, message);
+        if *error == UpstreamError::NoRoom {
+            fault = fault.after(COME_AGAIN);
+        }
+        Failed { class, fault, passed: None }
     }
 
-    fn told(&self, headers: &HeaderMap) -> HeaderMap {
+    pub(super) fn told(&self, headers: &HeaderMap) -> HeaderMap {
         let mut told = upstream::answer_headers(headers);
         head::answered_by(&mut told, self.plan, &self.target.name.to_string());
         told
     }
 
-    /// Takes an answer that is no stream, or an error.
-    async fn whole(&self, begun: Begun) -> Result<Answered, Failed> {
-        let Begun { answer, mut slot, mut recorder, .. } = begun;
-        let Answer { status, headers, body } = answer;
-        let largest = if status.is_success() { LARGEST_ANSWER } else { LARGEST_ERROR };
-        let body = match body.whole(largest).await {
-            Ok(body) => body,
-            Err(error) => {
-                self.note_failure(&mut slot, error.word());
-                return Err(self.lost(recorder, &error, &Observed::default()));
+    /// Returns whether a refusal says that there is no such endpoint, and keeps it in mind: many
+    /// that are compatible otherwise have only that of chat.
+    fn lacks_endpoint(&self, code: u16, body: &[u8]) -> bool {
+        let names = |words: &str| memchr::memmem::find(body, words.as_bytes()).is_some();
+        let names_model = names("model") || names("not found with id");
+        let lacks = match (code, self.upstream) {
+            (404 | 405 | 501, Dialect::Responses) if !names_model => {
+                &self.target.provider.lacks_responses
             }
-        };
-        recorder.received(body.len());
-        let mut observer = Observer::new(self.upstream);
-        if recorder.wants_text() {
-            observer.keep_text();
-        }
-        if !status.is_success() {
-            return Err(self.refused(&mut slot, recorder, status, &headers, body));
-        }
-        if !observer.whole(&body) {
-            self.note_failure(&mut slot, "bad answer");
-            let error_type = if observer.found.has_failed { "error_in_200" } else { "no_json" };
-            let outcome = Outcome { status: RequestStatus::Error, error_type };
-            recorder.finish(outcome, &observer.found);
-            let message = format!("{} answered 200 with what is no answer", self.target.name);
-            let fault = Fault::new(FaultKind::Upstream, message);
-            return Err(Failed { class: FailureClass::Transient, fault, passed: None });
-        }
-        let translated = if self.is_same() {
-            Ok(body)
-        } else {
-            let context = self.context_of_answer();
-            translate::answer(self.upstream, self.plan.dialect, &body, &context).map(Bytes::from)
-        };
-        let body = match translated {
-            Ok(body) => body,
-            Err(error) => {
-                self.note_failure(&mut slot, "bad answer");
-                let outcome = Outcome { status: RequestStatus::Error, error_type: "bad_answer" };
-                recorder.finish(outcome, &observer.found);
-                let message = format!("{} answered in another form: {error}", self.target.name);
-                let fault = Fault::new(FaultKind::Upstream, message);
-                return Err(Failed { class: FailureClass::Transient, fault, passed: None });
+            // Whether a model has them is another matter with each of a provider.
+            (404 | 405 | 501, Dialect::Completions) if !names_model || names("v1/completions") => {
+                &self.target.lacks_completions
             }
+            _ => return false,
         };
-        recorder.content();
-        let (latency, ttft) = recorder.times_ms();
-        if slot.succeed(latency, ttft) {
-            self.app.target_changed(self.target);
-        }
-        self.app.labels.answered(&self.plan.id, self.target.is_local());
-        let cost = recorder.finish(OK, &observer.found);
-        // A draft has to stand its check first.
-        if !self.plan.is_stream && !self.plan.decision.is_checked {
-            let (plan, name, found) = (self.plan, &self.target.name, &observer.found);
-            caching::keep(self.app, plan, name, Form::Whole, body.clone(), found, cost);
-        }
-        Ok(Answered::Whole { status, headers: self.told(&headers), body })
-    }
-
-    fn context_of_answer(&self) -> AnswerContext<'_> {
-        answer_context(self.plan, &self.target.name.model)
+        lacks.store(true, Ordering::Relaxed);
+        true
     }
 
     /// Takes an answer that is an error.
-    fn refused(
+    pub(super) fn refused(
         &self,
         slot: &mut Slot,
         recorder: Recorder,
@@ -337,12 +305,13 @@ impl Sent<'_> {
         let pause = retry_after(headers);
         let names_context = names_context(&body);
         let (class, kind) = match code {
-            300..=399 => (FailureClass::Target, FaultKind::Upstream),
+            _ if self.lacks_endpoint(code, &body) => (FailureClass::Endpoint, FaultKind::NotFound),
+            300..=399 => (FailureClass::Target, FaultKind::Misconfigured),
             // The client's own credentials: it has to know, and may have others.
             401..=403 if self.target.provider.takes_credentials => {
                 (FailureClass::Request, FaultKind::Authentication)
             }
-            401..=403 => (FailureClass::Target, FaultKind::Upstream),
+            401..=403 => (FailureClass::Target, FaultKind::Misconfigured),
             404 | 405 | 410 => (FailureClass::Target, FaultKind::NotFound),
             413 => (FailureClass::Target, FaultKind::TooLarge),
             400 | 422 if names_context => (FailureClass::Target, FaultKind::ContextLength),
@@ -365,12 +334,6 @@ impl Sent<'_> {
         if class == FailureClass::Transient {
             self.note_failure(slot, "error");
         }
-        let names_model = memchr::memmem::find(&body, b"model").is_some()
-            || memchr::memmem::find(&body, b"not found with id").is_some();
-        if code == 404 && self.upstream == Dialect::Responses && !names_model {
-            // Many that are compatible otherwise have no such endpoint.
-            self.target.provider.lacks_responses.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
         let error_type = code.to_string();
         let outcome = Outcome { status: RequestStatus::Error, error_type: &error_type };
         recorder.finish(outcome, &Observed::default());
@@ -378,6 +341,9 @@ impl Sent<'_> {
             300..=399 => "; a redirect is not followed, mend its base_url",
             401 | 403 => "; check its key in `providers`",
             404 => "; it may not have this model",
+            _ if body.trim_ascii_start().starts_with(b"<") => {
+                " with a web page; a proxy before it may be at fault"
+            }
             _ => "",
         };
         let mut fault = Fault::new(kind, format!("{name} answered {code}{hint}"));
@@ -394,19 +360,16 @@ impl Sent<'_> {
     /// Takes a stream until its first content.
     async fn stream(&self, begun: Begun) -> Result<Answered, Failed> {
         let Begun { answer, mut slot, mut recorder, strips_usage } = begun;
-        let Answer { headers, body: mut pieces, .. } = answer;
+        let Answer { status, headers, body: mut pieces } = answer;
         let is_json_lines = self.upstream.is_json_lines();
         let mut splitter = Splitter::new(is_json_lines);
-        let mut observer = Observer::new(self.upstream);
+        let mut observer = Observer::new(self.upstream).of_choices(self.plan.choices);
         if recorder.wants_text() {
             observer.keep_text();
         }
-        let mut translation = match Translation::new(
-            self.upstream,
-            self.plan,
-            strips_usage,
-            &self.context_of_answer(),
-        ) {
+        let model = &self.target.name.model;
+        let translation = Translation::new(self.upstream, self.plan, strips_usage, model);
+        let mut translation = match translation {
             Ok(translation) => translation,
             Err(error) => {
                 return Err(Failed::own(Fault::new(
@@ -415,7 +378,7 @@ impl Sent<'_> {
                 )));
             }
         };
-        let mut held = Vec::new();
+        let (mut held, mut is_first) = (Vec::new(), true);
         let why = loop {
             let piece = match pieces.next().await {
                 Ok(Some(piece)) => piece,
@@ -423,18 +386,35 @@ impl Sent<'_> {
                     let rest = splitter.finish();
                     let ended =
                         take(&rest, is_json_lines, &mut observer, &mut translation, &mut held);
+                    observer.ended();
                     if ended.is_ok() && observer.found.is_whole {
                         break None;
                     }
                     break Some("cut");
                 }
                 Err(error) => {
-                    self.note_failure(&mut slot, error.word());
+                    if error != UpstreamError::NoRoom {
+                        self.note_failure(&mut slot, error.word());
+                    }
                     return Err(self.lost(recorder, &error, &observer.found));
                 }
             };
+            if !is_json_lines && is_first && begins_object(&piece) {
+                // It answers as if no stream had been asked for.
+                let (body, room) = match pieces.whole(Some(piece), usize::MAX).await {
+                    Ok(whole) => whole,
+                    Err(error) => return Err(self.broken(&mut slot, recorder, &error)),
+                };
+                recorder.received(body.len());
+                let read = self.read(slot, recorder, status, &headers, body, room);
+                return read.map_err(|failed| *failed);
+            }
+            is_first &= piece.trim_ascii().is_empty();
             recorder.received(piece.len());
             let Ok(whole) = splitter.push(&piece) else { break Some("too_large") };
+            if let Err(error) = pieces.keep(splitter.held() + held.len()) {
+                return Err(self.broken(&mut slot, recorder, &error));
+            }
             if held.len() > LARGEST_HELD {
                 break Some("too_large");
             }
@@ -488,8 +468,10 @@ fn take(
     for (at, event) in Splitter::events(is_json_lines, whole) {
         let had_content = observer.found.has_content;
         let role = observer.event(&event);
-        if role == Role::Failure && !had_content {
-            return Err("error_in_stream");
+        match role {
+            Role::Failure if !had_content => return Err("error_in_stream"),
+            Role::Damaged => return Err("bad_event"),
+            _ => {}
         }
         translation.event(&whole[at], &event, role, held).map_err(|_| "bad_event")?;
     }

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, PoisonError};
 
-use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Plan, head, sending};
+use super::{Answered, Plan, sending};
 use crate::{
     app::App,
     cache::{Form, Found, NotStored, Question, Sharers, Stored, Tier},
@@ -54,7 +53,7 @@ pub(super) fn place(
 }
 
 /// Looks for the answer. Returns it, or keeps the duty to offer the one that comes.
-pub(super) async fn look_up(app: &Arc<App>, plan: &Plan) -> Option<Response> {
+pub(super) async fn look_up(app: &Arc<App>, plan: &Plan) -> Option<Answered> {
     let lookup = plan.lookup?;
     match app.cache.look_up(lookup).await {
         Found::Miss(leader) => {
@@ -65,11 +64,11 @@ pub(super) async fn look_up(app: &Arc<App>, plan: &Plan) -> Option<Response> {
     }
 }
 
-fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Response> {
+fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Answered> {
     let form = if plan.is_stream { Form::Stream } else { Form::Whole };
     let replay = stored.replay(form)?;
     let target = app.targets.get_or_add(plan.decision.order.first()?)?;
-    let (mut recorder, _) = plan.recorder(app, &target, 1, None);
+    let mut recorder = plan.recorder(app, &target, 1, None);
     recorder.received(replay.body.len());
     let found = Observed {
         usage: stored.usage,
@@ -80,14 +79,8 @@ fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Re
     };
     recorder.finish_cached(&found);
     plan.tally.settle_free();
-    let body = Body::from(replay.body);
-    let mut response = if plan.is_stream {
-        head::of_stream(plan, &HeaderMap::new(), body)
-    } else {
-        let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
-        head::of_whole(plan, status, &HeaderMap::new(), body)
-    };
-    response.headers_mut().insert(
+    let mut headers = HeaderMap::new();
+    headers.insert(
         CACHE,
         HeaderValue::from_static(match tier {
             Tier::Memory => "hit; memory",
@@ -95,7 +88,12 @@ fn answer(app: &Arc<App>, plan: &Plan, stored: &Stored, tier: Tier) -> Option<Re
             Tier::Flight => "hit; flight",
         }),
     );
-    Some(response)
+    Some(if plan.is_stream {
+        Answered::Replayed { headers, body: replay.body }
+    } else {
+        let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
+        Answered::Whole { status, headers, body: replay.body }
+    })
 }
 
 /// Returns the text of an answer that is given again.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Answered, Attempts, Plan, sending::answer_context};
+use super::{Answered, Asking, Attempts, Plan, sending::answer_context};
 use crate::{
     app::App,
     dialect::{Dialect, reading, reading::Reading, translate},
@@ -33,7 +33,7 @@ pub(super) fn can_check(plan: &Plan) -> bool {
 pub(super) async fn first(
     app: &Arc<App>,
     plan: &Arc<Plan>,
-    attempts: &mut Attempts,
+    attempts: &Attempts,
 ) -> Option<Answered> {
     let name = plan.decision.order.first()?;
     let draft = draft(app, plan, attempts, name).await?;
@@ -81,11 +81,11 @@ pub(super) async fn first(
 async fn draft(
     app: &Arc<App>,
     plan: &Arc<Plan>,
-    attempts: &mut Attempts,
+    attempts: &Attempts,
     name: &TargetName,
 ) -> Option<Draft> {
     let target = app.targets.get_or_add(name)?;
-    let answered = attempts.at_target(app, plan, &target, false, false).await?.ok()?;
+    let answered = attempts.at_target(app, plan, &target, Asking::default()).await?.ok()?;
     let Answered::Whole { body, .. } = &answered else { return None };
     let body = body.clone();
     let reading = reading::read(plan.dialect, &body);

@@ -61,9 +61,10 @@ async fn by_provider(app: &App, plan: &Plan) -> Option<(StatusCode, Bytes)> {
     let time = seconds(app.config.timeouts.first_byte_seconds);
     let times = Times { first_byte: time, idle: time, end: Instant::now() + time, whole: time };
     let url = endpoint::count_tokens(provider);
-    let answer = upstream::send(&app.pool, &url, headers, body.into(), times).await.ok()?;
+    let room = app.room();
+    let answer = upstream::send(&app.pool, &url, headers, body.into(), times, room).await.ok()?;
     let status = answer.status;
-    let body = answer.body.whole(LARGEST).await.ok()?;
+    let (body, _) = answer.body.whole(None, LARGEST).await.ok()?;
     // One that cannot count is no reason to fail.
     status.is_success().then_some((status, body))
 }

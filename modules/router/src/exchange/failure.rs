@@ -25,10 +25,15 @@ pub(crate) enum FailureClass {
     Request,
     /// This target cannot answer it: the next one.
     Target,
+    /// This target has no such endpoint: the same at once, by another one.
+    Endpoint,
     /// The provider is asked too often: the next one, or the same after a pause.
     RateLimited(Option<Duration>),
     /// It may pass: the same again, then the next one.
     Transient,
+    /// It says nothing: the next one, or the same again where there is none. To wait for it twice
+    /// takes twice as long.
+    Silent,
 }
 
 impl Failed {

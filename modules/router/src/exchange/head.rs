@@ -3,12 +3,17 @@
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Plan, failure::Failed};
+use super::{
+    Plan,
+    failure::{Failed, FailureClass},
+};
 use crate::dialect::{Dialect, fault::Fault};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-lodestar-request-id");
 const ROUTE: HeaderName = HeaderName::from_static("x-lodestar-route");
 const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
+
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -31,6 +36,11 @@ pub(super) fn of_failure(plan: &Plan, failed: Failed) -> Response {
     let Some((status, headers, body)) = failed.passed else {
         let mut response = of_fault(&failed.fault, plan.dialect, &plan.id);
         route(response.headers_mut(), plan);
+        let is_final = matches!(failed.class, FailureClass::Target | FailureClass::Request);
+        if is_final && failed.fault.retry_after.is_none() {
+            // The official clients obey it: a key that is wrong is so the next time, too.
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         return response;
     };
     of_whole(plan, status, &headers, Body::from(body))
@@ -91,6 +101,17 @@ pub(super) fn value(plan: &Plan, target: &str) -> HeaderValue {
     let plain: String =
         text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
     HeaderValue::from_str(&plain).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Names the targets that were asked beside the one that answered.
+pub(super) fn hedged(headers: &mut HeaderMap, others: &[String]) {
+    let Some(told) = headers.get(ROUTE).and_then(|value| value.to_str().ok()) else { return };
+    let names: String = others.join(",");
+    let plain: String =
+        names.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
+    if let Ok(value) = HeaderValue::from_str(&format!("{told}; hedged={plain}")) {
+        headers.insert(ROUTE, value);
+    }
 }
 
 /// Names the target that answered.

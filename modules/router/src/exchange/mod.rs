@@ -9,16 +9,18 @@ mod client;
 mod count;
 mod failure;
 mod head;
+mod hedge;
 mod own;
 mod plan;
 mod relay;
 mod sending;
 mod shadow;
 mod tally;
+mod whole;
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -43,9 +45,11 @@ use crate::{
         fault::{Fault, FaultKind},
     },
     quality,
+    report::{Race, Recorder, ReportKey, Runner},
     target::{Admission, Target},
 };
 use failure::{Failed, FailureClass};
+use plan::Previous;
 use plan::ToBeJudged;
 
 /// Request as it came in.
@@ -100,6 +104,16 @@ pub(crate) enum Answered {
     },
 }
 
+impl Answered {
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Whole { headers, .. }
+            | Self::Replayed { headers, .. }
+            | Self::Stream { headers, .. } => headers,
+        }
+    }
+}
+
 /// Answers a request.
 pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
     let (dialect, id) = (inbound.dialect, inbound.id.clone());
@@ -112,22 +126,31 @@ pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
     }
     plan.tell(app);
     let plan = Arc::new(plan);
-    if let Some(response) = caching::look_up(app, &plan).await {
-        return response;
+    if !plan.is_stream {
+        let done = match caching::look_up(app, &plan).await {
+            Some(known) => Ok(known),
+            None => Box::pin(asked(app.clone(), plan.clone())).await,
+        };
+        return finished(app, done, &plan);
     }
-    let is_stream = plan.is_stream;
-    let mut work = Box::pin(asked(app.clone(), plan.clone()));
-    if !is_stream {
-        return finished(app, work.await, &plan);
-    }
+    let mut work = Box::pin(known_or_run(app.clone(), plan.clone()));
+    // One that waits for the answer to an equal request is silent as well.
+    let patience = relay::silence(app).saturating_sub(plan.begun.elapsed());
     tokio::select! {
         biased;
         done = &mut work => finished(app, done, &plan),
-        () = tokio::time::sleep(relay::silence(app)) => {
+        () = tokio::time::sleep(patience) => {
             // The client is not to take the silence for a dead connection.
             let body = relay::waiting(work, plan.clone(), relay::silence(app));
             head::of_stream(&plan, &HeaderMap::new(), body)
         }
+    }
+}
+
+async fn known_or_run(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
+    match caching::look_up(&app, &plan).await {
+        Some(known) => Ok(known),
+        None => run(app, plan).await,
     }
 }
 
@@ -160,24 +183,34 @@ async fn asked(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
 
 /// Tries the targets in their order until one answers.
 async fn run(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
-    let mut state = Attempts { number: 0, previous: None, last: None };
+    let attempts = Attempts::default();
     let mut from = 0;
     if plan.decision.is_checked && cascade::can_check(&plan) {
-        if let Some(answered) = cascade::first(&app, &plan, &mut state).await {
+        if let Some(answered) = cascade::first(&app, &plan, &attempts).await {
             return Ok(answered);
         }
         // Where there is no other one, its answer is better than none.
         from = usize::from(plan.decision.order.len() > 1);
     }
-    for (index, name) in plan.decision.order.iter().enumerate().skip(from) {
-        let Some(target) = app.targets.get_or_add(name) else { continue };
-        let is_last = index + 1 == plan.decision.order.len();
-        if let Some(answered) = state.at_target(&app, &plan, &target, is_last, plan.is_stream).await
-        {
+    let names = &plan.decision.order[from..];
+    if plan.decision.hedge.is_on() && names.len() > 1 {
+        if let Some(answered) = hedge::race(&app, &plan, &attempts, names).await {
             return answered;
         }
+    } else {
+        for (index, name) in names.iter().enumerate() {
+            let Some(target) = app.targets.get_or_add(name) else { continue };
+            let asking = Asking {
+                is_last: index + 1 == names.len(),
+                is_stream: plan.is_stream,
+                ..Asking::default()
+            };
+            if let Some(answered) = attempts.at_target(&app, &plan, &target, asking).await {
+                return answered;
+            }
+        }
     }
-    Err(state.last.unwrap_or_else(|| Failed::own(nobody())))
+    Err(attempts.last().unwrap_or_else(|| Failed::own(nobody())))
 }
 
 fn nobody() -> Fault {
@@ -185,31 +218,87 @@ fn nobody() -> Fault {
     Fault::new(FaultKind::Unavailable, message).after(Duration::from_secs(5))
 }
 
+/// The attempts of one request so far. Some of them may run at the same time.
+#[derive(Default)]
 struct Attempts {
+    state: Mutex<AttemptsState>,
+}
+
+#[derive(Default)]
+struct AttemptsState {
     /// Number of the last attempt.
     number: u16,
-    /// Key and model of the attempt before.
-    previous: Option<(String, String)>,
+    /// Attempt that began last.
+    previous: Option<Previous>,
     /// The failure that the client gets where no target answers.
     last: Option<Failed>,
 }
 
+/// Manner in which a target is asked.
+#[derive(Default)]
+struct Asking {
+    /// `true` where there is no other one to turn to.
+    is_last: bool,
+    /// `true` when a stream is asked for.
+    is_stream: bool,
+    /// The race that it takes part in, where several may run at the same time.
+    race: Option<Race>,
+    /// `true` for one that is asked beside another: once, and with what it may use reserved.
+    is_hedge: bool,
+}
+
 impl Attempts {
+    fn state(&self) -> MutexGuard<'_, AttemptsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the failure that the client gets.
+    fn last(&self) -> Option<Failed> {
+        self.state().last.take()
+    }
+
+    /// Begins the report of an attempt at a target.
+    fn begin(
+        &self,
+        app: &Arc<App>,
+        plan: &Plan,
+        target: &Arc<Target>,
+        asking: &Asking,
+        before: Option<Previous>,
+    ) -> Recorder {
+        let mut state = self.state();
+        state.number += 1;
+        let before = before.or_else(|| state.previous.take());
+        let mut recorder = plan.recorder(app, target, state.number, before);
+        state.previous = Some(Previous { key: recorder.key(), failed: None });
+        drop(state);
+        if let Some(race) = &asking.race {
+            let reserved = admission::estimate(plan, target);
+            let is_hedge = asking.is_hedge;
+            recorder = recorder.racing(Runner { race: race.clone(), is_hedge, reserved });
+        }
+        recorder
+    }
+
     /// Tries one target. Returns `None` where the next one is to be tried.
     async fn at_target(
-        &mut self,
+        &self,
         app: &Arc<App>,
         plan: &Arc<Plan>,
         target: &Arc<Target>,
-        is_last: bool,
-        is_stream: bool,
+        asking: Asking,
     ) -> Option<Result<Answered, Failed>> {
         let retries = app.config.retries;
-        if let Err(fault) = admission::reserve_more(app, plan, target).await {
+        if !asking.is_hedge
+            && let Err(fault) = admission::reserve_more(app, plan, target).await
+        {
             self.remember(Failed::own(fault));
             return None;
         }
-        for attempt in 0..=retries.attempts {
+        let further = if asking.is_hedge { 0 } else { retries.attempts };
+        let mut before = None;
+        let mut attempt = 0;
+        loop {
             let slot = match target.admit() {
                 Admission::Admitted(slot) => slot,
                 Admission::BreakerOpen => {
@@ -221,51 +310,58 @@ impl Attempts {
                     return None;
                 }
             };
-            self.number += 1;
-            let (recorder, key) = plan.recorder(app, target, self.number, self.previous.take());
-            self.previous = Some((key, target.name.to_string()));
-            let outcome = attempt::make(app, plan, target, slot, recorder, is_stream).await;
+            let recorder = self.begin(app, plan, target, &asking, before.take());
+            let key = recorder.key();
+            let outcome = attempt::make(app, plan, target, slot, recorder, asking.is_stream).await;
             let failed = match outcome {
                 Ok(answered) => return Some(Ok(answered)),
                 Err(failed) => failed,
             };
+            before = Some(self.failed(key, target));
             let class = failed.class;
             let pause = match class {
                 FailureClass::Request => return Some(Err(failed)),
+                FailureClass::Endpoint => continue,
                 FailureClass::Target => None,
                 FailureClass::RateLimited(pause) => {
                     // Another one can take it at once.
-                    Some(pause).filter(|_| is_last)
+                    Some(pause).filter(|_| asking.is_last)
                 }
                 FailureClass::Transient => Some(None),
+                FailureClass::Silent => Some(None).filter(|_| asking.is_last),
             };
             self.remember(failed);
             let pause = pause?;
             let longest = Duration::from_millis(u64::from(retries.max_backoff_ms));
             let pause = pause.unwrap_or_else(|| backoff(retries.backoff_ms, attempt, longest));
-            if attempt == retries.attempts || pause > longest {
+            if attempt == further || pause > longest {
                 return None;
             }
             tokio::time::sleep(pause).await;
+            attempt += 1;
         }
-        None
     }
 
-    fn skip(&mut self, target: &Target, why: &str, pause: Option<Duration>) {
+    /// Notes that an attempt failed, for the one that follows it.
+    fn failed(&self, key: ReportKey, target: &Target) -> Previous {
+        let failed = Some(target.name.to_string());
+        self.state().previous = Some(Previous { key: key.clone(), failed: failed.clone() });
+        Previous { key, failed }
+    }
+
+    fn skip(&self, target: &Target, why: &str, pause: Option<Duration>) {
         let message = format!("{} {why}; `lodestar router targets` shows it", target.name);
         let kind = if pause.is_some() { FaultKind::RateLimited } else { FaultKind::Unavailable };
         let fault = Fault::new(kind, message).after(pause.unwrap_or(Duration::from_secs(5)));
-        if self.last.is_none() {
-            self.last = Some(Failed::own(fault));
-        }
+        self.state().last.get_or_insert_with(|| Failed::own(fault));
     }
 
     /// Keeps the failure that tells most: a provider's answer rather than none.
-    fn remember(&mut self, failed: Failed) {
-        let keeps =
-            self.last.as_ref().is_some_and(|last| last.passed.is_some()) && failed.passed.is_none();
-        if !keeps {
-            self.last = Some(failed);
+    fn remember(&self, failed: Failed) {
+        let mut state = self.state();
+        let had = state.last.as_ref().is_some_and(|last| last.passed.is_some());
+        if !had || failed.passed.is_some() {
+            state.last = Some(failed);
         }
     }
 }

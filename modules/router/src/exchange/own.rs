@@ -87,7 +87,7 @@ pub(crate) async fn ask_once(
     plan.tell(app);
     plan.story.is_for(purpose);
     let plan = Arc::new(plan);
-    let (recorder, _) = plan.recorder(app, &target, 1, None);
+    let recorder = plan.recorder(app, &target, 1, None);
     let asked = attempt::make(app, &plan, &target, target.probe(), recorder, false);
     let answered = Box::pin(asked).await;
     let result = match answered {

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Instant,
 };
 
@@ -21,11 +21,12 @@ use crate::{
         Dialect,
         fault::{Fault, FaultKind},
         inspect::{AnswerFormat, Inspected, Places, inspect},
+        translate::ClientTools,
     },
     journal::{Story, Told},
     keys::{Identity, KeyFault},
     limits::BudgetAction,
-    report::Recorder,
+    report::{Recorder, ReportKey},
     routing::{
         Decision, Offer, Refusal, Request,
         check::Expected,
@@ -69,6 +70,8 @@ pub(crate) struct Plan {
     pub expected: Expected,
     /// `true` when embeddings are wanted in base64.
     pub wants_base64: bool,
+    /// Tools that the client knows in another form than a provider of another dialect.
+    pub client_tools: OnceLock<ClientTools>,
     /// Place of the answer in the cache, where it is looked for.
     pub lookup: Option<Lookup>,
     /// Duty to offer the cache the answer.
@@ -156,6 +159,7 @@ impl Plan {
             story: Arc::default(),
             begun,
             started_at: inbound.started_at,
+            client_tools: OnceLock::new(),
             lookup: None,
             leader: Mutex::default(),
             shadow: Beside::default(),
@@ -200,23 +204,23 @@ impl Plan {
         self.story = Story::begin(&app.journal, told);
     }
 
-    /// Begins the report of an attempt. Returns it with the key by which the next one names it.
+    /// Begins the report of an attempt.
     pub(super) fn recorder(
         &self,
         app: &Arc<App>,
         target: &Arc<Target>,
         number: u16,
-        previous: Option<(String, String)>,
-    ) -> (Recorder, String) {
+        previous: Option<Previous>,
+    ) -> Recorder {
         let key = if number == 1 {
             format!("gateway:{}", self.id)
         } else {
             format!("gateway:{}:{number}", self.id)
         };
         let client = &self.client;
-        let (retry_of, before) = previous.unzip();
+        let failed = previous.as_ref().and_then(|previous| previous.failed.clone());
         let event = LlmRequestCompleted {
-            dedupe_key: key.clone(),
+            dedupe_key: key,
             started_at: self.started_at,
             client: client.tool.clone(),
             client_version: client.version.clone(),
@@ -233,8 +237,7 @@ impl Plan {
             routed_model: Some(target.name.model.to_string()),
             stream: Some(self.is_stream),
             attempt: Some(number),
-            retry_of,
-            fallback_from: before.filter(|before| *before != target.name.to_string()),
+            fallback_from: failed.filter(|before| *before != target.name.to_string()),
             route_rule: Some(self.decision.rule.clone()),
             variant: self.decision.variant.clone(),
             request_bytes: Some(self.body.len() as u64),
@@ -250,14 +253,15 @@ impl Plan {
             parent,
             self.tally.clone(),
         );
-        let mut recorder = recorder.part_of(self.story.clone());
+        let mut recorder =
+            recorder.part_of(self.story.clone()).after(previous.map(|previous| previous.key));
         // Vectors are no text.
         let is_text = self.dialect.operation() != "embeddings";
         if is_text && app.contents.is_wanted(self.client.project.as_deref()) {
             let asked = content::Asked { dialect: self.dialect, body: self.body.clone() };
             recorder = recorder.with_text(asked);
         }
-        (recorder, key)
+        recorder
     }
 }
 
@@ -270,6 +274,15 @@ fn client_of(app: &App, headers: &HeaderMap, identity: &Identity) -> Client {
 /// Returns a model's name as it stands in a path of Gemini's API.
 fn bare(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
+}
+
+/// Attempt before another one.
+#[derive(Debug)]
+pub(super) struct Previous {
+    /// Key of its report.
+    pub key: ReportKey,
+    /// Target that failed; `None` where it is still asked.
+    pub failed: Option<String>,
 }
 
 fn decide(

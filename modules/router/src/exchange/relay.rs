@@ -16,7 +16,7 @@ use http_body_util::StreamBody;
 use module_sdk::events::RequestStatus;
 use tokio::time::timeout;
 
-use super::{Answered, Plan, caching, failure::Failed};
+use super::{Answered, Plan, caching, failure::Failed, sending::answer_context};
 use crate::{
     app::App,
     cache,
@@ -26,7 +26,7 @@ use crate::{
         fault::{Fault, FaultKind},
         observe::{Observer, Role},
         sse::{Event, Splitter},
-        translate::{AnswerContext, StreamTranslator, TranslateError},
+        translate::{StreamTranslator, TranslateError},
     },
     report::{Outcome, Recorder},
     target::{Slot, TargetName},
@@ -51,10 +51,11 @@ impl Translation {
         upstream: Dialect,
         plan: &Plan,
         strips_usage: bool,
-        context: &AnswerContext<'_>,
+        model: &str,
     ) -> Result<Self, TranslateError> {
         if upstream != plan.dialect {
-            let translator = StreamTranslator::new(upstream, plan.dialect, context)?;
+            let context = answer_context(plan, model);
+            let translator = StreamTranslator::new(upstream, plan.dialect, &context)?;
             return Ok(Self::Other(Box::new(translator)));
         }
         Ok(if strips_usage { Self::WithoutUsage } else { Self::None })
@@ -199,7 +200,20 @@ impl Relay {
             recorder.received(piece.len());
         }
         let whole = self.splitter.push(piece).map_err(|_| "too_large")?;
+        self.keep()?;
         self.events(&whole)
+    }
+
+    /// Takes the memory for what is kept of the stream.
+    fn keep(&mut self) -> Result<(), &'static str> {
+        let copied = self.copy.as_ref().map_or(0, cache::Recorder::held);
+        let held = self.splitter.held();
+        if self.pieces.keep(held + copied).is_ok() {
+            return Ok(());
+        }
+        // The answer goes before its copy.
+        self.copy = None;
+        self.pieces.keep(held).map_err(|error| error.word())
     }
 
     fn events(&mut self, whole: &Bytes) -> Result<Bytes, &'static str> {
@@ -208,6 +222,9 @@ impl Relay {
         let is_same = matches!(self.translation, Translation::None);
         for (at, event) in Splitter::events(is_json_lines, whole) {
             let role = self.observer.event(&event);
+            if role == Role::Damaged {
+                return Err("bad_event");
+            }
             if !is_same {
                 let written = self.translation.event(&whole[at], &event, role, &mut out);
                 written.map_err(|_| "bad_event")?;
@@ -220,6 +237,7 @@ impl Relay {
     fn end(&mut self) -> Option<Bytes> {
         let rest = self.splitter.finish();
         let out = self.events(&rest);
+        self.observer.ended();
         let found = &self.observer.found;
         if found.has_failed {
             let is_told = !matches!(self.translation, Translation::Other(_));

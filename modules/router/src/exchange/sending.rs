@@ -8,7 +8,10 @@ use module_sdk::ProviderApi;
 use super::Plan;
 use crate::{
     app::App,
-    dialect::{Dialect, translate::AnswerContext},
+    dialect::{
+        Dialect,
+        translate::{AnswerContext, ClientTools},
+    },
     glob,
     target::{Target, endpoint},
     upstream::{self, OF_ACCOUNT},
@@ -20,8 +23,10 @@ const BETAS: HeaderName = HeaderName::from_static("anthropic-beta");
 pub(super) fn spoken(client: Dialect, target: &Target) -> Dialect {
     let provider = &target.provider;
     let lacks_responses = provider.lacks_responses.load(Ordering::Relaxed);
+    let lacks_completions = target.lacks_completions.load(Ordering::Relaxed);
     match (provider.provider.api, client) {
         (ProviderApi::Openai, Dialect::Responses) if lacks_responses => Dialect::Chat,
+        (ProviderApi::Openai, Dialect::Completions) if lacks_completions => Dialect::Chat,
         (api, dialect) if dialect.is_of(api) => dialect,
         (ProviderApi::Openai, Dialect::OllamaEmbed) => Dialect::Embeddings,
         (ProviderApi::Openai, _) => Dialect::Chat,
@@ -37,12 +42,14 @@ pub(super) fn spoken(client: Dialect, target: &Target) -> Dialect {
 
 /// Returns what an answer is written with; `model` where the client named none.
 pub(super) fn answer_context<'a>(plan: &'a Plan, model: &'a str) -> AnswerContext<'a> {
+    let tools = plan.client_tools.get_or_init(|| ClientTools::of(plan.dialect, &plan.body));
     AnswerContext {
         model: if plan.model.is_empty() { model } else { &plan.model },
         id: &plan.id,
         created: plan.started_at / 1000,
         include_usage: plan.includes_usage,
         base64_embeddings: plan.wants_base64,
+        tools: Some(tools),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -27,7 +27,7 @@ use crate::{
     journal::Purpose,
     keys::Identity,
     limits::Scope,
-    routing::{Decision, experiment::ShadowOptions},
+    routing::{Decision, HedgeOptions, experiment::ShadowOptions},
     target::{Admission, Slot, Target, TargetName},
 };
 
@@ -133,7 +133,7 @@ struct Permit {
     reserved: i64,
 }
 
-/// Has the experiment's other model asked as soon as a request that was answered is over.
+/// Asks the experiment's other model as soon as a request that was answered is over.
 pub(super) fn when_over(app: &Arc<App>, plan: &Plan) {
     let Some(name) = &plan.decision.shadow else { return };
     let Some(target) = app.targets.get_or_add(name) else { return };
@@ -200,7 +200,7 @@ impl Due {
         plan.tell(&app);
         plan.story.is_for(Purpose::Shadow);
         let plan = Arc::new(plan);
-        let (recorder, _) = plan.recorder(&app, &target, 1, None);
+        let recorder = plan.recorder(&app, &target, 1, None);
         let asked = attempt::make(&app, &plan, &target, permit.slot, recorder, false);
         // Its answer is for nobody: what it took and cost is in the story.
         drop(Box::pin(asked).await);
@@ -243,6 +243,7 @@ impl Plan {
             score: None,
             variant: Some(format!("{experiment}:shadow")),
             shadow: None,
+            hedge: HedgeOptions::default(),
             reasons: Vec::new(),
             candidates: Vec::new(),
         };
@@ -265,6 +266,7 @@ impl Plan {
             requires_tool: self.requires_tool,
             expected: self.expected,
             wants_base64: self.wants_base64,
+            client_tools: OnceLock::new(),
             lookup: None,
             leader: Mutex::default(),
             decision: Arc::new(decision),

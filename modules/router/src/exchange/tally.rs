@@ -6,7 +6,7 @@ use module_sdk::events::LlmRequestCompleted;
 
 use crate::{
     keys::Identity,
-    limits::{Actual, Limits, Reservation},
+    limits::{Actual, Estimate, Limits, Reservation},
 };
 
 /// Sum of the attempts of one request. Dropped, it settles the reservation of the request.
@@ -18,7 +18,7 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 struct State {
     reservation: Reservation,
-    /// Reservations for targets that cost more than the first one.
+    /// Reservations for targets that cost more than the first one, or are asked beside it.
     further: Vec<Reservation>,
     /// Money that is reserved, in nano-USD.
     reserved_nano_usd: u64,
@@ -81,7 +81,7 @@ impl Tally {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).reserved_nano_usd
     }
 
-    /// Adds a reservation for a target that costs more.
+    /// Adds a reservation for a target that costs more, or is asked beside another one.
     pub(crate) fn reserve_more(&self, reservation: Reservation, nano_usd: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.further.push(reservation);
@@ -108,6 +108,13 @@ impl Tally {
         state.nano_usd.add(attempt.cost_nano_usd.and_then(|cost| u64::try_from(cost).ok()));
     }
 
+    /// Adds an attempt of which nobody knows what it used: it counts as what was reserved for it.
+    pub(crate) fn add_reserved(&self, reserved: Estimate) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.tokens.add(Some(reserved.tokens));
+        state.nano_usd.add(reserved.nano_usd);
+    }
+
     /// Settles a request that was answered without asking anybody.
     pub(crate) fn settle_free(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,13 +131,11 @@ impl Drop for Tally {
                 limits.spent(identity, project.as_deref(), spent);
             }
             let actual = Actual { tokens: state.tokens.known(), nano_usd: state.nano_usd.known() };
-            // The first one settles all; where the cost is not known all stay as they are.
+            // The first one settles all; what is not known stays reserved in all of them.
             state.reservation.settle(actual);
-            if actual.nano_usd.is_some() {
-                state.further.iter_mut().for_each(Reservation::release);
-            } else {
-                state.further.iter_mut().for_each(Reservation::sent);
-            }
+            let nothing_more =
+                Actual { tokens: actual.tokens.map(|_| 0), nano_usd: actual.nano_usd.map(|_| 0) };
+            state.further.iter_mut().for_each(|further| further.settle(nothing_more));
         }
     }
 }

@@ -6,7 +6,7 @@ use module_sdk::events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::routing::Reason;
+use crate::{report::HEDGE_LOST, routing::Reason};
 
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -188,6 +188,9 @@ pub(crate) struct Attempt {
     /// Check that a whole answer failed, so that another model was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub did_not_count: Option<String>,
+    /// `true` where it was asked since another one was slow to begin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hedge: bool,
 }
 
 /// Tokens of an attempt; `input` includes those of the cache.
@@ -254,6 +257,7 @@ impl Attempt {
             cost_source: event.cost_source,
             cache: event.cache,
             did_not_count: None,
+            hedge: false,
         }
     }
 
@@ -268,10 +272,16 @@ impl Attempt {
         }
     }
 
+    /// Returns whether it was cancelled since another attempt answered first.
+    pub(crate) fn is_beaten(&self) -> bool {
+        self.error.as_deref() == Some(HEDGE_LOST)
+    }
+
     /// Returns whether it may have cost something that nobody knows.
-    pub(crate) const fn is_unpriced(&self) -> bool {
+    pub(crate) fn is_unpriced(&self) -> bool {
         let is_answer = matches!(self.status, RequestStatus::Ok | RequestStatus::Cached);
-        self.cost_nano_usd.is_none() && (is_answer || self.tokens.is_some())
+        let is_beaten = self.is_beaten() && !self.local;
+        self.cost_nano_usd.is_none() && (is_answer || is_beaten || self.tokens.is_some())
     }
 }
 

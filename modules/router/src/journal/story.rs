@@ -78,8 +78,8 @@ impl Story {
     }
 
     /// Adds an attempt that is over.
-    pub(crate) fn attempted(&self, event: &LlmRequestCompleted, is_local: bool) {
-        let attempt = Attempt::of(event, is_local);
+    pub(crate) fn attempted(&self, event: &LlmRequestCompleted, is_local: bool, is_hedge: bool) {
+        let attempt = Attempt { hedge: is_hedge, ..Attempt::of(event, is_local) };
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
     }
 
@@ -91,7 +91,7 @@ impl Story {
         }
     }
 
-    /// Returns the attempts so far.
+    /// Returns the attempts so far, in the order in which they ended.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -116,8 +116,12 @@ impl Drop for Story {
 impl Ended {
     /// Returns its line.
     pub(super) fn line(self, baseline_model: &str, baseline: &Price) -> RequestLine {
-        let Self { told, attempts, purpose } = self;
-        let last = attempts.last();
+        let Self { told, mut attempts, purpose } = self;
+        // The one that decided what the client got ended last of those that went to their end.
+        let last = attempts.iter().rev().find(|attempt| !attempt.is_beaten());
+        let outcome = last.map_or(Outcome::Failed, Attempt::outcome);
+        let there = last.and_then(|last| cost_there(last, told.dialect, baseline));
+        attempts.sort_by_key(|attempt| attempt.number);
         let took = attempts.iter().filter_map(|attempt| attempt.duration_ms).max().unwrap_or(0);
         RequestLine {
             ended_at: told.at + i64::from(took),
@@ -132,9 +136,9 @@ impl Ended {
             stream: told.is_stream,
             purpose,
             beside: told.beside,
-            outcome: last.map_or(Outcome::Failed, Attempt::outcome),
+            outcome,
             decision: decision(&told.decision),
-            baseline_nano_usd: last.and_then(|last| cost_there(last, told.dialect, baseline)),
+            baseline_nano_usd: there,
             baseline_model: baseline_model.to_owned(),
             attempts,
             id: told.id,

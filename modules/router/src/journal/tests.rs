@@ -37,6 +37,7 @@ fn decision() -> Arc<Decision> {
         order: Vec::new(),
         is_checked: false,
         second: None,
+        hedge: crate::routing::HedgeOptions::default(),
         rule: "default".to_owned(),
         strategy: "fixed",
         variant: None,
@@ -106,10 +107,10 @@ fn a_request_is_one_line_with_all_its_attempts() {
     let id = id();
     let story = desk.story(&id);
     let other = story.clone();
-    story.attempted(&attempt(RequestStatus::Timeout, None), false);
+    story.attempted(&attempt(RequestStatus::Timeout, None), false, false);
     drop(story);
     assert!(desk.lines().0.is_empty(), "an attempt is still under way");
-    other.attempted(&attempt(RequestStatus::Ok, Some(7)), true);
+    other.attempted(&attempt(RequestStatus::Ok, Some(7)), true, false);
     drop(other);
     let found = find(desk.journal.directory(), &id).expect("it is read");
     assert!(found.lines.is_empty(), "it gathers");
@@ -248,7 +249,7 @@ fn savings_are_those_of_answers_whose_price_is_known() {
             if matches!(status, RequestStatus::Error | RequestStatus::Rejected) {
                 (event.input_tokens, event.output_tokens) = (None, None);
             }
-            story.attempted(&event, *is_local);
+            story.attempted(&event, *is_local, false);
         }
         if let Some(purpose) = purpose {
             story.is_for(purpose);
@@ -283,7 +284,7 @@ fn savings_are_those_of_answers_whose_price_is_known() {
 #[test]
 fn unknown_costs_are_no_zeros() {
     let desk = desk(30);
-    desk.story(&id()).attempted(&attempt(RequestStatus::Ok, None), false);
+    desk.story(&id()).attempted(&attempt(RequestStatus::Ok, None), false, false);
     let shown = serde_json::to_value(desk.savings()).expect("it is shown");
     assert!(shown["cost_usd"].is_null() && shown["savings_usd"].is_null(), "{shown}");
     assert!(shown["quality"].is_null(), "{shown}");

@@ -181,16 +181,16 @@ mod tests {
     fn what_cannot_be_counted_is_refused() {
         let check = |text: &str, expected: &str| {
             let allowance: Allowance = serde_json::from_str(text).expect("it is one");
-            let error = allowance.check("limits.all").expect_err("it is refused").to_string();
+            let error = allowance.check("quotas.all").expect_err("it is refused").to_string();
             assert_eq!(error, expected);
         };
         check(
             r#"{"usd_per_hour":-1}"#,
-            "limits.all.usd_per_hour: is less than nothing; write 0 or more",
+            "quotas.all.usd_per_hour: is less than nothing; write 0 or more",
         );
         check(
             r#"{"tokens_per_day":9007199254740993}"#,
-            "limits.all.tokens_per_day: is too large to count; leave it out for no limit",
+            "quotas.all.tokens_per_day: is too large to count; leave it out for no limit",
         );
     }
 }

@@ -80,6 +80,15 @@ impl Budgets {
         Ok(())
     }
 
+    /// Takes over the budgets of a former generation, where nothing newer was heard of them.
+    pub(super) fn take_over(&mut self, former: Self) {
+        let newer = std::mem::replace(self, former);
+        for budget in newer.0 {
+            self.0.retain(|it| it.scope != budget.scope || it.name != budget.name);
+            self.0.push(budget);
+        }
+    }
+
     /// Returns the first scope of which a budget is exceeded, and for how long: of several budgets
     /// of it the longest time, `None` where nobody knows.
     pub(super) fn exceeded(

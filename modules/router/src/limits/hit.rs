@@ -153,7 +153,7 @@ impl std::fmt::Display for LimitHit {
                 return write!(
                     f,
                     "{owner}: the model has no known price, so {limit} could not be kept; give it \
-                     a price, or set limits.unpriced to `allow`"
+                     a price, or set quotas.unpriced to `allow`"
                 );
             }
             HitReason::Budget => write!(f, "{owner}: the budget is exceeded")?,

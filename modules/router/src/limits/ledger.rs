@@ -10,7 +10,7 @@ use super::{
     budgets::Budgets,
     counter::{Counter, Verdict},
     hit::{HitReason, Scope},
-    window::{Amounts, Calendar, CalendarClock, Quantity},
+    window::{Amounts, Calendar, CalendarClock, Period, Quantity},
 };
 
 /// Version of the state.
@@ -28,6 +28,9 @@ pub(super) struct Ledger {
     is_dirty: bool,
     /// Changes since the counts were handed over to the next generation.
     late: Option<BTreeMap<Scope, Late>>,
+    /// Changes since the start, until the former generation has handed over its counts: it still
+    /// had them when these requests came.
+    early: Option<BTreeMap<Scope, Late>>,
 }
 
 /// Counts on their way to the next generation, or to the disk.
@@ -42,13 +45,10 @@ pub(crate) struct LimitsState {
     budgets: Budgets,
 }
 
-/// Amounts that were settled after the hand-over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Late {
-    requests: i64,
-    tokens: i64,
-    nano_usd: i64,
-}
+/// Changes of the counts of one scope, each limit by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Late(Vec<(Quantity, Period, i64)>);
 
 /// Those who are asked about one request, with their limits.
 #[derive(Debug, Clone)]
@@ -88,6 +88,7 @@ impl Ledger {
             budgets: Budgets::default(),
             is_dirty: false,
             late: None,
+            early: None,
         }
     }
 
@@ -157,7 +158,10 @@ impl Ledger {
     pub(super) fn change(&mut self, scope: &Scope, entry: &Entry, amount: i64, is_unsent: bool) {
         self.is_dirty = true;
         if let Some(late) = &mut self.late {
-            late.entry(scope.clone()).or_default().add(entry, amount);
+            late.entry(scope.clone()).or_default().add(entry.limit, amount);
+        }
+        if let Some(early) = &mut self.early {
+            early.entry(scope.clone()).or_default().add(entry.limit, amount);
         }
         let Some(counter) = find(&mut self.counters, scope, entry.limit) else { return };
         let changed = counter.add(amount, entry.window);
@@ -232,15 +236,40 @@ impl Ledger {
         self.is_dirty = true;
     }
 
-    /// Takes over counts.
+    /// Begins to note what changes, until counts are taken over.
+    pub(super) fn begin(&mut self) {
+        self.early.get_or_insert_default();
+    }
+
+    /// Takes over counts, and adds what has changed since this one began.
     pub(super) fn restore(&mut self, state: LimitsState) {
         if state.version != VERSION {
             tracing::warn!(version = state.version, "limits begin anew: their state is unknown");
             return;
         }
-        self.counters = state.counters.into_iter().collect();
-        self.budgets = state.budgets;
+        let own = std::mem::replace(&mut self.counters, state.counters.into_iter().collect());
+        self.budgets.take_over(state.budgets);
+        if let Some(early) = self.early.take() {
+            self.keep_new(own);
+            self.add_late(early.into_iter().collect());
+        }
         self.is_dirty = true;
+    }
+
+    /// Keeps counts of limits that the former generation did not count: all of them came early.
+    fn keep_new(&mut self, own: BTreeMap<Scope, Vec<Counter>>) {
+        for (scope, counters) in own {
+            let known = self.counters.entry(scope).or_default();
+            for mut counter in counters {
+                let is_same =
+                    |it: &Counter| it.quantity == counter.quantity && it.period == counter.period;
+                if !known.iter().any(is_same) {
+                    let window = counter.window();
+                    counter.add(-i64::try_from(counter.used).unwrap_or(i64::MAX), window);
+                    known.push(counter);
+                }
+            }
+        }
     }
 
     /// Begins to note what changes from now on, for the next generation, which has the rest.
@@ -268,7 +297,7 @@ impl Ledger {
         for (scope, late) in late {
             for counter in self.counters.get_mut(&scope).into_iter().flatten() {
                 let window = counter.window();
-                counter.add(late.of(counter.quantity), window);
+                counter.add(late.of(counter), window);
             }
         }
         self.is_dirty = true;
@@ -276,21 +305,19 @@ impl Ledger {
 }
 
 impl Late {
-    fn add(&mut self, entry: &Entry, amount: i64) {
-        let slot = match entry.limit.quantity {
-            Quantity::Requests => &mut self.requests,
-            Quantity::Tokens => &mut self.tokens,
-            Quantity::NanoUsd => &mut self.nano_usd,
-        };
-        *slot = slot.saturating_add(amount);
+    fn add(&mut self, limit: Limit, amount: i64) {
+        let is_its =
+            |it: &&mut (Quantity, Period, i64)| it.0 == limit.quantity && it.1 == limit.period;
+        match self.0.iter_mut().find(is_its) {
+            Some((_, _, sum)) => *sum = sum.saturating_add(amount),
+            None => self.0.push((limit.quantity, limit.period, amount)),
+        }
     }
 
-    const fn of(self, quantity: Quantity) -> i64 {
-        match quantity {
-            Quantity::Requests => self.requests,
-            Quantity::Tokens => self.tokens,
-            Quantity::NanoUsd => self.nano_usd,
-        }
+    fn of(&self, counter: &Counter) -> i64 {
+        let is_its =
+            |it: &&(Quantity, Period, i64)| it.0 == counter.quantity && it.1 == counter.period;
+        self.0.iter().find(is_its).map_or(0, |(_, _, sum)| *sum)
     }
 }
 

@@ -72,13 +72,14 @@ impl Limits {
         let link = options.redis.as_ref().map(|url| RedisLink::start(url, deadline, &runtime));
         let link = link
             .transpose()
-            .map_err(|error| Error::config_at("limits.redis", error.to_string()))?;
+            .map_err(|error| Error::config_at("quotas.redis", error.to_string()))?;
         let mut ledger = Ledger::new(options.timezone.clone(), host.generation());
         match host.load_state(STATE) {
             Ok(state) => state.into_iter().for_each(|state| ledger.restore(state)),
             // Without its counts the router still answers; only this day begins anew.
             Err(error) => tracing::warn!(%error, "limits begin anew"),
         }
+        ledger.begin();
         let ledger = Mutex::new(ledger);
         let (host, handed_over_at) = (host.clone(), Mutex::default());
         Ok(Self {

@@ -84,14 +84,14 @@ impl LimitOptions {
     ///
     /// The first key that cannot be used.
     pub(crate) fn check(&self) -> Result<()> {
-        self.all.check("limits.all")?;
-        self.anonymous.check("limits.anonymous")?;
+        self.all.check("quotas.all")?;
+        self.anonymous.check("quotas.anonymous")?;
         for (name, allowance) in &self.projects {
-            allowance.check(&format!("limits.projects.{name}"))?;
+            allowance.check(&format!("quotas.projects.{name}"))?;
         }
         if self.instances > 1 && self.redis.is_none() {
-            return Err(Error::config_at("limits.instances", "has no meaning without a Redis")
-                .hint("set limits.redis, or leave it out"));
+            return Err(Error::config_at("quotas.instances", "has no meaning without a Redis")
+                .hint("set quotas.redis, or leave it out"));
         }
         Ok(())
     }

@@ -112,7 +112,8 @@ pub(crate) fn sample(app: &Arc<App>, plan: &Plan, answered: &Answered) {
 
 /// Returns the target that answered, `provider/model`; `None` for an answer from the cache.
 fn answered_by(plan: &Plan) -> Option<String> {
-    let last = plan.story.attempts().pop();
+    let attempts = plan.story.attempts();
+    let last = attempts.into_iter().rev().find(|attempt| !attempt.is_beaten());
     last.filter(|last| last.status == RequestStatus::Ok).and_then(|last| last.target)
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod experiment;
 mod fit;
+pub(crate) mod hedge;
 pub(crate) mod learned;
 mod look;
 pub(crate) mod name_list;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::TargetName;
 
+pub(crate) use self::hedge::HedgeOptions;
 pub(crate) use self::request::{Offer, Request};
 pub(crate) use refusal::Refusal;
 
@@ -41,6 +43,8 @@ pub(crate) struct Decision {
     /// Target whose answer that of the first one is compared with, where the answer is checked and
     /// can be compared; the first one itself for another sample of it.
     pub second: Option<TargetName>,
+    /// Delay after which another target is asked too, where one is slow to begin.
+    pub hedge: HedgeOptions,
     /// Name of the rule that decided; `model` where the client named a model outright, `alias`
     /// where it named an alias, `default` where no rule fitted.
     pub rule: String,

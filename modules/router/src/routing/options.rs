@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{
     experiment::{ExperimentOptions, ShadowOptions},
+    hedge::HedgeOptions,
     learned::Learned,
     name_list::Names,
     policy::Policy,
@@ -44,6 +45,8 @@ pub(crate) struct RoutingOptions {
     pub experiments: Vec<ExperimentOptions>,
     /// Settings of the requests that experiments ask beside the answers (`shadow`).
     pub shadows: ShadowOptions,
+    /// Hedging: the next model in line is asked too where one is slow to begin. Off by default.
+    pub hedge: HedgeOptions,
     /// Settings of `heuristic`.
     pub heuristic: HeuristicOptions,
     /// Settings of `cascade`.
@@ -144,6 +147,7 @@ impl Default for RoutingOptions {
             expected_output_tokens: 500,
             experiments: Vec::new(),
             shadows: ShadowOptions::default(),
+            hedge: HedgeOptions::default(),
             heuristic: HeuristicOptions::default(),
             cascade: CascadeOptions::default(),
             learned: LearnedOptions::default(),
@@ -227,6 +231,7 @@ impl RoutingOptions {
             return Err(Error::config_at("shadows.usd_per_day", "must not be negative"));
         }
         within("expected_output_tokens", self.expected_output_tokens as f64, 1.0, 1e6)?;
+        self.hedge.check("hedge")?;
         for (pattern, weight) in &self.weights {
             within(&format!("weights.{pattern}"), *weight, 0.0, 1e9)?;
         }

@@ -1,5 +1,8 @@
 //! The policy: names, rules, a strategy, fallbacks, in this order.
 
+mod bounds;
+mod checks;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
@@ -7,13 +10,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use module_sdk::{Error, Result, Usd};
+use module_sdk::{Result, Usd};
 use serde_json::json;
 
 use super::{
     Decision, Offer, Reason, Refusal, Request,
     experiment::{ExperimentOptions, Side},
     fit::{self, Fit, Limits},
+    hedge::HedgeOptions,
     learned::Learned,
     name_list::Names,
     names,
@@ -22,12 +26,12 @@ use super::{
     sorted::Sorted,
     strategy::{self, Case, Ranking, Strategy, Tier},
 };
+use bounds::Bounds;
+
 use crate::target::{Availability, TargetName, TargetView};
 
 /// Model that leaves the choice to the router.
 const AUTO: &str = "auto";
-/// Aliases that may stand for one another before a circle is suspected.
-const MOST_ALIASES: usize = 16;
 
 /// Policy that decides which target answers a request.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(crate) struct Policy {
     small: Names,
     local_in_flight: u32,
     expected_output_tokens: u64,
+    hedge: HedgeOptions,
 }
 
 /// Targets that may answer, and how one of them is chosen.
@@ -53,60 +58,8 @@ struct Pool {
     is_named: bool,
     /// `true` when a rule names them.
     is_of_rule: bool,
-}
-
-/// Bounds of the experiments that a request takes part in.
-///
-/// An experiment goes before the rules, but sends a request to nobody who was not to have it: what
-/// is kept at local models stays there, what a rule gives to some providers goes to no other one,
-/// and what a key may not ask is not asked for it.
-struct Bounds<'a> {
-    policy: &'a Policy,
-    /// Targets without the experiment; `None` where there are none.
-    pool: Option<&'a Pool>,
-    request: &'a Request<'a>,
-    offer: &'a Offer<'a>,
-}
-
-impl Bounds<'_> {
-    /// Returns the targets of an experiment's variant; `None` on the other side, and where none of
-    /// them may have the request.
-    fn variant(&self, experiment: &ExperimentOptions, side: Side) -> Option<Pool> {
-        if side == Side::Control || experiment.targets.is_empty() {
-            return None;
-        }
-        let wanted: Vec<&str> = self.policy.expanded(&experiment.targets).collect();
-        let named = self.policy.named("experiment".to_owned(), &wanted, self.request, self.offer);
-        let mut pool = named.ok()?;
-        pool.names.retain(|name| self.hold(name));
-        pool.strategy = StrategyName::Fixed;
-        Some(pool).filter(|pool| !pool.names.is_empty())
-    }
-
-    /// Returns the target that an experiment asks beside the answer.
-    fn shadow(&self, experiment: &ExperimentOptions, side: Side) -> Option<TargetName> {
-        let name = experiment.shadow.as_ref().filter(|_| side == Side::Control)?;
-        let written = Names(vec![name.clone()]);
-        let names = self.policy.expanded(&written);
-        let mut targets = names.flat_map(|name| {
-            names::targets(name, self.request.dialect, self.offer).unwrap_or_default()
-        });
-        targets.find(|name| self.hold(name) && self.policy.can(name, self.request, self.offer))
-    }
-
-    /// Returns whether a target may have the request.
-    fn hold(&self, name: &TargetName) -> bool {
-        let is_local =
-            |name: &TargetName| self.offer.provider(&name.provider).is_some_and(|it| it.is_local);
-        if !fit::is_allowed(self.request.allowed_models, name) {
-            return false;
-        }
-        let Some(pool) = self.pool.filter(|_| !is_local(name)) else { return true };
-        let is_free = !pool.is_named && self.policy.models.is_empty();
-        let stays_home = !is_free && pool.names.iter().all(is_local);
-        let is_of_same = |it: &TargetName| it.provider == name.provider;
-        !stays_home && (!pool.is_of_rule || pool.names.iter().any(is_of_same))
-    }
+    /// Hedging, where a rule says how.
+    hedge: Option<HedgeOptions>,
 }
 
 impl Policy {
@@ -130,6 +83,7 @@ impl Policy {
             small: options.tiers.small.clone(),
             local_in_flight: options.local_in_flight,
             expected_output_tokens: options.expected_output_tokens,
+            hedge: options.hedge,
         };
         policy.check()?;
         Ok(policy)
@@ -138,86 +92,6 @@ impl Policy {
     /// Returns the names of the aliases.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
         self.aliases.keys().map(String::as_str)
-    }
-
-    fn check(&self) -> Result<()> {
-        for (alias, names) in &self.aliases {
-            let key = format!("aliases.{alias}");
-            if names.is_empty() {
-                return Err(Error::config_at(key, "stands for nothing"));
-            }
-            if auto(alias).is_some() {
-                return Err(Error::config_at(key, "means the router's own choice already"));
-            }
-            self.check_names(&key, names)?;
-        }
-        for (index, rule) in self.rules.iter().enumerate() {
-            self.check_names(&format!("rules[{index}].use"), &rule.targets)?;
-        }
-        self.check_experiments()?;
-        for (pattern, names) in &self.fallbacks {
-            let key = format!("fallbacks.{pattern}");
-            self.check_names(&key, names)?;
-            if self.expanded(names).any(|name| auto(name).is_some()) {
-                return Err(Error::config_at(key, "must name models, not `auto`"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_experiments(&self) -> Result<()> {
-        for (index, experiment) in self.experiments.iter().enumerate() {
-            experiment.check(index)?;
-            let key = format!("experiments[{index}].use");
-            self.check_names(&key, &experiment.targets)?;
-            let is_auto = |names: &Names| self.expanded(names).any(|name| auto(name).is_some());
-            if is_auto(&experiment.targets) {
-                return Err(Error::config_at(key, "must name models, not `auto`"));
-            }
-            if let Some(shadow) = &experiment.shadow {
-                let (key, names) =
-                    (format!("experiments[{index}].shadow"), Names(vec![shadow.clone()]));
-                self.check_names(&key, &names)?;
-                if is_auto(&names) {
-                    return Err(Error::config_at(key, "must name a model, not `auto`"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_names(&self, key: &str, names: &Names) -> Result<()> {
-        let mut count = 0;
-        let mut autos = 0;
-        for name in names.iter() {
-            if !self.ends(name, MOST_ALIASES) {
-                return Err(Error::config_at(key, format!("{name:?} stands for itself")));
-            }
-        }
-        for name in self.expanded(names) {
-            count += 1;
-            if name.trim().is_empty() {
-                return Err(Error::config_at(key, "holds an empty name"));
-            }
-            match auto(name) {
-                Some(None) => {
-                    return Err(Error::config_at(key, format!("{name:?} is no choice"))
-                        .hint("write `auto`, `auto:cheap`, `auto:balanced` or `auto:best`"));
-                }
-                Some(Some(_)) => autos += 1,
-                None => {}
-            }
-        }
-        if autos > 0 && count > 1 {
-            return Err(Error::config_at(key, "mixes `auto` with models")
-                .hint("let it stand alone, or name the models"));
-        }
-        Ok(())
-    }
-
-    fn ends(&self, name: &str, left: usize) -> bool {
-        let Some(names) = self.aliases.get(name) else { return true };
-        left > 0 && names.iter().all(|name| self.ends(name, left - 1))
     }
 
     /// Returns names with the aliases among them replaced.
@@ -301,6 +175,7 @@ impl Policy {
             order,
             is_checked: ranking.is_checked,
             second,
+            hedge: pool.hedge.unwrap_or(self.hedge),
             variant: tried.map(|(it, side)| format!("{}:{}", it.name, side.as_str())),
             shadow,
             rule: pool.rule,
@@ -332,6 +207,7 @@ impl Policy {
             if let Some(strategy) = rule.strategy {
                 pool.strategy = strategy;
             }
+            pool.hedge = rule.hedge;
             return Ok(pool);
         }
         let name = match (is_auto, self.aliases.contains_key(asked)) {
@@ -369,7 +245,14 @@ impl Policy {
             if names.is_empty() {
                 return Err(Refusal::NothingOffered);
             }
-            return Ok(Pool { rule, strategy, names, is_named: false, is_of_rule: false });
+            return Ok(Pool {
+                rule,
+                strategy,
+                names,
+                is_named: false,
+                is_of_rule: false,
+                hedge: None,
+            });
         }
         let mut found: Vec<TargetName> = Vec::new();
         let mut first_refusal = None;
@@ -391,7 +274,7 @@ impl Policy {
         }
         // One name that several providers have: the cheapest of them.
         let strategy = if wanted.len() == 1 { StrategyName::Cheapest } else { StrategyName::Fixed };
-        Ok(Pool { rule, strategy, names: found, is_named: true, is_of_rule: false })
+        Ok(Pool { rule, strategy, names: found, is_named: true, is_of_rule: false, hedge: None })
     }
 
     /// Looks at a target, and sorts it by whether it can answer.

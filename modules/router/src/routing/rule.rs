@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::glob;
 
-use super::{Request, name_list::Names, options::StrategyName};
+use super::{HedgeOptions, Request, name_list::Names, options::StrategyName};
 
 /// Rule: the requests that it is for, and the models or the strategy that these get.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -25,6 +25,8 @@ pub(crate) struct RuleOptions {
     pub targets: Names,
     /// Strategy that chooses among the models. Default: `fixed` where `use` names models.
     pub strategy: Option<StrategyName>,
+    /// Hedging of these requests, instead of `routing.hedge`: `{}` asks nobody twice.
+    pub hedge: Option<HedgeOptions>,
 }
 
 /// Conditions of a rule. In all patterns `*` stands for anything.
@@ -70,16 +72,18 @@ pub(super) struct Rule {
     hours: Option<(Time, Time)>,
     pub(super) targets: Names,
     pub(super) strategy: Option<StrategyName>,
+    pub(super) hedge: Option<HedgeOptions>,
 }
 
 impl Rule {
     /// Checks a rule; `index` counts from 0.
     pub(super) fn new(index: usize, options: &RuleOptions) -> Result<Self> {
         let key = |key: &str| format!("rules[{index}].{key}");
-        if options.targets.is_empty() && options.strategy.is_none() {
+        if options.targets.is_empty() && options.strategy.is_none() && options.hedge.is_none() {
             return Err(Error::config_at(format!("rules[{index}]"), "says nothing to do")
-                .hint("give it `use` or `strategy`"));
+                .hint("give it `use`, `strategy` or `hedge`"));
         }
+        options.hedge.map_or(Ok(()), |hedge| hedge.check(&key("hedge")))?;
         let hours = options.when.hours.as_deref().map(|text| {
             hours(text).ok_or_else(|| {
                 Error::config_at(key("when.hours"), "are no hours").hint("write `22:00-06:00`")
@@ -99,6 +103,7 @@ impl Rule {
             hours: hours.transpose()?,
             targets: options.targets.clone(),
             strategy: options.strategy,
+            hedge: options.hedge,
         })
     }
 

@@ -65,6 +65,7 @@ fn others(app: &Arc<App>) -> Router {
         .route("/v1/decision", post(decision))
         .route("/v1/feedback", post(feedback::give))
         .route("/v1/models", get(models::list))
+        .route("/models", get(models::list))
         .route("/v1/models/{*model}", get(models::one))
         .route("/v1beta/models", get(models::gemini))
         .route("/v1beta/models/{model}", post(ask_gemini))
@@ -137,7 +138,10 @@ pub(crate) async fn take(
                 StatusCode::SERVICE_UNAVAILABLE => FaultKind::Unavailable,
                 _ => FaultKind::InvalidRequest,
             };
-            let mut fault = Fault::new(kind, error.to_string());
+            let mut fault = match kind {
+                FaultKind::TooLarge => Fault::new(kind, too_large(limits.max_bytes)),
+                _ => Fault::new(kind, error.to_string()),
+            };
             if kind == FaultKind::Unavailable {
                 fault = fault.after(crate::app::COME_AGAIN);
             }
@@ -160,6 +164,10 @@ pub(crate) async fn take(
         begun,
         started_at,
     })
+}
+
+fn too_large(most: usize) -> String {
+    format!("the body is larger than {most} bytes; send less, or raise router.max_body_bytes")
 }
 
 /// Answers `models/M:generateContent` and `:streamGenerateContent`.

@@ -36,6 +36,11 @@ impl Samples {
         }
     }
 
+    /// Returns the times where there are at least so many.
+    pub(crate) fn known(&self, least: usize) -> Option<&Self> {
+        (self.latest.len() >= least).then_some(self)
+    }
+
     /// Returns the median.
     pub(crate) fn p50(&self) -> Option<f64> {
         self.quantiles.map(|[p50, _]| p50)
@@ -57,6 +62,7 @@ mod tests {
         assert_eq!(samples.p50(), None);
         samples.add(7.0);
         assert_eq!((samples.p50(), samples.p95()), (Some(7.0), Some(7.0)));
+        assert!(samples.known(1).is_some() && samples.known(2).is_none());
         (0..200).for_each(|_| samples.add(1.0));
         assert_eq!(samples.p95(), Some(1.0));
         (0..32).for_each(|_| samples.add(9.0));

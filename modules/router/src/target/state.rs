@@ -13,7 +13,7 @@ use foldhash::HashMap;
 use module_prices::{Price, PriceTable, Rates};
 use module_sdk::{Provider, ProviderApi};
 
-use crate::routing::request::ProviderView;
+use crate::routing::{hedge::Quantile, request::ProviderView};
 
 use super::{
     Availability, TargetName, TargetView,
@@ -72,6 +72,9 @@ impl ProviderState {
     }
 }
 
+/// Times of a target from which on it is known what is usual for it.
+const LEAST_KNOWN: usize = 20;
+
 /// Facts about a model that a provider tells.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Model {
@@ -96,6 +99,8 @@ pub(crate) struct Target {
     pub provider: Arc<ProviderState>,
     /// Price of its tokens, where it is known.
     pub price: Option<Price>,
+    /// `true` once it was found that it has no `/v1/completions`.
+    pub lacks_completions: AtomicBool,
     in_flight: AtomicU32,
     state: Mutex<State>,
 }
@@ -207,6 +212,23 @@ impl Target {
     /// Returns whether it is in memory, where that is known.
     pub(crate) fn is_loaded(&self) -> Option<bool> {
         self.lock().model.is_loaded
+    }
+
+    /// Returns whether it has to be loaded into memory first.
+    pub(crate) fn is_cold(&self) -> bool {
+        self.provider.provider.api == ProviderApi::Ollama && self.is_loaded() == Some(false)
+    }
+
+    /// Returns the time that it usually takes until its first content, or until the end of an
+    /// answer that is no stream; `None` while too few are known.
+    pub(crate) fn usual(&self, quantile: Quantile, is_stream: bool) -> Option<Duration> {
+        let state = self.lock();
+        let samples = if is_stream { &state.ttft } else { &state.latency };
+        let ms = samples.known(LEAST_KNOWN).and_then(|samples| match quantile {
+            Quantile::P50 => samples.p50(),
+            Quantile::P95 => samples.p95(),
+        })?;
+        Duration::try_from_secs_f64(ms / 1000.0).ok()
     }
 
     /// Returns its state as routing sees it.
@@ -421,6 +443,7 @@ impl Targets {
                 price
             },
             provider: provider.clone(),
+            lacks_completions: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             state: Mutex::new(State {
                 model: model.clone(),

@@ -54,6 +54,14 @@ impl Decoder {
         }
     }
 
+    /// Returns the bytes that are kept until they can be read.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Identity | Self::Gzip(..) => 0,
+            Self::Zstd(whole) => whole.len(),
+        }
+    }
+
     /// Takes a piece, and returns what can be read so far.
     pub(crate) fn push(&mut self, piece: Bytes) -> Result<Bytes, DecodeError> {
         match self {

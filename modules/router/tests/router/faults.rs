@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Starts a router with two providers of one model; the first fails as told.
-fn two(
+pub(crate) fn two(
     first: impl Fn(usize) -> Act + Send + Sync + 'static,
     config: Value,
 ) -> (Upstream, Upstream, Gateway) {
@@ -43,7 +43,7 @@ fn two(
     (bad, good, Gateway::start(providers, settings))
 }
 
-fn ask(gateway: &Gateway, stream: bool) -> crate::gateway::Answer {
+pub(crate) fn ask(gateway: &Gateway, stream: bool) -> crate::gateway::Answer {
     let body = json!({"model": "x", "stream": stream,
         "messages": [{"role": "user", "content": "hello"}]});
     gateway.post("/v1/chat/completions", &body)
@@ -64,7 +64,7 @@ fn another_provider_answers_where_one_fails() {
         ("500", Box::new(|_| Act::Answer(500, vec![], "{}".into())), 2, RequestStatus::Error),
         ("html", Box::new(move |_| html()), 2, RequestStatus::Error),
         ("closed", Box::new(|_| Act::Close), 2, RequestStatus::Error),
-        ("hangs", Box::new(|_| Act::Hang), 2, RequestStatus::Timeout),
+        ("hangs", Box::new(|_| Act::Hang), 1, RequestStatus::Timeout),
         (
             "no answer",
             Box::new(|_| Act::Answer(200, vec![], "<html>".into())),

@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -38,6 +41,24 @@ pub(crate) enum Act {
     Close,
     /// Says nothing until the client goes.
     Hang,
+    /// Does what follows once the gate is open.
+    Gated(Gate, Box<Self>),
+}
+
+/// A gate that a test opens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().expect("no test panics in it") = true;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_open = self.0.0.lock().expect("no test panics in it");
+        drop(self.0.1.wait_while(is_open, |is_open| !*is_open).expect("no test panics in it"));
+    }
 }
 
 /// End of a stream.
@@ -54,6 +75,7 @@ type Script = dyn Fn(&Asked) -> Act + Send + Sync;
 pub(crate) struct Upstream {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
+    left: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -61,14 +83,21 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
+        let left = Arc::new(AtomicUsize::new(0));
         let (script, seen): (Arc<Script>, _) = (Arc::new(script), asked.clone());
+        let gone = left.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, seen) = (script.clone(), seen.clone());
-                thread::spawn(move || serve(stream, &*script, &seen));
+                let (script, seen, gone) = (script.clone(), seen.clone(), gone.clone());
+                thread::spawn(move || serve(stream, &*script, &seen, &gone));
             }
         });
-        Self { address, asked }
+        Self { address, asked, left }
+    }
+
+    /// Returns how many clients went while they were kept waiting.
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::SeqCst)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -82,11 +111,16 @@ impl Upstream {
     }
 }
 
-fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) {
+fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>, left: &AtomicUsize) {
     let mut reader = BufReader::new(stream.try_clone().expect("a descriptor"));
     while let Some(asked) = read(&mut reader) {
         seen.lock().expect("no test panics in it").push(asked.clone());
-        match script(&asked) {
+        let mut act = script(&asked);
+        while let Act::Gated(gate, then) = act {
+            gate.pass();
+            act = *then;
+        }
+        match act {
             Act::Answer(status, headers, body) => {
                 let mut head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
                 if headers.iter().all(|(name, _)| *name != "content-type") {
@@ -111,22 +145,24 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) {
                 match end {
                     End::Good => sent = sent.and_then(|()| stream.write_all(b"0\r\n\r\n")),
                     End::Cut => return,
-                    End::Hang => hang(&mut reader),
+                    End::Hang => hang(&mut reader, left),
                 }
                 if sent.is_err() || end == End::Hang {
                     return;
                 }
             }
             Act::Close => return,
-            Act::Hang => return hang(&mut reader),
+            Act::Hang => return hang(&mut reader, left),
+            Act::Gated(..) => unreachable!("it was taken off"),
         }
     }
 }
 
 /// Waits until the other side goes.
-fn hang(reader: &mut BufReader<TcpStream>) {
+fn hang(reader: &mut BufReader<TcpStream>, left: &AtomicUsize) {
     let mut sink = Vec::new();
     let _ = reader.read_to_end(&mut sink);
+    left.fetch_add(1, Ordering::SeqCst);
 }
 
 fn read(reader: &mut BufReader<TcpStream>) -> Option<Asked> {

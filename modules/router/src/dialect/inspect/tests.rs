@@ -91,6 +91,31 @@ fn media_are_seen_and_words_about_them_are_none() {
 }
 
 #[test]
+fn odd_numbers_are_for_the_provider_to_judge() {
+    let check = |number: &str, tokens, temperature, choices| {
+        let body = format!(r#"{{"max_tokens": {number}, "temperature": {number}, "n": {number}}}"#);
+        let found = read(Dialect::Chat, &body);
+        let got = (found.max_tokens, found.temperature, found.choices);
+        assert_eq!(got, (tokens, temperature, choices), "{number}");
+    };
+    check("3", Some(3), Some(3.0), 3);
+    check("3.0", Some(3), Some(3.0), 3);
+    check("null", None, None, 1);
+    check("0.5", None, Some(0.5), 1);
+    check("-1", None, Some(-1.0), 1);
+    check("1e300", None, Some(1e300), 1);
+    // An answer to this is none that comes again.
+    check("\"0\"", None, Some(1.0), 1);
+}
+
+#[test]
+fn tools_that_come_in_the_conversation_count() {
+    let body = r#"{"input": [{"type": "additional_tools", "tools": [{}, {}]},
+        {"role": "user", "content": "x"}]}"#;
+    assert_eq!(read(Dialect::Responses, body).tools, 2);
+}
+
+#[test]
 fn a_bad_body_is_refused_without_its_text() {
     let check = |body: &[u8], words: &str| {
         let error = inspect(Dialect::Chat, body).expect_err("it is bad").to_string();
@@ -101,8 +126,12 @@ fn a_bad_body_is_refused_without_its_text() {
     check(b"{\"model\": \"a\", \"model\": \"canary\"}", "duplicate field `model`");
     check(b"{\"messages\": \"canary\"}", "a list of at most 20000 items is expected there");
     check(b"{\"model\": \"\xff\"}", "not UTF-8 (byte 11)");
-    check(b"", "ends too early");
+    check(b"", "the body is empty");
+    check(b" \n", "the body is empty");
     check(b"canary", "not whole JSON");
+    check("\u{feff}{}".as_bytes(), "byte order mark");
+    check(b"\"canary\"", "an object is expected");
+    check(b"{\"model\": 5}", "`model` is a text");
     check("[".repeat(100_000).as_bytes(), "an object is expected");
     let deep = format!("{{\"metadata\": {}", "[".repeat(100_000));
     check(deep.as_bytes(), "ends too early");

@@ -6,12 +6,14 @@ use crate::dialect::Dialect;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TranslateError {
     /// The body is no JSON.
-    #[error("the body is not valid JSON: line {line}, column {column}")]
+    #[error("the body cannot be read (line {line}, column {column}): {what}")]
     NotJson {
         /// Line of the first fault, from 1.
         line: usize,
         /// Column of the first fault.
         column: usize,
+        /// Fault in words.
+        what: &'static str,
     },
     /// A part of the body is not as its dialect says.
     #[error("{0}")]
@@ -20,7 +22,7 @@ pub(crate) enum TranslateError {
     #[error("{0} cannot be asked of this model")]
     Unsupported(&'static str),
     /// There is no translation between the two dialects.
-    #[error("there is no translation from {from:?} to {to:?}")]
+    #[error("{} cannot be asked of a provider of this API", .from.asks_for())]
     NoPair {
         /// Dialect of the body.
         from: Dialect,
@@ -33,4 +35,22 @@ pub(crate) enum TranslateError {
         /// Words of the provider, for the client alone: they may repeat a prompt.
         message: String,
     },
+}
+
+impl TranslateError {
+    /// Returns the failure of a body that cannot be read. The words of the library may hold values
+    /// of the body, so they only choose among ours.
+    pub(super) fn not_json(error: &serde_json::Error) -> Self {
+        let words = error.to_string();
+        let what = if words.starts_with("recursion limit") {
+            "it nests too deeply for a model of another dialect"
+        } else if words.contains("surrogate") || words.contains("hex escape") {
+            "a text in it ends in the middle of a character (half of a pair like \\ud83d\\ude00)"
+        } else if error.is_eof() {
+            "it ends too early"
+        } else {
+            "it is no JSON"
+        };
+        Self::NotJson { line: error.line(), column: error.column(), what }
+    }
 }

@@ -10,6 +10,9 @@ pub(super) const CHAT_ID_MAX: usize = 40;
 /// Longest id of a call that the other dialects take.
 pub(super) const ID_MAX: usize = 64;
 
+/// Longest name of a function that every provider takes.
+const FUNCTION_MAX: usize = 64;
+
 /// Mark of ids that were made here: their provider does not know them.
 pub(super) const OWN: &str = "lodestar";
 
@@ -21,6 +24,22 @@ pub(super) fn safe(id: Cow<'_, str>, max: usize) -> Cow<'_, str> {
         return id;
     }
     digest("call_", &[&id]).into()
+}
+
+/// Returns the name of the function for a tool, which stands in a namespace where one is given: it
+/// is always the same, and a name that providers take as it is stays.
+pub(super) fn function<'a>(namespace: Option<&str>, name: Cow<'a, str>) -> Cow<'a, str> {
+    let Some(namespace) = namespace else { return name };
+    let between = if namespace.ends_with("__") { "" } else { "__" };
+    let whole = format!("{namespace}{between}{name}");
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if whole.len() <= FUNCTION_MAX && whole.chars().all(is_plain) {
+        return whole.into();
+    }
+    let plain: String = whole.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    // 1 and 24 characters follow; what is left is ASCII.
+    let kept = plain.len().min(FUNCTION_MAX - 25);
+    digest(&format!("{}_", &plain[..kept]), &[&whole]).into()
 }
 
 /// Returns an id for the call at a place, where its provider gives none.

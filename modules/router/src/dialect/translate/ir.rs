@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Number;
 
 use super::{
-    TranslateError,
+    ClientTools, TranslateError,
     json::{Json, Object},
 };
 use crate::dialect::usage::Usage;
@@ -46,6 +46,8 @@ pub(super) struct Request<'a> {
     pub keep_alive: Json<'a>,
     /// Options that only Ollama has.
     pub ollama_options: Object<'a>,
+    /// Tools that the client knows in another form than the provider.
+    pub client_tools: ClientTools,
     /// Parts that were left out.
     pub dropped: Dropped,
 }

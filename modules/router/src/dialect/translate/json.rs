@@ -42,8 +42,7 @@ static ABSENT: Json<'static> = Json::Null;
 impl<'a> Json<'a> {
     /// Returns the tree of a body.
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, TranslateError> {
-        serde_json::from_slice(body)
-            .map_err(|error| TranslateError::NotJson { line: error.line(), column: error.column() })
+        serde_json::from_slice(body).map_err(|error| TranslateError::not_json(&error))
     }
 
     /// Returns the value of a key, `Null` where there is none.
@@ -237,6 +236,11 @@ impl<'a> Object<'a> {
     /// Returns the keys with their values to change.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Json<'a>)> {
         self.0.iter_mut().map(|(key, value)| (&**key, value))
+    }
+
+    /// Returns the values in the order of their keys.
+    pub(super) fn into_values(self) -> impl Iterator<Item = Json<'a>> {
+        self.0.into_iter().map(|(_, value)| value)
     }
 
     /// Takes a key out with its value.

@@ -12,12 +12,19 @@
 //!   wants an object, and come out of it on the way back. In a stream they go on as they arrive.
 //! - Calls without an id get one that is always the same at the same place; ids that a provider
 //!   would refuse are replaced, in the call and in its result alike.
+//! - A custom tool, whose argument is a text, is a function with one argument; a tool in a
+//!   namespace is a function with both names in its own ([`client_tools`]).
+//! - Completions have a prompt for a conversation, and of the answer its text alone
+//!   ([`completions`]); no provider is asked for them by translation.
 //! - Results of tools are moved right behind their calls; images in them follow in the person's
 //!   message where a result may only be text.
 //! - A count that is not known is left out, or `null` where its key must be there; only
 //!   `message_start` has a 0, which the last event corrects.
 
 mod chat;
+mod client_tools;
+mod collect;
+mod completions;
 mod conversation;
 mod embed;
 mod error;
@@ -37,18 +44,20 @@ mod stream;
 mod tests;
 
 pub(crate) use self::{
+    client_tools::ClientTools,
     conversation::{StreamText, conversation},
     error::TranslateError,
     ir::Dropped,
 };
 use self::{
+    collect::Collector,
     ir::{Answer, Block},
     json::Json,
     stream::{Blocks, Delta, StreamReader},
 };
-use crate::dialect::Dialect;
 #[cfg(test)]
 use crate::dialect::usage::Usage;
+use crate::dialect::{Dialect, sse::Splitter};
 
 /// Facts about a request that the target decides.
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,13 +87,21 @@ pub(crate) struct AnswerContext<'a> {
     pub include_usage: bool,
     /// `true` when the client wants embeddings in base64.
     pub base64_embeddings: bool,
+    /// Tools that the client knows in another form than the provider.
+    pub tools: Option<&'a ClientTools>,
 }
 
 impl AnswerContext<'_> {
+    /// Returns the tools that the client knows in another form.
+    fn client_tools(&self) -> ClientTools {
+        self.tools.cloned().unwrap_or_default()
+    }
+
     /// Returns the id of an answer in a dialect.
     fn answer_id(&self, dialect: Dialect) -> String {
         let prefix = match dialect {
             Dialect::Chat => "chatcmpl-",
+            Dialect::Completions => "cmpl-",
             Dialect::Responses => "resp_",
             Dialect::Messages => "msg_",
             _ => "",
@@ -158,6 +175,7 @@ fn read_request(
 ) -> Result<ir::Request<'_>, TranslateError> {
     match from {
         Dialect::Chat => chat::read_request(body),
+        Dialect::Completions => completions::read_request(body),
         Dialect::Responses => responses::read_request(body),
         Dialect::Messages => messages::read_request(body),
         Dialect::Gemini => gemini::read_request(body),
@@ -178,8 +196,18 @@ pub(crate) fn answer(
         return embeddings(from, to, body, context);
     }
     let answer = read_answer(from, to, body, context)?;
+    write_answer(from, to, answer, context)
+}
+
+fn write_answer(
+    from: Dialect,
+    to: Dialect,
+    answer: Answer<'_>,
+    context: &AnswerContext<'_>,
+) -> Result<Vec<u8>, TranslateError> {
     let body = match to {
         Dialect::Chat => chat::write_answer(answer, context),
+        Dialect::Completions => completions::write_answer(answer, context),
         Dialect::Responses => responses::write_answer(answer, context),
         Dialect::Messages => messages::write_answer(answer, context),
         Dialect::Gemini => gemini::write_answer(answer, context),
@@ -239,6 +267,44 @@ pub(crate) fn replay(
     Ok(())
 }
 
+/// Writes a stream that is at its end as the whole answer that a client asked for; the dialects
+/// may be the same.
+pub(crate) fn collect(
+    from: Dialect,
+    to: Dialect,
+    stream: &[u8],
+    context: &AnswerContext<'_>,
+) -> Result<Vec<u8>, TranslateError> {
+    let mut reader = reader(from, to, context)?;
+    let mut collector = Collector::default();
+    for (_, event) in Splitter::events(from.is_json_lines(), stream) {
+        if event.data.trim_ascii().is_empty() {
+            continue;
+        }
+        let mut deltas = Vec::new();
+        reader.read(event.name, &event.data, &mut deltas)?;
+        deltas.into_iter().for_each(|delta| collector.add(delta));
+    }
+    let answer = settled(collector.finish()?, context);
+    write_answer(from, to, answer, context)
+}
+
+/// Returns the reader of a provider's stream.
+fn reader(
+    from: Dialect,
+    to: Dialect,
+    context: &AnswerContext<'_>,
+) -> Result<Box<dyn StreamReader>, TranslateError> {
+    Ok(match from {
+        Dialect::Chat => Box::new(chat::Reader::new(context.id)),
+        Dialect::Responses => Box::new(responses::Reader::default()),
+        Dialect::Messages => Box::new(messages::Reader::default()),
+        Dialect::Gemini => Box::new(gemini::Reader::new(context.id)),
+        Dialect::OllamaChat => Box::new(ollama::Reader::new(context.id)),
+        _ => return Err(TranslateError::NoPair { from, to }),
+    })
+}
+
 /// Translation of one stream. The provider's events go in one by one, whole events of the client
 /// come out.
 pub(crate) struct StreamTranslator {
@@ -259,15 +325,7 @@ impl StreamTranslator {
         to: Dialect,
         context: &AnswerContext<'_>,
     ) -> Result<Self, TranslateError> {
-        let reader: Box<dyn StreamReader> = match from {
-            Dialect::Chat => Box::new(chat::Reader::new(context.id)),
-            Dialect::Responses => Box::new(responses::Reader::default()),
-            Dialect::Messages => Box::new(messages::Reader::default()),
-            Dialect::Gemini => Box::new(gemini::Reader::new(context.id)),
-            Dialect::OllamaChat => Box::new(ollama::Reader::new(context.id)),
-            _ => return Err(TranslateError::NoPair { from, to }),
-        };
-        Ok(Self { reader, blocks: Blocks::new(from, to, context)? })
+        Ok(Self { reader: reader(from, to, context)?, blocks: Blocks::new(from, to, context)? })
     }
 
     /// Translates one event of the provider: its name where it has one, and its data, or a line of
@@ -330,7 +388,7 @@ fn read_answer<'a>(
     context: &AnswerContext<'_>,
 ) -> Result<Answer<'a>, TranslateError> {
     let body = read_body(body)?;
-    let mut answer = match from {
+    let answer = match from {
         Dialect::Chat => chat::read_answer(body),
         Dialect::Responses => responses::read_answer(body),
         Dialect::Messages => messages::read_answer(body),
@@ -338,6 +396,11 @@ fn read_answer<'a>(
         Dialect::OllamaChat => ollama::read_answer(body),
         _ => Err(TranslateError::NoPair { from, to }),
     }?;
+    Ok(settled(answer, context))
+}
+
+/// Gives calls ids where they have none, and makes the end what they say.
+fn settled<'a>(mut answer: Answer<'a>, context: &AnswerContext<'_>) -> Answer<'a> {
     let mut calls = 0;
     for block in &mut answer.blocks {
         if let Block::ToolUse { id, .. } = block {
@@ -352,7 +415,7 @@ fn read_answer<'a>(
         ir::Stop::Tools if calls == 0 => ir::Stop::End,
         stop => stop,
     };
-    Ok(answer)
+    answer
 }
 
 /// Reads the body of an answer that is no error.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
-    AnswerContext, TranslateError, chat, gemini, ids,
+    AnswerContext, TranslateError, chat, completions, gemini, ids,
     ir::{Ending, Stop, Timings},
     messages, ollama, responses,
 };
@@ -164,8 +164,9 @@ impl Blocks {
         context: &AnswerContext<'_>,
     ) -> Result<Self, TranslateError> {
         let writer: Box<dyn StreamWriter> = match to {
-            Dialect::Chat => Box::new(chat::Writer::new(context.include_usage)),
-            Dialect::Responses => Box::new(responses::Writer::default()),
+            Dialect::Chat => Box::new(chat::Writer::new(context)),
+            Dialect::Completions => Box::new(completions::Writer::new(context)),
+            Dialect::Responses => Box::new(responses::Writer::new(context)),
             Dialect::Messages => Box::new(messages::Writer::default()),
             Dialect::Gemini => Box::new(gemini::Writer::default()),
             Dialect::OllamaChat => Box::new(ollama::Writer::chat()),
@@ -390,7 +391,7 @@ impl Blocks {
 }
 
 /// Takes over the counts that are known; later ones replace earlier ones, as they are cumulative.
-fn merge(usage: &mut Usage, later: &Usage) {
+pub(super) fn merge(usage: &mut Usage, later: &Usage) {
     usage.input = later.input.or(usage.input);
     usage.cache_read = later.cache_read.or(usage.cache_read);
     usage.cache_write_5m = later.cache_write_5m.or(usage.cache_write_5m);

@@ -120,7 +120,7 @@ async fn what_can_never_fit_is_told_so() {
     assert!(hit.to_string().contains("may need 101 tokens, more than 100 tokens per"), "{hit}");
     let hit = site.ask_for(None, 1, None).await.expect_err("nobody knows its price");
     assert_eq!(hit.code(), "unpriced_model");
-    assert!(hit.to_string().contains("set limits.unpriced to `allow`"), "{hit}");
+    assert!(hit.to_string().contains("set quotas.unpriced to `allow`"), "{hit}");
     let site = Site::new(json!({"anonymous": {"usd_per_day": 1}, "unpriced": "allow"}));
     site.ask_for(None, 1, None).await.expect("it counts as nothing").release();
 }
@@ -216,6 +216,31 @@ async fn counts_outlast_a_restart_and_a_reload() {
 }
 
 #[tokio::test]
+async fn what_comes_during_a_reload_counts_once_under_each_limit() {
+    let projects = json!({"shop": {"requests_per_day": 90}});
+    let limits = json!({"requests_per_hour": 90, "requests_per_day": 90});
+    let options = json!({"anonymous": limits, "projects": projects});
+    let site = Site::new(options.clone());
+    site.spend(0, 0).await.expect("it fits");
+    let next = site.again(options);
+    // It answers before it has the counts, and for somebody of whom there are none.
+    let mut early = next.ask_for(Some("shop"), 0, Some(0)).await.expect("it fits");
+    next.limits.restore(site.limits.hand_over());
+    early.settle(actual(0, 0));
+    let check = |number: u64| {
+        assert_eq!(used(&next, Quantity::Requests, Period::Hour), number);
+        assert_eq!(used(&next, Quantity::Requests, Period::Day), number);
+        let of_shop = next.limits.used(&Scope::Project("shop".into()));
+        assert_eq!(of_shop, [(Quantity::Requests, Period::Day, 1)]);
+    };
+    check(2);
+    site.spend(0, 0).await.expect("it fits");
+    site.limits.finish().expect("it is written");
+    next.limits.save().expect("they are written");
+    check(3);
+}
+
+#[tokio::test]
 async fn counts_are_written_again_where_the_next_generation_does_not_start() {
     let options = anonymous(json!({"requests_per_day": 9}));
     let site = Site::new(options.clone());
@@ -268,7 +293,7 @@ fn settings_that_contradict_each_other_are_refused() {
     let options = json!({"instances": 3});
     let options: LimitOptions = serde_json::from_value(options).expect("they are settings");
     let error = options.check().expect_err("there is no Redis").to_string();
-    assert!(error.starts_with("limits.instances: has no meaning"), "{error}");
+    assert!(error.starts_with("quotas.instances: has no meaning"), "{error}");
 }
 
 proptest! {

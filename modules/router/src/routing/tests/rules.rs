@@ -139,7 +139,7 @@ fn a_configuration_that_cannot_be_used_is_refused() {
     };
     check(
         json!({"rules": [{"when": {"tools": true}}]}),
-        "rules[0]: says nothing to do; give it `use` or `strategy`",
+        "rules[0]: says nothing to do; give it `use`, `strategy` or `hedge`",
     );
     check(
         json!({"rules": [{"when": {"hours": "night"}, "use": "auto"}]}),

@@ -3,6 +3,7 @@
 use super::{
     super::{
         AnswerContext, TranslateError,
+        client_tools::free_text,
         ir::{Answer, Block, Ending, Stop, Timings, expect, join},
         json::{Json, Object},
     },
@@ -44,6 +45,14 @@ pub(in super::super) fn write<'a>(answer: Answer<'a>, context: &AnswerContext<'a
             Block::Text(text) => texts.push(text),
             Block::Refusal(text) => refusals.push(text),
             Block::Thinking { text, .. } => thoughts.push(text),
+            Block::ToolUse { id, name, arguments }
+                if context.tools.is_some_and(|tools| tools.is_free(&name)) =>
+            {
+                let input = free_text(&arguments.into_text()).into_owned();
+                let custom = Object::new().with("name", name).with("input", input);
+                let call = Object::new().with("id", id).with("type", "custom");
+                calls.push(call.with("custom", custom).into());
+            }
             Block::ToolUse { id, name, arguments } => calls.push(write_call(id, name, arguments)),
             Block::Image(_) | Block::File { .. } | Block::ToolResult { .. } => {}
         }

@@ -17,7 +17,7 @@ pub(super) use self::{
     request_read::{file_media, read as read_request, read_stop},
     request_write::{into_text, is_lost, write as write_request},
     stream_read::{Reader, error_message},
-    stream_write::Writer,
+    stream_write::{Writer, write_failure},
 };
 
 /// Returns the reason of a `finish_reason`.
@@ -31,7 +31,7 @@ fn stop_of(name: &str) -> Stop {
 }
 
 /// Returns the `finish_reason` of a reason.
-const fn finish_reason(stop: Stop) -> &'static str {
+pub(super) const fn finish_reason(stop: Stop) -> &'static str {
     match stop {
         Stop::End | Stop::Sequence | Stop::Paused => "stop",
         Stop::Length => "length",
@@ -59,7 +59,7 @@ pub(super) fn read_usage(usage: &Json<'_>) -> Usage {
 }
 
 /// Returns a `usage`, none where nothing is known.
-fn write_usage(usage: &Usage) -> Option<Object<'static>> {
+pub(super) fn write_usage(usage: &Usage) -> Option<Object<'static>> {
     if usage.input.is_none() && usage.output.is_none() {
         return None;
     }

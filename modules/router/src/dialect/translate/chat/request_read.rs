@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{
     super::{
         TranslateError,
+        client_tools::{FREE_INPUT, free_tool},
         ir::{
             Arguments, Block, Effort, Format, Media, Reasoning, Request, Role, Sampling, Tool,
             ToolChoice, expect,
@@ -129,7 +130,7 @@ pub(super) fn read_call(mut call: Json<'_>) -> Result<Block<'_>, TranslateError>
     let mut custom = call.take("custom");
     let name = custom.take("name").into_text();
     let name = name.ok_or(TranslateError::Malformed("a call of a tool has no name"))?;
-    let input = super::super::json::Object::new().with("input", custom.take("input"));
+    let input = super::super::json::Object::new().with(FREE_INPUT, custom.take("input"));
     Ok(Block::ToolUse { id, name, arguments: Arguments::Tree(input.into()) })
 }
 
@@ -187,6 +188,18 @@ pub(in super::super) fn file_media(data: Cow<'_, str>) -> Media<'_> {
 }
 
 fn read_tool<'a>(mut tool: Json<'a>, request: &mut Request<'a>) {
+    let mut custom = tool.take("custom");
+    if let Some(name) = custom.take("name").into_text() {
+        let name = request.client_tools.add(None, name, true);
+        let mut grammar = custom.take("format").take("grammar");
+        request.tools.push(free_tool(
+            name,
+            custom.take("description").into_text(),
+            grammar.take("syntax").into_text(),
+            grammar.take("definition").into_text(),
+        ));
+        return;
+    }
     let mut function = tool.take("function");
     match function.take("name").into_text() {
         Some(name) => request.tools.push(Tool {
@@ -195,7 +208,7 @@ fn read_tool<'a>(mut tool: Json<'a>, request: &mut Request<'a>) {
             schema: function.take("parameters"),
             is_strict: function.get("strict").bool(),
         }),
-        None => request.dropped.add("tools that are no functions"),
+        None => request.dropped.add("tools of the provider"),
     }
 }
 
@@ -206,9 +219,10 @@ fn read_tool_choice<'a>(mut choice: Json<'a>, request: &mut Request<'a>) -> Opti
         Some("required" | "any") => return Some(ToolChoice::Required),
         _ => {}
     }
-    let mut function = choice.take("function");
-    if let Some(name) = function.take("name").into_text() {
-        return Some(ToolChoice::Named(name));
+    for key in ["function", "custom"] {
+        if let Some(name) = choice.take(key).take("name").into_text() {
+            return Some(ToolChoice::Named(name));
+        }
     }
     let mut allowed = choice.take("allowed_tools");
     request.dropped.add_if(!allowed.is_null(), "tool_choice.allowed_tools");

@@ -2,6 +2,8 @@
 
 use super::{
     super::{
+        AnswerContext, ClientTools,
+        client_tools::free_text,
         ir::Ending,
         json::{Json, Object},
         sse,
@@ -14,6 +16,7 @@ use super::{
 #[derive(Debug)]
 pub(in super::super) struct Writer {
     include_usage: bool,
+    tools: ClientTools,
     id: String,
     model: String,
     created: i64,
@@ -24,17 +27,20 @@ pub(in super::super) struct Writer {
 }
 
 /// Place of a piece of text in a delta.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Key {
     Field(&'static str),
     Arguments,
+    /// Arguments of a custom tool so far: their text is known at their end.
+    Free(String),
 }
 
 impl Writer {
     /// Returns a writer that ends with the usage where the client asked for it.
-    pub(in super::super) const fn new(include_usage: bool) -> Self {
+    pub(in super::super) fn new(context: &AnswerContext<'_>) -> Self {
         Self {
-            include_usage,
+            include_usage: context.include_usage,
+            tools: context.client_tools(),
             id: String::new(),
             model: String::new(),
             created: 0,
@@ -83,6 +89,17 @@ impl StreamWriter for Writer {
             Opening::Text => Key::Field("content"),
             Opening::Refusal => Key::Field("refusal"),
             Opening::Thinking => Key::Field("reasoning_content"),
+            Opening::Call { id, name } if self.tools.is_free(name) => {
+                let custom = Object::new().with("name", name).with("input", "");
+                let call = Object::new()
+                    .with("index", self.calls)
+                    .with("id", id)
+                    .with("type", "custom")
+                    .with("custom", custom);
+                self.call(call, out);
+                self.calls += 1;
+                Key::Free(String::new())
+            }
             Opening::Call { id, name } => {
                 let function = Object::new().with("name", name).with("arguments", "");
                 let call = Object::new()
@@ -98,8 +115,12 @@ impl StreamWriter for Writer {
     }
 
     fn piece(&mut self, text: &str, out: &mut Vec<u8>) {
-        match self.key {
-            Key::Field(field) => self.delta(Object::new().with(field, text), None, out),
+        match &mut self.key {
+            Key::Free(arguments) => arguments.push_str(text),
+            Key::Field(field) => {
+                let delta = Object::new().with(field, text);
+                self.delta(delta, None, out);
+            }
             Key::Arguments => {
                 let function = Object::new().with("arguments", text);
                 let index = self.calls.saturating_sub(1);
@@ -108,7 +129,12 @@ impl StreamWriter for Writer {
         }
     }
 
-    fn close(&mut self, _: &mut Vec<u8>) {}
+    fn close(&mut self, out: &mut Vec<u8>) {
+        let Key::Free(arguments) = &self.key else { return };
+        let custom = Object::new().with("input", free_text(arguments));
+        let index = self.calls.saturating_sub(1);
+        self.call(Object::new().with("index", index).with("custom", custom), out);
+    }
 
     fn end(&mut self, ending: &Ending, out: &mut Vec<u8>) {
         self.delta(Object::new(), Some(finish_reason(ending.stop)), out);
@@ -121,11 +147,16 @@ impl StreamWriter for Writer {
     }
 
     fn fail(&mut self, message: &str, out: &mut Vec<u8>) {
-        let error = Object::new()
-            .with("message", message)
-            .with("type", "upstream_error")
-            .with("param", Json::Null)
-            .with("code", Json::Null);
-        sse::data(Object::new().with("error", error), out);
+        write_failure(message, out);
     }
+}
+
+/// Writes the event that ends a stream with an error.
+pub(in super::super) fn write_failure(message: &str, out: &mut Vec<u8>) {
+    let error = Object::new()
+        .with("message", message)
+        .with("type", "upstream_error")
+        .with("param", Json::Null)
+        .with("code", Json::Null);
+    sse::data(Object::new().with("error", error), out);
 }

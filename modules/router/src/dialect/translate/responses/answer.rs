@@ -2,12 +2,14 @@
 
 use super::{
     super::{
-        AnswerContext, TranslateError, chat,
+        AnswerContext, ClientTools, TranslateError, chat,
+        client_tools::free_text,
         ids::OWN,
         ir::{Answer, Block, Ending, Stop, Timings, expect},
         json::{Json, Object},
     },
-    items, read_usage, write_usage,
+    items::{self, Call},
+    read_usage, write_usage,
 };
 use crate::dialect::Dialect;
 
@@ -48,9 +50,12 @@ pub(super) fn read_ending(response: &Json<'_>, has_calls: bool) -> Ending {
 
 /// Writes an answer.
 pub(in super::super) fn write<'a>(answer: Answer<'a>, context: &AnswerContext<'a>) -> Json<'a> {
+    let tools = context.client_tools();
     let output: Vec<Json<'a>> = (0..)
         .zip(answer.blocks)
-        .filter_map(|(at, block)| write_item(item_id(&block, context.id, at), block))
+        .filter_map(|(at, block)| {
+            write_item(item_id(&block, &tools, context.id, at), block, &tools)
+        })
         .collect();
     let id = answer.id.unwrap_or_else(|| context.answer_id(Dialect::Responses).into());
     let response = Response { id: &id, model: context.model, created: context.created };
@@ -58,9 +63,10 @@ pub(in super::super) fn write<'a>(answer: Answer<'a>, context: &AnswerContext<'a
     whole.into_owned()
 }
 
-fn item_id(block: &Block<'_>, scope: &str, at: usize) -> String {
+fn item_id(block: &Block<'_>, tools: &ClientTools, scope: &str, at: usize) -> String {
     let kind = match block {
         Block::Thinking { .. } => "rs",
+        Block::ToolUse { name, .. } if tools.is_free(name) => "ctc",
         Block::ToolUse { .. } => "fc",
         _ => "msg",
     };
@@ -72,13 +78,20 @@ pub(super) fn new_item_id(kind: &str, scope: &str, at: usize) -> String {
     format!("{kind}_{OWN}_{scope}_{at}")
 }
 
-fn write_item(id: String, block: Block<'_>) -> Option<Json<'_>> {
+fn write_item<'a>(id: String, block: Block<'a>, tools: &ClientTools) -> Option<Json<'a>> {
     Some(match block {
         Block::Text(text) => items::write_message(id, items::write_text(text)),
         Block::Refusal(text) => items::write_message(id, items::write_refusal(text)),
         Block::Thinking { text, .. } => items::write_reasoning(id, text),
         Block::ToolUse { id: call, name, arguments } => {
-            items::write_call(id, "completed", call, name, arguments.into_text())
+            let arguments = arguments.into_text();
+            let arguments = if tools.is_free(&name) {
+                free_text(&arguments).into_owned().into()
+            } else {
+                arguments
+            };
+            let call = Call { item: id, id: call, name, arguments, status: "completed" };
+            items::write_call(call, tools)
         }
         Block::Image(_) | Block::File { .. } | Block::ToolResult { .. } => return None,
     })

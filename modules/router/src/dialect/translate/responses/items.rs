@@ -1,7 +1,11 @@
 //! Items of a conversation, as requests and answers have them.
 
+use std::borrow::Cow;
+
 use super::super::{
-    TranslateError, chat,
+    ClientTools, TranslateError, chat,
+    client_tools::FREE_INPUT,
+    ids,
     ir::{Arguments, Block, Media, join},
     json::{Json, Object},
 };
@@ -55,10 +59,11 @@ pub(super) fn read_call(mut item: Json<'_>) -> Result<Block<'_>, TranslateError>
     let id = item.take("call_id").into_text().or_else(|| item.take("id").into_text());
     let name = item.take("name").into_text();
     let name = name.ok_or(TranslateError::Malformed("a call of a tool has no name"))?;
+    let name = ids::function(item.get("namespace").text(), name);
     let arguments = match item.take("arguments") {
         Json::Text(text) => Arguments::Text(text),
         Json::Null if item.has("input") => {
-            Arguments::Tree(Object::new().with("input", item.take("input")).into())
+            Arguments::Tree(Object::new().with(FREE_INPUT, item.take("input")).into())
         }
         tree => Arguments::Tree(tree),
     };
@@ -112,20 +117,36 @@ pub(super) fn write_refusal<'a>(text: impl Into<Json<'a>>) -> Json<'a> {
     Object::new().with("type", "refusal").with("refusal", text).into()
 }
 
-/// Writes a call of a tool.
-pub(super) fn write_call<'a>(
-    id: String,
-    status: &'static str,
-    call_id: impl Into<Json<'a>>,
-    name: impl Into<Json<'a>>,
-    arguments: impl Into<Json<'a>>,
-) -> Json<'a> {
+/// Call of a tool that is written.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    /// Id of the item.
+    pub item: String,
+    /// Id of the call.
+    pub id: Cow<'a, str>,
+    /// Name that the provider knows.
+    pub name: Cow<'a, str>,
+    /// Arguments, or the text of a custom tool.
+    pub arguments: Cow<'a, str>,
+    pub status: &'static str,
+}
+
+/// Writes a call of a tool as the client knows the tool.
+pub(super) fn write_call<'a>(call: Call<'a>, tools: &ClientTools) -> Json<'a> {
+    let Call { item, id, name, arguments, status } = call;
+    let tool = tools.find(&name);
+    let (kind, key) = match tool {
+        Some(tool) if tool.is_free => ("custom_tool_call", "input"),
+        _ => ("function_call", "arguments"),
+    };
+    let namespace = tool.and_then(|tool| tool.namespace.clone());
     Object::new()
-        .with("id", id)
-        .with("type", "function_call")
+        .with("id", item)
+        .with("type", kind)
         .with("status", status)
-        .with("arguments", arguments)
-        .with("call_id", call_id)
-        .with("name", name)
+        .with(key, arguments)
+        .with("call_id", id)
+        .with("name", tool.map_or(name, |tool| tool.name.clone().into()))
+        .with_some("namespace", namespace)
         .into()
 }

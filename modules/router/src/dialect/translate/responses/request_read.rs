@@ -3,6 +3,8 @@
 use super::{
     super::{
         TranslateError,
+        client_tools::free_tool,
+        ids,
         ir::{Block, Effort, Format, Reasoning, Request, Role, Sampling, Tool, ToolChoice},
         json::Json,
     },
@@ -33,9 +35,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Request<'_>, Translat
         }
         _ => return Err(TranslateError::Malformed("input must be a text or a list of items")),
     }
-    for tool in body.take("tools").into_list() {
-        read_tool(tool, &mut request);
-    }
+    read_tools(body.take("tools"), None, &mut request);
     request.tool_choice = read_tool_choice(body.take("tool_choice"), &mut request);
     request.parallel_tool_calls = body.get("parallel_tool_calls").bool();
     request.max_tokens = body.get("max_output_tokens").u64();
@@ -82,6 +82,8 @@ fn read_item<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(), Tr
             let content = read_content(item.take("output"))?;
             request.push(Role::User, vec![Block::ToolResult { id, content, is_error: false }]);
         }
+        // Codex says all of its tools so to some models.
+        Some("additional_tools") => read_tools(item.take("tools"), None, request),
         Some("reasoning") => request.push(Role::Assistant, vec![read_reasoning(item)]),
         Some("item_reference") => {
             return Err(TranslateError::Unsupported("an item that lies with another provider"));
@@ -113,17 +115,39 @@ fn read_message<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(),
     Ok(())
 }
 
-fn read_tool<'a>(mut tool: Json<'a>, request: &mut Request<'a>) {
-    let name = tool.take("name").into_text();
-    match name.filter(|_| tool.get("type").text() == Some("function")) {
-        Some(name) => request.tools.push(Tool {
-            name,
-            description: tool.take("description").into_text(),
-            schema: tool.take("parameters"),
-            // Strictness is the default here alone, and advice only where a schema does not fit.
-            is_strict: tool.get("strict").bool().filter(|is_strict| *is_strict),
-        }),
-        None => request.dropped.add("tools that are no functions"),
+/// Reads a list of tools, which stand in a namespace where one is given.
+fn read_tools<'a>(tools: Json<'a>, namespace: Option<&str>, request: &mut Request<'a>) {
+    for mut tool in tools.into_list() {
+        let kind = tool.take("type").into_text();
+        let name = tool.take("name").into_text();
+        match (kind.as_deref(), name) {
+            (Some("function"), Some(name)) => {
+                let name = request.client_tools.add(namespace, name, false);
+                request.tools.push(Tool {
+                    name,
+                    description: tool.take("description").into_text(),
+                    schema: tool.take("parameters"),
+                    // Strictness is the default here alone, and advice only where a schema does
+                    // not fit.
+                    is_strict: tool.get("strict").bool().filter(|is_strict| *is_strict),
+                });
+            }
+            (Some("custom"), Some(name)) => {
+                let name = request.client_tools.add(namespace, name, true);
+                let mut format = tool.take("format");
+                request.tools.push(free_tool(
+                    name,
+                    tool.take("description").into_text(),
+                    format.take("syntax").into_text(),
+                    format.take("definition").into_text(),
+                ));
+            }
+            // One within another would have no name for its calls.
+            (Some("namespace"), Some(name)) if namespace.is_none() => {
+                read_tools(tool.take("tools"), Some(&name), request);
+            }
+            _ => request.dropped.add("tools of the provider"),
+        }
     }
 }
 
@@ -136,7 +160,10 @@ fn read_tool_choice<'a>(mut choice: Json<'a>, request: &mut Request<'a>) -> Opti
     }
     let kind = choice.take("type").into_text();
     match kind.as_deref() {
-        Some("function") => choice.take("name").into_text().map(ToolChoice::Named),
+        Some("function" | "custom") => {
+            let name = choice.take("name").into_text()?;
+            Some(ToolChoice::Named(ids::function(choice.get("namespace").text(), name)))
+        }
         Some(kind) => {
             request.dropped.add("tool_choice");
             let is_required =

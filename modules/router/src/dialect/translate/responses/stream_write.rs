@@ -3,18 +3,21 @@
 
 use super::{
     super::{
+        AnswerContext, ClientTools,
+        client_tools::free_text,
         ir::{Ending, Stop},
         json::{Json, Object},
         sse,
         stream::{Head, Opening, StreamWriter},
     },
     answer::{Response, new_item_id},
-    items,
+    items::{self, Call},
 };
 
 /// Writer of events.
 #[derive(Debug, Default)]
 pub(in super::super) struct Writer {
+    tools: ClientTools,
     id: String,
     model: String,
     created: i64,
@@ -42,10 +45,17 @@ enum Kind {
     Call {
         id: String,
         name: String,
+        /// `true` for a custom tool: its text is known at the end of the arguments.
+        is_free: bool,
     },
 }
 
 impl Writer {
+    /// Returns a writer of calls as the client knows its tools.
+    pub(in super::super) fn new(context: &AnswerContext<'_>) -> Self {
+        Self { tools: context.client_tools(), ..Self::default() }
+    }
+
     const fn response(&self) -> Response<'_> {
         Response { id: self.id.as_str(), model: self.model.as_str(), created: self.created }
     }
@@ -113,7 +123,9 @@ impl StreamWriter for Writer {
             Opening::Refusal => ("msg", Kind::Refusal),
             Opening::Thinking => ("rs", Kind::Reasoning),
             Opening::Call { id, name } => {
-                ("fc", Kind::Call { id: id.to_owned(), name: name.to_owned() })
+                let is_free = self.tools.is_free(name);
+                let kind = Kind::Call { id: id.to_owned(), name: name.to_owned(), is_free };
+                (if is_free { "ctc" } else { "fc" }, kind)
             }
         };
         let id = new_item_id(prefix, &self.id, self.output.len());
@@ -131,7 +143,12 @@ impl StreamWriter for Writer {
                 .with("type", "reasoning")
                 .with("summary", Vec::new())
                 .into(),
-            Kind::Call { id: call, name } => items::write_call(id, "in_progress", call, name, ""),
+            Kind::Call { id: call, name, .. } => {
+                let (id, name, arguments) = (call.into(), name.into(), "".into());
+                let item = self.item.id.clone();
+                let call = Call { item, id, name, arguments, status: "in_progress" };
+                items::write_call(call, &self.tools)
+            }
         };
         self.item_event("response.output_item.added", item, out);
         let part = self.part("");
@@ -152,13 +169,21 @@ impl StreamWriter for Writer {
             Kind::Text => "response.output_text.delta",
             Kind::Refusal => "response.refusal.delta",
             Kind::Reasoning => "response.reasoning_summary_text.delta",
+            Kind::Call { is_free: true, .. } => return,
             Kind::Call { .. } => "response.function_call_arguments.delta",
         };
         self.part_event(name, "delta", text, out);
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
-        let text = std::mem::take(&mut self.item.text);
+        let mut text = std::mem::take(&mut self.item.text);
+        if matches!(self.item.kind, Kind::Call { is_free: true, .. }) {
+            text = free_text(&text).into_owned();
+            if !text.is_empty() {
+                let name = "response.custom_tool_call_input.delta";
+                self.part_event(name, "delta", text.as_str(), out);
+            }
+        }
         let part = self.part(text.clone());
         let (done, key, part_done) = match self.item.kind {
             Kind::Text => ("response.output_text.done", "text", Some("response.content_part.done")),
@@ -170,6 +195,9 @@ impl StreamWriter for Writer {
                 "text",
                 Some("response.reasoning_summary_part.done"),
             ),
+            Kind::Call { is_free: true, .. } => {
+                ("response.custom_tool_call_input.done", "input", None)
+            }
             Kind::Call { .. } => ("response.function_call_arguments.done", "arguments", None),
         };
         self.part_event(done, key, text.as_str(), out);
@@ -180,7 +208,11 @@ impl StreamWriter for Writer {
         let item: Json<'static> = match kind {
             Kind::Text | Kind::Refusal => items::write_message(id, part),
             Kind::Reasoning => items::write_reasoning(id, text),
-            Kind::Call { id: call, name } => items::write_call(id, "completed", call, name, text),
+            Kind::Call { id: call, name, .. } => {
+                let (call, name, arguments) = (call.into(), name.into(), text.into());
+                let call = Call { item: id, id: call, name, arguments, status: "completed" };
+                items::write_call(call, &self.tools)
+            }
         };
         self.item_event("response.output_item.done", item.clone(), out);
         self.output.push(item);

@@ -294,7 +294,7 @@ fn custom_calls_of_codex_stay_in_the_conversation() {
         {"role": "user", "content": "patch"},
         {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
         {"type": "custom_tool_call_output", "call_id": "c", "output": "done"}],
-        "tools": [{"type": "custom", "name": "apply_patch"}, {"type": "web_search"}]});
+        "tools": [{"type": "web_search"}]});
     check(
         Responses,
         body,

@@ -2,6 +2,8 @@
 
 mod answers;
 mod calls;
+mod client_tools;
+mod completions;
 mod conversations;
 mod others;
 mod properties;
@@ -33,6 +35,7 @@ const CONTEXT: AnswerContext<'static> = AnswerContext {
     created: 1_700_000_000,
     include_usage: true,
     base64_embeddings: false,
+    tools: None,
 };
 
 /// Returns a translated request.

@@ -7,12 +7,13 @@ use super::{
     super::{StreamTranslator, answer, replay, request},
     CLIENTS, CONTEXT, OPTIONS, PROVIDERS, events,
 };
-use crate::dialect::Dialect::Gemini;
+use crate::dialect::Dialect::{Completions, Gemini};
 
 /// Words that the dialects know.
-const WORDS: [&str; 88] = [
+const WORDS: [&str; 92] = [
     "a",
     "added",
+    "additional_tools",
     "allowed_tools",
     "any",
     "arguments",
@@ -25,6 +26,7 @@ const WORDS: [&str; 88] = [
     "content_block_delta",
     "content_block_start",
     "custom",
+    "custom_tool_call",
     "data",
     "delta",
     "done",
@@ -56,6 +58,7 @@ const WORDS: [&str; 88] = [
     "metadata",
     "model",
     "name",
+    "namespace",
     "none",
     "options",
     "output",
@@ -79,6 +82,7 @@ const WORDS: [&str; 88] = [
     "source",
     "stop",
     "stop_reason",
+    "suffix",
     "summary",
     "system",
     "text",
@@ -195,7 +199,7 @@ proptest! {
     #[test]
     fn nothing_panics_on_a_body(body in prop_oneof![mutated(), value()]) {
         let body = body.to_string();
-        for from in CLIENTS.into_iter().chain([Gemini]) {
+        for from in CLIENTS.into_iter().chain([Gemini, Completions]) {
             for to in PROVIDERS.into_iter().chain([Gemini]) {
                 if let Ok(body) = request(from, to, body.as_bytes(), &OPTIONS) {
                     let _: Value = serde_json::from_slice(&body).expect("JSON");
@@ -203,7 +207,7 @@ proptest! {
             }
         }
         for from in PROVIDERS.into_iter().chain([Gemini]) {
-            for to in CLIENTS.into_iter().chain([Gemini]) {
+            for to in CLIENTS.into_iter().chain([Gemini, Completions]) {
                 if let Ok(body) = answer(from, to, body.as_bytes(), &CONTEXT) {
                     let _: Value = serde_json::from_slice(&body).expect("JSON");
                 }
@@ -220,7 +224,7 @@ proptest! {
         input in proptest::collection::vec(prop_oneof![3 => mutated(), 1 => value()], 0..8),
     ) {
         for from in PROVIDERS.into_iter().chain([Gemini]) {
-            for to in CLIENTS.into_iter().chain([Gemini]) {
+            for to in CLIENTS.into_iter().chain([Gemini, Completions]) {
                 let mut translator = StreamTranslator::new(from, to, &CONTEXT).expect("a pair");
                 let mut out = Vec::new();
                 for data in &input {

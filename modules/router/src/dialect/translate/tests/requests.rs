@@ -476,3 +476,18 @@ fn what_is_dropped_is_listed() {
         &["logprobs", "seed"],
     );
 }
+
+#[test]
+fn a_body_that_cannot_be_read_is_refused_with_the_reason() {
+    let check = |body: &str, words: &str| {
+        let error = request_with_report(Chat, Messages, body.as_bytes(), &OPTIONS);
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    let deep = format!("{{\"x\": {}1{}}}", "[".repeat(200), "]".repeat(200));
+    check(&deep, "nests too deeply");
+    check(r#"{"messages": [{"role": "user", "content": "\ud83d"}]}"#, "middle of a character");
+    check(r#"{"messages": [{"role": "user", "content": "\ud83dx"}]}"#, "middle of a character");
+    check("{", "ends too early");
+    check("{]", "no JSON");
+}

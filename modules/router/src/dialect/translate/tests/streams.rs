@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Returns a stream with reasoning, text and two calls.
-fn full(dialect: Dialect) -> Vec<Value> {
+pub(super) fn full(dialect: Dialect) -> Vec<Value> {
     let chunk = |delta: Value| json!({"id": "id1", "choices": [{"index": 0, "delta": delta}]});
     match dialect {
         Chat => vec![
