@@ -131,14 +131,14 @@ pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
             Some(known) => Ok(known),
             None => Box::pin(asked(app.clone(), plan.clone())).await,
         };
-        return finished(app, done, &plan);
+        return finished(done, &plan);
     }
     let mut work = Box::pin(known_or_run(app.clone(), plan.clone()));
     // One that waits for the answer to an equal request is silent as well.
     let patience = relay::silence(app).saturating_sub(plan.begun.elapsed());
     tokio::select! {
         biased;
-        done = &mut work => finished(app, done, &plan),
+        done = &mut work => finished(done, &plan),
         () = tokio::time::sleep(patience) => {
             // The client is not to take the silence for a dead connection.
             let body = relay::waiting(work, plan.clone(), relay::silence(app));
@@ -150,14 +150,11 @@ pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
 async fn known_or_run(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
     match caching::look_up(&app, &plan).await {
         Some(known) => Ok(known),
-        None => run(app, plan).await,
+        None => asked(app, plan).await,
     }
 }
 
-fn finished(app: &Arc<App>, done: Result<Answered, Failed>, plan: &Arc<Plan>) -> Response {
-    if let Ok(answered) = &done {
-        quality::sample(app, plan, answered);
-    }
+fn finished(done: Result<Answered, Failed>, plan: &Arc<Plan>) -> Response {
     match done {
         Ok(Answered::Whole { status, headers, body }) => {
             head::of_whole(plan, status, &headers, Body::from(body))
@@ -172,10 +169,12 @@ fn finished(app: &Arc<App>, done: Result<Answered, Failed>, plan: &Arc<Plan>) ->
     }
 }
 
-/// Asks until somebody answers, and has another one asked as well where an experiment says so.
+/// Asks until somebody answers. A sample of answers is checked, and another model is asked as well
+/// where an experiment says so; what was known is neither.
 async fn asked(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
     let done = run(app.clone(), plan.clone()).await;
-    if done.is_ok() {
+    if let Ok(answered) = &done {
+        quality::sample(&app, &plan, answered);
         shadow::when_over(&app, &plan);
     }
     done

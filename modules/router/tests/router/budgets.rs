@@ -81,7 +81,7 @@ fn an_exceeded_budget_stops_what_costs_until_it_has_room_again() {
 
 #[test]
 fn an_exceeded_budget_leads_to_what_costs_nothing_where_the_operator_says_so() {
-    let mut site = start(json!({"limits": {"budget_action": "reroute"},
+    let mut site = start(json!({"quotas": {"budget_action": "reroute"},
         "routing": {"fallbacks": {"cloud/*": ["home/small"]}}}));
     assert_eq!(text(&site.ask("auto:best", "shop")), "paid");
     site.exceeded("all");
@@ -93,7 +93,7 @@ fn an_exceeded_budget_leads_to_what_costs_nothing_where_the_operator_says_so() {
     }
     assert_eq!(site.cloud.asked("/chat/completions").len(), 1);
 
-    let mut site = start(json!({"limits": {"budget_action": "reroute"},
+    let mut site = start(json!({"quotas": {"budget_action": "reroute"},
         "routing": {"models": "cloud/*"}}));
     site.exceeded("all");
     let refused = site.ask("auto", "shop");
@@ -138,7 +138,7 @@ fn a_limit_of_its_own_is_a_budget_too() {
     let rule = json!({"name": "poor", "when": {"budget_left_below_usd": 0.9999},
         "use": "home/small"});
     let site = start(json!({"routing": {"strategy": "best", "rules": [rule]},
-        "limits": {"projects": {"shop": {"usd_per_day": 1}}}}));
+        "quotas": {"projects": {"shop": {"usd_per_day": 1}}}}));
     assert_eq!(site.decide("shop")["rule"], "default");
     assert_eq!(text(&site.ask("auto", "shop")), "paid");
     site.gateway.reports(1);

@@ -165,7 +165,7 @@ fn what_they_may_cost_is_bounded_and_no_part_of_the_clients_limits() {
         "shadow": "cloud/gpt-4o-mini"});
     let limit = json!({"requests_per_day": 1_000, "tokens_per_day": 1_000_000});
     let settings = json!({"routing": {"experiments": [experiment]},
-        "limits": {"all": limit, "anonymous": limit, "projects": {"shop": limit}}});
+        "quotas": {"all": limit, "anonymous": limit, "projects": {"shop": limit}}});
     let gateway = Gateway::start(providers, settings);
     let mut site = Site { shadow: Upstream::start(|_| Act::Close), control, gateway };
     site.ask(false);
