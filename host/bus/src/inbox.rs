@@ -232,11 +232,11 @@ impl Inbox {
                 return Woken::Deadline;
             }
             let gather = std::mem::take(&mut self.busy) && retry_at.is_none();
-            if gather || retry_at.is_some() {
-                state.sleep = Sleep::NoEvents;
-            } else {
-                state.sleep = Sleep::Idle;
-            }
+            state.sleep = match (retry_at, gather) {
+                (Some(_), _) => Sleep::NoEvents,
+                (None, true) => Sleep::Gathering,
+                (None, false) => Sleep::Idle,
+            };
             let gathered = gather.then(|| {
                 let fitting = self.handled_in.saturating_mul(GATHER_TIMES);
                 now + fitting.clamp(GATHER, LONGEST_GATHER)

@@ -69,6 +69,8 @@ pub(super) enum Sleep {
     Idle,
     /// Sleeps until a [`Waker`] wakes it or a time has come, not for events.
     NoEvents,
+    /// Sleeps as with `NoEvents`, but no longer than until a queue is half full.
+    Gathering,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +171,7 @@ impl Subscriber {
             state.live_counters.drop_pending(DropReason::Overflow, 1);
             pushed_out.push(oldest);
         }
-        self.wake_for_events(state);
+        self.wake_for_events(state, room);
     }
 
     /// Takes in a committed group: `routes` are those of its entries, `place` is the subscriber's
@@ -216,17 +218,21 @@ impl Subscriber {
             state.next = last + 1;
         }
         if any {
-            self.wake_for_events(state);
+            self.wake_for_events(state, room);
         }
     }
 
-    fn wake_for_events(&self, mut state: MutexGuard<'_, State>) {
-        let idle = state.sleep == Sleep::Idle;
-        if idle {
+    fn wake_for_events(&self, mut state: MutexGuard<'_, State>, room: usize) {
+        let wakes = match state.sleep {
+            Sleep::Idle => true,
+            Sleep::Gathering => !state.live.has_room(room / 2) || !state.ledger.has_room(room / 2),
+            Sleep::Awake | Sleep::NoEvents => false,
+        };
+        if wakes {
             state.sleep = Sleep::Awake;
         }
         drop(state);
-        if idle {
+        if wakes {
             self.wake.notify_one();
         }
     }

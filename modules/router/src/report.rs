@@ -271,9 +271,8 @@ impl Recorder {
         }
         // A provider that refuses, or was never reached, charges nothing. What became of any other
         // request that went out nobody knows.
-        let was_refused = self.event.http_status.is_some_and(|status| status >= 400)
-            || matches!(outcome.error_type, "connect" | "dns" | "tls" | "refused" | "url");
-        let has_used = self.sent.is_some() && !was_refused;
+        let has_used =
+            self.sent.is_some() && !is_refusal(self.event.http_status, outcome.error_type);
         match &self.runner {
             // Nobody tells what it used: what was reserved for it stays.
             Some(runner) if outcome.error_type == HEDGE_LOST => {
@@ -336,6 +335,12 @@ impl Drop for Recorder {
             self.report(outcome, &Observed::default());
         }
     }
+}
+
+/// Returns whether an attempt that failed in this way can have cost nothing.
+pub(crate) fn is_refusal(http_status: Option<u16>, error_type: &str) -> bool {
+    http_status.is_some_and(|status| status >= 400)
+        || matches!(error_type, "connect" | "dns" | "tls" | "refused" | "url")
 }
 
 /// Adds the counts, and says how far they can be believed.

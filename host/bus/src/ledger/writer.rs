@@ -360,7 +360,8 @@ impl Worker {
 impl QueueState {
     /// Returns whether what waits may wait for more: nobody is told of it, and it is little.
     fn gathers(&self) -> bool {
-        self.awaited == 0 && self.jobs.len() < GATHERED && self.end.is_none() && !self.seal
+        let is_little = self.jobs.len() < GATHERED && self.bytes < GROUP_BYTES as u64;
+        self.awaited == 0 && is_little && self.end.is_none() && !self.seal
     }
 
     /// Takes whole calls from the front, as many as fit in one group.

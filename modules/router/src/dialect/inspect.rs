@@ -7,6 +7,7 @@ mod items;
 mod keys;
 mod media;
 mod numbers;
+mod offered;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use self::{
     keys::{Watch, tool_names_model},
     media::{TOKENS_OF_MEDIA, holds_media, is_type_in, media_bytes},
     numbers::{temperature, whole},
+    offered::offers,
 };
 use super::Dialect;
 
@@ -206,8 +208,8 @@ pub(crate) fn inspect(dialect: Dialect, body: &[u8]) -> Result<Inspected<'_>, In
     }
     let mut watch = Watch::default();
     let read: Body<'_> = keys::read(text, &mut watch).map_err(|error| refusal(&error))?;
-    let tools = read.tools.iter().flat_map(|tools| &tools.0);
-    let by_tool = tools.copied().any(tool_names_model).then_some("tools");
+    let names_model = offers(read.tools.as_ref(), read.input, tool_names_model);
+    let by_tool = names_model.then_some("tools");
     let model = match read.model.map(RawValue::get) {
         None | Some("null") => Cow::Borrowed(""),
         Some(raw) => string(raw).ok_or_else(|| form(": `model` is a text"))?,

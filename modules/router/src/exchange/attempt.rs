@@ -372,10 +372,11 @@ impl Sent<'_> {
         let mut translation = match translation {
             Ok(translation) => translation,
             Err(error) => {
-                return Err(Failed::own(Fault::new(
-                    FaultKind::InvalidRequest,
-                    format!("{}: {error}", self.target.name),
-                )));
+                let message = format!("{}: {error}", self.target.name);
+                let fault = Fault::new(FaultKind::InvalidRequest, message);
+                let outcome = Outcome { status: RequestStatus::Rejected, error_type: fault.word() };
+                recorder.finish(outcome, &observer.found);
+                return Err(Failed::own(fault));
             }
         };
         let (mut held, mut is_first) = (Vec::new(), true);

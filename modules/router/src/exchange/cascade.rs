@@ -57,6 +57,9 @@ pub(super) async fn first(
         && let Some(other) = self::draft(app, plan, attempts, second).await
     {
         is_compared = true;
+        // The judgement is of the first one.
+        let is_local = app.targets.get(name).is_some_and(|target| target.is_local());
+        app.labels.answered(&plan.id, is_local);
         let others = self::calls(&other.reading);
         checked =
             check_both(&asked, &text_of(&draft.reading, &calls), &text_of(&other.reading, &others));

@@ -296,7 +296,7 @@ impl Attempts {
         }
         let further = if asking.is_hedge { 0 } else { retries.attempts };
         let mut before = None;
-        let mut attempt = 0;
+        let (mut attempt, mut has_turned) = (0, false);
         loop {
             let slot = match target.admit() {
                 Admission::Admitted(slot) => slot,
@@ -320,8 +320,9 @@ impl Attempts {
             let class = failed.class;
             let pause = match class {
                 FailureClass::Request => return Some(Err(failed)),
-                FailureClass::Endpoint => continue,
-                FailureClass::Target => None,
+                // The other endpoint is tried at once, and once.
+                FailureClass::Endpoint if !std::mem::replace(&mut has_turned, true) => continue,
+                FailureClass::Endpoint | FailureClass::Target => None,
                 FailureClass::RateLimited(pause) => {
                     // Another one can take it at once.
                     Some(pause).filter(|_| asking.is_last)

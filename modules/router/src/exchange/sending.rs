@@ -32,6 +32,7 @@ pub(super) fn spoken(client: Dialect, target: &Target) -> Dialect {
         (ProviderApi::Openai, _) => Dialect::Chat,
         (ProviderApi::Anthropic, _) => Dialect::Messages,
         (ProviderApi::Ollama, Dialect::Embeddings) => Dialect::OllamaEmbed,
+        (ProviderApi::Ollama, Dialect::Completions) if lacks_completions => Dialect::OllamaChat,
         // Ollama has it as OpenAI has, and no other form of it.
         (ProviderApi::Ollama, Dialect::Completions) => Dialect::Completions,
         (ProviderApi::Ollama, _) => Dialect::OllamaChat,

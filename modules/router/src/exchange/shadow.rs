@@ -13,13 +13,12 @@ use std::{
     time::Instant,
 };
 
-use http::header;
 use module_prices::Tokens;
 use module_sdk::{CounterFamily, Host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::{Client, Plan, admission::EXPECTED_OUTPUT, attempt};
+use super::{Client, Plan, admission::EXPECTED_OUTPUT, attempt, failure::FailureClass};
 use crate::{
     app::App,
     daily_budget::DailyBudget,
@@ -27,6 +26,7 @@ use crate::{
     journal::Purpose,
     keys::Identity,
     limits::Scope,
+    report::is_refusal,
     routing::{Decision, HedgeOptions, experiment::ShadowOptions},
     target::{Admission, Slot, Target, TargetName},
 };
@@ -133,10 +133,32 @@ struct Permit {
     reserved: i64,
 }
 
+/// Headers that are of the client's request alone: its credentials, its trace, its session, and
+/// keys by which a provider knows a request again.
+const OF_THE_CLIENT: [&str; 12] = [
+    "authorization",
+    "baggage",
+    "cookie",
+    "idempotency-key",
+    "session_id",
+    "traceparent",
+    "tracestate",
+    "x-api-key",
+    "x-claude-code-session-id",
+    "x-goog-api-key",
+    "x-request-id",
+    "x-session-id",
+];
+
 /// Asks the experiment's other model as soon as a request that was answered is over.
 pub(super) fn when_over(app: &Arc<App>, plan: &Plan) {
     let Some(name) = &plan.decision.shadow else { return };
     let Some(target) = app.targets.get_or_add(name) else { return };
+    // It may have stood in for the one that was chosen.
+    let answered = plan.story.attempts().pop().and_then(|attempt| attempt.target);
+    if answered.is_some_and(|answered| answered == name.to_string()) {
+        return;
+    }
     let due = Due { app: app.clone(), plan: plan.beside(app, name), target };
     *plan.shadow.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(due));
 }
@@ -202,11 +224,24 @@ impl Due {
         let plan = Arc::new(plan);
         let recorder = plan.recorder(&app, &target, 1, None);
         let asked = attempt::make(&app, &plan, &target, permit.slot, recorder, false);
-        // Its answer is for nobody: what it took and cost is in the story.
-        drop(Box::pin(asked).await);
+        let done = Box::pin(asked).await;
+        // It may have another endpoint for the same.
+        if done.is_err_and(|failed| failed.class == FailureClass::Endpoint)
+            && let Admission::Admitted(slot) = target.admit()
+        {
+            let recorder = plan.recorder(&app, &target, 2, None);
+            let asked = attempt::make(&app, &plan, &target, slot, recorder, false);
+            // Its answer is for nobody: what it took and cost is in the story.
+            drop(Box::pin(asked).await);
+        }
         let attempt = plan.story.attempts().pop();
-        let cost = attempt.and_then(|attempt| attempt.cost_nano_usd);
-        let more = cost.unwrap_or(permit.reserved).saturating_sub(permit.reserved);
+        // Of what went out and was not refused nobody knows the cost: what was reserved stays.
+        let cost = attempt.map_or(0, |attempt| {
+            let error = attempt.error.as_deref().unwrap_or_default();
+            let was_refused = is_refusal(attempt.http_status, error);
+            attempt.cost_nano_usd.unwrap_or(if was_refused { 0 } else { permit.reserved })
+        });
+        let more = cost.saturating_sub(permit.reserved);
         app.shadows.budget.spend(&app, more).await;
         drop(permit.turn);
     }
@@ -224,13 +259,8 @@ impl Plan {
     /// Returns the plan of the same request to another target, of the router's own.
     fn beside(&self, app: &App, name: &TargetName) -> Self {
         let mut headers = self.headers.clone();
-        for credential in [
-            header::AUTHORIZATION,
-            header::COOKIE,
-            header::HeaderName::from_static("x-api-key"),
-            header::HeaderName::from_static("x-goog-api-key"),
-        ] {
-            headers.remove(credential);
+        for name in OF_THE_CLIENT {
+            headers.remove(name);
         }
         let variant = self.decision.variant.as_deref().unwrap_or_default();
         let experiment = variant.rsplit_once(':').map_or(variant, |(experiment, _)| experiment);

@@ -58,7 +58,11 @@ impl Sent<'_> {
             observer.keep_text();
         }
         let is_whole = observer.whole(&body);
-        let streamed = if is_whole || self.is_stream { None } else { self.streamed(&body) };
+        let streamed = if is_whole || self.is_stream {
+            None
+        } else {
+            self.streamed(&body, recorder.wants_text())
+        };
         let is_stream = streamed.is_some();
         if let Some(streamed) = streamed {
             observer = streamed;
@@ -118,11 +122,14 @@ impl Sent<'_> {
     }
 
     /// Reads a body as the stream that nobody asked for; `None` where it is no whole one.
-    fn streamed(&self, body: &Bytes) -> Option<Observer> {
+    fn streamed(&self, body: &Bytes, wants_text: bool) -> Option<Observer> {
         if self.plan.choices > 1 {
             return None;
         }
         let mut observer = Observer::new(self.upstream);
+        if wants_text {
+            observer.keep_text();
+        }
         for (_, event) in Splitter::events(self.upstream.is_json_lines(), body) {
             if matches!(observer.event(&event), Role::Failure | Role::Damaged) {
                 return None;

@@ -31,6 +31,9 @@ struct Budget {
     since: Option<Timestamp>,
     #[serde(default)]
     until: Option<Timestamp>,
+    /// `true` where this generation heard of it, and did not read it.
+    #[serde(skip)]
+    is_heard: bool,
 }
 
 /// Budget of which it can be asked what was spent.
@@ -68,6 +71,7 @@ impl Budgets {
             spent: told.spent_nano_usd,
             since: time(told.since),
             until: time(told.until),
+            is_heard: true,
         };
         self.0.retain(|it| {
             let is_same = it.scope == budget.scope && it.name == budget.name;
@@ -83,7 +87,7 @@ impl Budgets {
     /// Takes over the budgets of a former generation, where nothing newer was heard of them.
     pub(super) fn take_over(&mut self, former: Self) {
         let newer = std::mem::replace(self, former);
-        for budget in newer.0 {
+        for budget in newer.0.into_iter().filter(|budget| budget.is_heard) {
             self.0.retain(|it| it.scope != budget.scope || it.name != budget.name);
             self.0.push(budget);
         }

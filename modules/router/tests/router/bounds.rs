@@ -55,6 +55,9 @@ fn no_field_of_a_body_leads_a_key_to_another_model() {
             (r#""fallback_models": ["dear"]"#, 403),
             (r#""preset": "dear""#, 403),
             (r#""tools": [{"type": "x", "model": "dear"}]"#, 403),
+            (r#""tools": [{"type": "namespace", "tools": [{"model": "dear"}]}]"#, 403),
+            (r#""input": [{"type": "namespace", "tools": [{"model": "dear"}]}]"#, 403),
+            (r#""input": [{"type": "additional_tools", "tools": [{"model": "dear"}]}]"#, 403),
             (r#""Model": "dear""#, 400),
             (r#""\u004dODEL": "dear""#, 400),
         ] {

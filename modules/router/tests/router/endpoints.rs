@@ -47,6 +47,29 @@ fn the_first_request_is_answered_where_an_endpoint_is_missing() {
 }
 
 #[test]
+fn an_ollama_without_the_endpoints_of_openai_is_asked_in_its_own_form() {
+    let chat = json!({"model": "m", "message": {"role": "assistant", "content": "good"},
+        "done": true, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 1});
+    for has_chat in [true, false] {
+        let chat = chat.to_string();
+        let upstream = Upstream::start(move |asked| match asked.path.as_str() {
+            "/api/chat" if has_chat => Act::Answer(200, vec![], chat.clone()),
+            _ => Act::Answer(404, vec![], "404 page not found".to_owned()),
+        });
+        let provider = json!({"base_url": upstream.url(), "api": "ollama", "local": true,
+            "models": ["m"]});
+        let config = json!({"retries": {"attempts": 0}});
+        let gateway = Gateway::start(json!({"home": provider}), config);
+        let answer = gateway.post("/v1/completions", &json!({"model": "m", "prompt": "x"}));
+        assert_eq!(answer.status == 200, has_chat, "{answer:?}");
+        assert_eq!(answer.body.contains("good"), has_chat, "{answer:?}");
+        // Each endpoint is asked once, also where there is none.
+        assert_eq!(upstream.asked("/v1/completions").len(), 1);
+        assert_eq!(upstream.asked("/api/chat").len(), 1);
+    }
+}
+
+#[test]
 fn a_model_that_is_not_there_is_no_missing_endpoint() {
     let body = r#"{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}"#;
     let (upstream, gateway) = chat_only((404, body), chat("good"));

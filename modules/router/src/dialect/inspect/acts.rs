@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::items::Items;
+use super::{items::Items, offered::offers};
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -16,6 +16,8 @@ struct Acting<'a> {
     container: Option<&'a RawValue>,
     #[serde(borrow)]
     conversation: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
     #[serde(borrow)]
     keep_alive: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -47,15 +49,15 @@ pub(crate) fn acts(body: &[u8]) -> bool {
     ];
     let is_said = |raw: &RawValue| !matches!(raw.get(), "null" | "false" | "[]");
     kept.into_iter().flatten().any(is_said)
-        || read.tools.is_some_and(|tools| tools.0.iter().any(|tool| is_of_provider(tool.get())))
+        || offers(read.tools.as_ref(), read.input, is_of_provider)
 }
 
 /// Returns whether the provider calls a tool itself: those that the client calls have no type, or
-/// one of these.
-fn is_of_provider(tool: &str) -> bool {
-    let read = serde_json::from_str::<Tool<'_>>(tool);
+/// one of these. A namespace is what stands in it.
+fn is_of_provider(tool: &RawValue) -> bool {
+    let read = serde_json::from_str::<Tool<'_>>(tool.get());
     let kind = read.ok().and_then(|tool| tool.kind);
-    kind.is_some_and(|kind| !matches!(&*kind, "function" | "custom"))
+    kind.is_some_and(|kind| !matches!(&*kind, "function" | "custom" | "namespace"))
 }
 
 #[cfg(test)]
@@ -76,5 +78,32 @@ mod tests {
         check(r#"{"tools": [{"type": "custom", "name": "f"}, {"type": "mcp"}]}"#, true);
         check(r#"{"tools": [{"type": "code_execution_20250825", "name": "x"}]}"#, true);
         check(r#"{"tools": [{"functionDeclarations": []}]}"#, false);
+    }
+
+    #[test]
+    fn a_tool_counts_wherever_it_is_offered() {
+        let check = |tools: &str, expected| {
+            let namespace = format!(r#"{{"type": "namespace", "name": "n", "tools": [{tools}]}}"#);
+            for tools in [tools, namespace.as_str()] {
+                let item = format!(r#"{{"type": "additional_tools", "tools": [{tools}]}}"#);
+                let of_body = format!(r#"{{"input": "x", "tools": [{tools}]}}"#);
+                let of_item = format!(r#"{{"input": [{{"role": "user"}}, {item}], "tools": []}}"#);
+                for body in [of_body, of_item] {
+                    assert_eq!(acts(body.as_bytes()), expected, "{body}");
+                }
+            }
+        };
+        check("", false);
+        check(r#"{"type": "function", "name": "f", "parameters": {"type": "mcp"}}"#, false);
+        check(r#"{"type": "custom", "name": "f"}, {"name": "g"}"#, false);
+        check(r#"{"type": "mcp", "server_url": "https://a.example"}"#, true);
+        check(r#"{"type": "custom", "name": "f"}, {"type": "web_search"}"#, true);
+    }
+
+    #[test]
+    fn what_was_done_before_is_no_act() {
+        let body = r#"{"input": [{"type": "mcp_list_tools", "tools": [{"name": "f"}]},
+            {"type": "function_call_output", "output": "{\"tools\": [{\"type\": \"mcp\"}]}"}]}"#;
+        assert!(!acts(body.as_bytes()));
     }
 }

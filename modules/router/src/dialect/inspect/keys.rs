@@ -66,7 +66,7 @@ impl Watch {
 }
 
 /// Returns whether two keys are the same but for case, as those compare who do not care.
-fn is_same(field: &str, key: &str) -> bool {
+pub(super) fn is_same(field: &str, key: &str) -> bool {
     if key.is_ascii() {
         return field.eq_ignore_ascii_case(key);
     }
@@ -144,7 +144,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
     }
 }
 
-/// Returns whether a tool names a model that is to do its work.
+/// Returns whether a tool names a model that is to do its work. One whose keys cannot be read here
+/// may, since others may read them.
 pub(super) fn tool_names_model(tool: &RawValue) -> bool {
     struct Named(bool);
 
@@ -170,9 +171,10 @@ pub(super) fn tool_names_model(tool: &RawValue) -> bool {
         || memchr::memmem::find(text, b"ODEL").is_some()
         || memchr::memmem::find(text, b"\\u").is_some();
     may_name
+        && tool.get().starts_with('{')
         && serde_json::Deserializer::from_str(tool.get())
             .deserialize_map(Named(false))
-            .unwrap_or(false)
+            .unwrap_or(true)
 }
 
 /// Reads a body and looks at its keys.

@@ -169,3 +169,40 @@ fn what_may_choose_another_model_is_seen() {
     let schema = r#"{"tools": [{"name": "x", "input_schema": {"properties": {"model": {}}}}]}"#;
     check(schema, None);
 }
+
+#[test]
+fn a_tool_may_choose_another_model_wherever_it_is_offered() {
+    let check = |body: &str, expected: Option<&str>| {
+        assert_eq!(read(Dialect::Responses, body).names_models, expected, "{body}");
+    };
+    let named = r#"{"type": "image_generation", "model": "b"}"#;
+    let harmless = r#"{"type": "function", "parameters": {"properties": {"model": {}}}}"#;
+    for (tool, expected) in [(named, Some("tools")), (harmless, None)] {
+        let namespace = format!(r#"{{"type": "namespace", "tools": [{harmless}, {tool}]}}"#);
+        check(&format!(r#"{{"tools": [{namespace}]}}"#), expected);
+        check(&format!(r#"{{"input": [{namespace}]}}"#), expected);
+        for tool in [tool, namespace.as_str()] {
+            // An item is taken by its list, whatever it says that it is.
+            for item in [
+                format!(r#"{{"type": "additional_tools", "tools": [{tool}]}}"#),
+                format!(r#"{{"type": "additional\u005ftools", "tools" : [{tool}]}}"#),
+                format!(r#"{{"t\u006fols": [{tool}], "type": "additional_tools"}}"#),
+                format!(r#"{{"type": "additional_tools", "Tools": [{tool}]}}"#),
+                format!(r#"{{"tools": [], "tools": [{tool}], "tools": 7}}"#),
+            ] {
+                check(&format!(r#"{{"input": [{{"role": "user"}}, 7, {item}]}}"#), expected);
+                check(&format!(r#"{{"messages": [], "input": [{item}]}}"#), expected);
+                // However many stand before it.
+                check(&format!(r#"{{"input": [{}{item}]}}"#, "0,".repeat(20_000)), expected);
+            }
+        }
+    }
+    check(r#"{"tools": [{"type": "namespace", "model": "b", "tools": []}]}"#, Some("tools"));
+    // Some read such a key.
+    check(r#"{"tools": [{"\ud800": 1, "model": "b"}]}"#, Some("tools"));
+    check(r#"{"input": [{"\ud800": 1, "tools": [{"model": "b"}]}]}"#, Some("tools"));
+    let words = r#"{"output": "{\"tools\": [{\"model\": \"b\"}]} \u00e9"}"#;
+    check(&format!(r#"{{"input": [{words}, "tools", {{"tools": ""}}]}}"#), None);
+    check(r#"{"input": "{\"tools\": [{\"model\": \"\u0062\"}]}"}"#, None);
+    check(r#"{"tools": ["model"]}"#, None);
+}

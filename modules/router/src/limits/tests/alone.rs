@@ -216,6 +216,22 @@ async fn counts_outlast_a_restart_and_a_reload() {
 }
 
 #[tokio::test]
+async fn what_the_former_generation_heard_counts_for_more_than_the_disk() {
+    let options = anonymous(json!({"requests_per_day": 9}));
+    let site = Site::new(options.clone());
+    let day = budget("day", "all", None);
+    site.limits.hear(&day, false);
+    site.limits.save().expect("it is written");
+    let next = site.again(options);
+    site.limits.hear(&day, true);
+    // It hears of another one before it has what the former one knows.
+    next.limits.hear(&budget("day", "project:shop", None), true);
+    next.limits.restore(site.limits.hand_over());
+    assert!(next.limits.is_exceeded(&Scope::All));
+    assert!(next.limits.is_exceeded(&Scope::Project("shop".into())));
+}
+
+#[tokio::test]
 async fn what_comes_during_a_reload_counts_once_under_each_limit() {
     let projects = json!({"shop": {"requests_per_day": 90}});
     let limits = json!({"requests_per_hour": 90, "requests_per_day": 90});
