@@ -1,4 +1,4 @@
-//! What was spent of budgets while the router did not run, as `usage_tracker` has it.
+//! Costs from the time before the start that count for budgets, as `usage_tracker` has them.
 
 use std::{sync::Arc, time::Duration};
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Tokens of an answer where the request sets no limit.
-pub(super) const EXPECTED_OUTPUT: u64 = 1024;
+const EXPECTED_OUTPUT: u64 = 1024;
 
 /// Finds out who asks.
 pub(crate) fn identify(

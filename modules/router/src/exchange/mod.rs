@@ -28,6 +28,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use module_http::Share;
+use module_sdk::events::RequestStatus;
 
 pub(crate) use admission::identify;
 pub(crate) use client::Client;
@@ -105,6 +106,16 @@ pub(crate) enum Answered {
 }
 
 impl Answered {
+    /// Returns the target that answered, `provider/model`; `None` for an answer from the cache.
+    pub(crate) fn target(&self, plan: &Plan) -> Option<String> {
+        if let Self::Stream { relay, .. } = self {
+            return Some(relay.target().to_string());
+        }
+        let attempts = plan.story.attempts();
+        let last = attempts.into_iter().rev().find(|attempt| !attempt.is_beaten());
+        last.filter(|last| last.status == RequestStatus::Ok).and_then(|last| last.target)
+    }
+
     fn headers_mut(&mut self) -> &mut HeaderMap {
         match self {
             Self::Whole { headers, .. }
@@ -175,7 +186,7 @@ async fn asked(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed> {
     let done = run(app.clone(), plan.clone()).await;
     if let Ok(answered) = &done {
         quality::sample(&app, &plan, answered);
-        shadow::when_over(&app, &plan);
+        shadow::when_over(&app, &plan, answered);
     }
     done
 }

@@ -13,12 +13,13 @@ use std::{
     time::Instant,
 };
 
-use module_prices::Tokens;
 use module_sdk::{CounterFamily, Host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::{Client, Plan, admission::EXPECTED_OUTPUT, attempt, failure::FailureClass};
+use super::{
+    Answered, Client, Plan, admission::estimate, attempt, failure::FailureClass, plan::Previous,
+};
 use crate::{
     app::App,
     daily_budget::DailyBudget,
@@ -151,12 +152,11 @@ const OF_THE_CLIENT: [&str; 12] = [
 ];
 
 /// Asks the experiment's other model as soon as a request that was answered is over.
-pub(super) fn when_over(app: &Arc<App>, plan: &Plan) {
+pub(super) fn when_over(app: &Arc<App>, plan: &Plan, answered: &Answered) {
     let Some(name) = &plan.decision.shadow else { return };
     let Some(target) = app.targets.get_or_add(name) else { return };
     // It may have stood in for the one that was chosen.
-    let answered = plan.story.attempts().pop().and_then(|attempt| attempt.target);
-    if answered.is_some_and(|answered| answered == name.to_string()) {
+    if answered.target(plan).is_some_and(|answered| answered == name.to_string()) {
         return;
     }
     let due = Due { app: app.clone(), plan: plan.beside(app, name), target };
@@ -201,10 +201,8 @@ impl Due {
         if target.is_local() && is_at_work(app, target) {
             return Err(Outcome::Busy);
         }
-        let output = self.plan.max_tokens.map_or(EXPECTED_OUTPUT, u64::from);
-        let tokens = Tokens { input: self.plan.estimated_tokens, output, ..Tokens::default() };
-        let price = target.price.as_ref().ok_or(Outcome::Unpriced)?;
-        let reserved = price.cost(&tokens);
+        let reserved = estimate(&self.plan, target).nano_usd.ok_or(Outcome::Unpriced)?;
+        let reserved = i64::try_from(reserved).unwrap_or(i64::MAX);
         if reserved > 0 && app.limits.is_exceeded(&Scope::All) {
             return Err(Outcome::Budget);
         }
@@ -223,13 +221,15 @@ impl Due {
         plan.story.is_for(Purpose::Shadow);
         let plan = Arc::new(plan);
         let recorder = plan.recorder(&app, &target, 1, None);
+        let key = recorder.key();
         let asked = attempt::make(&app, &plan, &target, permit.slot, recorder, false);
         let done = Box::pin(asked).await;
         // It may have another endpoint for the same.
         if done.is_err_and(|failed| failed.class == FailureClass::Endpoint)
             && let Admission::Admitted(slot) = target.admit()
         {
-            let recorder = plan.recorder(&app, &target, 2, None);
+            let before = Previous { key, failed: Some(target.name.to_string()) };
+            let recorder = plan.recorder(&app, &target, 2, Some(before));
             let asked = attempt::make(&app, &plan, &target, slot, recorder, false);
             // Its answer is for nobody: what it took and cost is in the story.
             drop(Box::pin(asked).await);

@@ -12,10 +12,7 @@ use super::{
     secret::{Digest, PREFIX},
     stored::StoredKey,
 };
-use crate::{
-    limits::Allowance,
-    {routing::names::is_of, target::TargetName},
-};
+use crate::{limits::Allowance, routing::names::is_of, target::TargetName};
 
 /// The keys in force. Cheap to clone; all clones see a change at once.
 #[derive(Debug, Clone)]

@@ -13,10 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use module_prices::Tokens;
-use module_sdk::{
-    Host, Result,
-    events::{LlmFeedbackGiven, RequestStatus},
-};
+use module_sdk::{Host, Result, events::LlmFeedbackGiven};
 use serde_json::Value;
 
 pub(crate) use options::{Judge, QualityOptions};
@@ -79,11 +76,11 @@ pub(crate) fn sample(app: &Arc<App>, plan: &Plan, answered: &Answered) {
     if !is_free {
         return;
     }
-    let (name, answer) = match answered {
-        Answered::Whole { body, .. } => (answered_by(plan), Some(body.clone())),
+    let name = answered.target(plan);
+    let answer = match answered {
+        Answered::Whole { body, .. } => Some(body.clone()),
         // A stream of it cannot be read as a whole answer; it is asked for again.
-        Answered::Replayed { .. } => (answered_by(plan), None),
-        Answered::Stream { relay, .. } => (Some(relay.target().to_string()), None),
+        Answered::Replayed { .. } | Answered::Stream { .. } => None,
     };
     let list = app.targets.list();
     let by_name = |name: String| list.iter().find(|target| target.name.to_string() == name);
@@ -108,13 +105,6 @@ pub(crate) fn sample(app: &Arc<App>, plan: &Plan, answered: &Answered) {
     };
     // It is never waited for.
     drop(app.host.spawn(checking));
-}
-
-/// Returns the target that answered, `provider/model`; `None` for an answer from the cache.
-fn answered_by(plan: &Plan) -> Option<String> {
-    let attempts = plan.story.attempts();
-    let last = attempts.into_iter().rev().find(|attempt| !attempt.is_beaten());
-    last.filter(|last| last.status == RequestStatus::Ok).and_then(|last| last.target)
 }
 
 impl Sample {

@@ -1,4 +1,5 @@
-//! The way in: requests to models go straight to their handler, all others to the router.
+//! The way in, behind the guard: requests to models go straight to their handler, all others to
+//! the router.
 
 use std::{
     convert::Infallible,
@@ -28,7 +29,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
 pub(super) struct Entrance {
     app: Arc<App>,
     guard: Arc<Guard>,
-    /// The other endpoints, behind the same guard.
+    /// The other endpoints.
     others: Router,
 }
 
@@ -48,15 +49,15 @@ impl Service<Request<Body>> for Entrance {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let Some(dialect) = dialect_asked(request.uri().path()) else {
-            return Box::pin(self.others.call(request));
-        };
         let (parts, body) = request.into_parts();
         let local = parts.extensions.get::<Ends>().map(|ends| ends.local.ip());
         if let Err(refused) = self.guard.check(&parts, local) {
             return Box::pin(ready(Ok(refusal(refused))));
         }
         let request = Request::from_parts(parts, body);
+        let Some(dialect) = dialect_asked(request.uri().path()) else {
+            return Box::pin(self.others.call(request));
+        };
         match (request.method(), dialect) {
             (&Method::POST, _) => {
                 let app = self.app.clone();

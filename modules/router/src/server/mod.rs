@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, head, post},
 };
-use module_http::{BodyLimits, Ends, Guard, Hosts, Limits, Refused, Server, guarded};
+use module_http::{BodyLimits, Ends, Guard, Hosts, Limits, Refused, Server};
 use module_sdk::Result;
 use uuid::Uuid;
 
@@ -54,8 +54,7 @@ fn entrance(app: &Arc<App>) -> Entrance {
         hosts: Hosts::Own(app.config.allowed_hosts.clone()),
         allowed_origins: app.config.allowed_origins.clone(),
     };
-    let others = guarded(others(app), guard.clone(), refusal);
-    Entrance::new(app, guard, others)
+    Entrance::new(app, guard, others(app))
 }
 
 /// Returns the endpoints beside those of [`entrance`].

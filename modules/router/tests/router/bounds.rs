@@ -1,4 +1,4 @@
-//! What a key's list of models, and whose account it is, keep from a provider.
+//! Bounds of a key's list of models, and of whose account a provider charges.
 
 use serde_json::{Value, json};
 

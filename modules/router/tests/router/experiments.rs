@@ -136,6 +136,36 @@ fn another_model_is_asked_beside_the_answer_and_nobody_gets_what_it_says() {
 }
 
 #[test]
+fn one_that_stood_in_for_the_model_is_not_asked_again() {
+    let down = Upstream::start(|_| Act::Answer(500, vec![], "{}".to_owned()));
+    let other = Upstream::start(|_| {
+        Act::Stream("text/event-stream", chat_events(&["stood ", "in"]), End::Good)
+    });
+    let provider = |it: &Upstream, model: &str| {
+        let models = [model];
+        json!({"base_url": it.url(), "api": "openai", "key": "k", "models": models})
+    };
+    let gateway = Gateway::start(
+        json!({"cloud": provider(&down, "gpt-4o"), "other": provider(&other, "gpt-4o-mini")}),
+        json!({"retries": {"attempts": 0}, "routing": {
+            "fallbacks": {"gpt-4o": "other/gpt-4o-mini"},
+            "experiments": [{"name": "x", "models": "gpt-4o", "share": 1,
+                "shadow": "other/gpt-4o-mini"}]}}),
+    );
+    let mut site = Site { control: down, shadow: other, gateway };
+    let answer = site.ask(true);
+    assert!(answer.body.contains("stood"), "{answer:?}");
+    let id = answer.header("x-lodestar-request-id").expect("an id").to_owned();
+    let end = Instant::now() + Duration::from_secs(20);
+    // The story is told when the request is over, and with it what is asked beside it.
+    while site.gateway.bench.command("explain", json!({"id": id})).is_err() {
+        assert!(Instant::now() < end, "its story is told");
+    }
+    assert_eq!(site.status()["asked"], 0, "{}", site.status());
+    assert_eq!(site.shadow.asked("/chat/completions").len(), 1);
+}
+
+#[test]
 fn one_that_hangs_is_in_nobodys_way_and_further_ones_are_left_out() {
     let mut site = start(|| Act::Hang, json!({"shadows": {"in_flight": 1}}));
     for _ in 0..4 {

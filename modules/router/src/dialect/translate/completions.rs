@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{
     AnswerContext, TranslateError, chat,
-    ir::{Answer, Block, Ending, Request, Role, Sampling, Stop, join},
+    ir::{Answer, Block, Ending, Request, Role, Stop, join},
     json::{Json, Object},
     sse,
     stream::{Head, Opening, StreamWriter},
@@ -19,16 +19,7 @@ pub(super) fn read_request(mut body: Json<'_>) -> Result<Request<'_>, TranslateE
     let prompt = read_prompt(body.take("prompt"))?;
     request.push(Role::User, vec![Block::Text(prompt)]);
     request.max_tokens = body.get("max_tokens").u64();
-    request.sampling = Sampling {
-        temperature: body.take("temperature").into_number(),
-        top_p: body.take("top_p").into_number(),
-        top_k: body.take("top_k").into_number(),
-        min_p: body.take("min_p").into_number(),
-        seed: body.take("seed").into_number(),
-        frequency_penalty: body.take("frequency_penalty").into_number(),
-        presence_penalty: body.take("presence_penalty").into_number(),
-        stop: chat::read_stop(body.take("stop")),
-    };
+    request.sampling = chat::read_sampling(&mut body);
     request.user = body.take("user").into_text();
     request.dropped.add_if(body.has("logit_bias"), "logit_bias");
     Ok(request)

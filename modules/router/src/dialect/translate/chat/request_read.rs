@@ -31,16 +31,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Request<'_>, Translat
     request.parallel_tool_calls = body.get("parallel_tool_calls").bool();
     request.max_tokens =
         body.get("max_completion_tokens").u64().or_else(|| body.get("max_tokens").u64());
-    request.sampling = Sampling {
-        temperature: body.take("temperature").into_number(),
-        top_p: body.take("top_p").into_number(),
-        top_k: body.take("top_k").into_number(),
-        min_p: body.take("min_p").into_number(),
-        seed: body.take("seed").into_number(),
-        frequency_penalty: body.take("frequency_penalty").into_number(),
-        presence_penalty: body.take("presence_penalty").into_number(),
-        stop: read_stop(body.take("stop")),
-    };
+    request.sampling = read_sampling(&mut body);
     request.format = read_format(body.take("response_format"));
     request.reasoning = read_reasoning(&body);
     request.verbosity = body.take("verbosity").into_text();
@@ -52,6 +43,20 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Request<'_>, Translat
         request.dropped.add_if(body.has(part), part);
     }
     Ok(request)
+}
+
+/// Takes what steers the choice of words.
+pub(in super::super) fn read_sampling<'a>(body: &mut Json<'a>) -> Sampling<'a> {
+    Sampling {
+        temperature: body.take("temperature").into_number(),
+        top_p: body.take("top_p").into_number(),
+        top_k: body.take("top_k").into_number(),
+        min_p: body.take("min_p").into_number(),
+        seed: body.take("seed").into_number(),
+        frequency_penalty: body.take("frequency_penalty").into_number(),
+        presence_penalty: body.take("presence_penalty").into_number(),
+        stop: read_stop(body.take("stop")),
+    }
 }
 
 /// Refuses what changes the answer as a whole.
