@@ -13,7 +13,7 @@ use lodestar_api::{ConfigCheck, ConfigReport};
 use lodestar_bus::{Bus, BusConfig, Durability};
 use lodestar_config::{self as config, Config, Environment, Layers};
 use lodestar_library as library;
-use lodestar_platform::{listeners::Listeners, state_dir::StateDir, systemd};
+use lodestar_platform::{code_pages, listeners::Listeners, state_dir::StateDir, systemd};
 use tokio::net::UnixListener;
 
 use crate::{
@@ -157,6 +157,10 @@ fn start_ticks(daemon: &Arc<Daemon>, wakes: WakeSender) {
             if !has_tidied && begun.elapsed() >= TIDY_AFTER {
                 has_tidied = true;
                 module_sdk::return_free_memory();
+                match code_pages::release() {
+                    Ok(kib) => tracing::debug!(kib, "the code that the start needed is released"),
+                    Err(error) => tracing::debug!(%error, "the code of the start stays in memory"),
+                }
             }
         }
     };

@@ -2,6 +2,7 @@
 //! sockets, limits, signals, and text that is safe to show.
 
 pub mod accounts;
+pub mod code_pages;
 pub mod file_trust;
 pub mod files;
 pub mod kernel;

@@ -13,7 +13,7 @@ const MAX_LINES: usize = 500;
 const MAX_WIDTH: usize = 100;
 
 /// The files that may hold `unsafe`, each with its reason.
-const UNSAFE: [(&str, &str); 16] = [
+const UNSAFE: [(&str, &str); 17] = [
     ("module-sdk/abi/src/lib.rs", "what the macros of abi_stable write"),
     ("module-sdk/src/glue/", "the seam between a module and the ABI"),
     ("host/library/src/open.rs", "mapping a library and reading what it exports"),
@@ -23,6 +23,7 @@ const UNSAFE: [(&str, &str); 16] = [
         "closing descriptors that came along by mistake",
     ),
     ("host/daemon/src/crash.rs", "handlers of fatal signals"),
+    ("host/platform/src/code_pages.rs", "pages taken from under running code"),
     ("host/platform/src/systemd.rs", "sockets received from systemd"),
     ("host/library/src/pthread_hooks.rs", "the C library's thread-local keys and threads"),
     ("tests/fixtures/fake_nvml/src/lib.rs", "exports the symbols of NVML, with its buffers"),
