@@ -17,7 +17,6 @@ const PANICS: u64 = 10_000;
 const KILLS: u64 = 500;
 /// Number of events that travel in one request.
 const BATCH: u64 = 100;
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Number of rounds in which a module is watched beside one that crashes, at `RATE` events a second
 /// for `SECONDS` seconds.
@@ -88,7 +87,7 @@ fn handle_all(fault: &str) -> Handled {
         assert_eq!(answer.expect("ingest answers").status, 200);
     }
     let number = |module: &Value, key: &str| module["events"][key].as_u64().unwrap_or_default();
-    let module = wait_until("all events are dealt with", PATIENCE, || {
+    let module = wait_until("all events are dealt with", || {
         let module = daemon.module("misbehaver");
         let done = ["handled", "dead", "dropped"].map(|key| number(&module, key));
         (!daemon.lives() || done.into_iter().sum::<u64>() >= PANICS).then_some(module)

@@ -96,9 +96,7 @@ impl NodeExporter {
         let mut command = Command::new("prometheus-node-exporter");
         command.arg(format!("--web.listen-address={address}"));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-        wait_until("node_exporter answers", Duration::from_secs(30), || {
-            http::get(&address, "/metrics").ok()
-        });
+        wait_until("node_exporter answers", || http::get(&address, "/metrics").ok());
         Some(Self { child, address })
     }
 }

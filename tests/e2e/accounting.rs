@@ -1,11 +1,7 @@
 //! Resources that every module uses: in `status`, `modules info`, the metrics and `lodestar top`.
 
-use std::time::Duration;
-
 use harness::{Sandbox, http, wait_until};
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "\
 modules:
@@ -56,7 +52,7 @@ fn the_time_of_a_process_that_was_killed_stays_counted() {
     let config = "modules:\n  usage_tracker:\n    isolation: process\n";
     let sandbox = Sandbox::new(&["usage_tracker"], config);
     let daemon = sandbox.start();
-    let spent = wait_until("it has used some time", PATIENCE, || {
+    let spent = wait_until("it has used some time", || {
         let _ = sandbox.json(&["usage", "summary"]);
         daemon.module("usage_tracker")["cpu_ms"].as_u64().filter(|spent| *spent >= 30)
     });
@@ -67,9 +63,7 @@ fn the_time_of_a_process_that_was_killed_stays_counted() {
     let before = process(&sandbox).expect("it has a process of its own");
     let pid = rustix::process::Pid::from_raw(before).expect("a process has a number");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
-    wait_until("it has another process", PATIENCE, || {
-        process(&sandbox).filter(|pid| *pid != before)
-    });
+    wait_until("it has another process", || process(&sandbox).filter(|pid| *pid != before));
     let after = daemon.module("usage_tracker")["cpu_ms"].as_u64();
     assert!(after >= Some(spent), "{after:?} after {spent}");
 }
@@ -82,7 +76,7 @@ fn a_thread_with_a_name_of_its_own_is_its_modules() {
     let threads = |module: &str| daemon.module(module)["threads"].as_u64();
     assert_eq!(["misbehaver", "counter"].map(threads), [Some(2), Some(1)]);
     assert_eq!(sandbox.lodestar(&["modules", "disable", "misbehaver"]).code, 0);
-    wait_until("what it leaves behind is still its own", PATIENCE, || {
+    wait_until("what it leaves behind is still its own", || {
         (threads("misbehaver") == Some(1)).then_some(())
     });
     assert!(daemon.log().contains("left threads behind"), "{}", daemon.log());

@@ -6,16 +6,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use harness::{Sandbox, breakage, far_from_midnight, http, library, program, telemetry};
+use harness::{PATIENCE, Sandbox, breakage, far_from_midnight, http, library, program, telemetry};
 use serde_json::Value;
 
 const NOTHING: &str = "modules: {}\nmetrics:\n  listen: 127.0.0.1:0\n";
-
-/// Long timeout: the dependencies of a module are compiled in it, once.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Creates a command that may call cargo, with the environment of the author's shell and one target
 /// folder for all builds.

@@ -1,11 +1,9 @@
 //! Calls between modules, and of modules to the host, for all kinds of isolation.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use harness::{Daemon, Sandbox, wait_until};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Isolation of the caller and the callee.
 const PLACES: [(&str, &str); 3] =
@@ -83,7 +81,7 @@ fn whatever_goes_wrong_is_told(sandbox: &Sandbox, daemon: &Daemon<'_>) {
     // Whoever answers learns that nobody waits any more.
     let begun = ["caller", "drop_begun", "--target", "callee", "--command", "hang"];
     assert_eq!(streamed(sandbox, &begun), true);
-    wait_until("the callee has given up", PATIENCE, || {
+    wait_until("the callee has given up", || {
         (sandbox.json(&["callee", "given_up"]) == 1).then_some(())
     });
     let hang = ask_with(sandbox, "caller", ("callee", "hang"), (&json!({}), 200));
@@ -128,7 +126,7 @@ fn answers_more(sandbox: &Sandbox) {
         calls["calls"].as_u64()
     };
     let before = answered().unwrap_or(0);
-    wait_until("calls are answered", PATIENCE, || answered().filter(|now| *now > before + 100));
+    wait_until("calls are answered", || answered().filter(|now| *now > before + 100));
 }
 
 #[test]
@@ -232,7 +230,7 @@ fn an_installed_module_operates_by_the_operators_word_only() {
     let allowed = sandbox.configuration().replace("  callee:", "  callee:\n    control: operate");
     assert!(allowed.contains("control: operate"), "{allowed}");
     sandbox.configure(&allowed);
-    wait_until("the word of the operator counts", PATIENCE, || {
+    wait_until("the word of the operator counts", || {
         (reload()["answer"]["state"] == "done").then_some(())
     });
     assert!(daemon.lives());

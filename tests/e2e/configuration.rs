@@ -4,9 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use harness::{Daemon, Sandbox, http, run, telemetry, wait_until};
 
-/// Maximum time until an edit takes effect.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
-
 /// Invalid configurations, with the texts that the error must contain: the line, and the remedy or
 /// the subject.
 const BAD: [(&str, &str, &[&str]); 19] = [
@@ -155,7 +152,7 @@ fn what_is_valid_and_hardly_meant_is_a_warning() {
     }
     // A save on a full disk stops nothing.
     sandbox.configure("");
-    wait_until("it is refused", PATIENCE, || {
+    wait_until("it is refused", || {
         let error = sandbox.json(&["status"])["config_error"].to_string();
         error.contains("holds nothing").then_some(())
     });
@@ -226,7 +223,7 @@ fn a_bad_edit_changes_nothing() {
     let bad = BAD.iter().map(|(what, text, parts)| (*what, (*text).to_owned(), *parts));
     for (what, text, parts) in bad.chain(bombs) {
         sandbox.configure(&text);
-        wait_until(&format!("{what} is reported"), PATIENCE, || {
+        wait_until(&format!("{what} is reported"), || {
             let log = daemon.log();
             let new = &log[seen..];
             parts.iter().all(|part| new.contains(part)).then_some(())
@@ -238,7 +235,7 @@ fn a_bad_edit_changes_nothing() {
         assert!(error.as_str().is_some_and(|error| error.contains(parts[0])), "{what}: {error}");
     }
     sandbox.configure(&good);
-    wait_until("the good file is taken again", PATIENCE, || {
+    wait_until("the good file is taken again", || {
         sandbox.json(&["status"])["config_error"].is_null().then_some(())
     });
     assert_eq!(sandbox.lodestar(&["config", "check"]).code, 0);
@@ -261,7 +258,7 @@ fn a_misspelt_section_costs_no_event() {
     assert_eq!(sandbox.json(&["usage", "summary"])["total"]["requests"], 1);
     sandbox.configure(&good.replace("usage_tracker:", "usage_traker:"));
     daemon.wait_state("usage_traker", "absent");
-    wait_until("it is said", PATIENCE, || {
+    wait_until("it is said", || {
         daemon.log().contains("its section is gone; its events wait").then_some(())
     });
     send("meanwhile");
@@ -270,7 +267,7 @@ fn a_misspelt_section_costs_no_event() {
     assert_eq!(sandbox.json(&["usage", "summary"])["total"]["requests"], 2);
     // Unless somebody says that it is meant so.
     sandbox.configure(&good.replace("  usage_tracker:\n    enabled: true\n", ""));
-    wait_until("it is gone", PATIENCE, || {
+    wait_until("it is gone", || {
         let removed = sandbox.lodestar(&["modules", "remove", "usage_tracker"]);
         (removed.code == 0).then_some(())
     });
@@ -295,7 +292,7 @@ fn a_save_that_switches_on_what_is_wrong_changes_nothing() {
         sandbox.configuration().replacen("enabled: false", "enabled: true\n    no_such_key: 1", 1);
     let bad = bad.replace("burst: 100000", "burst: 99999");
     sandbox.configure(&bad);
-    wait_until("it is refused", PATIENCE, || {
+    wait_until("it is refused", || {
         daemon.status()?["config_error"].as_str()?.contains("no_such_key").then_some(())
     });
     assert_eq!(daemon.module("ingest")["generation"], 1, "not half of it is taken");
@@ -303,7 +300,7 @@ fn a_save_that_switches_on_what_is_wrong_changes_nothing() {
     // Nor is it by the command line, and the file stays as it was.
     let broken = good.replacen("enabled: false", "enabled: false\n    no_such_key: 1", 1);
     sandbox.configure(&broken);
-    wait_until("it is taken: nobody runs with it", PATIENCE, || {
+    wait_until("it is taken: nobody runs with it", || {
         daemon.status()?["config_error"].is_null().then_some(())
     });
     let output = sandbox.lodestar(&["modules", "enable", "usage_tracker"]);
@@ -324,7 +321,7 @@ fn two_sections_in_one_save_are_one_reload_each() {
             good.replace("tracker:", &days).replace("burst: 100000", &format!("burst: {number}"));
         sandbox.configure(&text);
         for module in ["ingest", "usage_tracker"] {
-            wait_until("it is reloaded", PATIENCE, || {
+            wait_until("it is reloaded", || {
                 (daemon.module(module)["generation"] == generation).then_some(())
             });
         }

@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
 const TEXT: &str = "canary-what-a-person-asked";
 
 fn config(isolation: &str, privacy: &str) -> String {
@@ -96,7 +94,7 @@ fn tail(sandbox: &Sandbox, more: &[&str]) -> Value {
         let line = BufReader::new(output).lines().next().transpose();
         sender.send(line.ok().flatten())
     });
-    let line = wait_until("the tail shows an event", PATIENCE, || {
+    let line = wait_until("the tail shows an event", || {
         let given = emit(sandbox, "shop");
         assert_eq!(given.code, 0, "{given:#?}");
         line.recv_timeout(Duration::from_millis(50)).ok()

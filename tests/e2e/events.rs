@@ -4,13 +4,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::Stdio,
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn post(address: &str, id: &str) {
     let body = telemetry::claude_code("s", id).to_string();
@@ -36,7 +33,7 @@ fn events_wait_for_a_disabled_module() {
     assert_eq!(daemon.module("usage_tracker")["events"]["pending"], 20);
     post(&daemon.address("ingest", "http"), "after");
     assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
-    wait_until("all are counted", PATIENCE, || {
+    wait_until("all are counted", || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == 22).then_some(())
     });
     let counters = daemon.module("usage_tracker")["events"].clone();
@@ -88,7 +85,7 @@ fn what_a_disk_loses_is_told_and_costs_no_more() {
     }
     let _daemon = sandbox.start();
     assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
-    wait_until("all but the damaged one are counted", PATIENCE, || {
+    wait_until("all but the damaged one are counted", || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == 29).then_some(())
     });
     let audit = sandbox.json(&["events", "audit"]);
@@ -155,7 +152,7 @@ fn a_tail_that_is_cut_after_a_kill_costs_at_least_what_is_told() {
     let address = daemon.address("ingest", "http");
     (0..10).for_each(|number| post(&address, &format!("gone-{number}")));
     let ledger = sandbox.state().join("ledger");
-    let end = wait_until("the counters have them", PATIENCE, || {
+    let end = wait_until("the counters have them", || {
         let text = fs::read_to_string(ledger.join("subscriptions.copy.json")).ok()?;
         let content: Value = serde_json::from_str(&text).ok()?;
         let mut modules = content["modules"].as_array()?.iter();
@@ -219,7 +216,7 @@ fn a_segment_that_somebody_deletes_is_no_retention() {
     assert!(daemon.stop().success());
     let daemon = sandbox.start();
     assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
-    wait_until("the new ones are counted", PATIENCE, || {
+    wait_until("the new ones are counted", || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == 10).then_some(())
     });
     assert_eq!(daemon.status().expect("it answers")["ledger"]["losses"][0]["kind"], "missing");
@@ -250,7 +247,7 @@ fn a_tail_shows_events_as_they_come() {
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
     // The tail begins at some moment after its start: send until it has one.
     let mut number = 0;
-    let line = wait_until("the tail shows an event", PATIENCE, || {
+    let line = wait_until("the tail shows an event", || {
         post(&address, &format!("tail-{number}"));
         number += 1;
         receiver.try_iter().find(|line| line.contains("llm.request.completed"))
@@ -276,7 +273,7 @@ fn a_replay_by_time_counts_nothing_twice() {
     let replayed = sandbox.json(&["events", "replay", "usage_tracker", "--since", "1h"]);
     assert_eq!(replayed["replayed"], 10, "{replayed:#}");
     assert!(replayed["kept_since"].is_string(), "{replayed:#}");
-    let counters = wait_until("all are handled again", PATIENCE, || {
+    let counters = wait_until("all are handled again", || {
         let counters = daemon.module("usage_tracker")["events"].clone();
         (counters["handled"] == 20).then_some(counters)
     });
@@ -304,7 +301,7 @@ fn what_follows_ends_with_its_reader() {
         let mut follower = follower.spawn().expect("it is built");
         drop(follower.stdout.take());
         // Nothing more is written: only the closed pipe can end it.
-        let status = wait_until("it ends", PATIENCE, || follower.try_wait().expect("our child"));
+        let status = wait_until("it ends", || follower.try_wait().expect("our child"));
         assert!(status.success(), "{words:?}: {status}");
         let mut said = String::new();
         let mut stderr = follower.stderr.take().expect("it is piped");
@@ -332,7 +329,7 @@ fn the_books_balance_while_events_flow() {
             assert!(rows.iter().all(|row| row["balanced"] == true), "{audit:#}");
         }
     });
-    let lag = wait_until("all are handled", PATIENCE, || {
+    let lag = wait_until("all are handled", || {
         let lag = sandbox.json(&["events", "lag"]);
         let row = lag.as_array()?.iter().find(|row| row["module"] == "usage_tracker")?.clone();
         (row["pending"] == 0).then_some(row)

@@ -3,14 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::Stdio,
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 use serde_json::Value;
-
-/// Timeout that is longer than every deadline of the daemon.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(fault: &str) -> String {
     format!(
@@ -30,14 +26,14 @@ fn counted(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     let address = daemon.address("ingest", "http");
     let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
     assert_eq!(answer.expect("ingest answers").status, 200);
-    wait_until("the other module has the event", PATIENCE, || {
+    wait_until("the other module has the event", || {
         (sandbox.json(&["counter", "report"])["events"].as_u64()? > before).then_some(())
     });
 }
 
 /// Waits until the daemon's information about the misbehaver contains these words.
 fn said(daemon: &Daemon<'_>, sandbox: &Sandbox, parts: &[&str]) -> Value {
-    wait_until(&format!("the misbehaver shows {parts:?}"), PATIENCE, || {
+    wait_until(&format!("the misbehaver shows {parts:?}"), || {
         assert!(daemon.lives(), "{}", daemon.log());
         let info = sandbox.json(&["modules", "info", "misbehaver"]);
         let text = info.to_string();
@@ -77,7 +73,7 @@ fn a_handler_that_panics_is_named_and_its_event_set_aside() {
     let daemon = sandbox.start();
     counted(&sandbox, &daemon, "event_panics");
     said(&daemon, &sandbox, &["completed", "planted: event"]);
-    wait_until("the event is set aside", PATIENCE, || {
+    wait_until("the event is set aside", || {
         let dead = sandbox.json(&["events", "dead"]);
         let letter = dead.as_array()?.first()?.clone();
         assert_eq!(letter["module"], "misbehaver");
@@ -94,7 +90,7 @@ fn an_event_that_always_fails_is_set_aside_after_five_attempts() {
     let sandbox = sandbox("event_fails");
     let daemon = sandbox.start();
     counted(&sandbox, &daemon, "one");
-    let letter = wait_until("the event is set aside", PATIENCE, || {
+    let letter = wait_until("the event is set aside", || {
         sandbox.json(&["events", "dead"]).as_array()?.first().cloned()
     });
     assert_eq!(letter["attempts"], 5, "{letter:#}");
@@ -103,13 +99,13 @@ fn an_event_that_always_fails_is_set_aside_after_five_attempts() {
 
     // With the fault gone the letter can be delivered again.
     sandbox.configure(&config("none"));
-    wait_until("the module runs without its fault", PATIENCE, || {
+    wait_until("the module runs without its fault", || {
         let fault = &sandbox.json(&["config", "show"])["modules"]["misbehaver"]["fault"];
         (fault == "none" && daemon.module("misbehaver")["state"] == "running").then_some(())
     });
     let replayed = sandbox.json(&["events", "replay", "--all", "misbehaver"]);
     assert_eq!(replayed["replayed"], 1, "{replayed:#}");
-    wait_until("it is handled", PATIENCE, || {
+    wait_until("it is handled", || {
         (sandbox.json(&["misbehaver", "handled"])["handled"] == 1).then_some(())
     });
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
@@ -144,10 +140,10 @@ fn a_slow_handler_slows_nobody_else() {
     let address = daemon.address("ingest", "http");
     let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
     assert_eq!(answer.expect("ingest answers").status, 200);
-    wait_until("the fast one has all", PATIENCE, || {
+    wait_until("the fast one has all", || {
         (sandbox.json(&["counter", "report"])["events"] == 50).then_some(())
     });
-    wait_until("the slow one has all in the end", PATIENCE, || {
+    wait_until("the slow one has all in the end", || {
         (daemon.module("misbehaver")["events"]["handled"] == 50).then_some(())
     });
     balanced(&sandbox);
@@ -223,7 +219,7 @@ fn a_client_that_goes_away_ends_the_stream_that_it_asked_for() {
         assert_eq!(lines.next().expect("it streams").expect("it is text"), "drip");
         client.kill().expect("it lives");
         client.wait().expect("it is ours");
-        wait_until("the module is told", PATIENCE, || {
+        wait_until("the module is told", || {
             let handled = sandbox.json(&["misbehaver", "handled"]);
             (handled["cancelled"] == true).then_some(())
         });
@@ -263,7 +259,7 @@ fn panics_in_a_row_lose_no_event() {
     let address = daemon.address("ingest", "http");
     let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
     assert_eq!(answer.expect("ingest answers").status, 200);
-    wait_until("all are handled", PATIENCE, || {
+    wait_until("all are handled", || {
         (daemon.module("misbehaver")["events"]["handled"] == 100).then_some(())
     });
     assert!(daemon.module("misbehaver")["restarts"].as_u64() >= Some(100));
@@ -302,7 +298,7 @@ fn a_flood_of_live_events_drops_the_oldest_and_counts_them() {
     );
     let sandbox = Sandbox::new(&["ingest", "misbehaver", "counter"], &config);
     let daemon = sandbox.start();
-    let dropped = wait_until("something is dropped", PATIENCE, || {
+    let dropped = wait_until("something is dropped", || {
         let lag = sandbox.json(&["events", "lag"]);
         let counter = lag.as_array()?.iter().find(|row| row["module"] == "counter")?.clone();
         counter["dropped"]["overflow"].as_u64().filter(|dropped| *dropped > 0)
@@ -331,7 +327,7 @@ fn a_stop_that_goes_wrong_is_reported_and_the_module_can_start_again() {
         daemon.wait_state("misbehaver", "running");
         let output = sandbox.lodestar(&["modules", "disable", "misbehaver"]);
         assert!(output.code == 0 || output.stderr.contains("planted"), "{fault}: {output:#?}");
-        wait_until(&format!("{fault}: it ended"), PATIENCE, || {
+        wait_until(&format!("{fault}: it ended"), || {
             (daemon.module("misbehaver")["state"] != "running").then_some(())
         });
         counted(&sandbox, &daemon, fault);

@@ -4,13 +4,9 @@ use std::{
     fs::{self, File},
     os::unix::fs::symlink,
     path::Path,
-    time::Duration,
 };
 
 use harness::{Sandbox, run, wait_until};
-
-/// Maximum time until an edit takes effect.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Function that creates a file that is not a valid configuration.
 type Make = fn(&Path);
@@ -59,7 +55,7 @@ fn no_edit_of_a_file_that_is_none_switches_anything_off() {
     for (what, make, words) in WRONG {
         clear(&file);
         make(&file);
-        wait_until(&format!("{what} is refused"), PATIENCE, || {
+        wait_until(&format!("{what} is refused"), || {
             let error = sandbox.json(&["status"])["config_error"].to_string();
             error.contains(words).then_some(())
         });
@@ -87,7 +83,7 @@ fn no_edit_of_a_file_that_is_none_switches_anything_off() {
         assert_eq!(checked.code, 4, "{what}: {checked:#?}");
         clear(&file);
         fs::write(&file, &good).expect("it is gone");
-        wait_until(&format!("it is taken after {what}"), PATIENCE, || {
+        wait_until(&format!("it is taken after {what}"), || {
             sandbox.json(&["status"])["config_error"].is_null().then_some(())
         });
     }
@@ -116,7 +112,7 @@ fn a_file_that_was_cut_off_stops_nothing() {
         (&good[..cut], "modules.ingest.enabled"),
     ] {
         fs::write(&file, text).expect("it is ours");
-        wait_until(&format!("{text:?} is refused"), PATIENCE, || {
+        wait_until(&format!("{text:?} is refused"), || {
             let error = sandbox.json(&["status"])["config_error"].to_string();
             error.contains(words).then_some(())
         });
@@ -135,7 +131,7 @@ fn a_file_that_was_cut_off_stops_nothing() {
         }
     }
     fs::write(&file, "modules: {}\n").expect("it is ours");
-    wait_until("what is said on purpose is taken", PATIENCE, || {
+    wait_until("what is said on purpose is taken", || {
         (daemon.module("ingest")["state"] != "running").then_some(())
     });
     // At first start it is what it says.
@@ -232,7 +228,7 @@ fn no_module_runs_without_the_defaults_that_cannot_be_read() {
         // It does not start either; the others do.
         daemon = sandbox.start();
         daemon.wait_state("ingest", "running");
-        let said = wait_until(&format!("{words} is told"), PATIENCE, || {
+        let said = wait_until(&format!("{words} is told"), || {
             let module = daemon.module("usage_tracker");
             (module["state"] == "failed").then(|| module.to_string())
         });

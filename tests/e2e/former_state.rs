@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use flate2::read::GzDecoder;
@@ -46,7 +46,7 @@ fn a_state_directory_of_the_version_before_is_taken_up_without_loss() {
     let sandbox = Sandbox::new(&["ingest", "usage_tracker", "counter"], CONFIG);
     unpack(&sandbox);
     let daemon = sandbox.start();
-    let events = wait_until("all that waited is handled", Duration::from_secs(60), || {
+    let events = wait_until("all that waited is handled", || {
         let events = daemon.module("usage_tracker")["events"].clone();
         (events["pending"] == 0).then_some(events)
     });

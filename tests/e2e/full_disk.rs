@@ -4,7 +4,6 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use harness::{
@@ -131,7 +130,6 @@ fn the_books_are_written_with_the_room_that_is_kept_for_them() {
     let sandbox = Sandbox::new(&["ingest", "counter"], config);
     let test = "full_disk::the_books_are_written_with_the_room_that_is_kept_for_them";
     let Some((daemon, disk)) = on_a_small_disk(&sandbox, "48m", test) else { return };
-    let patience = Duration::from_secs(60);
     let post = |id: &str| {
         let body = telemetry::claude_code("s", id).to_string();
         let address = daemon.address("ingest", "http");
@@ -148,7 +146,7 @@ fn the_books_are_written_with_the_room_that_is_kept_for_them() {
     let all = kept();
     assert!(all > 256 << 10, "a part of the disk is kept: {all}");
     assert_eq!(post("before"), 200);
-    wait_until("it is in the counters", patience, || (written()? == 1).then_some(()));
+    wait_until("it is in the counters", || (written()? == 1).then_some(()));
     assert_eq!(sandbox.lodestar(&["modules", "disable", "counter"]).code, 0);
     for number in 0..5 {
         assert_eq!(post(&format!("waits-{number}")), 200);
@@ -156,9 +154,7 @@ fn the_books_are_written_with_the_room_that_is_kept_for_them() {
     let filler = disk.join("filler");
     fill(&filler);
     assert_eq!(sandbox.lodestar(&["modules", "enable", "counter"]).code, 0);
-    wait_until("the counters are written on a full disk", patience, || {
-        (written()? == 6).then_some(())
-    });
+    wait_until("the counters are written on a full disk", || (written()? == 6).then_some(()));
     assert!((1..all).contains(&kept()), "{} of {all}", kept());
     // Events get none of that room, and are refused until there is other.
     assert_eq!(post("refused"), 503);

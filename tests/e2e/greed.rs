@@ -1,15 +1,13 @@
 //! Modules that take resources which others need too: the module is killed, or gets no more, and
 //! others are not affected.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use harness::{Daemon, Sandbox, skip_even_in_ci, wait_until};
 use libc::ENOSYS;
 use rustix::process::{Pid, test_kill_process_group};
 
 use crate::held_back::{as_root_and_others, errno, runner, says};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the keys of a module with one limit on what it takes. Its calls may last: on a busy
 /// machine their deadline would end it before the limit does.
@@ -24,12 +22,12 @@ fn ended_for_taking(sandbox: &Sandbox, daemon: &Daemon<'_>, what: &str, amount: 
     // It may have been ended before it could answer.
     let _ = sandbox.lodestar(&["misbehaver", "take", "--what", what, "--amount", amount]);
     let said = || sandbox.json(&["modules", "info", "misbehaver"])["last_errors"].to_string();
-    let errors = wait_until("it was ended", PATIENCE, || {
+    let errors = wait_until("it was ended", || {
         let errors = said();
         errors.contains("limits.").then_some(errors)
     });
     let group = i32::try_from(before).ok().and_then(Pid::from_raw).expect("a number");
-    wait_until("nothing of it is left", PATIENCE, || {
+    wait_until("nothing of it is left", || {
         // No signal: whether there is anybody to send one to.
         test_kill_process_group(group).is_err().then_some(())
     });
@@ -142,7 +140,7 @@ fn a_flood_of_log_records_is_cut_and_counted() {
         let taken = sandbox.lodestar(&["misbehaver", "take", "--what", what, "--amount", "20000"]);
         assert_eq!(taken.code, 0, "{taken:#?}");
         // Each record was logged or counted.
-        let (logged, left_out) = wait_until("all are accounted for", PATIENCE, || {
+        let (logged, left_out) = wait_until("all are accounted for", || {
             let log = daemon.log();
             let logged = log.lines().filter(|line| line.contains("planted: ")).count();
             let counts = log.lines().filter(|line| line.contains(" log records were left out"));

@@ -1,13 +1,9 @@
 //! `lodestar health`: the state of the system, alerts that are told once, and exit codes as
 //! monitoring plugins have them.
 
-use std::time::Duration;
-
 use harness::{Sandbox, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the configuration of a monitor that looks often, with further keys of its section.
 pub(crate) fn monitor(keys: &str) -> String {
@@ -24,7 +20,7 @@ fn every_disk_is_full(severity: &str) -> String {
 
 /// Asks for the health until it is so, and returns it.
 pub(crate) fn wait_for(sandbox: &Sandbox, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    wait_until(what, PATIENCE, || {
+    wait_until(what, || {
         let output = sandbox.lodestar(&["health", "--json"]);
         let health: Value = serde_json::from_str(&output.stdout).ok()?;
         is_so(&health).then_some(health)

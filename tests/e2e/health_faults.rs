@@ -12,7 +12,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, is_root, run, skip_even_in_ci, tool_or_skip, wait_until};
@@ -61,9 +60,7 @@ impl SelfSigned {
         server.arg("-cert").arg(&certificate);
         let server = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let server = Self(server.spawn().expect("it was found"));
-        wait_until("openssl listens", Duration::from_secs(30), || {
-            TcpStream::connect(&address).ok()
-        });
+        wait_until("openssl listens", || TcpStream::connect(&address).ok());
         (server, format!("https://{address}"))
     }
 }
@@ -147,7 +144,7 @@ fn a_full_state_directory_hides_no_alert() {
         firing(health).iter().any(|(name, _)| name == "provider_down")
     });
     let ids = firing(&full);
-    let state = wait_until("the module tells of the disk", Duration::from_secs(60), || {
+    let state = wait_until("the module tells of the disk", || {
         let module = daemon.module("health_monitor");
         (module["state"] == "degraded").then_some(module)
     });
@@ -155,7 +152,7 @@ fn a_full_state_directory_hides_no_alert() {
     assert!(message.contains("no space is left"), "{state:#}");
     fs::remove_file(filler).expect("it is ours");
     daemon.wait_state("health_monitor", "running");
-    let listed = wait_until("it is written down", Duration::from_secs(60), || {
+    let listed = wait_until("it is written down", || {
         let output = sandbox.lodestar(&["health", "history", "--json"]);
         let history: Value = serde_json::from_str(&output.stdout).ok()?;
         let known = |id: &str| {

@@ -5,15 +5,12 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, http, tool_or_skip, wait_until};
 use serde_json::Value;
 
 use crate::reload_faults::ISOLATIONS;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(isolation: &str, ignored: &str) -> String {
     let disk = format!("    checks: {{disk: {{ignore: [{ignored}]}}}}\n");
@@ -55,11 +52,9 @@ fn a_series_that_is_gone_is_not_shown() {
         let daemon = sandbox.start();
         let has = |name: &str| scraped(&daemon).lines().any(|line| line.starts_with(name));
         let (disk, memory) = ("system_filesystem_utilization_ratio{", "system_memory_utilization");
-        wait_until("disks and memory are shown", PATIENCE, || {
-            (has(disk) && has(memory)).then_some(())
-        });
+        wait_until("disks and memory are shown", || (has(disk) && has(memory)).then_some(()));
         sandbox.configure(&config(isolation, "\"*\""));
-        wait_until("only memory is shown", PATIENCE, || (!has(disk) && has(memory)).then_some(()));
+        wait_until("only memory is shown", || (!has(disk) && has(memory)).then_some(()));
         assert!(daemon.stop().success(), "{isolation}");
     }
 }
@@ -68,7 +63,7 @@ fn a_series_that_is_gone_is_not_shown() {
 fn the_metrics_of_health_pass_promtool() {
     let sandbox = Sandbox::new(&["health_monitor"], &config("in_process", ""));
     let daemon = sandbox.start();
-    let text = wait_until("its metrics are shown", PATIENCE, || {
+    let text = wait_until("its metrics are shown", || {
         let text = scraped(&daemon);
         let names = ["system_filesystem_usage_bytes{", "lodestar_oom_kills_total "];
         names.iter().all(|name| text.contains(&format!("\n{name}"))).then_some(text)

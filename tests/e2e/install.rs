@@ -1,11 +1,9 @@
 //! Install, verify, remove: nothing is installed unchecked, and nothing of it remains.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use harness::{Output, Sandbox, breakage, http, library, telemetry, wait_until};
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "\
 # mine
@@ -261,7 +259,7 @@ fn keys_of_providers_are_the_operators_to_give() {
     let section = "  misbehaver:\n    enabled: true\n";
     let given = format!("{section}    provider_keys: true\n");
     sandbox.configure(&sandbox.configuration().replace(section, &given));
-    wait_until("it has the key", PATIENCE, || {
+    wait_until("it has the key", || {
         (sandbox.lodestar(&["misbehaver", "providers", "--json"]).stdout.contains("13"))
             .then_some(())
     });
@@ -293,7 +291,7 @@ fn events_that_wait_are_not_thrown_away_unasked() {
     let address = daemon.address("ingest", "http");
     let answer = http::post(&address, "/v1/logs", &[telemetry::JSON], body.as_bytes());
     assert_eq!(answer.expect("ingest answers").status, 200);
-    wait_until("an event waits", PATIENCE, || {
+    wait_until("an event waits", || {
         (daemon.module("counter")["events"]["pending"].as_u64()? > 0).then_some(())
     });
     let refusal = sandbox.lodestar(&["modules", "remove", "counter"]);
@@ -330,7 +328,7 @@ fn a_kill_in_the_middle_leaves_the_old_or_the_new() {
         // The writing begins with the folder `incoming`; how far it gets until the kill differs.
         // The steps one by one are tested in host/library/src/install/transaction.rs.
         let incoming = sandbox.state().join("incoming");
-        wait_until("it is written", PATIENCE, || {
+        wait_until("it is written", || {
             let begun = incoming.exists().then(|| fs::read_dir(&incoming).ok()?.next())?;
             (begun.is_some() || client.try_wait().ok()?.is_some()).then_some(())
         });

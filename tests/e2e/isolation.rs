@@ -1,12 +1,10 @@
 //! `isolation: process`: everything works there, and the end of the process ends nothing else.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use harness::{Daemon, Sandbox, http, telemetry, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Creates a sandbox with the misbehaver in a process of its own, and a healthy module in the
 /// daemon.
@@ -30,7 +28,7 @@ fn send(daemon: &Daemon<'_>, ids: &[&str]) {
 fn others_go_on(sandbox: &Sandbox, daemon: &Daemon<'_>, id: &str) {
     let before = sandbox.json(&["counter", "report"])["events"].as_u64().expect("a number");
     send(daemon, &[id]);
-    wait_until("the other module has the event", PATIENCE, || {
+    wait_until("the other module has the event", || {
         (sandbox.json(&["counter", "report"])["events"].as_u64()? > before).then_some(())
     });
 }
@@ -42,12 +40,12 @@ fn pid(sandbox: &Sandbox, module: &str) -> Option<Pid> {
 }
 
 fn wait_for_pid(sandbox: &Sandbox, module: &str) -> Pid {
-    wait_until("the module has a process", PATIENCE, || pid(sandbox, module))
+    wait_until("the module has a process", || pid(sandbox, module))
 }
 
 /// Waits until the module runs in a process other than `before`.
 fn wait_for_another(sandbox: &Sandbox, daemon: &Daemon<'_>, module: &str, before: Pid) {
-    wait_until("the module has another process", PATIENCE, || {
+    wait_until("the module has another process", || {
         let running = daemon.module(module)["state"] == "running";
         (running && pid(sandbox, module)? != before).then_some(())
     });
@@ -68,7 +66,7 @@ fn everything_works_in_processes_of_their_own() {
     let daemon = sandbox.start();
     let ids: Vec<String> = (0..300).map(|number| format!("r{number}")).collect();
     send(&daemon, &ids.iter().map(String::as_str).collect::<Vec<_>>());
-    wait_until("all is counted", PATIENCE, || {
+    wait_until("all is counted", || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == 300).then_some(())
     });
     // A stream of an answer, its order and its end.
@@ -126,14 +124,14 @@ fn reloads_and_a_change_of_place_lose_nothing() {
     for isolation in ["in_process", "process"] {
         sandbox.configure(&config(isolation));
         for module in ["ingest", "usage_tracker"] {
-            wait_until("the module runs elsewhere", PATIENCE, || {
+            wait_until("the module runs elsewhere", || {
                 send_some();
                 let is_there = pid(&sandbox, module).is_some() == (isolation == "process");
                 (is_there && daemon.module(module)["state"] == "running").then_some(())
             });
         }
     }
-    wait_until("all is counted once", PATIENCE, || {
+    wait_until("all is counted once", || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == sent).then_some(())
     });
     assert!(daemon.stop().success());
@@ -151,14 +149,14 @@ fn state_goes_from_process_to_process_and_back_into_the_daemon() {
     let daemon = sandbox.start();
     let seen = || sandbox.json(&["gear", "seen"])["seen"].clone();
     send(&daemon, &["one", "two", "three"]);
-    wait_until("they are handled", PATIENCE, || (seen() == 3).then_some(()));
+    wait_until("they are handled", || (seen() == 3).then_some(()));
     let before = wait_for_pid(&sandbox, "gear");
     assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0);
     assert_ne!(wait_for_pid(&sandbox, "gear"), before);
     assert_eq!(seen(), 3, "from process to process");
     for isolation in ["in_process", "process"] {
         sandbox.configure(&config(isolation));
-        wait_until("it runs elsewhere", PATIENCE, || {
+        wait_until("it runs elsewhere", || {
             (daemon.module("gear")["isolation"] == isolation).then_some(())
         });
         daemon.wait_state("gear", "running");
@@ -173,7 +171,7 @@ fn a_start_that_hangs_is_ended_with_its_process() {
     let daemon = sandbox.spawn();
     daemon.wait_state("counter", "running");
     daemon.wait_state("ingest", "running");
-    wait_until("its process is ended", PATIENCE, || {
+    wait_until("its process is ended", || {
         errors(&sandbox, "misbehaver").contains("did not return within 30000 ms").then_some(())
     });
     others_go_on(&sandbox, &daemon, "start hangs");
@@ -237,7 +235,7 @@ fn a_limit_holds_from_its_first_breach_on() {
         || sandbox.json(&["modules", "info", "misbehaver"])["process"]["memory_limit"].clone();
     assert!(limit().is_null());
     sandbox.configure(&limited);
-    wait_until("it is limited", PATIENCE, || limit().is_string().then_some(()));
+    wait_until("it is limited", || limit().is_string().then_some(()));
     // It is as new as a new library, and what breaks it is still no reason to take it back.
     for _ in 0..2 {
         let before = wait_for_pid(&sandbox, "misbehaver");
@@ -260,11 +258,11 @@ fn an_event_that_crashes_is_set_aside_and_the_others_are_handled() {
     let mut ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     ids.insert(20, "poison");
     send(&daemon, &ids);
-    let letter = wait_until("the event is set aside", PATIENCE, || {
+    let letter = wait_until("the event is set aside", || {
         sandbox.json(&["events", "dead"]).as_array()?.first().cloned()
     });
     assert!(letter["reason"].to_string().contains("SIGSEGV"), "{letter:#}");
-    wait_until("the others are handled", PATIENCE, || {
+    wait_until("the others are handled", || {
         (daemon.module("misbehaver")["events"]["handled"] == 40).then_some(())
     });
     let audit = sandbox.json(&["events", "audit"]);
@@ -300,7 +298,7 @@ fn a_killed_daemon_leaves_no_process_behind() {
     let spinning = sandbox.lodestar(&["--timeout", "1", "misbehaver", "crash", "--how", "spin"]);
     assert_eq!(spinning.code, 5, "{spinning:#?}");
     daemon.kill();
-    wait_until("the process has ended", PATIENCE, || {
+    wait_until("the process has ended", || {
         let gone = test_kill_process(runner).is_err();
         // In a container nobody may take note of its end.
         let state = fs::read_to_string(format!("/proc/{}/stat", runner.as_raw_nonzero()));
@@ -332,7 +330,7 @@ fn a_flood_from_a_process_holds_nobody_up() {
         );
         let daemon = sandbox.start();
         assert_eq!(daemon.module("counter")["isolation"], isolation);
-        wait_until("the other module is flooded", PATIENCE, || {
+        wait_until("the other module is flooded", || {
             (sandbox.json(&["counter", "report"])["noise"].as_u64()? > 50_000).then_some(())
         });
         others_go_on(&sandbox, &daemon, "in a flood");
@@ -445,7 +443,7 @@ fn a_refused_generation_leaves_the_process_of_the_one_that_runs_in_sight() {
     let daemon = sandbox.start();
     let before = wait_for_pid(&sandbox, "gear");
     sandbox.configure(&config("health_fails"));
-    wait_until("it was refused", PATIENCE, || {
+    wait_until("it was refused", || {
         let history = sandbox.json(&["modules", "why", "gear"]).to_string();
         history.contains("planted: health").then_some(())
     });

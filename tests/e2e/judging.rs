@@ -4,15 +4,12 @@ use std::{
     cell::Cell,
     fs,
     process::{Child, Output, Stdio},
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, program, sha256, wait_until};
 use rustix::process::Signal;
 
 use crate::install::{install, package, salted};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = "modules:\n  counter:\n  misbehaver:\n    enabled: false\n\
                       metrics:\n  listen: 127.0.0.1:0\n";
@@ -25,7 +22,7 @@ fn enabling(sandbox: &Sandbox) -> Child {
     let mut enabling = sandbox.isolated(&program("lodestar"));
     enabling.args(["modules", "enable", "misbehaver"]).stdout(Stdio::null()).stderr(Stdio::piped());
     let enabling = enabling.spawn().expect("it is built");
-    wait_until("it is asked", PATIENCE, || sandbox.path("load-held").exists().then_some(()));
+    wait_until("it is asked", || sandbox.path("load-held").exists().then_some(()));
     enabling
 }
 
@@ -37,7 +34,7 @@ fn go_on(sandbox: &Sandbox) {
 fn a_module_that_thinks_long_about_its_section_holds_nobody_up() {
     let sandbox = Sandbox::new(&["counter", "misbehaver"], CONFIG);
     let daemon = sandbox.start();
-    wait_until("another is reloaded meanwhile", PATIENCE, || {
+    wait_until("another is reloaded meanwhile", || {
         let enabling = enabling(&sandbox);
         let reloaded = sandbox.lodestar(&["modules", "reload", "counter"]);
         assert_eq!(reloaded.code, 0, "{reloaded:#?}");
@@ -69,7 +66,7 @@ fn installed_behind<T>(
     let installing = installing.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut installing = installing.expect("it is built");
     let place = sandbox.state().join("modules/counter/libcounter.so");
-    wait_until("it lies in its place", PATIENCE, || {
+    wait_until("it lies in its place", || {
         fs::read(&place).is_ok_and(|bytes| bytes == build).then_some(())
     });
     let met = meanwhile();
@@ -98,14 +95,12 @@ fn an_install_that_awaits_its_verdict_is_loaded_by_nobody_else() {
     let look_around = || {
         let sink = runs("sink");
         sandbox.replace_library("sink", salt());
-        wait_until("all libraries are looked at", PATIENCE, || {
-            (runs("sink") != sink).then_some(())
-        });
+        wait_until("all libraries are looked at", || (runs("sink") != sink).then_some(()));
     };
     for is_refused in [false, true] {
-        wait_until("it waits behind the verdict on another", PATIENCE, || {
+        wait_until("it waits behind the verdict on another", || {
             sandbox.configure(&at_rest);
-            wait_until("nothing waits", PATIENCE, || {
+            wait_until("nothing waits", || {
                 (daemon.module("misbehaver")["state"] == "disabled").then_some(())
             });
             let (before, build) = (runs("counter"), salted("counter", salt()));
@@ -135,7 +130,7 @@ fn an_install_that_awaits_its_verdict_is_loaded_by_nobody_else() {
 #[test]
 fn an_edit_that_was_not_judged_is_taken_back_when_the_daemon_ends() {
     let sandbox = Sandbox::new(&["counter", "misbehaver"], CONFIG);
-    wait_until("it ends while it asks", PATIENCE, || {
+    wait_until("it ends while it asks", || {
         sandbox.configure(CONFIG);
         let daemon = sandbox.start();
         let before = daemon.log().len();

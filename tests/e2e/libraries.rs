@@ -1,11 +1,6 @@
 //! Invalid libraries: each is refused by name, with the remedy, and the other modules run.
 
-use std::time::Duration;
-
 use harness::{Daemon, Sandbox, breakage, library, sha256, wait_until};
-
-/// Long timeout: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "\
 modules:
@@ -124,7 +119,7 @@ fn the_file_may_change_under_a_running_module() {
 fn held_in_its_first_load(sandbox: &Sandbox) -> Daemon<'_> {
     std::fs::write(sandbox.path("hold-load"), "").expect("the sandbox is writable");
     let daemon = sandbox.spawn();
-    wait_until("its first load is under way", PATIENCE, || {
+    wait_until("its first load is under way", || {
         let is_held = sandbox.path("load-held").exists();
         (is_held && daemon.module("counter")["state"] == "running").then_some(())
     });
@@ -135,7 +130,7 @@ fn held_in_its_first_load(sandbox: &Sandbox) -> Daemon<'_> {
 /// earlier changes of libraries.
 fn notice(sandbox: &Sandbox, daemon: &Daemon<'_>) {
     sandbox.replace_library("counter", 1);
-    wait_until("the other module is reloaded", PATIENCE, || {
+    wait_until("the other module is reloaded", || {
         (daemon.module("counter")["generation"] == 2).then_some(())
     });
 }
@@ -168,7 +163,7 @@ fn a_library_that_is_replaced_while_its_module_starts_is_taken_up() {
     notice(&sandbox, &daemon);
     go_on(&sandbox, &daemon);
     let expected = sha256(&[library("misbehaver"), vec![b'#', 1]].concat());
-    wait_until("the new library runs", PATIENCE, || {
+    wait_until("the new library runs", || {
         let info = sandbox.json(&["modules", "info", "misbehaver"]);
         (info["sha256"] == *expected).then_some(())
     });

@@ -1,12 +1,8 @@
 //! Libraries and thread-local keys that stay mapped after a reload, and those that do not.
 
-use std::time::Duration;
-
 use harness::{Daemon, KeepAlive, Sandbox, wait_until};
 
 use crate::reloads;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn sandbox(fault: &str, unload: bool) -> Sandbox {
     let config = format!(
@@ -19,7 +15,7 @@ fn sandbox(fault: &str, unload: bool) -> Sandbox {
 /// Installs another build, and waits until it runs.
 fn replace(sandbox: &Sandbox, daemon: &Daemon<'_>, generation: u8) {
     sandbox.replace_library("misbehaver", generation);
-    wait_until("the new one runs", PATIENCE, || {
+    wait_until("the new one runs", || {
         (daemon.module("misbehaver")["generation"] == generation).then_some(())
     });
 }
@@ -40,14 +36,14 @@ fn a_library_is_not_unmapped_while_anything_of_it_is_in_use() {
         }
         let mapped =
             || sandbox.json(&["modules", "info", "misbehaver"])["resident_generations"].clone();
-        wait_until(&format!("{fault}: {resident} are mapped"), PATIENCE, || {
+        wait_until(&format!("{fault}: {resident} are mapped"), || {
             (mapped() == resident).then_some(())
         });
         let kept = "an old library stays mapped";
         if reason.is_empty() {
             assert!(!daemon.log().contains(kept), "{}", daemon.log());
         } else {
-            wait_until(&format!("{fault}: it is said why"), PATIENCE, || {
+            wait_until(&format!("{fault}: it is said why"), || {
                 let log = daemon.log();
                 log.lines().any(|line| line.contains(kept) && line.contains(reason)).then_some(())
             });
@@ -72,7 +68,7 @@ fn thread_local_keys_of_old_libraries_are_taken_back() {
             replace(&sandbox, &daemon, generation);
         }
         // The one that runs, the one before it, and one that has just ended.
-        wait_until("the keys of the others are free", PATIENCE, || {
+        wait_until("the keys of the others are free", || {
             (lowest_free() <= before + 2).then_some(())
         });
         assert!(daemon.stop().success());
@@ -102,7 +98,7 @@ fn a_restart_is_asked_for_before_too_many_are_mapped() {
     assert_eq!(module["generation"], 1 + reloads, "{module:#}");
     assert_eq!(client.get("/").expect("it serves on"), 200);
     reloads::send(&daemon, "after");
-    wait_until("it handles on", PATIENCE, || (reloads::seen(&sandbox) == 2).then_some(()));
+    wait_until("it handles on", || (reloads::seen(&sandbox) == 2).then_some(()));
     assert!(daemon.stop().success());
 
     let daemon = sandbox.start();

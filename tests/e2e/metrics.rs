@@ -1,12 +1,8 @@
 //! Metrics of modules that are reloaded, and of several modules that want the same name.
 
-use std::time::Duration;
-
 use harness::{Daemon, Sandbox, http, wait_until};
 
 use crate::{reload_faults::ISOLATIONS, reloads::history};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn scraped(daemon: &Daemon<'_>) -> String {
     let answer = http::get(&daemon.address("", "metrics"), "/metrics").expect("it answers");
@@ -25,7 +21,7 @@ fn shows(daemon: &Daemon<'_>, label: &str, starts: u64) {
         format!("misbehaver_size_bytes{{{label}=\"x\"}} 1"),
         format!("misbehaver_starts_total {starts}"),
     ];
-    wait_until(&format!("the metrics are {expected:?}"), PATIENCE, || {
+    wait_until(&format!("the metrics are {expected:?}"), || {
         (own(daemon) == expected).then_some(())
     });
 }
@@ -49,7 +45,7 @@ fn a_new_generation_may_change_a_label_and_the_one_before_may_come_back() {
 
         // One that does not come to run leaves nothing but what it counted.
         sandbox.configure(&config(isolation, "    metric_label: third\n    fault: start_fails\n"));
-        wait_until("it was refused", PATIENCE, || {
+        wait_until("it was refused", || {
             history(&sandbox, "misbehaver").contains("planted: start").then_some(())
         });
         shows(&daemon, "second", 3);

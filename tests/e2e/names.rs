@@ -1,13 +1,11 @@
 //! Secrets in the place of names: they are neither stored nor shown, and cost no request.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Letters and digits as in generated keys; a part of each secret.
 const RANDOM: &str = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzA1bC2dE3f";
@@ -88,7 +86,7 @@ fn a_secret_in_the_place_of_a_name_is_nowhere() {
     }
     let totals = sandbox.json(&["usage", "summary", "--by", "model"]);
     assert_eq!(totals["total"]["requests"], expected, "{totals:#}");
-    wait_until("the tail has seen them", PATIENCE, || {
+    wait_until("the tail has seen them", || {
         let seen = fs::read_to_string(sandbox.path("tail")).unwrap_or_default();
         (seen.matches("llm.request.completed").count() >= expected).then_some(())
     });
@@ -123,7 +121,7 @@ fn what_a_module_prints_is_logged_without_secrets() {
             let printed = ["planted, out: [redacted]", "planted, error: [redacted]"];
             printed.iter().all(|it| log.contains(it)) && log.matches("after it").count() >= 3
         };
-        wait_until("it is logged", PATIENCE, || told(&daemon.log()).then_some(()));
+        wait_until("it is logged", || told(&daemon.log()).then_some(()));
         assert!(daemon.stop().success());
         let log = fs::read_to_string(sandbox.path("lodestard.log")).expect("it logs");
         assert!(!log.contains(&RANDOM[..16]) && !log.contains("aB3="), "{isolation}: {log}");
@@ -151,7 +149,7 @@ fn tail(sandbox: &Sandbox) -> Tail {
     tail.args(["events", "tail", "--json"]).stdout(file);
     let tail = Tail(tail.spawn().expect("it is built"));
     // It sees what comes after it has begun to look.
-    wait_until("the tail looks", PATIENCE, || {
+    wait_until("the tail looks", || {
         let _ = sandbox.lodestar(&["modules", "disable", "misbehaver"]);
         let _ = sandbox.lodestar(&["modules", "enable", "misbehaver"]);
         let seen = fs::read_to_string(sandbox.path("tail")).unwrap_or_default();

@@ -107,7 +107,7 @@ fn the_doctor_finds_what_is_wrong() {
     assert_eq!(well.code, 0, "{well:#?}");
     // What runs goes on, and the doctor says that it is not what the file asks for.
     sandbox.configure(&sandbox.configuration().replace("fault: none", "fault: start_fails"));
-    harness::wait_until("the doctor knows", std::time::Duration::from_secs(30), || {
+    harness::wait_until("the doctor knows", || {
         let doctor = sandbox.lodestar(&["doctor"]);
         doctor.stdout.contains("planted: start").then_some(())
     });

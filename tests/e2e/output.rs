@@ -1,10 +1,8 @@
 //! Output of commands: no text of senders and modules controls the terminal or is hidden.
 
-use std::{fs, process::Child, time::Duration};
+use std::{fs, process::Child};
 
 use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Characters that a terminal obeys (ECMA-48 in seven and eight bits), that change the direction of
 /// writing, that are invisible, or that end a line.
@@ -44,7 +42,7 @@ fn no_command_lets_a_terminal_obey() {
             assert_eq!(sandbox.lodestar(&["misbehaver", "log", "--text", HOSTILE]).code, 0);
         }
         if fault == "event_fails" {
-            wait_until("an event is dead", PATIENCE, || {
+            wait_until("an event is dead", || {
                 let dead = sandbox.json(&["events", "dead"]);
                 (!dead.as_array()?.is_empty()).then_some(())
             });
@@ -206,7 +204,7 @@ fn tail(sandbox: &Sandbox, daemon: &Daemon<'_>, more: &[&str]) -> String {
     tail.args(args).args(more).stdout(fs::File::create(&file).expect("it is writable"));
     let mut tail: Child = tail.spawn().expect("it is built");
     let mut number = 0;
-    wait_until("the tail has seen one", PATIENCE, || {
+    wait_until("the tail has seen one", || {
         number += 1;
         send(daemon, number);
         tail.try_wait().expect("it is ours")

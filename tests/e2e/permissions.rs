@@ -5,13 +5,9 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, is_root, run, wait_until};
-
-/// Maximum time until a change takes effect.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
@@ -66,7 +62,7 @@ fn a_daemon_that_runs_goes_on_and_says_what_became_open() {
     let before = sandbox.configuration();
     let error = || sandbox.json(&["status"])["config_error"].clone();
     set_mode(&file, 0o666);
-    let told = wait_until("it is refused", PATIENCE, || error().as_str().map(str::to_owned));
+    let told = wait_until("it is refused", || error().as_str().map(str::to_owned));
     assert!(told.contains("(mode 666)") && told.contains("`chmod o-w "), "{told}");
     // What somebody else writes there is not taken, by no way.
     fs::write(&file, before.replace("enabled: true", "enabled: false")).expect("it is ours");

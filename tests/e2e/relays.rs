@@ -1,14 +1,10 @@
 //! Events that another daemon has published: each is accepted once, under its id, and only from
 //! permitted modules.
 
-use std::time::Duration;
-
 use harness::{Sandbox, breakage, http, library, wait_until};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(isolation: &str) -> String {
     format!("modules:\n  witness:\n    isolation: {isolation}\nmetrics:\n  listen: 127.0.0.1:0\n")
@@ -20,7 +16,7 @@ fn id(number: u8) -> String {
 
 /// Returns the events that the module has seen, once there are `count`.
 fn seen(sandbox: &Sandbox, count: usize) -> Value {
-    wait_until(&format!("{count} were seen"), PATIENCE, || {
+    wait_until(&format!("{count} were seen"), || {
         let seen = sandbox.json(&["witness", "seen"]);
         (seen.as_array()?.len() >= count).then_some(seen)
     })

@@ -10,7 +10,7 @@ use std::{
 
 use harness::{Daemon, KeepAlive, Sandbox, SetOnDrop, breakage, library, wait_until};
 
-use crate::reloads::{PATIENCE, config, gear, history, seen, send};
+use crate::reloads::{config, gear, history, seen, send};
 
 pub(super) const MODES: [&str; 2] = ["overlap", "handover"];
 pub(super) const ISOLATIONS: [&str; 2] = ["in_process", "process"];
@@ -43,7 +43,7 @@ fn configure(sandbox: &Sandbox, isolation: &str, keys: &str) {
 
 /// Checks that every accepted event is handled once.
 fn handled_once(sandbox: &Sandbox, count: u64) {
-    wait_until("all is handled", PATIENCE, || (seen(sandbox) == count).then_some(()));
+    wait_until("all is handled", || (seen(sandbox) == count).then_some(()));
     let deliveries = fs::read_to_string(sandbox.state().join("data/gear/deliveries"));
     let deliveries = deliveries.expect("gear writes them");
     let ids: HashSet<&str> = deliveries.lines().collect();
@@ -80,7 +80,7 @@ fn a_new_generation_that_fails_leaves_the_old_one_running() {
                 assert_eq!(client.get("/").expect("it serves"), 200);
             }
             configure(&sandbox, isolation, &format!("    fault: {fault}\n"));
-            wait_until("it was refused", PATIENCE, || {
+            wait_until("it was refused", || {
                 history(&sandbox, "gear").contains(words).then_some(())
             });
             let mut another = KeepAlive::new(&daemon.address("gear", "http"));
@@ -99,7 +99,7 @@ fn a_new_generation_that_fails_leaves_the_old_one_running() {
         assert_eq!(client.connections, u64::from(mode == "overlap"), "it kept its connection");
         // A good one is taken again.
         configure(&sandbox, isolation, "    state_version: 2\n");
-        wait_until("a new one runs", PATIENCE, || {
+        wait_until("a new one runs", || {
             history(&sandbox, "gear").contains("its events waited").then_some(())
         });
         handles("after");
@@ -114,7 +114,7 @@ fn a_start_that_hangs_after_a_handover_is_said_to_hang_and_nothing_else() {
             let sandbox = sandbox("handover", "in_process");
             let daemon = sandbox.start();
             configure(&sandbox, "in_process", "    fault: start_hangs\n");
-            wait_until("the reload is given up", PATIENCE, || {
+            wait_until("the reload is given up", || {
                 history(&sandbox, "gear").contains("its events wait until lodestard").then_some(())
             });
             assert!(!history(&sandbox, "gear").contains("goes on"), "nothing goes on");
@@ -133,7 +133,7 @@ fn a_start_that_hangs_after_a_handover_is_said_to_hang_and_nothing_else() {
             let daemon = sandbox.start();
             configure(&sandbox, "process", "    fault: start_hangs\n");
             send(&daemon, "meanwhile");
-            wait_until("the new one is ended", PATIENCE, || {
+            wait_until("the new one is ended", || {
                 let history = history(&sandbox, "gear");
                 history.contains("the generation before goes on").then_some(())
             });
@@ -221,7 +221,7 @@ fn a_newer_version_takes_over_the_state_and_an_older_one_refuses_it() {
         send(&daemon, "by version 1");
         handled_once(&sandbox, 1);
         configure(&sandbox, isolation, "    state_version: 2\n");
-        wait_until("version 2 runs", PATIENCE, || {
+        wait_until("version 2 runs", || {
             history(&sandbox, "gear").contains("its events waited").then_some(())
         });
         send(&daemon, "by version 2");
@@ -231,7 +231,7 @@ fn a_newer_version_takes_over_the_state_and_an_older_one_refuses_it() {
         handled_once(&sandbox, 2);
         configure(&sandbox, isolation, "    state_version: 1\n");
         let words = "the state has version 2, and this reads up to 1";
-        wait_until("version 1 refuses it", PATIENCE, || {
+        wait_until("version 1 refuses it", || {
             history(&sandbox, "gear").contains(words).then_some(())
         });
         daemon.wait_state("gear", "running");

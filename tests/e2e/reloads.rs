@@ -5,7 +5,6 @@ use std::{
     fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
 };
 
 use harness::{
@@ -14,8 +13,6 @@ use harness::{
 use serde_json::Value;
 
 use crate::reload_faults::{ISOLATIONS, MODES};
-
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the configuration with these keys of `gear`.
 pub(super) fn config(gear: &str) -> String {
@@ -96,17 +93,17 @@ fn reload_under_load(mode: &str, isolation: &str) {
             // Two builds that differ in their hash take turns.
             sandbox.replace_bytes("gear", &[gear(mode), vec![b'#', reload % 2]].concat());
             let generation = u64::from(reload) + 2;
-            wait_until("the new generation runs", PATIENCE, || {
+            wait_until("the new generation runs", || {
                 (daemon.module("gear")["generation"] == generation).then_some(())
             });
-            wait_until("load goes on", PATIENCE, || {
+            wait_until("load goes on", || {
                 let now = requests.load(Ordering::Relaxed) + accepted.load(Ordering::Relaxed);
                 (now > before + 20).then_some(())
             });
         }
     });
     let accepted = accepted.load(Ordering::Relaxed);
-    wait_until("all is handled", PATIENCE, || (seen(&sandbox) >= accepted).then_some(()));
+    wait_until("all is handled", || (seen(&sandbox) >= accepted).then_some(()));
     assert_eq!(seen(&sandbox), accepted, "the state was handed over, nothing is handled twice");
     let deliveries = fs::read_to_string(sandbox.state().join("data/gear/deliveries"));
     let deliveries = deliveries.expect("gear writes them");
@@ -128,10 +125,10 @@ fn a_new_generation_that_hangs_ends_the_reload_and_not_the_module() {
                 let daemon = sandbox.start();
                 sandbox.configure(&config(&format!("    fault: {fault}\n")));
                 send(&daemon, "meanwhile");
-                wait_until("the reload is given up", PATIENCE, || {
+                wait_until("the reload is given up", || {
                     history(&sandbox, "gear").contains(words).then_some(())
                 });
-                wait_until("the old one goes on", PATIENCE, || {
+                wait_until("the old one goes on", || {
                     (seen(&sandbox) == 1 && daemon.module("gear")["state"] == "running")
                         .then_some(())
                 });
@@ -152,7 +149,7 @@ fn a_snapshot_that_hangs_ends_the_reload_and_delays_nobody_else() {
     assert!(output.stderr.contains(words), "{output:#?}");
     daemon.wait_state("gear", "stalled");
     send(&daemon, "meanwhile");
-    wait_until("the other module has the event", PATIENCE, || {
+    wait_until("the other module has the event", || {
         (sandbox.json(&["counter", "report"])["events"] == 1).then_some(())
     });
     assert!(daemon.stop().success(), "it ends without the module");
@@ -164,20 +161,16 @@ fn a_crash_on_probation_brings_the_last_good_generation_back() {
     let daemon = sandbox.start();
     let first = sandbox.json(&["modules", "info", "gear"])["sha256"].clone();
     send(&daemon, "before");
-    wait_until("it is handled", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+    wait_until("it is handled", || (seen(&sandbox) == 1).then_some(()));
     sandbox.replace_library("gear", 7);
-    wait_until("the new one runs", PATIENCE, || {
-        (daemon.module("gear")["generation"] == 2).then_some(())
-    });
+    wait_until("the new one runs", || (daemon.module("gear")["generation"] == 2).then_some(()));
     // The same once more is no way back from itself, nor is another one that is on probation.
     assert_eq!(sandbox.lodestar(&["modules", "reload", "gear"]).code, 0);
     assert_eq!(daemon.module("gear")["generation"], 3);
     sandbox.replace_library("gear", 8);
-    wait_until("the third runs", PATIENCE, || {
-        (daemon.module("gear")["generation"] == 4).then_some(())
-    });
+    wait_until("the third runs", || (daemon.module("gear")["generation"] == 4).then_some(()));
     assert_eq!(sandbox.lodestar(&["gear", "panic"]).code, 1);
-    wait_until("the old one is back", PATIENCE, || {
+    wait_until("the old one is back", || {
         let info = sandbox.json(&["modules", "info", "gear"]);
         (info["state"] == "running" && info["sha256"] == first).then_some(())
     });
@@ -199,13 +192,13 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
     let sandbox = sandbox();
     let daemon = sandbox.start();
     let wait = |isolation: &str| {
-        wait_until("it runs where it should", PATIENCE, || {
+        wait_until("it runs where it should", || {
             let module = daemon.module("gear");
             (module["isolation"] == isolation && module["state"] == "running").then_some(())
         });
     };
     sandbox.configure(&config("    isolation: process\n    fault: start_panics\n"));
-    wait_until("it was refused", PATIENCE, || {
+    wait_until("it was refused", || {
         history(&sandbox, "gear").contains("planted: a start that panics").then_some(())
     });
     wait("in_process");
@@ -217,7 +210,7 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
     wait("process");
     let before = sandbox.json(&["modules", "info", "gear"])["process"]["pid"].clone();
     let _ = sandbox.lodestar(&["gear", "panic"]);
-    wait_until("it has another process", PATIENCE, || {
+    wait_until("it has another process", || {
         let info = sandbox.json(&["modules", "info", "gear"]);
         (info["process"]["pid"].is_u64() && info["process"]["pid"] != before).then_some(())
     });
@@ -230,7 +223,7 @@ fn where_a_module_runs_is_told_of_what_runs_and_not_of_its_section() {
     assert!(info["process"].is_null(), "nothing of the process before is told: {info:#}");
     // Nor is a place that the operator chose taken back: the library and its settings are the same.
     let _ = sandbox.lodestar(&["gear", "panic"]);
-    wait_until("it has started again", PATIENCE, || {
+    wait_until("it has started again", || {
         (daemon.module("gear")["restarts"].as_u64()? >= 2).then_some(())
     });
     wait("in_process");
@@ -247,7 +240,7 @@ fn sha256(sandbox: &Sandbox) -> Value {
 fn two_kept(sandbox: &Sandbox) -> (Value, Value) {
     let first = sha256(sandbox);
     sandbox.replace_library("gear", 1);
-    wait_until("the new one runs and is kept", PATIENCE, || {
+    wait_until("the new one runs and is kept", || {
         let kept = fs::read_dir(sandbox.state().join("generations/gear")).ok()?.count();
         (sha256(sandbox) != first && kept == 2).then_some(())
     });
@@ -321,12 +314,12 @@ fn ask_at_once(sandbox: &Sandbox, count: usize, meanwhile: impl FnOnce()) -> Vec
     fs::write(data.join("wait"), "").expect("it is ours");
     let first = sandbox.json(&["modules", "reload", "gear", "--no-wait"]);
     assert_eq!(first["state"], "pending", "{first:#}");
-    wait_until("it is under way", PATIENCE, || data.join("waits").exists().then_some(()));
+    wait_until("it is under way", || data.join("waits").exists().then_some(()));
     meanwhile();
     thread::scope(|scope| {
         let ask = || sandbox.lodestar(&["modules", "reload", "gear", "--json"]);
         let asking: Vec<_> = (0..count).map(|_| scope.spawn(ask)).collect();
-        wait_until("all have asked", PATIENCE, || (connections(sandbox) >= count).then_some(()));
+        wait_until("all have asked", || (connections(sandbox) >= count).then_some(()));
         fs::remove_file(data.join("wait")).expect("it is there");
         asking.into_iter().map(|it| it.join().expect("no panic")).collect()
     })
@@ -380,7 +373,7 @@ fn a_quarantine_survives_a_restart_and_is_lifted_by_enable() {
     sandbox.configure(&config("    restart: {limit: 1, backoff_max_ms: 10}\n"));
     let daemon = sandbox.start();
     for _ in 0..2 {
-        wait_until("it answers", PATIENCE, || {
+        wait_until("it answers", || {
             let output = sandbox.lodestar(&["gear", "panic"]);
             output.stderr.contains("planted").then_some(())
         });
@@ -398,7 +391,7 @@ fn a_quarantine_survives_a_restart_and_is_lifted_by_enable() {
     assert!(why["advice"].to_string().contains("modules enable gear"), "{why:#}");
     send(&daemon, "while quarantined");
     assert_eq!(sandbox.lodestar(&["modules", "enable", "gear"]).code, 0);
-    wait_until("its events have waited", PATIENCE, || (seen(&sandbox) == 1).then_some(()));
+    wait_until("its events have waited", || (seen(&sandbox) == 1).then_some(()));
     assert!(daemon.stop().success());
 }
 
@@ -413,7 +406,7 @@ fn a_generation_on_probation_that_crashes_the_daemon_gives_way_to_the_last_good_
     // Neither of the next two is a good one yet.
     for salt in [1, 2] {
         sandbox.replace_library("misbehaver", salt);
-        wait_until("the new one runs", PATIENCE, || {
+        wait_until("the new one runs", || {
             let generation = u64::from(salt) + 1;
             (daemon.module("misbehaver")["generation"] == generation).then_some(())
         });
@@ -455,7 +448,7 @@ fn who_crashes_the_daemon_is_named_and_isolated() {
         let before = process();
         assert!(before.is_number(), "{how}: {before}");
         let _ = sandbox.lodestar(&["misbehaver", "crash", "--how", how]);
-        wait_until("it has another process", PATIENCE, || {
+        wait_until("it has another process", || {
             let now = process();
             (now.is_number() && now != before).then_some(())
         });

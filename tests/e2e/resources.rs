@@ -1,6 +1,6 @@
 //! Limits of `ulimit`, and their effect.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use harness::{Daemon, Sandbox, is_root, run, tool_or_skip, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -77,7 +77,6 @@ fn too_few_tasks_are_said_at_start() {
 /// The module that asks for memory when none is left need not be the one that took it.
 #[test]
 fn no_module_is_blamed_for_a_limit_of_the_process() {
-    const PATIENCE: Duration = Duration::from_secs(60);
     let sandbox = Sandbox::new(
         &["misbehaver", "counter"],
         "modules:\n  counter:\n  misbehaver:\nmetrics:\n  listen: 127.0.0.1:0\n",
@@ -91,7 +90,7 @@ fn no_module_is_blamed_for_a_limit_of_the_process() {
     prlimit(pid, Resource::As, limit).expect("it is ours");
     let output = sandbox.lodestar(&["misbehaver", "crash", "--how", "leak"]);
     assert_ne!(output.code, 0, "{output:#?}");
-    wait_until("the daemon has ended", PATIENCE, || (!daemon.lives()).then_some(()));
+    wait_until("the daemon has ended", || (!daemon.lives()).then_some(()));
     let daemon = sandbox.start();
     let module = daemon.module("misbehaver");
     assert_eq!(module["isolation"], "in_process", "{module:#}\n{}", daemon.log());
@@ -108,7 +107,7 @@ fn no_module_is_blamed_for_a_limit_of_the_process() {
     .expect("it is ours");
     let output = sandbox.lodestar(&["misbehaver", "crash", "--how", "abort"]);
     assert_ne!(output.code, 0, "{output:#?}");
-    wait_until("the daemon has ended", PATIENCE, || (!daemon.lives()).then_some(()));
+    wait_until("the daemon has ended", || (!daemon.lives()).then_some(()));
     let daemon = sandbox.start();
     assert_eq!(daemon.module("misbehaver")["isolation"], "process", "{}", daemon.log());
     assert!(daemon.stop().success());

@@ -5,13 +5,10 @@ use std::{
     io::ErrorKind,
     net::TcpListener,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, ServiceManager, SetOnDrop, http, telemetry, wait_until};
 use rustix::process::Signal;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Results of clients that never reuse a connection.
 #[derive(Default)]
@@ -45,7 +42,7 @@ impl Seen {
 
     fn wait_for_more(&self) {
         let goal = self.answered() + 20;
-        wait_until("requests are answered", PATIENCE, || (self.answered() > goal).then_some(()));
+        wait_until("requests are answered", || (self.answered() > goal).then_some(()));
     }
 }
 
@@ -72,7 +69,7 @@ fn restarts_refuse_nobody(sandbox: &Sandbox, manager: &ServiceManager<'_>) {
     });
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!((count(&seen.refused), count(&seen.broken)), (0, 0), "{}", daemon.log());
-    wait_until("all is counted", PATIENCE, || {
+    wait_until("all is counted", || {
         (sandbox.json(&["usage", "summary"])["total"]["requests"] == seen.answered()).then_some(())
     });
     assert!(daemon.stop().success());
@@ -132,7 +129,7 @@ fn a_kept_socket_goes_when_the_configuration_no_longer_asks_for_it() {
     assert_eq!(of_ingest(), [first.as_str()]);
     // Disabled and enabled while it runs.
     assert_eq!(sandbox.lodestar(&["modules", "disable", "ingest"]).code, 0);
-    wait_until("it is closed", PATIENCE, || of_ingest().is_empty().then_some(()));
+    wait_until("it is closed", || of_ingest().is_empty().then_some(()));
     TcpListener::bind(&first).expect("nobody has it");
     assert_eq!(sandbox.lodestar(&["modules", "enable", "ingest"]).code, 0);
     let second = daemon.address("ingest", "http");
@@ -152,7 +149,7 @@ fn a_kept_socket_goes_when_the_configuration_no_longer_asks_for_it() {
     assert!(daemon.stop().success());
     sandbox.configure("modules:\n  usage_tracker:\nmetrics:\n  listen: 127.0.0.1:0\n");
     let daemon = manager.start();
-    wait_until("it is closed", PATIENCE, || of_ingest().is_empty().then_some(()));
+    wait_until("it is closed", || of_ingest().is_empty().then_some(()));
     TcpListener::bind(&other).expect("nobody has it");
     assert!(daemon.stop().success());
 }

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
 };
 
 use harness::{
@@ -14,8 +13,6 @@ use harness::{
     wait_until,
 };
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the configuration with a paid provider and a local one.
 fn config(paid: &FakeUpstream, local: &FakeUpstream, keys: &str) -> String {
@@ -32,7 +29,7 @@ fn config(paid: &FakeUpstream, local: &FakeUpstream, keys: &str) -> String {
 
 fn start<'a>(sandbox: &'a Sandbox, model: &str) -> Daemon<'a> {
     let daemon = sandbox.start();
-    wait_until("the models are known", PATIENCE, || {
+    wait_until("the models are known", || {
         let targets = sandbox.json(&["router", "targets"]).to_string();
         targets.contains(model).then_some(())
     });
@@ -51,7 +48,7 @@ fn ask(address: &str, model: &str, stream: bool) -> http::Answer {
 }
 
 fn requests(sandbox: &Sandbox, at_least: u64) -> Value {
-    wait_until("the requests are counted", PATIENCE, || {
+    wait_until("the requests are counted", || {
         let summary = sandbox.json(&["usage", "summary", "--by", "provider"]);
         (summary["total"]["requests"].as_u64() >= Some(at_least)).then_some(summary)
     })
@@ -134,10 +131,10 @@ fn a_reload_cuts_no_stream_and_fails_no_request() {
                 assert_ne!(edited, sandbox.configuration());
                 sandbox.configure(&edited);
             }
-            wait_until("the new generation runs", PATIENCE, || {
+            wait_until("the new generation runs", || {
                 (daemon.module("router")["generation"] == u64::from(salt) + 2).then_some(())
             });
-            wait_until("streams go on", PATIENCE, || {
+            wait_until("streams go on", || {
                 let streamed = streams.load(Ordering::Relaxed) > before + 1;
                 (streamed && answers.load(Ordering::Relaxed) > told + 10).then_some(())
             });

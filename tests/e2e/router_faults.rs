@@ -8,7 +8,6 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use harness::{
@@ -18,8 +17,6 @@ use harness::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns a configuration with one provider, and further lines in the section of the router.
 fn config(upstream: &FakeUpstream, further: &str) -> String {
@@ -156,7 +153,7 @@ impl Redis {
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
         command.arg(&self.socket).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().expect("it starts"));
-        wait_until("Redis takes connections", PATIENCE, || UnixStream::connect(&self.socket).ok());
+        wait_until("Redis takes connections", || UnixStream::connect(&self.socket).ok());
     }
 
     fn kill(&mut self) {
@@ -199,14 +196,12 @@ fn two_daemons_share_limits_and_answers_over_redis_and_outlast_it() {
     let daemons = [sandboxes[0].start(), sandboxes[1].start()];
     let [a, b] = [0, 1].map(|at| daemons[at].address("router", "http"));
     for daemon in &daemons {
-        wait_until("Redis is reached", PATIENCE, || {
-            (!health(daemon).contains("alone")).then_some(())
-        });
+        wait_until("Redis is reached", || (!health(daemon).contains("alone")).then_some(()));
     }
     let hit = |answer: &http::Answer| answer.head.contains("x-lodestar-cache: hit; redis");
 
     assert!(!hit(&ask(&a, "the same")));
-    wait_until("the answer is shared", PATIENCE, || {
+    wait_until("the answer is shared", || {
         // Written beside the way of the request: this one may be too early once.
         Some(hit(&ask(&b, "the same")))
     });
@@ -226,14 +221,12 @@ fn two_daemons_share_limits_and_answers_over_redis_and_outlast_it() {
         }
         let answer = ask(&address, "one more");
         assert_eq!(answer.status, 429, "{}", answer.text());
-        wait_until("it says so", PATIENCE, || health(daemon).contains("alone").then_some(()));
+        wait_until("it says so", || health(daemon).contains("alone").then_some(()));
     }
 
     redis.again();
     for daemon in &daemons {
-        wait_until("it is well again", PATIENCE, || {
-            (!health(daemon).contains("alone")).then_some(())
-        });
+        wait_until("it is well again", || (!health(daemon).contains("alone")).then_some(()));
         let answer = ask(&daemon.address("router", "http"), "afterwards");
         assert!(matches!(answer.status, 200 | 429), "{}", answer.text());
     }

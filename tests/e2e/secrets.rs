@@ -5,14 +5,11 @@ use std::{
     path::PathBuf,
     process::Child,
     thread,
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, http, program, telemetry, wait_until};
 
 use crate::reload_faults::ISOLATIONS;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Secret in no known format of keys.
 const SECRET: &str = "correct-horse-battery";
@@ -53,7 +50,7 @@ fn told_without_secret(isolation: &str, fault: &str, told: &str) {
     let seen = || fs::read_to_string(sandbox.path("tail")).unwrap_or_default();
     let changes_state = fault != "event_fails";
     let mut number = 0;
-    wait_until(&format!("{fault} is told"), PATIENCE, || {
+    wait_until(&format!("{fault} is told"), || {
         number += 1;
         send(&daemon, &format!("{fault}-{number}"));
         let shown = shown(&sandbox, told).contains("[redacted]");

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Daemon, Sandbox, http, telemetry, wait_until};
+use harness::{Daemon, PATIENCE, Sandbox, http, telemetry, wait_until};
 use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, sockopt},
     process::{Pid, Resource, Rlimit, getrlimit, prlimit},
@@ -20,8 +20,6 @@ const DESCRIPTORS: u64 = 192;
 
 /// Number of clients that hold connections to each listener.
 const CLIENTS: usize = 2 * DESCRIPTORS as usize / 3;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `modules.yaml` with everything on free ports and a control API over TCP.
 const CONFIG: &str = "\
@@ -182,9 +180,8 @@ fn who_was_refused_is_told_by_the_doctor() {
         socket.and_then(|it| it["refused"].as_u64()).unwrap_or_default()
     };
     drop(following);
-    let seen = wait_until("there is room again", PATIENCE, || {
-        Some(connections()).filter(|all| !all.is_empty())
-    });
+    let seen =
+        wait_until("there is room again", || Some(connections()).filter(|all| !all.is_empty()));
     assert!(refused(&seen) > 0, "{seen:#?}");
     let doctor = sandbox.lodestar(&["doctor"]);
     assert!(doctor.stdout.contains("clients were refused so far"), "{doctor:#?}");

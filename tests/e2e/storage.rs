@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, http, telemetry, wait_until};
@@ -11,8 +10,6 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::full_disk::{fill, on_a_small_disk};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn database(sandbox: &Sandbox) -> PathBuf {
     sandbox.state().join("data/usage_tracker/usage.db")
@@ -35,7 +32,7 @@ fn requests(sandbox: &Sandbox) -> u64 {
 fn with_one_request(sandbox: &Sandbox) -> Daemon<'_> {
     let daemon = sandbox.start();
     assert_eq!(post(&daemon, "before"), 200);
-    wait_until("it is counted", PATIENCE, || (requests(sandbox) == 1).then_some(()));
+    wait_until("it is counted", || (requests(sandbox) == 1).then_some(()));
     daemon
 }
 
@@ -70,7 +67,7 @@ fn refused(spoil: impl FnOnce(&Path), parts: &[&str], mend: impl FnOnce(&Path)) 
     mend(&path);
     assert_eq!(sandbox.lodestar(&["modules", "enable", "usage_tracker"]).code, 0);
     daemon.wait_state("usage_tracker", "running");
-    wait_until("what waited is handled", PATIENCE, || {
+    wait_until("what waited is handled", || {
         (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
     });
     assert!(daemon.stop().success());
@@ -115,13 +112,13 @@ fn a_locked_database_costs_time_and_no_event() {
     for number in 0..5 {
         assert_eq!(post(&daemon, &format!("locked-{number}")), 200, "the ledger takes it");
     }
-    wait_until("the module says so", PATIENCE, || {
+    wait_until("the module says so", || {
         (daemon.module("usage_tracker")["health"]["status"] == "degraded").then_some(())
     });
     assert_eq!(daemon.module("usage_tracker")["events"]["pending"], 5);
     other.execute_batch("ROLLBACK").expect("it was begun");
-    wait_until("all are counted", PATIENCE, || (requests(&sandbox) == 6).then_some(()));
-    wait_until("it is well again", PATIENCE, || {
+    wait_until("all are counted", || (requests(&sandbox) == 6).then_some(()));
+    wait_until("it is well again", || {
         (daemon.module("usage_tracker")["health"]["status"] == "ok").then_some(())
     });
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
@@ -140,7 +137,7 @@ fn a_full_disk_refuses_and_recovers() {
     let mut accepted = 1;
     let refused = (0..20_000).map(|number| format!("full-{number}")).find(|id| {
         // A busy machine may answer too late as well: the ledger says whether it is the disk.
-        wait_until("it is accepted, or the disk is full", PATIENCE, || match post(&daemon, id) {
+        wait_until("it is accepted, or the disk is full", || match post(&daemon, id) {
             200 => {
                 accepted += 1;
                 Some(false)
@@ -163,8 +160,8 @@ fn a_full_disk_refuses_and_recovers() {
     assert!(writable(&daemon).ends_with("lodestar_ledger_writable 0"), "{}", writable(&daemon));
 
     fs::remove_file(&filler).expect("it is ours");
-    wait_until("it accepts again", PATIENCE, || (post(&daemon, &refused) == 200).then_some(()));
-    wait_until("all that was accepted is counted", PATIENCE, || {
+    wait_until("it accepts again", || (post(&daemon, &refused) == 200).then_some(()));
+    wait_until("all that was accepted is counted", || {
         (requests(&sandbox) == accepted + 1).then_some(())
     });
     assert_eq!(daemon.status().expect("it answers")["ledger"]["trouble"], Value::Null);
@@ -192,7 +189,7 @@ fn a_database_deleted_while_it_is_open_is_told_and_costs_no_further_event() {
     for number in 0..3 {
         assert_eq!(post(&daemon, &format!("meanwhile-{number}")), 200, "the ledger takes it");
     }
-    wait_until("the module says so", PATIENCE, || {
+    wait_until("the module says so", || {
         (daemon.module("usage_tracker")["health"]["status"] == "failed").then_some(())
     });
     assert!(!path.exists(), "none is begun anew");
@@ -202,7 +199,7 @@ fn a_database_deleted_while_it_is_open_is_told_and_costs_no_further_event() {
     assert_eq!(doctor.code, 1, "{doctor:#?}");
     assert!(doctor.stdout.contains("problem module usage_tracker: degraded"), "{doctor:#?}");
     fs::rename(&aside, &path).expect("it is ours");
-    wait_until("all are counted", PATIENCE, || (requests(&sandbox) == 4).then_some(()));
+    wait_until("all are counted", || (requests(&sandbox) == 4).then_some(()));
     assert_eq!(sandbox.json(&["events", "dead"]), serde_json::json!([]));
 }
 
@@ -223,7 +220,7 @@ fn a_database_that_is_gone_at_the_start_is_told_with_the_remedy() {
     assert_eq!(doctor.code, 1, "{doctor:#?}");
     assert!(doctor.stdout.contains("known_database"), "{doctor:#?}");
     fs::remove_file(path.with_file_name("known_database")).expect("it is ours");
-    wait_until("a new one is begun", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+    wait_until("a new one is begun", || (requests(&sandbox) == 1).then_some(()));
 }
 
 #[test]
@@ -274,7 +271,7 @@ fn a_data_directory_that_was_deleted_is_told_until_it_is_restored() {
         fs::rename(&backup, &directory).expect("it is gone");
         let daemon = sandbox.start();
         daemon.wait_state("usage_tracker", "running");
-        wait_until("it counts on", PATIENCE, || (requests(&sandbox) == 1).then_some(()));
+        wait_until("it counts on", || (requests(&sandbox) == 1).then_some(()));
         assert!(!told(), "it is restored");
         drop(daemon);
     }

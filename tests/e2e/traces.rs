@@ -1,13 +1,9 @@
 //! Steps of traces, from a span that a tool sends to a module that subscribes to them.
 
-use std::time::Duration;
-
 use harness::{Sandbox, http, telemetry, wait_until};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn spans() -> Value {
     let attribute = |key: &str, value: Value| json!({"key": key, "value": value});
@@ -61,7 +57,7 @@ fn a_module_that_wants_steps_gets_them() {
         post();
         assert_eq!(sandbox.lodestar(&["modules", "enable", "witness"]).code, 0);
         post();
-        let seen = wait_until("it has both steps", PATIENCE, || {
+        let seen = wait_until("it has both steps", || {
             let seen = sandbox.json(&["witness", "seen"]);
             (seen.as_array()?.len() >= 2).then_some(seen)
         });

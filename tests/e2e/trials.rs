@@ -1,13 +1,11 @@
 //! Installs are transactions: a module that fails is not installed.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, path::Path, process::Stdio};
 
 use harness::{Daemon, Sandbox, breakage, library, program, wait_until};
 use serde_json::Value;
 
 use crate::install::{install, installed_files, package, refused, salted, sandbox};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Creates a sandbox where the module `misbehaver` is installed and enabled.
 fn with_misbehaver(isolation: &str) -> Sandbox {
@@ -91,7 +89,7 @@ fn a_kill_before_the_verdict_undoes_it() {
     let mut client = client.spawn().expect("it starts");
     let file = sandbox.state().join("modules/misbehaver/libmisbehaver.so");
     let new = salted("misbehaver", 1);
-    wait_until("it is in its place", PATIENCE, || (fs::read(&file).ok()? == new).then_some(()));
+    wait_until("it is in its place", || (fs::read(&file).ok()? == new).then_some(()));
     daemon.kill();
     drop(client.wait());
     let daemon = sandbox.start();

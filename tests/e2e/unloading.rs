@@ -1,11 +1,9 @@
 //! `unload: true`: replaced generations leave the daemon, also under load and also if the module
 //! was disabled meanwhile.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{collections::HashSet, fs};
 
 use harness::{Daemon, Sandbox, http, telemetry, wait_until};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Creates a sandbox with `ingest`, which only answers once the ledger has accepted the events.
 fn sandbox() -> Sandbox {
@@ -32,7 +30,7 @@ fn mapped(daemon: &Daemon<'_>) -> usize {
 /// Waits until at most two copies are mapped: the running one, and the one before if it is kept for
 /// a rollback.
 fn wait_until_the_others_left(sandbox: &Sandbox, daemon: &Daemon<'_>) {
-    wait_until("two copies are mapped at most", PATIENCE, || {
+    wait_until("two copies are mapped at most", || {
         let info = sandbox.json(&["modules", "info", "ingest"]);
         let copies = mapped(daemon);
         (copies <= 2 && info["resident_generations"] == copies).then_some(())
@@ -46,7 +44,7 @@ fn a_module_with_traffic_leaves_no_copy_behind() {
     for generation in 2..=5_u8 {
         send(&daemon, &format!("r{generation}"));
         sandbox.replace_library("ingest", generation);
-        wait_until("the new one runs", PATIENCE, || {
+        wait_until("the new one runs", || {
             (daemon.module("ingest")["generation"] == generation).then_some(())
         });
     }

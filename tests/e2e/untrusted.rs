@@ -5,7 +5,6 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -13,8 +12,6 @@ use harness::{Sandbox, library, program, wait_until};
 use tar::{Builder, EntryType, Header};
 
 use crate::install::{install, package, refused, salted, sandbox};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns an archive entry as an attacker writes it: the library refuses such names.
 fn entry(kind: EntryType, name: &str, link: &str, bytes: &[u8]) -> Vec<u8> {
@@ -108,7 +105,7 @@ fn an_unsigned_module_runs_in_a_process_of_its_own() {
         "  counter:\n    enabled: true\n    isolation: in_process\n",
     );
     sandbox.configure(&trusting);
-    wait_until("it runs in the daemon", PATIENCE, || {
+    wait_until("it runs in the daemon", || {
         let shown = info();
         (shown["process"].is_null() && shown["state"] == "running").then_some(())
     });
@@ -274,8 +271,8 @@ fn libraries_are_asked_at_the_same_time_and_not_beyond_the_daemon() {
     check.args(["config", "check"]).stderr(Stdio::null());
     let mut check = check.spawn().expect("it is built");
     let folder = sandbox.path("modules");
-    wait_until("both are asked", PATIENCE, || (asked(&folder) == modules.len()).then_some(()));
+    wait_until("both are asked", || (asked(&folder) == modules.len()).then_some(()));
     daemon.kill();
-    wait_until("nothing is left of it", PATIENCE, || (asked(&folder) == 0).then_some(()));
+    wait_until("nothing is left of it", || (asked(&folder) == 0).then_some(()));
     check.wait().expect("it is ours");
 }

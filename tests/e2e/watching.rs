@@ -4,13 +4,9 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use harness::{Daemon, Sandbox, run, skip_even_in_ci, tool_or_skip, wait_until};
-
-/// Timeout for a daemon that checks every 30 s.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Replaces a link atomically, as `ln -sfT` and Kubernetes do.
 fn turn(link: &Path, target: &str) {
@@ -117,7 +113,7 @@ fn libraries_behind_a_link_that_is_turned_are_loaded() {
     daemon.wait_state("ingest", "running");
     for (version, generation) in [("2", 2), ("3", 3)] {
         turn(&sandbox.path("current"), version);
-        wait_until("the next release runs", PATIENCE, || {
+        wait_until("the next release runs", || {
             let ingest = daemon.module("ingest");
             (ingest["generation"] == generation && ingest["state"] == "running").then_some(())
         });
@@ -146,7 +142,7 @@ fn without_a_watcher_the_daemon_looks_by_itself_and_says_so() {
     daemon.wait_state("usage_tracker", "running");
     daemon.wait_state("ingest", "running");
     let warning = || sandbox.json(&["status"])["warnings"][0].clone();
-    wait_until("it is told", PATIENCE, || (warning()["name"] == "watching").then_some(()));
+    wait_until("it is told", || (warning()["name"] == "watching").then_some(()));
     let warning = warning();
     let (message, remedy) = (warning["message"].to_string(), warning["remedy"].to_string());
     assert!(message.contains("max_user_instances") && message.contains("30 s"), "{warning:#}");
@@ -157,13 +153,13 @@ fn without_a_watcher_the_daemon_looks_by_itself_and_says_so() {
     // Every change is seen, of the file and of a library.
     for (on, state) in [(false, "disabled"), (true, "running")] {
         sandbox.configure(&switched(&sandbox, on));
-        wait_until("the edit is taken", PATIENCE, || {
+        wait_until("the edit is taken", || {
             (daemon.module("usage_tracker")["state"] == state).then_some(())
         });
     }
     let generation = daemon.module("ingest")["generation"].clone();
     sandbox.replace_library("ingest", 1);
-    wait_until("the library is taken", PATIENCE, || {
+    wait_until("the library is taken", || {
         (daemon.module("ingest")["generation"] != generation).then_some(())
     });
 }

@@ -9,10 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Sandbox, http, wait_until};
-
-/// Longest time for what a daemon should do at once. Generous: the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::{PATIENCE, Sandbox, http, wait_until};
 
 /// A daemon in a [`Sandbox`]. It is killed when it is dropped.
 #[derive(Debug)]
@@ -67,7 +64,7 @@ impl<'a> Daemon<'a> {
 
     /// Waits until every module has come to rest: it runs, has failed, or is not to run.
     pub fn wait_settled(&self) {
-        wait_until("every module has come to rest", PATIENCE, || {
+        wait_until("every module has come to rest", || {
             assert!(self.lives(), "the daemon ended:\n{}", self.log());
             let status = self.status()?;
             let modules = status["modules"].as_array()?.iter();
@@ -97,7 +94,7 @@ impl<'a> Daemon<'a> {
     pub fn wait_state(&self, name: &str, state: &str) -> Value {
         let mut last = Value::Null;
         let begin = std::time::Instant::now();
-        wait_until(&format!("{name} is {state}"), PATIENCE, || {
+        wait_until(&format!("{name} is {state}"), || {
             last = self.module(name);
             let late = begin.elapsed() > PATIENCE - Duration::from_secs(1);
             assert!(!late, "{name} is not {state} but {last:#}\n{}", self.log());
@@ -136,9 +133,7 @@ impl<'a> Daemon<'a> {
 
     /// Waits for the daemon's end.
     pub fn wait(&self) -> ExitStatus {
-        wait_until("the daemon ends", PATIENCE, || {
-            self.child().try_wait().expect("it is our child")
-        })
+        wait_until("the daemon ends", || self.child().try_wait().expect("it is our child"))
     }
 
     /// Kills the daemon, as `kill -9` does.

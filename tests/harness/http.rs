@@ -5,13 +5,11 @@ use std::{
     net::TcpStream,
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
 };
 
 use serde_json::Value;
 
-/// Longest time for an answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::PATIENCE;
 
 /// Answer of a server.
 #[derive(Debug)]
@@ -50,8 +48,8 @@ impl Answer {
 /// When the server is not reached or breaks off.
 pub fn post(address: &str, path: &str, headers: &[&str], body: &[u8]) -> std::io::Result<Answer> {
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     exchange(stream, "POST", address, path, headers, body)
 }
 
@@ -62,7 +60,7 @@ pub fn post(address: &str, path: &str, headers: &[&str], body: &[u8]) -> std::io
 /// When the server is not reached or breaks off.
 pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     exchange(stream, "GET", address, path, &[], b"")
 }
 
@@ -73,7 +71,7 @@ pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
 /// When the server is not reached or breaks off.
 pub fn raw(address: &str, request: &str) -> std::io::Result<Answer> {
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     send(stream, request.as_bytes(), b"")
 }
 
@@ -84,7 +82,7 @@ pub fn raw(address: &str, request: &str) -> std::io::Result<Answer> {
 /// When the server is not reached or breaks off.
 pub fn raw_unix(socket: &Path, request: &str) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     send(stream, request.as_bytes(), b"")
 }
 
@@ -95,7 +93,7 @@ pub fn raw_unix(socket: &Path, request: &str) -> std::io::Result<Answer> {
 /// When the server is not reached or breaks off.
 pub fn get_unix(socket: &Path, path: &str) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     exchange(stream, "GET", "localhost", path, &[], b"")
 }
 

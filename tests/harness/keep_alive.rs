@@ -3,11 +3,9 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::Duration,
 };
 
-/// Longest time for an answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::PATIENCE;
 
 /// One client with one connection at a time. It connects anew only when the server said that it
 /// closes the connection, so that any other end counts as a failed request.
@@ -59,7 +57,7 @@ impl KeepAlive {
     fn connect(&mut self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect(&self.address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         self.connections += 1;
         Ok(stream)
     }

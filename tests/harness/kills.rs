@@ -1,6 +1,6 @@
 //! Random kills of the processes that modules run in.
 
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::sync::atomic::AtomicBool;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -11,9 +11,6 @@ pub const MODULES: [&str; 2] = ["usage_tracker", "ingest"];
 
 /// Number of clients that send at the same time.
 pub const CLIENTS: u64 = 3;
-/// Longest time for the work between two kills, and for all that is left after the last.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Creates a sandbox with the usual modules, each in a process of its own that may end as often as
 /// it likes.
 #[must_use]
@@ -35,7 +32,7 @@ pub fn isolated() -> Sandbox {
 ///
 /// When it gets none.
 pub fn kill_runner(sandbox: &Sandbox, module: &str) {
-    let runner = wait_until("the module has a process", PATIENCE, || {
+    let runner = wait_until("the module has a process", || {
         let info = sandbox.json(&["modules", "info", module]);
         i32::try_from(info["process"]["pid"].as_i64()?).ok()
     });
@@ -67,11 +64,11 @@ pub fn runners_under_load(
         }
         for _ in 0..kills {
             let goal = sent.count() + 1 + random.below(100);
-            wait_until("enough is accepted", PATIENCE, || (sent.count() >= goal).then_some(()));
+            wait_until("enough is accepted", || (sent.count() >= goal).then_some(()));
             kill_runner(sandbox, MODULES[usize::from(random.below(4) == 0)]);
         }
     });
-    wait_until("all is answered", PATIENCE, || sent.send_again(&address).then_some(()));
+    wait_until("all is answered", || sent.send_again(&address).then_some(()));
     wait_until_handled(daemon);
     sent
 }
@@ -82,7 +79,7 @@ pub fn runners_under_load(
 ///
 /// When it does not.
 pub fn wait_until_handled(daemon: &Daemon<'_>) {
-    wait_until("all that waits is handled", PATIENCE, || {
+    wait_until("all that waits is handled", || {
         (daemon.module("usage_tracker")["events"]["pending"] == 0).then_some(())
     });
 }

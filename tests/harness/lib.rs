@@ -23,5 +23,7 @@ pub use sandbox::{Output, Sandbox, library, program, run, sha256};
 pub use sent::{Counted, Sent};
 pub use service_manager::ServiceManager;
 pub use set_on_drop::SetOnDrop;
-pub use tools::{far_from_midnight, is_root, skip, skip_even_in_ci, tool_or_skip, wait_until};
+pub use tools::{
+    PATIENCE, far_from_midnight, is_root, skip, skip_even_in_ci, tool_or_skip, wait_until,
+};
 pub use upstream::FakeUpstream;

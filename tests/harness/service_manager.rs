@@ -16,7 +16,7 @@ use std::{
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::{Daemon, Sandbox, daemon::PATIENCE, wait_until};
+use crate::{Daemon, Sandbox, wait_until};
 
 /// The first descriptor that a service is given.
 const FIRST: i32 = 3;
@@ -92,7 +92,7 @@ impl<'a> ServiceManager<'a> {
         command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         command.fd_mappings(mappings).expect("each has a number of its own");
         let daemon = Daemon::spawn(self.sandbox, command);
-        wait_until("the daemon is ready", PATIENCE, || {
+        wait_until("the daemon is ready", || {
             assert!(daemon.lives(), "{}", daemon.log());
             (self.heard().ready > before).then_some(())
         });

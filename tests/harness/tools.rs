@@ -10,18 +10,18 @@ use std::{
 /// Time between two looks at a condition.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// Waits until `condition` gives something, and panics with `what` when `patience` is over.
-pub fn wait_until<T>(
-    what: &str,
-    patience: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> T {
+/// Time after which a wait is given up. Only what never happens takes so long, on however busy a
+/// machine: how soon something happens is a matter of benchmarks.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits until `condition` gives something, and panics with `what` when [`PATIENCE`] is over.
+pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begin.elapsed() < patience, "waited {patience:?} in vain until {what}");
+        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
         thread::sleep(EVERY);
     }
 }

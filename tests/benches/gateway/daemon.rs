@@ -15,8 +15,6 @@ use crate::{load::message, process, report};
 
 /// Starts of which the median is taken.
 const STARTS: usize = 11;
-/// Longest time for what should happen at once.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns a configuration with the router on an address, and these providers.
 pub(crate) fn configuration(listen: &str, providers: &str, router: &str) -> String {
@@ -99,7 +97,7 @@ impl Gateway {
     pub(crate) fn wait_handled(&self) {
         let mut last = None;
         let mut since = Instant::now();
-        wait_until("all events are handled", PATIENCE, || {
+        wait_until("all events are handled", || {
             let events = self.daemon.module("usage_tracker")["events"].clone();
             let now = (events["handled"].clone(), events["pending"].clone());
             if last.as_ref() != Some(&now) {
@@ -158,12 +156,12 @@ pub(crate) fn start_to_first_answer(upstream: SocketAddr) {
     for round in 0..=STARTS {
         let begin = Instant::now();
         let daemon = with.spawn();
-        wait_until("the router answers", PATIENCE, || asked().then_some(()));
+        wait_until("the router answers", || asked().then_some(()));
         let first = begin.elapsed();
         assert!(daemon.stop().success());
         let begin = Instant::now();
         let daemon = without.spawn();
-        wait_until("the daemon answers", PATIENCE, || daemon.status());
+        wait_until("the daemon answers", || daemon.status());
         let bare = begin.elapsed();
         assert!(daemon.stop().success());
         if round > 0 {

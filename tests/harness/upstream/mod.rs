@@ -35,17 +35,14 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread::JoinHandle,
-    time::Duration,
 };
 
 pub use answer::{Answer, Cut, Encoding, Fault, Tool, Usage, UsagePlace, Wire};
 pub use dialect::Dialect;
 pub use record::{Exchange, Outcome};
 
+use crate::PATIENCE;
 use record::Shared;
-
-/// Longest time for something to be recorded.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An upstream on the loopback, with a thread of its own. It ends when it is dropped.
 pub struct FakeUpstream {
@@ -188,7 +185,7 @@ impl FakeUpstream {
     ///
     /// # Panics
     ///
-    /// When it does not within half a minute.
+    /// When it never does.
     pub fn wait<T>(&self, what: &str, found: impl FnMut(&[Exchange]) -> Option<T>) -> T {
         self.shared
             .wait(PATIENCE, found)
@@ -199,7 +196,7 @@ impl FakeUpstream {
     ///
     /// # Panics
     ///
-    /// When it has none within half a minute.
+    /// When it has none in the end.
     pub fn outcome(&self, index: usize) -> Exchange {
         self.wait("an exchange ends", |exchanges| {
             let exchange = exchanges.get(index)?;
