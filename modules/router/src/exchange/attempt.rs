@@ -161,13 +161,7 @@ impl Sent<'_> {
             } else {
                 rewrite(&plan.body, &plan.places, model, asks_for_usage, as_whole).into()
             };
-            // Claude Code's word to its own provider; nobody else knows what to do with it.
-            let body = match &plan.places.safeguards {
-                Some(_) if plan.dialect == Dialect::Messages && !is_anthropic(self.target) => {
-                    without_safeguards(&body)
-                }
-                _ => body,
-            };
+            let body = for_target(body, plan, self.target);
             // Another provider's reasoning, written for the client before, means nothing to this
             // one, and it would refuse it.
             let own = translate::foreign::without_foreign_reasoning(plan.dialect, &body);
@@ -451,11 +445,19 @@ impl Sent<'_> {
     }
 }
 
-/// Returns a body without `safeguards`.
-fn without_safeguards(body: &Bytes) -> Bytes {
+/// Returns a body as a target gets it: `safeguards` is a word of Claude Code to its own provider,
+/// and nobody else knows what to do with it.
+pub(super) fn for_target(body: Bytes, plan: &Plan, target: &Target) -> Bytes {
+    let is_for_anthropic = plan.dialect == Dialect::Messages && plan.places.safeguards.is_some();
+    if !is_for_anthropic || is_anthropic(target) {
+        return body;
+    }
     // The places have moved where the body was rewritten.
-    let at = inspect(Dialect::Messages, body).ok().and_then(|found| found.places.safeguards);
-    at.map_or_else(|| body.clone(), |at| without(body, &at, "safeguards"))
+    let at = inspect(Dialect::Messages, &body).ok().and_then(|found| found.places.safeguards);
+    match at {
+        Some(at) => without(&body, &at, "safeguards"),
+        None => body,
+    }
 }
 
 /// Takes whole events. Fails where one of them is an error and there was no content before.

@@ -12,7 +12,7 @@ use module_sdk::ProviderApi;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Plan, admission, head, plan::ToBeJudged};
+use super::{Plan, admission, attempt, head, plan::ToBeJudged};
 use crate::{
     app::App,
     config::seconds,
@@ -58,11 +58,12 @@ async fn by_provider(app: &App, plan: &Plan) -> Option<(StatusCode, Bytes)> {
     }
     let headers = super::sending::headers_for(app, plan, &target, true);
     let body = rewrite(&plan.body, &plan.places, &name.model, false, false);
+    let body = attempt::for_target(body.into(), plan, &target);
     let time = seconds(app.config.timeouts.first_byte_seconds);
     let times = Times { first_byte: time, idle: time, end: Instant::now() + time, whole: time };
     let url = endpoint::count_tokens(provider);
     let room = app.room();
-    let answer = upstream::send(&app.pool, &url, headers, body.into(), times, room).await.ok()?;
+    let answer = upstream::send(&app.pool, &url, headers, body, times, room).await.ok()?;
     let status = answer.status;
     let (body, _) = answer.body.whole(None, LARGEST).await.ok()?;
     // One that cannot count is no reason to fail.

@@ -15,7 +15,7 @@ impl Serialize for Decision {
             Some((first, fallbacks)) => (Some(first), fallbacks),
             None => (None, &[] as &[TargetName]),
         };
-        let mut shown = serializer.serialize_struct("Decision", 12)?;
+        let mut shown = serializer.serialize_struct("Decision", 13)?;
         shown.serialize_field("model", &first.map(|name| &*name.model))?;
         shown.serialize_field("provider", &first.map(|name| &*name.provider))?;
         shown.serialize_field("rule", &self.rule)?;
@@ -27,6 +27,7 @@ impl Serialize for Decision {
         shown.serialize_field("checked", &self.is_checked)?;
         let second = self.second.as_ref().map(ToString::to_string);
         shown.serialize_field("compared_with", &second)?;
+        shown.serialize_field("hedge", &self.hedge.is_on().then_some(&self.hedge))?;
         shown.serialize_field("variant", &self.variant)?;
         shown.serialize_field("shadow", &self.shadow.as_ref().map(ToString::to_string))?;
         shown.end()

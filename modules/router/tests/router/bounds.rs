@@ -129,7 +129,7 @@ fn what_is_for_anthropic_reaches_no_other_provider_of_its_dialect() {
             .to_string(),
         ),
     });
-    let ask = |key: Option<&str>, settings: Value| {
+    let ask = |path: &str, key: Option<&str>, settings: Value| {
         let mut provider = json!({"base_url": upstream.url(), "api": "anthropic", "models": ["m"]});
         if let Some(key) = key {
             provider["key"] = key.into();
@@ -140,18 +140,21 @@ fn what_is_for_anthropic_reaches_no_other_provider_of_its_dialect() {
             ("x-api-key", "sk-mine"),
         ];
         let body = r#"{"model": "m", "max_tokens": 5, "safeguards": {"x": 1}, "messages": []}"#;
-        let answer = gateway.post_with("/v1/messages", &headers, body);
+        let answer = gateway.post_with(path, &headers, body);
         assert_eq!(answer.status, 200, "{answer:?}");
-        let asked = upstream.asked("/messages").pop().expect("it was asked");
+        let asked = upstream.asked(path).pop().expect("it was asked");
         (asked.header("anthropic-beta").map(str::to_owned), asked.body)
     };
     let all = Some("context-1m-2025-08-07,oauth-2025-04-20".to_owned());
     let without = r#"{"model": "m", "max_tokens": 5,  "messages": []}"#.to_owned();
-    assert_eq!(ask(Some("k"), json!({})), (all.clone(), without.clone()));
     let known = json!({"anthropic_betas": {"other": ["context-1m-*"]}});
-    assert_eq!(ask(Some("k"), known), (Some("context-1m-2025-08-07".to_owned()), without));
+    let some = Some("context-1m-2025-08-07".to_owned());
+    for path in ["/v1/messages", "/v1/messages/count_tokens"] {
+        assert_eq!(ask(path, Some("k"), json!({})), (all.clone(), without.clone()));
+        assert_eq!(ask(path, Some("k"), known.clone()), (some.clone(), without.clone()));
+    }
     // Who gets the client's own credentials is who the client takes it for.
-    let (betas, body) = ask(None, json!({}));
+    let (betas, body) = ask("/v1/messages", None, json!({}));
     assert_eq!(betas, all);
     assert!(body.contains("safeguards"), "{body}");
 }
