@@ -26,6 +26,7 @@ mod held_back;
 mod install;
 mod isolation;
 mod judging;
+mod learning;
 mod libraries;
 mod mapped;
 mod metrics;

@@ -107,11 +107,15 @@ fn a_killed_daemon_refuses_nobody_either() {
     let seen = Seen::default();
     std::thread::scope(|scope| {
         let _stop = SetOnDrop(&seen.stop);
-        scope.spawn(|| seen.send(&address, "client"));
+        let client = scope.spawn(|| seen.send(&address, "client"));
         seen.wait_for_more();
         daemon.kill();
-        let _daemon = manager.start();
+        let daemon = manager.start();
         seen.wait_for_more();
+        // Before the daemon ends: what then connects to the kept socket is answered by nobody.
+        seen.stop.store(true, Ordering::Relaxed);
+        client.join().expect("it only counts");
+        drop(daemon);
     });
     assert_eq!(seen.refused.load(Ordering::Relaxed), 0);
 }

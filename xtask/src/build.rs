@@ -1,6 +1,6 @@
 //! `cargo xtask build`: release build of everything, laid out as it is installed.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -12,6 +12,10 @@ use crate::{
 /// Names of the programs that are installed.
 const PROGRAMS: [&str; 2] = ["lodestard", "lodestar"];
 
+/// Program that trains, with the folder of its own workspace. It is installed as well; the
+/// demonstration does without it, as it is as much to compile as half of the rest.
+pub(crate) const TRAINER: (&str, &str) = ("lodestar-trainer", "modules/learning/trainer");
+
 /// Package that a module is built with.
 const SDK: &str = "lodestar-module-sdk";
 
@@ -21,6 +25,7 @@ pub(crate) fn run() -> Result<Workspace> {
     let begin = Instant::now();
     compile(&workspace)?;
     stage(&workspace)?;
+    trainer(&workspace)?;
     eprintln!(
         "staged in {} after {:.1} s",
         workspace.stage().display(),
@@ -60,6 +65,27 @@ pub(crate) fn compile(workspace: &Workspace) -> Result<()> {
     let mut build = process::cargo();
     build.args(["build", "--release", "--workspace", "--locked"]).current_dir(&workspace.root);
     process::run(&mut build)
+}
+
+/// Builds the trainer and stages it beside the daemon.
+///
+/// # Errors
+///
+/// When it does not compile, or cannot be copied.
+pub(crate) fn trainer(workspace: &Workspace) -> Result<()> {
+    process::run(of_trainer(workspace, "build").args(["--release", "--locked"]))?;
+    let (name, _) = TRAINER;
+    let built = workspace.target.join("trainer/release").join(name);
+    place(&built, &workspace.stage().join("bin").join(name))
+}
+
+/// Returns a command of cargo in the workspace of the trainer, which has a target folder of its own
+/// below that of the others.
+pub(crate) fn of_trainer(workspace: &Workspace, verb: &str) -> Command {
+    let mut cargo = process::cargo();
+    cargo.arg(verb).current_dir(workspace.root.join(TRAINER.1));
+    cargo.env("CARGO_TARGET_DIR", workspace.target.join("trainer"));
+    cargo
 }
 
 /// Copies programs and modules to where they would be installed.

@@ -13,6 +13,7 @@ use crate::{build, process, workspace::Workspace};
 /// Builds and packs; prints the path of the archive.
 pub(crate) fn run() -> Result<()> {
     let workspace = build::shipped()?;
+    build::trainer(&workspace)?;
     let name = format!("lodestar-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let dist = workspace.target.join("dist");
     let tree = dist.join(&name);
@@ -28,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
 /// Copies programs and modules, as they were staged.
 fn programs(workspace: &Workspace, tree: &Path) -> Result<()> {
     let stage = workspace.stage();
-    for program in ["lodestard", "lodestar"] {
+    for program in ["lodestard", "lodestar", build::TRAINER.0] {
         build::place(&stage.join("bin").join(program), &tree.join("usr/bin").join(program))?;
     }
     for module in workspace.modules() {

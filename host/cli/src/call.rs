@@ -36,9 +36,9 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
     let mut out = call.out.as_deref().map(|path| OutFile::create(path, call.force)).transpose()?;
     let interrupted = until_signalled(out.is_some())?;
     let work = answer(&call, client, out.as_mut(), terminal);
-    let reply = tokio::select! {
-        reply = Box::pin(work) => {
-            reply.map_err(|error| as_usage(as_too_slow(error, &call, client.timeout), &call))?
+    let (reply, has_streamed) = tokio::select! {
+        answered = Box::pin(work) => {
+            answered.map_err(|error| as_usage(as_too_slow(error, &call, client.timeout), &call))?
         }
         number = interrupted => {
             let file = call.out.as_deref().unwrap_or_else(|| "".as_ref()).display().to_string();
@@ -52,36 +52,42 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
         (Some(file), Some(sentence)) if !terminal.json => {
             terminal.line(&human::plain(&format!("{}: {sentence}", file.display())))?;
         }
-        (None, _) if call.streams => show_behind_stream(&reply, terminal)?,
+        (None, _) if call.streams && (has_streamed || terminal.json || !is_table(&reply)) => {
+            show_behind_stream(&reply, terminal)?;
+        }
         _ => show(&reply, terminal)?,
     }
     Ok(reply.exit_code)
 }
 
-/// Reads the stream up to the answer.
+/// Reads the stream up to the answer, and returns whether anything came before that.
 async fn answer(
     call: &Call,
     client: &Client,
     mut out: Option<&mut OutFile>,
     terminal: &mut Terminal,
-) -> Result<Reply> {
+) -> Result<(Reply, bool)> {
     let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
     let mut lines: Lines = client.stream(&path, &call.args).await?;
     let bar = terminal.progress_bar(out.is_some());
+    let mut has_streamed = false;
     let reply = loop {
         match lines.next().await? {
             Some(CommandItem::Progress { done, total, unit }) => advance(&bar, done, total, unit),
-            Some(CommandItem::Chunk(text)) => match &mut out {
-                Some(out) => out.write(&text)?,
-                None => terminal.stream(&text)?,
-            },
+            Some(CommandItem::Chunk(text)) => {
+                has_streamed = true;
+                match &mut out {
+                    Some(out) => out.write(&text)?,
+                    None => terminal.stream(&text)?,
+                }
+            }
             Some(CommandItem::Reply(reply)) => break reply,
             Some(CommandItem::Error(problem)) => return Err(CliError::from_problem(problem)),
             None => return Err(unfinished(call)),
         }
     };
     bar.finish_and_clear();
-    Ok(reply)
+    Ok((reply, has_streamed))
 }
 
 /// Returns the sentence of an answer that consists of one sentence and no table.
@@ -91,6 +97,12 @@ fn sentence(reply: &Reply) -> Option<&str> {
         [note] if table.columns.is_empty() && table.title.is_empty() => Some(note),
         _ => None,
     }
+}
+
+/// Returns whether an answer is a table, and not a remark on what was streamed: a command may
+/// stream in one of its forms, and only answer in another.
+fn is_table(reply: &Reply) -> bool {
+    reply.table.as_ref().is_some_and(|table| !table.columns.is_empty())
 }
 
 fn show(reply: &Reply, terminal: &mut Terminal) -> Result<()> {

@@ -2,10 +2,13 @@
 //!
 //! Supported are `type` (also with `null`), `enum`, `const`, `oneOf`, `anyOf` and `allOf` of these,
 //! `$ref` into the same schema, `items`, `minimum`, `maximum`, `default`, `description`,
-//! `required`, and the extension `x-positional` (`true`, or a number for the order). A value of any
-//! other form is given as JSON.
+//! `required`, and the extensions `x-positional` (`true`, or a number for the order) and `x-path`
+//! (`true`: a file, which the module gets as an absolute path). A value of any other form is given
+//! as JSON.
 
-use clap::{Arg, ArgAction, ArgMatches, builder::PossibleValue, builder::PossibleValuesParser};
+use clap::{
+    Arg, ArgAction, ArgMatches, ValueHint, builder::PossibleValue, builder::PossibleValuesParser,
+};
 use serde_json::{Map, Number, Value};
 
 use crate::error::InvalidValue;
@@ -36,6 +39,8 @@ pub(crate) struct Field {
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
     Text,
+    /// A file, relative to the directory in which the command is typed.
+    Path,
     Integer {
         least: Option<i128>,
         most: Option<i128>,
@@ -138,6 +143,7 @@ fn typed(arg: Arg, kind: &Kind) -> Arg {
     use clap::builder::TypedValueParser as _;
     match kind {
         Kind::Text => arg.value_parser(|text: &str| Ok::<_, InvalidValue>(Value::from(text))),
+        Kind::Path => arg.value_hint(ValueHint::AnyPath).value_parser(path),
         Kind::Integer { least, most } => {
             let (least, most) = (*least, *most);
             arg.allow_negative_numbers(true)
@@ -156,6 +162,12 @@ fn typed(arg: Arg, kind: &Kind) -> Arg {
         }
         Kind::List(_) | Kind::Json => arg.value_name("JSON").value_parser(any_json),
     }
+}
+
+/// Returns a path from the root on: the daemon runs in a directory of its own.
+fn path(text: &str) -> Result<Value, InvalidValue> {
+    let path = std::path::absolute(text).map_err(|_| InvalidValue::expected("a path"))?;
+    Ok(path.to_string_lossy().into())
 }
 
 fn any_json(text: &str) -> Result<Value, InvalidValue> {
@@ -231,6 +243,7 @@ fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
         }
     }
     match type_name(property) {
+        Some("string") if property.get("x-path") == Some(&Value::Bool(true)) => Kind::Path,
         Some("string") => Kind::Text,
         Some("integer") => {
             Kind::Integer { least: limit(property, "minimum"), most: limit(property, "maximum") }

@@ -8,6 +8,7 @@
 mod content;
 mod health;
 mod host;
+mod learning;
 mod llm;
 mod lynex;
 mod model_name;
@@ -21,6 +22,7 @@ pub use health::{
     HealthComponentChanged,
 };
 pub use host::{ConfigChanged, ModuleStateChanged};
+pub use learning::{LearningDatasetBuilt, LearningRunProgressed, LearningVersionChanged};
 pub use llm::{
     ApiFormat, CacheOutcome, CostSource, LlmModelSwitched, LlmRequestCompleted,
     LlmRequestWithdrawn, LlmSessionEnded, LlmSessionStarted, RequestSource, RequestStatus,

@@ -59,6 +59,7 @@ fn everything(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     }
     let lints = "clippy --release --workspace --all-targets --locked -- -D warnings";
     step("lints", tally, || process::run(&mut cargo(lints)));
+    of_trainer(workspace, tally)?;
     let programs = match programs::compile(workspace, None) {
         Ok(programs) => programs,
         Err(error) => {
@@ -80,9 +81,29 @@ fn everything(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// Checks the trainer, which is a workspace of its own, and runs its tests.
+fn of_trainer(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let cargo = |words: &str| {
+        let mut words = words.split_whitespace();
+        let mut command = build::of_trainer(workspace, words.next().unwrap_or_default());
+        command.args(words);
+        command
+    };
+    step("format of the trainer", tally, || process::run(&mut cargo("fmt --check")));
+    let built = step("build of the trainer", tally, || build::trainer(workspace));
+    if !built {
+        tally.skipped.push("lints and tests of the trainer: the build failed".to_owned());
+        return Ok(());
+    }
+    let lints = "clippy --release --all-targets --locked -- -D warnings";
+    step("lints of the trainer", tally, || process::run(&mut cargo(lints)));
+    programs::counted("modules/learning/trainer", &mut cargo("test --release --locked"), tally)
+}
+
 fn end_to_end(workspace: &Workspace, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
     build::compile(workspace)?;
     build::stage(workspace)?;
+    build::trainer(workspace)?;
     for program in programs::compile(workspace, Some("e2e"))?.iter().filter(|it| it.is_end_to_end())
     {
         program.run(filter, tally)?;

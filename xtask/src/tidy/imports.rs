@@ -13,6 +13,7 @@ const SDK: &str = "lodestar-module-sdk";
 const HTTP: &str = "lodestar-http";
 const CLIENT: &str = "lodestar-http-client";
 const PRICES: &str = "lodestar-prices";
+const SECRETS: &str = "lodestar-secrets";
 const SQLITE: &str = "lodestar-sqlite";
 /// Name of the fixture that stands in for the library of a driver.
 const FAKE_NVML: &str = "fake_nvml";
@@ -55,19 +56,22 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
     match room {
         "module-sdk/abi" | "xtask" => Some(&[]),
         "module-sdk" => Some(&[ABI]),
+        "module-sdk/secrets" => Some(&[]),
         "host/platform" => Some(&[]),
         "host/api" => Some(&[SDK]),
         "host/config" | "host/bus" => Some(&[SDK, PLATFORM]),
         "host/library" => Some(&[ABI, SDK, API, PLATFORM, CONFIG]),
         "host/cli" => Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]),
-        "host/daemon" => Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]),
+        "host/daemon" => Some(&[ABI, SDK, HTTP, SECRETS, API, PLATFORM, CONFIG, BUS, LIBRARY]),
         "module-sdk/client" | "module-sdk/http" | "module-sdk/prices" | "module-sdk/sqlite" => {
             Some(&[SDK])
         }
         "tests" => Some(&[SDK]),
-        "modules/health_monitor" => Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE, FAKE_NVML]),
-        _ if room.starts_with("modules/") => Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]),
-        _ if room.starts_with("module-sdk/examples/") => Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]),
+        "modules/health_monitor" => Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, FAKE_NVML]),
+        _ if room.starts_with("modules/") => Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE]),
+        _ if room.starts_with("module-sdk/examples/") => {
+            Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE])
+        }
         _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
         _ => None,
     }
@@ -105,16 +109,20 @@ mod tests {
         let check = |room, expected: Option<&[&str]>| assert_eq!(allowed(room), expected, "{room}");
         check("module-sdk/abi", Some(&[]));
         check("module-sdk/http", Some(&[SDK]));
+        check("module-sdk/secrets", Some(&[]));
         check("host/platform", Some(&[]));
         check("host/bus", Some(&[SDK, PLATFORM]));
-        check("host/daemon", Some(&[ABI, SDK, HTTP, API, PLATFORM, CONFIG, BUS, LIBRARY]));
+        check("host/daemon", Some(&[ABI, SDK, HTTP, SECRETS, API, PLATFORM, CONFIG, BUS, LIBRARY]));
         check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
         check("module-sdk/client", Some(&[SDK]));
         check("module-sdk/prices", Some(&[SDK]));
         check("module-sdk/sqlite", Some(&[SDK]));
-        check("module-sdk/examples/meter", Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]));
-        check("modules/health_monitor", Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE, FAKE_NVML]));
-        check("modules/ingest", Some(&[SDK, CLIENT, HTTP, PRICES, SQLITE]));
+        check("module-sdk/examples/meter", Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE]));
+        check(
+            "modules/health_monitor",
+            Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, FAKE_NVML]),
+        );
+        check("modules/ingest", Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE]));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }

@@ -75,6 +75,37 @@ async fn a_script_reads_a_stream_and_its_answer_in_one_place() {
 }
 
 #[tokio::test]
+async fn a_command_that_streams_nothing_shows_its_table_where_one_is_read() {
+    let outcome = lodestar(&with_module_commands(&[reply(0)]).socket, &["usage", "export"]).await;
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
+    assert!(outcome.stdout.contains("gpt-5"), "{}", outcome.stdout);
+}
+
+#[tokio::test]
+async fn a_relative_path_is_meant_where_it_is_typed() {
+    let args = json!({"type": "object", "required": ["path"], "properties": {
+        "path": {"type": "string", "x-positional": true, "x-path": true},
+    }});
+    let mut entry = sample::module_commands();
+    let args = serde_json::from_value(args).expect("it is a schema");
+    (entry.commands[1].args, entry.commands[1].name) = (args, "import".to_owned());
+    let daemon = Daemon::start();
+    let here = std::env::current_dir().expect("a directory");
+    for (typed, expected) in [
+        ("chats.jsonl", here.join("chats.jsonl")),
+        ("./a/b", here.join("a/b")),
+        ("/x/y", "/x/y".into()),
+    ] {
+        daemon.answer("GET /v1/module-commands", &[&entry]);
+        daemon.lines("POST /v1/modules/usage_tracker/commands/import", &[reply(0)]);
+        let outcome = lodestar(&daemon.socket, &["usage", "import", typed]).await;
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        let (_, args) = daemon.asked().pop().expect("a request");
+        assert_eq!(args, json!({"path": expected}));
+    }
+}
+
+#[tokio::test]
 async fn a_command_without_a_stream_may_have_the_options_of_one() {
     let args = json!({"type": "object", "required": ["file"], "properties": {
         "file": {"type": "string", "x-positional": true},

@@ -151,6 +151,7 @@ fn problem(name: &str, error: &ModError) -> Problem {
         error_kind::USAGE => ProblemCode::Invalid,
         error_kind::UNAVAILABLE => ProblemCode::Unavailable,
         error_kind::NOT_FOUND => ProblemCode::NotFound,
+        error_kind::REFUSED => ProblemCode::Refused,
         _ => ProblemCode::Failed,
     };
     if error.kind == error_kind::PANIC {

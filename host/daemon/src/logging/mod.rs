@@ -5,7 +5,6 @@ mod output;
 mod printed;
 mod rate;
 mod record;
-mod redact;
 
 use std::{io, sync::Arc};
 
@@ -13,12 +12,12 @@ use tracing::Level;
 use tracing_subscriber::{Registry, layer::SubscriberExt as _};
 
 pub use levels::{Levels, parse as parse_level};
+pub use module_secrets::{KeyLines, Redactor};
 use output::Output;
 pub(crate) use printed::Lines;
 pub use printed::Printed;
 pub use rate::{LOG_RECORDS_PER_SECOND, LogRate};
 pub use record::{LogRecord, Recorder};
-pub use redact::{KeyLines, Redactor};
 
 /// The target of everything that a module logs; its own target is the field `origin`.
 pub const MODULE_TARGET: &str = "lodestar::module";

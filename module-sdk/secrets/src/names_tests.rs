@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn names_of_models_stay() {
     let redactor = Redactor::new();
-    let names = include_str!("../../../../../module-sdk/src/events/model_name/names.txt");
+    let names = include_str!("../../src/events/model_name/names.txt");
     let names: Vec<&str> = names.lines().filter(|line| !line.starts_with(['#', '/'])).collect();
     assert!(names.len() > 400);
     for name in names {

@@ -1,6 +1,7 @@
 //! Keeps secrets out of all that is written or shown: those that the configuration names, and what
-//! looks like one ([adr/0056](../../../../adr/0056-secrets-in-names.md)).
+//! looks like one ([adr/0056](../../../adr/0056-secrets-in-names.md)).
 
+mod find;
 mod json;
 mod keys;
 mod kinds;
@@ -16,9 +17,11 @@ use std::{
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
+pub use find::Found;
 use json::Of;
 pub use keys::KeyLines;
-use kinds::{KINDS, Kind, is_reference, looks_random};
+use kinds::{KINDS, Kind};
+pub use kinds::{is_reference, looks_random};
 
 /// Replacement for a secret.
 const REPLACEMENT: &str = "[redacted]";

@@ -12,16 +12,26 @@ pub(super) struct Kind {
     /// `true` when words could look alike: then a secret must look like nothing that a person would
     /// write.
     pub(super) ambiguous: bool,
+    /// `true` when it is a secret by where it stands, whatever it looks like.
+    pub(super) is_placed: bool,
     compiled: OnceLock<Regex>,
 }
 
 impl Kind {
     const fn new(marks: &'static [&'static str], pattern: &'static str) -> Self {
-        Self { marks, pattern, ambiguous: false, compiled: OnceLock::new() }
+        Self { marks, pattern, ambiguous: false, is_placed: false, compiled: OnceLock::new() }
     }
 
     const fn ambiguous(marks: &'static [&'static str], pattern: &'static str) -> Self {
-        Self { marks, pattern, ambiguous: true, compiled: OnceLock::new() }
+        let mut kind = Self::new(marks, pattern);
+        kind.ambiguous = true;
+        kind
+    }
+
+    const fn placed(marks: &'static [&'static str], pattern: &'static str) -> Self {
+        let mut kind = Self::new(marks, pattern);
+        kind.is_placed = true;
+        kind
     }
 
     /// Returns the pattern; the group `s` is the secret. It is compiled when it is first needed.
@@ -64,7 +74,7 @@ pub(super) static KINDS: [Kind; 79] = [
     Kind::new(&["private-lines"], r"Private-Lines: [0-9]+(?<s>[A-Za-z0-9+/=\s\\]+)"),
     prefixed!("[A-Za-z0-9]{50,}", "AGE-SECRET-KEY-1"),
     // URLs with a password or a token, addresses that are a secret themselves.
-    Kind::new(&["://"], r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@"']*:(?<s>[^\s@/"']+)@"#),
+    Kind::placed(&["://"], r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@"']*:(?<s>[^\s@/"']+)@"#),
     Kind::ambiguous(&["://"], r#"[A-Za-z][A-Za-z0-9+.-]*://(?<s>[^\s:/@"']{16,})@"#),
     Kind::new(
         &["hooks.slack.com/"],
@@ -78,7 +88,7 @@ pub(super) static KINDS: [Kind; 79] = [
         &["webhook.office.com/"],
         r"webhook\.office\.com/webhookb2/(?<s>[A-Za-z0-9@/_-]{20,})",
     ),
-    Kind::new(
+    Kind::placed(
         &["key=", "token=", "sig=", "signature="],
         r#"(?i)[?&](?:[a-z0-9]+[-_])*(?:key|token|sig|signature)=(?<s>[^\s&"'#\\]{8,})"#,
     ),
@@ -232,14 +242,14 @@ pub(super) static KINDS: [Kind; 79] = [
     // Headers, and values that are named.
     Kind::ambiguous(&["bearer"], r"(?i)bearer(?:\s|%20)+(?<s>[A-Za-z0-9._~+/=-]{8,})"),
     Kind::ambiguous(&["basic"], r"(?i)basic(?:\s|%20)+(?<s>[A-Za-z0-9+/=]{12,})"),
-    Kind::new(
+    Kind::placed(
         &["authorization"],
         concat!(
             r#"(?i)authorization[\\"']*\s*[:=]\s*[\\"']*(?:basic|bearer|token|apikey)\s+"#,
             r#"(?<s>[^\s"',;&\\]{6,})"#
         ),
     ),
-    Kind::new(
+    Kind::placed(
         &[
             "apikey",
             "api_key",
@@ -294,7 +304,8 @@ pub(super) fn names_secret(name: &str) -> bool {
 }
 
 /// Returns whether a text says where a secret is, `${NAME}` or `file:/PATH`, and not what it is.
-pub(super) fn is_reference(text: &str) -> bool {
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
     if let Some(path) = text.strip_prefix("file:") {
         return path.starts_with(['/', '~']);
     }
@@ -306,7 +317,8 @@ pub(super) fn is_reference(text: &str) -> bool {
 }
 
 /// Checks whether a text holds letters and digits as chance mixes them, and no word or name does.
-pub(super) fn looks_random(text: &str) -> bool {
+#[must_use]
+pub fn looks_random(text: &str) -> bool {
     let runs = || text.split(|c: char| !c.is_ascii_alphanumeric());
     if runs().any(is_random) {
         return true;

@@ -1,0 +1,201 @@
+//! `lodestar learning datasets build`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use module_sdk::{
+    Error, ErrorKind, Host, Job, Output, Reply, Result, Table, events::LearningDatasetBuilt,
+};
+use serde_json::{Value, json};
+
+use super::{
+    datasets::{DatasetsArgs, funnel},
+    name,
+};
+use crate::{
+    Learning,
+    dataset::{
+        build::{Built, Settings, build},
+        card::card,
+        files::Folder,
+        summary::Summary,
+    },
+    licence::Licences,
+    store::{Attestation, Split, Store, StoredDataset, Weights, load},
+};
+
+/// Right to build, held by one build at a time.
+#[derive(Debug)]
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(taken: &Arc<AtomicBool>) -> Result<Self> {
+        if taken.swap(true, Ordering::AcqRel) {
+            let error = Error::unavailable("another dataset is being built");
+            return Err(error.hint("try again when that has ended"));
+        }
+        Ok(Self(taken.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A build that is about to begin.
+struct Build {
+    host: Host,
+    store: Store,
+    folder: Folder,
+    licences: Licences,
+    weights: Weights,
+    settings: Settings,
+    projects: Vec<String>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Learning {
+    pub(super) fn build(&mut self, args: &DatasetsArgs) -> Result<Job> {
+        if args.project.is_empty() {
+            return Err(Error::usage("name the project: --project NAME")
+                .hint("`lodestar learning consent` lists those for which somebody agreed"));
+        }
+        let projects = args.project.iter().map(|it| name("the project", it).map(str::to_owned));
+        let mut projects = projects.collect::<Result<Vec<_>>>()?;
+        projects.sort_unstable();
+        projects.dedup();
+        let turn = Turn::take(&self.building)?;
+        let build = Build {
+            host: self.host.clone(),
+            store: self.store.clone(),
+            folder: self.folder.clone(),
+            licences: self.config.licences.clone(),
+            weights: self.config.feedback.clone(),
+            settings: Settings {
+                quality: self.config.quality.clone(),
+                eval_share: args.eval_share.unwrap_or(self.config.eval_share),
+            },
+            projects,
+            stopping: self.stopping.clone(),
+        };
+        Ok(Job::new(move |output| {
+            let _turn = turn;
+            build.run(output)
+        }))
+    }
+}
+
+impl Build {
+    fn run(&self, output: &mut Output) -> Result<Reply> {
+        let now = self.host.now();
+        let reader = self.store.reader()?;
+        let examples = reader.read(|connection| {
+            let now = now.as_millisecond();
+            load(connection, &self.projects, &self.licences, &self.weights, now)
+        })?;
+        let attestations = self.store.attestations()?;
+        let built = self.filter(examples, output)?;
+        module_sdk::return_free_memory();
+        if built.rows.is_empty() {
+            return self.nothing(&built, &attestations);
+        }
+        let files = self.folder.write(&built)?;
+        let summary = Summary::of(&built, &self.projects, &attestations, files, now);
+        self.folder.write_card(&card(&summary))?;
+        let recorded = self.record(&built, &summary);
+        if !matches!(recorded, Ok(true)) {
+            self.folder.discard();
+        }
+        if !recorded? {
+            let message = "consent was taken back, or text was forgotten, while it was built";
+            return Err(Error::of(ErrorKind::Refused, message).hint("build it again"));
+        }
+        if let Err(error) = self.folder.place(&built.id) {
+            self.folder.discard();
+            let now = self.host.now().as_millisecond();
+            self.store.erased(&built.id, "its files could not be put in place", now)?;
+            return Err(error);
+        }
+        self.tell(&summary);
+        let mut data = serde_json::to_value(&summary)?;
+        data["state"] = "ready".into();
+        data["path"] = json!(self.folder.of(&built.id));
+        Ok(Reply::json(&data)?.table(funnel(&summary)))
+    }
+
+    fn filter(&self, examples: Vec<crate::example::Example>, output: &mut Output) -> Result<Built> {
+        let cancelled = AtomicBool::new(false);
+        let mut gone = None;
+        let built = build(
+            &self.settings,
+            examples,
+            &mut |done, total| {
+                if self.stopping.load(Ordering::Relaxed) {
+                    cancelled.store(true, Ordering::Relaxed);
+                }
+                if let Err(error) = output.progress(done as u64, Some(total as u64), "examples") {
+                    cancelled.store(true, Ordering::Relaxed);
+                    gone = Some(error);
+                }
+            },
+            &cancelled,
+        )?;
+        match gone {
+            Some(error) => Err(error),
+            None if cancelled.load(Ordering::Relaxed) => {
+                Err(Error::of(ErrorKind::Cancelled, "learning is stopping; build it again"))
+            }
+            None => Ok(built),
+        }
+    }
+
+    fn record(&self, built: &Built, summary: &Summary) -> Result<bool> {
+        let dataset = StoredDataset {
+            id: built.id.clone(),
+            projects: self.projects.clone(),
+            created_at: summary.created_at.as_millisecond(),
+            train: built.count(Split::Train),
+            eval: built.count(Split::Eval),
+            summary: serde_json::to_value(summary)?,
+            stale: None,
+            erased_at: None,
+        };
+        self.store.record_dataset(&dataset, &built.members(), self.host.now().as_millisecond())
+    }
+
+    /// Tells others of the dataset. A failure is only logged: the dataset is there.
+    fn tell(&self, summary: &Summary) {
+        let event = LearningDatasetBuilt {
+            schema: 1,
+            dataset: summary.id.clone(),
+            projects: summary.projects.clone(),
+            train: summary.train,
+            eval: summary.eval,
+            at: summary.created_at.as_millisecond(),
+        };
+        if let Err(error) = self.host.emit(&event) {
+            tracing::warn!(%error, "cannot tell that a dataset was built");
+        }
+    }
+
+    /// Answers that nothing is left, and by which filters.
+    fn nothing(&self, built: &Built, attestations: &[Attestation]) -> Result<Reply> {
+        let now = self.host.now();
+        let summary = Summary::of(built, &self.projects, attestations, Default::default(), now);
+        let seen = built.steps.first().map_or(0, |step| step.seen);
+        let mut table: Table = funnel(&summary);
+        table.title = "No dataset was built".to_owned();
+        table.notes = vec![if seen == 0 {
+            "there are no examples of this project: import some, or let requests come in".to_owned()
+        } else {
+            "the filters left nothing; DROPPED says why".to_owned()
+        }];
+        let mut data = serde_json::to_value(&summary)?;
+        (data["id"], data["state"]) = (Value::Null, Value::Null);
+        Ok(Reply::json(&data)?.table(table).exit_code(1))
+    }
+}

@@ -1,0 +1,316 @@
+//! `lodestar learning train` and `runs`.
+
+use std::{path::PathBuf, time::Duration};
+
+use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{datasets::short, minute, time};
+use crate::{
+    Learning,
+    registry::{Digest, Ledger, Lineage},
+    run::{self, Base, Examples, Job as TrainerJob, Limits, Lora, Method, Run, RunState, Train},
+    training::{Begun, Training},
+    versions::{Versions, refused},
+};
+
+/// Trains a version on a dataset: `train DATASET --base PATH --watch`. The base is a folder with
+/// `config.json`, `model.safetensors` and `tokenizer.json`, or a GGUF file.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrainArgs {
+    /// Id of the dataset, or its beginning.
+    #[schemars(extend("x-positional" = 1))]
+    dataset: String,
+    /// The base model: a folder or a GGUF file.
+    #[schemars(extend("x-path" = true))]
+    base: PathBuf,
+    /// Trainer: `embedded`, or `command` from the configuration.
+    #[serde(default = "embedded")]
+    trainer: String,
+    /// Method [default: `qlora` for a GGUF file, which is mostly quantised, else `lora`].
+    #[serde(default)]
+    method: Option<Method>,
+    /// Number of steps [default: two passes over the examples].
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    steps: Option<u64>,
+    /// Rank of the adapter [default: 8].
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 256))]
+    rank: Option<u32>,
+    /// Learning rate [default: 0.0002].
+    #[serde(default)]
+    rate: Option<f64>,
+    /// Longest example, in tokens; longer ones are left out [default: 1024].
+    #[serde(default)]
+    #[schemars(range(min = 8, max = 32_768))]
+    max_length: Option<u32>,
+    /// Wait until it ends, with its progress.
+    #[serde(default)]
+    watch: bool,
+}
+
+fn embedded() -> String {
+    "embedded".to_owned()
+}
+
+/// Shows the runs of training: `runs list`, `runs show ID`, `runs watch ID`, `runs stop ID`,
+/// `runs resume ID`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunsArgs {
+    /// Command: `list`, `show`, `watch`, `stop` or `resume` [default: list].
+    #[serde(default)]
+    #[schemars(extend("x-positional" = 1))]
+    action: RunAction,
+    /// Id of a run, or its beginning.
+    #[serde(default)]
+    #[schemars(extend("x-positional" = 2))]
+    id: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum RunAction {
+    /// Show all.
+    #[default]
+    List,
+    /// Show all that is known of one.
+    Show,
+    /// Follow one until it ends.
+    Watch,
+    /// Stop one with a checkpoint.
+    Stop,
+    /// Go on with one that stopped.
+    Resume,
+}
+
+/// Most runs in a list.
+const LISTED: u32 = 200;
+/// Time between two looks at a run that is watched.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Learning {
+    pub(crate) fn train(&mut self, args: TrainArgs) -> Result<Job> {
+        let (versions, training) = (self.versions.clone(), self.training.clone());
+        Ok(Job::new(move |output| {
+            let begun = begin(&args, &versions, &training)?;
+            if args.watch {
+                return watch(&begun, &versions, &training, output);
+            }
+            let mut table = Table::default();
+            table.notes.push(format!("run {} trains version {}", short(&begun.run), begun.version));
+            let follow = format!("`lodestar learning runs watch {}` follows it", short(&begun.run));
+            table.notes.push(follow);
+            Ok(Reply::json(&ended(&begun, RunState::Training))?.table(table))
+        }))
+    }
+
+    pub(crate) fn runs(&mut self, args: RunsArgs) -> Result<Job> {
+        let (versions, training) = (self.versions.clone(), self.training.clone());
+        Ok(Job::new(move |output| {
+            let Some(begin) = &args.id else {
+                return match args.action {
+                    RunAction::List => list(&versions),
+                    _ => Err(Error::usage("name the run by its id")
+                        .hint("`lodestar learning runs` lists them")),
+                };
+            };
+            let run = find(&versions, begin)?;
+            let version = version_of(&versions.ledger()?, &run.id);
+            let begun = Begun { run: run.id.clone(), version: version.clone() };
+            match args.action {
+                RunAction::List | RunAction::Show => show(&run, &version),
+                RunAction::Watch => watch(&begun, &versions, &training, output),
+                RunAction::Stop if training.stop(&run.id) => {
+                    watch(&begun, &versions, &training, output)
+                }
+                RunAction::Stop => {
+                    Err(Error::of(ErrorKind::Refused, "the run is not going on, so it cannot stop"))
+                }
+                RunAction::Resume => {
+                    let begun = training.resume(&run)?;
+                    Reply::json(&ended(&begun, RunState::Training))
+                }
+            }
+        }))
+    }
+}
+
+fn begin(args: &TrainArgs, versions: &Versions, training: &Training) -> Result<Begun> {
+    let dataset = versions.store.dataset(&args.dataset)?;
+    versions.check_dataset(&dataset.id)?;
+    if !args.base.is_absolute() {
+        let error = Error::usage(format!("{} is no absolute path", args.base.display()));
+        return Err(error.hint("write all of it, from / on"));
+    }
+    let base_digest = versions.digest(&args.base)?.ok_or_else(|| {
+        Error::of(ErrorKind::NotFound, format!("there is no model at {}", args.base.display()))
+            .hint("give a folder with config.json and model.safetensors, or a GGUF file")
+    })?;
+    let folder = versions.dataset_folder(&dataset.id);
+    let eval = folder.join(crate::dataset::files::EVAL);
+    let is_file = args.base.is_file();
+    let usual = Train::default();
+    let job = TrainerJob {
+        v: run::VERSION,
+        job_id: String::new(),
+        // The registry compares the base by a digest of its own.
+        base: Base { path: args.base.clone(), sha256: None },
+        dataset: Examples {
+            train: folder.join(crate::dataset::files::TRAIN),
+            eval: (dataset.eval > 0).then_some(eval),
+            sha256: None,
+            format: "messages".to_owned(),
+        },
+        output_dir: PathBuf::new(),
+        resume_from: None,
+        method: args.method.unwrap_or(if is_file { Method::Qlora } else { Method::Lora }),
+        lora: Lora { r: args.rank.unwrap_or(Lora::default().r), ..Lora::default() },
+        train: Train {
+            max_steps: args.steps,
+            epochs: args.steps.map_or(usual.epochs, |_| None),
+            lr: args.rate.unwrap_or(usual.lr),
+            max_length: args.max_length.unwrap_or(usual.max_length),
+            ..usual
+        },
+        limits: Limits::default(),
+        offline: true,
+    };
+    let lineage = Lineage {
+        run: String::new(),
+        base: args.base.display().to_string(),
+        base_digest,
+        // That of the lines themselves, whatever becomes of the dataset while the base is read.
+        dataset_digest: Digest::try_from(dataset.id.clone())
+            .map_err(|refusal| refused(&refusal))?,
+        examples: dataset.train,
+        consents: versions.store.consents_of(&dataset.id)?,
+        dataset: dataset.id,
+    };
+    let begun = training.begin(job, &args.trainer, lineage)?;
+    // What was taken back meanwhile found no version to mark.
+    versions.taint()?;
+    training.stop_tainted()?;
+    Ok(begun)
+}
+
+/// Follows a run until it ends. Whoever stops watching does not stop it.
+fn watch(
+    begun: &Begun,
+    versions: &Versions,
+    training: &Training,
+    output: &mut Output,
+) -> Result<Reply> {
+    loop {
+        let (told, ended) = training.wait(&begun.run, LOOK);
+        output.progress(told.step, told.max_steps, "steps")?;
+        let run = find(versions, &begun.run)?;
+        if ended.is_none() && run.state == RunState::Training {
+            continue;
+        }
+        return show_end(&run, begun);
+    }
+}
+
+fn show_end(run: &Run, begun: &Begun) -> Result<Reply> {
+    let mut data = ended(begun, run.state);
+    data["outcome"] = json!(run.outcome.map(run::Outcome::as_str));
+    data["message"] = json!(run.message);
+    data["loss"] = json!(run.told.loss);
+    data["eval_loss"] = json!(run.told.eval_loss);
+    let mut table = Table::default();
+    let message = run.message.clone().unwrap_or_default();
+    table.notes.push(format!("run {} is {}: {message}", short(&run.id), run.state));
+    if run.state == RunState::Done {
+        let next = format!("`lodestar learning gates {}` measures the version", begun.version);
+        table.notes.push(next);
+    }
+    Ok(Reply::json(&data)?.table(table).exit_code(u8::from(run.state != RunState::Done)))
+}
+
+fn ended(begun: &Begun, state: RunState) -> Value {
+    json!({"run": begun.run, "version": begun.version, "state": state})
+}
+
+fn list(versions: &Versions) -> Result<Reply> {
+    let runs = versions.store.read(|connection| run::runs(connection, LISTED))?;
+    let ledger = versions.ledger()?;
+    let mut table = Table::new(["ID", "VERSION", "STATE", "TRAINER", "STEP#", "LOSS#", "BEGAN"]);
+    for run in &runs {
+        table.row([
+            short(&run.id).to_owned(),
+            version_of(&ledger, &run.id),
+            run.state.to_string(),
+            run.trainer.clone(),
+            steps(run),
+            run.told.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.3}")),
+            minute(run.created_at),
+        ]);
+    }
+    if runs.is_empty() {
+        let note = "There are no runs. `lodestar learning train DATASET --base PATH` begins one.";
+        table.notes.push(note.to_owned());
+    }
+    let all: Vec<Value> = runs.iter().map(|run| data(run, &version_of(&ledger, &run.id))).collect();
+    Ok(Reply::json(&all)?.table(table))
+}
+
+fn show(run: &Run, version: &str) -> Result<Reply> {
+    let mut table = Table::new(["WHAT", "VALUE"]);
+    table.title = format!("Run {}", run.id);
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |it| format!("{it:.3}"));
+    for (name, value) in [
+        ("state", run.state.to_string()),
+        ("version", version.to_owned()),
+        ("trainer", run.trainer.clone()),
+        ("base", run.job.base.path.display().to_string()),
+        ("step", steps(run)),
+        ("loss", number(run.told.loss)),
+        ("held-out loss", number(run.told.eval_loss)),
+        ("outcome", run.message.clone().unwrap_or_else(|| "-".to_owned())),
+    ] {
+        table.row([name.to_owned(), value]);
+    }
+    table.notes.extend(run.smaller.iter().map(|it| format!("it was made smaller: {it}")));
+    Ok(Reply::json(&data(run, version))?.table(table))
+}
+
+fn data(run: &Run, version: &str) -> Value {
+    json!({
+        "id": run.id, "state": run.state, "created_at": time(run.created_at),
+        "version": version, "trainer": run.trainer, "base": run.job.base.path,
+        "step": run.told.step, "max_steps": run.told.max_steps, "loss": run.told.loss,
+        "eval_loss": run.told.eval_loss, "peak_mb": run.told.peak_mb,
+        "predicted_s": run.told.predicted_s, "predicted_mb": run.told.predicted_mb,
+        "outcome": run.outcome.map(run::Outcome::as_str), "message": run.message,
+        "smaller": run.smaller,
+    })
+}
+
+fn steps(run: &Run) -> String {
+    match run.told.max_steps {
+        Some(all) => format!("{}/{all}", run.told.step),
+        None => run.told.step.to_string(),
+    }
+}
+
+fn version_of(ledger: &Ledger, run: &str) -> String {
+    let found = ledger.versions.values().find(|version| version.lineage.run == run);
+    found.map(|version| version.id.clone()).unwrap_or_default()
+}
+
+/// Finds a run by its id or the beginning of it.
+fn find(versions: &Versions, begin: &str) -> Result<Run> {
+    let runs = versions.store.read(|connection| run::runs(connection, u32::MAX))?;
+    let mut found = runs.into_iter().filter(|run| run.id.starts_with(begin));
+    match (found.next(), found.next()) {
+        (Some(run), None) => Ok(run),
+        (Some(_), Some(_)) => Err(Error::usage(format!("more than one run begins with {begin:?}"))),
+        _ => Err(Error::of(ErrorKind::NotFound, format!("there is no run {begin:?}"))
+            .hint("`lodestar learning runs` lists them")),
+    }
+}

@@ -1,0 +1,324 @@
+//! The registry in memory, folded from the entries of its log. It decides what is allowed; nothing
+//! here reads or writes a file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Action, Actor, Approval, Digest, Facts, Gate, Lineage, Observed, Overriding, Refusal, State,
+    Version, step,
+    version::{check_id, check_reason, is_same_person},
+};
+
+/// A deed: the content of an entry of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+pub enum Deed {
+    /// A version was created.
+    Create {
+        /// Origin of the version.
+        lineage: Lineage,
+    },
+    /// An action without further facts.
+    Act {
+        /// The action.
+        action: Action,
+    },
+    /// The training finished.
+    Finish {
+        /// Digest of the artifact.
+        artifact: Digest,
+    },
+    /// The gates were measured.
+    Judge {
+        /// Digest of the benchmark.
+        bench: Digest,
+        /// The gates, those that are required and were not measured among them.
+        gates: Vec<Gate>,
+    },
+    /// A gate was overridden.
+    Override {
+        /// Name of the gate.
+        gate: String,
+    },
+    /// An artifact was approved.
+    Approve {
+        /// Digests of what was approved.
+        observed: Observed,
+        /// Number of persons who have to approve it.
+        needed: usize,
+    },
+    /// A version became the champion.
+    Deploy {
+        /// Digests of what was deployed.
+        observed: Observed,
+        /// Number of persons who have to have approved it.
+        needed: usize,
+    },
+    /// The previous champion became the champion again.
+    Restore {
+        /// Digests of what was restored.
+        observed: Observed,
+    },
+    /// The source of a version should be forgotten.
+    Taint,
+    /// The tables of the registry were written anew from its log.
+    Repair {
+        /// The fault that was found.
+        found: String,
+    },
+}
+
+impl Deed {
+    /// Returns the action of the state machine, if it is one.
+    #[must_use]
+    pub const fn action(&self) -> Option<Action> {
+        match self {
+            Self::Create { .. } | Self::Taint | Self::Repair { .. } => None,
+            Self::Act { action } => Some(*action),
+            Self::Finish { .. } => Some(Action::Finish),
+            Self::Judge { .. } => Some(Action::Judge),
+            Self::Override { .. } => Some(Action::Override),
+            Self::Approve { .. } => Some(Action::Approve),
+            Self::Deploy { .. } => Some(Action::Deploy),
+            Self::Restore { .. } => Some(Action::Restore),
+        }
+    }
+
+    /// Returns the name in the log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Taint => "taint",
+            Self::Repair { .. } => "repair",
+            _ => match self.action() {
+                Some(action) => action.as_str(),
+                None => "",
+            },
+        }
+    }
+}
+
+/// An entry of the log before it has a number and a hash.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// Time of it, in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// The one who acts.
+    pub actor: Actor,
+    /// Id of the version; empty for the registry as a whole.
+    pub version: String,
+    /// The reason that was given.
+    pub reason: String,
+    /// The deed.
+    pub deed: Deed,
+}
+
+/// Change of the state of a version: before, and after.
+pub type Change = (Option<State>, Option<State>);
+
+/// All versions and aliases, as the log tells them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ledger {
+    /// The versions by their ids.
+    pub versions: BTreeMap<String, Version>,
+    /// The version that serves.
+    pub champion: Option<String>,
+    /// The version that is tried.
+    pub challenger: Option<String>,
+    /// The version that a rollback restores.
+    pub previous: Option<String>,
+}
+
+impl Ledger {
+    /// Returns a version.
+    ///
+    /// # Errors
+    ///
+    /// Returns a refusal when there is none of this id.
+    pub fn version(&self, id: &str) -> Result<&Version, Refusal> {
+        let unknown = || Refusal::Unknown { version: id.chars().take(100).collect() };
+        self.versions.get(id).ok_or_else(unknown)
+    }
+
+    /// Returns the ids of the versions that were trained on a dataset.
+    #[must_use]
+    pub fn of_dataset(&self, dataset: &str) -> Vec<&str> {
+        let all = self.versions.values().filter(|version| version.lineage.dataset == dataset);
+        all.map(|version| version.id.as_str()).collect()
+    }
+
+    /// Returns the ids of the versions that have examples of a consent.
+    #[must_use]
+    pub fn of_consent(&self, consent: &str) -> Vec<&str> {
+        let has = |version: &&Version| version.lineage.consents.iter().any(|it| it == consent);
+        self.versions.values().filter(has).map(|version| version.id.as_str()).collect()
+    }
+
+    /// Notes a deed, if it is allowed; the ledger stays as it was if not. Commands and the reading
+    /// of the log go this one way, so that an entry that no command would have written is found.
+    ///
+    /// # Errors
+    ///
+    /// Returns the refusal.
+    pub fn admit(&mut self, draft: &Draft) -> Result<Change, Refusal> {
+        draft.actor.check()?;
+        let is_by_person = draft.actor.person().is_some();
+        let needs_reason = match &draft.deed {
+            Deed::Repair { .. } => true,
+            deed => deed.action().is_some_and(|action| {
+                matches!(action, Action::Approve | Action::Override | Action::RollBack)
+            }),
+        };
+        check_reason(&draft.reason, needs_reason)?;
+        match &draft.deed {
+            Deed::Repair { .. } if is_by_person && draft.version.is_empty() => Ok((None, None)),
+            Deed::Repair { .. } => Err(Refusal::WrongId),
+            Deed::Create { lineage } => self.create(draft, lineage),
+            Deed::Taint => {
+                let mut version = self.version(&draft.version)?.clone();
+                let state = version.state;
+                (version.tainted, version.updated_at) = (true, draft.at);
+                self.versions.insert(version.id.clone(), version);
+                Ok((Some(state), Some(state)))
+            }
+            Deed::Act { action } if !action.is_plain() => {
+                let state = self.version(&draft.version)?.state;
+                Err(Refusal::Order { action: *action, state })
+            }
+            deed => {
+                // No other deed is without an action.
+                let action = deed.action().ok_or(Refusal::WrongId)?;
+                self.act(draft, action)
+            }
+        }
+    }
+
+    fn create(&mut self, draft: &Draft, lineage: &Lineage) -> Result<Change, Refusal> {
+        check_id(&draft.version)?;
+        if self.versions.contains_key(&draft.version) {
+            return Err(Refusal::Exists { version: draft.version.clone() });
+        }
+        let version = Version {
+            id: draft.version.clone(),
+            state: State::Queued,
+            created_at: draft.at,
+            updated_at: draft.at,
+            lineage: lineage.clone(),
+            artifact: None,
+            evaluation: 0,
+            bench: None,
+            gates: Vec::new(),
+            approvals: Vec::new(),
+            tainted: false,
+        };
+        self.versions.insert(version.id.clone(), version);
+        Ok((None, Some(State::Queued)))
+    }
+
+    fn act(&mut self, draft: &Draft, action: Action) -> Result<Change, Refusal> {
+        let before = self.version(&draft.version)?;
+        let from = before.state;
+        let version = noted(before.clone(), draft)?;
+        let facts = self.facts(&version, draft);
+        let to = step(from, action, &facts)?;
+        self.name(&version.id, action, to)?;
+        let version = Version { state: to, updated_at: draft.at, ..version };
+        self.versions.insert(version.id.clone(), version);
+        Ok((Some(from), Some(to)))
+    }
+
+    fn facts(&self, version: &Version, draft: &Draft) -> Facts {
+        let other = self.challenger.as_ref().filter(|other| **other != version.id);
+        let mut facts = Facts {
+            by_person: draft.actor.person().is_some(),
+            is_tainted: version.tainted,
+            open_gates: version.open_gates(),
+            other_challenger: other.cloned(),
+            is_previous: self.previous.as_ref() == Some(&version.id),
+            ..Facts::default()
+        };
+        let (observed, needed) = match &draft.deed {
+            Deed::Approve { observed, needed } | Deed::Deploy { observed, needed } => {
+                (observed, *needed)
+            }
+            // A rollback is urgent: one approval of this artifact is enough, whatever is asked for
+            // since then.
+            Deed::Restore { observed } => (observed, 1),
+            _ => return facts,
+        };
+        facts.approvals = version.approvers(observed).len();
+        facts.approvals_needed = needed.max(1);
+        facts.changed = match version.expected() {
+            None => Some("artifact"),
+            Some(expected) => observed.difference(&expected),
+        };
+        facts
+    }
+
+    /// Moves the aliases.
+    fn name(&mut self, id: &str, action: Action, to: State) -> Result<(), Refusal> {
+        match action {
+            // The place has to be free: the one before gave it up by an entry of its own.
+            Action::Deploy | Action::Restore if self.champion.is_some() => {
+                return Err(Refusal::Order { action, state: State::Deployed });
+            }
+            Action::Deploy => self.champion = Some(id.to_owned()),
+            Action::Restore => {
+                self.champion = Some(id.to_owned());
+                self.previous = None;
+            }
+            Action::Supersede => {
+                self.champion = None;
+                self.previous = Some(id.to_owned());
+            }
+            Action::RollBack => self.champion = None,
+            _ => {}
+        }
+        if to.is_challenger() {
+            self.challenger = Some(id.to_owned());
+        } else if self.challenger.as_deref() == Some(id) {
+            self.challenger = None;
+        }
+        Ok(())
+    }
+}
+
+/// Returns a version with the facts of a deed noted.
+fn noted(mut version: Version, draft: &Draft) -> Result<Version, Refusal> {
+    match &draft.deed {
+        Deed::Finish { artifact } => version.artifact = Some(artifact.clone()),
+        Deed::Judge { bench, gates } => {
+            version.evaluation += 1;
+            version.bench = Some(bench.clone());
+            version.gates.clone_from(gates);
+        }
+        Deed::Override { gate } => {
+            let by =
+                draft.actor.person().ok_or(Refusal::NeedsPerson { action: Action::Override })?;
+            let open = version.gates.iter_mut().find(|it| it.name == *gate && it.is_open());
+            let open =
+                open.ok_or_else(|| Refusal::NoSuchGate { gate: gate.chars().take(100).collect() })?;
+            open.overridden =
+                Some(Overriding { by: by.to_owned(), reason: draft.reason.clone(), at: draft.at });
+        }
+        Deed::Approve { observed, .. } => {
+            let by =
+                draft.actor.person().ok_or(Refusal::NeedsPerson { action: Action::Approve })?;
+            if version.approvers(observed).iter().any(|other| is_same_person(other, by)) {
+                return Err(Refusal::ApprovedAlready { by: by.to_owned() });
+            }
+            version.approvals.push(Approval {
+                by: by.to_owned(),
+                reason: draft.reason.clone(),
+                at: draft.at,
+                evaluation: version.evaluation,
+                observed: observed.clone(),
+            });
+        }
+        _ => {}
+    }
+    Ok(version)
+}

@@ -1,0 +1,366 @@
+//! Versions as files: adapters beside the database, and what is seen of a version now.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use module_sdk::{Error, ErrorKind, Host, Result};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    dataset::{
+        files::{EVAL, Folder},
+        summary::Summary,
+    },
+    registry::{
+        Action, Actor, Command, Digest, Done, Ledger, Observed, Refusal, Registry, Request, State,
+        Version,
+    },
+    store::Store,
+};
+
+/// Adapter in llama.cpp's format, which is what is served and what an approval is about.
+pub(crate) const ADAPTER: &str = "adapter.gguf";
+/// All files of an adapter.
+const FILES: [&str; 3] = [ADAPTER, "adapter_config.json", "adapter_model.safetensors"];
+/// Files of a base that is a folder.
+const OF_BASE: [&str; 3] = ["json", "safetensors", "jinja"];
+
+/// The registry with the files that it is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Versions {
+    pub(crate) store: Store,
+    pub(crate) registry: Registry,
+    pub(crate) host: Host,
+    datasets: Folder,
+    path: PathBuf,
+    known: Arc<Mutex<HashMap<PathBuf, Known>>>,
+    switching: Arc<Mutex<()>>,
+}
+
+/// Digest of a file, with the marks by which a change of it shows.
+#[derive(Debug, Clone)]
+struct Known {
+    length: u64,
+    modified: SystemTime,
+    digest: Digest,
+}
+
+impl Versions {
+    pub(crate) fn new(store: Store, registry: Registry, host: Host, datasets: Folder) -> Self {
+        let path = host.data_dir().join("versions");
+        Self {
+            store,
+            registry,
+            host,
+            datasets,
+            path,
+            known: Arc::default(),
+            switching: Arc::default(),
+        }
+    }
+
+    /// Returns the right to change which version serves, held by one command at a time: what the
+    /// log says and where the server leads change together.
+    pub(crate) fn switching(&self) -> MutexGuard<'_, ()> {
+        self.switching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the folder of a version.
+    pub(crate) fn folder(&self, id: &str) -> PathBuf {
+        self.path.join(id)
+    }
+
+    /// Returns all versions as the log tells them.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub(crate) fn ledger(&self) -> Result<Ledger> {
+        let registry = self.registry.clone();
+        Ok(self.store.read(|connection| registry.audit(connection))?.ledger)
+    }
+
+    /// Does a command to the registry, keeps its head, and tells others.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, or a failure of the database.
+    pub(crate) fn perform(&self, request: &Request) -> Result<Done> {
+        let at = self.host.now().as_millisecond();
+        let done =
+            self.store.write(|transaction| self.registry.perform(transaction, request, at))?;
+        let done = done.map_err(|refusal| refused(&refusal))?;
+        self.performed(&done);
+        Ok(done)
+    }
+
+    /// Keeps the head of what was done, and tells others.
+    pub(crate) fn performed(&self, done: &Done) {
+        if let Err(error) = self.registry.keep(done) {
+            tracing::warn!(%error, "the head of the registry's log cannot be kept");
+        }
+        for entry in &done.entries {
+            crate::tell::version_changed(&self.host, entry);
+        }
+    }
+
+    /// Puts the files of an adapter beside the database and returns the digest of the one that is
+    /// served.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or it cannot be copied.
+    pub(crate) fn adopt(&self, id: &str, output: &Path) -> io::Result<Digest> {
+        let folder = self.folder(id);
+        fs::create_dir_all(&folder)?;
+        for name in FILES {
+            let from = output.join(name);
+            if name == ADAPTER || from.exists() {
+                fs::copy(&from, folder.join(name))?;
+            }
+        }
+        let (_, digest) = hash(&folder.join(ADAPTER))?;
+        Ok(digest)
+    }
+
+    /// Returns the digests of what is there now; `None` where the adapter or the base is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the database or a file cannot be read.
+    pub(crate) fn observe(&self, version: &Version) -> Result<Option<Observed>> {
+        let adapter = self.folder(&version.id).join(ADAPTER);
+        let (Some(artifact), Some(base)) =
+            (self.digest(&adapter)?, self.digest(Path::new(&version.lineage.base))?)
+        else {
+            return Ok(None);
+        };
+        let lineage = &version.lineage;
+        // Text that is gone by its age alone, so that nothing can be compared with it any more.
+        let is_erased = self.store.dataset(&lineage.dataset)?.erased_at.is_some();
+        if is_erased && !self.store.is_taken_back(&lineage.dataset)? {
+            let bench = version.bench.clone().unwrap_or_else(|| Digest::of(b""));
+            let dataset = lineage.dataset_digest.clone();
+            return Ok(Some(Observed { artifact, base, dataset, bench }));
+        }
+        Ok(Some(Observed {
+            artifact,
+            base,
+            dataset: self.dataset_digest(&lineage.dataset)?,
+            bench: self.bench_digest(&lineage.dataset)?,
+        }))
+    }
+
+    /// Returns the digest of a base: of a file, or of the files of a folder that make a model;
+    /// `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub(crate) fn digest(&self, path: &Path) -> Result<Option<Digest>> {
+        let digest = if path.is_dir() { self.of_folder(path) } else { self.of_file(path) };
+        match digest {
+            Ok(digest) => Ok(Some(digest)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::new(format!("cannot read {}: {error}", path.display()))),
+        }
+    }
+
+    fn of_folder(&self, folder: &Path) -> io::Result<Digest> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+            if OF_BASE.contains(&extension) && path.is_file() {
+                files.push(path);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut all = Vec::new();
+        for file in files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            all.extend_from_slice(format!("{name} {}\n", self.of_file(&file)?).as_bytes());
+        }
+        Ok(Digest::of(&all))
+    }
+
+    /// Returns the digest of a file. One that has not changed is not read again, so that a rollback
+    /// does not wait for gigabytes.
+    fn of_file(&self, path: &Path) -> io::Result<Digest> {
+        let metadata = fs::metadata(path)?;
+        let (length, modified) = (metadata.len(), metadata.modified()?);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        if let Some(known) = known.filter(|it| it.length == length && it.modified == modified) {
+            return Ok(known.digest);
+        }
+        let (length, digest) = hash(path)?;
+        let known = Known { length, modified, digest: digest.clone() };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), known);
+        Ok(digest)
+    }
+
+    /// Returns the digest of a dataset: its id, or another one where it is not what its id says.
+    pub(crate) fn dataset_digest(&self, id: &str) -> Result<Digest> {
+        let problems = self.problems(id)?;
+        match Digest::try_from(id.to_owned()) {
+            Ok(digest) if problems.is_empty() => Ok(digest),
+            _ => Ok(Digest::of(problems.join("\n").as_bytes())),
+        }
+    }
+
+    /// Returns what stands against learning from a dataset.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such dataset, or it cannot be read.
+    pub(crate) fn problems(&self, id: &str) -> Result<Vec<String>> {
+        let dataset = self.store.dataset(id)?;
+        if let Some(reason) = dataset.stale {
+            return Ok(vec![reason]);
+        }
+        let summary: Summary = serde_json::from_value(dataset.summary)?;
+        self.datasets.problems(id, &summary.files)
+    }
+
+    /// Marks the versions that were learnt from what was taken back: they are not deployed again.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub(crate) fn taint(&self) -> Result<()> {
+        for version in self.ledger()?.versions.into_values() {
+            if !version.tainted && self.store.is_taken_back(&version.lineage.dataset)? {
+                self.perform(&Request {
+                    version: version.id,
+                    actor: Actor::Lodestar,
+                    reason: "text that it was learnt from was taken back".to_owned(),
+                    command: Command::Taint,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a dataset may be trained on now.
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it.
+    pub(crate) fn check_dataset(&self, id: &str) -> Result<()> {
+        let (forgotten, ended) = self.store.withdrawn(id, self.host.now().as_millisecond())?;
+        let withdrawn = [(forgotten, "some of it was forgotten"), (ended, "its consent has ended")];
+        let withdrawn = withdrawn.into_iter().filter(|(number, _)| *number > 0);
+        let reasons = withdrawn.map(|(_, reason)| reason.to_owned()).chain(self.problems(id)?);
+        match reasons.into_iter().next() {
+            None => Ok(()),
+            Some(reason) => {
+                let short = id.get(..12).unwrap_or(id);
+                let words = format!("dataset {short} must not be trained on: {reason}");
+                Err(Error::of(ErrorKind::Refused, words).hint("build another one"))
+            }
+        }
+    }
+
+    /// Gives up measurings that a stop of the daemon cut off.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub(crate) fn abandon_measurings(&self) -> Result<()> {
+        for version in self.ledger()?.versions.into_values() {
+            if version.state == State::Evaluating {
+                self.perform(&Request {
+                    version: version.id,
+                    actor: Actor::Lodestar,
+                    reason: "the daemon stopped while it was measured".to_owned(),
+                    command: Command::Act(Action::Abandon),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the digest of the held-out examples, by which the gates are measured.
+    pub(crate) fn bench_digest(&self, dataset: &str) -> Result<Digest> {
+        Ok(Digest::of(self.datasets.lines(dataset, EVAL)?.join("\n").as_bytes()))
+    }
+
+    /// Returns the held-out examples of a dataset.
+    pub(crate) fn held_out(&self, dataset: &str) -> Result<Vec<String>> {
+        self.datasets.lines(dataset, EVAL)
+    }
+
+    /// Returns the folder of a dataset.
+    pub(crate) fn dataset_folder(&self, dataset: &str) -> PathBuf {
+        self.datasets.of(dataset)
+    }
+}
+
+/// Returns a refusal of the registry as the error of a command.
+pub(crate) fn refused(refusal: &Refusal) -> Error {
+    let kind = match refusal {
+        Refusal::Unknown { .. } => ErrorKind::NotFound,
+        _ => ErrorKind::Refused,
+    };
+    let error = Error::of(kind, refusal.to_string());
+    match refusal {
+        Refusal::Unknown { .. } => error.hint("`lodestar learning versions` lists them"),
+        Refusal::NoGates | Refusal::Changed { .. } => {
+            error.hint("`lodestar learning gates VERSION` measures them")
+        }
+        Refusal::Order { action: Action::Approve | Action::Deploy, state } => {
+            error.hint(missing(*state))
+        }
+        Refusal::GatesOpen { .. } => {
+            error.hint("`lodestar learning versions show VERSION` shows their values")
+        }
+        _ => error,
+    }
+}
+
+/// Returns what a version in this state lacks before it can be deployed.
+const fn missing(state: State) -> &'static str {
+    match state {
+        State::Queued | State::Training => "it is trained first: `lodestar learning runs`",
+        State::Failed | State::Stopped => "its training did not end: `lodestar learning runs`",
+        State::Trained | State::Evaluating => {
+            "its gates come first: `lodestar learning gates VERSION`"
+        }
+        State::Rejected => "a gate did not pass: `lodestar learning versions show VERSION`",
+        State::Shadow | State::AbRunning => "its experiment comes to an end first",
+        State::Deployed => "it serves already",
+        State::Gated
+        | State::AbFailed
+        | State::AbPassed
+        | State::Inconclusive
+        | State::Approved
+        | State::Superseded
+        | State::RolledBack
+        | State::Archived => {
+            "a person approves it first: `lodestar learning approve VERSION --reason TEXT`"
+        }
+    }
+}
+
+/// Returns the length and the digest of a file.
+fn hash(path: &Path) -> io::Result<(u64, Digest)> {
+    let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
+    let (mut length, mut piece) = (0, vec![0; 1 << 16]);
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            return Ok((length, Digest::from(<[u8; 32]>::from(hasher.finalize()))));
+        }
+        hasher.update(&piece[..read]);
+        length += read as u64;
+    }
+}

@@ -1,0 +1,159 @@
+//! Learning: from who agreed to a dataset, as a person types it; and text that stays where it is.
+
+use std::{path::PathBuf, process::Command};
+
+use harness::{Output, Sandbox, program, run};
+use serde_json::{Value, json};
+
+use crate::reload_faults::ISOLATIONS;
+
+/// Text that must be nowhere but in the database and the datasets.
+const CANARY: &str = "canary: the blue heron stands in the reeds";
+
+fn sandbox(isolation: &str) -> Sandbox {
+    let config = format!(
+        "modules:\n  learning:\n    isolation: {isolation}\nmetrics:\n  listen: 127.0.0.1:0\n"
+    );
+    Sandbox::new(&["learning"], &config)
+}
+
+/// Writes conversations, each about something else, into a file that the module may read in a
+/// process of its own too: in its data directory.
+fn chats(sandbox: &Sandbox, number: usize) -> String {
+    const THINGS: [&str; 8] =
+        ["kettles", "ladders", "violins", "tractors", "candles", "maps", "beehives", "anchors"];
+    let line = |number: usize| {
+        let thing = THINGS[number % THINGS.len()];
+        let question = format!("How many {thing} are in warehouse {number}, and who counts them?");
+        let answer = format!(
+            "Warehouse {number} holds {} {thing}; they are counted by team {} on day {}. {}",
+            number * 7 + 3,
+            number * 13 % 101,
+            number % 28 + 1,
+            if number == 0 { CANARY } else { "" },
+        );
+        let messages = json!([
+            {"role": "user", "content": question}, {"role": "assistant", "content": answer},
+        ]);
+        json!({"messages": messages, "model": "qwen3:4b", "session": format!("s{number}")})
+    };
+    let path = sandbox.state().join("data/learning/chats.jsonl");
+    let text: String = (0..number).map(|number| format!("{}\n", line(number))).collect();
+    std::fs::write(&path, text).expect("the sandbox is writable");
+    path.display().to_string()
+}
+
+fn learning(sandbox: &Sandbox, words: &[&str]) -> Output {
+    sandbox.lodestar(&[&["learning"], words].concat())
+}
+
+fn data(sandbox: &Sandbox, words: &[&str]) -> Value {
+    sandbox.json(&[&["learning"], words].concat())
+}
+
+#[test]
+fn a_person_goes_from_consent_to_a_dataset_and_back() {
+    for isolation in ISOLATIONS {
+        let sandbox = sandbox(isolation);
+        let daemon = sandbox.start();
+        let file = chats(&sandbox, 60);
+
+        let refused = learning(&sandbox, &["import", "jsonl", &file, "--project", "shop"]);
+        assert_ne!(refused.code, 0, "{refused:#?}");
+        assert!(refused.stderr.contains("consent grant shop"), "{refused:#?}");
+
+        data(&sandbox, &["consent", "grant", "shop", "--by", "ada", "--days", "30"]);
+        let import = data(&sandbox, &["import", "jsonl", &file, "--project", "shop"]);
+        assert_eq!((&import["imported"], &import["duplicates"]), (&json!(60), &json!(0)));
+        let built = data(&sandbox, &["datasets", "build", "--project", "shop"]);
+        let id = built["id"].as_str().expect("it was built").to_owned();
+        assert!(built["examples"].as_u64().is_some_and(|examples| examples > 30), "{built:#}");
+
+        // The same examples make the same dataset, whatever was killed in between.
+        daemon.kill();
+        let daemon = sandbox.start();
+        let again = data(&sandbox, &["datasets", "build", "--project", "shop"]);
+        assert_eq!(again["id"], id.as_str(), "{again:#}");
+        let verified = learning(&sandbox, &["datasets", "verify", &id]);
+        assert_eq!(verified.code, 0, "{verified:#?}");
+        let exported = learning(&sandbox, &["datasets", "export", &id, "--format", "openai"]);
+        let lines: Vec<Value> = exported
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+            .collect();
+        assert_eq!(lines.len() as u64, built["train"].as_u64().expect("a number"));
+        assert!(lines.iter().all(|line| line["messages"].as_array().is_some()), "{lines:#?}");
+
+        data(&sandbox, &["forget", "--project", "shop"]);
+        let stale = data(&sandbox, &["datasets", "show", &id]);
+        assert!(stale["stale"].is_string(), "{stale:#}");
+        let gone = learning(&sandbox, &["datasets", "build", "--project", "shop"]);
+        assert_eq!(gone.code, 1, "{gone:#?}");
+        assert!(!daemon.log().contains("heron"), "{}", daemon.log());
+        assert!(daemon.stop().success());
+        let outside = sandbox.state_files().into_iter().filter(|(path, bytes)| {
+            !path.to_string_lossy().contains("/data/learning/")
+                && bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
+        });
+        let outside: Vec<_> = outside.map(|(path, _)| path).collect();
+        assert!(outside.is_empty(), "{outside:?}");
+    }
+}
+
+/// Returns the trainer, which is built in a target folder of its own.
+fn trainer() -> PathBuf {
+    let release = program("lodestard").parent().expect("it lies in a folder").to_owned();
+    release.join("../trainer/release/lodestar-trainer")
+}
+
+#[test]
+fn a_version_is_trained_by_what_comes_along_and_not_deployed_by_itself() {
+    let config = format!(
+        "modules:\n  learning:\n    trainer: {{program: {}}}\n    eval_share: 0.2\n    quality: \
+         {{min_words: 1, min_chars: 1, similarity: 1.0, per_prompt: 1000}}\nmetrics:\n  listen: \
+         127.0.0.1:0\n",
+        trainer().canonicalize().expect("it was built").display()
+    );
+    let sandbox = Sandbox::new(&["learning"], &config);
+    let daemon = sandbox.start();
+    let base = sandbox.path("tiny");
+    let made = run(Command::new(trainer()).arg("tiny-base").arg(&base));
+    assert_eq!(made.code, 0, "{made:#?}");
+    let lines = std::fs::read_to_string(base.join("train.jsonl")).expect("examples lie there");
+    let file = sandbox.path("chats.jsonl");
+    let named = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).expect("each line is JSON");
+        line["model"] = "tiny".into();
+        format!("{line}\n")
+    };
+    std::fs::write(&file, lines.lines().map(named).collect::<String>()).expect("it is writable");
+    let (base, file) = (base.display().to_string(), file.display().to_string());
+    data(&sandbox, &["consent", "grant", "shop", "--by", "ada", "--days", "30"]);
+    data(&sandbox, &["consent", "attest", "tiny", "--by", "ada", "--statement", "made here"]);
+    let imported = data(&sandbox, &["import", "jsonl", &file, "--project", "shop"]);
+    assert!(imported["imported"].as_u64().is_some_and(|number| number > 20), "{imported:#}");
+    data(&sandbox, &["datasets", "build", "--project", "shop"]);
+    let datasets = data(&sandbox, &["datasets"]);
+    let id = datasets[0]["id"].as_str().expect("it was built");
+
+    let words = ["train", id, "--base", &base, "--steps", "6", "--watch"];
+    let trained = data(&sandbox, &words);
+    assert_eq!((&trained["state"], &trained["version"]), (&json!("done"), &json!("v1")));
+    assert!(trained["loss"].as_f64().is_some_and(f64::is_finite), "{trained:#}");
+
+    let deployed = learning(&sandbox, &["deploy", "v1"]);
+    assert_eq!(deployed.code, 4, "{deployed:#?}");
+    assert!(deployed.stderr.contains("lodestar learning gates"), "{deployed:#?}");
+    let approved = learning(&sandbox, &["approve", "v1", "--reason", "now"]);
+    assert_eq!(approved.code, 4, "{approved:#?}");
+
+    // A daemon that is killed knows the version, and its log is whole.
+    daemon.kill();
+    let daemon = sandbox.start();
+    let audit = data(&sandbox, &["audit"]);
+    assert_eq!((&audit["intact"], &audit["entries"]), (&json!(true), &json!(3)), "{audit:#}");
+    let versions = data(&sandbox, &["versions"]);
+    assert_eq!(versions[0]["state"], "trained", "{versions:#}");
+    assert!(daemon.stop().success());
+}
