@@ -1,4 +1,4 @@
-//! What is deleted by time: text after its days, and what was to be forgotten in datasets.
+//! Deletion by time: of text after its days, and of what was to be forgotten in datasets.
 
 use std::sync::atomic::Ordering;
 
@@ -6,7 +6,8 @@ use module_sdk::{Error, Result, clock::is_plausible};
 
 use crate::{Learning, dataset::files::Folder, store::Store};
 
-const DAY_MS: i64 = 24 * 3_600_000;
+/// Milliseconds of a day.
+pub(crate) const DAY_MS: i64 = 24 * 3_600_000;
 
 impl Learning {
     /// Deletes text that is older than it may be, and the text of datasets that is due.

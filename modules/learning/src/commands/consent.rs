@@ -9,6 +9,7 @@ use super::{counted, minute, name, plain, time};
 use crate::{
     Learning,
     licence::spelt,
+    maintenance::DAY_MS,
     store::{Attestation, Consent, NewConsent, Scope},
 };
 
@@ -55,7 +56,6 @@ enum Action {
     Attest,
 }
 
-const DAY_MS: i64 = 24 * 3_600_000;
 /// Days of a consent where nothing else is said.
 const DAYS: u32 = 30;
 /// Most characters of a statement.

@@ -6,6 +6,7 @@ mod datasets;
 mod deploy;
 mod feedback;
 mod forget;
+mod gates;
 mod import;
 mod train;
 mod versions;

@@ -19,7 +19,8 @@ use module_sdk::human;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+
+use crate::registry::Digest;
 
 /// Time within which a server has to answer a question about itself.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -77,8 +78,7 @@ impl Adapter {
             return Err(DeployError::TooLarge { file: self.file.clone(), size });
         }
         let bytes = fs::read(&self.file).map_err(unreadable)?;
-        let digest = hex(&Sha256::digest(&bytes));
-        if digest != self.sha256 {
+        if Digest::of(&bytes).as_str() != self.sha256 {
             return Err(DeployError::Changed { file: self.file.clone() });
         }
         Ok(bytes)
@@ -303,11 +303,6 @@ fn words(body: &[u8]) -> String {
 /// Returns the JSON of an answer.
 fn read(answer: &Answer) -> Result<Value, DeployError> {
     serde_json::from_slice(&answer.body).map_err(|_| DeployError::Unreadable(Unreadable("no JSON")))
-}
-
-/// Returns bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns `true` when both are the same file, however they are written.

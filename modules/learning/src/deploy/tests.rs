@@ -53,7 +53,7 @@ fn adapter(directory: &Path) -> Adapter {
     let file = directory.join("adapter.gguf");
     fs::write(&file, b"GGUF of a test").expect("it is writable");
     Adapter {
-        sha256: hex(&Sha256::digest(b"GGUF of a test")),
+        sha256: Digest::of(b"GGUF of a test").into(),
         file,
         base: "llama3.2:1b".to_owned(),
         alias: "lodestar-shop".to_owned(),

@@ -1,4 +1,4 @@
-//! How near an answer is to the one that was kept.
+//! Similarity of an answer to the one that was kept.
 
 use std::collections::HashMap;
 

@@ -3,18 +3,14 @@
 use module_sdk::events::ContentRole;
 use serde_json::Value;
 
-use super::{Lines, Take, jsonl, turns::Turns};
+use super::{
+    Lines, Take, jsonl,
+    turns::{Turns, text_of},
+};
 
 /// Reads a transcript.
-pub(super) fn read(mut lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
-    let mut turns = Turns::default();
-    while let Some((number, line)) = lines.next_line()? {
-        match line.and_then(jsonl::parse) {
-            Ok(value) => entry(&mut turns, number, &value, take)?,
-            Err(error) => take(number, Err(error))?,
-        }
-    }
-    turns.end_turn(take)
+pub(super) fn read(lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
+    Turns::of(lines, take, entry)
 }
 
 fn entry(turns: &mut Turns, number: u64, value: &Value, take: Take<'_>) -> module_sdk::Result<()> {
@@ -81,10 +77,7 @@ fn answered(turns: &mut Turns, number: u64, message: &Value, at: Option<i64>) {
 fn words(content: Option<&Value>) -> String {
     match content {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => {
-            let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
-            texts.collect::<Vec<_>>().join("\n")
-        }
+        Some(Value::Array(parts)) => text_of(parts),
         _ => String::new(),
     }
 }
@@ -92,20 +85,12 @@ fn words(content: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::{Found, LineError};
+    use crate::import::{LineError, turns::turns_of};
 
     #[test]
     fn a_transcript_becomes_its_turns() {
         let text = include_str!("../../tests/transcripts/claude_code.jsonl");
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("s.jsonl");
-        std::fs::write(&path, text).expect("a file");
-        let mut all: Vec<(u64, Result<Found, LineError>)> = Vec::new();
-        read(Lines::open(&path).expect("it opens"), &mut |line, found| {
-            all.push((line, found));
-            Ok(())
-        })
-        .expect("it is read");
+        let all = turns_of(text, read);
         assert_eq!(all.len(), 2);
         assert_eq!(all[0], (9, Err(LineError::NoJson(2))));
         let (line, found) = (all[1].0, all[1].1.as_ref().expect("a turn"));

@@ -3,22 +3,18 @@
 use module_sdk::events::ContentRole;
 use serde_json::Value;
 
-use super::{Lines, Take, jsonl, turns::Turns};
+use super::{
+    Lines, Take, jsonl,
+    turns::{Turns, text_of},
+};
 
 /// Beginnings of what Codex itself puts into the place of a person's words.
 const NOT_A_PERSON: [&str; 4] =
     ["<environment_context>", "<user_instructions>", "# AGENTS.md", "<turn_aborted>"];
 
 /// Reads a transcript.
-pub(super) fn read(mut lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
-    let mut turns = Turns::default();
-    while let Some((number, line)) = lines.next_line()? {
-        match line.and_then(jsonl::parse) {
-            Ok(value) => entry(&mut turns, number, &value, take)?,
-            Err(error) => take(number, Err(error))?,
-        }
-    }
-    turns.end_turn(take)
+pub(super) fn read(lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
+    Turns::of(lines, take, entry)
 }
 
 fn entry(turns: &mut Turns, number: u64, value: &Value, take: Take<'_>) -> module_sdk::Result<()> {
@@ -76,27 +72,18 @@ fn is_of_codex(words: &str) -> bool {
 
 fn words(payload: &Value) -> String {
     let parts = payload.get("content").and_then(Value::as_array);
-    let texts = parts.into_iter().flatten().filter_map(|part| part.get("text")?.as_str());
-    texts.collect::<Vec<_>>().join("\n")
+    parts.map(|parts| text_of(parts)).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::{Found, LineError};
+    use crate::import::turns::turns_of;
 
     #[test]
     fn a_transcript_becomes_its_turns() {
         let text = include_str!("../../tests/transcripts/codex.jsonl");
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("rollout-1.jsonl");
-        std::fs::write(&path, text).expect("a file");
-        let mut all: Vec<(u64, Result<Found, LineError>)> = Vec::new();
-        read(Lines::open(&path).expect("it opens"), &mut |line, found| {
-            all.push((line, found));
-            Ok(())
-        })
-        .expect("it is read");
+        let all = turns_of(text, read);
         assert_eq!(all.len(), 1);
         let found = all[0].1.as_ref().expect("a turn");
         assert_eq!(found.conversation.as_deref(), Some("c1"));

@@ -3,7 +3,7 @@
 use module_sdk::events::ContentRole;
 use serde_json::{Value, json};
 
-use super::{Found, LineError, Take};
+use super::{Found, LineError, Lines, Take, jsonl};
 use crate::example::Message;
 
 /// Most characters of the messages before an answer; older ones are left out.
@@ -22,6 +22,22 @@ pub(super) struct Turns {
 }
 
 impl Turns {
+    /// Reads a transcript: `entry` adds a line of it.
+    pub(super) fn of(
+        mut lines: Lines,
+        take: Take<'_>,
+        entry: fn(&mut Self, u64, &Value, Take<'_>) -> module_sdk::Result<()>,
+    ) -> module_sdk::Result<()> {
+        let mut turns = Self::default();
+        while let Some((number, line)) = lines.next_line()? {
+            match line.and_then(jsonl::parse) {
+                Ok(value) => entry(&mut turns, number, &value, take)?,
+                Err(error) => take(number, Err(error))?,
+            }
+        }
+        turns.end_turn(take)
+    }
+
     /// Adds what a person or the operator wrote: the turn before it has ended.
     pub(super) fn asked(
         &mut self,
@@ -134,6 +150,30 @@ impl Turns {
         }
         (messages, from > own)
     }
+}
+
+/// Returns the texts of the parts of a message, a line each.
+pub(super) fn text_of(parts: &[Value]) -> String {
+    let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns all that is taken from a transcript, for the tests of its readers.
+#[cfg(test)]
+pub(super) fn turns_of(
+    text: &str,
+    read: fn(Lines, Take<'_>) -> module_sdk::Result<()>,
+) -> Vec<(u64, Result<Found, LineError>)> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("transcript.jsonl");
+    std::fs::write(&path, text).expect("a file");
+    let mut all = Vec::new();
+    let mut take = |line, found| {
+        all.push((line, found));
+        Ok(())
+    };
+    read(Lines::open(&path).expect("it opens"), &mut take).expect("it is read");
+    all
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -323,34 +323,6 @@ pub(super) fn append(
         entry.hash,
     ])?;
     Ok(entry)
-}
-
-/// Returns entries after a number, oldest first, for lists.
-///
-/// # Errors
-///
-/// Returns an error when the database cannot be read.
-pub fn entries(connection: &Connection, after: i64, limit: u32) -> rusqlite::Result<Vec<Entry>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT seq, at, actor, action, version, from_state, to_state, reason, evidence, previous,
-                hash
-         FROM registry_event WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-    )?;
-    statement.query_map(params![after, limit], entry)?.collect()
-}
-
-/// Returns the last entry about a version, for lists.
-///
-/// # Errors
-///
-/// Returns an error when the database cannot be read.
-pub fn last_of(connection: &Connection, version: &str) -> rusqlite::Result<Option<Entry>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT seq, at, actor, action, version, from_state, to_state, reason, evidence, previous,
-                hash
-         FROM registry_event WHERE version = ?1 ORDER BY seq DESC LIMIT 1",
-    )?;
-    statement.query_row([version], entry).optional()
 }
 
 /// Returns the last entries, the newest first, as they are stored.

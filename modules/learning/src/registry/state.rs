@@ -238,19 +238,13 @@ pub fn step(state: State, action: Action, facts: &Facts) -> Result<State, Refusa
             | S::Superseded
             | S::RolledBack,
             A::Evaluate,
-        ) if facts.is_previous => Err(Refusal::IsPrevious),
-        (
-            S::Trained
-            | S::Rejected
-            | S::Gated
-            | S::AbFailed
-            | S::AbPassed
-            | S::Inconclusive
-            | S::Approved
-            | S::Superseded
-            | S::RolledBack,
-            A::Evaluate,
-        ) => Ok(S::Evaluating),
+        ) => {
+            if facts.is_previous {
+                Err(Refusal::IsPrevious)
+            } else {
+                Ok(S::Evaluating)
+            }
+        }
         (S::Evaluating, A::Abandon) => Ok(S::Trained),
         (S::Evaluating, A::Judge) | (S::Rejected, A::Override) => match &facts.open_gates {
             None => Err(Refusal::NoGates),

@@ -36,7 +36,7 @@ impl Digest {
 
 impl From<[u8; 32]> for Digest {
     fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(crate::store::hex(&bytes))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a trainer tells, a line of JSON at a time. Nothing of it is believed that does not fit the
+//! Events of a trainer, a line of JSON at a time. Nothing of it is believed that does not fit the
 //! job.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Who agreed that text is learnt from, and who answers for a model whose terms forbid it.
+//! Consents to learn from text, and statements of who answers for a model whose terms forbid it.
 
 use module_sdk::Result;
 use module_sqlite::rusqlite::{self, Connection, OptionalExtension as _, Row, params};

@@ -10,6 +10,8 @@ use module_sdk::{
 };
 use serde_json::{Value, json};
 
+pub(crate) use crate::invented::{answer, question};
+
 /// Time of the fake clock in these tests.
 pub(crate) const NOW: &str = "2026-11-21T12:00:00Z";
 
@@ -53,37 +55,6 @@ pub(crate) fn run(bench: &mut Bench<Learning>, command: &str, args: Value) -> Va
 /// Runs a command that is expected to be refused, and returns the message.
 pub(crate) fn refused(bench: &mut Bench<Learning>, command: &str, args: Value) -> String {
     bench.command(command, args).expect_err("it is refused").to_string()
-}
-
-/// Words of the invented conversations.
-const WORDS: [&str; 48] = [
-    "anchor", "basket", "candle", "drawer", "engine", "feather", "garden", "hammer", "island",
-    "jacket", "kettle", "ladder", "meadow", "needle", "orchard", "pencil", "quarry", "river",
-    "saddle", "tunnel", "umbrella", "valley", "window", "yarn", "zipper", "barley", "copper",
-    "dragon", "ember", "fiddle", "goblet", "harbour", "ivory", "jungle", "kernel", "lantern",
-    "marble", "nutmeg", "otter", "parsley", "quilt", "ribbon", "spoon", "thistle", "urchin",
-    "violet", "walnut", "yogurt",
-];
-
-/// Returns invented words; another number has others, in no order that repeats.
-fn words(number: u32, many: usize) -> String {
-    let mut state = u64::from(number) * 2 + 1;
-    let mut word = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        WORDS[(state >> 33) as usize % WORDS.len()]
-    };
-    (0..many).map(|_| word()).collect::<Vec<_>>().join(" ")
-}
-
-/// Returns the question of a conversation.
-pub(crate) fn question(number: u32) -> String {
-    format!("What does order number {number} of {} cost?", words(number, 10))
-}
-
-/// Returns the answer of a conversation.
-pub(crate) fn answer(number: u32) -> String {
-    format!("Order {number} costs {number} euros: {}.", words(number + 100_000, 12))
 }
 
 /// Returns the line of a conversation about an order.

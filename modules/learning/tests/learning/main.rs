@@ -6,4 +6,5 @@ mod common;
 mod consenting;
 mod forgetting;
 mod importing;
+mod invented;
 mod versions;

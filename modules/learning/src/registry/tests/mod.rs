@@ -133,9 +133,9 @@ fn a_version_is_deployed_only_after_its_approval() {
     desk.does("v1", approve("v1"));
     let done = desk.does("v1", Command::Deploy(seen("v1")));
     assert_eq!(done.ledger.champion.as_deref(), Some("v1"));
-    let last = audit::last_of(&desk.connection, "v1").expect("it is read").expect("it is there");
-    assert_eq!((last.action.as_str(), last.actor.as_str()), ("deploy", "person:anna"));
-    assert_eq!(audit::entries(&desk.connection, 5, 100).expect("they are read").len(), 2);
+    let last = audit::last(&desk.connection, 2).expect("they are read");
+    let told = last.iter().map(|entry| (entry.action.as_str(), entry.actor.as_str()));
+    assert!(told.eq([("deploy", "person:anna"), ("approve", "person:anna")]), "{last:?}");
     let refusal = desk.refuses("v1", Command::Deploy(seen("v1")));
     assert_eq!(refusal, Refusal::Order { action: Action::Deploy, state: State::Deployed });
 }
