@@ -34,9 +34,15 @@ fn takes_the_example_of_the_documentation() {
 #[test]
 fn takes_the_shipped_file() {
     let config = valid(DEFAULT);
-    let names: Vec<_> = config.modules.iter().map(|m| (m.name.as_str(), m.enabled)).collect();
-    let expected = ["ingest", "usage_tracker", "router", "health_monitor"];
-    assert_eq!(names, expected.map(|name| (name, true)));
+    let modules: Vec<_> = config.modules.iter().map(|m| (m.name.as_str(), m.enabled)).collect();
+    let expected = [
+        ("ingest", true),
+        ("usage_tracker", true),
+        ("router", true),
+        ("health_monitor", true),
+        ("learning", false),
+    ];
+    assert_eq!(modules, expected);
     assert_eq!(config.effective("usage_tracker", None), Ok(Map::new()));
 }
 
