@@ -137,7 +137,8 @@ fn a_kept_socket_goes_when_the_configuration_no_longer_asks_for_it() {
     TcpListener::bind(&first).expect("nobody has it");
     assert_eq!(sandbox.lodestar(&["modules", "enable", "ingest"]).code, 0);
     let second = daemon.address("ingest", "http");
-    assert_eq!(of_ingest(), [second.as_str()]);
+    // The daemon says so to its manager beside the answer to the command.
+    wait_until("it is kept", || (of_ingest() == [second.as_str()]).then_some(()));
     // Another address while it does not run.
     assert!(daemon.stop().success());
     let usual = sandbox.configuration();
