@@ -1,8 +1,6 @@
 //! Learning: from who agreed to a dataset, as a person types it; and text that stays where it is.
 
-use std::{path::PathBuf, process::Command};
-
-use harness::{Output, Sandbox, program, run};
+use harness::{Output, Sandbox, training};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
@@ -101,41 +99,15 @@ fn a_person_goes_from_consent_to_a_dataset_and_back() {
     }
 }
 
-/// Returns the trainer, which is built in a target folder of its own.
-fn trainer() -> PathBuf {
-    let release = program("lodestard").parent().expect("it lies in a folder").to_owned();
-    release.join("../trainer/release/lodestar-trainer")
-}
-
 #[test]
 fn a_version_is_trained_by_what_comes_along_and_not_deployed_by_itself() {
-    let config = format!(
-        "modules:\n  learning:\n    trainer: {{program: {}}}\n    eval_share: 0.2\n    quality: \
-         {{min_words: 1, min_chars: 1, similarity: 1.0, per_prompt: 1000}}\nmetrics:\n  listen: \
-         127.0.0.1:0\n",
-        trainer().canonicalize().expect("it was built").display()
-    );
+    let config =
+        format!("modules:\n  learning:\n{}metrics:\n  listen: 127.0.0.1:0\n", training::settings());
     let sandbox = Sandbox::new(&["learning"], &config);
     let daemon = sandbox.start();
-    let base = sandbox.path("tiny");
-    let made = run(Command::new(trainer()).arg("tiny-base").arg(&base));
-    assert_eq!(made.code, 0, "{made:#?}");
-    let lines = std::fs::read_to_string(base.join("train.jsonl")).expect("examples lie there");
-    let file = sandbox.path("chats.jsonl");
-    let named = |line: &str| {
-        let mut line: Value = serde_json::from_str(line).expect("each line is JSON");
-        line["model"] = "tiny".into();
-        format!("{line}\n")
-    };
-    std::fs::write(&file, lines.lines().map(named).collect::<String>()).expect("it is writable");
-    let (base, file) = (base.display().to_string(), file.display().to_string());
-    data(&sandbox, &["consent", "grant", "shop", "--by", "ada", "--days", "30"]);
-    data(&sandbox, &["consent", "attest", "tiny", "--by", "ada", "--statement", "made here"]);
-    let imported = data(&sandbox, &["import", "jsonl", &file, "--project", "shop"]);
-    assert!(imported["imported"].as_u64().is_some_and(|number| number > 20), "{imported:#}");
-    data(&sandbox, &["datasets", "build", "--project", "shop"]);
-    let datasets = data(&sandbox, &["datasets"]);
-    let id = datasets[0]["id"].as_str().expect("it was built");
+    let base = training::tiny_base(&sandbox);
+    let id = training::dataset(&sandbox, &base);
+    let (base, id) = (base.display().to_string(), id.as_str());
 
     let words = ["train", id, "--base", &base, "--steps", "6", "--watch"];
     let trained = data(&sandbox, &words);

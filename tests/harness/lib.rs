@@ -15,6 +15,7 @@ mod service_manager;
 mod set_on_drop;
 pub mod telemetry;
 mod tools;
+pub mod training;
 pub mod upstream;
 
 pub use daemon::Daemon;
