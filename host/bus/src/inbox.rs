@@ -27,8 +27,8 @@ const GATHER: Duration = Duration::from_micros(100);
 const GATHER_FROM: usize = 8;
 /// Longest time for which they gather. A handler that takes long for a batch, such as one that
 /// commits a transaction, is given [`GATHER_TIMES`] as long, so that batches grow with its costs.
-const LONGEST_GATHER: Duration = Duration::from_millis(20);
-const GATHER_TIMES: u32 = 8;
+const LONGEST_GATHER: Duration = Duration::from_millis(40);
+const GATHER_TIMES: u32 = 32;
 /// A stream of single events is as many within such a time: publisher and handler would take turns,
 /// each event waking the one and stopping the other.
 const STREAM_FROM: usize = 32;

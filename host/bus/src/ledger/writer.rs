@@ -30,7 +30,7 @@ const QUEUE_BYTES: u64 = 64 << 20;
 /// Size of a group, in bytes; what exceeds it waits for the next group.
 const GROUP_BYTES: usize = 4 << 20;
 /// Time for which a group gathers that follows another one within it.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(4);
 /// Number of calls from which a group is not waited for any longer.
 const GATHERED: usize = 64;
 
