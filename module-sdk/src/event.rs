@@ -56,6 +56,16 @@ pub trait EventType: Serialize + DeserializeOwned {
     }
 }
 
+/// Room for the JSON of an event from the start: most need not grow it.
+const ROOM: usize = 1024;
+
+/// Returns an event as JSON.
+pub(crate) fn encoded<T: EventType>(event: &T) -> crate::Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(ROOM);
+    serde_json::to_writer(&mut data, event)?;
+    Ok(data)
+}
+
 /// An event that was published elsewhere, as [`Host::relay`](crate::Host::relay) takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayedEvent<'a> {

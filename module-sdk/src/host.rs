@@ -26,7 +26,7 @@ use lodestar_abi::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, Error, ErrorKind, EventType, Provider, Result, glue};
+use crate::{Class, Error, ErrorKind, EventType, Provider, Result, event::encoded, glue};
 
 /// Information that the host gives a module about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,7 +169,7 @@ impl Host {
     fn publish<T: EventType>(&self, events: &[T], done: Option<&Arc<Shared>>) -> Result<()> {
         let encoded = events
             .iter()
-            .map(|event| Ok((event.topic(), event.subject(), serde_json::to_vec(event)?)))
+            .map(|event| Ok((event.topic(), event.subject(), encoded(event)?)))
             .collect::<Result<Vec<_>>>()?;
         let new: Vec<NewEvent<'_>> = events
             .iter()

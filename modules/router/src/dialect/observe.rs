@@ -17,7 +17,7 @@ use super::{
     sse::Event,
     usage::{Usage, stated_cost},
 };
-use pieces::{Choice, Delta, Piece};
+use pieces::{Choices, Delta, Piece};
 use values::{is_damaged, parse, reason, says, text};
 
 /// Findings in an answer so far.
@@ -250,10 +250,10 @@ impl Observer {
             return self.failure();
         }
         let raw = piece.choices.or(piece.candidates);
-        let list = raw.and_then(|raw| serde_json::from_str::<Vec<Choice<'_>>>(raw.get()).ok());
+        let list = raw.and_then(|raw| serde_json::from_str::<Choices<'_>>(raw.get()).ok());
         let mut bytes = None;
         let mut has_finished = false;
-        for choice in list.iter().flatten() {
+        for choice in list.iter().flat_map(|list| &list.0) {
             let bit = 1_u64 << choice.index.unwrap_or(0).min(63);
             self.choices.0 |= bit;
             let calls = [&choice.delta, &choice.message].into_iter().flatten();

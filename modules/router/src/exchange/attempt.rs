@@ -262,7 +262,7 @@ impl Sent<'_> {
 
     pub(super) fn told(&self, headers: &HeaderMap) -> HeaderMap {
         let mut told = upstream::answer_headers(headers);
-        head::answered_by(&mut told, self.plan, &self.target.name.to_string());
+        head::answered_by(&mut told, self.plan, &self.target.name);
         told
     }
 

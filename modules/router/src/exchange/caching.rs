@@ -29,18 +29,19 @@ pub(super) fn place(
 ) -> Option<crate::cache::Lookup> {
     let provider = app.targets.providers.get(&target.provider);
     let is_forwarded = provider.is_some_and(|state| state.takes_credentials);
-    let all: Vec<&str> = ["authorization", "x-api-key", "x-goog-api-key"]
-        .iter()
-        .filter_map(|name| plan.headers.get(*name)?.to_str().ok())
-        .collect();
-    let all = all.join("\n");
-    let credential = is_forwarded.then_some(all.as_str());
+    let credential = is_forwarded.then(|| {
+        let all: Vec<&str> = ["authorization", "x-api-key", "x-goog-api-key"]
+            .iter()
+            .filter_map(|name| plan.headers.get(*name)?.to_str().ok())
+            .collect();
+        all.join("\n")
+    });
     let query = sending::passed_query(plan.query.as_deref());
     let question = Question {
         sharers: Sharers {
             identity: plan.identity.id(),
             project: plan.client.project.as_deref(),
-            credential,
+            credential: credential.as_deref(),
         },
         dialect: plan.dialect,
         target,

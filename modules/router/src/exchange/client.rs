@@ -26,7 +26,7 @@ const TOOLS: [(&str, &str); 18] = [
 ];
 
 /// Headers in which tools name their session.
-const SESSIONS: [HeaderName; 6] = [
+static SESSIONS: [HeaderName; 6] = [
     HeaderName::from_static("x-lodestar-session"),
     HeaderName::from_static("x-claude-code-session-id"),
     HeaderName::from_static("session-id"),
@@ -36,8 +36,13 @@ const SESSIONS: [HeaderName; 6] = [
 ];
 
 /// Headers in which tools say that a sub-agent asks.
-const SUB_AGENTS: [HeaderName; 2] =
+static SUB_AGENTS: [HeaderName; 2] =
     [HeaderName::from_static("x-lodestar-sub-agent"), HeaderName::from_static("x-openai-subagent")];
+
+static TOOL: HeaderName = HeaderName::from_static("x-lodestar-client");
+static PROJECT: HeaderName = HeaderName::from_static("x-lodestar-project");
+static BRANCH: HeaderName = HeaderName::from_static("x-lodestar-branch");
+static TRACE: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest name that is taken from a header.
 const LONGEST: usize = 128;
@@ -103,16 +108,15 @@ impl Client {
         let agent = text(headers, &http::header::USER_AGENT).unwrap_or_default();
         let (tool, version) = tool(agent);
         let session = SESSIONS.iter().find_map(|name| text(headers, name));
-        let named =
-            |name: &'static str| text(headers, &HeaderName::from_static(name)).map(str::to_owned);
+        let named = |name: &HeaderName| text(headers, name).map(str::to_owned);
         Self {
-            tool: named("x-lodestar-client").or(tool),
+            tool: named(&TOOL).or(tool),
             version,
             session: session.map(|session| host.pseudonym("session", session)),
-            project: named("x-lodestar-project"),
-            branch: named("x-lodestar-branch"),
+            project: named(&PROJECT),
+            branch: named(&BRANCH),
             is_sub_agent: SUB_AGENTS.iter().any(|name| headers.contains_key(name)),
-            trace: text(headers, &HeaderName::from_static("traceparent")).and_then(Trace::read),
+            trace: text(headers, &TRACE).and_then(Trace::read),
         }
     }
 }
@@ -125,8 +129,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 fn tool(agent: &str) -> (Option<String>, Option<String>) {
-    let lower = agent.to_ascii_lowercase();
-    let Some((begin, name)) = TOOLS.iter().find(|(begin, _)| lower.starts_with(begin)) else {
+    let begins = |begin: &str| {
+        let part = agent.as_bytes().get(..begin.len());
+        part.is_some_and(|part| part.eq_ignore_ascii_case(begin.as_bytes()))
+    };
+    let Some((begin, name)) = TOOLS.iter().find(|(begin, _)| begins(begin)) else {
         return (None, None);
     };
     let rest = agent[begin.len()..].trim_start_matches(['/', ' ']);

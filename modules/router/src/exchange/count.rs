@@ -41,10 +41,10 @@ pub(crate) async fn count_tokens(State(app): State<Arc<App>>, request: Request) 
         return head::of_fault(&fault, Dialect::Messages, &id);
     }
     if let Some((status, body)) = by_provider(&app, &plan).await {
-        return head::of_whole(&plan, status, &http::HeaderMap::new(), body.into());
+        return head::of_whole(&plan, status, http::HeaderMap::new(), body.into());
     }
     let body = json!({"input_tokens": plan.estimated_tokens.max(1)}).to_string();
-    let mut response = head::of_whole(&plan, StatusCode::OK, &http::HeaderMap::new(), body.into());
+    let mut response = head::of_whole(&plan, StatusCode::OK, http::HeaderMap::new(), body.into());
     response.headers_mut().insert("x-lodestar-estimated", HeaderValue::from_static("true"));
     response
 }

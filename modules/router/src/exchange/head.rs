@@ -1,13 +1,17 @@
 //! Heads of answers.
 
 use axum::{body::Body, response::Response};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     Plan,
     failure::{Failed, FailureClass},
 };
-use crate::dialect::{Dialect, fault::Fault};
+use crate::{
+    dialect::{Dialect, fault::Fault},
+    target::TargetName,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-lodestar-request-id");
 const ROUTE: HeaderName = HeaderName::from_static("x-lodestar-route");
@@ -43,13 +47,13 @@ pub(super) fn of_failure(plan: &Plan, failed: Failed) -> Response {
         }
         return response;
     };
-    of_whole(plan, status, &headers, Body::from(body))
+    of_whole(plan, status, headers, Body::from(body))
 }
 
-pub(super) fn of_whole(plan: &Plan, status: StatusCode, told: &HeaderMap, body: Body) -> Response {
+pub(super) fn of_whole(plan: &Plan, status: StatusCode, told: HeaderMap, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.headers_mut() = told.clone();
+    *response.headers_mut() = told;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
     identify(headers, &plan.id);
@@ -57,9 +61,9 @@ pub(super) fn of_whole(plan: &Plan, status: StatusCode, told: &HeaderMap, body: 
     response
 }
 
-pub(super) fn of_stream(plan: &Plan, told: &HeaderMap, body: Body) -> Response {
+pub(super) fn of_stream(plan: &Plan, told: HeaderMap, body: Body) -> Response {
     let mut response = Response::new(body);
-    *response.headers_mut() = told.clone();
+    *response.headers_mut() = told;
     let headers = response.headers_mut();
     let kind = if plan.dialect.is_json_lines() { LINES } else { EVENTS };
     headers.insert(header::CONTENT_TYPE, kind);
@@ -78,43 +82,59 @@ fn identify(headers: &mut HeaderMap, id: &str) {
 
 /// Says who answers, and why.
 fn route(headers: &mut HeaderMap, plan: &Plan) {
-    let told = headers.get(ROUTE).is_some();
-    if told {
+    if headers.contains_key(ROUTE) {
         return;
     }
     let Some(first) = plan.decision.order.first() else { return };
-    headers.insert(ROUTE, value(plan, &first.to_string()));
+    headers.insert(ROUTE, value(plan, first));
 }
 
 /// Returns the value of `x-lodestar-route` for an answer of a target.
-pub(super) fn value(plan: &Plan, target: &str) -> HeaderValue {
+pub(super) fn value(plan: &Plan, target: &TargetName) -> HeaderValue {
     let decision = &plan.decision;
-    let mut text = format!("{target}; rule={}; strategy={}", decision.rule, decision.strategy);
+    let mut text = String::with_capacity(128);
+    for part in [
+        &*target.provider,
+        "/",
+        &*target.model,
+        "; rule=",
+        &decision.rule,
+        "; strategy=",
+        decision.strategy,
+    ] {
+        text.push_str(part);
+    }
     if let Some(score) = decision.score {
         text.push_str(&format!("; score={score:.2}"));
     }
-    if !decision.reasons.is_empty() {
-        let names: Vec<&str> =
-            decision.reasons.iter().take(3).map(|reason| reason.name.as_str()).collect();
-        text.push_str(&format!("; reasons={}", names.join(",")));
+    for (index, reason) in decision.reasons.iter().take(3).enumerate() {
+        text.push_str(if index == 0 { "; reasons=" } else { "," });
+        text.push_str(&reason.name);
     }
-    let plain: String =
-        text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
-    HeaderValue::from_str(&plain).unwrap_or(HeaderValue::from_static("unknown"))
+    let plain = plain(text);
+    HeaderValue::from_maybe_shared(Bytes::from(plain))
+        .unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Returns a text as a header can hold it.
+fn plain(text: String) -> String {
+    let is_plain = |c: char| matches!(c, ' '..='~');
+    if text.chars().all(is_plain) {
+        return text;
+    }
+    text.chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }
 
 /// Names the targets that were asked beside the one that answered.
 pub(super) fn hedged(headers: &mut HeaderMap, others: &[String]) {
     let Some(told) = headers.get(ROUTE).and_then(|value| value.to_str().ok()) else { return };
-    let names: String = others.join(",");
-    let plain: String =
-        names.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
-    if let Ok(value) = HeaderValue::from_str(&format!("{told}; hedged={plain}")) {
+    let names = plain(others.join(","));
+    if let Ok(value) = HeaderValue::from_str(&format!("{told}; hedged={names}")) {
         headers.insert(ROUTE, value);
     }
 }
 
 /// Names the target that answered.
-pub(super) fn answered_by(headers: &mut HeaderMap, plan: &Plan, target: &str) {
+pub(super) fn answered_by(headers: &mut HeaderMap, plan: &Plan, target: &TargetName) {
     headers.insert(ROUTE, value(plan, target));
 }

@@ -153,7 +153,7 @@ pub(crate) async fn answer(app: &Arc<App>, inbound: Inbound) -> Response {
         () = tokio::time::sleep(patience) => {
             // The client is not to take the silence for a dead connection.
             let body = relay::waiting(work, plan.clone(), relay::silence(app));
-            head::of_stream(&plan, &HeaderMap::new(), body)
+            head::of_stream(&plan, HeaderMap::new(), body)
         }
     }
 }
@@ -168,13 +168,13 @@ async fn known_or_run(app: Arc<App>, plan: Arc<Plan>) -> Result<Answered, Failed
 fn finished(done: Result<Answered, Failed>, plan: &Arc<Plan>) -> Response {
     match done {
         Ok(Answered::Whole { status, headers, body }) => {
-            head::of_whole(plan, status, &headers, Body::from(body))
+            head::of_whole(plan, status, headers, Body::from(body))
         }
         Ok(Answered::Stream { headers, relay }) => {
-            head::of_stream(plan, &headers, relay::body(relay))
+            head::of_stream(plan, headers, relay::body(relay))
         }
         Ok(Answered::Replayed { headers, body }) => {
-            head::of_stream(plan, &headers, Body::from(body))
+            head::of_stream(plan, headers, Body::from(body))
         }
         Err(failed) => head::of_failure(plan, failed),
     }

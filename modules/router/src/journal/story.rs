@@ -181,5 +181,8 @@ fn decision(decision: &Decision) -> DecisionLine {
 }
 
 fn short(text: &str) -> String {
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
     text.chars().take(LONGEST).collect()
 }

@@ -1,6 +1,6 @@
 //! The secret that a client presents, wherever its dialect puts it.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::secret::PREFIX;
 
@@ -8,29 +8,37 @@ use super::secret::PREFIX;
 pub(crate) const KEY_HEADER: &str = "x-lodestar-key";
 
 /// Headers that a proxy adds.
-const FORWARDED: [&str; 8] = [
-    "cf-connecting-ip",
-    "forwarded",
-    "true-client-ip",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
+static FORWARDED: [HeaderName; 8] = [
+    HeaderName::from_static("cf-connecting-ip"),
+    header::FORWARDED,
+    HeaderName::from_static("true-client-ip"),
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
 ];
 
+/// The header of our own.
+static OWN: HeaderName = HeaderName::from_static(KEY_HEADER);
+
 /// Headers in which the dialects put a key: Anthropic's, Google's and Azure's.
-const HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+static HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("api-key"),
+];
 
 /// Returns the secret that a client presents: a virtual key where there is one among the headers or
 /// in the query (`?key=…`, Gemini), otherwise the first of its own credentials.
 pub(crate) fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<&'a str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let bearer = text(header::AUTHORIZATION.as_str()).and_then(bearer);
+    let text =
+        |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let bearer = text(&header::AUTHORIZATION).and_then(bearer);
     let mut own = None;
-    let all = [text(KEY_HEADER), bearer]
+    let all = [text(&OWN), bearer]
         .into_iter()
-        .chain(HEADERS.into_iter().map(text))
+        .chain(HEADERS.iter().map(text))
         .chain([query.and_then(of_query)]);
     for secret in all.flatten().filter(|secret| !secret.is_empty()) {
         if secret.starts_with(PREFIX) {
@@ -43,7 +51,7 @@ pub(crate) fn presented<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> O
 
 /// Returns whether the headers say that a proxy passed the request on.
 pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
-    FORWARDED.iter().any(|name| headers.contains_key(*name))
+    FORWARDED.iter().any(|name| headers.contains_key(name))
 }
 
 fn bearer(value: &str) -> Option<&str> {

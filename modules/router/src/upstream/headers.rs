@@ -40,7 +40,7 @@ const OWN: &str = "x-lodestar-";
 /// Returns the headers of a request to a provider. Those of the client go on where the provider
 /// speaks the client's dialect (`is_same`); another one would not know them.
 pub(crate) fn request_headers(from: &HeaderMap, is_same: bool) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(from.len() + 4);
+    let mut headers = HeaderMap::with_capacity(from.len().max(6) + 4);
     if is_same {
         for (name, value) in from {
             let word = name.as_str();
@@ -60,7 +60,7 @@ pub(crate) fn request_headers(from: &HeaderMap, is_same: bool) -> HeaderMap {
 
 /// Headers that say whose account at a provider is charged: they go with the client's own
 /// credentials alone. With a key of the operator the account is the operator's.
-pub(crate) const OF_ACCOUNT: [HeaderName; 4] = [
+pub(crate) static OF_ACCOUNT: [HeaderName; 4] = [
     HeaderName::from_static("chatgpt-account-id"),
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
@@ -111,12 +111,17 @@ pub(crate) fn counts(name: &str) -> bool {
 
 /// Returns whether a header holds a key of the router's own, which no provider gets.
 pub(crate) fn is_own_key(value: &HeaderValue) -> bool {
+    let prefix = crate::keys::PREFIX;
+    // Hardly any value has its letters at all.
+    if memchr::memmem::find(value.as_bytes(), prefix.as_bytes()).is_none() {
+        return false;
+    }
     let text = value.to_str().unwrap_or_default();
-    text.split([' ', ',', ';']).any(|word| word.starts_with(crate::keys::PREFIX))
+    text.split([' ', ',', ';']).any(|word| word.starts_with(prefix))
 }
 
 /// Headers of an answer that clients act on.
-const TOLD: [HeaderName; 6] = [
+static TOLD: [HeaderName; 6] = [
     HeaderName::from_static("request-id"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("retry-after"),
@@ -130,7 +135,8 @@ const TOLD_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
 
 /// Returns the headers of a provider's answer that go back to the client.
 pub(crate) fn answer_headers(from: &HeaderMap) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    // With those that are added on the way to the client, so that the map need not grow.
+    let mut headers = HeaderMap::with_capacity(12);
     for (name, value) in from {
         let word = name.as_str();
         if TOLD.contains(name) || TOLD_PREFIXES.iter().any(|prefix| word.starts_with(prefix)) {

@@ -1,8 +1,8 @@
 //! Forms of the events of an answer, of all dialects in one: what none of them says is left out.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
 use super::values::says;
@@ -65,6 +65,39 @@ pub(super) struct Piece<'a> {
     pub(super) load_duration: Option<u64>,
     pub(super) prompt_eval_duration: Option<u64>,
     pub(super) eval_duration: Option<u64>,
+}
+
+/// Answers to one request. Mostly it is one, for which a list that grows by itself would make room
+/// four times over.
+pub(super) struct Choices<'a>(pub(super) Vec<Choice<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Choices<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of answers")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> Result<Choices<'de>, A::Error> {
+                let Some(first) = list.next_element()? else { return Ok(Choices(Vec::new())) };
+                let mut choices = Vec::with_capacity(1);
+                choices.push(first);
+                while let Some(choice) = list.next_element()? {
+                    choices.push(choice);
+                }
+                Ok(Choices(choices))
+            }
+        }
+
+        deserializer.deserialize_seq(Visitor)
+    }
 }
 
 /// One of several answers.
