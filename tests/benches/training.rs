@@ -91,7 +91,7 @@ fn children_cpu() -> f64 {
     ticks.sum::<f64>() / 100.0
 }
 
-/// What was seen of the kills.
+/// Effects of the kills.
 #[derive(Default)]
 struct Seen {
     kills: u64,
@@ -111,7 +111,7 @@ fn killed<'a>(sandbox: &'a Sandbox, daemon: Daemon<'a>, base: &Path, dataset: &s
     let straight = sandbox.json(&[&train[..], &["--watch"]].concat());
     let whole = begin.elapsed();
     let expected = adapter(sandbox, &straight);
-    let (mut daemon, mut random, mut seen) = (daemon, Random::new(14), Seen::default());
+    let (mut daemon, mut random, mut seen) = (Some(daemon), Random::new(14), Seen::default());
     let mut entries = audited(sandbox);
     while seen.kills < KILLS {
         let begun = sandbox.json(&train);
@@ -122,16 +122,15 @@ fn killed<'a>(sandbox: &'a Sandbox, daemon: Daemon<'a>, base: &Path, dataset: &s
             let with_daemon = random.below(2) == 0;
             let trainer = trainer_of(&run);
             if with_daemon {
-                daemon.kill();
+                // To drop it is to kill it.
+                daemon = None;
             }
             if let Some(pid) = trainer {
                 // An error means that it has just ended.
                 let _ = kill_process(pid, Signal::KILL);
                 seen.kills += 1;
             }
-            if with_daemon {
-                daemon = sandbox.start();
-            }
+            daemon.get_or_insert_with(|| sandbox.start());
             let ended = wait_until("the end of the run is known", || {
                 let run = sandbox.json(&["learning", "runs", "show", &run]);
                 (run["state"] != "training").then_some(run)

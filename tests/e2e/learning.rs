@@ -1,6 +1,6 @@
 //! Learning: from who agreed to a dataset, as a person types it; and text that stays where it is.
 
-use harness::{Output, Sandbox, training};
+use harness::{Output, Sandbox, http, training};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
@@ -99,17 +99,24 @@ fn a_person_goes_from_consent_to_a_dataset_and_back() {
     }
 }
 
+/// Creates a sandbox whose learning takes the short answers of a tiny base.
+fn training_sandbox() -> Sandbox {
+    let config = format!(
+        "modules:\n  learning:\n    serving: {{listen: 127.0.0.1:0}}\n{}metrics:\n  listen: \
+         127.0.0.1:0\n",
+        training::settings()
+    );
+    Sandbox::new(&["learning"], &config)
+}
+
 #[test]
 fn a_version_is_trained_by_what_comes_along_and_not_deployed_by_itself() {
-    let config =
-        format!("modules:\n  learning:\n{}metrics:\n  listen: 127.0.0.1:0\n", training::settings());
-    let sandbox = Sandbox::new(&["learning"], &config);
+    let sandbox = training_sandbox();
     let daemon = sandbox.start();
     let base = training::tiny_base(&sandbox);
     let id = training::dataset(&sandbox, &base);
-    let (base, id) = (base.display().to_string(), id.as_str());
-
-    let words = ["train", id, "--base", &base, "--steps", "6", "--watch"];
+    let base = base.display().to_string();
+    let words = ["train", &id, "--base", &base, "--steps", "6", "--watch"];
     let trained = data(&sandbox, &words);
     assert_eq!((&trained["state"], &trained["version"]), (&json!("done"), &json!("v1")));
     assert!(trained["loss"].as_f64().is_some_and(f64::is_finite), "{trained:#}");
@@ -127,5 +134,60 @@ fn a_version_is_trained_by_what_comes_along_and_not_deployed_by_itself() {
     assert_eq!((&audit["intact"], &audit["entries"]), (&json!(true), &json!(3)), "{audit:#}");
     let versions = data(&sandbox, &["versions"]);
     assert_eq!(versions[0]["state"], "trained", "{versions:#}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_newcomer_goes_from_consent_to_a_version_that_answers_and_back() {
+    let sandbox = training_sandbox();
+    let daemon = sandbox.start();
+    let base = training::tiny_base(&sandbox);
+    let id = training::dataset(&sandbox, &base);
+    let base = base.display().to_string();
+    let words = ["train", &id, "--base", &base, "--trainer", "embedded", "--steps", "80"];
+    let trained = data(&sandbox, &[&words[..], &["--rate", "0.005", "--watch"]].concat());
+    assert_eq!((&trained["state"], &trained["version"]), (&json!("done"), &json!("v1")));
+
+    let gates = data(&sandbox, &["gates", "v1"]);
+    assert_eq!(gates["state"], "gated", "{gates:#}");
+    let deployed = learning(&sandbox, &["deploy", "v1"]);
+    assert_eq!(deployed.code, 4, "{deployed:#?}");
+    assert!(deployed.stderr.contains("lodestar learning approve"), "{deployed:#?}");
+    data(&sandbox, &["approve", "v1", "--reason", "it knows our words"]);
+    let deployed = learning(&sandbox, &["deploy", "v1"]);
+    assert_eq!(deployed.code, 0, "{deployed:#?}");
+    assert!(deployed.stdout.contains("api: openai, local: true"), "{deployed:#?}");
+    let deployed = data(&sandbox, &["deploy", "v1"]);
+    let address = |deployed: &Value| {
+        let endpoint = deployed["endpoint"].as_str().expect("it is served somewhere");
+        let address = endpoint.strip_prefix("http://").and_then(|it| it.strip_suffix("/v1"));
+        address.expect("it is a base URL").to_owned()
+    };
+    let at = address(&deployed);
+    let ask = |at: &str, model: &str| {
+        let question = json!({"role": "user", "content": "How do you sort the queue?"});
+        let body = json!({"model": model, "messages": [question], "temperature": 0});
+        let answer = http::post(at, "/v1/chat/completions", &[], body.to_string().as_bytes());
+        let answer = answer.expect("it answers");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["choices"][0]["message"]["content"].as_str().expect("a text").to_owned()
+    };
+    let of_version = ask(&at, "lodestar");
+    assert_eq!(of_version, ask(&at, "lodestar:v1"));
+    let of_base = ask(&at, "lodestar:base");
+    assert_ne!(of_version, of_base);
+
+    // A daemon that is killed serves again what it served.
+    daemon.kill();
+    let daemon = sandbox.start();
+    let at = address(&data(&sandbox, &["deploy", "v1"]));
+    assert_eq!(ask(&at, "lodestar"), of_version);
+
+    let back = data(&sandbox, &["rollback", "--reason", "it is rude"]);
+    assert_eq!((&back["rolled_back"], &back["restored"]), (&json!("v1"), &Value::Null));
+    assert_eq!(ask(&at, "lodestar"), of_base);
+    let audit = data(&sandbox, &["audit"]);
+    assert_eq!(audit["intact"], true, "{audit:#}");
+    assert!(!daemon.log().contains("sort the queue"), "{}", daemon.log());
     assert!(daemon.stop().success());
 }

@@ -14,6 +14,7 @@ mod deadlines;
 mod edits;
 mod events;
 mod example;
+mod experiments;
 mod faults;
 mod files;
 mod former_state;

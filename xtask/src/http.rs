@@ -15,6 +15,15 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
+    head: String,
+}
+
+impl Answer {
+    /// Returns the value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
 }
 
 /// Sends a body to `http://address/path`.
@@ -23,17 +32,33 @@ pub(crate) struct Answer {
 ///
 /// When the server is not reached or what it answers is no HTTP.
 pub(crate) fn post(address: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Answer> {
-    exchange(address, path, content_type, body)
+    post_with(address, path, &[("Content-Type", content_type)], body)
+}
+
+/// Sends a body with headers to `http://address/path`.
+///
+/// # Errors
+///
+/// When the server is not reached or what it answers is no HTTP.
+pub(crate) fn post_with(
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer> {
+    exchange(address, path, headers, body)
         .with_context(|| format!("cannot post to http://{address}{path}"))
 }
 
-fn exchange(address: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Answer> {
+fn exchange(address: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
+    let fields: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {content_type}\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{fields}Content-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;
@@ -46,7 +71,7 @@ fn exchange(address: &str, path: &str, content_type: &str, body: &[u8]) -> Resul
 fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Answer { status, body: body.to_owned() })
+    Some(Answer { status, body: body.to_owned(), head: head.to_owned() })
 }
 
 #[cfg(test)]
@@ -63,12 +88,16 @@ mod tests {
             let (mut stream, _) = listener.accept().expect("a client comes");
             let mut request = [0; 1024];
             let count = stream.read(&mut request).expect("it sends");
-            stream.write_all(b"HTTP/1.1 202 Accepted\r\n\r\nyes").expect("it listens");
+            let answer = b"HTTP/1.1 202 Accepted\r\nx-id: 7\r\n\r\nyes";
+            stream.write_all(answer).expect("it listens");
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
         let answer = post(&address, "/v1/logs", "text/plain", b"").expect("it answers");
         assert_eq!((answer.status, answer.body.as_str()), (202, "yes"));
-        assert!(server.join().expect("it ends").starts_with("POST /v1/logs HTTP/1.1\r\n"));
+        assert_eq!((answer.header("X-Id"), answer.header("x-other")), (Some("7"), None));
+        let request = server.join().expect("it ends");
+        assert!(request.starts_with("POST /v1/logs HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("\r\nContent-Type: text/plain\r\n"), "{request}");
     }
 
     #[test]

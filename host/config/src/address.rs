@@ -43,6 +43,18 @@ pub(super) fn listen_address(text: &str) -> Result<String, InvalidValue> {
     }
 }
 
+/// Returns what the settings of a module say for one of its listeners, whose key may lie below
+/// another one (`serving.listen`).
+#[must_use]
+pub fn given_address<'a>(
+    listener: &ListenerSection,
+    settings: &'a Map<String, Value>,
+) -> Option<&'a Value> {
+    let mut keys = listener.config_key.split('.');
+    let first = settings.get(keys.next()?)?;
+    keys.try_fold(first, |value, key| value.get(key))
+}
+
 impl Config {
     /// Returns the errors in the addresses of a module's listeners. `settings` are the module's
     /// own, with every reference resolved and `defaults` applied.
@@ -54,17 +66,16 @@ impl Config {
         settings: &Map<String, Value>,
         defaults: Option<&str>,
     ) -> Vec<ConfigError> {
-        let keys = listeners.iter().map(|listener| &listener.config_key);
-        keys.filter_map(|key| {
-            let message = match settings.get(key)? {
+        let wrong = listeners.iter().filter_map(|listener| {
+            let message = match given_address(listener, settings)? {
                 Value::Null => return None,
                 Value::String(text) => listen_address(text).err()?.to_string(),
                 _ => "must be a text, an address such as `127.0.0.1:4318`".to_owned(),
             };
-            let report = json!({"path": key, "message": message}).to_string();
+            let report = json!({"path": listener.config_key, "message": message}).to_string();
             Some(self.explain_with(module, &report, defaults))
-        })
-        .collect()
+        });
+        wrong.collect()
     }
 }
 
@@ -97,5 +108,23 @@ mod tests {
         check("example.org:80", "IP address or `localhost`");
         check("http://127.0.0.1:80", "IP address or `localhost`");
         check("127.0.0.1:80/metrics", "from 0 to 65535");
+    }
+
+    #[test]
+    fn the_key_of_an_address_may_lie_below_another() {
+        let settings = json!({"listen": "a", "serving": {"listen": "b"}, "other": 3});
+        let settings = settings.as_object().expect("an object");
+        for (key, expected) in [
+            ("listen", Some("a")),
+            ("serving.listen", Some("b")),
+            ("serving.other", None),
+            ("other.listen", None),
+            ("none.listen", None),
+        ] {
+            let (name, default) = ("http".to_owned(), "127.0.0.1:0".to_owned());
+            let listener = ListenerSection { name, config_key: key.to_owned(), default };
+            let given = given_address(&listener, settings).and_then(Value::as_str);
+            assert_eq!(given, expected, "{key}");
+        }
     }
 }

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use self::{address::given_address, resolve::names_secret, section::valid_section_name};
 pub use self::{
     diff::{Change, changed_modules, changed_sections, diff, needs_a_restart},
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
@@ -49,7 +50,6 @@ use self::{
     section::own_entries,
     tree::{Entry, Node, SourceLocation, Yaml, json_map},
 };
-pub use self::{resolve::names_secret, section::valid_section_name};
 
 /// The shipped configuration, which is also written at a first start.
 pub const DEFAULT: &str = include_str!("../../../config/modules.yaml");

@@ -51,6 +51,9 @@ pub struct LlmRequestContent {
     pub dedupe_key: String,
     /// The project, by which the operator has opted in.
     pub project: String,
+    /// Id of the request (`x-lodestar-request-id`), by which feedback names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// Time at which the answer ended, in milliseconds since the Unix epoch.
     pub at: i64,
     /// The session, a pseudonym by default.
@@ -93,6 +96,7 @@ mod tests {
             schema: 1,
             dedupe_key: "openai:1".to_owned(),
             project: "shop".to_owned(),
+            request_id: None,
             at: 1,
             session_id: None,
             model: None,
@@ -103,5 +107,13 @@ mod tests {
         let shown = format!("{content:?}");
         assert!(shown.contains("ContentMessage(user, 12 bytes)"), "{shown}");
         assert!(!shown.contains("asked") && !shown.contains("said"), "{shown}");
+    }
+
+    #[test]
+    fn an_event_of_before_has_no_request_id() {
+        let old = r#"{"schema":1,"dedupe_key":"k","project":"shop","at":1,"request":[]}"#;
+        let content: LlmRequestContent = serde_json::from_str(old).expect("it is read");
+        assert_eq!(content.request_id, None);
+        assert!(!serde_json::to_string(&content).expect("JSON").contains("request_id"));
     }
 }

@@ -118,7 +118,8 @@ pub struct LlmRequestCompleted {
     /// Way in which the request was reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<RequestSource>,
-    /// Position in the source: `file:offset`, or the instrumentation scope.
+    /// Position in the source: `file:offset`, the instrumentation scope, or the id that the router
+    /// gave the request; of one that it asked beside another, the id of that other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ref: Option<String>,
     /// Key that makes two reports of one request one: `provider:request_id`, else

@@ -80,6 +80,7 @@ CREATE TABLE version_approval (
 ) WITHOUT ROWID;
 
 CREATE TABLE version_alias (
-    name TEXT PRIMARY KEY CHECK (name IN ('champion', 'challenger', 'previous')),
+    name TEXT PRIMARY KEY CHECK (name IN ('champion', 'challenger', 'previous',
+        'policy', 'previous_policy')),
     version TEXT NOT NULL
 ) WITHOUT ROWID;

@@ -19,6 +19,9 @@ use crate::{
 /// Begin of the key that the router gives a request before a provider names it.
 const GATEWAY: &str = "gateway:";
 
+/// Source of the events of this module.
+const OWN: &str = "/lodestar/learning";
+
 impl Learning {
     /// Keeps the text of requests of projects whose consent holds, now and when the answer was
     /// given.
@@ -52,6 +55,7 @@ impl Learning {
 
     /// Notes how requests ended whose text was published.
     pub(crate) fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {
+        self.experiments.observe(&events)?;
         for event in events.iter().filter(|event| event.data.content_ref.is_some()) {
             let request = &event.data;
             let is_whole =
@@ -71,8 +75,11 @@ impl Learning {
         &mut self,
         events: Vec<Event<'_, LlmFeedbackGiven>>,
     ) -> Result<()> {
+        self.experiments.hear(&events, &self.config.feedback)?;
         let signals: Vec<Signal> = events
             .into_iter()
+            // What was said here is noted already.
+            .filter(|event| event.source != OWN)
             .map(|event| Signal {
                 id: event.id.to_string(),
                 about: event.data.request_id,
@@ -109,9 +116,12 @@ fn example(content: LlmRequestContent, consent: &str) -> Option<NewExample> {
     let (role, content_text) = (ContentRole::Assistant, answer.join("\n"));
     messages.push(Message { role, content: content_text, tool_calls: None });
     let id = digest(&[b"event", content.dedupe_key.as_bytes()])[..32].to_owned();
-    // A second attempt has a number behind the id of its request.
-    let request = content.dedupe_key.strip_prefix(GATEWAY);
-    let request = request.and_then(|it| it.split(':').next()).map(str::to_owned);
+    // Where nothing names the request its key may: a second attempt has a number behind the id.
+    let by_key = || {
+        let request = content.dedupe_key.strip_prefix(GATEWAY)?;
+        request.split(':').next().map(str::to_owned)
+    };
+    let request = content.request_id.clone().or_else(by_key);
     Some(NewExample {
         project: content.project,
         conversation: content.session_id.unwrap_or_else(|| content.dedupe_key.clone()),
@@ -147,6 +157,7 @@ mod tests {
             schema: 1,
             dedupe_key: "gateway:r1:2".to_owned(),
             project: "shop".to_owned(),
+            request_id: None,
             at: 1,
             session_id: None,
             model: None,
@@ -172,6 +183,11 @@ mod tests {
         check(&[(User, "q")], &[], None);
         let made = example(content(&[(User, "q")], &[(Assistant, "a")]), "c").expect("an example");
         assert_eq!(made.request_id.as_deref(), Some("r1"));
+        // A provider that gives its answers ids gives the request another key.
+        let mut named = content(&[(User, "q")], &[(Assistant, "a")]);
+        (named.dedupe_key, named.request_id) = ("openai:chatcmpl-9".to_owned(), Some("r2".into()));
+        let named = example(named, "c").expect("an example");
+        assert_eq!(named.request_id.as_deref(), Some("r2"));
         assert_eq!(made.conversation, "gateway:r1:2");
         assert!(!format!("{made:?}").contains("\"q\""));
     }

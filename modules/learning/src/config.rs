@@ -1,6 +1,10 @@
 //! Settings of `learning`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use module_sdk::{Error, Result};
 use schemars::JsonSchema;
@@ -8,13 +12,16 @@ use serde::Deserialize;
 
 use crate::{
     deploy::Kind,
+    experiments::ExperimentConfig,
     gate::Limits,
+    labels,
     licence::Licences,
     quality,
     registry::Policy,
     run::{Bounds, Custom, Embedded},
+    setup::Environments,
     store::Weights,
-    training::Trainers,
+    trainers::Trainers,
 };
 
 /// Settings of `learning`.
@@ -43,10 +50,14 @@ pub struct Config {
     pub gates: Limits,
     /// Rules for approvals.
     pub approval: Policy,
-    /// The server that deployed versions are served by. Default: none, and nothing is deployed.
-    pub serving: Option<Serving>,
+    /// The server that deployed versions are served by.
+    pub serving: Serving,
+    /// Experiments on a share of the sessions.
+    pub experiments: ExperimentConfig,
     /// Thresholds of the filters that examples pass on their way into a dataset.
     pub quality: quality::Config,
+    /// Settings of what the router learns.
+    pub labels: labels::Config,
 }
 
 impl Default for Config {
@@ -61,8 +72,10 @@ impl Default for Config {
             trainer: TrainerConfig::default(),
             gates: Limits::default(),
             approval: Policy::default(),
-            serving: None,
+            serving: Serving::default(),
+            experiments: ExperimentConfig::default(),
             quality: quality::Config::default(),
+            labels: labels::Config::default(),
         }
     }
 }
@@ -94,8 +107,8 @@ impl Default for TrainerConfig {
 }
 
 impl TrainerConfig {
-    /// Returns the trainers that can be named.
-    pub(crate) fn programs(&self) -> Trainers {
+    /// Returns the trainers that can be named, with their environments below the data directory.
+    pub(crate) fn programs(&self, data: &Path) -> Trainers {
         let beside = std::env::current_exe().ok().and_then(|it| Some(it.parent()?.to_owned()));
         let command = self
             .command
@@ -108,6 +121,7 @@ impl TrainerConfig {
                 path: std::env::var_os("PATH"),
             },
             command,
+            environments: Environments::within(data),
         }
     }
 
@@ -124,31 +138,54 @@ impl TrainerConfig {
 
 /// A server of models.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Serving {
-    /// Kind of the server.
-    pub kind: Kind,
-    /// Its base URL.
+    /// Kind of the server. Default: `ollama` where one of the `providers` is a local Ollama, else
+    /// `embedded`, which is started when it is needed.
+    pub kind: Option<Kind>,
+    /// Its base URL. Default for Ollama: that of the provider, or `http://127.0.0.1:11434`.
     pub base_url: String,
-    /// The base model as the server names it.
+    /// The base model as the server names it. Default for Ollama: it is made there from the files
+    /// that a version was trained on.
     pub base: String,
+    /// Address of the embedded server, of this machine alone. Port 0 takes a free one.
+    pub listen: String,
     /// Name under which the version that serves is asked.
-    #[serde(default = "alias")]
     pub alias: String,
     /// Longest answer when the gates are measured, in tokens.
-    #[serde(default = "max_answer_tokens")]
     #[schemars(range(min = 1, max = 8_192))]
     pub max_answer_tokens: u32,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            base_url: String::new(),
+            base: String::new(),
+            listen: "127.0.0.1:4011".to_owned(),
+            alias: "lodestar".to_owned(),
+            max_answer_tokens: 256,
+        }
+    }
 }
 
 impl Serving {
     fn check(&self) -> Result<()> {
         let is_url = ["http://", "https://"].iter().any(|begin| self.base_url.starts_with(begin));
-        if !is_url {
-            return Err(Error::config_at("base_url", "must begin with http:// or https://"));
+        match self.kind {
+            None | Some(Kind::Embedded) if !self.base_url.is_empty() => {
+                let error = Error::config_at("base_url", "names a server, and `kind` does not");
+                return Err(error.hint("set `kind: ollama` or `kind: llama_server` beside it"));
+            }
+            None | Some(Kind::Embedded | Kind::Ollama) if self.base_url.is_empty() => {}
+            _ if is_url => {}
+            _ => return Err(Error::config_at("base_url", "must begin with http:// or https://")),
         }
-        if self.base.trim().is_empty() {
-            return Err(Error::config_at("base", "is empty; name the model as the server does"));
+        let listen: Option<SocketAddr> = self.listen.replace("localhost", "127.0.0.1").parse().ok();
+        if !listen.is_some_and(|address| address.ip().is_loopback()) {
+            let error = Error::config_at("listen", "must be an address of this machine alone");
+            return Err(error.hint("write one such as 127.0.0.1:4011"));
         }
         if self.base.split(':').next() == Some(&self.alias) {
             let error =
@@ -162,14 +199,6 @@ impl Serving {
         }
         Ok(())
     }
-}
-
-fn alias() -> String {
-    "lodestar".to_owned()
-}
-
-const fn max_answer_tokens() -> u32 {
-    256
 }
 
 impl Config {
@@ -186,9 +215,8 @@ impl Config {
                 return Err(Error::config_at(format!("licences.{key}"), "has an empty name"));
             }
         }
-        if let Some(serving) = &self.serving {
-            serving.check().map_err(|error| error.below("serving"))?;
-        }
+        self.serving.check().map_err(|error| error.below("serving"))?;
+        self.gates.check().map_err(|error| error.below("gates"))?;
         if self.trainer.command.first().is_some_and(|program| !program.starts_with('/')) {
             let error = Error::config_at("trainer.command", "must begin with an absolute path");
             return Err(error);
@@ -238,5 +266,11 @@ mod tests {
         check(json!({"licences": {"own": [" "]}}), "licences.own: has an empty name");
         let quality = json!({"quality": {"min_chars": 9, "max_chars": 8}});
         check(quality, "quality: min_chars is 9 and max_chars 8");
+        check(json!({"serving": {"base_url": "http://a"}}), "serving.base_url: names a server");
+        check(json!({"serving": {"kind": "ollama", "base_url": "a"}}), "serving.base_url: must");
+        check(json!({"serving": {"kind": "llama_server"}}), "serving.base_url: must begin");
+        check(json!({"serving": {"listen": "0.0.0.0:1"}}), "serving.listen: must be");
+        check(json!({"serving": {"alias": "a b"}}), "serving.alias: must be");
+        check(json!({"serving": {"base": "lodestar:1b"}}), "serving.alias: is the base itself");
     }
 }

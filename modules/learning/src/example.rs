@@ -55,6 +55,9 @@ pub struct Outcome {
     pub retried: bool,
     /// `true` when the person changed the answer.
     pub edited: bool,
+    /// Score of a judge that may drop answers, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judged: Option<f64>,
 }
 
 /// A conversation whose last message is an answer.

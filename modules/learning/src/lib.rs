@@ -5,21 +5,31 @@
 //! filters and writes a [`dataset`], which is named by the hash of its lines.
 
 mod capture;
+mod card;
 mod commands;
 pub mod config;
 pub mod dataset;
 pub mod deploy;
 pub mod example;
 pub mod experiment;
+mod experiments;
+pub mod fit;
 pub mod gate;
 pub mod import;
+pub mod judge;
+pub mod labels;
+mod lease;
 pub mod licence;
 mod maintenance;
 pub mod quality;
+mod reckoning;
 pub mod registry;
 pub mod run;
+mod serving;
+pub mod setup;
 pub mod store;
 mod tell;
+mod trainers;
 mod training;
 mod versions;
 
@@ -34,8 +44,8 @@ use std::{
 use module_sdk::{Counter, Health, Host, Module, Result, Wiring};
 
 use crate::{
-    config::Config, dataset::files::Folder, registry::Registry, store::Store, training::Training,
-    versions::Versions,
+    config::Config, dataset::files::Folder, experiments::Experiments, registry::Registry,
+    serving::Servers, store::Store, training::Training, versions::Versions,
 };
 
 /// The module.
@@ -47,6 +57,8 @@ pub struct Learning {
     folder: Folder,
     versions: Versions,
     training: Training,
+    servers: Servers,
+    experiments: Experiments,
     metrics: Metrics,
     /// Tells jobs that the module stops.
     stopping: Arc<AtomicBool>,
@@ -75,16 +87,26 @@ impl Module for Learning {
         let folder = Folder::within(host.data_dir());
         folder.discard();
         let registry = Registry::new(host.data_dir(), config.approval.clone());
-        let versions = Versions::new(store.clone(), registry, host.clone(), folder.clone());
+        let versions = Versions::new(store.clone(), registry, host.clone(), folder.clone())
+            .with_prompts(config.gates.prompts.clone());
+        let programs = config.trainer.programs(host.data_dir());
+        let trainer = programs.embedded.clone();
         let training =
-            Training::new(versions.clone(), config.trainer.programs(), config.trainer.bounds());
+            Training::new(versions.clone(), programs, config.trainer.bounds(), &config.serving);
+        let servers = Servers::new(versions.clone(), config.serving.clone(), trainer)?;
+        if let Err(error) = servers.take_up() {
+            tracing::error!(%error, "the version that is deployed cannot be served");
+        }
         let taken_up = versions.abandon_measurings().and_then(|()| training.take_up());
         if let Err(error) = taken_up {
             tracing::error!(%error, "the run that was going on cannot be taken up");
         }
+        let experiments = Experiments::start(versions.clone());
         Ok(Self {
             versions,
             training,
+            servers,
+            experiments,
             metrics: Metrics {
                 kept: host.counter(
                     "lodestar_learning_examples_total",
@@ -112,6 +134,7 @@ impl Module for Learning {
             .on_batch(Self::completed)
             .on_batch(Self::feedback_given)
             .every(Duration::from_secs(600), Self::delete_old)
+            .every(Duration::from_secs(1), Self::tend_experiment)
             .command("consent", Self::consent)
             .job("import", Self::import)
             .command("feedback", Self::feedback)
@@ -124,21 +147,32 @@ impl Module for Learning {
             .job("approve", Self::approve)
             .job("deploy", Self::deploy)
             .job("rollback", Self::rollback)
-            .command("audit", Self::audit);
+            .job("experiments", Self::list_experiments)
+            .command("audit", Self::audit)
+            .job("setup", Self::setup)
+            .job("labels", Self::labels)
+            .job("judge", Self::judge)
+            .command("policy", Self::approved_policy);
     }
 
     fn health(&self) -> Health {
-        self.store.health()
+        self.servers.health(self.store.health())
     }
 
     fn stop(&mut self, _: Duration) -> Result<()> {
         self.stopping.store(true, Ordering::Relaxed);
         self.training.leave();
+        self.servers.leave();
         self.store.close()
     }
 }
 
 impl Learning {
+    /// Counts outcomes that are due, and holds the router to what is to go on.
+    fn tend_experiment(&mut self) -> Result<()> {
+        self.experiments.tend()
+    }
+
     /// Returns the time now, in milliseconds since the Unix epoch.
     pub(crate) fn now(&self) -> i64 {
         self.host.now().as_millisecond()

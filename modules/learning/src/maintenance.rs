@@ -22,6 +22,7 @@ impl Learning {
         for id in self.store.to_erase(built_before)? {
             erase(&self.store, &self.folder, &id, "its text is older than `dataset_days`", now)?;
         }
+        self.versions.labels().delete_older(built_before, now)?;
         self.versions.taint()?;
         self.training.stop_tainted()?;
         // Where the database was not there at the start.

@@ -13,12 +13,15 @@ use std::{
 use module_sdk::{Error, ErrorKind, Result};
 
 use crate::{
+    config::Serving,
+    lease::Lease,
     registry::{Action, Actor, Command, Lineage, Refusal, Request, State, Version},
     run::{
-        self, Bounds, Control, Custom, Embedded, Ending, Job, News, Outcome, Report, Run, RunError,
-        RunState, Told, Trainer,
+        self, Bounds, Control, Ending, Job, News, Outcome, Report, Run, RunError, RunState, Told,
+        Trainer,
     },
     tell,
+    trainers::Trainers,
     versions::{Versions, refused},
 };
 
@@ -27,29 +30,6 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Beginning of the name of a folder in which a run was resumed.
 const RESUMED: &str = "resumed-";
-
-/// Programs that train.
-#[derive(Debug, Clone)]
-pub(crate) struct Trainers {
-    /// The one that comes with Lodestar.
-    pub embedded: Embedded,
-    /// The operator's own.
-    pub command: Option<Custom>,
-}
-
-impl Trainers {
-    /// Returns the trainer of this name.
-    fn named(&self, name: &str) -> Result<Box<dyn Trainer>> {
-        match (name, &self.command) {
-            ("embedded", _) => Ok(Box::new(self.embedded.clone())),
-            ("command", Some(custom)) => Ok(Box::new(custom.clone())),
-            ("command", None) => Err(Error::usage("no command is configured")
-                .hint("set `trainer.command` in the section of learning")),
-            _ => Err(Error::usage(format!("there is no trainer {name:?}"))
-                .near(name, ["embedded", "command"])),
-        }
-    }
-}
 
 /// Progress of the run that is followed.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +45,7 @@ struct Inner {
     trainers: Trainers,
     bounds: Bounds,
     folder: PathBuf,
+    lease: Lease,
     progress: Mutex<Progress>,
     changed: Condvar,
     follower: Mutex<Option<(Arc<Control>, JoinHandle<()>)>>,
@@ -86,13 +67,20 @@ pub(crate) struct Begun {
 }
 
 impl Training {
-    pub(crate) fn new(versions: Versions, trainers: Trainers, bounds: Bounds) -> Self {
+    pub(crate) fn new(
+        versions: Versions,
+        trainers: Trainers,
+        bounds: Bounds,
+        serving: &Serving,
+    ) -> Self {
         let folder = versions.host.data_dir().join("runs");
+        let lease = Lease::new(&folder, serving, &versions.host);
         Self(Arc::new(Inner {
             versions,
             trainers,
             bounds,
             folder,
+            lease,
             progress: Mutex::default(),
             changed: Condvar::new(),
             follower: Mutex::default(),
@@ -113,7 +101,9 @@ impl Training {
             return Ok(());
         }
         self.fail_queued()?;
-        let Some(run) = self.0.versions.store.read(run::unfinished)? else { return Ok(()) };
+        let Some(run) = self.0.versions.store.read(run::unfinished)? else {
+            return self.give_back();
+        };
         let version = self.version_of(&run.id)?;
         self.follow(run.id.clone(), version, move |inner, control, news| {
             let trainer = inner
@@ -129,6 +119,25 @@ impl Training {
                 None => Ok(Some(lost(&*trainer, &run, &folder, inner.bounds))),
             }
         })
+    }
+
+    /// Returns the programs that train.
+    pub(crate) fn trainers(&self) -> &Trainers {
+        &self.0.trainers
+    }
+
+    /// Gives back what a run had taken that a crash of the daemon ended. To load a model takes
+    /// long, and the start does not wait for it.
+    fn give_back(&self) -> Result<()> {
+        if self.0.lease.is_taken() {
+            let training = self.clone();
+            let thread = std::thread::Builder::new().name("learning:lease".to_owned());
+            let work = move || training.0.lease.give_back(&training.0.is_left);
+            let handle = thread.spawn(work)?;
+            let mut follower = self.0.follower.lock().unwrap_or_else(PoisonError::into_inner);
+            *follower = Some((Arc::default(), handle));
+        }
+        Ok(())
     }
 
     fn is_following(&self) -> bool {
@@ -175,7 +184,7 @@ impl Training {
         let inner = &self.0;
         let program = inner.trainers.named(trainer)?;
         // Before anything is noted: a trainer that is not there is no run.
-        program.launch(Path::new("/")).map_err(|error| Error::new(error.to_string()))?;
+        program.check().map_err(|error| Error::new(error.to_string()))?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         job.job_id.clone_from(&id);
         let _beginning = inner.beginning.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,6 +214,7 @@ impl Training {
         let begun = Begun { run: id.clone(), version: version.clone() };
         self.follow(id, version, move |inner, control, news| {
             let folder = inner.folder.join(&job.job_id);
+            inner.lease.take_for(program.name(), &job.job_id, &inner.versions.host);
             run::run(&*program, &job, &folder, inner.bounds, control, news)
         })?;
         Ok(begun)
@@ -231,6 +241,7 @@ impl Training {
             inner.versions.check_dataset(&version.lineage.dataset)?;
         }
         let trainer = inner.trainers.named(&run.trainer)?;
+        trainer.check().map_err(|error| Error::new(error.to_string()))?;
         let version = self.version_of(&run.id)?;
         let _beginning = inner.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inner.versions.host.now().as_millisecond();
@@ -238,6 +249,7 @@ impl Training {
         let begun = Begun { run: run.id.clone(), version: version.clone() };
         let folder = inner.folder.join(&run.id).join(format!("{RESUMED}{at}"));
         self.follow(run.id.clone(), version, move |inner, control, news| {
+            inner.lease.take_for(trainer.name(), &job.job_id, &inner.versions.host);
             run::run(&*trainer, &job, &folder, inner.bounds, control, news)
         })?;
         Ok(begun)
@@ -388,6 +400,8 @@ impl Training {
                 failed(error.to_string())
             }
         };
+        // Before the next run can begin.
+        self.0.lease.give_back(&self.0.is_left);
         let state = self.noted_end(run, version, &report);
         let state = state.unwrap_or_else(|error| {
             tracing::error!(run, %error, "the end of a run cannot be noted");

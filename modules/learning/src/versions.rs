@@ -1,7 +1,7 @@
 //! Versions as files: adapters beside the database, and what is seen of a version now.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -13,13 +13,17 @@ use module_sdk::{Error, ErrorKind, Host, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    card::{self, Curve},
     dataset::{
         files::{EVAL, Folder},
         summary::Summary,
     },
+    gate,
+    labels::{LabelSet, Sets},
+    reckoning,
     registry::{
-        Action, Actor, Command, Digest, Done, Ledger, Observed, Refusal, Registry, Request, State,
-        Version,
+        Action, Actor, Command, Digest, Done, Ledger, Lineage, Observed, Refusal, Registry,
+        Request, State, Version,
     },
     store::Store,
 };
@@ -39,6 +43,8 @@ pub(crate) struct Versions {
     pub(crate) host: Host,
     datasets: Folder,
     path: PathBuf,
+    /// The operator's questions, which the gates are measured with.
+    prompts: Option<PathBuf>,
     known: Arc<Mutex<HashMap<PathBuf, Known>>>,
     switching: Arc<Mutex<()>>,
 }
@@ -60,15 +66,26 @@ impl Versions {
             host,
             datasets,
             path,
+            prompts: None,
             known: Arc::default(),
             switching: Arc::default(),
         }
+    }
+
+    /// Sets the file of the operator's questions.
+    pub(crate) fn with_prompts(self, prompts: Option<PathBuf>) -> Self {
+        Self { prompts, ..self }
     }
 
     /// Returns the right to change which version serves, held by one command at a time: what the
     /// log says and where the server leads change together.
     pub(crate) fn switching(&self) -> MutexGuard<'_, ()> {
         self.switching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the sets of labels.
+    pub(crate) fn labels(&self) -> Sets {
+        Sets::within(&self.store, self.host.data_dir())
     }
 
     /// Returns the folder of a version.
@@ -100,6 +117,20 @@ impl Versions {
         Ok(done)
     }
 
+    /// Goes on after something was done by hand: see [`Registry::repair`].
+    ///
+    /// # Errors
+    ///
+    /// The refusal, or a failure of the database.
+    pub(crate) fn repair(&self, by: &str, reason: &str) -> Result<()> {
+        let (at, actor) = (self.host.now().as_millisecond(), Actor::Person(by.to_owned()));
+        let done = self
+            .store
+            .write(|transaction| self.registry.repair(transaction, actor, reason.to_owned(), at))?;
+        self.performed(&done.map_err(|refusal| refused(&refusal))?);
+        Ok(())
+    }
+
     /// Keeps the head of what was done, and tells others.
     pub(crate) fn performed(&self, done: &Done) {
         if let Err(error) = self.registry.keep(done) {
@@ -107,6 +138,21 @@ impl Versions {
         }
         for entry in &done.entries {
             crate::tell::version_changed(&self.host, entry);
+            if let Some(version) = done.ledger.versions.get(&entry.version) {
+                self.write_card(&done.ledger, version, entry.action == Action::Finish.as_str());
+            }
+        }
+    }
+
+    /// Writes the card of a version, once it is trained with the course of that. A failure is only
+    /// logged: what happened has happened, and the card can be asked for.
+    fn write_card(&self, ledger: &Ledger, version: &Version, is_trained: bool) {
+        let folder = self.folder(&version.id);
+        let run = self.host.data_dir().join("runs").join(&version.lineage.run);
+        let curve = if is_trained { Curve::of_run(&run).write(&folder) } else { Ok(()) };
+        let written = curve.map_err(Error::from).and_then(|()| card::write(self, ledger, version));
+        if let Err(error) = written {
+            tracing::warn!(version = version.id, %error, "the card cannot be written");
         }
     }
 
@@ -135,6 +181,9 @@ impl Versions {
     ///
     /// When the database or a file cannot be read.
     pub(crate) fn observe(&self, version: &Version) -> Result<Option<Observed>> {
+        if version.lineage.is_policy() {
+            return crate::commands::policy::observe(self, version);
+        }
         let adapter = self.folder(&version.id).join(ADAPTER);
         let (Some(artifact), Some(base)) =
             (self.digest(&adapter)?, self.digest(Path::new(&version.lineage.base))?)
@@ -238,7 +287,7 @@ impl Versions {
     /// When the database cannot be read or written.
     pub(crate) fn taint(&self) -> Result<()> {
         for version in self.ledger()?.versions.into_values() {
-            if !version.tainted && self.store.is_taken_back(&version.lineage.dataset)? {
+            if !version.tainted && self.is_taken_back(&version.lineage)? {
                 self.perform(&Request {
                     version: version.id,
                     actor: Actor::Lodestar,
@@ -248,6 +297,15 @@ impl Versions {
             }
         }
         Ok(())
+    }
+
+    fn is_taken_back(&self, lineage: &Lineage) -> Result<bool> {
+        if lineage.is_policy() {
+            let sets = self.labels().list()?;
+            let is_stale = |set: &LabelSet| set.id == lineage.dataset && set.stale.is_some();
+            return Ok(sets.iter().any(is_stale));
+        }
+        self.store.is_taken_back(&lineage.dataset)
     }
 
     /// Checks that a dataset may be trained on now.
@@ -278,6 +336,7 @@ impl Versions {
     pub(crate) fn abandon_measurings(&self) -> Result<()> {
         for version in self.ledger()?.versions.into_values() {
             if version.state == State::Evaluating {
+                reckoning::tidy(self, &version);
                 self.perform(&Request {
                     version: version.id,
                     actor: Actor::Lodestar,
@@ -289,9 +348,34 @@ impl Versions {
         Ok(())
     }
 
-    /// Returns the digest of the held-out examples, by which the gates are measured.
+    /// Returns the digest of what the gates are measured with: the held-out examples, the questions
+    /// that come with Lodestar, and the operator's own.
     pub(crate) fn bench_digest(&self, dataset: &str) -> Result<Digest> {
-        Ok(Digest::of(self.datasets.lines(dataset, EVAL)?.join("\n").as_bytes()))
+        let held_out = Digest::of(self.datasets.lines(dataset, EVAL)?.join("\n").as_bytes());
+        // Questions that cannot be read are others than those that were asked.
+        let others = gate::digest(self.prompts.as_deref());
+        let others = others.unwrap_or_else(|_| Digest::of(b"unreadable"));
+        Ok(Digest::of(format!("{held_out}\n{others}\n").as_bytes()))
+    }
+
+    /// Returns the digests of an adapter's files, and the number of those that are not what
+    /// training wrote.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read.
+    pub(crate) fn adapter_files(
+        &self,
+        version: &Version,
+    ) -> Result<(BTreeMap<String, String>, u64)> {
+        let mut files = BTreeMap::new();
+        for name in FILES {
+            let digest = self.digest(&self.folder(&version.id).join(name))?;
+            files.extend(digest.map(|digest| (name.to_owned(), String::from(digest))));
+        }
+        let expected = version.artifact.as_ref().map(Digest::as_str);
+        let is_changed = files.get(ADAPTER).map(String::as_str) != expected;
+        Ok((files, u64::from(is_changed)))
     }
 
     /// Returns the held-out examples of a dataset.

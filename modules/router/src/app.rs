@@ -102,9 +102,11 @@ impl App {
         let budget = Budget::new(config.max_buffered_bytes.get(), 2 * config.max_body_bytes.get());
         let is_collecting = config.routing.learns() || config.quality.sample > 0.0;
         let labels = Labels::load(host, is_collecting);
+        let policy = RoutingPolicy::new(&config.routing, &labels.learned)?;
+        policy.running.load(host);
         Ok(Self {
             host: host.clone(),
-            policy: RoutingPolicy::new(&config.routing, &labels.learned)?,
+            policy,
             targets: Targets::new(providers, config.breaker, prices),
             pool,
             budget,

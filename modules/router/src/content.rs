@@ -42,6 +42,8 @@ pub(crate) struct Contents {
 
 /// Request whose text is wanted. Its `Debug` shows its size, never its text.
 pub(crate) struct Asked {
+    /// Id of the request.
+    pub id: String,
     /// Dialect of the client.
     pub dialect: Dialect,
     /// Body of the request.
@@ -83,6 +85,7 @@ impl Contents {
             schema: 1,
             dedupe_key: event.dedupe_key.clone(),
             project: project.clone(),
+            request_id: Some(asked.id.clone()),
             at: event.ended_at,
             session_id: event.session_id.clone(),
             model: event.response_model.clone().or_else(|| event.routed_model.clone()),
@@ -200,7 +203,7 @@ mod tests {
     use super::*;
 
     fn asked(dialect: Dialect, body: &Value) -> Asked {
-        Asked { dialect, body: body.to_string().into() }
+        Asked { id: "1".to_owned(), dialect, body: body.to_string().into() }
     }
 
     fn shown(messages: &[ContentMessage]) -> Vec<(&str, &str)> {

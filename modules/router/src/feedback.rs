@@ -1,6 +1,6 @@
 //! Feedback on answers: checked, published, and noted in the journal.
 
-use module_sdk::{Error, ErrorKind, Result, events::LlmFeedbackGiven};
+use module_sdk::{Error, ErrorKind, Event, Result, events::LlmFeedbackGiven};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -83,11 +83,27 @@ impl Given {
     }
 }
 
+/// Source of the events of this module.
+const OWN: &str = "/lodestar/router";
+
+/// Notes feedback that was given elsewhere, on a request of which something is known here.
+pub(crate) fn heard(app: &App, event: &Event<'_, LlmFeedbackGiven>) {
+    let id = event.data.request_id.as_deref().unwrap_or_default();
+    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // What was said here is noted already.
+    if is_id && event.source != OWN {
+        note(app, &event.data);
+    }
+}
+
 /// Notes an event of feedback in the journal.
 pub(crate) fn note(app: &App, event: &LlmFeedbackGiven) {
+    // An answer that had to be changed, or was asked for again, was not right, whatever is said.
+    let was_not = event.edited == Some(true) || event.retried == Some(true);
     let good = event.good.or(event.rating.map(|rating| rating >= 0.5));
+    let good = if was_not { Some(false) } else { good };
     if let (Some(id), Some(good)) = (&event.request_id, good) {
-        app.labels.judged(id, good);
+        app.labels.judged(id, &event.origin, good, event.at);
     }
     app.journal.add(Line::Feedback(FeedbackLine {
         id: event.request_id.clone().unwrap_or_default(),

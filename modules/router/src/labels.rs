@@ -1,4 +1,8 @@
-//! Judged answers, from which the strategy `learned` learns.
+//! Judged answers, from which the strategy `learned` learns: at once, and kept as labels for the
+//! policies that a person approves.
+
+pub(crate) mod log;
+pub(crate) mod policy;
 
 use std::{
     sync::{
@@ -11,6 +15,7 @@ use std::{
 use module_sdk::{Host, Result};
 use moka::sync::Cache;
 
+use self::log::{Judged, LabelLog, Line, Sign};
 use crate::routing::{
     Request,
     learned::{Label, Learned, Sample, saved::Saved},
@@ -29,6 +34,7 @@ const AWAITED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub(crate) learned: Learned,
+    pub(crate) log: LabelLog,
     awaited: Cache<Arc<str>, Arc<Awaited>>,
     is_collecting: bool,
     is_changed: AtomicBool,
@@ -37,8 +43,25 @@ pub(crate) struct Labels {
 #[derive(Debug)]
 struct Awaited {
     sample: Sample,
+    judged: Judged,
     /// `true` when a local model answers.
     is_local: AtomicBool,
+    /// `true` once the log has its features.
+    is_told: AtomicBool,
+    /// `true` once something was learned of the local model's answer, and of the paid one's.
+    is_learned: [AtomicBool; 2],
+}
+
+impl Awaited {
+    fn new(sample: Sample, judged: Judged, is_local: bool) -> Self {
+        Self {
+            sample,
+            judged,
+            is_local: AtomicBool::new(is_local),
+            is_told: AtomicBool::new(false),
+            is_learned: [AtomicBool::new(false), AtomicBool::new(false)],
+        }
+    }
 }
 
 impl Labels {
@@ -54,17 +77,35 @@ impl Labels {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "what was learned cannot be read; it begins anew"),
         }
+        policy::load(host, &learned);
+        let log = LabelLog::within(host.data_dir());
+        if let Err(error) = log.tidy(host.now().as_millisecond()) {
+            tracing::warn!(%error, "the labels of requests cannot be read");
+        }
         let awaited = Cache::builder().max_capacity(AWAITED).time_to_live(AWAITED_FOR).build();
-        Self { learned, awaited, is_collecting, is_changed: AtomicBool::new(false) }
+        Self { learned, log, awaited, is_collecting, is_changed: AtomicBool::new(false) }
     }
 
     /// Keeps the features of a request, numbers from which no text can be read, until its answer
     /// is judged.
-    pub(crate) fn await_judgement(&self, id: &str, request: &Request<'_>, is_local: bool) {
+    pub(crate) fn await_judgement(&self, id: &str, request: &Request<'_>, is_local: bool, at: i64) {
+        let judged = Judged {
+            id: id.to_owned(),
+            at,
+            project: request.project.map(str::to_owned),
+            session: request.session.map(str::to_owned),
+        };
         if self.is_collecting {
-            let awaited =
-                Awaited { sample: Sample::of(request), is_local: AtomicBool::new(is_local) };
+            let awaited = Awaited::new(Sample::of(request), judged, is_local);
             self.awaited.insert(id.into(), Arc::new(awaited));
+        }
+    }
+
+    /// Keeps the features of what several models were asked, until somebody votes.
+    pub(crate) fn await_vote(&self, id: &str, sample: Sample, at: i64) {
+        if self.is_collecting {
+            let judged = Judged { id: id.to_owned(), at, project: None, session: None };
+            self.awaited.insert(id.into(), Arc::new(Awaited::new(sample, judged, true)));
         }
     }
 
@@ -77,13 +118,41 @@ impl Labels {
         }
     }
 
-    /// Learns from a judgement of an answer.
-    pub(crate) fn judged(&self, id: &str, is_right: bool) {
-        let Some(awaited) = self.awaited.remove(id) else { return };
-        let is_local = awaited.is_local.load(Ordering::Relaxed);
-        let (local, paid) = if is_local { (Some(is_right), None) } else { (None, Some(is_right)) };
-        self.learned.learn(&awaited.sample, Label { is_local_right: local, is_paid_right: paid });
-        self.is_changed.store(true, Ordering::Relaxed);
+    /// Learns from a judgement of the answer that was given last.
+    pub(crate) fn judged(&self, id: &str, origin: &str, is_right: bool, at: i64) {
+        let Some(awaited) = self.awaited.get(id) else { return };
+        let local = awaited.is_local.load(Ordering::Relaxed);
+        let sign = Sign { at, origin: origin.to_owned(), local, right: is_right };
+        self.note(&awaited, sign);
+    }
+
+    /// Learns from a vote on answers of local models beside paid ones. A tie is as good as a win:
+    /// the paid answer was not needed.
+    pub(crate) fn voted(&self, id: &str, is_local_right: bool, at: i64) {
+        let Some(awaited) = self.awaited.get(id) else { return };
+        let origin = "comparison".to_owned();
+        self.note(&awaited, Sign { at, origin, local: true, right: is_local_right });
+    }
+
+    fn note(&self, awaited: &Awaited, sign: Sign) {
+        if !awaited.is_told.swap(true, Ordering::Relaxed) {
+            let judged = awaited.judged.clone();
+            self.log.add(&Line::Request { judged, sample: awaited.sample.pack() });
+        }
+        let side = &awaited.is_learned[usize::from(!sign.local)];
+        if !side.swap(true, Ordering::Relaxed) {
+            let right = Some(sign.right);
+            let (local, paid) = if sign.local { (right, None) } else { (None, right) };
+            let label = Label { is_local_right: local, is_paid_right: paid };
+            self.learned.learn(&awaited.sample, label);
+            self.is_changed.store(true, Ordering::Relaxed);
+        }
+        self.log.add(&Line::Sign { id: awaited.judged.id.clone(), sign });
+    }
+
+    /// Forgets features that wait for a judgement.
+    pub(crate) fn forget_awaited(&self) {
+        self.awaited.invalidate_all();
     }
 
     /// Writes what was learned since the last time.
@@ -92,6 +161,7 @@ impl Labels {
     ///
     /// When it cannot be written; the next call tries again.
     pub(crate) fn save(&self, host: &Host) -> Result<()> {
+        self.log.write()?;
         if !self.is_changed.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
@@ -134,6 +204,7 @@ mod tests {
             project: None,
             client: None,
             session: None,
+            user: None,
             is_sub_agent: false,
             sticky: None,
             budget_left_nano_usd: None,
@@ -141,7 +212,7 @@ mod tests {
             allowed_models: &[],
             prices: &Free,
         };
-        labels.await_judgement("a", &request, true);
+        labels.await_judgement("a", &request, true, 7);
         let is_local = |id: &str| {
             labels.awaited.get(id).map(|awaited| awaited.is_local.load(Ordering::Relaxed))
         };
@@ -149,7 +220,42 @@ mod tests {
         labels.answered("a", false);
         labels.answered("b", false);
         assert_eq!((is_local("a"), is_local("b")), (Some(false), None));
-        labels.judged("a", true);
-        assert_eq!((labels.learned.labels(), is_local("a")), (1, None));
+        labels.judged("a", "check", true, 8);
+        labels.judged("a", "person", false, 9);
+        // It is learned from once, and all signs are kept.
+        assert_eq!(labels.learned.labels(), 1);
+        labels.answered("a", true);
+        labels.judged("a", "person", false, 10);
+        labels.judged("b", "person", true, 11);
+        assert_eq!(labels.learned.labels(), 2);
+        labels.save(&host).expect("it is written");
+        let kept = labels.log.read().expect("it is read");
+        assert_eq!((kept.len(), kept[0].judged.at), (1, 7));
+        let signs: Vec<(&str, bool, bool)> =
+            kept[0].signs.iter().map(|it| (it.origin.as_str(), it.local, it.right)).collect();
+        let expected = [("check", false, true), ("person", false, false), ("person", true, false)];
+        assert_eq!(signs, expected);
+        let features = Sample::unpack(&kept[0].sample).expect("they are whole");
+        assert_eq!(features.pack(), kept[0].sample);
+        let text = std::fs::read_to_string(directory.path().join("labels.jsonl")).expect("a file");
+        assert!(!text.contains("river"), "{text}");
+    }
+
+    #[test]
+    fn a_vote_judges_the_local_model() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let host = Arc::new(FakeHost::new(directory.path())).host().expect("a host");
+        let labels = Labels::load(&host, true);
+        let inspected = Inspected { last_words: "one river".into(), ..Inspected::default() };
+        let now = host.now().as_millisecond();
+        labels.await_vote("c", Sample::of_text(&inspected), now);
+        labels.voted("c", true, 2);
+        labels.voted("unknown", true, 2);
+        let kept = labels.log.read().expect("it is read");
+        assert_eq!((kept.len(), kept[0].signs[0].origin.as_str()), (1, "comparison"));
+        let idle = Labels::load(&host, false);
+        idle.await_vote("d", Sample::of_text(&inspected), now);
+        idle.voted("d", true, 2);
+        assert_eq!(idle.log.read().expect("it is read").len(), 1, "it collects nothing");
     }
 }

@@ -38,7 +38,7 @@ use std::{sync::Arc, time::Duration};
 use module_http::{ConnectionMetrics, Server};
 use module_sdk::{
     Event, Health, HealthStatus, Host, Job, Module, Reply, Result, Snapshot, Wiring,
-    events::{HealthComponentChanged, UsageBudgetExceeded, UsageBudgetWarned},
+    events::{HealthComponentChanged, LlmFeedbackGiven, UsageBudgetExceeded, UsageBudgetWarned},
 };
 
 use app::App;
@@ -73,6 +73,7 @@ impl Module for Router {
         let app = Arc::new(App::new(config, host, keys.ring())?);
         discovery::start(&app)?;
         budgets::ask(&app);
+        labels::policy::ask(&app);
         let server = server::start(&app)?;
         Ok(Self { app, keys, server, connections: ConnectionMetrics::new("lodestar_router") })
     }
@@ -80,10 +81,12 @@ impl Module for Router {
     fn wire(wiring: &mut Wiring<Self>) {
         wiring
             .on(Self::component_changed)
+            .on(Self::feedback_given)
             .on(Self::budget_warned)
             .on(Self::budget_exceeded)
             .every(Duration::from_secs(10), Self::show_connections)
             .every(Duration::from_secs(5), Self::save_state)
+            .every(Duration::from_secs(600), Self::ask_policy)
             .command("keys", Self::keys)
             .job("cache", Self::cache)
             .command("status", Self::status)
@@ -92,9 +95,12 @@ impl Module for Router {
             .job("explain", Self::explain)
             .job("savings", Self::savings)
             .job("feedback", Self::feedback)
+            .job("policy", Self::policy)
             .job("test", Self::test)
             .job("compare", Self::compare)
-            .command("vote", Self::vote);
+            .command("vote", Self::vote)
+            .job("experiments", Self::experiments)
+            .without_barrier();
     }
 
     fn health(&self) -> Health {
@@ -114,6 +120,8 @@ impl Module for Router {
         if snapshot.version == 1 {
             self.app.limits.restore(serde_json::from_slice(&snapshot.data)?);
         }
+        // The generation before may have begun or ended one since this one was started.
+        self.app.policy.running.load(&self.app.host);
         Ok(())
     }
 
@@ -135,9 +143,20 @@ impl Router {
         Ok(())
     }
 
+    fn feedback_given(&mut self, event: &Event<'_, LlmFeedbackGiven>) -> Result<()> {
+        feedback::heard(&self.app, event);
+        Ok(())
+    }
+
     fn save_state(&mut self) -> Result<()> {
+        self.app.policy.running.forget_lapsed(&self.app.host)?;
         self.app.limits.save()?;
         self.app.labels.save(&self.app.host)
+    }
+
+    fn ask_policy(&mut self) -> Result<()> {
+        labels::policy::ask(&self.app);
+        Ok(())
     }
 
     fn keys(&mut self, args: KeysArgs) -> Result<Reply> {

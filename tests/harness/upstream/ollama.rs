@@ -89,6 +89,23 @@ pub(super) fn embed(asked: &Asked, answer: &Answer, id: &str) -> Reply {
     Reply::json(id, &body)
 }
 
+/// Makes a model as `/api/create` and `/api/copy` do, and takes the files that it is made from.
+/// Returns the answer; none for another path.
+pub(super) fn manage(path: &str, body: &[u8], models: &mut Vec<String>) -> Option<String> {
+    let named = match path {
+        "/api/create" => "model",
+        "/api/copy" => "destination",
+        _ if path.starts_with("/api/blobs/") => return Some(String::new()),
+        _ => return None,
+    };
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = body[named].as_str()?.to_owned();
+    if !models.contains(&name) {
+        models.push(name);
+    }
+    Some(json!({"status": "success"}).to_string())
+}
+
 /// Renders `/api/tags`.
 pub(super) fn tags(models: &[String], id: &str) -> Reply {
     let model = |name: &String| {

@@ -31,6 +31,7 @@ use tokio::{
 use super::{
     answer::Fault,
     dialect::Asked,
+    ollama,
     record::{Outcome, Progress, Shared},
     render::{End, Rendered, render},
 };
@@ -74,7 +75,12 @@ async fn exchange(
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
     let asked = Asked::read(&head.method, path, query, &head.headers, &body);
+    let managed = ollama::manage(path, &body, &mut shared.state().models);
     let (progress, id) = shared.begun(connection, &head, body, asked.as_ref());
+    if let Some(told) = managed {
+        let rendered = Rendered { end: End::Whole, ..Rendered::plain(200, told.into()) };
+        return respond(rendered, &id, Duration::ZERO, progress);
+    }
     let Some(asked) = asked else {
         let body = format!("{{\"error\":\"no dialect has {path}\"}}").into();
         return respond(Rendered::plain(404, body), &id, Duration::ZERO, progress);

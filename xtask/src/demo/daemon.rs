@@ -16,48 +16,6 @@ use crate::process;
 /// Time that start and stop may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Configuration of the daemon, with free ports everywhere: a demonstration must not meet what
-/// already runs.
-///
-/// The local model is looked at more often than is usual, and told of at once.
-const CONFIG: &str = "\
-modules:
-  health_monitor:
-    enabled: true
-    interval_ms: 200
-    rules:
-      provider_down: {for: 0s, keep_firing_for: 1s}
-    notify:
-      group_wait: 1s
-      group_interval: 1s
-      channels:
-        receiver: {kind: webhook, url: RECEIVER, local: true}
-  ingest:
-    enabled: true
-    listen: 127.0.0.1:0
-    # The demonstration is one client that sends fast.
-    rate_limit: {requests_per_second: 10000, burst: 10000}
-  router:
-    enabled: true
-    listen: 127.0.0.1:0
-    baseline_model: gpt-4o
-    routing:
-      aliases: {safe: [cloud/gpt-4o, workstation/llama3.2:3b]}
-  usage_tracker:
-    enabled: true
-metrics:
-  listen: 127.0.0.1:0
-providers:
-  workstation:
-    base_url: PROVIDER
-    api: ollama
-    local: true
-  cloud:
-    base_url: CLOUD/v1
-    api: openai
-    models: [gpt-4o]
-";
-
 pub(super) struct Daemon {
     child: Child,
     stage: PathBuf,
@@ -66,12 +24,9 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon with a local provider, a paid one and a receiver of notes at these
-    /// addresses, and waits until all modules run.
-    pub(super) fn start(stage: &Path, provider: &str, cloud: &str, receiver: &str) -> Result<Self> {
+    /// Starts the daemon with a configuration, and waits until all modules run.
+    pub(super) fn start(stage: &Path, config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("lodestar-demo-").tempdir()?.keep();
-        let config = CONFIG.replace("PROVIDER", provider).replace("CLOUD", cloud);
-        let config = config.replace("RECEIVER", receiver);
         fs::write(home.join("modules.yaml"), config)?;
         let mut command = Command::new(stage.join("bin/lodestard"));
         command.arg("--config").arg(home.join("modules.yaml"));
@@ -144,15 +99,21 @@ impl Daemon {
 
     /// Shows the health, whatever it is: the machine may be short of something (exit codes 0 to 2).
     pub(super) fn shown_health(&self) -> Result<()> {
-        let mut command = self.lodestar(&["health"]);
-        let output = command.output()?;
-        ensure!(
-            matches!(output.status.code(), Some(0..=2)),
-            "`{}` failed: {}",
+        self.ends_with(&["health"], &[0, 1, 2])
+    }
+
+    /// Prints a command and its output, which has to end with one of these exit codes.
+    pub(super) fn ends_with(&self, args: &[&str], codes: &[i32]) -> Result<()> {
+        let mut command = self.lodestar(args);
+        let output = process::output(&mut command)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        println!(
+            "$ {}\n{}{said}",
             process::shown(&command),
-            String::from_utf8_lossy(&output.stderr)
+            String::from_utf8_lossy(&output.stdout)
         );
-        println!("$ {}\n{}", process::shown(&command), String::from_utf8_lossy(&output.stdout));
+        let is_expected = output.status.code().is_some_and(|code| codes.contains(&code));
+        ensure!(is_expected, "`{}` ended with {}", process::shown(&command), output.status);
         Ok(())
     }
 
@@ -190,11 +151,11 @@ impl Daemon {
             .with_context(|| format!("cannot remove {}", self.home.display()))
     }
 
-    /// Returns a command for a person to try.
-    pub(super) fn example(&self) -> String {
+    /// Returns the beginning of a command for a person to try.
+    pub(super) fn program(&self) -> String {
         let socket = self.home.join("control.sock");
         let program = self.stage.join("bin/lodestar");
-        format!("{} --socket {} usage", program.display(), socket.display())
+        format!("{} --socket {}", program.display(), socket.display())
     }
 
     /// Returns the command that starts a daemon that stays.

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::{build, http};
 
 mod daemon;
+mod learning;
 mod protobuf;
 mod provider;
 mod traffic;
@@ -27,10 +28,62 @@ use traffic::{Sender, Sent};
 /// Build, start a daemon, send it traffic and show what it makes of it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Part to show instead of the whole.
+    #[arg(value_enum)]
+    part: Option<Part>,
     /// Leave the daemon up at the end.
     #[arg(long)]
     keep: bool,
 }
+
+/// Part of the demonstration that is shown by itself.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// Good answers become a model of one's own; builds the trainer as well.
+    Learning,
+}
+
+/// Configuration of the daemon, with free ports everywhere: a demonstration must not meet what
+/// already runs.
+///
+/// The local model is looked at more often than is usual, and told of at once.
+const CONFIG: &str = "\
+modules:
+  health_monitor:
+    enabled: true
+    interval_ms: 200
+    rules:
+      provider_down: {for: 0s, keep_firing_for: 1s}
+    notify:
+      group_wait: 1s
+      group_interval: 1s
+      channels:
+        receiver: {kind: webhook, url: RECEIVER, local: true}
+  ingest:
+    enabled: true
+    listen: 127.0.0.1:0
+    # The demonstration is one client that sends fast.
+    rate_limit: {requests_per_second: 10000, burst: 10000}
+  router:
+    enabled: true
+    listen: 127.0.0.1:0
+    baseline_model: gpt-4o
+    routing:
+      aliases: {safe: [cloud/gpt-4o, workstation/llama3.2:3b]}
+  usage_tracker:
+    enabled: true
+metrics:
+  listen: 127.0.0.1:0
+providers:
+  workstation:
+    base_url: PROVIDER
+    api: ollama
+    local: true
+  cloud:
+    base_url: CLOUD/v1
+    api: openai
+    models: [gpt-4o]
+";
 
 /// Number of requests that the first part sends in each form.
 const FIRST: u64 = 12;
@@ -45,23 +98,32 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// When a step fails or a request was lost or counted twice.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    match args.part {
+        Some(Part::Learning) => learning::run(args.keep),
+        None => run_plain(args.keep),
+    }
+}
+
+fn run_plain(keep: bool) -> Result<()> {
     heading("Building (release)");
     let workspace = build::shipped()?;
     heading("Starting lodestard on free ports, with a state directory of its own");
     let (mut provider, mut cloud) = (Provider::start()?, Provider::start()?);
     let receiver = Provider::start()?;
     let (local, paid) = (provider.url(), cloud.url());
-    let mut daemon = Daemon::start(&workspace.stage(), &local, &paid, &receiver.url())?;
+    let config = CONFIG.replace("PROVIDER", &local).replace("CLOUD", &paid);
+    let config = config.replace("RECEIVER", &receiver.url());
+    let mut daemon = Daemon::start(&workspace.stage(), &config)?;
     let result = show(&daemon)
         .and_then(|()| show_router(&daemon, &mut cloud))
         .and_then(|()| show_health(&daemon, &mut provider, &receiver));
-    if result.is_ok() && args.keep {
+    if result.is_ok() && keep {
         daemon.keep();
     } else {
         daemon.stop()?;
     }
     result?;
-    farewell(&daemon, args.keep);
+    farewell(&daemon, keep);
     Ok(())
 }
 
@@ -242,9 +304,10 @@ fn heading(text: &str) {
 
 fn farewell(daemon: &Daemon, kept: bool) {
     if kept {
-        println!("\nThe daemon is up. Ask it: {}", daemon.example());
+        println!("\nThe daemon is up. Ask it: {} usage", daemon.program());
         println!("Stop it: kill {}", daemon.pid());
     }
+    println!("\nHow good answers become a model of your own: cargo xtask demo learning");
     println!("\nTo start for real: {}", daemon.for_real());
     println!("and point your tools at http://127.0.0.1:4318 (modules/ingest/README.md says how).");
 }

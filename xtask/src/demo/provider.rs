@@ -1,6 +1,7 @@
 //! A provider of models that can be switched off, and a receiver of what is told of it.
 
 use std::{
+    collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -24,8 +25,17 @@ pub(super) const PAID: &str = "gpt-4o";
 /// posted to it.
 pub(super) struct Provider {
     address: SocketAddr,
-    posted: Arc<Mutex<Vec<Value>>>,
+    known: Arc<Known>,
     running: Option<Running>,
+}
+
+/// Answers that it gives, and notes that it got.
+struct Known {
+    /// Model of OpenAI's API.
+    model: &'static str,
+    /// Answers to certain questions.
+    answers: HashMap<String, String>,
+    posted: Mutex<Vec<Value>>,
 }
 
 struct Running {
@@ -36,17 +46,23 @@ struct Running {
 impl Provider {
     /// Starts on a free port.
     pub(super) fn start() -> Result<Self> {
+        Self::answering(PAID, HashMap::new())
+    }
+
+    /// Starts on a free port, with a model that has answers to certain questions.
+    pub(super) fn answering(model: &'static str, answers: HashMap<String, String>) -> Result<Self> {
         let listener =
             TcpListener::bind("127.0.0.1:0").context("no port of the loopback is free")?;
         let address = listener.local_addr()?;
-        let mut provider = Self { address, posted: Arc::default(), running: None };
+        let known = Known { model, answers, posted: Mutex::default() };
+        let mut provider = Self { address, known: Arc::new(known), running: None };
         provider.run(listener);
         Ok(provider)
     }
 
     fn run(&mut self, listener: TcpListener) {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, posted) = (stop.clone(), self.posted.clone());
+        let (stopped, known) = (stop.clone(), self.known.clone());
         let thread = thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
@@ -54,7 +70,7 @@ impl Provider {
                 }
                 if let Ok(stream) = stream {
                     // A client that went away is none of the provider's concern.
-                    let _ = answer(stream, &posted);
+                    let _ = answer(stream, &known);
                 }
             }
         });
@@ -86,7 +102,7 @@ impl Provider {
 
     /// Returns what each alert of a component was told as, oldest first.
     pub(super) fn told(&self, component: &str) -> Vec<String> {
-        let posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        let posted = self.known.posted.lock().unwrap_or_else(PoisonError::into_inner);
         let alerts = posted.iter().flat_map(|note| note["alerts"].as_array().into_iter().flatten());
         let own = alerts.filter(|alert| alert["component"] == component);
         own.map(|alert| alert["news"].as_str().unwrap_or_default().to_owned()).collect()
@@ -99,7 +115,20 @@ impl Drop for Provider {
     }
 }
 
-fn answer(mut stream: TcpStream, posted: &Mutex<Vec<Value>>) -> Result<()> {
+impl Known {
+    /// Returns the answer to the last message of a body.
+    fn answer(&self, body: &[u8]) -> Result<&str> {
+        if self.answers.is_empty() {
+            return Ok("A paid answer.");
+        }
+        let body: Value = serde_json::from_slice(body)?;
+        let messages = body["messages"].as_array().and_then(|messages| messages.last());
+        let question = messages.and_then(|last| last["content"].as_str()).unwrap_or_default();
+        Ok(self.answers.get(question).map_or("I do not know.", String::as_str))
+    }
+}
+
+fn answer(mut stream: TcpStream, known: &Known) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
@@ -127,16 +156,16 @@ fn answer(mut stream: TcpStream, posted: &Mutex<Vec<Value>>) -> Result<()> {
             "done": true, "done_reason": "stop",
             "prompt_eval_count": 21, "eval_count": 4, "eval_duration": 90_000_000,
         }),
-        "/v1/models" => json!({"object": "list", "data": [{"id": PAID, "object": "model"}]}),
+        "/v1/models" => json!({"object": "list", "data": [{"id": known.model, "object": "model"}]}),
         "/v1/chat/completions" => json!({
-            "id": "chatcmpl-demo", "object": "chat.completion", "model": PAID,
+            "id": "chatcmpl-demo", "object": "chat.completion", "model": known.model,
             "choices": [{"index": 0, "finish_reason": "stop",
-                "message": {"role": "assistant", "content": "A paid answer."}}],
+                "message": {"role": "assistant", "content": known.answer(&body)?}}],
             "usage": {"prompt_tokens": 900, "completion_tokens": 120, "total_tokens": 1020},
         }),
         _ => {
             let note = serde_json::from_slice(&body)?;
-            posted.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+            known.posted.lock().unwrap_or_else(PoisonError::into_inner).push(note);
             json!({})
         }
     };

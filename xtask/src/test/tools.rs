@@ -8,9 +8,10 @@ use super::Tally;
 use crate::process;
 
 /// Programs, each with the Debian package that holds it and what is checked with it.
-const TOOLS: [(&str, &str, &str); 4] = [
+const TOOLS: [(&str, &str, &str); 5] = [
     ("promtool", "prometheus", "the metrics page"),
     ("redis-server", "redis-server", "what instances of the router share"),
+    ("python3", "python3", "trainers in Python"),
     ("systemd-analyze", "systemd", "the hardening of the unit"),
     ("setpriv", "util-linux", "what happens without permissions"),
 ];

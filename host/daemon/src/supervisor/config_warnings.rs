@@ -1,7 +1,7 @@
 //! Warnings about a valid configuration that may not be meant as it is.
 
 use lodestar_api::ConfigProblem;
-use lodestar_config::{self as config, Config, ConfigError, ModuleSection, Wanted};
+use lodestar_config::{self as config, Config, ConfigError, ModuleSection, Wanted, given_address};
 use lodestar_library as library;
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ fn wanted_addresses(daemon: &Daemon, config: &Config) -> Vec<Wanted> {
         let settings = resolved(daemon, config, &package).map(|it| it.settings).unwrap_or_default();
         let manifest = manifest_of(daemon, &section.name);
         for listener in manifest.map(|it| it.listeners).unwrap_or_default() {
-            let given = settings.get(&listener.config_key).and_then(Value::as_str);
+            let given = given_address(&listener, &settings).and_then(Value::as_str);
             let key = format!("modules.{}.{}", section.name, listener.config_key);
             all.push(wanted(&key, given.unwrap_or(&listener.default)));
         }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use lodestar_config::{Config, ConfigError, ConfigErrors, names_secret};
+use lodestar_config::{Config, ConfigError, ConfigErrors, given_address, names_secret};
 use lodestar_library::{
     Package,
     install::{Keys, Lock},
@@ -143,7 +143,7 @@ fn addresses(
         return Err(error);
     }
     let address = |listener: &ListenerSection| {
-        let given = settings.get(&listener.config_key).and_then(Value::as_str);
+        let given = given_address(listener, settings).and_then(Value::as_str);
         (listener.name.clone(), given.unwrap_or(&listener.default).to_owned())
     };
     Ok(manifest.listeners.iter().map(address).collect())

@@ -1,8 +1,11 @@
 //! `lodestar learning datasets build`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use module_sdk::{
@@ -17,11 +20,12 @@ use super::{
 use crate::{
     Learning,
     dataset::{
-        build::{Built, Settings, build},
+        build::{Built, Settings, build_beside},
         card::card,
         files::Folder,
         summary::Summary,
     },
+    gate,
     licence::Licences,
     store::{Attestation, Split, Store, StoredDataset, Weights, load},
 };
@@ -54,6 +58,8 @@ struct Build {
     licences: Licences,
     weights: Weights,
     settings: Settings,
+    /// The operator's questions, of which nothing may be learnt.
+    prompts: Option<PathBuf>,
     projects: Vec<String>,
     stopping: Arc<AtomicBool>,
 }
@@ -79,6 +85,7 @@ impl Learning {
                 quality: self.config.quality.clone(),
                 eval_share: args.eval_share.unwrap_or(self.config.eval_share),
             },
+            prompts: self.config.gates.prompts.clone(),
             projects,
             stopping: self.stopping.clone(),
         };
@@ -93,10 +100,13 @@ impl Build {
     fn run(&self, output: &mut Output) -> Result<Reply> {
         let now = self.host.now();
         let reader = self.store.reader()?;
-        let examples = reader.read(|connection| {
+        let mut examples = reader.read(|connection| {
             let now = now.as_millisecond();
             load(connection, &self.projects, &self.licences, &self.weights, now)
         })?;
+        if let Some(judge) = &self.settings.quality.judge {
+            crate::judge::apply(&self.store, judge, &mut examples)?;
+        }
         let attestations = self.store.attestations()?;
         let built = self.filter(examples, output)?;
         module_sdk::return_free_memory();
@@ -130,9 +140,12 @@ impl Build {
     fn filter(&self, examples: Vec<crate::example::Example>, output: &mut Output) -> Result<Built> {
         let cancelled = AtomicBool::new(false);
         let mut gone = None;
-        let built = build(
+        let benchmarks = gate::benchmarks(self.prompts.as_deref())
+            .map_err(|error| Error::config_at("gates.prompts", error.to_string()))?;
+        let built = build_beside(
             &self.settings,
             examples,
+            &benchmarks,
             &mut |done, total| {
                 if self.stopping.load(Ordering::Relaxed) {
                     cancelled.store(true, Ordering::Relaxed);

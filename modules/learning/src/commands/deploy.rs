@@ -1,19 +1,17 @@
 //! `lodestar learning approve`, `deploy` and `rollback`.
 
-use std::future::Future;
-
 use module_sdk::{Error, ErrorKind, Job, Reply, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::versions::{data, gates as table_of};
+pub(super) use crate::serving::{adapter, block_on};
 use crate::{
     Learning,
-    config::Serving,
-    deploy::{Adapter, DeployError, Server},
     registry::{self, Actor, Command, Request, Version},
-    versions::{ADAPTER, Versions, refused},
+    serving::Servers,
+    versions::{Versions, refused},
 };
 
 /// Approves exactly the version that is there now. Nothing is deployed without it.
@@ -54,7 +52,7 @@ pub(crate) struct RollbackArgs {
     by: String,
 }
 
-fn operator() -> String {
+pub(super) fn operator() -> String {
     "operator".to_owned()
 }
 
@@ -77,25 +75,24 @@ impl Learning {
     }
 
     pub(crate) fn deploy(&mut self, args: DeployArgs) -> Result<Job> {
-        let (versions, serving) = (self.versions.clone(), self.config.serving.clone());
-        Ok(Job::new(move |_| deploy(&versions, serving.as_ref(), &args)))
+        let (versions, servers) = (self.versions.clone(), self.servers.clone());
+        Ok(Job::new(move |_| deploy(&versions, &servers, &args)))
     }
 
     pub(crate) fn rollback(&mut self, args: RollbackArgs) -> Result<Job> {
-        let (versions, serving) = (self.versions.clone(), self.config.serving.clone());
-        Ok(Job::new(move |_| roll_back(&versions, serving.as_ref(), &args)))
+        let (versions, servers) = (self.versions.clone(), self.servers.clone());
+        Ok(Job::new(move |_| roll_back(&versions, &servers, &args)))
     }
 }
 
-fn deploy(versions: &Versions, serving: Option<&Serving>, args: &DeployArgs) -> Result<Reply> {
+fn deploy(versions: &Versions, servers: &Servers, args: &DeployArgs) -> Result<Reply> {
     let version = find(versions, &args.version)?;
-    let serving = serving.ok_or_else(no_server);
+    super::policy::refuse(&version)?;
     if versions.ledger()?.champion.as_deref() == Some(&version.id) {
         // The log says so already: the server is led there once more, if it went astray.
-        let serving = serving?;
         let _switching = versions.switching();
-        lead(versions, serving)?;
-        return deployed(versions, serving, &version.id, Value::Null);
+        servers.lead()?;
+        return deployed(versions, servers, &version.id, Value::Null);
     }
     let observed = versions.observe(&version)?.ok_or_else(gone)?;
     let request = by(&args.by, &args.version, "", Command::Deploy(observed));
@@ -103,49 +100,45 @@ fn deploy(versions: &Versions, serving: Option<&Serving>, args: &DeployArgs) -> 
     let at = versions.host.now().as_millisecond();
     registry::decide(&versions.ledger()?, versions.registry.policy(), &request, at)
         .map_err(|refusal| refused(&refusal))?;
-    let serving = serving?;
-    let (server, adapter) = (serving.server(), adapter(versions, serving, &version));
+    let place = servers.place(&version)?;
+    let (server, adapter) = (place.server(), adapter(versions, &place, &version));
     let smoke = block_on(async {
         server.install(&adapter).await?;
         server.smoke_test(&adapter).await
     })?;
     let _switching = versions.switching();
     versions.perform(&request)?;
-    if let Err(error) = lead(versions, serving) {
+    if let Err(error) = servers.lead() {
         // It may have taken effect although no answer came: the server is led back as well.
         let reason = "the server did not switch to it";
         let command = Command::RollBack(observed_previous(versions)?);
         versions.perform(&by(&args.by, "", reason, command))?;
-        if let Err(error) = lead(versions, serving) {
+        if let Err(error) = servers.lead() {
             tracing::error!(%error, "the server may answer with a version that was taken back");
         }
         return Err(error);
     }
-    deployed(versions, serving, &version.id, json!(smoke))
+    deployed(versions, servers, &version.id, json!(smoke))
 }
 
-fn deployed(versions: &Versions, serving: &Serving, id: &str, smoke: Value) -> Result<Reply> {
+fn deployed(versions: &Versions, servers: &Servers, id: &str, smoke: Value) -> Result<Reply> {
     let ledger = versions.ledger()?;
     let version = ledger.version(id).map_err(|refusal| refused(&refusal))?;
     let mut shown = data(&ledger, version);
-    shown["served_as"] = json!(serving.alias);
+    let (endpoint, provider) = servers.endpoint();
+    shown["served_as"] = json!(servers.alias());
+    shown["endpoint"] = json!(endpoint);
+    shown["provider"] = json!(provider);
     shown["smoke_test"] = smoke;
     let mut table = table_of(&version.gates);
-    table.title = format!("{} serves as {}", version.id, serving.alias);
+    table.title = format!("{} serves as {}", version.id, servers.alias());
+    match provider {
+        Some(provider) => table.notes.push(format!("the provider {provider} leads to it")),
+        None => table.notes.extend(servers.remedy(&endpoint)),
+    }
     table.notes.push("`lodestar learning rollback --reason TEXT` takes it back".to_owned());
+    table.notes.extend(servers.kind().risk().map(str::to_owned));
     Ok(Reply::json(&shown)?.table(table))
-}
-
-/// Leads the alias to the version that the log says serves, or to the base where none does.
-fn lead(versions: &Versions, serving: &Serving) -> Result<()> {
-    let (server, ledger) = (serving.server(), versions.ledger()?);
-    let champion = ledger.champion.as_deref().and_then(|id| ledger.versions.get(id));
-    block_on(async {
-        match champion {
-            Some(version) => server.activate(&adapter(versions, serving, version)).await,
-            None => server.deactivate(&serving.base, &serving.alias).await,
-        }
-    })
 }
 
 /// Returns what is seen of the version before; none where that cannot be read, which is no reason
@@ -153,7 +146,15 @@ fn lead(versions: &Versions, serving: &Serving) -> Result<()> {
 fn observed_previous(versions: &Versions) -> Result<Option<registry::Observed>> {
     let ledger = versions.ledger()?;
     let previous = ledger.previous.as_deref().and_then(|id| ledger.versions.get(id));
-    let observed = previous.map(|version| versions.observe(version)).transpose();
+    let observed = previous.map(|version| {
+        let mut observed = versions.observe(version)?;
+        // What it was judged by may be another by now; it is still what was approved and served.
+        if let (Some(observed), Some(bench)) = (&mut observed, &version.bench) {
+            observed.bench.clone_from(bench);
+        }
+        Ok(observed)
+    });
+    let observed: Result<Option<Option<registry::Observed>>> = observed.transpose();
     Ok(observed
         .unwrap_or_else(|error| {
             tracing::warn!(%error, "the version before cannot be read");
@@ -162,13 +163,12 @@ fn observed_previous(versions: &Versions) -> Result<Option<registry::Observed>> 
         .flatten())
 }
 
-fn roll_back(versions: &Versions, serving: Option<&Serving>, args: &RollbackArgs) -> Result<Reply> {
-    let serving = serving.ok_or_else(no_server)?;
+fn roll_back(versions: &Versions, servers: &Servers, args: &RollbackArgs) -> Result<Reply> {
     let _switching = versions.switching();
     let before = versions.ledger()?.champion;
     let request = by(&args.by, "", &args.reason, Command::RollBack(observed_previous(versions)?));
     let done = versions.perform(&request);
-    let led = lead(versions, serving);
+    let led = servers.lead();
     let done = done?;
     led.map_err(|error| {
         error
@@ -190,16 +190,6 @@ fn roll_back(versions: &Versions, serving: Option<&Serving>, args: &RollbackArgs
     Ok(Reply::json(&data)?.table(table))
 }
 
-pub(super) fn adapter(versions: &Versions, serving: &Serving, version: &Version) -> Adapter {
-    Adapter {
-        file: versions.folder(&version.id).join(ADAPTER),
-        sha256: version.artifact.as_ref().map(ToString::to_string).unwrap_or_default(),
-        base: serving.base.clone(),
-        alias: serving.alias.clone(),
-        version: version.id.clone(),
-    }
-}
-
 pub(super) fn find(versions: &Versions, id: &str) -> Result<Version> {
     versions.ledger()?.version(id).cloned().map_err(|refusal| refused(&refusal))
 }
@@ -213,31 +203,6 @@ pub(super) fn by(person: &str, version: &str, reason: &str, command: Command) ->
     }
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::of(ErrorKind::Refused, "the adapter or the base of the version is not there any more")
-}
-
-fn no_server() -> Error {
-    Error::of(ErrorKind::Refused, "no server is configured that could serve it")
-        .hint("set `serving` in the section of learning")
-}
-
-/// Runs requests to a server on the thread of a job.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T, DeployError>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(work).map_err(|error| {
-        let kind = match error {
-            DeployError::Unreachable(_) => ErrorKind::Unavailable,
-            DeployError::Changed { .. } | DeployError::TooLarge { .. } => ErrorKind::Refused,
-            _ => ErrorKind::Failed,
-        };
-        Error::of(kind, error.to_string())
-    })
-}
-
-impl Serving {
-    /// Returns the server.
-    pub(super) fn server(&self) -> Server {
-        Server::new(self.kind, &self.base_url)
-    }
 }

@@ -1,6 +1,6 @@
 //! `lodestar learning feedback`.
 
-use module_sdk::{Error, ErrorKind, Reply, Result, Table};
+use module_sdk::{Error, ErrorKind, Reply, Result, Table, events::LlmFeedbackGiven};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{minute, name, time};
 use crate::{
     Learning,
-    store::{Signal, Weights},
+    quality::refuses,
+    store::{Sign, Signal, Weights},
 };
 
 /// Says how good an answer was, or shows all that was said of it with its weight.
@@ -54,7 +55,7 @@ impl Learning {
         args.check()?;
         let target = match (&args.id, &args.session) {
             (Some(id), None) => {
-                let found = self.store.example_named(id.trim())?;
+                let found = self.store.example_named(&spelt(id))?;
                 let (id, _) = found.ok_or_else(|| unknown("example or request", id))?;
                 (Some(id), None)
             }
@@ -71,13 +72,16 @@ impl Learning {
             let about = about.ok_or_else(|| {
                 Error::usage("say how good the answers were").hint("--good, --bad or --rating")
             })?;
-            return shown(&about, &self.store.signals(&about)?, &self.config.feedback);
+            return self.shown(&about);
         };
-        signal.id = uuid::Uuid::now_v7().to_string();
+        signal.id = format!("said:{}", uuid::Uuid::now_v7());
         (signal.about, signal.session, signal.at) = (about, session, self.now());
         self.store.signal(std::slice::from_ref(&signal))?;
         match &signal.about {
-            Some(about) => shown(about, &self.store.signals(about)?, &self.config.feedback),
+            Some(about) => {
+                self.tell(about, &signal)?;
+                self.shown(about)
+            }
             None => {
                 let mut table = Table::default();
                 table.notes.push("noted for all answers of the session".to_owned());
@@ -85,6 +89,45 @@ impl Learning {
                 Ok(Reply::json(&data)?.table(table))
             }
         }
+    }
+}
+
+impl Learning {
+    /// Tells others what was said of the answer to a request, such as the router, which learns
+    /// from it.
+    fn tell(&self, example: &str, signal: &Signal) -> Result<()> {
+        let Some(request) = self.store.request_of(example)? else { return Ok(()) };
+        let event = LlmFeedbackGiven {
+            schema: 1,
+            request_id: Some(request),
+            good: signal.good,
+            rating: signal.rating,
+            edited: signal.edited,
+            retried: signal.retried,
+            origin: signal.origin.clone(),
+            at: signal.at,
+            ..LlmFeedbackGiven::default()
+        };
+        // It is noted here whoever hears of it.
+        if let Err(error) = self.host.emit(&event) {
+            tracing::warn!(%error, "cannot tell of feedback");
+        }
+        Ok(())
+    }
+
+    fn shown(&self, example: &str) -> Result<Reply> {
+        let signals = self.store.signals(example)?;
+        let signs = self.store.signs(example, |answer| refuses(&self.config.quality, answer))?;
+        shown(example, &signals, &signs, &self.config.feedback)
+    }
+}
+
+/// Returns an id as it is kept: that of a request may be written with dashes and large letters.
+fn spelt(id: &str) -> String {
+    let id = id.trim();
+    match uuid::Uuid::try_parse(id) {
+        Ok(uuid) => uuid.simple().to_string(),
+        Err(_) => id.to_owned(),
     }
 }
 
@@ -136,8 +179,8 @@ fn unknown(kind: &str, given: &str) -> Error {
     Error::of(ErrorKind::NotFound, format!("no {kind} of which text is kept is called {given:?}"))
 }
 
-fn shown(example: &str, signals: &[Signal], weights: &Weights) -> Result<Reply> {
-    let mut table = Table::new(["WHEN", "ORIGIN", "BY", "SAYS", "WEIGHT#"]);
+fn shown(example: &str, signals: &[Signal], signs: &[Sign], weights: &Weights) -> Result<Reply> {
+    let mut table = Table::new(["WHEN", "ORIGIN", "SOURCE", "BY", "SAYS", "WEIGHT#"]);
     for signal in signals {
         let mut says = Vec::new();
         says.extend(signal.value().map(|value| format!("{value:.2}")));
@@ -145,22 +188,46 @@ fn shown(example: &str, signals: &[Signal], weights: &Weights) -> Result<Reply> 
         says.extend((signal.retried == Some(true)).then(|| "retried".to_owned()));
         table.row([
             minute(signal.at),
-            signal.origin.clone(),
-            signal.by.clone().unwrap_or_default(),
+            super::plain(&signal.origin, 40),
+            signal.source().to_owned(),
+            super::plain(signal.by.as_deref().unwrap_or_default(), 60),
             says.join(", "),
             format!("{:.2}", weights.of(&signal.origin)),
         ]);
     }
-    if signals.is_empty() {
-        table.notes.push("nobody has said anything of it yet".to_owned());
+    for sign in signs {
+        table.row([
+            String::new(),
+            IMPLICIT.to_owned(),
+            sign.source.to_owned(),
+            String::new(),
+            sign.says.to_owned(),
+            format!("{:.2}", weights.of(IMPLICIT)),
+        ]);
     }
-    let all: Vec<Value> = signals.iter().map(|it| one(it, weights.of(&it.origin))).collect();
+    table.notes.push(if signals.is_empty() && signs.is_empty() {
+        "nobody has said anything of it yet".to_owned()
+    } else {
+        "the mean of the numbers decides; a word leaves the answer out by itself".to_owned()
+    });
+    let said = signals.iter().map(|it| one(it, weights.of(&it.origin)));
+    let given = signs.iter().map(|it| {
+        json!({
+            "origin": IMPLICIT, "source": it.source, "says": it.says,
+            "weight": weights.of(IMPLICIT),
+        })
+    });
+    let all: Vec<Value> = said.chain(given).collect();
     Ok(Reply::json(&json!({"example": example, "signals": all}))?.table(table))
 }
+
+/// Origin of the signs that nobody gave.
+const IMPLICIT: &str = "implicit";
 
 fn one(signal: &Signal, weight: f64) -> Value {
     json!({
         "origin": signal.origin,
+        "source": signal.source(),
         "by": signal.by,
         "at": time(signal.at),
         "value": signal.value(),

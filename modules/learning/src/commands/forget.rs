@@ -47,16 +47,17 @@ impl Learning {
         let dry_run = args.dry_run;
         Ok(Job::new(move |output| {
             if dry_run {
-                return told(&store.would_forget(&target)?, true);
+                return told(&store.would_forget(&target)?, true, None);
             }
             let mut progress = |done| output.progress(done, None, "examples");
             let found = store.forget(&target, now, &mut progress)?;
             for id in &found.datasets {
                 erase(&store, &folder, id, "text of it was forgotten", now)?;
             }
+            let left = super::labels::forget(&versions, &target, now)?;
             versions.taint()?;
             training.stop_tainted()?;
-            told(&found, false)
+            told(&found, false, left)
         }))
     }
 
@@ -75,7 +76,7 @@ impl Learning {
     }
 }
 
-fn told(found: &Forgotten, dry_run: bool) -> Result<Reply> {
+fn told(found: &Forgotten, dry_run: bool, left: Option<String>) -> Result<Reply> {
     let Forgotten { examples, datasets } = found;
     let mut table = Table::default();
     let verb = if dry_run { "would be forgotten" } else { "forgotten" };
@@ -85,6 +86,11 @@ fn told(found: &Forgotten, dry_run: bool) -> Result<Reply> {
         let verb = if dry_run { "would lose" } else { "lost" };
         table.notes.push(format!("{count} with such text {verb} it"));
     }
-    let data = json!({"examples": examples, "datasets": datasets, "dry_run": dry_run});
+    let labels_left = left.is_some();
+    table.notes.extend(left);
+    let data = json!({
+        "examples": examples, "datasets": datasets, "dry_run": dry_run,
+        "labels_left": labels_left,
+    });
     Ok(Reply::json(&data)?.table(table))
 }

@@ -1,14 +1,16 @@
 //! `lodestar learning gates`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::{
     deploy::{adapter, block_on, by, find},
@@ -16,16 +18,18 @@ use super::{
 };
 use crate::{
     Learning,
-    config::Serving,
-    deploy::{DeployError, Model},
-    example::Message,
-    gate::{self, DataFacts, Limits, Pair},
+    deploy::Adapter,
+    gate::{self, DataFacts, HeldOut, Limits, Session, Target},
+    reckoning,
     registry::{Action, Actor, Command, Gate, Request, Version},
+    serving::Servers,
+    training::Training,
     versions::{Versions, refused},
 };
 
-/// Measures the gates of a version: what it was learnt from, and how its answers to held-out
-/// questions compare with those of the base on the server that is configured.
+/// Measures the gates of a version: what it was learnt from, and on the server that is configured
+/// how it compares with the base in held-out questions, plain ones, requests to refuse, calls of
+/// tools, time and memory, and with the trainer in each token.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GatesArgs {
@@ -47,7 +51,8 @@ impl Learning {
     pub(crate) fn gates(&mut self, args: GatesArgs) -> Result<Job> {
         let measuring = Measuring {
             versions: self.versions.clone(),
-            serving: self.config.serving.clone(),
+            servers: self.servers.clone(),
+            training: self.training.clone(),
             limits: self.config.gates.clone(),
             stopping: self.stopping.clone(),
         };
@@ -65,13 +70,15 @@ impl Learning {
 /// The measuring of gates.
 struct Measuring {
     versions: Versions,
-    serving: Option<Serving>,
+    servers: Servers,
+    training: Training,
     limits: Limits,
     stopping: Arc<AtomicBool>,
 }
 
 impl Measuring {
     fn run(&self, id: &str, output: &mut Output) -> Result<Reply> {
+        super::policy::refuse(&find(&self.versions, id)?)?;
         self.perform_by_lodestar(id, Command::Act(Action::Evaluate))?;
         let judged = find(&self.versions, id).and_then(|version| {
             let gates = self.measure(&version, output)?;
@@ -106,60 +113,56 @@ impl Measuring {
         let dataset = &version.lineage.dataset;
         let now = self.versions.host.now().as_millisecond();
         let (forgotten, without_consent) = self.versions.store.withdrawn(dataset, now)?;
+        let (files, changed) = self.versions.adapter_files(version)?;
+        // Held until all is measured: a server of our own ends when nobody needs it.
+        let place = match self.servers.place(version) {
+            Ok(place) => Some(place),
+            // Nothing here can serve it, now or later.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::warn!(version = version.id, %error, "nothing serves it, to be measured");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let target = match &place {
+            Some(place) => {
+                let adapter =
+                    Adapter { files: files.clone(), ..adapter(&self.versions, place, version) };
+                let server = place.server();
+                block_on(server.install(&adapter))?;
+                Some(Target { server, adapter, most: place.max_answer_tokens })
+            }
+            None => None,
+        };
         let facts = DataFacts {
             examples: version.lineage.examples,
             forgotten,
             without_consent,
             problems: self.versions.problems(dataset)?,
+            files,
+            changed,
+            trainer: version.lineage.trainer.clone(),
         };
-        let mut gates = gate::of_data(&facts, &self.limits);
+        let lines = self.versions.held_out(dataset)?;
+        let held_out = lines.iter().filter_map(|line| HeldOut::read(line)).collect();
         let seed = u64::from_le_bytes(
             version.lineage.dataset.as_bytes().first_chunk::<8>().copied().unwrap_or_default(),
         );
-        match &self.serving {
-            Some(serving) => {
-                let pairs = self.ask(serving, version, output)?;
-                gates.extend(gate::of_answers(&pairs, &self.limits, seed));
-            }
-            None => {
-                let reason = "no server is configured (`serving`)";
-                gates.push(gate::not_measured("task", -self.limits.worse_by, reason));
-                gates.push(gate::not_measured("latency", self.limits.slower, reason));
-            }
-        }
-        Ok(gates)
-    }
-
-    /// Asks the base and the version the same held-out questions.
-    fn ask(&self, serving: &Serving, version: &Version, output: &mut Output) -> Result<Vec<Pair>> {
-        let (server, adapter) = (serving.server(), adapter(&self.versions, serving, version));
-        block_on(server.install(&adapter))?;
-        let lines = self.versions.held_out(&version.lineage.dataset)?;
-        let questions: Vec<(Value, String)> = lines
-            .iter()
-            .filter_map(|line| question(line))
-            .take(self.limits.questions as usize)
-            .collect();
-        let total = questions.len() as u64;
-        let mut pairs = Vec::with_capacity(questions.len());
-        for (done, (messages, reference)) in questions.into_iter().enumerate() {
-            output.progress(done as u64, Some(total), "questions")?;
+        let trainers = self.training.trainers();
+        let mut reckon = |until: Instant, alive: &mut dyn FnMut() -> Result<()>| {
+            reckoning::reference(&self.versions, trainers, version, until, alive)
+        };
+        let mut watch = |done: u64, total: Option<u64>, unit: &str| {
+            output.progress(done, total, unit)?;
             if self.stopping.load(Ordering::Relaxed) {
                 return Err(Error::of(ErrorKind::Cancelled, "learning is stopping; measure again"));
             }
-            let most = serving.max_answer_tokens;
-            let (base, tuned) = block_on(async {
-                let base = server.answer(Model::Base(&serving.base), &messages, most).await?;
-                let tuned = server.answer(Model::Version(&adapter), &messages, most).await?;
-                Ok::<_, DeployError>((base, tuned))
-            })?;
-            pairs.push(Pair {
-                reference,
-                base: (base.text, base.elapsed),
-                version: (tuned.text, tuned.elapsed),
-            });
-        }
-        Ok(pairs)
+            Ok(())
+        };
+        let limits = &self.limits;
+        let mut session =
+            Session::new(limits, facts, held_out, seed, target, &mut reckon, &mut watch)?;
+        gate::measure(&mut session, &self.versions.registry.policy().required_gates)
     }
 
     fn perform(&self, id: &str, person: &str, reason: &str, command: Command) -> Result<()> {
@@ -171,17 +174,4 @@ impl Measuring {
         let request = Request { version, actor: Actor::Lodestar, reason, command };
         self.versions.perform(&request).map(drop)
     }
-}
-
-/// Returns the question of a held-out example, and the answer that was kept.
-fn question(line: &str) -> Option<(Value, String)> {
-    #[derive(Deserialize)]
-    struct Line {
-        messages: Vec<Message>,
-    }
-    let Line { mut messages } = serde_json::from_str(line).ok()?;
-    let answer = messages.pop()?;
-    // A call of a tool has no text to compare.
-    (!answer.content.trim().is_empty() && answer.tool_calls.is_none() && !messages.is_empty())
-        .then(|| (json!(messages), answer.content))
 }

@@ -4,10 +4,16 @@ mod build;
 mod consent;
 mod datasets;
 mod deploy;
+mod experiments;
 mod feedback;
+mod fit;
 mod forget;
 mod gates;
 mod import;
+mod judge;
+mod labels;
+pub(crate) mod policy;
+mod setup;
 mod train;
 mod versions;
 

@@ -7,11 +7,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{datasets::short, minute, time};
+use super::{datasets::short, fit, minute, time};
 use crate::{
     Learning,
     registry::{Digest, Ledger, Lineage},
-    run::{self, Base, Examples, Job as TrainerJob, Limits, Lora, Method, Run, RunState, Train},
+    run::{
+        self, Base, Examples, Job as TrainerJob, Limits, Lora, Method, Run, RunState, Strategy,
+        Train,
+    },
     training::{Begun, Training},
     versions::{Versions, refused},
 };
@@ -27,7 +30,8 @@ pub(crate) struct TrainArgs {
     /// The base model: a folder or a GGUF file.
     #[schemars(extend("x-path" = true))]
     base: PathBuf,
-    /// Trainer: `embedded`, or `command` from the configuration.
+    /// Trainer: `embedded`, `command` from the configuration, or in Python `trl`, `peft-plain`,
+    /// `unsloth`, `llama-factory`; `fake` learns nothing.
     #[serde(default = "embedded")]
     trainer: String,
     /// Method [default: `qlora` for a GGUF file, which is mostly quantised, else `lora`].
@@ -51,6 +55,12 @@ pub(crate) struct TrainArgs {
     /// Wait until it ends, with its progress.
     #[serde(default)]
     watch: bool,
+    /// Show the memory that the run needs, and what would fit, and begin nothing.
+    #[serde(default)]
+    dry_run: bool,
+    /// Begin also where the memory is not enough by the prediction.
+    #[serde(default)]
+    force: bool,
 }
 
 fn embedded() -> String {
@@ -97,7 +107,15 @@ impl Learning {
     pub(crate) fn train(&mut self, args: TrainArgs) -> Result<Job> {
         let (versions, training) = (self.versions.clone(), self.training.clone());
         Ok(Job::new(move |output| {
-            let begun = begin(&args, &versions, &training)?;
+            let asked = ask(&args, &versions)?;
+            if args.dry_run {
+                return fit::show(&asked.job, &args.trainer, &versions.host, &training);
+            }
+            let trainer = training.trainers().named(&args.trainer)?;
+            trainer.check().map_err(|error| Error::new(error.to_string()))?;
+            let strategy = Strategy::named(&args.trainer);
+            fit::check(&asked.job, strategy, &versions.host, args.force)?;
+            let begun = begin(asked, &args.trainer, &versions, &training)?;
             if args.watch {
                 return watch(&begun, &versions, &training, output);
             }
@@ -140,7 +158,13 @@ impl Learning {
     }
 }
 
-fn begin(args: &TrainArgs, versions: &Versions, training: &Training) -> Result<Begun> {
+/// A run that is asked for.
+struct Asked {
+    job: TrainerJob,
+    lineage: Lineage,
+}
+
+fn ask(args: &TrainArgs, versions: &Versions) -> Result<Asked> {
     let dataset = versions.store.dataset(&args.dataset)?;
     versions.check_dataset(&dataset.id)?;
     if !args.base.is_absolute() {
@@ -154,7 +178,7 @@ fn begin(args: &TrainArgs, versions: &Versions, training: &Training) -> Result<B
     let folder = versions.dataset_folder(&dataset.id);
     let eval = folder.join(crate::dataset::files::EVAL);
     let is_file = args.base.is_file();
-    let usual = Train::default();
+    let usual = usual(&args.trainer);
     let job = TrainerJob {
         v: run::VERSION,
         job_id: String::new(),
@@ -190,8 +214,23 @@ fn begin(args: &TrainArgs, versions: &Versions, training: &Training) -> Result<B
         examples: dataset.train,
         consents: versions.store.consents_of(&dataset.id)?,
         dataset: dataset.id,
+        trainer: args.trainer.clone(),
     };
-    let begun = training.begin(job, &args.trainer, lineage)?;
+    Ok(Asked { job, lineage })
+}
+
+/// Returns the usual sizes. In Python a batch is computed at once, so that it is small, and the
+/// gradients of as many are summed up.
+fn usual(trainer: &str) -> Train {
+    let usual = Train::default();
+    match Strategy::named(trainer) {
+        Some(_) => Train { batch_size: 1, grad_accum: usual.batch_size, ..usual },
+        None => usual,
+    }
+}
+
+fn begin(asked: Asked, trainer: &str, versions: &Versions, training: &Training) -> Result<Begun> {
+    let begun = training.begin(asked.job, trainer, asked.lineage)?;
     // What was taken back meanwhile found no version to mark.
     versions.taint()?;
     training.stop_tainted()?;

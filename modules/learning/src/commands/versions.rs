@@ -5,18 +5,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{datasets::short, minute, time};
+use super::{counted, datasets::short, minute, time};
 use crate::{
-    Learning,
+    Learning, card,
     registry::{Gate, Ledger, Version},
     versions::refused,
 };
 
-/// Shows the versions that were trained: `versions list`, `versions show VERSION`.
+/// Shows the versions that were trained: `versions list`, `versions show VERSION`,
+/// `versions card VERSION`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VersionsArgs {
-    /// Command: `list` or `show` [default: list].
+    /// Command: `list`, `show` or `card` [default: list].
     #[serde(default)]
     #[schemars(extend("x-positional" = 1))]
     action: Action,
@@ -34,10 +35,14 @@ enum Action {
     List,
     /// Show all that is known of one.
     Show,
+    /// Show the card of one: all that is known of it, as others may read it.
+    Card,
 }
 
 /// Checks the log of all that was done to versions: each entry is bound to the one before, and the
-/// tables fit it. `--limit` shows its last entries.
+/// tables fit it. `--limit` shows its last entries. `--repair --by NAME --reason TEXT` goes on
+/// after something was done by hand: tables are made again from the log, and behind entries that
+/// were changed a new segment begins, which says so.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditArgs {
@@ -45,6 +50,15 @@ pub(crate) struct AuditArgs {
     #[serde(default)]
     #[schemars(range(min = 1, max = 10_000))]
     limit: Option<u32>,
+    /// Go on after something was done by hand.
+    #[serde(default)]
+    repair: bool,
+    /// Name of the person who lets it go on.
+    #[serde(default)]
+    by: Option<String>,
+    /// Description of what was done by hand, and why.
+    #[serde(default)]
+    reason: Option<String>,
 }
 
 /// Entries that are shown where nothing else is said.
@@ -55,16 +69,31 @@ impl Learning {
         let ledger = self.versions.ledger()?;
         match (args.action, args.id) {
             (Action::List, None) => list(&ledger),
-            (Action::Show, None) => Err(Error::usage("name the version by its id")
+            (Action::Show | Action::Card, None) => Err(Error::usage("name the version by its id")
                 .hint("`lodestar learning versions` lists them")),
+            (Action::Card, Some(id)) => {
+                let version = ledger.version(&id).map_err(|refusal| refused(&refusal))?;
+                let card = card::card(&self.versions, &ledger, version)?;
+                let notes = card.lines().map(str::to_owned).collect();
+                let data = json!({"id": version.id, "card": card});
+                Ok(Reply::json(&data)?.table(Table { notes, ..Table::default() }))
+            }
             (_, Some(id)) => {
                 let version = ledger.version(&id).map_err(|refusal| refused(&refusal))?;
-                show(&ledger, version)
+                self.show(&ledger, version)
             }
         }
     }
 
     pub(crate) fn audit(&mut self, args: AuditArgs) -> Result<Reply> {
+        match (args.repair, &args.by, &args.reason) {
+            (false, None, None) => {}
+            (true, Some(by), Some(reason)) => self.versions.repair(by, reason)?,
+            _ => {
+                let error = Error::usage("--repair, --by and --reason belong together");
+                return Err(error.hint("say who lets it go on, and what was done by hand"));
+            }
+        }
         let (registry, limit) = (self.versions.registry.clone(), args.limit.unwrap_or(SHOWN));
         let (reading, entries) = self.store.read(|connection| {
             let entries = crate::registry::audit::last(connection, limit)?;
@@ -82,7 +111,8 @@ impl Learning {
                 entry.reason.clone(),
             ]);
         }
-        let intact = reading.finding.is_none();
+        let holds = reading.finding.is_none();
+        let intact = holds && reading.segments.is_empty();
         let finding = reading.finding.as_ref().map(ToString::to_string);
         table.notes.push(match &finding {
             None => format!(
@@ -93,9 +123,67 @@ impl Learning {
         });
         let data = json!({
             "entries": reading.head.entries, "intact": intact, "finding": finding,
-            "head": reading.head.hash, "last": entries,
+            "head": reading.head.hash, "last": entries, "segments": reading.segments,
         });
-        Ok(Reply::json(&data)?.table(table).exit_code(u8::from(!intact)))
+        table.notes.extend(reading.segments.iter().map(|it| {
+            format!(
+                "the {} before entry {} are not as they were written ({}) and do not count; {} \
+                 went on: {}",
+                counted(it.broken.rows, "row"),
+                it.entry,
+                it.found,
+                it.actor,
+                it.reason
+            )
+        }));
+        if !holds {
+            let hint = "`lodestar learning audit --repair --by NAME --reason TEXT` goes on, once \
+                        somebody knows what was done by hand";
+            table.notes.push(hint.to_owned());
+        }
+        Ok(Reply::json(&data)?.table(table).exit_code(u8::from(!holds)))
+    }
+
+    /// Shows a version with its origin, down to the examples and the consent of each.
+    fn show(&self, ledger: &Ledger, version: &Version) -> Result<Reply> {
+        let mut table = gates(&version.gates);
+        table.title = format!("Version {}: {}", version.id, state(version));
+        let lineage = &version.lineage;
+        table.notes.push(format!(
+            "from {} examples of dataset {}, on {} ({})",
+            count(lineage.examples),
+            short(&lineage.dataset),
+            lineage.base,
+            short(lineage.base_digest.as_str())
+        ));
+        let now = self.now();
+        let mut consents = self.store.consents()?;
+        consents.retain(|it| lineage.consents.contains(&it.id));
+        for consent in &consents {
+            table.notes.push(format!(
+                "by the consent of {} for {}, which is {}",
+                consent.by,
+                consent.project,
+                consent.state(now)
+            ));
+        }
+        for approval in &version.approvals {
+            let is_valid = version.expected().is_some_and(|it| it == approval.observed)
+                && approval.evaluation == version.evaluation;
+            let word = if is_valid { "approved" } else { "was approved, before it changed," };
+            table.notes.push(format!("{word} by {}: {}", approval.by, approval.reason));
+        }
+        let mut shown = data(ledger, version);
+        let consents = consents.iter().map(|it| {
+            json!({
+                "id": it.id, "by": it.by, "project": it.project, "scope": it.scope.as_str(),
+                "granted_at": time(it.granted_at), "expires_at": time(it.expires_at),
+                "state": it.state(now),
+            })
+        });
+        shown["lineage"]["given_by"] = consents.collect();
+        shown["lineage"]["trained_on"] = json!(self.store.trained_on(&lineage.dataset)?);
+        Ok(Reply::json(&shown)?.table(table))
     }
 }
 
@@ -120,25 +208,6 @@ fn list(ledger: &Ledger) -> Result<Reply> {
     Ok(Reply::json(&all)?.table(table))
 }
 
-fn show(ledger: &Ledger, version: &Version) -> Result<Reply> {
-    let mut table = gates(&version.gates);
-    table.title = format!("Version {}: {}", version.id, state(version));
-    let lineage = &version.lineage;
-    table.notes.push(format!(
-        "from {} examples of dataset {}, on {}",
-        count(lineage.examples),
-        short(&lineage.dataset),
-        lineage.base
-    ));
-    for approval in &version.approvals {
-        let is_valid = version.expected().is_some_and(|it| it == approval.observed)
-            && approval.evaluation == version.evaluation;
-        let word = if is_valid { "approved" } else { "was approved, before it changed," };
-        table.notes.push(format!("{word} by {}: {}", approval.by, approval.reason));
-    }
-    Ok(Reply::json(&data(ledger, version))?.table(table))
-}
-
 /// Returns gates as a table, each value beside its limit.
 pub(super) fn gates(gates: &[Gate]) -> Table {
     let mut table = Table::new(["GATE", "PASSED", "VALUE#", "LIMIT#", "OVERRIDDEN BY"]);
@@ -154,11 +223,35 @@ pub(super) fn gates(gates: &[Gate]) -> Table {
                 .map(|it| format!("{}: {}", it.by, it.reason))
                 .unwrap_or_default(),
         ]);
-        if let Some(reason) = gate.evidence["not_measured"].as_str() {
-            table.notes.push(format!("{} was not measured: {reason}", gate.name));
-        }
+        table.notes.extend(evidence(gate));
     }
     table
+}
+
+/// Returns in a line by what facts a gate came to its value, or why it has none.
+fn evidence(gate: &Gate) -> Option<String> {
+    let name = &gate.name;
+    if let Some(reason) = gate.evidence["not_measured"].as_str() {
+        return Some(format!("{name} was not measured: {reason}"));
+    }
+    if let Some(reason) = gate.evidence["not_applicable"].as_str() {
+        return Some(format!("{name} does not apply: {reason}"));
+    }
+    let shown = |value: &Value| match value {
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map(|number| format!("{number:.3}"))
+        }
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(is_so) => Some(if *is_so { "yes" } else { "no" }.to_owned()),
+        _ => None,
+    };
+    let facts: Vec<String> = gate
+        .evidence
+        .as_object()?
+        .iter()
+        .filter_map(|(key, value)| Some(format!("{} {}", key.replace('_', " "), shown(value)?)))
+        .collect();
+    (!facts.is_empty()).then(|| format!("{name}: {}", facts.join(", ")))
 }
 
 fn state(version: &Version) -> String {
@@ -167,14 +260,7 @@ fn state(version: &Version) -> String {
 }
 
 fn alias(ledger: &Ledger, id: &str) -> Option<&'static str> {
-    let is = |alias: &Option<String>| alias.as_deref() == Some(id);
-    [
-        ("champion", is(&ledger.champion)),
-        ("challenger", is(&ledger.challenger)),
-        ("previous", is(&ledger.previous)),
-    ]
-    .into_iter()
-    .find_map(|(name, is_it)| is_it.then_some(name))
+    ledger.alias_of(id)
 }
 
 /// Returns all that is known of a version.
@@ -182,6 +268,7 @@ pub(super) fn data(ledger: &Ledger, version: &Version) -> Value {
     json!({
         "id": version.id, "state": version.state, "created_at": time(version.created_at),
         "alias": alias(ledger, &version.id), "tainted": version.tainted,
+        "kind": if version.lineage.is_policy() { "router_policy" } else { "adapter" },
         "base": version.lineage.base, "dataset": version.lineage.dataset,
         "run": version.lineage.run, "artifact": version.artifact, "gates": version.gates,
         "approval": version.approvals.last(), "approvals": version.approvals,

@@ -119,7 +119,8 @@ impl Built {
     }
 }
 
-/// Builds a dataset. Where `cancelled` is set it returns early, with a result that means nothing.
+/// Builds a dataset that holds nothing of the questions that come with Lodestar. Where `cancelled`
+/// is set it returns early, with a result that means nothing.
 ///
 /// # Errors
 ///
@@ -130,12 +131,26 @@ pub fn build(
     progress: &mut dyn FnMut(usize, usize),
     cancelled: &AtomicBool,
 ) -> Result<Built> {
+    let benchmarks = crate::gate::benchmarks(None).map_err(|it| Error::config(it.to_string()))?;
+    build_beside(settings, examples, &benchmarks, progress, cancelled)
+}
+
+/// Builds a dataset that holds nothing of some benchmarks, as [`build`] does.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_beside(
+    settings: &Settings,
+    examples: Vec<Example>,
+    benchmarks: &Decontamination,
+    progress: &mut dyn FnMut(usize, usize),
+    cancelled: &AtomicBool,
+) -> Result<Built> {
     let bad = bad_answers(&examples, &settings.quality);
     let funnel =
         Funnel::new(&settings.quality).map_err(|error| Error::config(error.to_string()))?;
-    // The questions of the gates are held out of this very dataset; there are no others yet.
-    let benchmarks = Decontamination::default();
-    let outcome = funnel.run(examples, &benchmarks, progress, cancelled);
+    let outcome = funnel.run(examples, benchmarks, progress, cancelled);
     let is_out = held_out(&outcome.kept, settings.eval_share);
     let mut rows = Vec::with_capacity(outcome.kept.len());
     let mut chosen: HashMap<Vec<u8>, &Kept> = HashMap::new();
@@ -153,7 +168,7 @@ pub fn build(
     rows.sort_by(|one, other| (one.split, &one.text).cmp(&(other.split, &other.text)));
     // Two examples that became the same line by what was taken out of them are one.
     rows.dedup_by(|one, other| (one.split, &one.text) == (other.split, &other.text));
-    let (pairs, rejected) = pairs(bad, &chosen, &funnel, cancelled);
+    let (pairs, rejected) = pairs(bad, &chosen, &funnel, benchmarks, cancelled);
     Ok(Built { id: id(&rows, &pairs), rows, pairs, rejected, steps: outcome.steps })
 }
 
@@ -227,6 +242,7 @@ fn pairs(
     bad: Vec<Example>,
     chosen: &HashMap<Vec<u8>, &Kept>,
     funnel: &Funnel,
+    benchmarks: &Decontamination,
     cancelled: &AtomicBool,
 ) -> (Vec<String>, Vec<Membership>) {
     let with_good: Vec<Example> = bad
@@ -236,8 +252,7 @@ fn pairs(
     if with_good.is_empty() {
         return (Vec::new(), Vec::new());
     }
-    let benchmarks = Decontamination::default();
-    let passed = funnel.run(with_good, &benchmarks, &mut |_, _| {}, cancelled).kept;
+    let passed = funnel.run(with_good, benchmarks, &mut |_, _| {}, cancelled).kept;
     let (mut lines, mut members) = (Vec::new(), Vec::new());
     for kept in passed {
         let rejected = &kept.example;

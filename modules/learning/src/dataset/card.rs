@@ -142,7 +142,8 @@ pub const fn class_name(class: LicenceClass) -> &'static str {
     }
 }
 
-fn day(ms: i64) -> String {
+/// Returns the day of a time in milliseconds since the Unix epoch.
+pub(crate) fn day(ms: i64) -> String {
     let time = module_sdk::jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
     time.strftime("%Y-%m-%d").to_string()
 }
@@ -153,7 +154,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Returns a text of which Markdown and HTML obey nothing.
-fn markdown(text: &str) -> String {
+pub(crate) fn markdown(text: &str) -> String {
     let mut shown = String::new();
     for c in plain(text).chars() {
         match c {
@@ -220,7 +221,7 @@ mod tests {
             "| claude-opus-4-9 | 10 |\n",
             "Ada answers for claude-opus-4-9 since 2026-09-21: written permission of 1 November",
             "- 10 examples are few",
-            "- nothing was compared with benchmarks",
+            "- compared with the questions of the gates, and with no other benchmark",
         ] {
             assert!(card.contains(part), "{part:?} is not in {card}");
         }

@@ -147,7 +147,9 @@ impl Summary {
         );
         note(self.models.len() == 1, "all answers are of one model".to_owned());
         note(self.models.contains_key(""), "the model of some answers is not known".to_owned());
-        gaps.push("nothing was compared with benchmarks".to_owned());
+        gaps.push(
+            "compared with the questions of the gates, and with no other benchmark".to_owned(),
+        );
         gaps.push(
             "names of people in prose and passwords of letters alone may be left: read it before \
              you share it"

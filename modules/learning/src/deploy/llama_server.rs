@@ -27,14 +27,9 @@ pub(super) async fn answer(
     messages: &Value,
     max_tokens: u32,
 ) -> Result<Answered, DeployError> {
-    let all = loaded(server).await?;
-    let id = match model {
-        Model::Base(_) => None,
-        Model::Version(adapter) => Some(find(&all, adapter)?),
-    };
     let body = json!({
         "messages": messages, "max_tokens": max_tokens, "temperature": 0, "seed": 0,
-        "lora": scales(&all, id),
+        "lora": scales_of(server, model).await?,
     });
     let answer = server.post("/v1/chat/completions", &body, WORK).await?;
     let text = read(&answer)?["choices"][0]["message"]["content"].as_str().map(str::to_owned);
@@ -50,6 +45,16 @@ pub(super) async fn switch_on(
     let all = loaded(server).await?;
     let id = adapter.map(|adapter| find(&all, adapter)).transpose()?;
     server.post("/lora-adapters", &scales(&all, id), WORK).await.map(drop)
+}
+
+/// Returns the scales by which a request asks a model, whatever is on for others.
+pub(super) async fn scales_of(server: &Server, model: Model<'_>) -> Result<Value, DeployError> {
+    let all = loaded(server).await?;
+    let id = match model {
+        Model::Base(_) => None,
+        Model::Version(adapter) => Some(find(&all, adapter)?),
+    };
+    Ok(scales(&all, id))
 }
 
 /// Returns a scale for every adapter: one that is not named keeps the scale it had.

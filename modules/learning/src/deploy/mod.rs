@@ -5,20 +5,31 @@
 //! digest of the file that was approved. A file with another digest is refused before a byte of it
 //! is sent.
 
+mod embedded;
 mod llama_server;
+mod memory;
+mod next_token;
 mod ollama;
+mod tools;
+mod upload;
+mod vllm;
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use module_http_client::{Answer, Client, ClientError, Policy, Request, StatusCode};
-use module_sdk::human;
+use module_http_client::{Answer, Client, ClientError, Header, Policy, Request, StatusCode};
+use module_sdk::{Secret, human};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+pub use memory::{Memory, machine_memory};
+pub use next_token::NextToken;
+pub use tools::{Call, Called};
 
 use crate::registry::Digest;
 
@@ -37,6 +48,11 @@ pub enum Kind {
     Ollama,
     /// llama.cpp's `llama-server`, started with the adapters by `--lora`: one of them is on.
     LlamaServer,
+    /// The server that comes with Lodestar, which is started when it is needed.
+    Embedded,
+    /// vLLM, started with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`: each adapter
+    /// is a model of its own. Whoever reaches such a server can load adapters into it.
+    Vllm,
 }
 
 /// A server of models.
@@ -46,10 +62,12 @@ pub struct Server {
     /// Base URL, without a slash at the end.
     base_url: String,
     client: Client,
+    /// Key that the server asks for before it changes anything.
+    key: Option<Secret>,
 }
 
 /// An adapter as it is to be served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Adapter {
     /// The adapter in llama.cpp's format.
     pub file: PathBuf,
@@ -61,6 +79,9 @@ pub struct Adapter {
     pub alias: String,
     /// Id of the version.
     pub version: String,
+    /// Digests of the other files of the adapter by their names, as they were when the gates were
+    /// measured; for servers that read those.
+    pub files: BTreeMap<String, String>,
 }
 
 impl Adapter {
@@ -68,6 +89,11 @@ impl Adapter {
     #[must_use]
     pub fn model(&self) -> String {
         format!("{}:{}", self.alias, self.version)
+    }
+
+    /// Returns the folder of the adapter's files.
+    fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or_else(|| Path::new("/"))
     }
 
     /// Reads the file and compares its digest with that which was approved.
@@ -123,7 +149,13 @@ impl Server {
     #[must_use]
     pub fn new(kind: Kind, base_url: &str) -> Self {
         let client = Client::new(Policy { local: true, ..Policy::default() });
-        Self { kind, base_url: base_url.trim_end_matches('/').to_owned(), client }
+        Self { kind, base_url: base_url.trim_end_matches('/').to_owned(), client, key: None }
+    }
+
+    /// Adds the key that the server asks for.
+    #[must_use]
+    pub fn with_key(self, key: Secret) -> Self {
+        Self { key: Some(key), ..self }
     }
 
     /// Makes a version known to the server, which answers nobody yet with it. To install it once
@@ -137,7 +169,19 @@ impl Server {
         match self.kind {
             Kind::Ollama => ollama::install(self, adapter, bytes).await,
             Kind::LlamaServer => llama_server::install(self, adapter).await,
+            Kind::Embedded => embedded::install(self, adapter).await,
+            Kind::Vllm => vllm::install(self, adapter).await,
         }
+    }
+
+    /// Makes a base of the files that a version was trained on known to Ollama under a name, where
+    /// that is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, or the server does not take it.
+    pub async fn make_base(&self, name: &str, base: &Path) -> Result<(), DeployError> {
+        ollama::make_base(self, name, base).await
     }
 
     /// Asks a version one question.
@@ -170,7 +214,10 @@ impl Server {
     ) -> Result<Answered, DeployError> {
         match self.kind {
             Kind::Ollama => ollama::answer(self, model, messages, max_tokens).await,
-            Kind::LlamaServer => llama_server::answer(self, model, messages, max_tokens).await,
+            Kind::LlamaServer | Kind::Embedded => {
+                llama_server::answer(self, model, messages, max_tokens).await
+            }
+            Kind::Vllm => vllm::answer(self, model, messages, max_tokens).await,
         }
     }
 
@@ -183,7 +230,10 @@ impl Server {
     pub async fn activate(&self, adapter: &Adapter) -> Result<(), DeployError> {
         match self.kind {
             Kind::Ollama => ollama::point(self, &adapter.model(), &adapter.alias).await,
-            Kind::LlamaServer => llama_server::switch_on(self, Some(adapter)).await,
+            Kind::LlamaServer | Kind::Embedded => {
+                llama_server::switch_on(self, Some(adapter)).await
+            }
+            Kind::Vllm => vllm::point(self, adapter).await,
         }
     }
 
@@ -195,8 +245,28 @@ impl Server {
     pub async fn deactivate(&self, base: &str, alias: &str) -> Result<(), DeployError> {
         match self.kind {
             Kind::Ollama => ollama::point(self, base, alias).await,
-            Kind::LlamaServer => llama_server::switch_on(self, None).await,
+            Kind::LlamaServer | Kind::Embedded => llama_server::switch_on(self, None).await,
+            Kind::Vllm => vllm::unload(self, alias).await,
         }
+    }
+
+    /// Returns whether the server answers within a time.
+    pub async fn is_up(&self, within: Duration) -> bool {
+        let mut request = Request::get(self.url("/health"));
+        request.deadline = within;
+        self.send(request).await.is_ok()
+    }
+
+    /// Returns for how long nobody has asked a server that comes with Lodestar.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn idle(&self) -> Result<Duration, DeployError> {
+        let health = read(&self.send(Request::get(self.url("/health"))).await?)?;
+        let is_busy = health["waiting"].as_u64() != Some(0);
+        let idle = health["idle_s"].as_u64().filter(|_| !is_busy).unwrap_or_default();
+        Ok(Duration::from_secs(idle))
     }
 
     fn url(&self, path: &str) -> String {
@@ -219,6 +289,7 @@ impl Server {
         deadline: Duration,
     ) -> Result<Answer, DeployError> {
         let mut request = Request::post(self.url(path), "application/json", body.to_string());
+        request.headers.extend(self.key.as_ref().map(Header::bearer));
         request.deadline = deadline;
         self.send(request).await
     }
@@ -272,9 +343,43 @@ pub enum DeployError {
         /// The file.
         file: PathBuf,
     },
+    /// A file of a base that is not sent.
+    #[error("cannot send {} to the server: {reason}; make the base there by `ollama create`, and \
+        name it as `serving.base`", file.display())]
+    Upload {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// A vLLM that was started without something it needs.
+    #[error("vLLM does not take the adapter: {words}; start it with {flag}")]
+    Flag {
+        /// Its words, without characters that a terminal would follow.
+        words: String,
+        /// The setting.
+        flag: &'static str,
+    },
+    /// A file of an adapter whose digest was not kept when the gates were measured.
+    #[error("{} was not measured: measure the gates of the version again", file.display())]
+    Unmeasured {
+        /// The file.
+        file: PathBuf,
+    },
     /// A version that answers nothing.
     #[error("the version answers the question of the smoke test with nothing")]
     Empty,
+}
+
+/// Returns whether an error tells that the server itself is not well, whatever it was asked.
+pub(crate) fn is_for_all(error: &DeployError) -> bool {
+    match error {
+        DeployError::Unreachable(_) => true,
+        DeployError::Refused { status, .. } => {
+            status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
+        }
+        _ => false,
+    }
 }
 
 /// Part of an answer that is missing or wrong.

@@ -12,6 +12,9 @@ use serde_json::json;
 
 use super::*;
 
+mod tokens;
+mod vllm;
+
 /// A request that a fake server got: method and path, and the body.
 type Seen = (String, Vec<u8>);
 type Answers = dyn Fn(&str, &[u8]) -> (u16, String) + Send + Sync;
@@ -58,6 +61,7 @@ fn adapter(directory: &Path) -> Adapter {
         base: "llama3.2:1b".to_owned(),
         alias: "lodestar-shop".to_owned(),
         version: "v1".to_owned(),
+        files: BTreeMap::new(),
     }
 }
 
@@ -211,4 +215,48 @@ async fn an_answer_of_another_kind_of_server_is_named() {
     let server = Server::new(Kind::Ollama, &fake.base_url);
     let error = server.smoke_test(&adapter).await.expect_err("no message").to_string();
     assert!(error.contains("without a message"), "{error}");
+}
+
+#[tokio::test]
+async fn a_base_is_made_in_ollama_from_its_files_and_only_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let known = Arc::new(Mutex::new(false));
+    let is_known = known.clone();
+    let fake = FakeServer::start(move |line, body| match line {
+        "POST /api/show" if !*is_known.lock().expect("nobody panics with it") => {
+            (404, String::new())
+        }
+        "POST /api/show" => (200, "{}".to_owned()),
+        "POST /api/create" => {
+            *is_known.lock().expect("nobody panics with it") = true;
+            ollama(line, body)
+        }
+        _ => ollama(line, body),
+    });
+    let fake = fake.await;
+    let server = Server::new(Kind::Ollama, &fake.base_url);
+    for (name, text) in [("config.json", "{}"), ("model.safetensors", "weights"), ("a.txt", "no")] {
+        fs::write(directory.path().join(name), text).expect("it is writable");
+    }
+    server.make_base("shop-base:00", directory.path()).await.expect("it is made");
+    server.make_base("shop-base:00", directory.path()).await.expect("it is there");
+    let lines = fake.lines();
+    let of = |begin: &str| lines.iter().filter(|line| line.starts_with(begin)).count();
+    assert_eq!((of("POST /api/blobs/"), of("POST /api/create"), of("POST /api/show")), (2, 1, 2));
+    let digest = |bytes: &[u8]| format!("sha256:{}", Digest::of(bytes));
+    let files = json!({"config.json": digest(b"{}"), "model.safetensors": digest(b"weights")});
+    assert_eq!(fake.body("POST /api/create")["files"], files);
+    let sent = fake.seen.lock().expect("nobody panics with it").iter().any(|it| it.1 == b"weights");
+    assert!(sent, "the file itself");
+
+    let file = directory.path().join("base.gguf");
+    let error = server.make_base("shop-base:01", &file).await;
+    assert!(error.is_ok(), "that name is known by now: {error:?}");
+    *known.lock().expect("nobody panics with it") = false;
+    let error = server.make_base("shop-base:01", &file).await.expect_err("there is no file");
+    assert!(matches!(error, DeployError::Read { .. }), "{error}");
+    fs::write(&file, "GGUF").expect("it is writable");
+    let encrypted = Server::new(Kind::Ollama, "https://127.0.0.1:1");
+    let error = upload::send(&encrypted.base_url, "/", &file).await.expect_err("no TLS");
+    assert!(error.to_string().contains("serving.base"), "{error}");
 }

@@ -116,7 +116,18 @@ mod tests {
         // Known answers of FNV-1a.
         assert_eq!(fnv(OFFSET, b""), 0x811c_9dc5);
         assert_eq!(fnv(OFFSET, b"foobar"), 0xbf9c_f968);
-        assert_eq!(bucket("seed", "a"), bucket("seed", "a"));
+        // GrowthBook's published answers, which the router is tested with as well.
+        for (seed, unit, expected) in [
+            ("seed", "a", 505),
+            ("seed", "b", 2_696),
+            ("foo", "ab", 2_575),
+            ("foo", "def", 2_019),
+            ("89123klj", "8952klfjas09ujkasdf", 1_240),
+            ("90850943850283058242805", "123", 7_516),
+            ("()**(%$##$%#$#", "___)((*\":&", 128),
+        ] {
+            assert_eq!(bucket(seed, unit), expected, "{seed} {unit}");
+        }
         let units: Vec<String> = (0..20_000).map(|it| format!("session-{it}")).collect();
         for percent in [0, 10, 50, 100] {
             let in_challenger = |unit: &&String| arm("seed", unit, percent) == Arm::Challenger;

@@ -36,6 +36,17 @@ impl Mean {
         }
     }
 
+    /// Returns an interval for the mean, of a sequence that holds the true value at all looks but
+    /// for a probability of `alpha`; none while there are too few values.
+    #[must_use]
+    pub fn interval(&self, alpha: f64) -> Option<[f64; 2]> {
+        if self.count < FEWEST {
+            return None;
+        }
+        let width = width(self.variance_of_mean(), self.count, alpha);
+        Some([self.mean - width, self.mean + width])
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "numbers of sessions are small")]
     fn variance_of_mean(&self) -> f64 {
         let count = self.count as f64;
@@ -65,7 +76,6 @@ impl Means {
     /// sequence that holds the true value at all looks but for a probability of `alpha`; none
     /// while there are too few units.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "numbers of sessions are small")]
     pub fn interval(&self, times: f64, alpha: f64) -> Option<[f64; 2]> {
         let [champion, challenger] = &self.arms;
         if champion.count < FEWEST || challenger.count < FEWEST {
@@ -73,14 +83,21 @@ impl Means {
         }
         let difference = challenger.mean - times * champion.mean;
         let variance = challenger.variance_of_mean() + times * times * champion.variance_of_mean();
-        let count = (champion.count + challenger.count) as f64;
-        let log = -2.0 * alpha.ln();
-        let rho = (log + (log + 1.0).ln()) / TUNED_FOR;
-        let grown = count * rho + 1.0;
-        let factor = 2.0 * grown * (grown.sqrt() / alpha).ln() / (count * rho);
-        let width = (variance * factor).sqrt();
+        let width = width(variance, champion.count + challenger.count, alpha);
         Some([difference - width, difference + width])
     }
+}
+
+/// Returns half of the width of an interval about a mean whose variance is known from so many
+/// values.
+#[expect(clippy::cast_precision_loss, reason = "numbers of sessions are small")]
+fn width(variance: f64, count: u64, alpha: f64) -> f64 {
+    let count = count as f64;
+    let log = -2.0 * alpha.ln();
+    let rho = (log + (log + 1.0).ln()) / TUNED_FOR;
+    let grown = count * rho + 1.0;
+    let factor = 2.0 * grown * (grown.sqrt() / alpha).ln() / (count * rho);
+    (variance * factor).sqrt()
 }
 
 #[cfg(test)]

@@ -21,9 +21,12 @@
 //! ```
 
 mod allocation;
+pub mod counting;
 mod eprocess;
 mod means;
-mod store;
+mod observation;
+mod paired;
+pub mod store;
 
 use std::collections::BTreeMap;
 
@@ -33,7 +36,9 @@ use serde::{Deserialize, Serialize};
 pub use allocation::{Arm, Ratio, arm, block, bucket};
 pub use eprocess::{Count, EProcess, Null};
 pub use means::{FEWEST, Mean, Means};
-pub use store::{MIGRATION, Noted, Stored, assign, begin, finish, list, load, note};
+pub use observation::{COST, ERROR, LATENCY, Observation, REFUSAL, Side, Sign, Unit};
+pub use paired::{Paired, PairedSummary};
+pub use store::MIGRATION;
 
 use crate::registry::named;
 
@@ -50,6 +55,8 @@ pub struct Plan {
     /// Margin by which the challenger may be worse, as a difference of the shares of good outcomes.
     #[schemars(range(min = 0.0, max = 0.5))]
     pub margin: f64,
+    /// Question that is asked.
+    pub question: Question,
     /// Probability of a wrong answer.
     #[schemars(range(min = 0.000_1, max = 0.2))]
     pub alpha: f64,
@@ -66,11 +73,24 @@ impl Default for Plan {
         Self {
             challenger_percent: 50,
             margin: 0.1,
+            question: Question::NotWorse,
             alpha: 0.05,
             most_units: 4_000,
             guardrails: BTreeMap::new(),
         }
     }
+}
+
+/// A question about the challenger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Is it not worse than the champion by more than the margin?
+    #[default]
+    #[serde(rename = "not-worse")]
+    NotWorse,
+    /// Is it better than the champion? Worse by more than the margin ends it as well.
+    Better,
 }
 
 /// A guardrail: what a challenger may not exceed.
@@ -94,6 +114,14 @@ pub struct PlanError {
 }
 
 impl Plan {
+    /// Returns the hypothesis whose rejection answers the question with yes.
+    const fn null(&self) -> Null {
+        match self.question {
+            Question::NotWorse => Null::WorseBy(self.margin),
+            Question::Better => Null::WorseBy(0.0),
+        }
+    }
+
     /// Checks the plan.
     ///
     /// # Errors
@@ -128,7 +156,7 @@ named! {
     Verdict {
         /// It goes on.
         Running = "running",
-        /// The challenger is not worse by more than the margin.
+        /// The answer to the question is yes.
         Passed = "passed",
         /// The challenger is worse by more than the margin.
         Worse = "worse",
@@ -185,7 +213,7 @@ impl Experiment {
         };
         Ok(Self {
             ratio: Ratio::new(plan.challenger_percent),
-            not_worse: EProcess::new(Null::WorseBy(plan.margin), sizes),
+            not_worse: EProcess::new(plan.null(), sizes),
             worse: EProcess::new(Null::NotWorseBy(plan.margin), sizes),
             guards: plan.guardrails.iter().map(guard).collect(),
             units: 0,
@@ -262,6 +290,12 @@ impl Experiment {
         self.verdict
     }
 
+    /// Returns the measure of the guardrail that was exceeded.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<&str> {
+        self.exceeded.as_deref()
+    }
+
     /// Returns a summary for lists.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -273,6 +307,7 @@ impl Experiment {
             outcomes: self.not_worse.counts(),
             p_not_worse: self.not_worse.p_value(),
             p_worse: self.worse.p_value(),
+            guards: self.guards.iter().map(|(name, guard)| guard.shown(name, &self.plan)).collect(),
         }
     }
 }
@@ -290,10 +325,39 @@ pub struct Summary {
     pub assigned: [u64; 2],
     /// Outcomes of whole blocks.
     pub outcomes: [Count; 2],
-    /// P-value, valid at every look, against being worse by the margin.
+    /// P-value, valid at every look, of the answer yes: against being worse by the margin, or
+    /// against not being better.
     pub p_not_worse: f64,
     /// P-value, valid at every look, against not being worse by the margin.
     pub p_worse: f64,
+    /// Guardrails with what was measured.
+    pub guards: Vec<GuardSummary>,
+}
+
+/// A guardrail with what was measured. Pairs are champion and challenger.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GuardSummary {
+    /// Name of the measure.
+    pub name: String,
+    /// The guardrail.
+    pub limit: Guardrail,
+    /// Means, or shares of units; none before there is a value.
+    pub values: [Option<f64>; 2],
+}
+
+impl Guard {
+    #[expect(clippy::cast_precision_loss, reason = "numbers of sessions are small")]
+    fn shown(&self, name: &str, plan: &Plan) -> GuardSummary {
+        let values = match self {
+            Self::Mean(_, means) => means.arms().map(|it| (it.count > 0).then_some(it.mean)),
+            // What is good of a share is that it did not happen.
+            Self::Rate(process) => process
+                .counts()
+                .map(|it| (it.all > 0).then(|| (it.all - it.good) as f64 / it.all as f64)),
+        };
+        let limit = plan.guardrails.get(name).copied().unwrap_or(Guardrail::RatePlus(0.0));
+        GuardSummary { name: name.to_owned(), limit, values }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{judge::JudgeConfig, language::known};
+
 /// Thresholds of the filters that an example passes before it is learnt from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +38,10 @@ pub struct Config {
     /// The greatest number of examples with much the same question.
     #[schemars(range(min = 1))]
     pub per_prompt: usize,
+    /// Languages that are kept, by their codes of two letters; without any all are.
+    pub languages: Vec<String>,
+    /// The model that rates answers. Default: none.
+    pub judge: Option<JudgeConfig>,
     /// Names of people and accounts that are replaced wherever they stand.
     pub user_names: Vec<String>,
     /// Names of machines that are replaced wherever they stand.
@@ -96,6 +102,8 @@ impl Default for Config {
             repetition: Repetition::default(),
             similarity: 0.72,
             per_prompt: 5,
+            languages: Vec::new(),
+            judge: None,
             user_names: Vec::new(),
             host_names: Vec::new(),
         }
@@ -142,6 +150,18 @@ pub enum ConfigError {
     Zero {
         /// Name of the setting.
         key: &'static str,
+    },
+    /// A language that cannot be told.
+    #[error("languages has {code:?}; write codes of two letters, such as en and de")]
+    Language {
+        /// The code.
+        code: String,
+    },
+    /// A judge that cannot be asked.
+    #[error("judge {fault}")]
+    Judge {
+        /// Its fault.
+        fault: &'static str,
     },
     /// A word that is too short to be looked for.
     #[error("{key} has {word:?}; write at least {least} characters")]
@@ -192,6 +212,12 @@ impl Config {
                 return Err(ConfigError::Zero { key });
             }
         }
+        if let Some(code) = self.languages.iter().find(|code| known(code).is_none()) {
+            return Err(ConfigError::Language { code: code.chars().take(20).collect() });
+        }
+        if let Some(judge) = &self.judge {
+            judge.check()?;
+        }
         let names = [("user_names", &self.user_names), ("host_names", &self.host_names)];
         for (key, words) in names.into_iter().chain([("refusals", &self.refusals)]) {
             let short = words.iter().find(|word| word.trim().chars().count() < LEAST_NAME);
@@ -232,6 +258,11 @@ mod tests {
             "repetition.common_phrases is -1; it is a share, from 0 to 1",
         );
         check(|it| it.max_chars = 10, "min_chars is 20 and max_chars 10; nothing is between them");
+        check(
+            |it| it.languages = vec!["en".into(), "klingon".into()],
+            "languages has \"klingon\"; write codes of two letters, such as en and de",
+        );
+        check(|it| it.judge = Some(JudgeConfig::named(" ")), "judge has no model");
         check(|it| it.per_prompt = 0, "per_prompt is 0; nothing would be kept");
         check(
             |it| it.user_names = vec!["a".into()],

@@ -7,6 +7,8 @@ use super::{
     decontamination::Decontamination,
     duplicates::ExactDuplicates,
     filter::{Candidate, Filter, Work},
+    judge::Judge,
+    language::Language,
     length::Length,
     near::{NearDuplicates, PromptCap},
     outcome::OutcomeFilter,
@@ -19,8 +21,10 @@ use crate::example::Example;
 
 /// The filters, made ready. Some megabytes of automata: it is made for a build and dropped after.
 pub struct Funnel {
-    filters: Vec<Box<dyn Filter + Send + Sync>>,
+    filters: Filters,
 }
+
+type Filters = Vec<Box<dyn Filter + Send + Sync>>;
 
 /// The examples that are kept, and how many each step left.
 #[derive(Debug, Default)]
@@ -68,19 +72,28 @@ impl Funnel {
     /// When a setting cannot hold.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let filters: Vec<Box<dyn Filter + Send + Sync>> = vec![
+        let mut filters: Filters = vec![
             Box::new(Consent),
             Box::new(Licence),
             Box::new(OutcomeFilter::new(config)),
             Box::new(Length::new(config)),
             Box::new(PhraseRepetition::new(&config.repetition)),
             Box::new(WordRepetition::new(&config.repetition)),
+        ];
+        if !config.languages.is_empty() {
+            filters.push(Box::new(Language::new(config)));
+        }
+        let rest: Filters = vec![
             Box::new(ExactDuplicates),
             Box::new(NearDuplicates::new(config)),
             Box::new(PromptCap::new(config)),
             Box::new(Secrets::new()),
             Box::new(PersonalData::new(config)),
         ];
+        filters.extend(rest);
+        if let Some(judge) = &config.judge {
+            filters.push(Box::new(Judge::new(judge)));
+        }
         Ok(Self { filters })
     }
 

@@ -9,6 +9,8 @@ mod decontamination;
 mod duplicates;
 mod filter;
 mod funnel;
+mod judge;
+mod language;
 mod length;
 mod minhash;
 mod near;
@@ -18,10 +20,12 @@ mod repetition;
 mod secrets;
 mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod text;
 
 pub use config::{Config, ConfigError, Repetition};
 pub use decontamination::Decontamination;
 pub use funnel::{Funnel, Kept, Outcome, Step};
+pub use judge::JudgeConfig;
 pub use near::near_duplicates;
+pub use outcome::refuses;

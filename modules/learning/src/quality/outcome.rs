@@ -80,6 +80,12 @@ impl OutcomeFilter {
     }
 }
 
+/// Returns whether an answer opens with a refusal.
+#[must_use]
+pub fn refuses(config: &Config, answer: &str) -> bool {
+    OutcomeFilter::new(config).is_refusal(answer)
+}
+
 /// Number of characters within which a refusal begins.
 const OPENING: usize = 240;
 

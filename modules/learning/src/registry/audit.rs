@@ -19,7 +19,10 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Actor, Change, Deed, Digest, Draft, Ledger, State};
+use super::{
+    Actor, Change, Deed, Digest, Draft, Ledger, State,
+    segment::{BrokenPart, Segment},
+};
 
 /// Name of what is hashed, so that no hash of another kind fits.
 const DOMAIN: &[u8] = b"lodestar-registry-1";
@@ -53,7 +56,7 @@ pub struct Entry {
 
 impl Entry {
     /// Returns the hash that the entry has to have.
-    fn hashed(&self) -> String {
+    pub(super) fn hashed(&self) -> String {
         let mut hasher = Sha256::new_with_prefix(DOMAIN);
         hasher.update(self.seq.to_be_bytes());
         hasher.update(self.at.to_be_bytes());
@@ -77,7 +80,7 @@ impl Entry {
     }
 
     /// Returns the deed that the entry tells of.
-    fn draft(&self) -> Option<Draft> {
+    pub(super) fn draft(&self) -> Option<Draft> {
         let deed: Deed = serde_json::from_str(&self.evidence).ok()?;
         (deed.name() == self.action).then_some(())?;
         let actor = Actor::from_text(&self.actor)?;
@@ -172,7 +175,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// Returns whether the entries themselves are whole, so that the tables can be repaired.
+    /// Returns whether the entries themselves are whole, so that what follows from them holds.
     #[must_use]
     pub const fn is_repairable(&self) -> bool {
         !matches!(self, Self::Broken { .. })
@@ -207,6 +210,8 @@ pub struct Reading {
     pub ledger: Ledger,
     /// The first fault.
     pub finding: Option<Finding>,
+    /// Segments that a person began behind entries that were not as they were written.
+    pub segments: Vec<Segment>,
 }
 
 /// Reads the whole log, checks each entry against its hash, the one before and the rules of the
@@ -218,43 +223,57 @@ pub struct Reading {
 pub fn read(connection: &Connection, kept: Option<&Head>) -> rusqlite::Result<Reading> {
     let mut ledger = Ledger::default();
     let mut head = Head::of_nothing();
-    let mut differs = None;
-    let mut statement = connection.prepare_cached(
-        "SELECT seq, at, actor, action, version, from_state, to_state, reason, evidence, previous,
-                hash
-         FROM registry_event ORDER BY seq",
-    )?;
+    let (mut differs, mut segments) = (None, Vec::new());
+    let mut broken: Option<BrokenPart> = None;
+    let mut statement = connection.prepare_cached(READ)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let number = head.entries + 1;
         // A value of another type was not written by this module.
-        let fault = match entry(row) {
-            Err(_) => Some("cannot be read"),
-            Ok(entry) => match check(&entry, &head, &mut ledger) {
-                Err(fault) => Some(fault),
-                Ok(()) => {
-                    head = Head { entries: number, hash: entry.hash };
-                    None
+        let read = entry(row).map_err(|_| "cannot be read");
+        if let Some(part) = &mut broken {
+            match read.ok().and_then(|entry| part.ended_by(&entry, &head, &mut ledger)) {
+                Some(segment) => {
+                    head = Head { entries: segment.entry, hash: segment.hash.clone() };
+                    segments.push(segment);
+                    broken = None;
                 }
-            },
-        };
-        if let Some(fault) = fault {
-            let finding = Some(Finding::Broken { entry: number, fault });
-            return Ok(Reading { head, ledger, finding });
+                None => part.add(row)?,
+            }
+        } else {
+            let number = head.entries + 1;
+            let noted = read.and_then(|entry| {
+                check(&entry, &head, &mut ledger)
+                    .map(|()| Head { entries: number, hash: entry.hash })
+            });
+            match noted {
+                Ok(next) => head = next,
+                Err(fault) => broken = Some(BrokenPart::begin(number, fault, row)?),
+            }
         }
-        if kept.is_some_and(|kept| kept.entries == number && kept.hash != head.hash) {
-            differs = Some(Finding::Other { entry: number });
+        if kept.is_some_and(|kept| kept.entries == head.entries && kept.hash != head.hash) {
+            differs = Some(Finding::Other { entry: head.entries });
         }
     }
-    let finding = match kept {
-        None if head.entries > 0 => Some(Finding::NoHead),
-        Some(kept) if kept.entries > head.entries => {
+    let finding = match (broken, kept) {
+        (Some(part), _) => Some(part.finding()),
+        (None, None) if head.entries > 0 => Some(Finding::NoHead),
+        (None, Some(kept)) if kept.entries > head.entries => {
             Some(Finding::Cut { entries: head.entries, kept: kept.entries })
         }
         _ => differs,
     };
-    Ok(Reading { head, ledger, finding })
+    Ok(Reading { head, ledger, finding, segments })
 }
+
+/// All entries in order, the last column their values as SQL writes them.
+pub(super) const READ: &str =
+    "SELECT seq, at, actor, action, version, from_state, to_state, reason,
+        evidence, previous, hash,
+        quote(seq) || ',' || quote(at) || ',' || quote(actor)
+            || ',' || quote(action) || ',' || quote(version) || ',' || quote(from_state)
+            || ',' || quote(to_state) || ',' || quote(reason) || ',' || quote(evidence)
+            || ',' || quote(previous) || ',' || quote(hash)
+    FROM registry_event ORDER BY seq";
 
 /// Checks an entry, and notes it in the ledger.
 fn check(entry: &Entry, head: &Head, ledger: &mut Ledger) -> Result<(), &'static str> {
@@ -268,6 +287,9 @@ fn check(entry: &Entry, head: &Head, ledger: &mut Ledger) -> Result<(), &'static
         return Err("was changed after it was written");
     }
     let draft = entry.draft().ok_or("cannot be read")?;
+    if matches!(draft.deed, Deed::Segment { .. }) {
+        return Err("begins a segment where nothing was broken");
+    }
     let change = ledger.admit(&draft).map_err(|_| "is not allowed by the rules")?;
     if entry.change() != Some(change) {
         return Err("tells another state than the rules give");

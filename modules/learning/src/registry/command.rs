@@ -3,7 +3,8 @@
 use serde::Deserialize;
 
 use super::{
-    Action, Actor, Change, Deed, Digest, Draft, Gate, Ledger, Lineage, Observed, Refusal, State,
+    Action, Actor, Change, Deed, Digest, Draft, Gate, Ledger, Lineage, Observed, ROUTER, Refusal,
+    State,
 };
 
 /// The operator's rules.
@@ -27,7 +28,7 @@ impl Default for Policy {
 /// A command with the one who gives it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// Id of the version; ignored by a rollback and by a repair.
+    /// Id of the version. A rollback is that of the model, or with [`ROUTER`] that of the policy.
     pub version: String,
     /// The one who gives it.
     pub actor: Actor,
@@ -127,12 +128,13 @@ pub fn decide(
         Command::Deploy(observed) => {
             // The version itself is judged first: its faults are the ones to tell.
             let deploy = draft(version, Deed::Deploy { observed: observed.clone(), needed });
-            if let Some(champion) = ledger.champion.as_deref() {
+            let is_policy = ledger.version(version)?.lineage.is_policy();
+            if let Some(champion) = ledger.serving(is_policy) {
                 if champion == version {
                     let state = State::Deployed;
                     return Err(Refusal::Order { action: Action::Deploy, state });
                 }
-                let mut alone = Ledger { champion: None, ..ledger.clone() };
+                let mut alone = ledger.without_serving(is_policy);
                 alone.admit(&deploy)?;
                 let action = Action::Supersede;
                 decision.add(draft(champion, Deed::Act { action }))?;
@@ -141,9 +143,10 @@ pub fn decide(
             return Ok(decision);
         }
         Command::RollBack(seen) => {
-            let champion = ledger.champion.as_deref().ok_or(Refusal::NoChampion)?;
+            let is_policy = version == ROUTER;
+            let champion = ledger.serving(is_policy).ok_or(Refusal::NoChampion)?;
             decision.add(draft(champion, Deed::Act { action: Action::RollBack }))?;
-            if let Some(previous) = ledger.previous.as_deref() {
+            if let Some(previous) = ledger.before(is_policy) {
                 // To take back is more urgent than to have a successor: without one the base
                 // model answers alone.
                 let restored = match seen.clone() {

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Actor, Approval, Digest, Facts, Gate, Lineage, Observed, Overriding, Refusal, State,
-    Version, step,
+    Version,
+    segment::Broken,
+    step,
     version::{check_id, check_reason, is_same_person},
 };
 
@@ -68,6 +70,13 @@ pub enum Deed {
         /// The fault that was found.
         found: String,
     },
+    /// A new segment of the log began behind entries that are not as they were written.
+    Segment {
+        /// The fault that was found.
+        found: String,
+        /// Entries that count no more.
+        broken: Broken,
+    },
 }
 
 impl Deed {
@@ -75,7 +84,7 @@ impl Deed {
     #[must_use]
     pub const fn action(&self) -> Option<Action> {
         match self {
-            Self::Create { .. } | Self::Taint | Self::Repair { .. } => None,
+            Self::Create { .. } | Self::Taint | Self::Repair { .. } | Self::Segment { .. } => None,
             Self::Act { action } => Some(*action),
             Self::Finish { .. } => Some(Action::Finish),
             Self::Judge { .. } => Some(Action::Judge),
@@ -93,6 +102,7 @@ impl Deed {
             Self::Create { .. } => "create",
             Self::Taint => "taint",
             Self::Repair { .. } => "repair",
+            Self::Segment { .. } => "segment",
             _ => match self.action() {
                 Some(action) => action.as_str(),
                 None => "",
@@ -130,6 +140,10 @@ pub struct Ledger {
     pub challenger: Option<String>,
     /// The version that a rollback restores.
     pub previous: Option<String>,
+    /// The policy by which the router decides.
+    pub policy: Option<String>,
+    /// The policy that a rollback restores.
+    pub previous_policy: Option<String>,
 }
 
 impl Ledger {
@@ -141,6 +155,47 @@ impl Ledger {
     pub fn version(&self, id: &str) -> Result<&Version, Refusal> {
         let unknown = || Refusal::Unknown { version: id.chars().take(100).collect() };
         self.versions.get(id).ok_or_else(unknown)
+    }
+
+    /// Returns the alias of a version.
+    #[must_use]
+    pub fn alias_of(&self, id: &str) -> Option<&'static str> {
+        let all = [
+            ("champion", &self.champion),
+            ("challenger", &self.challenger),
+            ("previous", &self.previous),
+            ("policy", &self.policy),
+            ("previous_policy", &self.previous_policy),
+        ];
+        all.into_iter().find_map(|(name, of)| (of.as_deref() == Some(id)).then_some(name))
+    }
+
+    /// Returns the version that serves, of the policies or of the models.
+    #[must_use]
+    pub fn serving(&self, is_policy: bool) -> Option<&str> {
+        if is_policy { self.policy.as_deref() } else { self.champion.as_deref() }
+    }
+
+    /// Returns the version that a rollback restores, of the policies or of the models.
+    #[must_use]
+    pub fn before(&self, is_policy: bool) -> Option<&str> {
+        if is_policy { self.previous_policy.as_deref() } else { self.previous.as_deref() }
+    }
+
+    /// Returns the aliases of the one that serves and the one before.
+    fn places(&mut self, is_policy: bool) -> (&mut Option<String>, &mut Option<String>) {
+        if is_policy {
+            (&mut self.policy, &mut self.previous_policy)
+        } else {
+            (&mut self.champion, &mut self.previous)
+        }
+    }
+
+    /// Returns the ledger without the version that serves.
+    pub(super) fn without_serving(&self, is_policy: bool) -> Self {
+        let mut alone = self.clone();
+        *alone.places(is_policy).0 = None;
+        alone
     }
 
     /// Returns the ids of the versions that were trained on a dataset.
@@ -167,7 +222,7 @@ impl Ledger {
         draft.actor.check()?;
         let is_by_person = draft.actor.person().is_some();
         let needs_reason = match &draft.deed {
-            Deed::Repair { .. } => true,
+            Deed::Repair { .. } | Deed::Segment { .. } => true,
             deed => deed.action().is_some_and(|action| {
                 matches!(action, Action::Approve | Action::Override | Action::RollBack)
             }),
@@ -175,7 +230,13 @@ impl Ledger {
         check_reason(&draft.reason, needs_reason)?;
         match &draft.deed {
             Deed::Repair { .. } if is_by_person && draft.version.is_empty() => Ok((None, None)),
-            Deed::Repair { .. } => Err(Refusal::WrongId),
+            Deed::Segment { .. } if is_by_person && draft.version.is_empty() => {
+                // Nobody knows what else was written by hand: whatever serves from here on is
+                // approved anew.
+                self.versions.values_mut().for_each(|version| version.approvals.clear());
+                Ok((None, None))
+            }
+            Deed::Repair { .. } | Deed::Segment { .. } => Err(Refusal::WrongId),
             Deed::Create { lineage } => self.create(draft, lineage),
             Deed::Taint => {
                 let mut version = self.version(&draft.version)?.clone();
@@ -222,9 +283,14 @@ impl Ledger {
         let before = self.version(&draft.version)?;
         let from = before.state;
         let version = noted(before.clone(), draft)?;
+        let is_policy = version.lineage.is_policy();
+        // Sessions get models of their own; of policies there is one for all.
+        if is_policy && matches!(action, Action::Shadow | Action::Experiment) {
+            return Err(Refusal::Order { action, state: from });
+        }
         let facts = self.facts(&version, draft);
         let to = step(from, action, &facts)?;
-        self.name(&version.id, action, to)?;
+        self.name((&version.id, is_policy), action, to)?;
         let version = Version { state: to, updated_at: draft.at, ..version };
         self.versions.insert(version.id.clone(), version);
         Ok((Some(from), Some(to)))
@@ -237,7 +303,7 @@ impl Ledger {
             is_tainted: version.tainted,
             open_gates: version.open_gates(),
             other_challenger: other.cloned(),
-            is_previous: self.previous.as_ref() == Some(&version.id),
+            is_previous: self.before(version.lineage.is_policy()) == Some(&*version.id),
             ..Facts::default()
         };
         let (observed, needed) = match &draft.deed {
@@ -259,22 +325,28 @@ impl Ledger {
     }
 
     /// Moves the aliases.
-    fn name(&mut self, id: &str, action: Action, to: State) -> Result<(), Refusal> {
+    fn name(
+        &mut self,
+        (id, is_policy): (&str, bool),
+        action: Action,
+        to: State,
+    ) -> Result<(), Refusal> {
+        let (serving, before) = self.places(is_policy);
         match action {
             // The place has to be free: the one before gave it up by an entry of its own.
-            Action::Deploy | Action::Restore if self.champion.is_some() => {
+            Action::Deploy | Action::Restore if serving.is_some() => {
                 return Err(Refusal::Order { action, state: State::Deployed });
             }
-            Action::Deploy => self.champion = Some(id.to_owned()),
+            Action::Deploy => *serving = Some(id.to_owned()),
             Action::Restore => {
-                self.champion = Some(id.to_owned());
-                self.previous = None;
+                *serving = Some(id.to_owned());
+                *before = None;
             }
             Action::Supersede => {
-                self.champion = None;
-                self.previous = Some(id.to_owned());
+                *serving = None;
+                *before = Some(id.to_owned());
             }
-            Action::RollBack => self.champion = None,
+            Action::RollBack => *serving = None,
             _ => {}
         }
         if to.is_challenger() {

@@ -24,6 +24,7 @@
 //!         dataset_digest: Digest::of(b"dataset"),
 //!         examples: 120,
 //!         consents: vec!["consent-1".to_owned()],
+//!         trainer: "embedded".to_owned(),
 //!     }),
 //! };
 //! let transaction = connection.transaction()?;
@@ -38,6 +39,7 @@ pub mod audit;
 mod command;
 mod ledger;
 mod refusal;
+mod segment;
 mod state;
 mod tables;
 mod version;
@@ -53,9 +55,10 @@ use audit::{Entry, Head, Reading};
 pub use command::{Command, Decision, Policy, Request, decide};
 pub use ledger::{Change, Deed, Draft, Ledger};
 pub use refusal::Refusal;
+pub use segment::{Broken, Segment};
 pub(crate) use state::named;
 pub use state::{Action, Facts, State, step};
-pub use version::{Actor, Approval, Digest, Gate, Lineage, Observed, Overriding, Version};
+pub use version::{Actor, Approval, Digest, Gate, Lineage, Observed, Overriding, ROUTER, Version};
 
 /// The tables of the registry.
 pub const MIGRATION: &str = include_str!("../../migrations/0010_registry.sql");
@@ -132,7 +135,9 @@ impl Registry {
     }
 
     /// Writes the tables anew from the log, and notes in the log who let it go on and what did not
-    /// fit. Entries that were changed cannot be repaired: the database has to be restored.
+    /// fit. Entries that were changed stay as they are: behind them a new segment begins, and what
+    /// was approved before it is approved anew. The guards of the log that someone took away are
+    /// put back.
     ///
     /// # Errors
     ///
@@ -145,20 +150,25 @@ impl Registry {
         at: i64,
     ) -> rusqlite::Result<Result<Done, Refusal>> {
         let reading = self.audit(connection)?;
-        let found = match &reading.finding {
-            None => return Ok(Err(Refusal::Sound)),
-            Some(finding) if finding.is_repairable() => finding.to_string(),
-            Some(finding) => return Ok(Err(Refusal::Damaged(finding.clone()))),
+        let Some(finding) = &reading.finding else { return Ok(Err(Refusal::Sound)) };
+        let found = finding.to_string();
+        let (deed, head) = if finding.is_repairable() {
+            (Deed::Repair { found }, reading.head)
+        } else {
+            match segment::of_end(connection, &reading.head)? {
+                Some((broken, end)) => (Deed::Segment { found, broken }, end),
+                None => return Ok(Err(Refusal::Damaged(finding.clone()))),
+            }
         };
-        let (version, deed) = (String::new(), Deed::Repair { found });
-        let draft = Draft { at, actor, version, reason, deed };
+        let draft = Draft { at, actor, version: String::new(), reason, deed };
         let mut ledger = reading.ledger.clone();
         let change = match ledger.admit(&draft) {
             Ok(change) => change,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        guard(connection)?;
         let decision = Decision { ledger, deeds: vec![(draft, change)], not_restored: None };
-        let (entries, after) = add(connection, &reading.head, &decision)?;
+        let (entries, after) = add(connection, &head, &decision)?;
         tables::rewrite(connection, &after.ledger)?;
         let head = Some(after.head);
         Ok(Ok(Done { entries, ledger: after.ledger, not_restored: None, head }))
@@ -189,6 +199,19 @@ impl Registry {
         }
         Ok(reading)
     }
+}
+
+/// Puts the guards of the log back, as the migration made them.
+fn guard(connection: &Connection) -> rusqlite::Result<()> {
+    let triggers = MIGRATION.split_inclusive("END;").filter_map(|part| {
+        let begin = part.find("CREATE TRIGGER ")?;
+        let (_, rest) = part[begin..].split_once("CREATE TRIGGER ")?;
+        Some((rest.split_whitespace().next()?, &part[begin..]))
+    });
+    for (name, statement) in triggers {
+        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}; {statement}"))?;
+    }
+    Ok(())
 }
 
 /// The log after entries were added.

@@ -236,7 +236,9 @@ fn aliases(ledger: &Ledger) -> Vec<Row> {
     let all = [
         ("challenger", &ledger.challenger),
         ("champion", &ledger.champion),
+        ("policy", &ledger.policy),
         ("previous", &ledger.previous),
+        ("previous_policy", &ledger.previous_policy),
     ];
     let set = all.into_iter().filter_map(|(name, id)| Some((name, id.as_deref()?)));
     set.map(|(name, id)| vec![text(name), text(id)]).collect()

@@ -81,6 +81,20 @@ pub struct Lineage {
     pub examples: u64,
     /// Ids of the consents that the examples were kept under.
     pub consents: Vec<String>,
+    /// Name of the trainer; empty for a version of before that was noted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trainer: String,
+}
+
+/// Base of a policy of the router, which no model has: theirs are absolute paths.
+pub const ROUTER: &str = "router";
+
+impl Lineage {
+    /// Returns whether the version is a policy of the router, and no model.
+    #[must_use]
+    pub fn is_policy(&self) -> bool {
+        self.base == ROUTER
+    }
 }
 
 /// Digests of what a version consists of and is judged by.

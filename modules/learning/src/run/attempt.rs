@@ -163,6 +163,7 @@ impl Attempt {
         fs::write(&path, text).map_err(RunError::folder(&self.folder))?;
         // The events of a run that is resumed begin anew.
         fs::write(self.folder.join(EVENTS), []).map_err(RunError::folder(&self.folder))?;
+        trainer.prepare(&self.folder).map_err(RunError::folder(&self.folder))?;
         let launch = trainer.launch(&path)?;
         Process::spawn(&launch, &self.run, &self.folder, Some(self.bounds.disk))
     }

@@ -12,6 +12,8 @@
 mod attempt;
 mod job;
 mod process;
+mod python;
+mod short;
 mod store;
 mod told;
 mod trainer;
@@ -24,6 +26,9 @@ use std::path::{Path, PathBuf};
 pub use attempt::{Attempt, Bounds, Control, Ending, Outcome};
 pub use job::{Base, Examples, Job, Limits, Lora, Method, Train, VERSION};
 pub use process::{Identity, Process, sweep};
+pub(crate) use process::{quiet, step_back};
+pub use python::{Python, Strategy, in_path};
+pub use short::{Short, short};
 pub use store::{MIGRATION, Run, RunState, begin, create, ended, load, runs, spawned, unfinished};
 pub use told::{Checkpoint, LastWord, Told};
 pub use trainer::{Custom, EMBEDDED, Embedded, Launch, Trainer};
@@ -39,6 +44,18 @@ pub enum RunError {
         /// Places that were looked at.
         looked: String,
     },
+    /// The environment of a trainer in Python is not there.
+    #[error(
+        "there is no environment for the trainer {strategy}, or an older one; \
+         `lodestar learning setup {strategy}` makes it"
+    )]
+    NoEnvironment {
+        /// Name of the trainer.
+        strategy: &'static str,
+    },
+    /// There is no Python.
+    #[error("there is no python3 in the daemon's PATH; install it (Debian: `apt install python3`)")]
+    NoPython,
     /// The program cannot be started.
     #[error("cannot start {program}: {source}")]
     Spawn {

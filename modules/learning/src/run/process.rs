@@ -101,30 +101,14 @@ impl Process {
         let mut command = Command::new(&launch.program);
         command.args(&launch.args).current_dir(folder).process_group(0);
         command.stdin(Stdio::null()).stdout(events).stderr(log);
-        // The environment of the daemon holds keys, and the home folder those of other programs.
-        let kept = ["PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"];
-        command.env_clear();
-        command.envs(kept.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        command.env("HOME", folder).env("TMPDIR", &temporary).env(MARK, run).envs([
-            ("OMP_NUM_THREADS", "1"),
-            ("RAYON_NUM_THREADS", "1"),
-            ("TOKENIZERS_PARALLELISM", "false"),
-            ("PYTHONUNBUFFERED", "1"),
-            ("HF_HUB_OFFLINE", "1"),
-            ("HF_DATASETS_OFFLINE", "1"),
-            ("TRANSFORMERS_OFFLINE", "1"),
-            ("HF_HUB_DISABLE_TELEMETRY", "1"),
-            ("DO_NOT_TRACK", "1"),
-            ("WANDB_MODE", "disabled"),
-        ]);
+        quiet(&mut command, folder, &temporary).env(MARK, run);
         // The end is waited for by `wait`, for it may outlive this value.
         let pid = command.spawn().map(number).map_err(|source| RunError::Spawn {
             program: launch.program.display().to_string(),
             source,
         })?;
         let raw = Pid::from_raw(pid).ok_or(RunError::Lost)?;
-        let _: Result<(), _> = setpriority_pgrp(Some(raw), NICE);
-        let _: Result<(), _> = fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
+        step_back(raw);
         if let Some(bytes) = largest_file {
             let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
             let _: Result<_, _> = prlimit(Some(raw), Resource::Fsize, limit);
@@ -226,6 +210,37 @@ impl Process {
             let _: Result<(), _> = kill_process_group(group, signal);
         }
     }
+}
+
+/// Gives a program an environment of its own: that of the daemon holds keys, and the home folder
+/// those of other programs.
+pub(crate) fn quiet<'a>(
+    command: &'a mut Command,
+    home: &Path,
+    temporary: &Path,
+) -> &'a mut Command {
+    let kept = ["PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"];
+    command.env_clear();
+    command.envs(kept.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.env("HOME", home).env("TMPDIR", temporary).envs([
+        ("OMP_NUM_THREADS", "1"),
+        ("RAYON_NUM_THREADS", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("PYTHONUNBUFFERED", "1"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("HF_DATASETS_OFFLINE", "1"),
+        ("TRANSFORMERS_OFFLINE", "1"),
+        ("HF_HUB_DISABLE_TELEMETRY", "1"),
+        ("DO_NOT_TRACK", "1"),
+        ("WANDB_MODE", "disabled"),
+    ])
+}
+
+/// Lowers the priority of a program's group, and has it ended first where memory runs out.
+pub(crate) fn step_back(leader: Pid) {
+    let _: Result<(), _> = setpriority_pgrp(Some(leader), NICE);
+    let path = format!("/proc/{}/oom_score_adj", leader.as_raw_pid());
+    let _: Result<(), _> = fs::write(path, OOM_SCORE);
 }
 
 /// Returns the number of a child.

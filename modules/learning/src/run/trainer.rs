@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -31,6 +32,34 @@ pub trait Trainer: Send + Sync {
     ///
     /// Returns an error with the remedy when the program is not there.
     fn launch(&self, job: &Path) -> Result<Launch, RunError>;
+
+    /// Returns the program that writes which tokens it expects into a file, for a job whose output
+    /// folder has the adapter; none where the trainer has no such program.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the remedy when the program is not there.
+    fn parity(&self, _job: &Path, _out: &Path) -> Result<Option<Launch>, RunError> {
+        Ok(None)
+    }
+
+    /// Checks that a run can begin, before anything is noted of it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the remedy when something is missing.
+    fn check(&self) -> Result<(), RunError> {
+        self.launch(Path::new("/job.json")).map(drop)
+    }
+
+    /// Writes what the program needs beside the job into the folder of an attempt.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when a file cannot be written.
+    fn prepare(&self, _folder: &Path) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Returns whether its messages never hold text of examples, so that they can be shown.
     fn has_plain_messages(&self) -> bool;
@@ -80,6 +109,11 @@ impl Trainer for Embedded {
         Ok(Launch { program: self.find()?, args: vec![job.into()] })
     }
 
+    fn parity(&self, job: &Path, out: &Path) -> Result<Option<Launch>, RunError> {
+        let args = vec!["parity".into(), job.into(), out.into()];
+        Ok(Some(Launch { program: self.find()?, args }))
+    }
+
     fn has_plain_messages(&self) -> bool {
         true
     }
@@ -112,7 +146,7 @@ impl Trainer for Custom {
     }
 }
 
-fn is_program(path: &Path) -> bool {
+pub(super) fn is_program(path: &Path) -> bool {
     let metadata = path.metadata();
     metadata.is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }

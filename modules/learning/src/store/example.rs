@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Attestation, Consent, Scope, Signal, Store, Weights,
     consent::{all_hold, attestations, of_project},
-    feedback::{insert, outcome},
+    feedback::{insert, is_followed, outcome},
 };
 use crate::{
     example::{Example, LicenceClass, Message, Outcome},
@@ -173,13 +173,16 @@ pub fn question(messages: &[Message]) -> Vec<u8> {
 
 fn standing(connection: &Connection, id: &str) -> rusqlite::Result<Kept> {
     let known = connection
-        .prepare_cached("SELECT forgotten_at IS NOT NULL FROM example WHERE id = ?1")?
-        .query_row([id], |row| row.get::<_, bool>(0))
+        .prepare_cached(
+            "SELECT forgotten_at IS NOT NULL, messages = '' FROM example WHERE id = ?1",
+        )?
+        .query_row([id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?)))
         .optional()?;
     Ok(match known {
-        None => Kept::New,
-        Some(false) => Kept::Known,
-        Some(true) => Kept::Forgotten,
+        // Its text went with its time, and marks alone stay for a dataset: the text is new.
+        None | Some((false, true)) => Kept::New,
+        Some((false, false)) => Kept::Known,
+        Some((true, _)) => Kept::Forgotten,
     })
 }
 
@@ -205,7 +208,11 @@ fn keep(transaction: &Transaction<'_>, new: &NewExample, now: i64) -> rusqlite::
     let sql = "INSERT INTO example (id, project, conversation, origin, dedupe_key, request_id, \
                at, kept_at, model, consent, messages, tools, question, finish_reason, failed, \
                truncated) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+               ON CONFLICT (id) DO UPDATE SET kept_at = excluded.kept_at, \
+               consent = excluded.consent, messages = excluded.messages, \
+               tools = excluded.tools, question = excluded.question \
+               WHERE messages = '' AND forgotten_at IS NULL";
     transaction.prepare_cached(sql)?.execute(params![
         new.id,
         new.project,
@@ -285,7 +292,7 @@ pub fn load(
         let consents = of_project(connection, project)?;
         let known = Known::new(&consents, &attested, licences, now);
         let sql = "SELECT id, conversation, dedupe_key, request_id, at, model, consent, messages, \
-                   tools, finish_reason, failed, truncated, origin FROM example \
+                   tools, finish_reason, failed, truncated, origin, number FROM example \
                    WHERE project = ?1 AND forgotten_at IS NULL AND messages <> '' \
                    ORDER BY at, number";
         let mut statement = connection.prepare_cached(sql)?;
@@ -348,11 +355,15 @@ impl<'a> Known<'a> {
         let is_file = row.get::<_, String>(12)? != Origin::Event.as_str();
         let licence = model.as_deref().map_or(LicenceClass::Unknown, |it| self.licences.of(it));
         let name = model.as_deref().map(spelt);
+        let (at, number): (i64, i64) = (row.get(4)?, row.get(13)?);
+        let followed = is_followed(connection, request.as_deref(), at, number)?;
+        // What is said of a request is said of the answer that its client got.
+        let request = request.filter(|_| !followed);
         let about = [Some(&id), key.as_ref(), request.as_ref()];
         let given = outcome(connection, &about, &conversation, weights)?;
         Ok(Example {
             project: project.to_owned(),
-            at: row.get(4)?,
+            at,
             attested: name.is_some_and(|it| self.attested.iter().any(|one| one.model == it)),
             licence,
             consent: self.consent(&kept_under, is_file),
@@ -360,6 +371,7 @@ impl<'a> Known<'a> {
                 finish_reason: row.get(9)?,
                 failed: row.get(10)?,
                 truncated: row.get(11)?,
+                retried: given.retried || followed,
                 ..given
             },
             messages: read(row, 7)?.unwrap_or_default(),

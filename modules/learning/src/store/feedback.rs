@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use crate::example::Outcome;
+use crate::example::{Message, Outcome};
 
 /// Weights of the origins of feedback in the mean of an answer.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -96,10 +96,68 @@ impl Store {
     /// When the database cannot be read.
     pub fn example_named(&self, name: &str) -> Result<Option<(String, String)>> {
         let sql = "SELECT id, conversation FROM example WHERE forgotten_at IS NULL \
-                   AND (id = ?1 OR request_id = ?1 OR dedupe_key = ?1) ORDER BY at DESC LIMIT 1";
+                   AND (id = ?1 OR request_id = ?1 OR dedupe_key = ?1) \
+                   ORDER BY at DESC, number DESC LIMIT 1";
         self.read(|connection| {
             connection.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?))).optional()
         })
+    }
+
+    /// Returns the id of the request of an example, where it has one.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn request_of(&self, example: &str) -> Result<Option<String>> {
+        let sql = "SELECT request_id FROM example WHERE id = ?1";
+        self.read(|connection| connection.query_row(sql, [example], |row| row.get(0)).optional())
+            .map(Option::flatten)
+    }
+
+    /// Returns the signs that an example itself gives, besides what was said of it. `refuses` tells
+    /// whether an answer is a refusal.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn signs(&self, example: &str, refuses: impl Fn(&str) -> bool) -> Result<Vec<Sign>> {
+        let sql = "SELECT request_id, at, number, finish_reason, failed, truncated, messages \
+                   FROM example WHERE id = ?1";
+        let found = self.read(|connection| {
+            let row = |row: &Row<'_>| {
+                let (request, at, number): (Option<String>, i64, i64) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?);
+                let followed = is_followed(connection, request.as_deref(), at, number)?;
+                let messages: String = row.get(6)?;
+                let ended = (
+                    row.get::<_, Option<String>>(3)?,
+                    row.get::<_, bool>(4)?,
+                    row.get::<_, bool>(5)?,
+                );
+                Ok((ended, followed, messages))
+            };
+            connection.query_row(sql, [example], row).optional()
+        })?;
+        let Some(((finish_reason, failed, truncated), followed, messages)) = found else {
+            return Ok(Vec::new());
+        };
+        let messages: Vec<Message> = serde_json::from_str(&messages).unwrap_or_default();
+        let reason = finish_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let is_cut =
+            matches!(reason.as_str(), "length" | "max_tokens" | "max_output_tokens" | "incomplete");
+        let is_refused = matches!(reason.as_str(), "refusal" | "content_filter" | "safety");
+        let refuses = messages.last().is_some_and(|it| refuses(&it.content));
+        Ok([
+            (failed, Sign { says: "failed", source: "end of the request" }),
+            (is_cut, Sign { says: "truncated", source: "reason of the end" }),
+            (truncated && !is_cut, Sign { says: "truncated", source: "length of the text" }),
+            (is_refused, Sign { says: "refusal", source: "reason of the end" }),
+            (refuses && !is_refused, Sign { says: "refusal", source: "words of the answer" }),
+            (followed, Sign { says: "retried", source: "another answer to the same request" }),
+        ]
+        .into_iter()
+        .filter_map(|(is, sign)| is.then_some(sign))
+        .collect())
     }
 
     /// Returns whether any example is of a session.
@@ -119,11 +177,17 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub fn signals(&self, example: &str) -> Result<Vec<Signal>> {
-        let sql = "SELECT dedupe_key, request_id, conversation FROM example WHERE id = ?1";
+        let sql =
+            "SELECT dedupe_key, request_id, conversation, at, number FROM example WHERE id = ?1";
         self.read(|connection| {
-            let found: Option<(Option<String>, Option<String>, String)> = connection
-                .query_row(sql, [example], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
+            let row = |row: &Row<'_>| {
+                let request: Option<String> = row.get(1)?;
+                let followed =
+                    is_followed(connection, request.as_deref(), row.get(3)?, row.get(4)?)?;
+                Ok((row.get(0)?, request.filter(|_| !followed), row.get(2)?))
+            };
+            let found: Option<(Option<String>, Option<String>, String)> =
+                connection.query_row(sql, [example], row).optional()?;
             let Some((key, request, conversation)) = found else { return Ok(Vec::new()) };
             let id = example.to_owned();
             let mut all =
@@ -132,6 +196,45 @@ impl Store {
             Ok(all)
         })
     }
+}
+
+/// Sign of a bad answer that nobody had to give: it leaves the answer out by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    /// Word for it, which is also the reason for the drop.
+    pub says: &'static str,
+    /// Fact that it follows from.
+    pub source: &'static str,
+}
+
+impl Signal {
+    /// Returns the place that the sign comes from.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        if self.id.starts_with("retry:") {
+            "same question within a minute"
+        } else if self.id.starts_with("import:") {
+            "imported line"
+        } else if self.by.is_some() || self.id.starts_with("said:") {
+            "lodestar learning feedback"
+        } else {
+            "llm.feedback.given"
+        }
+    }
+}
+
+/// Returns whether another answer to the same request came after one: then it is not known to be
+/// what the client got.
+pub(super) fn is_followed(
+    connection: &Connection,
+    request: Option<&str>,
+    at: i64,
+    number: i64,
+) -> rusqlite::Result<bool> {
+    let Some(request) = request else { return Ok(false) };
+    let sql = "SELECT EXISTS (SELECT 1 FROM example WHERE request_id = ?1 \
+               AND forgotten_at IS NULL AND (at > ?2 OR (at = ?2 AND number > ?3)))";
+    connection.prepare_cached(sql)?.query_row(params![request, at, number], |row| row.get(0))
 }
 
 /// Writes a sign down, once.

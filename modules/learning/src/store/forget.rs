@@ -86,6 +86,8 @@ fn forget_one(connection: &Connection, id: &str, now: i64) -> rusqlite::Result<(
                     SELECT dedupe_key FROM example WHERE id = ?1 UNION \
                     SELECT request_id FROM example WHERE id = ?1)";
     connection.prepare_cached(feedback)?.execute([id])?;
+    let scores = "DELETE FROM judge_score WHERE example = ?1";
+    connection.prepare_cached(scores)?.execute([id])?;
     let text = "UPDATE example SET project = '', conversation = '', dedupe_key = NULL, \
                 request_id = NULL, model = NULL, messages = '', tools = NULL, \
                 question = x'', finish_reason = NULL, forgotten_at = ?2 WHERE id = ?1";

@@ -9,6 +9,7 @@ mod dataset;
 mod example;
 mod feedback;
 mod forget;
+mod lineage;
 
 use std::{
     path::Path,
@@ -25,8 +26,9 @@ use sha2::{Digest as _, Sha256};
 pub use consent::{Attestation, Consent, NewConsent, Scope};
 pub use dataset::{Membership, Split, StoredDataset};
 pub use example::{Kept, NewExample, Origin, load, question};
-pub use feedback::{Signal, Weights};
+pub use feedback::{Sign, Signal, Weights};
 pub use forget::{Forgotten, Target};
+pub use lineage::TrainedOn;
 
 /// The database.
 pub const SPEC: Spec = Spec {
@@ -42,6 +44,9 @@ pub const SPEC: Spec = Spec {
             include_str!("../../migrations/0001_learning.sql"),
             crate::registry::MIGRATION,
             crate::run::MIGRATION,
+            crate::experiment::MIGRATION,
+            crate::labels::MIGRATION,
+            crate::judge::MIGRATION,
         ],
     )
 };
@@ -143,6 +148,8 @@ impl Store {
         })?;
         inner.database.write(|transaction| {
             let sql = "DELETE FROM feedback WHERE at < ?1";
+            transaction.prepare_cached(sql)?.execute([kept_before_ms])?;
+            let sql = "DELETE FROM judge_score WHERE at < ?1";
             transaction.prepare_cached(sql)?.execute([kept_before_ms])?;
             let sql = "DELETE FROM ending WHERE at < ?1";
             transaction.prepare_cached(sql)?.execute([kept_before_ms])

@@ -145,3 +145,97 @@ fn no_text_is_logged() {
     let logged = format!("{:?} {:?}", bench.host().logged(), bench.host().emitted());
     assert!(!logged.contains("hunter2"), "{logged}");
 }
+
+#[test]
+fn feedback_finds_an_answer_by_the_id_of_its_request_whatever_its_key_is() {
+    let mut bench = with_consent();
+    let id = "0190e2d4aaaa7000800000000000000a";
+    let mut named = content("openai:chatcmpl-1", "What does it cost?");
+    named.request_id = Some(id.to_owned());
+    bench.send(&named).expect("it is handled");
+    let feedback = LlmFeedbackGiven {
+        schema: 1,
+        request_id: Some(id.to_owned()),
+        rating: Some(0.75),
+        origin: "person".to_owned(),
+        at: ms(NOW),
+        ..LlmFeedbackGiven::default()
+    };
+    bench.send(&feedback).expect("it is handled");
+    let dashed = "0190E2D4-AAAA-7000-8000-00000000000A";
+    for name in [id, dashed, "openai:chatcmpl-1"] {
+        assert_eq!(signals(&mut bench, name)[0]["value"], 0.75, "{name}");
+    }
+    let said = run(&mut bench, "feedback", json!({"id": dashed, "good": true, "by": "ada"}));
+    let mut sources: Vec<&str> = said["signals"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|it| it["source"].as_str())
+        .collect();
+    sources.sort_unstable();
+    assert_eq!(sources, ["llm.feedback.given", "lodestar learning feedback"]);
+    // Others hear of it by the id of the request.
+    let told: Vec<LlmFeedbackGiven> = bench.host().emitted_as().expect("they are feedback");
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].request_id.as_deref(), told[0].good), (Some(id), Some(true)));
+}
+
+#[test]
+fn what_is_said_of_a_request_is_said_of_its_last_answer() {
+    let mut bench = with_consent();
+    for (key, second) in [("gateway:r1", 0), ("openai:9", 1)] {
+        let mut attempt = content(key, "What does it cost?");
+        attempt.request_id = Some("r1".to_owned());
+        attempt.at += second;
+        bench.send(&attempt).expect("it is handled");
+    }
+    run(&mut bench, "feedback", json!({"id": "r1", "good": true}));
+    assert_eq!(signals(&mut bench, "openai:9")[0]["value"], 1.0);
+    let first = signals(&mut bench, "gateway:r1");
+    let says: Vec<&Value> = first.as_array().expect("a list").iter().collect();
+    assert!(says.iter().all(|it| it["value"].is_null()), "{first}");
+    assert!(says.iter().any(|it| it["says"] == "retried"), "{first}");
+    let dataset = build(&mut bench);
+    assert_eq!((&dataset["examples"], &dataset["with_feedback"]), (&json!(1), &json!(1)));
+    assert_eq!(dropped(&dataset, "retried"), 1);
+}
+
+#[test]
+fn signs_that_nobody_gave_are_shown_with_weight_and_source() {
+    let mut bench = with_consent();
+    let mut check = |key: &str,
+                     change: &dyn Fn(&mut module_sdk::events::LlmRequestContent),
+                     reason: &str,
+                     status,
+                     expected: &[(&str, &str)]| {
+        let mut text = content(key, &format!("What does {key} cost?"));
+        text.session_id = Some(key.to_owned());
+        change(&mut text);
+        bench.send(&text).expect("it is handled");
+        bench.send(&completed(key, reason, status)).expect("it is handled");
+        let shown = signals(&mut bench, key);
+        let found: Vec<(&str, &str)> = shown
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|it| {
+                assert_eq!((&it["origin"], &it["weight"]), (&json!("implicit"), &json!(0.3)));
+                let word = |key: &str| it[key].as_str().unwrap_or_default();
+                (word("says"), word("source"))
+            })
+            .collect();
+        assert_eq!(found, expected, "{key}");
+    };
+    let ok = RequestStatus::Ok;
+    check("fine", &|_| (), "stop", ok, &[]);
+    check("cut", &|_| (), "length", ok, &[("truncated", "reason of the end")]);
+    check("long", &|it| it.truncated = true, "stop", ok, &[("truncated", "length of the text")]);
+    check("filtered", &|_| (), "content_filter", ok, &[("refusal", "reason of the end")]);
+    let refuse = |it: &mut module_sdk::events::LlmRequestContent| {
+        it.answer[0].text = "I'm sorry, but I can't help with that.".to_owned();
+    };
+    check("refused", &refuse, "stop", ok, &[("refusal", "words of the answer")]);
+    let broken = RequestStatus::UpstreamCut;
+    check("broken", &|_| (), "stop", broken, &[("failed", "end of the request")]);
+}

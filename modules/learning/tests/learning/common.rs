@@ -97,6 +97,7 @@ pub(crate) fn content(key: &str, question: &str) -> LlmRequestContent {
         schema: 1,
         dedupe_key: key.to_owned(),
         project: "shop".to_owned(),
+        request_id: None,
         at: ms(NOW),
         session_id: Some("s1".to_owned()),
         model: Some("qwen3:4b".to_owned()),

@@ -30,7 +30,9 @@ fn what_is_forgotten_is_gone_from_everywhere_and_stays_so() {
     std::fs::remove_file(bench.data_dir().join("chats.jsonl")).expect("it is deleted");
     let dataset = build(&mut bench);
     let dry = json!({"session": "session-7", "dry_run": true});
-    let expected = json!({"examples": 1, "datasets": [dataset["id"]], "dry_run": true});
+    let expected = json!({
+        "examples": 1, "datasets": [dataset["id"]], "dry_run": true, "labels_left": false,
+    });
     assert_eq!(run(&mut bench, "forget", dry), expected);
     let told = run(&mut bench, "forget", json!({"session": "session-7"}));
     assert_eq!((&told["examples"], &told["datasets"]), (&json!(1), &json!([dataset["id"]])));
@@ -138,4 +140,26 @@ fn what_a_dataset_still_holds_is_found_after_its_days() {
         "{found:#}"
     );
     assert_eq!(run(&mut bench, "datasets", json!({}))[0]["state"], "erased");
+}
+
+#[test]
+fn text_that_went_after_its_days_can_be_imported_again_while_a_dataset_holds_it() {
+    let mut bench = with_consent();
+    import(&mut bench, 0..10);
+    build(&mut bench);
+    assert_eq!(import(&mut bench, 0..10)["duplicates"], 10, "its text is here");
+    after_days(&mut bench, 31);
+    grant(&mut bench, "shop");
+    let again = import(&mut bench, 0..10);
+    assert_eq!((&again["imported"], &again["duplicates"]), (&json!(10), &json!(0)), "{again:#}");
+    assert_eq!(build(&mut bench)["examples"], 10);
+    assert_eq!(import(&mut bench, 0..10)["duplicates"], 10);
+    // It is kept for its days once more, and what was forgotten stays so.
+    after_days(&mut bench, 45);
+    assert_eq!(build(&mut bench)["funnel"][0]["seen"], 10);
+    run(&mut bench, "forget", json!({"session": "session-7"}));
+    grant(&mut bench, "shop");
+    assert_eq!(import(&mut bench, 0..10)["forgotten"], 1);
+    after_days(&mut bench, 62);
+    assert_eq!(build(&mut bench)["funnel"][0]["seen"], 0);
 }

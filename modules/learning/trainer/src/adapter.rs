@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    base::{self, NAMES, order_of_pairs},
+    base::{self, NAMES, order_of_halves, order_of_pairs},
     failure::{Failure, Result},
     files,
     job::{Job, Lora, PROJECTIONS},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Name that PEFT puts before those of transformers.
-const PREFIX: &str = "base_model.model.";
+pub(crate) const PREFIX: &str = "base_model.model.";
 
 /// Paths and digests of an adapter.
 #[derive(Debug)]
@@ -94,7 +94,8 @@ pub fn save(job: &Job, shape: &Shape, base: &str, tensors: &Tensors) -> Result<S
         .map_err(|error| Failure::other(format!("the adapter's configuration: {error}")))?;
     files::write(&folder.join("adapter_config.json"), &config)?;
     let gguf = job.output_dir.join("adapter.gguf");
-    files::write(&gguf, &gguf_bytes(shape, &job.lora, tensors)?)?;
+    let places = places(shape, &job.lora);
+    files::write(&gguf, &gguf_bytes(shape, f64::from(job.lora.alpha), places, tensors)?)?;
     Ok(Saved {
         sha256: base::digest_file(&weights)?,
         gguf_sha256: base::digest_file(&gguf)?,
@@ -148,10 +149,16 @@ fn peft_weights(tensors: &Tensors) -> Result<Vec<u8>> {
     safetensors_bytes(&renamed.collect())
 }
 
-fn gguf_bytes(shape: &Shape, lora: &Lora, tensors: &Tensors) -> Result<Vec<u8>> {
+/// Returns an adapter of these layers and projections as a GGUF file.
+pub(crate) fn gguf_bytes(
+    shape: &Shape,
+    alpha: f64,
+    places: impl Iterator<Item = (usize, usize)>,
+    tensors: &Tensors,
+) -> Result<Vec<u8>> {
     use gguf_file::Value as Meta;
     let mut named = Vec::with_capacity(tensors.len());
-    for (layer, index) in places(shape, lora) {
+    for (layer, index) in places {
         let name = projection_name(layer, index);
         let get = |part: &str| {
             let tensor = tensors.get(&format!("{name}.{part}"));
@@ -172,7 +179,7 @@ fn gguf_bytes(shape: &Shape, lora: &Lora, tensors: &Tensors) -> Result<Vec<u8>> 
         ("general.architecture", Meta::String(shape.architecture.name().into())),
         ("general.name", Meta::String("adapter".into())),
         ("adapter.type", Meta::String("lora".into())),
-        ("adapter.lora.alpha", Meta::F32(lora.alpha as f32)),
+        ("adapter.lora.alpha", Meta::F32(alpha as f32)),
     ];
     let metadata: Vec<(&str, &Meta)> = metadata.iter().map(|(key, it)| (*key, it)).collect();
     let named: Vec<(&str, &QTensor)> = named.iter().map(|(key, it)| (key.as_str(), it)).collect();
@@ -218,4 +225,61 @@ pub fn load(folder: &Path, shape: &Shape, base: &str) -> Result<Adapter> {
         return Err(broken());
     }
     Ok(Adapter { scale: alpha / r, tensors })
+}
+
+/// Reads an adapter in llama.cpp's form.
+///
+/// # Errors
+///
+/// When it is broken, has parts that are not computed here, or its sizes are not those of the base.
+pub fn from_gguf(bytes: &[u8], shape: &Shape) -> Result<Adapter> {
+    let broken = || Failure::job("the adapter is broken, or for another base");
+    let mut file = Cursor::new(bytes);
+    let content = gguf_file::Content::read(&mut file).map_err(|_| broken())?;
+    let text = |key: &str| content.metadata.get(key).and_then(|it| it.to_string().ok());
+    if text("general.architecture").map(String::as_str) != Some(shape.architecture.name()) {
+        return Err(Failure::job("the adapter is for a base of another architecture"));
+    }
+    let alpha = content.metadata.get("adapter.lora.alpha").and_then(|it| it.to_f32().ok());
+    let mut tensors = Tensors::new();
+    let mut scale = None;
+    for (layer, index) in
+        (0..shape.layers).flat_map(|layer| (0..NAMES.len()).map(move |index| (layer, index)))
+    {
+        let of_gguf = |part: &str| format!("blk.{layer}.{}.weight.{part}", NAMES[index]);
+        let [a, b] = ["lora_a", "lora_b"].map(of_gguf);
+        if !content.tensor_infos.contains_key(&a) {
+            continue;
+        }
+        let mut read = |name: &str| {
+            let blocks = content.tensor(&mut file, name, &Device::Cpu).map_err(|_| broken())?;
+            Ok::<_, Failure>(blocks.dequantize(&Device::Cpu)?.to_dtype(DType::F32)?)
+        };
+        let (a, mut b) = (read(&a)?, read(&b)?);
+        let (out, inner) = shape.projection(index);
+        let r = a.dim(0)?;
+        if r == 0 || a.dims() != [r, inner] || b.dims() != [out, r] {
+            return Err(broken());
+        }
+        if shape.architecture == Architecture::Llama && index < 2 {
+            let order = order_of_halves(out, shape.head).into_iter().map(|it| it as u32);
+            b = b.index_select(&Tensor::new(order.collect::<Vec<_>>(), &Device::Cpu)?, 0)?;
+        }
+        // One factor for all: an adapter whose ranks differ has it in its matrices.
+        let of_this = f64::from(alpha.filter(|it| *it > 0.0).unwrap_or(r as f32)) / r as f64;
+        let first = *scale.get_or_insert(of_this);
+        if first != of_this {
+            b = (b * (of_this / first))?;
+        }
+        let name = projection_name(layer, index);
+        tensors.insert(format!("{name}.lora_A"), a);
+        tensors.insert(format!("{name}.lora_B"), b);
+    }
+    if tensors.is_empty() || tensors.len() != content.tensor_infos.len() {
+        return Err(Failure::job(
+            "the adapter changes parts of the base beside its projections, which is not computed \
+             here; serve it with llama-server or Ollama",
+        ));
+    }
+    Ok(Adapter { scale: scale.unwrap_or(1.0), tensors })
 }

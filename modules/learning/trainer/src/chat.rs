@@ -169,6 +169,23 @@ impl Chat {
         Ok(encoded.get_ids().to_vec())
     }
 
+    /// Returns the text of the token that begins all texts; empty where there is none.
+    pub(crate) fn first(&self) -> &str {
+        &self.bos
+    }
+
+    /// Returns whether a token is a special one, which has no text.
+    pub(crate) fn is_special(&self, id: u32) -> Result<bool> {
+        Ok(self.decode(&[id])?.is_empty() && !self.text(&[id])?.is_empty())
+    }
+
+    /// Returns the text of tokens, with that of the special ones.
+    pub(crate) fn text(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer
+            .decode(ids, false)
+            .map_err(|error| Failure::other(format!("tokens cannot be made into text: {error}")))
+    }
+
     /// Returns the text of tokens without the special ones.
     ///
     /// # Errors

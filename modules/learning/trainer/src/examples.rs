@@ -57,12 +57,22 @@ pub struct LeftOut {
 
 /// A line of the data set.
 #[derive(Deserialize)]
-struct Line {
-    messages: Vec<Value>,
+pub(crate) struct Line {
+    /// The messages, the answer last.
+    pub(crate) messages: Vec<Value>,
+    /// Descriptions of tools.
     #[serde(default)]
-    tools: Option<Value>,
+    pub(crate) tools: Option<Value>,
     #[serde(default)]
     weight: Option<f64>,
+}
+
+/// Texts of an example.
+pub(crate) struct Texts {
+    /// The text that invites the answer.
+    pub(crate) prompt: String,
+    /// The text after it.
+    pub(crate) answer: String,
 }
 
 /// Reads the examples of a file.
@@ -71,10 +81,29 @@ struct Line {
 ///
 /// With the class `Data` and the number of a line that is wrong, or when none is left.
 pub fn read(path: &Path, chat: &Chat, max_length: usize) -> Result<(Vec<Example>, LeftOut)> {
+    let (mut examples, mut left_out) = (Vec::new(), LeftOut::default());
+    each(path, |line| {
+        examples.extend(encode(line, chat, max_length, &mut left_out)?);
+        Ok(())
+    })?;
+    if examples.is_empty() {
+        return Err(Failure::data(format!(
+            "{} holds no example that can be trained on ({} too long, {} not rendered, {} whose \
+             beginning the template writes in another way)",
+            path.display(),
+            left_out.too_long,
+            left_out.not_rendered,
+            left_out.no_prefix
+        )));
+    }
+    Ok((examples, left_out))
+}
+
+/// Reads the lines of a file, one after the other.
+pub(crate) fn each(path: &Path, mut take: impl FnMut(&Line) -> Result<()>) -> Result<()> {
     let file = File::open(path)
         .map_err(|error| Failure::data(format!("cannot read {}: {error}", path.display())))?;
     let mut reader = BufReader::new(file);
-    let (mut examples, mut left_out) = (Vec::new(), LeftOut::default());
     let mut line = Vec::new();
     for number in 1_usize.. {
         line.clear();
@@ -102,21 +131,43 @@ pub fn read(path: &Path, chat: &Chat, max_length: usize) -> Result<(Vec<Example>
         if parsed.weight.is_some_and(|it| !(it > 0.0 && it <= 1e3)) {
             return Err(wrong("has a weight that does not lie above 0 and up to 1000"));
         }
-        if let Some(example) = encode(&parsed, chat, max_length, &mut left_out)? {
-            examples.push(example);
+        take(&parsed)?;
+    }
+    Ok(())
+}
+
+/// Returns the texts of a line, all its tokens, and the number of those before the answer; none
+/// where the template writes the beginning of it in another way than the whole.
+pub(crate) fn tokens(line: &Line, chat: &Chat) -> Result<Option<(Texts, Vec<u32>, usize)>> {
+    let mut left_out = LeftOut::default();
+    tokens_of(line, chat, &mut left_out)
+}
+
+fn tokens_of(
+    line: &Line,
+    chat: &Chat,
+    left_out: &mut LeftOut,
+) -> Result<Option<(Texts, Vec<u32>, usize)>> {
+    let (_, before) = line.messages.split_last().expect("an answer was found");
+    let tools = line.tools.as_ref();
+    let texts = (chat.render(before, tools, true), chat.render(&line.messages, tools, false));
+    let (Ok(prompt), Ok(whole)) = texts else {
+        left_out.not_rendered += 1;
+        return Ok(None);
+    };
+    let (prompt_ids, ids) = (chat.encode(&prompt)?, chat.encode(&whole)?);
+    let is_prefix =
+        ids.starts_with(&prompt_ids) && ids.len() > prompt_ids.len() && !prompt_ids.is_empty();
+    match whole.strip_prefix(&prompt).filter(|_| is_prefix) {
+        Some(answer) => {
+            let answer = answer.to_owned();
+            Ok(Some((Texts { prompt, answer }, ids, prompt_ids.len())))
+        }
+        None => {
+            left_out.no_prefix += 1;
+            Ok(None)
         }
     }
-    if examples.is_empty() {
-        return Err(Failure::data(format!(
-            "{} holds no example that can be trained on ({} too long, {} not rendered, {} whose \
-             beginning the template writes in another way)",
-            path.display(),
-            left_out.too_long,
-            left_out.not_rendered,
-            left_out.no_prefix
-        )));
-    }
-    Ok((examples, left_out))
 }
 
 fn encode(
@@ -125,27 +176,13 @@ fn encode(
     max_length: usize,
     left_out: &mut LeftOut,
 ) -> Result<Option<Example>> {
-    let (answer, before) = line.messages.split_last().expect("an answer was found");
-    let tools = line.tools.as_ref();
-    let texts = (chat.render(before, tools, true), chat.render(&line.messages, tools, false));
-    let (Ok(prompt), Ok(whole)) = texts else {
-        left_out.not_rendered += 1;
-        return Ok(None);
-    };
-    let (prompt_ids, ids) = (chat.encode(&prompt)?, chat.encode(&whole)?);
-    let is_prefix = whole.starts_with(&prompt)
-        && ids.starts_with(&prompt_ids)
-        && ids.len() > prompt_ids.len()
-        && !prompt_ids.is_empty();
-    if !is_prefix {
-        left_out.no_prefix += 1;
-        return Ok(None);
-    }
+    let Some((_, ids, prompt)) = tokens_of(line, chat, left_out)? else { return Ok(None) };
     if ids.len() > max_length {
         left_out.too_long += 1;
         return Ok(None);
     }
-    let answer = answer["content"].as_str().unwrap_or_default().trim().to_owned();
+    let answer = line.messages.last().map(|it| &it["content"]).and_then(Value::as_str);
+    let answer = answer.unwrap_or_default().trim().to_owned();
     let weight = line.weight.unwrap_or(1.0);
-    Ok(Some(Example { ids, prompt: prompt_ids.len(), weight, answer }))
+    Ok(Some(Example { ids, prompt, weight, answer }))
 }

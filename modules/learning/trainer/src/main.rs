@@ -1,4 +1,4 @@
-//! The program: `lodestar-trainer JOB.json`, and three commands beside it.
+//! The program: `lodestar-trainer JOB.json`, and four commands beside it.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -8,23 +8,30 @@ use std::{
 };
 
 use lodestar_trainer::{
-    evaluate,
+    convert, evaluate,
     events::Events,
     failure::{Class, Failure, Result},
     inspect,
     job::Job,
-    tiny, train,
+    parity, serve, tiny, train,
 };
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 const USAGE: &str = "\
-Trains a LoRA of a small language model.
+Trains a LoRA of a small language model, and answers with it.
 
 Usage: lodestar-trainer JOB.json           run a job
        lodestar-trainer evaluate JOB.json  compare the base with the adapter of a job
+       lodestar-trainer parity JOB.json OUT.json
+                                           write which tokens a server should put next
        lodestar-trainer inspect BASE       tell about a base, and the cost of training it
+       lodestar-trainer convert ADAPTER --base BASE --out FILE
+                                           make an adapter of PEFT one for llama.cpp
        lodestar-trainer tiny-base FOLDER   make a tiny base, with examples to train it with
+       lodestar-trainer serve BASE         answer chats with a base and its adapters, over HTTP
+           [--listen 127.0.0.1:4011] [--alias lodestar] [--adapter NAME FILE SHA256]...
+           [--on NAME] [--context TOKENS] [--parent PID]
 
 Events are lines of JSON on the standard output. Exit codes: 0 done, 1 failed, 2 bad job,
 3 bad data, 4 out of memory, 5 stopped and resumable, 6 a file is missing, 7 a limit was reached.
@@ -66,11 +73,18 @@ fn run(words: &[&str], events: &mut Events<'_>) -> Result<()> {
     }
     match words {
         ["evaluate", job] => evaluate::run(&Job::read(Path::new(job))?, events, &stop),
+        ["parity", job, out] => {
+            parity::run(&Job::read(Path::new(job))?, Path::new(out), events, &stop)
+        }
+        ["convert", adapter, "--base", base, "--out", out] => {
+            convert::run(Path::new(adapter), Path::new(base), Path::new(out), events)
+        }
         ["inspect", base] => inspect::run(Path::new(base), events),
         ["tiny-base", folder] => {
             let loss = tiny::make(Path::new(folder), tiny::STEPS, 42)?;
             events.tell("done", json!({"path": folder, "loss": loss}))
         }
+        ["serve", rest @ ..] => serve::run(&serve::Options::read(rest)?, events, &stop),
         [job] if !job.starts_with('-') => train::run(&Job::read(Path::new(job))?, events, &stop),
         _ => Err(Failure::job("these arguments are unknown; see `lodestar-trainer --help`")),
     }

@@ -484,5 +484,7 @@ fn join(x: &Tensor) -> Result<Tensor> {
     x.transpose(0, 1)?.contiguous()?.reshape((rows, heads * width))
 }
 
+mod likeliest;
+
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,50 @@ fn an_adapter_learns_answers_that_the_base_does_not_give() {
     assert_eq!(exact[0]["exact"], 0, "{exact:?}");
     assert!(exact[1]["exact"].as_u64() >= Some(23), "{exact:?}");
     assert_eq!(compared.iter().filter(|it| it["event"] == "answer").count(), 48);
+    let out = folder.path().join("parity.json");
+    let told = program(&["parity", &path, &out.to_string_lossy()]);
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    check_expected(&out, &told);
+}
+
+/// Checks what a server is compared with: an adapter that gives the kept answers expects each of
+/// their tokens.
+fn check_expected(out: &Path, told: &Output) {
+    let text = fs::read_to_string(out).expect("it is written");
+    let expected: Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(expected["quantised"], false);
+    let prompts = expected["prompts"].as_array().expect("a list");
+    assert_eq!(prompts.len(), 24);
+    let held_out = fs::read_to_string(base().join("held_out.jsonl")).expect("the base is whole");
+    let (mut places, mut kept, mut changed) = (0, 0, 0);
+    for (prompt, line) in prompts.iter().zip(held_out.lines()) {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        let messages = line["messages"].as_array().expect("a list");
+        assert_eq!(
+            prompt["messages"].as_array().map(Vec::as_slice),
+            messages.split_last().map(|it| it.1)
+        );
+        let answer = messages.last().and_then(|it| it["content"].as_str()).expect("an answer");
+        let question = messages[0]["content"].as_str().expect("a question");
+        assert!(prompt["text"].as_str().is_some_and(|text| text.contains(question)));
+        let steps = prompt["steps"].as_array().expect("a list");
+        assert!(!steps.is_empty() && steps.len() <= 12, "{steps:?}");
+        assert_eq!((&steps[0]["after"], &steps[0]["tokens"]), (&json!(""), &prompt["tokens"]));
+        for step in steps {
+            let part = |key: &str| step[key].as_str().expect("a text").to_owned();
+            let after = part("after");
+            assert!(answer.starts_with(after.trim_start()), "{step}");
+            let next = format!("{after}{}", part("adapter"));
+            let is_end = part("adapter").is_empty() && after.trim() == answer;
+            places += 1;
+            kept += usize::from(is_end || answer.starts_with(next.trim_start()));
+            changed += usize::from(part("adapter") != part("base"));
+        }
+        // Events are read by everybody, and hold no text.
+        assert!(!String::from_utf8_lossy(&told.stdout).contains(question));
+    }
+    assert!(places >= 48 && kept * 100 >= places * 95, "{kept} of {places}");
+    assert!(changed * 4 >= places, "{changed} of {places}");
 }
 
 #[test]

@@ -108,6 +108,9 @@ impl Router {
             let id = comparison.id.clone();
             let can_vote = comparison.models.len() > 1;
             if can_vote {
+                if let Some(sample) = exchange::features(&prompt) {
+                    app.labels.await_vote(&id, sample, comparison.at);
+                }
                 app.tournament.add(comparison)?;
             }
             shown(&id, can_vote, &answers)
@@ -116,10 +119,29 @@ impl Router {
 
     pub(crate) fn vote(&mut self, args: VoteArgs) -> Result<Reply> {
         let voted = self.app.tournament.vote(&args.id, &args.winner)?;
+        self.learn_of_vote(&voted);
         let mut table = Table::default();
         let winner = visible(voted.winner.as_deref().unwrap_or("tie"));
         table.notes.push(format!("counted: {winner}; `lodestar router compare --board` shows all"));
         Ok(Reply::json(&voted)?.table(table))
+    }
+}
+
+impl Router {
+    /// Learns from a vote that decided between local models and paid ones.
+    fn learn_of_vote(&self, voted: &Comparison) {
+        let list = self.app.targets.list();
+        let is_local = |name: &str| {
+            let found = list.iter().find(|target| target.name.to_string() == name);
+            found.is_some_and(|target| target.is_local())
+        };
+        let locals = voted.models.iter().filter(|name| is_local(name.as_str())).count();
+        if locals == 0 || locals == voted.models.len() {
+            return;
+        }
+        let winner = voted.winner.as_deref().unwrap_or("tie");
+        let is_right = winner == "tie" || is_local(winner);
+        self.app.labels.voted(&voted.id, is_right, self.app.host.now().as_millisecond());
     }
 }
 

@@ -64,16 +64,17 @@ pub(super) async fn first(
         checked =
             check_both(&asked, &text_of(&draft.reading, &calls), &text_of(&other.reading, &others));
     }
+    let now = app.host.now().as_millisecond();
     match checked {
         Check::Kept => {
             // Its form alone does not make it right.
             if is_compared {
-                app.labels.judged(&plan.id, true);
+                app.labels.judged(&plan.id, "check", true, now);
             }
             Some(as_asked(plan, draft))
         }
         Check::Escalate(failure) => {
-            app.labels.judged(&plan.id, false);
+            app.labels.judged(&plan.id, "check", false, now);
             tracing::debug!(target = %name, why = failure.as_str(), "an answer did not count");
             plan.story.did_not_count(failure.as_str());
             None

@@ -56,12 +56,16 @@ pub(crate) struct Client {
     pub version: Option<String>,
     /// Session, a pseudonym.
     pub session: Option<String>,
+    /// Person, a pseudonym: the holder of the virtual key.
+    pub user: Option<String>,
     /// Project.
     pub project: Option<String>,
     /// Branch of the project's repository.
     pub branch: Option<String>,
     /// `true` when a sub-agent of a coding tool asks.
     pub is_sub_agent: bool,
+    /// `true` when nothing may be learnt from the request.
+    pub forbids_learning: bool,
     /// Trace that the client is in, and its span.
     pub trace: Option<Trace>,
 }
@@ -113,12 +117,23 @@ impl Client {
             tool: named(&TOOL).or(tool),
             version,
             session: session.map(|session| host.pseudonym("session", session)),
+            user: None,
             project: named(&PROJECT),
             branch: named(&BRANCH),
             is_sub_agent: SUB_AGENTS.iter().any(|name| headers.contains_key(name)),
+            forbids_learning: forbids_learning(headers),
             trace: text(headers, &TRACE).and_then(Trace::read),
         }
     }
+}
+
+/// Header by which a client keeps a request from being learnt from.
+const LEARN: HeaderName = HeaderName::from_static("x-lodestar-learn");
+
+/// Returns whether a client says that nothing may be learnt from its request. A word that is not
+/// known is taken for such a wish.
+fn forbids_learning(headers: &HeaderMap) -> bool {
+    headers.get_all(LEARN).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"on"))
 }
 
 /// Returns the text of a header that can be a name.
@@ -174,5 +189,24 @@ mod tests {
         ] {
             assert_eq!(Trace::read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_client_keeps_its_request_from_being_learnt_from() {
+        let check = |values: &[&'static str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(LEARN, http::HeaderValue::from_static(value));
+            }
+            assert_eq!(forbids_learning(&headers), expected, "{values:?}");
+        };
+        check(&[], false);
+        check(&["on"], false);
+        check(&["ON"], false);
+        check(&["off"], true);
+        check(&["Off"], true);
+        check(&["false"], true);
+        check(&[""], true);
+        check(&["on", "off"], true);
     }
 }

@@ -35,7 +35,7 @@ pub(crate) use client::Client;
 pub(crate) use count::count_tokens;
 pub(crate) use head::of_fault as refused;
 pub(crate) use own::{OwnAnswer, ask_once};
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Plan, features};
 pub(crate) use shadow::Shadows;
 pub(crate) use tally::Tally;
 

@@ -30,6 +30,7 @@ use crate::{
     routing::{
         Decision, Offer, Refusal, Request,
         check::Expected,
+        learned::Sample,
         request::{Prices, Sticky},
     },
     target::{Target, TargetName, Targets},
@@ -221,10 +222,12 @@ impl Plan {
         let failed = previous.as_ref().and_then(|previous| previous.failed.clone());
         let event = LlmRequestCompleted {
             dedupe_key: key,
+            source_ref: Some(self.beside.as_ref().unwrap_or(&self.id).clone()),
             started_at: self.started_at,
             client: client.tool.clone(),
             client_version: client.version.clone(),
             session_id: client.session.clone(),
+            user: client.user.clone(),
             project: client.project.clone(),
             branch: client.branch.clone(),
             trace_id: client.trace.as_ref().map(|trace| trace.id.clone()),
@@ -257,18 +260,32 @@ impl Plan {
             recorder.part_of(self.story.clone()).after(previous.map(|previous| previous.key));
         // Vectors are no text.
         let is_text = self.dialect.operation() != "embeddings";
-        if is_text && app.contents.is_wanted(self.client.project.as_deref()) {
-            let asked = content::Asked { dialect: self.dialect, body: self.body.clone() };
+        let may_be_learnt = !self.client.forbids_learning;
+        if is_text && may_be_learnt && app.contents.is_wanted(self.client.project.as_deref()) {
+            let asked = content::Asked {
+                id: self.id.clone(),
+                dialect: self.dialect,
+                body: self.body.clone(),
+            };
             recorder = recorder.with_text(asked);
         }
         recorder
     }
 }
 
+/// Returns the features of a prompt, as a request with it has them.
+pub(crate) fn features(prompt: &str) -> Option<Sample> {
+    let body = serde_json::json!({"messages": [{"role": "user", "content": prompt}]}).to_string();
+    inspect(Dialect::Chat, body.as_bytes()).ok().map(|found| Sample::of_text(&found))
+}
+
 /// Returns the client of a request. What its key says of the project counts for more than a header.
 fn client_of(app: &App, headers: &HeaderMap, identity: &Identity) -> Client {
     let client = Client::of(headers, &app.host);
-    Client { project: identity.project().map(str::to_owned).or(client.project), ..client }
+    let project = identity.project().map(str::to_owned).or(client.project);
+    // A key is known by its id, which stays when its secret or its name changes.
+    let user = identity.key().map(|key| app.host.pseudonym("user", &key.id));
+    Client { project, user, ..client }
 }
 
 /// Returns a model's name as it stands in a path of Gemini's API.
@@ -312,6 +329,7 @@ fn decide(
         project: client.project.as_deref(),
         client: client.tool.as_deref(),
         session: client.session.as_deref(),
+        user: client.user.as_deref(),
         is_sub_agent: client.is_sub_agent,
         sticky,
         budget_left_nano_usd: app.limits.budget_left(identity, client.project.as_deref()),
@@ -335,9 +353,10 @@ fn decide(
         }
         _ => fault_of(&refusal),
     })?;
+    let id = id.filter(|_| !client.forbids_learning);
     if let (Some(id), Some(first)) = (id, decision.order.first()) {
         let is_local = views.iter().any(|view| view.name == *first && view.is_local);
-        app.labels.await_judgement(id, &request, is_local);
+        app.labels.await_judgement(id, &request, is_local, now.as_millisecond());
     }
     Ok(decision)
 }

@@ -5,7 +5,7 @@
 
 use module_sdk::{Error, Result, Usd};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::glob;
 
@@ -31,6 +31,24 @@ pub(crate) struct ExperimentOptions {
     /// variant; nobody sees what it says. What a rule or a name keeps at local models is asked of
     /// no other ones.
     pub shadow: Option<String>,
+    /// Allotment of the units to the sides.
+    #[serde(skip)]
+    pub allotment: Allotment,
+    /// Seed of the draw. Default: the name.
+    #[serde(skip)]
+    pub salt: Option<String>,
+}
+
+/// Allotment of units to the sides of an experiment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Allotment {
+    /// Half of the share on each side; nobody else takes part.
+    #[default]
+    Halves,
+    /// The share gets the variant, and all others are what it is compared with. Without a variant
+    /// the share alone takes part. Whoever cannot get the variant is on neither side, so that the
+    /// sides differ in nothing else.
+    All,
 }
 
 /// Settings of the requests that experiments ask beside the answers.
@@ -45,13 +63,15 @@ pub(crate) struct ShadowOptions {
 }
 
 /// Unit that stays with one variant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
     /// A session.
     Session,
     /// A virtual key.
     Key,
+    /// A person: the holder of a virtual key, by the pseudonym in events.
+    User,
 }
 
 /// Side of an experiment.
@@ -72,6 +92,8 @@ impl Default for ExperimentOptions {
             by: Unit::Session,
             targets: Names::default(),
             shadow: None,
+            allotment: Allotment::default(),
+            salt: None,
         }
     }
 }
@@ -95,16 +117,19 @@ impl Side {
 impl ExperimentOptions {
     /// Checks what the types cannot express; `index` counts from 0.
     pub(super) fn check(&self, index: usize) -> Result<()> {
-        let at = |key: &str| format!("experiments[{index}].{key}");
+        self.check_itself().map_err(|error| error.below(&format!("experiments[{index}]")))
+    }
+
+    /// Checks what the types cannot express.
+    pub(super) fn check_itself(&self) -> Result<()> {
         if self.name.is_empty() {
-            return Err(Error::config_at(at("name"), "is missing"));
+            return Err(Error::config_at("name", "is missing"));
         }
         if !(0.0..=1.0).contains(&self.share) {
-            return Err(Error::config_at(at("share"), "must be from 0 to 1"));
+            return Err(Error::config_at("share", "must be from 0 to 1"));
         }
         if self.targets.is_empty() && self.shadow.is_none() {
-            return Err(Error::config_at(format!("experiments[{index}]"), "tries nothing")
-                .hint("give it `use` or `shadow`"));
+            return Err(Error::config_at("", "tries nothing").hint("give it `use` or `shadow`"));
         }
         Ok(())
     }
@@ -120,8 +145,17 @@ impl ExperimentOptions {
         let unit = match self.by {
             Unit::Session => request.session,
             Unit::Key => request.key,
+            Unit::User => request.user,
         };
-        let drawn = hash(&self.name, unit.filter(|_| is_for)?);
+        let seed = self.salt.as_deref().unwrap_or(&self.name);
+        let drawn = hash(seed, unit.filter(|_| is_for)?);
+        if self.allotment == Allotment::All {
+            return match (drawn < self.share, self.targets.is_empty()) {
+                (true, false) => Some(Side::Variant),
+                (false, true) => None,
+                (true, true) | (false, false) => Some(Side::Control),
+            };
+        }
         let half = self.share / 2.0;
         // As in GrowthBook, each side has its own range, so that with a growing share nobody who
         // takes part changes sides.

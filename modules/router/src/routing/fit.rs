@@ -87,7 +87,8 @@ fn context(view: &TargetView, request: &Request<'_>, limits: Limits) -> Option<F
     Some(if has_last_word { Fit::Later(reason) } else { Fit::Unable(reason) })
 }
 
-fn beyond_budget(
+/// Returns why a target costs more than the budget has left.
+pub(super) fn beyond_budget(
     view: &TargetView,
     cost: Option<i64>,
     request: &Request<'_>,

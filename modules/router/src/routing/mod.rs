@@ -14,6 +14,7 @@ mod refusal;
 pub mod replay;
 pub(crate) mod request;
 mod rule;
+pub(crate) mod running;
 mod shown;
 mod sign;
 mod sorted;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     Decision, Offer, Reason, Refusal, Request,
-    experiment::{ExperimentOptions, Side},
+    experiment::ExperimentOptions,
     fit::{self, Fit, Limits},
     hedge::HedgeOptions,
     learned::Learned,
@@ -23,10 +23,11 @@ use super::{
     names,
     options::{RoutingOptions, StrategyName},
     rule::Rule,
+    running::RunningExperiments,
     sorted::Sorted,
     strategy::{self, Case, Ranking, Strategy, Tier},
 };
-use bounds::Bounds;
+use bounds::{Bounds, Trial};
 
 use crate::target::{Availability, TargetName, TargetView};
 
@@ -43,6 +44,8 @@ pub(crate) struct Policy {
     models: Names,
     fallbacks: BTreeMap<String, Names>,
     experiments: Vec<ExperimentOptions>,
+    /// Experiments that were begun by a command.
+    pub(crate) running: RunningExperiments,
     small: Names,
     local_in_flight: u32,
     expected_output_tokens: u64,
@@ -80,6 +83,7 @@ impl Policy {
             models: options.models.clone(),
             fallbacks: options.fallbacks.clone(),
             experiments: options.experiments.clone(),
+            running: RunningExperiments::default(),
             small: options.tiers.small.clone(),
             local_in_flight: options.local_in_flight,
             expected_output_tokens: options.expected_output_tokens,
@@ -118,21 +122,21 @@ impl Policy {
         let written = Names(vec![asked.to_owned()]);
         let asked_for: Vec<&str> = self.expanded(&written).collect();
         let is_auto = asked_for.iter().any(|name| auto(name).is_some());
-        let tried = self
-            .experiments
-            .iter()
-            .find_map(|experiment| Some((experiment, experiment.side(request, asked, is_auto)?)));
+        let running = self.running.current();
+        let begun = running.iter().filter(|it| it.goes_on(now)).map(|it| &it.options);
+        let tried =
+            self.experiments.iter().chain(begun).find_map(|experiment| {
+                Some((experiment, experiment.side(request, asked, is_auto)?))
+            });
         let usual = self.pool(request, asked, (&asked_for, is_auto), offer, now);
         let bounds = Bounds { policy: self, pool: usual.as_ref().ok(), request, offer };
-        let of_variant = tried.and_then(|(experiment, side)| bounds.variant(experiment, side));
-        // Who gets what all others get is no variant.
-        let tried = tried.filter(|(experiment, side)| {
-            *side == Side::Control || experiment.targets.is_empty() || of_variant.is_some()
-        });
-        let shadow = tried.and_then(|(experiment, side)| bounds.shadow(experiment, side));
-        let pool = match of_variant {
-            Some(pool) => pool,
-            None => usual?,
+        let trial = tried.and_then(|(experiment, side)| bounds.trial(experiment, side));
+        let shadow = trial.as_ref().and_then(|trial| bounds.shadow(trial));
+        let variant = trial.as_ref().map(Trial::name);
+        let has_stand_in = trial.as_ref().is_some_and(Trial::has_stand_in);
+        let (pool, stand_in) = match trial.and_then(|trial| trial.pool) {
+            Some(pool) => (pool, usual.ok().filter(|_| has_stand_in)),
+            None => (usual?, None),
         };
         let mut sorted = Sorted::default();
         for name in &pool.names {
@@ -145,9 +149,13 @@ impl Policy {
         let mut order: Vec<TargetName> = ranked.cloned().collect();
         let second = ranking.second.map(|index| sorted.able[index].view.name.clone());
         let first = order.first().or(pool.names.first()).cloned();
+        // Where the answer is checked, the second one is asked when it does not count.
+        let mut head = order.len().min(if ranking.is_checked { 2 } else { 1 });
+        if let Some(stand_in) = &stand_in {
+            order.extend(self.usual_order(stand_in, request, offer, &mut sorted));
+            head = order.len();
+        }
         if let Some(first) = first {
-            // Where the answer is checked, the second one is asked when it does not count.
-            let head = order.len().min(if ranking.is_checked { 2 } else { 1 });
             let mut fallbacks = self.fallbacks_of(&first, request, offer, &mut sorted);
             fallbacks.retain(|name| !order[..head].contains(name));
             let mut rest = order.split_off(head);
@@ -176,7 +184,7 @@ impl Policy {
             is_checked: ranking.is_checked,
             second,
             hedge: pool.hedge.unwrap_or(self.hedge),
-            variant: tried.map(|(it, side)| format!("{}:{}", it.name, side.as_str())),
+            variant,
             shadow,
             rule: pool.rule,
             strategy: pool.strategy.as_str(),
@@ -184,6 +192,27 @@ impl Policy {
             reasons,
             candidates: sorted.candidates,
         })
+    }
+
+    /// Returns the targets that would answer without an experiment and that were not looked at.
+    fn usual_order(
+        &self,
+        pool: &Pool,
+        request: &Request<'_>,
+        offer: &Offer<'_>,
+        sorted: &mut Sorted<'_>,
+    ) -> Vec<TargetName> {
+        let mut beside = Sorted::default();
+        for name in pool.names.iter().filter(|name| !sorted.has_seen(name)) {
+            self.look_at(name, pool.is_named, request, offer, &mut beside);
+        }
+        let case = Case { request, choices: &beside.able };
+        let ranking = self.strategies[pool.strategy.as_str()].rank(&case);
+        let ranked = ranking.order.iter().map(|index| beside.able[*index].view.name.clone());
+        let order = ranked.collect();
+        sorted.later.append(&mut beside.later);
+        sorted.candidates.append(&mut beside.candidates);
+        order
     }
 
     /// Returns the targets that the client or a rule names, or all where they leave the choice.

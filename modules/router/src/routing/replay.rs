@@ -150,6 +150,7 @@ fn with<T>(prompt: &str, act: impl FnOnce(&Request<'_>) -> T) -> T {
         project: None,
         client: None,
         session: None,
+        user: None,
         is_sub_agent: false,
         sticky: None,
         budget_left_nano_usd: None,

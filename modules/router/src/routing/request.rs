@@ -27,6 +27,8 @@ pub(crate) struct Request<'a> {
     pub client: Option<&'a str>,
     /// Session that it belongs to.
     pub session: Option<&'a str>,
+    /// Person who asks, a pseudonym.
+    pub user: Option<&'a str>,
     /// `true` when a sub-agent of a coding tool asks.
     pub is_sub_agent: bool,
     /// Target that answered the session before.

@@ -1,5 +1,6 @@
 //! Decisions, in tables.
 
+mod experiments;
 mod names;
 mod never_excluded;
 mod rules;
@@ -126,6 +127,7 @@ impl Site {
             project: None,
             client: None,
             session: None,
+            user: None,
             is_sub_agent: false,
             sticky: None,
             budget_left_nano_usd: None,

@@ -73,6 +73,8 @@ fn the_text_of_requests_and_answers_is_told_in_every_form() {
                 assert_eq!(of(ContentRole::User, &content.request), [CANARY], "{path} {stream}");
                 assert_eq!(of(ContentRole::Assistant, &content.answer), ["Hi there"], "{path}");
                 assert_eq!(content.dedupe_key, report.dedupe_key);
+                let id = content.request_id.as_deref().expect("it has the id of its request");
+                assert_eq!(id.len(), 32, "{id}");
                 assert_eq!(report.content_ref.as_ref(), Some(&report.dedupe_key));
                 assert_eq!((content.project.as_str(), content.truncated), ("shop", false));
             }
@@ -80,6 +82,30 @@ fn the_text_of_requests_and_answers_is_told_in_every_form() {
     }
     let cached = gateway.reports(asked).iter().filter(|it| it.cache.is_some()).count();
     assert_eq!(cached, asked / 2);
+}
+
+#[test]
+fn nothing_is_told_of_a_request_that_must_not_be_learnt_from() {
+    let (cloud, gateway) = start(false);
+    gateway.bench.host().want("llm.request.content");
+    let body = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": CANARY}]});
+    let headers = [("x-lodestar-project", "shop"), ("x-lodestar-learn", "off")];
+    for path in ["/v1/chat/completions", "/v1/messages"] {
+        let body = json!({"max_tokens": 9, "model": body["model"], "messages": body["messages"]});
+        let answer = gateway.post_with(path, &headers, &body.to_string());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let reports = gateway.reports(2);
+    assert!(reports.iter().all(|report| report.content_ref.is_none()), "{reports:?}");
+    assert!(contents(&gateway).is_empty());
+    assert!(!format!("{:?}", gateway.bench.host().emitted()).contains(CANARY));
+    // The wish is for this router, and goes no further.
+    let sent = format!("{:?}", cloud.asked(""));
+    assert!(sent.contains(CANARY) && !sent.contains("x-lodestar-learn"), "{sent}");
+    // The same client's next request is its own.
+    ask(&gateway, "/v1/chat/completions", false, Some("shop"));
+    gateway.reports(3);
+    assert_eq!(contents(&gateway).len(), 1);
 }
 
 #[test]

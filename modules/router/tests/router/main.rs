@@ -1,5 +1,6 @@
 //! The router before providers that answer as the tests say.
 
+mod begun;
 mod bounds;
 mod budgets;
 mod cascade;
@@ -14,6 +15,7 @@ mod hedging;
 mod memory;
 mod passing;
 mod people;
+mod policy;
 mod quality;
 mod trying;
 mod upstream;

@@ -116,15 +116,132 @@ fn entries_that_were_edited_are_named_and_deploy_nothing() {
         assert_eq!(desk.finding(), Some(finding.clone()), "{sql}");
         let refusal = desk.refuses("v1", Command::Deploy(seen("v1")));
         assert_eq!(refusal, Refusal::Damaged(finding.clone()), "{sql}");
-        // What was written cannot be made up by a repair.
-        let repaired = desk.registry.repair(
-            &desk.connection,
-            Actor::Person("anna".to_owned()),
-            "go on".to_owned(),
-            9,
-        );
-        assert_eq!(repaired.expect("it is read"), Err(Refusal::Damaged(finding)));
     }
+}
+
+impl Desk {
+    fn repair(&self, person: &str) -> Result<Done, Refusal> {
+        let actor = Actor::Person(person.to_owned());
+        let reason = "somebody had opened the file".to_owned();
+        let done = self.registry.repair(&self.connection, actor, reason, 9).expect("it is read")?;
+        self.registry.keep(&done).expect("the head is kept");
+        Ok(done)
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        self.registry.audit(&self.connection).expect("it is read").segments
+    }
+}
+
+#[test]
+fn a_broken_chain_is_not_mended_and_a_new_segment_says_so() {
+    // What is done by hand, the last entry that counts, and the entries that do not.
+    let cases: [(&str, i64, u64); 7] = [
+        ("UPDATE registry_event SET to_state = 'gated' WHERE seq = 6", 5, 2),
+        ("UPDATE registry_event SET actor = 'person:ben' WHERE seq = 1", 0, 7),
+        ("UPDATE registry_event SET at = 'soon' WHERE seq = 2", 1, 6),
+        ("DELETE FROM registry_event WHERE seq = 3", 2, 4),
+        ("UPDATE registry_event SET previous = 'x' WHERE seq = 7", 6, 1),
+        ("UPDATE registry_event SET reason = x'00ff' WHERE seq = 7", 6, 1),
+        (
+            "INSERT INTO registry_event SELECT -3, at, actor, action, version, from_state,
+                to_state, reason, evidence, previous, 'x' FROM registry_event WHERE seq = 1",
+            0,
+            8,
+        ),
+    ];
+    for (sql, after, rows) in cases {
+        let mut desk = Desk::new(Policy::default());
+        desk.deployed("v1");
+        desk.disarmed();
+        desk.sql(sql);
+        let before = desk.rows();
+        assert!(matches!(desk.finding(), Some(Finding::Broken { .. })), "{sql}");
+        let done = desk.repair("anna").expect("it begins a segment");
+        assert_eq!(done.entries[0].action, "segment");
+        assert_eq!((desk.finding(), desk.rows()[..before.len()].to_vec()), (None, before), "{sql}");
+        let segments = desk.segments();
+        assert_eq!((segments[0].broken.after, segments[0].broken.rows), (after, rows), "{sql}");
+        assert_eq!(segments[0].actor, "person:anna", "{sql}");
+        // What the entries told that do not count has not happened, and no approval counts.
+        let ledger = desk.ledger();
+        assert_eq!(ledger.champion, None, "{sql}");
+        assert!(ledger.versions.values().all(|it| it.approvals.is_empty()), "{sql}");
+        // The guards are back.
+        let delete = desk.connection.execute_batch("DELETE FROM registry_event WHERE seq = 1");
+        delete.expect_err(sql);
+    }
+}
+
+impl Desk {
+    fn rows(&self) -> Vec<String> {
+        let sql = "SELECT quote(seq) || quote(at) || quote(actor) || quote(to_state) ||
+            quote(reason) || quote(previous) || quote(hash) FROM registry_event ORDER BY seq";
+        let mut statement = self.connection.prepare(sql).expect("it is valid");
+        let rows = statement.query_map([], |row| row.get(0)).expect("it is read");
+        rows.collect::<rusqlite::Result<_>>().expect("it is read")
+    }
+}
+
+#[test]
+fn behind_a_segment_work_goes_on_with_new_approvals() {
+    let mut desk = Desk::new(Policy::default());
+    desk.deployed("v1");
+    desk.gated("v2");
+    desk.does("v2", approve("v2"));
+    desk.disarmed();
+    // The approval of the second one was edited.
+    desk.sql("UPDATE registry_event SET reason = 'because' WHERE seq = 13");
+    desk.repair("anna").expect("it begins a segment");
+    assert_eq!((desk.state("v1"), desk.state("v2")), (State::Deployed, State::Gated));
+    let refusal = desk.refuses("v2", Command::Deploy(seen("v2")));
+    assert_eq!(refusal, Refusal::Order { action: Action::Deploy, state: State::Gated });
+    desk.does("v2", approve("v2"));
+    desk.does("v2", Command::Deploy(seen("v2")));
+    assert_eq!(desk.state("v2"), State::Deployed);
+    // The approval of the first one does not count any more, so that it is not restored.
+    let done = desk.perform(&by("anna", "", Command::RollBack(Some(seen("v1")))));
+    let done = done.expect("it is taken back");
+    assert_eq!(done.ledger.champion, None);
+    assert!(matches!(done.not_restored, Some(Refusal::NotApproved { .. })));
+    // What is broken stays as it is: another edit of it is found, and a third segment follows.
+    desk.disarmed();
+    desk.sql("UPDATE registry_event SET reason = 'other' WHERE seq = 13");
+    assert!(matches!(desk.finding(), Some(Finding::Broken { entry: 13, .. })));
+    desk.repair("ben").expect("it begins a segment");
+    assert_eq!((desk.finding(), desk.segments().len()), (None, 1));
+    assert_eq!((desk.state("v1"), desk.state("v2")), (State::Deployed, State::Gated));
+}
+
+#[test]
+fn a_segment_needs_a_person_a_reason_and_something_broken() {
+    let mut desk = Desk::new(Policy::default());
+    desk.gated("v1");
+    assert_eq!(desk.repair("anna"), Err(Refusal::Sound));
+    // One that is written by hand behind a whole log is none.
+    let head = desk.registry.audit(&desk.connection).expect("it is read").head;
+    let broken = Broken {
+        after: 2,
+        after_hash: head.hash.clone(),
+        rows: 3,
+        digest: Digest::of(b"what I want gone"),
+    };
+    let draft = Draft {
+        at: 8,
+        actor: Actor::Person("mallory".to_owned()),
+        version: String::new(),
+        reason: "it was broken".to_owned(),
+        deed: Deed::Segment { found: "entry 3 is missing".to_owned(), broken },
+    };
+    audit::append(&desk.connection, &head, &draft, (None, None)).expect("it is added");
+    let fault = "begins a segment where nothing was broken";
+    assert_eq!(desk.finding(), Some(Finding::Broken { entry: 6, fault }));
+    for (actor, reason) in [(Actor::Lodestar, "go on"), (Actor::Person("anna".to_owned()), "")] {
+        let repaired = desk.registry.repair(&desk.connection, actor, reason.to_owned(), 9);
+        repaired.expect("it is read").expect_err("it is refused");
+    }
+    desk.repair("anna").expect("it begins a segment");
+    assert_eq!((desk.finding(), desk.state("v1")), (None, State::Gated));
 }
 
 #[test]

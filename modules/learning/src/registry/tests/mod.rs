@@ -90,6 +90,7 @@ pub(super) fn lineage() -> Lineage {
         dataset_digest: Digest::of(b"dataset"),
         examples: 120,
         consents: vec!["c-1".to_owned(), "c-2".to_owned()],
+        trainer: "embedded".to_owned(),
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) fn open(folder: &Path) -> Result<Base> {
             parts.push(name.into());
         }
     }
-    Base::new(model, chat, digest_files(folder, parts)?, false)
+    let context = config["max_position_embeddings"].as_u64().and_then(|it| it.try_into().ok());
+    Ok(Base { context, ..Base::new(model, chat, digest_files(folder, parts)?, false)? })
 }
 
 /// Reads a file of JSON.
@@ -49,8 +50,8 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
         .map_err(|error| Failure::job(format!("{} is no JSON: {error}", path.display())))
 }
 
-/// Reads the sizes of a configuration, and refuses what is not computed here.
-fn shape_of(config: &Value) -> Result<Shape> {
+/// Returns the architecture of a configuration.
+fn architecture_of(config: &Value) -> Result<Architecture> {
     let kind = config["model_type"].as_str().unwrap_or_default();
     let architecture = match kind {
         "llama" => Architecture::Llama,
@@ -62,6 +63,12 @@ fn shape_of(config: &Value) -> Result<Shape> {
     if ["num_experts", "num_local_experts"].iter().any(|key| config[*key].as_u64() > Some(1)) {
         return Err(mixture());
     }
+    Ok(architecture)
+}
+
+/// Reads the sizes of a configuration, and refuses what is not computed here.
+fn shape_of(config: &Value) -> Result<Shape> {
+    architecture_of(config)?;
     let parameters = &config["rope_parameters"];
     let scaling =
         if config["rope_scaling"].is_object() { &config["rope_scaling"] } else { parameters };
@@ -92,6 +99,13 @@ fn shape_of(config: &Value) -> Result<Shape> {
             "`hidden_act` of the base must be `silu`; use the strategy `trl`",
         ));
     }
+    sizes_of(config)
+}
+
+/// Reads the sizes of a configuration, whatever else the base asks for.
+pub(super) fn sizes_of(config: &Value) -> Result<Shape> {
+    let architecture = architecture_of(config)?;
+    let parameters = &config["rope_parameters"];
     let size = |key: &str| {
         config[key].as_u64().and_then(|it| usize::try_from(it).ok()).ok_or_else(|| {
             Failure::job(format!("config.json lacks `{key}`; the base is not whole"))

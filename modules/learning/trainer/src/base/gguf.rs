@@ -39,8 +39,9 @@ pub(super) fn open(path: &Path) -> Result<Base> {
         .tensor_infos
         .values()
         .any(|it| !matches!(it.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16));
+    let context = number(&source.content, &format!("{}.context_length", shape.architecture.name()));
     let model = build(shape, &mut source)?;
-    Base::new(model, chat, digest_file(path)?, is_quantised)
+    Ok(Base { context, ..Base::new(model, chat, digest_file(path)?, is_quantised)? })
 }
 
 /// Returns a whole number of the metadata.
@@ -57,7 +58,31 @@ fn number(content: &Content, key: &str) -> Option<usize> {
     usize::try_from(value).ok()
 }
 
+/// Reads the sizes of a base in a file, whatever else it asks for.
+pub(super) fn sizes(path: &Path) -> Result<Shape> {
+    let file = File::open(path).map_err(|error| Failure::file("read", path, &error))?;
+    let content = Content::read(&mut BufReader::new(file))
+        .map_err(|error| Failure::job(format!("{} is broken: {error}", path.display())))?;
+    sizes_of(&content)
+}
+
+/// Reads the sizes of a base, and refuses what is not computed here.
 fn shape_of(content: &Content) -> Result<Shape> {
+    let shape = sizes_of(content)?;
+    let kind = shape.architecture.name();
+    let scaling = content.metadata.get(&format!("{kind}.rope.scaling.type"));
+    let scaling = scaling.and_then(|it| it.to_string().ok()).map_or("none", String::as_str);
+    let turned = number(content, &format!("{kind}.rope.dimension_count"));
+    if scaling != "none"
+        || content.tensor_infos.contains_key("rope_freqs.weight")
+        || turned.is_some_and(|it| it != shape.head)
+    {
+        return Err(scaled_positions());
+    }
+    Ok(shape)
+}
+
+fn sizes_of(content: &Content) -> Result<Shape> {
     let text = |key: &str| content.metadata.get(key).and_then(|it| it.to_string().ok());
     let kind = text("general.architecture").map_or("", String::as_str);
     let architecture = match kind {
@@ -70,10 +95,6 @@ fn shape_of(content: &Content) -> Result<Shape> {
     let key = |name: &str| format!("{kind}.{name}");
     if number(content, &key("expert_count")).unwrap_or(0) > 0 {
         return Err(mixture());
-    }
-    let scaling = text(&key("rope.scaling.type")).map_or("none", String::as_str);
-    if scaling != "none" || content.tensor_infos.contains_key("rope_freqs.weight") {
-        return Err(scaled_positions());
     }
     let size = |name: &str| {
         number(content, &key(name))
@@ -88,9 +109,6 @@ fn shape_of(content: &Content) -> Result<Shape> {
         .get("token_embd.weight")
         .ok_or_else(|| Failure::job("the base lacks token_embd.weight; it is not whole"))?;
     let head = size("attention.key_length").unwrap_or(hidden / heads.max(1));
-    if number(content, &key("rope.dimension_count")).is_some_and(|it| it != head) {
-        return Err(scaled_positions());
-    }
     let shape = Shape {
         architecture,
         hidden,
@@ -191,7 +209,7 @@ fn layer<F: Fn(candle_core::Error) -> Failure>(
 
 /// Returns for each row of a matrix of queries or keys its row in a GGUF file of a Llama, where
 /// the two halves of a head are interleaved.
-fn order_of_halves(rows: usize, head: usize) -> Vec<usize> {
+pub(crate) fn order_of_halves(rows: usize, head: usize) -> Vec<usize> {
     let half = head / 2;
     (0..rows).map(|row| row / head * head + row % head % half * 2 + row % head / half).collect()
 }

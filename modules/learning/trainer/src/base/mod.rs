@@ -20,7 +20,7 @@ mod folder;
 mod gguf;
 
 pub(crate) use folder::read_json;
-pub(crate) use gguf::{NAMES, order_of_pairs};
+pub(crate) use gguf::{NAMES, order_of_halves, order_of_pairs};
 
 /// A base: a model, its texts' tokens and form, and its digest.
 pub struct Base {
@@ -38,6 +38,8 @@ pub struct Base {
     pub parameters: u64,
     /// Bytes that its weights take in memory.
     pub bytes: u64,
+    /// Most tokens of a text that it was made for, where it says so.
+    pub context: Option<usize>,
 }
 
 impl Base {
@@ -88,7 +90,21 @@ impl Base {
         let parameters = weights.iter().map(|it| it.parameters()).sum();
         let bytes = weights.iter().map(|it| it.bytes()).sum();
         let kinds = kinds.join(", ");
-        Ok(Self { model, chat, sha256, is_quantised, kinds, parameters, bytes })
+        Ok(Self { model, chat, sha256, is_quantised, kinds, parameters, bytes, context: None })
+    }
+}
+
+/// Reads the sizes of a base, which may be one that is not trained here.
+///
+/// # Errors
+///
+/// When it is missing or broken, or of another architecture.
+pub fn sizes(path: &Path) -> Result<Shape> {
+    let kind = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
+    if kind.is_dir() {
+        folder::sizes_of(&read_json(&path.join("config.json"))?)
+    } else {
+        gguf::sizes(path)
     }
 }
 
@@ -198,6 +214,11 @@ fn digest_files(folder: &Path, mut names: Vec<PathBuf>) -> Result<String> {
         hash.update(format!("{} {digest}\n", name.display()));
     }
     Ok(hex(&hash.finalize()))
+}
+
+/// Returns the digest of bytes.
+pub(crate) fn digest_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Returns bytes in hexadecimal.

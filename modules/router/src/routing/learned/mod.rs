@@ -6,8 +6,10 @@
 //! each new one made the result worse (APGR on MMLU 0.64 instead of 0.66). What resembles nothing
 //! that was learned from goes to the paid models.
 
+pub(crate) mod approved;
 mod model;
 mod outcomes;
+mod packed;
 mod sample;
 pub(crate) mod saved;
 
@@ -17,6 +19,7 @@ mod tests;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::options::LearnedOptions;
+use approved::Approved;
 use model::Model;
 use outcomes::{Bounds, Outcome, Outcomes};
 use sample::WORDS;
@@ -57,7 +60,12 @@ impl Opinion {
 
 /// Knowledge from judged answers, shared by all who decide and by those who judge.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Learned(Arc<RwLock<State>>);
+pub(crate) struct Learned {
+    own: Arc<RwLock<State>>,
+    /// Policy that a person approved: while there is one it decides in the place of what is learned
+    /// from day to day.
+    approved: Arc<RwLock<Option<Arc<Approved>>>>,
+}
 
 #[derive(Debug, Clone)]
 struct State {
@@ -103,12 +111,22 @@ impl Learned {
 
     /// Returns an opinion about a request; `None` while too little was learned.
     pub(crate) fn opinion(&self, sample: &Sample, least_labels: u32) -> Option<Opinion> {
+        if let Some(approved) = self.approved() {
+            return Some(approved.opinion(sample));
+        }
         let state = self.read();
         let bounds = state.bounds.filter(|_| state.labels >= u64::from(least_labels))?;
-        let (local, paid) = state.model.predict(sample);
-        let is_strange = state.strangeness(sample) > bounds.strangeness;
-        let is_local_enough = !is_strange && paid - local < bounds.score;
-        Some(Opinion { local, paid, is_strange, is_local_enough })
+        Some(state.opinion(sample, bounds))
+    }
+
+    /// Returns the policy that a person approved, if there is one.
+    pub(crate) fn approved(&self) -> Option<Arc<Approved>> {
+        self.approved.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets a policy decide from now on, or none.
+    pub(crate) fn decide_by(&self, policy: Option<Approved>) {
+        *self.approved.write().unwrap_or_else(PoisonError::into_inner) = policy.map(Arc::new);
     }
 
     /// Learns from a judged request.
@@ -119,11 +137,11 @@ impl Learned {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.own.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.own.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,6 +166,13 @@ impl State {
             *seen = seen.saturating_add(1);
         }
         self.model.train(sample, label.is_local_right, label.is_paid_right);
+    }
+
+    fn opinion(&self, sample: &Sample, bounds: Bounds) -> Opinion {
+        let (local, paid) = self.model.predict(sample);
+        let is_strange = self.strangeness(sample) > bounds.strangeness;
+        let is_local_enough = !is_strange && paid - local < bounds.score;
+        Opinion { local, paid, is_strange, is_local_enough }
     }
 
     /// Returns how strange the words of a request are: 0 where all were seen often, 1 where none

@@ -40,7 +40,11 @@ pub(crate) struct Sample {
 impl Sample {
     /// Takes the features of a request.
     pub(crate) fn of(request: &Request<'_>) -> Self {
-        let inspected = request.inspected;
+        Self::of_text(request.inspected)
+    }
+
+    /// Takes the features of what was understood of a request.
+    pub(crate) fn of_text(inspected: &Inspected<'_>) -> Self {
         let text = &*inspected.last_words;
         let mut words = Grams::of(text.len().min(EXPECTED) / 3);
         let mut seen = Grams::of(text.len().min(EXPECTED) / 6);

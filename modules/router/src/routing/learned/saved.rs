@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Meaning of the weights: other features have other weights.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// State of [`Learned`] on disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -2,7 +2,11 @@
 
 use http::HeaderMap;
 
-use super::{saved::SavedError, *};
+use super::{
+    approved::{self, PolicyError},
+    saved::SavedError,
+    *,
+};
 use crate::{
     dialect::{Dialect, inspect::Inspected},
     routing::{Request, request::Prices},
@@ -27,6 +31,7 @@ fn sample(words: &str) -> Sample {
         project: None,
         client: None,
         session: None,
+        user: None,
         is_sub_agent: false,
         sticky: None,
         budget_left_nano_usd: None,
@@ -50,7 +55,7 @@ fn taught(count: usize) -> Learned {
     let learned = Learned::default();
     let mut chance = fastrand::Rng::with_seed(1);
     for index in 0..count {
-        let is_easy = index % 2 == 0;
+        let is_easy = index.is_multiple_of(2);
         let words = question(&mut chance, if is_easy { EASY } else { HARD });
         let label = Label { is_local_right: Some(is_easy), is_paid_right: Some(true) };
         learned.learn(&sample(&words), label);
@@ -132,4 +137,74 @@ fn a_long_text_has_a_bounded_sample() {
     let words = sample(&"word after word, ünd another one; ".repeat(6000));
     assert!(words.slots.len() < 10_000);
     assert!(words.values.iter().all(|value| value.is_finite()));
+}
+
+/// Returns labels of questions of which the local model answers the easy ones.
+fn labels(count: usize, seed: u64) -> Vec<(Sample, Label)> {
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let of = |index: usize, chance: &mut fastrand::Rng| {
+        let is_easy = index.is_multiple_of(2);
+        let words = question(chance, if is_easy { EASY } else { HARD });
+        (sample(&words), Label { is_local_right: Some(is_easy), is_paid_right: Some(true) })
+    };
+    (0..count).map(|index| of(index, &mut chance)).collect()
+}
+
+#[test]
+fn features_are_read_as_they_are_kept() {
+    for words in ["", "one river", "Wie spät ist es?", &"many words, 12 of them; ".repeat(300)] {
+        let before = sample(words);
+        let after = Sample::unpack(&before.pack()).expect("it is whole");
+        assert_eq!((&before.slots, &before.words), (&after.slots, &after.words));
+        assert_eq!(before.counted, after.counted);
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
+        assert!(before.values.iter().zip(&after.values).all(near));
+        assert_eq!(after.pack(), before.pack(), "packing twice changes nothing");
+    }
+    let packed = sample("one river").pack();
+    for bad in ["", "AAAA", "not base64", &packed[..packed.len() - 8], &format!("{packed}AAAA")] {
+        assert_eq!(Sample::unpack(bad), Err(SavedError::Damaged), "{bad}");
+    }
+}
+
+#[test]
+fn a_policy_decides_as_its_file_says_and_no_other_file_is_taken() {
+    let trained = Approved::train(&labels(600, 1), 0.95).expect("it is enough");
+    for word in EASY.iter().chain(HARD) {
+        assert!(!trained.file.contains(word), "{word}");
+    }
+    let digest = approved::digest_of(&trained.file);
+    assert_eq!(trained.policy.digest, digest);
+    let policy = Approved::read(&trained.file, &digest).expect("it is the one");
+    let changed = trained.file.replacen("0.95", "0.51", 1);
+    assert_eq!(Approved::read(&changed, &digest).err(), Some(PolicyError::Digest));
+    let other = "{}";
+    let refused = Approved::read(other, &approved::digest_of(other)).err();
+    assert_eq!(refused, Some(PolicyError::Form));
+
+    // While it is there it decides, whatever is learned from day to day.
+    let learned = Learned::default();
+    let easy = sample("Tell me what the river of the city number 4 is");
+    assert_eq!(learned.opinion(&easy, 200), None);
+    learned.decide_by(Some(policy));
+    let opinion = learned.opinion(&easy, 200).expect("it decides");
+    assert!(opinion.is_local_enough && !opinion.is_strange, "{opinion:?}");
+    for _ in 0..300 {
+        let wrong = Label { is_local_right: Some(false), is_paid_right: Some(true) };
+        learned.learn(&easy, wrong);
+    }
+    assert_eq!(learned.opinion(&easy, 200), Some(opinion));
+    let strange = sample("Wie spät ist es gerade in Wien, und warum friert der Donaukanal nie zu?");
+    let opinion = learned.opinion(&strange, 200).expect("it decides");
+    assert!(opinion.is_strange && !opinion.is_local_enough, "{opinion:?}");
+    // Taken back, it decides nothing any more.
+    learned.decide_by(None);
+    let after = learned.opinion(&easy, 200).expect("enough was learned meanwhile");
+    assert!(!after.is_local_enough, "{after:?}");
+}
+
+#[test]
+fn too_few_labels_make_no_policy() {
+    let refused = Approved::train(&labels(120, 1), 0.95).err();
+    assert_eq!(refused, Some(PolicyError::TooFew));
 }

@@ -3,7 +3,10 @@
 use module_sdk::{Error, Result};
 
 use super::{Policy, auto};
-use crate::routing::name_list::Names;
+use crate::{
+    dialect::Dialect,
+    routing::{Offer, Refusal, experiment::ExperimentOptions, name_list::Names, names},
+};
 
 /// Aliases that may stand for one another before a circle is suspected.
 const MOST_ALIASES: usize = 16;
@@ -38,19 +41,44 @@ impl Policy {
     fn check_experiments(&self) -> Result<()> {
         for (index, experiment) in self.experiments.iter().enumerate() {
             experiment.check(index)?;
-            let key = format!("experiments[{index}].use");
-            self.check_names(&key, &experiment.targets)?;
-            let is_auto = |names: &Names| self.expanded(names).any(|name| auto(name).is_some());
-            if is_auto(&experiment.targets) {
-                return Err(Error::config_at(key, "must name models, not `auto`"));
-            }
-            if let Some(shadow) = &experiment.shadow {
-                let (key, names) =
-                    (format!("experiments[{index}].shadow"), Names(vec![shadow.clone()]));
-                self.check_names(&key, &names)?;
-                if is_auto(&names) {
-                    return Err(Error::config_at(key, "must name a model, not `auto`"));
-                }
+            self.check_targets(experiment)
+                .map_err(|error| error.below(&format!("experiments[{index}]")))?;
+        }
+        Ok(())
+    }
+
+    /// Checks an experiment that a command begins.
+    ///
+    /// # Errors
+    ///
+    /// The first part of it that cannot be used.
+    pub(crate) fn check_experiment(&self, experiment: &ExperimentOptions) -> Result<()> {
+        experiment.check_itself()?;
+        self.check_targets(experiment)
+    }
+
+    /// Returns the refusal of the first model of an experiment that no provider has.
+    pub(crate) fn missing(
+        &self,
+        experiment: &ExperimentOptions,
+        offer: &Offer<'_>,
+    ) -> Option<Refusal> {
+        let shadow = Names(experiment.shadow.iter().cloned().collect());
+        let mut names = self.expanded(&experiment.targets).chain(self.expanded(&shadow));
+        names.find_map(|name| names::targets(name, Dialect::Chat, offer).err())
+    }
+
+    fn check_targets(&self, experiment: &ExperimentOptions) -> Result<()> {
+        self.check_names("use", &experiment.targets)?;
+        let is_auto = |names: &Names| self.expanded(names).any(|name| auto(name).is_some());
+        if is_auto(&experiment.targets) {
+            return Err(Error::config_at("use", "must name models, not `auto`"));
+        }
+        if let Some(shadow) = &experiment.shadow {
+            let names = Names(vec![shadow.clone()]);
+            self.check_names("shadow", &names)?;
+            if is_auto(&names) {
+                return Err(Error::config_at("shadow", "must name a model, not `auto`"));
             }
         }
         Ok(())

@@ -40,6 +40,10 @@ impl Strategy for ByLearned {
         };
         let tier = if opinion.is_local_enough { Tier::Small } else { Tier::Middle };
         let mut reasons = Vec::new();
+        if let Some(policy) = self.learned.approved() {
+            let digest = policy.digest.get(..12).unwrap_or(&policy.digest);
+            reasons.push(reason("policy", json!(digest)));
+        }
         if opinion.is_strange {
             reasons.push(reason("unlike_anything_seen", json!(true)));
         }

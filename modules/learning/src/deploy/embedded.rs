@@ -1,0 +1,13 @@
+//! The server that comes with Lodestar: it speaks as `llama-server` does, and takes adapters while
+//! it runs.
+
+use serde_json::json;
+
+use super::{Adapter, DeployError, Server, WORK};
+
+/// Loads the adapter into the server, which compares the digest itself.
+pub(super) async fn install(server: &Server, adapter: &Adapter) -> Result<String, DeployError> {
+    let body = json!({"name": adapter.version, "path": adapter.file, "sha256": adapter.sha256});
+    server.post("/lora-adapters/load", &body, WORK).await?;
+    Ok(adapter.model())
+}
