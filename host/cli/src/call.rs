@@ -69,7 +69,7 @@ async fn answer(
 ) -> Result<(Reply, bool)> {
     let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
     let mut lines: Lines = client.stream(&path, &call.args).await?;
-    let bar = terminal.progress_bar(out.is_some());
+    let bar = terminal.progress_bar(!call.streams || out.is_some());
     let mut has_streamed = false;
     let reply = loop {
         match lines.next().await? {
@@ -110,6 +110,8 @@ fn show(reply: &Reply, terminal: &mut Terminal) -> Result<()> {
         (_, Some(table), false) => terminal.table(table),
         (Value::Null, None, false) => Ok(()),
         (Value::String(text), None, false) => terminal.line(&human::plain(text)),
+        // A program reads an answer as the last line.
+        (data, _, _) if terminal.stdout_is_elsewhere() => terminal.json_line(data),
         (data, _, _) => terminal.json_document(data),
     }
 }
@@ -196,7 +198,7 @@ fn unfinished(call: &Call) -> CliError {
 }
 
 impl Terminal {
-    /// Returns a bar on standard error where it is visible and does not mix with the stream.
+    /// Returns a bar on standard error where it is visible and does not mix with a stream.
     fn progress_bar(&self, stream_is_elsewhere: bool) -> ProgressBar {
         if !self.shows_progress || !(stream_is_elsewhere || self.stdout_is_elsewhere) {
             return ProgressBar::hidden();

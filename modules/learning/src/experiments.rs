@@ -66,6 +66,8 @@ struct Inner {
     versions: Versions,
     /// Id of the experiment that goes on.
     current: Mutex<Option<String>>,
+    /// `true` when an experiment went on at the last look.
+    went_on: AtomicBool,
     /// `true` once the database was read.
     is_taken_up: AtomicBool,
     /// `true` while the router may not know of an end.
@@ -88,6 +90,7 @@ impl Experiments {
             inner: Arc::new(Inner {
                 versions,
                 current: Mutex::default(),
+                went_on: AtomicBool::new(false),
                 is_taken_up: AtomicBool::new(false),
                 is_unsettled: AtomicBool::new(false),
                 is_talking: AtomicBool::new(false),
@@ -168,6 +171,12 @@ impl Experiments {
             }
             Ok(false)
         })
+    }
+
+    /// Returns whether an experiment has ended since the last time.
+    pub(crate) fn has_ended(&self) -> bool {
+        let goes_on = self.inner.current().is_some();
+        self.inner.went_on.swap(goes_on, Ordering::Relaxed) && !goes_on
     }
 
     /// Counts outcomes that are due, and looks after the router. Called each second.

@@ -148,7 +148,7 @@ impl Module for Learning {
             .job("deploy", Self::deploy)
             .job("rollback", Self::rollback)
             .job("experiments", Self::list_experiments)
-            .command("audit", Self::audit)
+            .job("audit", Self::audit)
             .job("setup", Self::setup)
             .job("labels", Self::labels)
             .job("judge", Self::judge)
@@ -170,7 +170,11 @@ impl Module for Learning {
 impl Learning {
     /// Counts outcomes that are due, and holds the router to what is to go on.
     fn tend_experiment(&mut self) -> Result<()> {
-        self.experiments.tend()
+        self.experiments.tend()?;
+        if self.experiments.has_ended() {
+            self.servers.settle()?;
+        }
+        Ok(())
     }
 
     /// Returns the time now, in milliseconds since the Unix epoch.

@@ -302,6 +302,15 @@ impl Training {
         }
     }
 
+    /// Returns a run with what its trainer has told so far, which the database gets at the end.
+    pub(crate) fn up_to_date(&self, run: Run) -> Run {
+        let progress = self.progress();
+        if run.state == RunState::Training && progress.run == run.id && progress.told.step > 0 {
+            return Run { told: progress.told.clone(), ..run };
+        }
+        run
+    }
+
     /// Leaves the trainer to itself: the next generation of the module takes it up.
     pub(crate) fn leave(&self) {
         let mut follower = self.0.follower.lock().unwrap_or_else(PoisonError::into_inner);

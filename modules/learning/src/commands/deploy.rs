@@ -89,6 +89,10 @@ fn deploy(versions: &Versions, servers: &Servers, args: &DeployArgs) -> Result<R
     let version = find(versions, &args.version)?;
     super::policy::refuse(&version)?;
     if versions.ledger()?.champion.as_deref() == Some(&version.id) {
+        if version.tainted {
+            return Err(refused(&registry::Refusal::Tainted)
+                .hint("`lodestar learning rollback --reason TEXT` takes it back"));
+        }
         // The log says so already: the server is led there once more, if it went astray.
         let _switching = versions.switching();
         servers.lead()?;

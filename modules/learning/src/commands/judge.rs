@@ -118,6 +118,10 @@ impl Desk {
             if self.stopping.load(Ordering::Relaxed) {
                 break;
             }
+            // Forgotten, or taken back, since the run began.
+            if !self.may_still_ask(example)? {
+                continue;
+            }
             let asked = judge::question(example);
             let said = block_on(server.answer(Model::Base(&self.config.model), &asked, LONGEST))?;
             match judge::rating(&said.text) {
@@ -131,6 +135,15 @@ impl Desk {
         }
         judge::keep(&self.store, &self.config.model, &scores, now)?;
         self.show(Some((total - unclear, unclear)))
+    }
+
+    /// Returns whether an example is there, and the consent that it was loaded with holds.
+    fn may_still_ask(&self, example: &Example) -> Result<bool> {
+        let now = self.host.now().as_millisecond();
+        let consents = self.store.consents()?;
+        let mut holding = consents.iter().filter(|it| it.state(now) == "active");
+        let is_agreed = holding.any(|it| example.consent.as_deref() == Some(&it.id));
+        Ok(is_agreed && judge::is_there(&self.store, &example.id)?)
     }
 
     fn show(&self, ran: Option<(u64, u64)>) -> Result<Reply> {

@@ -132,26 +132,34 @@ impl Learning {
         Ok(Job::new(move |output| {
             let Some(begin) = &args.id else {
                 return match args.action {
-                    RunAction::List => list(&versions),
+                    RunAction::List => list(&versions, &training),
                     _ => Err(Error::usage("name the run by its id")
                         .hint("`lodestar learning runs` lists them")),
                 };
             };
-            let run = find(&versions, begin)?;
+            let run = training.up_to_date(find(&versions, begin)?);
             let version = version_of(&versions.ledger()?, &run.id);
             let begun = Begun { run: run.id.clone(), version: version.clone() };
             match args.action {
                 RunAction::List | RunAction::Show => show(&run, &version),
                 RunAction::Watch => watch(&begun, &versions, &training, output),
                 RunAction::Stop if training.stop(&run.id) => {
-                    watch(&begun, &versions, &training, output)
+                    let reply = watch(&begun, &versions, &training, output)?;
+                    // It was asked for.
+                    let has_stopped = find(&versions, &run.id)?.state == RunState::Stopped;
+                    Ok(if has_stopped { reply.exit_code(0) } else { reply })
                 }
                 RunAction::Stop => {
                     Err(Error::of(ErrorKind::Refused, "the run is not going on, so it cannot stop"))
                 }
                 RunAction::Resume => {
                     let begun = training.resume(&run)?;
-                    Reply::json(&ended(&begun, RunState::Training))
+                    let note = format!(
+                        "the run goes on; `lodestar learning runs watch {}` follows it",
+                        short(&begun.run)
+                    );
+                    let table = Table { notes: vec![note], ..Table::default() };
+                    Ok(Reply::json(&ended(&begun, RunState::Training))?.table(table))
                 }
             }
         }))
@@ -275,8 +283,9 @@ fn ended(begun: &Begun, state: RunState) -> Value {
     json!({"run": begun.run, "version": begun.version, "state": state})
 }
 
-fn list(versions: &Versions) -> Result<Reply> {
+fn list(versions: &Versions, training: &Training) -> Result<Reply> {
     let runs = versions.store.read(|connection| run::runs(connection, LISTED))?;
+    let runs: Vec<Run> = runs.into_iter().map(|run| training.up_to_date(run)).collect();
     let ledger = versions.ledger()?;
     let mut table = Table::new(["ID", "VERSION", "STATE", "TRAINER", "STEP#", "LOSS#", "BEGAN"]);
     for run in &runs {

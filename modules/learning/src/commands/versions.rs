@@ -1,6 +1,6 @@
 //! `lodestar learning versions` and `audit`.
 
-use module_sdk::{Error, Reply, Result, Table, human::count};
+use module_sdk::{Error, Job, Reply, Result, Table, human::count};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{counted, datasets::short, minute, time};
 use crate::{
     Learning, card,
     registry::{Gate, Ledger, Version},
-    versions::refused,
+    versions::{Versions, refused},
 };
 
 /// Shows the versions that were trained: `versions list`, `versions show VERSION`,
@@ -85,65 +85,27 @@ impl Learning {
         }
     }
 
-    pub(crate) fn audit(&mut self, args: AuditArgs) -> Result<Reply> {
-        match (args.repair, &args.by, &args.reason) {
-            (false, None, None) => {}
-            (true, Some(by), Some(reason)) => self.versions.repair(by, reason)?,
+    pub(crate) fn audit(&mut self, args: AuditArgs) -> Result<Job> {
+        let (versions, servers) = (self.versions.clone(), self.servers.clone());
+        match (args.repair, args.by, args.reason) {
+            (false, None, None) => Ok(Job::new(move |_| audited(&versions, args.limit))),
+            (true, Some(by), Some(reason)) => Ok(Job::new(move |_| {
+                let _switching = versions.switching();
+                versions.repair(&by, &reason)?;
+                // The server may have what the log does not say any more.
+                servers.lead().map_err(|error| {
+                    error
+                        .context("the log is repaired, but the server may answer with another one")
+                        .hint("`lodestar learning audit --repair` leads it there once more")
+                })?;
+                audited(&versions, args.limit)
+            })),
             _ => {
                 let error = Error::usage("--repair, --by and --reason belong together");
-                return Err(error.hint("say who lets it go on, and what was done by hand"));
+                Err(error.hint("say who lets it go on, and what was done by hand"))
             }
         }
-        let (registry, limit) = (self.versions.registry.clone(), args.limit.unwrap_or(SHOWN));
-        let (reading, entries) = self.store.read(|connection| {
-            let entries = crate::registry::audit::last(connection, limit)?;
-            Ok((registry.audit(connection)?, entries))
-        })?;
-        let mut table = Table::new(["ENTRY#", "WHEN", "WHO", "WHAT", "VERSION", "STATE", "REASON"]);
-        for entry in &entries {
-            table.row([
-                entry.seq.to_string(),
-                minute(entry.at),
-                entry.actor.clone(),
-                entry.action.clone(),
-                entry.version.clone(),
-                entry.to.clone().unwrap_or_default(),
-                entry.reason.clone(),
-            ]);
-        }
-        let holds = reading.finding.is_none();
-        let intact = holds && reading.segments.is_empty();
-        let finding = reading.finding.as_ref().map(ToString::to_string);
-        table.notes.push(match &finding {
-            None => format!(
-                "{} entries, each as it was written; the hash of the last is {}",
-                reading.head.entries, reading.head.hash
-            ),
-            Some(finding) => format!("the log is not as it was written: {finding}"),
-        });
-        let data = json!({
-            "entries": reading.head.entries, "intact": intact, "finding": finding,
-            "head": reading.head.hash, "last": entries, "segments": reading.segments,
-        });
-        table.notes.extend(reading.segments.iter().map(|it| {
-            format!(
-                "the {} before entry {} are not as they were written ({}) and do not count; {} \
-                 went on: {}",
-                counted(it.broken.rows, "row"),
-                it.entry,
-                it.found,
-                it.actor,
-                it.reason
-            )
-        }));
-        if !holds {
-            let hint = "`lodestar learning audit --repair --by NAME --reason TEXT` goes on, once \
-                        somebody knows what was done by hand";
-            table.notes.push(hint.to_owned());
-        }
-        Ok(Reply::json(&data)?.table(table).exit_code(u8::from(!holds)))
     }
-
     /// Shows a version with its origin, down to the examples and the consent of each.
     fn show(&self, ledger: &Ledger, version: &Version) -> Result<Reply> {
         let mut table = gates(&version.gates);
@@ -185,6 +147,58 @@ impl Learning {
         shown["lineage"]["trained_on"] = json!(self.store.trained_on(&lineage.dataset)?);
         Ok(Reply::json(&shown)?.table(table))
     }
+}
+
+/// Returns the last entries of the log, and whether it is as it was written.
+fn audited(versions: &Versions, limit: Option<u32>) -> Result<Reply> {
+    let (registry, limit) = (&versions.registry, limit.unwrap_or(SHOWN));
+    let (reading, entries) = versions.store.read(|connection| {
+        let entries = crate::registry::audit::last(connection, limit)?;
+        Ok((registry.audit(connection)?, entries))
+    })?;
+    let mut table = Table::new(["ENTRY#", "WHEN", "WHO", "WHAT", "VERSION", "STATE", "REASON"]);
+    for entry in &entries {
+        table.row([
+            entry.seq.to_string(),
+            minute(entry.at),
+            entry.actor.clone(),
+            entry.action.clone(),
+            entry.version.clone(),
+            entry.to.clone().unwrap_or_default(),
+            entry.reason.clone(),
+        ]);
+    }
+    let holds = reading.finding.is_none();
+    let intact = holds && reading.segments.is_empty();
+    let finding = reading.finding.as_ref().map(ToString::to_string);
+    table.notes.push(match &finding {
+        None => format!(
+            "{} entries, each as it was written; the hash of the last is {}",
+            reading.head.entries, reading.head.hash
+        ),
+        Some(finding) => format!("the log is not as it was written: {finding}"),
+    });
+    let data = json!({
+        "entries": reading.head.entries, "intact": intact, "finding": finding,
+        "head": reading.head.hash, "last": entries, "segments": reading.segments,
+    });
+    table.notes.extend(reading.segments.iter().map(|it| {
+        format!(
+            "the {} before entry {} are not as they were written ({}) and do not count; {} \
+             went on: {}",
+            counted(it.broken.rows, "row"),
+            it.entry,
+            it.found,
+            it.actor,
+            it.reason
+        )
+    }));
+    if !holds {
+        let hint = "`lodestar learning audit --repair --by NAME --reason TEXT` goes on, once \
+                    somebody knows what was done by hand";
+        table.notes.push(hint.to_owned());
+    }
+    Ok(Reply::json(&data)?.table(table).exit_code(u8::from(!holds)))
 }
 
 fn list(ledger: &Ledger) -> Result<Reply> {

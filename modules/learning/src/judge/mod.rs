@@ -41,6 +41,16 @@ pub fn keep(store: &Store, model: &str, scores: &[(String, f64)], at: i64) -> Re
     })
 }
 
+/// Returns whether the text of an example is there.
+///
+/// # Errors
+///
+/// When the database cannot be read.
+pub fn is_there(store: &Store, example: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM example WHERE id = ?1 AND forgotten_at IS NULL";
+    store.read(|connection| connection.prepare_cached(sql)?.exists([example]))
+}
+
 /// Returns the score that a judge gave an example.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The server that answers with trained versions: one that is configured, one that is found among
 //! the providers, or the one that comes with Lodestar, which is started when it is needed.
 
+mod error;
 mod process;
 mod supervisor;
 
@@ -9,9 +10,8 @@ mod tests;
 
 use std::{
     future::Future,
-    io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use module_sdk::{Error, ErrorKind, Health, HealthStatus, Provider, ProviderApi, 
 use serde_json::Value;
 
 use self::{
+    error::{ServingError, told},
     process::{Loaded, Served},
     supervisor::{Check, Started, Supervisor, Which},
 };
@@ -28,7 +29,7 @@ use crate::{
     deploy::{Adapter, DeployError, Kind, Server},
     gate,
     registry::{Ledger, State, Version},
-    run::{Embedded, RunError},
+    run::Embedded,
     versions::{ADAPTER, Versions},
 };
 
@@ -38,70 +39,6 @@ const LOADING: Duration = Duration::from_secs(120);
 const ASKED: Duration = Duration::from_secs(2);
 /// URL of Ollama where nothing else is said.
 const OLLAMA: &str = "http://127.0.0.1:11434";
-
-/// Reason why the server that comes with Lodestar does not serve.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServingError {
-    /// Its program is not there.
-    #[error("no server can be started: {0}; or name another one as `serving`")]
-    NoProgram(RunError),
-    /// Its program cannot be started.
-    #[error(
-        "cannot start {}: {source}; in a process of its own (`isolation: process`) learning starts \
-         no programs",
-        program.display()
-    )]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// Reason of the system.
-        source: io::Error,
-    },
-    /// Its folder cannot be written.
-    #[error("cannot write into {}: {source}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Reason of the system.
-        source: io::Error,
-    },
-    /// Its address cannot be had.
-    #[error("{0} (`serving.listen` in the section of learning)")]
-    Address(String),
-    /// A socket or a thread cannot be had.
-    #[error("the server of trained versions cannot be started: {0}")]
-    Socket(io::Error),
-    /// The process was gone at once.
-    #[error("the server of trained versions was gone before it could be watched")]
-    Lost,
-    /// The process ended.
-    #[error("the server of trained versions ended: {0}")]
-    Ended(String),
-    /// The process does not answer.
-    #[error("the server of trained versions has not loaded its base after 120 s; try it again")]
-    Slow,
-    /// The base is not what it was.
-    #[error("the base {} is gone, or not the one that was trained on: put it back", base.display())]
-    BaseChanged {
-        /// The base.
-        base: PathBuf,
-    },
-    /// The module stops.
-    #[error("learning is stopping")]
-    Left,
-}
-
-/// Returns an error of the server as that of a command.
-fn told(error: ServingError) -> Error {
-    let kind = match error {
-        ServingError::NoProgram(_) => ErrorKind::NotFound,
-        ServingError::BaseChanged { .. } => ErrorKind::Refused,
-        ServingError::Left => ErrorKind::Cancelled,
-        ServingError::Folder { .. } | ServingError::Lost => ErrorKind::Failed,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::of(kind, error.to_string())
-}
 
 /// A place where a version and its base can be asked.
 #[derive(Debug, Clone)]
@@ -191,6 +128,22 @@ impl Servers {
         Ok(())
     }
 
+    /// Serves what is wanted from now on, without waiting for it: after an experiment nobody needs
+    /// the version that was tried.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let Some((_, supervisor)) = &self.0.embedded else { return Ok(()) };
+        let ledger = self.0.versions.ledger()?;
+        let alone = || Some((self.base_alone(newest_trained(&ledger)?), false));
+        if let Some((served, keep)) = self.wanted(&ledger).or_else(alone) {
+            supervisor.settle(served, keep);
+        }
+        Ok(())
+    }
+
     /// Ends the server that comes with Lodestar.
     pub(crate) fn leave(&self) {
         if let Some((_, supervisor)) = &self.0.embedded {
@@ -266,15 +219,19 @@ impl Servers {
     pub(crate) fn lead(&self) -> Result<()> {
         let it = &self.0;
         let ledger = it.versions.ledger()?;
-        let Some(version) = last_served(&ledger) else { return Ok(()) };
+        // After a repair of the log none may have served, and the server has to be led away.
+        let other = || newest_trained(&ledger).filter(|_| self.may_answer());
+        let Some(version) = last_served(&ledger).or_else(other) else { return Ok(()) };
         let is_champion = ledger.champion.as_deref() == Some(&version.id);
-        let place = match (&it.embedded, self.wanted(&ledger)) {
-            (Some((_, supervisor)), Some((served, keep))) => {
+        let place = match &it.embedded {
+            Some((_, supervisor)) => {
+                let wanted = self.wanted(&ledger);
+                let (served, keep) = wanted.unwrap_or_else(|| (self.base_alone(version), false));
                 let started = supervisor.front(served, keep).map_err(told)?;
                 self.loaded(supervisor, started)?;
                 self.at(self.embedded_at(started.address), version.lineage.base.clone(), None)
             }
-            _ => self.place(version)?,
+            None => self.place(version)?,
         };
         let (server, adapter) = (place.server(), adapter(&it.versions, &place, version));
         block_on(async {
@@ -286,6 +243,13 @@ impl Servers {
             }
             server.activate(&adapter).await
         })
+    }
+
+    /// Returns whether the alias may lead to a version: the server that comes along has to have
+    /// been started.
+    fn may_answer(&self) -> bool {
+        let front = self.0.embedded.as_ref().map(|(_, it)| it.news(Which::Front));
+        front.is_none_or(|news| news.address.is_some())
     }
 
     /// Returns where the alias is asked, and the provider that leads there.
@@ -327,7 +291,7 @@ impl Servers {
     /// Returns what the front is to serve, and whether also while nobody asks: the champion, with
     /// the version on trial; or the base alone, after the only version was taken back.
     fn wanted(&self, ledger: &Ledger) -> Option<(Served, bool)> {
-        let on_trial = |it: &&Version| matches!(it.state, State::Shadow | State::AbRunning);
+        let on_trial = |it: &&Version| it.state.is_challenger();
         let on_trial = ledger.versions.values().find(on_trial);
         let served = last_served(ledger);
         let first = served.or(on_trial)?;
@@ -437,9 +401,17 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, DeployError>>) ->
 /// Returns the version that serves, or the newest one that did.
 fn last_served(ledger: &Ledger) -> Option<&Version> {
     let champion = ledger.champion.as_deref().and_then(|id| ledger.versions.get(id));
-    let has_served = |it: &&Version| matches!(it.state, State::RolledBack | State::Superseded);
+    let has_served = |it: &&Version| {
+        matches!(it.state, State::RolledBack | State::Superseded) && !it.lineage.is_policy()
+    };
     let others = ledger.versions.values().filter(has_served);
     champion.or_else(|| others.max_by_key(|it| it.created_at))
+}
+
+/// Returns the newest version that a server could have.
+fn newest_trained(ledger: &Ledger) -> Option<&Version> {
+    let is_trained = |it: &&Version| it.artifact.is_some() && !it.lineage.is_policy();
+    ledger.versions.values().filter(is_trained).max_by_key(|it| it.created_at)
 }
 
 /// Returns the check that a base is the one that some version was trained on.

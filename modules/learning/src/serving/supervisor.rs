@@ -97,6 +97,8 @@ type Answer = Sender<Result<Started, ServingError>>;
 enum Command {
     /// Serve this on the address that everybody knows; `keep` it also when nobody asks.
     Front { served: Served, keep: bool, answer: Answer },
+    /// Serve this from the next start on, and `keep` it also when nobody asks.
+    Settle { served: Served, keep: bool },
     /// Take a place where a base can be asked, as long as the lease is held.
     Measure { served: Served, lease: Weak<()>, answer: Answer },
     /// End.
@@ -157,6 +159,11 @@ impl Supervisor {
     pub(super) fn begin(&self, served: Served, keep: bool) {
         let (answer, _) = channel();
         self.send(Command::Front { served, keep, answer });
+    }
+
+    /// Serves from the next start on, where the front has been asked for.
+    pub(super) fn settle(&self, served: Served, keep: bool) {
+        self.send(Command::Settle { served, keep });
     }
 
     /// Returns a place where a base can be asked as long as the lease is held.
@@ -268,6 +275,10 @@ impl Keeper {
                         self.wanted = Some((served, keep));
                         drop(answer.send(self.serve_front()));
                     }
+                    Ok(Command::Settle { served, keep }) if self.wanted.is_some() => {
+                        self.wanted = Some((served, keep));
+                    }
+                    Ok(Command::Settle { .. }) => {}
                     Ok(Command::Measure { served, lease, answer }) => {
                         drop(answer.send(self.measure(served, lease)));
                     }
@@ -384,10 +395,10 @@ impl Keeper {
     }
 
     fn measure(&mut self, served: Served, lease: Weak<()>) -> Result<Started, ServingError> {
+        self.leases.push(lease);
         if let Some(slot) = self.front.as_ref().filter(|slot| slot.has(&served.base)) {
             return Ok(self.started(Which::Front, slot.address));
         }
-        self.leases.push(lease);
         if let Some(slot) = self.side.as_ref().filter(|slot| slot.has(&served.base)) {
             return Ok(self.started(Which::Side, slot.address));
         }
@@ -417,7 +428,8 @@ impl Keeper {
         self.looked = Instant::now();
         self.leases.retain(|lease| lease.strong_count() > 0);
         let is_free = |slot: &Slot| slot.running.is_some() && self.is_idle(slot.address);
-        let ends_front = self.wanted.as_ref().is_some_and(|(_, keep)| !keep)
+        let ends_front = self.leases.is_empty()
+            && self.wanted.as_ref().is_some_and(|(_, keep)| !keep)
             && self.front.as_ref().is_some_and(is_free);
         let ends_side = self.leases.is_empty()
             && self.side.as_ref().is_some_and(|it| it.running.is_none() || is_free(it));

@@ -1,6 +1,10 @@
 //! What is chosen, and what is told of it.
 
 use super::*;
+use crate::{
+    registry::{Digest, Lineage},
+    run::RunError,
+};
 
 #[test]
 fn urls_of_the_same_place_are_known_however_they_are_written() {
@@ -36,4 +40,46 @@ fn errors_name_the_remedy_and_have_their_kinds() {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+#[test]
+fn a_policy_of_the_router_is_nothing_that_a_server_has() {
+    let version = |id: &str, state, base: &str, created_at| {
+        let digest = Digest::of(id.as_bytes());
+        let lineage = Lineage {
+            run: "r".to_owned(),
+            base: base.to_owned(),
+            base_digest: digest.clone(),
+            dataset: "d".to_owned(),
+            dataset_digest: digest.clone(),
+            examples: 60,
+            consents: Vec::new(),
+            trainer: String::new(),
+        };
+        Version {
+            id: id.to_owned(),
+            state,
+            created_at,
+            updated_at: created_at,
+            lineage,
+            artifact: Some(digest),
+            evaluation: 0,
+            bench: None,
+            gates: Vec::new(),
+            approvals: Vec::new(),
+            tainted: false,
+        }
+    };
+    let mut ledger = Ledger::default();
+    for it in [
+        version("v1", State::RolledBack, "/models/base", 1),
+        version("r1", State::Superseded, "router", 2),
+        version("r2", State::Trained, "router", 3),
+    ] {
+        ledger.versions.insert(it.id.clone(), it);
+    }
+    assert_eq!(last_served(&ledger).map(|it| it.id.as_str()), Some("v1"));
+    assert_eq!(newest_trained(&ledger).map(|it| it.id.as_str()), Some("v1"));
+    ledger.versions.remove("v1");
+    assert!(last_served(&ledger).is_none() && newest_trained(&ledger).is_none());
 }

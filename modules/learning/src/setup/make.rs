@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -20,6 +20,9 @@ use crate::{commands::plain, run::Strategy};
 
 /// Time between two reports of the progress.
 const LOOK: Duration = Duration::from_millis(500);
+/// Time within which a lock that was given back is free, and time between two tries.
+const SHARED: Duration = Duration::from_secs(2);
+const TRY: Duration = Duration::from_millis(20);
 /// Last lines of uv that an error shows, and the longest of them.
 const LINES: usize = 4;
 const LONGEST_LINE: usize = 300;
@@ -68,7 +71,15 @@ pub(crate) fn make(
     let failed = |what: &str| SetupError::io(format!("cannot {what} in {}", all.display()));
     fs::create_dir_all(all).map_err(failed("make a folder"))?;
     let lock = File::create(all.join(".lock")).map_err(failed("write"))?;
-    lock.try_lock().map_err(|_| SetupError::Busy)?;
+    let begun = Instant::now();
+    while lock.try_lock().is_err() {
+        // A program that is being started holds a copy of a lock that was given back, until it
+        // runs.
+        if begun.elapsed() > SHARED {
+            return Err(SetupError::Busy);
+        }
+        std::thread::sleep(TRY);
+    }
     let folder = making.environments.of(making.strategy);
     let cache = all.join(".cache");
     // From here on it does not count as made.

@@ -338,3 +338,25 @@ fn a_log_that_was_edited_goes_on_when_a_person_says_what_was_done() {
     assert_eq!(after["segments"][0]["broken"]["after"], 2, "{after:#}");
     assert_eq!(run(&mut bench, "versions", json!({}))[0]["state"], "training");
 }
+
+#[test]
+fn the_server_is_led_away_from_what_the_repaired_log_does_not_say() {
+    let server = FakeOllama::start();
+    let mut bench = start(Some(&server));
+    let id = train(&mut bench);
+    run(&mut bench, "gates", version(&id));
+    approve(&mut bench, &id);
+    run(&mut bench, "deploy", version(&id));
+    assert_eq!(server.served(), Some(format!("lodestar:{id}")));
+    let database = bench.data_dir().join("learning.db");
+    let connection = module_sqlite::rusqlite::Connection::open(database).expect("it opens");
+    let edited = connection.execute_batch(
+        "DROP TRIGGER registry_event_no_update;
+         UPDATE registry_event SET reason = 'x' WHERE action = 'approve'",
+    );
+    edited.expect("it is edited");
+    let args = json!({"repair": true, "by": "ada", "reason": "an approval was edited"});
+    let after = run(&mut bench, "audit", args);
+    assert_eq!((&after["intact"], &after["finding"]), (&json!(false), &Value::Null), "{after:#}");
+    assert_eq!(server.served().as_deref(), Some("llama3.2:1b"));
+}

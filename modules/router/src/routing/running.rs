@@ -103,8 +103,8 @@ impl Running {
 #[derive(Debug, Default)]
 pub(crate) struct RunningExperiments {
     current: ArcSwap<Vec<Arc<Running>>>,
-    /// Right to change them.
-    changing: Mutex<()>,
+    /// Right to change them; `true` where those in force are not those of the state file.
+    changing: Mutex<bool>,
 }
 
 /// Experiments as they lie in the state file.
@@ -183,24 +183,29 @@ impl RunningExperiments {
     /// When that cannot be written.
     pub(crate) fn forget_lapsed(&self, host: &Host) -> Result<()> {
         let now = host.now();
-        if self.current.load().iter().all(|running| running.goes_on(now)) {
+        let is_unwritten = *self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_unwritten && self.current.load().iter().all(|running| running.goes_on(now)) {
             return Ok(());
         }
         self.retain(host, |running| running.goes_on(now)).map(drop)
     }
 
     fn retain(&self, host: &Host, stays: impl Fn(&Running) -> bool) -> Result<bool> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_unwritten = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load_full();
         let staying = current.iter().filter(|running| stays(running)).cloned();
         let staying: Vec<Arc<Running>> = staying.collect();
-        if staying.len() == current.len() {
+        let has_changed = staying.len() != current.len();
+        if !has_changed && !*is_unwritten {
             return Ok(false);
         }
-        // What is to be stopped is stopped, also where the disk is full.
+        // What is to be stopped is stopped, also where the disk is full; and it is written later,
+        // so that no restart begins it again.
         self.current.store(Arc::new(staying.clone()));
+        *is_unwritten = true;
         self.keep(host, staying)?;
-        Ok(true)
+        *is_unwritten = false;
+        Ok(has_changed)
     }
 
     /// Writes experiments, and then puts them in force.
