@@ -110,8 +110,6 @@ fn show(reply: &Reply, terminal: &mut Terminal) -> Result<()> {
         (_, Some(table), false) => terminal.table(table),
         (Value::Null, None, false) => Ok(()),
         (Value::String(text), None, false) => terminal.line(&human::plain(text)),
-        // A program reads an answer as the last line.
-        (data, _, _) if terminal.stdout_is_elsewhere() => terminal.json_line(data),
         (data, _, _) => terminal.json_document(data),
     }
 }

@@ -144,11 +144,6 @@ impl Terminal {
         Ok(())
     }
 
-    /// Returns whether standard output is no terminal.
-    pub(crate) const fn stdout_is_elsewhere(&self) -> bool {
-        self.stdout_is_elsewhere
-    }
-
     /// Writes a value as JSON that people can read too.
     pub(crate) fn json_document(&mut self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
