@@ -36,7 +36,7 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
     let mut out = call.out.as_deref().map(|path| OutFile::create(path, call.force)).transpose()?;
     let interrupted = until_signalled(out.is_some())?;
     let work = answer(&call, client, out.as_mut(), terminal);
-    let (reply, has_streamed) = tokio::select! {
+    let (reply, before) = tokio::select! {
         answered = Box::pin(work) => {
             answered.map_err(|error| as_usage(as_too_slow(error, &call, client.timeout), &call))?
         }
@@ -52,30 +52,42 @@ pub(crate) async fn run(call: Call, client: &Client, terminal: &mut Terminal) ->
         (Some(file), Some(sentence)) if !terminal.json => {
             terminal.line(&human::plain(&format!("{}: {sentence}", file.display())))?;
         }
-        (None, _) if call.streams && (has_streamed || terminal.json || !is_table(&reply)) => {
+        (None, _) if call.streams && (before.streamed || terminal.json || !is_table(&reply)) => {
             show_behind_stream(&reply, terminal)?;
         }
+        // The end of long work is the last line, for whoever waited for it.
+        (None, _) if before.progressed && terminal.json => terminal.json_line(&reply.data)?,
         _ => show(&reply, terminal)?,
     }
     Ok(reply.exit_code)
 }
 
-/// Reads the stream up to the answer, and returns whether anything came before that.
+/// Signs of work that came before an answer.
+#[derive(Debug, Default)]
+struct Before {
+    streamed: bool,
+    progressed: bool,
+}
+
+/// Reads the stream up to the answer, and returns it with the signs of work before it.
 async fn answer(
     call: &Call,
     client: &Client,
     mut out: Option<&mut OutFile>,
     terminal: &mut Terminal,
-) -> Result<(Reply, bool)> {
+) -> Result<(Reply, Before)> {
     let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
     let mut lines: Lines = client.stream(&path, &call.args).await?;
     let bar = terminal.progress_bar(!call.streams || out.is_some());
-    let mut has_streamed = false;
+    let mut before = Before::default();
     let reply = loop {
         match lines.next().await? {
-            Some(CommandItem::Progress { done, total, unit }) => advance(&bar, done, total, unit),
+            Some(CommandItem::Progress { done, total, unit }) => {
+                before.progressed = true;
+                advance(&bar, done, total, unit);
+            }
             Some(CommandItem::Chunk(text)) => {
-                has_streamed = true;
+                before.streamed = true;
                 match &mut out {
                     Some(out) => out.write(&text)?,
                     None => terminal.stream(&text)?,
@@ -87,7 +99,7 @@ async fn answer(
         }
     };
     bar.finish_and_clear();
-    Ok((reply, has_streamed))
+    Ok((reply, before))
 }
 
 /// Returns the sentence of an answer that consists of one sentence and no table.

@@ -82,6 +82,20 @@ async fn a_command_that_streams_nothing_shows_its_table_where_one_is_read() {
 }
 
 #[tokio::test]
+async fn the_answer_of_long_work_is_the_last_line() {
+    let progress = json!({"progress": {"done": 3, "total": 7, "unit": "steps"}});
+    let daemon = with_module_commands(&[progress, reply(0)]);
+    let outcome = lodestar(&daemon.socket, &["usage", "summary", "--json"]).await;
+    let last = outcome.stdout.lines().last().expect("it answers");
+    let data: Value = serde_json::from_str(last).expect("it is one line of JSON");
+    assert_eq!(data["rows"][0]["requests"], 7);
+    // What takes no time is laid out for people.
+    let daemon = with_module_commands(&[reply(0)]);
+    let outcome = lodestar(&daemon.socket, &["usage", "summary", "--json"]).await;
+    assert!(outcome.stdout.lines().count() > 1, "{}", outcome.stdout);
+}
+
+#[tokio::test]
 async fn a_relative_path_is_meant_where_it_is_typed() {
     let args = json!({"type": "object", "required": ["path"], "properties": {
         "path": {"type": "string", "x-positional": true, "x-path": true},
