@@ -36,6 +36,10 @@ const BARE: &str = "metrics:\n  listen: 127.0.0.1:0\n";
 /// Configuration of a daemon with the modules of [`Sandbox::usual`] and the health monitor.
 const THREE: &str = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  usage_tracker:\n  \
                      health_monitor:\nmetrics:\n  listen: 127.0.0.1:0\n";
+/// Configuration of a daemon with the modules of [`Sandbox::usual`] and `learning`.
+const LEARNING: &str = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  usage_tracker:\n  \
+                        learning:\n    serving: {listen: 127.0.0.1:0}\nmetrics:\n  \
+                        listen: 127.0.0.1:0\n";
 
 fn main() {
     if std::env::args().any(|word| word == WAKER) {
@@ -165,7 +169,9 @@ fn call(address: &str, stop: &AtomicBool) -> Restart {
 fn at_rest() {
     let (usual, bare) = (Sandbox::usual(), Sandbox::new(&[], BARE));
     let three = Sandbox::new(&["ingest", "usage_tracker", "health_monitor"], THREE);
+    let learning = Sandbox::new(&["ingest", "usage_tracker", "learning"], LEARNING);
     let (usual, bare, three) = (usual.start(), bare.start(), three.start());
+    let learning = learning.start();
     let waker = Waker::start();
     let pids = [usual.pid(), bare.pid(), three.pid(), waker.0.id()];
     thread::sleep(SETTLE);
@@ -183,6 +189,12 @@ fn at_rest() {
     report(json!({
         "name": "daemon: memory at rest, three modules", "value": rss_mib(&three), "unit": "MiB",
         "baseline": without, "goal": {"at_most": 30, "of": "value"},
+    }));
+    let usual_memory = json!({"name": "two modules", "value": rss_mib(&usual)});
+    report(json!({
+        "name": "daemon: memory at rest, learning on top",
+        "value": rss_mib(&learning) - rss_mib(&usual), "unit": "MiB",
+        "baseline": usual_memory, "goal": {"at_most": 3, "of": "value"},
     }));
     // What a wake-up costs differs tenfold between machines and their states: beside the daemon
     // stands a program that does nothing but wake up as often.
