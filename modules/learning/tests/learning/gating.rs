@@ -6,7 +6,11 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Router, body::Bytes, http::Uri, routing::any};
@@ -14,7 +18,9 @@ use learning::Learning;
 use module_sdk::{ErrorKind, testing::Bench};
 use serde_json::{Value, json};
 
-use crate::common::{NOW, answer, build, chat, dropped, file, grant, import, refused, run};
+use crate::common::{
+    NOW, answer, build, chat, dropped, file, grant, import, refused, run,
+};
 
 const FORGETTING: &str = include_str!("../../benchmarks/forgetting.jsonl");
 const SAFETY: &str = include_str!("../../benchmarks/safety.jsonl");
@@ -37,6 +43,9 @@ printf 'GGUF %s' "$LODESTAR_RUN" > output/adapter.gguf
 say '"done"'
 "#;
 
+/// Time by which an answer is late.
+const LATE: Duration = Duration::from_millis(200);
+
 /// Faults of a server with a version.
 #[derive(Debug, Clone, Default)]
 struct Faults {
@@ -50,6 +59,8 @@ struct Faults {
     more_tokens: bool,
     /// Its answers are no JSON.
     no_json: bool,
+    /// Number of answers that still come late, since the machine does something else.
+    late: Arc<AtomicU32>,
 }
 
 /// A server, and the folder that the trainer lies in.
@@ -69,7 +80,16 @@ impl Stand {
             let faults = known.lock().expect("no test panics with it").clone();
             let faults = if is_version { faults } else { Faults::default() };
             let text = reply(uri.path(), &body, is_version, &faults).to_string();
-            async move { text }
+            let later = |late: u32| late.checked_sub(1);
+            let order = (Ordering::Relaxed, Ordering::Relaxed);
+            let is_late = uri.path() == "/api/chat"
+                && faults.late.fetch_update(order.0, order.1, later).is_ok();
+            async move {
+                if is_late {
+                    tokio::time::sleep(LATE).await;
+                }
+                text
+            }
         };
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -298,6 +318,20 @@ fn a_good_version_passes_every_gate_and_its_card_says_so() {
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("the benchmark changed"), "{error}");
     assert_eq!(shut(&gates(&mut bench, &id)), ["prompts"]);
+}
+
+#[test]
+fn a_machine_that_does_something_else_makes_no_version_slow() {
+    let stand = Stand::start();
+    stand.expect(20);
+    let late = Arc::new(AtomicU32::new(3));
+    stand.fail(Faults { late: late.clone(), ..Faults::default() });
+    let mut bench = stand.bench(json!({"slower": 1.2}));
+    let id = train(&mut bench);
+    let measured = gates(&mut bench, &id);
+    let tail = gate(&measured, "latency_p95");
+    assert_eq!(tail["passed"], true, "{tail:#}");
+    assert_eq!(late.load(Ordering::Relaxed), 0, "answers came late");
 }
 
 #[test]
