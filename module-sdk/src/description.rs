@@ -56,4 +56,8 @@ pub struct CommandDescription {
     /// `true` when it answers without waiting until the events before it are handled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_barrier: bool,
+    /// `true` when it reads [`Files`](crate::Files): those at the path in the argument that is
+    /// marked with `x-files`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_files: bool,
 }

@@ -25,6 +25,7 @@ mod description;
 mod error;
 mod event;
 pub mod events;
+mod files;
 mod glue;
 mod host;
 pub mod human;
@@ -55,6 +56,7 @@ pub use counter_family::CounterFamily;
 pub use description::{CommandDescription, Description, Subscription, TimerDescription};
 pub use error::{Error, ErrorKind, Result, nearest};
 pub use event::{Class, Event, EventType, MAX_EVENT_BYTES, RelayedEvent};
+pub use files::{Files, FilesSum, NamedFile};
 pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
 pub use log_histogram::{LogHistogram, LogHistogramError};
@@ -66,5 +68,7 @@ pub use usd::{Usd, UsdError};
 pub use wiring::Wiring;
 pub use zone::Zone;
 
+#[doc(hidden)]
+pub use files::{ARGUMENTS_RECORD, FilesWriter, MAX_RECORD};
 #[doc(hidden)]
 pub use glue::export as __export;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    Class, CommandDescription, Error, Event, EventType, Job, Reply, Result, Subscription,
+    Class, CommandDescription, Error, Event, EventType, Files, Job, Reply, Result, Subscription,
     TimerDescription, Zone,
     daily::{self, Daily},
     schema,
@@ -22,7 +22,7 @@ use crate::{
 /// panics.
 type EventHandler<M> = Box<dyn Fn(&mut M, &[RawEvent<'_>], &AtomicUsize) -> Result<()>>;
 type TimerHandler<M> = Box<dyn Fn(&mut M) -> Result<()>>;
-type CommandHandler<M> = Box<dyn Fn(&mut M, serde_json::Value) -> Result<Answer>>;
+type CommandHandler<M> = Box<dyn Fn(&mut M, serde_json::Value, Option<Files>) -> Result<Answer>>;
 
 pub(crate) enum Answer {
     Now(Reply),
@@ -282,7 +282,7 @@ impl<M: 'static> Wiring<M> {
         A: DeserializeOwned + JsonSchema,
         H: Fn(&mut M, A) -> Result<Reply> + 'static,
     {
-        self.answer(name, false, move |module, args: A| handler(module, args).map(Answer::Now))
+        self.answer(name, move |module, args: A, _| handler(module, args).map(Answer::Now))
     }
 
     /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module and writes a
@@ -292,7 +292,8 @@ impl<M: 'static> Wiring<M> {
         A: DeserializeOwned + JsonSchema,
         H: Fn(&mut M, A) -> Result<Job> + 'static,
     {
-        self.answer(name, true, move |module, args: A| handler(module, args).map(Answer::Later))
+        self.answer(name, move |module, args: A, _| handler(module, args).map(Answer::Later))
+            .describe(|command| command.streams = true)
     }
 
     /// Answers `lodestar <module> <name>` with a [`Job`] that runs beside the module and tells how
@@ -302,7 +303,63 @@ impl<M: 'static> Wiring<M> {
         A: DeserializeOwned + JsonSchema,
         H: Fn(&mut M, A) -> Result<Job> + 'static,
     {
-        self.answer(name, false, move |module, args: A| handler(module, args).map(Answer::Later))
+        self.answer(name, move |module, args: A, _| handler(module, args).map(Answer::Later))
+    }
+
+    /// Answers `lodestar <module> <name>` with a [`Job`] that reads [`Files`]. The argument that
+    /// is marked with `x-files` is their path; the command line opens it, or what lies in a folder,
+    /// and sends the content. A module opens no path that somebody named: the daemon may have other
+    /// rights than who asks.
+    ///
+    /// ```
+    /// use std::io::Read as _;
+    /// use module_sdk::{Files, Job, Reply, Result, Wiring};
+    ///
+    /// /// Counts lines: `count notes.txt`.
+    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// struct CountArgs {
+    ///     /// A file, or a folder with `.txt` files.
+    ///     #[schemars(extend("x-positional" = 1, "x-files" = ["txt"]))]
+    ///     path: String,
+    /// }
+    /// # struct Notes;
+    /// # impl module_sdk::Module for Notes {
+    /// #     type Config = module_sdk::NoArgs;
+    /// #     fn start(_: Self::Config, _: &module_sdk::Host) -> Result<Self> { Ok(Self) }
+    ///
+    /// fn wire(wiring: &mut Wiring<Self>) {
+    ///     wiring.job_with_files("count", Self::count);
+    /// }
+    /// # }
+    ///
+    /// # impl Notes {
+    /// fn count(&mut self, _: CountArgs, mut files: Files) -> Result<Job> {
+    ///     Ok(Job::new(move |_| {
+    ///         let mut lines = 0;
+    ///         while let Some(mut file) = files.next_file()? {
+    ///             let mut text = String::new();
+    ///             file.read_to_string(&mut text)?;
+    ///             lines += text.lines().count();
+    ///         }
+    ///         Reply::json(&lines)
+    ///     }))
+    /// }
+    /// # }
+    /// ```
+    pub fn job_with_files<A, H>(&mut self, name: &str, handler: H) -> &mut Self
+    where
+        A: DeserializeOwned + JsonSchema,
+        H: Fn(&mut M, A, Files) -> Result<Job> + 'static,
+    {
+        let command = name.to_owned();
+        self.answer(name, move |module, args: A, files| {
+            let files = files.ok_or_else(|| {
+                let message = format!("`{command}` reads files, which were not sent");
+                Error::usage(message).hint("run it on the command line, which opens them")
+            })?;
+            handler(module, args, files).map(Answer::Later)
+        })
+        .describe(|command| command.reads_files = true)
     }
 
     /// Lets the command that was added last answer without waiting until the events before it are
@@ -324,8 +381,13 @@ impl<M: 'static> Wiring<M> {
     /// # }
     /// ```
     pub fn without_barrier(&mut self) -> &mut Self {
+        self.describe(|command| command.without_barrier = true)
+    }
+
+    /// Changes the description of the command that was added last.
+    fn describe(&mut self, change: impl FnOnce(&mut CommandDescription)) -> &mut Self {
         if let Some(command) = self.commands.last_mut() {
-            command.description.without_barrier = true;
+            change(&mut command.description);
         }
         self
     }
@@ -333,8 +395,7 @@ impl<M: 'static> Wiring<M> {
     fn answer<A: DeserializeOwned + JsonSchema>(
         &mut self,
         name: &str,
-        streams: bool,
-        handler: impl Fn(&mut M, A) -> Result<Answer> + 'static,
+        handler: impl Fn(&mut M, A, Option<Files>) -> Result<Answer> + 'static,
     ) -> &mut Self {
         let args = schema_for!(A);
         let schema = args.clone().to_value();
@@ -344,10 +405,13 @@ impl<M: 'static> Wiring<M> {
                 name: name.to_owned(),
                 about: about.to_owned(),
                 args,
-                streams,
+                streams: false,
                 without_barrier: false,
+                reads_files: false,
             },
-            handler: Box::new(move |module, given| handler(module, arguments(&schema, given)?)),
+            handler: Box::new(move |module, given, files| {
+                handler(module, arguments(&schema, given)?, files)
+            }),
         });
         self
     }

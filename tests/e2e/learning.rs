@@ -15,8 +15,7 @@ fn sandbox(isolation: &str) -> Sandbox {
     Sandbox::new(&["learning"], &config)
 }
 
-/// Writes conversations, each about something else, into a file that the module may read in a
-/// process of its own too: in its data directory.
+/// Writes conversations, each about something else, into a file that no module may open.
 fn chats(sandbox: &Sandbox, number: usize) -> String {
     const THINGS: [&str; 8] =
         ["kettles", "ladders", "violins", "tractors", "candles", "maps", "beehives", "anchors"];
@@ -35,7 +34,7 @@ fn chats(sandbox: &Sandbox, number: usize) -> String {
         ]);
         json!({"messages": messages, "model": "qwen3:4b", "session": format!("s{number}")})
     };
-    let path = sandbox.state().join("data/learning/chats.jsonl");
+    let path = sandbox.path("chats.jsonl");
     let text: String = (0..number).map(|number| format!("{}\n", line(number))).collect();
     std::fs::write(&path, text).expect("the sandbox is writable");
     path.display().to_string()

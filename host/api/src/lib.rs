@@ -18,6 +18,7 @@
 //! | `GET /v1/verify`, [`VerifyQuery`] | `[`[`Verified`]`]` |
 //! | `GET /v1/modules/{name}/logs`, [`LogsQuery`] | lines of [`LogLine`] |
 //! | `POST /v1/modules/{name}/commands/{command}`, its arguments | lines of [`CommandItem`] |
+//! | `POST /v1/modules/{name}/commands/{command}/files`, [`module_sdk::Files`] | the same |
 //! | `GET /v1/operations/{id}`, [`WaitQuery`] | [`Operation`] |
 //! | `GET /v1/module-commands` | `[`[`ModuleCommands`]`]` of the running modules |
 //! | `GET /v1/config` | [`ConfigView`] |

@@ -14,6 +14,7 @@ use crate::{
     error::{CliError, Result},
     exit_codes, human,
     out_file::OutFile,
+    sent_files::SentFiles,
     terminal::Terminal,
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Call {
     pub(crate) words: String,
     pub(crate) command: String,
     pub(crate) args: Map<String, Value>,
+    /// Path of the files to send, and the endings of those in a folder.
+    pub(crate) files: Option<(PathBuf, Vec<String>)>,
     pub(crate) streams: bool,
     /// File for the stream; `None` for standard output.
     pub(crate) out: Option<PathBuf>,
@@ -77,7 +80,14 @@ async fn answer(
     terminal: &mut Terminal,
 ) -> Result<(Reply, Before)> {
     let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
-    let mut lines: Lines = client.stream(&path, &call.args).await?;
+    let mut lines: Lines = match &call.files {
+        Some((files, endings)) => {
+            let opened = SentFiles::find(files, endings)?;
+            let body = opened.send(&call.args)?;
+            client.stream_body(&format!("{path}/files"), body).await?
+        }
+        None => client.stream(&path, &call.args).await?,
+    };
     let bar = terminal.progress_bar(!call.streams || out.is_some());
     let mut before = Before::default();
     let reply = loop {

@@ -1,10 +1,15 @@
 //! HTTP over the daemon's socket.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{convert::Infallible, future::Future, path::PathBuf, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
+use hyper::{
+    Method, Request, Response,
+    body::{Body, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use lodestar_api::{Problem, ProblemCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -26,6 +31,14 @@ pub(crate) struct Client {
     /// Longest time that the daemon may be silent.
     pub(crate) timeout: Duration,
 }
+
+/// A body that can be sent to the daemon.
+pub(crate) trait RequestBody:
+    Body<Data = Bytes, Error = Infallible> + Send + 'static
+{
+}
+
+impl<B: Body<Data = Bytes, Error = Infallible> + Send + 'static> RequestBody for B {}
 
 /// The lines of a streamed answer.
 #[derive(Debug)]
@@ -69,13 +82,18 @@ impl Client {
 
     /// Asks for a stream that may be silent for any time.
     pub(crate) async fn follow(&self, path: &str) -> Result<Lines> {
-        let response = self.send(Method::GET, path, Bytes::new(), self.timeout).await?;
+        let response = self.send(Method::GET, path, Full::default(), self.timeout).await?;
         Ok(Lines::new(response, None))
     }
 
     /// Sends a value and returns the stream of the answer.
     pub(crate) async fn stream(&self, path: &str, body: &impl Serialize) -> Result<Lines> {
-        let response = self.send(Method::POST, path, encode(body)?, self.timeout).await?;
+        self.stream_body(path, Full::new(encode(body)?)).await
+    }
+
+    /// Sends a body, which goes on while the answer comes, and returns the stream of the answer.
+    pub(crate) async fn stream_body<B: RequestBody>(&self, path: &str, body: B) -> Result<Lines> {
+        let response = self.send(Method::POST, path, body, self.timeout).await?;
         Ok(Lines::new(response, Some(self.timeout)))
     }
 
@@ -86,17 +104,17 @@ impl Client {
         body: Bytes,
         timeout: Duration,
     ) -> Result<T> {
-        let response = self.send(method, path, body, timeout).await?;
+        let response = self.send(method, path, Full::new(body), timeout).await?;
         let bytes = within(timeout, collect(response.into_body())).await??;
         serde_json::from_slice(&bytes).map_err(|error| not_understood(path, &error.to_string()))
     }
 
     /// Sends a request and waits for the head of a successful answer.
-    async fn send(
+    async fn send<B: RequestBody>(
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: B,
         timeout: Duration,
     ) -> Result<Response<Incoming>> {
         let response = within(timeout, Box::pin(self.exchange(method, path, body))).await??;
@@ -113,11 +131,11 @@ impl Client {
         Err(CliError::from_problem(problem))
     }
 
-    async fn exchange(
+    async fn exchange<B: RequestBody>(
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: B,
     ) -> Result<Response<Incoming>> {
         let (stream, socket) = socket::connect(&self.sockets).await?;
         let lost = |error: hyper::Error| {
@@ -137,7 +155,7 @@ impl Client {
             .header(header::HOST, "lodestar")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("lodestar/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| CliError::failed(format!("cannot ask for {path}: {error}")))?;
         sender.send_request(request).await.map_err(lost)
     }

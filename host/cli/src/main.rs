@@ -14,6 +14,7 @@ mod out_file;
 mod render;
 mod reserved_names;
 mod schema;
+mod sent_files;
 mod socket;
 mod terminal;
 #[cfg(test)]

@@ -2,9 +2,12 @@
 //!
 //! Supported are `type` (also with `null`), `enum`, `const`, `oneOf`, `anyOf` and `allOf` of these,
 //! `$ref` into the same schema, `items`, `minimum`, `maximum`, `default`, `description`,
-//! `required`, and the extensions `x-positional` (`true`, or a number for the order) and `x-path`
-//! (`true`: a file, which the module gets as an absolute path). A value of any other form is given
-//! as JSON.
+//! `required`, and the extensions `x-positional` (`true`, or a number for the order), `x-path`
+//! (`true`: a file, which the module gets as an absolute path) and `x-files` (a file, which the
+//! command line sends, or a folder, of which it sends the files with one of the listed endings). A
+//! value of any other form is given as JSON.
+
+use std::path::PathBuf;
 
 use clap::{
     Arg, ArgAction, ArgMatches, ValueHint, builder::PossibleValue, builder::PossibleValuesParser,
@@ -41,6 +44,8 @@ enum Kind {
     Text,
     /// A file, relative to the directory in which the command is typed.
     Path,
+    /// A file, or a folder with files of these endings, whose content is sent.
+    Files(Vec<String>),
     Integer {
         least: Option<i128>,
         most: Option<i128>,
@@ -80,6 +85,17 @@ pub(crate) fn fields(schema: &Value) -> Vec<Field> {
 /// stream.
 pub(crate) fn args(fields: &[Field], streams: bool) -> Vec<Arg> {
     fields.iter().map(|field| arg(field, streams)).collect()
+}
+
+/// Returns the path whose files are to be sent, and the endings of those in a folder.
+pub(crate) fn files(fields: &[Field], matches: &ArgMatches) -> Option<(PathBuf, Vec<String>)> {
+    fields.iter().find_map(|field| match &field.kind {
+        Kind::Files(endings) => match field_json(field, matches) {
+            Value::String(path) => Some((path.into(), endings.clone())),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// Returns the given arguments as the object that the command expects; others are left to it.
@@ -144,6 +160,9 @@ fn typed(arg: Arg, kind: &Kind) -> Arg {
     match kind {
         Kind::Text => arg.value_parser(|text: &str| Ok::<_, InvalidValue>(Value::from(text))),
         Kind::Path => arg.value_hint(ValueHint::AnyPath).value_parser(path),
+        Kind::Files(_) => arg
+            .value_hint(ValueHint::AnyPath)
+            .value_parser(|text: &str| Ok::<_, InvalidValue>(Value::from(text))),
         Kind::Integer { least, most } => {
             let (least, most) = (*least, *most);
             arg.allow_negative_numbers(true)
@@ -244,6 +263,11 @@ fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
     }
     match type_name(property) {
         Some("string") if property.get("x-path") == Some(&Value::Bool(true)) => Kind::Path,
+        Some("string") if property.get("x-files").is_some() => {
+            let endings = property.get("x-files").and_then(Value::as_array);
+            let endings = endings.into_iter().flatten().filter_map(Value::as_str);
+            Kind::Files(endings.map(str::to_owned).collect())
+        }
         Some("string") => Kind::Text,
         Some("integer") => {
             Kind::Integer { least: limit(property, "minimum"), most: limit(property, "maximum") }

@@ -1,6 +1,6 @@
 //! One running module behind the ABI.
 
-use std::{sync::atomic::AtomicUsize, thread::JoinHandle, time::Duration};
+use std::{fs::File, sync::atomic::AtomicUsize, thread::JoinHandle, time::Duration};
 
 use lodestar_abi::{
     BatchOutcome, CreateRequest, Event as RawEvent, HostBox, ModError, ModuleBox, ModuleInstance,
@@ -18,9 +18,10 @@ use super::{
     guard::guard,
     heap,
     own_thread::{answering, on_own_thread},
+    owned,
 };
 use crate::{
-    Description, Error, ErrorKind, Host, Job, Module, Output, Result, Snapshot, Wiring,
+    Description, Error, ErrorKind, Files, Host, Job, Module, Output, Result, Snapshot, Wiring,
     daily::LastRuns, logging, schema, wiring::Answer,
 };
 
@@ -128,6 +129,17 @@ struct CommandRequest {
     /// Number that the host gave the call of another module; 0 where a person asks.
     #[serde(default)]
     call: u64,
+    /// Descriptor that the files of the command come from.
+    #[serde(default)]
+    files: Option<i32>,
+}
+
+impl CommandRequest {
+    /// Takes the files of the command, where it has some.
+    fn take_files(&mut self) -> Option<Files> {
+        let descriptor = self.files.take().filter(|number| *number >= 0)?;
+        Some(Files::new(File::from(owned(descriptor))))
+    }
 }
 
 struct Instance<M: Module> {
@@ -240,7 +252,8 @@ impl<M: Module> ModuleInstance for Instance<M> {
 
     fn command(&mut self, request: RSlice<'_, u8>, sink: ReplySinkBox) {
         let answer = guard("command", || {
-            let request: CommandRequest = serde_json::from_slice(request.as_slice())?;
+            let mut request: CommandRequest = serde_json::from_slice(request.as_slice())?;
+            let files = request.take_files();
             let commands = &self.wiring.commands;
             let known = commands.iter().find(|known| known.description.name == request.command);
             let (Some(known), Some(module)) = (known, self.module.as_mut()) else {
@@ -252,7 +265,7 @@ impl<M: Module> ModuleInstance for Instance<M> {
                 args => args,
             };
             let call = request.call;
-            let handle = || guard(&request.command, || (known.handler)(module, args));
+            let handle = || guard(&request.command, || (known.handler)(module, args, files));
             let answer = on_own_thread(|| answering(call, handle))?;
             Ok((request.command, call, answer))
         });

@@ -111,10 +111,16 @@ macro_rules! export {
 
 /// Takes ownership of the descriptor of a listening socket that the host handed over.
 pub(crate) fn tcp_listener(descriptor: i32) -> TcpListener {
+    TcpListener::from(owned(descriptor))
+}
+
+/// Takes ownership of a descriptor that the host handed over.
+fn owned(descriptor: i32) -> OwnedFd {
     #[expect(unsafe_code, reason = "a raw descriptor from the host")]
     // SAFETY: the host duplicated it for this call and keeps no copy of the number.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    TcpListener::from(descriptor)
+    unsafe {
+        OwnedFd::from_raw_fd(descriptor)
+    }
 }
 
 /// Host that log records go to: the one of the newest instance in this library.

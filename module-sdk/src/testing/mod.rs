@@ -33,7 +33,9 @@
 mod fake_host;
 
 use std::{
+    io,
     marker::PhantomData,
+    os::fd::{IntoRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -51,10 +53,12 @@ use lodestar_abi::{
         std_types::{ROption, RResult, RSlice, RSome},
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Error, EventType, Frame, Health, Module, Reply, Result, Wiring, glue};
+use crate::{
+    Error, EventType, FilesSum, FilesWriter, Frame, Health, Module, Reply, Result, Wiring, glue,
+};
 pub use fake_host::FakeHost;
 use fake_host::Services;
 
@@ -262,14 +266,48 @@ impl<M: Module> Bench<M> {
         self.stream(name, args).map(|(_, reply)| reply)
     }
 
+    /// Runs a command that reads files, given by name and content, and returns its reply.
+    ///
+    /// # Errors
+    ///
+    /// Returns the command's error.
+    pub fn command_with_files(
+        &mut self,
+        name: &str,
+        args: Value,
+        files: &[(&str, &[u8])],
+    ) -> Result<Reply> {
+        let bytes = files.iter().map(|(_, content)| content.len() as u64).sum();
+        let sum = FilesSum { files: files.len() as u64, bytes };
+        let (reader, pipe) = io::pipe()?;
+        let files: Vec<(String, Vec<u8>)> =
+            files.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec())).collect();
+        // A command that leaves some unread closes the pipe.
+        let sender = std::thread::spawn(move || {
+            let mut writer = FilesWriter::new(pipe, sum)?;
+            for (name, content) in &files {
+                writer.file(name, None, Ok(content.as_slice()))?;
+            }
+            writer.finish().map(drop)
+        });
+        let files = OwnedFd::from(reader).into_raw_fd();
+        let answered = self.answer(&json!({"command": name, "args": args, "files": files}));
+        drop(sender.join());
+        answered.map(|(_, reply)| reply)
+    }
+
     /// Runs a command and returns its output as well.
     ///
     /// # Errors
     ///
     /// Returns the command's error.
     pub fn stream(&mut self, name: &str, args: Value) -> Result<(String, Reply)> {
+        self.answer(&json!({"command": name, "args": args}))
+    }
+
+    fn answer(&mut self, request: &Value) -> Result<(String, Reply)> {
         let (sender, receiver) = mpsc::channel();
-        let request = serde_json::to_vec(&serde_json::json!({"command": name, "args": args}))?;
+        let request = serde_json::to_vec(request)?;
         let sink = ReplySink_TO::from_value(Sink(sender), TD_Opaque);
         self.running().command(request.as_slice().into(), sink);
         let (mut text, mut reply) = (String::new(), None);

@@ -136,7 +136,7 @@ impl Module for Learning {
             .every(Duration::from_secs(600), Self::delete_old)
             .every(Duration::from_secs(1), Self::tend_experiment)
             .command("consent", Self::consent)
-            .job("import", Self::import)
+            .job_with_files("import", Self::import)
             .command("feedback", Self::feedback)
             .stream("datasets", Self::datasets)
             .job("forget", Self::forget)

@@ -130,6 +130,7 @@ fn call(entry: &ModuleCommands, matches: &ArgMatches) -> Result<Call> {
         words,
         command: description.name.clone(),
         args: schema::json(&fields, given),
+        files: if description.reads_files { schema::files(&fields, given) } else { None },
         streams: description.streams,
         out: out.filter(|path| path.as_os_str() != "-"),
         force: description.streams && given.get_flag(FORCE),

@@ -1,6 +1,6 @@
 //! `/v1/module-commands` and the commands of modules.
 
-use std::{convert::Infallible, sync::Arc, time::Instant};
+use std::{convert::Infallible, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    files,
     modules::{ndjson, unknown},
     name::ModuleName,
 };
@@ -44,18 +45,47 @@ pub(super) async fn run(
 ) -> Result<Response, Refusal> {
     let entry = daemon.modules.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;
     let args = args.map_or_else(|| json!({}), |Json(args)| args);
+    answer(&daemon, name, &entry, (&command, &args, None)).await
+}
+
+/// Runs a command that reads files: its arguments are the first record of the body, and the files
+/// go on to the module as they come. The daemon opens no path that a client named.
+pub(super) async fn run_with_files(
+    State(daemon): State<Arc<Daemon>>,
+    ModuleName(name): ModuleName,
+    Path((_, command)): Path<(String, String)>,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let entry = daemon.modules.entry(&name).ok_or_else(|| unknown(&daemon, &name))?;
+    // What is not known yet is refused by the module.
+    let known = entry.known();
+    let mut commands = known.iter().flat_map(|known| &known.description.commands);
+    if commands.any(|it| it.name == command && !it.reads_files) {
+        return Err(Refusal::invalid(format!("`{command}` of {name} reads no files")));
+    }
+    let (args, files) = files::receive(body).await?;
+    answer(&daemon, name, &entry, (&command, &args, Some(files))).await
+}
+
+async fn answer(
+    daemon: &Daemon,
+    name: String,
+    entry: &Arc<Entry>,
+    (command, args, files): (&str, &Value, Option<OwnedFd>),
+) -> Result<Response, Refusal> {
     let request = json!({"command": command, "args": args}).to_string().into_bytes();
     let (sink, mut answers, panicked) = reply_channel(daemon.logging.redactor.clone());
     let call = CommandCall {
         request,
         sink,
         panicked,
-        after: entry.barrier(&command),
+        after: entry.barrier(command),
         patience: Instant::now() + COMMAND_PATIENCE,
         call: None,
+        files,
     };
     let pushed = entry.calls.push(Call::Command(call));
-    pushed.map_err(|(error, _)| Refusal(not_taken(&name, error, &entry)))?;
+    pushed.map_err(|(error, _)| Refusal(not_taken(&name, error, entry)))?;
     // The first answer decides between a stream and a problem.
     let first = match answers.recv().await {
         Some(Answer::Frame(frame)) => frame,

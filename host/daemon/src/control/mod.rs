@@ -4,6 +4,7 @@ mod actor;
 mod commands;
 mod config;
 mod events;
+mod files;
 mod installs;
 mod module_requests;
 mod modules;
@@ -68,6 +69,7 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .route("/v1/modules/{name}/why", get(modules::why))
         .route("/v1/modules/{name}/logs", get(modules::logs))
         .route("/v1/modules/{name}/commands/{command}", post(commands::run))
+        .route("/v1/modules/{name}/commands/{command}/files", post(commands::run_with_files))
         .route("/v1/verify", get(installs::verify))
         .route("/v1/operations/{id}", get(modules::operation))
         .route("/v1/module-commands", get(commands::module_commands))

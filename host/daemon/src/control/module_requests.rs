@@ -64,6 +64,7 @@ fn pass_on(daemon: &Daemon, request: &ModuleRequest) {
         after: entry.barrier(request.command()),
         patience: request.call().deadline().min(Instant::now() + COMMAND_PATIENCE),
         call: Some(request.call().clone()),
+        files: None,
     };
     if let Err((error, refused)) = entry.calls.push(Call::Command(call)) {
         refuse(request, &not_taken(name, error, &entry));

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
@@ -56,6 +57,8 @@ pub struct CommandCall {
     pub patience: Instant,
     /// The call of another module that this command answers, if any.
     pub call: Option<Arc<ModuleCall>>,
+    /// Descriptor that the files of the command come from, where it reads some.
+    pub files: Option<OwnedFd>,
 }
 
 impl CommandCall {

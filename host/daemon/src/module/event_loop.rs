@@ -116,10 +116,10 @@ impl<'a, 'b> EventLoop<'a, 'b> {
                 }
                 Call::Command(command) if command.is_over() => {}
                 Call::Command(command) => {
-                    let CommandCall { request, sink, panicked: answer, .. } = command;
+                    let CommandCall { request, sink, panicked: answer, files, .. } = command;
                     let clock = self.worker.clock.clone();
                     let done = entry.meter.time(&clock, (Work::Command, 1), "command", || {
-                        self.instance.command(&request, sink)
+                        self.instance.command(&request, sink, files)
                     });
                     let panicked = done.map_err(|error| describe_error(self.worker, &error)).err();
                     if let Some(reason) = panicked.or_else(|| answer.get().cloned()) {

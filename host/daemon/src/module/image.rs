@@ -1,6 +1,12 @@
 //! Code of one generation of a module, and the instance that is created from it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    os::fd::{IntoRawFd as _, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use lodestar_abi::{
     BatchOutcome, CreateRequest, Event as AbiEvent, ModError, ModuleBox, ReplySinkBox,
@@ -8,6 +14,7 @@ use lodestar_abi::{
 };
 use lodestar_library::{Inspected, Library};
 use module_sdk::manifest::Manifest;
+use serde_json::Value;
 
 use super::{Configured, Services};
 
@@ -64,9 +71,14 @@ pub trait Instance {
     fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome;
     /// Calls the timer number `index`, which is due.
     fn on_timer(&mut self, index: u32) -> Result<(), ModError>;
-    /// Runs a command; the answer goes to `sink`. Fails when the command panicked and the sink
-    /// could not be told at once.
-    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError>;
+    /// Runs a command; the answer goes to `sink`, its files come from the descriptor. Fails when
+    /// the command panicked and the sink could not be told at once.
+    fn command(
+        &mut self,
+        request: &[u8],
+        sink: ReplySinkBox,
+        files: Option<OwnedFd>,
+    ) -> Result<(), ModError>;
     /// Returns the module's health, JSON.
     fn health(&mut self) -> Vec<u8>;
     /// Sets the log level.
@@ -203,6 +215,19 @@ impl Image {
     }
 }
 
+/// Adds the descriptor that the files of a command come from to its request, JSON. The module owns
+/// the descriptor from then on.
+#[must_use]
+pub(crate) fn with_files(request: &[u8], files: Option<OwnedFd>) -> Cow<'_, [u8]> {
+    let Some(files) = files else { return request.into() };
+    // Written by the daemon a moment ago: it is an object.
+    let Ok(Value::Object(mut object)) = serde_json::from_slice(request) else {
+        return request.into();
+    };
+    object.insert("files".to_owned(), files.into_raw_fd().into());
+    Value::Object(object).to_string().into_bytes().into()
+}
+
 impl Instance for ModuleBox {
     fn on_batch(&mut self, events: &[AbiEvent<'_>]) -> BatchOutcome {
         Self::on_batch(self, events.into())
@@ -212,8 +237,13 @@ impl Instance for ModuleBox {
         Self::on_timer(self, index).into_result()
     }
 
-    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError> {
-        Self::command(self, request.into(), sink);
+    fn command(
+        &mut self,
+        request: &[u8],
+        sink: ReplySinkBox,
+        files: Option<OwnedFd>,
+    ) -> Result<(), ModError> {
+        Self::command(self, (&*with_files(request, files)).into(), sink);
         Ok(())
     }
 

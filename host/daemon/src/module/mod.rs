@@ -28,6 +28,7 @@ pub use calls::{Answer, Call, CallError, CommandCall, reply_channel};
 pub use error::{ConfigureError, SecretError};
 pub use event_loop::to_abi;
 pub use handover::OneShotFlag;
+pub(crate) use image::with_files;
 pub use image::{GONE, Image, Instance, ProcessImage, ProcessView, Refused, StartProcess};
 pub use latency::{Durations, Latency};
 pub use meter::{Measured, Meter, Work};

@@ -34,6 +34,9 @@ const READ: usize = 64 << 10;
 /// Capacity in bytes beyond which a buffer that grew for one frame is released afterwards.
 const KEPT: usize = 1 << 20;
 
+/// Flags of a send that waits for nothing.
+const AT_ONCE: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
 /// Reason why a channel cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChannelError {
@@ -122,10 +125,42 @@ impl Writer {
         deadline: Deadline,
     ) -> Result<(), ChannelError> {
         encode(message, &mut self.buffer)?;
-        let mut sent = 0;
+        self.send_rest_within(0, deadline)
+    }
+
+    /// Sends one message together with a file descriptor, within a deadline like
+    /// [`send_within`](Self::send_within).
+    pub(super) fn send_with(
+        &mut self,
+        message: &impl Serialize,
+        descriptor: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<(), ChannelError> {
+        encode(message, &mut self.buffer)?;
+        let descriptors = [descriptor];
+        let sent = loop {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let parts = [IoSlice::new(&self.buffer)];
+            match sendmsg(&self.stream, &parts, &mut ancillary, AT_ONCE) {
+                Ok(count) => break count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => deadline.wait_for(&self.stream, PollFlags::OUT)?,
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        };
+        self.send_rest_within(sent, deadline)
+    }
+
+    /// Sends what is left of the message in the buffer.
+    fn send_rest_within(
+        &mut self,
+        mut sent: usize,
+        deadline: Deadline,
+    ) -> Result<(), ChannelError> {
         while sent < self.buffer.len() {
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match send(&self.stream, &self.buffer[sent..], flags) {
+            match send(&self.stream, &self.buffer[sent..], AT_ONCE) {
                 Ok(count) => sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => deadline.wait_for(&self.stream, PollFlags::OUT)?,
@@ -133,24 +168,6 @@ impl Writer {
             }
         }
         self.forget_a_large_one();
-        Ok(())
-    }
-
-    /// Sends one message together with a file descriptor.
-    pub(super) fn send_with(
-        &mut self,
-        message: &impl Serialize,
-        descriptor: BorrowedFd<'_>,
-    ) -> Result<(), ChannelError> {
-        encode(message, &mut self.buffer)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor];
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let parts = [IoSlice::new(&self.buffer)];
-        let sent = sendmsg(&self.stream, &parts, &mut ancillary, SendFlags::NOSIGNAL)
-            .map_err(io::Error::from)?;
-        self.stream.write_all(&self.buffer[sent..])?;
         Ok(())
     }
 
@@ -205,6 +222,22 @@ impl Reader {
     /// Returns the next message like [`next`](Self::next), but polls for a moment before it sleeps
     /// where the previous message came within such a moment as well: then one call follows another.
     pub(super) fn next_soon<'a, T: Deserialize<'a>>(&'a mut self) -> Result<T, ChannelError> {
+        self.await_frame()?;
+        self.next()
+    }
+
+    /// Returns the next message like [`next_soon`](Self::next_soon), and the descriptor that came
+    /// with it.
+    pub(super) fn next_with_descriptor<'a, T: Deserialize<'a>>(
+        &'a mut self,
+    ) -> Result<(T, Option<OwnedFd>), ChannelError> {
+        self.await_frame()?;
+        let descriptor = self.take_descriptor();
+        Ok((self.next()?, descriptor))
+    }
+
+    /// Waits until a whole frame has come, and polls for a moment before it sleeps.
+    fn await_frame(&mut self) -> Result<(), ChannelError> {
         let begin = Instant::now();
         while !self.has_frame()? {
             if self.is_busy {
@@ -214,7 +247,7 @@ impl Reader {
             }
         }
         self.is_busy = begin.elapsed() < BUSY;
-        self.next()
+        Ok(())
     }
 
     /// Returns the next message, where one has come already.
@@ -394,89 +427,4 @@ fn decode<'a, T: Deserialize<'a>>(frame: &'a [u8]) -> Result<T, ChannelError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd as _;
-
-    use super::*;
-    use crate::runner::wire::{HostRequest, RunnerRequest};
-
-    fn pair() -> (Writer, Reader) {
-        let (left, right) = UnixStream::pair().expect("descriptors are left");
-        (Writer::new(left), Reader::with_descriptors(right))
-    }
-
-    #[test]
-    fn the_time_of_a_call_holds_while_its_question_is_sent() {
-        let (left, right) = UnixStream::pair().expect("descriptors are left");
-        let (mut writer, mut reader) = (Writer::new(left), Reader::new(right));
-        let soon = || Deadline::after(Duration::from_millis(20));
-        let sent = writer.send_within(&vec![7_u8; 4 << 20], soon());
-        assert!(matches!(sent, Err(ChannelError::TimedOut)), "nobody reads: {sent:?}");
-        let answered = loop {
-            // What was sent of it is no whole frame.
-            if let Err(error) = reader.fill_within(soon()) {
-                break error;
-            }
-        };
-        assert!(matches!(answered, ChannelError::TimedOut), "nothing more comes: {answered}");
-    }
-
-    #[test]
-    fn messages_arrive_as_they_were_sent() {
-        let (mut writer, mut reader) = pair();
-        let large = vec![7; 3 << 20];
-        let sender = std::thread::spawn(move || {
-            for number in 0..100 {
-                writer
-                    .send(&HostRequest::Record { handle: number, value: 0.5 })
-                    .expect("it is read");
-            }
-            writer.send(&RunnerRequest::Validate(&large)).expect("it is read");
-            writer.send(&RunnerRequest::Timer(7)).expect("it is read");
-        });
-        for number in 0..100 {
-            let HostRequest::Record { handle, .. } = reader.next().expect("a message") else {
-                panic!("another message");
-            };
-            assert_eq!(handle, number);
-        }
-        let RunnerRequest::Validate(bytes) = reader.next().expect("a message") else {
-            panic!("another")
-        };
-        assert_eq!((bytes.len(), bytes[0]), (3 << 20, 7));
-        assert!(matches!(reader.next(), Ok(RunnerRequest::Timer(7))));
-        sender.join().expect("no panic");
-        assert!(matches!(reader.next::<RunnerRequest<'_>>(), Err(ChannelError::Closed)));
-    }
-
-    #[test]
-    fn a_descriptor_comes_with_its_message() {
-        let (mut writer, mut reader) = pair();
-        let file = tempfile::tempfile().expect("a temporary file");
-        writer.send(&RunnerRequest::Timer(1)).expect("it fits");
-        writer.send_with(&RunnerRequest::Timer(2), file.as_fd()).expect("it fits");
-        assert!(matches!(reader.next(), Ok(RunnerRequest::Timer(1))));
-        assert!(matches!(reader.next(), Ok(RunnerRequest::Timer(2))));
-        assert!(reader.take_descriptor().is_some());
-        assert!(reader.take_descriptor().is_none());
-    }
-
-    #[test]
-    fn garbage_is_told_from_messages() {
-        let check = |bytes: &[u8], part: &str| {
-            let (mut writer, mut reader) = pair();
-            writer.stream.write_all(bytes).expect("it fits");
-            drop(writer);
-            let error = reader.next::<HostRequest<'_>>().expect_err("it is no message").to_string();
-            assert!(error.contains(part), "{error}");
-        };
-        check(&[0xff; 64], "a frame of 4294967295 bytes");
-        check(&[1, 0, 0, 0, 0xff], "no message");
-        check(&[0, 0, 0, 0], "no message");
-        check(&[9, 0, 0, 0, 3, 0, 0, 0], "closed");
-        // A record with a byte behind it.
-        let mut long = vec![11, 0, 0, 0, 3, 0];
-        long.extend([0; 9]);
-        check(&long, "too many");
-    }
-}
+mod tests;

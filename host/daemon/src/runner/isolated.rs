@@ -12,7 +12,7 @@ use lodestar_config::Limits;
 use lodestar_library::Inspected;
 
 use super::{
-    channel::{ChannelError, Reader, Writer},
+    channel::{ChannelError, Deadline, Reader, Writer},
     paths,
     process::{self, Started},
     remote::Remote,
@@ -220,7 +220,8 @@ impl Isolated {
         mut reader: Reader,
     ) -> Result<Remote, Refused> {
         let setup = Setup { counted: runner.process.in_force().is_counted(), ..self.setup.clone() };
-        let sent = writer.send_with(&setup, self.inspected.descriptor());
+        let deadline = Deadline::after(self.start_deadline());
+        let sent = writer.send_with(&setup, self.inspected.descriptor(), deadline);
         let loaded = sent.and_then(|()| reader.next::<Loaded>());
         match loaded {
             Ok(Loaded::Yes { sandbox, sandboxed }) => {

@@ -1,6 +1,7 @@
 //! A module that runs in a process of its own, as its thread in the daemon sees it.
 
 use std::{
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -96,12 +97,29 @@ impl Remote {
         ask: &RunnerRequest<'_>,
         take: impl FnOnce(Outcome<'_>) -> Option<T>,
     ) -> Result<T, ModError> {
+        self.ask_with(what, deadline, (ask, None), take)
+    }
+
+    /// Makes one call like [`ask`](Self::ask), with a descriptor for it.
+    fn ask_with<T>(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        (ask, descriptor): (&RunnerRequest<'_>, Option<OwnedFd>),
+        take: impl FnOnce(Outcome<'_>) -> Option<T>,
+    ) -> Result<T, ModError> {
         if let Some(exit) = self.exit() {
             return Err(error(&exit, what));
         }
         let Self { runner, writer, reader, .. } = self;
         let until = Deadline::after(deadline);
-        let replied = writer.send_within(ask, until).and_then(|()| next_within(reader, until));
+        let sent = match &descriptor {
+            Some(descriptor) => writer.send_with(ask, descriptor.as_fd(), until),
+            None => writer.send_within(ask, until),
+        };
+        // The runner has its own by now, and sees the end of a pipe only where nobody else has it.
+        drop(descriptor);
+        let replied = sent.and_then(|()| next_within(reader, until));
         match replied {
             Ok(Reply { heap, records, outcome }) => {
                 if let Some(bound) = runner.bound.get() {
@@ -203,13 +221,19 @@ impl Instance for Remote {
         self.done("timer", self.deadline, &RunnerRequest::Timer(index))
     }
 
-    fn command(&mut self, request: &[u8], sink: ReplySinkBox) -> Result<(), ModError> {
+    fn command(
+        &mut self,
+        request: &[u8],
+        sink: ReplySinkBox,
+        files: Option<OwnedFd>,
+    ) -> Result<(), ModError> {
         self.commands += 1;
         let number = self.commands;
         self.runner.replies.expect(number, sink);
         let met = self.runner.met.load(Ordering::Acquire);
-        let ask = RunnerRequest::Command { number, met, request };
-        let asked = self.ask("command", self.deadline, &ask, |outcome| match outcome {
+        let ask = RunnerRequest::Command { number, met, request, files: files.is_some() };
+        let ask = (&ask, files);
+        let asked = self.ask_with("command", self.deadline, ask, |outcome| match outcome {
             Outcome::Done => Some(None),
             Outcome::Answer(bytes) => Some(Some(bytes.to_vec())),
             _ => None,

@@ -13,7 +13,7 @@ use lodestar_abi::{
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Longest frame in bytes. The longest answer to a command is a little shorter.
 pub(super) const MAX_FRAME: usize = 64 << 20;
@@ -69,6 +69,8 @@ pub(super) enum RunnerRequest<'a> {
         met: u64,
         #[serde(with = "serde_bytes")]
         request: &'a [u8],
+        /// `true` when the descriptor that its files come from is with the frame.
+        files: bool,
     },
     Health,
     LogLevel(u32),

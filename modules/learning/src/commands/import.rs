@@ -2,16 +2,13 @@
 
 use std::{
     collections::HashSet,
-    fs,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::UNIX_EPOCH,
 };
 
-use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
+use module_sdk::{Error, ErrorKind, Files, Job, Output, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -31,9 +28,10 @@ pub(crate) struct ImportArgs {
     /// Form of the files.
     #[schemars(extend("x-positional" = 1))]
     format: Format,
-    /// A file, or a folder with `.jsonl` files.
-    #[schemars(extend("x-positional" = 2, "x-path" = true))]
-    path: PathBuf,
+    /// A file, a folder with `.jsonl` files, or `-` for standard input.
+    #[schemars(extend("x-positional" = 2, "x-files" = ["jsonl"]))]
+    #[expect(dead_code, reason = "the files come by themselves")]
+    path: String,
     /// The project that they are of.
     project: String,
     /// Only show what would be kept.
@@ -49,12 +47,8 @@ const LISTED: usize = 1_000;
 const SHOWN: usize = 10;
 
 impl Learning {
-    pub(crate) fn import(&mut self, args: ImportArgs) -> Result<Job> {
+    pub(crate) fn import(&mut self, args: ImportArgs, files: Files) -> Result<Job> {
         let project = name("the project", &args.project)?.to_owned();
-        if !args.path.is_absolute() {
-            let error = Error::usage(format!("{} is no absolute path", args.path.display()));
-            return Err(error.hint("write all of it, from / on"));
-        }
         let now = self.now();
         let consent = self.store.consent(&project, Scope::Import, now)?.ok_or_else(|| {
             Error::of(
@@ -74,7 +68,7 @@ impl Learning {
                 counts: Counts::default(),
                 now,
             };
-            import.run(&args, &project, &consent.id, output)
+            import.run((args.format, files), &project, &consent.id, output)
         }))
     }
 }
@@ -104,29 +98,19 @@ struct Counts {
 impl Import {
     fn run(
         mut self,
-        args: &ImportArgs,
+        (format, mut files): (Format, Files),
         project: &str,
         consent: &str,
         output: &mut Output,
     ) -> Result<Reply> {
-        let files = import::files(&args.path).map_err(|error| {
-            let path = args.path.display();
-            Error::of(ErrorKind::NotFound, format!("cannot read {path}: {error}"))
-                .hint("check the path, and that the daemon's user may read it")
-        })?;
-        let (is_one, total) = (files.len() == 1, files.len() as u64);
-        for (done, file) in (0_u64..).zip(&files) {
-            output.progress(done, Some(total), "files")?;
-            let shown = file.display().to_string();
-            let place = Place {
-                project,
-                consent,
-                format: args.format,
-                file: &shown,
-                now: self.now,
-                changed: changed(file).unwrap_or(self.now),
-            };
-            let read = import::read(args.format, file, &mut |line, found| {
+        let total = files.sum()?.files;
+        let mut done = 0;
+        output.progress(done, Some(total), "files")?;
+        while let Some(mut file) = files.next_file()? {
+            let shown = file.name().to_owned();
+            let changed = file.modified().map_or(self.now, |time| time.as_millisecond());
+            let place = Place { project, consent, format, file: &shown, now: self.now, changed };
+            let read = import::read(format, &mut file, &mut |line, found| {
                 if self.stopping.load(Ordering::Relaxed) {
                     let message = "learning is stopping; import it again";
                     return Err(Error::of(ErrorKind::Cancelled, message));
@@ -141,15 +125,17 @@ impl Import {
             });
             match read {
                 Ok(()) => self.counts.files += 1,
-                // Of many files one that cannot be read is told, and the others go on.
-                Err(error) if !is_one && is_of_file(&error) => {
+                // A file that cannot be read is told, and the others go on. Where the sender is
+                // gone there is no next one, which ends it.
+                Err(error) if error.kind() == ErrorKind::Failed => {
                     self.counts.skip(&shown, 0, error.to_string());
                 }
                 Err(error) => return Err(error),
             }
+            done += 1;
+            output.progress(done, Some(total), "files")?;
         }
         self.write()?;
-        output.progress(total, Some(total), "files")?;
         self.counts.reply(self.dry_run)
     }
 
@@ -185,18 +171,6 @@ impl Import {
         }
         Ok(())
     }
-}
-
-/// Returns whether an error is of the file, and not of the database or the caller.
-fn is_of_file(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Usage | ErrorKind::Failed)
-        || error.to_string().starts_with("the daemon may not read ")
-}
-
-/// Returns when a file was changed last, in milliseconds since the Unix epoch.
-fn changed(file: &Path) -> Option<i64> {
-    let since = fs::metadata(file).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_millis()).ok()
 }
 
 impl Counts {

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Reads a transcript.
-pub(super) fn read(lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
+pub(super) fn read(lines: Lines<'_>, take: Take<'_>) -> module_sdk::Result<()> {
     Turns::of(lines, take, entry)
 }
 

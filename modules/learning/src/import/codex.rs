@@ -13,7 +13,7 @@ const NOT_A_PERSON: [&str; 4] =
     ["<environment_context>", "<user_instructions>", "# AGENTS.md", "<turn_aborted>"];
 
 /// Reads a transcript.
-pub(super) fn read(lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
+pub(super) fn read(lines: Lines<'_>, take: Take<'_>) -> module_sdk::Result<()> {
     Turns::of(lines, take, entry)
 }
 

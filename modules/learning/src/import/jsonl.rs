@@ -10,7 +10,7 @@ use super::{Found, LineError, Lines, Take};
 use crate::example::Message;
 
 /// Reads a file of conversations.
-pub(super) fn read(mut lines: Lines, take: Take<'_>) -> module_sdk::Result<()> {
+pub(super) fn read(mut lines: Lines<'_>, take: Take<'_>) -> module_sdk::Result<()> {
     while let Some((number, line)) = lines.next_line()? {
         take(number, line.and_then(found))?;
     }

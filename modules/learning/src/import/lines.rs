@@ -1,12 +1,6 @@
 //! Lines of a file, within limits: a file that is hostile or huge takes no more memory than a line.
 
-use std::{
-    fs::File,
-    io::{self, BufRead as _, BufReader, Read as _},
-    path::Path,
-};
-
-use module_sdk::{Error, ErrorKind, Result};
+use std::io::{self, BufRead as _, BufReader, Read};
 
 use super::LineError;
 
@@ -14,26 +8,22 @@ use super::LineError;
 pub(super) const LONGEST: usize = 8 << 20;
 
 /// The lines of a file, numbered from 1.
-#[derive(Debug)]
-pub struct Lines {
-    reader: BufReader<File>,
+pub struct Lines<'a> {
+    reader: BufReader<&'a mut dyn Read>,
     buffer: Vec<u8>,
     number: u64,
 }
 
-impl Lines {
-    /// Opens a file.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened, or is no plain file.
-    pub fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-        if !file.metadata().is_ok_and(|it| it.is_file()) {
-            return Err(Error::usage(format!("{shown} is no plain file")));
-        }
-        Ok(Self { reader: BufReader::new(file), buffer: Vec::new(), number: 0 })
+impl std::fmt::Debug for Lines<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lines(at {})", self.number)
+    }
+}
+
+impl<'a> Lines<'a> {
+    /// Creates the lines of what is read.
+    pub fn new(reader: &'a mut dyn Read) -> Self {
+        Self { reader: BufReader::new(reader), buffer: Vec::new(), number: 0 }
     }
 
     /// Returns the next line that is not empty, with its number.
@@ -83,30 +73,13 @@ impl Lines {
     }
 }
 
-/// Creates the error for a file that cannot be read, with what to do.
-pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Error {
-    let shown = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            Error::of(ErrorKind::NotFound, format!("there is no file {shown}"))
-        }
-        io::ErrorKind::PermissionDenied => {
-            Error::of(ErrorKind::Refused, format!("the daemon may not read {shown}"))
-                .hint("let its user read it, or copy it to a place where it may")
-        }
-        _ => Error::new(format!("cannot read {shown}: {error}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Vec<(u64, Result<String, LineError>)> {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("x.jsonl");
-        std::fs::write(&path, bytes).expect("a file");
-        let mut lines = Lines::open(&path).expect("it opens");
+        let mut bytes = bytes;
+        let mut lines = Lines::new(&mut bytes);
         let mut all = Vec::new();
         while let Some((number, line)) = lines.next_line().expect("it is read") {
             all.push((number, line.map(str::to_owned)));
@@ -124,14 +97,5 @@ mod tests {
         long.extend_from_slice(b"\nshort\n");
         assert_eq!(read(&long), [(1, Err(LineError::TooLong)), ok(2, "short")]);
         assert_eq!(read(&vec![b'x'; LONGEST + 5]), [(1, Err(LineError::TooLong))]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_told() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let absent = Lines::open(&directory.path().join("absent")).expect_err("it is absent");
-        assert_eq!(absent.kind(), ErrorKind::NotFound);
-        let folder = Lines::open(directory.path()).expect_err("it is a folder");
-        assert!(folder.to_string().ends_with("is no plain file"), "{folder}");
     }
 }

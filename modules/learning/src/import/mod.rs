@@ -6,10 +6,7 @@ mod jsonl;
 mod lines;
 mod turns;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::io::Read;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -129,44 +126,14 @@ pub type Take<'a> = &'a mut dyn FnMut(u64, Result<Found, LineError>) -> module_s
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or `take` ends it.
-pub fn read(format: Format, path: &Path, take: Take<'_>) -> module_sdk::Result<()> {
-    let lines = Lines::open(path)?;
+/// When the file cannot be read on, or `take` ends it.
+pub fn read(format: Format, file: &mut dyn Read, take: Take<'_>) -> module_sdk::Result<()> {
+    let lines = Lines::new(file);
     match format {
         Format::Jsonl => jsonl::read(lines, take),
         Format::ClaudeCode => claude_code::read(lines, take),
         Format::Codex => codex::read(lines, take),
     }
-}
-
-/// Largest number of files of one import.
-const MOST_FILES: usize = 100_000;
-
-/// Returns the files at a path: itself, or the `.jsonl` files of the folder and those below it, in
-/// order. Links within it are not followed.
-///
-/// # Errors
-///
-/// When the path cannot be read.
-pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let (mut folders, mut files) = (vec![path.to_owned()], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            let is_lines = entry.path().extension().is_some_and(|end| end == "jsonl");
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() && is_lines && files.len() < MOST_FILES {
-                files.push(entry.path());
-            }
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
 }
 
 /// Place and consent of the conversations of a file.
@@ -222,28 +189,5 @@ impl Place<'_> {
             conversation,
             id,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_searched_for_lines() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path();
-        fs::create_dir_all(root.join("b/c")).expect("a folder");
-        for name in ["b/c/2.jsonl", "b/1.jsonl", "a.jsonl", "b/notes.txt"] {
-            fs::write(root.join(name), "").expect("a file");
-        }
-        let found = files(root).expect("it is read");
-        let names: Vec<String> = found
-            .iter()
-            .map(|it| it.strip_prefix(root).expect("below").display().to_string())
-            .collect();
-        assert_eq!(names, ["a.jsonl", "b/1.jsonl", "b/c/2.jsonl"]);
-        assert_eq!(files(&root.join("b/notes.txt")).expect("a file").len(), 1);
-        assert!(files(&root.join("absent")).is_err());
     }
 }

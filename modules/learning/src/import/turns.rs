@@ -24,7 +24,7 @@ pub(super) struct Turns {
 impl Turns {
     /// Reads a transcript: `entry` adds a line of it.
     pub(super) fn of(
-        mut lines: Lines,
+        mut lines: Lines<'_>,
         take: Take<'_>,
         entry: fn(&mut Self, u64, &Value, Take<'_>) -> module_sdk::Result<()>,
     ) -> module_sdk::Result<()> {
@@ -162,17 +162,14 @@ pub(super) fn text_of(parts: &[Value]) -> String {
 #[cfg(test)]
 pub(super) fn turns_of(
     text: &str,
-    read: fn(Lines, Take<'_>) -> module_sdk::Result<()>,
+    read: fn(Lines<'_>, Take<'_>) -> module_sdk::Result<()>,
 ) -> Vec<(u64, Result<Found, LineError>)> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("transcript.jsonl");
-    std::fs::write(&path, text).expect("a file");
     let mut all = Vec::new();
     let mut take = |line, found| {
         all.push((line, found));
         Ok(())
     };
-    read(Lines::open(&path).expect("it opens"), &mut take).expect("it is read");
+    read(Lines::new(&mut text.as_bytes()), &mut take).expect("it is read");
     all
 }
 

@@ -3,7 +3,7 @@
 use module_sdk::{ErrorKind, events::LearningDatasetBuilt};
 use serde_json::{Value, json};
 
-use crate::common::{build, chat, file, import, refused, run, with_consent};
+use crate::common::{build, chat, file, import, imported, refused, run, with_consent};
 
 fn id(dataset: &Value) -> String {
     dataset["id"].as_str().expect("an id").to_owned()
@@ -73,7 +73,7 @@ fn every_form_is_exported() {
     let mut lines: Vec<Value> = (0..20).map(chat).collect();
     lines.push(bad);
     let path = file(&bench, "chats.jsonl", &lines);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     let dataset = build(&mut bench);
     assert_eq!(dataset["pairs"], 1);
     let mut check = |form: &str, split: &str, number: usize, key: &str| {
@@ -106,7 +106,7 @@ fn nothing_left_is_told_with_the_filters() {
     let mut line = chat(1);
     line["model"] = json!("nobody-knows-it");
     let path = file(&bench, "chats.jsonl", &[line]);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     let reply = bench.command("datasets", args).expect("it answers");
     assert_eq!((reply.exit_code, &reply.data["funnel"][1]["kept"]), (1, &json!(0)));
     assert_eq!(run(&mut bench, "datasets", json!({})), json!([]), "nothing is recorded");
@@ -118,7 +118,7 @@ fn one_example_and_equal_ones_make_a_dataset_that_says_so() {
     let mut other = chat(1);
     other["session"] = json!("another");
     let path = file(&bench, "chats.jsonl", &[chat(1), other]);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     let dataset = build(&mut bench);
     assert_eq!((&dataset["train"], &dataset["eval"]), (&json!(1), &json!(0)));
     let gaps = dataset["gaps"].to_string();

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use learning::Learning;
 use module_sdk::{
+    Reply, Result,
     events::{ContentMessage, ContentRole, LlmRequestContent},
     jiff::Timestamp,
     testing::Bench,
@@ -78,11 +79,23 @@ pub(crate) fn file(bench: &Bench<Learning>, name: &str, lines: &[Value]) -> Path
     path
 }
 
+/// Imports the file at the path in the arguments, which is sent as the command line does.
+pub(crate) fn import_file(bench: &mut Bench<Learning>, args: Value) -> Result<Reply> {
+    let path = args["path"].as_str().expect("a path").to_owned();
+    let content = std::fs::read(&path).expect("it is read");
+    bench.command_with_files("import", args, &[(&path, &content)])
+}
+
+/// Imports a file that is expected to work, and returns the data of the answer.
+pub(crate) fn imported(bench: &mut Bench<Learning>, args: Value) -> Value {
+    import_file(bench, args).expect("it is imported").data
+}
+
 /// Imports the conversations of a range for the project `shop`.
 pub(crate) fn import(bench: &mut Bench<Learning>, numbers: std::ops::Range<u32>) -> Value {
     let lines: Vec<Value> = numbers.map(chat).collect();
     let path = file(bench, "chats.jsonl", &lines);
-    run(bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}))
+    imported(bench, json!({"format": "jsonl", "path": path, "project": "shop"}))
 }
 
 /// Builds a dataset of the project `shop`.

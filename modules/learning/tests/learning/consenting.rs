@@ -4,7 +4,8 @@ use module_sdk::ErrorKind;
 use serde_json::json;
 
 use crate::common::{
-    after_days, bench, build, dropped, file, grant, import, refused, run, with_consent,
+    after_days, bench, build, dropped, file, grant, import, import_file, imported, refused, run,
+    with_consent,
 };
 
 #[test]
@@ -48,12 +49,12 @@ fn what_nobody_agreed_to_is_not_imported() {
     let mut bench = bench(json!({}));
     let path = file(&bench, "chats.jsonl", &[]);
     let args = json!({"format": "jsonl", "path": path, "project": "shop"});
-    let error = bench.command("import", args.clone()).expect_err("nobody agreed");
+    let error = import_file(&mut bench, args.clone()).expect_err("nobody agreed");
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("consent grant shop --by NAME"), "{error}");
     let grant = json!({"action": "grant", "name": "shop", "by": "ada", "scope": "capture"});
     run(&mut bench, "consent", grant);
-    assert!(bench.command("import", args).is_err(), "it is for requests alone");
+    assert!(import_file(&mut bench, args).is_err(), "it is for requests alone");
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn a_person_answers_for_a_model_whose_terms_are_restricted() {
     let mut line = crate::common::chat(1);
     line["model"] = json!("openrouter/anthropic/claude-4.5-sonnet");
     let path = file(&bench, "chats.jsonl", &[line]);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     assert_eq!(dropped(&build(&mut bench), "licence_restricted"), 1);
     let args = json!({"action": "attest", "name": "claude-sonnet-4-5", "by": "ada",
                       "statement": "written permission of 1 November"});

@@ -19,7 +19,7 @@ use module_sdk::{ErrorKind, testing::Bench};
 use serde_json::{Value, json};
 
 use crate::common::{
-    NOW, answer, build, chat, dropped, file, grant, import, refused, run,
+    NOW, answer, build, chat, dropped, file, grant, import, imported, refused, run,
 };
 
 const FORGETTING: &str = include_str!("../../benchmarks/forgetting.jsonl");
@@ -400,7 +400,7 @@ fn answers_that_programs_read_stay_valid() {
         })
         .collect();
     let path = file(&bench, "json.jsonl", &lines);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     let id = train(&mut bench);
     assert_eq!(gate(&gates(&mut bench, &id), "tools")["passed"], true);
     stand.fail(Faults { no_json: true, ..Faults::default() });
@@ -426,7 +426,7 @@ fn no_question_of_a_gate_is_learnt() {
     };
     let lines = [with(900, "Which city is the capital of France?"), with(901, own), chat(902)];
     let path = file(&bench, "some.jsonl", &lines);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     let dataset = build(&mut bench);
     assert_eq!(dropped(&dataset, "benchmark_overlap"), 2, "{dataset:#}");
     fs::remove_file(&prompts).expect("it is there");

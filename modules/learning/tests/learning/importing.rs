@@ -1,9 +1,8 @@
 //! Conversations from files.
 
-use module_sdk::ErrorKind;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::common::{build, chat, file, import, refused, run, with_consent};
+use crate::common::{build, chat, file, import, import_file, imported, refused, with_consent};
 
 #[test]
 fn a_file_is_imported_once() {
@@ -20,7 +19,7 @@ fn a_dry_run_keeps_nothing() {
     let mut bench = with_consent();
     let path = file(&bench, "chats.jsonl", &[chat(1), chat(1), chat(2)]);
     let args = json!({"format": "jsonl", "path": path, "project": "shop", "dry_run": true});
-    let told = run(&mut bench, "import", args);
+    let told = imported(&mut bench, args);
     assert_eq!((&told["imported"], &told["duplicates"]), (&json!(2), &json!(1)));
     assert_eq!(build(&mut bench)["funnel"][0]["seen"], 0);
 }
@@ -34,7 +33,7 @@ fn bad_lines_are_named_and_the_others_are_kept() {
     text.push_str("{\"messages\":[{\"role\":\"user\"");
     std::fs::write(&path, text).expect("it is written");
     let args = json!({"format": "jsonl", "path": path, "project": "shop"});
-    let reply = bench.command("import", args).expect("it is imported");
+    let reply = import_file(&mut bench, args).expect("it is imported");
     let skipped = |line: u32, reason: &str| json!({"file": path, "line": line, "reason": reason});
     let expected = [
         skipped(2, "has no `messages`"),
@@ -51,34 +50,31 @@ fn bad_lines_are_named_and_the_others_are_kept() {
 #[test]
 fn transcripts_of_both_tools_are_read() {
     let mut bench = with_consent();
-    let folder = bench.data_dir().join("projects/shop");
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let copy = |name: &str| {
-        let from = format!("{}/tests/transcripts/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
-        std::fs::copy(from, folder.join(format!("{name}.jsonl"))).expect("it is copied");
+    let transcript = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transcripts");
+        std::fs::read(format!("{folder}/{name}.jsonl")).expect("it is read")
     };
-    copy("claude_code");
-    let args =
-        |format: &str, path: Value| json!({"format": format, "path": path, "project": "shop"});
-    let told = run(&mut bench, "import", args("claude-code", json!(folder)));
+    let (claude, codex) = (transcript("claude_code"), transcript("codex"));
+    let args = |format: &str| json!({"format": format, "path": "projects", "project": "shop"});
+    let files: [(&str, &[u8]); 2] = [("projects/a.jsonl", &claude), ("projects/b.jsonl", b"")];
+    let reply = bench.command_with_files("import", args("claude-code"), &files);
+    let told = reply.expect("it is imported").data;
     assert_eq!((&told["imported"], &told["skipped_total"]), (&json!(1), &json!(1)));
-    copy("codex");
-    let path = json!(folder.join("codex.jsonl"));
-    assert_eq!(run(&mut bench, "import", args("codex", path))["imported"], 1);
+    assert_eq!(told["files"], 2);
+    let files: [(&str, &[u8]); 1] = [("projects/codex.jsonl", &codex)];
+    let reply = bench.command_with_files("import", args("codex"), &files);
+    assert_eq!(reply.expect("it is imported").data["imported"], 1);
 }
 
 #[test]
-fn a_path_that_cannot_be_read_is_told() {
+fn nothing_is_read_that_was_not_sent() {
     let mut bench = with_consent();
-    let args = |path: &str| json!({"format": "jsonl", "path": path, "project": "shop"});
-    let error = bench.command("import", args("/nowhere/chats.jsonl")).expect_err("it is absent");
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    let error = refused(&mut bench, "import", args("chats.jsonl"));
-    assert!(error.contains("is no absolute path"), "{error}");
-    let empty = bench.data_dir().join("empty");
-    std::fs::create_dir_all(&empty).expect("a folder");
-    let told = run(&mut bench, "import", args(&empty.display().to_string()));
-    assert_eq!((&told["files"], &told["imported"]), (&json!(0), &json!(0)));
+    let path = file(&bench, "chats.jsonl", &[chat(1)]);
+    let args = json!({"format": "jsonl", "path": path, "project": "shop"});
+    let error = refused(&mut bench, "import", args.clone());
+    assert!(error.contains("reads files, which were not sent"), "{error}");
+    let reply = bench.command_with_files("import", args, &[]).expect("it is imported");
+    assert_eq!((&reply.data["files"], &reply.data["imported"]), (&json!(0), &json!(0)));
 }
 
 #[test]
@@ -87,7 +83,7 @@ fn feedback_of_a_line_counts() {
     let (mut good, mut bad) = (chat(1), chat(2));
     (good["feedback"], bad["feedback"]) = (json!("good"), json!(0.1));
     let path = file(&bench, "chats.jsonl", &[good, bad, chat(3)]);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     let dataset = build(&mut bench);
     assert_eq!((&dataset["examples"], &dataset["with_feedback"]), (&json!(2), &json!(1)));
 }

@@ -11,7 +11,7 @@ use learning::Learning;
 use module_sdk::{ErrorKind, testing::Bench};
 use serde_json::{Value, json};
 
-use crate::common::{bench, build, chat, dropped, file, grant, refused, run};
+use crate::common::{bench, build, chat, dropped, file, grant, imported, refused, run};
 
 /// Starts a server that finds the answers with an even number good, and counts its ratings.
 fn start() -> (String, Arc<AtomicUsize>) {
@@ -55,7 +55,7 @@ fn with_judged(base_url: &str, judged: u32, per_day: u32) -> Bench<Learning> {
         })
         .collect();
     let path = file(&bench, "chats.jsonl", &lines);
-    run(&mut bench, "import", json!({"format": "jsonl", "path": path, "project": "shop"}));
+    imported(&mut bench, json!({"format": "jsonl", "path": path, "project": "shop"}));
     bench
 }
 

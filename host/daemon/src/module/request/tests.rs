@@ -341,6 +341,7 @@ fn who_is_called_by_modules_still_answers_people() {
             after: None,
             patience: Instant::now(),
             call,
+            files: None,
         };
         entry.calls.push(Call::Command(command)).is_ok()
     };

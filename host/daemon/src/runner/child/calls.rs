@@ -1,6 +1,6 @@
 //! The module's thread in a runner, which serves one call after the other.
 
-use std::sync::Arc;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use lodestar_abi::{
     BatchOutcome, CreateRequest, Event as AbiEvent, ModError, ModuleBox,
@@ -14,9 +14,12 @@ use super::{
     end_at_once,
     link::Link,
 };
-use crate::runner::{
-    channel::{ChannelError, Reader, Writer},
-    wire::{Event, Fault, Outcome, Reply, RunnerRequest},
+use crate::{
+    module::with_files,
+    runner::{
+        channel::{ChannelError, Reader, Writer},
+        wire::{Event, Fault, Outcome, Reply, RunnerRequest},
+    },
 };
 
 /// State of the thread.
@@ -53,10 +56,12 @@ impl Calls {
         link.is_served_by_this_thread();
         let mut module: Option<ModuleBox> = None;
         loop {
-            let Ok(ask) = asks.next_soon::<RunnerRequest<'_>>() else { end_at_once() };
+            let Ok((ask, files)) = asks.next_with_descriptor::<RunnerRequest<'_>>() else {
+                end_at_once()
+            };
             let is_last = matches!(ask, RunnerRequest::Stop(_));
             link.begin_call();
-            let done = serve(&library, &link, &mut module, ask);
+            let done = serve(&library, &link, &mut module, (ask, files));
             if is_last {
                 module = None;
             }
@@ -76,7 +81,7 @@ fn serve(
     library: &Library,
     link: &Arc<Link>,
     module: &mut Option<ModuleBox>,
-    ask: RunnerRequest<'_>,
+    (ask, files): (RunnerRequest<'_>, Option<OwnedFd>),
 ) -> Done {
     let root = library.root();
     let ask = match ask {
@@ -97,7 +102,7 @@ fn serve(
         ask => ask,
     };
     match module {
-        Some(module) => call(module, link, ask),
+        Some(module) => call(module, link, ask, files),
         None => Done::Refused(ModError {
             kind: error_kind::UNAVAILABLE,
             message: "the module has not been started".into(),
@@ -106,16 +111,26 @@ fn serve(
     }
 }
 
-fn call(module: &mut ModuleBox, link: &Arc<Link>, ask: RunnerRequest<'_>) -> Done {
+fn call(
+    module: &mut ModuleBox,
+    link: &Arc<Link>,
+    ask: RunnerRequest<'_>,
+    files: Option<OwnedFd>,
+) -> Done {
     match ask {
         RunnerRequest::Batch(events) => {
             let events: Vec<AbiEvent<'_>> = events.iter().map(Event::to_abi).collect();
             Done::Batch(module.on_batch(RSlice::from_slice(&events)))
         }
         RunnerRequest::Timer(index) => nothing(module.on_timer(index).into_result()),
-        RunnerRequest::Command { number, met, request } => {
+        RunnerRequest::Command { files: true, .. } if files.is_none() => Done::Refused(ModError {
+            kind: error_kind::UNAVAILABLE,
+            message: "the files did not come; are descriptors left?".into(),
+            place: "".into(),
+        }),
+        RunnerRequest::Command { number, met, request, .. } => {
             let (sink, answer) = answers::sink(link, number, met);
-            module.command(request.into(), sink);
+            module.command((&*with_files(request, files)).into(), sink);
             match answer.returned() {
                 Returned::Nothing => Done::Nothing,
                 Returned::Answer(bytes) => Done::Answer(bytes),
