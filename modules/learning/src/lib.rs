@@ -6,6 +6,7 @@
 
 mod capture;
 mod card;
+mod child;
 mod commands;
 pub mod config;
 pub mod dataset;

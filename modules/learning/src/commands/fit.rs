@@ -1,15 +1,23 @@
 //! Whether a run fits, asked before it begins.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use module_sdk::{Error, ErrorKind, Host, Reply, Result, Table, human};
 use serde_json::{Value, json};
 
 use crate::{
+    child::{self, End, Says},
     fit::{BaseError, Device, Fit, LENGTHS, Memory, Sizes, Work, memory, needed_mb},
     run::{Job, Method, Strategy},
     training::Training,
 };
+
+/// Time within which the trainer has to tell about a base.
+const INSPECTION: Duration = Duration::from_secs(600);
 
 /// Refuses a run of a trainer in Python that cannot be, or that does not fit, unless it is forced.
 /// The other trainers find that out by themselves.
@@ -42,7 +50,13 @@ pub(super) fn check(
 /// # Errors
 ///
 /// When the base cannot be read.
-pub(super) fn show(job: &Job, trainer: &str, host: &Host, training: &Training) -> Result<Reply> {
+pub(super) fn show(
+    job: &Job,
+    trainer: &str,
+    host: &Host,
+    training: &Training,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Reply> {
     let missing = training.trainers().named(trainer)?.check().err().map(|it| it.to_string());
     match Strategy::named(trainer) {
         Some(strategy) => {
@@ -54,7 +68,7 @@ pub(super) fn show(job: &Job, trainer: &str, host: &Host, training: &Training) -
                 nothing_known(trainer, missing)
             }
         }
-        None if trainer == "embedded" && missing.is_none() => of_embedded(job, training),
+        None if trainer == "embedded" && missing.is_none() => of_embedded(job, training, go_on),
         None => nothing_known(trainer, missing),
     }
 }
@@ -114,10 +128,10 @@ fn of_python(
 }
 
 /// Asks the embedded trainer, which tries an example of the base itself.
-fn of_embedded(job: &Job, training: &Training) -> Result<Reply> {
+fn of_embedded(job: &Job, training: &Training, go_on: &mut dyn FnMut() -> bool) -> Result<Reply> {
     let launch = training.trainers().named("embedded")?.launch(&job.base.path);
     let launch = launch.map_err(|error| Error::new(error.to_string()))?;
-    let told = inspect(&launch.program, &job.base.path)?;
+    let told = inspect(&launch.program, &job.base.path, go_on)?;
     let mut table = Table::new(["TOKENS#", "NEEDS#", "TIME OF AN EXAMPLE#"]);
     let parameters = told["parameters"].as_f64().unwrap_or_default() / 1e9;
     table.title = format!("{parameters:.2}B on the processor");
@@ -134,11 +148,18 @@ fn of_embedded(job: &Job, training: &Training) -> Result<Reply> {
     Ok(Reply::json(&data)?.table(table))
 }
 
-fn inspect(program: &Path, base: &Path) -> Result<Value> {
+fn inspect(program: &Path, base: &Path, go_on: &mut dyn FnMut() -> bool) -> Result<Value> {
     let mut command = Command::new(program);
     command.arg("inspect").arg(base).env_clear().env("RAYON_NUM_THREADS", "1");
-    let output = command.output()?;
-    let lines = String::from_utf8_lossy(&output.stdout);
+    let until = Instant::now() + INSPECTION;
+    let lines = match child::run(command, Says::Output, until, go_on)? {
+        End::Itself(_, lines) => lines,
+        End::Late => {
+            return Err(Error::of(ErrorKind::Refused, "the trainer takes too long with this base")
+                .hint("try a smaller one"));
+        }
+        End::CutOff => return Err(Error::of(ErrorKind::Cancelled, "the look was cut off")),
+    };
     let mut events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let last = events.next_back().unwrap_or_default();
     match last["event"].as_str() {

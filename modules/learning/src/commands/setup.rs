@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table, human};
@@ -15,7 +16,8 @@ use crate::{
     Learning,
     run::{self, Strategy},
     setup::{
-        Environments, Making, ROOM, SetupError, find_python, find_uv, free_bytes, make, sizes,
+        Environments, MAKING, Making, ROOM, SetupError, find_python, find_uv, free_bytes, make,
+        sizes,
     },
 };
 
@@ -84,8 +86,9 @@ impl Learning {
             }
             let (uv, python) = (uv.map_err(|it| failed(&it))?, python.map_err(|it| failed(&it))?);
             room.map_err(|it| failed(&it))?;
-            let making =
-                Making { environments: &environments, strategy, uv: &uv, python: &python, now };
+            let (environments, uv, python) = (&environments, &uv, &python);
+            let until = Instant::now() + MAKING;
+            let making = Making { environments, strategy, uv, python, now, until };
             let total = kept / 1_000_000;
             output.progress(0, Some(total), "MB")?;
             let mut go_on = |bytes: u64| {
@@ -97,7 +100,7 @@ impl Learning {
             table
                 .notes
                 .push(format!("`lodestar learning train DATASET --trainer {strategy}` uses it"));
-            Ok(Reply::json(&data(&environments, strategy))?.table(table))
+            Ok(Reply::json(&data(environments, strategy))?.table(table))
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! `lodestar learning train` and `runs`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
 use schemars::JsonSchema;
@@ -106,10 +106,15 @@ const LOOK: Duration = Duration::from_millis(500);
 impl Learning {
     pub(crate) fn train(&mut self, args: TrainArgs) -> Result<Job> {
         let (versions, training) = (self.versions.clone(), self.training.clone());
+        let stopping = self.stopping.clone();
         Ok(Job::new(move |output| {
             let asked = ask(&args, &versions)?;
             if args.dry_run {
-                return fit::show(&asked.job, &args.trainer, &versions.host, &training);
+                let mut go_on = || {
+                    !stopping.load(Ordering::Relaxed) && output.progress(0, Some(1), "base").is_ok()
+                };
+                let host = &versions.host;
+                return fit::show(&asked.job, &args.trainer, host, &training, &mut go_on);
             }
             let trainer = training.trainers().named(&args.trainer)?;
             trainer.check().map_err(|error| Error::new(error.to_string()))?;

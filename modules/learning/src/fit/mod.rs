@@ -8,7 +8,7 @@
 
 mod machine;
 
-use std::{fs, path::Path};
+use std::{fs, io::Read as _, path::Path};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -84,7 +84,7 @@ impl Sizes {
         if !base.is_dir() {
             return Err(BaseError::NoFolder { strategy: strategy.as_str() });
         }
-        let text = fs::read(base.join("config.json")).map_err(|_| BaseError::NoSizes)?;
+        let text = read(&base.join("config.json")).ok_or(BaseError::NoSizes)?;
         let config: Value = serde_json::from_slice(&text).map_err(|_| BaseError::NoSizes)?;
         let kind = config["model_type"].as_str().unwrap_or("without a name");
         if !["llama", "qwen2", "qwen3"].contains(&kind) {
@@ -270,6 +270,18 @@ impl Fit {
             (Device::Machine, None) => format!("{begin}; the free memory is not known"),
         }
     }
+}
+
+/// Reads a small regular file; none where it is another one, which could be without an end.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    /// Largest configuration of a base, in bytes.
+    const MOST: u64 = 1 << 20;
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    fs::File::open(path).ok()?.take(MOST + 1).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= MOST).then_some(text)
 }
 
 /// Returns what to change so that a run fits.

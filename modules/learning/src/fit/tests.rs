@@ -148,6 +148,12 @@ fn a_base_that_cannot_be_trained_is_named() {
     }));
     assert!(read(Strategy::Trl).is_ok());
     let file = folder.path().join("config.json");
+    // One that is far too large is not read, nor is what is no file.
+    fs::File::options().write(true).open(&file).and_then(|it| it.set_len(1 << 40)).expect("it is");
+    assert_eq!(read(Strategy::Trl), Err(BaseError::NoSizes));
+    fs::remove_file(&file).and_then(|()| fs::create_dir(&file)).expect("it is replaced");
+    assert_eq!(read(Strategy::Trl), Err(BaseError::NoSizes));
+    fs::remove_dir(&file).and_then(|()| fs::write(&file, "{}")).expect("it is replaced");
     let error = Sizes::read(&file, Strategy::PeftPlain).expect_err("it is a file").to_string();
     assert!(error.starts_with("peft-plain needs a base that is a folder"), "{error}");
 }

@@ -9,7 +9,7 @@ use std::{
         unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     },
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -102,11 +102,23 @@ impl Process {
         command.args(&launch.args).current_dir(folder).process_group(0);
         command.stdin(Stdio::null()).stdout(events).stderr(log);
         quiet(&mut command, folder, &temporary).env(MARK, run);
-        // The end is waited for by `wait`, for it may outlive this value.
-        let pid = command.spawn().map(number).map_err(|source| RunError::Spawn {
+        let mut child = command.spawn().map_err(|source| RunError::Spawn {
             program: launch.program.display().to_string(),
             source,
         })?;
+        let watched = Self::watch(child.id(), largest_file);
+        if watched.is_err() {
+            // Nobody would wait for it. Both say no more than that it has ended already.
+            drop(child.kill());
+            drop(child.wait());
+        }
+        // The end is waited for by `wait`, for it may outlive this value.
+        watched
+    }
+
+    /// Takes hold of a program that was started, and bounds it.
+    fn watch(child: u32, largest_file: Option<u64>) -> Result<Self, RunError> {
+        let pid = i32::try_from(child).map_err(|_| RunError::Lost)?;
         let raw = Pid::from_raw(pid).ok_or(RunError::Lost)?;
         step_back(raw);
         if let Some(bytes) = largest_file {
@@ -241,11 +253,6 @@ pub(crate) fn step_back(leader: Pid) {
     let _: Result<(), _> = setpriority_pgrp(Some(leader), NICE);
     let path = format!("/proc/{}/oom_score_adj", leader.as_raw_pid());
     let _: Result<(), _> = fs::write(path, OOM_SCORE);
-}
-
-/// Returns the number of a child.
-fn number(child: Child) -> i32 {
-    i32::try_from(child.id()).unwrap_or_default()
 }
 
 /// Ends all processes of a run, wherever they moved to. Returns their number. Only one that gave

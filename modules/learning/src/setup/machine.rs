@@ -3,14 +3,21 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use super::SetupError;
-use crate::run::in_path;
+use crate::{
+    child::{self, End, Says},
+    run::in_path,
+};
 
 /// Names under which a Python is looked for, the one that most packages are made for first.
 const NAMES: [&str; 4] = ["python3.12", "python3.13", "python3.11", "python3"];
+
+/// Time within which an interpreter has to tell its version.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Folders of a home directory in which uv is installed.
 const OF_HOME: [&str; 2] = [".local/bin", ".cargo/bin"];
@@ -66,11 +73,12 @@ pub(crate) fn find_python(
 fn version(python: &Path) -> Option<String> {
     let question = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
     let mut command = Command::new(python);
-    command.args(["-I", "-c", question]).stdin(Stdio::null());
-    let output = command.output().ok().filter(|it| it.status.success())?;
-    let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    command.args(["-I", "-c", question]);
+    let ended = child::run(command, Says::Output, Instant::now() + ANSWER, &mut || true).ok()?;
+    let End::Itself(status, said) = ended else { return None };
+    let version = said.trim().to_owned();
     let is_plain = version.len() < 20 && version.chars().all(|c| c.is_ascii_digit() || c == '.');
-    (is_plain && !version.is_empty()).then_some(version)
+    (status.success() && is_plain && !version.is_empty()).then_some(version)
 }
 
 fn is_known(version: &str, newest: u32) -> bool {

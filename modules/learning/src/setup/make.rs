@@ -1,25 +1,22 @@
 //! The making of an environment by uv.
 
 use std::{
-    collections::VecDeque,
     ffi::OsStr,
     fs::{self, File},
-    io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
-    thread::JoinHandle,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use super::{Environments, Interpreter, MADE, Made, SetupError, digest, python};
-use crate::{commands::plain, run::Strategy};
+use crate::{
+    child::{self, End, Says},
+    commands::plain,
+    run::Strategy,
+};
 
-/// Time between two reports of the progress.
-const LOOK: Duration = Duration::from_millis(500);
+/// Time within which an environment has to be made: five gigabytes come over slow lines, too.
+pub(crate) const MAKING: Duration = Duration::from_secs(6 * 3_600);
 /// Time within which a lock that was given back is free, and time between two tries.
 const SHARED: Duration = Duration::from_secs(2);
 const TRY: Duration = Duration::from_millis(20);
@@ -55,6 +52,8 @@ pub(crate) struct Making<'a> {
     pub python: &'a Interpreter,
     /// Time of it, in milliseconds since the Unix epoch.
     pub now: i64,
+    /// Time by which it has to be made.
+    pub until: Instant,
 }
 
 /// Makes an environment, or brings one up to date. `go_on` is called with the bytes that are there
@@ -91,7 +90,8 @@ pub(crate) fn make(
     let requirements = all.join(format!("{}.txt", making.strategy));
     let text = making.strategy.requirements().unwrap_or_default();
     fs::write(&requirements, text).map_err(failed("write"))?;
-    let mut uv = Uv { program: making.uv, cache: &cache, folder: &folder, go_on };
+    let mut uv =
+        Uv { program: making.uv, cache: &cache, folder: &folder, until: making.until, go_on };
     let words = ["venv", "--clear", "--no-config", "--no-python-downloads", "--python"];
     let interpreter = making.python.path.as_os_str();
     uv.run("make the environment", &words, &[interpreter, folder.as_os_str()])?;
@@ -116,6 +116,7 @@ struct Uv<'a> {
     program: &'a Path,
     cache: &'a Path,
     folder: &'a Path,
+    until: Instant,
     go_on: &'a mut dyn FnMut(u64) -> bool,
 }
 
@@ -128,79 +129,30 @@ impl Uv<'_> {
     ) -> Result<(), SetupError> {
         let mut command = Command::new(self.program);
         command.args(words).args(paths).arg("--cache-dir").arg(self.cache);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.env_clear().process_group(0);
+        command.env_clear();
         let of_uv = |name: &str| name.starts_with("UV_") && !name.starts_with("UV_PYTHON");
         let variables = std::env::vars_os().filter(|(name, _)| {
             name.to_str().is_some_and(|name| KEPT.contains(&name) || of_uv(name))
         });
         command.envs(variables).env("HOME", self.cache).env("UV_NO_PROGRESS", "1");
-        let started = command.spawn();
-        let mut child = started.map_err(SetupError::io("uv cannot be started"))?;
-        let (lines, reader) = lines_of(&mut child);
-        let mut running = Running { child, reader };
-        let mut last: VecDeque<String> = VecDeque::new();
-        loop {
-            match lines.recv_timeout(LOOK) {
-                Ok(line) => {
-                    last.push_back(plain(line.trim(), LONGEST_LINE));
-                    if last.len() > LINES {
-                        last.pop_front();
-                    }
-                    continue;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            let bytes = size(self.cache).max(size(self.folder));
-            if !(self.go_on)(bytes) {
-                return Err(SetupError::CutOff);
-            }
-        }
-        let status = running.child.wait().map_err(SetupError::io("uv cannot be waited for"))?;
-        if status.success() {
-            return Ok(());
-        }
-        let words = last.into_iter().collect::<Vec<_>>().join(" ");
-        Err(SetupError::Failed { what, words })
-    }
-}
-
-/// A child that is ended with all that it started, where nobody waits for it any more.
-struct Running {
-    child: Child,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-            if let Some(group) = group {
-                let _: Result<(), _> = kill_process_group(group, Signal::KILL);
-            }
-            let _: Result<_, _> = self.child.wait();
-        }
-        // No thread outlives the module.
-        if let Some(reader) = self.reader.take() {
-            drop(reader.join());
+        let (cache, folder) = (self.cache, self.folder);
+        let mut go_on = || (self.go_on)(size(cache).max(size(folder)));
+        let ended = child::run(command, Says::Errors, self.until, &mut go_on);
+        match ended.map_err(SetupError::io("uv cannot be run"))? {
+            End::Itself(status, _) if status.success() => Ok(()),
+            End::Itself(_, said) => Err(SetupError::Failed { what, words: last_lines(&said) }),
+            End::Late => Err(SetupError::Late),
+            End::CutOff => Err(SetupError::CutOff),
         }
     }
 }
 
-/// Returns the lines of the standard error, until it is closed, and the thread that reads them.
-fn lines_of(child: &mut Child) -> (Receiver<String>, Option<JoinHandle<()>>) {
-    let (sender, receiver) = channel();
-    let reader = child.stderr.take().map(|errors| {
-        std::thread::spawn(move || {
-            for line in BufReader::new(errors).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        })
-    });
-    (receiver, reader)
+/// Returns the last lines of what uv said, in one.
+fn last_lines(said: &str) -> String {
+    let lines = said.lines().filter(|line| !line.trim().is_empty()).rev().take(LINES);
+    let mut lines: Vec<String> = lines.map(|line| plain(line.trim(), LONGEST_LINE)).collect();
+    lines.reverse();
+    lines.join(" ")
 }
 
 /// Returns the size of the files below a folder, without following links.

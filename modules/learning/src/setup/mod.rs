@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use machine::{Interpreter, find_python, find_uv, free_bytes};
-pub(crate) use make::{Making, make};
+pub(crate) use make::{MAKING, Making, make};
 
 use crate::{registry::Digest, run::Strategy};
 
@@ -72,6 +72,9 @@ pub enum SetupError {
         /// Its last words.
         words: String,
     },
+    /// It took too long.
+    #[error("the setup took longer than six hours; the same command goes on with it")]
+    Late,
     /// Nobody waits for it any more, or the module stops.
     #[error("the setup was cut off; the same command goes on with it")]
     CutOff,

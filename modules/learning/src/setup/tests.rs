@@ -1,4 +1,7 @@
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
 
 use super::*;
 
@@ -14,6 +17,7 @@ case "$1" in
   pip)
     [ -e "$here/fails" ] && { echo "no wheel of torch" >&2; exit 2; }
     [ -e "$here/hangs" ] && exec sleep 1000
+    [ -e "$here/talks" ] && while :; do echo "fetching" >&2; done
     head -c 3000000 /dev/zero > "$here/package" ;;
 esac
 "#;
@@ -34,11 +38,19 @@ impl Desk {
     }
 
     fn make(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<(), SetupError> {
+        self.make_within(Duration::from_secs(600), go_on)
+    }
+
+    fn make_within(
+        &self,
+        time: Duration,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), SetupError> {
         let python = Interpreter { path: "/bin/sh".into(), version: "3.12.1".to_owned() };
         let uv = self.folder.path().join("uv");
         let environments = &self.environments;
-        let strategy = Strategy::Trl;
-        make(&Making { environments, strategy, uv: &uv, python: &python, now: 7 }, go_on)
+        let (strategy, until) = (Strategy::Trl, Instant::now() + time);
+        make(&Making { environments, strategy, uv: &uv, python: &python, now: 7, until }, go_on)
     }
 
     fn state(&self) -> EnvironmentState {
@@ -110,6 +122,16 @@ fn a_setup_can_be_cut_off_and_goes_alone() {
     lock.try_lock().expect("the one before is over");
     let error = desk.make(&mut |_| true).expect_err("another one goes on");
     assert!(matches!(error, SetupError::Busy), "{error}");
+}
+
+#[test]
+fn a_uv_that_never_stops_talking_is_cut_off_and_has_its_time() {
+    let desk = Desk::new();
+    desk.put("talks");
+    let error = desk.make(&mut |_| false).expect_err("nobody waits for it");
+    assert!(matches!(error, SetupError::CutOff), "{error}");
+    let error = desk.make_within(Duration::ZERO, &mut |_| true).expect_err("it takes too long");
+    assert!(matches!(error, SetupError::Late), "{error}");
 }
 
 #[test]

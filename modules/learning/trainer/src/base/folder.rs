@@ -24,6 +24,9 @@ use crate::{
 /// Greatest size of the header of a file of weights.
 const MAX_HEADER: u64 = 64 << 20;
 
+/// Greatest size of a file of JSON.
+const MAX_JSON: u64 = 64 << 20;
+
 /// Opens a base.
 pub(super) fn open(folder: &Path) -> Result<Base> {
     let config = read_json(&folder.join("config.json"))?;
@@ -44,8 +47,17 @@ pub(super) fn open(folder: &Path) -> Result<Base> {
 
 /// Reads a file of JSON.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+    let failed = |error: std::io::Error| Failure::file("read", path, &error);
+    // A pipe would be waited for without an end, even before its first byte.
+    let is_plain = std::fs::metadata(path).map_err(failed)?.is_file();
+    let mut text = String::new();
+    if is_plain {
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_JSON + 1).read_to_string(&mut text).map_err(failed)?;
+    }
+    if !is_plain || text.len() as u64 > MAX_JSON {
+        return Err(Failure::job(format!("{} is no file, or too large", path.display())));
+    }
     serde_json::from_str(&text)
         .map_err(|error| Failure::job(format!("{} is no JSON: {error}", path.display())))
 }

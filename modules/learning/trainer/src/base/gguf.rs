@@ -1,5 +1,7 @@
 //! Bases in a GGUF file, with the names of llama.cpp.
 
+mod head;
+
 use std::{fs::File, io::BufReader, path::Path, sync::Arc};
 
 use candle_core::{
@@ -30,6 +32,7 @@ pub(super) fn open(path: &Path) -> Result<Base> {
         |error: candle_core::Error| Failure::job(format!("{} is broken: {error}", path.display()));
     let file = File::open(path).map_err(|error| Failure::file("read", path, &error))?;
     let mut file = BufReader::new(file);
+    head::check(&mut file, path)?;
     let mut content = Content::read(&mut file).map_err(broken)?;
     let shape = shape_of(&content)?;
     let chat = Chat::from_gguf(&mut content)?;
@@ -61,7 +64,9 @@ fn number(content: &Content, key: &str) -> Option<usize> {
 /// Reads the sizes of a base in a file, whatever else it asks for.
 pub(super) fn sizes(path: &Path) -> Result<Shape> {
     let file = File::open(path).map_err(|error| Failure::file("read", path, &error))?;
-    let content = Content::read(&mut BufReader::new(file))
+    let mut file = BufReader::new(file);
+    head::check(&mut file, path)?;
+    let content = Content::read(&mut file)
         .map_err(|error| Failure::job(format!("{} is broken: {error}", path.display())))?;
     sizes_of(&content)
 }

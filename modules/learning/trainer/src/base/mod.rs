@@ -50,7 +50,11 @@ impl Base {
     /// When it is missing, broken, or of a kind that cannot be trained, which is named.
     pub fn open(path: &Path) -> Result<Self> {
         let kind = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
-        if kind.is_dir() { folder::open(path) } else { gguf::open(path) }
+        match kind.is_dir() {
+            true => folder::open(path),
+            false if kind.is_file() => gguf::open(path),
+            false => Err(neither(path)),
+        }
     }
 
     /// Checks that the base is the one that a job was made for.
@@ -101,11 +105,16 @@ impl Base {
 /// When it is missing or broken, or of another architecture.
 pub fn sizes(path: &Path) -> Result<Shape> {
     let kind = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
-    if kind.is_dir() {
-        folder::sizes_of(&read_json(&path.join("config.json"))?)
-    } else {
-        gguf::sizes(path)
+    match kind.is_dir() {
+        true => folder::sizes_of(&read_json(&path.join("config.json"))?),
+        false if kind.is_file() => gguf::sizes(path),
+        false => Err(neither(path)),
     }
+}
+
+/// Returns the refusal of what is read without an end.
+fn neither(path: &Path) -> Failure {
+    Failure::job(format!("{} is neither a folder nor a file", path.display()))
 }
 
 impl Weight {
