@@ -5,7 +5,10 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -171,7 +174,7 @@ impl Versions {
                 fs::copy(&from, folder.join(name))?;
             }
         }
-        let (_, digest) = hash(&folder.join(ADAPTER))?;
+        let (_, digest) = hash(&folder.join(ADAPTER), &AtomicBool::new(false))?;
         Ok(digest)
     }
 
@@ -213,7 +216,18 @@ impl Versions {
     ///
     /// When it cannot be read.
     pub(crate) fn digest(&self, path: &Path) -> Result<Option<Digest>> {
-        let digest = if path.is_dir() { self.of_folder(path) } else { self.of_file(path) };
+        self.digest_unless(path, &AtomicBool::new(false))
+    }
+
+    /// Returns the digest of a base as [`digest`](Self::digest) does, unless somebody leaves
+    /// meanwhile: it may have many gigabytes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or somebody leaves.
+    pub(crate) fn digest_unless(&self, path: &Path, left: &AtomicBool) -> Result<Option<Digest>> {
+        let is_folder = path.is_dir();
+        let digest = if is_folder { self.of_folder(path, left) } else { self.of_file(path, left) };
         match digest {
             Ok(digest) => Ok(Some(digest)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -221,7 +235,7 @@ impl Versions {
         }
     }
 
-    fn of_folder(&self, folder: &Path) -> io::Result<Digest> {
+    fn of_folder(&self, folder: &Path, left: &AtomicBool) -> io::Result<Digest> {
         let mut files = Vec::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
@@ -237,21 +251,21 @@ impl Versions {
         let mut all = Vec::new();
         for file in files {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            all.extend_from_slice(format!("{name} {}\n", self.of_file(&file)?).as_bytes());
+            all.extend_from_slice(format!("{name} {}\n", self.of_file(&file, left)?).as_bytes());
         }
         Ok(Digest::of(&all))
     }
 
     /// Returns the digest of a file. One that has not changed is not read again, so that a rollback
     /// does not wait for gigabytes.
-    fn of_file(&self, path: &Path) -> io::Result<Digest> {
+    fn of_file(&self, path: &Path, left: &AtomicBool) -> io::Result<Digest> {
         let metadata = fs::metadata(path)?;
         let (length, modified) = (metadata.len(), metadata.modified()?);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
         if let Some(known) = known.filter(|it| it.length == length && it.modified == modified) {
             return Ok(known.digest);
         }
-        let (length, digest) = hash(path)?;
+        let (length, digest) = hash(path, left)?;
         let known = Known { length, modified, digest: digest.clone() };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), known);
         Ok(digest)
@@ -436,10 +450,13 @@ const fn missing(state: State) -> &'static str {
 }
 
 /// Returns the length and the digest of a file.
-fn hash(path: &Path) -> io::Result<(u64, Digest)> {
+fn hash(path: &Path, left: &AtomicBool) -> io::Result<(u64, Digest)> {
     let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
     let (mut length, mut piece) = (0, vec![0; 1 << 16]);
     loop {
+        if left.load(Ordering::Relaxed) {
+            return Err(io::Error::other("learning is stopping"));
+        }
         let read = file.read(&mut piece)?;
         if read == 0 {
             return Ok((length, Digest::from(<[u8; 32]>::from(hasher.finalize()))));

@@ -170,6 +170,11 @@ impl Starting {
         })?;
         self.experiments.try_out(&new)?;
         self.experiments.begin(&new, &request)?;
+        if let Err(error) = self.servers.open() {
+            let reason = "the server does not answer with the version";
+            self.experiments.end(&new.id, Actor::Lodestar, reason)?;
+            return Err(error);
+        }
         if let Err(error) = self.experiments.settle() {
             tracing::warn!(%error, "the router is told of an experiment later");
         }

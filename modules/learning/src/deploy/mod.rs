@@ -62,7 +62,8 @@ pub struct Server {
     /// Base URL, without a slash at the end.
     base_url: String,
     client: Client,
-    /// Key that the server asks for before it changes anything.
+    /// Key that the server asks for: before it changes anything, and before it answers with what
+    /// nobody approved.
     key: Option<Secret>,
 }
 
@@ -257,13 +258,25 @@ impl Server {
         self.send(request).await.is_ok()
     }
 
+    /// Lets everybody ask a server that comes with Lodestar for these versions by their names, and
+    /// for no others but the one that the alias leads to.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer, or has no such version.
+    pub async fn open(&self, versions: &[String], within: Duration) -> Result<(), DeployError> {
+        embedded::open(self, versions, within).await
+    }
+
     /// Returns for how long nobody has asked a server that comes with Lodestar.
     ///
     /// # Errors
     ///
     /// When it does not answer.
-    pub async fn idle(&self) -> Result<Duration, DeployError> {
-        let health = read(&self.send(Request::get(self.url("/health"))).await?)?;
+    pub async fn idle(&self, within: Duration) -> Result<Duration, DeployError> {
+        let mut request = Request::get(self.url("/health"));
+        request.deadline = within;
+        let health = read(&self.send(request).await?)?;
         let is_busy = health["waiting"].as_u64() != Some(0);
         let idle = health["idle_s"].as_u64().filter(|_| !is_busy).unwrap_or_default();
         Ok(Duration::from_secs(idle))
@@ -274,7 +287,8 @@ impl Server {
     }
 
     /// Sends a request and returns its answer, if the server says that it is well.
-    async fn send(&self, request: Request) -> Result<Answer, DeployError> {
+    async fn send(&self, mut request: Request) -> Result<Answer, DeployError> {
+        request.headers.extend(self.key.as_ref().map(Header::bearer));
         let answer = self.client.send(request).await.map_err(DeployError::Unreachable)?;
         match answer.status {
             status if status.is_success() => Ok(answer),
@@ -289,7 +303,6 @@ impl Server {
         deadline: Duration,
     ) -> Result<Answer, DeployError> {
         let mut request = Request::post(self.url(path), "application/json", body.to_string());
-        request.headers.extend(self.key.as_ref().map(Header::bearer));
         request.deadline = deadline;
         self.send(request).await
     }

@@ -1,6 +1,7 @@
 //! The server that answers with trained versions: one that is configured, one that is found among
 //! the providers, or the one that comes with Lodestar, which is started when it is needed.
 
+mod board;
 mod error;
 mod process;
 mod supervisor;
@@ -12,7 +13,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,9 +21,10 @@ use module_sdk::{Error, ErrorKind, Health, HealthStatus, Provider, ProviderApi, 
 use serde_json::Value;
 
 use self::{
+    board::Which,
     error::{ServingError, told},
     process::{Loaded, Served},
-    supervisor::{Check, Started, Supervisor, Which},
+    supervisor::{Check, Started, Supervisor},
 };
 use crate::{
     config::Serving,
@@ -182,8 +184,8 @@ impl Servers {
         Ok(self.at(self.embedded_at(started.address), base, Some(lease)))
     }
 
-    /// Returns a place where a version on trial is asked by its own name, by everybody who asks for
-    /// the alias of the others.
+    /// Returns a place where a version that is to be tried will be asked by its own name, beside
+    /// what serves. Nobody else may ask for it before [`open`](Self::open).
     ///
     /// # Errors
     ///
@@ -205,10 +207,26 @@ impl Servers {
             return Err(Error::of(ErrorKind::Refused, message)
                 .hint("serve with Ollama, or try it after a rollback to its own base"));
         }
-        let served = Served { on_trial: self.loaded_from(version), ..served };
-        let started = supervisor.front(served, true)?;
+        let started = supervisor.front(served, true).map_err(told)?;
         self.loaded(supervisor, started)?;
         Ok(self.at(self.embedded_at(started.address), base, None))
+    }
+
+    /// Lets everybody ask for the version that the log says is on trial by its name. Everything
+    /// else that a server has loaded answers to nobody but this module.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not follow.
+    pub(crate) fn open(&self) -> Result<()> {
+        let Some((_, supervisor)) = &self.0.embedded else { return Ok(()) };
+        let ledger = self.0.versions.ledger()?;
+        let Some((served, keep)) = self.wanted(&ledger) else { return Ok(()) };
+        let names: Vec<String> = served.on_trial.iter().map(|it| it.0.clone()).collect();
+        let started = supervisor.front(served, keep).map_err(told)?;
+        self.loaded(supervisor, started)?;
+        let server = self.embedded_at(started.address);
+        block_on(async { server.open(&names, ASKED).await })
     }
 
     /// Leads the alias to the version that the log says serves, or to the base where none does.
@@ -416,10 +434,14 @@ fn newest_trained(ledger: &Ledger) -> Option<&Version> {
 
 /// Returns the check that a base is the one that some version was trained on.
 fn check(versions: Versions) -> Check {
-    Box::new(move |served| {
+    Box::new(move |served, is_left| {
         let changed = || ServingError::BaseChanged { base: served.base.clone() };
         let ledger = versions.ledger().map_err(|_| changed())?;
-        let digest = versions.digest(&served.base).ok().flatten().ok_or_else(changed)?;
+        let digest = versions.digest_unless(&served.base, is_left).ok().flatten();
+        if is_left.load(Ordering::Relaxed) {
+            return Err(ServingError::Left);
+        }
+        let digest = digest.ok_or_else(changed)?;
         let is_known = ledger.versions.values().any(|version| {
             Path::new(&version.lineage.base) == served.base && version.lineage.base_digest == digest
         });

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::ServingError;
 use crate::run;
 
-/// Variable by which the program gets the key that changes need.
+/// Variable by which the program gets the key of who decides what it answers with.
 const KEY: &str = "LODESTAR_SERVING_KEY";
 /// Beginning of the sentence in which the program says why it ended.
 const SAYS: &str = "lodestar-trainer: ";
@@ -46,7 +46,7 @@ pub(crate) type Loaded = (String, PathBuf, String);
 /// A process that runs. A drop ends it at once.
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
+    child: Owned,
     pidfd: OwnedFd,
     log: PathBuf,
     started: Instant,
@@ -80,13 +80,18 @@ impl Process {
         if let Some((name, _, _)) = &served.adapter {
             command.arg("--on").arg(name);
         }
+        if let Some((name, _, _)) = &served.on_trial {
+            command.arg("--open").arg(name);
+        }
         run::quiet(&mut command, folder, &temporary).env(KEY, key.expose());
         command.current_dir(folder).process_group(0);
         command.stdin(OwnedFd::from(socket)).stdout(Stdio::null()).stderr(errors);
         let child = command
             .spawn()
             .map_err(|source| ServingError::Spawn { program: program.to_owned(), source })?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        // From here on a failure ends it.
+        let child = Owned(child);
+        let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(ServingError::Lost)?;
         run::step_back(pid);
         // Nobody has waited for it yet, so that its number is not used again.
@@ -113,7 +118,7 @@ impl Process {
 
     /// Returns `true` once it has ended.
     pub(super) fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+        !matches!(self.child.0.try_wait(), Ok(None))
     }
 
     /// Returns why it ended: the last sentence of its log, safe to show.
@@ -124,18 +129,22 @@ impl Process {
         if !shown.is_empty() {
             return shown;
         }
-        match self.child.try_wait() {
+        match self.child.0.try_wait() {
             Ok(Some(status)) => status.to_string(),
             _ => "it said nothing".to_owned(),
         }
     }
 }
 
-impl Drop for Process {
+/// A child that a drop ends, and waits for.
+#[derive(Debug)]
+struct Owned(Child);
+
+impl Drop for Owned {
     fn drop(&mut self) {
         // Both say no more than that it has ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -159,6 +168,16 @@ pub(super) fn private_socket() -> Result<(TcpListener, SocketAddr), ServingError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_that_cannot_be_watched_is_ended_and_waited_for() {
+        let child = Command::new("sleep").arg("1000").spawn().expect("it starts");
+        let pid = Pid::from_child(&child);
+        drop(Owned(child));
+        let options = rustix::process::WaitIdOptions::EXITED;
+        let waited = rustix::process::waitid(rustix::process::WaitId::Pid(pid), options);
+        assert_eq!(waited.expect_err("nothing is left to wait for"), rustix::io::Errno::CHILD);
+    }
 
     #[test]
     fn the_last_words_are_the_last_line_and_safe_to_show() {

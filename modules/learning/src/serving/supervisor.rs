@@ -10,7 +10,8 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
@@ -22,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     ServingError, block_on,
+    board::{Board, News, Which, lock},
     process::{Process, Served, private_socket},
 };
 use crate::{
@@ -43,8 +45,12 @@ const STEADY: Duration = Duration::from_secs(10);
 /// Time that servers get for what they have begun when the module stops.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Check of a base, made before each start: an error when it is not what it was.
-pub(super) type Check = Box<dyn Fn(&Served) -> Result<(), ServingError> + Send>;
+/// Time within which a server follows, or says that it is there.
+const ASKED: Duration = Duration::from_secs(2);
+
+/// Check of a base, made before each start: an error when it is not what it was, or once the module
+/// stops, which does not wait for gigabytes.
+pub(super) type Check = Box<dyn Fn(&Served, &AtomicBool) -> Result<(), ServingError> + Send>;
 
 /// A place where a server answers or will answer, with the number of times that it died.
 #[derive(Debug, Clone, Copy)]
@@ -52,44 +58,6 @@ pub(super) struct Started {
     pub which: Which,
     pub address: SocketAddr,
     pub deaths: u64,
-}
-
-/// News of a server, for everybody who waits for it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct News {
-    /// Times that it died, or could not be started.
-    pub deaths: u64,
-    /// Reason of the last time; none once it is well.
-    pub reason: Option<String>,
-    /// Its address, once it has one.
-    pub address: Option<SocketAddr>,
-}
-
-/// The news of both, and what wakes those who wait for some.
-#[derive(Debug, Default)]
-struct Board {
-    news: [Mutex<News>; 2],
-    changed: Condvar,
-}
-
-impl Board {
-    fn of(&self, which: Which) -> MutexGuard<'_, News> {
-        lock(&self.news[which as usize])
-    }
-
-    fn note(&self, which: Which, reason: String) {
-        let mut news = self.of(which);
-        news.deaths += 1;
-        news.reason = Some(reason);
-        self.changed.notify_all();
-    }
-}
-
-/// One of the two servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Front,
-    Side,
 }
 
 type Answer = Sender<Result<Started, ServingError>>;
@@ -112,6 +80,8 @@ pub(super) struct Supervisor {
     wake: UnixStream,
     thread: Mutex<Option<JoinHandle<()>>>,
     board: Arc<Board>,
+    /// Tells the thread in the midst of its work that the module stops.
+    is_left: Arc<AtomicBool>,
 }
 
 impl Supervisor {
@@ -126,7 +96,7 @@ impl Supervisor {
         for end in [&wake, &woken] {
             end.set_nonblocking(true).map_err(ServingError::Socket)?;
         }
-        let board: Arc<Board> = Arc::default();
+        let (board, is_left): (Arc<Board>, Arc<AtomicBool>) = Default::default();
         let folder = host.data_dir().join("serving");
         let mut keeper = Keeper {
             host: host.clone(),
@@ -142,12 +112,13 @@ impl Supervisor {
             draining: Vec::new(),
             looked: Instant::now(),
             board: board.clone(),
+            is_left: is_left.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("learning:serving".to_owned())
             .spawn(move || keeper.run(&received, &woken))
             .map_err(ServingError::Socket)?;
-        Ok(Self { commands, wake, thread: Mutex::new(Some(thread)), board })
+        Ok(Self { commands, wake, thread: Mutex::new(Some(thread)), board, is_left })
     }
 
     /// Serves on the address that everybody knows, from now on.
@@ -179,14 +150,12 @@ impl Supervisor {
 
     /// Waits for a while for the death of a server that was started; returns its news.
     pub(super) fn watch(&self, started: Started, time: Duration) -> News {
-        let news = self.board.of(started.which);
-        let lives = |news: &mut News| news.deaths <= started.deaths;
-        let waited = self.board.changed.wait_timeout_while(news, time, lives);
-        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.board.watch(started.which, started.deaths, time)
     }
 
     /// Ends the servers and the thread.
     pub(super) fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
         self.send(Command::Leave);
         let thread = lock(&self.thread).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -206,10 +175,6 @@ impl Supervisor {
         // A full pipe wakes as well.
         drop((&self.wake).write(&[1]));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A socket with the server on it, if there is one.
@@ -260,6 +225,7 @@ struct Keeper {
     draining: Vec<Process>,
     looked: Instant,
     board: Arc<Board>,
+    is_left: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -276,6 +242,7 @@ impl Keeper {
                         drop(answer.send(self.serve_front()));
                     }
                     Ok(Command::Settle { served, keep }) if self.wanted.is_some() => {
+                        self.follow(&served);
                         self.wanted = Some((served, keep));
                     }
                     Ok(Command::Settle { .. }) => {}
@@ -361,7 +328,32 @@ impl Keeper {
         done
     }
 
+    /// Has the front forget the version on trial, where that is none any more, and notes what it
+    /// serves. One that does not obey is ended: it must not answer with it.
+    fn follow(&mut self, served: &Served) {
+        let Some(slot) = &mut self.front else { return };
+        let address = slot.address;
+        let Some((_, of_running)) = slot.running.as_mut().filter(|it| it.1.base == served.base)
+        else {
+            return;
+        };
+        let is_over = of_running.on_trial.is_some() && of_running.on_trial != served.on_trial;
+        // The adapter is switched by whoever asked; the next start begins with it.
+        of_running.clone_from(served);
+        let server = Server::new(Kind::Embedded, &format!("http://{address}"));
+        let server = server.with_key(self.key.clone());
+        if is_over
+            && let Err(error) = block_on(server.open(&[], ASKED))
+            && let Some((process, _)) = slot.running.take()
+        {
+            tracing::warn!(%error, "the server of trained versions is started anew");
+            process.ask_to_stop();
+            self.draining.push(process);
+        }
+    }
+
     fn try_front(&mut self, served: Served) -> Result<Started, ServingError> {
+        self.follow(&served);
         if self.front.is_none() {
             let listener = self
                 .host
@@ -373,13 +365,8 @@ impl Keeper {
             self.board.of(Which::Front).address = Some(address);
         }
         let slot = self.front.as_mut().ok_or(ServingError::Left)?;
-        if slot.has(&served.base) {
-            // Its adapter is switched by whoever asked; the next start begins with it.
-            if let Some((_, of_running)) = &mut slot.running {
-                *of_running = served;
-            }
-        } else {
-            (self.check)(&served)?;
+        if !slot.has(&served.base) {
+            (self.check)(&served, &self.is_left)?;
             let program = self.trainer.find().map_err(ServingError::NoProgram)?;
             let log = self.folder.join("front.log");
             let new = Process::start(&program, &served, &slot.listener, &self.key, &log)?;
@@ -402,7 +389,7 @@ impl Keeper {
         if let Some(slot) = self.side.as_ref().filter(|slot| slot.has(&served.base)) {
             return Ok(self.started(Which::Side, slot.address));
         }
-        (self.check)(&served)?;
+        (self.check)(&served, &self.is_left)?;
         let program = self.trainer.find().map_err(ServingError::NoProgram)?;
         let (listener, address) = private_socket()?;
         let log = self.folder.join("side.log");
@@ -443,7 +430,7 @@ impl Keeper {
 
     fn is_idle(&self, address: SocketAddr) -> bool {
         let server = Server::new(Kind::Embedded, &format!("http://{address}"));
-        block_on(server.idle()).is_ok_and(|idle| idle >= IDLE)
+        block_on(server.idle(ASKED)).is_ok_and(|idle| idle >= IDLE)
     }
 
     fn leave(&mut self) {

@@ -25,13 +25,13 @@ use crate::{
 
 /// A router that notes what it is told.
 #[derive(Clone, Default)]
-struct FakeRouter {
+pub(crate) struct FakeRouter {
     told: Arc<Mutex<Vec<Value>>>,
     is_away: Arc<Mutex<bool>>,
 }
 
 impl FakeRouter {
-    fn on(&self, host: &FakeHost) {
+    pub(crate) fn on(&self, host: &FakeHost) {
         let this = self.clone();
         host.answer("router", "experiments", move |args, _| {
             if *this.is_away.lock().expect("no test panics with it") {

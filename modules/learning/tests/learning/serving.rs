@@ -6,7 +6,7 @@ use std::{
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{NOW, refused, run},
+    experimenting::FakeRouter,
     invented::{answer, question},
     versions::{FakeOllama, TRAINER, approve, train, version},
 };
@@ -33,30 +34,34 @@ use crate::{
 /// Variable with the words of the command line that the stand-in was started with.
 const WORDS: &str = "STAND_IN_WORDS";
 
-/// A server as the stand-in keeps it: its adapters by name and path, and the one that is on.
+/// A server as the stand-in keeps it: its adapters by name and path, the one that is on, and those
+/// that everybody may ask for.
 struct StandIn {
     alias: String,
     key: String,
     adapters: Vec<(String, String)>,
     on: Option<usize>,
+    open: Vec<String>,
 }
 
 impl StandIn {
     fn of_words(words: &str) -> Self {
         let words: Vec<&str> = words.split(' ').collect();
         let after = |word: &str| words.iter().position(|it| *it == word).map(|at| &words[at + 1..]);
-        let adapter = after("--adapter").map(|it| (it[0].to_owned(), it[1].to_owned()));
+        let adapters = words.windows(3).filter(|it| it[0] == "--adapter");
+        let open = words.windows(2).filter(|it| it[0] == "--open");
         Self {
             alias: after("--alias").expect("it is named")[0].to_owned(),
             key: std::env::var("LODESTAR_SERVING_KEY").expect("it has a key"),
             on: after("--on").map(|_| 0),
-            adapters: adapter.into_iter().collect(),
+            adapters: adapters.map(|it| (it[1].to_owned(), it[2].to_owned())).collect(),
+            open: open.map(|it| it[1].to_owned()).collect(),
         }
     }
 
     fn answer(&mut self, path: &str, has_key: bool, body: &Value) -> (StatusCode, Value) {
         let is_change = path.starts_with("/lora-adapters") && !body.is_null();
-        if is_change && !has_key {
+        if path.starts_with("/lora-adapters") && !has_key {
             return (StatusCode::UNAUTHORIZED, json!({"error": {"message": "no key"}}));
         }
         let is_on = |it: &Value| it["scale"].as_f64() == Some(1.0);
@@ -73,6 +78,10 @@ impl StandIn {
                 }
                 json!({"id": 0})
             }
+            "/lora-adapters/open" => {
+                self.open = serde_json::from_value(body["names"].clone()).expect("names");
+                json!({"success": true})
+            }
             "/lora-adapters" if is_change => {
                 self.on = on(body);
                 json!({"success": true})
@@ -85,7 +94,26 @@ impl StandIn {
                 .collect(),
             "/v1/chat/completions" => {
                 let lora = body["lora"].as_array().is_some_and(|all| !all.is_empty());
-                let on = if lora { on(&body["lora"]) } else { self.on };
+                let model = body["model"].as_str().unwrap_or_default();
+                let named = model.split_once(':').map(|(_, name)| name);
+                let place = |name| self.adapters.iter().position(|it| it.0 == name);
+                let on = match named {
+                    _ if lora && has_key => on(&body["lora"]),
+                    None => self.on,
+                    Some("base") => None,
+                    Some(name) => {
+                        let at = place(name).filter(|at| {
+                            has_key
+                                || self.on == Some(*at)
+                                || self.open.contains(&self.adapters[*at].0)
+                        });
+                        if at.is_none() {
+                            let error = json!({"error": {"message": "no such model"}});
+                            return (StatusCode::NOT_FOUND, error);
+                        }
+                        at
+                    }
+                };
                 let asked = body["messages"][0]["content"].as_str().unwrap_or_default();
                 let number: String = asked.chars().filter(char::is_ascii_digit).collect();
                 let known = number.parse().ok().filter(|_| on.is_some());
@@ -158,6 +186,7 @@ fn start(directory: &Path, providers: Value) -> Bench<Learning> {
     let host = Arc::new(FakeHost::new(directory));
     host.set_now(NOW.parse().expect("a time"));
     host.set_providers(providers);
+    FakeRouter::default().on(&host);
     Bench::start_on(host, config(directory)).expect("it starts")
 }
 
@@ -177,10 +206,24 @@ fn ask(base_url: &str, path: &str, body: Option<&Value>) -> Value {
 
 /// Asks under the alias, as a client does.
 fn served(base_url: &str) -> String {
+    asked_for(base_url, "lodestar").expect("a text")
+}
+
+/// Asks for a model, as a client does; none where it is refused.
+fn asked_for(base_url: &str, model: &str) -> Option<String> {
     let messages = json!([{"role": "user", "content": question(3)}]);
-    let body = json!({"model": "lodestar", "messages": messages});
+    let body = json!({"model": model, "messages": messages});
     let said = ask(base_url, "/chat/completions", Some(&body));
-    said["choices"][0]["message"]["content"].as_str().expect("a text").to_owned()
+    said["choices"][0]["message"]["content"].as_str().map(str::to_owned)
+}
+
+/// Waits until a version is answered, or is not any more.
+fn until_asked_for(base_url: &str, model: &str, is_answered: bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while asked_for(base_url, model).is_some() != is_answered {
+        assert!(Instant::now() < end, "{model} is still otherwise");
+        std::thread::yield_now();
+    }
 }
 
 /// Deploys a version, and returns it with the URL where it is asked.
@@ -261,6 +304,55 @@ fn what_is_deployed_is_served_again_after_a_death_and_after_a_start() {
     let health = bench.health();
     assert_eq!(health.status, HealthStatus::Degraded, "{health:?}");
     assert!(health.message.contains("not served"), "{health:?}");
+}
+
+#[test]
+fn what_nobody_approved_answers_to_nobody_but_in_its_experiment() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bench = start(directory.path(), json!({}));
+    let (_, url) = deployed(&mut bench);
+    assert_eq!(asked_for(&url, "lodestar:v1"), Some(answer(3)));
+    // The gates ask the second one on the same server, and the deployment is refused.
+    let id = train(&mut bench);
+    assert_eq!(run(&mut bench, "gates", version(&id))["state"], "gated");
+    refused(&mut bench, "deploy", version(&id));
+    let name = format!("lodestar:{id}");
+    assert_eq!(asked_for(&url, &name), None);
+
+    let begin = json!({"action": "start", "id": id, "reason": "is it as good", "by": "ada"});
+    let begun = run(&mut bench, "experiments", begin);
+    assert_eq!(asked_for(&url, &name), Some(answer(3)));
+    // It is so after a death as well.
+    let pid = ask(&url, "/env", None)["pid"].as_i64().expect("a number");
+    let process = rustix::process::Pid::from_raw(pid.try_into().expect("it is small"));
+    let process = process.expect("it is no group");
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("it runs");
+    until_asked_for(&url, &name, true);
+    let stop = json!({
+        "action": "stop", "id": begun["id"], "reason": "seen enough", "by": "ada",
+    });
+    run(&mut bench, "experiments", stop);
+    bench.advance(Duration::from_secs(2)).expect("timers run");
+    until_asked_for(&url, &name, false);
+    assert_eq!(served(&url), answer(3));
+
+    // What was taken back answers to nobody either.
+    run(&mut bench, "rollback", json!({"reason": "it is rude"}));
+    assert_eq!(asked_for(&url, "lodestar:v1"), None);
+    bench.stop().expect("it stops");
+}
+
+#[test]
+fn a_stop_does_not_wait_until_a_base_is_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bench = start(directory.path(), json!({}));
+    deployed(&mut bench);
+    bench.stop().expect("it stops");
+    // To read so much takes hours.
+    let base = fs::File::options().write(true).open(directory.path().join("base.gguf"));
+    base.and_then(|base| base.set_len(1 << 42)).expect("it takes no room");
+    let bench = start(directory.path(), json!({}));
+    bench.stop().expect("it stops");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use lodestar_trainer::{adapter, base::Base, evaluate, examples};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// Key that changes need.
+/// Key of who decides.
 const KEY: &str = "the key of this test";
 
 /// A base with an adapter, made once.
@@ -62,6 +62,11 @@ fn program() -> Command {
     command
 }
 
+/// Returns the header with the key.
+fn key() -> String {
+    format!("authorization: Bearer {KEY}\r\n")
+}
+
 /// A server that runs. A drop ends it.
 struct Server {
     child: Child,
@@ -106,14 +111,17 @@ impl Server {
     }
 
     fn get(&self, path: &str) -> Value {
-        let (status, body) = whole(self.send(&format!("GET {path}"), "", ""));
+        self.get_with(path, &key())
+    }
+
+    fn get_with(&self, path: &str, headers: &str) -> Value {
+        let (status, body) = whole(self.send(&format!("GET {path}"), headers, ""));
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).expect("JSON")
     }
 
     fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let key = format!("authorization: Bearer {KEY}\r\n");
-        let (status, body) = whole(self.send(&format!("POST {path}"), &key, &body.to_string()));
+        let (status, body) = whole(self.send(&format!("POST {path}"), &key(), &body.to_string()));
         (status, serde_json::from_str(&body).expect("JSON"))
     }
 
@@ -151,6 +159,12 @@ fn content(answer: &Value) -> String {
     answer["choices"][0]["message"]["content"].as_str().expect("a text").to_owned()
 }
 
+/// Returns the names of a list of models.
+fn ids(models: &Value) -> Vec<&str> {
+    let all = models["data"].as_array().expect("a list");
+    all.iter().filter_map(|it| it["id"].as_str()).collect()
+}
+
 fn ask(model: &str, question: &Value) -> Value {
     json!({"model": model, "messages": [question], "temperature": 0, "max_tokens": 40})
 }
@@ -183,7 +197,7 @@ fn greedy_answers_are_those_of_an_evaluation_whole_streamed_and_by_scale() {
             body["stream"] = true.into();
             body["stream_options"] = json!({"include_usage": true});
             let path = "POST /v1/chat/completions";
-            let (status, told) = whole(server.send(path, "", &body.to_string()));
+            let (status, told) = whole(server.send(path, &key(), &body.to_string()));
             assert_eq!(status, 200, "{told}");
             let mut told = data(&told);
             assert_eq!(told.pop().as_deref(), Some("[DONE]"));
@@ -228,14 +242,7 @@ fn adapters_are_loaded_switched_and_refused_while_it_runs() {
         assert!(body["error"]["message"].as_str().unwrap_or_default().contains(words), "{body}");
     }
     assert_eq!(content(&server.chat(&ask("shop", &question))), of_base);
-    let models = server.get("/v1/models");
-    let ids: Vec<&str> = models["data"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter_map(|it| it["id"].as_str())
-        .collect();
-    assert_eq!(ids, ["shop", "shop:base", "shop:v1"]);
+    assert_eq!(ids(&server.get("/v1/models")), ["shop", "shop:base", "shop:v1"]);
 
     let on = json!([{"id": 0, "scale": 1}]);
     let path = "POST /lora-adapters";
@@ -251,6 +258,64 @@ fn adapters_are_loaded_switched_and_refused_while_it_runs() {
     }
     assert_eq!(server.post("/lora-adapters", &json!([])).0, 200);
     assert_eq!(content(&server.chat(&ask("shop", &question))), of_base);
+}
+
+#[test]
+fn nobody_asks_for_what_is_loaded_alone_without_the_key() {
+    let file = made().output().join("adapter.gguf");
+    let file = file.to_string_lossy();
+    let two = ["--adapter", "v1", &file, &made().sha256, "--adapter", "v2", &file, &made().sha256];
+    let server = Server::start(&[&two[..], &["--on", "v1"]].concat());
+    let question = json!({"role": "user", "content": "How do you sort the queue?"});
+    let chat = |body: &Value, headers: &str| {
+        let told = whole(server.send("POST /v1/chat/completions", headers, &body.to_string()));
+        (told.0, serde_json::from_str::<Value>(&told.1).expect("JSON"))
+    };
+    let by_name = |name: &str| chat(&ask(name, &question), "");
+    let known = || {
+        let models = server.get_with("/v1/models", "");
+        ids(&models).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // What is on answers by its name as well; what is loaded besides is not even known.
+    assert_eq!(known(), ["lodestar", "lodestar:base", "lodestar:v1"]);
+    for name in ["lodestar", "lodestar:base", "lodestar:v1"] {
+        assert_eq!(by_name(name).0, 200, "{name}");
+    }
+    let (status, refused) = by_name("lodestar:v2");
+    let unknown = by_name("lodestar:v3");
+    let same = refused.to_string().replace("v2", "v3");
+    assert_eq!((status, same), (404, unknown.1.to_string()));
+    assert_eq!(chat(&ask("lodestar:v2", &question), &key()).0, 200);
+    let wrong = "authorization: Bearer the key of another\r\n";
+    assert_eq!(chat(&ask("lodestar:v2", &question), wrong).0, 404);
+
+    // Scales and the list of adapters reach everything, and need the key.
+    let mut by_scale = ask("lodestar", &question);
+    by_scale["lora"] = json!([{"id": 1, "scale": 1}]);
+    assert_eq!(chat(&by_scale, "").0, 401);
+    assert_eq!(chat(&by_scale, &key()).0, 200);
+    let raw = json!({"prompt": "a", "n_predict": 1, "lora": [{"id": 1, "scale": 1}]}).to_string();
+    assert_eq!(whole(server.send("POST /completion", "", &raw)).0, 401);
+    assert_eq!(whole(server.send("GET /lora-adapters", "", "")).0, 401);
+
+    // Who has the key opens a version to everybody, and takes that back.
+    let open = json!({"names": ["v2"]});
+    let path = "POST /lora-adapters/open";
+    assert_eq!(whole(server.send(path, "", &open.to_string())).0, 401);
+    assert_eq!(server.post("/lora-adapters/open", &json!({"names": ["v9"]})).0, 400);
+    assert_eq!(by_name("lodestar:v2").0, 404);
+    assert_eq!(server.post("/lora-adapters/open", &open).0, 200);
+    assert_eq!(by_name("lodestar:v2").0, 200);
+    assert_eq!(known(), ["lodestar", "lodestar:base", "lodestar:v1", "lodestar:v2"]);
+    assert_eq!(server.post("/lora-adapters/open", &json!({"names": []})).0, 200);
+    assert_eq!(by_name("lodestar:v2").0, 404);
+    // What is switched off is not asked any more either.
+    assert_eq!(server.post("/lora-adapters", &json!([])).0, 200);
+    assert_eq!(by_name("lodestar:v1").0, 404);
+    drop(server);
+    let server = Server::start(&[&two[..], &["--open", "v2"]].concat());
+    let asked = ask("lodestar:v2", &question).to_string();
+    assert_eq!(whole(server.send("POST /v1/chat/completions", "", &asked)).0, 200);
 }
 
 #[test]
@@ -274,6 +339,7 @@ fn what_cannot_be_answered_is_refused_by_name_and_quotes_nothing() {
     check(&format!("{{\"messages\": \"{secret}"), 400, "invalid_json");
     check(&format!("{{\"messages\": \"{secret}\"}}"), 400, "invalid_json");
     check("{\"messages\": []}", 400, "invalid_value");
+    check(&" ".repeat((4 << 20) + 1), 413, "request_too_large");
     for headers in ["origin: http://a.example\r\n", "host: a.example\r\n"] {
         let text = format!("GET /health HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
         let mut stream = TcpStream::connect(server.address).expect("it listens");
@@ -366,6 +432,7 @@ fn what_it_cannot_serve_is_told_at_its_start() {
     check(&[], 2, "name the base");
     check(&["/nowhere", free[0], free[1]], 6, "cannot read");
     check(&[&base, free[0], free[1], "--on", "v1"], 2, "--on names");
+    check(&[&base, free[0], free[1], "--open", "v1"], 2, "none is opened");
     check(&[&base, free[0], free[1], "--adapter", "v1", &base, "00"], 1, "cannot read");
     check(&[&base, "--listen", "stdin"], 2, "no listening socket");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");

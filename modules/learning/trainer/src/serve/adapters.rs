@@ -27,6 +27,23 @@ pub(super) struct Listed {
     pub path: PathBuf,
     pub sha256: String,
     pub scale: f64,
+    /// `true` where everybody may ask for it by its name, although it is off for the alias.
+    pub open: bool,
+}
+
+/// Right of whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Has the key, or there is none: may ask for all that is loaded.
+    Keeper,
+    /// May ask for what is on for the alias, and for what was opened.
+    Anybody,
+}
+
+impl Listed {
+    fn is_for(&self, asker: Asker) -> bool {
+        asker == Asker::Keeper || self.scale != 0.0 || self.open
+    }
 }
 
 /// A scale for an adapter, as `/lora-adapters` and the field `lora` have it.
@@ -74,14 +91,15 @@ impl Adapters {
             return taken(known);
         }
         if all.len() >= MOST {
-            let off = all.iter().position(|it| it.listed.scale == 0.0);
+            let off = all.iter().position(|it| it.listed.scale == 0.0 && !it.listed.open);
             if let Some(index) = off {
                 all.remove(index);
             }
         }
         let id = all.iter().map(|it| it.listed.id + 1).max().unwrap_or_default();
         let (name, path) = (name.to_owned(), file.to_owned());
-        let listed = Listed { id, name, path, sha256: sha256.to_owned(), scale: 0.0 };
+        let sha256 = sha256.to_owned();
+        let listed = Listed { id, name, path, sha256, scale: 0.0, open: false };
         all.push(Loaded { listed, adapter });
         Ok(id)
     }
@@ -98,6 +116,20 @@ impl Adapters {
         }
         for it in &mut *all {
             it.listed.scale = f64::from(u8::from(it.listed.name == name));
+        }
+        Ok(())
+    }
+
+    /// Opens the adapters of these names to everybody, and no others.
+    pub(super) fn open(&self, names: &[String]) -> Result<()> {
+        let mut all = self.all();
+        if let Some(name) = names.iter().find(|name| !all.iter().any(|it| it.listed.name == **name))
+        {
+            let name = crate::job::shown(name);
+            return Err(Failure::job(format!("no adapter has the name {name}, so none is opened")));
+        }
+        for it in &mut *all {
+            it.listed.open = names.contains(&it.listed.name);
         }
         Ok(())
     }
@@ -125,9 +157,18 @@ impl Adapters {
         Some(scaled(&on.adapter, on.listed.scale))
     }
 
-    /// Returns the adapter of a name.
-    pub(super) fn named(&self, name: &str) -> Option<Arc<Adapter>> {
-        self.all().iter().find(|it| it.listed.name == name).map(|it| it.adapter.clone())
+    /// Returns the adapter of a name, where whoever asks may have it.
+    pub(super) fn named(&self, name: &str, asker: Asker) -> Option<Arc<Adapter>> {
+        let all = self.all();
+        let found = all.iter().find(|it| it.listed.name == name && it.listed.is_for(asker));
+        found.map(|it| it.adapter.clone())
+    }
+
+    /// Returns the names that whoever asks may ask for.
+    pub(super) fn names(&self, asker: Asker) -> Vec<String> {
+        let all = self.all();
+        let shown = all.iter().filter(|it| it.listed.is_for(asker));
+        shown.map(|it| it.listed.name.clone()).collect()
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Loaded>> {

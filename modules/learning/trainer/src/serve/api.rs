@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,9 +14,8 @@ use std::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, header},
-    middleware::{self, Next},
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, header, request::Parts, uri::Authority},
     response::{
         IntoResponse as _, Response,
         sse::{Event, KeepAlive, Sse},
@@ -29,15 +29,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    adapters::{Adapters, Scale},
+    adapters::{Adapters, Asker, Scale},
     chats::{ChatRequest, Completion},
     engine::{Ask, Ended, Engine, Piece},
     refusal::Refusal,
 };
 use crate::model::{Adapter, Shape};
-
-/// Largest body of a request, in bytes.
-const MOST_BYTES: usize = 4 << 20;
 
 /// State that the endpoints share.
 #[derive(Clone)]
@@ -48,7 +45,7 @@ struct Inner {
     adapters: Adapters,
     shape: Shape,
     alias: String,
-    /// Digest of the key that changes need.
+    /// Digest of the key of who decides.
     key: Option<[u8; 32]>,
     created: u64,
     answers: AtomicU64,
@@ -76,18 +73,26 @@ impl App {
             .route("/v1/models", get(models))
             .route("/lora-adapters", get(list).post(set))
             .route("/lora-adapters/load", post(load))
+            .route("/lora-adapters/open", post(open))
             .route("/v1/chat/completions", post(chat))
             .route("/completion", post(completion))
             .fallback(|| async { Refusal::path() })
-            .layer(DefaultBodyLimit::max(MOST_BYTES))
-            .layer(middleware::from_fn(guard))
+            // What comes this far was read within the limits of a connection.
+            .layer(DefaultBodyLimit::disable())
             .with_state(self)
     }
 
     /// Returns the adapter that a request is answered with.
-    fn adapter(&self, model: &str, lora: &[Scale]) -> Result<Option<Arc<Adapter>>, Refusal> {
+    fn adapter(
+        &self,
+        model: &str,
+        lora: &[Scale],
+        asker: Asker,
+    ) -> Result<Option<Arc<Adapter>>, Refusal> {
         let it = &self.0;
         if !lora.is_empty() {
+            // Scales reach everything that is loaded.
+            keeper(asker)?;
             return it.adapters.with(lora);
         }
         if model.is_empty() || model == it.alias {
@@ -97,24 +102,29 @@ impl App {
         if name == Some("base") {
             return Ok(None);
         }
-        let found = name.and_then(|name| it.adapters.named(name));
-        found.map(Some).ok_or_else(|| Refusal::model(model, &self.names()))
+        let found = name.and_then(|name| it.adapters.named(name, asker));
+        found.map(Some).ok_or_else(|| Refusal::model(model, &self.names(asker)))
     }
 
-    fn names(&self) -> Vec<String> {
+    fn names(&self, asker: Asker) -> Vec<String> {
         let alias = &self.0.alias;
-        let versions = self.0.adapters.list().into_iter().map(|it| format!("{alias}:{}", it.name));
+        let versions = self.0.adapters.names(asker).into_iter().map(|it| format!("{alias}:{it}"));
         [alias.clone(), format!("{alias}:base")].into_iter().chain(versions).collect()
     }
 
-    /// Checks the key of a request that changes something.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(key) = self.0.key else { return Ok(()) };
+    /// Returns who asks, by the key of a request.
+    fn asker(&self, headers: &HeaderMap) -> Asker {
+        let Some(key) = self.0.key else { return Asker::Keeper };
         let given = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
         let given = given.and_then(|it| it.strip_prefix("Bearer ")).unwrap_or_default();
         // Digests are compared: where they differ tells nothing of the key.
         let is_key = <[u8; 32]>::from(Sha256::digest(given)) == key;
-        is_key.then_some(()).ok_or_else(Refusal::key)
+        if is_key { Asker::Keeper } else { Asker::Anybody }
+    }
+
+    /// Checks the key of a request that needs it.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        keeper(self.asker(headers))
     }
 
     /// Puts a question into the queue, and returns its answer piece by piece.
@@ -133,30 +143,35 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+fn keeper(asker: Asker) -> Result<(), Refusal> {
+    (asker == Asker::Keeper).then_some(()).ok_or_else(Refusal::key)
+}
+
 /// Keeps web pages out: their requests name where they come from, and after a name was led here
 /// (DNS rebinding) they name another host.
-async fn guard(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
+pub(super) fn guard(request: &Parts) -> Result<(), Refusal> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let host = hosts.next().and_then(|it| it.to_str().ok()).unwrap_or_default();
+    // A target in absolute form counts beside the header (RFC 9112, section 3.2.2).
+    let target = request.uri.authority().map_or(host, Authority::as_str);
+    let is_one = hosts.next().is_none() && target.eq_ignore_ascii_case(host);
+    let is_page = request.headers.contains_key(header::ORIGIN);
+    (is_one && is_own(host) && !is_page).then_some(()).ok_or_else(Refusal::page)
+}
+
+/// Returns whether a `Host` names this machine.
+fn is_own(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = name.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback());
-    if headers.contains_key(header::ORIGIN) || !(is_loopback || name == "localhost") {
-        return Refusal::page().into_response();
-    }
-    next.run(request).await
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
-/// A body, if it is not too large.
-type Body = Result<Bytes, BytesRejection>;
-
 /// Returns a body as what it should be. An error quotes nothing of it.
-fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let body = body.map_err(|_| Refusal::size(MOST_BYTES))?;
-    serde_json::from_slice(&body).map_err(|error| Refusal::body(&error))
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::body(&error))
 }
 
 async fn health(State(app): State<App>) -> Json<Value> {
@@ -168,7 +183,7 @@ async fn health(State(app): State<App>) -> Json<Value> {
     }))
 }
 
-async fn models(State(app): State<App>) -> Json<Value> {
+async fn models(State(app): State<App>, headers: HeaderMap) -> Json<Value> {
     let meta = json!({
         "n_ctx_train": app.0.engine.context(), "n_vocab": app.0.shape.vocabulary,
     });
@@ -178,21 +193,22 @@ async fn models(State(app): State<App>) -> Json<Value> {
             "meta": meta,
         })
     };
-    let all: Vec<Value> = app.names().into_iter().map(model).collect();
+    let all: Vec<Value> = app.names(app.asker(&headers)).into_iter().map(model).collect();
     Json(json!({"object": "list", "data": all}))
 }
 
-async fn list(State(app): State<App>) -> Json<Value> {
-    Json(json!(app.0.adapters.list()))
+async fn list(State(app): State<App>, headers: HeaderMap) -> Result<Json<Value>, Refusal> {
+    app.admit(&headers)?;
+    Ok(Json(json!(app.0.adapters.list())))
 }
 
 async fn set(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     app.admit(&headers)?;
-    app.0.adapters.set(&read::<Vec<Scale>>(body)?)?;
+    app.0.adapters.set(&read::<Vec<Scale>>(&body)?)?;
     Ok(Json(json!({"success": true})))
 }
 
@@ -208,10 +224,10 @@ struct Load {
 async fn load(
     State(app): State<App>,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     app.admit(&headers)?;
-    let Load { name, path, sha256 } = read(body)?;
+    let Load { name, path, sha256 } = read(&body)?;
     let loading = tokio::task::spawn_blocking(move || {
         app.0.adapters.load(&app.0.shape, &name, &path, &sha256)
     });
@@ -219,9 +235,30 @@ async fn load(
     Ok(Json(json!({"id": id})))
 }
 
-async fn completion(State(app): State<App>, body: Body) -> Result<Json<Value>, Refusal> {
-    let request: Completion = read(body)?;
-    let adapter = app.adapter("", &request.lora)?;
+/// Names of the adapters that are opened.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Open {
+    names: Vec<String>,
+}
+
+async fn open(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    app.admit(&headers)?;
+    app.0.adapters.open(&read::<Open>(&body)?.names)?;
+    Ok(Json(json!({"success": true})))
+}
+
+async fn completion(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let request: Completion = read(&body)?;
+    let adapter = app.adapter("", &request.lora, app.asker(&headers))?;
     let prompt = request.prompt(&app.0.engine)?;
     let count = prompt.len();
     let (most, sampling, stops) = (request.most(), request.sampling()?, request.stops()?);
@@ -245,10 +282,14 @@ async fn completion(State(app): State<App>, body: Body) -> Result<Json<Value>, R
     Ok(Json(answer))
 }
 
-async fn chat(State(app): State<App>, body: Body) -> Result<Response, Refusal> {
-    let request: ChatRequest = read(body)?;
+async fn chat(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let request: ChatRequest = read(&body)?;
     request.check()?;
-    let adapter = app.adapter(&request.model, &request.lora)?;
+    let adapter = app.adapter(&request.model, &request.lora, app.asker(&headers))?;
     let prompt = app.0.engine.rendered(&request.messages()?, request.tools.as_ref())?;
     let count = prompt.len();
     let (most, sampling, stops) = (request.most(), request.sampling()?, request.stops()?);

@@ -7,13 +7,13 @@
 mod adapters;
 mod api;
 mod chats;
+mod connections;
 mod engine;
 mod refusal;
 mod sampling;
 mod text;
 
 use std::{
-    future::IntoFuture as _,
     net::{SocketAddr, TcpListener},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -28,14 +28,15 @@ use tokio::{
     sync::watch,
 };
 
-use self::{adapters::Adapters, api::App, engine::Engine};
+use self::{adapters::Adapters, api::App, connections::Limits, engine::Engine};
 use crate::{
     base::Base,
     events::Events,
     failure::{Failure, Result},
 };
 
-/// Variable with the key that changes of adapters need; without it nobody needs one.
+/// Variable with the key of who decides: changes of adapters need it, and so do questions to one
+/// that is neither on nor opened. Without it nobody needs one.
 pub const KEY: &str = "LODESTAR_SERVING_KEY";
 /// Context where the base says nothing, and the greatest one where nobody asks for more.
 const CONTEXT: usize = 2_048;
@@ -56,6 +57,8 @@ pub struct Options {
     pub adapters: Vec<(String, PathBuf, String)>,
     /// Name of the adapter that answers for the alias; none for the base.
     pub on: Option<String>,
+    /// Names of adapters that everybody may ask for by them.
+    pub open: Vec<String>,
     /// Most tokens of a conversation.
     pub context: Option<usize>,
     /// Process with which this one ends.
@@ -78,6 +81,7 @@ impl Options {
             alias: "lodestar".to_owned(),
             adapters: Vec::new(),
             on: None,
+            open: Vec::new(),
             context: None,
             parent: None,
         };
@@ -91,6 +95,7 @@ impl Options {
                 "--listen" => options.listen = address(next()?)?,
                 "--alias" => options.alias = next()?.to_owned(),
                 "--on" => options.on = Some(next()?.to_owned()),
+                "--open" => options.open.push(next()?.to_owned()),
                 "--adapter" => {
                     let (name, file, sha256) = (next()?, next()?, next()?);
                     options.adapters.push((name.to_owned(), file.into(), sha256.to_owned()));
@@ -142,6 +147,7 @@ pub fn run(options: &Options, events: &mut Events<'_>, stop: &AtomicBool) -> Res
     if let Some(name) = &options.on {
         adapters.switch_on(name)?;
     }
+    adapters.open(&options.open)?;
     let context = context(&base, options.context);
     events.tell(
         "listening",
@@ -179,7 +185,7 @@ async fn serve(
     }
     let (stop, stopped) = watch::channel(false);
     let mut stopping = stopped.clone();
-    let server = axum::serve(listener, app.router()).with_graceful_shutdown(async move {
+    let server = connections::serve(listener, app.router(), Limits::default(), async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -187,13 +193,12 @@ async fn serve(
         // Nobody listens any more where the server ended by itself.
         let _: Result<_, _> = stop.send(true);
     });
-    let server = server.into_future();
-    let late = async move {
+    let late = async {
         drop(stopping.wait_for(|it| *it).await);
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        served = server => served.map_err(failed),
+        () = server => Ok(()),
         () = late => Ok(()),
         _ = ended => match *stopped.borrow() {
             true => Ok(()),

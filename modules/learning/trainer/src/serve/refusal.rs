@@ -46,6 +46,12 @@ impl Refusal {
         Self { status, code, param: None, message }
     }
 
+    pub(super) fn late() -> Self {
+        let message = "the body did not come within its time: send it at once".to_owned();
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self { status, code: "request_timeout", param: None, message }
+    }
+
     pub(super) fn too_long(tokens: usize, context: usize) -> Self {
         let message = format!(
             "the conversation has {tokens} tokens, and the context length of this model is \
@@ -77,7 +83,9 @@ impl Refusal {
     }
 
     pub(super) fn key() -> Self {
-        let message = "changes of adapters need the key of this server".to_owned();
+        let message = "adapters are changed, listed and asked for by scales with the key of this \
+                       server only; ask for a model that /v1/models lists"
+            .to_owned();
         Self { status: StatusCode::UNAUTHORIZED, code: "invalid_api_key", param: None, message }
     }
 
