@@ -49,6 +49,9 @@ pub struct LearningRunProgressed {
     pub version: String,
     /// State of the run: `training`, `stopped`, `failed` or `done`.
     pub state: String,
+    /// `true` while it has the graphics card of this machine to itself, as far as others give way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_card: bool,
     /// Number of steps that are done.
     pub step: u64,
     /// Number of all steps.

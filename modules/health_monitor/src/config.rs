@@ -1,6 +1,11 @@
 //! The module's section of `modules.yaml`.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use module_sdk::{Error, Host, Result};
 use schemars::JsonSchema;
@@ -115,13 +120,18 @@ impl Config {
     }
 
     /// Returns the plans of the checks that are switched on.
-    pub(crate) fn plans(&self, host: &Host, clock: &Arc<Observations>) -> Vec<Plan> {
+    pub(crate) fn plans(
+        &self,
+        host: &Host,
+        clock: &Arc<Observations>,
+        is_leased: &Arc<AtomicBool>,
+    ) -> Vec<Plan> {
         let Checks { cost, disk, gpu, memory, pressure, .. } = &self.checks;
         let options = disk.clone();
         let mut plans: Vec<Plan> = [
             cost.plan(host),
             disk.check.plan("disk", self.interval_ms, move || check::disk(&options)),
-            gpu.check.plan("gpu", self.interval_ms, check::gpu(gpu)),
+            gpu.check.plan("gpu", self.interval_ms, check::gpu(gpu, is_leased)),
             memory.plan("memory", self.interval_ms, check::memory).map(Plan::sharing),
             pressure.plan("pressure", self.interval_ms, check::pressure).map(Plan::sharing),
         ]

@@ -1,8 +1,17 @@
 //! Events from the bus: requests of models, and budgets.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use module_sdk::{Event, Result, Snapshot, events::LlmRequestCompleted};
+use module_sdk::{
+    Event, Result, Snapshot,
+    events::{LearningRunProgressed, LlmRequestCompleted},
+};
 use serde_json::Value;
 
 use crate::{
@@ -51,7 +60,46 @@ impl Budgets {
     }
 }
 
+/// Time after the last news of a training run for which it is taken to have the card, in
+/// milliseconds: a run whose end nobody told does not have it for ever.
+const LEASE_MS: u64 = 3_600_000;
+
+/// The training run that has the graphics card.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    /// Id of the run, and the time of its last news, in milliseconds since the Unix epoch.
+    run: Option<(String, i64)>,
+    /// What the check of the cards looks at.
+    pub(crate) is_held: Arc<AtomicBool>,
+}
+
+impl Lease {
+    fn hear(&mut self, told: &LearningRunProgressed) {
+        if told.on_card && told.state == "training" {
+            self.run = Some((told.run.clone(), told.at));
+        } else if self.run.as_ref().is_some_and(|(run, _)| *run == told.run) {
+            self.run = None;
+        }
+    }
+
+    /// Looks at whether it is still held.
+    pub(crate) fn look(&self, now_ms: i64) {
+        let is_held = self.run.as_ref().is_some_and(|(_, at)| now_ms.abs_diff(*at) < LEASE_MS);
+        self.is_held.store(is_held, Ordering::Relaxed);
+    }
+}
+
 impl HealthMonitor {
+    /// Hears of a training run, which may have the card.
+    pub(crate) fn run_progressed(
+        &mut self,
+        event: &Event<'_, LearningRunProgressed>,
+    ) -> Result<()> {
+        self.lease.hear(&event.data);
+        self.lease.look(self.host.now().as_millisecond());
+        Ok(())
+    }
+
     /// Counts requests that ended. It never fails: what cannot be counted is no reason to hold up
     /// those that follow.
     pub(crate) fn completed(&mut self, events: Vec<Event<'_, LlmRequestCompleted>>) -> Result<()> {

@@ -39,7 +39,7 @@ use crate::{
     check::{Observations, Workers},
     commands::Watchers,
     config::Config,
-    consume::Budgets,
+    consume::{Budgets, Lease},
     export::Exporter,
     monitor::Monitor,
     notify::{Notify, silence::Silence},
@@ -60,6 +60,7 @@ pub struct HealthMonitor {
     requests: Windows,
     objectives: Objectives,
     budgets: Budgets,
+    lease: Lease,
     exporter: Exporter,
     notify: Notify,
     /// Report of the channels that was taken last.
@@ -97,6 +98,7 @@ impl Module for HealthMonitor {
         // A database that is not available now tells of nothing that fired.
         let firing = store.firing().unwrap_or_default();
         let observations = Arc::default();
+        let lease = Lease::default();
         let mut clock = SteadyClock::new(host.now());
         let (now, _) = clock.moment(host.now());
         let mut module = Self {
@@ -106,7 +108,8 @@ impl Module for HealthMonitor {
             objectives: Objectives::new(config.slos()?),
             budgets: Budgets::default(),
             exporter: Exporter::new(host.clone()),
-            workers: Workers::start(config.plans(host, &observations))?,
+            workers: Workers::start(config.plans(host, &observations, &lease.is_held))?,
+            lease,
             channels: Report::default(),
             clock,
             now,
@@ -127,6 +130,7 @@ impl Module for HealthMonitor {
         wiring
             .on_batch(Self::completed)
             .on_topic("usage.budget.*", Self::budget)
+            .on(Self::run_progressed)
             .every(Duration::from_secs(1), Self::tick)
             .every(Duration::from_secs(10), Self::keep_objectives)
             .every(Duration::from_secs(3_600), Self::delete_old)
@@ -180,6 +184,7 @@ impl HealthMonitor {
         let (now, jump_ms) = self.clock.moment(self.host.now());
         self.now = now;
         self.observations.set_by(jump_ms, now.at);
+        self.lease.look(self.host.now().as_millisecond());
         let reports = self.workers.reports();
         let is_news = !reports.is_empty();
         let is_at_rest =

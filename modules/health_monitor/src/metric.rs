@@ -173,6 +173,8 @@ metrics! {
         "0 while the driver of the GPUs does not answer, by reason; none while it does.";
     GPU_SUPPORTED = "lodestar_gpu_supported", Flag, Gauge, true, ["hw_id", "metric"],
         "1 if the GPU tells this, 0 if it does not have it.";
+    GPU_LEASED = "lodestar_gpu_leased", Flag, Gauge, true, ["hw_id"],
+        "1 while a training run has the GPU, whose memory it fills on purpose.";
     GPU_UTILIZATION = "hw_gpu_utilization_ratio", Ratio, Gauge, true, ["hw_id", "hw_gpu_task"],
         "Fraction of time for which the GPU was busy.";
     GPU_MEMORY_USAGE = "hw_gpu_memory_usage_bytes", Bytes, Gauge, true, ["hw_id"],

@@ -54,12 +54,14 @@ struct Record {
 }
 
 /// The lease of the card of this machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Lease {
     file: PathBuf,
     servers: Vec<String>,
     /// Held while models are unloaded or loaded.
     moving: Arc<Mutex<()>>,
+    /// `true` while a run computes on the card, which others are told.
+    is_held: Arc<AtomicBool>,
 }
 
 impl Lease {
@@ -78,7 +80,7 @@ impl Lease {
         let mut servers: Vec<String> = own.collect();
         servers.sort();
         servers.dedup();
-        Self { file: folder.join("lease.json"), servers, moving: Arc::default() }
+        Self { file: folder.join("lease.json"), servers, ..Self::default() }
     }
 
     /// Returns whether something was taken and not given back.
@@ -88,11 +90,23 @@ impl Lease {
 
     /// Takes the card for a run whose trainer computes on it, where there is one.
     pub(crate) fn take_for(&self, trainer: &str, run: &str, host: &Host) {
-        let uses_card = Strategy::named(trainer).is_some_and(Strategy::uses_card);
-        if uses_card && matches!(memory(host), Memory::Card { .. }) {
+        self.go_on_for(trainer, host);
+        if self.is_held() {
             let models = self.take(run).len();
             tracing::info!(run, models, "a run takes the card");
         }
+    }
+
+    /// Holds the card for a run that goes on, for which room was made before.
+    pub(crate) fn go_on_for(&self, trainer: &str, host: &Host) {
+        let uses_card = Strategy::named(trainer).is_some_and(Strategy::uses_card);
+        let is_held = uses_card && matches!(memory(host), Memory::Card { .. });
+        self.is_held.store(is_held, Ordering::Relaxed);
+    }
+
+    /// Returns whether a run has the card.
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
     }
 
     /// Unloads what is loaded, and returns it. A server that does not answer has nothing loaded.
@@ -130,6 +144,7 @@ impl Lease {
     /// Loads what was unloaded, as well as it goes, and forgets it. When the module stops meanwhile
     /// the next start does it.
     pub(crate) fn give_back(&self, is_left: &AtomicBool) {
+        self.is_held.store(false, Ordering::Relaxed);
         let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = self.record() else { return };
         let client = client();
@@ -246,11 +261,7 @@ mod tests {
     #[test]
     fn a_record_that_was_edited_leads_nowhere_else() {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let lease = Lease {
-            file: folder.path().join("lease.json"),
-            servers: Vec::new(),
-            moving: Arc::default(),
-        };
+        let lease = Lease { file: folder.path().join("lease.json"), ..Lease::default() };
         assert!(lease.record().is_none());
         let one = |server: &str| Unloaded { server: server.to_owned(), model: "m".to_owned() };
         let unloaded = vec![one("http://example.com"), one("http://127.0.0.1:9")];

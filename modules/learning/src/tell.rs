@@ -11,12 +11,19 @@ use crate::{
 };
 
 /// Tells how far a run is.
-pub(crate) fn run_progressed(host: &Host, run: &str, version: &str, state: RunState, told: &Told) {
+pub(crate) fn run_progressed(
+    host: &Host,
+    (run, version): (&str, &str),
+    state: RunState,
+    on_card: bool,
+    told: &Told,
+) {
     let event = LearningRunProgressed {
         schema: 1,
         run: run.to_owned(),
         version: version.to_owned(),
         state: state.as_str().to_owned(),
+        on_card,
         step: told.step,
         max_steps: told.max_steps,
         loss: told.loss,

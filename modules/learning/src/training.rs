@@ -1,5 +1,7 @@
 //! Training: one run at a time, followed by a thread of its own until it ends, whoever watches.
 
+mod ending;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -113,6 +115,7 @@ impl Training {
             let folder = inner.folder_of(&run.id);
             match run::find(&run) {
                 Some(process) => {
+                    inner.lease.go_on_for(&run.trainer, &inner.versions.host);
                     let at = (run.attempt.max(1), &process);
                     run::go_on(&*trainer, &run.job, &folder, inner.bounds, at, control, news)
                 }
@@ -385,16 +388,25 @@ impl Training {
                 if let Err(error) = kept {
                     tracing::warn!(%error, "it cannot be noted which process trains");
                 }
+                if self.0.lease.is_held() {
+                    // It takes the memory of the card long before its first step.
+                    self.tell((run, version), RunState::Training, &self.progress().told.clone());
+                }
             }
             News::Told(told) => {
                 self.progress().told = told.clone();
                 self.0.changed.notify_all();
                 if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                     *told_at = Some(Instant::now());
-                    tell::run_progressed(&versions.host, run, version, RunState::Training, told);
+                    self.tell((run, version), RunState::Training, told);
                 }
             }
         }
+    }
+
+    fn tell(&self, of: (&str, &str), state: RunState, told: &Told) {
+        let on_card = self.0.lease.is_held();
+        tell::run_progressed(&self.0.versions.host, of, state, on_card, told);
     }
 
     /// Notes the end of a run.
@@ -417,47 +429,13 @@ impl Training {
             RunState::Failed
         });
         let told = &report.ending.told;
-        tell::run_progressed(&self.0.versions.host, run, version, state, told);
+        self.tell((run, version), state, told);
         let mut progress = self.progress();
         if progress.run == run {
             (progress.told, progress.state) = (told.clone(), Some(state));
         }
         drop(progress);
         self.0.changed.notify_all();
-    }
-
-    fn noted_end(&self, run: &str, version: &str, report: &Report) -> Result<RunState> {
-        let versions = &self.0.versions;
-        let mut report = Report {
-            ending: report.ending.clone(),
-            attempt: report.attempt,
-            smaller: report.smaller.clone(),
-        };
-        let mut command = None;
-        if report.ending.outcome == Outcome::Done {
-            let attempt = format!("attempt-{}", report.attempt);
-            let output = self.0.folder_of(run).join(attempt).join("output");
-            match versions.adopt(version, &output) {
-                Ok(artifact) => command = Some(Command::Finish(artifact)),
-                Err(error) => {
-                    report = failed(format!("the adapter cannot be taken over: {error}"));
-                }
-            }
-        }
-        let at = versions.host.now().as_millisecond();
-        let registry = versions.registry.clone();
-        let (state, done) = versions.store.write(|transaction| {
-            let state = run::ended(transaction, run, &report, at)?;
-            let action = if state == RunState::Stopped { Action::Stop } else { Action::Fail };
-            let command = command.unwrap_or(Command::Act(action));
-            let done = registry.perform(transaction, &by_lodestar(version, command), at)?;
-            Ok((state, done))
-        })?;
-        match done {
-            Ok(done) => versions.performed(&done),
-            Err(refusal) => tracing::error!(version, %refusal, "the version stays as it was"),
-        }
-        Ok(state)
     }
 }
 

@@ -13,9 +13,10 @@ use crate::{
     board::Entry,
     check::GPU_LIBRARY,
     metric::{
-        GPU_CLOCK, GPU_MEMORY_LIMIT, GPU_MEMORY_USAGE, GPU_PERFORMANCE_STATE, GPU_POWER_LIMIT,
-        GPU_SUPPORTED, GPU_THROTTLE, GPU_UTILIZATION, HARDWARE_ERRORS, HARDWARE_FAN,
-        HARDWARE_POWER, HARDWARE_TEMPERATURE, HARDWARE_TEMPERATURE_LIMIT, Metric, Unit,
+        GPU_CLOCK, GPU_LEASED, GPU_MEMORY_LIMIT, GPU_MEMORY_USAGE, GPU_PERFORMANCE_STATE,
+        GPU_POWER_LIMIT, GPU_SUPPORTED, GPU_THROTTLE, GPU_UTILIZATION, HARDWARE_ERRORS,
+        HARDWARE_FAN, HARDWARE_POWER, HARDWARE_TEMPERATURE, HARDWARE_TEMPERATURE_LIMIT, Metric,
+        Unit,
     },
     reading::Series,
     text,
@@ -114,6 +115,7 @@ impl<'a> Card<'a> {
             "utilization": self.get(&GPU_UTILIZATION, ""),
             "memory_used_bytes": self.get(&GPU_MEMORY_USAGE, ""),
             "memory_total_bytes": self.get(&GPU_MEMORY_LIMIT, ""),
+            "leased": self.get(&GPU_LEASED, "").map(|it| it != 0.0),
             "power_watts": self.get(&HARDWARE_POWER, ""),
             "power_limit_watts": self.get(&GPU_POWER_LIMIT, ""),
             "fan": self.get(&HARDWARE_FAN, ""),
@@ -142,6 +144,8 @@ impl<'a> Card<'a> {
         let performance = self
             .get(&GPU_PERFORMANCE_STATE, "")
             .map(|state| format!("P{}", text::show(Unit::Count, state)));
+        let leased =
+            self.get(&GPU_LEASED, "").map(|it| if it == 0.0 { "none" } else { "has the card" });
         let rows = [
             ("name", text("name")),
             ("state", Some(self.entry.status.to_string())),
@@ -149,6 +153,7 @@ impl<'a> Card<'a> {
             ("temperature", shown(&HARDWARE_TEMPERATURE, "").map(|it| it + &slowdown)),
             ("load", shown(&GPU_UTILIZATION, "")),
             ("memory", of(shown(&GPU_MEMORY_USAGE, ""), shown(&GPU_MEMORY_LIMIT, ""))),
+            ("training run", leased.map(str::to_owned)),
             ("power", of(shown(&HARDWARE_POWER, ""), shown(&GPU_POWER_LIMIT, ""))),
             ("fan", shown(&HARDWARE_FAN, "")),
             ("clock", shown(&GPU_CLOCK, "sm")),

@@ -1,6 +1,9 @@
 //! The check of GPUs over a library that answers like a T600.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fake_nvml::{Fake, code};
 use health_monitor::{
@@ -36,7 +39,7 @@ impl Rig {
 /// Makes a check that tries again at once.
 fn check_over(fake: &Fake) -> Box<dyn Check> {
     let library = Some(fake.library());
-    gpu(&GpuOptions { library, retry_ms: 0, ..GpuOptions::default() })()
+    gpu(&GpuOptions { library, retry_ms: 0, ..GpuOptions::default() }, &Arc::default())()
 }
 
 /// Returns the last value of a metric whose labels contain one.
@@ -186,7 +189,7 @@ fn without_the_library_there_is_nothing_to_watch_until_it_comes() {
     let directory = tempfile::tempdir().expect("a directory");
     let library = directory.path().join("libnvidia-ml.so.1");
     let options = GpuOptions { library: Some(library), retry_ms: 0, ..GpuOptions::default() };
-    let mut check = gpu(&options)();
+    let mut check = gpu(&options, &Arc::default())();
     let report = check.run(&Progress::default());
     is(&report, "gpu", Presence::Absent);
     assert!(report.readings.is_empty(), "{report:?}");
@@ -201,7 +204,7 @@ fn without_the_library_there_is_nothing_to_watch_until_it_comes() {
     let other = directory.path().join("other.so");
     std::fs::write(&other, "no library").expect("a file can be written");
     let options = GpuOptions { library: Some(other), retry_ms: 0, ..GpuOptions::default() };
-    is(&gpu(&options)().run(&Progress::default()), "gpu", Presence::Absent);
+    is(&gpu(&options, &Arc::default())().run(&Progress::default()), "gpu", Presence::Absent);
 }
 
 #[test]
@@ -210,7 +213,7 @@ fn a_driver_that_is_not_there_is_tried_again_only_when_due() {
     let fake = Fake::new(directory.path());
     fake.set("nvmlInit_v2", code::UNKNOWN);
     let library = Some(fake.library());
-    let mut check = gpu(&GpuOptions { library, ..GpuOptions::default() })();
+    let mut check = gpu(&GpuOptions { library, ..GpuOptions::default() }, &Arc::default())();
     drop(fake.calls());
     is(&check.run(&Progress::default()), "gpu", Presence::Unknown);
     assert_eq!(fake.calls(), ["nvmlInit_v2"]);
@@ -276,7 +279,7 @@ fn a_lost_card_is_not_called() {
     let fake = Fake::new(directory.path());
     fake.set("0.event_types", 0);
     let library = Some(fake.library());
-    let mut check = gpu(&GpuOptions { library, ..GpuOptions::default() })();
+    let mut check = gpu(&GpuOptions { library, ..GpuOptions::default() }, &Arc::default())();
     drop(check.run(&Progress::default()));
     fake.set("0.code", code::GPU_IS_LOST);
     drop(check.run(&Progress::default()));

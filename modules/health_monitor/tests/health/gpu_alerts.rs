@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use fake_nvml::{Fake, code};
 use health_monitor::HealthMonitor;
 use module_sdk::{
-    events::{AlertSeverity, HealthAlertRaised},
+    events::{AlertSeverity, HealthAlertRaised, LearningRunProgressed},
     testing::Bench,
 };
 use serde_json::{Value, json};
@@ -77,6 +77,54 @@ fn troubles_of_a_card_are_told_and_end() {
     raises("0.temperature", 94, "gpu_hot", AlertSeverity::Warning, "gpu");
     raises("0.temperature", 98, "gpu_too_hot", AlertSeverity::Critical, "gpu");
     raises("0.memory_used", 3_960 << 20, "gpu_memory_full", AlertSeverity::Warning, "gpu");
+}
+
+#[test]
+fn a_training_run_may_fill_the_memory_of_the_card() {
+    let (_directory, fake) = fake();
+    let mut bench = start(&fake);
+    let news = |bench: &mut Bench<HealthMonitor>, run: &str, state: &str, on_card| {
+        let event = LearningRunProgressed {
+            schema: 1,
+            run: run.to_owned(),
+            version: "v1".to_owned(),
+            state: state.to_owned(),
+            on_card,
+            step: 0,
+            max_steps: None,
+            loss: None,
+            eval_loss: None,
+            at: bench.host().now().as_millisecond(),
+        };
+        bench.send(&event).expect("it is handled");
+    };
+    let leased = |bench: &mut Bench<HealthMonitor>| {
+        bench.command("gpu", json!({})).expect("it answers").data[0]["leased"].clone()
+    };
+    until(&mut bench, |bench| leased(bench) == false);
+    // A run beside the card does not have it.
+    news(&mut bench, "other", "training", false);
+    news(&mut bench, "run", "training", true);
+    until(&mut bench, |bench| leased(bench) == true);
+    fake.set("0.memory_used", 3_960 << 20);
+    until(&mut bench, |bench| {
+        let cards = bench.command("gpu", json!({})).expect("it answers").data;
+        cards[0]["memory_used_bytes"].as_f64() == Some((3_960_u64 << 20) as f64)
+    });
+    for _ in 0..900 {
+        bench.advance(Duration::from_secs(1)).expect("no timer fails");
+    }
+    news(&mut bench, "other", "done", false);
+    until(&mut bench, |bench| leased(bench) == true);
+    assert_eq!(raised(&bench, "gpu_memory_full"), None);
+    news(&mut bench, "run", "done", false);
+    until(&mut bench, |bench| raised(bench, "gpu_memory_full").is_some());
+    // One of which nothing is heard any more has it for an hour.
+    news(&mut bench, "run", "training", true);
+    until(&mut bench, |bench| leased(bench) == true);
+    bench.advance(Duration::from_secs(3_600)).expect("no timer fails");
+    until(&mut bench, |bench| leased(bench) == false);
+    bench.stop().expect("it stops");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{Router, body::Bytes, http::Uri, routing::any};
 use learning::Learning;
-use module_sdk::{Reply, testing::Bench};
+use module_sdk::{Reply, events::LearningRunProgressed, testing::Bench};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -203,9 +203,18 @@ fn ollama_makes_room_on_the_card_for_a_run() {
     bench.host().answer("health_monitor", "gpu", |_, _| Reply::json(&json!([])));
     run(&mut bench, "train", with(&args, json!({"force": true})));
     assert_eq!(take(), [] as [Value; 0]);
+    let told = |bench: &Bench<Learning>| {
+        let all = bench.host().emitted_as::<LearningRunProgressed>().expect("they can be read");
+        all.into_iter().map(|it| (it.state, it.on_card)).collect::<Vec<_>>()
+    };
+    assert!(told(&bench).iter().all(|(_, on_card)| !on_card), "{:?}", told(&bench));
 
     put_card(&bench, 24e9);
     run(&mut bench, "train", args);
+    // Others hear of it before the first step, and that it is over.
+    let told = told(&bench);
+    assert!(told.contains(&("training".to_owned(), true)), "{told:?}");
+    assert_eq!(told.last(), Some(&("done".to_owned(), false)));
     let asked: Vec<Value> = take();
     let names: Vec<(&str, Option<u64>)> = asked
         .iter()

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     metric::{
-        GPU_CLOCK, GPU_DRIVER_UP, GPU_HEADROOM, GPU_MEMORY_LIMIT, GPU_MEMORY_USAGE,
+        GPU_CLOCK, GPU_DRIVER_UP, GPU_HEADROOM, GPU_LEASED, GPU_MEMORY_LIMIT, GPU_MEMORY_USAGE,
         GPU_MEMORY_UTILIZATION, GPU_PERFORMANCE_STATE, GPU_POWER_LIMIT, GPU_SUPPORTED,
         GPU_THROTTLE, GPU_UP, GPU_UTILIZATION, HARDWARE_ERRORS, HARDWARE_FAN, HARDWARE_POWER,
         HARDWARE_TEMPERATURE, HARDWARE_TEMPERATURE_LIMIT, Metric,
@@ -171,7 +171,13 @@ impl Card {
     }
 
     /// Takes a sample into a report.
-    pub(super) fn take(&mut self, mut sample: Sample, xids: &[(Xid, u64)], report: &mut Report) {
+    pub(super) fn take(
+        &mut self,
+        mut sample: Sample,
+        is_leased: bool,
+        xids: &[(Xid, u64)],
+        report: &mut Report,
+    ) {
         self.about.unsupported = sample.unsupported;
         self.end(sample.end);
         if self.is_lost() {
@@ -195,6 +201,7 @@ impl Card {
         let found = Found::present(&self.component, headline).with(&self.details);
         report.found.push(found);
         report.read(&self.series.up, 1.0);
+        report.read(&self.series.leased, f64::from(u8::from(is_leased)));
         self.report_sample(&sample, report);
         self.report_counters(xids, report);
     }
@@ -296,6 +303,7 @@ impl Card {
 #[derive(Debug)]
 struct CardSeries {
     up: Arc<Series>,
+    leased: Arc<Series>,
     utilization: Arc<Series>,
     memory_usage: Arc<Series>,
     memory_limit: Arc<Series>,
@@ -325,6 +333,7 @@ impl CardSeries {
         let limit = |kind| Series::new(&HARDWARE_TEMPERATURE_LIMIT, component, [id, "gpu", kind]);
         Self {
             up: of(&GPU_UP),
+            leased: of(&GPU_LEASED),
             utilization: of_kind(&GPU_UTILIZATION, "general"),
             memory_usage: of(&GPU_MEMORY_USAGE),
             memory_limit: of(&GPU_MEMORY_LIMIT),

@@ -16,7 +16,10 @@ mod xid;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,8 +60,12 @@ pub(crate) const LIBRARY: &str = "libnvidia-ml.so.1";
 const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Returns the maker of the checks of GPUs. A check that follows one that hangs knows what that one
-/// knew.
-pub fn gpu(options: &GpuOptions) -> impl Fn() -> Box<dyn Check> + Send + Sync + 'static {
+/// knew. `is_leased` tells whether a training run has the cards.
+pub fn gpu(
+    options: &GpuOptions,
+    is_leased: &Arc<AtomicBool>,
+) -> impl Fn() -> Box<dyn Check> + Send + Sync + use<> + 'static {
+    let is_leased = is_leased.clone();
     let shared = Arc::new(Shared::default());
     let library = options.library.clone().map(PathBuf::into_os_string);
     let retry = Duration::from_millis(options.retry_ms);
@@ -73,6 +80,7 @@ pub fn gpu(options: &GpuOptions) -> impl Fn() -> Box<dyn Check> + Send + Sync + 
             generation,
             component: "gpu".into(),
             shared: shared.clone(),
+            is_leased: is_leased.clone(),
             link: Link::Closed(Failure::Hangs),
             tried: None,
             has_card: false,
@@ -108,6 +116,7 @@ struct Gpu {
     generation: u64,
     component: Component,
     shared: Arc<Shared>,
+    is_leased: Arc<AtomicBool>,
     link: Link,
     /// Time of the last attempt to open a session.
     tried: Option<Instant>,
@@ -244,7 +253,10 @@ impl Gpu {
         let is_current = known.generation == self.generation;
         let end = sample.end;
         match known.card(&asked.id) {
-            Some(card) if is_current => card.take(sample, &xids, report),
+            Some(card) if is_current => {
+                let is_leased = self.is_leased.load(Ordering::Relaxed);
+                card.take(sample, is_leased, &xids, report);
+            }
             // The answer came, and too late.
             Some(card) => card.time_out(),
             None => {}
