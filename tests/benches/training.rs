@@ -1,7 +1,8 @@
 //! Training for real on a tiny base, and what kills leave of it.
 //!
 //! `cargo xtask bench training`. A run is killed at random moments, the daemon with it or without,
-//! and resumed each time until it is done; the adapter must have the bytes of a straight run.
+//! and resumed each time until it is done; the adapter must have the bytes of a straight run. And a
+//! version is taken back while requests come.
 
 use std::{
     fs,
@@ -33,6 +34,29 @@ fn main() {
     let base = training::tiny_base(&sandbox);
     let dataset = training::dataset(&sandbox, &base);
     killed(&sandbox, daemon, &base, &dataset);
+    taken_back();
+}
+
+/// Takes a version back while a thousand requests come.
+fn taken_back() {
+    const REQUESTS: usize = 1_000;
+    let config = format!(
+        "modules:\n  learning:\n    serving: {{listen: 127.0.0.1:0}}\n{}metrics:\n  listen: \
+         127.0.0.1:0\n",
+        training::settings()
+    );
+    let sandbox = Sandbox::new(&["learning"], &config);
+    let _daemon = sandbox.start();
+    let base = training::tiny_base(&sandbox);
+    let at = training::deployed(&sandbox, &base, &training::dataset(&sandbox, &base));
+    let (answers, took) = training::ask_while(&at, REQUESTS, || {
+        let begin = Instant::now();
+        sandbox.json(&["learning", "rollback", "--reason", "to measure it"]);
+        begin.elapsed().as_secs_f64() * 1e3
+    });
+    let failed = answers.iter().filter(|answer| answer.is_err()).count();
+    figure("a rollback among a thousand requests", took.round(), "ms", &at_most(1_000));
+    figure("requests of a thousand that it fails", failed, "requests", &at_most(0));
 }
 
 fn figure(name: &str, value: impl Into<Value>, unit: &str, goal: &Value) {

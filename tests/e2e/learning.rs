@@ -1,6 +1,6 @@
 //! Learning: from who agreed to a dataset, as a person types it; and text that stays where it is.
 
-use harness::{Output, Sandbox, http, training};
+use harness::{Output, Sandbox, training};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
@@ -157,20 +157,8 @@ fn a_newcomer_goes_from_consent_to_a_version_that_answers_and_back() {
     assert_eq!(deployed.code, 0, "{deployed:#?}");
     assert!(deployed.stdout.contains("api: openai, local: true"), "{deployed:#?}");
     let deployed = data(&sandbox, &["deploy", "v1"]);
-    let address = |deployed: &Value| {
-        let endpoint = deployed["endpoint"].as_str().expect("it is served somewhere");
-        let address = endpoint.strip_prefix("http://").and_then(|it| it.strip_suffix("/v1"));
-        address.expect("it is a base URL").to_owned()
-    };
-    let at = address(&deployed);
-    let ask = |at: &str, model: &str| {
-        let question = json!({"role": "user", "content": "How do you sort the queue?"});
-        let body = json!({"model": model, "messages": [question], "temperature": 0});
-        let answer = http::post(at, "/v1/chat/completions", &[], body.to_string().as_bytes());
-        let answer = answer.expect("it answers");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.json()["choices"][0]["message"]["content"].as_str().expect("a text").to_owned()
-    };
+    let at = training::served_at(&deployed);
+    let ask = |at: &str, model: &str| training::ask(at, model).expect("it answers");
     let of_version = ask(&at, "lodestar");
     assert_eq!(of_version, ask(&at, "lodestar:v1"));
     let of_base = ask(&at, "lodestar:base");
@@ -179,7 +167,7 @@ fn a_newcomer_goes_from_consent_to_a_version_that_answers_and_back() {
     // A daemon that is killed serves again what it served.
     daemon.kill();
     let daemon = sandbox.start();
-    let at = address(&data(&sandbox, &["deploy", "v1"]));
+    let at = training::served_at(&data(&sandbox, &["deploy", "v1"]));
     assert_eq!(ask(&at, "lodestar"), of_version);
 
     let back = data(&sandbox, &["rollback", "--reason", "it is rude"]);
@@ -188,5 +176,31 @@ fn a_newcomer_goes_from_consent_to_a_version_that_answers_and_back() {
     let audit = data(&sandbox, &["audit"]);
     assert_eq!(audit["intact"], true, "{audit:#}");
     assert!(!daemon.log().contains("sort the queue"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_version_is_taken_back_and_none_of_a_thousand_requests_fails() {
+    const REQUESTS: usize = 1_000;
+    let sandbox = training_sandbox();
+    let daemon = sandbox.start();
+    let base = training::tiny_base(&sandbox);
+    let at = training::deployed(&sandbox, &base, &training::dataset(&sandbox, &base));
+    let ask = |model: &str| training::ask(&at, model);
+    let (of_version, of_base) = (ask("lodestar"), ask("lodestar:base"));
+    assert_ne!(of_version, of_base);
+    let (answers, back) = training::ask_while(&at, REQUESTS, || {
+        data(&sandbox, &["rollback", "--reason", "it is rude"])
+    });
+    assert_eq!(back["rolled_back"], "v1", "{back:#}");
+    assert_eq!(answers.len(), REQUESTS);
+    let failed: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
+    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+    assert_eq!(answers[0], of_version);
+    let is_other = |answer: &&Result<_, _>| **answer != of_version && **answer != of_base;
+    assert_eq!(answers.iter().find(is_other), None);
+    // From its end on nobody gets it any more, not by its name either.
+    assert_eq!(ask("lodestar"), of_base);
+    assert!(ask("lodestar:v1").is_err_and(|error| error.starts_with("404")));
     assert!(daemon.stop().success());
 }

@@ -3,11 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::channel,
+    },
 };
 
 use serde_json::{Value, json};
 
-use crate::{Sandbox, program, run};
+use crate::{Sandbox, http, program, run};
 
 /// Project that agreed.
 pub const PROJECT: &str = "shop";
@@ -86,4 +90,79 @@ pub fn dataset(sandbox: &Sandbox, base: &Path) -> String {
     assert_eq!(imported["imported"], json!(lines.lines().count()), "{imported:#}");
     let built = learning(&["datasets", "build", "--project", PROJECT]);
     built["id"].as_str().expect("it was built").to_owned()
+}
+
+/// Trains the tiny base until it answers otherwise, and deploys the version, `v1`; returns the
+/// address where it is asked.
+///
+/// # Panics
+///
+/// When one of it fails.
+#[must_use]
+pub fn deployed(sandbox: &Sandbox, base: &Path, dataset: &str) -> String {
+    let learning = |words: &[&str]| sandbox.json(&[&["learning"], words].concat());
+    let base = base.display().to_string();
+    let words = ["train", dataset, "--base", &base, "--trainer", "embedded", "--steps", "80"];
+    let trained = learning(&[&words[..], &["--rate", "0.005", "--watch"]].concat());
+    assert_eq!((&trained["state"], &trained["version"]), (&json!("done"), &json!("v1")));
+    let gates = learning(&["gates", "v1"]);
+    assert_eq!(gates["state"], "gated", "{gates:#}");
+    learning(&["approve", "v1", "--reason", "it knows our words"]);
+    served_at(&learning(&["deploy", "v1"]))
+}
+
+/// Returns the address where a version is asked that was deployed.
+///
+/// # Panics
+///
+/// When it is served nowhere.
+#[must_use]
+pub fn served_at(deployed: &Value) -> String {
+    let endpoint = deployed["endpoint"].as_str().expect("it is served somewhere");
+    let address = endpoint.strip_prefix("http://").and_then(|it| it.strip_suffix("/v1"));
+    address.expect("it is a base URL").to_owned()
+}
+
+/// Asks for a model at an address, and returns the answer.
+///
+/// # Errors
+///
+/// What came instead of one.
+pub fn ask(address: &str, model: &str) -> Result<String, String> {
+    let question = json!({"role": "user", "content": "How do you sort the queue?"});
+    let body = json!({"model": model, "messages": [question], "temperature": 0});
+    let answer = http::post(address, "/v1/chat/completions", &[], body.to_string().as_bytes());
+    let answer = answer.map_err(|error| error.to_string())?;
+    if answer.status != 200 {
+        return Err(format!("{}: {}", answer.status, answer.text()));
+    }
+    let said = answer.json()["choices"][0]["message"]["content"].as_str().map(str::to_owned);
+    said.ok_or_else(|| "an answer without a text".to_owned())
+}
+
+/// Asks for the version that serves so many times by several clients, and does some work once a
+/// third was answered. Returns all answers, in their order, with the outcome of the work.
+pub fn ask_while<T>(
+    address: &str,
+    number: usize,
+    work: impl FnOnce() -> T,
+) -> (Vec<Result<String, String>>, T) {
+    const CLIENTS: usize = 4;
+    let (begun, (answered, answers)) = (AtomicUsize::new(0), channel());
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let (begun, answered) = (&begun, answered.clone());
+            scope.spawn(move || {
+                while begun.fetch_add(1, Ordering::Relaxed) < number {
+                    // Whoever counts them waits for all.
+                    drop(answered.send(ask(address, "lodestar")));
+                }
+            });
+        }
+        drop(answered);
+        let mut all: Vec<_> = answers.iter().take(number / 3).collect();
+        let done = work();
+        all.extend(answers);
+        (all, done)
+    })
 }
