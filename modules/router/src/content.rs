@@ -41,7 +41,7 @@ pub(crate) struct Contents {
 }
 
 /// Request whose text is wanted. Its `Debug` shows its size, never its text.
-pub(crate) struct Asked {
+pub(crate) struct RequestText {
     /// Id of the request.
     pub id: String,
     /// Dialect of the client.
@@ -50,9 +50,9 @@ pub(crate) struct Asked {
     pub body: Bytes,
 }
 
-impl std::fmt::Debug for Asked {
+impl std::fmt::Debug for RequestText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Asked({:?}, {} bytes)", self.dialect, self.body.len())
+        write!(f, "RequestText({:?}, {} bytes)", self.dialect, self.body.len())
     }
 }
 
@@ -75,7 +75,7 @@ impl Contents {
     pub(crate) fn publish(
         &self,
         event: &LlmRequestCompleted,
-        asked: &Asked,
+        asked: &RequestText,
         said: Option<&Said>,
     ) -> bool {
         let Some(project) = &event.project else { return false };
@@ -110,7 +110,7 @@ impl Contents {
 }
 
 /// Returns the messages of a request, and whether something was left out.
-fn request(asked: &Asked) -> (Vec<ContentMessage>, bool) {
+fn request(asked: &RequestText) -> (Vec<ContentMessage>, bool) {
     let messages = match asked.dialect {
         Dialect::Completions => prompts(&asked.body),
         dialect => translate::conversation(dialect, &asked.body).unwrap_or_default(),
@@ -202,8 +202,8 @@ mod tests {
 
     use super::*;
 
-    fn asked(dialect: Dialect, body: &Value) -> Asked {
-        Asked { id: "1".to_owned(), dialect, body: body.to_string().into() }
+    fn asked(dialect: Dialect, body: &Value) -> RequestText {
+        RequestText { id: "1".to_owned(), dialect, body: body.to_string().into() }
     }
 
     fn shown(messages: &[ContentMessage]) -> Vec<(&str, &str)> {

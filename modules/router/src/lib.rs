@@ -8,7 +8,6 @@
 
 mod answers;
 mod app;
-mod budgets;
 mod cache;
 mod commands;
 mod config;
@@ -23,6 +22,7 @@ mod journal;
 mod keys;
 mod labels;
 mod limits;
+mod prior_costs;
 mod quality;
 mod redis_link;
 mod report;
@@ -72,7 +72,7 @@ impl Module for Router {
         let keys = Keys::load(host, config.keys)?;
         let app = Arc::new(App::new(config, host, keys.ring())?);
         discovery::start(&app)?;
-        budgets::ask(&app);
+        prior_costs::ask(&app);
         labels::policy::ask(&app);
         let server = server::start(&app)?;
         Ok(Self { app, keys, server, connections: ConnectionMetrics::new("lodestar_router") })

@@ -85,7 +85,7 @@ pub(crate) struct Recorder {
     tally: Arc<Tally>,
     story: Option<Arc<Story>>,
     /// Request, where its text is wanted.
-    content: Option<content::Asked>,
+    content: Option<content::RequestText>,
     key: ReportKey,
     retry_of: Option<ReportKey>,
     runner: Option<Box<Runner>>,
@@ -141,7 +141,7 @@ impl Recorder {
     }
 
     /// Publishes the text of the request with that of its answer.
-    pub(crate) fn with_text(mut self, asked: content::Asked) -> Self {
+    pub(crate) fn with_text(mut self, asked: content::RequestText) -> Self {
         self.content = Some(asked);
         self
     }

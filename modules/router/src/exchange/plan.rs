@@ -262,7 +262,7 @@ impl Plan {
         let is_text = self.dialect.operation() != "embeddings";
         let may_be_learnt = !self.client.forbids_learning;
         if is_text && may_be_learnt && app.contents.is_wanted(self.client.project.as_deref()) {
-            let asked = content::Asked {
+            let asked = content::RequestText {
                 id: self.id.clone(),
                 dialect: self.dialect,
                 body: self.body.clone(),

@@ -38,7 +38,7 @@ struct Budget {
 
 /// Budget of which it can be asked what was spent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct OpenBudget {
     /// Those whose it is.
     pub scope: Scope,
     name: String,
@@ -131,18 +131,18 @@ impl Budgets {
     }
 
     /// Returns the budgets of which the costs of all requests say what was spent.
-    pub(super) fn to_ask(&self, now: Timestamp) -> Vec<Asked> {
+    pub(super) fn to_ask(&self, now: Timestamp) -> Vec<OpenBudget> {
         let known = self.0.iter().filter(|it| {
             it.is_current(now) && it.limit.is_some() && !matches!(it.scope, Scope::Key(_))
         });
         let asked = |it: &Budget| {
-            Some(Asked { scope: it.scope.clone(), name: it.name.clone(), since: it.since? })
+            Some(OpenBudget { scope: it.scope.clone(), name: it.name.clone(), since: it.since? })
         };
         known.filter_map(asked).collect()
     }
 
     /// Takes over what was spent of a budget in its period.
-    pub(super) fn told(&mut self, asked: &Asked, spent: i64) {
+    pub(super) fn told(&mut self, asked: &OpenBudget, spent: i64) {
         let is_it = |it: &&mut Budget| {
             it.scope == asked.scope && it.name == asked.name && it.since == Some(asked.since)
         };

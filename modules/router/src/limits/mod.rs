@@ -27,7 +27,7 @@ use std::{
 use module_sdk::{Error, Host, Result, events::BudgetUse};
 
 pub(crate) use allowance::{Allowance, Limit};
-pub(crate) use budgets::Asked;
+pub(crate) use budgets::OpenBudget;
 pub(crate) use hit::{HitReason, LimitHit, Scope};
 pub(crate) use ledger::LimitsState;
 pub(crate) use options::{BudgetAction, LimitOptions, Unpriced};
@@ -157,12 +157,12 @@ impl Limits {
     }
 
     /// Returns the budgets of which `usage_tracker` can say what was spent.
-    pub(crate) fn budgets_to_ask(&self) -> Vec<Asked> {
+    pub(crate) fn budgets_to_ask(&self) -> Vec<OpenBudget> {
         self.inner.ledger().budgets.to_ask(self.inner.host.now())
     }
 
     /// Takes over what `usage_tracker` says was spent of a budget.
-    pub(crate) fn budget_told(&self, asked: &Asked, spent_nano_usd: i64) {
+    pub(crate) fn budget_told(&self, asked: &OpenBudget, spent_nano_usd: i64) {
         let mut ledger = self.inner.ledger();
         ledger.budgets.told(asked, spent_nano_usd);
         ledger.set_dirty();

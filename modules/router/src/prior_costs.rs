@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     app::App,
-    limits::{Asked, Scope},
+    limits::{OpenBudget, Scope},
 };
 
 /// Times that `usage_tracker` is asked while it does not run yet.
@@ -51,7 +51,7 @@ pub(crate) fn ask(app: &Arc<App>) {
     }
 }
 
-async fn ask_one(app: &App, budget: &Asked) {
+async fn ask_one(app: &App, budget: &OpenBudget) {
     let args = json!({"since": budget.since.to_string(), "by": "project"});
     for attempt in 0..TRIES {
         match app.host.call::<_, Summary>("usage_tracker", "summary", &args).await {
