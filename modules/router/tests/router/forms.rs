@@ -41,6 +41,25 @@ fn completion() -> Value {
         "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}})
 }
 
+/// The same as a stream of these texts.
+fn completion_events(texts: &[&str]) -> Vec<String> {
+    let event = |choices: Value| {
+        let chunk = json!({"id": "cmpl-1", "object": "text_completion", "model": "m",
+            "choices": choices});
+        format!("data: {chunk}\n\n")
+    };
+    let text = |text: &&str| {
+        event(json!([{"index": 0, "text": text, "logprobs": null, "finish_reason": null}]))
+    };
+    let mut events: Vec<String> = texts.iter().map(text).collect();
+    events.push(event(json!([{"index": 0, "text": "", "finish_reason": "length"}])));
+    let mut last = completion();
+    last["choices"] = json!([]);
+    events.push(format!("data: {last}\n\n"));
+    events.push("data: [DONE]\n\n".to_owned());
+    events
+}
+
 fn gemini() -> Value {
     json!({"candidates": [{"index": 0, "finishReason": "STOP",
             "content": {"role": "model", "parts": [{"text": "hello"}]}}],
@@ -122,6 +141,7 @@ fn a_stream_nobody_asked_for_becomes_a_whole_answer() {
     let chunks = chat_events(&["hello ", "you"]);
     check("openai", CHAT, events, &chunks, "/choices/0/message/content");
     check("openai", MESSAGES, events, &chunks, "/content/0/text");
+    check("openai", COMPLETIONS, events, &completion_events(&["hello ", "you"]), "/choices/0/text");
     let lines = ["hello ", "you"].map(|word| {
         let message = json!({"role": "assistant", "content": word});
         format!("{}\n", json!({"model": "m", "done": false, "message": message}))
@@ -140,6 +160,21 @@ fn half_a_stream_nobody_asked_for_is_no_answer() {
         two(move |_| Act::Stream("text/event-stream", part.clone(), End::Good), json!({}));
     let answer = ask(&gateway, false);
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "good");
+    let part = completion_events(&["one", "two"])[..2].to_vec();
+    let gateway = one("openai", move || Act::Stream("text/event-stream", part.clone(), End::Good));
+    assert_eq!(gateway.post(COMPLETIONS, &asked(COMPLETIONS, false)).status, 502);
+}
+
+#[test]
+fn a_text_that_came_as_a_stream_says_why_it_ended() {
+    let events = completion_events(&["hello"]);
+    let gateway =
+        one("openai", move || Act::Stream("text/event-stream", events.clone(), End::Good));
+    let answer = gateway.post(COMPLETIONS, &asked(COMPLETIONS, false)).json();
+    assert_eq!(answer["object"], "text_completion", "{answer}");
+    assert_eq!(answer["id"], "cmpl-1", "{answer}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
+    assert_eq!(answer["usage"]["total_tokens"], 120, "{answer}");
 }
 
 #[test]

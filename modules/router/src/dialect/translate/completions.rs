@@ -8,7 +8,7 @@ use super::{
     ir::{Answer, Block, Ending, Request, Role, Stop, join},
     json::{Json, Object},
     sse,
-    stream::{Head, Opening, StreamWriter},
+    stream::{Delta, Head, Opening, StreamReader, StreamWriter},
 };
 use crate::dialect::Dialect;
 
@@ -98,6 +98,51 @@ fn choice<'a>(text: impl Into<Json<'a>>, stop: Option<Stop>) -> Object<'a> {
         .with("index", 0_u32)
         .with("logprobs", Json::Null)
         .with("finish_reason", reason)
+}
+
+/// Reader of chunks.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    has_id: bool,
+}
+
+impl StreamReader for Reader {
+    fn read<'a>(
+        &mut self,
+        _: Option<&str>,
+        data: &'a [u8],
+        deltas: &mut Vec<Delta<'a>>,
+    ) -> Result<(), TranslateError> {
+        if data.trim_ascii() == b"[DONE]" {
+            deltas.push(Delta::Whole);
+            return Ok(());
+        }
+        let mut chunk = Json::parse(data)?;
+        if chunk.has("error") {
+            return Err(TranslateError::Upstream { message: chat::error_message(&chunk) });
+        }
+        if !self.has_id
+            && let Some(id) = chunk.take("id").into_text()
+        {
+            self.has_id = true;
+            deltas.push(Delta::Id(id));
+        }
+        let usage = chunk.take("usage");
+        for mut choice in chunk.take("choices").into_list() {
+            // Several answers have no place in one.
+            if choice.get("index").u64().is_some_and(|index| index > 0) {
+                continue;
+            }
+            deltas.extend(choice.take("text").into_text().map(Delta::Text));
+            if let Some(reason) = choice.get("finish_reason").text() {
+                deltas.push(Delta::Stop { stop: chat::stop_of(reason), sequence: None });
+            }
+        }
+        if !usage.is_null() {
+            deltas.push(Delta::Usage(chat::read_usage(&usage)));
+        }
+        Ok(())
+    }
 }
 
 /// Writer of chunks.

@@ -297,6 +297,7 @@ fn reader(
 ) -> Result<Box<dyn StreamReader>, TranslateError> {
     Ok(match from {
         Dialect::Chat => Box::new(chat::Reader::new(context.id)),
+        Dialect::Completions => Box::new(completions::Reader::default()),
         Dialect::Responses => Box::new(responses::Reader::default()),
         Dialect::Messages => Box::new(messages::Reader::default()),
         Dialect::Gemini => Box::new(gemini::Reader::new(context.id)),

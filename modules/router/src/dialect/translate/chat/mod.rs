@@ -21,7 +21,7 @@ pub(super) use self::{
 };
 
 /// Returns the reason of a `finish_reason`.
-fn stop_of(name: &str) -> Stop {
+pub(super) fn stop_of(name: &str) -> Stop {
     match name {
         "length" | "max_tokens" => Stop::Length,
         "tool_calls" | "function_call" => Stop::Tools,
