@@ -1,7 +1,7 @@
 //! One attempt: a request to one target, until it is clear that it answers.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use crate::{
         observe::{Observed, Observer, Role},
         rewrite::{rewrite, without},
         sse::Splitter,
-        translate::{self, RequestOptions},
+        translate::{self, Dropped, RequestOptions},
     },
     report::{Outcome, Recorder},
     target::{Slot, Target, endpoint},
@@ -69,7 +69,7 @@ pub(super) async fn make(
     }
     let is_cold = loading.is_some();
     let upstream = spoken(plan.dialect, target);
-    let sent = Sent { app, plan, target, upstream, is_stream };
+    let sent = Sent { app, plan, target, upstream, is_stream, left_out: OnceLock::new() };
     let begun = sent.begin(slot, recorder, is_cold).await?;
     let result = if is_stream && begun.answer.status.is_success() {
         sent.stream(begun).await
@@ -89,6 +89,8 @@ pub(super) struct Sent<'a> {
     pub(super) upstream: Dialect,
     /// `true` when a stream is asked for.
     pub(super) is_stream: bool,
+    /// Parts of the request that the provider has no word for.
+    left_out: OnceLock<Dropped>,
 }
 
 /// An answer of which the head is there.
@@ -180,9 +182,8 @@ impl Sent<'_> {
         let translated = translated.map_err(|error| {
             Fault::new(FaultKind::InvalidRequest, format!("{}: {error}", self.target.name))
         })?;
-        for part in translated.dropped.parts() {
-            tracing::debug!(target = %self.target.name, part, "a part of a request is left out");
-        }
+        // A request has one body for a target.
+        let _ = self.left_out.set(translated.dropped);
         Ok((translated.body.into(), false))
     }
 
@@ -263,6 +264,9 @@ impl Sent<'_> {
     pub(super) fn told(&self, headers: &HeaderMap) -> HeaderMap {
         let mut told = upstream::answer_headers(headers);
         head::answered_by(&mut told, self.plan, &self.target.name);
+        if let Some(dropped) = self.left_out.get() {
+            head::left_out(&mut told, dropped.parts());
+        }
         told
     }
 

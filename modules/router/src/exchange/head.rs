@@ -127,9 +127,20 @@ fn plain(text: String) -> String {
 
 /// Names the targets that were asked beside the one that answered.
 pub(super) fn hedged(headers: &mut HeaderMap, others: &[String]) {
+    add(headers, "hedged", &others.join(","));
+}
+
+/// Names the parts of a request that the target which answered has no word for.
+pub(super) fn left_out(headers: &mut HeaderMap, parts: &[&str]) {
+    if !parts.is_empty() {
+        add(headers, "left_out", &parts.join(","));
+    }
+}
+
+fn add(headers: &mut HeaderMap, key: &str, words: &str) {
     let Some(told) = headers.get(ROUTE).and_then(|value| value.to_str().ok()) else { return };
-    let names = plain(others.join(","));
-    if let Ok(value) = HeaderValue::from_str(&format!("{told}; hedged={names}")) {
+    let words = plain(words.to_owned());
+    if let Ok(value) = HeaderValue::from_str(&format!("{told}; {key}={words}")) {
         headers.insert(ROUTE, value);
     }
 }

@@ -178,6 +178,21 @@ fn a_text_that_came_as_a_stream_says_why_it_ended() {
 }
 
 #[test]
+fn the_route_names_what_the_provider_has_no_word_for() {
+    let gateway = one("anthropic", || Act::Answer(200, vec![], message().to_string()));
+    let route = |body: &Value| {
+        let answer = gateway.post(RESPONSES, body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("x-lodestar-route").expect("a route").to_owned()
+    };
+    let mut body = asked(RESPONSES, false);
+    assert!(!route(&body).contains("left_out"));
+    body["tools"] = json!([{"type": "web_search"}]);
+    let route = route(&body);
+    assert!(route.ends_with("; left_out=tools of the provider"), "{route}");
+}
+
+#[test]
 fn an_error_in_json_instead_of_a_stream_falls_back() {
     let error = r#"{"error":{"message":"x"}}"#;
     let (_, _, gateway) = two(move |_| Act::Answer(200, vec![], error.into()), json!({}));

@@ -1,6 +1,6 @@
 //! Tools that a client knows in another form than its provider: "custom" tools, whose argument is
-//! a text, and tools in a namespace. The provider gets a function for each, and its calls become
-//! what the client asked for.
+//! a text, tools in a namespace, and the search for further tools that Codex makes itself. The
+//! provider gets a function for each, and its calls become what the client asked for.
 
 use std::borrow::Cow;
 
@@ -15,6 +15,9 @@ use crate::dialect::Dialect;
 /// Key of the one argument of a custom tool.
 pub(super) const FREE_INPUT: &str = "input";
 
+/// Name of the function for the search for further tools.
+pub(super) const SEARCH: &str = "tool_search";
+
 /// Tools of a request that its client knows in another form than the provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ClientTools(Vec<ClientTool>);
@@ -28,8 +31,20 @@ pub(super) struct ClientTool {
     pub name: String,
     /// Namespace in which it stands.
     pub namespace: Option<String>,
-    /// `true` where its argument is a text.
-    pub is_free: bool,
+    /// Form in which the client calls it.
+    pub form: Form,
+}
+
+/// Form in which a client knows a tool.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A function, as providers know it.
+    #[default]
+    Function,
+    /// A custom tool: its argument is a text.
+    Free,
+    /// The search for further tools, which the client makes.
+    Search,
 }
 
 impl ClientTools {
@@ -39,7 +54,9 @@ impl ClientTools {
         let says = |word: &[u8]| memchr::memmem::find(body, word).is_some();
         let request = match dialect {
             Dialect::Chat if says(b"\"custom\"") => Json::parse(body).and_then(chat::read_request),
-            Dialect::Responses if says(b"\"custom\"") || says(b"\"namespace\"") => {
+            Dialect::Responses
+                if says(b"\"custom\"") || says(b"\"namespace\"") || says(b"\"tool_search\"") =>
+            {
                 Json::parse(body).and_then(responses::read_request)
             }
             _ => return Self::default(),
@@ -52,9 +69,14 @@ impl ClientTools {
         self.0.iter().find(|tool| tool.function == function)
     }
 
+    /// Returns the form in which the client knows a tool.
+    pub(super) fn form(&self, function: &str) -> Form {
+        self.find(function).map_or(Form::Function, |tool| tool.form)
+    }
+
     /// Returns whether the client takes a text for the argument of a tool.
     pub(super) fn is_free(&self, function: &str) -> bool {
-        self.find(function).is_some_and(|tool| tool.is_free)
+        self.form(function) == Form::Free
     }
 
     /// Adds a tool, and returns the name of its function.
@@ -62,15 +84,15 @@ impl ClientTools {
         &mut self,
         namespace: Option<&str>,
         name: Cow<'a, str>,
-        is_free: bool,
+        form: Form,
     ) -> Cow<'a, str> {
         let function = ids::function(namespace, name.clone());
-        if is_free || function != name {
+        if form != Form::Function || function != name {
             self.0.push(ClientTool {
                 function: function.clone().into_owned(),
                 name: name.into_owned(),
                 namespace: namespace.map(str::to_owned),
-                is_free,
+                form,
             });
         }
         function

@@ -13,7 +13,8 @@
 //! - Calls without an id get one that is always the same at the same place; ids that a provider
 //!   would refuse are replaced, in the call and in its result alike.
 //! - A custom tool, whose argument is a text, is a function with one argument; a tool in a
-//!   namespace is a function with both names in its own ([`client_tools`]).
+//!   namespace is a function with both names in its own; so is a search for tools that the client
+//!   makes, and what it has found is offered from then on ([`client_tools`]).
 //! - Completions have a prompt for a conversation, and of the answer its text alone
 //!   ([`completions`]); no provider is asked for them by translation.
 //! - Results of tools are moved right behind their calls; images in them follow in the person's

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{
     super::{
         TranslateError,
-        client_tools::{FREE_INPUT, free_tool},
+        client_tools::{FREE_INPUT, Form, free_tool},
         ir::{
             Arguments, Block, Effort, Format, Media, Reasoning, Request, Role, Sampling, Tool,
             ToolChoice, expect,
@@ -195,7 +195,7 @@ pub(in super::super) fn file_media(data: Cow<'_, str>) -> Media<'_> {
 fn read_tool<'a>(mut tool: Json<'a>, request: &mut Request<'a>) {
     let mut custom = tool.take("custom");
     if let Some(name) = custom.take("name").into_text() {
-        let name = request.client_tools.add(None, name, true);
+        let name = request.client_tools.add(None, name, Form::Free);
         let mut grammar = custom.take("format").take("grammar");
         request.tools.push(free_tool(
             name,

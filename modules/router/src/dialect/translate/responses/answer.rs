@@ -25,6 +25,9 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Answer<'_>, Translate
         match item.get("type").text() {
             Some("message") => blocks.extend(items::read_content(item.take("content"))?),
             Some("function_call" | "custom_tool_call") => blocks.push(items::read_call(item)?),
+            Some("tool_search_call") if items::is_of_client(&item) => {
+                blocks.push(items::read_search(item));
+            }
             Some("reasoning") => blocks.push(items::read_reasoning(item)),
             _ => {}
         }
@@ -66,8 +69,7 @@ pub(in super::super) fn write<'a>(answer: Answer<'a>, context: &AnswerContext<'a
 fn item_id(block: &Block<'_>, tools: &ClientTools, scope: &str, at: usize) -> String {
     let kind = match block {
         Block::Thinking { .. } => "rs",
-        Block::ToolUse { name, .. } if tools.is_free(name) => "ctc",
-        Block::ToolUse { .. } => "fc",
+        Block::ToolUse { name, .. } => items::id_prefix(tools.form(name)),
         _ => "msg",
     };
     new_item_id(kind, scope, at)

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::super::{
     ClientTools, TranslateError, chat,
-    client_tools::FREE_INPUT,
+    client_tools::{FREE_INPUT, Form, SEARCH},
     ids,
     ir::{Arguments, Block, Media, join},
     json::{Json, Object},
@@ -70,6 +70,18 @@ pub(super) fn read_call(mut item: Json<'_>) -> Result<Block<'_>, TranslateError>
     Ok(Block::ToolUse { id: id.unwrap_or_default(), name, arguments })
 }
 
+/// Returns whether the client itself searches for tools, and not its provider.
+pub(super) fn is_of_client(search: &Json<'_>) -> bool {
+    search.get("execution").text() == Some("client")
+}
+
+/// Reads a call of the client's search for tools.
+pub(super) fn read_search(mut item: Json<'_>) -> Block<'_> {
+    let id = item.take("call_id").into_text().unwrap_or_default();
+    let arguments = Arguments::Tree(item.take("arguments"));
+    Block::ToolUse { id, name: SEARCH.into(), arguments }
+}
+
 /// Reads an item of reasoning; one that is encrypted is sealed.
 pub(super) fn read_reasoning(mut item: Json<'_>) -> Block<'_> {
     let is_sealed = item.get("encrypted_content").text().is_some_and(|text| !text.is_empty());
@@ -131,13 +143,23 @@ pub(super) struct Call<'a> {
     pub status: &'static str,
 }
 
+/// Returns how the id of a call begins.
+pub(super) const fn id_prefix(form: Form) -> &'static str {
+    match form {
+        Form::Function => "fc",
+        Form::Free => "ctc",
+        Form::Search => "tsc",
+    }
+}
+
 /// Writes a call of a tool as the client knows the tool.
 pub(super) fn write_call<'a>(call: Call<'a>, tools: &ClientTools) -> Json<'a> {
     let Call { item, id, name, arguments, status } = call;
     let tool = tools.find(&name);
-    let (kind, key) = match tool {
-        Some(tool) if tool.is_free => ("custom_tool_call", "input"),
-        _ => ("function_call", "arguments"),
+    let (kind, key) = match tools.form(&name) {
+        Form::Function => ("function_call", "arguments"),
+        Form::Free => ("custom_tool_call", "input"),
+        Form::Search => return write_search(item, id, &arguments, status),
     };
     let namespace = tool.and_then(|tool| tool.namespace.clone());
     Object::new()
@@ -148,5 +170,26 @@ pub(super) fn write_call<'a>(call: Call<'a>, tools: &ClientTools) -> Json<'a> {
         .with("call_id", id)
         .with("name", tool.map_or(name, |tool| tool.name.clone().into()))
         .with_some("namespace", namespace)
+        .into()
+}
+
+/// Writes a call of the client's search for tools, whose arguments are an object.
+fn write_search<'a>(
+    item: String,
+    id: Cow<'a, str>,
+    arguments: &str,
+    status: &'static str,
+) -> Json<'a> {
+    let arguments = match Json::parse(arguments.as_bytes()) {
+        Ok(arguments @ Json::Object(_)) => arguments.into_owned(),
+        _ => Object::new().into(),
+    };
+    Object::new()
+        .with("id", item)
+        .with("type", "tool_search_call")
+        .with("status", status)
+        .with("execution", "client")
+        .with("call_id", id)
+        .with("arguments", arguments)
         .into()
 }

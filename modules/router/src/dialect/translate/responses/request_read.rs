@@ -1,14 +1,16 @@
 //! A response that a client asks for.
 
+use std::borrow::Cow;
+
 use super::{
     super::{
         TranslateError,
-        client_tools::free_tool,
+        client_tools::{Form, SEARCH, free_tool},
         ids,
         ir::{Block, Effort, Format, Reasoning, Request, Role, Sampling, Tool, ToolChoice},
         json::Json,
     },
-    items::{read_call, read_content, read_reasoning},
+    items::{is_of_client, read_call, read_content, read_reasoning, read_search},
 };
 
 /// Reads a request.
@@ -82,6 +84,13 @@ fn read_item<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(), Tr
             let content = read_content(item.take("output"))?;
             request.push(Role::User, vec![Block::ToolResult { id, content, is_error: false }]);
         }
+        Some("tool_search_call") if is_of_client(&item) => {
+            request.push(Role::Assistant, vec![read_search(item)]);
+        }
+        Some("tool_search_output") if is_of_client(&item) => {
+            let result = read_found(item, request);
+            request.push(Role::User, vec![result]);
+        }
         // Codex says all of its tools so to some models.
         Some("additional_tools") => read_tools(item.take("tools"), None, request),
         Some("reasoning") => request.push(Role::Assistant, vec![read_reasoning(item)]),
@@ -95,6 +104,31 @@ fn read_item<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(), Tr
         None => return Err(TranslateError::Malformed("an item of input has no type")),
     }
     Ok(())
+}
+
+/// Offers the tools that a search of the client has found, and returns what it tells of them.
+fn read_found<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Block<'a> {
+    let found = item.take("tools").into_list();
+    let mut known = request.tools.len();
+    let mut names: Vec<String> = Vec::new();
+    for tool in found {
+        let name = tool.get("name").text().unwrap_or_default().to_owned();
+        read_tools(Json::List(vec![tool]), None, request);
+        let new = request.tools[known..].iter().map(|tool| tool.name.as_ref().to_owned());
+        let before = names.len();
+        names.extend(new);
+        if names.len() == before && !name.is_empty() {
+            // It was found before.
+            names.push(name);
+        }
+        known = request.tools.len();
+    }
+    let text = match names.as_slice() {
+        [] => "No tool was found.".to_owned(),
+        names => format!("Found, and offered from now on: {}", names.join(", ")),
+    };
+    let id = item.take("call_id").into_text().unwrap_or_default();
+    Block::ToolResult { id, content: vec![Block::Text(text.into())], is_error: false }
 }
 
 fn read_message<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(), TranslateError> {
@@ -115,32 +149,34 @@ fn read_message<'a>(mut item: Json<'a>, request: &mut Request<'a>) -> Result<(),
     Ok(())
 }
 
-/// Reads a list of tools, which stand in a namespace where one is given.
+/// Reads a list of tools, which stand in a namespace where one is given. None is offered twice: a
+/// search may find one again and again.
 fn read_tools<'a>(tools: Json<'a>, namespace: Option<&str>, request: &mut Request<'a>) {
     for mut tool in tools.into_list() {
         let kind = tool.take("type").into_text();
         let name = tool.take("name").into_text();
         match (kind.as_deref(), name) {
             (Some("function"), Some(name)) => {
-                let name = request.client_tools.add(namespace, name, false);
-                request.tools.push(Tool {
-                    name,
-                    description: tool.take("description").into_text(),
-                    schema: tool.take("parameters"),
-                    // Strictness is the default here alone, and advice only where a schema does
-                    // not fit.
-                    is_strict: tool.get("strict").bool().filter(|is_strict| *is_strict),
-                });
+                let name = request.client_tools.add(namespace, name, Form::Function);
+                // Strictness is the default here alone, and advice only where a schema does not
+                // fit.
+                let is_strict = tool.get("strict").bool().filter(|is_strict| *is_strict);
+                offer(function(name, tool, is_strict), request);
             }
             (Some("custom"), Some(name)) => {
-                let name = request.client_tools.add(namespace, name, true);
+                let name = request.client_tools.add(namespace, name, Form::Free);
                 let mut format = tool.take("format");
-                request.tools.push(free_tool(
+                let tool = free_tool(
                     name,
                     tool.take("description").into_text(),
                     format.take("syntax").into_text(),
                     format.take("definition").into_text(),
-                ));
+                );
+                offer(tool, request);
+            }
+            (Some("tool_search"), _) if is_of_client(&tool) => {
+                let name = request.client_tools.add(None, SEARCH.into(), Form::Search);
+                offer(function(name, tool, None), request);
             }
             // One within another would have no name for its calls.
             (Some("namespace"), Some(name)) if namespace.is_none() => {
@@ -148,6 +184,21 @@ fn read_tools<'a>(tools: Json<'a>, namespace: Option<&str>, request: &mut Reques
             }
             _ => request.dropped.add("tools of the provider"),
         }
+    }
+}
+
+fn function<'a>(name: Cow<'a, str>, mut tool: Json<'a>, is_strict: Option<bool>) -> Tool<'a> {
+    Tool {
+        name,
+        description: tool.take("description").into_text(),
+        schema: tool.take("parameters"),
+        is_strict,
+    }
+}
+
+fn offer<'a>(tool: Tool<'a>, request: &mut Request<'a>) {
+    if !request.tools.iter().any(|known| known.name == tool.name) {
+        request.tools.push(tool);
     }
 }
 

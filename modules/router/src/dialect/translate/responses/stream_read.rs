@@ -136,6 +136,13 @@ impl Reader {
                     deltas.push(Delta::Arguments { key, text: arguments.into_text() });
                 }
             }
+            Some("tool_search_call") if items::is_of_client(&item) => {
+                if let Block::ToolUse { id, name, arguments } = items::read_search(item) {
+                    self.has_calls = true;
+                    deltas.push(Delta::Call { key, id, name });
+                    deltas.push(Delta::Arguments { key, text: arguments.into_text() });
+                }
+            }
             Some("reasoning") => {
                 if let Block::Thinking { text, .. } = items::read_reasoning(item) {
                     deltas.push(Delta::Thinking(text));

@@ -4,7 +4,7 @@
 use super::{
     super::{
         AnswerContext, ClientTools,
-        client_tools::free_text,
+        client_tools::{Form, free_text},
         ir::{Ending, Stop},
         json::{Json, Object},
         sse,
@@ -45,8 +45,8 @@ enum Kind {
     Call {
         id: String,
         name: String,
-        /// `true` for a custom tool: its text is known at the end of the arguments.
-        is_free: bool,
+        /// Form of the tool: but for functions, what is asked of it is known at the end alone.
+        form: Form,
     },
 }
 
@@ -123,9 +123,9 @@ impl StreamWriter for Writer {
             Opening::Refusal => ("msg", Kind::Refusal),
             Opening::Thinking => ("rs", Kind::Reasoning),
             Opening::Call { id, name } => {
-                let is_free = self.tools.is_free(name);
-                let kind = Kind::Call { id: id.to_owned(), name: name.to_owned(), is_free };
-                (if is_free { "ctc" } else { "fc" }, kind)
+                let form = self.tools.form(name);
+                let kind = Kind::Call { id: id.to_owned(), name: name.to_owned(), form };
+                (items::id_prefix(form), kind)
             }
         };
         let id = new_item_id(prefix, &self.id, self.output.len());
@@ -169,15 +169,15 @@ impl StreamWriter for Writer {
             Kind::Text => "response.output_text.delta",
             Kind::Refusal => "response.refusal.delta",
             Kind::Reasoning => "response.reasoning_summary_text.delta",
-            Kind::Call { is_free: true, .. } => return,
-            Kind::Call { .. } => "response.function_call_arguments.delta",
+            Kind::Call { form: Form::Function, .. } => "response.function_call_arguments.delta",
+            Kind::Call { .. } => return,
         };
         self.part_event(name, "delta", text, out);
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
         let mut text = std::mem::take(&mut self.item.text);
-        if matches!(self.item.kind, Kind::Call { is_free: true, .. }) {
+        if matches!(self.item.kind, Kind::Call { form: Form::Free, .. }) {
             text = free_text(&text).into_owned();
             if !text.is_empty() {
                 let name = "response.custom_tool_call_input.delta";
@@ -185,22 +185,28 @@ impl StreamWriter for Writer {
             }
         }
         let part = self.part(text.clone());
-        let (done, key, part_done) = match self.item.kind {
-            Kind::Text => ("response.output_text.done", "text", Some("response.content_part.done")),
+        let (done, part_done) = match self.item.kind {
+            Kind::Text => {
+                (Some(("response.output_text.done", "text")), Some("response.content_part.done"))
+            }
             Kind::Refusal => {
-                ("response.refusal.done", "refusal", Some("response.content_part.done"))
+                (Some(("response.refusal.done", "refusal")), Some("response.content_part.done"))
             }
             Kind::Reasoning => (
-                "response.reasoning_summary_text.done",
-                "text",
+                Some(("response.reasoning_summary_text.done", "text")),
                 Some("response.reasoning_summary_part.done"),
             ),
-            Kind::Call { is_free: true, .. } => {
-                ("response.custom_tool_call_input.done", "input", None)
+            Kind::Call { form: Form::Function, .. } => {
+                (Some(("response.function_call_arguments.done", "arguments")), None)
             }
-            Kind::Call { .. } => ("response.function_call_arguments.done", "arguments", None),
+            Kind::Call { form: Form::Free, .. } => {
+                (Some(("response.custom_tool_call_input.done", "input")), None)
+            }
+            Kind::Call { form: Form::Search, .. } => (None, None),
         };
-        self.part_event(done, key, text.as_str(), out);
+        if let Some((done, key)) = done {
+            self.part_event(done, key, text.as_str(), out);
+        }
         if let Some(part_done) = part_done {
             self.part_event(part_done, "part", part.clone(), out);
         }

@@ -99,6 +99,95 @@ fn names_that_no_provider_takes_are_always_replaced_by_the_same() {
     assert!(odd.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_'), "{odd}");
 }
 
+/// Returns a request of Codex that has searched for tools, twice.
+fn searched() -> Value {
+    let found = json!([
+        {"type": "namespace", "name": "mcp__docs__", "description": "Docs.", "tools": [
+            {"type": "function", "name": "search", "defer_loading": true,
+                "parameters": {"type": "object"}}]},
+        {"type": "function", "name": "late", "defer_loading": true, "parameters": {}}]);
+    let call = |id: &str| {
+        json!({"type": "tool_search_call", "call_id": id, "status": "completed",
+        "execution": "client", "arguments": {"query": "docs", "limit": 8}})
+    };
+    let output = |id: &str, tools: &Value| {
+        json!({"type": "tool_search_output", "call_id": id,
+        "status": "completed", "execution": "client", "tools": tools})
+    };
+    json!({"model": "m", "input": [{"role": "user", "content": "read the docs"},
+        call("c"), output("c", &found), call("d"), output("d", &found),
+        call("e"), output("e", &json!([]))],
+        "tools": [
+            {"type": "tool_search", "execution": "client", "description": "Finds tools.",
+                "parameters": {"type": "object", "properties": {"query": {"type": "string"}}}},
+            {"type": "function", "name": "plain", "parameters": {"type": "object"}}]})
+}
+
+#[test]
+fn a_search_of_the_client_is_a_function_and_offers_what_it_found() {
+    for to in PROVIDERS {
+        let body = request(Responses, to, &searched());
+        let expected = ["mcp__docs__search", "late", "tool_search", "plain"];
+        assert_eq!(names(&body), expected, "{to:?}");
+    }
+    let body = request(Responses, Chat, &searched());
+    let call = &body["messages"][1]["tool_calls"][0];
+    assert_eq!((&call["id"], &call["function"]["name"]), (&json!("c"), &json!("tool_search")));
+    let arguments = call["function"]["arguments"].as_str().expect("a text");
+    assert_eq!(
+        serde_json::from_str::<Value>(arguments).expect("JSON"),
+        json!({"query": "docs", "limit": 8})
+    );
+    let told = |index: usize| body["messages"][index]["content"].as_str().unwrap_or_default();
+    assert!(told(2).ends_with(": mcp__docs__search, late"), "{body}");
+    assert!(told(4).contains("mcp__docs__"), "{body}");
+    assert_eq!(told(6), "No tool was found.", "{body}");
+    assert_eq!(body["tools"][2]["function"]["description"], "Finds tools.");
+}
+
+#[test]
+fn a_search_of_the_provider_is_its_own() {
+    let body = json!({"input": "x", "tools": [{"type": "tool_search"},
+        {"type": "function", "name": "plain", "defer_loading": true, "parameters": {}}]});
+    assert_eq!(names(&request(Responses, Chat, &body)), ["plain"]);
+}
+
+#[test]
+fn a_call_of_the_search_comes_back_as_the_client_knows_it() {
+    let expected = |id: &str, arguments: Value| {
+        json!([{"id": id, "type": "tool_search_call", "status": "completed",
+            "execution": "client", "call_id": "k", "arguments": arguments}])
+    };
+    let asked = json!({"query": "docs"});
+    let body = whole(Responses, &searched(), &called("tool_search", &asked.to_string()));
+    assert_eq!(body["output"], expected("tsc_lodestar_r1_0", asked.clone()));
+    // Whatever a model says, the client gets an object.
+    let odd = whole(Responses, &searched(), &called("tool_search", "docs"));
+    assert!(odd["output"][0]["arguments"].is_object(), "{odd}");
+    let tools = ClientTools::of(Responses, searched().to_string().as_bytes());
+    let context = AnswerContext { tools: Some(&tools), ..CONTEXT };
+    // As a stream: made of another dialect's, and of a whole response.
+    let chat = called("tool_search", &asked.to_string());
+    for (from, body) in [(Chat, &chat), (Responses, &body)] {
+        let mut out = Vec::new();
+        replay(from, Responses, body.to_string().as_bytes(), &context, &mut out).expect("replayed");
+        let out = events(&out, Responses);
+        assert_eq!(
+            super::names(&out),
+            [
+                "response.created",
+                "response.in_progress",
+                "response.output_item.added",
+                "response.output_item.done",
+                "response.completed",
+            ]
+        );
+        assert_eq!(out[2].1["item"]["arguments"], json!({}), "{from:?}");
+        assert_eq!(out[3].1["item"]["arguments"], asked, "{from:?}");
+        assert_eq!(out[4].1["response"]["output"][0]["type"], "tool_search_call", "{from:?}");
+    }
+}
+
 /// Returns an answer of a chat model that calls a function with arguments.
 fn called(function: &str, arguments: &str) -> Value {
     json!({"choices": [{"message": {"content": null, "tool_calls": [{"id": "k",
