@@ -4,7 +4,12 @@ use module_sdk::{Error, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{Router, dialect::Dialect, exchange::Plan};
+use crate::{
+    Router,
+    dialect::Dialect,
+    exchange::Plan,
+    routing::{Decision, hedge::Quantile},
+};
 
 /// Decides which model would answer a text, without asking it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,6 +55,23 @@ impl Router {
         for reason in &decision.reasons {
             table.notes.push(format!("{} = {} ({:+.2})", reason.name, reason.value, reason.weight));
         }
+        table.notes.extend(hedging(&decision));
         Ok(Reply::json(&decision)?.table(table))
     }
+}
+
+/// Returns which models are asked too, and when.
+fn hedging(decision: &Decision) -> Option<String> {
+    let hedges = decision.hedges();
+    let names: Vec<String> = hedges.iter().map(ToString::to_string).collect();
+    let after = match (decision.hedge.after, decision.hedge.after_ms) {
+        (Some(Quantile::P50), None) => "after its usual time (p50)".to_owned(),
+        (Some(Quantile::P95), None) => "after its usual time (p95)".to_owned(),
+        (Some(Quantile::P50), Some(ms)) => format!("after its usual time (p50, at first {ms} ms)"),
+        (Some(Quantile::P95), Some(ms)) => format!("after its usual time (p95, at first {ms} ms)"),
+        (None, Some(ms)) => format!("after {ms} ms"),
+        (None, None) => return None,
+    };
+    let names = Some(names.join(", ")).filter(|names| !names.is_empty())?;
+    Some(format!("where it has not begun {after}, asked too: {names}"))
 }

@@ -6,7 +6,7 @@ use serde::{
     ser::{SerializeSeq, SerializeStruct},
 };
 
-use super::{Candidate, Decision};
+use super::{Candidate, Decision, HedgeOptions};
 use crate::target::TargetName;
 
 impl Serialize for Decision {
@@ -27,10 +27,36 @@ impl Serialize for Decision {
         shown.serialize_field("checked", &self.is_checked)?;
         let second = self.second.as_ref().map(ToString::to_string);
         shown.serialize_field("compared_with", &second)?;
-        shown.serialize_field("hedge", &self.hedge.is_on().then_some(&self.hedge))?;
+        shown.serialize_field("hedge", &self.shown_hedge())?;
         shown.serialize_field("variant", &self.variant)?;
         shown.serialize_field("shadow", &self.shadow.as_ref().map(ToString::to_string))?;
         shown.end()
+    }
+}
+
+/// Hedging of a request.
+#[derive(Serialize)]
+struct ShownHedge<'a> {
+    #[serde(flatten)]
+    options: &'a HedgeOptions,
+    /// Models that are asked too, in this order, but for one that has to be loaded first.
+    models: Shown<'a>,
+}
+
+impl Decision {
+    /// Returns the models that are asked beside one that is slow to begin; none where there is no
+    /// other one.
+    pub(crate) fn hedges(&self) -> &[TargetName] {
+        // One whose answer is checked is asked alone, before the others.
+        let alone = usize::from(self.is_checked);
+        let others = self.order.get(alone + 1..).unwrap_or_default();
+        let most = if self.hedge.is_on() { usize::from(self.hedge.most) } else { 0 };
+        &others[..most.min(others.len())]
+    }
+
+    fn shown_hedge(&self) -> Option<ShownHedge<'_>> {
+        let hedges = self.hedges();
+        (!hedges.is_empty()).then_some(ShownHedge { options: &self.hedge, models: Shown(hedges) })
     }
 }
 

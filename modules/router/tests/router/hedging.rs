@@ -204,6 +204,22 @@ fn what_is_usual_for_a_model_may_be_the_delay() {
 }
 
 #[test]
+fn a_decision_tells_who_would_be_asked_too() {
+    let (first, second, gateway) =
+        start(|| chat("first"), || chat("second"), json!({"after_ms": 50}), &json!({}));
+    let hedge = |model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]});
+        gateway.post("/v1/decision", &body).json()["hedge"].clone()
+    };
+    let expected = json!({"after_ms": 50, "after": null, "most": 1, "models": ["b/gpt-4o"]});
+    assert_eq!(hedge("x"), expected);
+    // Where there is no other one, nobody is asked too.
+    assert_eq!(hedge("a/gpt-4o"), Value::Null);
+    assert!(first.asked("/chat/completions").is_empty());
+    assert!(second.asked("/chat/completions").is_empty());
+}
+
+#[test]
 fn a_rule_has_a_say() {
     let times = json!({"first_byte_seconds": 1, "answer_seconds": 1, "idle_seconds": 1});
     let (_, _, gateway) = start(

@@ -231,7 +231,8 @@ fn a_decision_is_shown_in_its_stable_form() {
     assert_eq!(shown["hedge"], json!(null));
     let site = Site::new(json!({"hedge": {"after_ms": 200}}));
     let shown = serde_json::to_value(site.ask("big", "Hi").expect("decided")).expect("JSON");
-    assert_eq!(shown["hedge"], json!({"after_ms": 200, "after": null, "most": 1}));
+    let expected = json!({"after_ms": 200, "after": null, "most": 1, "models": ["cloud/big"]});
+    assert_eq!(shown["hedge"], expected);
 }
 
 #[test]
