@@ -38,6 +38,8 @@ pub(crate) struct Labels {
     awaited: Cache<Arc<str>, Arc<Awaited>>,
     is_collecting: bool,
     is_changed: AtomicBool,
+    /// `true` once old labels were left out.
+    is_tidy: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -78,12 +80,14 @@ impl Labels {
             Err(error) => tracing::warn!(%error, "what was learned cannot be read; it begins anew"),
         }
         policy::load(host, &learned);
-        let log = LabelLog::within(host.data_dir());
-        if let Err(error) = log.tidy(host.now().as_millisecond()) {
-            tracing::warn!(%error, "the labels of requests cannot be read");
+        Self {
+            learned,
+            log: LabelLog::within(host.data_dir()),
+            awaited: Cache::builder().max_capacity(AWAITED).time_to_live(AWAITED_FOR).build(),
+            is_collecting,
+            is_changed: AtomicBool::new(false),
+            is_tidy: AtomicBool::new(false),
         }
-        let awaited = Cache::builder().max_capacity(AWAITED).time_to_live(AWAITED_FOR).build();
-        Self { learned, log, awaited, is_collecting, is_changed: AtomicBool::new(false) }
     }
 
     /// Keeps the features of a request, numbers from which no text can be read, until its answer
@@ -155,12 +159,18 @@ impl Labels {
         self.awaited.invalidate_all();
     }
 
-    /// Writes what was learned since the last time.
+    /// Writes what was learned since the last time. The first call leaves out what is old: the file
+    /// has up to 32 MiB, and no request is to wait for it at the start.
     ///
     /// # Errors
     ///
     /// When it cannot be written; the next call tries again.
     pub(crate) fn save(&self, host: &Host) -> Result<()> {
+        if !self.is_tidy.swap(true, Ordering::Relaxed)
+            && let Err(error) = self.log.tidy(host.now().as_millisecond())
+        {
+            tracing::warn!(%error, "the labels of requests cannot be read");
+        }
         self.log.write()?;
         if !self.is_changed.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -239,6 +249,20 @@ mod tests {
         assert_eq!(features.pack(), kept[0].sample);
         let text = std::fs::read_to_string(directory.path().join("labels.jsonl")).expect("a file");
         assert!(!text.contains("river"), "{text}");
+    }
+
+    #[test]
+    fn old_labels_go_with_the_first_save() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let host = Arc::new(FakeHost::new(directory.path())).host().expect("a host");
+        let judged = Judged { id: "old".to_owned(), at: 7, project: None, session: None };
+        let log = LabelLog::within(directory.path());
+        log.add(&Line::Request { judged, sample: String::new() });
+        log.write().expect("it is written");
+        let labels = Labels::load(&host, true);
+        assert_eq!(labels.log.read().expect("it is read").len(), 1, "the start waits for none");
+        labels.save(&host).expect("it is written");
+        assert!(labels.log.read().expect("it is read").is_empty());
     }
 
     #[test]

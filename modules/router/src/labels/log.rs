@@ -1,7 +1,7 @@
 //! Labels with the features of their requests, in a file of lines: numbers and names, no text.
 //!
 //! A line tells of a request, or of a sign about one that was told before. Lines are added; what is
-//! old or beyond the bound is left out when the module starts.
+//! old or beyond the bound is left out soon after the module has started.
 
 use std::{
     collections::{HashMap, HashSet},
