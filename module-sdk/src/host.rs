@@ -1,32 +1,32 @@
 //! Services of the host for a module.
 
+mod acceptance;
 mod relay;
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     net::TcpListener,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use lodestar_abi::{
-    ALL_CALLS, Completion, Completion_TO, FLAG_LEDGER, HostBox, ModError, NewEvent,
+    ALL_CALLS, Completion_TO, FLAG_LEDGER, HostBox, NewEvent,
     abi_stable::{
         erased_types::TD_Opaque,
-        std_types::{RNone, RResult, RSome},
+        std_types::{RNone, RSome},
     },
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, Error, ErrorKind, EventType, Provider, Result, event::encoded, glue};
+pub use self::acceptance::Acceptance;
+use self::acceptance::{Shared, Signal};
+use crate::{Class, Error, EventType, Provider, Result, event::encoded, glue};
 
 /// Information that the host gives a module about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +58,22 @@ pub struct Host {
     inner: Arc<Inner>,
 }
 
+/// A host that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakHost(Weak<Inner>);
+
+impl WeakHost {
+    /// Returns the host while it is there.
+    pub(crate) fn upgrade(&self) -> Option<Host> {
+        self.0.upgrade().map(|inner| Host { inner })
+    }
+
+    /// Returns whether it is that of the same instance.
+    pub(crate) fn is(&self, host: &Host) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&host.inner))
+    }
+}
+
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Host({})", self.inner.info.name)
@@ -83,6 +99,11 @@ impl Host {
     /// Returns whether both belong to the same instance.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Returns the host for a thread that must not keep it alive.
+    pub(crate) fn downgrade(&self) -> WeakHost {
+        WeakHost(Arc::downgrade(&self.inner))
     }
 
     pub(crate) fn services(&self) -> &HostBox {
@@ -142,7 +163,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`] when the host takes no more events just now.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the host takes no more events just now.
     pub fn emit<T: EventType>(&self, event: &T) -> Result<()> {
         self.publish(std::slice::from_ref(event), None)
     }
@@ -247,7 +268,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when it is not declared or not given.
+    /// [`NotFound`](crate::ErrorKind::NotFound) when it is not declared or not given.
     pub fn secret(&self, name: &str) -> Result<Secret> {
         let secret = self.inner.services.secret(name.into()).into_result();
         secret.map(|text| Secret(text.into_string())).map_err(Error::from_abi)
@@ -297,7 +318,7 @@ impl Host {
     /// When its thread cannot be started.
     #[cfg(feature = "tokio")]
     pub fn runtime(&self) -> Result<tokio::runtime::Handle> {
-        self.inner.runtime.handle(self.name())
+        self.inner.runtime.handle(self)
     }
 
     /// Runs a future on the module's own runtime.
@@ -417,83 +438,5 @@ impl Histogram {
     /// Observes one value.
     pub fn observe(&self, value: f64) {
         self.0.record(value);
-    }
-}
-
-/// Outcome of publishing events: a future, or a thing to wait for.
-#[derive(Debug)]
-pub struct Acceptance {
-    shared: Arc<Shared>,
-}
-
-impl Acceptance {
-    /// Waits on this thread.
-    ///
-    /// # Errors
-    ///
-    /// Returns why the events were not accepted; [`ErrorKind::Unavailable`] when `timeout` is over,
-    /// after which they may be accepted or not.
-    pub fn wait(self, timeout: Duration) -> Result<()> {
-        let state = self.shared.lock();
-        let (mut state, _) = self
-            .shared
-            .settled
-            .wait_timeout_while(state, timeout, |state| state.result.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        state.result.take().unwrap_or_else(|| {
-            Err(Error::of(ErrorKind::Unavailable, "the host has not accepted the events in time"))
-        })
-    }
-}
-
-impl Future for Acceptance {
-    type Output = Result<()>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.shared.lock();
-        match state.result.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    settled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    result: Option<Result<()>>,
-    waker: Option<Waker>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn settle(&self, result: Result<()>) {
-        let mut state = self.lock();
-        state.result = Some(result);
-        let waker = state.waker.take();
-        drop(state);
-        self.settled.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-struct Signal(Arc<Shared>);
-
-impl Completion for Signal {
-    fn complete(&self, result: RResult<(), ModError>) {
-        glue::contained(|| self.0.settle(result.into_result().map_err(Error::from_abi)));
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Host, Result, glue};
 
 /// Time that blocking tasks get before the runtime shuts down without them.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ struct Running {
 }
 
 impl RuntimeCell {
-    pub(crate) fn handle(&self, module: &str) -> Result<Handle> {
+    pub(crate) fn handle(&self, host: &Host) -> Result<Handle> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*state {
             State::Running(running) => return Ok(running.handle.clone()),
@@ -46,8 +46,10 @@ impl RuntimeCell {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         // Linux keeps 15 bytes of a thread's name.
+        let (module, own) = (host.name(), host.downgrade());
         let name = format!("rt:{}", &module[..module.len().min(12)]);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            glue::set_own_log_host(own);
             // An error means that the sender is gone, which is a stop as well.
             let _: std::result::Result<(), _> = runtime.block_on(stopped);
             runtime.shutdown_timeout(SHUTDOWN);

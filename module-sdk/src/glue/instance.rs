@@ -19,6 +19,7 @@ use super::{
     heap,
     own_thread::{answering, on_own_thread},
     owned,
+    set_own_log_host,
 };
 use crate::{
     Description, Error, ErrorKind, Files, Host, Job, Module, Output, Result, Snapshot, Wiring,
@@ -188,8 +189,10 @@ impl<M: Module> Instance<M> {
         self.jobs.retain(|thread| !thread.is_finished());
         let place = name.to_owned();
         let mut output = Output::new(sink);
+        let own = self.host.downgrade();
         let spawned = std::thread::Builder::new().name(format!("job:{}", self.host.name())).spawn(
             move || {
+                set_own_log_host(own);
                 let result = answering(call, || guard(&place, || (job.work)(&mut output)));
                 output.finish(result);
             },

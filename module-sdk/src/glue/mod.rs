@@ -18,7 +18,7 @@ pub use heap::return_free_memory;
 pub(crate) use instance::create;
 pub(crate) use own_thread::{answered_call, is_own_thread};
 
-use crate::Host;
+use crate::{Host, host::WeakHost};
 
 /// Items that [`export!`](crate::export) uses. Not for authors.
 #[doc(hidden)]
@@ -127,21 +127,29 @@ fn owned(descriptor: i32) -> OwnedFd {
 static LOG_HOST: RwLock<Option<Host>> = RwLock::new(None);
 
 thread_local! {
-    /// Host of the instance that lives on this thread: it comes first, so that modules which run
-    /// side by side on a test's threads do not log into each other's benches.
-    static OWN_LOG_HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
+    /// Host of the instance that this thread works for: it comes first, so that modules which run
+    /// side by side in a test do not log into each other's benches. No thread keeps a host alive.
+    static OWN_LOG_HOST: RefCell<Option<WeakHost>> = const { RefCell::new(None) };
 }
 
 pub(crate) fn set_log_host(host: Host) {
-    // An error means that the thread is ending.
-    let _ = OWN_LOG_HOST.try_with(|own| own.replace(Some(host.clone())));
+    set_own_log_host(host.downgrade());
     *LOG_HOST.write().unwrap_or_else(PoisonError::into_inner) = Some(host);
 }
 
+/// Sends what this thread logs from now on to a host.
+pub(crate) fn set_own_log_host(host: WeakHost) {
+    // An error means that the thread is ending.
+    let _ = OWN_LOG_HOST.try_with(|own| own.replace(Some(host)));
+}
+
 pub(crate) fn clear_log_host(host: &Host) {
-    let is_it = |known: &Option<Host>| known.as_ref().is_some_and(|known| known.is(host));
-    let own = OWN_LOG_HOST.try_with(|own| if is_it(&own.borrow()) { own.take() } else { None });
+    let own = OWN_LOG_HOST.try_with(|own| {
+        let is_it = own.borrow().as_ref().is_some_and(|known| known.is(host));
+        if is_it { own.take() } else { None }
+    });
     drop(own);
+    let is_it = |known: &Option<Host>| known.as_ref().is_some_and(|known| known.is(host));
     let mut current = LOG_HOST.write().unwrap_or_else(PoisonError::into_inner);
     let old = if is_it(&current) { current.take() } else { None };
     drop(current);
@@ -149,7 +157,8 @@ pub(crate) fn clear_log_host(host: &Host) {
 }
 
 pub(crate) fn with_log_host(log: impl FnOnce(&Host)) {
-    let own = OWN_LOG_HOST.try_with(|own| own.try_borrow().ok().and_then(|own| own.clone()));
+    let own =
+        OWN_LOG_HOST.try_with(|own| own.try_borrow().ok().and_then(|own| own.as_ref()?.upgrade()));
     if let Ok(Some(host)) = own {
         return log(&host);
     }

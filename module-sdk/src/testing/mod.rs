@@ -436,6 +436,45 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "tokio")]
+    struct Talker(crate::Host);
+
+    #[cfg(feature = "tokio")]
+    impl Module for Talker {
+        type Config = Value;
+
+        fn start(_: Value, host: &crate::Host) -> Result<Self> {
+            Ok(Self(host.clone()))
+        }
+
+        fn wire(wiring: &mut Wiring<Self>) {
+            wiring.command("talk", Self::talk);
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    impl Talker {
+        fn talk(&mut self, _: crate::NoArgs) -> Result<crate::Reply> {
+            let said = self.0.spawn(async { tracing::error!("it talks") })?;
+            let answer = self.0.runtime()?.block_on(said);
+            crate::Reply::json(&answer.is_ok())
+        }
+    }
+
+    /// Tests run side by side in one process, which has one log.
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn what_runs_on_the_runtime_of_a_module_logs_into_its_own_bench() {
+        let start = || Bench::<Talker>::start(Value::Null).expect("it starts");
+        let (mut first, newer) = (start(), start());
+        assert_eq!(first.command("talk", Value::Null).expect("it answers").data, true);
+        let said = |bench: &Bench<Talker>| {
+            let logged = bench.host().logged();
+            logged.iter().filter(|it| it.message == "it talks").count()
+        };
+        assert_eq!((said(&first), said(&newer)), (1, 0));
+    }
+
     #[test]
     fn a_clock_that_is_set_moves_no_timer() {
         for time in ["1999-01-01T00:00:00Z", "2099-01-01T00:00:00Z"] {
