@@ -168,6 +168,14 @@ fn the_host_answers_what_the_control_api_knows() {
     let host = |command: &str, args: Value| ask(&sandbox, "host", command, &args);
     let status = host("status", json!({}));
     assert_eq!(status["answer"]["pid"], daemon.pid(), "{status}");
+    let brief = host("status", json!({"brief": true}));
+    let known = |status: &Value| -> Vec<Value> {
+        let modules = status["answer"]["modules"].as_array().expect("it is a list").iter();
+        let known = |it: &Value| json!([it["name"], it["desired"], it["state"], it["listeners"]]);
+        modules.map(known).collect()
+    };
+    assert_eq!(known(&brief), known(&status), "{brief}");
+    assert!(brief["answer"]["modules"][0]["calls"].as_array().is_none_or(Vec::is_empty));
     let list = host("modules.list", json!({}));
     assert_eq!(list["answer"].as_array().map(Vec::len), Some(4), "{list}");
     for command in ["modules.info", "modules.why"] {

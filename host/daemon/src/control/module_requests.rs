@@ -105,12 +105,21 @@ struct OfModule {
     name: String,
 }
 
+/// Returns whether `{"brief": true}` was asked for, which costs a fraction.
+fn is_brief(arguments: &Value) -> bool {
+    arguments["brief"] == true
+}
+
 /// Runs a command of the host.
 async fn run(daemon: &Arc<Daemon>, request: &ModuleRequest) -> Result<Value, Refusal> {
     let state = || State(daemon.clone());
     let module = || named(daemon, request.arguments());
     let set = |enabled| module().map(|module| Request::SetEnabled { module, enabled });
     match request.command() {
+        "status" if is_brief(request.arguments()) => {
+            daemon.refresh_health().await;
+            data(Json(supervisor::brief_status(daemon)))
+        }
         "status" => data(super::status(state()).await?),
         "modules.list" => data(modules::list(state()).await?),
         "modules.info" => data(modules::info(state(), ModuleName(module()?)).await?),

@@ -51,6 +51,8 @@ pub(super) struct EventLoop<'a, 'b> {
     timers: Vec<(String, Duration, Instant)>,
     next_health: Instant,
     last_health: Option<Instant>,
+    /// What the module last said of its health.
+    said: Vec<u8>,
 }
 
 impl<'a, 'b> EventLoop<'a, 'b> {
@@ -62,7 +64,7 @@ impl<'a, 'b> EventLoop<'a, 'b> {
             (timer.name.clone(), period, now + period)
         });
         let timers = timers.collect();
-        Self { worker, instance, timers, next_health: now, last_health: None }
+        Self { worker, instance, timers, next_health: now, last_health: None, said: Vec::new() }
     }
 
     pub(super) fn entry(&self) -> &'a Entry {
@@ -209,12 +211,17 @@ impl<'a, 'b> EventLoop<'a, 'b> {
         if self.last_health.is_some_and(|last| now < last + HEALTH_SPACING) {
             return;
         }
-        self.last_health = Some(now);
+        let is_asked = self.last_health.replace(now).is_none();
         self.next_health = now + HEALTH_PERIOD;
         let clock = self.worker.clock.clone();
         let meter = &self.entry().meter;
         let bytes = meter.time(&clock, (Work::Health, 1), "health", || self.instance.health());
+        // A module that says nothing new is as it was, unless a call was given up on meanwhile.
+        if bytes == self.said && !is_asked && self.entry().state().is_running() {
+            return;
+        }
         let health = generation::health(&self.worker.start.context.redactor, &bytes);
+        self.said = bytes;
         let (state, reason) = match health.status {
             HealthStatus::Ok => (State::Running, String::new()),
             _ => (State::Degraded, health.message.clone()),

@@ -16,7 +16,7 @@ pub(super) type Refusal = (State, String);
 pub(super) struct Generation {
     pub(super) image: Image,
     pub(super) configured: Configured,
-    pub(super) known: Known,
+    pub(super) known: Arc<Known>,
 }
 
 pub(super) fn failed(reason: impl Into<String>) -> Refusal {
@@ -67,12 +67,15 @@ fn refused(error: &LoadError) -> Refusal {
     (state, error.to_string())
 }
 
-pub(super) fn describe(image: &Image) -> Result<Known, Refusal> {
+/// Asks the library what it is. The schema of its configuration, which is large, is not kept: who
+/// needs it asks for it.
+pub(super) fn describe(image: &Image) -> Result<Arc<Known>, Refusal> {
     let bytes = image
         .describe()
         .map_err(|error| failed(format!("cannot describe itself: {}", error.message)))?;
-    let description: Description = serde_json::from_slice(&bytes)
+    let mut description: Description = serde_json::from_slice(&bytes)
         .map_err(|error| failed(format!("its description cannot be read: {error}")))?;
+    drop(std::mem::take(&mut description.config_schema));
     let manifest = image.manifest().clone();
     for subscription in &description.subscriptions {
         if !manifest.bus.consumes.contains(&subscription.filter) {
@@ -82,14 +85,14 @@ pub(super) fn describe(image: &Image) -> Result<Known, Refusal> {
             )));
         }
     }
-    Ok(Known {
+    Ok(Arc::new(Known {
         manifest,
         description,
         sha256: image.sha256().to_owned(),
         sdk_version: image.sdk_version(),
         path: image.path().to_owned(),
         isolated: matches!(image, Image::Isolated(_)),
-    })
+    }))
 }
 
 /// Returns the reason that a module gives for refusing to start, as a sentence and without secrets.
@@ -116,6 +119,6 @@ pub(super) fn health(redactor: &Redactor, bytes: &[u8]) -> Health {
 
 impl Generation {
     pub(super) fn known(&self) -> Arc<Known> {
-        Arc::new(self.known.clone())
+        self.known.clone()
     }
 }

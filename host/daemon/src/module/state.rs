@@ -143,7 +143,7 @@ pub struct Transition {
 pub struct Known {
     /// Manifest in the library.
     pub manifest: Manifest,
-    /// Description that the module gave of itself.
+    /// Description that the module gave of itself, without the schema of its configuration.
     pub description: Description,
     /// Hash of its library.
     pub sha256: String,

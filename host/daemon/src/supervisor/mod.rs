@@ -65,7 +65,7 @@ pub use packages::{library_directories, unknown_module};
 pub use probe::{Probe, check_config, config_diff, config_view, describe_for_parent, report};
 use requests::shown;
 pub use resubscribe::resubscribe;
-pub use status::{OWN, account, counts, module_commands, module_info, status};
+pub use status::{OWN, account, brief_status, counts, module_commands, module_info, status};
 use supervised::Supervised;
 pub use table::{ModuleTable, Slot};
 use transactions::Transaction;

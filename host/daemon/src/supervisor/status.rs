@@ -8,10 +8,10 @@ use std::{
 
 use lodestar_api::{
     CallFigures, EventCounters, Listener, Module, ModuleCommands, ModuleHealth, ModuleInfo,
-    ModuleProcess, RecentCalls, Status, Timer,
+    ModuleProcess, RecentCalls, Status, Timer, Warning,
 };
 use lodestar_bus::{Counters, Counts};
-use lodestar_config::Isolation;
+use lodestar_config::{Config, Isolation};
 use lodestar_library::{self as library, Package};
 use lodestar_platform::files;
 use module_sdk::{Description, HealthStatus, manifest::Manifest};
@@ -38,9 +38,7 @@ pub fn status(daemon: &Daemon) -> Status {
     let counters = counters_by_module(daemon);
     let config = daemon.config();
     let slots = daemon.modules.all();
-    let in_file = config.modules.iter().filter_map(|section| {
-        slots.iter().find(|slot| slot.entry.name == section.name).map(Arc::as_ref)
-    });
+    let in_file = in_file(&config, &slots);
     let in_file: Vec<(&Slot, Used)> = {
         // Who ends a process of a module waits meanwhile.
         let tasks = Tasks::now();
@@ -60,6 +58,11 @@ pub fn status(daemon: &Daemon) -> Status {
     for module in &mut modules {
         enter_counters(module, counters.get(&module.name));
     }
+    of_daemon(daemon, modules, warnings(daemon, &packages))
+}
+
+/// Returns the daemon with its modules and warnings.
+fn of_daemon(daemon: &Daemon, modules: Vec<Module>, warnings: Vec<Warning>) -> Status {
     let own = figures(std::process::id());
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -70,13 +73,35 @@ pub fn status(daemon: &Daemon) -> Status {
         threads: own.threads,
         config_path: daemon.places.config.display().to_string(),
         config_error: daemon.configuration.error(),
-        warnings: warnings(daemon, &packages),
+        warnings,
         state_dir: daemon.places.state_dir.display().to_string(),
         ledger: ledger_status(daemon),
         listeners: own_listeners(daemon),
         connections: daemon.servers.connections(),
         modules,
     }
+}
+
+/// Returns what a module that watches the daemon asks for every few seconds: the state without
+/// warnings, figures of calls and resources of modules, and without modules that are not in the
+/// configuration. It takes nothing from the disk.
+#[must_use]
+pub fn brief_status(daemon: &Daemon) -> Status {
+    let counters = counters_by_module(daemon);
+    let (config, slots) = (daemon.config(), daemon.modules.all());
+    let mut modules: Vec<Module> =
+        in_file(&config, &slots).map(|slot| known_module(daemon, slot)).collect();
+    for module in &mut modules {
+        enter_counters(module, counters.get(&module.name));
+    }
+    of_daemon(daemon, modules, Vec::new())
+}
+
+/// Returns the modules of the configuration, in its order.
+fn in_file<'a>(config: &'a Config, slots: &'a [Arc<Slot>]) -> impl Iterator<Item = &'a Slot> {
+    config.modules.iter().filter_map(|section| {
+        slots.iter().find(|slot| slot.entry.name == section.name).map(Arc::as_ref)
+    })
 }
 
 fn own_listeners(daemon: &Daemon) -> Vec<Listener> {
@@ -118,6 +143,21 @@ pub fn account(daemon: &Daemon) {
 
 fn shown_module(daemon: &Daemon, slot: &Slot, used: Used) -> Module {
     let entry = &slot.entry;
+    Module {
+        version: manifest_of(daemon, &entry.name).map(|manifest| manifest.module.version),
+        isolation: isolation_now(daemon, entry).as_str().to_owned(),
+        cpu_ms: used.cpu_ms,
+        memory_bytes: used.memory_bytes,
+        threads: used.threads,
+        calls: entry.meter.measured().iter().map(call_figures).collect(),
+        recent: recent_calls(&entry.meter.recent()),
+        ..known_module(daemon, slot)
+    }
+}
+
+/// Returns what is known of a module without the disk, and without adding anything up.
+fn known_module(daemon: &Daemon, slot: &Slot) -> Module {
+    let entry = &slot.entry;
     let transition = entry.transition();
     let health = match (transition.state.is_alive(), entry.health()) {
         (true, health) => ModuleHealth {
@@ -133,21 +173,14 @@ fn shown_module(daemon: &Daemon, slot: &Slot, used: Used) -> Module {
     };
     Module {
         name: entry.name.clone(),
-        version: manifest_of(daemon, &entry.name).map(|manifest| manifest.module.version),
         desired: if slot.is_desired() { "enabled" } else { "disabled" }.to_owned(),
         state: transition.state.to_string(),
         reason: Some(transition.reason)
             .filter(|reason| !reason.is_empty())
             .or_else(|| slot.behind()),
-        isolation: isolation_now(daemon, entry).as_str().to_owned(),
         generation: entry.generation.load(Ordering::Relaxed),
         health,
         restarts: entry.restarts.load(Ordering::Relaxed),
-        cpu_ms: used.cpu_ms,
-        memory_bytes: used.memory_bytes,
-        threads: used.threads,
-        calls: entry.meter.measured().iter().map(call_figures).collect(),
-        recent: recent_calls(&entry.meter.recent()),
         listeners: listeners_of(daemon, &entry.name),
         ..Module::default()
     }
