@@ -1,12 +1,16 @@
 //! The daemon and its modules, as the daemon itself tells of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use module_sdk::{Host, jiff::Timestamp};
 
 use super::{
     Check, CheckOptions, Progress,
-    status::{self, Module, Status},
+    status::{self, Module, Status, Warning},
 };
 use crate::{
     metric::{
@@ -21,6 +25,9 @@ use crate::{
 const MODULES: usize = 100;
 /// Reasons for which events are dropped that nobody asked for.
 const LOSSES: [&str; 4] = ["failed", "lost", "overflow", "retention"];
+/// Time for which the daemon's warnings are taken as it told them last: it looks at many files for
+/// them.
+const WARNED_FOR: Duration = Duration::from_secs(60);
 /// Time for which a loss of the ledger is news, in milliseconds.
 const RECENT_MS: i64 = 3_600_000;
 
@@ -33,6 +40,8 @@ pub(super) struct Modules {
     ledger_losses: Arc<Series>,
     config_invalid: Arc<Series>,
     known: BTreeMap<String, Known>,
+    /// Warnings of the daemon, and the time at which it told them.
+    warned: Option<(Instant, Vec<Warning>)>,
 }
 
 /// A module that was seen, with what its reports consist of.
@@ -57,7 +66,21 @@ impl Modules {
             config_invalid: of_daemon(&CONFIG_INVALID),
             daemon,
             known: BTreeMap::new(),
+            warned: None,
         }
+    }
+
+    /// Asks for the state, and now and then for the warnings as well.
+    fn ask(&mut self) -> module_sdk::Result<Status> {
+        if let Some((at, warnings)) = &self.warned
+            && at.elapsed() < WARNED_FOR
+        {
+            let brief = status::ask_briefly(&self.host, self.deadline)?;
+            return Ok(Status { warnings: warnings.clone(), ..brief });
+        }
+        let status = status::ask(&self.host, self.deadline)?;
+        self.warned = Some((Instant::now(), status.warnings.clone()));
+        Ok(status)
     }
 
     fn report(&mut self, status: &Status, now: Timestamp) -> Report {
@@ -108,7 +131,7 @@ impl Modules {
 
 impl Check for Modules {
     fn run(&mut self, _: &Progress) -> Report {
-        match status::ask(&self.host, self.deadline) {
+        match self.ask() {
             Ok(status) => self.report(&status, self.host.now()),
             Err(error) => {
                 let message = format!("the daemon does not tell its state: {error}");
@@ -234,6 +257,25 @@ mod tests {
         assert_eq!(value(&report, "lodestar_module_state", "quarantined"), Some(1.0));
         assert_eq!(value(&report, "lodestar_module_lag_seconds", "dashboard"), None);
         assert_eq!(value(&report, "process_memory_usage_bytes", ""), Some(1_000.0));
+    }
+
+    #[test]
+    fn warnings_are_asked_for_now_and_then() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let fake = Arc::new(FakeHost::new(directory.path()));
+        fake.answer("host", "status", |args, _| {
+            let warning = json!({"name": "permissions", "message": "anybody may write it"});
+            let warnings = if args["brief"] == true { vec![] } else { vec![warning] };
+            module_sdk::Reply::json(&json!({"memory_bytes": 1, "warnings": warnings}))
+        });
+        let host = fake.host().expect("a host");
+        let mut modules = Modules::new(&CheckOptions::default(), &host);
+        for _ in 0..3 {
+            let report = modules.run(&Progress::default());
+            assert_eq!(report.found[0].message, "permissions: anybody may write it");
+        }
+        let asked: Vec<Value> = fake.called().into_iter().map(|call| call.arguments).collect();
+        assert_eq!(asked, [json!({}), json!({"brief": true}), json!({"brief": true})]);
     }
 
     #[test]

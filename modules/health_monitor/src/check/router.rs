@@ -81,7 +81,7 @@ impl Router {
         if self.absent_since.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
             return Target::Absent;
         }
-        let target = match status::ask(&self.host, self.deadline) {
+        let target = match status::ask_briefly(&self.host, self.deadline) {
             Ok(status) => status.wanted(ROUTER).map_or(Target::Absent, of_module),
             // The daemon's own state is another check's matter.
             Err(_) => return Target::Absent,

@@ -78,6 +78,11 @@ pub(super) fn ask(host: &Host, deadline: Duration) -> Result<Status> {
     host.call::<_, Status>("host", "status", &json!({})).within(deadline).wait()
 }
 
+/// Asks the daemon for what it has at hand: the modules of its configuration, and no warnings.
+pub(super) fn ask_briefly(host: &Host, deadline: Duration) -> Result<Status> {
+    host.call::<_, Status>("host", "status", &json!({"brief": true})).within(deadline).wait()
+}
+
 impl Status {
     /// Returns a module that is to run.
     pub(super) fn wanted(&self, name: &str) -> Option<&Module> {

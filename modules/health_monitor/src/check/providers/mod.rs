@@ -44,6 +44,8 @@ use crate::{
 const PROVIDERS: usize = 50;
 /// Time for which a run waits for probes, at most.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two runs that have nobody to ask.
+const UNCONFIGURED: Duration = Duration::from_secs(3_600);
 /// Age of a comparison of clocks from which on it says nothing any more.
 const LATEST_SKEW: Duration = Duration::from_secs(300);
 
@@ -144,24 +146,27 @@ fn known(options: &ProviderOptions, host: &Host) -> Result<Vec<Known>, Providers
 impl Check for Providers {
     fn run(&mut self, progress: &Progress) -> Report {
         let mut report = Report::default();
-        let (known, runtime) = match (&mut self.known, self.host.runtime()) {
-            (Ok(known), Ok(runtime)) => (known, runtime),
-            (Err(error), _) => {
+        let known = match &mut self.known {
+            Ok(known) if known.is_empty() => {
+                let message = "no provider is configured (`providers:` in modules.yaml)";
+                report.found.push(Found::absent(&self.all, message));
+                return report;
+            }
+            Ok(known) => known,
+            Err(error) => {
                 let message = text::visible(&error.to_string());
                 report.found.push(Found::unknown(&self.all, message));
                 return report;
             }
-            (_, Err(error)) => {
+        };
+        let runtime = match self.host.runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => {
                 let message = format!("no provider can be asked: {error}");
                 report.found.push(Found::unknown(&self.all, message));
                 return report;
             }
         };
-        if known.is_empty() {
-            let message = "no provider is configured (`providers:` in modules.yaml)";
-            report.found.push(Found::absent(&self.all, message));
-            return report;
-        }
         let now = Instant::now();
         for known in known.iter_mut().filter(|known| known.is_due(now, self.schedule)) {
             known.begin(now, &runtime, &self.host, self.schedule.deadline);
@@ -193,6 +198,15 @@ impl Check for Providers {
         let skews = known.iter().filter_map(|known| known.skew);
         self.clock.ahead_of(skews.filter(|(at, _)| is_recent(*at)).map(|(_, skew)| skew).collect());
         report
+    }
+
+    fn idle(&self) -> Duration {
+        // What is configured is the same until the next start.
+        if self.known.as_ref().is_ok_and(|known| !known.is_empty()) {
+            Duration::ZERO
+        } else {
+            UNCONFIGURED
+        }
     }
 }
 
