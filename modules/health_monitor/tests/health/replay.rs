@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::month::{
-    month,
+    MONTHS, month,
     naive::Naive,
     ours::Site,
     verdict::{Judge, Verdict},
@@ -21,7 +21,8 @@ fn play(seed: u64) -> (Verdict, Verdict) {
 
 #[test]
 fn a_month_is_told_in_time_once_and_without_false_alarms() {
-    let months: Vec<_> = (1..=5).map(|seed| thread::spawn(move || (seed, play(seed)))).collect();
+    let months = 1..=u64::from(MONTHS);
+    let months: Vec<_> = months.map(|seed| thread::spawn(move || (seed, play(seed)))).collect();
     for month in months {
         let (seed, (ours, naive)) = month.join().expect("it does not panic");
         assert_eq!(ours.untold, Vec::<&str>::new(), "{seed}");

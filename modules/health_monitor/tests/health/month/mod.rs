@@ -10,6 +10,8 @@ pub(crate) mod naive;
 pub(crate) mod ours;
 pub(crate) mod verdict;
 
+/// Months that are played, each from a seed of its own.
+pub(crate) const MONTHS: u32 = 8;
 /// Time between two probes and readings, in seconds.
 pub(crate) const INTERVAL_S: u64 = 5;
 const HOUR_S: u64 = 3_600;
