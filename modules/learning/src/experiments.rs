@@ -66,8 +66,8 @@ struct Inner {
     versions: Versions,
     /// Id of the experiment that goes on.
     current: Mutex<Option<String>>,
-    /// `true` when an experiment went on at the last look.
-    went_on: AtomicBool,
+    /// `true` when one has ended since the last look.
+    is_over: AtomicBool,
     /// `true` once the database was read.
     is_taken_up: AtomicBool,
     /// `true` while the router may not know of an end.
@@ -90,7 +90,7 @@ impl Experiments {
             inner: Arc::new(Inner {
                 versions,
                 current: Mutex::default(),
-                went_on: AtomicBool::new(false),
+                is_over: AtomicBool::new(false),
                 is_taken_up: AtomicBool::new(false),
                 is_unsettled: AtomicBool::new(false),
                 is_talking: AtomicBool::new(false),
@@ -175,8 +175,7 @@ impl Experiments {
 
     /// Returns whether an experiment has ended since the last time.
     pub(crate) fn has_ended(&self) -> bool {
-        let goes_on = self.inner.current().is_some();
-        self.inner.went_on.swap(goes_on, Ordering::Relaxed) && !goes_on
+        self.inner.is_over.swap(false, Ordering::Relaxed)
     }
 
     /// Counts outcomes that are due, and looks after the router. Called each second.
@@ -295,6 +294,7 @@ impl Experiments {
     fn ended(&self, done: Result<Done, Refusal>) {
         let inner = &self.inner;
         *inner.current() = None;
+        inner.is_over.store(true, Ordering::Relaxed);
         inner.is_unsettled.store(true, Ordering::Release);
         match done {
             Ok(done) => inner.versions.performed(&done),
@@ -383,6 +383,7 @@ impl Inner {
             State::AbRunning => Action::Undecided,
             _ => return Ok(()),
         };
+        self.is_over.store(true, Ordering::Relaxed);
         self.versions
             .perform(&Request {
                 version: version.id.clone(),

@@ -43,6 +43,16 @@ fn until(bench: &mut Bench<HealthMonitor>, is_so: impl Fn(&mut Bench<HealthMonit
     }
 }
 
+/// Waits until the checks have seen that something is so, and lets no time pass.
+fn seen(bench: &mut Bench<HealthMonitor>, is_so: impl Fn(&mut Bench<HealthMonitor>) -> bool) {
+    let begun = Instant::now();
+    while !is_so(bench) {
+        let checks = bench.command("gpu", json!({})).map(|reply| reply.data);
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never came: {checks:#?}");
+        std::thread::yield_now();
+    }
+}
+
 fn status(bench: &mut Bench<HealthMonitor>, component: &str) -> Value {
     let checks = bench.command("checks", json!({})).expect("it answers").data;
     let checks = checks.as_array().expect("a list");
@@ -101,13 +111,13 @@ fn a_training_run_may_fill_the_memory_of_the_card() {
     let leased = |bench: &mut Bench<HealthMonitor>| {
         bench.command("gpu", json!({})).expect("it answers").data[0]["leased"].clone()
     };
-    until(&mut bench, |bench| leased(bench) == false);
+    seen(&mut bench, |bench| leased(bench) == false);
     // A run beside the card does not have it.
     news(&mut bench, "other", "training", false);
     news(&mut bench, "run", "training", true);
-    until(&mut bench, |bench| leased(bench) == true);
+    seen(&mut bench, |bench| leased(bench) == true);
     fake.set("0.memory_used", 3_960 << 20);
-    until(&mut bench, |bench| {
+    seen(&mut bench, |bench| {
         let cards = bench.command("gpu", json!({})).expect("it answers").data;
         cards[0]["memory_used_bytes"].as_f64() == Some((3_960_u64 << 20) as f64)
     });
@@ -115,15 +125,16 @@ fn a_training_run_may_fill_the_memory_of_the_card() {
         bench.advance(Duration::from_secs(1)).expect("no timer fails");
     }
     news(&mut bench, "other", "done", false);
-    until(&mut bench, |bench| leased(bench) == true);
+    seen(&mut bench, |bench| leased(bench) == true);
     assert_eq!(raised(&bench, "gpu_memory_full"), None);
     news(&mut bench, "run", "done", false);
+    seen(&mut bench, |bench| leased(bench) == false);
     until(&mut bench, |bench| raised(bench, "gpu_memory_full").is_some());
     // One of which nothing is heard any more has it for an hour.
     news(&mut bench, "run", "training", true);
-    until(&mut bench, |bench| leased(bench) == true);
+    seen(&mut bench, |bench| leased(bench) == true);
     bench.advance(Duration::from_secs(3_600)).expect("no timer fails");
-    until(&mut bench, |bench| leased(bench) == false);
+    seen(&mut bench, |bench| leased(bench) == false);
     bench.stop().expect("it stops");
 }
 

@@ -221,7 +221,7 @@ fn asked_for(base_url: &str, model: &str) -> Option<String> {
 fn until_asked_for(base_url: &str, model: &str, is_answered: bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while asked_for(base_url, model).is_some() != is_answered {
-        assert!(Instant::now() < end, "{model} is still otherwise");
+        assert!(Instant::now() < end, "{model}: {is_answered} is waited for");
         std::thread::yield_now();
     }
 }
