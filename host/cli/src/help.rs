@@ -7,7 +7,7 @@ use lodestar_api::ModuleCommands;
 
 use crate::{
     client::Client,
-    error::Result,
+    error::{CliError, Result},
     options::{Global, verb_index},
     schema::one_line,
     terminal::Terminal,
@@ -27,7 +27,8 @@ pub(crate) fn as_option(mut argv: Vec<OsString>) -> Vec<OsString> {
     argv
 }
 
-/// Shows what the parser says: help on standard output, a mistake on standard error.
+/// Shows what the parser says: help on standard output, a mistake on standard error; as JSON where
+/// that is asked for.
 pub(crate) async fn show(
     error: &clap::Error,
     argv: &[OsString],
@@ -35,6 +36,10 @@ pub(crate) async fn show(
 ) -> Result<u8> {
     let code = u8::try_from(error.exit_code()).unwrap_or(crate::exit_codes::USAGE);
     let text = terminal.styled(&error.render(), error.use_stderr());
+    if error.use_stderr() && (terminal.json || argv.iter().any(|word| word == "--json")) {
+        terminal.json = true;
+        return Ok(terminal.report(&mistake(error).exit(code)));
+    }
     if error.use_stderr() {
         terminal.note(text.trim_end());
         return Ok(code);
@@ -44,6 +49,22 @@ pub(crate) async fn show(
         terminal.text(&module_commands_text(&running_module_commands(argv).await))?;
     }
     Ok(code)
+}
+
+/// Returns a mistake of the parser as an error: its first paragraph in one line, and the usage.
+fn mistake(error: &clap::Error) -> CliError {
+    let text = error.render().to_string();
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut parts = text.split("\n\n").map(one_line).filter(|part| !part.is_empty());
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let usage = parts.find(|part| part.starts_with("Usage: "));
+        let missing = CliError::usage("a command is missing");
+        return missing.help(usage.unwrap_or_else(|| "see --help".to_owned()));
+    }
+    let message = parts.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+    let help: Vec<String> = parts.collect();
+    CliError::usage(message).help(help.join("; "))
 }
 
 /// Returns the commands of the running modules; none where no daemon answers in time.

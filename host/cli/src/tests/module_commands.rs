@@ -96,6 +96,27 @@ async fn the_answer_of_long_work_is_the_last_line() {
 }
 
 #[tokio::test]
+async fn a_mistake_is_told_in_json_where_that_is_asked_for() {
+    let daemon = with_module_commands(&[reply(0)]);
+    for (words, part) in [
+        (&["usage", "--json", "summary", "--no-such-option"][..], "--no-such-option"),
+        (&["--json", "usage", "summary", "--limit", "many"], "--limit"),
+        (&["modules", "enable", "--json"], "required"),
+        (&["--json", "modules"], "a command is missing"),
+    ] {
+        let outcome = lodestar(&daemon.socket, words).await;
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (2, ""), "{words:?}");
+        let told: Value = serde_json::from_str(&outcome.stderr).expect("it is JSON");
+        let error = &told["error"];
+        assert_eq!((&error["code"], &error["exit_code"]), (&json!("usage"), &json!(2)));
+        assert!(error["message"].as_str().is_some_and(|it| it.contains(part)), "{error}");
+        assert!(error["help"].as_str().is_some_and(|it| !it.is_empty()), "{error}");
+    }
+    let outcome = lodestar(&daemon.socket, &["modules", "enable"]).await;
+    assert!(outcome.stderr.starts_with("error: "), "{}", outcome.stderr);
+}
+
+#[tokio::test]
 async fn a_relative_path_is_meant_where_it_is_typed() {
     let args = json!({"type": "object", "required": ["path"], "properties": {
         "path": {"type": "string", "x-positional": true, "x-path": true},
