@@ -7,7 +7,7 @@ pub(crate) mod policy;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,9 @@ const AWAITED: u64 = 2_000;
 /// Time for which they are.
 const AWAITED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Signs about a request that are noted, at most: whoever says more says nothing new.
+const MOST_SIGNS: u32 = 100;
+
 /// Knowledge from judged answers, and the requests that may still be judged.
 #[derive(Debug)]
 pub(crate) struct Labels {
@@ -40,6 +43,8 @@ pub(crate) struct Labels {
     is_changed: AtomicBool,
     /// `true` once old labels were left out.
     is_tidy: AtomicBool,
+    /// Answers about the approved policy, in their order.
+    pub(crate) policies: policy::Turns,
 }
 
 #[derive(Debug)]
@@ -52,6 +57,8 @@ struct Awaited {
     is_told: AtomicBool,
     /// `true` once something was learned of the local model's answer, and of the paid one's.
     is_learned: [AtomicBool; 2],
+    /// Number of signs that were noted.
+    signs: AtomicU32,
 }
 
 impl Awaited {
@@ -62,6 +69,7 @@ impl Awaited {
             is_local: AtomicBool::new(is_local),
             is_told: AtomicBool::new(false),
             is_learned: [AtomicBool::new(false), AtomicBool::new(false)],
+            signs: AtomicU32::new(0),
         }
     }
 }
@@ -87,6 +95,7 @@ impl Labels {
             is_collecting,
             is_changed: AtomicBool::new(false),
             is_tidy: AtomicBool::new(false),
+            policies: policy::Turns::default(),
         }
     }
 
@@ -139,6 +148,9 @@ impl Labels {
     }
 
     fn note(&self, awaited: &Awaited, sign: Sign) {
+        if awaited.signs.fetch_add(1, Ordering::Relaxed) >= MOST_SIGNS {
+            return;
+        }
         if !awaited.is_told.swap(true, Ordering::Relaxed) {
             let judged = awaited.judged.clone();
             self.log.add(&Line::Request { judged, sample: awaited.sample.pack() });
@@ -154,6 +166,14 @@ impl Labels {
         self.log.add(&Line::Sign { id: awaited.judged.id.clone(), sign });
     }
 
+    /// Leaves out labels that are old or beyond the bound. A failure is only logged: the next time
+    /// makes up for it.
+    pub(crate) fn tidy(&self, host: &Host) {
+        if let Err(error) = self.log.tidy(host.now().as_millisecond()) {
+            tracing::warn!(%error, "the labels of requests cannot be tidied");
+        }
+    }
+
     /// Forgets features that wait for a judgement.
     pub(crate) fn forget_awaited(&self) {
         self.awaited.invalidate_all();
@@ -166,10 +186,8 @@ impl Labels {
     ///
     /// When it cannot be written; the next call tries again.
     pub(crate) fn save(&self, host: &Host) -> Result<()> {
-        if !self.is_tidy.swap(true, Ordering::Relaxed)
-            && let Err(error) = self.log.tidy(host.now().as_millisecond())
-        {
-            tracing::warn!(%error, "the labels of requests cannot be read");
+        if !self.is_tidy.swap(true, Ordering::Relaxed) {
+            self.tidy(host);
         }
         self.log.write()?;
         if !self.is_changed.swap(false, Ordering::Relaxed) {

@@ -87,6 +87,7 @@ impl Module for Router {
             .every(Duration::from_secs(10), Self::show_connections)
             .every(Duration::from_secs(5), Self::save_state)
             .every(Duration::from_secs(600), Self::ask_policy)
+            .every(Duration::from_secs(3_600), Self::tidy_labels)
             .command("keys", Self::keys)
             .job("cache", Self::cache)
             .command("status", Self::status)
@@ -156,6 +157,11 @@ impl Router {
 
     fn ask_policy(&mut self) -> Result<()> {
         labels::policy::ask(&self.app);
+        Ok(())
+    }
+
+    fn tidy_labels(&mut self) -> Result<()> {
+        self.app.labels.tidy(&self.app.host);
         Ok(())
     }
 

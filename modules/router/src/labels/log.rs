@@ -1,7 +1,8 @@
 //! Labels with the features of their requests, in a file of lines: numbers and names, no text.
 //!
 //! A line tells of a request, or of a sign about one that was told before. Lines are added; what is
-//! old or beyond the bound is left out soon after the module has started.
+//! old, beyond the bound, or followed by a newer sign of the same kind, is left out soon after the
+//! module has started and each hour.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -196,13 +197,15 @@ impl LabelLog {
         Ok(gone.len())
     }
 
-    /// Leaves out what is old, and what is beyond the bound.
+    /// Leaves out what is old, what is beyond the bound, and signs that a newer one of the same
+    /// origin about the same answer follows: the last one counts.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
     pub(crate) fn tidy(&self, now: i64) -> io::Result<()> {
         let _file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_alone()?;
         let lines = self.lines()?;
         let mut kept = HashSet::new();
         let (mut bytes, mut is_full) = (0, false);
@@ -215,7 +218,16 @@ impl LabelLog {
             }
         }
         let number = lines.len();
-        let left: Vec<Line> = lines.into_iter().filter(|it| kept.contains(it.id())).collect();
+        let mut left: Vec<Line> = lines.into_iter().filter(|it| kept.contains(it.id())).collect();
+        let mut followed = HashSet::new();
+        left.reverse();
+        left.retain(|line| match line {
+            Line::Request { .. } => true,
+            Line::Sign { id, sign } => {
+                followed.insert((id.clone(), sign.origin.clone(), sign.local))
+            }
+        });
+        left.reverse();
         if left.len() < number { self.replace(&left) } else { Ok(()) }
     }
 
@@ -340,6 +352,22 @@ mod tests {
         check(Forgotten::Session("s-b".to_owned()), &["a", "c"]);
         check(Forgotten::Before(3), &["c"]);
         check(Forgotten::Project("nothing".to_owned()), &["a", "b", "c"]);
+    }
+
+    #[test]
+    fn of_the_signs_of_one_origin_the_last_stays() {
+        let (log, directory) = log(&[request("a", 1, "shop"), request("b", 2, "shop")]);
+        for index in 0..500 {
+            log.add(&sign("a", index % 2 == 0));
+        }
+        log.add(&sign("b", true));
+        // What waits to be written is looked at as well.
+        log.tidy(10).expect("it is written");
+        let text = fs::read_to_string(directory.path().join("labels.jsonl")).expect("a file");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        let all = log.read().expect("it is read");
+        assert_eq!((all[0].signs.len(), all[0].signs[0].right), (1, false));
+        assert_eq!((all[1].signs.len(), all[1].signs[0].right), (1, true));
     }
 
     #[test]
