@@ -120,7 +120,7 @@ fn begin(sandbox: &Sandbox, reason: &str) -> String {
         "--by",
         "ada",
         "--guardrail",
-        "error=0.05",
+        "error=0.05,latency=100",
         "--reason",
         reason,
     ];

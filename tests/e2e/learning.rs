@@ -1,6 +1,8 @@
 //! Learning: from who agreed to a dataset, as a person types it; and text that stays where it is.
 
-use harness::{Output, Sandbox, training};
+use std::{fs, net::TcpListener};
+
+use harness::{Output, Sandbox, http, training, wait_until};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
@@ -202,5 +204,114 @@ fn a_version_is_taken_back_and_none_of_a_thousand_requests_fails() {
     // From its end on nobody gets it any more, not by its name either.
     assert_eq!(ask("lodestar"), of_base);
     assert!(ask("lodestar:v1").is_err_and(|error| error.starts_with("404")));
+    assert!(daemon.stop().success());
+}
+
+/// Returns the commands of `lodestar` that an answer tells to type, without their first word.
+fn advice(output: &Output) -> Vec<String> {
+    let text = format!("{}{}", output.stdout, output.stderr);
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter_map(|it| it.strip_prefix("lodestar ")).map(str::to_owned).collect()
+}
+
+/// The path as a person types it, with lines that name no model: what is missing is told, and what
+/// is told is typed.
+#[test]
+fn the_path_of_a_person_leads_there_by_what_is_told() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let serving = free.local_addr().expect("it is bound");
+    drop(free);
+    let config = format!(
+        "modules:\n  router:\n    listen: 127.0.0.1:0\n  learning:\n    serving: {{listen: \
+         \"{serving}\"}}\n{}metrics:\n  listen: 127.0.0.1:0\n",
+        training::settings()
+    );
+    let sandbox = Sandbox::new(&["router", "learning"], &config);
+    let daemon = sandbox.start();
+    let base = training::tiny_base(&sandbox);
+    let lines = fs::read_to_string(base.join("train.jsonl")).expect("examples lie there");
+    let chats = sandbox.path("chats.jsonl");
+    fs::write(&chats, &lines).expect("the sandbox is writable");
+    let (base, chats) = (base.display().to_string(), chats.display().to_string());
+
+    data(&sandbox, &["consent", "grant", "shop", "--by", "ada", "--days", "30"]);
+    let import = learning(&sandbox, &["import", "jsonl", &chats, "--project", "shop"]);
+    assert_eq!(import.code, 0, "{import:#?}");
+    let build = ["datasets", "build", "--project", "shop"];
+    let nothing = learning(&sandbox, &build);
+    assert_eq!(nothing.code, 1, "{nothing:#?}");
+    let told = advice(&nothing);
+    assert_eq!(told, advice(&import));
+    let attest = told[0].replace("NAME", "ada").replace("TEXT", "ours");
+    let attested = sandbox.lodestar(&attest.split(' ').collect::<Vec<_>>());
+    assert_eq!(attested.code, 0, "{told:?}: {attested:#?}");
+    let built = data(&sandbox, &build);
+    let id = built["id"].as_str().expect("it was built");
+
+    // What is no model makes no version.
+    let no_model = learning(&sandbox, &["train", id, "--base", &chats, "--json"]);
+    assert_eq!(no_model.code, 4, "{no_model:#?}");
+    let error: Value = serde_json::from_str(&no_model.stderr).expect("it is JSON");
+    assert_eq!(error["error"]["code"], "refused", "{error:#}");
+    assert_eq!(data(&sandbox, &["versions"]), json!([]));
+
+    let train = ["train", id, "--base", &base, "--trainer", "embedded", "--steps", "80"];
+    let words = [&train[..], &["--rate", "0.005", "--watch", "--json"]].concat();
+    let trained = learning(&sandbox, &words);
+    let last = trained.stdout.lines().last().expect("it answers");
+    let last: Value = serde_json::from_str(last).expect("the last line is JSON");
+    assert_eq!((&last["version"], &last["state"]), (&json!("v1"), &json!("done")), "{last:#}");
+
+    // A server to which no provider leads is given no sessions.
+    let gates = learning(&sandbox, &["gates", "v1", "--json"]);
+    assert_eq!(gates.code, 0, "{gates:#?}");
+    let start = ["experiments", "start", "v1", "--by", "ada", "--reason", "is it good"];
+    let refused = learning(&sandbox, &start);
+    assert_eq!(refused.code, 4, "{refused:#?}");
+    assert!(refused.stderr.contains("no provider leads to"), "{refused:#?}");
+
+    // Each refusal of `deploy` says what to type, until it serves.
+    let deployed = (0..5).find_map(|_| {
+        let deployed = learning(&sandbox, &["deploy", "v1"]);
+        if deployed.code == 0 {
+            return Some(deployed);
+        }
+        assert_eq!(deployed.code, 4, "{deployed:#?}");
+        for command in advice(&deployed) {
+            let command = command.replace("NAME", "ada").replace("TEXT", "good");
+            let done = sandbox.lodestar(&command.split(' ').collect::<Vec<_>>());
+            assert_eq!(done.code, 0, "{command}: {done:#?}");
+        }
+        None
+    });
+    let deployed = deployed.expect("it is deployed");
+    // The provider that it names is known once both were reloaded.
+    let (_, provider) = deployed.stdout.split_once("add `").expect("it names a provider");
+    let (provider, _) = provider.split_once('`').expect("it ends");
+    sandbox.configure(&format!("{config}providers:\n  {provider}\n"));
+    let told = advice(&deployed);
+    let reloads: Vec<&String> = told.iter().filter(|it| it.starts_with("modules reload")).collect();
+    assert_eq!(reloads.len(), 2, "{told:?}");
+    wait_until("the daemon took the file, and both modules the provider", || {
+        for command in &reloads {
+            let done = sandbox.lodestar(&command.split(' ').collect::<Vec<_>>());
+            assert_eq!(done.code, 0, "{command}: {done:#?}");
+        }
+        let again = data(&sandbox, &["deploy", "v1"]);
+        (again["provider"] == "tuned").then_some(())
+    });
+    let router = daemon.address("router", "http");
+    let question = json!({"role": "user", "content": "How do you sort the queue?"});
+    let body = json!({"model": "lodestar", "messages": [question]}).to_string();
+    let asked = wait_until("the router knows the model", || {
+        let answer = http::post(&router, "/v1/chat/completions", &[], body.as_bytes()).ok()?;
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(asked.json()["choices"][0]["message"]["content"].is_string(), "{}", asked.text());
+
+    data(&sandbox, &["rollback", "--reason", "only to show it"]);
+    let audit = data(&sandbox, &["audit"]);
+    assert_eq!(audit["intact"], true, "{audit:#}");
+    assert!(audit["last"][0]["at"].is_string(), "{audit:#}");
     assert!(daemon.stop().success());
 }

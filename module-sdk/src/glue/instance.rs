@@ -18,8 +18,7 @@ use super::{
     guard::guard,
     heap,
     own_thread::{answering, on_own_thread},
-    owned,
-    set_own_log_host,
+    owned, set_own_log_host,
 };
 use crate::{
     Description, Error, ErrorKind, Files, Host, Job, Module, Output, Result, Snapshot, Wiring,

@@ -130,7 +130,7 @@ impl TrainerConfig {
         Bounds {
             heartbeat: Duration::from_secs(u64::from(self.silent_minutes) * 60),
             wall: Duration::from_secs(u64::from(self.hours) * 3_600),
-            disk: u64::from(self.disk_gb) << 30,
+            disk: u64::from(self.disk_gb) * 1_000_000_000,
             ..Bounds::default()
         }
     }

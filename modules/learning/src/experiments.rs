@@ -47,11 +47,15 @@ pub struct ExperimentConfig {
     /// Time from the first answer of a session or a user to its outcome, in seconds.
     #[schemars(range(min = 1, max = 604_800))]
     pub outcome_seconds: u32,
+    /// Largest share of the sessions that a version may get before a person approved it, in
+    /// percent.
+    #[schemars(range(min = 1, max = 99))]
+    pub most_percent: u32,
 }
 
 impl Default for ExperimentConfig {
     fn default() -> Self {
-        Self { outcome_seconds: 1_800 }
+        Self { outcome_seconds: 1_800, most_percent: 50 }
     }
 }
 
@@ -129,8 +133,19 @@ impl Experiments {
         self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes up what goes on, where the database could not be read at the start: until then nobody
+    /// knows what a report is about.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read yet; what was to be noted comes again.
+    fn ready(&self) -> Result<()> {
+        if self.inner.is_taken_up.load(Ordering::Acquire) { Ok(()) } else { self.take_up() }
+    }
+
     /// Notes what reports of requests say of the experiment that goes on.
     pub(crate) fn observe(&self, events: &[Event<'_, LlmRequestCompleted>]) -> Result<()> {
+        self.ready()?;
         let Some(id) = self.inner.current().clone() else { return Ok(()) };
         let seen = events.iter().filter_map(|event| Observation::of(&event.data, &id));
         let seen: Vec<Observation<'_>> = seen.collect();
@@ -154,6 +169,7 @@ impl Experiments {
         events: &[Event<'_, LlmFeedbackGiven>],
         weights: &Weights,
     ) -> Result<()> {
+        self.ready()?;
         let Some(id) = self.inner.current().clone() else { return Ok(()) };
         self.change(&id, |connection, stored| {
             for event in events {
@@ -252,7 +268,7 @@ impl Experiments {
         let (inner, at) = (&self.inner, new.created_at);
         let done = inner.versions.store.write(|transaction| {
             if let Some(other) = store::going_on(transaction)? {
-                return Ok(Err(Error::of(ErrorKind::Refused, busy(&other))));
+                return Ok(Err(busy(&other)));
             }
             let done = match inner.versions.registry.perform(transaction, by, at)? {
                 Ok(done) => done,
@@ -400,9 +416,12 @@ const fn is_about_words(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Text { .. })
 }
 
-/// Returns the words for another experiment that goes on.
-pub(crate) fn busy(other: &Stored) -> String {
-    format!("experiment {} of version {} goes on; stop it first", other.id, other.challenger)
+/// Returns the refusal while another experiment goes on.
+pub(crate) fn busy(other: &Stored) -> Error {
+    let Stored { id, challenger, .. } = other;
+    let message = format!("experiment {id} of version {challenger} goes on");
+    Error::of(ErrorKind::Refused, message)
+        .hint(format!("`lodestar learning experiments stop {id} --reason TEXT` ends it"))
 }
 
 /// Returns the action by which a version leaves an experiment.

@@ -4,6 +4,7 @@
 //! ([`import`]). The [`store`] keeps it for a time, with feedback. A build passes it through
 //! filters and writes a [`dataset`], which is named by the hash of its lines.
 
+mod advice;
 mod capture;
 mod card;
 mod child;
@@ -65,6 +66,8 @@ pub struct Learning {
     stopping: Arc<AtomicBool>,
     /// `true` while a dataset is built.
     building: Arc<AtomicBool>,
+    /// `true` while a policy of the router is learnt.
+    learning: Arc<AtomicBool>,
 }
 
 /// Counters of what is kept.
@@ -122,6 +125,7 @@ impl Module for Learning {
             },
             stopping: Arc::default(),
             building: Arc::default(),
+            learning: Arc::default(),
             host: host.clone(),
             config,
             store,

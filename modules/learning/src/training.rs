@@ -239,7 +239,7 @@ impl Training {
         let made = ledger.versions.values().find(|version| version.lineage.run == run.id);
         if let Some(version) = made {
             if version.tainted {
-                return Err(refused(&Refusal::Tainted));
+                return Err(inner.versions.refused(&version.id, &Refusal::Tainted));
             }
             inner.versions.check_dataset(&version.lineage.dataset)?;
         }

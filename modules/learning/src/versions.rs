@@ -16,6 +16,7 @@ use module_sdk::{Error, ErrorKind, Host, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    advice,
     card::{self, Curve},
     dataset::{
         files::{EVAL, Folder},
@@ -115,9 +116,27 @@ impl Versions {
         let at = self.host.now().as_millisecond();
         let done =
             self.store.write(|transaction| self.registry.perform(transaction, request, at))?;
-        let done = done.map_err(|refusal| refused(&refusal))?;
+        let done = done.map_err(|refusal| self.refused(&request.version, &refusal))?;
         self.performed(&done);
         Ok(done)
+    }
+
+    /// Returns a refusal of a command about a version as its error, with what helps.
+    pub(crate) fn refused(&self, id: &str, refusal: &Refusal) -> Error {
+        let error = refused(refusal);
+        let Ok(ledger) = self.ledger() else { return error };
+        let needed = self.registry.policy().approvals;
+        let version = ledger.versions.get(id);
+        let remedy = version.and_then(|it| advice::remedy(refusal, &ledger, it, needed));
+        match remedy {
+            Some(remedy) => error.hint(remedy),
+            None => error,
+        }
+    }
+
+    /// Returns what a person does next with a version.
+    pub(crate) fn next(&self, ledger: &Ledger, version: &Version) -> String {
+        advice::next(ledger, version, self.registry.policy().approvals)
     }
 
     /// Goes on after something was done by hand: see [`Registry::repair`].
@@ -295,22 +314,25 @@ impl Versions {
     }
 
     /// Marks the versions that were learnt from what was taken back: they are not deployed again.
+    /// Returns those that were not marked before.
     ///
     /// # Errors
     ///
     /// When the database cannot be read or written.
-    pub(crate) fn taint(&self) -> Result<()> {
+    pub(crate) fn taint(&self) -> Result<Vec<Version>> {
+        let mut tainted = Vec::new();
         for version in self.ledger()?.versions.into_values() {
             if !version.tainted && self.is_taken_back(&version.lineage)? {
                 self.perform(&Request {
-                    version: version.id,
+                    version: version.id.clone(),
                     actor: Actor::Lodestar,
                     reason: "text that it was learnt from was taken back".to_owned(),
                     command: Command::Taint,
                 })?;
+                tainted.push(version);
             }
         }
-        Ok(())
+        Ok(tainted)
     }
 
     fn is_taken_back(&self, lineage: &Lineage) -> Result<bool> {
@@ -412,40 +434,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Error {
     let error = Error::of(kind, refusal.to_string());
     match refusal {
         Refusal::Unknown { .. } => error.hint("`lodestar learning versions` lists them"),
-        Refusal::NoGates | Refusal::Changed { .. } => {
-            error.hint("`lodestar learning gates VERSION` measures them")
-        }
-        Refusal::Order { action: Action::Approve | Action::Deploy, state } => {
-            error.hint(missing(*state))
-        }
-        Refusal::GatesOpen { .. } => {
-            error.hint("`lodestar learning versions show VERSION` shows their values")
-        }
         _ => error,
-    }
-}
-
-/// Returns what a version in this state lacks before it can be deployed.
-const fn missing(state: State) -> &'static str {
-    match state {
-        State::Queued | State::Training => "it is trained first: `lodestar learning runs`",
-        State::Failed | State::Stopped => "its training did not end: `lodestar learning runs`",
-        State::Trained | State::Evaluating => {
-            "its gates come first: `lodestar learning gates VERSION`"
-        }
-        State::Rejected => "a gate did not pass: `lodestar learning versions show VERSION`",
-        State::Shadow | State::AbRunning => "its experiment comes to an end first",
-        State::Deployed => "it serves already",
-        State::Gated
-        | State::AbFailed
-        | State::AbPassed
-        | State::Inconclusive
-        | State::Approved
-        | State::Superseded
-        | State::RolledBack
-        | State::Archived => {
-            "a person approves it first: `lodestar learning approve VERSION --reason TEXT`"
-        }
     }
 }
 

@@ -227,7 +227,7 @@ fn write_terms(text: &mut String, facts: &Facts<'_>) -> fmt::Result {
         writeln!(text, "| {} | {number} | {share} % |", class_name(*class))?;
     }
     for one in &dataset.attestations {
-        let (by, model) = (markdown(&one.by), markdown(&one.model));
+        let (by, model) = (markdown(&one.by), one.subject(markdown));
         let statement = markdown(&one.statement);
         writeln!(text, "\n{by} answers for {model} since {}: {statement}", day(one.at))?;
     }

@@ -14,8 +14,11 @@ use module_sdk::{
 use serde_json::{Value, json};
 
 use super::{
-    datasets::{DatasetsArgs, funnel},
+    datasets::{DatasetsArgs, funnel, short},
     name,
+    remedies::Remedies,
+    train::FEWEST,
+    word,
 };
 use crate::{
     Learning,
@@ -30,15 +33,19 @@ use crate::{
     store::{Attestation, Split, Store, StoredDataset, Weights, load},
 };
 
-/// Right to build, held by one build at a time.
+/// Right to work that is done once at a time.
 #[derive(Debug)]
-struct Turn(Arc<AtomicBool>);
+pub(super) struct Turn(Arc<AtomicBool>);
 
 impl Turn {
-    fn take(taken: &Arc<AtomicBool>) -> Result<Self> {
+    /// Takes the right.
+    ///
+    /// # Errors
+    ///
+    /// When somebody has it; `busy` says what is being done.
+    pub(super) fn take(taken: &Arc<AtomicBool>, busy: &str) -> Result<Self> {
         if taken.swap(true, Ordering::AcqRel) {
-            let error = Error::unavailable("another dataset is being built");
-            return Err(error.hint("try again when that has ended"));
+            return Err(Error::unavailable(busy).hint("try again when that has ended"));
         }
         Ok(Self(taken.clone()))
     }
@@ -74,7 +81,7 @@ impl Learning {
         let mut projects = projects.collect::<Result<Vec<_>>>()?;
         projects.sort_unstable();
         projects.dedup();
-        let turn = Turn::take(&self.building)?;
+        let turn = Turn::take(&self.building, "another dataset is being built")?;
         let build = Build {
             host: self.host.clone(),
             store: self.store.clone(),
@@ -108,10 +115,11 @@ impl Build {
             crate::judge::apply(&self.store, judge, &mut examples)?;
         }
         let attestations = self.store.attestations()?;
+        let remedies = Remedies::of(&examples);
         let built = self.filter(examples, output)?;
         module_sdk::return_free_memory();
         if built.rows.is_empty() {
-            return self.nothing(&built, &attestations);
+            return self.nothing(&built, &attestations, &remedies);
         }
         let files = self.folder.write(&built)?;
         let summary = Summary::of(&built, &self.projects, &attestations, files, now);
@@ -134,7 +142,19 @@ impl Build {
         let mut data = serde_json::to_value(&summary)?;
         data["state"] = "ready".into();
         data["path"] = json!(self.folder.of(&built.id));
-        Ok(Reply::json(&data)?.table(funnel(&summary)))
+        data["remedies"] = json!(remedies);
+        let mut table = funnel(&summary);
+        table.notes.extend(remedies.notes());
+        table.notes.push(if summary.train < FEWEST || summary.eval == 0 {
+            format!(
+                "`train` wants at least {FEWEST} examples, and one that is held out: import more, \
+                 or hold more out (--eval-share)"
+            )
+        } else {
+            let id = short(&summary.id);
+            format!("`lodestar learning train {id} --base PATH` trains a version on it")
+        });
+        Ok(Reply::json(&data)?.table(table))
     }
 
     fn filter(&self, examples: Vec<crate::example::Example>, output: &mut Output) -> Result<Built> {
@@ -196,19 +216,46 @@ impl Build {
     }
 
     /// Answers that nothing is left, and by which filters.
-    fn nothing(&self, built: &Built, attestations: &[Attestation]) -> Result<Reply> {
+    fn nothing(
+        &self,
+        built: &Built,
+        attestations: &[Attestation],
+        remedies: &Remedies,
+    ) -> Result<Reply> {
         let now = self.host.now();
         let summary = Summary::of(built, &self.projects, attestations, Default::default(), now);
         let seen = built.steps.first().map_or(0, |step| step.seen);
         let mut table: Table = funnel(&summary);
         table.title = "No dataset was built".to_owned();
         table.notes = vec![if seen == 0 {
-            "there are no examples of this project: import some, or let requests come in".to_owned()
+            let project = self.projects.first().map_or("", String::as_str);
+            format!(
+                "there are no examples of this project: `lodestar learning import jsonl FILE \
+                 --project {}`, or let requests come in",
+                word(project)
+            )
         } else {
             "the filters left nothing; DROPPED says why".to_owned()
         }];
+        table.notes.extend(remedies.notes());
         let mut data = serde_json::to_value(&summary)?;
+        data["remedies"] = json!(remedies);
         (data["id"], data["state"]) = (Value::Null, Value::Null);
         Ok(Reply::json(&data)?.table(table).exit_code(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_had_by_one() {
+        let taken: Arc<AtomicBool> = Arc::default();
+        let turn = Turn::take(&taken, "another one is being built").expect("nobody has it");
+        let error = Turn::take(&taken, "another one is being built").expect_err("it is taken");
+        assert!(error.to_string().starts_with("another one is being built"), "{error}");
+        drop(turn);
+        Turn::take(&taken, "another one is being built").expect("nobody has it any more");
     }
 }

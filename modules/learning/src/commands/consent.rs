@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{counted, minute, name, plain, time};
+use super::{counted, minute, name, plain, taken_back, taken_back_data, time, word};
 use crate::{
     Learning,
     licence::spelt,
@@ -15,7 +15,8 @@ use crate::{
 
 /// Says who agreed that text is learnt from: `consent grant PROJECT --by NAME --days 30`,
 /// `consent list`, `consent revoke PROJECT`. `consent attest MODEL --by NAME --statement TEXT`
-/// answers for a model whose terms are restricted or unknown.
+/// answers for a model whose terms are restricted or unknown; `consent attest --unattributed
+/// PROJECT` for answers that name no model.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConsentArgs {
@@ -40,6 +41,9 @@ pub(crate) struct ConsentArgs {
     /// Statement by which a model may be learnt from (attest).
     #[serde(default)]
     statement: Option<String>,
+    /// A project whose answers name no model, in the place of a model (attest).
+    #[serde(default)]
+    unattributed: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -64,6 +68,15 @@ const LONGEST_STATEMENT: usize = 1_000;
 impl Learning {
     pub(crate) fn consent(&mut self, args: ConsentArgs) -> Result<Reply> {
         let subject = args.name.as_deref();
+        if let Some(project) = &args.unattributed {
+            return match (args.action, subject) {
+                (Action::Attest, None) => {
+                    let project = name("the project", project)?.to_owned();
+                    self.attest((String::new(), Some(project)), &args)
+                }
+                _ => Err(Error::usage("--unattributed is for `attest`, in the place of a model")),
+            };
+        }
         match (args.action, subject) {
             (Action::List, None) => self.list_consents(),
             (Action::List, Some(_)) => {
@@ -77,7 +90,9 @@ impl Learning {
             }
             (Action::Grant, Some(project)) => self.grant(name("the project", project)?, &args),
             (Action::Revoke, Some(project)) => self.revoke(name("the project", project)?, &args),
-            (Action::Attest, Some(model)) => self.attest(name("the model", model)?, &args),
+            (Action::Attest, Some(model)) => {
+                self.attest((spelt(name("the model", model)?), None), &args)
+            }
         }
     }
 
@@ -130,7 +145,7 @@ impl Learning {
             table.notes.push(format!(
                 "{} answers for {} since {}: {}",
                 one.by,
-                one.model,
+                one.subject(str::to_owned),
                 minute(one.at),
                 plain(&one.statement, 200)
             ));
@@ -150,24 +165,37 @@ impl Learning {
                 .hint("`lodestar learning consent` lists who agreed to what"));
         }
         let mut table = Table::default();
-        let marked = self.versions.taint().and_then(|()| self.training.stop_tainted());
-        if let Err(error) = marked {
+        let marked = self.versions.taint().and_then(|tainted| {
+            self.training.stop_tainted()?;
+            Ok(tainted)
+        });
+        let tainted = marked.unwrap_or_else(|error| {
             tracing::warn!(%error, "versions that were learnt from it cannot be marked");
             table.notes.push(format!("versions that were learnt from it are not marked: {error}"));
-        }
+            Vec::new()
+        });
         table.notes.push(format!(
             "text of {project} is neither kept nor used any more; `lodestar learning forget \
-             --project {project}` deletes what is here"
+             --project {}` deletes what is here",
+            word(project)
         ));
         if !stale.is_empty() {
             let datasets = counted(stale.len() as u64, "dataset");
             table.notes.push(format!("{datasets} with such text must not be trained on any more"));
         }
-        let data = json!({"project": project, "revoked": revoked, "stale_datasets": stale});
+        table.notes.extend(taken_back(&tainted));
+        let data = json!({
+            "project": project, "revoked": revoked, "stale_datasets": stale,
+            "tainted": taken_back_data(&tainted),
+        });
         Ok(Reply::json(&data)?.table(table))
     }
 
-    fn attest(&self, model: &str, args: &ConsentArgs) -> Result<Reply> {
+    fn attest(
+        &self,
+        (model, project): (String, Option<String>),
+        args: &ConsentArgs,
+    ) -> Result<Reply> {
         let by = by(args)?;
         let statement = args.statement.as_deref().unwrap_or_default().trim();
         if statement.is_empty() {
@@ -175,15 +203,19 @@ impl Learning {
             return Err(error.hint("it stands on the card of each dataset"));
         }
         let attestation = Attestation {
-            model: spelt(model),
+            model,
+            project,
             by: by.to_owned(),
             statement: plain(statement, LONGEST_STATEMENT),
             at: self.now(),
         };
         self.store.attest(&attestation)?;
         let mut table = Table::default();
-        let model = &attestation.model;
-        table.notes.push(format!("answers of {model} may be learnt from; {by} answers for it"));
+        let said = match &attestation.project {
+            Some(_) => attestation.subject(str::to_owned),
+            None => format!("answers of {}", attestation.model),
+        };
+        table.notes.push(format!("{said} may be learnt from; {by} answers for it"));
         Ok(Reply::json(&attestations(&[attestation])[0])?.table(table))
     }
 }
@@ -213,7 +245,8 @@ fn shown(consent: &Consent, now: i64) -> Value {
 fn attestations(all: &[Attestation]) -> Vec<Value> {
     let one = |it: &Attestation| {
         json!({
-            "model": it.model, "by": it.by, "statement": it.statement, "at": time(it.at),
+            "model": it.project.is_none().then_some(&it.model), "project": it.project,
+            "by": it.by, "statement": it.statement, "at": time(it.at),
         })
     };
     all.iter().map(one).collect()

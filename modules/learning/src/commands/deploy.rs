@@ -9,7 +9,7 @@ use super::versions::{data, gates as table_of};
 pub(super) use crate::serving::{adapter, block_on};
 use crate::{
     Learning,
-    registry::{self, Actor, Command, Request, Version},
+    registry::{self, Action, Actor, Command, Observed, Request, Version},
     serving::Servers,
     versions::{Versions, refused},
 };
@@ -52,6 +52,10 @@ pub(crate) struct RollbackArgs {
     by: String,
 }
 
+/// What lets running modules know a provider that was written a moment ago.
+pub(super) const RELOAD: &str = "then `lodestar modules reload router` and \
+     `lodestar modules reload learning`: a module that runs keeps the providers of its start";
+
 pub(super) fn operator() -> String {
     "operator".to_owned()
 }
@@ -61,15 +65,14 @@ impl Learning {
         let versions = self.versions.clone();
         Ok(Job::new(move |_| {
             let version = find(&versions, &args.version)?;
-            let observed = versions.observe(&version)?.ok_or_else(gone)?;
+            let observed = observed(&versions, &version, Action::Approve)?;
             let command = Command::Approve { typed: args.version.clone(), observed };
             versions.perform(&by(&args.by, &args.version, &args.reason, command))?;
             let ledger = versions.ledger()?;
             let version = ledger.version(&args.version).map_err(|refusal| refused(&refusal))?;
             let mut table = table_of(&version.gates);
             table.title = format!("{} approves {}", args.by, version.id);
-            let next = format!("`lodestar learning deploy {}` deploys it", version.id);
-            table.notes.push(next);
+            table.notes.push(versions.next(&ledger, version));
             Ok(Reply::json(&data(&ledger, version))?.table(table))
         }))
     }
@@ -90,20 +93,19 @@ fn deploy(versions: &Versions, servers: &Servers, args: &DeployArgs) -> Result<R
     super::policy::refuse(&version)?;
     if versions.ledger()?.champion.as_deref() == Some(&version.id) {
         if version.tainted {
-            return Err(refused(&registry::Refusal::Tainted)
-                .hint("`lodestar learning rollback --reason TEXT` takes it back"));
+            return Err(versions.refused(&version.id, &registry::Refusal::Tainted));
         }
         // The log says so already: the server is led there once more, if it went astray.
         let _switching = versions.switching();
         servers.lead()?;
         return deployed(versions, servers, &version.id, Value::Null);
     }
-    let observed = versions.observe(&version)?.ok_or_else(gone)?;
+    let observed = observed(versions, &version, Action::Deploy)?;
     let request = by(&args.by, &args.version, "", Command::Deploy(observed));
     // What the registry says first: nothing reaches the server that it would refuse.
     let at = versions.host.now().as_millisecond();
     registry::decide(&versions.ledger()?, versions.registry.policy(), &request, at)
-        .map_err(|refusal| refused(&refusal))?;
+        .map_err(|refusal| versions.refused(&version.id, &refusal))?;
     let place = servers.place(&version)?;
     let (server, adapter) = (place.server(), adapter(versions, &place, &version));
     let smoke = block_on(async {
@@ -138,7 +140,11 @@ fn deployed(versions: &Versions, servers: &Servers, id: &str, smoke: Value) -> R
     table.title = format!("{} serves as {}", version.id, servers.alias());
     match provider {
         Some(provider) => table.notes.push(format!("the provider {provider} leads to it")),
-        None => table.notes.extend(servers.remedy(&endpoint)),
+        None => {
+            let remedy = servers.remedy(&endpoint);
+            let reload = remedy.is_some().then(|| RELOAD.to_owned());
+            table.notes.extend(remedy.into_iter().chain(reload));
+        }
     }
     table.notes.push("`lodestar learning rollback --reason TEXT` takes it back".to_owned());
     table.notes.extend(servers.kind().risk().map(str::to_owned));
@@ -147,7 +153,7 @@ fn deployed(versions: &Versions, servers: &Servers, id: &str, smoke: Value) -> R
 
 /// Returns what is seen of the version before; none where that cannot be read, which is no reason
 /// to keep what is to be taken back.
-fn observed_previous(versions: &Versions) -> Result<Option<registry::Observed>> {
+fn observed_previous(versions: &Versions) -> Result<Option<Observed>> {
     let ledger = versions.ledger()?;
     let previous = ledger.previous.as_deref().and_then(|id| ledger.versions.get(id));
     let observed = previous.map(|version| {
@@ -158,7 +164,7 @@ fn observed_previous(versions: &Versions) -> Result<Option<registry::Observed>> 
         }
         Ok(observed)
     });
-    let observed: Result<Option<Option<registry::Observed>>> = observed.transpose();
+    let observed: Result<Option<Option<Observed>>> = observed.transpose();
     Ok(observed
         .unwrap_or_else(|error| {
             tracing::warn!(%error, "the version before cannot be read");
@@ -179,7 +185,8 @@ fn roll_back(versions: &Versions, servers: &Servers, args: &RollbackArgs) -> Res
             .context("the version is taken back, but the server may still answer with it")
             .hint("`lodestar learning rollback` leads it away once more")
     })?;
-    let restored = done.ledger.champion;
+    let ledger = done.ledger;
+    let restored = ledger.champion.clone();
     let data = json!({
         "rolled_back": before, "restored": restored,
         "not_restored": done.not_restored.as_ref().map(ToString::to_string),
@@ -191,6 +198,10 @@ fn roll_back(versions: &Versions, servers: &Servers, args: &RollbackArgs) -> Res
     });
     let why = done.not_restored.map(|refusal| format!("no version was restored: {refusal}"));
     table.notes.extend(why);
+    if let Some(version) = before.and_then(|id| ledger.versions.get(&id)) {
+        let next = versions.next(&ledger, version);
+        table.notes.push(format!("to let {} serve again: {next}", version.id));
+    }
     Ok(Reply::json(&data)?.table(table))
 }
 
@@ -207,6 +218,27 @@ pub(super) fn by(person: &str, version: &str, reason: &str, command: Command) ->
     }
 }
 
-pub(super) fn gone() -> Error {
-    Error::of(ErrorKind::Refused, "the adapter or the base of the version is not there any more")
+/// Returns what is there now of a version that is to be approved or deployed.
+///
+/// # Errors
+///
+/// When it was not trained yet, with what comes first; or its adapter or its base is gone.
+pub(super) fn observed(versions: &Versions, version: &Version, action: Action) -> Result<Observed> {
+    if version.tainted {
+        return Err(versions.refused(&version.id, &registry::Refusal::Tainted));
+    }
+    if version.artifact.is_none() {
+        let refusal = registry::Refusal::Order { action, state: version.state };
+        return Err(versions.refused(&version.id, &refusal));
+    }
+    versions.observe(version)?.ok_or_else(|| gone(version))
+}
+
+pub(super) fn gone(version: &Version) -> Error {
+    let id = &version.id;
+    let message = format!("the adapter or the base of {id} is not there any more");
+    Error::of(ErrorKind::Refused, message).hint(format!(
+        "put it back where it was, or train another version; \
+         `lodestar learning versions show {id}` names the base"
+    ))
 }

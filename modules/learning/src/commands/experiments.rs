@@ -1,28 +1,31 @@
 //! `lodestar learning experiments`.
 
+mod shown;
+
 use std::{collections::BTreeMap, path::Path};
 
-use module_sdk::{Error, ErrorKind, Job, Reply, Result, Table, human::count};
+use module_sdk::{Error, ErrorKind, Job, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::shown::{data, measures, notes, state};
 use super::{
-    deploy::{adapter, block_on, by, find, gone},
-    minute, plain, time,
+    deploy::{RELOAD, adapter, block_on, by, find, gone},
+    minute, plain,
 };
 use crate::{
     Learning,
     deploy::Kind,
     experiment::{
         COST, ERROR, Experiment, Guardrail, LATENCY, Paired, Plan, PlanError, Question, REFUSAL,
-        Unit, Verdict,
+        Unit,
         store::{self, Route, Stored, Trial},
     },
-    experiments::{Experiments, busy},
+    experiments::{ExperimentConfig, Experiments, busy},
     registry::{self, Action, Actor, Command, Refusal},
     serving::Servers,
-    versions::{Versions, refused},
+    versions::Versions,
 };
 
 /// Tries a version on a share of the sessions: `experiments start VERSION --by NAME --reason TEXT`,
@@ -55,8 +58,9 @@ pub(crate) struct ExperimentsArgs {
     #[schemars(range(min = 2, max = 1_000_000))]
     most: Option<u64>,
     /// Guardrail, such as `latency=1.2` or `cost=1.5` (times the mean of the champion),
-    /// `error=0.05` or `refusal=0.05` (share of sessions above it); more than one may be given
-    /// [default: latency=1.2 error=0.05] (start).
+    /// `error=0.05` or `refusal=0.05` (share of sessions above it); more than one may be given.
+    /// They come on top of latency=1.2 and error=0.05, which hold where nothing else is said of
+    /// latency and error (start).
     guardrail: Vec<String>,
     /// Ask the version beside the answers of the share, and give nobody what it says (start).
     shadow: bool,
@@ -93,7 +97,7 @@ impl Learning {
             versions: versions.clone(),
             experiments: experiments.clone(),
             servers: self.servers.clone(),
-            outcome_seconds: self.config.experiments.outcome_seconds,
+            config: self.config.experiments.clone(),
         };
         Ok(Job::new(move |_| match (args.action, args.id.as_deref()) {
             (Do::List, None) => list(&versions),
@@ -116,7 +120,7 @@ struct Starting {
     versions: Versions,
     experiments: Experiments,
     servers: Servers,
-    outcome_seconds: u32,
+    config: ExperimentConfig,
 }
 
 impl Starting {
@@ -130,13 +134,24 @@ impl Starting {
         let now = self.versions.host.now().as_millisecond();
         // What is refused is refused before anything is sent anywhere.
         registry::decide(&ledger, self.versions.registry.policy(), &request, now)
-            .map_err(|refusal| refused(&refusal))?;
+            .map_err(|refusal| self.versions.refused(id, &refusal))?;
         if let Some(other) = self.versions.store.read(store::going_on)? {
-            return Err(Error::of(ErrorKind::Refused, busy(&other)));
+            return Err(busy(&other));
         }
-        let observed = self.versions.observe(&version)?.ok_or_else(gone)?;
+        let percent = args.share.unwrap_or(10);
+        if !args.shadow && percent > self.config.most_percent {
+            let most = self.config.most_percent;
+            let message = format!(
+                "nobody approved {id}, so that it gets {most} % of the sessions at most, and not \
+                 {percent} %"
+            );
+            return Err(Error::of(ErrorKind::Refused, message).hint(format!(
+                "`--share {most}`, or another `experiments.most_percent` in the section of learning"
+            )));
+        }
+        let observed = self.versions.observe(&version)?.ok_or_else(|| gone(&version))?;
         if let Some(what) = version.expected().and_then(|it| observed.difference(&it)) {
-            return Err(refused(&Refusal::Changed { what }));
+            return Err(self.versions.refused(id, &Refusal::Changed { what }));
         }
         if self.servers.kind() == Kind::LlamaServer {
             let message = "this server has one adapter for all who ask, so that no share of them \
@@ -144,6 +159,7 @@ impl Starting {
             return Err(Error::of(ErrorKind::Refused, message)
                 .hint("leave `serving` out, or serve with Ollama or vLLM"));
         }
+        let provider = self.provider()?;
         let place = self.servers.trial(&version)?;
         let (server, adapter) = (place.server(), adapter(&self.versions, &place, &version));
         let new = Stored {
@@ -153,9 +169,10 @@ impl Starting {
             route: Route {
                 models: models(args, (&place.alias, &place.base), ledger.champion.is_some()),
                 model: adapter.model(),
-                percent: args.share.unwrap_or(10),
+                provider: Some(provider),
+                percent,
                 unit: args.unit.unwrap_or_default(),
-                outcome_seconds: self.outcome_seconds,
+                outcome_seconds: self.config.outcome_seconds,
             },
             trial,
             started_by: person(args).to_owned(),
@@ -179,6 +196,26 @@ impl Starting {
             tracing::warn!(%error, "the router is told of an experiment later");
         }
         status(&self.versions, &self.experiments, Some(&new.id))
+    }
+
+    /// Returns the provider that leads to the server of trained versions.
+    ///
+    /// # Errors
+    ///
+    /// When there is none: the router could not send anybody there.
+    fn provider(&self) -> Result<String> {
+        let (endpoint, provider) = self.servers.endpoint();
+        provider.ok_or_else(|| {
+            let message = format!("no provider leads to {endpoint}, where the version is served");
+            let remedy = self.servers.remedy(&endpoint).unwrap_or_else(|| {
+                let api = if self.servers.kind() == Kind::Ollama { "ollama" } else { "openai" };
+                format!(
+                    "add `tuned: {{base_url: \"{endpoint}\", api: {api}, local: true}}` to \
+                     `providers` in modules.yaml"
+                )
+            });
+            Error::of(ErrorKind::Refused, message).hint(format!("{remedy}, {RELOAD}"))
+        })
     }
 }
 
@@ -233,9 +270,10 @@ fn trial(args: &ExperimentsArgs) -> Result<Trial> {
 
 /// Reads guardrails as they are typed.
 fn guardrails(given: &[String]) -> Result<BTreeMap<String, Guardrail>> {
-    let usual = ["latency=1.2".to_owned(), "error=0.05".to_owned()];
-    let given = if given.is_empty() { &usual } else { given };
-    let mut all = BTreeMap::new();
+    let mut all = BTreeMap::from([
+        (LATENCY.to_owned(), Guardrail::MeanTimes(1.2)),
+        (ERROR.to_owned(), Guardrail::RatePlus(0.05)),
+    ]);
     for text in given.iter().flat_map(|text| text.split([',', ' '])).filter(|it| !it.is_empty()) {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let value: f64 = value.trim().parse().map_err(|_| {
@@ -335,123 +373,6 @@ fn list(versions: &Versions) -> Result<Reply> {
     Ok(Reply::json(&all.iter().map(data).collect::<Vec<_>>())?.table(table))
 }
 
-/// Returns the state: that of the version while it goes on, and the one that it led to.
-fn state(stored: &Stored) -> &'static str {
-    match (&stored.trial, stored.ended_at.is_some(), stored.trial.verdict()) {
-        (Trial::Shadow(_), false, _) => "shadow",
-        (Trial::Shadow(_), true, _) => "ended",
-        (Trial::Split(_), false, _) => "ab_running",
-        (Trial::Split(_), true, Verdict::Passed) => "ab_passed",
-        (Trial::Split(_), true, Verdict::Worse | Verdict::Guardrail) => "ab_failed",
-        (Trial::Split(_), true, _) => "inconclusive",
-    }
-}
-
-fn data(stored: &Stored) -> Value {
-    let plan = stored.trial.plan();
-    let mut shown = json!({
-        "id": stored.id, "state": state(stored), "created_at": time(stored.created_at),
-        "version": stored.challenger, "champion": stored.champion,
-        "started_by": stored.started_by, "reason": stored.reason,
-        "ended_at": stored.ended_at.and_then(time), "end_reason": stored.end_reason,
-        "share_percent": stored.route.percent, "unit": stored.route.unit,
-        "models": stored.route.models, "model": stored.route.model,
-        "outcome_seconds": stored.route.outcome_seconds,
-        "verdict": stored.trial.verdict(), "exceeded": stored.trial.exceeded(),
-        "alpha": plan.alpha, "most_units": plan.most_units,
-    });
-    let more = match &stored.trial {
-        Trial::Split(experiment) => {
-            let summary = experiment.summary();
-            let pair = |values: [Value; 2]| {
-                let [champion, challenger] = values;
-                json!({"champion": champion, "challenger": challenger})
-            };
-            let guards = summary.guards.iter().map(|guard| {
-                json!({
-                    "name": guard.name, "limit": guard.limit,
-                    "champion": guard.values[0], "challenger": guard.values[1],
-                })
-            });
-            json!({
-                "kind": "split", "question": plan.question, "margin": plan.margin,
-                "units": summary.units,
-                "assigned": pair(summary.assigned.map(Value::from)),
-                "outcomes": pair(summary.outcomes.map(|it| json!(it))),
-                "p_value": summary.p_not_worse, "p_worse": summary.p_worse,
-                "guardrails": guards.collect::<Vec<_>>(),
-            })
-        }
-        Trial::Shadow(paired) => json!({
-            "kind": "shadow", "pairs": paired.pairs(), "measures": paired.summary(),
-            "guardrails": plan.guardrails,
-        }),
-    };
-    if let (Some(shown), Some(more)) = (shown.as_object_mut(), more.as_object()) {
-        shown.extend(more.clone());
-    }
-    shown
-}
-
-/// Returns the table of what was measured.
-fn measures(shown: &Value) -> Table {
-    let number = |value: &Value| match value.as_f64() {
-        Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
-        Some(value) => format!("{value:.4}"),
-        None => "-".to_owned(),
-    };
-    let mut table = Table::new(["MEASURE", "CHAMPION#", "CHALLENGER#"]);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    if shown["kind"] == "shadow" {
-        for it in shown["measures"].as_array().into_iter().flatten() {
-            table.row([text(&it["name"]), number(&it["served"]), number(&it["beside"])]);
-        }
-        return table;
-    }
-    let whole = |key: &str, arm: &str| shown[key][arm].as_u64().unwrap_or_default();
-    let count_of = |arm: &str| count(whole("assigned", arm));
-    table.row(["units".to_owned(), count_of("champion"), count_of("challenger")]);
-    let good = |arm: &str| {
-        let outcomes = &shown["outcomes"][arm];
-        let of = |key: &str| count(outcomes[key].as_u64().unwrap_or_default());
-        format!("{} of {}", of("good"), of("all"))
-    };
-    table.row(["good".to_owned(), good("champion"), good("challenger")]);
-    for it in shown["guardrails"].as_array().into_iter().flatten() {
-        table.row([text(&it["name"]), number(&it["champion"]), number(&it["challenger"])]);
-    }
-    table
-}
-
-fn notes(stored: &Stored, waiting: u64) -> Vec<String> {
-    let mut notes = Vec::new();
-    let unit = stored.route.unit.as_str();
-    if let (Trial::Split(experiment), Verdict::Running, None) =
-        (&stored.trial, stored.trial.verdict(), stored.ended_at)
-    {
-        let summary = experiment.summary();
-        let question = match experiment.plan().question {
-            Question::NotWorse => "not worse by more than the margin",
-            Question::Better => "better",
-        };
-        notes.push(format!(
-            "{question}: p = {:.3}; worse: p = {:.3}; each holds at every look",
-            summary.p_not_worse, summary.p_worse
-        ));
-        if waiting > 0 {
-            notes.push(format!("{} {unit}s wait for their outcome", count(waiting)));
-        }
-    }
-    match &stored.end_reason {
-        Some(reason) => notes.push(format!("ended: {reason}")),
-        None => notes.push(format!(
-            "`lodestar learning experiments stop {} --reason TEXT` ends it",
-            stored.id
-        )),
-    }
-    notes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,6 +385,9 @@ mod tests {
         };
         let all = read(&["latency=1.5,error=0.1", "cost=2"]).expect("they are guardrails");
         assert_eq!(all[LATENCY], Guardrail::MeanTimes(1.5));
+        // What is given does not take the others away.
+        let more = read(&["cost=2"]).expect("it is one");
+        assert_eq!(more.keys().collect::<Vec<_>>(), [COST, ERROR, LATENCY]);
         assert_eq!((all[ERROR], all[COST]), (Guardrail::RatePlus(0.1), Guardrail::MeanTimes(2.0)));
         let usual = read(&[]).expect("they are guardrails");
         assert_eq!(usual.keys().collect::<Vec<_>>(), [ERROR, LATENCY]);

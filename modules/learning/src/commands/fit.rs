@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     child::{self, End, Says},
     fit::{BaseError, Device, Fit, LENGTHS, Memory, Sizes, Work, memory, needed_mb},
-    run::{Job, Method, Strategy},
+    run::{Job, Method, Strategy, Trainer},
     training::Training,
 };
 
@@ -43,6 +43,34 @@ pub(super) fn check(
     let remedies = fit.remedies.join(", or ");
     Err(Error::of(ErrorKind::Refused, fit.sentence())
         .hint(format!("try {remedies}; --force begins it all the same")))
+}
+
+/// Lets the embedded trainer look at the base, before anything is noted: a base that it cannot
+/// train makes no version.
+///
+/// # Errors
+///
+/// What it says against the base.
+pub(super) fn look(
+    job: &Job,
+    trainer: &dyn Trainer,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<()> {
+    let base = &job.base.path;
+    let launch = trainer.launch(base).map_err(|error| Error::new(error.to_string()))?;
+    match inspect(&launch.program, base, go_on) {
+        Err(error) if error.kind() == ErrorKind::Refused => Err(error.hint(
+            "give a folder with config.json, model.safetensors and tokenizer.json, or a GGUF file, \
+             of a Llama, Qwen2 or Qwen3",
+        )),
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+        Err(error) => {
+            // The run itself tells what is wrong with the trainer.
+            tracing::debug!(%error, "the trainer does not look at the base");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Shows the memory that a run needs, and what would fit.
@@ -106,7 +134,7 @@ fn of_python(
             table.row([
                 method_name(*method).to_owned(),
                 human::count(*tokens),
-                human::bytes(needed * 1_000_000),
+                super::gigabytes(needed * 1_000_000),
                 word.to_owned(),
             ]);
             let row = json!({
@@ -139,7 +167,7 @@ fn of_embedded(job: &Job, training: &Training, go_on: &mut dyn FnMut() -> bool) 
         let mb = cost["mb"].as_u64().unwrap_or_default();
         table.row([
             human::count(cost["tokens"].as_u64().unwrap_or_default()),
-            human::bytes(mb * 1_000_000),
+            super::gigabytes(mb * 1_000_000),
             format!("{:.1} s", cost["example_s"].as_f64().unwrap_or_default()),
         ]);
     }

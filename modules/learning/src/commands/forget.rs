@@ -5,10 +5,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::counted;
+use super::{counted, taken_back, taken_back_data};
 use crate::{
     Learning,
     maintenance::erase,
+    registry::Version,
     store::{Forgotten, Target},
 };
 
@@ -47,7 +48,7 @@ impl Learning {
         let dry_run = args.dry_run;
         Ok(Job::new(move |output| {
             if dry_run {
-                return told(&store.would_forget(&target)?, true, None);
+                return told(&store.would_forget(&target)?, true, None, &[]);
             }
             let mut progress = |done| output.progress(done, None, "examples");
             let found = store.forget(&target, now, &mut progress)?;
@@ -55,9 +56,9 @@ impl Learning {
                 erase(&store, &folder, id, "text of it was forgotten", now)?;
             }
             let left = super::labels::forget(&versions, &target, now)?;
-            versions.taint()?;
+            let tainted = versions.taint()?;
             training.stop_tainted()?;
-            told(&found, false, left)
+            told(&found, false, left, &tainted)
         }))
     }
 
@@ -76,7 +77,12 @@ impl Learning {
     }
 }
 
-fn told(found: &Forgotten, dry_run: bool, left: Option<String>) -> Result<Reply> {
+fn told(
+    found: &Forgotten,
+    dry_run: bool,
+    left: Option<String>,
+    tainted: &[Version],
+) -> Result<Reply> {
     let Forgotten { examples, datasets } = found;
     let mut table = Table::default();
     let verb = if dry_run { "would be forgotten" } else { "forgotten" };
@@ -88,9 +94,10 @@ fn told(found: &Forgotten, dry_run: bool, left: Option<String>) -> Result<Reply>
     }
     let labels_left = left.is_some();
     table.notes.extend(left);
+    table.notes.extend(taken_back(tainted));
     let data = json!({
         "examples": examples, "datasets": datasets, "dry_run": dry_run,
-        "labels_left": labels_left,
+        "labels_left": labels_left, "tainted": taken_back_data(tainted),
     });
     Ok(Reply::json(&data)?.table(table))
 }

@@ -101,11 +101,7 @@ impl Measuring {
         let passed = version.open_gates().is_some_and(|open| open.is_empty());
         let mut table = table_of(&version.gates);
         table.title = format!("Gates of {}", version.id);
-        table.notes.push(if passed {
-            format!("`lodestar learning approve {id} --reason TEXT` approves it")
-        } else {
-            "it cannot be approved before they pass, or a person overrides them".to_owned()
-        });
+        table.notes.push(self.versions.next(&ledger, version));
         Ok(Reply::json(&data(&ledger, version))?.table(table).exit_code(u8::from(!passed)))
     }
 

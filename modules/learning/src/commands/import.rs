@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{counted, name};
+use super::{counted, name, word};
 use crate::{
     Learning,
     import::{self, Format, Place, Skipped},
@@ -55,7 +55,7 @@ impl Learning {
                 ErrorKind::Refused,
                 format!("nobody has agreed that text of {project} is kept"),
             )
-            .hint(format!("`lodestar learning consent grant {project} --by NAME` does"))
+            .hint(format!("`lodestar learning consent grant {} --by NAME` does", word(&project)))
         })?;
         let (store, stopping) = (self.store.clone(), self.stopping.clone());
         Ok(Job::new(move |output| {
@@ -89,6 +89,8 @@ struct Counts {
     files: u64,
     conversations: u64,
     imported: u64,
+    /// Conversations that name no model, of those that were read.
+    without_model: u64,
     duplicates: u64,
     forgotten: u64,
     skipped: Vec<Skipped>,
@@ -136,11 +138,14 @@ impl Import {
             output.progress(done, Some(total), "files")?;
         }
         self.write()?;
-        self.counts.reply(self.dry_run)
+        let attestations = self.store.attestations()?;
+        let is_answered_for = attestations.iter().any(|it| it.project.as_deref() == Some(project));
+        self.counts.reply(self.dry_run, (!is_answered_for).then_some(project))
     }
 
     fn add(&mut self, example: NewExample) -> Result<()> {
         self.counts.conversations += 1;
+        self.counts.without_model += u64::from(example.model.is_none());
         self.waiting.push(example);
         if self.waiting.len() < BATCH { Ok(()) } else { self.write() }
     }
@@ -181,7 +186,9 @@ impl Counts {
         }
     }
 
-    fn reply(&self, dry_run: bool) -> Result<Reply> {
+    /// Returns the answer. `unattributed` is the project where nobody answers for conversations
+    /// that name no model. The exit code is 1 where nothing could be read.
+    fn reply(&self, dry_run: bool, unattributed: Option<&str>) -> Result<Reply> {
         let mut table = Table::default();
         let verb = if dry_run { "would be kept" } else { "kept" };
         table.notes.push(format!(
@@ -204,16 +211,30 @@ impl Counts {
             let more = counted(self.skipped_total - SHOWN as u64, "more line");
             table.notes.push(format!("and {more}; --json lists up to {LISTED}"));
         }
+        if let Some(project) = unattributed.filter(|_| self.without_model > 0) {
+            table.notes.push(format!(
+                "{} without a `model`: their terms are unknown, and datasets leave them out until \
+                 somebody answers for them: `lodestar learning consent attest --unattributed {} \
+                 --by NAME --statement TEXT`",
+                counted(self.without_model, "conversation"),
+                word(project)
+            ));
+        }
+        let is_nothing = self.conversations == 0;
+        if is_nothing && self.skipped_total == 0 {
+            table.notes.push("there is no conversation in it".to_owned());
+        }
         let data = json!({
             "files": self.files,
             "records": self.conversations,
             "imported": self.imported,
+            "without_model": self.without_model,
             "duplicates": self.duplicates,
             "forgotten": self.forgotten,
             "skipped": self.skipped,
             "skipped_total": self.skipped_total,
             "dry_run": dry_run,
         });
-        Ok(Reply::json(&data)?.table(table))
+        Ok(Reply::json(&data)?.table(table).exit_code(u8::from(is_nothing)))
     }
 }

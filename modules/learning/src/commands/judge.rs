@@ -87,14 +87,15 @@ struct Desk {
 impl Desk {
     fn run(&self, project: &str, output: &mut Output) -> Result<Reply> {
         let now = self.host.now().as_millisecond();
-        let given = judge::given_since(&self.store, now - DAY_MS)?;
-        let room = u64::from(self.config.per_day).saturating_sub(given);
+        let asked = judge::asked_since(&self.store, now - DAY_MS)?;
+        let room = u64::from(self.config.per_day).saturating_sub(asked);
         if room == 0 {
             let words = format!(
-                "{} ratings were given within a day, and no more are allowed",
-                count(given)
+                "it was asked {} within a day, and no more is allowed",
+                counted(asked, "time")
             );
-            return Err(Error::of(ErrorKind::Refused, words).hint("see `quality.judge.per_day`"));
+            return Err(Error::of(ErrorKind::Refused, words)
+                .hint("try again tomorrow, or set `quality.judge.per_day` higher"));
         }
         let projects = [project.to_owned()];
         let reader = self.store.reader()?;
@@ -111,7 +112,8 @@ impl Desk {
                 waiting.push(example);
             }
         }
-        let (total, mut unclear, mut scores) = (waiting.len() as u64, 0_u64, Vec::new());
+        let total = waiting.len() as u64;
+        let (mut rated, mut unclear, mut scores) = (0_u64, 0_u64, Vec::new());
         let server = Server::new(self.config.kind, &self.config.base_url);
         for (done, example) in waiting.iter().enumerate() {
             output.progress(done as u64, Some(total), "answers")?;
@@ -122,10 +124,16 @@ impl Desk {
             if !self.may_still_ask(example)? {
                 continue;
             }
+            let at = self.host.now().as_millisecond();
+            // A question costs, whatever is answered.
+            judge::asks(&self.store, at, at - DAY_MS)?;
             let asked = judge::question(example);
             let said = block_on(server.answer(Model::Base(&self.config.model), &asked, LONGEST))?;
             match judge::rating(&said.text) {
-                Some(score) => scores.push((example.id.clone(), score)),
+                Some(score) => {
+                    rated += 1;
+                    scores.push((example.id.clone(), score));
+                }
                 None => unclear += 1,
             }
             if scores.len() >= AT_ONCE {
@@ -134,7 +142,7 @@ impl Desk {
             }
         }
         judge::keep(&self.store, &self.config.model, &scores, now)?;
-        self.show(Some((total - unclear, unclear)))
+        self.show(Some((rated, unclear)))
     }
 
     /// Returns whether an example is there, and the consent that it was loaded with holds.

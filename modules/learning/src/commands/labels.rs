@@ -3,7 +3,10 @@
 mod measuring;
 mod tables;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use module_sdk::{Error, ErrorKind, Job, Reply, Result, Table, human::count};
 use schemars::JsonSchema;
@@ -15,9 +18,10 @@ use self::{
     tables::{counts, shown, ways},
 };
 use super::{
+    build::Turn,
     counted,
     datasets::short,
-    deploy::{by, find, gone, operator},
+    deploy::{by, find, observed, operator},
     minute,
     policy::{CALIBRATION, FILE, base_of, bench_of},
     versions::{data, gates as table_of},
@@ -93,6 +97,7 @@ impl Learning {
             versions: self.versions.clone(),
             config: self.config.labels.clone(),
             weights: self.config.feedback.clone(),
+            learning: self.learning.clone(),
         };
         Ok(Job::new(move |_| {
             let id = |what: &str| {
@@ -124,6 +129,8 @@ struct Desk {
     versions: Versions,
     config: Config,
     weights: Weights,
+    /// `true` while a policy is learnt.
+    learning: Arc<AtomicBool>,
 }
 
 /// Labels as the router tells them.
@@ -198,7 +205,7 @@ impl Desk {
                 minute(set.created_at),
             ]);
         }
-        let policies = ledger.versions.values().filter(|it| it.lineage.is_policy());
+        let policies = ledger.in_order().into_iter().filter(|it| it.lineage.is_policy());
         let policies: Vec<Value> = policies
             .map(|version| {
                 table.row([
@@ -255,10 +262,13 @@ impl Desk {
             }));
         }
         table.title = format!("Policy {}: {}", version.id, version.state);
+        table.notes.push(format!("next: {}", self.versions.next(&ledger, version)));
         Ok(Reply::json(&shown)?.table(table))
     }
 
     fn train(&self, begin: &str, promise: f64) -> Result<Reply> {
+        // Two would take the same id and the same folder.
+        let _turn = Turn::take(&self.learning, "another policy is being learnt")?;
         let set = self.versions.labels().find(begin)?;
         if let Some(stale) = &set.stale {
             let words = format!("nothing may be learnt from this set: {stale}");
@@ -349,14 +359,14 @@ impl Desk {
 
     fn approve(&self, id: &str, person: &str, reason: &str) -> Result<Reply> {
         let version = self.policy(id)?;
-        let observed = self.versions.observe(&version)?.ok_or_else(gone)?;
+        let observed = observed(&self.versions, &version, Step::Approve)?;
         let command = Command::Approve { typed: id.to_owned(), observed };
         self.versions.perform(&by(person, id, reason, command))?;
         let ledger = self.versions.ledger()?;
         let version = ledger.version(id).map_err(|refusal| refused(&refusal))?;
         let mut table = table_of(&version.gates);
         table.title = format!("{person} approves {id}");
-        table.notes.push(format!("`lodestar learning labels activate {id}` lets it decide"));
+        table.notes.push(self.versions.next(&ledger, version));
         Ok(Reply::json(&data(&ledger, version))?.table(table))
     }
 
@@ -367,7 +377,7 @@ impl Desk {
         let show = json!({"action": "show"});
         self.versions.host.call::<_, Value>("router", "policy", &show).within(ANSWER).wait()?;
         if self.versions.ledger()?.policy.as_deref() != Some(id) {
-            let observed = self.versions.observe(&version)?.ok_or_else(gone)?;
+            let observed = observed(&self.versions, &version, Step::Deploy)?;
             self.versions.perform(&by(person, id, "", Command::Deploy(observed)))?;
         }
         if let Err(error) = self.lead() {

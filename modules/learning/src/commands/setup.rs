@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table, human};
+use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ fn list(environments: &Environments) -> Result<Reply> {
         table.row([
             strategy.to_string(),
             shown["state"].as_str().unwrap_or_default().to_owned(),
-            human::bytes(sizes(*strategy).1),
+            super::gigabytes(sizes(*strategy).1),
             made.as_ref().map_or_else(|| "-".to_owned(), |it| it.python.clone()),
             made.map_or_else(|| "-".to_owned(), |it| minute(it.at)),
         ]);
@@ -140,7 +140,7 @@ fn data(environments: &Environments, strategy: Strategy) -> Value {
 }
 
 fn would(strategy: Strategy, data: &Value, problems: &[String]) -> Result<Reply> {
-    let bytes = |key: &str| human::bytes(data[key].as_u64().unwrap_or_default());
+    let bytes = |key: &str| super::gigabytes(data[key].as_u64().unwrap_or_default());
     let mut table = Table::new(["WHAT", "VALUE"]);
     table.title = format!("Environment of {strategy}");
     for (name, value) in [

@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 
-use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table};
+use module_sdk::{Error, ErrorKind, Job, Output, Reply, Result, Table, human};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{datasets::short, fit, minute, time};
+use super::{counted, datasets::short, fit, minute, time, word};
 use crate::{
     Learning,
     registry::{Digest, Ledger, Lineage},
@@ -58,7 +58,8 @@ pub(crate) struct TrainArgs {
     /// Show the memory that the run needs, and what would fit, and begin nothing.
     #[serde(default)]
     dry_run: bool,
-    /// Begin also where the memory is not enough by the prediction.
+    /// Begin also where the memory is not enough by the prediction, or the dataset is too small to
+    /// measure anything by.
     #[serde(default)]
     force: bool,
 }
@@ -98,6 +99,8 @@ enum RunAction {
     Resume,
 }
 
+/// Fewest examples that are trained on where nobody forces it.
+pub(super) const FEWEST: u64 = 8;
 /// Most runs in a list.
 const LISTED: u32 = 200;
 /// Time between two looks at a run that is watched.
@@ -107,24 +110,36 @@ impl Learning {
     pub(crate) fn train(&mut self, args: TrainArgs) -> Result<Job> {
         let (versions, training) = (self.versions.clone(), self.training.clone());
         let stopping = self.stopping.clone();
+        let wanted = self.config.gates.examples;
         Ok(Job::new(move |output| {
             let asked = ask(&args, &versions)?;
+            let mut go_on =
+                || !stopping.load(Ordering::Relaxed) && output.progress(0, Some(1), "base").is_ok();
             if args.dry_run {
-                let mut go_on = || {
-                    !stopping.load(Ordering::Relaxed) && output.progress(0, Some(1), "base").is_ok()
-                };
                 let host = &versions.host;
                 return fit::show(&asked.job, &args.trainer, host, &training, &mut go_on);
+            }
+            if !args.force {
+                asked.check_size()?;
             }
             let trainer = training.trainers().named(&args.trainer)?;
             trainer.check().map_err(|error| Error::new(error.to_string()))?;
             let strategy = Strategy::named(&args.trainer);
             fit::check(&asked.job, strategy, &versions.host, args.force)?;
+            if args.trainer == embedded() {
+                fit::look(&asked.job, &*trainer, &mut go_on)?;
+            }
+            let few = asked.few(wanted);
             let begun = begin(asked, &args.trainer, &versions, &training)?;
             if args.watch {
-                return watch(&begun, &versions, &training, output);
+                let mut reply = watch(&begun, &versions, &training, output)?;
+                if let Some(table) = &mut reply.table {
+                    table.notes.extend(few);
+                }
+                return Ok(reply);
             }
             let mut table = Table::default();
+            table.notes.extend(few);
             table.notes.push(format!("run {} trains version {}", short(&begun.run), begun.version));
             let follow = format!("`lodestar learning runs watch {}` follows it", short(&begun.run));
             table.notes.push(follow);
@@ -148,14 +163,17 @@ impl Learning {
             match args.action {
                 RunAction::List | RunAction::Show => show(&run, &version),
                 RunAction::Watch => watch(&begun, &versions, &training, output),
-                RunAction::Stop if training.stop(&run.id) => {
+                // A thread that still goes on says nothing: the end is noted.
+                RunAction::Stop if run.state == RunState::Training && training.stop(&run.id) => {
                     let reply = watch(&begun, &versions, &training, output)?;
                     // It was asked for.
                     let has_stopped = find(&versions, &run.id)?.state == RunState::Stopped;
                     Ok(if has_stopped { reply.exit_code(0) } else { reply })
                 }
-                RunAction::Stop => {
-                    Err(Error::of(ErrorKind::Refused, "the run is not going on, so it cannot stop"))
+                RunAction::Stop => Err(cannot("stop", &begun, &run)),
+                // A checkpoint lies there, whoever ended it.
+                RunAction::Resume if !matches!(run.state, RunState::Stopped) => {
+                    Err(cannot("resume", &begun, &run))
                 }
                 RunAction::Resume => {
                     let begun = training.resume(&run)?;
@@ -171,10 +189,75 @@ impl Learning {
     }
 }
 
+/// Returns the refusal of what a run in its state is not there for, with what comes next.
+fn cannot(verb: &str, begun: &Begun, run: &Run) -> Error {
+    let (id, version) = (short(&run.id), &begun.version);
+    let hint = match run.state {
+        RunState::Queued | RunState::Training => {
+            format!("`lodestar learning runs watch {id}` follows it")
+        }
+        RunState::Done => format!("`lodestar learning gates {version}` measures what came of it"),
+        RunState::Stopped => format!("`lodestar learning runs resume {id}` goes on with it"),
+        RunState::Failed => {
+            "`lodestar learning train DATASET --base PATH` begins another one, once \
+                             the reason is out of the way; `runs show` tells it"
+                .to_owned()
+        }
+    };
+    let state = match run.state {
+        RunState::Queued => "waits for its turn",
+        RunState::Training => "goes on already",
+        RunState::Done => "is done",
+        RunState::Stopped => "stopped already",
+        RunState::Failed => "failed",
+    };
+    let message = format!("run {id} {state}, so that there is nothing to {verb}");
+    Error::of(ErrorKind::Refused, message).hint(hint)
+}
+
 /// A run that is asked for.
 struct Asked {
     job: TrainerJob,
     lineage: Lineage,
+    projects: Vec<String>,
+}
+
+impl Asked {
+    /// Checks that what comes of it could be measured.
+    fn check_size(&self) -> Result<()> {
+        let dataset = short(&self.lineage.dataset);
+        let force = "--force begins it all the same";
+        let projects: Vec<String> =
+            self.projects.iter().map(|it| format!(" --project {}", word(it))).collect();
+        let build = format!("lodestar learning datasets build{}", projects.concat());
+        if self.lineage.examples < FEWEST {
+            let examples = counted(self.lineage.examples, "example");
+            let message = format!(
+                "dataset {dataset} has {examples} to train on, and {FEWEST} are the fewest"
+            );
+            return Err(Error::of(ErrorKind::Refused, message)
+                .hint(format!("import more and build it again (`{build}`); {force}")));
+        }
+        if self.job.dataset.eval.is_none() {
+            let message =
+                format!("dataset {dataset} holds nothing out, so that no gate could measure it");
+            return Err(Error::of(ErrorKind::Refused, message)
+                .hint(format!("`{build} --eval-share 0.2` holds a fifth out; {force}")));
+        }
+        Ok(())
+    }
+
+    /// Returns a warning where a gate will be shut for the number of examples.
+    fn few(&self, wanted: u64) -> Option<String> {
+        let examples = self.lineage.examples;
+        (examples < wanted).then(|| {
+            format!(
+                "{} are few: the gate data_examples wants {}",
+                counted(examples, "example"),
+                human::count(wanted)
+            )
+        })
+    }
 }
 
 fn ask(args: &TrainArgs, versions: &Versions) -> Result<Asked> {
@@ -229,7 +312,7 @@ fn ask(args: &TrainArgs, versions: &Versions) -> Result<Asked> {
         dataset: dataset.id,
         trainer: args.trainer.clone(),
     };
-    Ok(Asked { job, lineage })
+    Ok(Asked { job, lineage, projects: dataset.projects })
 }
 
 /// Returns the usual sizes. In Python a batch is computed at once, so that it is small, and the

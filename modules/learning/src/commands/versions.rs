@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{counted, datasets::short, minute, time};
 use crate::{
     Learning, card,
-    registry::{Gate, Ledger, Version},
+    registry::{Gate, Ledger, Version, audit::Entry},
     versions::{Versions, refused},
 };
 
@@ -135,6 +135,7 @@ impl Learning {
             let word = if is_valid { "approved" } else { "was approved, before it changed," };
             table.notes.push(format!("{word} by {}: {}", approval.by, approval.reason));
         }
+        table.notes.push(format!("next: {}", self.versions.next(ledger, version)));
         let mut shown = data(ledger, version);
         let consents = consents.iter().map(|it| {
             json!({
@@ -180,7 +181,8 @@ fn audited(versions: &Versions, limit: Option<u32>) -> Result<Reply> {
     });
     let data = json!({
         "entries": reading.head.entries, "intact": intact, "finding": finding,
-        "head": reading.head.hash, "last": entries, "segments": reading.segments,
+        "head": reading.head.hash, "last": entries.iter().map(told).collect::<Vec<_>>(),
+        "segments": with_times(json!(reading.segments)),
     });
     table.notes.extend(reading.segments.iter().map(|it| {
         format!(
@@ -201,9 +203,34 @@ fn audited(versions: &Versions, limit: Option<u32>) -> Result<Reply> {
     Ok(Reply::json(&data)?.table(table).exit_code(u8::from(!holds)))
 }
 
+/// Returns an entry of the log as programs read it.
+fn told(entry: &Entry) -> Value {
+    with_times(json!(entry))
+}
+
+/// Returns a value in which each time is written as everywhere else, as in RFC 3339: those that are
+/// kept for the log are in milliseconds since the Unix epoch.
+fn with_times(mut value: Value) -> Value {
+    match &mut value {
+        Value::Array(all) => {
+            all.iter_mut().for_each(|it| *it = with_times(it.take()));
+        }
+        Value::Object(fields) => {
+            for (key, it) in fields.iter_mut() {
+                *it = match it.as_i64() {
+                    Some(ms) if key == "at" => json!(time(ms)),
+                    _ => with_times(it.take()),
+                };
+            }
+        }
+        _ => {}
+    }
+    value
+}
+
 fn list(ledger: &Ledger) -> Result<Reply> {
     let mut table = Table::new(["ID", "STATE", "ALIAS", "DATASET", "EXAMPLES#", "TRAINED"]);
-    for version in ledger.versions.values() {
+    for version in ledger.in_order() {
         table.row([
             version.id.clone(),
             state(version),
@@ -218,7 +245,7 @@ fn list(ledger: &Ledger) -> Result<Reply> {
             "There are no versions. `lodestar learning train DATASET --base PATH` makes one.";
         table.notes.push(note.to_owned());
     }
-    let all: Vec<Value> = ledger.versions.values().map(|version| data(ledger, version)).collect();
+    let all: Vec<Value> = ledger.in_order().into_iter().map(|it| data(ledger, it)).collect();
     Ok(Reply::json(&all)?.table(table))
 }
 
@@ -284,8 +311,10 @@ pub(super) fn data(ledger: &Ledger, version: &Version) -> Value {
         "alias": alias(ledger, &version.id), "tainted": version.tainted,
         "kind": if version.lineage.is_policy() { "router_policy" } else { "adapter" },
         "base": version.lineage.base, "dataset": version.lineage.dataset,
-        "run": version.lineage.run, "artifact": version.artifact, "gates": version.gates,
-        "approval": version.approvals.last(), "approvals": version.approvals,
+        "run": version.lineage.run, "artifact": version.artifact,
+        "gates": with_times(json!(version.gates)),
+        "approval": with_times(json!(version.approvals.last())),
+        "approvals": with_times(json!(version.approvals)),
         "lineage": version.lineage,
     })
 }

@@ -103,7 +103,11 @@ impl Built {
 
     /// Returns the statements that examples of the dataset are there by.
     #[must_use]
-    pub fn attestations(&self, all: &[Attestation]) -> Vec<Attestation> {
+    pub fn attestations(&self, all: &[Attestation], projects: &[String]) -> Vec<Attestation> {
+        let is_about = |one: &Attestation, model: Option<&str>| match &one.project {
+            Some(project) => model.is_none() && projects.contains(project),
+            None => model.map(crate::licence::spelt).as_ref() == Some(&one.model),
+        };
         let is_used = |one: &&Attestation| {
             self.rows.iter().any(|row| {
                 row.meta.attested
@@ -111,8 +115,7 @@ impl Built {
                         row.meta.licence_class,
                         LicenceClass::Own | LicenceClass::OpenWeights
                     )
-                    && row.meta.model.as_deref().map(crate::licence::spelt).as_deref()
-                        == Some(&*one.model)
+                    && is_about(one, row.meta.model.as_deref())
             })
         };
         all.iter().filter(is_used).cloned().collect()

@@ -119,7 +119,7 @@ fn write_origin(text: &mut String, summary: &Summary) -> std::fmt::Result {
             text,
             "\n{} answers for {} since {}: {}",
             markdown(&one.by),
-            markdown(&one.model),
+            one.subject(markdown),
             day(one.at),
             markdown(&one.statement),
         )?;
@@ -198,6 +198,7 @@ mod tests {
         let built = built.expect("it is built");
         let attestation = Attestation {
             model: crate::licence::spelt(model),
+            project: None,
             by: "Ada".to_owned(),
             statement: "written permission of 1 November".to_owned(),
             at: 1_790_000_000_000,

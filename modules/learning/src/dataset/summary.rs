@@ -116,7 +116,7 @@ impl Summary {
             funnel: built.steps.iter().map(FunnelStep::from).collect(),
             licences,
             models,
-            attestations: built.attestations(attestations),
+            attestations: built.attestations(attestations, projects),
             consents,
             redactions,
             with_feedback,

@@ -122,6 +122,12 @@ impl Plan {
         }
     }
 
+    /// Returns the level of each guardrail: they share that of the plan (Bonferroni).
+    #[expect(clippy::cast_precision_loss, reason = "there are few guardrails")]
+    fn alpha_each(&self) -> f64 {
+        self.alpha / self.guardrails.len().max(1) as f64
+    }
+
     /// Checks the plan.
     ///
     /// # Errors
@@ -149,6 +155,22 @@ impl Plan {
         let fault = faults.into_iter().find(|(is_right, _, _)| !is_right);
         fault.map_or(Ok(()), |(_, key, fault)| Err(PlanError { key, fault }))
     }
+}
+
+impl Guardrail {
+    /// Returns what a guardrail allows beside a value of the champion.
+    fn allowed(self, champion: f64) -> f64 {
+        match self {
+            Self::MeanTimes(times) => times * champion,
+            Self::RatePlus(margin) => margin + champion,
+        }
+    }
+}
+
+/// Returns whether what exceeds a guardrail is more than chance: whether all of its interval is
+/// above 0.
+fn is_above_zero(interval: Option<[f64; 2]>) -> bool {
+    interval.is_some_and(|[low, _]| low > 0.0)
 }
 
 named! {
@@ -258,14 +280,12 @@ impl Experiment {
     /// Notes a value of a unit for a guardrail: for a share, 1 where it happened and 0 where not.
     /// Measures that are not in the plan are left out.
     pub fn measure(&mut self, arm: Arm, name: &str, value: f64) {
-        // Shared by all guardrails (Bonferroni).
-        #[expect(clippy::cast_precision_loss, reason = "there are few guardrails")]
-        let alpha = self.plan.alpha / self.guards.len().max(1) as f64;
+        let alpha = self.plan.alpha_each();
         let is_exceeded = match self.guards.get_mut(name) {
             None => return,
             Some(Guard::Mean(times, means)) => {
                 means.note(arm, value);
-                means.interval(*times, alpha).is_some_and(|[low, _]| low > 0.0)
+                is_above_zero(means.interval(*times, alpha))
             }
             Some(Guard::Rate(process)) => {
                 process.note(arm, value <= 0.5);

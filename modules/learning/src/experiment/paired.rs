@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Guardrail, Mean, Plan, PlanError, Verdict};
+use super::{Mean, Plan, PlanError, Verdict, is_above_zero};
 
 /// Observations of a measure.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -77,22 +77,16 @@ impl Paired {
             return;
         }
         self.pairs += 1;
-        // Shared by all guardrails (Bonferroni).
-        #[expect(clippy::cast_precision_loss, reason = "there are few guardrails")]
-        let alpha = self.plan.alpha / self.plan.guardrails.len().max(1) as f64;
+        let alpha = self.plan.alpha_each();
         for (name, served) in served {
             let Some(beside) = beside.get(name) else { continue };
             let measure = self.measures.entry(name.clone()).or_default();
             measure.served.note(*served);
             measure.beside.note(*beside);
             measure.difference.note(beside - served);
-            let allowed = match self.plan.guardrails.get(name) {
-                None => continue,
-                Some(Guardrail::MeanTimes(times)) => times * served,
-                Some(Guardrail::RatePlus(margin)) => margin + served,
-            };
-            measure.excess.note(beside - allowed);
-            if measure.excess.interval(alpha).is_some_and(|[low, _]| low > 0.0) {
+            let Some(guardrail) = self.plan.guardrails.get(name) else { continue };
+            measure.excess.note(beside - guardrail.allowed(*served));
+            if is_above_zero(measure.excess.interval(alpha)) {
                 self.exceeded = Some(name.clone());
                 self.verdict = Verdict::Guardrail;
                 return;
@@ -137,7 +131,10 @@ impl Paired {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::LATENCY, *};
+    use super::{
+        super::{Guardrail, LATENCY},
+        *,
+    };
 
     fn run(guardrails: &[(&str, Guardrail)], slower: f64, errors: f64) -> Paired {
         let guardrails = guardrails.iter().map(|(name, it)| ((*name).to_owned(), *it)).collect();

@@ -17,6 +17,9 @@ pub struct Route {
     pub models: Vec<String>,
     /// Model that answers with the challenger.
     pub model: String,
+    /// Provider that leads to its server; none in an experiment of before that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// Share of the units, in percent.
     pub percent: u32,
     /// Unit that stays in its arm.
@@ -26,6 +29,16 @@ pub struct Route {
 }
 
 impl Route {
+    /// Returns the model as the router is told of it: at that provider, and at no other one that
+    /// has a model of the same name.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match &self.provider {
+            Some(provider) => format!("{provider}/{}", self.model),
+            None => self.model.clone(),
+        }
+    }
+
     /// Returns the time from the first answer of a unit to its outcome, in milliseconds.
     #[must_use]
     pub fn window_ms(&self) -> i64 {

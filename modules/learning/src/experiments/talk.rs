@@ -23,12 +23,16 @@ impl Experiments {
     ///
     /// # Errors
     ///
-    /// When it could not.
+    /// A refusal when it could not, whatever the reason: nothing has begun then.
     pub(crate) fn try_out(&self, new: &Stored) -> Result<()> {
         let mut args = begun(new);
         args["dry_run"] = true.into();
         let call = self.inner.versions.host.call::<_, Value>(ROUTER.0, ROUTER.1, &args);
-        call.within(Duration::from_secs(30)).wait().map(drop).map_err(told)
+        let answer = call.within(Duration::from_secs(30)).wait();
+        answer.map(drop).map_err(|error| match error.kind() {
+            ErrorKind::Cancelled | ErrorKind::TimedOut => told(error),
+            _ => Error::of(ErrorKind::Refused, told(error).to_string()),
+        })
     }
 }
 
@@ -103,8 +107,8 @@ fn begun(stored: &Stored) -> Value {
         "share": f64::from(route.percent) / 100.0, "salt": stored.id, "lease_seconds": LEASE,
     });
     match stored.trial {
-        Trial::Split(_) => args["use"] = json!([route.model]),
-        Trial::Shadow(_) => args["shadow"] = json!(route.model),
+        Trial::Split(_) => args["use"] = json!([route.target()]),
+        Trial::Shadow(_) => args["shadow"] = json!(route.target()),
     }
     args
 }

@@ -33,7 +33,7 @@ fn found(line: &str) -> Result<Found, LineError> {
         conversation: text("conversation").or_else(|| text("session")),
         id: text("id"),
         at: value.get("at").and_then(time),
-        model: text("model"),
+        model: text("model").filter(|name| !name.trim().is_empty()),
         tools: value.get("tools").filter(|tools| tools.is_array()).cloned(),
         finish_reason: text("finish_reason"),
         truncated: false,
@@ -141,6 +141,7 @@ mod tests {
             assert!(expected(&found), "{found:?}");
         };
         check("", |it| it.messages.len() == 2 && it.model.is_none() && it.feedback.is_none());
+        check(r#","model":" ""#, |it| it.model.is_none());
         check(r#","model":"m","tools":[{}]"#, |it| it.model.is_some() && it.tools.is_some());
         check(r#","feedback":true"#, |it| it.feedback == Some(1.0));
         check(r#","feedback":"bad""#, |it| it.feedback == Some(0.0));

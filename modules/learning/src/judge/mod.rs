@@ -15,6 +15,9 @@ use crate::{quality::JudgeConfig, store::Store};
 /// The table of scores.
 pub const MIGRATION: &str = include_str!("../../migrations/0014_judge.sql");
 
+/// The table of questions that were asked.
+pub const ASKED: &str = include_str!("../../migrations/0016_judge_asked.sql");
+
 /// Words of people on one example, beside the score of a judge.
 const JUDGED: &str = "SELECT j.score, \
     (SELECT avg(coalesce(f.rating, f.good)) FROM feedback f WHERE f.origin = 'person' \
@@ -63,13 +66,26 @@ pub fn score(store: &Store, model: &str, example: &str) -> Result<Option<f64>> {
     })
 }
 
-/// Returns the number of scores that a judge gave since a time.
+/// Notes that a judge is asked, whatever comes of it, and forgets those of before a time.
+///
+/// # Errors
+///
+/// When the database cannot be written.
+pub fn asks(store: &Store, at: i64, forget_before: i64) -> Result<()> {
+    store.write(|transaction| {
+        transaction.execute("DELETE FROM judge_asked WHERE at < ?1", [forget_before])?;
+        transaction.execute("INSERT INTO judge_asked VALUES (?1)", [at])
+    })?;
+    Ok(())
+}
+
+/// Returns the number of questions that a judge was asked since a time.
 ///
 /// # Errors
 ///
 /// When the database cannot be read.
-pub fn given_since(store: &Store, since: i64) -> Result<u64> {
-    let sql = "SELECT count(*) FROM judge_score WHERE at >= ?1";
+pub fn asked_since(store: &Store, since: i64) -> Result<u64> {
+    let sql = "SELECT count(*) FROM judge_asked WHERE at >= ?1";
     let count: i64 =
         store.read(|connection| connection.query_row(sql, [since], |row| row.get(0)))?;
     Ok(u64::try_from(count).unwrap_or(0))

@@ -69,6 +69,10 @@ pub enum Deed {
     Repair {
         /// The fault that was found.
         found: String,
+        /// `true` where the end of the log is not the one that was kept, so that nobody knows who
+        /// approved what: all is approved anew.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        anew: bool,
     },
     /// A new segment of the log began behind entries that are not as they were written.
     Segment {
@@ -157,6 +161,14 @@ impl Ledger {
         self.versions.get(id).ok_or_else(unknown)
     }
 
+    /// Returns all versions in the order of their numbers: v2 before v10.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<&Version> {
+        let mut all: Vec<&Version> = self.versions.values().collect();
+        all.sort_by(|one, other| by_number(&one.id).cmp(&by_number(&other.id)));
+        all
+    }
+
     /// Returns the alias of a version.
     #[must_use]
     pub fn alias_of(&self, id: &str) -> Option<&'static str> {
@@ -229,8 +241,12 @@ impl Ledger {
         };
         check_reason(&draft.reason, needs_reason)?;
         match &draft.deed {
-            Deed::Repair { .. } if is_by_person && draft.version.is_empty() => Ok((None, None)),
-            Deed::Segment { .. } if is_by_person && draft.version.is_empty() => {
+            Deed::Repair { anew: false, .. } if is_by_person && draft.version.is_empty() => {
+                Ok((None, None))
+            }
+            Deed::Repair { .. } | Deed::Segment { .. }
+                if is_by_person && draft.version.is_empty() =>
+            {
                 // Nobody knows what else was written by hand: whatever serves from here on is
                 // approved anew.
                 self.versions.values_mut().for_each(|version| version.approvals.clear());
@@ -298,12 +314,15 @@ impl Ledger {
 
     fn facts(&self, version: &Version, draft: &Draft) -> Facts {
         let other = self.challenger.as_ref().filter(|other| **other != version.id);
+        let is_policy = version.lineage.is_policy();
         let mut facts = Facts {
             by_person: draft.actor.person().is_some(),
             is_tainted: version.tainted,
             open_gates: version.open_gates(),
             other_challenger: other.cloned(),
-            is_previous: self.before(version.lineage.is_policy()) == Some(&*version.id),
+            // Without one that serves there is nothing to take back that would lead to it.
+            is_previous: self.serving(is_policy).is_some()
+                && self.before(is_policy) == Some(&*version.id),
             ..Facts::default()
         };
         let (observed, needed) = match &draft.deed {
@@ -337,7 +356,12 @@ impl Ledger {
             Action::Deploy | Action::Restore if serving.is_some() => {
                 return Err(Refusal::Order { action, state: State::Deployed });
             }
-            Action::Deploy => *serving = Some(id.to_owned()),
+            Action::Deploy => {
+                *serving = Some(id.to_owned());
+                if before.as_deref() == Some(id) {
+                    *before = None;
+                }
+            }
             Action::Restore => {
                 *serving = Some(id.to_owned());
                 *before = None;
@@ -356,6 +380,13 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Returns the parts of an id by which it is sorted: its name, its number, and the whole.
+fn by_number(id: &str) -> (&str, u128, &str) {
+    let name = id.trim_end_matches(|c: char| c.is_ascii_digit());
+    // An id has at most 80 characters; one with so many digits comes last.
+    (name, id[name.len()..].parse().unwrap_or(u128::MAX), id)
 }
 
 /// Returns a version with the facts of a deed noted.
@@ -393,4 +424,16 @@ fn noted(mut version: Version, draft: &Draft) -> Result<Version, Refusal> {
         _ => {}
     }
     Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_sorted_by_their_numbers() {
+        let mut ids = ["v10", "v2", "r3", "v1", "shop-2", "shop-10", "v", "v01", "r12"];
+        ids.sort_by(|one, other| by_number(one).cmp(&by_number(other)));
+        assert_eq!(ids, ["r3", "r12", "shop-2", "shop-10", "v01", "v1", "v2", "v10", "v"]);
+    }
 }

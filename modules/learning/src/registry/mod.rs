@@ -136,8 +136,8 @@ impl Registry {
 
     /// Writes the tables anew from the log, and notes in the log who let it go on and what did not
     /// fit. Entries that were changed stay as they are: behind them a new segment begins, and what
-    /// was approved before it is approved anew. The guards of the log that someone took away are
-    /// put back.
+    /// was approved before it is approved anew, as after a log that ends otherwise than the kept
+    /// head says. The guards of the log that someone took away are put back.
     ///
     /// # Errors
     ///
@@ -153,7 +153,8 @@ impl Registry {
         let Some(finding) = &reading.finding else { return Ok(Err(Refusal::Sound)) };
         let found = finding.to_string();
         let (deed, head) = if finding.is_repairable() {
-            (Deed::Repair { found }, reading.head)
+            let anew = !matches!(finding, audit::Finding::Table { .. });
+            (Deed::Repair { found, anew }, reading.head)
         } else {
             match segment::of_end(connection, &reading.head)? {
                 Some((broken, end)) => (Deed::Segment { found, broken }, end),

@@ -23,13 +23,13 @@ pub enum Refusal {
     #[error("the version is tainted: it was learnt from what has been forgotten since")]
     Tainted,
     /// A digest differs from the one that the version was made of, or approved with.
-    #[error("the {what} changed since the version was evaluated; evaluate and approve it again")]
+    #[error("the {what} changed since the version was made or evaluated")]
     Changed {
         /// Name of the thing.
         what: &'static str,
     },
     /// No gates were measured.
-    #[error("no gates were measured; evaluate the version first")]
+    #[error("no gates were measured")]
     NoGates,
     /// Gates did not pass.
     #[error("gates did not pass: {gates}")]
@@ -44,9 +44,7 @@ pub enum Refusal {
         gate: String,
     },
     /// Too few persons approved this artifact.
-    #[error(
-        "{approvals} of {needed} approvals of this artifact are there; `lodestar learning approve`"
-    )]
+    #[error("{approvals} of {needed} approvals of this artifact are there")]
     NotApproved {
         /// Number of valid approvals.
         approvals: usize,
@@ -63,13 +61,13 @@ pub enum Refusal {
     #[error("the typed id is not that of the version")]
     WrongId,
     /// Another version is the challenger.
-    #[error("{other} is the challenger; end its experiment first")]
+    #[error("{other} is the challenger, in an experiment that goes on")]
     Challenged {
         /// Id of the other version.
         other: String,
     },
     /// A rollback would restore the version.
-    #[error("the version is `previous`, to which a rollback leads; deploy another one first")]
+    #[error("the version is `previous`, to which a rollback leads")]
     IsPrevious,
     /// No version serves.
     #[error("no version is deployed, so there is nothing to take back")]
@@ -95,7 +93,10 @@ pub enum Refusal {
         fault: &'static str,
     },
     /// The registry was changed by something else than its commands.
-    #[error("the registry does not fit its log: {0}; `lodestar learning audit` shows more")]
+    #[error(
+        "the registry does not fit its log: {0}; `lodestar learning audit` shows more, and how it \
+         goes on"
+    )]
     Damaged(Finding),
     /// The registry has nothing that needs a repair.
     #[error("the registry fits its log; there is nothing to repair")]

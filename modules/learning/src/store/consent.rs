@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, new_id};
 
+/// The table of who answers for answers that name no model.
+pub(super) const UNATTRIBUTED: &str = include_str!("../../migrations/0015_unattributed.sql");
+
 /// Ways in which text may be kept under a consent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -100,17 +103,32 @@ impl Consent {
     }
 }
 
-/// A person's statement that a model may be learnt from.
+/// A person's statement that a model may be learnt from, or answers of a project that name none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attestation {
-    /// The model, in the spelling that all its names have in common.
+    /// The model, in the spelling that all its names have in common; empty for answers that name
+    /// none.
     pub model: String,
+    /// The project of such answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// Name of the person.
     pub by: String,
     /// The statement.
     pub statement: String,
     /// Time of the statement.
     pub at: i64,
+}
+
+impl Attestation {
+    /// Returns in words what it is about, with names as `shown` writes them.
+    #[must_use]
+    pub fn subject(&self, shown: impl Fn(&str) -> String) -> String {
+        match &self.project {
+            Some(project) => format!("answers of {} that name no model", shown(project)),
+            None => shown(&self.model),
+        }
+    }
 }
 
 impl Store {
@@ -194,19 +212,24 @@ impl Store {
         Ok(all.into_iter().find(|one| one.holds_at(now) && one.scope.covers(scope)))
     }
 
-    /// Records that a person answers for a model, in the place of an earlier statement.
+    /// Records that a person answers for a model, or for answers that name none, in the place of an
+    /// earlier statement.
     ///
     /// # Errors
     ///
     /// When the database cannot be written.
     pub fn attest(&self, attestation: &Attestation) -> Result<()> {
-        let sql = "INSERT OR REPLACE INTO attestation VALUES (?1, ?2, ?3, ?4)";
-        let Attestation { model, by, statement, at } = attestation;
-        self.write(|transaction| transaction.execute(sql, params![model, by, statement, at]))?;
+        let Attestation { model, project, by, statement, at } = attestation;
+        let (table, name) = match project {
+            Some(project) => ("attestation_of_project", project),
+            None => ("attestation", model),
+        };
+        let sql = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3, ?4)");
+        self.write(|transaction| transaction.execute(&sql, params![name, by, statement, at]))?;
         Ok(())
     }
 
-    /// Returns all attestations, by model.
+    /// Returns all attestations, by project and by model.
     ///
     /// # Errors
     ///
@@ -217,15 +240,20 @@ impl Store {
 }
 
 pub(super) fn attestations(connection: &Connection) -> rusqlite::Result<Vec<Attestation>> {
-    let sql = "SELECT model, attested_by, statement, attested_at FROM attestation ORDER BY model";
+    let sql = "SELECT '', project, attested_by, statement, attested_at
+                   FROM attestation_of_project
+               UNION ALL
+               SELECT model, NULL, attested_by, statement, attested_at FROM attestation
+               ORDER BY 1, 2";
     connection
         .prepare_cached(sql)?
         .query_map([], |row| {
             Ok(Attestation {
                 model: row.get(0)?,
-                by: row.get(1)?,
-                statement: row.get(2)?,
-                at: row.get(3)?,
+                project: row.get(1)?,
+                by: row.get(2)?,
+                statement: row.get(3)?,
+                at: row.get(4)?,
             })
         })?
         .collect()

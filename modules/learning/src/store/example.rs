@@ -290,7 +290,7 @@ pub fn load(
     let mut examples = Vec::new();
     for project in projects {
         let consents = of_project(connection, project)?;
-        let known = Known::new(&consents, &attested, licences, now);
+        let known = Known::new(project, &consents, &attested, licences, now);
         let sql = "SELECT id, conversation, dedupe_key, request_id, at, model, consent, messages, \
                    tools, finish_reason, failed, truncated, origin, number FROM example \
                    WHERE project = ?1 AND forgotten_at IS NULL AND messages <> '' \
@@ -307,6 +307,8 @@ pub fn load(
 
 /// All that an example of a project is judged by.
 struct Known<'a> {
+    /// `true` when somebody answers for answers that name no model.
+    is_answered_for: bool,
     consents: HashMap<&'a str, &'a Consent>,
     /// The newest consent that holds now: for text of requests, and for files.
     holding: [Option<&'a str>; 2],
@@ -317,6 +319,7 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn new(
+        project: &str,
         consents: &'a [Consent],
         attested: &'a [Attestation],
         licences: &'a Licences,
@@ -327,7 +330,9 @@ impl<'a> Known<'a> {
             consents.iter().find(holds).map(|one| &*one.id)
         });
         let consents = consents.iter().map(|one| (&*one.id, one)).collect();
-        Self { consents, holding, attested, licences, now }
+        let is_of = |one: &Attestation| one.project.as_deref() == Some(project);
+        let is_answered_for = attested.iter().any(is_of);
+        Self { is_answered_for, consents, holding, attested, licences, now }
     }
 
     /// Returns the consent by which an example may be used now. One that has run out is followed
@@ -354,7 +359,13 @@ impl<'a> Known<'a> {
         let kept_under: String = row.get(6)?;
         let is_file = row.get::<_, String>(12)? != Origin::Event.as_str();
         let licence = model.as_deref().map_or(LicenceClass::Unknown, |it| self.licences.of(it));
-        let name = model.as_deref().map(spelt);
+        let attested = match model.as_deref().map(spelt) {
+            Some(name) => {
+                let is_of = |one: &Attestation| one.project.is_none() && one.model == name;
+                self.attested.iter().any(is_of)
+            }
+            None => self.is_answered_for,
+        };
         let (at, number): (i64, i64) = (row.get(4)?, row.get(13)?);
         let followed = is_followed(connection, request.as_deref(), at, number)?;
         // What is said of a request is said of the answer that its client got.
@@ -364,7 +375,7 @@ impl<'a> Known<'a> {
         Ok(Example {
             project: project.to_owned(),
             at,
-            attested: name.is_some_and(|it| self.attested.iter().any(|one| one.model == it)),
+            attested,
             licence,
             consent: self.consent(&kept_under, is_file),
             outcome: Outcome {

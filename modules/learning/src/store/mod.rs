@@ -47,6 +47,8 @@ pub const SPEC: Spec = Spec {
             crate::experiment::MIGRATION,
             crate::labels::MIGRATION,
             crate::judge::MIGRATION,
+            consent::UNATTRIBUTED,
+            crate::judge::ASKED,
         ],
     )
 };

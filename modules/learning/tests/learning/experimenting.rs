@@ -69,6 +69,9 @@ fn open(directory: &Path, server: &FakeOllama, router: &FakeRouter) -> Bench<Lea
     let host = Arc::new(FakeHost::new(directory));
     host.set_now(NOW.parse().expect("a time"));
     router.on(&host);
+    host.set_providers(json!({
+        "home": {"base_url": server.base_url, "api": "ollama", "local": true},
+    }));
     let mut config = config(Some(server));
     config["experiments"] = json!({"outcome_seconds": 2});
     Bench::start_on(host, config).expect("it starts")
@@ -167,7 +170,8 @@ fn an_equal_challenger_passes_and_nothing_is_promoted() {
     site.router.heard("begin", &id, 2);
     let told = site.router.told("begin");
     assert_eq!((&told[0]["dry_run"], &told[1]["dry_run"]), (&json!(true), &Value::Null));
-    assert_eq!(told[1]["use"], json!([format!("lodestar:{}", site.version)]), "{told:#?}");
+    // At the provider that leads to its server, and at no other one.
+    assert_eq!(told[1]["use"], json!([format!("home/lodestar:{}", site.version)]), "{told:#?}");
     assert_eq!((&told[1]["share"], &told[1]["salt"]), (&json!(0.5), &json!(id)));
     let models = told[1]["models"].as_array().expect("patterns");
     assert!(models.contains(&json!("llama3.2:1b")), "the base answers alone: {models:?}");
@@ -198,7 +202,7 @@ fn an_equal_challenger_passes_and_nothing_is_promoted() {
 #[test]
 fn a_worse_challenger_and_one_that_fails_are_stopped() {
     for (more, reason, verdict) in [
-        (json!({"guardrail": ["latency=3"]}), "worse than the champion", "worse"),
+        (json!({"guardrail": ["error=0.5"]}), "worse than the champion", "worse"),
         (json!({"guardrail": ["error=0.05"]}), "exceeded: error", "guardrail"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
@@ -246,19 +250,26 @@ fn a_wrong_ratio_ends_it_without_an_answer() {
 fn it_goes_on_after_a_restart_and_counts_nothing_twice() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut site = Site::start(directory.path());
-    let id = text(&site.begin(json!({}))["id"]);
+    // The id, and with it the draw, is another one each time: by chance a usual level finds an
+    // answer within forty sessions, and an arm gets few of them.
+    let id = text(&site.begin(json!({"alpha": 0.0001}))["id"]);
     let at = site.bench.host().now().as_millisecond();
-    let reports: Vec<LlmRequestCompleted> = (0..40)
-        .map(|session| {
-            let name = format!("s{session}");
-            report(&id, &name, arm(&id, &name, 50), at)
-        })
-        .collect();
-    let given: Vec<LlmFeedbackGiven> = (0..40)
-        .map(|session| LlmFeedbackGiven {
+    let of = |wanted: Arm| {
+        let names = (0..).map(|session| format!("s{session}"));
+        names.filter(|name| arm(&id, name, 50) == wanted).take(20).collect::<Vec<_>>()
+    };
+    let (champion, challenger) = (of(Arm::Champion), of(Arm::Challenger));
+    let pairs = champion.into_iter().zip(challenger);
+    let names: Vec<String> = pairs.flat_map(|(one, other)| [one, other]).collect();
+    let reports: Vec<LlmRequestCompleted> =
+        names.iter().map(|name| report(&id, name, arm(&id, name, 50), at)).collect();
+    let given: Vec<LlmFeedbackGiven> = names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| LlmFeedbackGiven {
             schema: 1,
-            session_id: Some(format!("s{session}")),
-            good: Some(session % 4 != 0),
+            session_id: Some(name.clone()),
+            good: Some(index % 4 != 0),
             origin: "person".to_owned(),
             at,
             ..LlmFeedbackGiven::default()
@@ -290,8 +301,7 @@ fn it_goes_on_after_a_restart_and_counts_nothing_twice() {
         let of = |arm: &str| status["outcomes"][arm][key].as_u64().expect("a number");
         of("champion") + of("challenger")
     };
-    // Whole blocks alone count: one of each arm.
-    assert!(sum("all") >= 20 && sum("good") < sum("all"), "{status:#}");
+    assert_eq!((sum("good"), sum("all")), (30, 40), "{status:#}");
 }
 
 #[test]
@@ -325,6 +335,22 @@ fn a_person_stops_one_and_the_router_hears_it_though_it_was_away() {
 }
 
 #[test]
+fn a_version_in_an_experiment_or_after_it_is_led_on() {
+    for is_worse in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut site = Site::start(directory.path());
+        let id = text(&site.begin(json!({}))["id"]);
+        if is_worse {
+            site.run(&id, |arm, session| arm == Arm::Challenger && session.is_multiple_of(2));
+        }
+        let done = crate::advice::follow(&mut site.bench, &site.version, &id);
+        let first = if is_worse { "gates" } else { "experiments" };
+        assert!(done[0].starts_with(first), "{done:#?}");
+        assert_eq!(site.state(), "deployed");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_or_ended() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut site = Site::start(directory.path());
@@ -339,12 +365,14 @@ fn what_makes_no_sense_is_refused_or_ended() {
     check(json!({"id": "v9"}), "v9");
     check(json!({"reason": " "}), "say why");
     check(json!({"share": 0}), "share");
+    check(json!({"share": 60}), "it gets 50 % of the sessions at most");
     check(json!({"guardrail": ["speed=2"]}), "nothing is measured");
     check(json!({"by": "a\u{202e}b"}), "the name of the person");
     *site.router.is_away.lock().expect("no test panics with it") = true;
     let start = json!({"action": "start", "id": site.version, "reason": "why not"});
-    let error = refused(&mut site.bench, "experiments", start);
-    assert!(error.contains("router"), "{error}");
+    let error = site.bench.command("experiments", start).expect_err("it is refused");
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("router"), "{error}");
     assert_eq!(site.state(), "gated", "nothing was begun");
     let error = site.bench.command("experiments", json!({"action": "status"}));
     assert_eq!(error.expect_err("there is none").kind(), ErrorKind::NotFound);
@@ -357,6 +385,29 @@ fn what_makes_no_sense_is_refused_or_ended() {
     let ended = site.status(&id);
     assert!(text(&ended["end_reason"]).contains("taken back"), "{ended:#}");
     site.router.heard("end", &id, 1);
+}
+
+#[test]
+fn a_version_that_no_provider_leads_to_is_tried_on_nobody() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let site = Site::start(directory.path());
+    let Site { bench, router, server, version, .. } = site;
+    drop(bench);
+    let host = Arc::new(FakeHost::new(directory.path()));
+    host.set_now(NOW.parse().expect("a time"));
+    router.on(&host);
+    // It has a model of the same name, on another machine.
+    let elsewhere = json!({"base_url": "http://127.0.0.1:9", "api": "ollama", "local": true});
+    host.set_providers(json!({"home": elsewhere}));
+    let mut bench: Bench<Learning> =
+        Bench::start_on(host, config(Some(&server))).expect("it starts");
+    let start = json!({"action": "start", "id": version, "reason": "why not"});
+    let error = bench.command("experiments", start).expect_err("nobody would get it");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    for words in ["no provider leads to", &server.base_url, "lodestar modules reload router"] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert!(router.told("begin").is_empty());
 }
 
 #[test]

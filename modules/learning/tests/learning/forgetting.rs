@@ -32,6 +32,7 @@ fn what_is_forgotten_is_gone_from_everywhere_and_stays_so() {
     let dry = json!({"session": "session-7", "dry_run": true});
     let expected = json!({
         "examples": 1, "datasets": [dataset["id"]], "dry_run": true, "labels_left": false,
+        "tainted": [],
     });
     assert_eq!(run(&mut bench, "forget", dry), expected);
     let told = run(&mut bench, "forget", json!({"session": "session-7"}));

@@ -75,6 +75,29 @@ fn nothing_is_read_that_was_not_sent() {
     assert!(error.contains("reads files, which were not sent"), "{error}");
     let reply = bench.command_with_files("import", args, &[]).expect("it is imported");
     assert_eq!((&reply.data["files"], &reply.data["imported"]), (&json!(0), &json!(0)));
+    assert_eq!(reply.exit_code, 1, "nothing was read");
+}
+
+#[test]
+fn where_nothing_can_be_read_the_exit_code_says_so() {
+    let mut bench = with_consent();
+    let args = json!({"format": "jsonl", "path": "chats", "project": "shop"});
+    let bad: [(&str, &[u8]); 2] = [
+        ("chats/bad.jsonl", b"{\"messages\": 7}\nno JSON\n"),
+        ("chats/bytes.jsonl", b"\xff\xfe\n"),
+    ];
+    let nothing = bench.command_with_files("import", args.clone(), &bad).expect("it answers");
+    assert_eq!((nothing.exit_code, &nothing.data["skipped_total"]), (1, &json!(3)));
+    let notes = nothing.table.expect("people see it").notes.join("\n");
+    for named in ["bad.jsonl:1 ", "bad.jsonl:2 ", "bytes.jsonl:1 is no UTF-8"] {
+        assert!(notes.contains(named), "{named}: {notes}");
+    }
+    // With something that can be read the others are counted.
+    let good = format!("{}\n", chat(1));
+    let some = [bad[0], bad[1], ("chats/good.jsonl", good.as_bytes())];
+    let some = bench.command_with_files("import", args, &some).expect("it answers");
+    assert_eq!((some.exit_code, &some.data["imported"]), (0, &json!(1)));
+    assert_eq!(some.data["skipped_total"], 3);
 }
 
 #[test]

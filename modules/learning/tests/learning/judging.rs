@@ -11,10 +11,15 @@ use learning::Learning;
 use module_sdk::{ErrorKind, testing::Bench};
 use serde_json::{Value, json};
 
-use crate::common::{bench, build, chat, dropped, file, grant, imported, refused, run};
+use crate::common::{after_days, bench, build, chat, dropped, file, grant, imported, refused, run};
 
 /// Starts a server that finds the answers with an even number good, and counts its ratings.
 fn start() -> (String, Arc<AtomicUsize>) {
+    start_with("9", "<think>hm</think> 2/10")
+}
+
+/// Starts one that says the one of answers with an even number, and the other of all others.
+fn start_with(good: &'static str, bad: &'static str) -> (String, Arc<AtomicUsize>) {
     let asked: Arc<AtomicUsize> = Arc::default();
     let counter = asked.clone();
     let rate = move |body: Bytes| {
@@ -24,7 +29,7 @@ fn start() -> (String, Arc<AtomicUsize>) {
         let question = text.lines().nth(1).unwrap_or_default();
         let number: String = question.chars().filter(char::is_ascii_digit).collect();
         let is_even = number.parse::<u64>().is_ok_and(|number| number % 2 == 0);
-        let rating = if is_even { "9" } else { "<think>hm</think> 2/10" };
+        let rating = if is_even { good } else { bad };
         async move { json!({"message": {"content": rating}}).to_string() }
     };
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -93,6 +98,20 @@ fn before_people_said_enough_a_judge_drops_nothing() {
     let error = bench.command("judge", json!({"action": "run", "project": "shop"}));
     assert_eq!(error.expect_err("there is no room").kind(), ErrorKind::Refused);
     assert_eq!(asked.load(Ordering::Relaxed), 50);
+}
+
+#[test]
+fn each_question_counts_whatever_is_answered() {
+    // Its ratings are no numbers.
+    let (base_url, asked) = start_with("I would rather not say.", "Nor here.");
+    let mut bench = with_judged(&base_url, 0, 10);
+    let found = judge(&mut bench);
+    assert_eq!((&found["rated"], &found["unclear"]), (&json!(0), &json!(10)), "{found:#}");
+    let error = refused(&mut bench, "judge", json!({"action": "run", "project": "shop"}));
+    assert!(error.contains("asked 10 times within a day"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 10);
+    after_days(&mut bench, 2);
+    assert_eq!(judge(&mut bench)["unclear"], 10);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The module on the bench, reached as the daemon reaches it.
 
+mod advice;
 mod building;
 mod capturing;
 mod common;

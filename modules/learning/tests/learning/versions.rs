@@ -254,6 +254,61 @@ fn what_was_learnt_from_forgotten_text_is_not_deployed() {
 }
 
 #[test]
+fn who_takes_text_back_is_told_what_serves_that_was_learnt_from_it() {
+    for (command, args) in [
+        ("forget", json!({"project": "shop"})),
+        ("consent", json!({"action": "revoke", "name": "shop", "by": "ada"})),
+    ] {
+        let server = FakeOllama::start();
+        let mut bench = start(Some(&server));
+        let [first, second] = [(); 2].map(|()| train(&mut bench));
+        run(&mut bench, "gates", version(&first));
+        approve(&mut bench, &first);
+        run(&mut bench, "deploy", version(&first));
+        let reply = bench.command(command, args).expect("it is taken back");
+        let expected = json!([{"id": first, "serves": true}, {"id": second, "serves": false}]);
+        assert_eq!(reply.data["tainted"], expected, "{:#}", reply.data);
+        let notes = reply.table.expect("people see it").notes.join("\n");
+        let serves =
+            format!("{first} was learnt from it and still serves: `lodestar learning roll");
+        assert!(notes.contains(&serves), "{notes}");
+        let again = refused(&mut bench, "deploy", version(&first));
+        assert!(again.contains("`lodestar learning rollback --reason TEXT`"), "{again}");
+    }
+}
+
+#[test]
+fn times_are_told_in_one_form() {
+    fn times<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+        match value {
+            Value::Array(all) => all.iter().for_each(|it| times(it, found)),
+            Value::Object(fields) => {
+                for (key, it) in fields {
+                    if key == "at" || key.ends_with("_at") {
+                        found.push(it);
+                    }
+                    times(it, found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let server = FakeOllama::start();
+    let mut bench = start(Some(&server));
+    let id = train(&mut bench);
+    run(&mut bench, "gates", version(&id));
+    approve(&mut bench, &id);
+    for (command, args) in [("audit", json!({})), ("versions", json!({}))] {
+        let told = run(&mut bench, command, args);
+        let mut found = Vec::new();
+        times(&told, &mut found);
+        assert!(found.len() >= 2, "{told:#}");
+        let is_time = |it: &&Value| it.as_str().is_some_and(|it| it.ends_with('Z'));
+        assert!(found.iter().all(is_time), "{command}: {found:?}");
+    }
+}
+
+#[test]
 fn without_a_server_gates_stay_shut_and_an_override_stays_visible() {
     let mut bench = start(None);
     let id = train(&mut bench);

@@ -24,6 +24,7 @@ fn new(id: &str, trial: Trial) -> Stored {
         route: Route {
             models: vec!["shop".to_owned()],
             model,
+            provider: None,
             percent: 50,
             unit: Unit::Session,
             outcome_seconds: 1,

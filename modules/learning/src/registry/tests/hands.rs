@@ -299,6 +299,25 @@ fn entries_that_were_cut_off_are_missed() {
 }
 
 #[test]
+fn what_a_cut_log_says_of_approvals_is_not_believed() {
+    let mut desk = Desk::new(Policy::default());
+    desk.gated("v1");
+    desk.does("v1", approve("v1"));
+    desk.does("v1", Command::Taint);
+    desk.disarmed();
+    desk.sql("DELETE FROM registry_event WHERE seq = 7; UPDATE version SET tainted = 0");
+    let anna = || Actor::Person("anna".to_owned());
+    let repaired = desk.registry.repair(&desk.connection, anna(), "restored".to_owned(), 9);
+    let done = repaired.expect("it is read").expect("it is allowed");
+    desk.registry.keep(&done).expect("the head is kept");
+    assert_eq!(desk.finding(), None);
+    let refusal = desk.refuses("v1", Command::Deploy(seen("v1")));
+    assert_eq!(refusal, Refusal::NotApproved { approvals: 0, needed: 1 });
+    desk.does("v1", approve("v1"));
+    desk.does("v1", Command::Deploy(seen("v1")));
+}
+
+#[test]
 fn a_missing_head_and_another_log_are_told() {
     let mut desk = Desk::new(Policy::default());
     desk.gated("v1");
