@@ -69,7 +69,7 @@ const LEASE_MS: u64 = 3_600_000;
 pub(crate) struct Lease {
     /// Id of the run, and the time of its last news, in milliseconds since the Unix epoch.
     run: Option<(String, i64)>,
-    /// What the check of the cards looks at.
+    /// Flag that the check of the cards looks at.
     pub(crate) is_held: Arc<AtomicBool>,
 }
 

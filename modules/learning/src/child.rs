@@ -89,7 +89,7 @@ pub(crate) fn run(
     }
 }
 
-/// What a program says.
+/// Words of a program.
 struct Said {
     kept: Arc<Mutex<VecDeque<u8>>>,
     /// Nothing comes of it; it ends when the program has closed its stream.

@@ -51,7 +51,7 @@ pub(super) struct EventLoop<'a, 'b> {
     timers: Vec<(String, Duration, Instant)>,
     next_health: Instant,
     last_health: Option<Instant>,
-    /// What the module last said of its health.
+    /// Last word of the module on its health, as it gave it.
     said: Vec<u8>,
 }
 

@@ -82,7 +82,7 @@ fn of_daemon(daemon: &Daemon, modules: Vec<Module>, warnings: Vec<Warning>) -> S
     }
 }
 
-/// Returns what a module that watches the daemon asks for every few seconds: the state without
+/// Returns the state that a module asks for every few seconds to watch the daemon: without
 /// warnings, figures of calls and resources of modules, and without modules that are not in the
 /// configuration. It takes nothing from the disk.
 #[must_use]

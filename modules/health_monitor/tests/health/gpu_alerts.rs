@@ -119,7 +119,7 @@ fn a_training_run_may_fill_the_memory_of_the_card() {
     fake.set("0.memory_used", 3_960 << 20);
     seen(&mut bench, |bench| {
         let cards = bench.command("gpu", json!({})).expect("it answers").data;
-        cards[0]["memory_used_bytes"].as_f64() == Some((3_960_u64 << 20) as f64)
+        cards[0]["memory_used_bytes"] == 4_152_360_960.0
     });
     for _ in 0..900 {
         bench.advance(Duration::from_secs(1)).expect("no timer fails");

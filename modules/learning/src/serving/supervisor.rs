@@ -328,7 +328,7 @@ impl Keeper {
         done
     }
 
-    /// Has the front forget the version on trial, where that is none any more, and notes what it
+    /// Closes the version on trial at the front, where that is none any more, and notes what it
     /// serves. One that does not obey is ended: it must not answer with it.
     fn follow(&mut self, served: &Served) {
         let Some(slot) = &mut self.front else { return };
