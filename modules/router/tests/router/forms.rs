@@ -41,7 +41,7 @@ fn completion() -> Value {
         "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}})
 }
 
-/// The same as a stream of these texts.
+/// Returns the same as a stream of these texts.
 fn completion_events(texts: &[&str]) -> Vec<String> {
     let event = |choices: Value| {
         let chunk = json!({"id": "cmpl-1", "object": "text_completion", "model": "m",
