@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
+    panic,
     path::Path,
+    sync::mpsc,
+    thread,
 };
 
 use lodestar_platform::{file_trust, files};
@@ -21,6 +24,9 @@ const MAX_DEFAULTS: u64 = 256 << 10;
 /// Number of bytes of a library that are read at once.
 const PART: usize = 64 << 10;
 
+/// Parts of a library that wait to be hashed, at most.
+const PARTS: usize = 8;
+
 /// A sealed copy of a library.
 pub(super) struct Copied {
     pub(super) copy: SealedCopy,
@@ -36,7 +42,12 @@ pub(super) fn copy(name: &str, path: &Path) -> Result<Copied, LoadError> {
     let sealed = |error| LoadError::Seal(path.to_owned(), error);
     let mut draft = SealedCopy::draft(name).map_err(|error| sealed(error.into()))?;
     let unread = |error| LoadError::Read(path.to_owned(), error);
-    let sha256 = read_in_parts(file, unread, |part| draft.write_all(part).map_err(sealed))?;
+    let sha256 = hashed_beside(|hash| {
+        read_in_parts(file, unread, |part| {
+            hash(part);
+            draft.write_all(part).map_err(sealed)
+        })
+    })?;
     let copy = SealedCopy::seal(draft).map_err(|error| sealed(error.into()))?;
     Ok(Copied { copy, sha256, objection })
 }
@@ -46,7 +57,54 @@ pub(super) fn copy(name: &str, path: &Path) -> Result<Copied, LoadError> {
 #[must_use]
 pub fn hash(package: &Package) -> Option<String> {
     let file = files::open(&package.library_path()).ok()?;
-    read_in_parts(file, |error| error, |_| Ok(())).ok()
+    let mut hash = Sha256::new();
+    let read = read_in_parts(
+        file,
+        |error| error,
+        |part| {
+            hash.update(part);
+            Ok(())
+        },
+    );
+    read.ok().map(|()| in_hexadecimal(&hash.finalize()))
+}
+
+/// Returns the hash of the parts that `read` gives away. A second thread hashes them, which takes
+/// as long as to copy them; where there is none to be had, this one does.
+fn hashed_beside<E>(
+    read: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+) -> Result<String, E> {
+    let (filled, parts) = mpsc::sync_channel::<Vec<u8>>(PARTS);
+    let (done, empty) = mpsc::channel::<Vec<u8>>();
+    thread::scope(|scope| {
+        let hashing = move || {
+            let mut hash = Sha256::new();
+            for part in parts {
+                hash.update(&part);
+                // Nobody fills it once more at the end.
+                let _ = done.send(part);
+            }
+            hash
+        };
+        let beside = thread::Builder::new().name("hash".to_owned()).spawn_scoped(scope, hashing);
+        let mut own = beside.is_err().then(Sha256::new);
+        let read = read(&mut |part| match &mut own {
+            Some(hash) => hash.update(part),
+            None => {
+                let mut copy = empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(PART));
+                copy.clear();
+                copy.extend_from_slice(part);
+                // An error means that the thread panicked, which `join` tells.
+                let _ = filled.send(copy);
+            }
+        });
+        drop(filled);
+        let hash = match (beside, own) {
+            (Ok(beside), _) => beside.join().unwrap_or_else(|cause| panic::resume_unwind(cause)),
+            (Err(_), own) => own.unwrap_or_default(),
+        };
+        read.map(|()| in_hexadecimal(&hash.finalize()))
+    })
 }
 
 /// Reads a module's own defaults; `None` where there are none. A file that is there and cannot be
@@ -73,23 +131,22 @@ fn objection(exposed: &file_trust::Exposed) -> LoadError {
     LoadError::Owner(exposed.path.clone(), what)
 }
 
-/// Reads a file to its end; returns its hash. Blocks of a library's size, allocated and freed on
-/// one thread after another, would stay with the allocator: 40 MiB of them after 300 reloads.
+/// Reads a file to its end. Blocks of a library's size, allocated and freed on one thread after
+/// another, would stay with the allocator: 40 MiB of them after 300 reloads.
 fn read_in_parts<E>(
     mut file: File,
     unread: impl Fn(io::Error) -> E,
     mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<String, E> {
-    let (mut hash, mut part, mut total) = (Sha256::new(), [0; PART], 0);
+) -> Result<(), E> {
+    let (mut part, mut total) = ([0; PART], 0);
     loop {
         match file.read(&mut part) {
-            Ok(0) => return Ok(in_hexadecimal(&hash.finalize())),
+            Ok(0) => return Ok(()),
             Ok(count) => {
                 total += count as u64;
                 if total > MAX_LIBRARY {
                     return Err(unread(too_large()));
                 }
-                hash.update(&part[..count]);
                 take(&part[..count])?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -146,6 +203,19 @@ fn not_opened(place: &Path, error: io::Error) -> LoadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_of_any_length_has_the_hash_of_its_bytes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("libtiny.so");
+        for length in [0, 1, PART - 1, PART, PART + 1, (PARTS + 4) * PART + 7] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at / 3 + at / PART) as u8).collect();
+            std::fs::write(&path, &bytes).expect("it is writable");
+            let Copied { copy, sha256, .. } = copy("tiny", &path).expect("it is ours");
+            assert_eq!(std::fs::read(copy.path()).expect("it is readable"), bytes, "{length}");
+            assert_eq!(sha256, super::super::sha256(&bytes), "{length}");
+        }
+    }
 
     #[test]
     fn what_is_no_plain_file_is_not_waited_for() {
