@@ -29,6 +29,8 @@ use super::{
 const QUEUE_BYTES: u64 = 64 << 20;
 /// Size of a group, in bytes; what exceeds it waits for the next group.
 const GROUP_BYTES: usize = 4 << 20;
+/// Part of the memory of a group that is kept for the next one, in bytes: most are smaller.
+const KEPT_BYTES: usize = 256 << 10;
 /// Time for which a group gathers that follows another one within it.
 const GATHER: Duration = Duration::from_millis(4);
 /// Number of calls from which a group is not waited for any longer.
@@ -264,6 +266,7 @@ impl Worker {
         let begun = self.leave_the_reserve().and_then(|()| self.begin_where_full());
         let framing = self.active.framing();
         self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BYTES);
         let mut relayed = HashSet::new();
         for job in jobs {
             self.dones.extend(job.done);

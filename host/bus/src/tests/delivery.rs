@@ -16,8 +16,8 @@ use module_sdk::{
 use tempfile::tempdir;
 
 use super::{
-    super::{DropReason, Inbox, SubscribeError, Tailed, Woken},
-    assert_balanced, drain, event, events, number, open, publish, subscribe,
+    super::{Bus, BusConfig, DropReason, Inbox, SubscribeError, Tailed, Woken},
+    assert_balanced, config, drain, event, events, number, open, publish, subscribe,
 };
 
 #[test]
@@ -39,6 +39,20 @@ fn each_gets_what_its_filters_say_in_order() {
     let counters = bus.counters();
     assert_eq!((counters[0].ledger.handled, counters[0].live.handled), (3, 2));
     assert_eq!((counters[1].ledger.accepted, counters[1].live.accepted), (2, 1));
+}
+
+#[test]
+fn a_module_that_is_behind_has_few_events_in_memory() {
+    let directory = tempdir().expect("a directory");
+    let roomy = BusConfig { inbox_events: 8192, ..config() };
+    let bus = Bus::open(roomy, directory.path()).expect("the bus opens");
+    let mut inbox = subscribe(&bus, "tracker", &["a"]);
+    for from in [0, 1_500, 3_000] {
+        publish(&bus, events(Ledger, "a", from..from + 1_500)).expect("accepted");
+    }
+    assert_eq!(inbox.subscriber.lock().in_memory(), 1_024);
+    assert_eq!(drain(&mut inbox), (0..4_500).collect::<Vec<u64>>());
+    assert_balanced(&bus);
 }
 
 #[test]
