@@ -305,6 +305,12 @@ impl Training {
         }
     }
 
+    /// Returns whether the end of a run is still to be told, which is noted a moment before.
+    pub(crate) fn is_followed(&self, run: &str) -> bool {
+        let progress = self.progress();
+        progress.run == run && progress.state.is_none() && !self.0.is_left.load(Ordering::Relaxed)
+    }
+
     /// Returns a run with what its trainer has told so far, which the database gets at the end.
     pub(crate) fn up_to_date(&self, run: Run) -> Run {
         let progress = self.progress();

@@ -240,7 +240,8 @@ mod tests {
             allowed_models: &[],
             prices: &Free,
         };
-        labels.await_judgement("a", &request, true, 7);
+        let now = host.now().as_millisecond();
+        labels.await_judgement("a", &request, true, now);
         let is_local = |id: &str| {
             labels.awaited.get(id).map(|awaited| awaited.is_local.load(Ordering::Relaxed))
         };
@@ -248,17 +249,17 @@ mod tests {
         labels.answered("a", false);
         labels.answered("b", false);
         assert_eq!((is_local("a"), is_local("b")), (Some(false), None));
-        labels.judged("a", "check", true, 8);
-        labels.judged("a", "person", false, 9);
+        labels.judged("a", "check", true, now + 1);
+        labels.judged("a", "person", false, now + 2);
         // It is learned from once, and all signs are kept.
         assert_eq!(labels.learned.labels(), 1);
         labels.answered("a", true);
-        labels.judged("a", "person", false, 10);
-        labels.judged("b", "person", true, 11);
+        labels.judged("a", "person", false, now + 3);
+        labels.judged("b", "person", true, now + 4);
         assert_eq!(labels.learned.labels(), 2);
         labels.save(&host).expect("it is written");
         let kept = labels.log.read().expect("it is read");
-        assert_eq!((kept.len(), kept[0].judged.at), (1, 7));
+        assert_eq!((kept.len(), kept[0].judged.at), (1, now));
         let signs: Vec<(&str, bool, bool)> =
             kept[0].signs.iter().map(|it| (it.origin.as_str(), it.local, it.right)).collect();
         let expected = [("check", false, true), ("person", false, false), ("person", true, false)];

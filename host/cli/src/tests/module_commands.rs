@@ -97,13 +97,14 @@ async fn the_answer_of_long_work_is_the_last_line() {
 
 #[tokio::test]
 async fn a_mistake_is_told_in_json_where_that_is_asked_for() {
-    let daemon = with_module_commands(&[reply(0)]);
+    let daemon = Daemon::start();
     for (words, part) in [
         (&["usage", "--json", "summary", "--no-such-option"][..], "--no-such-option"),
         (&["--json", "usage", "summary", "--limit", "many"], "--limit"),
         (&["modules", "enable", "--json"], "required"),
         (&["--json", "modules"], "a command is missing"),
     ] {
+        daemon.answer("GET /v1/module-commands", &[sample::module_commands()]);
         let outcome = lodestar(&daemon.socket, words).await;
         assert_eq!((outcome.code, outcome.stdout.as_str()), (2, ""), "{words:?}");
         let told: Value = serde_json::from_str(&outcome.stderr).expect("it is JSON");

@@ -344,7 +344,8 @@ fn watch(
         let (told, ended) = training.wait(&begun.run, LOOK);
         output.progress(told.step, told.max_steps, "steps")?;
         let run = find(versions, &begun.run)?;
-        if ended.is_none() && run.state == RunState::Training {
+        let is_under_way = run.state == RunState::Training || training.is_followed(&begun.run);
+        if ended.is_none() && is_under_way {
             continue;
         }
         return show_end(&run, begun);

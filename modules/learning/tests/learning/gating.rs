@@ -31,6 +31,9 @@ if [ "$1" = parity ]; then
   if [ -f "FOLDER/parity.json" ]; then cp "FOLDER/parity.json" "$3"; exit 0; fi
   printf '{"v":1,"seq":0,"ts":0,"event":"error","message":"there is no adapter"}\n'; exit 6
 fi
+if [ "$1" = inspect ]; then
+  printf '{"v":1,"seq":0,"ts":0,"event":"base"}\n'; exit 0
+fi
 n=0
 say() { n=$((n+1)); printf '{"v":1,"seq":%d,"ts":0,"event":%s}\n' "$n" "$1"; }
 mkdir -p output

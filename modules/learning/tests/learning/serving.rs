@@ -309,7 +309,13 @@ fn what_is_deployed_is_served_again_after_a_death_and_after_a_start() {
 #[test]
 fn what_nobody_approved_answers_to_nobody_but_in_its_experiment() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut bench = start(directory.path(), json!({}));
+    let host = Arc::new(FakeHost::new(directory.path()));
+    host.set_now(NOW.parse().expect("a time"));
+    let front = host.listener_address("serving").expect("it is bound");
+    let url = format!("http://{front}/v1");
+    host.set_providers(json!({"tuned": {"base_url": url, "api": "openai", "local": true}}));
+    FakeRouter::default().on(&host);
+    let mut bench = Bench::start_on(host, config(directory.path())).expect("it starts");
     let (_, url) = deployed(&mut bench);
     assert_eq!(asked_for(&url, "lodestar:v1"), Some(answer(3)));
     // The gates ask the second one on the same server, and the deployment is refused.
