@@ -110,7 +110,7 @@ fn a_training_run_may_fill_the_memory_of_the_card() {
         leased(bench) == true
     };
     until(&mut bench, has_it);
-    fake.set("0.memory_used", 3_960 << 20);
+    fake.set("0.memory_used", 3_960_u64 << 20);
     until(&mut bench, |bench| {
         let cards = bench.command("gpu", json!({})).expect("it answers").data;
         has_it(bench) && cards[0]["memory_used_bytes"] == 4_152_360_960.0
