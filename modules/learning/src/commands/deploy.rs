@@ -52,7 +52,7 @@ pub(crate) struct RollbackArgs {
     by: String,
 }
 
-/// What lets running modules know a provider that was written a moment ago.
+/// Advice by which running modules come to know a provider that was written a moment ago.
 pub(super) const RELOAD: &str = "then `lodestar modules reload router` and \
      `lodestar modules reload learning`: a module that runs keeps the providers of its start";
 
