@@ -308,6 +308,10 @@ impl<W: Write> FilesWriter<W> {
             modified_ms: about.and_then(modified_ms),
         };
         write(&mut self.0, record::FILE, &serde_json::to_vec(&head)?)?;
+        if !about.is_some_and(fs::Metadata::is_file) {
+            // A pipe may let us wait for its first byte.
+            self.0.flush()?;
+        }
         let ended = match content {
             Ok(content) => self.content(content)?,
             Err(error) => Err(error),
@@ -322,7 +326,13 @@ impl<W: Write> FilesWriter<W> {
         loop {
             match content.read(&mut part) {
                 Ok(0) => return Ok(Ok(())),
-                Ok(count) => write(&mut self.0, record::DATA, &part[..count])?,
+                Ok(count) => {
+                    write(&mut self.0, record::DATA, &part[..count])?;
+                    if count < PART {
+                        // There is no more at the moment.
+                        self.0.flush()?;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Ok(Err(error)),
             }

@@ -1,8 +1,8 @@
 //! Learning: from who agreed to a dataset, as a person types it; and text that stays where it is.
 
-use std::{fs, net::TcpListener};
+use std::{fs, net::TcpListener, process::Stdio};
 
-use harness::{Output, Sandbox, http, training, wait_until};
+use harness::{Daemon, Output, Sandbox, http, program, training, wait_until};
 use serde_json::{Value, json};
 
 use crate::reload_faults::ISOLATIONS;
@@ -97,6 +97,41 @@ fn a_person_goes_from_consent_to_a_dataset_and_back() {
         });
         let outside: Vec<_> = outside.map(|(path, _)| path).collect();
         assert!(outside.is_empty(), "{outside:?}");
+    }
+}
+
+/// Returns whether a job of learning runs, in the daemon or in a process of its own.
+fn job_runs(daemon: &Daemon<'_>) -> bool {
+    let tasks =
+        |pid: u32| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |task: &fs::DirEntry, file: &str| {
+        fs::read_to_string(task.path().join(file)).unwrap_or_default()
+    };
+    let children = tasks(daemon.pid()).map(|task| read(&task, "children")).collect::<String>();
+    let children = children.split(' ').filter_map(|pid| pid.parse().ok());
+    let pids = children.chain([daemon.pid()]);
+    pids.flat_map(tasks).any(|task| read(&task, "comm").trim_end() == "job:learning")
+}
+
+#[test]
+fn whoever_sends_files_and_does_not_end_holds_up_no_stop() {
+    for isolation in ISOLATIONS {
+        let sandbox = sandbox(isolation);
+        let daemon = sandbox.start();
+        data(&sandbox, &["consent", "grant", "shop", "--by", "ada", "--days", "30"]);
+        let mut command = sandbox.isolated(&program("lodestar"));
+        command.args(["learning", "import", "jsonl", "-", "--project", "shop"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut sender = command.spawn().expect("it starts");
+        let input = sender.stdin.take();
+        wait_until("the import waits for lines", || job_runs(&daemon).then_some(()));
+        let disabled = sandbox.lodestar(&["modules", "disable", "learning"]);
+        assert_eq!(disabled.code, 0, "{disabled:#?}");
+        let ended = sender.wait_with_output().expect("it ends");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && told.contains("error: "), "{told}");
+        drop(input);
+        assert!(daemon.stop().success());
     }
 }
 

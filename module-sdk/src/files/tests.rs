@@ -107,3 +107,32 @@ fn a_file_on_disk_has_its_size_and_time() {
     let modified = file.modified().expect("a time");
     assert_eq!(modified.as_millisecond(), expected.as_millisecond());
 }
+
+#[test]
+fn a_slow_pipe_holds_nothing_back() {
+    /// Bytes that have arrived at the reader, and those that wait to be sent.
+    #[derive(Default)]
+    struct Sent(Vec<u8>, Vec<u8>);
+    impl Write for Sent {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.append(&mut self.1);
+            Ok(())
+        }
+    }
+    struct Slow;
+    impl Read for Slow {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+    let mut writer = FilesWriter::begin(Sent::default(), b"{}", FilesSum::default());
+    let writer = writer.as_mut().expect("it is memory");
+    writer.file("-", None, Ok((&b"a line"[..]).chain(Slow))).expect("it is memory");
+    let arrived = String::from_utf8_lossy(&writer.0.0).into_owned();
+    assert!(arrived.starts_with('A') && arrived.ends_with("a line"), "{arrived:?}");
+}

@@ -63,7 +63,7 @@ pub(super) async fn run_with_files(
     if commands.any(|it| it.name == command && !it.reads_files) {
         return Err(Refusal::invalid(format!("`{command}` of {name} reads no files")));
     }
-    let (args, files) = files::receive(body).await?;
+    let (args, files) = files::receive(body, entry.watch()).await?;
     answer(&daemon, name, &entry, (&command, &args, Some(files))).await
 }
 

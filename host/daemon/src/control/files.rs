@@ -7,20 +7,27 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use futures_util::StreamExt as _;
 use module_sdk::{ARGUMENTS_RECORD, MAX_RECORD};
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt as _, net::unix::pipe};
+use tokio::{io::AsyncWriteExt as _, net::unix::pipe, sync::watch};
 
-use crate::refusal::Refusal;
+use crate::{
+    module::{State, Transition},
+    refusal::Refusal,
+};
 
 /// Length of the head of a record, in bytes.
 const HEAD: usize = 5;
 
 /// Reads the arguments, and begins to pass the files on. Returns the arguments and the end of the
-/// pipe that the files come from.
+/// pipe that the files come from. It ends when the module is to stop, which waits for whoever
+/// reads.
 ///
 /// # Errors
 ///
 /// When the body does not begin with arguments, or no pipe can be had.
-pub(super) async fn receive(body: Body) -> Result<(Value, OwnedFd), Refusal> {
+pub(super) async fn receive(
+    body: Body,
+    module: watch::Receiver<Transition>,
+) -> Result<(Value, OwnedFd), Refusal> {
     let mut body = body.into_data_stream();
     let mut begin = Vec::new();
     while begin.len() < HEAD {
@@ -40,7 +47,7 @@ pub(super) async fn receive(body: Body) -> Result<(Value, OwnedFd), Refusal> {
     let (sender, receiver) = pipe::pipe().map_err(no_pipe)?;
     // The module reads like from a file: it waits for what is not there yet.
     let receiver = receiver.into_blocking_fd().map_err(no_pipe)?;
-    tokio::spawn(pass_on(files, body, sender));
+    tokio::spawn(pass_on(files, body, sender, module));
     Ok((args, receiver))
 }
 
@@ -52,19 +59,27 @@ async fn more(body: &mut BodyDataStream) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Passes on what comes. Where the module reads no more the rest is dropped: a client that could
-/// not send it would not read the answer.
-async fn pass_on(begin: Vec<u8>, mut body: BodyDataStream, sender: pipe::Sender) {
-    let mut sender = Some(sender);
-    let mut part = Bytes::from(begin);
-    loop {
-        if let Some(pipe) = &mut sender
-            && pipe.write_all(&part).await.is_err()
-        {
-            sender = None;
-        }
-        // At the end, and where the client is gone, the module sees the end of the pipe.
-        let Ok(next) = more(&mut body).await else { return };
+/// Passes on what comes, until the module reads no more or stops. The rest is dropped: a client
+/// that could not send it would not read the answer.
+async fn pass_on(
+    begin: Vec<u8>,
+    mut body: BodyDataStream,
+    sender: pipe::Sender,
+    mut module: watch::Receiver<Transition>,
+) {
+    let draining = |transition: &Transition| transition.state == State::Draining;
+    tokio::select! {
+        () = copy(begin.into(), &mut body, sender) => {}
+        _ = module.wait_for(draining) => {}
+    }
+    while more(&mut body).await.is_ok() {}
+}
+
+/// Copies a body into a pipe. At its end, and where the client is gone, the module sees the end of
+/// the pipe.
+async fn copy(mut part: Bytes, body: &mut BodyDataStream, mut pipe: pipe::Sender) {
+    while pipe.write_all(&part).await.is_ok() {
+        let Ok(next) = more(body).await else { return };
         part = next;
     }
 }
@@ -77,9 +92,15 @@ fn no_pipe(error: std::io::Error) -> Refusal {
 mod tests {
     use std::{fs::File, io::Read as _};
 
+    use futures_util::stream;
     use serde_json::json;
 
     use super::*;
+
+    fn running() -> Transition {
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        Transition { state: State::Running, reason: String::new(), since }
+    }
 
     fn begin(args: &str) -> Vec<u8> {
         let mut bytes = vec![ARGUMENTS_RECORD];
@@ -90,10 +111,11 @@ mod tests {
 
     #[tokio::test]
     async fn arguments_are_taken_out_and_the_rest_goes_on() {
+        let (_told, module) = watch::channel(running());
         let mut bytes = begin("{\"a\":1}");
         let rest = vec![7; 300 << 10];
         bytes.extend_from_slice(&rest);
-        let (args, files) = receive(Body::from(bytes)).await.expect("it is whole");
+        let (args, files) = receive(Body::from(bytes), module).await.expect("it is whole");
         assert_eq!(args, json!({"a": 1}));
         let read = tokio::task::spawn_blocking(move || {
             let mut read = Vec::new();
@@ -103,7 +125,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_module_that_stops_waits_for_no_file() {
+        let (told, module) = watch::channel(running());
+        let (client, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+        let body = stream::unfold(body, |mut body| async move {
+            let next = body.recv().await?;
+            Some((next, body))
+        });
+        client.send(Ok(begin("{}").into())).await.expect("it is read");
+        let (_, files) = receive(Body::from_stream(body), module).await.expect("it is whole");
+        let read = tokio::task::spawn_blocking(move || {
+            let mut read = Vec::new();
+            File::from(files).read_to_end(&mut read).map(|_| read)
+        });
+        told.send_modify(|transition| transition.state = State::Draining);
+        assert_eq!(read.await.expect("no panic").expect("it ends"), b"");
+        drop(client);
+    }
+
+    #[tokio::test]
     async fn what_is_no_request_is_refused() {
+        let (_told, module) = watch::channel(running());
         let mut long = vec![ARGUMENTS_RECORD];
         long.extend_from_slice(&u32::MAX.to_be_bytes());
         let cut = begin("{}").split_last().expect("it has some").1.to_vec();
@@ -114,7 +156,8 @@ mod tests {
             (cut, "broke off"),
             (begin("{"), "no JSON"),
         ] {
-            let Refusal(problem) = receive(Body::from(bytes)).await.expect_err(part);
+            let received = receive(Body::from(bytes), module.clone()).await;
+            let Refusal(problem) = received.expect_err(part);
             assert!(problem.detail.contains(part), "{}", problem.detail);
         }
     }
