@@ -327,14 +327,15 @@ fn the_path_of_a_person_leads_there_by_what_is_told() {
     let told = advice(&deployed);
     let reloads: Vec<&String> = told.iter().filter(|it| it.starts_with("modules reload")).collect();
     assert_eq!(reloads.len(), 2, "{told:?}");
-    wait_until("the daemon took the file, and both modules the provider", || {
-        for command in &reloads {
-            let done = sandbox.lodestar(&command.split(' ').collect::<Vec<_>>());
-            assert_eq!(done.code, 0, "{command}: {done:#?}");
-        }
-        let again = data(&sandbox, &["deploy", "v1"]);
-        (again["provider"] == "tuned").then_some(())
+    // Who reloads a module before the daemon took the file gets what was there.
+    wait_until("the daemon took the file", || {
+        daemon.log().contains("section=\"providers\"").then_some(())
     });
+    for command in &reloads {
+        let done = sandbox.lodestar(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(done.code, 0, "{command}: {done:#?}");
+    }
+    assert_eq!(data(&sandbox, &["deploy", "v1"])["provider"], "tuned");
     let router = daemon.address("router", "http");
     let question = json!({"role": "user", "content": "How do you sort the queue?"});
     let body = json!({"model": "lodestar", "messages": [question]}).to_string();
