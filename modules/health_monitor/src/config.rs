@@ -157,7 +157,7 @@ impl Config {
                 check::databases(&of_databases.0, &of_databases.1)
             }),
             // The daemon has much to gather for its answer.
-            modules.plan("modules", self.interval_ms * 2, move || {
+            modules.plan(check::MODULES, self.interval_ms * 2, move || {
                 check::modules(&of_modules.0, &of_modules.1)
             }),
         ];

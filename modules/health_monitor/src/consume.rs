@@ -10,12 +10,12 @@ use std::{
 
 use module_sdk::{
     Event, Result, Snapshot,
-    events::{LearningRunProgressed, LlmRequestCompleted},
+    events::{LearningRunProgressed, LlmRequestCompleted, ModuleStateChanged},
 };
 use serde_json::Value;
 
 use crate::{
-    HealthMonitor,
+    HealthMonitor, check,
     reading::{Component, Found, Presence, Report},
     requests::{self, Kept, Sample},
     slo, text,
@@ -97,6 +97,12 @@ impl HealthMonitor {
     ) -> Result<()> {
         self.lease.hear(&event.data);
         self.lease.look(self.host.now().as_millisecond());
+        Ok(())
+    }
+
+    /// Has the modules looked at as soon as the state of one changes.
+    pub(crate) fn module_changed(&mut self, _: &Event<'_, ModuleStateChanged>) -> Result<()> {
+        self.workers.wake(check::MODULES);
         Ok(())
     }
 

@@ -14,10 +14,11 @@ use module_sdk::{
 };
 
 use crate::{
-    metric::{Kind, Metric, UNLISTED, Unit},
+    metric::{self, Kind, Metric, UNLISTED, Unit},
     monitor::Monitor,
     reading::{Component, Reading, Report, Series},
     text,
+    values::Values,
 };
 
 /// State of a piece of hardware, by what the rules say of its component.
@@ -55,7 +56,10 @@ const HARDWARE: [&str; 2] = ["hw_id", "hw_type"];
 #[derive(Debug)]
 pub struct Exporter {
     host: Host,
-    series: HashMap<Arc<Series>, Exported>,
+    /// The series of each metric, by its slot.
+    series: Box<[HashMap<Arc<Series>, Exported>]>,
+    /// Version of the values that were handed over last; 0 where all are to be.
+    seen: u64,
     /// Counters of components of which a series was seen before this round.
     counted: HashSet<(&'static str, Component)>,
     hardware: HashMap<Component, Hardware>,
@@ -91,7 +95,6 @@ struct Hardware {
     /// Its states in the order of [`STATES`], with the place of the one that it has; none where its
     /// state is not known.
     shown: Option<(usize, Vec<Exported>)>,
-    round: u64,
 }
 
 impl Exporter {
@@ -100,7 +103,8 @@ impl Exporter {
     pub fn new(host: Host) -> Self {
         Self {
             host,
-            series: HashMap::new(),
+            series: metric::ALL.iter().map(|_| HashMap::new()).collect(),
+            seen: 0,
             counted: HashSet::new(),
             hardware: HashMap::new(),
             firing: Vec::new(),
@@ -112,44 +116,56 @@ impl Exporter {
     /// Hands over what changed since the last time.
     pub fn update(&mut self, monitor: &Monitor) {
         self.round += 1;
+        let values = monitor.values();
+        let seen = std::mem::replace(&mut self.seen, values.version());
         let mut began = Vec::new();
-        for (series, value) in monitor.values().fresh() {
+        for slot in values.changed_since(seen) {
+            self.metric(slot, values, &mut began);
+        }
+        self.counted.extend(began);
+        self.statuses(monitor);
+        self.alerts(monitor);
+    }
+
+    /// Hands over the values of the metric in a slot; notes the counters that it begins with.
+    fn metric(&mut self, slot: usize, values: &Values, began: &mut Vec<(&'static str, Component)>) {
+        for (series, value) in values.fresh(slot) {
             // What is measured each time is handed over as it comes.
             if !series.metric.exported || series.metric.kind == Kind::Histogram {
                 continue;
             }
-            match self.series.get_mut(series) {
+            match self.series[slot].get_mut(series) {
                 Some(exported) => exported.set(value, self.round),
                 None => {
                     if series.metric.kind == Kind::Counter {
                         began.push((series.metric.name, series.component.clone()));
                     }
-                    let first = monitor.values().first(series).unwrap_or(value);
-                    self.begin(series, first, value);
+                    self.begin(series, values.first(series).unwrap_or(value), value);
                 }
             }
             if let Some(at) = series.metric.labels.iter().position(|label| *label == HARDWARE[0]) {
                 self.hardware(series, at);
             }
         }
-        self.counted.extend(began);
-        self.end();
-        self.statuses(monitor);
-        self.alerts(monitor);
+        self.end(slot);
     }
 
     /// Hands over each measurement of the reports.
     pub fn observe(&mut self, reports: &[(&'static str, Report)]) {
         for Reading { series, value } in reports.iter().flat_map(|(_, report)| &report.measured) {
-            if !self.series.contains_key(series) {
+            if self.of(series).is_none() {
                 self.begin(series, *value, *value);
             }
             if let Some(Exported { instrument: Some(Instrument::Histogram(histogram)), .. }) =
-                self.series.get(series)
+                self.of(series)
             {
                 histogram.observe(*value);
             }
         }
+    }
+
+    fn of(&self, series: &Series) -> Option<&Exported> {
+        self.series.get(series.metric.slot)?.get(series)
     }
 
     fn begin(&mut self, series: &Arc<Series>, first: f64, value: f64) {
@@ -163,7 +179,9 @@ impl Exporter {
         let start = if self.counted.contains(&key) { 0.0 } else { first };
         let mut exported = self.register(series.metric, &labels, start);
         exported.set(value, self.round);
-        self.series.insert(series.clone(), exported);
+        if let Some(of_metric) = self.series.get_mut(series.metric.slot) {
+            of_metric.insert(series.clone(), exported);
+        }
     }
 
     /// Registers a series with the host; a metric that it refuses is logged once.
@@ -191,12 +209,12 @@ impl Exporter {
         Exported { instrument: instrument.ok(), value, round: self.round }
     }
 
-    /// Ends the series that have no value any more. Counters and histograms stay: they go on where
-    /// they were.
-    fn end(&mut self) {
+    /// Ends the series of a metric that have no value any more. Counters and histograms stay: they
+    /// go on where they were.
+    fn end(&mut self, slot: usize) {
         let round = self.round;
         let mut is_room = false;
-        self.series.retain(|_, exported| {
+        self.series[slot].retain(|_, exported| {
             let stays = match &exported.instrument {
                 Some(Instrument::Counter(_) | Instrument::Histogram(_)) => true,
                 Some(Instrument::Gauge(_)) | None => exported.round == round,
@@ -209,26 +227,28 @@ impl Exporter {
         });
         if is_room {
             // The next round tries those again that the host refused.
-            self.series.retain(|_, exported| exported.instrument.is_some());
+            for of_metric in &mut self.series {
+                let known = of_metric.len();
+                of_metric.retain(|_, exported| exported.instrument.is_some());
+                if of_metric.len() < known {
+                    self.seen = 0;
+                }
+            }
         }
     }
 
     fn hardware(&mut self, series: &Series, at: usize) {
         let label = |name: &str| series.pairs().find(|(label, _)| *label == name);
         let kind = label(HARDWARE[1]).map(|(_, kind)| kind);
-        match self.hardware.get_mut(&series.component) {
-            Some(hardware) => hardware.round = self.round,
-            None => {
-                // `gpu.0` is a gpu.
-                let kind = kind.or_else(|| series.component.split('.').next());
-                let hardware = Hardware {
-                    id: text::visible(&series.labels[at]),
-                    kind: text::visible(kind.unwrap_or_default()),
-                    shown: None,
-                    round: self.round,
-                };
-                self.hardware.insert(series.component.clone(), hardware);
-            }
+        if !self.hardware.contains_key(&series.component) {
+            // `gpu.0` is a gpu.
+            let kind = kind.or_else(|| series.component.split('.').next());
+            let hardware = Hardware {
+                id: text::visible(&series.labels[at]),
+                kind: text::visible(kind.unwrap_or_default()),
+                shown: None,
+            };
+            self.hardware.insert(series.component.clone(), hardware);
         }
     }
 
@@ -245,7 +265,7 @@ impl Exporter {
             if hardware.shown.as_ref().map(|(shown, _)| *shown) != state {
                 self.show(hardware, state);
             }
-            status.is_some() && (hardware.round == self.round || state.is_some())
+            status.is_some()
         });
         self.hardware = all;
     }

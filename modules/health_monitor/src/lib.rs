@@ -83,6 +83,10 @@ pub struct HealthMonitor {
 /// milliseconds: windows of time slide all the same.
 const REST_MS: u64 = 5_000;
 
+/// Time between two judgements while nothing is amiss and nothing waits, in milliseconds: what the
+/// checks report meanwhile is judged together. It is every other tick, which may be early.
+const QUIET_MS: u64 = 1_500;
+
 module_sdk::export!(HealthMonitor);
 
 impl Module for HealthMonitor {
@@ -131,6 +135,7 @@ impl Module for HealthMonitor {
             .on_batch(Self::completed)
             .on_topic("usage.budget.*", Self::budget)
             .on(Self::run_progressed)
+            .on(Self::module_changed)
             .every(Duration::from_secs(1), Self::tick)
             .every(Duration::from_secs(10), Self::keep_objectives)
             .every(Duration::from_secs(3_600), Self::delete_old)
@@ -185,11 +190,14 @@ impl HealthMonitor {
         self.now = now;
         self.observations.set_by(jump_ms, now.at);
         self.lease.look(self.host.now().as_millisecond());
+        let is_quiet = !self.is_heard && self.monitor.is_quiet() && self.notify.is_quiet();
+        let rested_ms = now.steady_ms.saturating_sub(self.looked_ms);
+        if is_quiet && rested_ms < QUIET_MS {
+            return Ok(());
+        }
         let reports = self.workers.reports();
         let is_news = !reports.is_empty();
-        let is_at_rest =
-            !is_news && !self.is_heard && self.monitor.is_quiet() && self.notify.is_quiet();
-        if is_at_rest && now.steady_ms.saturating_sub(self.looked_ms) < REST_MS {
+        if is_quiet && !is_news && rested_ms < REST_MS {
             return Ok(());
         }
         (self.looked_ms, self.is_heard) = (now.steady_ms, false);

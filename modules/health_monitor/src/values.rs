@@ -21,14 +21,19 @@ pub struct Values {
     metrics: Box<[OfMetric]>,
     /// Slots of the metrics that each check reads or read.
     slots: HashMap<&'static str, Vec<usize>>,
+    /// Number of the last change.
+    version: u64,
+    /// Number of the last change that was judged.
+    settled: u64,
 }
 
 /// Values of one metric.
 #[derive(Debug, Default)]
 struct OfMetric {
     tracks: HashMap<Arc<Series>, Track>,
-    /// `true` where a value is another one than at the last step, is new or is gone.
-    is_changed: bool,
+    /// Number of the last change: of a value that was another one, was new or went, or of whether
+    /// one is known.
+    changed: u64,
 }
 
 /// A series over time.
@@ -53,7 +58,7 @@ struct Track {
 impl Default for Values {
     fn default() -> Self {
         let metrics = metric::ALL.iter().map(|_| OfMetric::default()).collect();
-        Self { metrics, slots: HashMap::new() }
+        Self { metrics, slots: HashMap::new(), version: 0, settled: 0 }
     }
 }
 
@@ -66,6 +71,7 @@ impl Values {
         rules: &RuleSet,
         now_ms: u64,
     ) {
+        self.version += 1;
         let slots = self.slots.entry(check).or_default();
         for Reading { series, value } in readings {
             let metric = series.metric;
@@ -75,12 +81,15 @@ impl Values {
                 Some(track) => {
                     if track.latest.to_bits() != value.to_bits() {
                         track.constant_ms = now_ms;
-                        of_metric.is_changed = true;
+                        of_metric.changed = self.version;
+                    }
+                    if track.is_stale {
+                        of_metric.changed = self.version;
                     }
                     track
                 }
                 None => {
-                    of_metric.is_changed = true;
+                    of_metric.changed = self.version;
                     let judging = rules.judging(&series);
                     of_metric.tracks.entry(series).or_insert_with(|| Track {
                         check,
@@ -115,27 +124,34 @@ impl Values {
         before_ms: u64,
         is_unknown: impl Fn(&Component) -> bool,
     ) {
+        self.version += 1;
         for slot in self.slots.get(check).into_iter().flatten() {
-            let of_metric = &mut self.metrics[*slot];
-            let known = of_metric.tracks.len();
-            of_metric.tracks.retain(|series, track| {
+            let OfMetric { tracks, changed } = &mut self.metrics[*slot];
+            tracks.retain(|series, track| {
                 let is_read = track.read_ms >= before_ms || track.check != check;
-                track.is_stale |= !is_read;
+                if !is_read {
+                    track.is_stale = true;
+                    *changed = self.version;
+                }
                 is_read || is_unknown(&series.component)
             });
-            of_metric.is_changed |= of_metric.tracks.len() < known;
         }
     }
 
     /// Notes that no series of a check is known at the moment. Rules go on with what was read last.
     pub fn expire(&mut self, check: &'static str) {
-        let tracks = self.metrics.iter_mut().flat_map(|of_metric| of_metric.tracks.values_mut());
-        tracks.filter(|track| track.check == check).for_each(|track| track.is_stale = true);
+        self.version += 1;
+        for OfMetric { tracks, changed } in &mut self.metrics {
+            for track in tracks.values_mut().filter(|track| track.check == check) {
+                track.is_stale = true;
+                *changed = self.version;
+            }
+        }
     }
 
     /// Notes that all values were judged.
     pub fn settle(&mut self) {
-        self.metrics.iter_mut().for_each(|of_metric| of_metric.is_changed = false);
+        self.settled = self.version;
     }
 
     /// Returns whether a metric has no series at all.
@@ -147,7 +163,19 @@ impl Values {
     /// Returns whether values of a metric changed since they were judged.
     #[must_use]
     pub fn is_changed(&self, metric: &Metric) -> bool {
-        self.metrics.get(metric.slot).is_some_and(|of_metric| of_metric.is_changed)
+        self.metrics.get(metric.slot).is_some_and(|it| it.changed > self.settled)
+    }
+
+    /// Returns the number of the last change; there are more of them than of changed values.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns the slots of the metrics that changed after a version.
+    pub fn changed_since(&self, version: u64) -> impl Iterator<Item = usize> {
+        let numbered = self.metrics.iter().enumerate();
+        numbered.filter(move |(_, it)| it.changed > version).map(|(slot, _)| slot)
     }
 
     /// Returns every series of a metric with its value, or with that of a function over a time.
@@ -192,9 +220,9 @@ impl Values {
         self.metrics.get(series.metric.slot)?.tracks.get(series).map(|track| track.first)
     }
 
-    /// Returns the series that are known at the moment, with their values.
-    pub fn fresh(&self) -> impl Iterator<Item = (&Arc<Series>, f64)> {
-        let tracks = self.metrics.iter().flat_map(|of_metric| &of_metric.tracks);
+    /// Returns the series of the metric in a slot that are known at the moment, with their values.
+    pub fn fresh(&self, slot: usize) -> impl Iterator<Item = (&Arc<Series>, f64)> {
+        let tracks = self.metrics.get(slot).into_iter().flat_map(|of_metric| &of_metric.tracks);
         let fresh = tracks.filter(|(_, track)| !track.is_stale);
         fresh.map(|(series, track)| (series, track.latest))
     }
@@ -342,13 +370,49 @@ mod tests {
     #[test]
     fn what_is_not_known_at_the_moment_is_kept_for_rules() {
         let mut store = fed(&MEMORY_UTILIZATION, &[(5, 0.5)]);
+        let slot = MEMORY_UTILIZATION.slot;
+        let fresh = |store: &Values| store.fresh(slot).count();
         store.expire("disk");
-        assert_eq!(store.fresh().count(), 1, "it is of another check");
+        assert_eq!(fresh(&store), 1, "it is of another check");
         store.expire("memory");
-        assert_eq!((store.fresh().count(), store.iter().count()), (0, 1));
+        assert_eq!((fresh(&store), store.iter().count()), (0, 1));
         let series = store.iter().map(|(series, _)| series.clone()).next().expect("it is kept");
+        let version = store.version();
         store.take("memory", vec![Reading { series, value: 0.5 }], &rules(), 7);
-        assert_eq!(store.fresh().count(), 1);
+        assert_eq!(fresh(&store), 1);
+        assert_eq!(store.changed_since(version).collect::<Vec<_>>(), [slot], "it is known again");
+    }
+
+    #[test]
+    fn what_changed_is_told_to_whoever_looked_before() {
+        let mut store = fed(&MEMORY_UTILIZATION, &[(5, 0.5)]);
+        let series = store.iter().map(|(series, _)| series.clone()).next().expect("it is there");
+        let slot = MEMORY_UTILIZATION.slot;
+        let mut seen = 0;
+        let mut changed = |store: &Values| {
+            let slots: Vec<usize> = store.changed_since(seen).collect();
+            seen = store.version();
+            slots
+        };
+        assert_eq!(changed(&store), [slot]);
+        assert!(changed(&store).is_empty());
+        let reading = |value| vec![Reading { series: series.clone(), value }];
+        let taken = |store: &mut Values, value, at| {
+            store.take("memory", reading(value), &rules(), at);
+            store.forget("memory", at, |_| false);
+        };
+        taken(&mut store, 0.5, 6);
+        assert!(changed(&store).is_empty(), "it is the same");
+        taken(&mut store, 0.6, 7);
+        assert!(store.is_changed(&MEMORY_UTILIZATION));
+        store.settle();
+        assert!(!store.is_changed(&MEMORY_UTILIZATION));
+        assert_eq!(changed(&store), [slot], "that it was judged is another matter");
+        store.expire("memory");
+        assert_eq!(changed(&store), [slot]);
+        store.take("memory", Vec::new(), &rules(), 8);
+        store.forget("memory", 8, |_| false);
+        assert_eq!(changed(&store), [slot], "it is gone");
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub use worker::Workers;
 
 use crate::reading::{Component, Report};
 
+/// Name of the check of the daemon and its modules.
+pub const MODULES: &str = "modules";
+
 /// A check. It may block: where it hangs, its thread is left to it.
 pub trait Check: Send {
     /// Looks at its components and reports them.

@@ -28,6 +28,8 @@ const LOSSES: [&str; 4] = ["failed", "lost", "overflow", "retention"];
 /// Time for which the daemon's warnings are taken as it told them last: it looks at many files for
 /// them.
 const WARNED_FOR: Duration = Duration::from_secs(60);
+/// Time between two questions while all is well: the state of a module is asked for when it changes.
+const WELL_FOR: Duration = Duration::from_secs(10);
 /// Time for which a loss of the ledger is news, in milliseconds.
 const RECENT_MS: i64 = 3_600_000;
 
@@ -42,6 +44,10 @@ pub(super) struct Modules {
     known: BTreeMap<String, Known>,
     /// Warnings of the daemon, and the time at which it told them.
     warned: Option<(Instant, Vec<Warning>)>,
+    /// `true` where somebody said how often it is to run.
+    is_timed: bool,
+    /// `true` where all was well at the last run.
+    is_well: bool,
 }
 
 /// A module that was seen, with what its reports consist of.
@@ -67,6 +73,8 @@ impl Modules {
             daemon,
             known: BTreeMap::new(),
             warned: None,
+            is_timed: options.interval_ms.is_some(),
+            is_well: false,
         }
     }
 
@@ -132,8 +140,12 @@ impl Modules {
 impl Check for Modules {
     fn run(&mut self, _: &Progress) -> Report {
         match self.ask() {
-            Ok(status) => self.report(&status, self.host.now()),
+            Ok(status) => {
+                self.is_well = status.is_well();
+                self.report(&status, self.host.now())
+            }
             Err(error) => {
+                self.is_well = false;
                 let message = format!("the daemon does not tell its state: {error}");
                 let known = self.known.values().map(|known| &known.component);
                 let all = [&self.daemon].into_iter().chain(known);
@@ -141,6 +153,10 @@ impl Check for Modules {
                 Report { found: found.collect(), ..Report::default() }
             }
         }
+    }
+
+    fn idle(&self) -> Duration {
+        if self.is_well && !self.is_timed { WELL_FOR } else { Duration::ZERO }
     }
 }
 
@@ -276,6 +292,35 @@ mod tests {
         }
         let asked: Vec<Value> = fake.called().into_iter().map(|call| call.arguments).collect();
         assert_eq!(asked, [json!({}), json!({"brief": true}), json!({"brief": true})]);
+    }
+
+    #[test]
+    fn what_is_well_is_asked_for_less_often() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let fake = Arc::new(FakeHost::new(directory.path()));
+        let is_asked = fake.host().expect("a host");
+        let idle = |options: &CheckOptions, module: Value| {
+            let status = json!({"memory_bytes": 1, "modules": [module]});
+            fake.answer("host", "status", move |_, _| module_sdk::Reply::json(&status));
+            let mut modules = Modules::new(options, &is_asked);
+            modules.run(&Progress::default());
+            modules.idle()
+        };
+        let module = |state: &str, health: &str, lag_ms: u64| {
+            json!({"name": "ingest", "desired": "enabled", "state": state, "lag_ms": lag_ms,
+                   "health": {"status": health}})
+        };
+        let usual = CheckOptions::default();
+        assert_eq!(idle(&usual, module("running", "ok", 0)), WELL_FOR);
+        for amiss in [
+            module("quarantined", "unknown", 0),
+            module("running", "degraded", 0),
+            module("running", "ok", 2_000),
+        ] {
+            assert_eq!(idle(&usual, amiss), Duration::ZERO);
+        }
+        let often = CheckOptions { interval_ms: Some(1_000), ..usual };
+        assert_eq!(idle(&often, module("running", "ok", 0)), Duration::ZERO);
     }
 
     #[test]

@@ -84,6 +84,14 @@ pub(super) fn ask_briefly(host: &Host, deadline: Duration) -> Result<Status> {
 }
 
 impl Status {
+    /// Returns whether there is nothing to look at soon again.
+    pub(super) fn is_well(&self) -> bool {
+        let all = self.config_error.is_none()
+            && self.ledger.trouble.is_none()
+            && self.ledger.losses.is_empty();
+        all && self.modules.iter().filter(|it| it.is_wanted()).all(Module::is_well)
+    }
+
     /// Returns a module that is to run.
     pub(super) fn wanted(&self, name: &str) -> Option<&Module> {
         self.modules.iter().find(|module| module.name == name && module.is_wanted())
@@ -94,6 +102,11 @@ impl Module {
     /// Returns whether the module is to run.
     pub(super) fn is_wanted(&self) -> bool {
         self.desired == "enabled"
+    }
+
+    /// Returns whether the module runs as it should, and no event waits for it.
+    fn is_well(&self) -> bool {
+        self.state == "running" && self.health.status == "ok" && self.lag_ms == 0
     }
 
     /// Returns whether the module runs, well or not.

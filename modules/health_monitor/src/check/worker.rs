@@ -69,6 +69,15 @@ struct Run {
     is_over: bool,
     /// Index of the member with which alone the thread is to go on.
     alone: Option<usize>,
+    /// Names of the checks that are to run at once.
+    woken: Vec<&'static str>,
+}
+
+impl Run {
+    /// Returns whether a pause is over before its time.
+    fn is_awake(&self) -> bool {
+        self.is_over || !self.woken.is_empty()
+    }
 }
 
 impl Shared {
@@ -86,7 +95,7 @@ impl Shared {
     }
 }
 
-/// Time between two runs of a thread. It is over early where no run follows.
+/// Time between two runs of a thread. It is over early where no run follows, or one at once.
 #[derive(Debug)]
 struct Pause<'a> {
     shared: &'a Shared,
@@ -98,7 +107,7 @@ impl Pause<'_> {
     fn wait(&self) {
         let left = self.until.saturating_duration_since(Instant::now());
         let run = self.shared.lock();
-        drop(self.shared.changed.wait_timeout_while(run, left, |run| !run.is_over));
+        drop(self.shared.changed.wait_timeout_while(run, left, |run| !run.is_awake()));
     }
 
     /// Waits until it is over, or until the kernel has something urgent to tell (`POLLPRI`) on one
@@ -109,7 +118,7 @@ impl Pause<'_> {
             .event
             .get_or_init(|| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok());
         let Some(event) = event.as_ref() else { return self.wait() };
-        if self.shared.lock().is_over {
+        if self.shared.lock().is_awake() {
             return;
         }
         loop {
@@ -170,6 +179,19 @@ impl Workers {
         }
         self.workers.extend(parted);
         reports
+    }
+
+    /// Lets a check run at once, where there is news for it.
+    pub fn wake(&self, name: &'static str) {
+        let runs = |worker: &&Worker| worker.members.iter().any(|it| it.plan.name == name);
+        for worker in self.workers.iter().filter(runs) {
+            let mut run = worker.shared.lock();
+            if !run.woken.contains(&name) {
+                run.woken.push(name);
+            }
+            drop(run);
+            worker.shared.notify();
+        }
     }
 
     fn take(&self) -> Vec<(&'static str, Report)> {
@@ -341,6 +363,10 @@ fn run(members: &[Member], shared: &Shared, inbox: &Mutex<Vec<(&'static str, Rep
                 // Over early: there is something to look at.
                 *due = (*due).min(Instant::now());
             }
+        }
+        let woken = std::mem::take(&mut shared.lock().woken);
+        for turn in turns.iter_mut().filter(|turn| woken.contains(&turn.member.plan.name)) {
+            turn.due = Instant::now();
         }
     }
 }

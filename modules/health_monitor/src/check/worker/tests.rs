@@ -146,6 +146,36 @@ fn a_check_that_hangs_as_a_whole_says_so_once_each_time() {
 }
 
 #[test]
+fn a_check_that_is_woken_runs_before_its_time() {
+    let fakes = ["one", "two", "three"].map(|name| (name, Fake::default()));
+    let hour = Duration::from_secs(3_600);
+    let rare = |shares: bool, (name, fake): &(&'static str, Fake)| {
+        let plan = fake.sharing(name);
+        Plan { interval: hour, deadline: hour, shares, ..plan }
+    };
+    let plans = fakes.iter().enumerate().map(|(number, fake)| rare(number > 0, fake)).collect();
+    let mut workers = Workers::start(plans).expect("threads can be started");
+    let came = |workers: &mut Workers, count: usize| {
+        let (begun, mut names) = (Instant::now(), Vec::new());
+        while names.len() < count {
+            names.extend(workers.reports().into_iter().map(|(name, _)| name));
+            assert!(begun.elapsed() < PATIENCE, "waited in vain for {count}, got {names:?}");
+            thread::yield_now();
+        }
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(came(&mut workers, 3), ["one", "three", "two"], "all run once");
+    for name in ["one", "two", "three"] {
+        workers.wake(name);
+        assert_eq!(came(&mut workers, 1), [name]);
+    }
+    workers.wake("nobody");
+    workers.stop(PATIENCE);
+    assert_eq!(workers.reports(), vec![], "nothing else ran");
+}
+
+#[test]
 fn one_that_hangs_stalls_none_of_those_that_share_its_thread() {
     for hangs_as_a_whole in [true, false] {
         let fakes = ["one", "two", "three"].map(|name| (name, Fake::default()));
