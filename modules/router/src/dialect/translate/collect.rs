@@ -46,6 +46,7 @@ impl Collector {
                     so_far.to_mut().push_str(&text);
                 }
             }
+            Delta::Logprobs(later) => self.answer.logprobs.go_on(later.into_owned()),
             Delta::Stop { stop, sequence } => {
                 self.answer.ending.stop = stop;
                 self.answer.ending.stop_sequence = sequence;

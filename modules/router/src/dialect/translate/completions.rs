@@ -73,7 +73,7 @@ pub(super) fn write_answer<'a>(answer: Answer<'a>, context: &AnswerContext<'a>) 
     let text = join(texts.collect(), "");
     let id = answer.id.unwrap_or_else(|| context.answer_id(Dialect::Completions).into());
     completion(id, context.model, context.created)
-        .with("choices", vec![choice(text, Some(answer.ending.stop)).into()])
+        .with("choices", vec![choice(text, answer.logprobs, Some(answer.ending.stop)).into()])
         .with_some("usage", chat::write_usage(&answer.ending.usage))
         .into()
 }
@@ -87,7 +87,7 @@ fn completion<'a>(id: impl Into<Json<'a>>, model: impl Into<Json<'a>>, created: 
         .with("model", model)
 }
 
-fn choice<'a>(text: impl Into<Json<'a>>, stop: Option<Stop>) -> Object<'a> {
+fn choice<'a>(text: impl Into<Json<'a>>, logprobs: Json<'a>, stop: Option<Stop>) -> Object<'a> {
     // Calls have no place, so none is the reason of an end.
     let reason = stop.map(|stop| match chat::finish_reason(stop) {
         "tool_calls" => "stop",
@@ -96,14 +96,14 @@ fn choice<'a>(text: impl Into<Json<'a>>, stop: Option<Stop>) -> Object<'a> {
     Object::new()
         .with("text", text)
         .with("index", 0_u32)
-        .with("logprobs", Json::Null)
+        .with("logprobs", logprobs)
         .with("finish_reason", reason)
 }
 
 /// Reader of chunks.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    has_id: bool,
+    chunks: chat::Chunks,
 }
 
 impl StreamReader for Reader {
@@ -113,27 +113,11 @@ impl StreamReader for Reader {
         data: &'a [u8],
         deltas: &mut Vec<Delta<'a>>,
     ) -> Result<(), TranslateError> {
-        if data.trim_ascii() == b"[DONE]" {
-            deltas.push(Delta::Whole);
-            return Ok(());
-        }
-        let mut chunk = Json::parse(data)?;
-        if chunk.has("error") {
-            return Err(TranslateError::Upstream { message: chat::error_message(&chunk) });
-        }
-        if !self.has_id
-            && let Some(id) = chunk.take("id").into_text()
-        {
-            self.has_id = true;
-            deltas.push(Delta::Id(id));
-        }
+        let Some(mut chunk) = self.chunks.read(data, deltas)? else { return Ok(()) };
         let usage = chunk.take("usage");
-        for mut choice in chunk.take("choices").into_list() {
-            // Several answers have no place in one.
-            if choice.get("index").u64().is_some_and(|index| index > 0) {
-                continue;
-            }
+        for mut choice in chat::choices(&mut chunk) {
             deltas.extend(choice.take("text").into_text().map(Delta::Text));
+            deltas.extend(chat::take_logprobs(&mut choice));
             if let Some(reason) = choice.get("finish_reason").text() {
                 deltas.push(Delta::Stop { stop: chat::stop_of(reason), sequence: None });
             }
@@ -173,7 +157,8 @@ impl Writer {
     }
 
     fn chunk(&self, text: &str, stop: Option<Stop>, out: &mut Vec<u8>) {
-        let mut chunk = self.completion().with("choices", vec![choice(text, stop).into()]);
+        let choice = choice(text, Json::Null, stop);
+        let mut chunk = self.completion().with("choices", vec![choice.into()]);
         if self.include_usage {
             chunk.put("usage", Json::Null);
         }

@@ -299,6 +299,8 @@ pub(super) struct Answer<'a> {
     /// Id that the provider gave.
     pub id: Option<Cow<'a, str>>,
     pub blocks: Vec<Block<'a>>,
+    /// Probabilities of tokens, in the form of the provider's dialect.
+    pub logprobs: Json<'a>,
     pub ending: Ending,
 }
 

@@ -161,6 +161,23 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// Adds what came later of it: lists go on, also those in objects; anything else is replaced.
+    pub(super) fn go_on(&mut self, later: Self) {
+        match (self, later) {
+            (_, Self::Null) => {}
+            (Self::List(items), Self::List(later)) => items.extend(later),
+            (Self::Object(object), Self::Object(later)) => {
+                for (key, value) in later.0 {
+                    match object.0.iter_mut().find(|(known, _)| *known == key) {
+                        Some((_, so_far)) => so_far.go_on(value),
+                        None => object.put(key, value),
+                    }
+                }
+            }
+            (so_far, later) => *so_far = later,
+        }
+    }
+
     /// Writes it to the end of `out`.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         serde_json::to_writer(out, self).expect("a tree of JSON can be written to memory");

@@ -286,7 +286,11 @@ pub(crate) fn collect(
         reader.read(event.name, &event.data, &mut deltas)?;
         deltas.into_iter().for_each(|delta| collector.add(delta));
     }
-    let answer = settled(collector.finish()?, context);
+    let mut answer = settled(collector.finish()?, context);
+    if from != to {
+        // Each dialect has a form of its own.
+        answer.logprobs = Json::Null;
+    }
     write_answer(from, to, answer, context)
 }
 

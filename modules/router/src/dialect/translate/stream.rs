@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::VecDeque};
 use super::{
     AnswerContext, TranslateError, chat, completions, gemini, ids,
     ir::{Ending, Stop, Timings},
+    json::Json,
     messages, ollama, responses,
 };
 use crate::dialect::{Dialect, usage::Usage};
@@ -28,6 +29,8 @@ pub(super) enum Delta<'a> {
         key: u64,
         text: Cow<'a, str>,
     },
+    /// Probabilities of the tokens of a text, in the form of the provider's dialect.
+    Logprobs(Json<'a>),
     /// The answer is whole, for this reason.
     Stop {
         stop: Stop,
@@ -220,6 +223,8 @@ impl Blocks {
                 self.advance(out);
             }
             Delta::Arguments { key, text } => self.arguments(key, &text, out),
+            // Each dialect has a form of its own.
+            Delta::Logprobs(_) => {}
             Delta::Stop { stop, sequence } => {
                 self.ending.stop = stop;
                 self.ending.stop_sequence = sequence;

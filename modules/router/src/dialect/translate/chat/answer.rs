@@ -33,7 +33,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Answer<'_>, Translate
     let stop = choice.get("finish_reason").text().map_or(Stop::End, stop_of);
     let usage = read_usage(body.get("usage"));
     let ending = Ending { stop, stop_sequence: None, usage, timings: Timings::default() };
-    Ok(Answer { id: body.take("id").into_text(), blocks, ending })
+    Ok(Answer { id: body.take("id").into_text(), blocks, ending, ..Answer::default() })
 }
 
 /// Writes an answer.
@@ -70,7 +70,7 @@ pub(in super::super) fn write<'a>(answer: Answer<'a>, context: &AnswerContext<'a
     let choice = Object::new()
         .with("index", 0_u32)
         .with("message", message)
-        .with("logprobs", Json::Null)
+        .with("logprobs", answer.logprobs)
         .with("finish_reason", finish_reason(answer.ending.stop));
     Object::new()
         .with("id", answer.id.unwrap_or_else(|| context.answer_id(Dialect::Chat).into()))

@@ -16,7 +16,7 @@ pub(super) use self::{
     answer::{read as read_answer, write as write_answer},
     request_read::{file_media, read as read_request, read_sampling, read_stop},
     request_write::{into_text, is_lost, write as write_request},
-    stream_read::{Reader, error_message},
+    stream_read::{Chunks, Reader, choices, error_message, read_event, take_logprobs},
     stream_write::{Writer, write_failure},
 };
 

@@ -12,11 +12,63 @@ use super::{
     read_usage, stop_of, take_reasoning,
 };
 
+/// Reads an event of a stream, which may be an error.
+pub(in super::super) fn read_event(data: &[u8]) -> Result<Json<'_>, TranslateError> {
+    let event = Json::parse(data)?;
+    if event.has("error") {
+        return Err(TranslateError::Upstream { message: error_message(&event) });
+    }
+    Ok(event)
+}
+
+/// Reader of what chunks of OpenAI's streams have in common.
+#[derive(Debug, Default)]
+pub(in super::super) struct Chunks {
+    has_id: bool,
+}
+
+impl Chunks {
+    /// Reads a chunk, and the id of the answer from the first that has it. Returns the rest of the
+    /// chunk; `None` at the end of the stream.
+    pub(in super::super) fn read<'a>(
+        &mut self,
+        data: &'a [u8],
+        deltas: &mut Vec<Delta<'a>>,
+    ) -> Result<Option<Json<'a>>, TranslateError> {
+        if data.trim_ascii() == b"[DONE]" {
+            deltas.push(Delta::Whole);
+            return Ok(None);
+        }
+        let mut chunk = read_event(data)?;
+        if !self.has_id
+            && let Some(id) = chunk.take("id").into_text()
+        {
+            self.has_id = true;
+            deltas.push(Delta::Id(id));
+        }
+        Ok(Some(chunk))
+    }
+}
+
+/// Returns the pieces of the first answer of a chunk: further ones cannot be told to clients of
+/// other dialects, and have no place in one answer.
+pub(in super::super) fn choices<'a>(
+    chunk: &mut Json<'a>,
+) -> impl Iterator<Item = Json<'a>> + use<'a> {
+    let choices = chunk.take("choices").into_list().into_iter();
+    choices.filter(|choice| choice.get("index").u64().unwrap_or(0) == 0)
+}
+
+/// Returns the probabilities of the tokens of a piece.
+pub(in super::super) fn take_logprobs<'a>(choice: &mut Json<'a>) -> Option<Delta<'a>> {
+    Some(choice.take("logprobs")).filter(|it| !it.is_null()).map(Delta::Logprobs)
+}
+
 /// Reader of chunks.
 #[derive(Debug)]
 pub(in super::super) struct Reader {
     scope: String,
-    has_id: bool,
+    chunks: Chunks,
     calls: Vec<Call>,
 }
 
@@ -35,7 +87,7 @@ struct Call {
 impl Reader {
     /// Returns a reader; `scope` makes ids of calls where the provider gives none.
     pub(in super::super) fn new(scope: &str) -> Self {
-        Self { scope: scope.to_owned(), has_id: false, calls: Vec::new() }
+        Self { scope: scope.to_owned(), chunks: Chunks::default(), calls: Vec::new() }
     }
 }
 
@@ -46,33 +98,17 @@ impl StreamReader for Reader {
         data: &'a [u8],
         deltas: &mut Vec<Delta<'a>>,
     ) -> Result<(), TranslateError> {
-        if data.trim_ascii() == b"[DONE]" {
-            deltas.push(Delta::Whole);
-            return Ok(());
-        }
-        let mut chunk = Json::parse(data)?;
-        if chunk.has("error") {
-            return Err(TranslateError::Upstream { message: error_message(&chunk) });
-        }
-        if !self.has_id
-            && let Some(id) = chunk.take("id").into_text()
-        {
-            self.has_id = true;
-            deltas.push(Delta::Id(id));
-        }
+        let Some(mut chunk) = self.chunks.read(data, deltas)? else { return Ok(()) };
         let usage = match chunk.take("usage") {
             Json::Null => chunk.take("x_groq").take("usage"),
             usage => usage,
         };
-        for mut choice in chunk.take("choices").into_list() {
-            // Further choices cannot be told to clients of other dialects.
-            if choice.get("index").u64().is_some_and(|index| index > 0) {
-                continue;
-            }
+        for mut choice in choices(&mut chunk) {
             let mut delta = choice.take("delta");
             deltas.extend(take_reasoning(&mut delta).map(Delta::Thinking));
             deltas.extend(delta.take("content").into_text().map(Delta::Text));
             deltas.extend(delta.take("refusal").into_text().map(Delta::Refusal));
+            deltas.extend(take_logprobs(&mut choice));
             for call in delta.take("tool_calls").into_list() {
                 self.read_call(call, deltas);
             }

@@ -30,7 +30,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Answer<'_>, Translate
         stop = candidate.get("finishReason").text().map_or(stop, stop_of);
     }
     let ending = Ending { stop, stop_sequence: None, usage, timings: Timings::default() };
-    Ok(Answer { id, blocks, ending })
+    Ok(Answer { id, blocks, ending, ..Answer::default() })
 }
 
 /// Writes an answer.

@@ -32,10 +32,7 @@ impl StreamReader for Reader {
         data: &'a [u8],
         deltas: &mut Vec<Delta<'a>>,
     ) -> Result<(), TranslateError> {
-        let mut chunk = Json::parse(data)?;
-        if chunk.has("error") {
-            return Err(TranslateError::Upstream { message: chat::error_message(&chunk) });
-        }
+        let mut chunk = chat::read_event(data)?;
         deltas.extend(chunk.take("responseId").into_text().map(Delta::Id));
         if chunk.get("promptFeedback").has("blockReason") {
             deltas.push(Delta::Stop { stop: Stop::Refused, sequence: None });

@@ -31,7 +31,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Answer<'_>, Translate
         usage: read_usage(body.get("usage")),
         timings: Timings::default(),
     };
-    Ok(Answer { id: body.take("id").into_text(), blocks, ending })
+    Ok(Answer { id: body.take("id").into_text(), blocks, ending, ..Answer::default() })
 }
 
 /// Writes an answer.

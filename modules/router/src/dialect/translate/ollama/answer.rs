@@ -26,7 +26,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Answer<'_>, Translate
         let (id, name, arguments) = read_call(call)?;
         blocks.push(Block::ToolUse { id: id.unwrap_or_default(), name, arguments });
     }
-    Ok(Answer { id: None, blocks, ending: read_ending(&body) })
+    Ok(Answer { blocks, ending: read_ending(&body), ..Answer::default() })
 }
 
 /// Text and reasoning of an answer, and its calls.

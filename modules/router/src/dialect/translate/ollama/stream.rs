@@ -4,7 +4,7 @@ use super::{
     super::{
         TranslateError, chat,
         ir::{Arguments, Ending},
-        json::{Json, Object},
+        json::Object,
         sse,
         stream::{Delta, Head, Opening, StreamReader, StreamWriter, WholeCalls},
     },
@@ -33,10 +33,7 @@ impl StreamReader for Reader {
         data: &'a [u8],
         deltas: &mut Vec<Delta<'a>>,
     ) -> Result<(), TranslateError> {
-        let mut line = Json::parse(data)?;
-        if line.has("error") {
-            return Err(TranslateError::Upstream { message: chat::error_message(&line) });
-        }
+        let mut line = chat::read_event(data)?;
         let mut message = line.take("message");
         deltas.extend(message.take("thinking").into_text().map(Delta::Thinking));
         deltas.extend(message.take("content").into_text().map(Delta::Text));

@@ -35,7 +35,7 @@ pub(in super::super) fn read(mut body: Json<'_>) -> Result<Answer<'_>, Translate
     // Encrypted reasoning without a summary says nothing to anybody else.
     blocks.retain(|block| !matches!(block, Block::Thinking { text, .. } if text.is_empty()));
     let ending = read_ending(&body, blocks.iter().any(|b| matches!(b, Block::ToolUse { .. })));
-    Ok(Answer { id: body.take("id").into_text(), blocks, ending })
+    Ok(Answer { id: body.take("id").into_text(), blocks, ending, ..Answer::default() })
 }
 
 /// Returns the end of a response.

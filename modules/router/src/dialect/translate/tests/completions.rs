@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    super::{AnswerContext, StreamTranslator, TranslateError},
+    super::{AnswerContext, StreamTranslator, TranslateError, collect},
     CONTEXT, Chat, Messages, OllamaChat, PROVIDERS, answer, answers, events, refusal, request,
     stream,
     streams::full,
 };
-use crate::dialect::Dialect::{Completions, Embeddings, Gemini};
+use crate::dialect::Dialect::{self, Completions, Embeddings, Gemini};
 
 #[test]
 fn a_prompt_is_what_a_person_says() {
@@ -105,4 +105,39 @@ fn a_stream_is_chunks_of_text() {
 fn nobody_is_asked_for_completions_by_translation() {
     let error = refusal(Chat, Completions, &json!({"messages": []}));
     assert!(matches!(error, TranslateError::NoPair { .. }), "{error}");
+}
+
+/// Returns the whole answer that is put together from chunks with these choices.
+fn collected(from: Dialect, to: Dialect, choices: &[Value]) -> Value {
+    let chunk = |choice: &Value| format!("data: {}\n\n", json!({"choices": [choice]}));
+    let stream = choices.iter().map(chunk).collect::<String>() + "data: [DONE]\n\n";
+    let body = collect(from, to, stream.as_bytes(), &CONTEXT).expect("an answer");
+    serde_json::from_slice(&body).expect("it is JSON")
+}
+
+#[test]
+fn probabilities_of_tokens_stay_where_the_form_stays() {
+    let piece = |text: &str, offset: u32| {
+        let logprobs = json!({"tokens": [text], "token_logprobs": [-0.5], "top_logprobs": null,
+            "text_offset": [offset]});
+        json!({"index": 0, "text": text, "logprobs": logprobs, "finish_reason": null})
+    };
+    let end = json!({"index": 0, "text": "", "logprobs": null, "finish_reason": "stop"});
+    let body = collected(Completions, Completions, &[piece("Once", 0), piece(" upon", 4), end]);
+    let expected = json!({"tokens": ["Once", " upon"], "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": null, "text_offset": [0, 4]});
+    assert_eq!(body["choices"][0]["text"], "Once upon");
+    assert_eq!(body["choices"][0]["logprobs"], expected);
+
+    let piece = |text: &str| {
+        let logprobs = json!({"content": [{"token": text, "logprob": -0.5}], "refusal": null});
+        json!({"index": 0, "delta": {"content": text}, "logprobs": logprobs})
+    };
+    let pieces = [piece("Hi"), piece(" you"), json!({"index": 0, "finish_reason": "stop"})];
+    let expected = json!({"content": [{"token": "Hi", "logprob": -0.5},
+        {"token": " you", "logprob": -0.5}], "refusal": null});
+    assert_eq!(collected(Chat, Chat, &pieces)["choices"][0]["logprobs"], expected);
+    // In another form nobody could read them.
+    assert_eq!(collected(Chat, Completions, &pieces)["choices"][0]["logprobs"], Value::Null);
+    assert!(collected(Chat, Messages, &pieces).get("logprobs").is_none());
 }
