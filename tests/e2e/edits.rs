@@ -74,3 +74,30 @@ fn what_waits_for_a_restart_is_a_difference() {
     sandbox.configure(&good);
     wait_until("the good one is taken", || (paths() == [""; 0]).then_some(()));
 }
+
+#[test]
+fn a_new_provider_is_told_with_the_command_that_brings_it() {
+    let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  router:\n    listen: 127.0.0.1:0\n\
+                  metrics:\n  listen: 127.0.0.1:0\n";
+    let sandbox = Sandbox::new(&["ingest", "router"], config);
+    let daemon = sandbox.start();
+    let provider = "  p: {base_url: 'http://127.0.0.1:9', api: openai, models: [m]}\n";
+    sandbox.configure(&format!("{config}providers:\n{provider}"));
+    let reason =
+        wait_until("it is told", || daemon.module("router")["reason"].as_str().map(str::to_owned));
+    let (_, remedy) = reason.split_once("`lodestar ").expect("it names a command");
+    let (remedy, _) = remedy.split_once('`').expect("it ends");
+    assert_eq!(remedy, "modules reload router", "{reason}");
+    assert!(daemon.log().contains("lodestar modules reload router"), "{}", daemon.log());
+    assert!(!daemon.log().contains("when lodestard is started again"), "{}", daemon.log());
+    // Who is told of no providers has nothing to be reloaded for.
+    assert_eq!(daemon.module("ingest")["reason"], serde_json::Value::Null);
+    let diff = sandbox.lodestar(&["config", "diff"]);
+    assert!(diff.stdout.contains("The configuration file was taken."), "{diff:#?}");
+    assert!(diff.stderr.contains(remedy), "{diff:#?}");
+    let reloaded = sandbox.lodestar(&remedy.split(' ').collect::<Vec<_>>());
+    assert_eq!(reloaded.code, 0, "{reloaded:#?}");
+    assert_eq!(daemon.module("router")["reason"], serde_json::Value::Null);
+    let targets = sandbox.json(&["router", "targets"]);
+    assert_eq!(targets[0]["provider"], "p", "{targets:#}");
+}

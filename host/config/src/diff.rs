@@ -9,6 +9,9 @@ use super::{
     tree::{Entry, Node, Yaml},
 };
 
+/// Section that modules are told of.
+const PROVIDERS: &str = "providers";
+
 /// A key whose value differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
@@ -32,7 +35,14 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
 /// Returns whether a setting, given by its dotted key, is only read when the daemon starts.
 #[must_use]
 pub fn needs_a_restart(path: &str) -> bool {
-    !matches!(path.split('.').next(), Some("modules" | "log"))
+    !matches!(path.split('.').next(), Some("modules" | "log" | PROVIDERS))
+}
+
+/// Returns whether a setting, given by its dotted key, is told to a module when that starts or is
+/// reloaded.
+#[must_use]
+pub fn needs_reloads(path: &str) -> bool {
+    path.split('.').next() == Some(PROVIDERS)
 }
 
 /// Returns the modules whose sections differ, including added and removed ones.

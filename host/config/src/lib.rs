@@ -29,7 +29,7 @@ use serde_json::{Map, Value};
 
 pub use self::{address::given_address, resolve::names_secret, section::valid_section_name};
 pub use self::{
-    diff::{Change, changed_modules, changed_sections, diff, needs_a_restart},
+    diff::{Change, changed_modules, changed_sections, diff, needs_a_restart, needs_reloads},
     edit::{EditError, Edited, add_section, remove_section, set_enabled},
     error::{ConfigError, ConfigErrors, ReferenceError, nearest},
     file::{WriteError, expect_ours, write_atomically, write_default},

@@ -426,6 +426,14 @@ fn tells_what_differs() {
     assert_eq!(changed_sections(&old, &new), ["modules"]);
     let full = valid("modules:\nbus: {inbox_events: 100}\n");
     assert_eq!(changed_sections(&new, &full), ["modules", "bus"]);
+    let check = |path: &str, restart: bool, reloads: bool| {
+        assert_eq!((needs_a_restart(path), needs_reloads(path)), (restart, reloads), "{path}");
+    };
+    check("modules.ingest.listen", false, false);
+    check("log", false, false);
+    check("providers", false, true);
+    check("providers.p.key", false, true);
+    check("metrics.listen", true, false);
     assert_eq!(diff(&old, &old), []);
     assert_eq!(diff(&old, &valid("modules:\n")).len(), 5);
 }

@@ -109,7 +109,7 @@ fn library(message: &Value, manifest: &Path) -> Option<(String, PathBuf)> {
 ///
 /// # Errors
 ///
-/// What cargo says, its first sentence.
+/// When cargo fails, with the first sentence of what it says.
 pub(crate) fn lock(folder: &Path) -> Result<(), LockError> {
     let mut last = String::new();
     for network in [&["--offline"][..], &[]] {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lodestar_api::{Change, ConfigCheck, ConfigReport, ConfigView, Setting, Status};
-use lodestar_config::needs_a_restart;
+use lodestar_config::{needs_a_restart, needs_reloads};
 use lodestar_platform::files;
 use serde_json::Value;
 
@@ -224,8 +224,14 @@ async fn diff(client: &Client, terminal: &mut Terminal) -> Result<u8> {
     if changes.is_empty() {
         let word = if behind.is_empty() { "is what runs" } else { "was taken" };
         terminal.line(&format!("The configuration file {word}."))?;
-    } else if changes.iter().any(|it| needs_a_restart(&it.path)) {
-        terminal.note("what is outside `modules` and `log` waits until lodestard is restarted");
+    }
+    if changes.iter().any(|it| needs_a_restart(&it.path)) {
+        terminal.note(
+            "what is outside `modules`, `log` and `providers` waits until lodestard is restarted",
+        );
+    }
+    if changes.iter().any(|it| needs_reloads(&it.path)) {
+        terminal.note("modules that run are told of `providers` when they are reloaded");
     }
     Ok(exit_codes::DONE)
 }

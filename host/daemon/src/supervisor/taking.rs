@@ -13,7 +13,7 @@ use lodestar_config::{self as config, Config, ConfigError, ConfigErrors, ModuleS
 use module_sdk::events::ConfigChanged;
 
 use super::{
-    Daemon, Supervisor,
+    Daemon, Slot, Supervisor,
     changes::{Asker, Begun, Change, JUDGE_DEADLINE, Step, Then},
     config_store::ConfigStore,
     packages::library_directories,
@@ -167,7 +167,7 @@ impl Supervisor {
                 modules: changed.clone(),
             });
             tracing::info!(modules = changed.join(","), "took the configuration");
-            say_what_needs_a_restart(&before, &after);
+            self.say_what_waits(&before, &after);
             after.tell_outdated();
         }
         self.fleet.daemon.apply_log_levels(&after);
@@ -178,6 +178,20 @@ impl Supervisor {
         self.fleet.reconcile();
         self.fleet.daemon.configuration.note(None);
         self.follow_up(then, Ok(changed));
+    }
+
+    /// Logs the changed sections that are read only when the daemon or a module starts.
+    fn say_what_waits(&self, before: &Config, after: &Config) {
+        for section in config::changed_sections(before, after) {
+            if config::needs_a_restart(&section) {
+                tracing::warn!(
+                    section,
+                    "this section takes effect when lodestard is started again"
+                );
+            } else if config::needs_reloads(&section) {
+                self.fleet.daemon.modules.all().iter().for_each(|slot| keeps_providers(slot));
+            }
+        }
     }
 
     /// Finishes the work that waited for a file. `taken` holds the names of the modules whose
@@ -227,10 +241,18 @@ fn not_judged(daemon: &Arc<Daemon>, why: &str) -> ConfigError {
     ConfigError::of_file(&daemon.places.config, what, "save it again")
 }
 
-/// Logs the changed sections that are read only when the daemon starts.
-fn say_what_needs_a_restart(before: &Config, after: &Config) {
-    let sections = config::changed_sections(before, after);
-    for section in sections.iter().filter(|section| config::needs_a_restart(section)) {
-        tracing::warn!(section, "this section takes effect when lodestard is started again");
+/// Notes that a module which runs goes on with the providers that it was started with, if it asked
+/// to be told of them.
+fn keeps_providers(slot: &Slot) {
+    let entry = &slot.entry;
+    let is_told = entry.known().is_some_and(|known| known.manifest.capabilities.providers);
+    if !is_told || !entry.state().is_alive() {
+        return;
     }
+    let (module, remedy) = (&*entry.name, format!("lodestar modules reload {}", entry.name));
+    tracing::warn!(module, remedy, "it goes on with the `providers` that it was started with");
+    slot.set_behind(Some(format!(
+        "it goes on with the `providers` that it was started with; `{remedy}` tells it of the new \
+         ones"
+    )));
 }
