@@ -127,7 +127,7 @@ pub fn served_at(deployed: &Value) -> String {
 ///
 /// # Errors
 ///
-/// What came instead of one.
+/// When the answer has another status, or no text: the answer as it came.
 pub fn ask(address: &str, model: &str) -> Result<String, String> {
     let question = json!({"role": "user", "content": "How do you sort the queue?"});
     let body = json!({"model": model, "messages": [question], "temperature": 0});

@@ -8,7 +8,7 @@ use module_sdk::events::ModelName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::example::LicenceClass;
+use crate::{commands::counted, example::LicenceClass};
 
 /// Classes of models by name, with `*` for any characters. The first list that fits wins, in the
 /// order of the fields, before the shipped list.
@@ -85,6 +85,14 @@ impl Licences {
     }
 }
 
+/// Returns what is told of imported answers that name no model: whoever imports them says by that
+/// that people of the project wrote them.
+#[must_use]
+pub fn own_without_model(number: u64, what: &str) -> String {
+    let (name, count) = if number == 1 { ("names", "counts") } else { ("name", "count") };
+    format!("{} {name} no model and {count} as your own", counted(number, what))
+}
+
 /// Returns the name of a model in the spelling that all its names have in common, without the tag
 /// of its size.
 #[must_use]
@@ -132,6 +140,14 @@ mod tests {
         check("o3-mini", LicenceClass::Restricted);
         check("never-heard-of", LicenceClass::Unknown);
         check("", LicenceClass::Unknown);
+    }
+
+    #[test]
+    fn answers_without_a_model_are_told() {
+        let told = own_without_model(1, "example");
+        assert_eq!(told, "1 example names no model and counts as your own");
+        let told = own_without_model(2, "example");
+        assert_eq!(told, "2 examples name no model and count as your own");
     }
 
     #[test]

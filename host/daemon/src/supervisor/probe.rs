@@ -50,7 +50,7 @@ pub struct Probe {
 ///
 /// # Errors
 ///
-/// Why it cannot be loaded, a sentence.
+/// When the library cannot be loaded, with the reason as a sentence.
 pub fn describe_for_parent(
     package: &Package,
     confined: Option<&Path>,

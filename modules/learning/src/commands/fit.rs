@@ -50,7 +50,7 @@ pub(super) fn check(
 ///
 /// # Errors
 ///
-/// What it says against the base.
+/// When the trainer cannot be started, or says that it cannot train the base.
 pub(super) fn look(
     job: &Job,
     trainer: &dyn Trainer,

@@ -17,6 +17,7 @@ use super::{counted, name, word};
 use crate::{
     Learning,
     import::{self, Format, Place, Skipped},
+    licence::own_without_model,
     store::{Kept, NewExample, Scope, Store},
 };
 
@@ -34,6 +35,9 @@ pub(crate) struct ImportArgs {
     path: String,
     /// The project that they are of.
     project: String,
+    /// The model that wrote the answers which name none.
+    #[serde(default)]
+    model: Option<String>,
     /// Only show what would be kept.
     #[serde(default)]
     dry_run: bool,
@@ -49,6 +53,8 @@ const SHOWN: usize = 10;
 impl Learning {
     pub(crate) fn import(&mut self, args: ImportArgs, files: Files) -> Result<Job> {
         let project = name("the project", &args.project)?.to_owned();
+        let model = args.model.as_deref().map(|it| name("--model", it)).transpose()?;
+        let model = model.map(str::to_owned);
         let now = self.now();
         let consent = self.store.consent(&project, Scope::Import, now)?.ok_or_else(|| {
             Error::of(
@@ -62,6 +68,7 @@ impl Learning {
             let import = Import {
                 store,
                 stopping,
+                model,
                 dry_run: args.dry_run,
                 waiting: Vec::new(),
                 seen: HashSet::new(),
@@ -76,6 +83,8 @@ impl Learning {
 struct Import {
     store: Store,
     stopping: Arc<AtomicBool>,
+    /// The model of conversations that name none.
+    model: Option<String>,
     dry_run: bool,
     waiting: Vec<NewExample>,
     /// Ids that a dry run has counted already.
@@ -91,6 +100,8 @@ struct Counts {
     imported: u64,
     /// Conversations that name no model, of those that were read.
     without_model: u64,
+    /// Those of them that count as the project's own.
+    own_without_model: u64,
     duplicates: u64,
     forgotten: u64,
     skipped: Vec<Skipped>,
@@ -138,12 +149,41 @@ impl Import {
             output.progress(done, Some(total), "files")?;
         }
         self.write()?;
-        let attestations = self.store.attestations()?;
-        let is_answered_for = attestations.iter().any(|it| it.project.as_deref() == Some(project));
-        self.counts.reply(self.dry_run, (!is_answered_for).then_some(project))
+        if format.origin().is_own_without_model() {
+            self.counts.own_without_model = self.counts.without_model;
+        }
+        let note = self.without_model(project)?;
+        self.counts.reply(self.dry_run, note)
     }
 
-    fn add(&mut self, example: NewExample) -> Result<()> {
+    /// Returns what is told of conversations that name no model; none where there are none, or
+    /// somebody answers for them.
+    fn without_model(&self, project: &str) -> Result<Option<String>> {
+        let number = self.counts.without_model;
+        if number == 0 {
+            return Ok(None);
+        }
+        if self.counts.own_without_model > 0 {
+            return Ok(Some(format!(
+                "{}; where a model wrote them, import them again with --model NAME",
+                own_without_model(number, "conversation")
+            )));
+        }
+        let attestations = self.store.attestations()?;
+        let is_answered_for = attestations.iter().any(|it| it.project.as_deref() == Some(project));
+        Ok((!is_answered_for).then(|| {
+            format!(
+                "{} without a `model`: their terms are unknown, and datasets leave them out until \
+                 somebody answers for them: `lodestar learning consent attest --unattributed {} \
+                 --by NAME --statement TEXT`",
+                counted(number, "conversation"),
+                word(project)
+            )
+        }))
+    }
+
+    fn add(&mut self, mut example: NewExample) -> Result<()> {
+        example.model = example.model.or_else(|| self.model.clone());
         self.counts.conversations += 1;
         self.counts.without_model += u64::from(example.model.is_none());
         self.waiting.push(example);
@@ -186,9 +226,9 @@ impl Counts {
         }
     }
 
-    /// Returns the answer. `unattributed` is the project where nobody answers for conversations
-    /// that name no model. The exit code is 1 where nothing could be read.
-    fn reply(&self, dry_run: bool, unattributed: Option<&str>) -> Result<Reply> {
+    /// Returns the answer, with a note about conversations that name no model. The exit code is 1
+    /// where nothing could be read.
+    fn reply(&self, dry_run: bool, without_model: Option<String>) -> Result<Reply> {
         let mut table = Table::default();
         let verb = if dry_run { "would be kept" } else { "kept" };
         table.notes.push(format!(
@@ -211,15 +251,7 @@ impl Counts {
             let more = counted(self.skipped_total - SHOWN as u64, "more line");
             table.notes.push(format!("and {more}; --json lists up to {LISTED}"));
         }
-        if let Some(project) = unattributed.filter(|_| self.without_model > 0) {
-            table.notes.push(format!(
-                "{} without a `model`: their terms are unknown, and datasets leave them out until \
-                 somebody answers for them: `lodestar learning consent attest --unattributed {} \
-                 --by NAME --statement TEXT`",
-                counted(self.without_model, "conversation"),
-                word(project)
-            ));
-        }
+        table.notes.extend(without_model);
         let is_nothing = self.conversations == 0;
         if is_nothing && self.skipped_total == 0 {
             table.notes.push("there is no conversation in it".to_owned());
@@ -229,6 +261,7 @@ impl Counts {
             "records": self.conversations,
             "imported": self.imported,
             "without_model": self.without_model,
+            "own_without_model": self.own_without_model,
             "duplicates": self.duplicates,
             "forgotten": self.forgotten,
             "skipped": self.skipped,

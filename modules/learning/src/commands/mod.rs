@@ -118,7 +118,7 @@ fn minute(ms: i64) -> String {
 }
 
 /// Returns a number with the word for what is counted: "1 example", "2 examples".
-fn counted(number: u64, word: &str) -> String {
+pub(crate) fn counted(number: u64, word: &str) -> String {
     let number_text = module_sdk::human::count(number);
     if number == 1 { format!("{number_text} {word}") } else { format!("{number_text} {word}s") }
 }

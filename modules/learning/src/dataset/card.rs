@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::{files, summary::Summary};
-use crate::example::LicenceClass;
+use crate::{example::LicenceClass, licence::own_without_model};
 
 /// Most characters of a name or a statement on the card.
 const LONGEST: usize = 300;
@@ -111,8 +111,11 @@ fn write_origin(text: &mut String, summary: &Summary) -> std::fmt::Result {
     }
     writeln!(text, "\n| model | examples |\n|---|---|")?;
     for (model, number) in &summary.models {
-        let model = if model.is_empty() { "(unknown)".to_owned() } else { markdown(model) };
+        let model = if model.is_empty() { "(none named)".to_owned() } else { markdown(model) };
         writeln!(text, "| {model} | {number} |")?;
+    }
+    if summary.own_without_model > 0 {
+        writeln!(text, "\n{}.", own_without_model(summary.own_without_model, "example"))?;
     }
     for one in &summary.attestations {
         writeln!(

@@ -63,6 +63,9 @@ pub struct Summary {
     pub licences: BTreeMap<LicenceClass, u64>,
     /// Examples by model; an empty name stands for an unknown one.
     pub models: BTreeMap<String, u64>,
+    /// Examples that name no model and count as the project's own.
+    #[serde(default)]
+    pub own_without_model: u64,
     /// Statements by which restricted or unknown models are there.
     pub attestations: Vec<Attestation>,
     /// Examples by consent.
@@ -93,12 +96,14 @@ impl Summary {
     ) -> Self {
         let (mut licences, mut models) = (BTreeMap::new(), BTreeMap::new());
         let (mut consents, mut redactions) = (BTreeMap::new(), BTreeMap::new());
-        let mut with_feedback = 0;
+        let (mut with_feedback, mut own_without_model) = (0, 0);
         for meta in built.rows.iter().map(|row| &row.meta) {
             *licences.entry(meta.licence_class).or_default() += 1;
             *models.entry(meta.model.clone().unwrap_or_default()).or_default() += 1;
             *consents.entry(meta.consent_id.clone()).or_default() += 1;
             with_feedback += u64::from(meta.feedback.is_some());
+            let is_own = meta.licence_class == LicenceClass::Own;
+            own_without_model += u64::from(meta.model.is_none() && is_own);
             for (kind, number) in &meta.redactions {
                 *redactions.entry(kind.clone()).or_default() += u64::from(*number);
             }
@@ -116,6 +121,7 @@ impl Summary {
             funnel: built.steps.iter().map(FunnelStep::from).collect(),
             licences,
             models,
+            own_without_model,
             attestations: built.attestations(attestations, projects),
             consents,
             redactions,
@@ -146,7 +152,11 @@ impl Summary {
             "no example has feedback: nobody said that these answers are good".to_owned(),
         );
         note(self.models.len() == 1, "all answers are of one model".to_owned());
-        note(self.models.contains_key(""), "the model of some answers is not known".to_owned());
+        let without_model = self.models.get("").copied().unwrap_or_default();
+        note(
+            without_model > self.own_without_model,
+            "the model of some answers is not known".to_owned(),
+        );
         gaps.push(
             "compared with the questions of the gates, and with no other benchmark".to_owned(),
         );
@@ -186,6 +196,7 @@ mod tests {
         let has = |part: &str| summary.gaps.iter().any(|gap| gap.contains(part));
         assert!(has("are few") && has("nothing is held out") && has("model of some"));
         assert!(!has("no example has feedback") && !has("of one model"));
+        assert_eq!(summary.own_without_model, 0, "nobody said that it is their own");
         let text = serde_json::to_string(&summary).expect("it is JSON");
         let read: Summary = serde_json::from_str(&text).expect("it is a summary");
         assert_eq!(read, summary);

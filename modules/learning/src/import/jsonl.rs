@@ -33,7 +33,12 @@ fn found(line: &str) -> Result<Found, LineError> {
         conversation: text("conversation").or_else(|| text("session")),
         id: text("id"),
         at: value.get("at").and_then(time),
-        model: text("model").filter(|name| !name.trim().is_empty()),
+        // To name none says that no model wrote it.
+        model: match value.get("model") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) => Some(name.clone()).filter(|it| !it.trim().is_empty()),
+            Some(_) => return Err(LineError::Model),
+        },
         tools: value.get("tools").filter(|tools| tools.is_array()).cloned(),
         finish_reason: text("finish_reason"),
         truncated: false,
@@ -167,6 +172,7 @@ mod tests {
         check(r#"{"messages":[{"role":"wizard","content":"q"}]}"#, LineError::Message(1));
         check(r#"{"messages":[{"role":"user","content":7}]}"#, LineError::Message(1));
         check(&format!(r#"{{"messages":{CHAT},"feedback":7}}"#), LineError::Feedback);
+        check(&format!(r#"{{"messages":{CHAT},"model":["m"]}}"#), LineError::Model);
         let secret = "sk-ant-very-secret";
         let shown = found(&format!("{{\"{secret}")).expect_err("it is cut").to_string();
         assert!(!shown.contains(secret), "{shown}");

@@ -42,7 +42,9 @@ impl Format {
         }
     }
 
-    const fn origin(self) -> Origin {
+    /// Returns the source of what its files hold.
+    #[must_use]
+    pub const fn origin(self) -> Origin {
         match self {
             Self::Jsonl => Origin::Jsonl,
             Self::ClaudeCode => Origin::ClaudeCode,
@@ -80,6 +82,9 @@ pub enum LineError {
     /// The feedback has a form that nobody knows.
     #[error("has `feedback` that is neither true, false, \"good\", \"bad\" nor from 0 to 1")]
     Feedback,
+    /// The model has a form that nobody knows.
+    #[error("has a `model` that is no text")]
+    Model,
     /// The file ends in the middle of the line.
     #[error("is cut off")]
     Cut,

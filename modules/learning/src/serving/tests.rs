@@ -1,4 +1,4 @@
-//! What is chosen, and what is told of it.
+//! Tests of the choice of a server, and of what is told of it.
 
 use super::*;
 use crate::{

@@ -1,4 +1,4 @@
-//! What the machine has: uv, Python, room.
+//! The machine: uv, Python, room.
 
 use std::{
     ffi::OsStr,

@@ -44,6 +44,19 @@ impl Origin {
             Self::Codex => "codex",
         }
     }
+
+    /// Returns the source of a word in the database.
+    fn of(word: &str) -> Option<Self> {
+        let all = [Self::Event, Self::Jsonl, Self::ClaudeCode, Self::Codex];
+        all.into_iter().find(|it| it.as_str() == word)
+    }
+
+    /// Returns whether an answer that names no model counts as one of the project's own people: who
+    /// imports a file of conversations chose its lines, and names the model where one wrote them.
+    #[must_use]
+    pub const fn is_own_without_model(self) -> bool {
+        matches!(self, Self::Jsonl)
+    }
 }
 
 /// An example to be kept. Its `Debug` shows no text.
@@ -188,6 +201,13 @@ fn standing(connection: &Connection, id: &str) -> rusqlite::Result<Kept> {
 
 fn keep(transaction: &Transaction<'_>, new: &NewExample, now: i64) -> rusqlite::Result<Kept> {
     let known = standing(transaction, &new.id)?;
+    if known == Kept::Known
+        && let Some(model) = &new.model
+    {
+        // It was imported without one before.
+        let sql = "UPDATE example SET model = ?2 WHERE id = ?1 AND model IS NULL";
+        transaction.prepare_cached(sql)?.execute((&new.id, model))?;
+    }
     if known != Kept::New {
         return Ok(known);
     }
@@ -210,6 +230,7 @@ fn keep(transaction: &Transaction<'_>, new: &NewExample, now: i64) -> rusqlite::
                truncated) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
                ON CONFLICT (id) DO UPDATE SET kept_at = excluded.kept_at, \
+               model = coalesce(model, excluded.model), \
                consent = excluded.consent, messages = excluded.messages, \
                tools = excluded.tools, question = excluded.question \
                WHERE messages = '' AND forgotten_at IS NULL";
@@ -357,8 +378,13 @@ impl<'a> Known<'a> {
         let (key, request): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
         let model: Option<String> = row.get(5)?;
         let kept_under: String = row.get(6)?;
-        let is_file = row.get::<_, String>(12)? != Origin::Event.as_str();
-        let licence = model.as_deref().map_or(LicenceClass::Unknown, |it| self.licences.of(it));
+        let origin = Origin::of(&row.get::<_, String>(12)?);
+        let is_file = origin != Some(Origin::Event);
+        let licence = match model.as_deref() {
+            Some(model) => self.licences.of(model),
+            None if origin.is_some_and(Origin::is_own_without_model) => LicenceClass::Own,
+            None => LicenceClass::Unknown,
+        };
         let attested = match model.as_deref().map(spelt) {
             Some(name) => {
                 let is_of = |one: &Attestation| one.project.is_none() && one.model == name;

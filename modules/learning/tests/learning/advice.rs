@@ -189,38 +189,66 @@ fn lines_without_a_model_lead_by_messages_to_a_dataset() {
     let error = error.to_string();
     let (command, consent) = typed(&commands(&error)[0], "ada", "");
     run(&mut bench, &command, consent);
-    let imported = crate::common::import_file(&mut bench, args).expect("it is imported");
+    let imported = crate::common::import_file(&mut bench, args.clone()).expect("it is imported");
     assert_eq!((imported.exit_code, &imported.data["without_model"]), (0, &json!(60)));
+    assert_eq!(imported.data["own_without_model"], 60, "{:#}", imported.data);
     let notes = imported.table.expect("people see it").notes.join("\n");
-    let told = commands(&notes);
-    assert_eq!(told, ["consent attest --unattributed shop --by NAME --statement TEXT"]);
+    assert!(notes.contains("60 conversations name no model and count as your own"), "{notes}");
+    assert_eq!(commands(&notes), [""; 0], "nothing more is needed");
 
-    // Who did not read it is told once more, with the drops.
+    let build = json!({"action": "build", "project": ["shop"]});
+    let built = bench.command("datasets", build.clone()).expect("it is built");
+    assert_eq!((built.exit_code, &built.data["remedies"]), (0, &json!([])));
+    let examples = &built.data["examples"];
+    assert_eq!(built.data["licences"], json!({"own": examples}));
+    assert_eq!(&built.data["own_without_model"], examples, "{:#}", built.data);
+    let notes = built.table.expect("people see it").notes.join("\n");
+    assert!(commands(&notes)[0].starts_with("train "), "{notes}");
+    let path = built.data["path"].as_str().expect("a path");
+    let card = std::fs::read_to_string(format!("{path}/README.md")).expect("a card");
+    let told = format!("\n{examples} examples name no model and count as your own.\n");
+    assert!(card.contains(&told), "{card}");
+
+    // Imported again they may be named; what the line names stays.
+    let mut named = args;
+    named["model"] = "claude-sonnet-4-5".into();
+    let again = crate::common::imported(&mut bench, named);
+    assert_eq!((&again["duplicates"], &again["without_model"]), (&json!(60), &json!(0)));
+    let nothing = bench.command("datasets", build).expect("it answers");
+    assert_eq!(nothing.exit_code, 1, "its terms restrict training: {:#}", nothing.data);
+    assert_eq!(crate::common::dropped(&nothing.data, "licence_restricted"), 60);
+}
+
+#[test]
+fn requests_without_a_model_lead_by_messages_to_a_dataset() {
+    let mut bench = crate::common::bench(json!({}));
+    grant(&mut bench, "shop");
+    for number in 0..60 {
+        let question = crate::common::question(number);
+        let mut content = crate::common::content(&format!("k{number}"), &question);
+        content.model = None;
+        content.session_id = Some(format!("s{number}"));
+        content.answer[0].text = crate::common::answer(number);
+        bench.send(&content).expect("it is kept");
+    }
     let args = json!({"action": "build", "project": ["shop"]});
     let nothing = bench.command("datasets", args.clone()).expect("it answers");
     assert_eq!((nothing.exit_code, &nothing.data["id"]), (1, &Value::Null));
     assert_eq!(nothing.data["remedies"][0]["examples"], 60, "{:#}", nothing.data);
     let notes = nothing.table.expect("people see it").notes.join("\n");
-    assert_eq!(commands(&notes), told, "{notes}");
+    let told = commands(&notes);
+    assert_eq!(told, ["consent attest --unattributed shop --by NAME --statement TEXT"]);
     let (command, attest) = typed(&told[0], "ada", "");
     run(&mut bench, &command, attest);
     let built = bench.command("datasets", args).expect("it is built");
     assert_eq!((built.exit_code, &built.data["remedies"]), (0, &json!([])));
     assert_eq!(built.data["licences"], json!({"unknown": built.data["examples"]}));
+    assert_eq!(built.data["own_without_model"], 0, "{:#}", built.data);
     assert_eq!(built.data["attestations"][0]["project"], "shop", "{:#}", built.data);
-    let notes = built.table.expect("people see it").notes.join("\n");
-    assert!(commands(&notes)[0].starts_with("train "), "{notes}");
     let path = built.data["path"].as_str().expect("a path");
     let card = std::fs::read_to_string(format!("{path}/README.md")).expect("a card");
     assert!(card.contains("ada answers for answers of shop that name no model since"), "{card}");
-
-    // It is for this project alone.
-    grant(&mut bench, "bank");
-    let path = crate::common::file(&bench, "other.jsonl", &lines);
-    let args = json!({"format": "jsonl", "path": path, "project": "bank"});
-    crate::common::imported(&mut bench, args);
-    let other = bench.command("datasets", json!({"action": "build", "project": ["bank"]}));
-    assert_eq!(other.expect("it answers").exit_code, 1);
+    assert!(card.contains("- the model of some answers is not known"), "{card}");
     let twice = json!({
         "action": "attest", "name": "m", "unattributed": "shop", "by": "ada", "statement": "ours",
     });

@@ -1,4 +1,4 @@
-//! What a policy says of what was held back, beside what was so.
+//! Measuring of a policy by what was held back.
 
 use std::collections::HashMap;
 
