@@ -7,6 +7,7 @@ mod accounting;
 mod author;
 mod calls;
 mod configuration;
+mod connect;
 mod content;
 mod control_socket;
 mod crashes;

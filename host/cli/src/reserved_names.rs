@@ -5,8 +5,8 @@ use module_sdk::manifest::Manifest;
 use crate::error::{CliError, Result};
 
 /// The names of the verbs.
-pub(crate) const VERBS: [&str; 8] =
-    ["completions", "config", "doctor", "events", "man", "modules", "status", "top"];
+pub(crate) const VERBS: [&str; 9] =
+    ["completions", "config", "connect", "doctor", "events", "man", "modules", "status", "top"];
 
 /// The names of the verbs of `lodestar modules` and their aliases, which people type without it.
 pub(crate) const MODULE_VERBS: [&str; 15] = [

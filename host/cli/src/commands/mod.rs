@@ -3,6 +3,7 @@
 
 mod completions;
 mod config;
+mod connect;
 mod doctor;
 mod events;
 mod man;
@@ -56,6 +57,7 @@ pub(crate) enum Verb {
     Modules(modules::Modules),
     #[command(subcommand)]
     Events(events::Events),
+    Connect(connect::Connect),
     Completions(completions::Completions),
     Man(man::Man),
     #[command(external_subcommand)]
@@ -86,6 +88,7 @@ pub(crate) async fn dispatch(argv: Vec<OsString>, terminal: &mut Terminal) -> Re
         Verb::Config(verb) => verb.run(&client, terminal).await,
         Verb::Modules(verb) => verb.run(&client, terminal).await,
         Verb::Events(verb) => verb.run(&client, terminal).await,
+        Verb::Connect(verb) => verb.run(&client, terminal).await,
         Verb::Completions(verb) => verb.run(Cli::command(), &client, terminal).await,
         Verb::Man(verb) => verb.run(Cli::command(), terminal),
         Verb::ModuleCommand(words) => {
@@ -117,6 +120,8 @@ mod tests {
         check("lodestar --json modules list", "Modules(List");
         check("lodestar modules enable usage_tracker --no-wait", "Modules(Enable");
         check("lodestar events replay usage_tracker --all", "Events(Replay");
+        check("lodestar connect codex --write --no-router", "Connect(");
+        check("lodestar connect --list", "Connect(");
         check(
             "lodestar usage summary --since 7d",
             "ModuleCommand([\"usage\", \"summary\", \"--since\"",
@@ -138,6 +143,11 @@ mod tests {
         check("lodestar top --once --count 2", "cannot be used with");
         check("lodestar events replay usage_tracker", "required");
         check("lodestar events replay usage_tracker --all 0190", "cannot be used with");
+        check("lodestar connect", "required");
+        check("lodestar connect claude", "claude-code");
+        check("lodestar connect codex --undo --write", "cannot be used with");
+        check("lodestar connect codex --list", "cannot be used with");
+        check("lodestar connect codex --project a,b", "letters, digits");
     }
 
     #[test]
