@@ -1,6 +1,7 @@
 //! Files and records that are odd, broken, closed or changed meanwhile.
 
 use std::{
+    ffi::OsString,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
 };
