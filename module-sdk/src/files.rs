@@ -9,11 +9,13 @@
 //! | kind | content |
 //! |---|---|
 //! | `A` | the arguments of the command, JSON; the daemon takes this record out |
-//! | `S` | number and size of all files, JSON: `{"files":2,"bytes":1024}` |
-//! | `F` | the beginning of a file, JSON: `{"name":"…","bytes":512,"modified_ms":…}` |
+//! | `S` | number and size of all files, JSON: `{"files":2,"bytes":1024,"unchanged":0}` |
+//! | `F` | the beginning of a file, JSON: [`FileHead`] |
 //! | `D` | a part of its content |
 //! | `E` | the end of the file; its content is the error that ended it early, empty for none |
 //! | `Z` | the end of all |
+
+mod mark;
 
 use std::{
     fmt, fs,
@@ -25,6 +27,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, ErrorKind, Result};
+pub use mark::FileMark;
 
 /// Kind of the record with the arguments of the command.
 #[doc(hidden)]
@@ -35,7 +38,8 @@ pub const ARGUMENTS_RECORD: u8 = b'A';
 pub const MAX_RECORD: usize = 2 << 20;
 
 /// Size of the records of content, in bytes.
-const PART: usize = 64 << 10;
+#[doc(hidden)]
+pub const PART: usize = 256 << 10;
 
 /// Kinds of the other records.
 mod record {
@@ -51,19 +55,57 @@ mod record {
 pub struct FilesSum {
     /// Number of files.
     pub files: u64,
-    /// Their size in bytes when they were counted; a pipe has none.
+    /// Their size in bytes when they were counted, less what is not sent of them; a pipe has none.
     pub bytes: u64,
+    /// Number of files beside them that are not sent, since the module has read them as they are.
+    #[serde(default)]
+    pub unchanged: u64,
 }
 
-/// Head of a file.
+/// Head of a file, as it is sent.
+#[doc(hidden)]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Head {
-    name: String,
+pub struct FileHead {
+    /// Name for messages.
+    pub name: String,
+    /// Size in bytes when it was opened, 0 for a pipe.
     #[serde(default)]
-    bytes: u64,
+    pub bytes: u64,
     /// Time of its last change, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    modified_ms: Option<i64>,
+    pub modified_ms: Option<i64>,
+    /// Name of the tool that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// State when it was opened; a pipe has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<FileMark>,
+    /// Offset of the first byte that is sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub from: u64,
+    /// SHA-256 of its first bytes, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+}
+
+impl FileHead {
+    /// Creates the head of what has a name only: a pipe, or what cannot be opened.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Creates the head of an open file.
+    #[must_use]
+    pub fn of(name: impl Into<String>, about: &fs::Metadata) -> Self {
+        let is_file = about.is_file();
+        Self {
+            bytes: if is_file { about.len() } else { 0 },
+            modified_ms: modified_ms(about),
+            mark: is_file.then(|| about.into()),
+            ..Self::new(name)
+        }
+    }
 }
 
 /// The files of a command, in the order in which they come: see
@@ -90,7 +132,7 @@ impl fmt::Debug for Files {
 #[derive(Debug)]
 pub struct NamedFile<'a> {
     files: &'a mut Files,
-    head: Head,
+    head: FileHead,
 }
 
 impl Files {
@@ -214,6 +256,33 @@ impl NamedFile<'_> {
     pub fn modified(&self) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.head.modified_ms?).ok()
     }
+
+    /// Returns the name of the tool that wrote the file, where the place that it is from or the
+    /// caller told it.
+    #[must_use]
+    pub fn tool(&self) -> Option<&str> {
+        self.head.tool.as_deref()
+    }
+
+    /// Returns the state of the file when it was opened; a pipe has none.
+    #[must_use]
+    pub const fn mark(&self) -> Option<&FileMark> {
+        self.head.mark.as_ref()
+    }
+
+    /// Returns the offset in the file of the first byte that is read here: what is before it was
+    /// read another time.
+    #[must_use]
+    pub const fn from(&self) -> u64 {
+        self.head.from
+    }
+
+    /// Returns the SHA-256 of the first 4,096 bytes of the file, or of all where it has fewer, in
+    /// hexadecimal digits. A pipe and a database have none.
+    #[must_use]
+    pub fn head(&self) -> Option<&str> {
+        self.head.head.as_deref()
+    }
 }
 
 impl Read for NamedFile<'_> {
@@ -264,10 +333,10 @@ fn not_expected(kind: u8) -> Error {
     Error::usage(format!("the files are out of order: a record of kind {kind}"))
 }
 
-/// Writer of the files of a command, as the command line sends them.
+/// Writer of the files of a command, as the command line sends them, with its buffer.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct FilesWriter<W>(W);
+pub struct FilesWriter<W>(W, Vec<u8>);
 
 impl<W: Write> FilesWriter<W> {
     /// Creates a writer and writes the arguments of the command.
@@ -286,7 +355,7 @@ impl<W: Write> FilesWriter<W> {
     ///
     /// When the reader is gone.
     pub fn new(out: W, sum: FilesSum) -> io::Result<Self> {
-        let mut writer = Self(out);
+        let mut writer = Self(out, Vec::new());
         write(&mut writer.0, record::SUM, &serde_json::to_vec(&sum)?)?;
         Ok(writer)
     }
@@ -296,39 +365,31 @@ impl<W: Write> FilesWriter<W> {
     /// # Errors
     ///
     /// When the reader is gone.
-    pub fn file(
-        &mut self,
-        name: &str,
-        about: Option<&fs::Metadata>,
-        content: io::Result<impl Read>,
-    ) -> io::Result<()> {
-        let head = Head {
-            name: name.to_owned(),
-            bytes: about.filter(|it| it.is_file()).map_or(0, fs::Metadata::len),
-            modified_ms: about.and_then(modified_ms),
-        };
-        write(&mut self.0, record::FILE, &serde_json::to_vec(&head)?)?;
-        if !about.is_some_and(fs::Metadata::is_file) {
-            // A pipe may let us wait for its first byte.
+    pub fn file(&mut self, head: &FileHead, content: io::Result<impl Read>) -> io::Result<()> {
+        write(&mut self.0, record::FILE, &serde_json::to_vec(head)?)?;
+        // A pipe may let us wait for its first byte, and for each that follows.
+        let waits = head.mark.is_none();
+        if waits {
             self.0.flush()?;
         }
         let ended = match content {
-            Ok(content) => self.content(content)?,
+            Ok(content) => self.content(content, waits)?,
             Err(error) => Err(error),
         };
         let words = ended.err().map(|error| error.to_string()).unwrap_or_default();
         write(&mut self.0, record::FILE_END, words.as_bytes())
     }
 
-    /// Writes the content of a file. The inner result is that of reading it.
-    fn content(&mut self, mut content: impl Read) -> io::Result<io::Result<()>> {
-        let mut part = vec![0; PART];
+    /// Writes the content of a file, which may wait for its bytes. The inner result is that of
+    /// reading it.
+    fn content(&mut self, mut content: impl Read, waits: bool) -> io::Result<io::Result<()>> {
+        self.1.resize(PART, 0);
         loop {
-            match content.read(&mut part) {
+            match content.read(&mut self.1) {
                 Ok(0) => return Ok(Ok(())),
                 Ok(count) => {
-                    write(&mut self.0, record::DATA, &part[..count])?;
-                    if count < PART {
+                    write(&mut self.0, record::DATA, &self.1[..count])?;
+                    if waits && count < PART {
                         // There is no more at the moment.
                         self.0.flush()?;
                     }
@@ -356,6 +417,10 @@ fn write(out: &mut impl Write, kind: u8, content: &[u8]) -> io::Result<()> {
     out.write_all(&[kind])?;
     out.write_all(&length.to_be_bytes())?;
     out.write_all(content)
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn modified_ms(about: &fs::Metadata) -> Option<i64> {

@@ -56,7 +56,7 @@ pub use counter_family::CounterFamily;
 pub use description::{CommandDescription, Description, Subscription, TimerDescription};
 pub use error::{Error, ErrorKind, Result, nearest};
 pub use event::{Class, Event, EventType, MAX_EVENT_BYTES, RelayedEvent};
-pub use files::{Files, FilesSum, NamedFile};
+pub use files::{FileMark, Files, FilesSum, NamedFile};
 pub use glue::return_free_memory;
 pub use host::{Acceptance, Counter, Gauge, Histogram, Host, Secret};
 pub use log_histogram::{LogHistogram, LogHistogramError};
@@ -69,6 +69,6 @@ pub use wiring::Wiring;
 pub use zone::Zone;
 
 #[doc(hidden)]
-pub use files::{ARGUMENTS_RECORD, FilesWriter, MAX_RECORD};
+pub use files::{ARGUMENTS_RECORD, FileHead, FilesWriter, MAX_RECORD, PART as FILE_PART};
 #[doc(hidden)]
 pub use glue::export as __export;

@@ -311,6 +311,12 @@ impl<M: 'static> Wiring<M> {
     /// and sends the content. A module opens no path that somebody named: the daemon may have other
     /// rights than who asks.
     ///
+    /// With `"x-files" = {"endings": ["jsonl"], "tools": "tool", "known": "import-known"}` the path
+    /// may be left out: the files of the tool that the argument `tool` names are sent then. Before,
+    /// `import-known` is asked with `{"files": [{"name", "tool", "mark"}]}` and answers with
+    /// `{"files": […]}`: for each `null` where it did not change, or `{"from", "head",
+    /// "head_bytes"}`, from which byte on it is to be sent while its beginning has this hash.
+    ///
     /// ```
     /// use std::io::Read as _;
     /// use module_sdk::{Files, Job, Reply, Result, Wiring};

@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::{
+    asked_files::AskedFiles,
     client::{Client, Lines, escaped},
     error::{CliError, Result},
     exit_codes, human,
     out_file::OutFile,
-    sent_files::SentFiles,
+    sent_files::{Answers, Person, SentFiles},
     terminal::Terminal,
 };
 
@@ -26,8 +27,8 @@ pub(crate) struct Call {
     pub(crate) words: String,
     pub(crate) command: String,
     pub(crate) args: Map<String, Value>,
-    /// Path of the files to send, and the endings of those in a folder.
-    pub(crate) files: Option<(PathBuf, Vec<String>)>,
+    /// The files to send.
+    pub(crate) files: Option<AskedFiles>,
     pub(crate) streams: bool,
     /// File for the stream; `None` for standard output.
     pub(crate) out: Option<PathBuf>,
@@ -79,11 +80,14 @@ async fn answer(
     mut out: Option<&mut OutFile>,
     terminal: &mut Terminal,
 ) -> Result<(Reply, Before)> {
-    let path = format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(&call.command));
+    let path = path_of(call, &call.command);
     let mut lines: Lines = match &call.files {
-        Some((files, endings)) => {
-            let opened = SentFiles::find(files, endings)?;
-            let body = opened.send(&call.args)?;
+        Some(asked) => {
+            let mut files = SentFiles::find(asked, &Person::here())?;
+            if let Some(known) = &asked.known {
+                leave_out_known(&mut files, known, call, client).await?;
+            }
+            let body = files.send(&call.args)?;
             client.stream_body(&format!("{path}/files"), body).await?
         }
         None => client.stream(&path, &call.args).await?,
@@ -110,6 +114,35 @@ async fn answer(
     };
     bar.finish_and_clear();
     Ok((reply, before))
+}
+
+fn path_of(call: &Call, command: &str) -> String {
+    format!("/v1/modules/{}/commands/{}", escaped(&call.module), escaped(command))
+}
+
+/// Asks the module what it has read of the files, and leaves out those that did not change.
+async fn leave_out_known(
+    files: &mut SentFiles,
+    command: &str,
+    call: &Call,
+    client: &Client,
+) -> Result<()> {
+    let path = path_of(call, command);
+    let mut answers = Answers::default();
+    for question in files.questions() {
+        let mut lines = client.stream(&path, &question).await?;
+        let reply = loop {
+            match lines.next().await? {
+                Some(CommandItem::Reply(reply)) => break reply,
+                Some(CommandItem::Error(problem)) => return Err(CliError::from_problem(problem)),
+                Some(CommandItem::Progress { .. } | CommandItem::Chunk(_)) => {}
+                None => return Err(unfinished(call)),
+            }
+        };
+        answers.add(question.indexes(), command, reply.data)?;
+    }
+    files.answered(answers);
+    Ok(())
 }
 
 /// Returns the sentence of an answer that consists of one sentence and no table.

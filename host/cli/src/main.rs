@@ -1,5 +1,6 @@
 //! `lodestar`, the command line of `lodestard`.
 
+mod asked_files;
 mod author;
 mod call;
 mod client;

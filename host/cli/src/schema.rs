@@ -4,8 +4,9 @@
 //! `$ref` into the same schema, `items`, `minimum`, `maximum`, `default`, `description`,
 //! `required`, and the extensions `x-positional` (`true`, or a number for the order), `x-path`
 //! (`true`: a file, which the module gets as an absolute path) and `x-files` (a file, which the
-//! command line sends, or a folder, of which it sends the files with one of the listed endings). A
-//! value of any other form is given as JSON.
+//! command line sends, or a folder, of which it sends the files with one of the listed endings; or
+//! an object, with which the files of tools are found, and only those that changed are sent:
+//! [`FilesRule`]). A value of any other form is given as JSON.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,10 @@ use clap::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::error::InvalidValue;
+use crate::{
+    asked_files::{AskedFiles, FilesRule, ToolArgument},
+    error::{InvalidValue, Result},
+};
 
 /// Names that are options of every command.
 const RESERVED: [&str; 6] = ["json", "socket", "timeout", "color", "help", "version"];
@@ -44,8 +48,8 @@ enum Kind {
     Text,
     /// A file, relative to the directory in which the command is typed.
     Path,
-    /// A file, or a folder with files of these endings, whose content is sent.
-    Files(Vec<String>),
+    /// A file, or a folder with files, whose content is sent.
+    Files(FilesRule),
     Integer {
         least: Option<i128>,
         most: Option<i128>,
@@ -87,15 +91,24 @@ pub(crate) fn args(fields: &[Field], streams: bool) -> Vec<Arg> {
     fields.iter().map(|field| arg(field, streams)).collect()
 }
 
-/// Returns the path whose files are to be sent, and the endings of those in a folder.
-pub(crate) fn files(fields: &[Field], matches: &ArgMatches) -> Option<(PathBuf, Vec<String>)> {
-    fields.iter().find_map(|field| match &field.kind {
-        Kind::Files(endings) => match field_json(field, matches) {
-            Value::String(path) => Some((path.into(), endings.clone())),
-            _ => None,
-        },
+/// Returns which files are to be sent.
+pub(crate) fn files(fields: &[Field], matches: &ArgMatches) -> Result<Option<AskedFiles>> {
+    let Some((field, rule)) = fields.iter().find_map(|field| Some((field, field.rule()?))) else {
+        return Ok(None);
+    };
+    let text = |field: &Field| field_json(field, matches).as_str().map(str::to_owned);
+    let tools = fields.iter().find(|field| rule.tools.as_ref() == Some(&field.name));
+    let choices = tools.and_then(|field| match &field.kind {
+        Kind::Choice(choices) => Some(choices.iter().map(|(name, _)| name.clone()).collect()),
         _ => None,
-    })
+    });
+    let tool = ToolArgument { word: tools.and_then(text), choices };
+    rule.ask(text(field).map(PathBuf::from), &tool)
+}
+
+/// Returns the command that is asked which files it has read, if the schema names one.
+pub(crate) fn known_command(schema: &Value) -> Option<String> {
+    fields(schema).iter().find_map(|field| field.rule()?.known.clone())
 }
 
 /// Returns the given arguments as the object that the command expects; others are left to it.
@@ -115,6 +128,14 @@ impl Field {
     /// Returns the parser's id for the argument, which no option of `lodestar` has.
     fn id(&self) -> String {
         format!("property {}", self.name)
+    }
+
+    /// Returns which files count, where the argument is their path.
+    const fn rule(&self) -> Option<&FilesRule> {
+        match &self.kind {
+            Kind::Files(rule) => Some(rule),
+            _ => None,
+        }
     }
 }
 
@@ -264,9 +285,7 @@ fn kind(property: &Value, root: &Value, depth: usize) -> Kind {
     match type_name(property) {
         Some("string") if property.get("x-path") == Some(&Value::Bool(true)) => Kind::Path,
         Some("string") if property.get("x-files").is_some() => {
-            let endings = property.get("x-files").and_then(Value::as_array);
-            let endings = endings.into_iter().flatten().filter_map(Value::as_str);
-            Kind::Files(endings.map(str::to_owned).collect())
+            Kind::Files(property.get("x-files").map(FilesRule::read).unwrap_or_default())
         }
         Some("string") => Kind::Text,
         Some("integer") => {
@@ -345,5 +364,38 @@ fn is_nothing(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+    use module_transcripts::Tool;
+    use serde_json::json;
+
+    use super::*;
+    use crate::asked_files::Origin;
+
+    #[test]
+    fn files_are_asked_for_by_a_tool_or_a_path() {
+        let rule = json!({"endings": ["jsonl"], "tools": "form", "known": "import-known"});
+        let schema = json!({"type": "object", "properties": {
+            "form": {"enum": ["jsonl", "codex", "pi", "all"], "x-positional": 1},
+            "path": {"type": ["string", "null"], "x-positional": 2, "x-files": rule},
+        }});
+        let fields = fields(&schema);
+        let asked = |words: &[&str]| {
+            let command = Command::new("import").no_binary_name(true).args(args(&fields, false));
+            files(&fields, &command.try_get_matches_from(words).expect("it fits"))
+        };
+        let from = |words: &[&str]| asked(words).expect("it is right").expect("some").from;
+        let path = |tool| Origin::Path("a".into(), tool);
+        assert_eq!(from(&["codex", "a"]), path(Some(Tool::Codex)));
+        assert_eq!(from(&["jsonl", "a"]), path(None));
+        assert_eq!(from(&["pi"]), Origin::Tools(vec![Tool::Pi]));
+        assert_eq!(from(&["all"]), Origin::Tools(vec![Tool::Codex, Tool::Pi]));
+        assert_eq!(from(&[]), from(&["all"]));
+        assert!(asked(&["jsonl"]).is_err());
+        assert_eq!(known_command(&schema).as_deref(), Some("import-known"));
     }
 }

@@ -1,76 +1,108 @@
 //! Files that a command reads: found and opened here, with the rights of who types the command, and
 //! sent to the daemon.
 
+mod body;
+mod opened;
+mod question;
+
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    ffi::OsString,
+    io,
     path::{Path, PathBuf},
-    pin::Pin,
-    task::{Context, Poll},
+    sync::mpsc::sync_channel,
     thread,
 };
 
-use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Frame};
 use module_sdk::{FilesSum, FilesWriter};
+use module_transcripts::{FindError, Found, Place, Tool, existing, find};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
 
-use crate::error::{CliError, Result};
+use crate::{
+    asked_files::{AskedFiles, Origin},
+    error::{CliError, Result},
+};
+pub(crate) use body::FilesBody;
+use body::Parts;
+use opened::Opened;
+pub(crate) use question::Answers;
+use question::Known;
 
 /// The path that stands for standard input.
 const STDIN: &str = "-";
 
-/// Largest number of files of one command.
-const MOST_FILES: usize = 100_000;
+/// Number of files that wait open until they are sent.
+const OPEN_AHEAD: usize = 16;
 
-/// Size of the parts in which files are sent, in bytes.
-const PART: usize = 64 << 10;
-
-/// Number of parts that wait to be sent.
-const PARTS_AHEAD: usize = 4;
+/// Number of places that are named where none exists.
+const PLACES_NAMED: usize = 4;
 
 /// Files that were found and are not sent yet.
 #[derive(Debug)]
 pub(crate) struct SentFiles {
-    source: Source,
-    sum: FilesSum,
+    /// `None` for standard input.
+    files: Option<Vec<SentFile>>,
+    /// Number of files that are not sent.
+    unchanged: u64,
 }
 
+/// A file that will be sent.
 #[derive(Debug)]
-enum Source {
-    Stdin,
-    File(PathBuf, File),
-    Folder(Vec<Found>),
+struct SentFile {
+    found: Found,
+    /// Its path from the root on: the same file has one name, wherever the command is typed.
+    name: String,
+    tool: Option<Tool>,
+    /// `true` for a database that is sent as rows.
+    rows: bool,
+    /// Part that the command has read of it; `None` where it was not asked.
+    known: Option<Known>,
 }
 
-/// A file in a folder, or what cannot be read there.
-#[derive(Debug)]
-struct Found {
-    path: PathBuf,
-    unreadable: Option<io::Error>,
+/// Home directory and environment of who types.
+pub(crate) struct Person<'a> {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) variable: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Person<'_> {
+    /// Returns the person who started this process.
+    pub(crate) fn here() -> Self {
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        Self { home, variable: &|name| std::env::var_os(name) }
+    }
 }
 
 impl SentFiles {
-    /// Finds the files at a path: itself, or those of a folder and of the folders below it whose
-    /// names have one of the endings, in order. Links within a folder are not followed.
-    pub(crate) fn find(path: &Path, endings: &[String]) -> Result<Self> {
-        if path == Path::new(STDIN) {
-            return Ok(Self { source: Source::Stdin, sum: FilesSum { files: 1, bytes: 0 } });
-        }
-        let about = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-        if !about.is_dir() {
-            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-            let sum = FilesSum { files: 1, bytes: about.len() };
-            return Ok(Self { source: Source::File(path.to_owned(), file), sum });
-        }
-        let mut folder = Folder { endings, files: Vec::new(), bytes: 0 };
-        let top = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
-        folder.search(path, top)?;
-        let mut files = folder.files;
-        files.sort_unstable_by(|left, right| left.path.cmp(&right.path));
-        let sum = FilesSum { files: files.len() as u64, bytes: folder.bytes };
-        Ok(Self { source: Source::Folder(files), sum })
+    /// Finds the files that are asked for: at a path, or in the places of tools.
+    pub(crate) fn find(asked: &AskedFiles, person: &Person<'_>) -> Result<Self> {
+        let found = match &asked.from {
+            Origin::Path(path, _) if path == Path::new(STDIN) => {
+                return Ok(Self { files: None, unchanged: 0 });
+            }
+            Origin::Path(path, tool) => at_path(path, *tool, &asked.endings)?,
+            Origin::Tools(tools) => in_places(tools, person)?,
+        };
+        let lists =
+            |ending: &str| asked.endings.is_empty() || asked.endings.iter().any(|it| it == ending);
+        // Not every command can read what is packed, or rows.
+        let (packed, databases) = (lists("zst"), lists("db"));
+        let is_named = matches!(asked.from, Origin::Path(..));
+        let takes = |found: &Found| {
+            let is_packed = found.path.extension().is_some_and(|ending| ending == "zst");
+            is_named || ((packed || !is_packed) && (databases || !found.is_database))
+        };
+        let file = |found: Found| SentFile {
+            name: std::path::absolute(&found.path)
+                .unwrap_or_else(|_| found.path.clone())
+                .display()
+                .to_string(),
+            tool: found.tool,
+            rows: found.is_database && asked.rows,
+            known: None,
+            found,
+        };
+        let files = found.into_iter().filter(takes).map(file).collect();
+        Ok(Self { files: Some(files), unchanged: 0 })
     }
 
     /// Begins to read the files, and returns the body that sends them with the arguments of the
@@ -78,184 +110,120 @@ impl SentFiles {
     pub(crate) fn send(self, args: &Map<String, Value>) -> Result<FilesBody> {
         let args = serde_json::to_vec(args)
             .map_err(|error| CliError::failed(format!("cannot write the request: {error}")))?;
-        let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
-        let parts = Parts { sender, part: BytesMut::with_capacity(PART) };
+        let (parts, body) = Parts::new();
         // An error means that nobody reads any more: the answer, which has come, says why.
         thread::spawn(move || self.write(parts, &args));
-        Ok(FilesBody(receiver))
+        Ok(body)
     }
 
     fn write(self, parts: Parts, args: &[u8]) -> io::Result<()> {
-        let mut writer = FilesWriter::begin(parts, args, self.sum)?;
-        match self.source {
-            Source::Stdin => writer.file("standard input", None, Ok(io::stdin().lock()))?,
-            Source::File(path, file) => {
-                let about = file.metadata().ok();
-                writer.file(&path.display().to_string(), about.as_ref(), Ok(file))?;
-            }
-            Source::Folder(files) => {
-                for Found { path, unreadable } in files {
-                    let file = unreadable.map_or_else(|| File::open(&path), Err);
-                    let about = file.as_ref().ok().and_then(|file| file.metadata().ok());
-                    writer.file(&path.display().to_string(), about.as_ref(), file)?;
+        let sum = self.sum();
+        let mut writer = FilesWriter::begin(parts, args, sum)?;
+        let Some(files) = self.files else {
+            let stdin = Opened::stdin();
+            writer.file(&stdin.head, stdin.content)?;
+            return writer.finish().map(drop);
+        };
+        let (sender, opened) = sync_channel(OPEN_AHEAD);
+        thread::spawn(move || {
+            for file in files {
+                if sender.send(Opened::of(file)).is_err() {
+                    break;
                 }
             }
+        });
+        for file in opened {
+            writer.file(&file.head, file.content)?;
         }
         writer.finish().map(drop)
     }
+
+    fn sum(&self) -> FilesSum {
+        let Some(files) = &self.files else {
+            return FilesSum { files: 1, bytes: 0, unchanged: 0 };
+        };
+        FilesSum {
+            files: files.len() as u64,
+            bytes: files.iter().map(SentFile::bytes).sum(),
+            unchanged: self.unchanged,
+        }
+    }
 }
 
-/// Search of a folder.
-struct Folder<'a> {
-    endings: &'a [String],
-    files: Vec<Found>,
-    bytes: u64,
+impl SentFile {
+    /// Returns how many bytes will probably be sent; how many rows a database has is not known.
+    fn bytes(&self) -> u64 {
+        let bytes = match &self.found.state {
+            Ok(mark) if !self.rows => mark.bytes,
+            _ => 0,
+        };
+        let from = self.known.as_ref().map_or(0, |known| known.from);
+        if from <= bytes { bytes - from } else { bytes }
+    }
 }
 
-impl Folder<'_> {
-    fn search(&mut self, path: &Path, entries: fs::ReadDir) -> Result<()> {
-        let mut folders = vec![(path.to_owned(), Ok(entries))];
-        while let Some((path, entries)) = folders.pop() {
-            let entries = match entries {
-                Ok(entries) => entries,
-                Err(error) => {
-                    self.files.push(Found { path, unreadable: Some(error) });
-                    continue;
+/// Finds the files at a path that was typed.
+fn at_path(path: &Path, tool: Option<Tool>, endings: &[String]) -> Result<Vec<Found>> {
+    let mut found = find(path, endings).map_err(told)?;
+    for file in &mut found {
+        file.tool = tool;
+    }
+    Ok(found)
+}
+
+/// Finds the files in the places of tools.
+fn in_places(tools: &[Tool], person: &Person<'_>) -> Result<Vec<Found>> {
+    let home = person.home.as_deref();
+    let places: Vec<Place> =
+        tools.iter().flat_map(|tool| tool.places(home, person.variable)).collect();
+    let there = existing(places.clone());
+    if there.is_empty() {
+        return Err(nowhere(tools, &places));
+    }
+    let mut found = Vec::new();
+    for place in there {
+        found.extend(place.find().map_err(told)?);
+    }
+    Ok(found)
+}
+
+fn nowhere(tools: &[Tool], places: &[Place]) -> CliError {
+    let whose = match tools {
+        [tool] => tool.name(),
+        _ => "any tool",
+    };
+    let error = CliError::failed(format!("there are no transcripts of {whose} here"));
+    let mut named: Vec<String> =
+        places.iter().take(PLACES_NAMED).map(|place| place.path.display().to_string()).collect();
+    match places.len() {
+        0 => error.help("it keeps them where its user says: name the path"),
+        count => {
+            if count > PLACES_NAMED {
+                named.push(format!("{} more places", count - PLACES_NAMED));
+            }
+            error.help(format!("looked in {}; name the path where they lie", named.join(", ")))
+        }
+    }
+}
+
+fn told(error: FindError) -> CliError {
+    match error {
+        FindError::Unreadable { path, error } => {
+            let path = path.display();
+            match error.kind() {
+                io::ErrorKind::NotFound => CliError::failed(format!("there is no file {path}")),
+                io::ErrorKind::PermissionDenied => {
+                    CliError::failed(format!("you may not read {path}"))
+                        .help("see its mode with `ls -l`")
                 }
-            };
-            for entry in entries {
-                let Ok(entry) = entry else { break };
-                let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-                if kind.is_dir() {
-                    let entries = fs::read_dir(&path);
-                    folders.push((path, entries));
-                } else if kind.is_file() && self.is_wanted(&path) {
-                    self.bytes += entry.metadata().map_or(0, |about| about.len());
-                    self.files.push(Found { path, unreadable: None });
-                }
-                if self.files.len() > MOST_FILES {
-                    return Err(CliError::failed(format!(
-                        "there are more than {MOST_FILES} files"
-                    ))
-                    .help("name a folder below it"));
-                }
+                _ => CliError::failed(format!("cannot read {path}: {error}")),
             }
         }
-        Ok(())
-    }
-
-    fn is_wanted(&self, path: &Path) -> bool {
-        let has = |ending: &String| path.extension().is_some_and(|it| it == ending.as_str());
-        self.endings.is_empty() || self.endings.iter().any(has)
-    }
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> CliError {
-    let path = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => CliError::failed(format!("there is no file {path}")),
-        io::ErrorKind::PermissionDenied => {
-            CliError::failed(format!("you may not read {path}")).help("see its mode with `ls -l`")
+        error @ FindError::TooMany { .. } => {
+            CliError::failed(error.to_string()).help("name a folder below it")
         }
-        _ => CliError::failed(format!("cannot read {path}: {error}")),
-    }
-}
-
-/// Writer whose bytes are sent in parts.
-struct Parts {
-    sender: mpsc::Sender<Bytes>,
-    part: BytesMut,
-}
-
-impl Write for Parts {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.part.extend_from_slice(bytes);
-        if self.part.len() >= PART {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let part = self.part.split().freeze();
-        self.sender.blocking_send(part).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// Body of a request that sends files.
-#[derive(Debug)]
-pub(crate) struct FilesBody(mpsc::Receiver<Bytes>);
-
-impl Body for FilesBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(sent: &SentFiles, root: &Path) -> Vec<String> {
-        let Source::Folder(files) = &sent.source else { panic!("no folder") };
-        let name =
-            |it: &Found| it.path.strip_prefix(root).expect("it is below").display().to_string();
-        files.iter().map(name).collect()
-    }
-
-    #[test]
-    fn a_folder_is_searched_for_endings() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path();
-        fs::create_dir_all(root.join("b/c")).expect("a folder");
-        for name in ["b/c/2.jsonl", "b/1.jsonl", "a.jsonl", "b/notes.txt"] {
-            fs::write(root.join(name), "four").expect("a file");
-        }
-        // A circle, and a file that is not below.
-        std::os::unix::fs::symlink(root, root.join("b/circle")).expect("a link");
-        std::os::unix::fs::symlink("/etc/passwd", root.join("b/x.jsonl")).expect("a link");
-        let sent = SentFiles::find(root, &["jsonl".to_owned()]).expect("it is read");
-        assert_eq!(names(&sent, root), ["a.jsonl", "b/1.jsonl", "b/c/2.jsonl"]);
-        assert_eq!(sent.sum, FilesSum { files: 3, bytes: 12 });
-        let all = SentFiles::find(root, &[]).expect("it is read");
-        assert_eq!(all.sum.files, 4);
-    }
-
-    #[test]
-    fn a_path_is_checked_before_anything_is_sent() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let absent = directory.path().join("absent");
-        let error = SentFiles::find(&absent, &[]).expect_err("it is absent");
-        let failure = error.failure().expect("a failure");
-        assert_eq!(failure.message, format!("there is no file {}", absent.display()));
-        let file = directory.path().join("a.txt");
-        fs::write(&file, "four").expect("a file");
-        // A file that is named is sent, whatever its name ends with.
-        let sent = SentFiles::find(&file, &["jsonl".to_owned()]).expect("it is there");
-        assert_eq!(sent.sum, FilesSum { files: 1, bytes: 4 });
-        assert_eq!(SentFiles::find(Path::new("-"), &[]).expect("it is there").sum.files, 1);
-    }
-
-    #[tokio::test]
-    async fn files_are_sent_with_the_arguments_before_them() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let large = "x".repeat(3 * PART);
-        fs::write(directory.path().join("a"), &large).expect("a file");
-        fs::write(directory.path().join("b"), "b").expect("a file");
-        let sent = SentFiles::find(directory.path(), &[]).expect("it is read");
-        let FilesBody(mut parts) = sent.send(&Map::new()).expect("it is sent");
-        let mut bytes = Vec::new();
-        while let Some(part) = parts.recv().await {
-            bytes.extend_from_slice(&part);
-        }
-        assert!(bytes.starts_with(b"A\0\0\0\x02{}S"), "{:?}", &bytes[..8]);
-        assert!(bytes.ends_with(b"D\0\0\0\x01bE\0\0\0\0Z\0\0\0\0"));
-        assert!(bytes.len() > large.len());
-    }
-}
+mod tests;

@@ -31,11 +31,10 @@
 //! ```
 
 mod fake_host;
+mod sent_file;
 
 use std::{
-    io,
     marker::PhantomData,
-    os::fd::{IntoRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -56,11 +55,10 @@ use lodestar_abi::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{
-    Error, EventType, FilesSum, FilesWriter, Frame, Health, Module, Reply, Result, Wiring, glue,
-};
+use crate::{Error, EventType, Frame, Health, Module, Reply, Result, Wiring, glue};
 pub use fake_host::FakeHost;
 use fake_host::Services;
+pub use sent_file::SentFile;
 
 /// An event that a module emitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -264,36 +262,6 @@ impl<M: Module> Bench<M> {
     /// Returns the command's error.
     pub fn command(&mut self, name: &str, args: Value) -> Result<Reply> {
         self.stream(name, args).map(|(_, reply)| reply)
-    }
-
-    /// Runs a command that reads files, given by name and content, and returns its reply.
-    ///
-    /// # Errors
-    ///
-    /// Returns the command's error.
-    pub fn command_with_files(
-        &mut self,
-        name: &str,
-        args: Value,
-        files: &[(&str, &[u8])],
-    ) -> Result<Reply> {
-        let bytes = files.iter().map(|(_, content)| content.len() as u64).sum();
-        let sum = FilesSum { files: files.len() as u64, bytes };
-        let (reader, pipe) = io::pipe()?;
-        let files: Vec<(String, Vec<u8>)> =
-            files.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec())).collect();
-        // A command that leaves some unread closes the pipe.
-        let sender = std::thread::spawn(move || {
-            let mut writer = FilesWriter::new(pipe, sum)?;
-            for (name, content) in &files {
-                writer.file(name, None, Ok(content.as_slice()))?;
-            }
-            writer.finish().map(drop)
-        });
-        let files = OwnedFd::from(reader).into_raw_fd();
-        let answered = self.answer(&json!({"command": name, "args": args, "files": files}));
-        drop(sender.join());
-        answered.map(|(_, reply)| reply)
     }
 
     /// Runs a command and returns its output as well.

@@ -15,6 +15,7 @@ const CLIENT: &str = "lodestar-http-client";
 const PRICES: &str = "lodestar-prices";
 const SECRETS: &str = "lodestar-secrets";
 const SQLITE: &str = "lodestar-sqlite";
+const TRANSCRIPTS: &str = "lodestar-transcripts";
 /// Name of the fixture that stands in for the library of a driver.
 const FAKE_NVML: &str = "fake_nvml";
 /// Name of a crate of the host.
@@ -61,16 +62,19 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "host/api" => Some(&[SDK]),
         "host/config" | "host/bus" => Some(&[SDK, PLATFORM]),
         "host/library" => Some(&[ABI, SDK, API, PLATFORM, CONFIG]),
-        "host/cli" => Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]),
+        "host/cli" => Some(&[ABI, SDK, TRANSCRIPTS, API, PLATFORM, CONFIG, LIBRARY]),
         "host/daemon" => Some(&[ABI, SDK, HTTP, SECRETS, API, PLATFORM, CONFIG, BUS, LIBRARY]),
-        "module-sdk/client" | "module-sdk/http" | "module-sdk/prices" | "module-sdk/sqlite" => {
-            Some(&[SDK])
+        "module-sdk/client"
+        | "module-sdk/http"
+        | "module-sdk/prices"
+        | "module-sdk/sqlite"
+        | "module-sdk/transcripts"
+        | "tests" => Some(&[SDK]),
+        "modules/health_monitor" => {
+            Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, TRANSCRIPTS, FAKE_NVML])
         }
-        "tests" => Some(&[SDK]),
-        "modules/health_monitor" => Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, FAKE_NVML]),
-        _ if room.starts_with("modules/") => Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE]),
-        _ if room.starts_with("module-sdk/examples/") => {
-            Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE])
+        _ if room.starts_with("modules/") || room.starts_with("module-sdk/examples/") => {
+            Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, TRANSCRIPTS])
         }
         _ if room.starts_with("tests/fixtures/") => Some(&[SDK]),
         _ => None,
@@ -113,16 +117,15 @@ mod tests {
         check("host/platform", Some(&[]));
         check("host/bus", Some(&[SDK, PLATFORM]));
         check("host/daemon", Some(&[ABI, SDK, HTTP, SECRETS, API, PLATFORM, CONFIG, BUS, LIBRARY]));
-        check("host/cli", Some(&[ABI, SDK, API, PLATFORM, CONFIG, LIBRARY]));
+        check("host/cli", Some(&[ABI, SDK, TRANSCRIPTS, API, PLATFORM, CONFIG, LIBRARY]));
         check("module-sdk/client", Some(&[SDK]));
         check("module-sdk/prices", Some(&[SDK]));
         check("module-sdk/sqlite", Some(&[SDK]));
-        check("module-sdk/examples/meter", Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE]));
-        check(
-            "modules/health_monitor",
-            Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, FAKE_NVML]),
-        );
-        check("modules/ingest", Some(&[SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE]));
+        check("module-sdk/transcripts", Some(&[SDK]));
+        let kits = [SDK, CLIENT, HTTP, PRICES, SECRETS, SQLITE, TRANSCRIPTS];
+        check("module-sdk/examples/meter", Some(&kits));
+        check("modules/health_monitor", Some(&[&kits[..], &[FAKE_NVML]].concat()));
+        check("modules/ingest", Some(&kits));
         check("tests", Some(&[SDK]));
         check("attic", None);
     }

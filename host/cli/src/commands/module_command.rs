@@ -91,12 +91,17 @@ pub(crate) fn with_module_commands(root: Command, entry: &ModuleCommands) -> Com
         return root;
     }
     let aliases = words(entry).filter(|word| *word != entry.command).map(str::to_owned);
+    let known = |command: &CommandDescription| schema::known_command(command.args.as_value());
+    let asked_by_us: Vec<String> = entry.commands.iter().filter_map(known).collect();
     let command = Command::new(entry.command.clone())
         .about(visible(&schema::one_line(&entry.about)).into_owned())
         .visible_aliases(aliases.collect::<Vec<_>>())
         .disable_help_subcommand(true)
         .subcommand_value_name("COMMAND")
-        .subcommands(entry.commands.iter().map(subcommand));
+        .subcommands(entry.commands.iter().map(|command| {
+            // What the command line asks by itself is nothing to type.
+            subcommand(command).hide(asked_by_us.contains(&command.name))
+        }));
     root.subcommand(match default_command(entry) {
         Some(default) => command
             .subcommand_negates_reqs(true)
@@ -130,7 +135,7 @@ fn call(entry: &ModuleCommands, matches: &ArgMatches) -> Result<Call> {
         words,
         command: description.name.clone(),
         args: schema::json(&fields, given),
-        files: if description.reads_files { schema::files(&fields, given) } else { None },
+        files: if description.reads_files { schema::files(&fields, given)? } else { None },
         streams: description.streams,
         out: out.filter(|path| path.as_os_str() != "-"),
         force: description.streams && given.get_flag(FORCE),

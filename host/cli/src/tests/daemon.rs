@@ -42,6 +42,8 @@ pub(super) struct Daemon {
 struct State {
     answers: VecDeque<Answer>,
     asked: Vec<(String, Value)>,
+    /// Body of the last request.
+    last: Bytes,
 }
 
 impl Daemon {
@@ -92,6 +94,11 @@ impl Daemon {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
     }
 
+    /// Returns the body of the last request, whatever it is.
+    pub(super) fn last_body(&self) -> Bytes {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).last.clone()
+    }
+
     pub(super) fn directory(&self) -> &Path {
         self._directory.path()
     }
@@ -111,11 +118,12 @@ async fn respond(
 ) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
     let asked = format!("{} {}", request.method(), request.uri());
     let body = request.into_body().collect().await.expect("a body").to_bytes();
-    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let value = serde_json::from_slice(&body).unwrap_or_default();
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let found = state.answers.iter().position(|answer| answer.request == asked);
     let answer = found.and_then(|index| state.answers.remove(index));
-    state.asked.push((asked, body));
+    state.asked.push((asked, value));
+    state.last = body;
     let (status, mut pieces) = match answer {
         Some(answer) => (answer.status, answer.body),
         None => (404, mpsc::unbounded_channel().1),

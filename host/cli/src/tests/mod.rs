@@ -2,6 +2,7 @@
 
 mod daemon;
 mod end_to_end;
+mod files;
 mod help_pages;
 mod module_commands;
 pub(crate) mod sample;
