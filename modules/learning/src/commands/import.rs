@@ -22,17 +22,21 @@ use crate::{
 };
 
 /// Reads conversations from files: `import jsonl chats.jsonl --project shop`,
-/// `import claude-code ~/.claude/projects --project shop`. Somebody has agreed for the project.
+/// `import claude-code --project shop`. Somebody has agreed for the project.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportArgs {
     /// Form of the files.
     #[schemars(extend("x-positional" = 1))]
     format: Format,
-    /// A file, a folder with `.jsonl` files, or `-` for standard input.
-    #[schemars(extend("x-positional" = 2, "x-files" = ["jsonl"]))]
+    /// A file, a folder with `.jsonl` files, or `-` for standard input; without it all that the
+    /// tool keeps here.
+    #[schemars(extend(
+        "x-positional" = 2,
+        "x-files" = {"endings": ["jsonl"], "tools": "format"}
+    ))]
     #[expect(dead_code, reason = "the files come by themselves")]
-    path: String,
+    path: Option<String>,
     /// The project that they are of.
     project: String,
     /// The model that wrote the answers which name none.

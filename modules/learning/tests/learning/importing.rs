@@ -55,7 +55,7 @@ fn transcripts_of_both_tools_are_read() {
         std::fs::read(format!("{folder}/{name}.jsonl")).expect("it is read")
     };
     let (claude, codex) = (transcript("claude_code"), transcript("codex"));
-    let args = |format: &str| json!({"format": format, "path": "projects", "project": "shop"});
+    let args = |format: &str| json!({"format": format, "project": "shop"});
     let files: [(&str, &[u8]); 2] = [("projects/a.jsonl", &claude), ("projects/b.jsonl", b"")];
     let reply = bench.command_with_files("import", args("claude-code"), &files);
     let told = reply.expect("it is imported").data;
