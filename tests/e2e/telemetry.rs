@@ -1,12 +1,17 @@
 //! Telemetry of tools, as shown by `lodestar usage`, and the answers to invalid requests.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use harness::{
-    Daemon, Sandbox,
+    Daemon, Sandbox, SetOnDrop,
+    grpc::{self, Caller},
     http::{self, Answer},
     telemetry::{self, JSON, PROTOBUF},
+    wait_until,
 };
 use serde_json::{Value, json};
 
@@ -54,6 +59,78 @@ fn claude_code_is_counted_and_priced() {
     }
     let cost = total["cost_usd"].to_string();
     assert_eq!(cost.trim_matches('"'), "0.00687", "{total:#}");
+}
+
+#[test]
+fn what_comes_over_grpc_is_counted_once_with_what_comes_over_http() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let mut caller = Caller::new(&daemon.address("ingest", "grpc"));
+    let first = telemetry::protobuf(&telemetry::claude_code("session-a", "req_1"));
+    let second = telemetry::protobuf(&telemetry::claude_code("session-a", "req_2"));
+    for message in [&first, &second, &second] {
+        assert_eq!(caller.call(grpc::LOGS, message), Some(0));
+    }
+    assert_eq!(post(&daemon, "/v1/logs", &[PROTOBUF], &first).status, 200);
+    let total = total(&sandbox);
+    assert_eq!((&total["requests"], &total["input_tokens"]), (&json!(2), &json!(2_400)));
+    let cost = total["cost_usd"].to_string();
+    assert_eq!(cost.trim_matches('"'), "0.00687", "{total:#}");
+}
+
+#[test]
+fn a_reload_fails_no_call_over_grpc() {
+    let sandbox = Sandbox::usual();
+    let daemon = sandbox.start();
+    let address = daemon.address("ingest", "grpc");
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _stop = SetOnDrop(&stop);
+        let (stop, sent, address) = (&stop, &sent, &address);
+        scope.spawn(move || {
+            let mut caller = Caller::new(address);
+            while !stop.load(Ordering::Relaxed) {
+                let number = sent.load(Ordering::Relaxed);
+                let record = telemetry::claude_code("session-a", &format!("req_{number}"));
+                match caller.call(grpc::LOGS, &telemetry::protobuf(&record)) {
+                    Some(status) => {
+                        assert_eq!(status, 0, "call {number} failed");
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // As every client of gRPC does that is told to go away.
+                    None => caller = Caller::new(address),
+                }
+            }
+        });
+        for salt in 0..3 {
+            let goal = sent.load(Ordering::Relaxed) + 20;
+            let enough = || (sent.load(Ordering::Relaxed) >= goal).then_some(());
+            wait_until("calls are answered", enough);
+            sandbox.replace_library("ingest", salt);
+            wait_until("the next generation runs", || {
+                (daemon.module("ingest")["generation"] == u64::from(salt) + 2).then_some(())
+            });
+        }
+    });
+    assert_eq!(daemon.address("ingest", "grpc"), address);
+    assert_eq!(total(&sandbox)["requests"], sent.into_inner());
+}
+
+#[test]
+fn a_taken_port_of_grpc_costs_grpc_only() {
+    let sandbox = Sandbox::usual();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let mut command = sandbox.lodestard();
+    command.env("LODESTAR_INGEST__GRPC__LISTEN", &address);
+    let daemon = Daemon::spawn(&sandbox, command);
+    daemon.wait_settled();
+    let body = telemetry::claude_code("session-a", "req_1").to_string();
+    assert_eq!(post(&daemon, "/v1/logs", &[JSON], body.as_bytes()).status, 200);
+    let health = daemon.module("ingest")["health"].clone();
+    assert_eq!(health["status"], "degraded", "{health:#}");
+    let message = health["message"].as_str().expect("a reason");
+    assert!(message.contains("grpc.listen") && message.contains(&address), "{message}");
 }
 
 #[test]

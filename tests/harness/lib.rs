@@ -6,6 +6,7 @@
 
 pub mod breakage;
 mod daemon;
+pub mod grpc;
 pub mod http;
 mod keep_alive;
 pub mod kills;

@@ -184,6 +184,8 @@ impl Sandbox {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path("home")).env("TZ", "UTC");
         command.env("XDG_RUNTIME_DIR", self.path("run")).env("LODESTAR_SOCKET", self.socket());
+        // Many run at once, and few of them have to do with it.
+        command.env("LODESTAR_INGEST__GRPC__LISTEN", "127.0.0.1:0");
         // Where `cargo xtask coverage` wants the counters of what the tests start.
         if let Some(counters) = std::env::var_os("LLVM_PROFILE_FILE") {
             command.env("LLVM_PROFILE_FILE", counters);

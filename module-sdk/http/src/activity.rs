@@ -1,6 +1,7 @@
 //! The state of one connection, and orders to it.
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
@@ -24,6 +25,9 @@ const HESITATION: Duration = Duration::from_millis(200);
 
 /// Time without progress in the middle of an exchange while other clients wait for a connection.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Beginning of a connection over HTTP/2 (RFC 9113, section 3.4).
+const HTTP2: &[u8] = b"PRI ";
 
 /// Phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,15 @@ pub(crate) enum Order {
 struct State {
     phase: Phase,
     since: Instant,
+    /// `true` once the client has sent anything.
+    has_begun: bool,
+    /// `true` for HTTP/2, where a client sends more than requests, and many of these at once.
+    is_http2: bool,
+    /// Number of exchanges so far, and of those that go on.
+    exchanges: u64,
+    going_on: usize,
+    /// Exchanges over HTTP/2 of whose response a part waits for the client, and since when.
+    handed: BTreeMap<u64, Instant>,
     /// Time since which the client has not read the pending output.
     unread: Option<Instant>,
     /// Time since which a handler has waited for more of the body.
@@ -66,6 +79,11 @@ impl State {
     fn is_answering(&self) -> bool {
         self.phase == Phase::Busy || (self.phase == Phase::Idle && self.unread.is_some())
     }
+
+    /// Returns the time since which the client has taken nothing of a response, if one waits.
+    fn untaken(&self) -> Option<Instant> {
+        self.unread.into_iter().chain(self.handed.values().copied()).min()
+    }
 }
 
 /// State of one connection, shared by its task, its handlers and the acceptor.
@@ -77,6 +95,11 @@ impl Activity {
         Self(Mutex::new(State {
             phase: Phase::Head,
             since: Instant::now(),
+            has_begun: false,
+            is_http2: false,
+            exchanges: 0,
+            going_on: 0,
+            handed: BTreeMap::new(),
             unread: None,
             unsent: None,
             order: None,
@@ -89,19 +112,60 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes received bytes: between two requests they begin the next one.
-    pub(crate) fn received(&self) {
+    /// Notes received bytes: over HTTP/1.1, between two requests they begin the next one.
+    pub(crate) fn received(&self, bytes: &[u8]) {
         let mut state = self.state();
-        if state.phase == Phase::Idle {
+        let is_first = !std::mem::replace(&mut state.has_begun, true);
+        if is_first && bytes.starts_with(HTTP2) {
+            state.is_http2 = true;
+            // Such a client may connect long before its first request.
+            (state.phase, state.since) = (Phase::Idle, Instant::now());
+        } else if state.phase == Phase::Idle && !state.is_http2 {
             (state.phase, state.since) = (Phase::Head, Instant::now());
         }
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
+    /// Notes the beginning of an exchange, and returns its number.
+    pub(crate) fn begin_exchange(&self) -> u64 {
         let mut state = self.state();
-        if state.phase != Phase::Lingering {
-            (state.phase, state.since) = (phase, Instant::now());
+        state.going_on += 1;
+        state.exchanges += 1;
+        let number = state.exchanges;
+        enter(&mut state, Phase::Busy);
+        number
+    }
+
+    /// Notes the end of an exchange.
+    pub(crate) fn end_exchange(&self, number: u64) {
+        let waker = {
+            let mut state = self.state();
+            state.handed.remove(&number);
+            state.going_on -= 1;
+            if state.going_on > 0 {
+                return;
+            }
+            enter(&mut state, Phase::Idle);
+            // Over HTTP/2 another task notes this than the one that watches the time.
+            if state.is_http2 { state.waker.take() } else { None }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
         }
+    }
+
+    /// Notes whether a part of the response of an exchange waits for the client.
+    pub(crate) fn note_handed(&self, number: u64, is_handed: bool) {
+        let mut state = self.state();
+        if is_handed {
+            state.handed.insert(number, Instant::now());
+        } else {
+            state.handed.remove(&number);
+        }
+    }
+
+    /// Notes that the connection is closed on this side.
+    pub(crate) fn linger(&self) {
+        enter(&mut self.state(), Phase::Lingering);
     }
 
     /// Notes whether the client reads the output.
@@ -129,7 +193,7 @@ impl Activity {
             Phase::Busy => None,
         };
         let of_phase = of_phase.filter(|_| !state.is_answering());
-        let of_answer = state.unread.map(|since| (since + limits.write_timeout, End::Unread));
+        let of_answer = state.untaken().map(|since| (since + limits.write_timeout, End::Unread));
         of_phase.into_iter().chain(of_answer).min_by_key(|(deadline, _)| *deadline)
     }
 
@@ -183,10 +247,16 @@ impl Activity {
     }
 }
 
+fn enter(state: &mut State, phase: Phase) {
+    if state.phase != Phase::Lingering {
+        (state.phase, state.since) = (phase, Instant::now());
+    }
+}
+
 fn rank(state: &State) -> Option<(u8, Instant)> {
     match state.phase {
         _ if state.is_answering() => {
-            let since = state.unread.or(state.unsent);
+            let since = state.untaken().or(state.unsent);
             since.filter(|since| since.elapsed() >= PAUSE).map(|since| (3, since))
         }
         Phase::Lingering => Some((0, state.since)),

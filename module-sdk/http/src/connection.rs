@@ -7,12 +7,17 @@ use std::{
 };
 
 use axum::http::HeaderValue;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::service::service_fn;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    Answers, End, Listener, activity::Order, exchange::Exchanges, shared::Enrolled, stream::Watched,
+    Answers, End, Listener,
+    activity::Order,
+    exchange::Exchanges,
+    protocol::{Conversation as _, Protocol},
+    shared::Enrolled,
+    stream::Watched,
 };
 
 /// Serves a connection until it ends, and returns the reason for its end.
@@ -20,6 +25,7 @@ pub(crate) async fn serve<L: Listener, S: Answers>(
     stream: L::Stream,
     ends: L::Ends,
     answers: S,
+    protocol: &impl Protocol,
     enrolled: &Enrolled,
 ) -> End {
     let (shared, activity) = (&enrolled.shared, &enrolled.activity);
@@ -34,13 +40,13 @@ pub(crate) async fn serve<L: Listener, S: Answers>(
     };
     let service = service_fn(move |request| exchanges.call(request));
     let stream = TokioIo::new(Watched::new(stream, activity.clone()));
-    let mut connection = pin!(http1::Builder::new().serve_connection(stream, service));
+    let mut connection = pin!(protocol.converse(stream, service));
     let mut timer = pin!(sleep(limits.header_timeout));
     let mut closing = None;
     poll_fn(|context| {
         loop {
             // What has come is looked at before any deadline: a request that meets it counts.
-            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            if let Poll::Ready(ended) = connection.as_mut().poll_end(context) {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended early");
                 }
@@ -51,7 +57,7 @@ pub(crate) async fn serve<L: Listener, S: Answers>(
                 Some(Order::Close) if closing.is_none() => {
                     let end = if shared.is_draining() { End::Done } else { End::Displaced };
                     closing = Some(end);
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().finish();
                     continue;
                 }
                 _ => {}
@@ -60,7 +66,7 @@ pub(crate) async fn serve<L: Listener, S: Answers>(
             if deadline <= Instant::now() {
                 if end == End::Idle && closing.is_none() {
                     closing = Some(end);
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().finish();
                     continue;
                 }
                 return Poll::Ready(closing.unwrap_or(end));

@@ -21,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 
 use crate::{
     Answers,
-    activity::{Activity, Phase},
+    activity::{Activity, Order},
     shared::Shared,
 };
 
@@ -41,8 +41,8 @@ impl<S: Answers, E: Clone + Send + Sync + 'static> Exchanges<S, E> {
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<S, E> {
-        self.activity.enter(Phase::Busy);
-        let answering = Answering(self.activity.clone());
+        let is_http2 = request.version() == Version::HTTP_2;
+        let answering = Answering::new(self.activity.clone(), is_http2);
         let may_stay = is_kept(request.version(), request.headers());
         let mut request = request.map(|body| {
             let activity = self.activity.clone();
@@ -57,11 +57,17 @@ impl<S: Answers, E: Clone + Send + Sync + 'static> Exchanges<S, E> {
             let headers = response.headers_mut();
             if !shared.keeps_alive() {
                 activity.note_last_answer();
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                if is_http2 {
+                    // What is under way on the connection is still answered.
+                    activity.give(Order::Close);
+                } else {
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
             } else if may_stay && !headers.contains_key(header::CONNECTION) {
                 headers.insert("keep-alive", keep_alive);
             }
-            Ok(response.map(|body| AnswerBody { body, _answering: answering }))
+            answering.note_handed(true);
+            Ok(response.map(|body| AnswerBody { body, answering }))
         }
     }
 }
@@ -77,11 +83,30 @@ fn is_kept(version: Version, headers: &HeaderMap) -> bool {
 
 /// Guard that lives until a response is written or abandoned.
 #[derive(Debug)]
-struct Answering(Arc<Activity>);
+struct Answering {
+    activity: Arc<Activity>,
+    /// Number of the exchange on its connection.
+    number: u64,
+    is_http2: bool,
+}
+
+impl Answering {
+    fn new(activity: Arc<Activity>, is_http2: bool) -> Self {
+        Self { number: activity.begin_exchange(), activity, is_http2 }
+    }
+
+    /// Notes whether a part of the response waits for the client. Over HTTP/1.1 the stream shows
+    /// that; over HTTP/2 each request has a window of its own, which the client may keep closed.
+    fn note_handed(&self, is_handed: bool) {
+        if self.is_http2 {
+            self.activity.note_handed(self.number, is_handed);
+        }
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
+        self.activity.end_exchange(self.number);
     }
 }
 
@@ -132,7 +157,7 @@ impl Drop for RequestBody {
 /// A body that is being written.
 pub(crate) struct AnswerBody {
     body: Body,
-    _answering: Answering,
+    answering: Answering,
 }
 
 impl HttpBody for AnswerBody {
@@ -143,7 +168,9 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.answering.note_handed(frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -100,6 +100,8 @@ impl Guard {
         let target = request.uri.authority().map(|it| Host::parse(it.as_str())).transpose()?;
         if let Some(host) = target.as_ref().or(header.as_ref()) {
             self.check_host(host, local)?;
+        } else if request.version >= Version::HTTP_2 {
+            return Err(Refused::NoHost);
         } else if self.hosts != Hosts::Any {
             return Err(Refused::HostNotAllowed);
         }
@@ -148,7 +150,8 @@ impl Guard {
     }
 }
 
-/// Returns the host of the Host header; `None` for a request of HTTP/1.0 without one.
+/// Returns the host of the Host header; `None` for a request without one of HTTP/1.0, or of HTTP/2,
+/// whose target names the host.
 fn host_header(headers: &HeaderMap, version: Version) -> Result<Option<Host>, Refused> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next();
@@ -156,7 +159,7 @@ fn host_header(headers: &HeaderMap, version: Version) -> Result<Option<Host>, Re
         return Err(Refused::ManyHosts);
     }
     match host.map(|host| host.to_str().unwrap_or("?").trim()) {
-        Some("") | None if version >= Version::HTTP_11 => Err(Refused::NoHost),
+        Some("") | None if version == Version::HTTP_11 => Err(Refused::NoHost),
         Some("") | None => Ok(None),
         Some(host) => Host::parse(host).map(Some),
     }
@@ -281,6 +284,23 @@ mod tests {
         assert_eq!(Guard::default().check(&parts, None), Err(Refused::HostNotAllowed));
         let any = Guard { hosts: Hosts::Any, ..Guard::default() };
         assert_eq!(any.check(&parts, None), Ok(()));
+    }
+
+    #[test]
+    fn over_http2_the_target_names_the_host() {
+        let check = |target: &str, headers: &[(&str, &[u8])], expected| {
+            let parts = request(target, Version::HTTP_2, headers);
+            for guard in [Guard::default(), Guard { hosts: Hosts::Any, ..Guard::default() }] {
+                let is_any = guard.hosts == Hosts::Any && expected == Err(Refused::HostNotAllowed);
+                let expected = if is_any { Ok(()) } else { expected };
+                assert_eq!(guard.check(&parts, None), expected, "{target} {headers:?}");
+            }
+        };
+        check("http://localhost:4317/a", &[], Ok(()));
+        check("http://localhost:4317/a", &[("host", b"localhost:4317")], Ok(()));
+        check("http://localhost:4317/a", &[("host", b"evil.example")], Err(Refused::HostDiffers));
+        check("http://evil.example/a", &[], Err(Refused::HostNotAllowed));
+        check("/a", &[], Err(Refused::NoHost));
     }
 
     #[test]

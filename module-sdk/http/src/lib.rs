@@ -1,6 +1,7 @@
 //! HTTP listeners that no client can starve: for the daemon's own and for those of modules.
 //!
-//! A [`Server`] accepts on a socket that the host holds and serves an `axum` router. Each of its
+//! A [`Server`] accepts on a socket that the host holds and serves an `axum` router, over HTTP/1.1
+//! and, where it is [started so](Server::start_with_http2), over HTTP/2 without TLS. Each of its
 //! connections has a time for the head of a request, a time for being idle, and a time for reading
 //! its answer. At the limit of connections, or of the descriptors of the process, the one that has
 //! been idle for longest gives way to a new client ([`Limits`]). [`Figures`] count all of it.
@@ -82,11 +83,14 @@ mod limits;
 mod listener;
 mod metrics;
 mod problem;
+mod protocol;
 mod server;
 mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_http2;
 
 pub use axum;
 pub use body::{BodyError, BodyLimits, Budget, Probe, Share, read};

@@ -17,7 +17,10 @@ use tower_service::Service;
 use module_sdk::{Host, Result};
 
 use crate::{
-    Accepted, Figures, Limits, Listener, Tcp, connection, figures::Shortage, shared::Shared,
+    Accepted, Figures, Limits, Listener, Tcp, connection,
+    figures::Shortage,
+    protocol::{Http1, Http1And2, Protocol},
+    shared::Shared,
 };
 
 /// Time for which idle connections are kept while the server stops, so that the next request on
@@ -87,17 +90,43 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves a router on a socket. Handlers find the socket's information about the connection as
-    /// `Extension<L::Ends>`.
+    /// Serves a router on a socket, over HTTP/1.1. Handlers find the socket's information about the
+    /// connection as `Extension<L::Ends>`.
     pub fn start<L: Listener>(
         runtime: &Handle,
         listener: L,
         answers: impl Answers,
         limits: Limits,
     ) -> Self {
+        Self::speaking(runtime, Http1, listener, answers, limits)
+    }
+
+    /// Serves a router on a socket as [`start`](Self::start) does, and clients that begin with
+    /// HTTP/2 over that, without TLS, with so many requests at once on a connection. Where others
+    /// are told `Connection: close` they are told to go away: what they have sent by then is
+    /// answered.
+    pub fn start_with_http2<L: Listener>(
+        runtime: &Handle,
+        listener: L,
+        answers: impl Answers,
+        limits: Limits,
+        requests_at_once: u32,
+    ) -> Self {
+        let protocol = Http1And2::new(requests_at_once);
+        Self::speaking(runtime, protocol, listener, answers, limits)
+    }
+
+    fn speaking<L: Listener>(
+        runtime: &Handle,
+        protocol: impl Protocol,
+        listener: L,
+        answers: impl Answers,
+        limits: Limits,
+    ) -> Self {
         let shared = Arc::new(Shared::new(limits));
         let (is_stopping, watched) = watch::channel(false);
-        let acceptor = Acceptor { listener, answers, shared: shared.clone(), starving: None };
+        let shared_too = shared.clone();
+        let acceptor = Acceptor { listener, answers, protocol, shared: shared_too, starving: None };
         // Whoever drops the server does not stop it: so the task keeps a sender.
         let kept = is_stopping.clone();
         runtime.spawn(async move {
@@ -130,12 +159,25 @@ impl Server {
     /// all connections are closed or `grace` is over. Returns the number of connections that were
     /// cut off. Must not be called on a thread of the runtime.
     pub fn stop(&self, grace: Duration) -> usize {
-        self.drain();
-        self.is_stopping.send_replace(true);
-        self.wait_closed(grace.min(IDLE_AT_STOP));
-        self.shared.close_all();
-        self.wait_closed(grace.saturating_sub(IDLE_AT_STOP));
-        self.shared.open()
+        Self::stop_all(&[self], grace)
+    }
+
+    /// Stops several servers within one grace, as [`stop`](Self::stop) does one.
+    pub fn stop_all(servers: &[&Self], grace: Duration) -> usize {
+        let begin = std::time::Instant::now();
+        let wait = |at_most: Duration| {
+            for server in servers {
+                server.wait_closed(at_most.saturating_sub(begin.elapsed()));
+            }
+        };
+        for server in servers {
+            server.drain();
+            server.is_stopping.send_replace(true);
+        }
+        wait(grace.min(IDLE_AT_STOP));
+        servers.iter().for_each(|server| server.shared.close_all());
+        wait(grace);
+        servers.iter().map(|server| server.shared.open()).sum()
     }
 
     fn wait_closed(&self, at_most: Duration) {
@@ -158,15 +200,16 @@ impl Server {
     }
 }
 
-struct Acceptor<L, S> {
+struct Acceptor<L, S, P> {
     listener: L,
     answers: S,
+    protocol: P,
     shared: Arc<Shared>,
     /// Time since which there has been no room.
     starving: Option<Instant>,
 }
 
-impl<L: Listener, S: Answers> Acceptor<L, S> {
+impl<L: Listener, S: Answers, P: Protocol> Acceptor<L, S, P> {
     async fn run(mut self, mut is_stopping: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
@@ -200,9 +243,10 @@ impl<L: Listener, S: Answers> Acceptor<L, S> {
             self.shared.figures.count_refused(shortage);
             return refuse(&mut stream).await;
         }
-        let (answers, enrolled) = (self.answers.clone(), self.shared.enroll(descriptor));
+        let (answers, protocol) = (self.answers.clone(), self.protocol.clone());
+        let enrolled = self.shared.enroll(descriptor);
         tokio::spawn(async move {
-            let end = connection::serve::<L, S>(stream, ends, answers, &enrolled).await;
+            let end = connection::serve::<L, S>(stream, ends, answers, &protocol, &enrolled).await;
             enrolled.finish(end);
         });
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::activity::{Activity, Phase};
+use crate::activity::Activity;
 
 /// Size of the buffer for data after the end, in bytes.
 const REST: usize = 4096;
@@ -46,8 +46,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
-            self.activity.received();
+        let received = &buffer.filled()[before..];
+        if !received.is_empty() {
+            self.activity.received(received);
         }
         Poll::Ready(Ok(()))
     }
@@ -86,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         if !self.is_lingering {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
             self.is_lingering = true;
-            self.activity.enter(Phase::Lingering);
+            self.activity.linger();
         }
         let mut rest = [0; REST];
         let mut buffer = ReadBuf::new(&mut rest);

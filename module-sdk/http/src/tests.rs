@@ -24,10 +24,10 @@ const LONG: Duration = Duration::from_secs(600);
 /// Capacity of a connection for data that its reader has not read, in bytes.
 const BUFFER: usize = 1024;
 
-type Arrival = io::Result<(DuplexStream, i32)>;
+pub(crate) type Arrival = io::Result<(DuplexStream, i32)>;
 
 /// A listening socket in memory.
-struct Door(Mutex<mpsc::UnboundedReceiver<Arrival>>);
+pub(crate) struct Door(pub(crate) Mutex<mpsc::UnboundedReceiver<Arrival>>);
 
 impl Listener for Door {
     type Stream = DuplexStream;

@@ -9,12 +9,14 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderMap;
 use jiff::Timestamp;
 use module_sdk::{
     Class, EventType, Health, Host, Result,
     events::{LlmRequestCompleted, LlmRequestWithdrawn, LynexEvent, TraceSpanCompleted},
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::{
     config::Config,
@@ -43,6 +45,8 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) stats: Stats,
     pub(crate) budget: Budget,
+    /// Permits for calls of gRPC, of which a connection may have many at once.
+    pub(crate) calls: Semaphore,
     pub(crate) conversations: Conversations,
     draining: AtomicBool,
     correlator: Shared,
@@ -176,6 +180,7 @@ impl App {
             keys: Keys::new(&config),
             stats: Stats::new(host),
             budget: Budget::new(config.max_buffered_bytes.get(), config.max_decoded_bytes.get()),
+            calls: Semaphore::new(config.max_connections.get().into()),
             conversations: Conversations::default(),
             draining: AtomicBool::new(false),
             correlator: Shared::new(correlator),
@@ -253,6 +258,16 @@ impl App {
             }
         }
         result
+    }
+
+    /// Returns the project that a sender names in a header.
+    pub(crate) fn stated_project(&self, headers: &HeaderMap) -> Option<String> {
+        headers.get("x-lodestar-project")?.to_str().ok().map(str::to_owned)
+    }
+
+    /// Returns the time that a client has for a body.
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_secs(self.config.body_timeout_seconds.get().into())
     }
 
     /// Returns whether events are accepted at the moment.

@@ -17,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 pub struct Config {
     /// The address to listen on, `host:port`. Port 0 takes a free one.
     pub listen: String,
+    /// OTLP over gRPC.
+    pub grpc: Grpc,
     /// The largest body of a request, bytes.
     pub max_body_bytes: NonZeroUsize,
     /// The largest body after decompression, bytes.
@@ -51,6 +53,22 @@ pub struct Config {
     pub join_window_seconds: NonZeroU16,
     /// The time that a request is remembered so that later reports of it join, minutes.
     pub forget_after_minutes: NonZeroU16,
+}
+
+/// The listener for OTLP over gRPC. The limits are those of HTTP.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grpc {
+    /// `false` to listen for HTTP only.
+    pub enabled: bool,
+    /// The address to listen on, `host:port`. Port 0 takes a free one.
+    pub listen: String,
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self { enabled: true, listen: "127.0.0.1:4317".to_owned() }
+    }
 }
 
 /// A project.
@@ -129,6 +147,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:4318".to_owned(),
+            grpc: Grpc::default(),
             max_body_bytes: mebibytes(32),
             max_inflated_bytes: mebibytes(64),
             max_buffered_bytes: mebibytes(256),
@@ -200,12 +219,21 @@ impl Config {
     /// Checks that a listener open to the network has API keys, as anybody could otherwise send
     /// events in the name of others. The host decides whether the address is valid.
     fn check_listen(&self) -> Result<()> {
-        let address = self.listen.parse::<SocketAddr>();
-        let is_open = address.is_ok_and(|address| !address.ip().to_canonical().is_loopback());
-        if !is_open || !self.projects.is_empty() {
+        let is_open = |listen: &str| {
+            let address = listen.parse::<SocketAddr>();
+            address.is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+        };
+        let key = if is_open(&self.listen) {
+            "listen"
+        } else if self.grpc.enabled && is_open(&self.grpc.listen) {
+            "grpc.listen"
+        } else {
+            return Ok(());
+        };
+        if !self.projects.is_empty() {
             return Ok(());
         }
-        Err(Error::config_at("listen", "is open to the network while no project has a key")
+        Err(Error::config_at(key, "is open to the network while no project has a key")
             .hint("add one under `projects`, or listen on 127.0.0.1"))
     }
 
@@ -256,6 +284,7 @@ mod tests {
     fn nothing_is_a_configuration() {
         let config = read(json!({})).expect("all keys have defaults");
         assert_eq!(config.listen, "127.0.0.1:4318");
+        assert_eq!((config.grpc.enabled, config.grpc.listen.as_str()), (true, "127.0.0.1:4317"));
         assert_eq!(config.max_body_bytes.get(), 32 * 1024 * 1024);
         assert_eq!(config.rate_limit.burst.get(), 200);
     }
@@ -301,6 +330,10 @@ mod tests {
         check("0.0.0.0:4318", false);
         check("[::]:4318", false);
         check("192.168.1.7:4318", false);
+        let grpc = |enabled: bool| json!({"grpc": {"enabled": enabled, "listen": "0.0.0.0:4317"}});
+        let error = read(grpc(true)).expect_err("it is open");
+        assert!(error.contains("grpc.listen: is open to the network"), "{error}");
+        assert!(read(grpc(false)).is_ok());
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Receives what AI tools report and turns it into Lodestar's events.
 //!
-//! Tools send OTLP over HTTP, or Lynex events, to one listener. A body is read within its limits
-//! (`server`), decoded and walked record by record (`otlp`, `lynex`); one mapper per tool turns a
-//! record of one whole request into a report, through an allow-list that lets no text pass
-//! (`sources`); reports of one request get one key (`correlate`); and the sender gets its answer
-//! when the ledger has the events (`app`). What makes no request is counted and shown (`stats`).
+//! Tools send OTLP over HTTP or gRPC, Lynex events, or LiteLLM's logs. A body is read within its
+//! limits (`server`), decoded and walked record by record (`otlp`, `lynex`, `litellm`); one mapper
+//! per tool turns a record of one whole request into a report, through an allow-list that lets no
+//! text pass (`sources`); reports of one request get one key (`correlate`); and the sender gets its
+//! answer when the ledger has the events (`app`). What makes no request is counted and shown
+//! (`stats`).
 
 mod app;
 mod config;
 mod correlate;
 mod json_text;
+mod litellm;
 mod lynex;
 mod misdirected;
 mod otlp;
@@ -33,7 +35,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use app::App;
-pub use config::{ApiKey, Config, Project, RateLimit};
+pub use config::{ApiKey, Config, Grpc, Project, RateLimit};
+use otlp::grpc;
+use server::GrpcListener;
 
 module_sdk::export!(Ingest);
 
@@ -43,6 +47,7 @@ pub struct Ingest {
     app: Arc<App>,
     server: Server,
     connections: ConnectionMetrics,
+    grpc: GrpcListener,
 }
 
 impl Module for Ingest {
@@ -56,7 +61,8 @@ impl Module for Ingest {
         let app = Arc::new(App::new(config, host)?);
         let listener = host.listener("http")?;
         let server = server::start(&app, listener, router(&app))?;
-        Ok(Self { app, server, connections: ConnectionMetrics::new("lodestar_ingest") })
+        let grpc = GrpcListener::start(&app, router(&app));
+        Ok(Self { app, server, connections: ConnectionMetrics::new("lodestar_ingest"), grpc })
     }
 
     fn wire(wiring: &mut Wiring<Self>) {
@@ -68,7 +74,7 @@ impl Module for Ingest {
 
     fn health(&self) -> Health {
         let health = self.app.health();
-        match self.server.figures().trouble() {
+        match self.server.figures().trouble().or_else(|| self.grpc.trouble()) {
             Some(trouble) if health.status == HealthStatus::Ok => Health::degraded(trouble),
             _ => health,
         }
@@ -76,7 +82,9 @@ impl Module for Ingest {
 
     fn stop(&mut self, grace: Duration) -> Result<()> {
         self.app.drain();
-        let cut_off = self.server.stop(grace);
+        let servers: Vec<&Server> =
+            std::iter::once(&self.server).chain(self.grpc.server()).collect();
+        let cut_off = Server::stop_all(&servers, grace);
         if cut_off > 0 {
             tracing::warn!(connections = cut_off, "connections were cut off at the stop");
         }
@@ -123,11 +131,13 @@ impl Ingest {
 
     fn tidy(&mut self) -> Result<()> {
         self.app.tidy();
+        self.grpc.retry(&self.app, || router(&self.app));
         Ok(())
     }
 
     fn show_connections(&mut self) -> Result<()> {
-        self.connections.show(&self.app.host, &self.server.figures())
+        self.connections.show(&self.app.host, &self.server.figures())?;
+        self.grpc.show(&self.app.host)
     }
 }
 
@@ -139,6 +149,12 @@ fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/event", post(lynex::events))
         .route("/api/v1/events", post(lynex::events))
         .route("/api/v1/events/batch", post(lynex::batch))
+        .route("/api/v1/litellm", post(litellm::logs))
+        .route("/generic_api", post(litellm::logs))
+        .route(grpc::LOGS, post(grpc::logs))
+        .route(grpc::TRACES, post(grpc::traces))
+        .route(grpc::METRICS, post(grpc::metrics))
+        .route(grpc::HEALTH, post(grpc::health))
         .route("/healthz", get(healthz))
         .fallback(misdirected::answer)
         .method_not_allowed_fallback(server::answer_wrong_method)

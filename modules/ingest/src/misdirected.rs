@@ -14,6 +14,7 @@ use axum::{
 
 use crate::{
     app::App,
+    otlp::grpc,
     server::json_error,
     sources::{Mapper, unnamed},
     stats::Kind,
@@ -22,8 +23,10 @@ use crate::{
 /// A mistake of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misdirected {
-    /// OTLP over gRPC, by its content type or its path.
+    /// OTLP over gRPC where only HTTP is spoken, by its content type or its path.
     Grpc,
+    /// A method of gRPC that does not exist.
+    Method,
     /// HTTP/2 from the first byte, which is gRPC as a rule.
     Http2,
     /// The path of a signal behind another path, as when the base URL already had one.
@@ -64,6 +67,7 @@ impl Misdirected {
     fn record(self) -> String {
         match self {
             Self::Grpc => "(gRPC)".to_owned(),
+            Self::Method => "(gRPC method)".to_owned(),
             Self::Http2 => "(HTTP/2)".to_owned(),
             Self::Below(signal) => format!("(path …/v1/{signal})"),
             Self::Root => "(path /)".to_owned(),
@@ -75,8 +79,13 @@ impl Misdirected {
     pub(crate) const fn advice(self) -> &'static str {
         match self {
             Self::Grpc | Self::Http2 => {
-                "this port speaks OTLP over HTTP/1.1 and not gRPC; set \
+                "this port speaks OTLP over HTTP/1.1 and not gRPC, which has port 4317 \
+                 (ingest.grpc.listen); send it there, or set \
                  OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or the like of the tool"
+            }
+            Self::Method => {
+                "there is no such service or method here; OTLP has Export of LogsService, \
+                 TraceService and MetricsService, in version 1"
             }
             Self::Below(_) => {
                 "there is nothing at this path; OTLP goes to /v1/logs, /v1/traces and \
@@ -110,6 +119,9 @@ impl Misdirected {
 
 /// Answers requests that have no handler.
 pub(crate) async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
+    if grpc::is_call(&request) {
+        return grpc::unknown_method(&app);
+    }
     let mistake = Misdirected::of(request.uri(), request.headers());
     // A look with a browser or a probe is no lost record.
     if request.method() == Method::POST {

@@ -62,6 +62,7 @@ modules:
   ingest:
     enabled: true
     listen: 127.0.0.1:0
+    grpc: {listen: 127.0.0.1:0}
     # The demonstration is one client that sends fast.
     rate_limit: {requests_per_second: 10000, burst: 10000}
   router:

@@ -23,7 +23,7 @@ pub(super) struct Problem {
 
 /// An answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -36,14 +36,14 @@ impl Failure {
         Self { status, code, message: message.into(), problems: Vec::new(), retry_after_s: None }
     }
 
-    pub(super) fn not_json(error: &serde_json::Error) -> Self {
+    pub(crate) fn not_json(error: &serde_json::Error) -> Self {
         let what = if error.is_eof() { "ends too early" } else { "is not JSON" };
         let (line, column) = (error.line(), error.column());
         let message = format!("the body {what}, at line {line} column {column}");
         Self::new(StatusCode::BAD_REQUEST, "not_json", message)
     }
 
-    pub(super) fn invalid(path: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(path: &str, message: impl Into<String>) -> Self {
         Self::problems(vec![Problem { path: path.to_owned(), message: message.into() }])
     }
 
@@ -76,8 +76,8 @@ impl Failure {
         failure
     }
 
-    pub(super) fn unsupported_media_type() -> Self {
-        let message = "send the events as application/json";
+    pub(crate) fn unsupported_media_type() -> Self {
+        let message = "send this as application/json";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
@@ -88,7 +88,7 @@ impl Failure {
         failure
     }
 
-    pub(super) fn unavailable() -> Self {
+    pub(crate) fn unavailable() -> Self {
         let message = "the ledger does not take events at the moment; come again";
         let mut failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
         failure.retry_after_s = Some(1);
@@ -99,7 +99,7 @@ impl Failure {
 impl Failure {
     /// Returns the reason for the refusal without the place, as a row of the statistics is for a
     /// kind of mistake. `None` where the events may be sent again later.
-    pub(super) fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         if self.retry_after_s.is_some() {
             return None;
         }

@@ -20,9 +20,9 @@ pub(crate) struct Keys {
 
 /// A sender that was admitted.
 #[derive(Debug)]
-pub(super) struct Admitted<'a> {
+pub(crate) struct Admitted<'a> {
     /// The project of its key; `None` where no key is needed.
-    pub(super) project: Option<&'a str>,
+    pub(crate) project: Option<&'a str>,
 }
 
 impl Keys {
@@ -49,7 +49,7 @@ impl Keys {
     }
 
     /// Checks the key and the rate.
-    pub(super) fn admit(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Admitted<'_>, Failure> {
+    pub(crate) fn admit(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Admitted<'_>, Failure> {
         let key = presented(headers).map(ApiKey::presented);
         let project = key.as_ref().and_then(|key| self.project(key));
         // Guesses count against the address of the guesser.

@@ -18,6 +18,7 @@ use axum::{
 use module_sdk::events::{LynexEvent, LynexType};
 use serde_json::{Value, json};
 
+pub(crate) use error::Failure;
 pub(crate) use keys::Keys;
 
 use crate::{
@@ -29,7 +30,6 @@ use crate::{
     stats::Kind,
 };
 use envelope::{Event, Meaning};
-use error::Failure;
 
 /// The most events in one batch.
 const MAX_BATCH: usize = 100;

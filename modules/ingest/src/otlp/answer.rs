@@ -1,5 +1,6 @@
 //! The answers that the OTLP specification asks for: the response message of the signal, or a
-//! `google.rpc.Status`, in the encoding of the request.
+//! `google.rpc.Status`, in the encoding of the request; over gRPC the latter is the status of the
+//! call.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -172,7 +173,7 @@ pub(super) struct Failure {
     message: String,
 }
 
-/// `google.rpc.Status`, of which OTLP asks for the message only.
+/// `google.rpc.Status`, of which OTLP over HTTP asks for the message only.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     /// A `google.rpc.Code`.
@@ -180,7 +181,19 @@ struct RpcStatus {
     code: i32,
     #[prost(string, tag = "2")]
     message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
 }
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
+/// Time after which a sender may try again, in seconds.
+const RETRY_AFTER_S: u8 = 1;
 
 impl Failure {
     pub(super) const fn undecodable(message: String) -> Self {
@@ -191,6 +204,13 @@ impl Failure {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             message: "the ledger does not take events at the moment; come again".to_owned(),
+        }
+    }
+
+    pub(super) fn unknown_message_encoding() -> Self {
+        Self {
+            status: StatusCode::NOT_IMPLEMENTED,
+            message: "this grpc-encoding is not understood; send gzip or none".to_owned(),
         }
     }
 
@@ -208,29 +228,61 @@ impl Failure {
     pub(super) fn reason(&self) -> Option<String> {
         let what = self.message.split(", at line ").next().unwrap_or_default();
         let what = what.split(" at byte ").next().unwrap_or_default();
-        (self.status != StatusCode::SERVICE_UNAVAILABLE).then(|| what.to_owned())
+        (!self.may_come_again()).then(|| what.to_owned())
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns whether the same body may be taken later.
+    fn may_come_again(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// Returns the `google.rpc.Code`, which is that of gRPC.
+    pub(super) fn grpc_code(&self) -> i32 {
+        const INVALID_ARGUMENT: i32 = 3;
+        const DEADLINE_EXCEEDED: i32 = 4;
+        const RESOURCE_EXHAUSTED: i32 = 8;
+        const UNIMPLEMENTED: i32 = 12;
+        const UNAVAILABLE: i32 = 14;
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+            StatusCode::PAYLOAD_TOO_LARGE => RESOURCE_EXHAUSTED,
+            StatusCode::REQUEST_TIMEOUT => DEADLINE_EXCEEDED,
+            StatusCode::NOT_IMPLEMENTED => UNIMPLEMENTED,
+            _ => INVALID_ARGUMENT,
+        }
+    }
+
+    /// Returns the `google.rpc.Status` of a call of gRPC, in which a client looks for when to come
+    /// again; empty where the call says all.
+    pub(super) fn grpc_details(&self) -> Vec<u8> {
+        if !self.may_come_again() {
+            return Vec::new();
+        }
+        let delay = prost_types::Duration { seconds: RETRY_AFTER_S.into(), nanos: 0 };
+        let retry = prost_types::Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: RetryInfo { retry_delay: Some(delay) }.encode_to_vec(),
+        };
+        let (code, message) = (self.grpc_code(), self.message.clone());
+        RpcStatus { code, message, details: vec![retry] }.encode_to_vec()
     }
 
     /// Creates the response; one that may be tried again says when.
     pub(super) fn respond(&self, encoding: Encoding) -> Response {
-        const INVALID_ARGUMENT: i32 = 3;
-        const DEADLINE_EXCEEDED: i32 = 4;
-        const RESOURCE_EXHAUSTED: i32 = 8;
-        const UNAVAILABLE: i32 = 14;
-        let code = match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
-            StatusCode::PAYLOAD_TOO_LARGE => RESOURCE_EXHAUSTED,
-            StatusCode::REQUEST_TIMEOUT => DEADLINE_EXCEEDED,
-            _ => INVALID_ARGUMENT,
-        };
+        let code = self.grpc_code();
         let message = self.message.clone();
         let body = match encoding {
-            Encoding::Protobuf => RpcStatus { code, message }.encode_to_vec(),
+            Encoding::Protobuf => RpcStatus { code, message, details: Vec::new() }.encode_to_vec(),
             Encoding::Json => json!({"code": code, "message": message}).to_string().into_bytes(),
         };
         let mut response = respond(self.status, encoding, body);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if self.may_come_again() {
+            let seconds = HeaderValue::from(u16::from(RETRY_AFTER_S));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
     }

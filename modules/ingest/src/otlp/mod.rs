@@ -1,9 +1,10 @@
-//! OTLP/HTTP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics`.
+//! OTLP: `POST /v1/logs`, `/v1/traces` and `/v1/metrics` over HTTP, and the same over gRPC.
 
 mod answer;
 mod batch;
 mod codec;
 mod decoded_size;
+pub(crate) mod grpc;
 mod json;
 mod json_decoded_size;
 mod mend;
@@ -16,12 +17,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderName},
-    response::Response,
-};
+use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
     trace::v1::ExportTraceServiceRequest,
@@ -36,9 +32,6 @@ use crate::{
 use answer::{Failure, Signal};
 use batch::Batch;
 use walk::Walk;
-
-/// Header in which a sender names its project.
-static PROJECT_HEADER: HeaderName = HeaderName::from_static("x-lodestar-project");
 
 /// Body size above which a body is decoded on a thread for blocking work, beside the other
 /// requests, in bytes.
@@ -80,14 +73,19 @@ async fn export<S: Signal>(app: Arc<App>, headers: HeaderMap, body: Body) -> Res
     }
 }
 
-/// Answers for a body that cannot be read, and counts it; its sender is not known.
+/// Answers for a body that cannot be read, and counts it.
 fn refuse<S: Signal>(app: &App, failure: &Failure, encoding: Encoding) -> Response {
+    count_refused::<S>(app, failure);
+    failure.respond(encoding)
+}
+
+/// Counts a body that cannot be read; its sender is not known.
+fn count_refused<S: Signal>(app: &App, failure: &Failure) {
     if let Some(reason) = failure.reason() {
         let (source, record) = (unnamed(), "(body)".to_owned());
         let kind = Kind { source, signal: S::NAME, record, outcome: "refused", reason };
         app.stats.records(Mapper::None.as_str(), kind, 1);
     }
-    failure.respond(encoding)
 }
 
 async fn receive<S: Signal>(
@@ -98,7 +96,7 @@ async fn receive<S: Signal>(
 ) -> Result<Batch, Failure> {
     let (bytes, mut share) = read(app, headers, body, codec::probe::<S>(encoding)).await?;
     let (large, huge) = (bytes.len() > LARGE, bytes.len() > HUGE);
-    let project = project(app, headers);
+    let project = app.keys.project_of(headers).or_else(|| app.stated_project(headers));
     let decoding = {
         let app = app.clone();
         move || -> Result<(Walk<S>, Share), Failure> {
@@ -156,10 +154,4 @@ async fn beside<T: Send + 'static>(
     } else {
         Ok(work())
     }
-}
-
-/// Returns the project of the sender, by its key or by its header.
-fn project(app: &App, headers: &HeaderMap) -> Option<String> {
-    let stated = || headers.get(&PROJECT_HEADER)?.to_str().ok().map(str::to_owned);
-    app.keys.project_of(headers).or_else(stated)
 }

@@ -11,8 +11,9 @@ use axum::{
 };
 
 use module_http::{Guard, Hosts, Refused, guarded};
+use tonic::Status;
 
-use crate::app::App;
+use crate::{app::App, otlp::grpc};
 
 /// Adds the checks that refuse what a web page in a browser may have sent, and counts all answers.
 pub(crate) fn guarded_and_counted(router: Router, app: &Arc<App>) -> Router {
@@ -25,12 +26,26 @@ pub(crate) fn guarded_and_counted(router: Router, app: &Arc<App>) -> Router {
 
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let endpoint = endpoint(request.uri().path());
-    let response = next.run(request).await;
-    app.stats.request(endpoint, response.status().as_u16());
+    let is_call = grpc::is_call(&request);
+    let mut response = next.run(request).await;
+    if is_call && let Some(refused) = response.extensions().get::<Refused>().copied() {
+        response = grpc::refuse(&advice(refused));
+    }
+    // Over gRPC every answer is a 200, and its status says what it is.
+    let status = response.extensions().get::<Status>().map(|status| i32::from(status.code()));
+    let code = if is_call { status.unwrap_or(0) } else { response.status().as_u16().into() };
+    app.stats.request(endpoint, code);
     response
 }
 
 fn refusal(refused: Refused) -> Response {
+    let mut response = json_error(refused.status(), refused.code(), &advice(refused));
+    response.extensions_mut().insert(refused);
+    response
+}
+
+/// Returns the reason of a refusal, and what to do about it.
+fn advice(refused: Refused) -> String {
     let hint = match refused {
         Refused::HostNotAllowed => ", or add the name to ingest.allowed_hosts",
         Refused::OriginNotAllowed => {
@@ -38,7 +53,7 @@ fn refusal(refused: Refused) -> Response {
         }
         _ => "",
     };
-    json_error(refused.status(), refused.code(), &format!("{refused}{hint}"))
+    format!("{refused}{hint}")
 }
 
 /// Creates an error in the format of all endpoints but OTLP's.
@@ -65,7 +80,12 @@ fn endpoint(path: &str) -> &'static str {
         "/api/v1/event" => "/api/v1/event",
         "/api/v1/events" => "/api/v1/events",
         "/api/v1/events/batch" => "/api/v1/events/batch",
+        "/api/v1/litellm" | "/generic_api" => "/api/v1/litellm",
         "/healthz" => "/healthz",
+        grpc::LOGS => "LogsService",
+        grpc::TRACES => "TraceService",
+        grpc::METRICS => "MetricsService",
+        grpc::HEALTH => "Health",
         _ => "other",
     }
 }

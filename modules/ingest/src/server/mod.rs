@@ -1,7 +1,8 @@
-//! The HTTP listener, built on the server that all listeners share, with this module's
-//! configuration.
+//! The listeners for HTTP and for gRPC, built on the server that all listeners share, with this
+//! module's configuration.
 
 mod encoding;
+mod grpc_listener;
 mod guard;
 
 use std::{net::TcpListener, num::NonZeroU16, sync::Arc, time::Duration};
@@ -12,12 +13,13 @@ use module_http::{BodyLimits, Limits, Server, Tcp};
 use module_sdk::Result;
 
 pub(crate) use encoding::Encoding;
+pub(crate) use grpc_listener::GrpcListener;
 pub(crate) use guard::{answer_wrong_method, guarded_and_counted, json_error};
 pub(crate) use module_http::{BodyError, Budget, Ends, Probe, Share};
 
 use crate::{app::App, config::Config, preface::Prefaced};
 
-/// Starts the server.
+/// Starts the server for HTTP.
 pub(crate) fn start(app: &Arc<App>, listener: TcpListener, router: Router) -> Result<Server> {
     let runtime = app.host.runtime()?;
     let listener = {
@@ -47,7 +49,7 @@ pub(crate) async fn read(
     let limits = BodyLimits {
         max_bytes: app.config.max_body_bytes.get(),
         max_inflated_bytes: app.config.max_inflated_bytes.get(),
-        timeout: seconds(app.config.body_timeout_seconds),
+        timeout: app.body_timeout(),
     };
     module_http::read(&limits, &app.budget, headers, body, probe).await
 }

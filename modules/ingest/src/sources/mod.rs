@@ -25,9 +25,12 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value, logs::v1::LogRecord, trace::v1::Span,
 };
 
-pub(crate) use attributes::{Attributes, Key, MAX_TOKENS, keys, milliseconds, name, nano_usd};
+pub(crate) use attributes::{
+    Attributes, Key, MAX_TOKENS, keys, milliseconds, name, nano_usd, tier,
+};
 pub(crate) use codex::Conversations;
-pub(crate) use providers::of_model as provider_of_model;
+pub(crate) use counts::Told as Counts;
+pub(crate) use providers::{canonical as canonical_provider, of_model as provider_of_model};
 pub(crate) use shape::{Clock, hex};
 
 use crate::report::Report;

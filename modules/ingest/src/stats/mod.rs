@@ -84,7 +84,7 @@ impl Stats {
             ),
             requests: host.counter_family(
                 "lodestar_ingest_requests_total",
-                "HTTP requests answered, by endpoint and status code.",
+                "Requests answered, by endpoint and status code, of HTTP or of gRPC.",
                 [("endpoint", FEW), ("code", FEW)],
             ),
             events: host.counter_family(
@@ -112,8 +112,9 @@ impl Stats {
         seen.last_seen = now;
     }
 
-    /// Counts an answered request.
-    pub(crate) fn request(&self, endpoint: &str, code: u16) {
+    /// Counts an answered request, with its status of HTTP or, where the endpoint is a service of
+    /// gRPC, of that.
+    pub(crate) fn request(&self, endpoint: &str, code: i32) {
         self.requests.add([endpoint, &code.to_string()], 1.0);
     }
 

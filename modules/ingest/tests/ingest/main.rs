@@ -2,10 +2,13 @@
 
 mod abuse;
 mod bodies;
+mod caller;
 mod forms;
+mod grpc;
 mod http;
 mod joining;
 mod lifecycle;
+mod litellm;
 mod lynex;
 mod otlp;
 mod privacy;

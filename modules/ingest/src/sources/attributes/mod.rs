@@ -218,7 +218,7 @@ const STANDARD: &str = "standard";
 
 /// Returns a tier of service in one spelling; `None` for words such as `auto`, with which the
 /// choice is left to the provider.
-fn tier(name: &str) -> Option<String> {
+pub(crate) fn tier(name: &str) -> Option<String> {
     match name.to_ascii_lowercase().as_str() {
         "auto" | "unset" | "none" | "null" => None,
         "default" | "standard" | "normal" | "on_demand" | "standard_only" => {
