@@ -30,7 +30,7 @@ impl UsageTracker {
     pub(crate) fn models(&mut self, args: ModelsArgs) -> Result<Reply> {
         let period = self.range(&args.range, commands::SINCE)?;
         let mut reader = self.reader()?;
-        commands::models(&mut reader, &period, self.store.pricer().table())
+        commands::models(&mut reader, &period, self.store().pricer().table())
     }
 
     pub(crate) fn sources(&mut self, args: SourcesArgs) -> Result<Reply> {
@@ -46,12 +46,12 @@ impl UsageTracker {
     pub(crate) fn backup(&mut self, args: BackupArgs) -> Result<Job> {
         let turn = Turn::take(&self.backing_up)?;
         let to = args.target(self.host.data_dir())?;
-        let reader = self.store.reader()?;
-        let (bytes, _) = self.store.sizes();
+        let reader = self.store().reader()?;
+        let (bytes, _) = self.store().sizes();
         Ok(args.job(reader, to, bytes, turn, self.stopping.clone()))
     }
 
-    fn range(&mut self, args: &TimeRangeArgs, default_since: &str) -> Result<TimeRange> {
+    pub(crate) fn range(&self, args: &TimeRangeArgs, default_since: &str) -> Result<TimeRange> {
         // Thirty days back from 2099 there is nothing.
         let arrival = self.arrival();
         let newest = Timestamp::from_millisecond(arrival.at_ms).ok();
@@ -59,7 +59,7 @@ impl UsageTracker {
         args.resolve(default_since, now, &self.zone)
     }
 
-    fn reader(&mut self) -> Result<Reader> {
-        Ok(self.store.reader()?.into())
+    fn reader(&self) -> Result<Reader> {
+        Ok(self.store().reader()?.into())
     }
 }

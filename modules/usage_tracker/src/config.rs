@@ -36,6 +36,12 @@ pub struct Config {
     /// After how many minutes of silence a session has ended.
     #[schemars(range(min = 1, max = 10_080))]
     pub session_idle_minutes: u32,
+    /// The folders of each project. What a tool did in another folder is of a project with a
+    /// pseudonym for a name.
+    pub projects: BTreeMap<String, Vec<PathBuf>>,
+    /// `true` when the transcripts of the tools are imported as they grow: those that the daemon's
+    /// user may read.
+    pub watch: bool,
     /// The personal data that may be stored.
     pub privacy: Privacy,
     /// The durability of a write: `process` survives a killed daemon, `power` a power cut as well,
@@ -67,6 +73,8 @@ impl Default for Config {
             prices: BTreeMap::new(),
             timezone: Zone::default(),
             session_idle_minutes: 30,
+            projects: BTreeMap::new(),
+            watch: false,
             privacy: Privacy::default(),
             durability: Durability::default(),
         }
@@ -80,6 +88,12 @@ impl Config {
     ///
     /// The first key that cannot be used.
     pub(crate) fn check(&self) -> Result<()> {
+        for (name, folders) in &self.projects {
+            if let Some(folder) = folders.iter().find(|folder| !folder.is_absolute()) {
+                let what = format!("is {}, which must be an absolute path", folder.display());
+                return Err(Error::config_at(format!("projects.{name}"), what));
+            }
+        }
         self.options().map(drop)
     }
 
@@ -167,6 +181,8 @@ mod tests {
             "# session_idle_minutes: 30",
             "#   anonymise: true",
             "# durability: process",
+            "# watch: false",
+            "# projects:",
             "# database: ",
             "# timezone: ",
             "# prices:",

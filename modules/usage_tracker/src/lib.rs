@@ -14,6 +14,7 @@ pub mod config;
 mod days;
 mod export;
 mod format;
+pub mod import;
 mod maintenance;
 mod merge;
 mod metrics;
@@ -21,10 +22,12 @@ pub mod prices;
 pub mod query;
 pub mod sanitize;
 pub mod store;
+mod transcripts;
+mod watch;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -35,19 +38,31 @@ use module_sdk::{
     events::{LlmRequestCompleted, LlmRequestWithdrawn},
 };
 
-use crate::{clock::Arrival, config::Config, metrics::Metrics, sanitize::Report, store::Store};
+use crate::{
+    clock::Arrival,
+    config::Config,
+    import::{Projects, SharedStore},
+    metrics::Metrics,
+    sanitize::Report,
+    store::Store,
+    watch::{Watch, Watched},
+};
 
 /// The module.
 #[derive(Debug)]
 pub struct UsageTracker {
     host: Host,
-    store: Store,
+    store: SharedStore,
     zone: Zone,
     /// Time for which requests are kept, in milliseconds; `None` keeps them for ever.
     retention_ms: Option<i64>,
     anonymise: bool,
+    /// The projects that the operator has named.
+    projects: Projects,
     metrics: Metrics,
-    /// Tells exports and backups that the module stops.
+    /// The watch over transcripts, where that is wanted.
+    watch: Option<Watch>,
+    /// Tells exports, backups and imports that the module stops.
     stopping: Arc<AtomicBool>,
     /// `true` while a backup is being made.
     backing_up: Arc<AtomicBool>,
@@ -64,13 +79,27 @@ impl Module for UsageTracker {
 
     fn start(config: Config, host: &Host) -> Result<Self> {
         let days = i64::from(config.retention_days);
+        let store: SharedStore = Arc::new(Mutex::new(config.open(host.data_dir())?));
+        let projects = Projects::of(&config.projects);
+        let stopping: Arc<AtomicBool> = Arc::default();
+        let watched = config.watch.then(|| Watched {
+            store: store.clone(),
+            host: host.clone(),
+            anonymise: config.privacy.anonymise,
+            projects: projects.clone(),
+            stopping: stopping.clone(),
+            places: Box::new(watch::places),
+            quiet: watch::QUIET,
+        });
         Ok(Self {
+            watch: watched.map(Watch::start).transpose()?,
             zone: config.timezone.clone(),
             retention_ms: (days > 0).then_some(days * 24 * 3_600_000),
             anonymise: config.privacy.anonymise,
-            store: config.open(host.data_dir())?,
+            projects,
+            store,
             metrics: Metrics::new(host)?,
-            stopping: Arc::default(),
+            stopping,
             backing_up: Arc::default(),
             host: host.clone(),
         })
@@ -87,12 +116,14 @@ impl Module for UsageTracker {
             .command("requests", Self::requests)
             .command("models", Self::models)
             .command("sources", Self::sources)
+            .command("import-known", Self::import_known)
+            .job_with_files("import", Self::import)
             .stream("export", Self::export)
             .job("backup", Self::backup);
     }
 
     fn health(&self) -> Health {
-        match self.store.health() {
+        match self.store().health() {
             health if health.status == HealthStatus::Ok => clock::health(self.host.now()),
             health => health,
         }
@@ -100,7 +131,8 @@ impl Module for UsageTracker {
 
     fn stop(&mut self, _: Duration) -> Result<()> {
         self.stopping.store(true, Ordering::Relaxed);
-        Ok(self.store.close()?)
+        self.watch = None;
+        Ok(self.store().close()?)
     }
 }
 
@@ -111,7 +143,7 @@ impl UsageTracker {
         let reports: Vec<Report> =
             events.into_iter().map(|event| self.report(event, arrival)).collect();
         let begun = Instant::now();
-        let written = self.store.write(reports, arrival.at_ms)?;
+        let written = self.store().write(reports, arrival.at_ms)?;
         let seconds = begun.elapsed().as_secs_f64();
         for started in &written.news.started {
             self.tell(started);
@@ -119,7 +151,7 @@ impl UsageTracker {
         for switched in &written.news.switched {
             self.tell(switched);
         }
-        self.metrics.written(&written, seconds, &self.store);
+        self.metrics.written(&written, seconds, &self.store());
         Ok(())
     }
 
@@ -127,7 +159,7 @@ impl UsageTracker {
     fn withdrawn(&mut self, events: Vec<Event<'_, LlmRequestWithdrawn>>) -> Result<()> {
         let at_ms = self.arrival().at_ms;
         let keys: Vec<String> = events.into_iter().map(|event| event.data.dedupe_key).collect();
-        let withdrawn = self.store.withdraw(&keys, at_ms)?;
+        let withdrawn = self.store().withdraw(&keys, at_ms)?;
         if withdrawn.too_late > 0 {
             tracing::warn!(
                 requests = withdrawn.too_late,
@@ -140,9 +172,14 @@ impl UsageTracker {
     }
 
     /// Returns the time now, or its best estimate where the clock of the machine cannot be right.
-    pub(crate) fn arrival(&mut self) -> Arrival {
+    pub(crate) fn arrival(&self) -> Arrival {
         let now = self.host.now().as_millisecond();
-        Arrival::now(now, || self.store.newest_ms().ok().flatten())
+        Arrival::now(now, || self.store().newest_ms().ok().flatten())
+    }
+
+    /// Returns the store. An import holds it for the time of one transaction.
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report(&self, event: Event<'_, LlmRequestCompleted>, arrival: Arrival) -> Report {

@@ -8,15 +8,16 @@ impl UsageTracker {
     pub(crate) fn delete_old_requests(&mut self) -> Result<()> {
         let Some(retention_ms) = self.retention_ms else { return Ok(()) };
         let now = self.host.now().as_millisecond();
-        match self.store.newest_ms()? {
+        let newest = self.store().newest_ms()?;
+        match newest {
             Some(newest) if clock::may_delete(now, newest) => {}
             _ => return Ok(()),
         }
-        let deleted = self.store.purge(now.saturating_sub(retention_ms))?.rows;
+        let deleted = self.store().purge(now.saturating_sub(retention_ms))?.rows;
         if deleted > 0 {
             tracing::debug!(deleted, "deleted requests older than retention_days");
         }
-        self.metrics.sizes(&self.store);
+        self.metrics.sizes(&self.store());
         Ok(())
     }
 
@@ -25,7 +26,8 @@ impl UsageTracker {
         if !clock::believable(now) {
             return Ok(());
         }
-        for session in self.store.end_idle_sessions(now)? {
+        let ended = self.store().end_idle_sessions(now)?;
+        for session in ended {
             self.tell(&session);
         }
         Ok(())

@@ -7,11 +7,13 @@ use crate::sanitize::{Report, flag};
 /// Merges a further report of a request into the stored one.
 ///
 /// The more trusted source takes precedence ([`RequestSource`] is in order of trust); of one source
-/// the report with more output does, since tools repeat a growing answer. Fields that the first
-/// report lacks are taken from the second. Merging a report again changes nothing.
+/// what is no side chain does, and then the report with more output, since tools repeat a growing
+/// answer. Fields that the first report lacks are taken from the second. Merging a report again
+/// changes nothing.
 #[must_use]
 pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
-    let takes_over = match distrust(further).cmp(&distrust(stored)) {
+    let rank = |report: &Report| (distrust(report), report.flags & flag::SIDE_CHAIN);
+    let takes_over = match rank(further).cmp(&rank(stored)) {
         std::cmp::Ordering::Less => true,
         std::cmp::Ordering::Equal => output(further) > output(stored),
         std::cmp::Ordering::Greater => false,
@@ -32,8 +34,27 @@ pub(crate) fn merge(stored: &Report, further: &Report) -> Report {
     request.cost_source = said.and_then(|report| report.request.cost_source);
     request.price_version = None;
     // What was concluded from a cost is concluded again.
-    let flags = (first.flags & !(flag::CLOCK | flag::ONE_HOUR)) | (clock.flags & flag::CLOCK);
-    Report { event_id: stored.event_id, request, stated_nano_usd, flags }
+    let of_both = (first.flags | second.flags) & flag::DISAGREE;
+    let of_first = first.flags & !(flag::CLOCK | flag::ONE_HOUR | flag::SIDE_CHAIN);
+    let side_chain = first.flags & second.flags & flag::SIDE_CHAIN;
+    let flags =
+        of_first | (clock.flags & flag::CLOCK) | side_chain | of_both | disagree(first, second);
+    let sources = stored.sources | further.sources;
+    Report { event_id: stored.event_id, request, stated_nano_usd, flags, sources }
+}
+
+/// Returns the flag for two sources that say different counts.
+fn disagree(one: &Report, other: &Report) -> u8 {
+    if distrust(one) == distrust(other) {
+        return 0;
+    }
+    let differ = |one: Option<u64>, other: Option<u64>| {
+        one.zip(other).is_some_and(|(one, other)| one != other)
+    };
+    let (one, other) = (&one.request, &other.request);
+    let differ = differ(one.input_tokens, other.input_tokens)
+        || differ(one.output_tokens, other.output_tokens);
+    if differ { flag::DISAGREE } else { 0 }
 }
 
 fn distrust(report: &Report) -> usize {

@@ -19,6 +19,9 @@ pub struct Report {
     pub stated_nano_usd: Option<i64>,
     /// Flags for what was wrong with the report, and for what was concluded: [`flag`].
     pub flags: u8,
+    /// The sources that have reported the request: a bit for each one, in the order of
+    /// [`RequestSource`].
+    pub sources: u8,
 }
 
 /// Bits of [`Report::flags`].
@@ -32,6 +35,16 @@ pub mod flag {
     /// Bit of a report that does not say how long cache writes were for, but whose stated cost fits
     /// an hour.
     pub const ONE_HOUR: u8 = 8;
+    /// Bit of what a side chain says, which may repeat its parent under other ids.
+    pub const SIDE_CHAIN: u8 = 16;
+    /// Bit of a request of which two sources say different counts.
+    pub const DISAGREE: u8 = 32;
+}
+
+/// Returns the bit of a source in [`Report::sources`], 0 for none.
+pub(crate) fn bit(source: Option<RequestSource>) -> u8 {
+    let position = RequestSource::ALL.iter().position(|known| Some(*known) == source);
+    position.map_or(0, |position| 1 << position)
 }
 
 /// Earliest time that is believed, 2015: no earlier request can be one to a language model.
@@ -72,7 +85,8 @@ impl Report {
         set(&mut flags, flag::COUNT, counts(&mut request));
         set(&mut flags, flag::TEXT, texts(&mut request));
         let stated_nano_usd = stated(&request);
-        Self { event_id, request, stated_nano_usd, flags }
+        let sources = bit(request.source);
+        Self { event_id, request, stated_nano_usd, flags, sources }
     }
 
     /// Replaces the names of persons, sessions and transcript files by `pseudonym(kind, value)`,

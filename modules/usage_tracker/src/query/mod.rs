@@ -17,6 +17,7 @@ pub use models::{ModelPrice, ModelUse, models};
 pub(crate) use near::{models_named, near};
 pub use requests::{RequestFilter, requests};
 pub(crate) use requests::{object, page};
+pub(crate) use sessions::session_sums;
 pub(crate) use sessions::{PSEUDONYM, sessions_like};
 pub use sessions::{SessionUse, sessions};
 pub(crate) use sources::differ;

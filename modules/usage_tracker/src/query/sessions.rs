@@ -1,7 +1,7 @@
 //! `lodestar usage sessions`: the sessions of a period.
 
 use module_sdk::{TimeRange, Usd};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
 use super::{Reader, rfc3339};
@@ -153,4 +153,29 @@ fn fill(
 #[expect(clippy::cast_precision_loss, reason = "a session does not last 285,000 years")]
 fn seconds(milliseconds: i64) -> f64 {
     milliseconds as f64 / 1000.0
+}
+
+/// Sums of a session: input, output, and the cost where all of its requests have one.
+pub(crate) type SessionSums = (i64, i64, Option<i64>);
+
+/// Returns what a session has used; `None` where it is not known.
+pub(crate) fn session_sums(
+    reader: &mut Reader,
+    session: &str,
+) -> Result<Option<SessionSums>, StoreError> {
+    reader.ask(|connection, _| {
+        connection
+            .prepare_cached(
+                "SELECT coalesce(sum(u.input), 0), coalesce(sum(u.output), 0), \
+                 coalesce(sum(u.cost), 0), coalesce(sum(u.unpriced), 0) \
+                 FROM session s JOIN usage_session u ON u.session = s.id \
+                 WHERE s.key = ?1 GROUP BY s.id",
+            )?
+            .query_row([session], |row| {
+                let number = |at| Ok::<_, rusqlite::Error>(integer(row.get_ref(at)?));
+                let cost = (number(3)? == 0).then_some(number(2)?);
+                Ok((number(0)?, number(1)?, cost))
+            })
+            .optional()
+    })
 }

@@ -1,16 +1,22 @@
 //! `lodestar usage sources`: the reports of each source, and the difference between its costs and
 //! ours.
 
-use module_sdk::{TimeRange, Usd, events::CostSource};
+use std::collections::BTreeMap;
+
+use module_sdk::{
+    TimeRange, Usd,
+    events::{CostSource, RequestSource},
+};
 use serde::Serialize;
 
 use super::Reader;
-use crate::store::StoreError;
+use crate::{sanitize::flag, store::StoreError};
 
 /// A source of reports and the tool behind it. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SourceUse {
-    /// Origin of the reports: `otlp_log`, `otlp_span`, `gateway`.
+    /// Origin of the reports: `gateway`, `transcript`, `otlp_log`, `otlp_span`; of a request that
+    /// several sources have reported, the most trusted one.
     pub source: Option<String>,
     /// Tool that sent the reports.
     pub client: Option<String>,
@@ -27,6 +33,13 @@ pub struct SourceUse {
     pub difference_usd: Option<Usd>,
     /// Number of requests whose two costs differ by more than rounding.
     pub differing_requests: i64,
+    /// Number of requests that several sources have reported.
+    pub merged_requests: i64,
+    /// Number of requests that each other source has reported as well.
+    pub also_reported_by: BTreeMap<&'static str, i64>,
+    /// Number of requests of which two sources say different token counts: those of the more
+    /// trusted one are used.
+    pub disagreeing_requests: i64,
 }
 
 /// Largest difference that counts as rounding by clients, in nano-USD.
@@ -60,10 +73,16 @@ fn sum(column: &str) -> String {
 /// When the database cannot be read.
 pub fn sources(reader: &mut Reader, period: &TimeRange) -> Result<Vec<SourceUse>, StoreError> {
     let (from, to) = period.bounds_ms();
+    let by_source: String = (0..RequestSource::ALL.len())
+        .map(|bit| format!(", coalesce(sum(sources >> {bit} & 1), 0)"))
+        .collect();
+    let disagree = flag::DISAGREE;
     let sql = format!(
         "SELECT source, client, count(*), {}, {}, {}, \
          coalesce(sum(abs(apart) > {ROUNDING} \
-         AND abs(apart) > max(stated_nano_usd, cost_nano_usd) / 100), 0) \
+         AND abs(apart) > max(stated_nano_usd, cost_nano_usd) / 100), 0), \
+         coalesce(sum(sources & (sources - 1) <> 0), 0), \
+         coalesce(sum(flags & {disagree} <> 0), 0){by_source} \
          FROM (SELECT *, CASE WHEN cost_source = (SELECT id FROM name \
          WHERE kind = 'word' AND text = '{}') THEN stated_nano_usd - cost_nano_usd END AS apart \
          FROM request WHERE ended_at >= ?1 AND ended_at < ?2) GROUP BY source, client",
@@ -84,8 +103,9 @@ pub fn sources(reader: &mut Reader, period: &TimeRange) -> Result<Vec<SourceUse>
                 let usd = Usd::from_nano(i64::try_from(sum).unwrap_or(limit));
                 Ok::<_, rusqlite::Error>((row.get::<_, i64>(at)? > 0).then_some(usd))
             };
+            let source = texts.text(connection, row.get(0)?)?;
+            let source = source.as_deref();
             found.push(SourceUse {
-                source: texts.text(connection, row.get(0)?)?,
                 client: texts.text(connection, row.get(1)?)?,
                 requests: row.get(2)?,
                 cost_usd: known(3)?,
@@ -93,6 +113,10 @@ pub fn sources(reader: &mut Reader, period: &TimeRange) -> Result<Vec<SourceUse>
                 stated_cost_usd: known(6)?,
                 difference_usd: known(9)?,
                 differing_requests: row.get(12)?,
+                merged_requests: row.get(13)?,
+                also_reported_by: also(row, source)?,
+                disagreeing_requests: row.get(14)?,
+                source: source.map(str::to_owned),
             });
         }
         found.sort_by_key(|source| {
@@ -102,6 +126,21 @@ pub fn sources(reader: &mut Reader, period: &TimeRange) -> Result<Vec<SourceUse>
         });
         Ok(found)
     })
+}
+
+/// Returns how many of the requests of a source were reported by each other one.
+fn also(
+    row: &rusqlite::Row<'_>,
+    source: Option<&str>,
+) -> rusqlite::Result<BTreeMap<&'static str, i64>> {
+    let mut also = BTreeMap::new();
+    for (at, other) in (15..).zip(RequestSource::ALL) {
+        let number: i64 = row.get(at)?;
+        if number > 0 && Some(other.as_str()) != source {
+            also.insert(other.as_str(), number);
+        }
+    }
+    Ok(also)
 }
 
 #[cfg(test)]

@@ -104,6 +104,13 @@ impl Measures {
         Ok(())
     }
 
+    /// Adds the sums of another one; histograms stay.
+    pub(crate) fn add_sums_of(&mut self, other: &Self) {
+        for (sum, other) in self.sums_mut().into_iter().zip(other.sums()) {
+            *sum = sum.saturating_add(other);
+        }
+    }
+
     /// Subtracts the sums of another one; histograms stay.
     pub(crate) fn subtract_sums(&mut self, other: &Self) {
         for (sum, other) in self.sums_mut().into_iter().zip(other.sums()) {
@@ -125,9 +132,7 @@ impl Measures {
 
 impl AddAssign<&Self> for Measures {
     fn add_assign(&mut self, other: &Self) {
-        for (sum, other) in self.sums_mut().into_iter().zip(other.sums()) {
-            *sum = sum.saturating_add(other);
-        }
+        self.add_sums_of(other);
         self.duration.merge(&other.duration);
         self.ttft.merge(&other.ttft);
     }

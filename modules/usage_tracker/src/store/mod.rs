@@ -23,12 +23,14 @@
 //! # Ok::<(), module_sdk::Error>(())
 //! ```
 
+mod import;
 mod measures;
 mod names;
 mod rollups;
 mod row;
 mod schema;
 mod sessions;
+mod twins;
 mod withdraw;
 mod write;
 
@@ -47,6 +49,7 @@ pub use sessions::SessionNews;
 pub use withdraw::Withdrawn;
 pub use write::Written;
 
+pub(crate) use import::{FileKey, ImportedFile, ImportedFiles, Rehearsed};
 pub(crate) use measures::{SUMS, integer};
 pub(crate) use names::Texts;
 pub(crate) use rollups::{DAY_HOURS, HOUR_MS};
@@ -92,6 +95,8 @@ pub struct Store {
 const LAST_REQUEST: &str = "last_request";
 /// Key of `meta` with the time before which requests have been deleted.
 pub(crate) const KEPT_FROM: &str = "kept_from_ms";
+/// Key of `meta` that is there once transcripts were imported.
+const IMPORTED: &str = "imported";
 /// Largest number of sessions that end in one transaction.
 const ENDED_AT_ONCE: i64 = 500;
 

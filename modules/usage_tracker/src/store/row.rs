@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     prices::Cost,
-    sanitize::{Report, flag, stated},
+    sanitize::{Report, bit, flag, stated},
 };
 
 /// A request with all that is stored of it.
@@ -164,6 +164,7 @@ const COLUMNS: &[&str] = &[
     "upstream_request_id",
     "service_tier",
     "stated_nano_usd",
+    "sources",
 ];
 
 /// SQL that inserts a row.
@@ -280,6 +281,7 @@ pub(crate) fn write(
     let tier = tier.map(|tier| names.id(connection, Kind::ServiceTier, tier)).transpose()?;
     to.put(tier)?;
     to.put(stored.report.stated_nano_usd)?;
+    to.put(stored.report.sources)?;
     to.statement.raw_execute()?;
     Ok(Dimensions {
         provider: provider.unwrap_or(0),
@@ -385,13 +387,14 @@ pub(crate) fn read(
     request.service_tier = from.text()?;
     // Rows of the schema before have none beside our own figure.
     let stated_nano_usd = from.next::<Option<i64>>()?.or_else(|| stated(&request));
+    let sources = from.next::<Option<u8>>()?.unwrap_or_else(|| bit(request.source));
     request.dedupe_key = match dedupe_key {
         SqlValue::Text(key) => key,
         SqlValue::Integer(1) => Derived::FromRequestId.key(&request).unwrap_or_default(),
         _ => Derived::FromResponseId.key(&request).unwrap_or_default(),
     };
     let event_id = Uuid::from_bytes(event_id);
-    let report = Report { event_id, request, stated_nano_usd, flags };
+    let report = Report { event_id, request, stated_nano_usd, flags, sources };
     let stored = Stored { id, report, baseline_nano_usd, unpriced };
     Ok((stored, Placed { dimensions, session, ended_at }))
 }

@@ -13,6 +13,8 @@ pub(crate) const SPEC: Spec = Spec {
         AddedColumn { table: "request", column: "service_tier", form: "INTEGER" },
         // What the client says that it cost, beside our own figure.
         AddedColumn { table: "request", column: "stated_nano_usd", form: "INTEGER" },
+        // The sources that have reported it.
+        AddedColumn { table: "request", column: "sources", form: "INTEGER" },
     ],
     readable_from: Some(2),
     // Builds between two releases counted the two columns above as a step.

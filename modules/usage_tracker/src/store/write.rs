@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 
 use foldhash::HashMap;
-use module_sqlite::raise;
+use module_sdk::events::{LlmRequestCompleted, RequestSource};
+use module_sqlite::{number, raise};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    LAST_REQUEST, Options, Store, StoreError,
+    IMPORTED, LAST_REQUEST, Measures, Options, Store, StoreError,
     names::{Names, Texts},
     rollups::Rollups,
     row::{self, INSERT, Placed, READ, REPLACE, Stored},
     sessions::{SessionNews, Sessions},
+    twins::{self, Twin},
 };
 use crate::{merge::merge, prices::Pricer, sanitize::Report};
 
@@ -27,6 +29,8 @@ pub struct Written {
     pub duplicates: usize,
     /// Changes of sessions.
     pub news: SessionNews,
+    /// Sums that were added, those of corrections included.
+    pub added: Measures,
 }
 
 impl Store {
@@ -37,13 +41,7 @@ impl Store {
     ///
     /// When the database cannot be written; nothing of the batch is written then.
     pub fn write(&mut self, reports: Vec<Report>, now_ms: i64) -> Result<Written, StoreError> {
-        self.in_batch(now_ms, |mut batch| {
-            batch.written.counted.reserve(reports.len());
-            for report in reports {
-                batch.take(report)?;
-            }
-            batch.finish()
-        })
+        self.in_batch(now_ms, |batch| batch.take_all(reports))
     }
 
     /// Runs `work` in one transaction, and forgets all cached names and sessions when it fails.
@@ -91,6 +89,8 @@ pub(super) struct Batch<'a> {
     described: HashMap<i64, (i64, i64)>,
     /// Keys of the sessions that lost requests.
     bereft: BTreeSet<String>,
+    /// `true` where transcripts were imported, which others may report too.
+    has_transcripts: bool,
     written: Written,
 }
 
@@ -128,6 +128,7 @@ impl<'a> Batch<'a> {
             rollups: Rollups::default(),
             described: HashMap::default(),
             bereft: BTreeSet::new(),
+            has_transcripts: number(connection, IMPORTED)?.is_some(),
             written: Written::default(),
         })
     }
@@ -146,11 +147,31 @@ impl<'a> Batch<'a> {
         let Some((old, was)) = known else {
             return Ok(if marked == 0 { Withdrawal::Nothing } else { Withdrawal::TooLate });
         };
+        let mut mark_other = self.connection.prepare_cached(
+            "UPDATE request_key SET request = ?3 WHERE key = ?1 AND request = ?2",
+        )?;
+        for other in keys(&old.report.request) {
+            mark_other.execute((other, old.id, WITHDRAWN))?;
+        }
         self.sessions.take_out(self.connection, &old, &was)?;
         self.connection.prepare_cached("DELETE FROM request WHERE id = ?1")?.execute([old.id])?;
-        self.rollups.add(&was, &old.measures().negated());
+        self.count(&was, &old.measures().negated());
         self.bereft.extend(old.report.request.session_id);
         Ok(Withdrawal::Done)
+    }
+
+    /// Returns the connection of the transaction.
+    pub(super) const fn connection(&self) -> &'a Connection {
+        self.connection
+    }
+
+    /// Writes reports, and what follows from them.
+    pub(super) fn take_all(mut self, reports: Vec<Report>) -> rusqlite::Result<Written> {
+        self.written.counted.reserve(reports.len());
+        for report in reports {
+            self.take(report)?;
+        }
+        self.finish()
     }
 
     fn take(&mut self, report: Report) -> rusqlite::Result<()> {
@@ -159,24 +180,81 @@ impl<'a> Batch<'a> {
         if self.insert_key.execute((key, id))? == 0 {
             return self.again(&key, &report);
         }
+        let others: Vec<[u8; 16]> = keys(&report.request).filter(|other| *other != key).collect();
+        if self.may_have_a_twin(&report)
+            && let Some(twin) = twins::find(self.connection, &report, &others)?
+        {
+            return self.join(&key, &others, twin, &report);
+        }
         *self.last_request = id;
+        for other in others {
+            self.insert_key.execute((other, id))?;
+        }
         let cost = self.pricer.cost(&report.request, report.stated_nano_usd);
         let live = report.request.ended_at >= self.live_from;
         let stored = Stored::new(id, report, cost);
         let placed = self.put(&stored, live, false)?;
         self.sessions.add(self.connection, &stored, &placed, live, &mut self.written.news)?;
-        self.rollups.add(&placed, &stored.measures());
+        self.count(&placed, &stored.measures());
         self.written.counted.push(stored);
         Ok(())
+    }
+
+    fn may_have_a_twin(&self, report: &Report) -> bool {
+        self.has_transcripts || report.request.source == Some(RequestSource::Transcript)
+    }
+
+    /// Adds to the rollups.
+    fn count(&mut self, placed: &Placed, measures: &Measures) {
+        self.rollups.add(placed, measures);
+        self.written.added.add_sums_of(measures);
+    }
+
+    /// Takes a report under a new key for one of a known request.
+    fn join(
+        &mut self,
+        key: &[u8; 16],
+        others: &[[u8; 16]],
+        twin: Twin,
+        report: &Report,
+    ) -> rusqlite::Result<()> {
+        let (id, kept) = match twin {
+            Twin::Kept(kept) => (kept.0.id, Some(kept)),
+            Twin::Deleted(id) => (id, None),
+        };
+        self.connection
+            .prepare_cached("UPDATE request_key SET request = ?2 WHERE key = ?1")?
+            .execute((key, id))?;
+        for other in others {
+            self.insert_key.execute((other, id))?;
+        }
+        match kept {
+            Some(kept) => self.merge_into(*kept, report),
+            None => {
+                self.written.duplicates += 1;
+                Ok(())
+            }
+        }
     }
 
     /// Merges a further report of a request. Where retention has deleted the request, its key still
     /// shows that it was counted.
     fn again(&mut self, key: &[u8; 16], report: &Report) -> rusqlite::Result<()> {
-        let Some((old, was)) = self.known(key)? else {
+        let Some(known) = self.known(key)? else {
             self.written.duplicates += 1;
             return Ok(());
         };
+        for other in keys(&report.request).filter(|other| other != key) {
+            self.insert_key.execute((other, known.0.id))?;
+        }
+        self.merge_into(known, report)
+    }
+
+    fn merge_into(
+        &mut self,
+        (old, was): (Stored, Placed),
+        report: &Report,
+    ) -> rusqlite::Result<()> {
         let merged = merge(&old.report, report);
         let cost = self.pricer.cost(&merged.request, merged.stated_nano_usd);
         let new = Stored::new(old.id, merged, cost);
@@ -187,8 +265,8 @@ impl<'a> Batch<'a> {
         self.sessions.take_out(self.connection, &old, &was)?;
         let placed = self.put(&new, false, true)?;
         self.sessions.put_in(self.connection, &new, &placed)?;
-        self.rollups.add(&was, &old.measures().negated());
-        self.rollups.add(&placed, &new.measures());
+        self.count(&was, &old.measures().negated());
+        self.count(&placed, &new.measures());
         if placed.session != was.session {
             self.bereft.extend(old.report.request.session_id);
         }
@@ -243,9 +321,23 @@ fn same(old: &Stored, new: &Stored) -> bool {
         let mut request = stored.report.request.clone();
         let told = request.cost_nano_usd;
         (request.cost_nano_usd, request.cost_source, request.price_version) = (None, None, None);
-        (request, stored.report.flags, stored.report.stated_nano_usd, told.is_some())
+        let Report { flags, sources, stated_nano_usd, .. } = stored.report;
+        (request, flags, sources, stated_nano_usd, told.is_some())
     };
     plain(old) == plain(new)
+}
+
+/// Returns the keys under which a request is found: its own one, and one for each id that its
+/// provider gave it.
+pub(super) fn keys(request: &LlmRequestCompleted) -> impl Iterator<Item = [u8; 16]> + use<> {
+    let of_id = |id: &Option<String>| {
+        let (provider, id) = (request.provider.as_deref()?, id.as_deref()?);
+        let text = format!("{provider}:{id}");
+        (text != request.dedupe_key).then(|| key(&text))
+    };
+    let own = key(&request.dedupe_key);
+    let others = [of_id(&request.upstream_request_id), of_id(&request.response_id)];
+    std::iter::once(own).chain(others.into_iter().flatten())
 }
 
 /// Returns the first half of the SHA-256 of a dedupe key: collisions are practically impossible.

@@ -87,12 +87,14 @@ fn what_a_client_states_is_kept_and_added_up_by_source() {
             {
                 "source": "otlp_log", "client": "claude-code", "requests": 3, "cost_usd": 0.7,
                 "stated_requests": 3, "stated_cost_usd": 0.85, "difference_usd": 0.15,
-                "differing_requests": 1,
+                "differing_requests": 1, "merged_requests": 0,
+                "also_reported_by": {}, "disagreeing_requests": 0,
             },
             {
                 "source": "otlp_span", "client": null, "requests": 1, "cost_usd": 0.0075,
                 "stated_requests": 0, "stated_cost_usd": null, "difference_usd": null,
-                "differing_requests": 0,
+                "differing_requests": 0, "merged_requests": 0,
+                "also_reported_by": {}, "disagreeing_requests": 0,
             },
         ])
     );
@@ -125,7 +127,8 @@ fn a_cost_that_is_the_clients_own_is_not_compared() {
     let expected = json!([{
         "source": "otlp_log", "client": "claude-code", "requests": 2, "cost_usd": 1.0,
         "stated_requests": 2, "stated_cost_usd": 1.0, "difference_usd": null,
-        "differing_requests": 0,
+        "differing_requests": 0, "merged_requests": 0,
+        "also_reported_by": {}, "disagreeing_requests": 0,
     }]);
     assert_eq!(answer.data, expected);
     assert_eq!(answer.table.expect("a table").rows[0][6], "-");
