@@ -34,7 +34,7 @@ const UNASKED: Duration = Duration::from_mins(5);
 /// Time between two readings of a database, which is read as a whole.
 const DATABASES_EVERY: Duration = Duration::from_mins(1);
 
-/// What an import of the watch needs.
+/// Needs of an import by the watch.
 pub(crate) struct Watched {
     pub(crate) store: SharedStore,
     pub(crate) host: Host,

@@ -20,7 +20,7 @@ const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 /// Requests that are given out at once.
 const AT_ONCE: usize = 256;
 
-/// What is known of a file before it is read.
+/// Knowledge of a file before it is read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct About {
     pub(crate) name: String,
@@ -51,7 +51,7 @@ impl About {
     }
 }
 
-/// How far a file was read.
+/// Point up to which a file was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) tool: Tool,
@@ -59,7 +59,7 @@ pub(super) struct Ended {
     pub(super) line: u64,
 }
 
-/// Where that goes which is found in a file.
+/// Receiver of that which is found in a file.
 pub(super) trait Sink {
     /// Takes what was found so far, of `read` bytes.
     fn take(&mut self, tool: Tool, harvest: &mut Harvest) -> Result<()>;

@@ -117,7 +117,7 @@ pub(crate) struct Import {
     pub(crate) dry_run: bool,
 }
 
-/// What was read of a file, or of a part of it.
+/// Part of a file that was read.
 #[derive(Debug)]
 struct Part {
     /// Name of the file.
@@ -126,7 +126,7 @@ struct Part {
     statements: Vec<Statement>,
     /// Number of records that were read; some tell of one request.
     records: u64,
-    /// How far the file was read, with its last part.
+    /// Point up to which the file was read, with its last part.
     read: Option<ImportedFile>,
     is_last: bool,
 }

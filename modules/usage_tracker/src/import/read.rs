@@ -63,7 +63,7 @@ pub(super) struct Reading<'a> {
     read: ReadFiles,
 }
 
-/// What is found in one file goes into the batch.
+/// Sink that puts what is found in one file into the batch.
 struct FileSink<'a, 'r, 'p> {
     reading: &'a mut Reading<'r>,
     name: Arc<str>,

@@ -28,7 +28,7 @@ const COMPARED: usize = 50_000;
 /// Models without a price that are named.
 const NAMED: usize = 100;
 
-/// What an import has written.
+/// Result of an import.
 #[derive(Debug, Default)]
 pub(crate) struct Imported {
     /// Counts of each tool.
@@ -41,7 +41,7 @@ pub(crate) struct Imported {
     pub(crate) differences: Vec<Difference>,
 }
 
-/// What was found of a tool.
+/// Counts of what was found of a tool.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     /// Number of files.
@@ -54,7 +54,7 @@ pub(crate) struct Counts {
     pub(crate) duplicates: u64,
     /// Number of records that added to a known request.
     pub(crate) merged: u64,
-    /// What was added to the sums.
+    /// Sums that were added.
     pub(crate) added: Measures,
 }
 
@@ -63,9 +63,9 @@ pub(crate) struct Counts {
 pub(crate) struct Difference {
     /// The session.
     pub(crate) session: String,
-    /// What the tool says.
+    /// Sum that the tool states.
     pub(crate) stated: Statement,
-    /// What was counted here: input, output, and the cost where all requests have one.
+    /// Sum that was counted here: input, output, and the cost where all requests have one.
     pub(crate) counted: (i64, i64, Option<i64>),
 }
 

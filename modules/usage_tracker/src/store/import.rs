@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::{IMPORTED, Store, StoreError, Written, write};
 use crate::sanitize::Report;
 
-/// What is known of a file that was imported.
+/// A file that was imported, as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImportedFile {
     /// Key of the file.

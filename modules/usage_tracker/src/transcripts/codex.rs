@@ -76,7 +76,7 @@ struct Git<'a> {
     branch: Text<'a>,
 }
 
-/// Where the session comes from; of a sub-agent, what spawned it.
+/// Origin of the session; of a sub-agent, what spawned it.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Source {
@@ -149,7 +149,7 @@ impl Usage {
     }
 }
 
-/// How much of a file is a copy of what its parent wrote.
+/// Part of a file that is a copy of what its parent wrote.
 #[derive(Debug, Default)]
 enum Replay {
     /// Nothing, from here on.

@@ -67,7 +67,7 @@ pub(crate) const LARGEST_DOCUMENT: usize = 32 << 20;
 /// the file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Found {
-    /// What is known of the request.
+    /// The request, as far as it is known.
     pub(crate) request: LlmRequestCompleted,
     /// Folder in which the tool worked.
     pub(crate) folder: Option<String>,
@@ -77,7 +77,7 @@ pub(crate) struct Found {
     pub(crate) line: u64,
 }
 
-/// What a tool itself says that a session has used.
+/// Sum that a tool itself states of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Statement {
     /// The session, as the file names it.
@@ -90,7 +90,7 @@ pub(crate) struct Statement {
     pub(crate) output_tokens: u64,
 }
 
-/// What was found in a file.
+/// Requests and sums that were found in a file.
 #[derive(Debug, Default)]
 pub(crate) struct Harvest {
     /// The requests.
@@ -101,7 +101,7 @@ pub(crate) struct Harvest {
     pub(crate) records: u64,
 }
 
-/// What is known of a file before it is read.
+/// Knowledge of a file before it is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
     /// Name of the file.
