@@ -77,8 +77,8 @@ fn what_waits_for_a_restart_is_a_difference() {
 
 #[test]
 fn a_new_provider_is_told_with_the_command_that_brings_it() {
-    let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  router:\n    listen: 127.0.0.1:0\n\
-                  metrics:\n  listen: 127.0.0.1:0\n";
+    let config = "modules:\n  ingest:\n    listen: 127.0.0.1:0\n  router:\n    listen: \
+                  127.0.0.1:0\nmetrics:\n  listen: 127.0.0.1:0\n";
     let sandbox = Sandbox::new(&["ingest", "router"], config);
     let daemon = sandbox.start();
     let provider = "  p: {base_url: 'http://127.0.0.1:9', api: openai, models: [m]}\n";

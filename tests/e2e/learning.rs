@@ -249,8 +249,8 @@ fn advice(output: &Output) -> Vec<String> {
     quoted.filter_map(|it| it.strip_prefix("lodestar ")).map(str::to_owned).collect()
 }
 
-/// The path as a person types it, with lines that name no model, which are the person's own: what is
-/// missing is told, and what is told is typed.
+/// The path as a person types it, with lines that name no model, which are the person's own: what
+/// is missing is told, and what is told is typed.
 #[test]
 fn the_path_of_a_person_leads_there_by_what_is_told() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -25,6 +25,7 @@ mod health;
 mod health_faults;
 mod health_metrics;
 mod held_back;
+mod import;
 mod install;
 mod isolation;
 mod judging;

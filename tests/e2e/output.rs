@@ -163,6 +163,7 @@ fn arguments(words: &[&str]) -> &'static [&'static [&'static str]] {
         [] | ["config" | "events" | "modules"] => &[&[]],
         ["status" | "doctor" | "man"] => &[&[]],
         ["top"] => &[&["--once"]],
+        ["connect"] => &[&["--list"], &["claude-code", "--project", HOSTILE]],
         ["completions"] => &[&["bash"], &["zsh"], &["fish"]],
         ["config", "check" | "show" | "diff"] => &[&[]],
         ["events", "lag" | "dead" | "audit"] => &[&[]],
@@ -191,6 +192,9 @@ fn arguments(words: &[&str]) -> &'static [&'static [&'static str]] {
         ["ingest", "sources"] => &[&[], &["--all"]],
         ["usage", "summary"] => &[&["--by", "model"]],
         ["usage", "sessions" | "requests" | "models" | "sources"] => &[&[]],
+        ["usage", "import"] => &[&["all", HOSTILE], &[]],
+        // Asked by the command line, before it sends files.
+        ["usage", "import-known"] => &[&["--files", HOSTILE]],
         ["usage", "backup"] => &[&[HOSTILE, "--force"]],
         ["usage", "export"] => &[&["--format", "csv"], &["--format", "json"], &[]],
         _ => panic!("what does the new command {words:?} show of hostile names?"),

@@ -100,7 +100,7 @@ impl HealthMonitor {
         Ok(())
     }
 
-    /// Has the modules looked at as soon as the state of one changes.
+    /// Wakes the check of the modules as soon as the state of one changes.
     pub(crate) fn module_changed(&mut self, _: &Event<'_, ModuleStateChanged>) -> Result<()> {
         self.workers.wake(check::MODULES);
         Ok(())

@@ -20,14 +20,21 @@ pub(super) struct Daemon {
     child: Child,
     stage: PathBuf,
     home: PathBuf,
+    /// Home directory of whoever types the commands.
+    person: PathBuf,
     kept: bool,
 }
+
+/// Variables that a command keeps: the others might lead it to what this machine has.
+const VARIABLES: [&str; 5] = ["PATH", "TERM", "LANG", "TZ", "COLUMNS"];
 
 impl Daemon {
     /// Starts the daemon with a configuration, and waits until all modules run.
     pub(super) fn start(stage: &Path, config: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("lodestar-demo-").tempdir()?.keep();
         fs::write(home.join("modules.yaml"), config)?;
+        let person = home.join("person");
+        fs::create_dir(&person)?;
         let mut command = Command::new(stage.join("bin/lodestard"));
         command.arg("--config").arg(home.join("modules.yaml"));
         command.arg("--state-dir").arg(home.join("state"));
@@ -41,7 +48,7 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", stage.join("bin/lodestard").display()))?;
-        let mut daemon = Self { child, stage: stage.to_owned(), home, kept: false };
+        let mut daemon = Self { child, stage: stage.to_owned(), home, person, kept: false };
         daemon.wait_until_up()?;
         Ok(daemon)
     }
@@ -85,8 +92,15 @@ impl Daemon {
 
     fn lodestar(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.stage.join("bin/lodestar"));
-        command.args(args).env("LODESTAR_SOCKET", self.home.join("control.sock"));
+        let kept = VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        command.args(args).env_clear().envs(kept).env("HOME", &self.person);
+        command.env("LODESTAR_SOCKET", self.home.join("control.sock"));
         command
+    }
+
+    /// Returns the home directory of whoever types the commands.
+    pub(super) fn person(&self) -> &Path {
+        &self.person
     }
 
     /// Prints a command and its output.

@@ -20,6 +20,7 @@ mod learning;
 mod protobuf;
 mod provider;
 mod traffic;
+mod transcripts;
 
 use daemon::Daemon;
 use provider::{LOCAL, PAID, Provider};
@@ -129,6 +130,7 @@ fn run_plain(keep: bool) -> Result<()> {
 }
 
 fn show(daemon: &Daemon) -> Result<()> {
+    let imported = transcripts::show(daemon)?;
     let sender = Sender::new(daemon.listener("ingest", "http")?);
     heading("Sending what Claude Code, Codex and a program with the Lynex SDK send");
     let mut sent = Sent::default();
@@ -151,7 +153,7 @@ fn show(daemon: &Daemon) -> Result<()> {
     let live = toggled(daemon, &sender)?;
     sent.requests += live;
     daemon.shown(&["events", "lag"])?;
-    compare(daemon, sent.requests)
+    compare(daemon, sent.requests, imported)
 }
 
 /// Sends requests of several clients through the router, and lets the paid provider go away.
@@ -281,12 +283,13 @@ fn more(count: impl Fn() -> u64, by: u64) -> Result<u64> {
     Ok(count() - from)
 }
 
-/// Checks that usage_tracker has counted as many requests as were sent.
-fn compare(daemon: &Daemon, sent: u64) -> Result<()> {
+/// Checks that usage_tracker has counted as many requests as were sent, besides those imported.
+fn compare(daemon: &Daemon, sent: u64, imported: u64) -> Result<()> {
     let begin = Instant::now();
     loop {
         let summary = daemon.json(&["usage", "summary"])?;
         let counted = summary["total"]["requests"].as_u64().context("the summary has no total")?;
+        let counted = counted.saturating_sub(imported);
         if counted == sent {
             println!("sent {sent} requests, counted {counted}: nothing lost, nothing twice");
             return Ok(());

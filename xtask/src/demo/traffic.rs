@@ -187,7 +187,7 @@ fn counts(pairs: &[(&str, u64)]) -> Vec<Value> {
 }
 
 /// Formats a time as RFC 3339 in UTC, to the millisecond (H. Hinnant, `civil_from_days`).
-fn rfc3339(time: Duration) -> String {
+pub(super) fn rfc3339(time: Duration) -> String {
     let (seconds, millis) = (time.as_secs(), time.subsec_millis());
     let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, of_era) = (days / 146_097, days % 146_097);

@@ -28,7 +28,7 @@ const LOSSES: [&str; 4] = ["failed", "lost", "overflow", "retention"];
 /// Time for which the daemon's warnings are taken as it told them last: it looks at many files for
 /// them.
 const WARNED_FOR: Duration = Duration::from_secs(60);
-/// Time between two questions while all is well: the state of a module is asked for when it changes.
+/// Time between two questions while all is well: a change of state is asked for at once.
 const WELL_FOR: Duration = Duration::from_secs(10);
 /// Time for which a loss of the ledger is news, in milliseconds.
 const RECENT_MS: i64 = 3_600_000;

@@ -66,7 +66,7 @@ impl Caller {
     pub(crate) fn call<A: Message + Default + 'static>(
         &self,
         path: &'static str,
-        message: impl Message + Default + Send + Sync + 'static,
+        message: impl Message + Default + 'static,
     ) -> Result<A, Status> {
         self.call_with(path, message, ProstCodec::default())
     }

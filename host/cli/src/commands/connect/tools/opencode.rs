@@ -46,16 +46,16 @@ impl Tool for Opencode {
     }
 
     fn notes(&self, _: &Environment, wish: &Wish) -> Vec<String> {
-        let mut notes = vec![format!(
+        let mut note = format!(
             "opencode takes the address of its reports from the shell alone, so add to its \
-             profile: `export OTEL_EXPORTER_OTLP_ENDPOINT={}`{}",
-            wish.ingest,
-            match &wish.project {
-                Some(project) =>
-                    format!(" and `export OTEL_EXPORTER_OTLP_HEADERS=x-lodestar-project={project}`"),
-                None => String::new(),
-            }
-        )];
+             profile: `export OTEL_EXPORTER_OTLP_ENDPOINT={}`",
+            wish.ingest
+        );
+        if let Some(project) = &wish.project {
+            note += " and `export OTEL_EXPORTER_OTLP_HEADERS=x-lodestar-project=";
+            note.extend([project.as_str(), "`"]);
+        }
+        let mut notes = vec![note];
         if wish.router.is_some() {
             notes.push(
                 "`opencode -m lodestar/auto` asks the router; add models beside `auto` by their \
