@@ -184,20 +184,34 @@ impl Module for HealthMonitor {
 }
 
 impl HealthMonitor {
-    /// Takes what the checks reported, judges it, and tells what follows.
-    pub(crate) fn tick(&mut self) -> Result<()> {
+    /// Looks at what the checks reported, unless that may wait.
+    fn tick(&mut self) -> Result<()> {
+        let now = self.pass();
+        let rested_ms = now.steady_ms.saturating_sub(self.looked_ms);
+        if self.is_quiet() && rested_ms < QUIET_MS { Ok(()) } else { self.look() }
+    }
+
+    /// Notes that time passed, and returns the moment.
+    fn pass(&mut self) -> Moment {
         let (now, jump_ms) = self.clock.moment(self.host.now());
         self.now = now;
         self.observations.set_by(jump_ms, now.at);
         self.lease.look(self.host.now().as_millisecond());
-        let is_quiet = !self.is_heard && self.monitor.is_quiet() && self.notify.is_quiet();
+        now
+    }
+
+    /// Returns whether nothing was heard, is amiss or waits.
+    fn is_quiet(&self) -> bool {
+        !self.is_heard && self.monitor.is_quiet() && self.notify.is_quiet()
+    }
+
+    /// Takes what the checks reported, judges it, and tells what follows.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        let now = self.pass();
         let rested_ms = now.steady_ms.saturating_sub(self.looked_ms);
-        if is_quiet && rested_ms < QUIET_MS {
-            return Ok(());
-        }
         let reports = self.workers.reports();
         let is_news = !reports.is_empty();
-        if is_quiet && !is_news && rested_ms < REST_MS {
+        if self.is_quiet() && !is_news && rested_ms < REST_MS {
             return Ok(());
         }
         (self.looked_ms, self.is_heard) = (now.steady_ms, false);

@@ -45,6 +45,7 @@ fn write(home: &Path, now: SystemTime) -> Result<()> {
             let folder = home.join(".codex/sessions").join(date[..10].replace('-', "/"));
             fs::create_dir_all(&folder)?;
             let moment = date[..19].replace(':', "-");
+            let id = id.replacen("-0000-", "-7000-", 1);
             let name = format!("rollout-{moment}-{id}.jsonl");
             fs::write(folder.join(name), lines(&codex(&id, begin)))?;
         }

@@ -40,7 +40,7 @@ const DAY_MS: i64 = 86_400_000;
 
 impl HealthMonitor {
     pub(crate) fn alerts(&mut self, args: AlertsArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         if args.all {
             let now = self.host.now().as_millisecond();
             return self.listed(now - DAY_MS, now + 1, HistoryArgs::limit());
@@ -69,7 +69,7 @@ impl HealthMonitor {
     }
 
     pub(crate) fn history(&mut self, args: HistoryArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         let range = args.range.resolve("7d", self.host.now(), &Zone::default())?;
         let (from, to) = range.bounds_ms();
         self.listed(from, to, args.limit)

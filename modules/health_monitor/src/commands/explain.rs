@@ -25,7 +25,7 @@ pub(crate) struct ExplainArgs {
 
 impl HealthMonitor {
     pub(crate) fn explain(&mut self, args: ExplainArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         match args.name {
             Some(name) => self.explained(&name),
             None => self.rules(),

@@ -33,7 +33,7 @@ const PROCESSES: usize = 16;
 
 impl HealthMonitor {
     pub(crate) fn gpu(&mut self, _: GpuArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         let board = self.monitor.board();
         let found = board.iter().filter(|(_, entry)| entry.check == "gpu");
         let found: Vec<_> = found.map(|(name, entry)| (&**name, entry)).collect();

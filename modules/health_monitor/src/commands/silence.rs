@@ -140,7 +140,7 @@ impl HealthMonitor {
     }
 
     pub(crate) fn acknowledge(&mut self, args: AcknowledgeArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         let alerts = self.monitor.alerts();
         let fitting: Vec<&str> = alerts
             .iter()

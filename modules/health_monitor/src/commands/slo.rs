@@ -16,7 +16,7 @@ pub(crate) struct SloArgs {}
 
 impl HealthMonitor {
     pub(crate) fn slo(&mut self, _: SloArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         let standings = self.objectives.standings(self.now);
         let data: Vec<Value> =
             standings.iter().map(|standing| standing_json(standing, self.now)).collect();

@@ -27,7 +27,7 @@ pub(crate) struct ChecksArgs {}
 
 impl HealthMonitor {
     pub(crate) fn status(&mut self, _: StatusArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         let (board, now) = (self.monitor.board(), self.host.now());
         let overall = board.overall();
         let alerts: Vec<Value> = self.monitor.alerts().into_iter().map(alert_json).collect();
@@ -49,7 +49,7 @@ impl HealthMonitor {
     }
 
     pub(crate) fn checks(&mut self, _: ChecksArgs) -> Result<Reply> {
-        self.tick()?;
+        self.look()?;
         let board = self.monitor.board();
         Ok(Reply::json(&checks_json(board))?.table(table(board, self.host.now())))
     }

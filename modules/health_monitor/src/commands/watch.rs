@@ -74,7 +74,7 @@ impl Watchers {
 
 impl HealthMonitor {
     pub(crate) fn watch(&mut self, args: WatchArgs) -> Result<Job> {
-        self.tick()?;
+        self.look()?;
         let now = self.host.now();
         let (sender, receiver) = self.watchers.join();
         let board = self.monitor.board();
