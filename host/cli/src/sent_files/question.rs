@@ -1,4 +1,4 @@
-//! What a command is asked beforehand: which of the files it has read as they are.
+//! Question to a command before files are sent: which of them it has read as they are.
 
 use module_sdk::FileMark;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What connecting a tool changes, found out before anything is written.
+//! Plan of a connection: all that changes, found out before anything is written.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What `lodestar connect` shows, for people and for programs.
+//! Output of `lodestar connect`, for people and for programs.
 
 use std::path::Path;
 
